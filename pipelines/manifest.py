@@ -1,0 +1,110 @@
+"""COMPLETED: the small JSON file that commits a stage. It is written last, and what it does not list does not exist.
+
+A stage writes files under names unique to the attempt, then replaces its manifest in one step, then removes what the new
+manifest does not list. A reader that came before still finds the old manifest, a crash leaves orphans and never half
+a stage; the next attempt removes them.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import xxhash
+
+from pipelines import paths
+from transforms import files
+from transforms.files import FileEntry
+
+NAME = "COMPLETED"
+FORMAT_VERSION = 1
+
+
+class ManifestError(RuntimeError):
+    """A manifest that is missing, unreadable, or of another format version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What one completed stage left."""
+
+    stage: str
+    date: str
+    fingerprint: str  # of the stage's inputs and settings
+    files: list[FileEntry]  # names relative to the stage's folder
+    counts: dict[str, Any] = field(default_factory=dict)  # what the stage did, for people and for later stages
+    seconds: float = 0.0
+    attempt: str = ""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Of the content alone: the same for an attempt that left the same bytes under other names."""
+        return fingerprint(sorted((logical_name(f.name, self.attempt), f.digest) for f in self.files), self.counts)
+
+    def named(self, prefix: str = "", ending: str = "") -> list[FileEntry]:
+        return [f for f in self.files if f.name.startswith(prefix) and f.name.endswith(ending)]
+
+
+def logical_name(name: str, attempt: str) -> str:
+    """A file's name without the mark of the attempt that wrote it."""
+    return name.replace(f"-{attempt}", "") if attempt else name
+
+
+def new_attempt() -> str:
+    return secrets.token_hex(4)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A stable digest of JSON-able values: XXH3-128 of their canonical JSON."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def load(folder: str) -> Manifest | None:
+    """The manifest of a stage's folder, or None where the stage never completed."""
+    path = paths.join(folder, NAME)
+    if not files.exists(path):
+        return None
+    try:
+        content = json.loads(files.read_bytes(path))
+        if content["format_version"] != FORMAT_VERSION:
+            raise ManifestError(
+                f"{path} has format_version {content['format_version']}, this is {FORMAT_VERSION}: run the night anew"
+            )
+        return Manifest(**content | {"files": [FileEntry(**entry) for entry in content["files"]]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path} cannot be read ({error}): remove it and run the stage again") from error
+
+
+def require(folder: str, stage: str) -> Manifest:
+    """The manifest of a stage another one needs; ManifestError says how to get it."""
+    found = load(folder)
+    if found is None:
+        raise ManifestError(
+            f"stage {stage} is not complete in {folder}: run it first, or run without --only and --from"
+        )
+    return found
+
+
+def commit(folder: str, manifest: Manifest) -> None:
+    """Make the manifest count, then remove what it does not list."""
+    files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
+    sweep(folder, manifest)
+
+
+def sweep(folder: str, manifest: Manifest | None, *, keep: str = "") -> None:
+    """Remove every file of a stage's folder that its manifest does not list; `keep`: a path below it to leave alone."""
+    listed = {paths.join(folder, entry.name) for entry in manifest.files} if manifest else set()
+    listed.add(paths.join(folder, NAME))
+    kept = paths.join(folder, keep) if keep else None
+    files.remove_files(
+        path for path in files.list_files(folder) if path not in listed and not (kept and path.startswith(kept))
+    )
+
+
+def entries(found: Iterable[FileEntry], base: str) -> list[str]:
+    """Full paths of manifest entries."""
+    return [paths.join(base, entry.name) for entry in found]

@@ -1,0 +1,55 @@
+"""Beam's options: from a runner config file, then from the command line, which wins. The only module that knows them."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+
+class OptionError(ValueError):
+    """An option Beam does not know, or a runner config that cannot be read."""
+
+
+def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOptions:
+    """Options of a runner config (a TOML file, or the name of one that comes with watchnext) and Beam `flags`.
+
+    The embedded runner is the default, and what `DirectRunner` means: Beam's own `DirectRunner` first looks for another
+    runner on the internet. Raises OptionError with the nearest known name for an option that Beam does not know.
+    """
+    given = _read(config) if config else {}
+    parsed = PipelineOptions([*_flags(given), *flags]).get_all_options(retain_unknown_options=True, drop_default=True)
+    known = PipelineOptions([]).get_all_options()
+    for name in (*given, *parsed):
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
+            raise OptionError(f"Beam knows no option {name}; did you mean {nearest[0]}?")
+    if parsed.get("runner") in (None, "DirectRunner"):
+        parsed["runner"] = "FnApiRunner"
+    return PipelineOptions.from_dictionary(parsed)
+
+
+def _read(config: str) -> dict[str, Any]:
+    """The table of a config file: of this path, or of this name among those that come with the package."""
+    path = Path(config)
+    if not path.exists():
+        path = Path(str(resources.files("runner_configs") / f"{config.removesuffix('.toml')}.toml"))
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise OptionError(f"{config}: no such runner config") from error
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def _flags(given: dict[str, Any]) -> Iterator[str]:
+    for name, value in given.items():
+        if isinstance(value, bool):
+            yield from [f"--{name}"] if value else []
+        else:
+            yield from (f"--{name}={one}" for one in (value if isinstance(value, list) else [value]))

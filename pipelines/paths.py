@@ -1,0 +1,71 @@
+"""Where everything lies. The only module that joins paths; all of them may lie on any Beam file system."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from apache_beam.io.filesystems import FileSystems
+
+# stage -> its folder below the night's
+FOLDERS = {
+    "ingest": "catalogue",
+    "vocabulary": "vocabulary",
+    "examples": "examples",
+    "train": "model",
+    "index": "index",
+    "neighbours": "neighbours",
+    "evaluation": "evaluation",
+    "publish": "publish",
+}
+
+
+def join(base: str, *names: str) -> str:
+    return str(FileSystems.join(base, *names)) if names else base
+
+
+def below(folder: str, path: str) -> str:
+    """`path` against `folder`, where it is relative and on no file system of its own."""
+    if re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", path) or Path(path).is_absolute():
+        return path
+    return str(Path(folder) / path) if "://" not in folder else join(folder, path)
+
+
+def shard(index: int, count: int, attempt: str, ending: str) -> str:
+    """The name of one of `count` files written by one attempt at a stage."""
+    return f"{index:05d}-of-{count:05d}-{attempt}.{ending}"
+
+
+@dataclass(frozen=True)
+class Root:
+    """The storage root: the store, the nights, and which night is published."""
+
+    path: str
+
+    @property
+    def store(self) -> str:
+        return join(self.path, "store")
+
+    @property
+    def snapshots(self) -> str:
+        return join(self.path, "store", "snapshots")
+
+    @property
+    def nights(self) -> str:
+        return join(self.path, "nights")
+
+    @property
+    def published(self) -> str:
+        return join(self.path, "published.json")
+
+    @property
+    def lock(self) -> str:
+        return join(self.path, "LOCK")
+
+    def night(self, date: dt.date) -> str:
+        return join(self.path, "nights", date.isoformat())
+
+    def stage(self, date: dt.date, stage: str) -> str:
+        return join(self.path, "nights", date.isoformat(), FOLDERS[stage])

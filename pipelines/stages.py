@@ -1,0 +1,199 @@
+"""What every stage shares: the night it belongs to, its plan, its commit, and its command line.
+
+A stage module has `plan(night)`, which says what it depends on without doing anything, and `run(night)`, which does the
+work unless a manifest with the plan's fingerprint says that it was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import apache_beam as beam
+
+from pipelines import lock, manifest, paths
+from pipelines.jobs import Job, JobError, load_job
+from pipelines.manifest import Manifest, ManifestError
+from pipelines.options import OptionError, pipeline_options
+from transforms.files import FileEntry
+from transforms.logs import LogError
+
+STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
+USER_ERRORS = (JobError, OptionError, ManifestError, LogError, lock.LockError)
+
+
+class StageError(RuntimeError):
+    """A stage that cannot go on, for a reason its message explains to whoever runs the night."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """One date of one job: its times and its places."""
+
+    job: Job
+    date: dt.date
+    runner_config: str | None = None
+    flags: tuple[str, ...] = ()  # Beam's own
+
+    @property
+    def root(self) -> paths.Root:
+        return paths.Root(self.job.storage.root)
+
+    @cached_property
+    def end(self) -> dt.datetime:
+        """00:00 of DATE: the events of the night lie before it."""
+        return self._midnight(self.date)
+
+    @cached_property
+    def start(self) -> dt.datetime:
+        """The first moment of the window."""
+        return self._midnight(self.date - dt.timedelta(days=self.job.examples.window_days))
+
+    @cached_property
+    def holdout_start(self) -> dt.datetime:
+        """From here on, events of held-out users are kept out of everything learned; `end` without a holdout."""
+        return self._midnight(self.date - dt.timedelta(days=self.job.examples.holdout_days))
+
+    @cached_property
+    def future(self) -> dt.datetime:
+        """Events from here on are refused: DATE itself may have begun when the logs were read, the day after has not."""
+        return self._midnight(self.date + dt.timedelta(days=1))
+
+    def _midnight(self, day: dt.date) -> dt.datetime:
+        zone = ZoneInfo(self.job.logs.time_zone)
+        return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
+
+    def folder(self, stage: str) -> str:
+        return self.root.stage(self.date, stage)
+
+    def require(self, stage: str) -> Manifest:
+        return manifest.require(self.folder(stage), stage)
+
+    def pipeline(self) -> beam.Pipeline:
+        """A Beam pipeline on the runner the options name."""
+        return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage's result depends on: earlier stages and settings. Equal plans give equal results."""
+
+    stage: str
+    inputs: dict[str, str]  # what -> digest
+    settings: Any
+
+    @property
+    def fingerprint(self) -> str:
+        return manifest.fingerprint(self.stage, manifest.FORMAT_VERSION, self.inputs, self.settings)
+
+    def is_done(self, night: Night) -> bool:
+        found = manifest.load(night.folder(self.stage))
+        return found is not None and found.fingerprint == self.fingerprint
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage's work left: files by name relative to its folder, and counts for people and for later stages."""
+
+    files: list[FileEntry]
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def complete(
+    night: Night, plan: Plan, work: Callable[[str, str], StageResult], *, keep: str = "", force: bool = False
+) -> Manifest:
+    """Do a stage's `work(folder, attempt)` and commit it; return what stands already where the plan was done before.
+
+    Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
+    """
+    folder = night.folder(plan.stage)
+    found = manifest.load(folder)
+    if found is not None and found.fingerprint == plan.fingerprint and not force:
+        manifest.sweep(folder, found)
+        return found
+    manifest.sweep(folder, found, keep=keep)
+    began, attempt = time.monotonic(), manifest.new_attempt()
+    result = work(folder, attempt)
+    done = Manifest(
+        stage=plan.stage,
+        date=night.date.isoformat(),
+        fingerprint=plan.fingerprint,
+        files=sorted(result.files, key=lambda entry: entry.name),
+        counts=result.counts,
+        seconds=round(time.monotonic() - began, 3),
+        attempt=attempt,
+    )
+    manifest.commit(folder, done)
+    return done
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The arguments every command on a night takes; further ones go to Beam."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("job", metavar="JOB.toml")
+    parser.add_argument("--date", type=_date, default=None, help="the night, YYYY-MM-DD (default: today)")
+    parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
+    return parser
+
+
+def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
+    job = load_job(args.job)
+    date = args.date or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
+    pipeline_options(args.runner_config, flags)  # a mistyped option fails here, before anything starts
+    return Night(job, date, args.runner_config, tuple(flags))
+
+
+def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
+    args, flags = arguments(str(module.__doc__).splitlines()[0]).parse_known_args(argv)
+
+    def work() -> int:
+        night = night_of(args, flags)
+        with lock.held(night.root.lock):
+            module.run(night)
+        return 0
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run a command; mistakes of the user and failures of the machine become one message and an exit code."""
+    try:
+        return work()
+    except (JobError, OptionError) as error:
+        return _fail(str(error), 2)
+    except Exception as error:
+        cause = _cause(error)
+        if isinstance(cause, (*USER_ERRORS, StageError, OSError)) and not os.environ.get("WATCHNEXT_TRACEBACK"):
+            return _fail(f"{cause}" if not isinstance(cause, OSError) else f"{type(cause).__name__}: {cause}", 1)
+        raise
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error a worker raised, where Beam has wrapped it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (*USER_ERRORS, StageError, OSError)):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"watchnext: {message}", file=sys.stderr)
+    return code
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-21") from error

@@ -1,0 +1,108 @@
+"""The store: checked events as Parquet by day and user bucket, and the snapshots that say which files count.
+
+    ROOT/store/watches/2026-11-20/00003-of-00016-1a2b3c4d.parquet    events of one day, users of one bucket
+    ROOT/store/snapshots/00000007.json                               the newest one holds
+
+A snapshot lists every data file that counts and every raw file taken. It is the last thing an ingest writes, under a
+number nobody used: a crash leaves orphans, a reader sees the store before or after, never between.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines import paths
+from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
+from transforms import files
+from transforms.files import FileEntry
+
+ROWS_A_BUCKET = 1_000_000
+FEWEST_BUCKETS, MOST_BUCKETS = 8, 4_096
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreFile:
+    """One data file: events of one table, one UTC day, one bucket; distinct, ordered by user, time and the rest."""
+
+    table: str
+    day: str
+    bucket: int
+    file: FileEntry  # name relative to ROOT/store
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class TakenFile:
+    """A raw file whose rows are in the store; changed size or time make it another file."""
+
+    path: str
+    bytes: int
+    changed: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The store at one moment."""
+
+    buckets: int
+    number: int = 0  # 0: nothing written yet
+    date: str = ""  # the night that wrote it
+    files: list[StoreFile] = field(default_factory=list)
+    taken: list[TakenFile] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)  # what that night's ingest did, for its manifest
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Of the events alone, whatever the names of their files."""
+        return fingerprint(self.buckets, sorted((f.table, f.day, f.bucket, f.file.digest) for f in self.files))
+
+    def select(self, table: str, bucket: int, *, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
+        """The files that may hold events of a bucket with start <= time < end, in order of days."""
+        first, last = start.date().isoformat(), end.date().isoformat()
+        found = (f for f in self.files if f.table == table and f.bucket == bucket and first <= f.day <= last)
+        return sorted(found, key=lambda f: (f.day, f.file.digest))
+
+    def rows(self, table: str) -> int:
+        return sum(f.file.rows for f in self.files if f.table == table)
+
+
+def latest(folder: str) -> Snapshot | None:
+    """The newest snapshot in the snapshots' folder, or None in a new store."""
+    found = [path for path in files.list_files(folder) if path.endswith(".json")]
+    return load(found[-1]) if found else None
+
+
+def load(path: str) -> Snapshot:
+    try:
+        content = json.loads(files.read_bytes(path))
+        if content["format_version"] != FORMAT_VERSION:
+            raise ManifestError(f"{path} has format_version {content['format_version']}, this is {FORMAT_VERSION}")
+        data = [StoreFile(**f | {"file": FileEntry(**f["file"])}) for f in content["files"]]
+        return Snapshot(**content | {"files": data, "taken": [TakenFile(**t) for t in content["taken"]]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path} cannot be read ({error}): restore it from a backup of the store") from error
+
+
+def path_of(folder: str, number: int) -> str:
+    return paths.join(folder, f"{number:08d}.json")
+
+
+def commit(folder: str, snapshot: Snapshot) -> None:
+    """Write the snapshot: from here on it is the newest."""
+    files.replace_file(path_of(folder, snapshot.number), json.dumps(asdict(snapshot)).encode())
+
+
+def sweep(store: str, snapshot: Snapshot | None) -> None:
+    """Remove data files that the newest snapshot does not list: what a crashed ingest left behind."""
+    listed = {paths.join(store, f.file.name) for f in snapshot.files} if snapshot else set()
+    orphans = (path for path in files.list_files(store) if path.endswith(".parquet") and path not in listed)
+    files.remove_files(orphans)
+
+
+def bucket_count(rows: int) -> int:
+    """How many buckets a store of about this many window events gets: a power of two, about 1M events each."""
+    wanted = max(FEWEST_BUCKETS, min(MOST_BUCKETS, -(-rows // ROWS_A_BUCKET)))
+    return 1 << (wanted - 1).bit_length()

@@ -1,0 +1,1 @@
+"""Everything that knows where a job runs: Beam options by runner."""

@@ -1,0 +1,47 @@
+"""Packaging of watchnext. Packages are listed by name: theirs are short, and `tests` must never be installed."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+VERSION = "0.1.0"
+
+setup(
+    name="watchnext",
+    version=VERSION,
+    description="Watch and search logs in, every user's next videos out: a nightly batch recommender on Apache Beam",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=["pipelines", "transforms", "trainer", "runner_configs"],
+    package_data={"runner_configs": ["*.toml"], "transforms": ["*.html.jinja", "py.typed"]},
+    install_requires=[
+        "apache-beam>=2.77,<2.78",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "numpy>=2.1",
+        "polars>=1.30",
+        "pyarrow>=18",
+        "pydantic>=2.10",
+        "scann>=1.4.2",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-transform>=1.21,<1.22",
+        "tensorboard>=2.20",
+        "tfx-bsl>=1.21,<1.22",
+        "tqdm>=4.66",
+        "xxhash>=3.5",
+    ],
+    extras_require={
+        "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "redis": ["redis>=5.2"],
+        "bench": ["implicit>=0.7.2"],
+        "dev": ["hypothesis>=6.120", "mypy>=1.18", "pytest>=8.3", "ruff>=0.14"],
+    },
+    entry_points={"console_scripts": ["watchnext=pipelines.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)

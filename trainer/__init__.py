@@ -1,0 +1,1 @@
+"""The model and its training: TensorFlow only, never Beam. Start at `task`."""

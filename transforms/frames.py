@@ -1,0 +1,137 @@
+"""Frames as Beam elements: their coder, the bucket of a user, and the shuffle of frames by bucket.
+
+A *frame* is a polars DataFrame of a few thousand to `FRAME_ROWS` rows. Every element of every pipeline is one, or a key
+and one, so that nothing is done an event at a time in Python. A user's rows all fall into one *bucket*: XXH64 (seed 0)
+of the id's UTF-8 bytes, modulo a power of two.
+
+    raw | beam.Map(with_bucket, buckets=16) | GroupByBucket()     # -> (bucket, frame of all its rows)
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import xxhash
+from apache_beam import coders
+
+FRAME_ROWS = 131_072
+MAX_BUCKETS = 4_096
+
+
+class FrameCoder(coders.Coder):
+    """Frames on the wire: one Arrow IPC stream, lz4. Not deterministic, so a frame can never be a key."""
+
+    def encode(self, value: pl.DataFrame) -> bytes:
+        if not isinstance(value, pl.DataFrame):
+            raise TypeError(f"a frame must be a polars DataFrame, but is {type(value).__name__}")
+        out = io.BytesIO()
+        value.write_ipc_stream(out, compression="lz4")
+        return out.getvalue()
+
+    def decode(self, encoded: bytes) -> pl.DataFrame:
+        return pl.read_ipc_stream(encoded, use_pyarrow=False)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+    def to_type_hint(self) -> type:
+        return pl.DataFrame
+
+
+coders.registry.register_coder(pl.DataFrame, FrameCoder)
+
+KeyedFrame = tuple[int, pl.DataFrame]
+
+
+def id_digests(ids: pl.Series) -> pl.Series:
+    """XXH64 (seed 0) of each id's UTF-8 bytes: `ids` string without nulls -> UInt64 of the same length.
+
+    Each distinct id is hashed once, so the cost is that of the distinct ids and of one look-up a row.
+    """
+    distinct = ids.unique()
+    hashed = pl.Series([xxhash.xxh64_intdigest(text.encode()) for text in distinct.to_list()], dtype=pl.UInt64)
+    return ids.replace_strict(distinct, hashed, return_dtype=pl.UInt64)
+
+
+def mix(*parts: np.ndarray | int) -> np.ndarray:
+    """A stable 64-bit digest of several columns, row by row: uint64 [n], from integer arrays [n] or constants.
+
+    Steele, Lea, Flood: Fast splittable pseudorandom number generators (OOPSLA 2014), the splitmix64 finaliser, chained.
+    """
+    state = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            value = np.asarray(part).astype(np.uint64) if isinstance(part, np.ndarray) else np.uint64(part)
+            z = (state ^ value) + np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = z ^ (z >> np.uint64(31))
+    return np.atleast_1d(state)
+
+
+def bucket_of(user_id: str, buckets: int) -> int:
+    """The bucket of one user (CONTRACT): XXH64 of the id's UTF-8 bytes, seed 0, modulo `buckets`."""
+    return xxhash.xxh64_intdigest(user_id.encode()) % check_buckets(buckets)
+
+
+def check_buckets(buckets: int) -> int:
+    """`buckets` itself, where it is a power of two from 8 to `MAX_BUCKETS`; else ValueError."""
+    if not 8 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
+        raise ValueError(f"buckets must be a power of two from 8 to {MAX_BUCKETS:,}, but is {buckets}")
+    return buckets
+
+
+def partition_by_bucket(frame: pl.DataFrame, *, buckets: int) -> Iterator[KeyedFrame]:
+    """Cut a frame with a `user_id` into one frame a bucket; row order within a bucket is kept."""
+    if frame.is_empty():
+        return
+    bucket = (id_digests(frame["user_id"]) % check_buckets(buckets)).cast(pl.Int32)
+    parts = frame.with_columns(bucket.alias("bucket")).partition_by("bucket", as_dict=True, include_key=False)
+    for (key,), part in parts.items():
+        yield int(key), part
+
+
+def concat(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """All rows of frames with the same columns, in the order given. At least one frame is needed."""
+    return pl.concat(list(frames), how="vertical", rechunk=True)
+
+
+@dataclass
+class PartitionByBucket(beam.PTransform):
+    """Frames with a `user_id` -> (bucket, frame), one for each bucket a frame has users of."""
+
+    buckets: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        check_buckets(self.buckets)
+
+    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[KeyedFrame]:
+        return frames | beam.FlatMap(partition_by_bucket, buckets=self.buckets).with_output_types(KeyedFrame)
+
+
+@dataclass
+class GroupFrames(beam.PTransform):
+    """(key, frame) -> (key, one frame of all the key's rows), in no particular row order: sort afterwards.
+
+    Refuses a collection whose frames would cross the shuffle by another coder than `FrameCoder`: pickled, they are slow.
+    """
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, frames: beam.PCollection) -> beam.PCollection:
+        coder = coders.registry.get_coder(frames.element_type)
+        parts = coder.coders() if isinstance(coder, coders.TupleCoder) else [coder]
+        if len(parts) != 2 or not isinstance(parts[1], FrameCoder):
+            raise TypeError(f"frames are shuffled as (key, frame), but {frames.element_type} would be coded as {coder}")
+        return (
+            frames
+            | beam.GroupByKey()
+            | beam.MapTuple(lambda key, parts: (key, concat(parts))).with_output_types(frames.element_type)
+        )

@@ -1,0 +1,300 @@
+"""Raw frames to checked frames: one type a column, one reason a row that is refused.
+
+Each `parse_*` takes a raw frame of `logs` (columns as strings or in Parquet's own types, and `row`) and gives `Parsed`: the
+valid rows under the table's schema, and the refused rows as (`row`, `reason`). Every row is in exactly one of the two. A
+value that is there but cannot be read refuses its row; a value that is not there is null.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import lru_cache
+
+import polars as pl
+
+from transforms import files
+from transforms.logs import LogTable
+
+TIME = pl.Datetime("us", "UTC")
+
+WATCHES = LogTable(
+    name="watches",
+    required=("user_id", "video_id", "time"),
+    optional=("completed", "watch_seconds", "video_seconds", "country", "device", "signed_in"),
+    any_of=("completed", "watch_seconds"),
+)
+SEARCHES = LogTable(name="searches", required=("user_id", "time", "query"))
+VIDEOS = LogTable(
+    name="videos",
+    required=("video_id",),
+    optional=("upload_time", "video_seconds", "title", "channel", "language", "available"),
+)
+USERS = LogTable(name="users", required=("user_id",), optional=("gender", "birth_year", "country", "language"))
+
+WATCH_SCHEMA = pl.Schema(
+    {
+        "user_id": pl.String,
+        "time": TIME,
+        "video_id": pl.String,
+        "completed": pl.Boolean,
+        "watch_seconds": pl.Float32,
+        "country": pl.String,
+        "device": pl.String,
+        "signed_in": pl.Boolean,
+    }
+)
+SEARCH_SCHEMA = pl.Schema({"user_id": pl.String, "time": TIME, "query": pl.String})
+VIDEO_SCHEMA = pl.Schema(
+    {
+        "video_id": pl.String,
+        "upload_time": TIME,
+        "video_seconds": pl.Float32,
+        "title": pl.String,
+        "channel": pl.String,
+        "language": pl.String,
+        "available": pl.Boolean,
+    }
+)
+USER_SCHEMA = pl.Schema(
+    {"user_id": pl.String, "gender": pl.String, "birth_year": pl.Int32, "country": pl.String, "language": pl.String}
+)
+
+# Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
+_FIRST_MILLISECONDS = 100_000_000_000
+_LAST_MILLISECONDS = 100_000_000_000_000
+_LARGEST_WHOLE_FLOAT = 2**53
+_ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseRules:
+    """What decides whether a row is valid and a watch completed."""
+
+    before: dt.datetime  # events at or after this time lie in the future
+    time_zone: str = "UTC"  # of times without an offset
+    completed_fraction: float = 0.5
+    completed_seconds: float = 30.0
+    catalogue: str | None = None  # path of the catalogue's file, for the lengths of videos
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Valid rows, and for each refused one its `row` and `reason`."""
+
+    valid: pl.DataFrame
+    refused: pl.DataFrame
+
+
+def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
+    """Watch events, `WATCH_SCHEMA`, with `completed` decided (never null).
+
+    Completed: `completed` where not null; else `watch_seconds` >= `completed_fraction` x the video's seconds, the row's
+    or else the catalogue's; else `watch_seconds` >= `completed_seconds`; else false.
+    """
+    columns = _Columns(raw)
+    read = raw.select(
+        "row",
+        columns.ident("user_id"),
+        columns.time(rules.time_zone),
+        columns.ident("video_id"),
+        columns.boolean("completed"),
+        columns.number("watch_seconds"),
+        columns.number("video_seconds"),
+        columns.text("country"),
+        columns.text("device"),
+        columns.boolean("signed_in"),
+    ).join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
+    reasons = [
+        *columns.reasons(read),
+        (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
+        (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
+        (pl.col("video_seconds") < 0, "video_seconds is negative"),
+    ]
+    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))
+    long_enough = pl.col("watch_seconds") >= pl.coalesce(length * rules.completed_fraction, rules.completed_seconds)
+    decided = read.with_columns(completed=pl.coalesce("completed", long_enough, False))
+    return _split(decided, reasons, WATCH_SCHEMA)
+
+
+def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
+    """Search events, `SEARCH_SCHEMA`."""
+    columns = _Columns(raw)
+    read = raw.select("row", columns.ident("user_id"), columns.time(rules.time_zone), columns.text("query"))
+    reasons = [
+        *columns.reasons(read),
+        (pl.col("query").is_null(), "query is null"),
+        (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
+    ]
+    return _split(read, reasons, SEARCH_SCHEMA)
+
+
+def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC") -> Parsed:
+    """The catalogue, `VIDEO_SCHEMA`; a video is available unless the row says otherwise."""
+    columns = _Columns(raw)
+    read = raw.select(
+        "row",
+        columns.ident("video_id"),
+        columns.time(time_zone, "upload_time"),
+        columns.number("video_seconds"),
+        *(columns.text(name) for name in ("title", "channel", "language")),
+        columns.boolean("available"),
+    ).with_columns(pl.col("available").fill_null(True))
+    reasons = [*columns.reasons(read), (pl.col("video_seconds") < 0, "video_seconds is negative")]
+    return _split(read, reasons, VIDEO_SCHEMA)
+
+
+def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = ()) -> Parsed:
+    """The users table: `USER_SCHEMA` and, as text, each further column named in `categories`."""
+    columns = _Columns(raw)
+    extra = [name for name in categories if name not in USER_SCHEMA]
+    read = raw.select(
+        "row",
+        columns.ident("user_id"),
+        columns.text("gender"),
+        columns.number("birth_year").cast(pl.Int32, strict=False),
+        *(columns.text(name) for name in ("country", "language", *extra)),
+    )
+    return _split(read, columns.reasons(read), pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String)}))
+
+
+@lru_cache(maxsize=2)
+def _catalogue_seconds(path: str | None) -> pl.DataFrame:
+    """video_id, catalogue_seconds, of the videos whose length is known; read once a process."""
+    if path is None:
+        return pl.DataFrame(schema={"video_id": pl.String, "catalogue_seconds": pl.Float32})
+    lengths = files.read_parquet(path, ["video_id", "video_seconds"]).drop_nulls()
+    return lengths.rename({"video_seconds": "catalogue_seconds"})
+
+
+class _Columns:
+    """Reads the columns of one raw frame, whatever their types; remembers which, to say what could not be read."""
+
+    def __init__(self, raw: pl.DataFrame) -> None:
+        self.raw = raw
+        self.required: list[str] = []
+        self.checked: list[str] = []
+
+    def _type(self, name: str) -> pl.DataType | None:
+        return self.raw.schema.get(name)
+
+    def _absent(self, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
+        return pl.lit(None, kind).alias(name)
+
+    def ident(self, name: str) -> pl.Expr:
+        """An id as string; whole floats count as integers (what pandas makes of integers with gaps)."""
+        self.required.append(name)
+        self.checked.append(name)
+        kind = self._type(name)
+        if kind is None:
+            return self._absent(name, pl.String)
+        column = pl.col(name)
+        if kind.is_float():
+            whole = column.is_finite() & (column == column.round()) & (column.abs() < _LARGEST_WHOLE_FLOAT)
+            column = pl.when(whole).then(column).cast(pl.Int64)
+        elif not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+            column = pl.lit(None, pl.Int64)
+        return column.cast(pl.String).replace("", None).alias(name)
+
+    def text(self, name: str) -> pl.Expr:
+        if self._type(name) is None:
+            return self._absent(name, pl.String)
+        return pl.col(name).cast(pl.String).replace("", None)
+
+    def number(self, name: str) -> pl.Expr:
+        """A finite number as Float32."""
+        self.checked.append(name)
+        if self._type(name) is None:
+            return self._absent(name, pl.Float32)
+        value = pl.col(name).cast(pl.Float64, strict=False)
+        return pl.when(value.is_finite()).then(value).cast(pl.Float32).alias(name)
+
+    def boolean(self, name: str) -> pl.Expr:
+        """true/false, t/f, yes/no, 1/0 in text; 1 and 0 as numbers."""
+        self.checked.append(name)
+        kind = self._type(name)
+        if kind is None:
+            return self._absent(name, pl.Boolean)
+        if kind == pl.Boolean:
+            return pl.col(name)
+        word = pl.col(name).cast(pl.Float64 if kind.is_float() else pl.String).cast(pl.String).str.to_lowercase()
+        yes = word.is_in(["true", "t", "yes", "y", "1", "1.0"])
+        no = word.is_in(["false", "f", "no", "n", "0", "0.0"])
+        return pl.when(yes).then(True).when(no).then(False).alias(name)
+
+    def time(self, zone: str, name: str = "time") -> pl.Expr:
+        """A moment: a timestamp, epoch seconds or milliseconds, or ISO 8601; without an offset, in `zone`."""
+        if name == "time":
+            self.required.append(name)
+        self.checked.append(name)
+        kind = self._type(name)
+        if kind is None:
+            return self._absent(name, TIME)
+        if isinstance(kind, pl.Datetime):
+            moment = pl.col(name).cast(pl.Datetime("us", kind.time_zone))
+            return moment.dt.convert_time_zone("UTC") if kind.time_zone else _in_utc(moment, zone)
+        if kind == pl.Date:
+            return _in_utc(pl.col(name).cast(pl.Datetime("us")), zone)
+        if kind == pl.String:
+            epoch = _from_epoch(pl.col(name).cast(pl.Float64, strict=False), pl.col(name).cast(pl.Int64, strict=False))
+            return pl.coalesce(epoch, _from_iso_8601(pl.col(name), zone)).alias(name)
+        if kind.is_numeric():
+            return _from_epoch(pl.col(name).cast(pl.Float64), pl.col(name).cast(pl.Int64, strict=False)).alias(name)
+        return self._absent(name, TIME)
+
+    def reasons(self, read: pl.DataFrame) -> list[tuple[pl.Series, str]]:
+        """Null ids and times, and values that were there but could not be read; one mask over the rows each."""
+        found = []
+        for name in self.checked:
+            if name not in self.raw.columns:
+                continue
+            given = self.raw[name].is_not_null()
+            if self.raw.schema[name] == pl.String:
+                given &= (self.raw[name] != "").fill_null(False)
+            if name in self.required:
+                found.append((~given, f"{name} is null"))
+            found.append((given & read[name].is_null(), f"{name} cannot be read"))
+        return found
+
+
+def _from_epoch(value: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    """Epoch seconds or milliseconds -> time; null outside of what is either."""
+    milliseconds = value.abs() >= _FIRST_MILLISECONDS
+    exact = pl.when(milliseconds).then(whole * 1_000).otherwise(whole * 1_000_000)
+    rounded = pl.when(milliseconds).then(value * 1e3).otherwise(value * 1e6).round()
+    usable = value.is_finite() & (value.abs() < _LAST_MILLISECONDS)
+    return (
+        pl.when(usable)
+        .then(pl.coalesce(exact, rounded.cast(pl.Int64, strict=False)))
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC")
+    )
+
+
+def _from_iso_8601(text: pl.Expr, zone: str) -> pl.Expr:
+    part = text.str.strip_chars().str.extract_groups(_ISO_8601)
+    day, minute, second, fraction, offset = (part.struct[at] for at in range(5))
+    local = pl.concat_str(
+        day, pl.lit("T"), minute.fill_null("00:00"), second.fill_null(":00"), fraction.fill_null(".0")
+    ).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    sign = pl.when(offset.str.starts_with("-")).then(-1).otherwise(1)
+    hours = offset.str.slice(1, 2).cast(pl.Int64, strict=False)
+    minutes = offset.str.replace(":", "").str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0)
+    ahead = pl.duration(minutes=pl.when(offset == "Z").then(0).otherwise(sign * (hours * 60 + minutes)))
+    return pl.when(offset.is_null()).then(_in_utc(local, zone)).otherwise((local - ahead).dt.replace_time_zone("UTC"))
+
+
+def _in_utc(local: pl.Expr, zone: str) -> pl.Expr:
+    """Wall-clock times of `zone` in UTC: the first of the two in an hour that comes twice, null in one that does not."""
+    return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+
+def _split(read: pl.DataFrame, reasons: list[tuple[pl.Series | pl.Expr, str]], schema: pl.Schema) -> Parsed:
+    """Rows with the first reason that holds are refused; the others are valid."""
+    chain = pl.lit(None, pl.String)
+    for mask, reason in reversed(reasons):
+        chain = pl.when(mask).then(pl.lit(reason)).otherwise(chain)
+    read = read.with_columns(reason=chain)
+    refused = read.filter(pl.col("reason").is_not_null()).select("row", "reason")
+    valid = read.filter(pl.col("reason").is_null()).select(schema.names()).cast(dict(schema))
+    return Parsed(valid, refused)
