@@ -38,6 +38,11 @@ def shard(index: int, count: int, attempt: str, ending: str) -> str:
     return f"{index:05d}-of-{count:05d}-{attempt}.{ending}"
 
 
+def shard_index(name: str) -> int:
+    """The bucket or shard a file made by `shard` holds."""
+    return int(name.rsplit("/", 1)[-1].split("-of-", 1)[0])
+
+
 @dataclass(frozen=True)
 class Root:
     """The storage root: the store, the nights, and which night is published."""

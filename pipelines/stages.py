@@ -19,12 +19,13 @@ from zoneinfo import ZoneInfo
 
 import apache_beam as beam
 
-from pipelines import lock, manifest, paths
+from pipelines import lock, manifest, paths, store
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest, ManifestError
 from pipelines.options import OptionError, pipeline_options
 from transforms.files import FileEntry
 from transforms.logs import LogError
+from transforms.window import BucketFiles, Holdout, Window
 
 STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
 USER_ERRORS = (JobError, OptionError, ManifestError, LogError, lock.LockError)
@@ -70,6 +71,44 @@ class Night:
     def _midnight(self, day: dt.date) -> dt.datetime:
         zone = ZoneInfo(self.job.logs.time_zone)
         return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
+
+    @property
+    def window(self) -> Window:
+        return Window(start=self.start, end=self.end)
+
+    @property
+    def holdout(self) -> Holdout:
+        settings = self.job.examples
+        return Holdout(start=self.holdout_start, share=settings.holdout_users, seed=settings.seed)
+
+    @cached_property
+    def snapshot(self) -> store.Snapshot:
+        """The store as this night's ingest left it, whatever came later."""
+        return store.load(store.path_of(self.root.snapshots, self.require("ingest").counts["snapshot"]))
+
+    def window_digest(self) -> str:
+        """Of the events, users and bucket count of the window, whatever else the store holds."""
+        digests = [f.file.digest for f in self.snapshot.within(self.start, self.end)]
+        users = [f.digest for f in self.require("ingest").named("users/")]
+        return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
+
+    def buckets(self) -> list[BucketFiles]:
+        """For each user bucket, the files that hold its part of the window."""
+        users: dict[int, list[str]] = {}
+        for path in manifest.entries(self.require("ingest").named("users/"), self.folder("ingest")):
+            users.setdefault(paths.shard_index(path), []).append(path)
+        events: dict[tuple[str, int], list[str]] = {}
+        for file in self.snapshot.within(self.start, self.end):
+            events.setdefault((file.table, file.bucket), []).append(paths.join(self.root.store, file.file.name))
+        return [
+            BucketFiles(
+                bucket=bucket,
+                watches=tuple(events.get(("watches", bucket), ())),
+                searches=tuple(events.get(("searches", bucket), ())),
+                users=tuple(users.get(bucket, ())),
+            )
+            for bucket in range(self.snapshot.buckets)
+        ]
 
     def folder(self, stage: str) -> str:
         return self.root.stage(self.date, stage)

@@ -59,11 +59,11 @@ class Snapshot:
         """Of the events alone, whatever the names of their files."""
         return fingerprint(self.buckets, sorted((f.table, f.day, f.bucket, f.file.digest) for f in self.files))
 
-    def select(self, table: str, bucket: int, *, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
-        """The files that may hold events of a bucket with start <= time < end, in order of days."""
+    def within(self, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
+        """The files that may hold events with start <= time < end, by table, bucket, day and content."""
         first, last = start.date().isoformat(), end.date().isoformat()
-        found = (f for f in self.files if f.table == table and f.bucket == bucket and first <= f.day <= last)
-        return sorted(found, key=lambda f: (f.day, f.file.digest))
+        found = (f for f in self.files if first <= f.day <= last)
+        return sorted(found, key=lambda f: (f.table, f.bucket, f.day, f.file.digest))
 
     def rows(self, table: str) -> int:
         return sum(f.file.rows for f in self.files if f.table == table)

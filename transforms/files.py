@@ -6,6 +6,7 @@ renamed. Small files with fixed names (`replace_file`) are replaced whole.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -54,6 +55,19 @@ def write_parquet(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
     return write_file(folder, name, frame.height, lambda path: frame.write_parquet(path, compression="zstd"))
 
 
+def replace_parquet(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
+    """Write a frame as `folder/name`, a name that is always the same: readers find the old file or the new."""
+    content = io.BytesIO()
+    frame.write_parquet(content, compression="zstd")
+    return replace_entry(folder, name, frame.height, content.getvalue())
+
+
+def replace_entry(folder: str, name: str, rows: int, content: bytes) -> FileEntry:
+    """`replace_file`, and the entry for the manifest."""
+    replace_file(FileSystems.join(folder, name), content)
+    return FileEntry(name=name, rows=rows, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content))
+
+
 def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
     """A whole Parquet file, or some of its columns."""
     if is_local(path):
@@ -94,6 +108,16 @@ def list_files(folder: str) -> list[str]:
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
     found = FileSystems.match([FileSystems.join(folder, "**")])[0].metadata_list
     return sorted(entry.path for entry in found)
+
+
+def entries_below(folder: str, below: str) -> list[FileEntry]:
+    """Entries, relative to `folder`, of all files in its sub-folder `below`: what a library wrote by itself."""
+    found = []
+    for path in list_files(FileSystems.join(folder, below)):
+        content = read_bytes(path)
+        name = path[len(folder) :].lstrip("/")
+        found.append(FileEntry(name=name, rows=0, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content)))
+    return found
 
 
 def remove_files(paths: Iterable[str]) -> None:

@@ -1,0 +1,111 @@
+"""Stage 3: the window's events to TFRecord files of training, holdout and serving records, one record a user.
+
+    store, window by bucket -> AnalyseFeatures -> examples/transform_fn
+                            -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
+                                             -> WriteLabelCounts -> examples/label_counts.parquet
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import tempfile
+from collections import Counter
+from functools import partial
+
+import apache_beam as beam
+
+from pipelines import manifest, paths, vocabulary
+from pipelines.stages import Night, Plan, StageResult, complete, stage_main
+from transforms import files
+from transforms.collect import WriteRecords, take_records
+from transforms.encoding import AnalyseFeatures, load_graph
+from transforms.examples import AGE, LabelDraw
+from transforms.features import FeatureSpec
+from transforms.files import FileEntry
+from transforms.write_examples import ExampleInputs, WriteExamples, WriteLabelCounts
+
+
+def plan(night: Night) -> Plan:
+    """Depends on the window's events, the vocabularies, and every setting of `[examples]`."""
+    inputs = {"window": night.window_digest(), "vocabulary": night.require("vocabulary").digest}
+    return Plan("examples", inputs, [night.date.isoformat(), night.job.examples.model_dump()])
+
+
+def run(night: Night) -> None:
+    """Write the records of the night."""
+    complete(night, plan(night), partial(_work, night))
+
+
+def _work(night: Night, folder: str, attempt: str) -> StageResult:
+    counted = night.require("vocabulary")
+    window = counted.counts["window"]
+    newest = dt.datetime.fromisoformat(window["newest"])
+    given = [name for name in window["features"] if name != AGE]
+    graph = f"transform_fn/{attempt}"
+    with tempfile.TemporaryDirectory() as scratch, night.pipeline() as pipeline:
+        analyse = AnalyseFeatures(
+            window=night.window,
+            holdout=night.holdout,
+            categories=tuple(given),
+            newest=newest,
+            seed=night.job.examples.seed,
+            folder=paths.join(folder, graph),
+            scratch=scratch,
+        )
+        pipeline | beam.Create(night.buckets()) | analyse
+    spec = _spec(night, paths.join(folder, graph), given)
+    records = paths.join(folder, f"records-{attempt}.json")
+    with night.pipeline() as pipeline:
+        write = _writer(night, spec, newest, folder, graph, attempt)
+        written = pipeline | beam.Create(night.buckets()) | write
+        labels = written["label_counts"] | WriteLabelCounts(write.inputs.videos, folder, "label_counts.parquet")
+        (written["records"], labels) | beam.Flatten() | WriteRecords(records)
+    found = take_records(records)
+    entries = [FileEntry(**record["file"]) for record in found if "file" in record]
+    entries.append(files.replace_entry(folder, "spec.json", 1, spec.to_json().encode()))
+    entries += files.entries_below(folder, graph)
+    counts: Counter[str] = Counter()
+    for record in found:
+        counts.update(record.get("counts", {}))
+    return StageResult(entries, {**counts, "newest": window["newest"]})
+
+
+def _writer(
+    night: Night, spec: FeatureSpec, newest: dt.datetime, folder: str, graph: str, attempt: str
+) -> WriteExamples:
+    settings = night.job.examples
+    draw = LabelDraw(
+        per_user=settings.per_user,
+        seed=settings.seed,
+        holdout=night.holdout,
+        newest=newest,
+        max_sequence=settings.max_sequence,
+        watch_history=settings.watch_history,
+    )
+    base = night.folder("vocabulary")
+    inputs = ExampleInputs(
+        videos=paths.join(base, vocabulary.VIDEOS),
+        search_tokens=paths.join(base, vocabulary.TOKENS) if spec.tokens else None,
+        graph=paths.join(folder, graph),
+    )
+    name = f"{{bucket:05d}}-of-{night.snapshot.buckets:05d}-{attempt}.tfrecord.gz"
+    return WriteExamples(night.window, draw, spec, inputs, folder, name)
+
+
+def _spec(night: Night, graph: str, given: list[str]) -> FeatureSpec:
+    """The features this night's logs have."""
+    counted = night.require("vocabulary")
+    rows = {entry.name: entry.rows for entry in counted.files}
+    return FeatureSpec(
+        videos=rows[vocabulary.VIDEOS],
+        tokens=rows.get(vocabulary.TOKENS, 0),
+        watch_history=night.job.examples.watch_history,
+        search_history=night.job.examples.search_history,
+        categories={name: load_graph(graph).values(name) for name in given},
+        numbers=[AGE] if AGE in counted.counts["window"]["features"] else [],
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(stage_main(sys.modules[__name__]))

@@ -1,0 +1,62 @@
+"""Stage 2: the videos and search tokens that get an embedding, counted over the learnable window.
+
+    store, window by bucket -> CountTokens -> TopN -> vocabulary/videos.parquet, vocabulary/search_tokens.parquet
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import apache_beam as beam
+
+from pipelines import paths
+from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
+from transforms.collect import WriteRecords, take_records
+from transforms.files import FileEntry
+from transforms.vocabulary import CountTokens, WriteVocabulary, add_descriptions
+
+VIDEOS, TOKENS = "videos.parquet", "search_tokens.parquet"
+
+
+def plan(night: Night) -> Plan:
+    """Depends on the events of the window and on who is held out."""
+    names = {"window_days", "watch_vocabulary", "search_vocabulary", "holdout_days", "holdout_users", "seed", "user_categories"}
+    settings = [night.date.isoformat(), night.job.logs.time_zone, night.job.examples.model_dump(include=names)]
+    return Plan("vocabulary", {"window": night.window_digest()}, settings)
+
+
+def run(night: Night) -> None:
+    """Count and cut the vocabularies. Raises StageError where the window holds not one completed watch."""
+    complete(night, plan(night), partial(_work, night))
+
+
+def _work(night: Night, folder: str, attempt: str) -> StageResult:
+    records = paths.join(folder, f"records-{attempt}.json")
+    settings = night.job.examples
+    count = CountTokens(night.window, night.holdout, tuple(settings.user_categories))
+    with night.pipeline() as pipeline:
+        counts = pipeline | beam.Create(night.buckets()) | count
+        videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, VIDEOS)
+        tokens = counts["search_tokens"] | "Tokens" >> WriteVocabulary(settings.search_vocabulary, folder, TOKENS)
+        (videos, tokens, counts["window"]) | beam.Flatten() | WriteRecords(records)
+    found = take_records(records)
+    window = add_descriptions([record for record in found if "vocabulary" not in record])
+    if not window["completed"]:
+        raise StageError(
+            f"no completed watch from {night.start:%Y-%m-%d %H:%M} to {night.end:%Y-%m-%d %H:%M} UTC, the window of "
+            f"{night.date}: is --date right, and window_days ([examples])? The store holds {_days(night)}"
+        )
+    written = {record["vocabulary"]["name"]: record for record in found if "vocabulary" in record}
+    entries = [FileEntry(**record["vocabulary"]) for record in written.values()]
+    cover = {name: {key: record[key] for key in record if key != "vocabulary"} for name, record in written.items()}
+    return StageResult(entries, {"window": window, "cover": cover})
+
+
+def _days(night: Night) -> str:
+    days = sorted({file.day for file in night.snapshot.files if file.table == "watches"})
+    return f"watches of {days[0]} to {days[-1]}" if days else "no watches"
+
+
+if __name__ == "__main__":
+    raise SystemExit(stage_main(sys.modules[__name__]))

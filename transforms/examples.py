@@ -1,0 +1,217 @@
+"""Which examples a user gives and what is in them: the events of one bucket -> pointers -> records.
+
+A *pointer* is a place in a user's past at which a prediction is made (see `features`). Everything it may see lies strictly
+before its time, equal times left out, so a label never reaches its own input. All frames are ordered by user and time.
+
+    pasts = Pasts.of(watches, searches, users, vocabularies)
+    pointers = training_pointers(pasts, draw)        # or serving_pointers, holdout_pointers
+    frame = records(pointers, pasts, max_sequence=1_000)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from transforms.features import MISSING
+from transforms.frames import id_digests, mix
+from transforms.parsing import TIME
+from transforms.tokens import tokenize
+from transforms.window import Holdout
+
+WATCH_CATEGORIES = ("country", "device", "signed_in")
+USER_CATEGORIES = ("gender",)
+BIRTH_YEAR, AGE = "birth_year", "age"
+_DRAW_OF_LABELS = 0x6C6162656C73  # "labels"
+_MICROSECONDS_A_DAY = 86_400_000_000
+_NO_AGE = pl.lit(0.0, pl.Float32).alias("example_age")
+
+
+def features_given(watches: pl.DataFrame, users: pl.DataFrame, user_categories: Sequence[str]) -> dict[str, int]:
+    """How many values the window has of each category a model may have, and of the age; what has none is no feature."""
+    given = {name: watches[name].count() for name in WATCH_CATEGORIES}
+    active = users.join(watches.select("user_id").unique(), on="user_id", how="semi")
+    for name in dict.fromkeys(("country", *USER_CATEGORIES, *user_categories, BIRTH_YEAR)):
+        if name in active.columns:
+            given[name] = given.get(name, 0) + active[name].count()
+    return {AGE if name == BIRTH_YEAR else name: count for name, count in given.items() if count}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabularies:
+    """Ids of the tokens that have embeddings: `token`, `id` from 1."""
+
+    videos: pl.DataFrame
+    tokens: pl.DataFrame
+
+    @classmethod
+    def of(cls, videos: pl.DataFrame, tokens: pl.DataFrame) -> Vocabularies:
+        """From the vocabulary's frames, whose row order gives the ids."""
+        number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("id")
+        return cls(videos=videos.select("token", number), tokens=tokens.select("token", number))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pasts:
+    """One bucket's users' pasts.
+
+    watches: user_id, time, video_id, completed, id (0: out of vocabulary), the context as last known at that event, and
+        `watches_end`, the number of the user's completed watches up to and with this event
+    tokens: user_id, time, id: search tokens in vocabulary
+    searches: user_id, time, `tokens_end`: the number of the user's tokens up to and with the searches of that time
+    users: user_id and the columns of the users table
+    active: ids of all users with an event, each once, in order
+    """
+
+    watches: pl.DataFrame
+    tokens: pl.DataFrame
+    searches: pl.DataFrame
+    users: pl.DataFrame
+    active: pl.Series
+
+    @classmethod
+    def of(
+        cls, watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, vocabularies: Vocabularies
+    ) -> Pasts:
+        """From events ordered by user and time, as `Window` reads them, and the users of the bucket."""
+        known = watches.join(vocabularies.videos, left_on="video_id", right_on="token", how="left", maintain_order="left")
+        context = [pl.col(name).cast(pl.String).forward_fill().over("user_id") for name in WATCH_CATEGORIES]
+        tokens = _tokens(searches, vocabularies.tokens)
+        ends = tokens.group_by("user_id", "time", maintain_order=True).agg(n=pl.len().cast(pl.Int64))
+        return cls(
+            watches=known.with_columns(
+                *context,
+                id=pl.col("id").fill_null(0),
+                watches_end=pl.col("completed").cast(pl.Int64).cum_sum().over("user_id"),
+            ),
+            tokens=tokens,
+            searches=ends.select("user_id", "time", tokens_end=pl.col("n").cum_sum().over("user_id")),
+            users=users,
+            active=pl.concat([watches["user_id"], searches["user_id"]]).unique().sort(),
+        )
+
+
+def _tokens(searches: pl.DataFrame, vocabulary: pl.DataFrame) -> pl.DataFrame:
+    """user_id, time, id of every search token in vocabulary, in order of time; distinct queries are cut once."""
+    queries = searches.select(pl.col("query").unique(maintain_order=True)).with_row_index("at")
+    cut = tokenize(queries["query"]).join(vocabulary, on="token", maintain_order="left")
+    ids = cut.group_by("at", maintain_order=True).agg("id")
+    found = searches.join(queries, on="query", maintain_order="left").join(ids, on="at", maintain_order="left")
+    return found.select("user_id", "time", "id").explode("id", empty_as_null=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDraw:
+    """Which completed, in-vocabulary watches become training labels."""
+
+    per_user: int  # 0: all
+    seed: int
+    holdout: Holdout
+    newest: dt.datetime  # newest completed watch of the training data: example age counts back from here
+    max_sequence: int
+    watch_history: int
+
+
+def training_pointers(pasts: Pasts, draw: LabelDraw) -> pl.DataFrame:
+    """One pointer a label: the `per_user` learnable watches of each user with the smallest digest of (seed, user, video, time).
+
+    Not among them are labels so far back that the sequence, cut to its last `max_sequence` events, no longer holds their
+    input. Columns: user_id, time, label, and those of `_inputs`.
+    """
+    labels = draw.holdout.learnable(pasts.watches.filter(pl.col("completed") & (pl.col("id") > 0)))
+    pointers = _inputs(labels.select("user_id", "time", "video_id", label="id"), pasts)
+    length = labels.group_by("user_id").agg(length=pl.col("watches_end").max())
+    reach = pl.max_horizontal(pl.col("watches_end") - draw.watch_history, 0)
+    pointers = (
+        pointers.join(length, on="user_id", maintain_order="left")
+        .filter(reach >= pl.col("length") - draw.max_sequence)
+        .drop("length")
+        .with_columns(days_before(draw.newest))
+    )
+    if draw.per_user:
+        pointers = pointers.with_columns(digest=_label_digests(pointers, draw.seed))
+        pointers = pointers.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
+    return pointers.drop("video_id")
+
+
+def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
+    users, videos = (id_digests(labels[name]).to_numpy() for name in ("user_id", "video_id"))
+    return pl.Series(mix(seed, _DRAW_OF_LABELS, users, videos, labels["time"].to_physical().to_numpy()))
+
+
+def serving_pointers(pasts: Pasts, end: dt.datetime) -> pl.DataFrame:
+    """One pointer for every user with a watch or a search in the window, at its end; `label` empty, example age 0."""
+    at = pasts.active.to_frame().select("user_id", time=_moment(end), label=pl.lit([], pl.List(pl.Int64)))
+    return _inputs(at, pasts).with_columns(_NO_AGE)
+
+
+def holdout_pointers(pasts: Pasts, holdout: Holdout) -> pl.DataFrame:
+    """One pointer for every held-out user who completed a video in the held-out days, at their start.
+
+    `label` holds all distinct videos completed then, in id order, 0 once for each that is out of vocabulary.
+    """
+    watches = pasts.watches.filter(pl.col("completed") & (pl.col("time") >= holdout.start))
+    held_out = watches.filter(holdout.users(watches["user_id"])).unique(["user_id", "video_id"])
+    labels = held_out.sort("user_id", "id", "video_id").group_by("user_id", maintain_order=True).agg(label="id")
+    return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(_NO_AGE)
+
+
+def _inputs(at: pl.DataFrame, pasts: Pasts) -> pl.DataFrame:
+    """`at` (user_id, time, ...) with what lies strictly before: watches_end, tokens_end, the context and the age."""
+    context = pasts.watches.select("user_id", "time", "watches_end", *WATCH_CATEGORIES)
+    found = _strictly_before(at.sort("user_id", "time", maintain_order=True), context)
+    found = _strictly_before(found, pasts.searches).with_columns(pl.col("watches_end", "tokens_end").fill_null(0))
+    found = found.join(pasts.users, on="user_id", how="left", suffix="_of_user", maintain_order="left")
+    if "country_of_user" in found.columns:
+        found = found.with_columns(country=pl.coalesce("country", "country_of_user")).drop("country_of_user")
+    if BIRTH_YEAR in found.columns:
+        age = ((pl.col("time").dt.year() - pl.col(BIRTH_YEAR)) / 100).clip(0, 1).fill_null(MISSING)
+        found = found.with_columns(age.cast(pl.Float32).alias(AGE)).drop(BIRTH_YEAR)
+    return found
+
+
+def _strictly_before(at: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Each row of `at` with the columns of the user's last event whose time is smaller; equal times do not count."""
+    return at.join_asof(
+        events, on="time", by="user_id", strategy="backward", allow_exact_matches=False, check_sortedness=False
+    )
+
+
+def _moment(time: dt.datetime) -> pl.Expr:
+    return pl.lit(time).cast(TIME)
+
+
+def days_before(newest: dt.datetime) -> pl.Expr:
+    """`example_age`: days from an event's `time` to the newest of the training data (paper, 3.3)."""
+    age = (pl.lit(newest).cast(TIME) - pl.col("time")).dt.total_microseconds() / _MICROSECONDS_A_DAY
+    return age.cast(pl.Float32).alias("example_age")
+
+
+def records(pointers: pl.DataFrame, pasts: Pasts, *, max_sequence: int) -> pl.DataFrame:
+    """Pointers and pasts -> one row a user with the features of `features`: user_id, and a list for each of the others.
+
+    `watches` and `tokens` reach to the user's last pointer, at most `max_sequence` events back; the ends count from there.
+    Features keep their names and types: whatever columns of the pointers are not the user's or the time's.
+    """
+    events = {"watches": pasts.watches.filter("completed"), "tokens": pasts.tokens}
+    ends = {name: pl.col(f"{name}_end") for name in events}
+    last = {f"{name}_last": end.max().over("user_id") for name, end in ends.items()}
+    shown = pointers.with_columns(**last).with_columns(
+        (ends[name] - (pl.col(f"{name}_last") - max_sequence).clip(lower_bound=0)).clip(lower_bound=0) for name in events
+    )
+    features = [name for name in pointers.columns if name not in ("user_id", "time")]
+    one = isinstance(pointers.schema["label"], pl.List)  # one pointer a user, with a list of labels
+    rows = shown.group_by("user_id", maintain_order=True).agg(
+        *(pl.col(name).first() if name == "label" and one else pl.col(name) for name in features),
+        *(pl.col(name).first() for name in last),
+    )
+    for name, rows_of in events.items():
+        past = rows_of.group_by("user_id", maintain_order=True).agg(pl.col("id").alias(name))
+        rows = rows.join(past, on="user_id", how="left", maintain_order="left")
+        reached = pl.col(name).fill_null([]).list.head(pl.col(f"{name}_last")).list.tail(max_sequence)
+        rows = rows.with_columns(reached).drop(f"{name}_last")
+    return rows

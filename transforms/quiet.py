@@ -1,0 +1,44 @@
+"""TensorFlow without its start-up messages: `import_tensorflow()` in place of `import tensorflow`.
+
+TensorFlow 2.21 writes a few lines to the standard error while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL. They
+are held back here, and shown after all where the import fails. What imports TensorFlow by other ways too (TFT) is
+quiet once this was called first. Imports the standard library alone, so the trainer may use it as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def import_tensorflow() -> Any:
+    """The `tensorflow` module, imported without noise."""
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        with standard_error_held_back():
+            import tensorflow
+        tensorflow.get_logger().setLevel("ERROR")
+    return sys.modules["tensorflow"]
+
+
+@contextmanager
+def standard_error_held_back() -> Iterator[None]:
+    """Keeps what any code, C++ too, writes to the standard error; writes it out if the block raises."""
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(screen, kept.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)

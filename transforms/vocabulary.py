@@ -1,0 +1,153 @@
+"""Vocabularies: the videos most often completed and the search tokens most often searched (paper, 3.5; long tail).
+
+    bucket files -> count_tokens -> partial counts, by digest of the token -> sums -> top_n -> one frame, the vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+
+from transforms import files
+from transforms.collect import Record
+from transforms.examples import features_given
+from transforms.frames import GroupFrames, KeyedFrame, concat, id_digests
+from transforms.tokens import tokenize
+from transforms.window import BucketFiles, Holdout, Window, read_users
+
+COUNTS = pl.Schema({"token": pl.String, "count": pl.Int64})
+SHARDS = 16
+
+
+def count_videos(watches: pl.DataFrame) -> pl.DataFrame:
+    """Completed watches by video: `COUNTS`, in no particular order."""
+    completed = watches.filter("completed")
+    return completed.group_by(token="video_id").agg(count=pl.len().cast(pl.Int64)).match_to_schema(COUNTS)
+
+
+def count_search_tokens(searches: pl.DataFrame) -> pl.DataFrame:
+    """Search tokens by how often they occur: `COUNTS`, in no particular order. Each distinct query is cut once."""
+    queries = searches.group_by("query").agg(times=pl.len().cast(pl.Int64)).with_row_index("at")
+    found = tokenize(queries["query"]).join(queries.select("at", "times"), on="at")
+    return found.group_by("token").agg(count=pl.col("times").sum()).match_to_schema(COUNTS)
+
+
+def add_counts(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Partial `COUNTS` -> one row a token; sums of integers, so that the order of the parts does not matter."""
+    return concat(parts).group_by("token").agg(pl.col("count").sum())
+
+
+def top_n(counts: pl.DataFrame, n: int) -> pl.DataFrame:
+    """The `n` largest counts, most frequent first, ties by token. A token's id is its row number, from 1."""
+    return counts.sort(["count", "token"], descending=[True, False]).head(n)
+
+
+def describe_window(
+    watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, user_categories: tuple[str, ...]
+) -> Record:
+    """What a bucket's learnable window holds; records of several buckets are added up by `add_descriptions`."""
+    completed = watches.filter("completed")
+    return {
+        "watches": watches.height,
+        "completed": completed.height,
+        "searches": searches.height,
+        "users": pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
+        "newest": completed["time"].max().isoformat() if completed.height else "",
+        "features": features_given(watches, users, user_categories),
+    }
+
+
+def add_descriptions(records: Iterable[Record]) -> Record:
+    """Counts summed, the newest time of all; from `describe_window`'s records of all buckets."""
+    total: Record = {"watches": 0, "completed": 0, "searches": 0, "users": 0, "newest": "", "features": {}}
+    for record in records:
+        for name in ("watches", "completed", "searches", "users"):
+            total[name] += record[name]
+        for name, count in record["features"].items():
+            total["features"][name] = total["features"].get(name, 0) + count
+        total["newest"] = max(total["newest"], record["newest"])
+    return total
+
+
+@dataclass
+class CountTokens(beam.PTransform):
+    """Bucket files -> {`videos`, `search_tokens`: frames of partial `COUNTS`, `window`: `describe_window`'s records}."""
+
+    window: Window
+    holdout: Holdout
+    user_categories: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
+        found = (
+            buckets | beam.Reshuffle() | beam.FlatMap(self._count).with_outputs("search_tokens", "window", main="videos")
+        )
+        found.videos.element_type = found.search_tokens.element_type = pl.DataFrame
+        return {"videos": found.videos, "search_tokens": found.search_tokens, "window": found.window}
+
+    def _count(self, bucket: BucketFiles) -> Iterator[Any]:
+        watches = self.holdout.learnable(self.window.watches(bucket))
+        searches = self.holdout.learnable(self.window.searches(bucket))
+        yield count_videos(watches)
+        yield beam.pvalue.TaggedOutput("search_tokens", count_search_tokens(searches))
+        yield beam.pvalue.TaggedOutput("window", describe_window(watches, searches, read_users(bucket), self.user_categories))
+
+
+@dataclass
+class WriteVocabulary(beam.PTransform):
+    """Frames of partial `COUNTS` -> the Parquet file of the `n` largest; gives `write_vocabulary`'s record, one.
+
+    Counts are added up by digest of the token first, so that no worker ever holds all of them.
+    """
+
+    n: int
+    folder: str
+    name: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+        return (
+            counts
+            | beam.FlatMap(_by_token).with_output_types(KeyedFrame)
+            | "Shard" >> GroupFrames()
+            | beam.MapTuple(lambda _, shard: (0, largest(shard, self.n))).with_output_types(KeyedFrame)
+            | "Gather" >> GroupFrames()
+            | beam.MapTuple(lambda _, shards: write_vocabulary(shards, self.n, self.folder, self.name))
+        )
+
+
+def largest(counts: pl.DataFrame, n: int) -> pl.DataFrame:
+    """One shard's partial counts -> its `n` largest sums; a first row without token says how many and how much in all."""
+    total = add_counts([counts])
+    everything = pl.DataFrame({"token": None, "count": total["count"].sum(), "distinct": total.height}, _SHARD)
+    return pl.concat([everything, top_n(total, n).with_columns(distinct=pl.lit(None, pl.Int64))])
+
+
+def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> Record:
+    """The overall top `n` of all shards -> a Parquet file (`COUNTS`); a record of it and of how much it covers."""
+    everything = shards.filter(pl.col("token").is_null())
+    top = top_n(shards.filter(pl.col("token").is_not_null()).select(COUNTS.names()), n)
+    return {
+        "vocabulary": asdict(files.replace_parquet(top, folder, name)),
+        "distinct": everything["distinct"].sum(),
+        "occurrences": everything["count"].sum(),
+        "occurrences_kept": top["count"].sum(),
+    }
+
+
+_SHARD = pl.Schema({**COUNTS, "distinct": pl.Int64})
+
+
+def _by_token(counts: pl.DataFrame) -> Iterator[KeyedFrame]:
+    if counts.height:
+        shard = (id_digests(counts["token"]) % SHARDS).cast(pl.Int32)
+        parts = counts.with_columns(shard.alias("shard")).partition_by("shard", as_dict=True, include_key=False)
+        yield from ((int(key), part) for (key,), part in parts.items())

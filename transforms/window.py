@@ -1,0 +1,74 @@
+"""The window of one user bucket, read from the store: what every stage behind ingest works on, with no shuffle."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from transforms import files
+from transforms.frames import id_digests, mix
+from transforms.parsing import SEARCH_SCHEMA, WATCH_SCHEMA
+
+_DRAW_OF_HELD_OUT_USERS = 0x686F6C646F7574  # "holdout": keeps this draw apart from the others of the same seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketFiles:
+    """Paths of the files that hold one bucket's part of the window."""
+
+    bucket: int
+    watches: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The events of a night: start <= time < end."""
+
+    start: dt.datetime
+    end: dt.datetime
+
+    def watches(self, bucket: BucketFiles) -> pl.DataFrame:
+        """Watch events of the bucket, `WATCH_SCHEMA`, by user, time and the rest."""
+        return self._read(bucket.watches, WATCH_SCHEMA)
+
+    def searches(self, bucket: BucketFiles) -> pl.DataFrame:
+        """Search events of the bucket, `SEARCH_SCHEMA`, by user, time and query."""
+        return self._read(bucket.searches, SEARCH_SCHEMA)
+
+    def _read(self, paths: Iterable[str], schema: pl.Schema) -> pl.DataFrame:
+        frames = [files.read_parquet(path) for path in paths]
+        if not frames:
+            return pl.DataFrame(schema=schema)
+        events = pl.concat(frames).filter(pl.col("time").is_between(self.start, self.end, closed="left"))
+        return events.sort(*schema.names(), nulls_last=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """Which events are kept out of everything learned: those from `start` on, of a share of users drawn by digest."""
+
+    start: dt.datetime
+    share: float
+    seed: int
+
+    def users(self, user_ids: pl.Series) -> pl.Series:
+        """For each user id, whether the user is held out: boolean of the same length."""
+        drawn = mix(self.seed, _DRAW_OF_HELD_OUT_USERS, id_digests(user_ids).to_numpy())
+        return pl.Series((drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.share)
+
+    def learnable(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events (with `user_id` and `time`) that may be learned from."""
+        return events.filter((pl.col("time") < self.start) | ~self.users(events["user_id"]))
+
+
+def read_users(bucket: BucketFiles) -> pl.DataFrame:
+    """The bucket's rows of the users table, one a user; empty, with `user_id` alone, where there is no such table."""
+    if not bucket.users:
+        return pl.DataFrame(schema={"user_id": pl.String})
+    return pl.concat([files.read_parquet(path) for path in bucket.users])

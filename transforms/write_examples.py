@@ -1,0 +1,126 @@
+"""One user bucket's window -> its TFRecord files of training, holdout and serving records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+
+from transforms import examples, files
+from transforms.collect import Record
+from transforms.encoding import load_graph
+from transforms.examples import LabelDraw, Pasts, Vocabularies
+from transforms.features import SPLITS, FeatureSpec
+from transforms.tfrecords import write_tfrecords
+from transforms.vocabulary import COUNTS
+from transforms.window import BucketFiles, Window, read_users
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleInputs:
+    """Where the parts lie that all buckets share."""
+
+    videos: str  # path of the video vocabulary
+    search_tokens: str | None  # path of the search vocabulary
+    graph: str  # folder of TFT's graph
+
+
+def split_pointers(split: str, pasts: Pasts, draw: LabelDraw, window: Window) -> pl.DataFrame:
+    """The pointers of one of `SPLITS`, features still raw."""
+    if split == "train":
+        return examples.training_pointers(pasts, draw)
+    if split == "holdout":
+        return examples.holdout_pointers(pasts, draw.holdout)
+    return examples.serving_pointers(pasts, window.end)
+
+
+def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Only the columns the model of this night has."""
+    names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", *spec.categories, *spec.numbers]
+    return pointers.select(names)
+
+
+@dataclass
+class WriteExamples(beam.PTransform):
+    """Bucket files -> {`records`: one a file written and one a bucket of counts, `label_counts`: frames `COUNTS`}.
+
+    Files are `SPLIT/BUCKET-of-BUCKETS-ATTEMPT.tfrecord.gz` below `folder`; none for a split a bucket has no user of.
+    """
+
+    window: Window
+    draw: LabelDraw
+    spec: FeatureSpec
+    inputs: ExampleInputs
+    folder: str
+    name: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
+        found = buckets | beam.Reshuffle() | beam.FlatMap(self._write).with_outputs("label_counts", main="records")
+        found.label_counts.element_type = pl.DataFrame
+        return {"records": found.records, "label_counts": found.label_counts}
+
+    def _write(self, bucket: BucketFiles) -> Iterator[Any]:
+        watches, searches = self.window.watches(bucket), self.window.searches(bucket)
+        pasts = Pasts.of(watches, searches, read_users(bucket), load_vocabularies(self.inputs))
+        graph = load_graph(self.inputs.graph)
+        counts: Record = {"out_of_vocabulary": pasts.watches.filter(pl.col("completed") & (pl.col("id") == 0)).height}
+        for split in SPLITS:
+            raw = keep_features(split_pointers(split, pasts, self.draw, self.window), self.spec)
+            pointers = graph.encode(raw, categories=list(self.spec.categories))
+            counts |= {f"{split}_pointers": pointers.height, f"{split}_users": pointers["user_id"].n_unique()}
+            if split == "train":
+                yield beam.pvalue.TaggedOutput("label_counts", _label_counts(pointers))
+            if split == "serving":
+                counts["serving_without_history"] = pointers.filter(pl.col("watches_end") == 0).height
+            if pointers.height:
+                rows = examples.records(pointers, pasts, max_sequence=self.draw.max_sequence)
+                rows = rows if self.spec.tokens else rows.drop("tokens", "tokens_end")
+                name = f"{split}/{self.name.format(bucket=bucket.bucket)}"
+                yield {"file": asdict(write_tfrecords(rows, self.folder, name))}
+        yield {"counts": counts}
+
+
+def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
+    counts = pointers.group_by(token=pl.col("label").cast(pl.String)).agg(count=pl.len().cast(pl.Int64))
+    return counts.match_to_schema(COUNTS)
+
+
+@lru_cache(maxsize=1)
+def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
+    """The vocabularies, once a process."""
+    videos = files.read_parquet(inputs.videos)
+    tokens = files.read_parquet(inputs.search_tokens) if inputs.search_tokens else pl.DataFrame(schema=COUNTS)
+    return Vocabularies.of(videos, tokens)
+
+
+@dataclass
+class WriteLabelCounts(beam.PTransform):
+    """Frames of label counts -> one Parquet file: id from 1, video_id, count, a row a vocabulary video, in id order."""
+
+    videos: str
+    folder: str
+    name: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+        return (
+            counts
+            | beam.Map(lambda frame: (0, frame)).with_output_types(tuple[int, pl.DataFrame])
+            | beam.GroupByKey()
+            | beam.MapTuple(lambda _, frames: self._write(list(frames)))
+        )
+
+    def _write(self, frames: list[pl.DataFrame]) -> Record:
+        total = pl.concat(frames).group_by(id=pl.col("token").cast(pl.Int64)).agg(pl.col("count").sum())
+        videos = files.read_parquet(self.videos).select(video_id="token").with_row_index("id", 1)
+        rows = videos.cast({"id": pl.Int64}).join(total, on="id", how="left", maintain_order="left")
+        return {"file": asdict(files.replace_parquet(rows.with_columns(pl.col("count").fill_null(0)), self.folder, self.name))}
