@@ -1,0 +1,176 @@
+"""`watchnext simulate OUT`: logs to try the pipeline on, with what is true of them beside, and a job file ready to run.
+
+    OUT/watches/2026-11-20.parquet   and searches/, impressions/: one file a day
+    OUT/videos.parquet, users.parquet
+    OUT/job.toml
+    OUT/truth/next_day.parquet       user_id, video_id: what each user completed on the day after the last
+    OUT/truth/preferences.parquet    user_id, video_id, probability: the most probable next watches at its 00:00 ...
+    OUT/truth/watch_seconds.parquet  user_id, video_id, watch_seconds: ... and how long they would be watched on average
+    OUT/truth/topics.parquet         what each video is about
+
+The same arguments give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from transforms.simulation import DayLogs, play_day
+from transforms.simulation_state import State, begin_day, start_state
+from transforms.simulation_tables import topics_frame, users_frame, videos_frame
+from transforms.simulation_truth import completed_watches, true_preferences
+from transforms.simulation_world import SimulationSettings, World, build_world
+
+TRUTH_USERS = 20_000  # above so many users, preferences are written of these, spread evenly
+DAILY = ("watches", "searches", "impressions")
+
+JOB = """\
+# A night over simulated logs; paths are relative to this file. docs/job.md has every setting.
+[logs]
+watches = "watches/{{date}}.parquet"
+searches = "searches/{{date}}.parquet"
+videos = "videos.parquet"
+users = "users.parquet"
+impressions = "impressions/{{date}}.parquet"
+[examples]
+window_days = {days}
+per_user = 20
+[model]
+dimension = 64
+hidden = [256]
+negatives = 1000
+[neighbours]
+k = 100
+[storage]
+root = "runs"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Rows written."""
+
+    watches: int = 0
+    searches: int = 0
+    impressions: int = 0
+
+    def plus(self, logs: DayLogs) -> Counts:
+        return Counts(**{name: getattr(self, name) + getattr(logs, name).height for name in DAILY})
+
+
+def simulate(out: Path, settings: SimulationSettings, *, overwrite: bool = False) -> Counts:
+    """Write everything under `out`, each file at once or not at all, the job file last.
+
+    Raises FileExistsError where `out` holds something and `overwrite` is false. With it, earlier simulated logs go;
+    other files (such as the nights made from them) stay.
+    """
+    _clear(out, overwrite=overwrite)
+    world = build_world(settings)
+    _write(out / "videos.parquet", videos_frame(world))
+    _write(out / "users.parquet", users_frame(world))
+    state, counts = start_state(world), Counts()
+    for day in tqdm(range(settings.days), desc="simulate", unit="day", disable=not sys.stderr.isatty()):
+        logs = play_day(world, begin_day(world, state, day), day)
+        state, counts = logs.state, counts.plus(logs)
+        for name in DAILY:
+            _write(out / name / f"{settings.day(day)}.parquet", getattr(logs, name))
+    _write_truth(out / "truth", world, state)
+    job = JOB.format(days=settings.days)
+    _replace(out / "job.toml", lambda path: path.write_text(job, encoding="utf-8"))
+    return counts
+
+
+def _write_truth(folder: Path, world: World, state: State) -> None:
+    day, users = world.settings.days, world.settings.users
+    morning = begin_day(world, state, day)
+    chosen = np.unique(np.linspace(0, users - 1, min(users, TRUTH_USERS)).astype(np.int64))
+    preferences = true_preferences(world, morning, day, users=chosen)
+    _write(folder / "preferences.parquet", preferences.probabilities)
+    _write(folder / "watch_seconds.parquet", preferences.watch_seconds)
+    _write(folder / "next_day.parquet", completed_watches(world, play_day(world, morning, day)))
+    _write(folder / "topics.parquet", topics_frame(world))
+
+
+def _clear(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; name a folder")
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise FileExistsError(f"{out} is not empty; name another folder, or add --overwrite")
+    # The job file goes first: where it stands, the logs beside it are whole.
+    (out / "job.toml").unlink(missing_ok=True)
+    for folder in (*DAILY, "truth"):
+        for path in sorted((out / folder).glob("*.parquet*")):
+            path.unlink()
+        (out / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, frame: pl.DataFrame) -> None:
+    _replace(path, frame.write_parquet)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file beside `path`, then rename it."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    write(temporary)
+    temporary.replace(path)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)  # one line, like every other mistake in the arguments
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="watchnext simulate", description="Write simulated logs, their truth, and a job for them.")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--videos", type=int, default=1000)
+    parser.add_argument("--days", type=int, default=21)
+    parser.add_argument("--seed", type=int, default=7, help="another seed, other logs")
+    parser.add_argument("--last-day", type=_day, metavar="YYYY-MM-DD", help="default: yesterday (UTC)")
+    parser.add_argument("--overwrite", action="store_true", help="replace logs that OUT already holds")
+    return parser
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a day such as 2026-11-20, but is {text}") from None
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0, or 2 with one line on stderr when the arguments cannot be used."""
+    try:
+        args = _parser().parse_args(argv)
+        settings = SimulationSettings(
+            users=args.users,
+            videos=args.videos,
+            days=args.days,
+            seed=args.seed,
+            last_day=args.last_day or datetime.now(UTC).date() - timedelta(days=1),
+        )
+        counts = simulate(args.out, settings, overwrite=args.overwrite)
+    except (ValueError, FileExistsError) as error:
+        print(f"watchnext simulate: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{args.out}: {counts.watches:,} watches, {counts.searches:,} searches, {counts.impressions:,} impressions of "
+        f"{settings.users:,} users and {settings.videos:,} videos from {settings.day(0)} to {settings.last_day}; "
+        f"next: watchnext nightly {args.out / 'job.toml'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
