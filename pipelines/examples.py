@@ -1,8 +1,8 @@
 """Stage 3: the window's events to TFRecord files of training, holdout and serving records, one record a user.
 
-    store, window by bucket -> AnalyseFeatures -> examples/transform_fn
-                            -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
-                                             -> WriteLabelCounts -> examples/label_counts.parquet
+store, window by bucket -> AnalyseFeatures -> examples/transform_fn
+                        -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
+                                         -> WriteLabelCounts -> examples/label_counts.parquet
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, vocabulary
+from pipelines import paths, vocabulary
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import WriteRecords, take_records

@@ -92,17 +92,19 @@ def require(folder: str, stage: str) -> Manifest:
 def commit(folder: str, manifest: Manifest) -> None:
     """Make the manifest count, then remove what it does not list."""
     files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
-    sweep(folder, manifest)
+    sweep(folder, manifest, paths.BESIDE.get(manifest.stage, ()))
 
 
-def sweep(folder: str, manifest: Manifest | None, *, keep: str = "") -> None:
-    """Remove every file of a stage's folder that its manifest does not list; `keep`: a path below it to leave alone."""
-    listed = {paths.join(folder, entry.name) for entry in manifest.files} if manifest else set()
+def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *, keep: str = "") -> None:
+    """Remove every file of a stage's folders that its manifest does not list.
+
+    `beside`: further folders of the stage, seen from its own; `keep`: what is below this path of its own is left alone.
+    """
+    listed = set(entries(manifest.files, folder)) if manifest else set()
     listed.add(paths.join(folder, NAME))
     kept = paths.join(folder, keep) if keep else None
-    files.remove_files(
-        path for path in files.list_files(folder) if path not in listed and not (kept and path.startswith(kept))
-    )
+    found = [path for name in ("", *beside) for path in files.list_files(paths.join(folder, name) if name else folder)]
+    files.remove_files(path for path in found if path not in listed and not (kept and path.startswith(kept)))
 
 
 def entries(found: Iterable[FileEntry], base: str) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from apache_beam.io.filesystems import FileSystems
+from transforms.files import join
 
 # stage -> its folder below the night's
 FOLDERS = {
@@ -22,8 +22,8 @@ FOLDERS = {
 }
 
 
-def join(base: str, *names: str) -> str:
-    return str(FileSystems.join(base, *names)) if names else base
+# stage -> further folders it writes to, as seen from its own
+BESIDE = {"neighbours": ("../user_vectors", "../similar")}
 
 
 def below(folder: str, path: str) -> str:

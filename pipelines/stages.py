@@ -11,18 +11,20 @@ import datetime as dt
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import apache_beam as beam
+import polars as pl
 
 from pipelines import lock, manifest, paths, store
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest, ManifestError
 from pipelines.options import OptionError, pipeline_options
+from transforms import files
 from transforms.files import FileEntry
 from transforms.logs import LogError
 from transforms.window import BucketFiles, Holdout, Window
@@ -110,6 +112,20 @@ class Night:
             for bucket in range(self.snapshot.buckets)
         ]
 
+    def catalogue(self) -> str | None:
+        """Path of the night's catalogue, or None where the logs have none."""
+        listed = manifest.entries(self.require("ingest").named("videos-"), self.folder("ingest"))
+        return listed[0] if listed else None
+
+    def titles(self, video_ids: Iterable[str]) -> dict[str, str]:
+        """The titles the night's catalogue has for some videos."""
+        path = self.catalogue()
+        if path is None:
+            return {}
+        wanted = pl.DataFrame({"video_id": list(video_ids)}, schema={"video_id": pl.String})
+        found = files.read_parquet(path, ["video_id", "title"]).join(wanted, on="video_id", how="semi").drop_nulls()
+        return dict(found.iter_rows())
+
     def folder(self, stage: str) -> str:
         return self.root.stage(self.date, stage)
 
@@ -153,12 +169,12 @@ def complete(
 
     Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
     """
-    folder = night.folder(plan.stage)
+    folder, beside = night.folder(plan.stage), paths.BESIDE.get(plan.stage, ())
     found = manifest.load(folder)
     if found is not None and found.fingerprint == plan.fingerprint and not force:
-        manifest.sweep(folder, found)
+        manifest.sweep(folder, found, beside)
         return found
-    manifest.sweep(folder, found, keep=keep)
+    manifest.sweep(folder, found, beside, keep=keep)
     began, attempt = time.monotonic(), manifest.new_attempt()
     result = work(folder, attempt)
     done = Manifest(

@@ -1,6 +1,6 @@
 """Stage 2: the videos and search tokens that get an embedding, counted over the learnable window.
 
-    store, window by bucket -> CountTokens -> TopN -> vocabulary/videos.parquet, vocabulary/search_tokens.parquet
+store, window by bucket -> CountTokens -> TopN -> vocabulary/videos.parquet, vocabulary/search_tokens.parquet
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ VIDEOS, TOKENS = "videos.parquet", "search_tokens.parquet"
 
 def plan(night: Night) -> Plan:
     """Depends on the events of the window and on who is held out."""
-    names = {"window_days", "watch_vocabulary", "search_vocabulary", "holdout_days", "holdout_users", "seed", "user_categories"}
+    names = {
+        "window_days",
+        "watch_vocabulary",
+        "search_vocabulary",
+        "holdout_days",
+        "holdout_users",
+        "seed",
+        "user_categories",
+    }
     settings = [night.date.isoformat(), night.job.logs.time_zone, night.job.examples.model_dump(include=names)]
     return Plan("vocabulary", {"window": night.window_digest()}, settings)
 

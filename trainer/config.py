@@ -37,4 +37,5 @@ class TrainingSettings(BaseModel):
     table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
     tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the tower")
     checkpoint_steps: PositiveInt = Field(1000, description="steps between two checkpoints")
+    holdout_sample: PositiveInt = Field(2_000, description="held-out users that recall is measured on after each epoch")
     seed: int = Field(1, description="seed of everything drawn at random in training")

@@ -14,7 +14,6 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from transforms.features import MISSING
@@ -78,7 +77,9 @@ class Pasts:
         cls, watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, vocabularies: Vocabularies
     ) -> Pasts:
         """From events ordered by user and time, as `Window` reads them, and the users of the bucket."""
-        known = watches.join(vocabularies.videos, left_on="video_id", right_on="token", how="left", maintain_order="left")
+        known = watches.join(
+            vocabularies.videos, left_on="video_id", right_on="token", how="left", maintain_order="left"
+        )
         context = [pl.col(name).cast(pl.String).forward_fill().over("user_id") for name in WATCH_CATEGORIES]
         tokens = _tokens(searches, vocabularies.tokens)
         ends = tokens.group_by("user_id", "time", maintain_order=True).agg(n=pl.len().cast(pl.Int64))
@@ -201,7 +202,8 @@ def records(pointers: pl.DataFrame, pasts: Pasts, *, max_sequence: int) -> pl.Da
     ends = {name: pl.col(f"{name}_end") for name in events}
     last = {f"{name}_last": end.max().over("user_id") for name, end in ends.items()}
     shown = pointers.with_columns(**last).with_columns(
-        (ends[name] - (pl.col(f"{name}_last") - max_sequence).clip(lower_bound=0)).clip(lower_bound=0) for name in events
+        (ends[name] - (pl.col(f"{name}_last") - max_sequence).clip(lower_bound=0)).clip(lower_bound=0)
+        for name in events
     )
     features = [name for name in pointers.columns if name not in ("user_id", "time")]
     one = isinstance(pointers.schema["label"], pl.List)  # one pointer a user, with a list of labels

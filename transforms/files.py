@@ -6,6 +6,8 @@ renamed. Small files with fixed names (`replace_file`) are replaced whole.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import io
 import os
 import shutil
@@ -31,13 +33,23 @@ class FileEntry:
     digest: str  # XXH3-128 of the content
 
 
+def join(folder: str, *names: str) -> str:
+    """Paths below a folder of any file system; a name may begin with `../`, once or more, for a folder beside it."""
+    path = folder
+    for name in names:
+        while name.startswith("../"):
+            path, name = FileSystems.split(path.rstrip("/"))[0], name[3:]
+        path = FileSystems.join(path, name)
+    return path
+
+
 def is_local(path: str) -> bool:
     return isinstance(FileSystems.get_filesystem(path), LocalFileSystem)
 
 
 def write_file(folder: str, name: str, rows: int, write: Callable[[str], object]) -> FileEntry:
     """Let `write(local_path)` make a file and put it at `folder/name`; the entry for the manifest."""
-    path = FileSystems.join(folder, name)
+    path = join(folder, name)
     if is_local(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write(path)
@@ -64,7 +76,7 @@ def replace_parquet(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
 
 def replace_entry(folder: str, name: str, rows: int, content: bytes) -> FileEntry:
     """`replace_file`, and the entry for the manifest."""
-    replace_file(FileSystems.join(folder, name), content)
+    replace_file(join(folder, name), content)
     return FileEntry(name=name, rows=rows, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content))
 
 
@@ -78,6 +90,26 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
 def read_bytes(path: str) -> bytes:
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
         return source.read()
+
+
+def upload(local: Path, folder: str, name: str) -> FileEntry:
+    """Put a local file at `folder/name`."""
+    return write_file(folder, name, 0, lambda path: shutil.copyfile(local, path))
+
+
+def local_copy(path: str) -> str:
+    """A file or folder as a local path: itself, or a copy of a remote one that stays for the life of the process."""
+    if is_local(path):
+        return path
+    inside = list_files(path) or [path]
+    scratch = Path(tempfile.mkdtemp(prefix="watchnext-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    base = Path(path).name
+    for one in inside:
+        target = scratch / base / one[len(path) :].lstrip("/") if one != path else scratch / base
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(read_bytes(one))
+    return str(scratch / base)
 
 
 def replace_file(path: str, content: bytes) -> None:
@@ -113,11 +145,15 @@ def list_files(folder: str) -> list[str]:
 def entries_below(folder: str, below: str) -> list[FileEntry]:
     """Entries, relative to `folder`, of all files in its sub-folder `below`: what a library wrote by itself."""
     found = []
-    for path in list_files(FileSystems.join(folder, below)):
-        content = read_bytes(path)
-        name = path[len(folder) :].lstrip("/")
-        found.append(FileEntry(name=name, rows=0, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content)))
+    for path in list_files(join(folder, below)):
+        found.append(entry_of(folder, path[len(folder) :].lstrip("/")))
     return found
+
+
+def entry_of(folder: str, name: str) -> FileEntry:
+    """The entry of a file that is there already."""
+    content = read_bytes(join(folder, name))
+    return FileEntry(name=name, rows=0, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content))
 
 
 def remove_files(paths: Iterable[str]) -> None:
@@ -125,6 +161,9 @@ def remove_files(paths: Iterable[str]) -> None:
     doomed = [path for path in paths if FileSystems.exists(path)]
     if doomed:
         FileSystems.delete(doomed)
+    for folder in sorted({Path(path).parent for path in doomed if is_local(path)}, reverse=True):
+        with contextlib.suppress(OSError):  # not empty: other files live there
+            folder.rmdir()
 
 
 def _create(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no type

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import polars as pl
 import pyarrow as pa
 
@@ -41,7 +38,7 @@ def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType
     tf = import_tensorflow()
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-    examples = [record.numpy() for record in tf.data.TFRecordDataset(_local(path), "GZIP")]
+    examples = [record.numpy() for record in tf.data.TFRecordDataset(files.local_copy(path), "GZIP")]
     if not examples:
         return pl.DataFrame(schema=features)
     batch = ExamplesToRecordBatchDecoder().DecodeBatch(examples)
@@ -53,19 +50,12 @@ def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType
     return frame.select(**dict(zip(features, columns, strict=True)))
 
 
-def _local(path: str) -> str:
-    """TensorFlow reads local files itself; others are fetched through Beam's file systems."""
-    if files.is_local(path):
-        return path
-    copy = Path(tempfile.mkdtemp()) / Path(path).name
-    copy.write_bytes(files.read_bytes(path))
-    return str(copy)
-
-
 def _to_record_batch(frame: pl.DataFrame) -> pa.RecordBatch:
     lists = frame.select(
         pl.col(name) if isinstance(kind, pl.List) else pl.concat_list(name)
         for name, kind in sorted(frame.schema.items())
     )
-    table = lists.with_columns(pl.col(pl.List(pl.String)).cast(pl.List(pl.Binary))).to_arrow(compat_level=pl.CompatLevel.oldest())
+    table = lists.with_columns(pl.col(pl.List(pl.String)).cast(pl.List(pl.Binary))).to_arrow(
+        compat_level=pl.CompatLevel.oldest()
+    )
     return table.combine_chunks().to_batches()[0]

@@ -1,6 +1,6 @@
 """Vocabularies: the videos most often completed and the search tokens most often searched (paper, 3.5; long tail).
 
-    bucket files -> count_tokens -> partial counts, by digest of the token -> sums -> top_n -> one frame, the vocabulary
+bucket files -> count_tokens -> partial counts, by digest of the token -> sums -> top_n -> one frame, the vocabulary
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class CountTokens(beam.PTransform):
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         found = (
-            buckets | beam.Reshuffle() | beam.FlatMap(self._count).with_outputs("search_tokens", "window", main="videos")
+            buckets
+            | beam.Reshuffle()
+            | beam.FlatMap(self._count).with_outputs("search_tokens", "window", main="videos")
         )
         found.videos.element_type = found.search_tokens.element_type = pl.DataFrame
         return {"videos": found.videos, "search_tokens": found.search_tokens, "window": found.window}
@@ -96,7 +98,9 @@ class CountTokens(beam.PTransform):
         searches = self.holdout.learnable(self.window.searches(bucket))
         yield count_videos(watches)
         yield beam.pvalue.TaggedOutput("search_tokens", count_search_tokens(searches))
-        yield beam.pvalue.TaggedOutput("window", describe_window(watches, searches, read_users(bucket), self.user_categories))
+        yield beam.pvalue.TaggedOutput(
+            "window", describe_window(watches, searches, read_users(bucket), self.user_categories)
+        )
 
 
 @dataclass

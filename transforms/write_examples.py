@@ -123,4 +123,8 @@ class WriteLabelCounts(beam.PTransform):
         total = pl.concat(frames).group_by(id=pl.col("token").cast(pl.Int64)).agg(pl.col("count").sum())
         videos = files.read_parquet(self.videos).select(video_id="token").with_row_index("id", 1)
         rows = videos.cast({"id": pl.Int64}).join(total, on="id", how="left", maintain_order="left")
-        return {"file": asdict(files.replace_parquet(rows.with_columns(pl.col("count").fill_null(0)), self.folder, self.name))}
+        return {
+            "file": asdict(
+                files.replace_parquet(rows.with_columns(pl.col("count").fill_null(0)), self.folder, self.name)
+            )
+        }

@@ -1,0 +1,99 @@
+"""Stages as processes, and what a person sees of them: a bar on a terminal, one line a stage in a log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from pipelines.stages import StageError
+
+_REFRESH_SECONDS = 0.5
+_SHOWN_BYTES = 20_000  # of a failed stage's messages
+
+
+class Screen:
+    """The progress of a night on the standard error."""
+
+    def __init__(self, stages: int) -> None:
+        self._stages, self._at = stages, 0
+        form = "{desc} {bar:20} {n}/{total} stages {elapsed}{postfix}"
+        self._bar = tqdm(total=stages, bar_format=form, leave=False) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.set_description_str(f"{stage:<10}")
+
+    def tick(self, seconds: float) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"this stage {seconds:.0f} s")
+
+    def say(self, stage: str, what: str) -> None:
+        """One line about a stage that is over."""
+        self._at += 1
+        self.line(f"[{self._at}/{self._stages}] {stage:<10} {what}")
+        if self._bar is not None:
+            self._bar.update()
+
+    def line(self, text: str) -> None:
+        if self._bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+
+def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> None:
+    """Run a stage's process to its end. Raises StageError with what it wrote where it fails.
+
+    Libraries write notes to the standard error that are nobody's business while all is well: it is kept back, but for
+    a stage that `shows_progress` of its own on a terminal.
+    """
+    on_screen = shows_progress and sys.stderr.isatty()
+    environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0"}
+    with tempfile.TemporaryFile() as kept:
+        process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment)
+        try:
+            _wait(process, screen)
+        finally:
+            if process.poll() is None:  # interrupted: the stage goes with the night
+                process.terminate()
+                process.wait()
+        if process.returncode:
+            raise StageError(_explain(command[2], process.returncode, _end_of(kept)))
+
+
+def _wait(process: subprocess.Popen[bytes], screen: Screen) -> None:
+    began = time.monotonic()
+    while True:
+        try:
+            process.wait(_REFRESH_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            screen.tick(time.monotonic() - began)
+
+
+def _end_of(kept: tempfile._TemporaryFileWrapper[bytes]) -> str:  # type: ignore[type-arg]
+    size = kept.seek(0, os.SEEK_END)
+    kept.seek(max(0, size - _SHOWN_BYTES))
+    return kept.read().decode(errors="replace")
+
+
+def _explain(module: str, code: int, written: str) -> str:
+    """A failed stage in words: its own message where it left one, else the end of all it wrote."""
+    stage = module.rsplit(".", 1)[-1]
+    own = [line.removeprefix("watchnext: ") for line in written.splitlines() if line.startswith("watchnext: ")]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    told = "\n".join(own) or written.strip()
+    return f"stage {stage} {how}; nothing was published. {told}".rstrip()

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from trainer_records import SPEC, random_records
+
+from trainer.config import ModelSettings
+from trainer.history import Mean, Recency
+from trainer.inputs import Batch, cut_windows, parse_records
+from trainer.model import Model, UserTower, category_dimension
+from trainer.quiet import tf
+from trainer.tables import Table
+from transforms.features import FeatureSpec
+
+WINDOWS = np.array([[0, 0, 3, 0, 7], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0], [9, 9, 9, 1, 0]], np.int32)
+
+
+def mean_by_hand(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rows = [[vectors[i] for i in window if i] for window in WINDOWS]
+    return np.array([np.mean(row, axis=0) if row else np.zeros(vectors.shape[1]) for row in rows], np.float32)
+
+
+def test_mean_leaves_unknown_videos_out_of_sum_and_denominator() -> None:
+    table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
+    encoded = Mean(length=5, dimension=3)(table.embed(tf.constant(WINDOWS)))
+    np.testing.assert_allclose(encoded, mean_by_hand(table.weights.numpy()), rtol=1e-5, atol=1e-6)
+
+
+def test_recency_is_the_mean_a_weighted_mean_and_the_last_video() -> None:
+    table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
+    encoder = Recency(length=5, dimension=3)
+    encoder.logits.assign(np.random.default_rng(1).normal(size=(5, 3)))
+    encoded = encoder(table.embed(tf.constant(WINDOWS))).numpy()
+    vectors, weights = table.weights.numpy(), np.exp(encoder.logits.numpy())
+    for row, window in zip(encoded, WINDOWS, strict=True):
+        known = window > 0
+        total = (weights * known[:, None]).sum(axis=0)
+        weighted = (vectors[window] * weights).sum(axis=0) / np.where(total > 0, total, 1)
+        np.testing.assert_allclose(row[3:6], weighted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(encoded[:, :3], mean_by_hand(vectors), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(encoded[:, 6:], vectors[WINDOWS[:, -1]], rtol=1e-6)
+    assert encoder.width == encoded.shape[1]
+
+
+def batch_of(spec: FeatureSpec, count: int = 12) -> Batch:
+    parsed = parse_records(tf.constant(random_records(count, seed=5, spec=spec)), spec, training=True)
+    return cut_windows(parsed.lists, parsed.pointers, spec)
+
+
+@pytest.mark.parametrize("history", ["mean", "recency"])
+@pytest.mark.parametrize(
+    "spec", [SPEC, FeatureSpec(videos=30, tokens=0, watch_history=5, search_history=4)], ids=["all", "watches alone"]
+)
+def test_the_tower_gives_a_vector_of_the_dimension_a_pointer(history: str, spec: FeatureSpec) -> None:
+    settings = ModelSettings(dimension=8, hidden=[16, 8], history=history)
+    batch = batch_of(spec)
+    users = UserTower(spec, settings, seed=1)(batch)
+    assert users.shape == (len(batch["label"]), 8)
+    assert np.isfinite(users).all()
+
+
+def test_every_input_moves_the_user_vector() -> None:
+    tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16]), seed=1)
+    batch = {name: tensor[:1] for name, tensor in batch_of(SPEC).items()}
+    batch |= {"watches": tf.constant([[0, 0, 1, 2, 3]]), "tokens": tf.constant([[0, 0, 1, 2]])}
+    batch |= {"country": tf.constant([1]), "age": tf.constant([0.5]), "example_age": tf.constant([0.3])}
+    changes = {"watches": [[0, 0, 1, 2, 4]], "tokens": [[0, 0, 1, 3]], "country": [2], "age": [0.0]}
+    for name, value in {**changes, "example_age": [0.4]}.items():
+        changed = {**batch, name: tf.constant(value, batch[name].dtype)}
+        assert not np.allclose(tower(changed), tower(batch)), name
+    # A number that is not known is another thing than one that is 0.
+    assert not np.allclose(tower({**batch, "age": tf.constant([-1.0])}), tower({**batch, "age": tf.constant([0.0])}))
+
+
+def test_order_and_out_of_vocabulary_ids_do_not_change_a_mean_history() -> None:
+    tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], history="mean"), seed=1)
+    batch = {name: tensor[:1] for name, tensor in batch_of(SPEC).items()}
+    one, other = (tower({**batch, "watches": tf.constant([w])}) for w in ([0, 0, 1, 2, 3], [3, 0, 2, 0, 1]))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_drawn_from_its_seed_and_only_in_training() -> None:
+    tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], dropout=0.5), seed=1)
+    batch = batch_of(SPEC)
+    draws = [
+        tower.vectors(batch, tower.embed(batch), dropout_seed=tf.constant(seed)).numpy()
+        for seed in ([1, 2], [1, 2], [1, 3])
+    ]
+    assert (draws[0] == draws[1]).all() and (draws[0] != draws[2]).any()
+    assert (tower(batch).numpy() == tower(batch).numpy()).all()
+
+
+def test_before_training_the_biases_rank_by_label_count() -> None:
+    counts = np.arange(30, 0, -1)
+    model = Model(SPEC, ModelSettings(dimension=8, hidden=[16]), counts, seed=1)
+    np.testing.assert_allclose(np.exp(model.biases.weights[1:, 0]).sum(), 1, rtol=1e-5)
+    assert (np.diff(model.biases.weights[1:, 0]) < 0).all()
+    assert all(not table.weights[0].numpy().any() for table in model.tables.values())
+
+
+def test_category_dimension_grows_like_the_logarithm() -> None:
+    assert [category_dimension(n) for n in (0, 1, 3, 200, 100_000)] == [1, 2, 3, 9, 18]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.optimizer import Adam, RowwiseAdagrad
+from trainer.quiet import tf
+from trainer.tables import Table
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_rowwise_adagrad_is_numpys(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    table = Table(20, 3, scale=1.0, seed=(seed, 0), name="table")
+    optimizer = RowwiseAdagrad({"table": table}, learning_rate=0.1)
+    weights, accumulator = table.weights.numpy(), np.zeros(21)
+    for _ in range(4):
+        ids, factors = draw.integers(0, 21, (5, 6)), draw.normal(size=(5, 6, 3)).astype(np.float32)
+        used = table.embed(tf.constant(ids, tf.int32))
+        with tf.GradientTape() as tape:
+            tape.watch(used.rows)
+            loss = tf.reduce_sum(used.vectors() * factors)
+        optimizer.apply("table", used, tape.gradient(loss, used.rows))
+        gradient = np.zeros((21, 3))
+        np.add.at(gradient, ids.ravel(), factors.reshape(-1, 3))
+        gradient[0] = 0
+        accumulator += (gradient**2).mean(axis=1)
+        weights = weights - 0.1 * gradient / np.sqrt(np.maximum(accumulator, 1e-30))[:, None]
+        np.testing.assert_allclose(table.weights.numpy(), weights, rtol=1e-4, atol=1e-5)
+    assert not table.weights.numpy()[0].any()
+    np.testing.assert_allclose(optimizer.accumulators["table"].numpy(), accumulator, rtol=1e-4)
+
+
+def test_rows_that_a_step_does_not_use_stay_bit_for_bit() -> None:
+    table = Table(10, 4, scale=1.0, seed=(1, 1), name="table")
+    before = table.weights.numpy()
+    used = table.embed(tf.constant([3, 7, 3]))
+    RowwiseAdagrad({"table": table}, learning_rate=0.1).apply("table", used, tf.ones_like(used.rows))
+    changed = (table.weights.numpy() != before).any(axis=1)
+    assert np.flatnonzero(changed).tolist() == [3, 7]
+
+
+def test_adam_is_numpys() -> None:
+    start = np.array([[1.0, -2.0]], np.float32)
+    variable = tf.Variable(start)
+    optimizer = Adam([variable], learning_rate=0.01)
+    value, first, second = start.astype(float), np.zeros((1, 2)), np.zeros((1, 2))
+    for step in range(1, 6):
+        gradient = np.array([[0.5 * step, -1.0]])
+        optimizer.apply([tf.constant(gradient, tf.float32)])
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        rate = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        value = value - rate * first / (np.sqrt(second) + 1e-7)
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from trainer_records import SPEC, following_records, random_records, write_folder
+
+import trainer.training
+from trainer.config import ModelSettings, TrainingSettings
+from trainer.errors import TrainingError
+from trainer.examples import read_folder, read_label_counts
+from trainer.inputs import cut_windows, parse_records
+from trainer.progress import Checkpoints
+from trainer.quiet import tf
+from trainer.task import TrainingResult, main, train
+from transforms.features import FeatureSpec
+
+MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20, dropout=0.2)
+TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
+
+
+def small_examples(folder: Path) -> str:
+    train = {f"{i}": random_records(30, seed=i) for i in range(2)}
+    return write_folder(folder, train=train, holdout={"h": random_records(20, seed=9, pointers=1)})
+
+
+def run(examples: str, output: Path, attempt: str = "1", **settings: Any) -> TrainingResult:
+    training = TRAINING.model_copy(update=settings)
+    return train(read_folder(examples), str(output), model=MODEL, training=training, attempt=attempt)
+
+
+def vectors(result: TrainingResult) -> np.ndarray[Any, Any]:
+    return np.array(pq.read_table(result.video_vectors)["vector"].to_pylist())
+
+
+def curve(result: TrainingResult) -> list[tuple[int, int, float]]:
+    points = json.loads(Path(result.history).read_text())["loss"]
+    return [(point["step"], point["examples"], point["loss"]) for point in points]
+
+
+def test_a_training_leaves_tower_vectors_history_and_info(tmp_path: Path) -> None:
+    result = run(small_examples(tmp_path / "examples"), tmp_path / "model", attempt="abc")
+    assert result.tower == f"{tmp_path}/model/tower-abc" and Path(result.tower, "saved_model.pb").exists()
+    table = pq.read_table(result.video_vectors)
+    assert table.column_names == ["id", "video_id", "label_count", "vector"]
+    assert table["id"].to_pylist() == list(range(1, 31))
+    assert table["video_id"].to_pylist() == [f"video {i}" for i in range(1, 31)]
+    assert table["label_count"].to_pylist() == list(range(30, 0, -1))
+    assert np.isfinite(vectors(result)).all() and vectors(result).shape == (30, 9)
+    info = json.loads(Path(result.info).read_text())
+    assert info["tower"] == "tower-abc" and info["examples"] == result.examples and info["spec"]["videos"] == 30
+    assert FeatureSpec(**info["spec"]) == SPEC and ModelSettings(**info["model"]) == MODEL
+    history = json.loads(Path(result.history).read_text())
+    assert [figures["epoch"] for figures in history["holdout"]] == [1, 2] == [f["epoch"] for f in result.holdout]
+    assert history["loss"][-1]["examples"] == result.examples == 2 * labels()
+    assert all(0 <= figures["recall@10"] <= 1 for figures in history["holdout"])
+
+
+def labels() -> int:
+    """Labels in an epoch of `small_examples`, counted with the protocol buffers themselves."""
+    records = [tf.train.Example.FromString(r) for i in range(2) for r in random_records(30, seed=i)]
+    return sum(len(r.features.feature["label"].int64_list.value) for r in records)
+
+
+def test_served_scores_are_the_trainings_logits_without_the_correction(tmp_path: Path) -> None:
+    """Both signatures against the model as it was checkpointed."""
+    examples = read_folder(small_examples(tmp_path / "examples"))
+    fitted, _ = trainer.training.fit(
+        examples,
+        read_label_counts(examples),
+        model_settings=MODEL,
+        settings=TRAINING,
+        checkpoints=f"{tmp_path}/checkpoints",
+        logs=f"{tmp_path}/logs",
+    )
+    result = run(f"{tmp_path}/examples", tmp_path / "model")
+    records = random_records(15, seed=4, pointers=1)
+    parsed = parse_records(tf.constant(records), SPEC, training=True)
+    batch = cut_windows(parsed.lists, parsed.pointers, SPEC)
+    logits = fitted.tower(batch) @ tf.transpose(fitted.videos.weights[1:]) + fitted.biases.weights[1:, 0]
+    tower = tf.saved_model.load(result.tower)
+    served = tower.signatures["examples"](examples=tf.constant(records))
+    np.testing.assert_allclose(served["vector"].numpy() @ vectors(result).T, logits, rtol=1e-4, atol=1e-4)
+    assert served["user_id"].numpy().tolist() == [f"user {i}".encode() for i in range(15)]
+    assert (served["vector"].numpy()[:, -1] == 1).all()
+    del batch["label"]
+    dense = tower.signatures["features"](**batch)["vector"]
+    np.testing.assert_allclose(dense, served["vector"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_record_with_two_pointers_is_not_served(tmp_path: Path) -> None:
+    result = run(small_examples(tmp_path / "examples"), tmp_path / "model")
+    tower = tf.saved_model.load(result.tower)
+    # Two and none: as many pointers as records, and still not one each.
+    draws = [random_records(1, seed=1, pointers=n)[0] for n in (2, 0)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have exactly one pointer"):
+        tower.signatures["examples"](examples=tf.constant(draws))
+
+
+def test_the_same_training_twice_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    examples = small_examples(tmp_path / "examples")
+    one, two = run(examples, tmp_path / "one"), run(examples, tmp_path / "two")
+    assert curve(one) == curve(two)
+    assert (vectors(one) == vectors(two)).all()
+    assert one.holdout == two.holdout
+
+
+@pytest.mark.parametrize("killed_at", [4, 7, 9])
+def test_taken_up_after_a_kill_it_is_the_training_that_was_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    examples = small_examples(tmp_path / "examples")
+    whole = run(examples, tmp_path / "whole")
+    assert whole.steps > 9
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_run: object, _loss: float, step: int) -> None:
+        if step == killed_at:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer.training._Run, "_check", kill)
+        run(examples, tmp_path / "killed")
+    seen: list[int] = []
+    restore = Checkpoints.restore
+
+    def restored(checkpoints: Checkpoints) -> Any:
+        progress = restore(checkpoints)
+        seen.append(progress.steps)
+        return progress
+
+    monkeypatch.setattr(Checkpoints, "restore", restored)
+    again = run(examples, tmp_path / "killed", attempt="2")
+    assert 0 < seen[0] < killed_at
+    assert curve(again) == curve(whole)
+    assert (vectors(again) == vectors(whole)).all()
+    assert again.holdout == whole.holdout
+
+
+def test_other_settings_start_from_the_beginning(tmp_path: Path) -> None:
+    examples = small_examples(tmp_path / "examples")
+    first = curve(run(examples, tmp_path / "model", seed=1))
+    second = curve(run(examples, tmp_path / "model", seed=2))
+    assert [point[0] for point in first] == [point[0] for point in second]
+    assert first != second
+
+
+def test_recency_learns_what_follows_the_last_watch(tmp_path: Path) -> None:
+    videos = 60
+    spec = FeatureSpec(videos=videos, tokens=0, watch_history=8, search_history=8)
+    folder = write_folder(
+        tmp_path / "examples",
+        train={"a": following_records(250, seed=1, videos=videos, watches=15)},
+        holdout={"h": following_records(60, seed=2, videos=videos, watches=5, holdout=True)},
+        spec=spec,
+    )
+    settings = ModelSettings(dimension=16, hidden=[32], history="recency", negatives=50)
+    training = TrainingSettings(batch_size=64, epochs=8)
+    result = train(read_folder(folder), str(tmp_path / "model"), model=settings, training=training, attempt="1")
+    # By chance 10 of 60; the follower was never among what the user has just seen, or one time in ten.
+    assert result.holdout[-1]["recall@10"] > 0.85
+    assert result.holdout[-1]["recall@10"] > result.holdout[0]["recall@10"] - 0.05
+    losses = [loss for _, _, loss in curve(result)]
+    assert losses[-1] < losses[0] - 1
+
+
+def test_a_folder_of_examples_is_trained_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = small_examples(tmp_path / "examples")
+    (tmp_path / "examples" / "train" / "orphan.tfrecord.gz").write_bytes(b"left by a crash")
+    settings = {"model": MODEL.model_dump(), "training": TRAINING.model_dump()}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    arguments = ["--examples", examples, "--output", f"{tmp_path}/model", "--attempt", "x"]
+    assert main([*arguments, "--settings", f"{tmp_path}/settings.json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["tower"] == f"{tmp_path}/model/tower-x"
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"modle": {}}, "may hold the tables model and training, but holds modle"), ({"model": {"dim": 8}}, "dim")],
+)
+def test_settings_that_do_not_exist_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    arguments = ["--examples", str(tmp_path), "--output", str(tmp_path), "--settings", f"{tmp_path}/settings.json"]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_examples_without_a_label_are_an_error(tmp_path: Path) -> None:
+    examples = write_folder(tmp_path / "a", train={"a": random_records(5, seed=1, pointers=0)}, holdout={})
+    with pytest.raises(TrainingError, match="the 1 training files hold not a single label"):
+        run(examples, tmp_path / "model")
+    with pytest.raises(TrainingError, match="the 0 training files hold not a single label"):
+        run(write_folder(tmp_path / "b", train={}, holdout={}), tmp_path / "model")
+
+
+def test_a_folder_without_its_manifest_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="COMPLETED does not exist"):
+        read_folder(str(tmp_path))
+    (tmp_path / "COMPLETED").write_text(json.dumps({"files": [{"name": "spec.json"}]}))
+    with pytest.raises(TrainingError, match=r"does not list label_counts\.parquet"):
+        read_folder(str(tmp_path))
+
+
+def test_label_counts_of_other_examples_are_an_error(tmp_path: Path) -> None:
+    examples = small_examples(tmp_path / "examples")
+    (tmp_path / "examples" / "spec.json").write_text(FeatureSpec(**{**vars(SPEC), "videos": 31}).to_json())
+    with pytest.raises(TrainingError, match="must hold the ids 1 to 31 in order"):
+        run(examples, tmp_path / "model")
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    examples = small_examples(tmp_path / "examples")
+    message = r"is (nan|inf) at step [23456]: lower table_learning_rate .* checkpoint: .*/ckpt-[12345]$"
+    with pytest.raises(TrainingError, match=message):
+        run(examples, tmp_path / "model", checkpoint_steps=1, table_learning_rate=1e30)

@@ -1,0 +1,114 @@
+"""What a training leaves: the user tower to be called, the video vectors, and how it went.
+
+    tower = tf.saved_model.load(result.tower)
+    tower.signatures["examples"](examples=tf.constant([record]))["vector"]  # [1, dimension + 1]
+
+The last component of a user's vector is 1 and that of a video's is its bias: a score is one dot product.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainer.examples import LabelCounts
+from trainer.inputs import Batch, cut_windows, parse_records
+from trainer.model import Model, UserTower
+from trainer.quiet import tf
+from transforms.features import FeatureSpec
+
+ROWS_AT_ONCE = 65_536
+
+
+class ServedTower(tf.Module):
+    """The user tower as it is exported."""
+
+    def __init__(self, tower: UserTower) -> None:
+        super().__init__(name="served_tower")
+        self.tower = tower
+
+    def vectors(self, batch: Batch) -> tf.Tensor:
+        """Float [batch, dimension + 1] of a batch of windows."""
+        users = self.tower(batch)
+        return tf.concat([users, tf.ones([tf.shape(users)[0], 1])], axis=1)
+
+    def from_features(self, features: Batch) -> dict[str, tf.Tensor]:
+        """`vector` of dense windows and context, as `feature_specs` names them."""
+        return {"vector": self.vectors(features)}
+
+    def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`user_id` and `vector` of serialized records with exactly one pointer; any other record is an error."""
+        records = parse_records(examples, self.tower.spec, training=False)
+        one_each = tf.debugging.Assert(
+            tf.reduce_all(tf.equal(records.pointer_counts, 1)),
+            ["a record to be served must have exactly one pointer (watches_end)", records.pointer_counts],
+        )
+        with tf.control_dependencies([one_each]):
+            batch = cut_windows(records.lists, records.pointers, self.tower.spec)
+        return {"user_id": records.user_id, "vector": self.vectors(batch)}
+
+
+def feature_specs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
+    """The inputs of the signature `features`: windows as `cut_windows` leaves them, and the context of each row."""
+
+    def of(name: str, dtype: tf.DType, *shape: int) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *shape], dtype, name=name)
+
+    specs = {"watches": of("watches", tf.int32, spec.watch_history)}
+    if spec.tokens:
+        specs["tokens"] = of("tokens", tf.int32, spec.search_history)
+    specs |= {name: of(name, tf.int32) for name in spec.categories}
+    return specs | {name: of(name, tf.float32) for name in ["example_age", *spec.numbers]}
+
+
+def export_tower(tower: UserTower, folder: str) -> None:
+    """A SavedModel with the signatures `examples` (strings [batch]) and `features` (see `feature_specs`)."""
+    served = ServedTower(tower)
+    examples = tf.TensorSpec([None], tf.string, name="examples")
+    signatures = {
+        "examples": tf.function(served.from_examples, input_signature=[examples], autograph=False),
+        "features": tf.function(served.from_features, input_signature=[feature_specs(tower.spec)], autograph=False),
+    }
+    tf.saved_model.save(served, folder, signatures=signatures)
+
+
+def write_video_vectors(model: Model, counts: LabelCounts, path: str) -> None:
+    """Parquet, one row a video in the order of the ids: id, video_id, label_count, vector (dimension + 1 floats)."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = str(Path(folder) / "video_vectors.parquet")
+        with pq.ParquetWriter(local, VIDEO_VECTORS, compression="zstd") as writer:
+            for start in range(0, model.videos.size, ROWS_AT_ONCE):
+                writer.write_table(_video_rows(model, counts, start, min(start + ROWS_AT_ONCE, model.videos.size)))
+        tf.io.gfile.copy(local, path, overwrite=True)
+
+
+VIDEO_VECTORS = pa.schema(
+    [("id", pa.int64()), ("video_id", pa.string()), ("label_count", pa.int64()), ("vector", pa.list_(pa.float32()))]
+)
+
+
+def _video_rows(model: Model, counts: LabelCounts, start: int, stop: int) -> pa.Table:
+    """Rows of the videos at positions start to stop: ids start + 1 to stop."""
+    rows = [table.weights[start + 1 : stop + 1].numpy() for table in (model.videos, model.biases)]
+    vectors = np.concatenate(rows, axis=1)
+    offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
+    return pa.table(
+        [
+            pa.array(np.arange(start + 1, stop + 1)),
+            counts.video_ids.slice(start, stop - start),
+            pa.array(counts.counts[start:stop]),
+            pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel())),
+        ],
+        schema=VIDEO_VECTORS,
+    )
+
+
+def write_json(value: dict[str, Any], path: str) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,49 @@
+"""How well the model finds what held-out users completed: exact scores of all videos, after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.inputs import one_pointer_batches
+from trainer.model import Model
+from trainer.quiet import tf
+from transforms.features import FeatureSpec
+from transforms.metrics import RankingMetrics, hits_from_ids, merge_metrics
+
+KS = (10, 50, 100, 200)
+SCORES_AT_ONCE = 2**25  # users x videos scored together: 128 MiB
+
+
+def measure_holdout(model: Model, files: Sequence[str], spec: FeatureSpec, *, users: int) -> dict[str, float]:
+    """The figures of `RankingMetrics` over the first `users` holdout records, files in turn; {} without any.
+
+    A user's own completed videos are left out of their list, as in serving; a label out of the vocabulary is a miss.
+    """
+    at_once = max(1, min(1024, SCORES_AT_ONCE // (spec.videos + 1)))
+    batches = one_pointer_batches(files, spec, batch_size=at_once, records=users) if files else []
+    vectors = tf.function(model.tower.__call__, reduce_retracing=True, autograph=False)
+    parts = []
+    for batch, labels, seen in batches:
+        shown = top_videos(model, vectors(batch), seen, k=KS[-1])
+        wanted = labels.values.numpy()
+        offsets = labels.row_splits.numpy()
+        hits = hits_from_ids(shown, offsets=offsets, labels=np.where(wanted > 0, wanted, -1))
+        parts.append(RankingMetrics.from_hits(hits, np.diff(offsets), ks=KS))
+    metrics = merge_metrics(parts, ks=KS)
+    return metrics.compute() if metrics.users else {}
+
+
+def top_videos(model: Model, users: tf.Tensor, seen: tf.RaggedTensor, *, k: int) -> npt.NDArray[np.int64]:
+    """Ids of the k videos with the highest u.v + b, best first, int64 [users, min(k, videos)], without those `seen`.
+
+    Filled up with -1 where fewer are left; equal scores in the order of the ids.
+    """
+    scores = tf.matmul(users, model.videos.weights, transpose_b=True) + model.biases.weights[:, 0]
+    scores = np.array(scores)
+    scores[seen.value_rowids().numpy(), seen.values.numpy()] = -np.inf
+    scores[:, 0] = -np.inf
+    best, ids = tf.math.top_k(scores, k=min(k, model.videos.size))
+    return np.where(np.isneginf(best.numpy()), -1, ids.numpy()).astype(np.int64)

@@ -1,0 +1,72 @@
+"""Optimisers whose cost is that of the rows a step uses, not of the tables they stand in.
+
+A dense optimiser touches every row of a table of a million at every step, and is ten times slower for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trainer.quiet import tf
+from trainer.tables import Embedded, Table
+
+EPSILON = 1e-10  # keeps a row whose gradient was zero so far from dividing by zero
+
+
+class RowwiseAdagrad(tf.Module):
+    """Adagrad with one accumulator a row: the sum over steps of its gradient's mean square."""
+
+    def __init__(self, tables: Mapping[str, Table], *, learning_rate: float) -> None:
+        super().__init__(name="rowwise_adagrad")
+        self.learning_rate = learning_rate
+        self.tables = dict(tables)
+        self.accumulators = {
+            name: tf.Variable(tf.zeros([table.size + 1]), trainable=False, name=f"{name}_accumulator")
+            for name, table in tables.items()
+        }
+
+    def apply(self, name: str, used: Embedded, gradient: tf.Tensor) -> None:
+        """One step of the rows `used` of a table; `gradient` is of `used.rows`. Row 0 stays the zero vector."""
+        gradient = summed(gradient, used.ids)
+        square = tf.where(used.ids > 0, tf.reduce_mean(tf.square(gradient), axis=1), 0)
+        total = tf.gather(self.accumulators[name], used.ids) + square
+        step = tf.where(used.ids > 0, self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
+        self.accumulators[name].scatter_update(tf.IndexedSlices(total, used.ids))
+        # The rows are at hand, and writing them takes a fifth of the time that subtracting in place takes.
+        self.tables[name].weights.scatter_update(tf.IndexedSlices(used.rows - gradient * step[:, tf.newaxis], used.ids))
+
+
+def summed(gradient: tf.Tensor | tf.IndexedSlices, ids: tf.Tensor) -> tf.Tensor:
+    """The gradient [used, dimension] of rows that were gathered several times: their gradients' sums."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, tf.size(ids))
+
+
+class Adam(tf.Module):
+    """Adam (Kingma, Ba 2015) over whole variables: the tower's layers."""
+
+    def __init__(self, variables: Sequence[tf.Variable], *, learning_rate: float) -> None:
+        super().__init__(name="adam")
+        self.learning_rate, self.beta1, self.beta2 = learning_rate, 0.9, 0.999
+        self.targets = list(variables)
+        self.steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="adam_steps")
+        self.first = [tf.Variable(tf.zeros_like(v), trainable=False, name="first") for v in variables]
+        self.second = [tf.Variable(tf.zeros_like(v), trainable=False, name="second") for v in variables]
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """One step; `gradients` in the order of the variables."""
+        steps = tf.cast(self.steps.assign_add(1), tf.float32)
+        for target, first, second, gradient in zip(self.targets, self.first, self.second, gradients, strict=True):
+            tf.raw_ops.ResourceApplyAdam(
+                var=target.handle,
+                m=first.handle,
+                v=second.handle,
+                beta1_power=tf.pow(self.beta1, steps),
+                beta2_power=tf.pow(self.beta2, steps),
+                lr=self.learning_rate,
+                beta1=self.beta1,
+                beta2=self.beta2,
+                epsilon=1e-7,
+                grad=gradient,
+            )

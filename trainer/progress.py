@@ -1,0 +1,79 @@
+"""How far a training has come, and the checkpoints that it can be taken up from after a kill."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trainer.quiet import tf
+from trainer.step import TrainingStep
+
+KEPT = 2  # checkpoints on disk: the newest, and the one before it until the newest is whole
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a training stands, and its curve so far."""
+
+    epoch: int = 0  # passes that are over
+    batch: int = 0  # batches seen of the pass that is not over
+    steps: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    waiting_seconds: float = 0.0  # of `seconds`, those spent waiting for input
+    loss_sum: float = 0.0  # over the steps since the last point of the curve
+    loss_steps: int = 0
+    losses: list[dict[str, Any]] = field(default_factory=list)  # step, examples, loss, seconds
+    holdout: list[dict[str, Any]] = field(default_factory=list)  # epoch, recall@k and the other figures
+
+    def seen(self, *, loss: float, examples: int, seconds: float, waiting_seconds: float) -> None:
+        """Counts one step."""
+        self.batch += 1
+        self.steps += 1
+        self.examples += examples
+        self.seconds += seconds
+        self.waiting_seconds += waiting_seconds
+        self.loss_sum += loss
+        self.loss_steps += 1
+
+    def add_point(self) -> dict[str, Any]:
+        """Closes a point of the curve: the mean loss of the steps since the last one."""
+        point = {
+            "step": self.steps,
+            "examples": self.examples,
+            "loss": self.loss_sum / self.loss_steps,
+            "seconds": round(self.seconds, 3),
+        }
+        self.losses.append(point)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        return point
+
+    def end_epoch(self) -> None:
+        self.epoch, self.batch = self.epoch + 1, 0
+
+
+class Checkpoints:
+    """The checkpoints of one training. Progress is a variable among the others, so both are written as one."""
+
+    def __init__(self, folder: str, step: TrainingStep) -> None:
+        self._text = tf.Variable("", dtype=tf.string, trainable=False)
+        self._checkpoint = tf.train.Checkpoint(step=step, progress=self._text)
+        self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=KEPT)
+
+    @property
+    def latest(self) -> str | None:
+        """The path of the newest checkpoint; None before the first."""
+        path: str | None = self._manager.latest_checkpoint
+        return path
+
+    def restore(self) -> Progress:
+        """Takes up the newest checkpoint; the beginning where there is none."""
+        if self.latest is None:
+            return Progress()
+        self._checkpoint.restore(self.latest).assert_consumed()
+        return Progress(**json.loads(self._text.numpy()))
+
+    def save(self, progress: Progress) -> None:
+        self._text.assign(json.dumps(asdict(progress)))
+        self._manager.save(checkpoint_number=progress.steps)
