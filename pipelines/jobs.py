@@ -86,7 +86,8 @@ class Logs(_Table):
 
 
 class Examples(_Table):
-    """The `[examples]` table: the window, the vocabularies, and which examples are drawn (stages vocabulary, examples)."""
+    """The `[examples]` table: the window, the vocabularies, and which examples are drawn (stages vocabulary,
+    examples)."""
 
     window_days: PositiveInt = Field(28, description="days before DATE whose events are used")
     watch_vocabulary: PositiveInt = Field(1_000_000, description="most completed videos that get an embedding")

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class LockError(RuntimeError):
 def held(path: str) -> Iterator[None]:
     """Hold the lock at `path`; LockError names the holder where another run does.
 
-    A lock left by a dead process of this host is taken over at once, one of another host when its last heartbeat is older
-    than the lease. On local disks taking is atomic; object stores offer no such thing, so there the lock is read back.
+    A lock left by a dead process of this host is taken over at once, one of another host when its last heartbeat is
+    older than the lease. On local disks taking is atomic; object stores offer no such thing, so there the lock is read
+    back.
     """
     if (token := os.environ.get(TOKEN_VARIABLE)) and _read(path).get("token") == token:
         yield
@@ -63,10 +64,8 @@ def _take(path: str, token: str) -> None:
     elif holder:
         # Two runs may find the same dead holder: only one of them gets to remove its file.
         stale = Path(path).with_name(f"LOCK.{token}")
-        try:
+        with suppress(FileNotFoundError):
             Path(path).rename(stale)
-        except FileNotFoundError:
-            pass
         stale.unlink(missing_ok=True)
     if files.is_local(path):
         _create(path, token)

@@ -1,8 +1,8 @@
 """COMPLETED: the small JSON file that commits a stage. It is written last, and what it does not list does not exist.
 
-A stage writes files under names unique to the attempt, then replaces its manifest in one step, then removes what the new
-manifest does not list. A reader that came before still finds the old manifest, a crash leaves orphans and never half
-a stage; the next attempt removes them.
+A stage writes files under names unique to the attempt, then replaces its manifest in one step, then removes what the
+new manifest does not list. A reader that came before still finds the old manifest, a crash leaves orphans and never
+half a stage; the next attempt removes them.
 """
 
 from __future__ import annotations

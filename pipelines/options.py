@@ -1,4 +1,5 @@
-"""Beam's options: from a runner config file, then from the command line, which wins. The only module that knows them."""
+"""Beam's options: from a runner config file, then from the command line, which wins. The only module that knows
+them."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class Night:
 
     @cached_property
     def future(self) -> dt.datetime:
-        """Events from here on are refused: DATE itself may have begun when the logs were read, the day after has not."""
+        """Events from here on are refused: DATE itself may have begun when the logs were read, the day after has
+        not."""
         return self._midnight(self.date + dt.timedelta(days=1))
 
     def _midnight(self, day: dt.date) -> dt.datetime:

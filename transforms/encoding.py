@@ -1,7 +1,7 @@
 """Raw features to what the model reads: one TFT graph, applied when records are written and again when serving.
 
-TFT analyses one narrow table, a sample of the window's completed watches: the quantiles of example age and the values of
-the categories. Its graph then turns the pointers' raw columns into numbers, so training and serving cannot differ.
+TFT analyses one narrow table, a sample of the window's completed watches: the quantiles of example age and the values
+of the categories. Its graph then turns the pointers' raw columns into numbers, so training and serving cannot differ.
 TensorFlow is imported inside the functions: workers that only parse and shuffle must not load it.
 """
 

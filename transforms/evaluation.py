@@ -47,7 +47,8 @@ def popularity_index(videos: pl.DataFrame, counts: pl.DataFrame) -> ExactIndex:
 
 
 def score_lists(top: TopK, labels: pl.Series, ids: NDArray[np.int64], ks: Iterable[int]) -> RankingMetrics:
-    """Lists against labels. labels: a list of vocabulary ids a user, 0 for what cannot be found; ids: of each position."""
+    """Lists against labels. labels: a list of vocabulary ids a user, 0 for what cannot be found; ids: of each
+    position."""
     shown = np.where(top.positions >= 0, ids[top.positions], -1)
     wanted = labels.list.len().to_numpy().astype(np.int64)
     flat = labels.explode(empty_as_null=False).to_numpy()
@@ -71,7 +72,8 @@ def _tuple(value: Any) -> Any:
 
 @dataclass
 class WriteEvaluation(beam.PTransform):
-    """`BucketRecords` of the holdout -> lists/*.parquet, one a bucket; gives records of files and of each system's metrics.
+    """`BucketRecords` of the holdout -> lists/*.parquet, one a bucket; gives records of files and of each system's
+    metrics.
 
     window: what users had seen, up to the start of the held-out days. counts: path of the video vocabulary.
     """

@@ -1,7 +1,8 @@
 """Which examples a user gives and what is in them: the events of one bucket -> pointers -> records.
 
-A *pointer* is a place in a user's past at which a prediction is made (see `features`). Everything it may see lies strictly
-before its time, equal times left out, so a label never reaches its own input. All frames are ordered by user and time.
+A *pointer* is a place in a user's past at which a prediction is made (see `features`). Everything it may see lies
+strictly before its time, equal times left out, so a label never reaches its own input. All frames are ordered by user
+and time.
 
     pasts = Pasts.of(watches, searches, users, vocabularies)
     pointers = training_pointers(pasts, draw)        # or serving_pointers, holdout_pointers
@@ -118,10 +119,11 @@ class LabelDraw:
 
 
 def training_pointers(pasts: Pasts, draw: LabelDraw) -> pl.DataFrame:
-    """One pointer a label: the `per_user` learnable watches of each user with the smallest digest of (seed, user, video, time).
+    """One pointer a label: the `per_user` learnable watches of each user with the smallest digest of (seed, user,
+    video, time).
 
-    Not among them are labels so far back that the sequence, cut to its last `max_sequence` events, no longer holds their
-    input. Columns: user_id, time, label, and those of `_inputs`.
+    Not among them are labels so far back that the sequence, cut to its last `max_sequence` events, no longer holds
+    their input. Columns: user_id, time, label, and those of `_inputs`.
     """
     labels = draw.holdout.learnable(pasts.watches.filter(pl.col("completed") & (pl.col("id") > 0)))
     pointers = _inputs(labels.select("user_id", "time", "video_id", label="id"), pasts)
@@ -195,8 +197,8 @@ def days_before(newest: dt.datetime) -> pl.Expr:
 def records(pointers: pl.DataFrame, pasts: Pasts, *, max_sequence: int) -> pl.DataFrame:
     """Pointers and pasts -> one row a user with the features of `features`: user_id, and a list for each of the others.
 
-    `watches` and `tokens` reach to the user's last pointer, at most `max_sequence` events back; the ends count from there.
-    Features keep their names and types: whatever columns of the pointers are not the user's or the time's.
+    `watches` and `tokens` reach to the user's last pointer, at most `max_sequence` events back; the ends count from
+    there. Features keep their names and types: whatever columns of the pointers are not the user's or the time's.
     """
     events = {"watches": pasts.watches.filter("completed"), "tokens": pasts.tokens}
     ends = {name: pl.col(f"{name}_end") for name in events}

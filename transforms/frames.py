@@ -119,7 +119,8 @@ class PartitionByBucket(beam.PTransform):
 class GroupFrames(beam.PTransform):
     """(key, frame) -> (key, one frame of all the key's rows), in no particular row order: sort afterwards.
 
-    Refuses a collection whose frames would cross the shuffle by another coder than `FrameCoder`: pickled, they are slow.
+    Refuses a collection whose frames would cross the shuffle by another coder than `FrameCoder`: pickled, they are
+    slow.
     """
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Indexes as files on any Beam file system: built by one worker, loaded once a process by those that search.
 
-Two are made of a night's model: `candidates`, of [v; b] of the videos that may be shown, searched with [u; 1]; and `similar`,
-of the same videos' v brought to length 1 and without the bias, so that a dot product is a cosine.
+Two are made of a night's model: `candidates`, of [v; b] of the videos that may be shown, searched with [u; 1]; and
+`similar`, of the same videos' v brought to length 1 and without the bias, so that a dot product is a cosine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class IndexInputs:
 
 
 def candidate_videos(vectors: pl.DataFrame, catalogue: pl.DataFrame | None) -> pl.DataFrame:
-    """The videos that may be shown, ordered by video_id: those of the model that a catalogue, if any, says are available.
+    """The videos that may be shown, ordered by video_id: those of the model that a catalogue, if any, says are
+    available.
 
     vectors: id, video_id, vector, of the model. catalogue: video_id, available, upload_time. Gives video_id, id, vector
     and upload_time, null where not known.

@@ -2,8 +2,8 @@
 
 A table is Parquet, JSON lines or CSV, told by the file's ending: `.parquet`, `.jsonl`, `.json`, `.ndjson`, `.csv`, the
 text ones also with `.gz`. Text comes as strings, Parquet in its own types: `parsing` makes one of both. Every frame
-also has `row`, the row's number in its file from 1 (a CSV header is not counted). What no reader can make sense of comes in a
-frame of its own, so that no row is lost without a reason.
+also has `row`, the row's number in its file from 1 (a CSV header is not counted). What no reader can make sense of
+comes in a frame of its own, so that no row is lost without a reason.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ Exclude = Literal["completed", "watched", "none"]
 
 
 def excluded_for(user_ids: list[str], seen: pl.DataFrame, videos: pl.DataFrame) -> Excluded:
-    """What each of the users, given in order, has had. seen: user_id, video_id, repeats allowed; videos: `read_videos`."""
+    """What each of the users, given in order, has had. seen: user_id, video_id, repeats allowed; videos:
+    `read_videos`."""
     users = pl.DataFrame({"user_id": user_ids}).with_row_index("at")
     pairs = seen.join(users, on="user_id").join(videos.select("video_id", "position"), on="video_id").sort("at")
     counts = np.bincount(pairs["at"].to_numpy(), minlength=len(user_ids))
@@ -82,7 +83,8 @@ class BucketRecords:
 
 @dataclass
 class WriteNeighbours(beam.PTransform):
-    """`BucketRecords` -> one Parquet file a bucket of lists and one of user vectors; gives records of files and counts."""
+    """`BucketRecords` -> one Parquet file a bucket of lists and one of user vectors; gives records of files and
+    counts."""
 
     window: Window
     inputs: SearchInputs
@@ -117,7 +119,8 @@ def _empty(lists: pl.DataFrame) -> int:
 
 
 def similar_videos(folder: str, videos: pl.DataFrame, start: int, end: int, k: int) -> pl.DataFrame:
-    """The k videos nearest by cosine of those at positions start to end: video_id, video_ids, scores, without itself."""
+    """The k videos nearest by cosine of those at positions start to end: video_id, video_ids, scores, without
+    itself."""
     index = read_index(folder)
     own = np.arange(start, end, dtype=np.int32)
     excluded = Excluded(offsets=np.arange(len(own) + 1), positions=own)

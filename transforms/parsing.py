@@ -1,8 +1,8 @@
 """Raw frames to checked frames: one type a column, one reason a row that is refused.
 
-Each `parse_*` takes a raw frame of `logs` (columns as strings or in Parquet's own types, and `row`) and gives `Parsed`: the
-valid rows under the table's schema, and the refused rows as (`row`, `reason`). Every row is in exactly one of the two. A
-value that is there but cannot be read refuses its row; a value that is not there is null.
+Each `parse_*` takes a raw frame of `logs` (columns as strings or in Parquet's own types, and `row`) and gives `Parsed`:
+the valid rows under the table's schema, and the refused rows as (`row`, `reason`). Every row is in exactly one of the
+two. A value that is there but cannot be read refuses its row; a value that is not there is null.
 """
 
 from __future__ import annotations
@@ -285,7 +285,8 @@ def _from_iso_8601(text: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _in_utc(local: pl.Expr, zone: str) -> pl.Expr:
-    """Wall-clock times of `zone` in UTC: the first of the two in an hour that comes twice, null in one that does not."""
+    """Wall-clock times of `zone` in UTC: the first of the two in an hour that comes twice, null in one that does
+    not."""
     return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
 
 

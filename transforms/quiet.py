@@ -1,7 +1,7 @@
 """TensorFlow without its start-up messages: `import_tensorflow()` in place of `import tensorflow`.
 
-TensorFlow 2.21 writes a few lines to the standard error while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL. They
-are held back here, and shown after all where the import fails. What imports TensorFlow by other ways too (TFT) is
+TensorFlow 2.21 writes a few lines to the standard error while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL.
+They are held back here, and shown after all where the import fails. What imports TensorFlow by other ways too (TFT) is
 quiet once this was called first. Imports the standard library alone, so the trainer may use it as well.
 """
 

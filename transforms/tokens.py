@@ -3,9 +3,9 @@
     tokens("Köln Dom") == ["köln", "dom", "köln dom"]
 
 A query is brought to NFKC and lower case and cut into words: runs of letters, marks and digits of any script. Scripts
-written without spaces (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) have no words to cut: there, every character is
-a word, so that their bigrams are the character pairs commonly used for search in them. Tokens are the words and the pairs
-of neighbouring words, each as often as it occurs, words first.
+written without spaces (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) have no words to cut: there, every character
+is a word, so that their bigrams are the character pairs commonly used for search in them. Tokens are the words and the
+pairs of neighbouring words, each as often as it occurs, words first.
 """
 
 from __future__ import annotations

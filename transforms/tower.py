@@ -1,4 +1,5 @@
-"""The exported user tower, applied to serving and holdout records: one vector a user. TensorFlow is loaded on first use."""
+"""The exported user tower, applied to serving and holdout records: one vector a user. TensorFlow is loaded on first
+use."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Tower:
             yield [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()
 
     def sample(self, paths: Sequence[str], users: int) -> NDArray[np.float32]:
-        """Vectors of about `users` users, evenly from all files: buckets are drawn by digest, so each is a fair sample."""
+        """Vectors of about `users` users, evenly from all files: buckets are drawn by digest, so each is a fair
+        sample."""
         share = -(-users // max(1, len(paths)))
         found = [vectors[:share] for path in paths for _, vectors in [next(self.users(path), ([], np.zeros((0, 1))))]]
         return np.concatenate([vectors for vectors in found if len(vectors)]).astype(np.float32)

@@ -75,7 +75,8 @@ def add_descriptions(records: Iterable[Record]) -> Record:
 
 @dataclass
 class CountTokens(beam.PTransform):
-    """Bucket files -> {`videos`, `search_tokens`: frames of partial `COUNTS`, `window`: `describe_window`'s records}."""
+    """Bucket files -> {`videos`, `search_tokens`: frames of partial `COUNTS`, `window`: `describe_window`'s
+    records}."""
 
     window: Window
     holdout: Holdout
@@ -129,7 +130,8 @@ class WriteVocabulary(beam.PTransform):
 
 
 def largest(counts: pl.DataFrame, n: int) -> pl.DataFrame:
-    """One shard's partial counts -> its `n` largest sums; a first row without token says how many and how much in all."""
+    """One shard's partial counts -> its `n` largest sums; a first row without token says how many and how much in
+    all."""
     total = add_counts([counts])
     everything = pl.DataFrame({"token": None, "count": total["count"].sum(), "distinct": total.height}, _SHARD)
     return pl.concat([everything, top_n(total, n).with_columns(distinct=pl.lit(None, pl.Int64))])
