@@ -2,6 +2,9 @@
 
 What the tower reads is a batch as `inputs.cut_windows` leaves it; what it gives is the user vector u. A video's score
 is u.v + b, with v and b from the output table and bias. The input table and the output table are two.
+
+The last layer is linear: with a ReLU there too, as the paper has it, recall on real logs was a tenth lower after four
+passes.
 """
 
 from __future__ import annotations

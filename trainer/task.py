@@ -108,11 +108,23 @@ def read_settings(path: str | None) -> tuple[ModelSettings, TrainingSettings]:
     """The settings of a JSON file; the defaults without one. Raises TrainingError for a table of another name."""
     tables: dict[str, Any] = {}
     if path is not None:
+        if not tf.io.gfile.exists(path):
+            raise TrainingError(f"{path} does not exist: --settings must name a JSON file, or be left out")
         with tf.io.gfile.GFile(path, "r") as file:
-            tables = json.loads(file.read())
+            tables = _parse(file.read(), path)
     if unknown := sorted(set(tables) - {"model", "training"}):
         raise TrainingError(f"{path} may hold the tables model and training, but holds {', '.join(unknown)}")
     return ModelSettings(**tables.get("model", {})), TrainingSettings(**tables.get("training", {}))
+
+
+def _parse(text: str, path: str) -> dict[str, Any]:
+    try:
+        tables = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TrainingError(f"{path} must be JSON, but {error}") from None
+    if not isinstance(tables, dict):
+        raise TrainingError(f"{path} must hold one JSON object with the tables model and training")
+    return tables
 
 
 def _info(
