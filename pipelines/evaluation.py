@@ -10,8 +10,6 @@ import json
 import sys
 from functools import partial
 
-import apache_beam as beam
-
 from pipelines import neighbours, paths, report, vocabulary
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import evaluation, files
@@ -45,7 +43,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     found = []
     if night.require("examples").named("holdout/"):
         with night.pipeline() as pipeline:
-            buckets = pipeline | beam.Create(neighbours.bucket_records(night, "holdout"))
+            buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
             buckets | evaluate | WriteRecords(records)
         found = take_records(records)
     systems = (evaluation.NEIGHBOURS, evaluation.MOST_POPULAR)

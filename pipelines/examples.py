@@ -53,12 +53,12 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             folder=paths.join(folder, graph),
             scratch=scratch,
         )
-        pipeline | beam.Create(night.buckets()) | analyse
+        pipeline | night.create(night.buckets()) | analyse
     spec = _spec(night, paths.join(folder, graph), given)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline() as pipeline:
         write = _writer(night, spec, newest, folder, graph, attempt)
-        written = pipeline | beam.Create(night.buckets()) | write
+        written = pipeline | night.create(night.buckets()) | write
         labels = written["label_counts"] | WriteLabelCounts(write.inputs.videos, folder, "label_counts.parquet")
         (written["records"], labels) | beam.Flatten() | WriteRecords(records)
     found = take_records(records)

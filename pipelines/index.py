@@ -9,8 +9,6 @@ import json
 import sys
 from functools import partial
 
-import apache_beam as beam
-
 from pipelines import manifest, paths, train
 from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
 from transforms import files
@@ -48,7 +46,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     kinds = KINDS if inputs.similar else KINDS[:1]
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline() as pipeline:
-        pipeline | beam.Create(kinds) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
+        pipeline | night.create(kinds) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
     found = take_records(records)
     info = {record["kind"]: record["info"] for record in found if "kind" in record}
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]

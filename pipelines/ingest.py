@@ -159,7 +159,7 @@ class _Reader:
         name = f"{table.name}-{manifest.new_attempt()}"
         records = paths.join(self.folder, f"{name}.records.json")
         with self.night.pipeline() as pipeline:
-            logs = pipeline | beam.Create([file.path for file in raw]) | ingest.ReadLogs(table, renamed, parse)
+            logs = pipeline | self.night.create([file.path for file in raw]) | ingest.ReadLogs(table, renamed, parse)
             written = logs["valid"] | write
             refused = logs["refused"] | ingest.WriteRefused(self.rejects, f"{name}.parquet")
             (logs["counts"], written, refused) | beam.Flatten() | WriteRecords(records)

@@ -111,7 +111,7 @@ class Examples(_Table):
 class Index(_Table):
     """The `[index]` table: nearest-neighbour search (stage index)."""
 
-    recall: float = Field(0.95, gt=0, le=1, description="recall@k against exact search that the index is tuned to")
+    recall: float = Field(0.95, gt=0, lt=1, description="recall@k against exact search that the index is tuned to")
 
 
 class Neighbours(_Table):

@@ -38,11 +38,11 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     name = f"{{bucket:05d}}-of-{night.snapshot.buckets:05d}-{attempt}.parquet"
     with night.pipeline() as pipeline:
-        buckets = pipeline | "Buckets" >> beam.Create(bucket_records(night, "serving"))
+        buckets = pipeline | "Buckets" >> night.create(bucket_records(night, "serving"))
         written = [buckets | WriteNeighbours(night.window, inputs, folder, name)]
         if night.job.neighbours.similar:
             written.append(
-                pipeline | "Blocks" >> beam.Create(_blocks(night)) | _similar(night, inputs.videos, folder, attempt)
+                pipeline | "Blocks" >> night.create(_blocks(night)) | _similar(night, inputs.videos, folder, attempt)
             )
         written | beam.Flatten() | WriteRecords(records)
     found = take_records(records)

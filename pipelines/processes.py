@@ -12,6 +12,8 @@ from types import TracebackType
 from tqdm import tqdm
 
 from pipelines.stages import StageError
+from transforms import progress
+from transforms.progress import Progress
 
 _REFRESH_SECONDS = 0.5
 _SHOWN_BYTES = 20_000  # of a failed stage's messages
@@ -36,9 +38,10 @@ class Screen:
         if self._bar is not None:
             self._bar.set_description_str(f"{stage:<10}")
 
-    def tick(self, seconds: float) -> None:
+    def tick(self, seconds: float, at: Progress) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(f"this stage {seconds:.0f} s")
+            parts = f"{at.done}/{at.expected} parts, " if at.expected else ""
+            self._bar.set_postfix_str(f", this stage {parts}{seconds:.0f} s")
 
     def say(self, stage: str, what: str) -> None:
         """One line about a stage that is over."""
@@ -61,11 +64,11 @@ def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> No
     a stage that `shows_progress` of its own on a terminal.
     """
     on_screen = shows_progress and sys.stderr.isatty()
-    environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0"}
-    with tempfile.TemporaryFile() as kept:
+    with tempfile.TemporaryFile() as kept, tempfile.NamedTemporaryFile() as told:
+        environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0", progress.VARIABLE: told.name}
         process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment)
         try:
-            _wait(process, screen)
+            _wait(process, screen, told.name)
         finally:
             if process.poll() is None:  # interrupted: the stage goes with the night
                 process.terminate()
@@ -74,14 +77,14 @@ def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> No
             raise StageError(_explain(command[2], process.returncode, _end_of(kept)))
 
 
-def _wait(process: subprocess.Popen[bytes], screen: Screen) -> None:
+def _wait(process: subprocess.Popen[bytes], screen: Screen, told: str) -> None:
     began = time.monotonic()
     while True:
         try:
             process.wait(_REFRESH_SECONDS)
             return
         except subprocess.TimeoutExpired:
-            screen.tick(time.monotonic() - began)
+            screen.tick(time.monotonic() - began, progress.read(told))
 
 
 def _end_of(kept: tempfile._TemporaryFileWrapper[bytes]) -> str:  # type: ignore[type-arg]

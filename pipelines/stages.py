@@ -24,7 +24,7 @@ from pipelines import lock, manifest, paths, store
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest, ManifestError
 from pipelines.options import OptionError, pipeline_options
-from transforms import files
+from transforms import files, progress
 from transforms.files import FileEntry
 from transforms.logs import LogError
 from transforms.window import BucketFiles, Holdout, Window
@@ -112,6 +112,11 @@ class Night:
             )
             for bucket in range(self.snapshot.buckets)
         ]
+
+    def create(self, parts: Sequence[Any]) -> beam.PTransform:
+        """A collection of the parts of a stage's work, each of which its workers report when done."""
+        progress.expect(len(parts))
+        return beam.Create(parts)
 
     def catalogue(self) -> str | None:
         """Path of the night's catalogue, or None where the logs have none."""

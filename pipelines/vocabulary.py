@@ -44,7 +44,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     settings = night.job.examples
     count = CountTokens(night.window, night.holdout, tuple(settings.user_categories))
     with night.pipeline() as pipeline:
-        counts = pipeline | beam.Create(night.buckets()) | count
+        counts = pipeline | night.create(night.buckets()) | count
         videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, VIDEOS)
         tokens = counts["search_tokens"] | "Tokens" >> WriteVocabulary(settings.search_vocabulary, folder, TOKENS)
         (videos, tokens, counts["window"]) | beam.Flatten() | WriteRecords(records)

@@ -53,6 +53,9 @@ def test_a_long_past_gives_its_end() -> None:
         ({"watches_end": [-1]}, "watches_end must lie in the record's watches"),
         ({"label": [1, 2]}, "label must have one value a pointer"),
         ({"example_age": []}, "example_age must have one value a pointer"),
+        ({"example_age": [float("nan")]}, r"example_age must lie in \[0, 1\]"),
+        ({"example_age": [-0.1]}, r"example_age must lie in \[0, 1\]"),
+        ({"example_age": [1.1]}, r"example_age must lie in \[0, 1\]"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_an_error(change: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from trainer.quiet import tf
 from trainer.seeds import seed_of
-from transforms.features import FeatureSpec
+from transforms.features import MISSING, FeatureSpec
 
 Batch = dict[str, tf.Tensor]
 
@@ -52,15 +52,18 @@ def record_features(spec: FeatureSpec) -> dict[str, tf.io.RaggedFeature]:
 def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -> Records:
     """Parses records [users] string. With `training` each pointer has one label, else a record's labels are a set.
 
-    Fails on a list with another number of values than there are pointers, and on a pointer behind the end of its list:
-    it would reach into the next user's past.
+    Fails on a list with another number of values than there are pointers; on a pointer behind the end of its list: it
+    would reach into the next user's past; and on a number out of its range or NaN: it would ruin the tower unseen.
     """
     features = {"user_id": tf.io.FixedLenFeature([], tf.string), **record_features(spec)}
     parsed = tf.io.parse_example(serialized, features)
     splits = parsed["watches_end"].row_splits
     pointers: dict[str, tf.Tensor] = {}
     for name in ["example_age", *spec.categories, *spec.numbers, *(["label"] if training else [])]:
-        with tf.control_dependencies([_same_splits(parsed[name], splits, name)]):
+        checks = [_same_splits(parsed[name], splits, name)]
+        if parsed[name].dtype == tf.float32:
+            checks.append(_in_range(parsed[name].values, name))
+        with tf.control_dependencies(checks):
             values = tf.identity(parsed[name].values)
         pointers[name] = tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
     lists: dict[str, tf.Tensor] = {}
@@ -174,6 +177,13 @@ def _ends(values: tf.RaggedTensor, ends: tf.RaggedTensor, splits: tf.Tensor, nam
     )
     with tf.control_dependencies([inside]):
         return 1 + tf.gather(values.row_starts(), user) + count, count
+
+
+def _in_range(values: tf.Tensor, name: str) -> tf.Operation:
+    least = 0.0 if name == "example_age" else MISSING
+    message = f"{name} must lie in [0, 1]" + ("" if least == 0 else f", or be {MISSING}") + ": write the examples again"
+    valid = tf.reduce_all((values >= 0) & (values <= 1) | (values == least))
+    return tf.debugging.Assert(valid, [message, values])
 
 
 def _same_splits(values: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tf.Operation:

@@ -26,7 +26,10 @@ class TrainingStep(tf.Module):
         self.seeds = {purpose: seed_of(settings.seed, purpose)[0] for purpose in ("negatives", "dropout")}
 
     def __call__(self, batch: Batch) -> tf.Tensor:
-        """Learns from one batch and gives its mean loss before that. What it draws depends on seed and step alone."""
+        """Learns from one batch and gives its mean loss before that; NaN where a gradient is.
+
+        What it draws depends on seed and step alone.
+        """
         negatives = self.sampler.draw(self.negatives, seed=tf.stack([self.seeds["negatives"], self.steps]))
         labels = batch["label"]
         used = self.model.tower.embed(batch)
@@ -43,7 +46,8 @@ class TrainingStep(tf.Module):
             self.adagrad.apply(name, used[name], gradient)
         self.adam.apply(gradients)
         self.steps.assign_add(1)
-        return loss
+        # A ReLU turns NaN into 0, so a loss can look sound while the gradient is not: 0 times it is 0, or NaN.
+        return loss + 0 * tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
 
     def _compared(self, labels: tf.Tensor, negatives: tf.Tensor, used: dict[str, Embedded]) -> Compared:
         sizes = [tf.size(labels), tf.size(negatives)]

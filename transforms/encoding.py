@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from transforms import progress
 from transforms.examples import WATCH_CATEGORIES, days_before
 from transforms.frames import id_digests, mix
 from transforms.quiet import import_tensorflow
@@ -103,6 +104,7 @@ class AnalyseFeatures(beam.PTransform):
     def _rows(self, bucket: BucketFiles) -> pa.RecordBatch:
         watches, users = self.holdout.learnable(self.window.watches(bucket)), read_users(bucket)
         rows = analysed_rows(watches, users, categories=self.categories, newest=self.newest, seed=self.seed)
+        progress.advance()
         return to_arrow(rows)
 
 

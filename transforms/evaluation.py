@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from transforms import files
+from transforms import files, progress
 from transforms.collect import Record
 from transforms.exact_search import ExactIndex
 from transforms.excluded import Excluded
@@ -91,6 +91,7 @@ class WriteEvaluation(beam.PTransform):
         return buckets | beam.Reshuffle() | beam.FlatMap(self._evaluate)
 
     def _evaluate(self, bucket: BucketRecords) -> Iterator[Record]:
+        progress.advance()
         if not bucket.records:
             return
         seen = seen_pairs(self.window.watches(bucket.files), self.inputs.exclude)

@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from transforms import files
+from transforms import files, progress
 from transforms.collect import Record
-from transforms.search import Index, build_index, load_index, save_index
+from transforms.search import EXACT_BELOW, Index, build_index, load_index, save_index
 from transforms.tower import load_tower
 
 KINDS = ("candidates", "similar")
@@ -85,13 +85,16 @@ def write_index(kind: str, inputs: IndexInputs, folder: str, attempt: str) -> It
     if kind == "similar":
         index = build_index(directions(vectors), k=inputs.similar + 1, recall=inputs.recall)
     else:
-        sample = load_tower(inputs.tower).sample(inputs.serving, SAMPLED_USERS)
+        # Exact search needs no tuning, so no sample, so no TensorFlow.
+        tuned = len(vectors) >= EXACT_BELOW
+        sample = load_tower(inputs.tower).sample(inputs.serving, SAMPLED_USERS) if tuned else None
         index = build_index(vectors, k=inputs.k, queries=sample, recall=inputs.recall)
         yield {"file": asdict(files.replace_parquet(videos.drop("vector"), folder, VIDEOS))}
     with tempfile.TemporaryDirectory() as scratch:
         save_index(index, Path(scratch))
         for path in sorted(Path(scratch).iterdir()):
             yield {"file": asdict(files.upload(path, folder, f"{kind}-{attempt}/{path.name}"))}
+    progress.advance()
     yield {"kind": kind, "info": index.info}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms import files
+from transforms import files, progress
 from transforms.collect import Record
 from transforms.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs import LogTable, read_log
@@ -105,6 +105,7 @@ class _ParseLog(beam.DoFn):
                 yield beam.pvalue.TaggedOutput("refused", parsed.refused)
             rows = {"read": parsed.valid.height + parsed.refused.height, "refused": parsed.refused.height}
             yield beam.pvalue.TaggedOutput("counts", {"table": self._table.name, **rows})
+        progress.advance()
 
 
 @dataclass

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms import files
+from transforms import files, progress
 from transforms.collect import Record
 from transforms.excluded import Excluded
 from transforms.indexing import read_index, read_videos
@@ -110,6 +110,7 @@ class WriteNeighbours(beam.PTransform):
         yield {"file": asdict(files.write_parquet(found, self.folder, name))}
         if users:
             yield {"file": asdict(files.write_parquet(pl.concat(users), self.folder, f"{USER_VECTORS}/{name}"))}
+        progress.advance()
         short = found.filter(pl.col("video_ids").list.len() < self.inputs.k).height
         yield {"counts": {"users": found.height, "short_lists": short, "empty_lists": _empty(found)}}
 
@@ -146,5 +147,6 @@ class WriteSimilar(beam.PTransform):
         return blocks | beam.Reshuffle() | beam.MapTuple(self._write)
 
     def _write(self, block: int, start: int, end: int) -> Record:
+        progress.advance()
         rows = similar_videos(self.index, read_videos(self.videos), start, end, self.k)
         return {"file": asdict(files.write_parquet(rows, self.folder, f"{SIMILAR}/{self.name.format(block=block)}"))}

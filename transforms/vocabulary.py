@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms import files
+from transforms import files, progress
 from transforms.collect import Record
 from transforms.examples import features_given
 from transforms.frames import GroupFrames, KeyedFrame, concat, id_digests
@@ -102,6 +102,7 @@ class CountTokens(beam.PTransform):
         yield beam.pvalue.TaggedOutput(
             "window", describe_window(watches, searches, read_users(bucket), self.user_categories)
         )
+        progress.advance()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms import examples, files
+from transforms import examples, files, progress
 from transforms.collect import Record
 from transforms.encoding import load_graph
 from transforms.examples import LabelDraw, Pasts, Vocabularies
@@ -84,6 +84,7 @@ class WriteExamples(beam.PTransform):
                 rows = rows if self.spec.tokens else rows.drop("tokens", "tokens_end")
                 name = f"{split}/{self.name.format(bucket=bucket.bucket)}"
                 yield {"file": asdict(write_tfrecords(rows, self.folder, name))}
+        progress.advance()
         yield {"counts": counts}
 
 

@@ -1,0 +1,51 @@
+# make demo: the main job on simulated logs. make test: the tests. Both make the environment first, where it is missing.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV := $(shell command -v uv)
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: setup demo test check format requirements clean
+setup: .venv/.ready
+
+# The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
+.venv/.ready: requirements.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "watchnext needs Python 3.11 to 3.13; name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@echo "making the environment in .venv (about 3.5 GB on disk, a minute or more)"
+ifdef UV
+	uv venv --quiet --allow-existing --python $(PYTHON) .venv
+	uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.txt
+	uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+else
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endif
+	@touch $@
+
+# Simulated logs of a fixed three weeks, one night over them, and what three users get. Another folder: make demo DEMO=demo2
+demo: setup
+	@test -f $(DEMO)/job.toml || $(BIN)/watchnext simulate $(DEMO) --last-day 2026-11-20 --overwrite
+	@$(BIN)/watchnext nightly $(DEMO)/job.toml --date 2026-11-21
+	@for user in u0000001 u0000002 u0000003; do echo; $(BIN)/watchnext lookup $(DEMO)/job.toml $$user --k 5; done
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# After a change of setup.py. Needs uv; the result holds for Python 3.11 to 3.13.
+requirements:
+	uv pip compile setup.py --extra dev --extra redis --universal --python-version 3.11 --generate-hashes --no-header \
+	  --quiet --output-file requirements.txt
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
