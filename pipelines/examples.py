@@ -19,7 +19,7 @@ from pipelines import paths, vocabulary
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import WriteRecords, take_records
-from transforms.encoding import AnalyseFeatures, load_graph
+from transforms.encoding import AnalyseFeatures
 from transforms.examples import AGE, LabelDraw
 from transforms.features import FeatureSpec
 from transforms.files import FileEntry
@@ -41,20 +41,19 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     counted = night.require("vocabulary")
     window = counted.counts["window"]
     newest = dt.datetime.fromisoformat(window["newest"])
-    given = [name for name in window["features"] if name != AGE]
     graph = f"transform_fn/{attempt}"
     with tempfile.TemporaryDirectory() as scratch, night.pipeline() as pipeline:
         analyse = AnalyseFeatures(
             window=night.window,
             holdout=night.holdout,
-            categories=tuple(given),
+            categories=window["categories"],
             newest=newest,
             seed=night.job.examples.seed,
             folder=paths.join(folder, graph),
             scratch=scratch,
         )
         pipeline | night.create(night.buckets()) | analyse
-    spec = _spec(night, paths.join(folder, graph), given)
+    spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline() as pipeline:
         write = _writer(night, spec, newest, folder, graph, attempt)
@@ -93,7 +92,7 @@ def _writer(
     return WriteExamples(night.window, draw, spec, inputs, folder, name)
 
 
-def _spec(night: Night, graph: str, given: list[str]) -> FeatureSpec:
+def _spec(night: Night) -> FeatureSpec:
     """The features this night's logs have."""
     counted = night.require("vocabulary")
     rows = {entry.name: entry.rows for entry in counted.files}
@@ -102,8 +101,8 @@ def _spec(night: Night, graph: str, given: list[str]) -> FeatureSpec:
         tokens=rows.get(vocabulary.TOKENS, 0),
         watch_history=night.job.examples.watch_history,
         search_history=night.job.examples.search_history,
-        categories={name: load_graph(graph).values(name) for name in given},
-        numbers=[AGE] if AGE in counted.counts["window"]["features"] else [],
+        categories=counted.counts["window"]["categories"],
+        numbers=[AGE] if counted.counts["window"]["birth_years"] else [],
     )
 
 

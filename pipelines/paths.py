@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from transforms.files import join
+from transforms.files import join as join
 
 # stage -> its folder below the night's
 FOLDERS = {

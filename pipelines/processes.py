@@ -41,7 +41,7 @@ class Screen:
     def tick(self, seconds: float, at: Progress) -> None:
         if self._bar is not None:
             parts = f"{at.done}/{at.expected} parts, " if at.expected else ""
-            self._bar.set_postfix_str(f", this stage {parts}{seconds:.0f} s")
+            self._bar.set_postfix_str(f"this stage {parts}{seconds:.0f} s")
 
     def say(self, stage: str, what: str) -> None:
         """One line about a stage that is over."""

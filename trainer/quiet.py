@@ -1,43 +1,9 @@
-"""TensorFlow without its start-up messages: `from trainer.quiet import tf` in place of `import tensorflow as tf`.
-
-TensorFlow 2.21 writes a few lines to the standard error while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL.
-They are held back here, and shown after all where the import fails. A program that imports TensorFlow by other ways too
-(through TFT) is quiet if it imports this module first.
-"""
+"""TensorFlow without its start-up messages: `from trainer.quiet import tf` in place of `import tensorflow as tf`."""
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from transforms.quiet import import_tensorflow
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
-@contextmanager
-def _standard_error_held_back() -> Iterator[None]:
-    """Keeps what any code, C++ too, writes to the standard error; writes it out if the block raises."""
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(screen, kept.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-
-
-with _standard_error_held_back():
-    import tensorflow as tf
-
-tf.get_logger().setLevel("ERROR")
+tf = import_tensorflow()
 
 __all__ = ["tf"]

@@ -46,7 +46,8 @@ def analysed_rows(
     rows = rows.join(users, on="user_id", how="left", suffix="_of_user", maintain_order="left")
     if "country_of_user" in rows.columns:
         rows = rows.with_columns(country=pl.coalesce("country", "country_of_user"))
-    return rows.select(EXAMPLE_AGE, *(pl.col(name).fill_null("") for name in categories if name in rows.columns))
+    absent = [pl.lit(None, pl.String).alias(name) for name in categories if name not in rows.columns]
+    return rows.with_columns(absent).select(EXAMPLE_AGE, pl.col(categories).fill_null(""))
 
 
 def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
@@ -57,15 +58,19 @@ def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.LargeListArray.from_arrays(offsets, c) for c in columns], frame.columns)
 
 
-def preprocess(inputs: dict[str, Any], *, categories: Sequence[str]) -> dict[str, Any]:
+def preprocess(inputs: dict[str, Any], *, categories: dict[str, list[str]]) -> dict[str, Any]:
     """TFT's preprocessing function: example age by its quantiles to [0, 1], categories to 1 + index, 0 for the rest."""
+    tf = import_tensorflow()
     import tensorflow_transform as tft
 
     age = inputs[EXAMPLE_AGE]
     boundaries = tft.quantiles(age, num_buckets=_QUANTILES, epsilon=0.001)
     outputs = {EXAMPLE_AGE: tft.apply_buckets_with_interpolation(age, boundaries)}
-    for name in categories:
-        outputs[name] = 1 + tft.compute_and_apply_vocabulary(inputs[name], default_value=-1, vocab_filename=name)
+    for name, values in categories.items():
+        with tf.init_scope():
+            ids = tf.lookup.KeyValueTensorInitializer(values, range(1, len(values) + 1), tf.string, tf.int64)
+            table = tf.lookup.StaticHashTable(ids, default_value=0)
+        outputs[name] = table.lookup(inputs[name])
     return outputs
 
 
@@ -75,7 +80,7 @@ class AnalyseFeatures(beam.PTransform):
 
     window: Window
     holdout: Holdout
-    categories: tuple[str, ...]
+    categories: dict[str, list[str]]
     newest: dt.datetime
     seed: int
     folder: str
@@ -103,7 +108,7 @@ class AnalyseFeatures(beam.PTransform):
 
     def _rows(self, bucket: BucketFiles) -> pa.RecordBatch:
         watches, users = self.holdout.learnable(self.window.watches(bucket)), read_users(bucket)
-        rows = analysed_rows(watches, users, categories=self.categories, newest=self.newest, seed=self.seed)
+        rows = analysed_rows(watches, users, categories=list(self.categories), newest=self.newest, seed=self.seed)
         progress.advance()
         return to_arrow(rows)
 
@@ -115,12 +120,7 @@ class FeatureGraph:
         import_tensorflow()
         import tensorflow_transform as tft
 
-        self._output = tft.TFTransformOutput(folder)
-        self._layer = self._output.transform_features_layer()
-
-    def values(self, category: str) -> list[str]:
-        """A category's values, most frequent first: the value with id i is at i - 1."""
-        return [value.decode() for value in self._output.vocabulary_by_name(category)]
+        self._layer = tft.TFTransformOutput(folder).transform_features_layer()
 
     def encode(self, pointers: pl.DataFrame, *, categories: Sequence[str]) -> pl.DataFrame:
         """Pointers with raw example age and categories -> the same with those as the model reads them."""

@@ -28,17 +28,27 @@ USER_CATEGORIES = ("gender",)
 BIRTH_YEAR, AGE = "birth_year", "age"
 _DRAW_OF_LABELS = 0x6C6162656C73  # "labels"
 _MICROSECONDS_A_DAY = 86_400_000_000
+_NONE = pl.Series(dtype=pl.String)
 _NO_AGE = pl.lit(0.0, pl.Float32).alias("example_age")
 
 
-def features_given(watches: pl.DataFrame, users: pl.DataFrame, user_categories: Sequence[str]) -> dict[str, int]:
-    """How many values the window has of each category a model may have, and of the age; what has none is no feature."""
-    given = {name: watches[name].count() for name in WATCH_CATEGORIES}
-    active = users.join(watches.select("user_id").unique(), on="user_id", how="semi")
-    for name in dict.fromkeys(("country", *USER_CATEGORIES, *user_categories, BIRTH_YEAR)):
-        if name in active.columns:
-            given[name] = given.get(name, 0) + active[name].count()
-    return {AGE if name == BIRTH_YEAR else name: count for name, count in given.items() if count}
+def category_counts(
+    watches: pl.DataFrame, users: pl.DataFrame, user_categories: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """For each category a model may have, its non-null values with their counts: watches, or active users, that have
+    it."""
+    frames = [watches.select(pl.col(*WATCH_CATEGORIES).cast(pl.String)), active_users(watches, users)]
+    counts: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys((*WATCH_CATEGORIES, *USER_CATEGORIES, *user_categories)):
+        found = pl.concat([frame[name].drop_nulls() for frame in frames if name in frame.columns] or [_NONE])
+        if found.len():
+            counts[name] = dict(found.value_counts(name="n").iter_rows())
+    return counts
+
+
+def active_users(watches: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the users table whose users have a watch."""
+    return users.join(watches.select("user_id").unique(), on="user_id", how="semi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +137,9 @@ def training_pointers(pasts: Pasts, draw: LabelDraw) -> pl.DataFrame:
     """
     labels = draw.holdout.learnable(pasts.watches.filter(pl.col("completed") & (pl.col("id") > 0)))
     pointers = _inputs(labels.select("user_id", "time", "video_id", label="id"), pasts)
-    length = labels.group_by("user_id").agg(length=pl.col("watches_end").max())
     reach = pl.max_horizontal(pl.col("watches_end") - draw.watch_history, 0)
-    pointers = (
-        pointers.join(length, on="user_id", maintain_order="left")
-        .filter(reach >= pl.col("length") - draw.max_sequence)
-        .drop("length")
-        .with_columns(days_before(draw.newest))
-    )
+    last = pl.col("watches_end").max().over("user_id")
+    pointers = pointers.filter(reach >= last - draw.max_sequence).with_columns(days_before(draw.newest))
     if draw.per_user:
         pointers = pointers.with_columns(digest=_label_digests(pointers, draw.seed))
         pointers = pointers.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")

@@ -14,8 +14,10 @@ import io
 import json
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,7 +28,7 @@ import pyarrow.parquet as pa_parquet
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.frames import FRAME_ROWS
+from transforms.frames import FRAME_ROWS, concat
 
 TEXT_BLOCK_BYTES = 16 << 20
 _ENDING = re.compile(r"\.(parquet|jsonl|ndjson|json|csv)(\.gz)?$", re.IGNORECASE)
@@ -96,18 +98,24 @@ def count_rows(path: str) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
 
 
-Columns = Callable[[list[str]], dict[str, str]]  # the names a file has -> {name in the file: our name} of those wanted
+# The names a file has (None: not known yet, so not checked) -> {its name: our name} of all that the table knows.
+Columns = Callable[[list[str] | None], dict[str, str]]
 
 
-def _columns(table: LogTable, present: list[str], path: str, renamed: dict[str, str]) -> dict[str, str]:
-    table.check(set(present), path, renamed)
+def _columns(table: LogTable, present: list[str] | None, path: str, renamed: dict[str, str]) -> dict[str, str]:
+    if present is not None:
+        table.check(set(present), path, renamed)
     names = (*table.required, *table.optional)
-    return {renamed.get(name, name): name for name in names if renamed.get(name, name) in present}
+    return {renamed.get(name, name): name for name in names}
+
+
+def _present(names: list[str], wanted: Columns) -> dict[str, str]:
+    return {theirs: ours for theirs, ours in wanted(names).items() if theirs in names}
 
 
 def _read_parquet(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
     file = pa_parquet.ParquetFile(source)
-    columns = wanted(file.schema_arrow.names)
+    columns = _present(file.schema_arrow.names, wanted)
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
         frame = pl.DataFrame(pa.Table.from_batches([batch])).rename(columns)
@@ -118,7 +126,7 @@ def _read_parquet(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
 def _read_csv(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
     text = io.BufferedReader(source)  # type: ignore[arg-type]
     names = next(csv.reader([text.readline().decode("utf-8-sig")]), [])
-    columns = wanted(names)
+    columns = _present(names, wanted)
     if not text.peek(1):
         return
     broken: list[tuple[int, str, str]] = []
@@ -147,51 +155,73 @@ def _read_csv(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
             first = int(numbers[frame.height - 1]) + 1
             yield RawFrame(rows, _broken([row for row in broken if row[0] < first]))
             broken = [row for row in broken if row[0] >= first]
-    yield RawFrame(pl.DataFrame(schema=dict.fromkeys((*columns.values(), "row"))), _broken(broken))
+    nothing = pl.DataFrame(schema=dict.fromkeys(columns.values(), pl.String) | {"row": pl.Int64})
+    yield RawFrame(nothing, _broken(broken))
 
 
 def _read_json(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
-    first, tail, columns = 1, b"", None
+    first, tail, columns, checked = 1, source.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), dict[str, str](), False
     while True:
         block = source.read(TEXT_BLOCK_BYTES)
         text, _, tail = (tail + block).rpartition(b"\n") if block else (tail, b"", b"")
         lines = text.splitlines()
-        if columns is None and lines:
-            columns = wanted(sorted({key for line in lines[:100] for key in _object(line)}))
+        if lines and not checked:  # all that the table knows is read: a later line may have what the first ones lack
+            objects = islice(filter(None, map(_object, lines)), 100)
+            names = sorted({key for found in objects for key in found})
+            columns, checked = wanted(names or None), bool(names)
         for start in range(0, len(lines), FRAME_ROWS):
             part = lines[start : start + FRAME_ROWS]
-            yield _parse_lines(part, columns or {}, first)
+            yield _parse_lines(part, columns, first)
             first += len(part)
         if not block:
             return
 
 
+NumberedLines = list[tuple[int, bytes]]
+
+
 def _parse_lines(lines: list[bytes], columns: dict[str, str], first: int) -> RawFrame:
-    """One frame of the lines; where one is no JSON object, each is looked at alone."""
+    """One frame of the lines that are objects, and those that are not; empty lines are neither."""
+    numbered = [(first + at, line) for at, line in enumerate(lines) if line.strip()]
+    rows, broken = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String) | {"row": pl.Int64})], NumberedLines()
+    for frame, bad in _parse_objects(numbered, list(columns)):
+        rows.append(frame)
+        broken += bad
+    texts = [(number, "not a JSON object", line.decode(errors="replace")) for number, line in sorted(broken)]
+    return RawFrame(concat(rows).rename(columns), _broken(texts))
+
+
+def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[pl.DataFrame, NumberedLines]]:
+    """Frames of the lines, and lines that are no object, each looked at alone where the reader refuses them together.
+
+    What Python takes and the reader does not (1e999) is found by halving: a call of the reader costs about 1 ms.
+    """
+    if not lines:
+        return
     schema = dict.fromkeys(columns, pl.String)
     try:
-        frame = pl.read_ndjson(io.BytesIO(b"\n".join(lines)), schema=schema)
-        if frame.height == len(lines):
-            rows = frame.rename(columns).with_columns(_row_numbers(first, frame.height))
-            return RawFrame(rows, pl.DataFrame(schema=BROKEN))
+        frame = pl.read_ndjson(io.BytesIO(b"\n".join(line for _, line in lines)), schema=schema)
+        yield frame.with_columns(pl.Series("row", [number for number, _ in lines], dtype=pl.Int64)), []
     except pl.exceptions.PolarsError:
-        pass
-    good = [at for at, line in enumerate(lines) if _object(line)]
-    frame = pl.read_ndjson(io.BytesIO(b"\n".join(lines[at] for at in good)), schema=schema) if good else None
-    rows = pl.DataFrame(schema=schema) if frame is None else frame
-    numbers = pl.Series("row", [first + at for at in good], dtype=pl.Int64)
-    bad = sorted(set(range(len(lines))) - set(good))
-    broken = [(first + at, "not a JSON object", lines[at].decode(errors="replace")) for at in bad if lines[at].strip()]
-    return RawFrame(rows.rename(columns).with_columns(numbers), _broken(broken))
+        objects = [(number, line) for number, line in lines if _object(line) is not None]
+        half = len(objects) // 2 if len(objects) == len(lines) else len(objects)
+        yield pl.DataFrame(schema=schema | {"row": pl.Int64}), sorted(set(lines) - set(objects)) if half else lines
+        if half:
+            yield from _parse_objects(objects[:half], columns)
+            yield from _parse_objects(objects[half:], columns)
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    """The JSON object a line holds; empty where it holds none."""
+def _object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object a line holds; None where it holds none."""
     try:
-        value = json.loads(line)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        value = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON, though Python writes it")
 
 
 def _row_numbers(first: int, height: int) -> pl.Expr:

@@ -111,7 +111,7 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
         (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
         (pl.col("video_seconds") < 0, "video_seconds is negative"),
     ]
-    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))
+    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))  # 0: not known
     long_enough = pl.col("watch_seconds") >= pl.coalesce(length * rules.completed_fraction, rules.completed_seconds)
     decided = read.with_columns(completed=pl.coalesce("completed", long_enough, False))
     return _split(decided, reasons, WATCH_SCHEMA)
@@ -239,7 +239,8 @@ class _Columns:
             epoch = _from_epoch(pl.col(name).cast(pl.Float64, strict=False), pl.col(name).cast(pl.Int64, strict=False))
             return pl.coalesce(epoch, _from_iso_8601(pl.col(name), zone)).alias(name)
         if kind.is_numeric():
-            return _from_epoch(pl.col(name).cast(pl.Float64), pl.col(name).cast(pl.Int64, strict=False)).alias(name)
+            whole = pl.col(name).cast(pl.Int64, strict=False) if kind.is_integer() else pl.lit(None, pl.Int64)
+            return _from_epoch(pl.col(name).cast(pl.Float64), whole).alias(name)
         return self._absent(name, TIME)
 
     def reasons(self, read: pl.DataFrame) -> list[tuple[pl.Series, str]]:

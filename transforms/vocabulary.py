@@ -5,6 +5,7 @@ bucket files -> count_tokens -> partial counts, by digest of the token -> sums -
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,13 +15,14 @@ import polars as pl
 
 from transforms import files, progress
 from transforms.collect import Record
-from transforms.examples import features_given
+from transforms.examples import BIRTH_YEAR, active_users, category_counts
 from transforms.frames import GroupFrames, KeyedFrame, concat, id_digests
 from transforms.tokens import tokenize
 from transforms.window import BucketFiles, Holdout, Window, read_users
 
 COUNTS = pl.Schema({"token": pl.String, "count": pl.Int64})
 SHARDS = 16
+MOST_VALUES = 10_000  # of a category; the rarer ones count as unknown
 
 
 def count_videos(watches: pl.DataFrame) -> pl.DataFrame:
@@ -57,20 +59,28 @@ def describe_window(
         "searches": searches.height,
         "users": pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
         "newest": completed["time"].max().isoformat() if completed.height else "",
-        "features": features_given(watches, users, user_categories),
+        "birth_years": active_users(watches, users).select(pl.col(f"^{BIRTH_YEAR}$").count()).sum_horizontal().sum(),
+        "categories": category_counts(watches, users, user_categories),
     }
 
 
 def add_descriptions(records: Iterable[Record]) -> Record:
-    """Counts summed, the newest time of all; from `describe_window`'s records of all buckets."""
-    total: Record = {"watches": 0, "completed": 0, "searches": 0, "users": 0, "newest": "", "features": {}}
+    """Counts summed, the newest time, and each category's values; from `describe_window`'s records of all buckets."""
+    total: Record = {"watches": 0, "completed": 0, "searches": 0, "users": 0, "birth_years": 0, "newest": ""}
+    values: dict[str, Counter[str]] = {}
     for record in records:
-        for name in ("watches", "completed", "searches", "users"):
+        for name in ("watches", "completed", "searches", "users", "birth_years"):
             total[name] += record[name]
-        for name, count in record["features"].items():
-            total["features"][name] = total["features"].get(name, 0) + count
+        for name, counts in record["categories"].items():
+            values.setdefault(name, Counter()).update(counts)
         total["newest"] = max(total["newest"], record["newest"])
+    total["categories"] = {name: _most_frequent(counts) for name, counts in sorted(values.items())}
     return total
+
+
+def _most_frequent(counts: Counter[str]) -> list[str]:
+    """A category's values, most frequent first, ties by value: a value's id is its place, from 1."""
+    return sorted(counts, key=lambda value: (-counts[value], value))[:MOST_VALUES]
 
 
 @dataclass

@@ -14,10 +14,12 @@ from transforms import examples, files, progress
 from transforms.collect import Record
 from transforms.encoding import load_graph
 from transforms.examples import LabelDraw, Pasts, Vocabularies
-from transforms.features import SPLITS, FeatureSpec
+from transforms.features import MISSING, SPLITS, FeatureSpec
 from transforms.tfrecords import write_tfrecords
 from transforms.vocabulary import COUNTS
 from transforms.window import BucketFiles, Window, read_users
+
+_MISSING = pl.lit(MISSING, pl.Float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,11 @@ def split_pointers(split: str, pasts: Pasts, draw: LabelDraw, window: Window) ->
 
 
 def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
-    """Only the columns the model of this night has."""
+    """Only the columns the model of this night has, and all of them: a bucket may have no row of the users table."""
     names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", *spec.categories, *spec.numbers]
-    return pointers.select(names)
+    unknown = dict.fromkeys(spec.categories, pl.lit(None, pl.String)) | dict.fromkeys(spec.numbers, _MISSING)
+    absent = {name: value for name, value in unknown.items() if name not in pointers.columns}
+    return pointers.with_columns(**absent).select(names)
 
 
 @dataclass
