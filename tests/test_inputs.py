@@ -76,7 +76,7 @@ def write_three(folder: Path) -> list[str]:
 
 def test_an_epoch_has_each_label_once_in_exact_batches(tmp_path: Path) -> None:
     files = write_three(tmp_path)
-    batches = list(epoch_batches(files, SPEC, batch_size=32, seed=1, epoch=0, pool_users=25))
+    batches = list(epoch_batches(files, SPEC, batch_size=32, seed=1, epochs=range(1), pool_users=25))
     everything = [record for i in range(3) for record in random_records(40, seed=i)]
     parsed = parse_records(tf.constant(everything), SPEC, training=True)
     expected = Counter(rows(cut_windows(parsed.lists, parsed.pointers, SPEC)))
@@ -90,7 +90,7 @@ def test_an_epoch_is_the_same_for_the_same_seed_and_another_for_the_next(tmp_pat
     files = write_three(tmp_path)
 
     def order(seed: int, epoch: int, files: list[str] = files) -> list[tuple[Any, ...]]:
-        batches = epoch_batches(files, SPEC, batch_size=32, seed=seed, epoch=epoch, pool_users=25)
+        batches = epoch_batches(files, SPEC, batch_size=32, seed=seed, epochs=range(epoch, epoch + 1), pool_users=25)
         return [row for batch in batches for row in rows(batch)]
 
     first = order(1, 0)
@@ -104,7 +104,7 @@ def test_a_batch_mixes_users(tmp_path: Path) -> None:
         record(str(u), watches=[u], label=[u] * 20, watches_end=[1] * 20, example_age=[0.0] * 20) for u in range(1, 31)
     ]
     file = write_file(tmp_path / "a.tfrecord.gz", users)
-    first = next(iter(epoch_batches([file], NO_TOKENS, batch_size=60, seed=1, epoch=0)))
+    first = next(iter(epoch_batches([file], NO_TOKENS, batch_size=60, seed=1, epochs=range(1))))
     assert len(set(first["label"].numpy().tolist())) > 15
 
 

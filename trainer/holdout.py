@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from trainer.inputs import one_pointer_batches
+from trainer.inputs import Batch, one_pointer_batches
 from trainer.model import Model
 from trainer.quiet import tf
 from transforms.features import FeatureSpec
@@ -17,23 +17,28 @@ KS = (10, 50, 100, 200)
 SCORES_AT_ONCE = 2**25  # users x videos scored together: 128 MiB
 
 
-def measure_holdout(model: Model, files: Sequence[str], spec: FeatureSpec, *, users: int) -> dict[str, float]:
-    """The figures of `RankingMetrics` over the first `users` holdout records, files in turn; {} without any.
+class Holdout:
+    """The first `users` holdout records, files in turn, to be measured again and again: its graphs are traced once."""
 
-    A user's own completed videos are left out of their list, as in serving; a label out of the vocabulary is a miss.
-    """
-    at_once = max(1, min(1024, SCORES_AT_ONCE // (spec.videos + 1)))
-    batches = one_pointer_batches(files, spec, batch_size=at_once, records=users) if files else []
-    vectors = tf.function(model.tower.__call__, reduce_retracing=True, autograph=False)
-    parts = []
-    for batch, labels, seen in batches:
-        shown = top_videos(model, vectors(batch), seen, k=KS[-1])
-        wanted = labels.values.numpy()
-        offsets = labels.row_splits.numpy()
+    def __init__(self, model: Model, files: Sequence[str], spec: FeatureSpec, *, users: int) -> None:
+        at_once = max(1, min(1024, SCORES_AT_ONCE // (spec.videos + 1)))
+        self._batches = one_pointer_batches(files, spec, batch_size=at_once, records=users) if files else []
+        self._vectors = tf.function(model.tower.__call__, reduce_retracing=True, autograph=False)
+        self._model = model
+
+    def measure(self) -> dict[str, float]:
+        """The figures of `RankingMetrics`; {} without records.
+
+        A user's own completed videos are left out of their list, as in serving; a label out of vocabulary is a miss.
+        """
+        metrics = merge_metrics((self._measure(*part) for part in self._batches), ks=KS)
+        return metrics.compute() if metrics.users else {}
+
+    def _measure(self, batch: Batch, labels: tf.RaggedTensor, seen: tf.RaggedTensor) -> RankingMetrics:
+        shown = top_videos(self._model, self._vectors(batch), seen, k=KS[-1])
+        wanted, offsets = labels.values.numpy(), labels.row_splits.numpy()
         hits = hits_from_ids(shown, offsets=offsets, labels=np.where(wanted > 0, wanted, -1))
-        parts.append(RankingMetrics.from_hits(hits, np.diff(offsets), ks=KS))
-    metrics = merge_metrics(parts, ks=KS)
-    return metrics.compute() if metrics.users else {}
+        return RankingMetrics.from_hits(hits, np.diff(offsets), ks=KS)
 
 
 def top_videos(model: Model, users: tf.Tensor, seen: tf.RaggedTensor, *, k: int) -> npt.NDArray[np.int64]:

@@ -4,7 +4,7 @@ A record holds a user's whole past once, and for each label how much of it came 
 arithmetic, from pools of thousands of users, so that the labels of a batch come from many users and a label costs no
 bytes on disk but its own. Training, the holdout and the exported tower cut with the same `cut_windows`.
 
-    for batch in epoch_batches(files, spec, batch_size=1024, seed=1, epoch=0):
+    for batch in epoch_batches(files, spec, batch_size=1024, seed=1, epochs=range(5)):
         batch["watches"]  # int32 [batch, watch_history]
 """
 
@@ -96,15 +96,25 @@ def cut_windows(lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spe
 
 
 def epoch_batches(
-    files: Sequence[str], spec: FeatureSpec, *, batch_size: int, seed: int, epoch: int, pool_users: int = POOL_USERS
+    files: Sequence[str], spec: FeatureSpec, *, batch_size: int, seed: int, epochs: range, pool_users: int = POOL_USERS
 ) -> tf.data.Dataset:
-    """Batches of one pass over the labels of `files`: each label once, all but the last of exactly `batch_size`.
+    """Batches of passes over the labels of `files`: each label once a pass, all but a pass's last of `batch_size`.
 
-    The same for the same arguments. Labels are shuffled within pools of `pool_users` users, users across pools.
+    The same for the same arguments, and a pass is the same whichever come before it. Labels are shuffled within pools
+    of `pool_users` users, users across pools. One dataset of all passes, because tracing a new one costs a second.
     """
-    shuffle = seed_of(seed, "epoch", epoch)
-    order = tf.random.experimental.stateless_shuffle(tf.constant(sorted(files)), seed_of(seed, "files", epoch))
-    records = _read(order).shuffle(pool_users, seed=abs(shuffle[0]), reshuffle_each_iteration=False)
+    seeds = [[*seed_of(seed, "epoch", epoch), *seed_of(seed, "files", epoch)] for epoch in epochs]
+    passes = tf.data.Dataset.from_tensor_slices(tf.constant(seeds, tf.int32))
+    one = plain(lambda drawn: _one_epoch(files, spec, batch_size, drawn[:2], drawn[2:], pool_users))
+    return passes.flat_map(one).prefetch(4)
+
+
+def _one_epoch(
+    files: Sequence[str], spec: FeatureSpec, batch_size: int, shuffle: tf.Tensor, order: tf.Tensor, pool_users: int
+) -> tf.data.Dataset:
+    files = tf.random.experimental.stateless_shuffle(tf.constant(sorted(files)), order)
+    first = tf.cast(tf.abs(shuffle[0]), tf.int64)
+    records = _read(files).shuffle(pool_users, seed=first, reshuffle_each_iteration=False)
 
     @plain
     def pool(number: tf.Tensor, serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
@@ -123,7 +133,7 @@ def epoch_batches(
         )
 
     pools = records.batch(pool_users).enumerate().map(pool).prefetch(1)
-    return pools.flat_map(slices).rebatch(batch_size).prefetch(4)
+    return pools.flat_map(slices).rebatch(batch_size)
 
 
 def one_pointer_batches(files: Sequence[str], spec: FeatureSpec, *, batch_size: int, records: int) -> tf.data.Dataset:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, LabelCounts
-from trainer.holdout import measure_holdout
+from trainer.holdout import Holdout
 from trainer.inputs import Batch, count_labels, epoch_batches
 from trainer.losses import NegativeSampler
 from trainer.model import Model
@@ -54,17 +54,20 @@ def fit(
         files,
         settings,
         tf.function(step, reduce_retracing=True, autograph=False),
+        Holdout(model, files.holdout, files.spec, users=settings.holdout_sample),
         kept,
         tf.summary.create_file_writer(logs),
     )
-    run.curve_steps = max(1, math.ceil(labels / settings.batch_size) * settings.epochs // CURVE_POINTS)
+    run.epoch_steps = math.ceil(labels / settings.batch_size)
+    run.curve_steps = max(1, run.epoch_steps * settings.epochs // CURVE_POINTS)
+    batches = run.batches(progress)
     with tqdm(
         total=labels * settings.epochs, initial=progress.examples, unit=" examples", unit_scale=True, disable=None
     ) as bar:
         while progress.epoch < settings.epochs:
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
-            run.epoch(progress, bar)
-            run.end_epoch(progress, model)
+            run.epoch(batches, progress, bar)
+            run.end_epoch(progress)
     return model, progress
 
 
@@ -76,28 +79,30 @@ class _Run:
         files: ExampleFiles,
         settings: TrainingSettings,
         step: Callable[[Batch], tf.Tensor],
+        holdout: Holdout,
         checkpoints: Checkpoints,
         writer: tf.summary.SummaryWriter,
     ) -> None:
         self.files, self.settings, self.step = files, settings, step
-        self.checkpoints, self.writer = checkpoints, writer
-        self.curve_steps = 1
+        self.holdout, self.checkpoints, self.writer = holdout, checkpoints, writer
+        self.epoch_steps = self.curve_steps = 1
 
-    def epoch(self, progress: Progress, bar: tqdm) -> None:
-        """What is left of a pass: the batches that a checkpoint has already seen are skipped."""
+    def batches(self, progress: Progress) -> Iterator[Batch]:
+        """All that is left of the training: the batches that a checkpoint has already seen are skipped."""
         batches = epoch_batches(
             self.files.train,
             self.files.spec,
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
-            epoch=progress.epoch,
+            epochs=range(progress.epoch, self.settings.epochs),
         )
-        iterator = iter(batches.skip(progress.batch))
-        while True:
+        return iter(batches.skip(progress.batch))
+
+    def epoch(self, batches: Iterator[Batch], progress: Progress, bar: tqdm) -> None:
+        """What is left of a pass."""
+        while progress.batch < self.epoch_steps:
             start = time.perf_counter()
-            batch = next(iterator, None)
-            if batch is None:
-                return
+            batch = next(batches)
             arrived = time.perf_counter()
             loss = float(self.step(batch))
             self._check(loss, progress.steps + 1)
@@ -111,11 +116,11 @@ class _Run:
             bar.update(examples)
             self._record(progress, bar)
 
-    def end_epoch(self, progress: Progress, model: Model) -> None:
+    def end_epoch(self, progress: Progress) -> None:
         progress.end_epoch()
         if progress.loss_steps:
             progress.add_point()
-        figures = measure_holdout(model, self.files.holdout, self.files.spec, users=self.settings.holdout_sample)
+        figures = self.holdout.measure()
         if figures:
             progress.holdout.append({"epoch": progress.epoch, **figures})
             self._write({f"holdout/{name}": value for name, value in figures.items()}, progress.steps)

@@ -1,7 +1,7 @@
 """How far a stage is, told by its workers to whoever started it on the same machine.
 
-Where the environment names a file, parts expected and parts done are appended to it, a line each: appending is atomic, so
-any number of threads and processes may tell. Elsewhere, as on a cluster's workers, nothing happens.
+Where the environment names a file, parts expected and parts done are appended to it, a line each: appending is atomic,
+so any number of threads and processes may tell. Elsewhere, as on a cluster's workers, nothing happens.
 """
 
 from __future__ import annotations
