@@ -55,7 +55,7 @@ def id_digests(ids: pl.Series) -> pl.Series:
     """
     distinct = ids.unique()
     hashed = pl.Series([xxhash.xxh64_intdigest(text.encode()) for text in distinct.to_list()], dtype=pl.UInt64)
-    return ids.replace_strict(distinct, hashed, return_dtype=pl.UInt64)
+    return ids.replace_strict(distinct, hashed, return_dtype=pl.UInt64).cast(pl.UInt64)  # no ids come back as they went
 
 
 def mix(*parts: np.ndarray | int) -> np.ndarray:
@@ -63,10 +63,10 @@ def mix(*parts: np.ndarray | int) -> np.ndarray:
 
     Steele, Lea, Flood: Fast splittable pseudorandom number generators (OOPSLA 2014), the splitmix64 finaliser, chained.
     """
-    state = np.uint64(0)
+    state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
-            value = np.asarray(part).astype(np.uint64) if isinstance(part, np.ndarray) else np.uint64(part)
+            value = np.asarray(part if isinstance(part, np.ndarray) else np.uint64(part)).astype(np.uint64)
             z = (state ^ value) + np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -19,7 +19,9 @@ from transforms.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs import LogTable, read_log
 from transforms.parsing import Parsed
 
-REFUSED = pl.Schema({"table": pl.String, "file": pl.String, "row": pl.Int64, "reason": pl.String, "text": pl.String})
+REFUSED = pl.Schema(
+    {"table": pl.String(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "text": pl.String()}
+)
 
 Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, str]  # day, path

@@ -16,9 +16,10 @@ import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -82,16 +83,23 @@ def read_log(path: str, table: LogTable, renamed: dict[str, str]) -> Iterator[Ra
     reader = {"parquet": _read_parquet, "csv": _read_csv}.get(ending[1].lower(), _read_json)
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         source = gzip.GzipFile(fileobj=raw) if ending[2] else raw
-        try:
+        with _whole(path):
             yield from reader(source, lambda present: _columns(table, present, path, renamed))
-        except (pa.ArrowInvalid, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
-            kind = ending[0].lstrip(".")
-            raise LogError(f"{path}: not a whole {kind} file ({error}); send it again or take it out") from error
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """LogError in place of what the readers raise where a file is damaged or was cut short."""
+    try:
+        yield
+    except (pa.ArrowInvalid, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
+        kind = path.rsplit("/", 1)[-1].partition(".")[2]
+        raise LogError(f"{path}: not a whole {kind} file ({error}); send it again or take it out") from error
 
 
 def count_rows(path: str) -> int:
     """How many rows a log file has: from the footer of Parquet, by line ends in text (at most a few too many)."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw, _whole(path):
         if path.lower().endswith(".parquet"):
             return int(pa_parquet.read_metadata(raw).num_rows)
         source = gzip.GzipFile(fileobj=raw) if path.lower().endswith(".gz") else raw
@@ -113,7 +121,7 @@ def _present(names: list[str], wanted: Columns) -> dict[str, str]:
     return {theirs: ours for theirs, ours in wanted(names).items() if theirs in names}
 
 
-def _read_parquet(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
+def _read_parquet(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
     file = pa_parquet.ParquetFile(source)
     columns = _present(file.schema_arrow.names, wanted)
     first = 1
@@ -123,8 +131,8 @@ def _read_parquet(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
         first += frame.height
 
 
-def _read_csv(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
-    text = io.BufferedReader(source)  # type: ignore[arg-type]
+def _read_csv(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
+    text = io.BufferedReader(source)
     names = next(csv.reader([text.readline().decode("utf-8-sig")]), [])
     columns = _present(names, wanted)
     if not text.peek(1):
@@ -159,7 +167,7 @@ def _read_csv(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
     yield RawFrame(nothing, _broken(broken))
 
 
-def _read_json(source: BinaryIO, wanted: Columns) -> Iterator[RawFrame]:
+def _read_json(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
     first, tail, columns, checked = 1, source.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), dict[str, str](), False
     while True:
         block = source.read(TEXT_BLOCK_BYTES)

@@ -23,7 +23,7 @@ from transforms.search import TopK, top_k
 from transforms.tower import load_tower
 from transforms.window import BucketFiles, Window
 
-LISTS = pl.Schema({"user_id": pl.String, "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)})
+LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())})
 USER_VECTORS = "../user_vectors"
 SIMILAR = "../similar"
 Exclude = Literal["completed", "watched", "none"]

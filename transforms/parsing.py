@@ -34,30 +34,36 @@ USERS = LogTable(name="users", required=("user_id",), optional=("gender", "birth
 
 WATCH_SCHEMA = pl.Schema(
     {
-        "user_id": pl.String,
+        "user_id": pl.String(),
         "time": TIME,
-        "video_id": pl.String,
-        "completed": pl.Boolean,
-        "watch_seconds": pl.Float32,
-        "country": pl.String,
-        "device": pl.String,
-        "signed_in": pl.Boolean,
+        "video_id": pl.String(),
+        "completed": pl.Boolean(),
+        "watch_seconds": pl.Float32(),
+        "country": pl.String(),
+        "device": pl.String(),
+        "signed_in": pl.Boolean(),
     }
 )
-SEARCH_SCHEMA = pl.Schema({"user_id": pl.String, "time": TIME, "query": pl.String})
+SEARCH_SCHEMA = pl.Schema({"user_id": pl.String(), "time": TIME, "query": pl.String()})
 VIDEO_SCHEMA = pl.Schema(
     {
-        "video_id": pl.String,
+        "video_id": pl.String(),
         "upload_time": TIME,
-        "video_seconds": pl.Float32,
-        "title": pl.String,
-        "channel": pl.String,
-        "language": pl.String,
-        "available": pl.Boolean,
+        "video_seconds": pl.Float32(),
+        "title": pl.String(),
+        "channel": pl.String(),
+        "language": pl.String(),
+        "available": pl.Boolean(),
     }
 )
 USER_SCHEMA = pl.Schema(
-    {"user_id": pl.String, "gender": pl.String, "birth_year": pl.Int32, "country": pl.String, "language": pl.String}
+    {
+        "user_id": pl.String(),
+        "gender": pl.String(),
+        "birth_year": pl.Int32(),
+        "country": pl.String(),
+        "language": pl.String(),
+    }
 )
 
 # Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
@@ -65,6 +71,9 @@ _FIRST_MILLISECONDS = 100_000_000_000
 _LAST_MILLISECONDS = 100_000_000_000_000
 _LARGEST_WHOLE_FLOAT = 2**53
 _ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
+
+
+Reason = tuple[pl.Series | pl.Expr, str]  # which rows, and why they are refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +114,7 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
         columns.text("device"),
         columns.boolean("signed_in"),
     ).join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
-    reasons = [
+    reasons: list[Reason] = [
         *columns.reasons(read),
         (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
         (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
@@ -121,7 +130,7 @@ def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     """Search events, `SEARCH_SCHEMA`."""
     columns = _Columns(raw)
     read = raw.select("row", columns.ident("user_id"), columns.time(rules.time_zone), columns.text("query"))
-    reasons = [
+    reasons: list[Reason] = [
         *columns.reasons(read),
         (pl.col("query").is_null(), "query is null"),
         (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
@@ -140,7 +149,7 @@ def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC") -> Parsed:
         *(columns.text(name) for name in ("title", "channel", "language")),
         columns.boolean("available"),
     ).with_columns(pl.col("available").fill_null(True))
-    reasons = [*columns.reasons(read), (pl.col("video_seconds") < 0, "video_seconds is negative")]
+    reasons: list[Reason] = [*columns.reasons(read), (pl.col("video_seconds") < 0, "video_seconds is negative")]
     return _split(read, reasons, VIDEO_SCHEMA)
 
 
@@ -155,7 +164,7 @@ def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = ()) -> Parsed:
         columns.number("birth_year").cast(pl.Int32, strict=False),
         *(columns.text(name) for name in ("country", "language", *extra)),
     )
-    return _split(read, columns.reasons(read), pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String)}))
+    return _split(read, columns.reasons(read), pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String())}))
 
 
 @lru_cache(maxsize=2)
@@ -243,9 +252,9 @@ class _Columns:
             return _from_epoch(pl.col(name).cast(pl.Float64), whole).alias(name)
         return self._absent(name, TIME)
 
-    def reasons(self, read: pl.DataFrame) -> list[tuple[pl.Series, str]]:
+    def reasons(self, read: pl.DataFrame) -> list[Reason]:
         """Null ids and times, and values that were there but could not be read; one mask over the rows each."""
-        found = []
+        found: list[Reason] = []
         for name in self.checked:
             if name not in self.raw.columns:
                 continue
@@ -291,12 +300,12 @@ def _in_utc(local: pl.Expr, zone: str) -> pl.Expr:
     return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
 
 
-def _split(read: pl.DataFrame, reasons: list[tuple[pl.Series | pl.Expr, str]], schema: pl.Schema) -> Parsed:
+def _split(read: pl.DataFrame, reasons: list[Reason], schema: pl.Schema) -> Parsed:
     """Rows with the first reason that holds are refused; the others are valid."""
     chain = pl.lit(None, pl.String)
     for mask, reason in reversed(reasons):
         chain = pl.when(mask).then(pl.lit(reason)).otherwise(chain)
     read = read.with_columns(reason=chain)
     refused = read.filter(pl.col("reason").is_not_null()).select("row", "reason")
-    valid = read.filter(pl.col("reason").is_null()).select(schema.names()).cast(dict(schema))
+    valid = read.filter(pl.col("reason").is_null()).select(schema.names()).cast(schema)
     return Parsed(valid, refused)

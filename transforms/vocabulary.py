@@ -5,6 +5,7 @@ bucket files -> count_tokens -> partial counts, by digest of the token -> sums -
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from transforms.frames import GroupFrames, KeyedFrame, concat, id_digests
 from transforms.tokens import tokenize
 from transforms.window import BucketFiles, Holdout, Window, read_users
 
-COUNTS = pl.Schema({"token": pl.String, "count": pl.Int64})
+COUNTS = pl.Schema({"token": pl.String(), "count": pl.Int64()})
 SHARDS = 16
 MOST_VALUES = 10_000  # of a category; the rarer ones count as unknown
 
@@ -58,10 +59,15 @@ def describe_window(
         "completed": completed.height,
         "searches": searches.height,
         "users": pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
-        "newest": completed["time"].max().isoformat() if completed.height else "",
+        "newest": _newest(completed),
         "birth_years": active_users(watches, users).select(pl.col(f"^{BIRTH_YEAR}$").count()).sum_horizontal().sum(),
         "categories": category_counts(watches, users, user_categories),
     }
+
+
+def _newest(events: pl.DataFrame) -> str:
+    newest = events["time"].max()
+    return newest.isoformat() if isinstance(newest, dt.datetime) else ""
 
 
 def add_descriptions(records: Iterable[Record]) -> Record:
@@ -160,7 +166,7 @@ def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> Re
     }
 
 
-_SHARD = pl.Schema({**COUNTS, "distinct": pl.Int64})
+_SHARD = pl.Schema({**COUNTS, "distinct": pl.Int64()})
 
 
 def _by_token(counts: pl.DataFrame) -> Iterator[KeyedFrame]:

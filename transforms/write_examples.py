@@ -78,6 +78,8 @@ class WriteExamples(beam.PTransform):
         for split in SPLITS:
             raw = keep_features(split_pointers(split, pasts, self.draw, self.window), self.spec)
             pointers = graph.encode(raw, categories=list(self.spec.categories))
+            if split != "train":  # 0 days are the lowest quantile only where few events share the newest time
+                pointers = pointers.with_columns(example_age=pl.lit(0.0, pl.Float32))
             counts |= {f"{split}_pointers": pointers.height, f"{split}_users": pointers["user_id"].n_unique()}
             if split == "train":
                 yield beam.pvalue.TaggedOutput("label_counts", _label_counts(pointers))
