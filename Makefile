@@ -5,7 +5,7 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test check format requirements clean
+.PHONY: setup demo test check format docs requirements clean
 setup: .venv/.ready
 
 # The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
@@ -41,6 +41,9 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: setup
+	$(BIN)/python -m pipelines.job_reference > docs/job.md
 
 # After a change of setup.py. Needs uv; the result holds for Python 3.11 to 3.13.
 requirements:

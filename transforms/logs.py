@@ -171,8 +171,8 @@ def _read_json(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]
     first, tail, columns, checked = 1, source.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), dict[str, str](), False
     while True:
         block = source.read(TEXT_BLOCK_BYTES)
-        text, _, tail = (tail + block).rpartition(b"\n") if block else (tail, b"", b"")
-        lines = text.splitlines()
+        text, end, tail = (tail + block).rpartition(b"\n") if block else (tail, b"", b"")
+        lines = (text + end).splitlines()  # with its end, so that an empty last line counts
         if lines and not checked:  # all that the table knows is read: a later line may have what the first ones lack
             objects = islice(filter(None, map(_object, lines)), 100)
             names = sorted({key for found in objects for key in found})

@@ -60,7 +60,7 @@ def describe_window(
         "searches": searches.height,
         "users": pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
         "newest": _newest(completed),
-        "birth_years": active_users(watches, users).select(pl.col(f"^{BIRTH_YEAR}$").count()).sum_horizontal().sum(),
+        "birth_years": active_users(watches, users)[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
         "categories": category_counts(watches, users, user_categories),
     }
 

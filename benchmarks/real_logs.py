@@ -1,0 +1,55 @@
+"""A night over real logs, scored against what was then watched, beside most popular.
+
+    python -m benchmarks.real_logs TOOLS kuairand OUT [--history mean] [--validation]
+
+TOOLS is the folder with kuairand_logs.py, movietweetings_logs.py and score_neighbours.py; OUT a new folder. Prints the
+night's seconds and the scorer's figures. --validation scores on the days that settings are chosen on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NIGHTS = {"kuairand": "2022-04-25", "movietweetings": "2013-09-02"}
+CUTS = {"kuairand": ["50", "100", "200"], "movietweetings": ["10", "50", "100"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tools", type=Path)
+    parser.add_argument("logs", choices=NIGHTS)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--history", choices=("mean", "recency"))
+    parser.add_argument("--validation", action="store_true")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True)
+    job = Path(__file__).with_name(f"{args.logs}.toml").read_text(encoding="utf-8")
+    if args.history:
+        job = re.sub(r'history = "\w+"', f'history = "{args.history}"', job)
+    (args.out / "job.toml").write_text(job, encoding="utf-8")
+    truth = _write_logs(args)
+    began = time.monotonic()
+    date = NIGHTS[args.logs]
+    subprocess.run([sys.executable, "-m", "pipelines.nightly", args.out / "job.toml", "--date", date], check=True)
+    print(f"{time.monotonic() - began:.0f} s from logs to published lists")
+    lists = args.out / "runs" / "nights" / date / "neighbours"
+    popular = ["--k", *CUTS[args.logs], "--popular", str(args.out / "logs/watches/*.parquet")]
+    subprocess.run([sys.executable, args.tools / "score_neighbours.py", lists, truth, *popular], check=True)
+
+
+def _write_logs(args: argparse.Namespace) -> Path:
+    """Convert the logs; the path of the truth to score against."""
+    logs = args.out / "logs"
+    whole = args.logs == "movietweetings" and args.validation  # its converter leaves the test events out then
+    convert = [sys.executable, args.tools / f"{args.logs}_logs.py", logs, *(["--validation"] if whole else [])]
+    subprocess.run(convert, check=True)
+    return logs / ("truth_validation.parquet" if args.validation and args.logs == "kuairand" else "truth.parquet")
+
+
+if __name__ == "__main__":
+    main()
