@@ -10,7 +10,7 @@ import sys
 from functools import partial
 
 from pipelines import manifest, paths, train
-from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
+from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import WriteRecords, take_records
 from transforms.files import FileEntry
@@ -28,7 +28,7 @@ def plan(night: Night) -> Plan:
 
 
 def run(night: Night) -> None:
-    """Build the indexes. Raises StageError where not one video may be shown."""
+    """Build the indexes. Raises NoCandidatesError where not one video may be shown."""
     complete(night, plan(night), partial(_work, night))
 
 
@@ -51,8 +51,6 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     info = {record["kind"]: record["info"] for record in found if "kind" in record}
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, INFO, 1, json.dumps(info, indent=1).encode()))
-    if not info["candidates"]["rows"]:
-        raise StageError("no video of the model is available: does logs.videos know the videos of logs.watches?")
     return StageResult(entries, {"folders": {kind: f"{kind}-{attempt}" for kind in kinds}, "info": info})
 
 

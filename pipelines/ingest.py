@@ -20,12 +20,12 @@ import apache_beam as beam
 from pipelines import manifest, paths, raw_files, store
 from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
 from pipelines.store import Snapshot, StoreFile, TakenFile
-from transforms import files, ingest, parsing
+from transforms import files, ingest, parsing, schemas
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
 from transforms.logs import LogTable, count_rows
 
-LOGS = {parsing.WATCHES: parsing.parse_watches, parsing.SEARCHES: parsing.parse_searches}
+LOGS = {schemas.WATCHES: parsing.parse_watches, schemas.SEARCHES: parsing.parse_searches}
 
 
 def plan(night: Night) -> Plan:
@@ -110,12 +110,12 @@ class _Reader:
         """The catalogue as it is today -> one file."""
         parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
         write = ingest.WriteDistinct("videos", "video_id", 1, self.folder, f"videos-{self.attempt}.parquet")
-        return self._read(parsing.VIDEOS, parse, write, _raw(self.night, "videos"))
+        return self._read(schemas.VIDEOS, parse, write, _raw(self.night, "videos"))
 
     def users(self) -> list[Record]:
         """The users table as it is today -> one file a bucket."""
         extra = tuple(self.night.job.examples.user_categories)
-        table = replace(parsing.USERS, optional=tuple(dict.fromkeys((*parsing.USERS.optional, *extra))))
+        table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
         name = f"users/{{bucket:05d}}-of-{self.buckets:05d}-{self.attempt}.parquet"
         write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
         return self._read(table, partial(parsing.parse_users, categories=extra), write, _raw(self.night, "users"))

@@ -24,6 +24,7 @@ from pydantic import (
 
 from pipelines.paths import below
 from trainer.config import ModelSettings, TrainingSettings
+from transforms import schemas
 
 
 class JobError(ValueError):
@@ -35,6 +36,10 @@ class _Table(BaseModel):
 
 
 TABLES = ("watches", "searches", "videos", "users", "impressions")
+_COLUMNS = {
+    table.name: (*table.required, *table.optional)
+    for table in (schemas.WATCHES, schemas.SEARCHES, schemas.VIDEOS, schemas.USERS)
+} | {"impressions": ("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds")}
 
 
 class Logs(_Table):
@@ -149,6 +154,20 @@ class Job(_Table):
     neighbours: Neighbours = Neighbours()
     storage: Storage = Storage()
 
+    @model_validator(mode="after")
+    def _columns_are_known(self) -> Job:
+        known = _COLUMNS | {"users": (*_COLUMNS["users"], *self.examples.user_categories)}
+        every = [name for names in known.values() for name in names]
+        given = [(ours, every, "") for ours, theirs in self.logs.columns.items() if isinstance(theirs, str)]
+        for table, names in self.logs.columns.items():
+            given += [(ours, list(known[table]), f"{table}.") for ours in (names if isinstance(names, dict) else ())]
+        for ours, there, table in given:
+            if ours not in there:
+                nearest = difflib.get_close_matches(ours, there, 1, cutoff=0)[0]
+                setting = f"logs.columns.{table}"
+                raise ValueError(f"unknown setting {setting}{ours}; did you mean {setting}{nearest}?")
+        return self
+
 
 def load_job(path: str) -> Job:
     """Read a job file; JobError names the file, the setting, its value and the rule."""
@@ -182,7 +201,8 @@ def _explain(problem: Any) -> str:
         return f"unknown setting {name}" + (f"; did you mean {'.'.join([*where[:-1], nearest[0]])}?" if nearest else "")
     if problem["type"] == "missing":
         return f"{name} is missing and has no default"
-    return f"{name} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name} = {problem['input']!r}: {message}" if name else message
 
 
 def _known(tables: list[str]) -> list[str]:

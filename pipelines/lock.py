@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -9,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,43 +48,35 @@ def held(path: str) -> Iterator[None]:
         stop.set()
         beat.join()
         os.environ.pop(TOKEN_VARIABLE, None)
-        if _read(path).get("token") == token:
-            files.remove_files([path])
+        with _alone(path):
+            if _read(path).get("token") == token:
+                files.remove_files([path])
 
 
 def _take(path: str, token: str) -> None:
-    holder = _read(path)
-    if holder and _alive(holder):
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(holder.get("beat", 0)))
-        raise LockError(
-            f"{path}: process {holder.get('pid')} on {holder.get('host')} is at work on this root (last sign of life "
-            f"{since}); wait for it, or stop it: its lock is then taken over"
-        )
-    if not files.is_local(path):
+    with _alone(path):
+        holder = _read(path)
+        if holder and _alive(holder):
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(holder.get("beat", 0)))
+            raise LockError(
+                f"{path}: process {holder.get('pid')} on {holder.get('host')} is at work on this root (last sign of "
+                f"life {since}); wait for it, or stop it: its lock is then taken over"
+            )
         files.replace_file(path, _content(token))
-    elif holder:
-        # Two runs may find the same dead holder: only one of them gets to remove its file.
-        stale = Path(path).with_name(f"LOCK.{token}")
-        with suppress(FileNotFoundError):
-            Path(path).rename(stale)
-        stale.unlink(missing_ok=True)
-    if files.is_local(path):
-        _create(path, token)
     if _read(path).get("token") != token:
         raise LockError(f"{path}: another run took the root at the same moment; start again when it is done")
 
 
-def _create(path: str, token: str) -> None:
-    """Make the lock file, whole, where there is none: a hard link fails where the name is taken."""
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """On local disks, one process at a time looks at a lock and changes it; the system lets go for one that dies."""
+    if not files.is_local(path):
+        yield
+        return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(f"{path}.{token}")
-    draft.write_bytes(_content(token))
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    with open(f"{path}.guard", "a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
 
 
 def _content(token: str) -> bytes:
@@ -93,7 +86,7 @@ def _content(token: str) -> bytes:
 def _read(path: str) -> dict[str, Any]:
     try:
         return dict(json.loads(files.read_bytes(path))) if files.exists(path) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 
@@ -110,5 +103,6 @@ def _alive(holder: dict[str, Any]) -> bool:
 
 def _keep_warm(path: str, token: str, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        if _read(path).get("token") == token:
-            files.replace_file(path, _content(token))
+        with _alone(path):
+            if _read(path).get("token") == token:
+                files.replace_file(path, _content(token))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from pipelines import manifest, paths, publish
+from pipelines import paths, publish
 from pipelines.jobs import Job, load_job
 from pipelines.stages import Night, StageError, guarded
 from transforms import files
@@ -47,16 +47,13 @@ def lookup(job: Job, user_id: str, k: int) -> Lookup:
     night = Night(job, dt.date.fromisoformat(served["date"]))
     listed = night.require("neighbours")
     bucket = bucket_of(user_id, served["buckets"])
-    path = next(p for p in manifest.entries(listed.files, night.folder("neighbours")) if _is_bucket(p, bucket))
-    rows = files.read_parquet(path).filter(user_id=user_id)
+    lists = [entry for entry in listed.files if not entry.name.startswith("../")]
+    entry = next(entry for entry in lists if paths.shard_index(entry.name) == bucket)
+    rows = files.read_parquet(paths.join(night.folder("neighbours"), entry.name)).filter(user_id=user_id)
     shown = rows.select(pl.col("video_ids", "scores").list.head(k)).explode("video_ids", "scores", empty_as_null=False)
     titles = night.titles(shown["video_ids"])
     items = [Item(video_id=video, title=titles.get(video), score=score) for video, score in shown.iter_rows()]
     return Lookup(user_id=user_id, date=served["date"], known=rows.height > 0, items=items)
-
-
-def _is_bucket(path: str, bucket: int) -> bool:
-    return "/neighbours/" in path and paths.shard_index(path) == bucket
 
 
 def to_text(found: Lookup) -> str:

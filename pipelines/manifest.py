@@ -43,7 +43,13 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Of the content alone: the same for an attempt that left the same bytes under other names."""
-        return fingerprint(sorted((logical_name(f.name, self.attempt), f.digest) for f in self.files), self.counts)
+        counts = logical_name(json.dumps(self.counts, sort_keys=True), self.attempt)
+        return fingerprint(sorted((logical_name(f.name, self.attempt), f.digest) for f in self.files), counts)
+
+    @property
+    def has_fixed_names(self) -> bool:
+        """Whether another attempt would write over some of the files."""
+        return any(logical_name(f.name, self.attempt) == f.name for f in self.files)
 
     def named(self, prefix: str = "", ending: str = "") -> list[FileEntry]:
         return [f for f in self.files if f.name.startswith(prefix) and f.name.endswith(ending)]
@@ -93,6 +99,11 @@ def commit(folder: str, manifest: Manifest) -> None:
     """Make the manifest count, then remove what it does not list."""
     files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
     sweep(folder, manifest, paths.BESIDE.get(manifest.stage, ()))
+
+
+def revoke(folder: str) -> None:
+    """Make the manifest of a stage's folder count no more."""
+    files.remove_files([paths.join(folder, NAME)])
 
 
 def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *, keep: str = "") -> None:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipelines import lock, manifest, processes, publish
+from pipelines import lock, processes, publish
 from pipelines.stages import STAGES, Night, arguments, guarded, night_of
 
 
@@ -56,9 +56,7 @@ def run(night: Night, job: str, stages: Sequence[str] = STAGES) -> None:
 
 def is_done(night: Night, stage: str) -> bool:
     """Whether a stage is complete with the inputs and settings it would have now."""
-    plan = importlib.import_module(f"pipelines.{stage}").plan(night)
-    found = manifest.load(night.folder(stage))
-    return found is not None and found.fingerprint == plan.fingerprint
+    return bool(importlib.import_module(f"pipelines.{stage}").plan(night).is_done(night))
 
 
 def _chosen(args: argparse.Namespace) -> Sequence[str]:

@@ -4,13 +4,17 @@ them."""
 from __future__ import annotations
 
 import difflib
+import io
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
+
+_NEGATED = ("use_public_ips", "save_main_session")  # what Beam turns off by a flag of its own
 
 
 class OptionError(ValueError):
@@ -24,7 +28,7 @@ def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOption
     runner on the internet. Raises OptionError with the nearest known name for an option that Beam does not know.
     """
     given = _read(config) if config else {}
-    parsed = PipelineOptions([*_flags(given), *flags]).get_all_options(retain_unknown_options=True, drop_default=True)
+    parsed = _parse([*_flags(given), *_dashed(flags)])
     known = PipelineOptions([]).get_all_options()
     for name in (*given, *parsed):
         if name not in known:
@@ -48,9 +52,29 @@ def _read(config: str) -> dict[str, Any]:
         raise OptionError(f"{path}: cannot be read as TOML: {error}") from error
 
 
+def _parse(flags: Sequence[str]) -> dict[str, Any]:
+    """The options that flags set. Beam ends the program where a value has the wrong type: an OptionError here."""
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            options = PipelineOptions(list(flags))
+            return dict(options.get_all_options(retain_unknown_options=True, drop_default=True))
+        except SystemExit as error:
+            last = said.getvalue().strip().splitlines()[-1]
+            raise OptionError(f"a Beam option cannot be read: {last.partition('error: ')[2]}") from error
+
+
+def _dashed(flags: Sequence[str]) -> Sequence[str]:
+    """The flags; OptionError for a word that belongs to none, which Beam would drop in silence."""
+    for before, word in zip(["", *flags], flags, strict=False):
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before):
+            raise OptionError(f"{word!r} is neither an option nor the value of one")
+    return flags
+
+
 def _flags(given: dict[str, Any]) -> Iterator[str]:
+    """A config's table as flags. Beam has no flag for most options that are false: those are its defaults."""
     for name, value in given.items():
         if isinstance(value, bool):
-            yield from [f"--{name}"] if value else []
+            yield from [f"--{name}"] if value else [f"--no_{name}"] if name in _NEGATED else []
         else:
             yield from (f"--{name}={one}" for one in (value if isinstance(value, list) else [value]))

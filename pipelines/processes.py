@@ -8,9 +8,11 @@ import sys
 import tempfile
 import time
 from types import TracebackType
+from typing import IO
 
 from tqdm import tqdm
 
+from pipelines import lifeline
 from pipelines.stages import StageError
 from transforms import progress
 from transforms.progress import Progress
@@ -64,9 +66,10 @@ def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> No
     a stage that `shows_progress` of its own on a terminal.
     """
     on_screen = shows_progress and sys.stderr.isatty()
-    with tempfile.TemporaryFile() as kept, tempfile.NamedTemporaryFile() as told:
+    with tempfile.TemporaryFile() as kept, tempfile.NamedTemporaryFile() as told, lifeline.lent() as line:
         environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0", progress.VARIABLE: told.name}
-        process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment)
+        environment[lifeline.VARIABLE] = str(line)
+        process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment, pass_fds=(line,))
         try:
             _wait(process, screen, told.name)
         finally:
@@ -87,7 +90,7 @@ def _wait(process: subprocess.Popen[bytes], screen: Screen, told: str) -> None:
             screen.tick(time.monotonic() - began, progress.read(told))
 
 
-def _end_of(kept: tempfile._TemporaryFileWrapper[bytes]) -> str:  # type: ignore[type-arg]
+def _end_of(kept: IO[bytes]) -> str:
     size = kept.seek(0, os.SEEK_END)
     kept.seek(max(0, size - _SHOWN_BYTES))
     return kept.read().decode(errors="replace")

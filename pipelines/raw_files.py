@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from pathlib import Path
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -33,7 +34,11 @@ def find(setting: str, pattern: str, *, start: dt.date, end: dt.date) -> list[Ta
 
 
 def _match(pattern: str) -> list[TakenFile]:
-    """Files a path or glob names; of a folder, all log files below it. Names that begin with . or _ are not logs."""
+    """Files a path or glob names; of a folder, all log files below it.
+
+    What begins with . or _, or lies in a folder that does, is not a log unless the pattern spells it out: other
+    programs keep unfinished files there.
+    """
     try:
         found = FileSystems.match([pattern, join(pattern, "**")])
     except Exception as error:
@@ -42,9 +47,11 @@ def _match(pattern: str) -> list[TakenFile]:
     return [
         TakenFile(path=path, bytes=entry.size_in_bytes, changed=entry.last_updated_in_seconds or 0.0)
         for path, entry in listed.items()
-        if path == pattern or (_LOG_FILE.search(path) and not _hidden(path))
+        if (path == pattern or (_LOG_FILE.search(path) and not _hidden(path, pattern))) and not Path(path).is_dir()
     ]
 
 
-def _hidden(path: str) -> bool:
-    return path.rsplit("/", 1)[-1].startswith((".", "_"))
+def _hidden(path: str, pattern: str) -> bool:
+    spelled_out = re.match(r"[^*?\[]*/|", f"{pattern.rstrip('/')}/")
+    below = path[spelled_out.end() if spelled_out else 0 :]
+    return any(name.startswith((".", "_")) for name in below.split("/"))

@@ -20,21 +20,36 @@ from zoneinfo import ZoneInfo
 import apache_beam as beam
 import polars as pl
 
-from pipelines import lock, manifest, paths, store
+from pipelines import lifeline, lock, manifest, paths, store
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest, ManifestError
 from pipelines.options import OptionError, pipeline_options
+from trainer.errors import TrainingError
 from transforms import files, progress
 from transforms.files import FileEntry
+from transforms.indexing import NoCandidatesError
 from transforms.logs import LogError
 from transforms.window import BucketFiles, Holdout, Window
 
 STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
-USER_ERRORS = (JobError, OptionError, ManifestError, LogError, lock.LockError)
 
 
 class StageError(RuntimeError):
     """A stage that cannot go on, for a reason its message explains to whoever runs the night."""
+
+
+# Errors whose message says all there is to say: a person sees that, and no traceback.
+TOLD_ERRORS = (
+    StageError,
+    JobError,
+    OptionError,
+    ManifestError,
+    LogError,
+    NoCandidatesError,
+    TrainingError,
+    lock.LockError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
@@ -180,6 +195,9 @@ def complete(
     if found is not None and found.fingerprint == plan.fingerprint and not force:
         manifest.sweep(folder, found, beside)
         return found
+    if found is not None and found.has_fixed_names:
+        manifest.revoke(folder)  # this attempt writes over files it lists: from here on they may be of either
+        found = None
     manifest.sweep(folder, found, beside, keep=keep)
     began, attempt = time.monotonic(), manifest.new_attempt()
     result = work(folder, attempt)
@@ -215,6 +233,7 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
 def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
     args, flags = arguments(str(module.__doc__).splitlines()[0]).parse_known_args(argv)
+    lifeline.follow()
 
     def work() -> int:
         night = night_of(args, flags)
@@ -233,7 +252,7 @@ def guarded(work: Callable[[], int]) -> int:
         return _fail(str(error), 2)
     except Exception as error:
         cause = _cause(error)
-        if isinstance(cause, (*USER_ERRORS, StageError, OSError)) and not os.environ.get("WATCHNEXT_TRACEBACK"):
+        if isinstance(cause, TOLD_ERRORS) and not os.environ.get("WATCHNEXT_TRACEBACK"):
             return _fail(f"{cause}" if not isinstance(cause, OSError) else f"{type(cause).__name__}: {cause}", 1)
         raise
 
@@ -242,7 +261,7 @@ def _cause(error: BaseException) -> BaseException:
     """The error a worker raised, where Beam has wrapped it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, (*USER_ERRORS, StageError, OSError)):
+        if isinstance(seen, TOLD_ERRORS):
             return seen
         seen = seen.__cause__ or seen.__context__
     return error

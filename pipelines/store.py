@@ -61,7 +61,7 @@ class Snapshot:
 
     def within(self, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
         """The files that may hold events with start <= time < end, by table, bucket, day and content."""
-        first, last = start.date().isoformat(), end.date().isoformat()
+        first, last = start.date().isoformat(), (end - dt.timedelta(microseconds=1)).date().isoformat()
         found = (f for f in self.files if first <= f.day <= last)
         return sorted(found, key=lambda f: (f.table, f.bucket, f.day, f.file.digest))
 

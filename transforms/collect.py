@@ -37,9 +37,6 @@ class WriteRecords(beam.PTransform):
 
     path: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, records: beam.PCollection[Record]) -> beam.PCollection[None]:
         return (
             records

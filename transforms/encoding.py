@@ -86,9 +86,6 @@ class AnalyseFeatures(beam.PTransform):
     folder: str
     scratch: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection:
         tf = import_tensorflow()
         import tensorflow_transform.beam as tft_beam

@@ -84,9 +84,6 @@ class WriteEvaluation(beam.PTransform):
     folder: str
     name: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
         return buckets | beam.Reshuffle() | beam.FlatMap(self._evaluate)
 

@@ -19,7 +19,7 @@ import polars as pl
 
 from transforms.features import MISSING
 from transforms.frames import id_digests, mix
-from transforms.parsing import TIME
+from transforms.schemas import TIME
 from transforms.tokens import tokenize
 from transforms.window import Holdout
 

@@ -108,7 +108,6 @@ class PartitionByBucket(beam.PTransform):
     buckets: int
 
     def __post_init__(self) -> None:
-        super().__init__()
         check_buckets(self.buckets)
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[KeyedFrame]:
@@ -123,9 +122,6 @@ class GroupFrames(beam.PTransform):
     slow.
     """
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, frames: beam.PCollection) -> beam.PCollection:
         coder = coders.registry.get_coder(frames.element_type)
         parts = coder.coders() if isinstance(coder, coders.TupleCoder) else [coder]
@@ -136,3 +132,12 @@ class GroupFrames(beam.PTransform):
             | beam.GroupByKey()
             | beam.MapTuple(lambda key, parts: (key, concat(parts))).with_output_types(frames.element_type)
         )
+
+
+@dataclass
+class GatherFrames(beam.PTransform):
+    """All frames of a collection -> one frame of all their rows, in no particular order; of none, none."""
+
+    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[pl.DataFrame]:
+        one = frames | beam.Map(lambda frame: (0, frame)).with_output_types(KeyedFrame)
+        return one | GroupFrames() | beam.Values().with_output_types(pl.DataFrame)

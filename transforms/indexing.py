@@ -106,9 +106,6 @@ class WriteIndex(beam.PTransform):
     folder: str
     attempt: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, kinds: beam.PCollection[str]) -> beam.PCollection[Record]:
         return kinds | beam.Reshuffle() | beam.FlatMap(write_index, self.inputs, self.folder, self.attempt)
 

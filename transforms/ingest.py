@@ -15,7 +15,7 @@ import polars as pl
 
 from transforms import files, progress
 from transforms.collect import Record
-from transforms.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
+from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs import LogTable, read_log
 from transforms.parsing import Parsed
 
@@ -79,9 +79,6 @@ class ReadLogs(beam.PTransform):
     renamed: dict[str, str]
     parse: Parse
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, paths: beam.PCollection[str]) -> dict[str, beam.PCollection]:
         parsed = (
             paths
@@ -123,9 +120,6 @@ class WriteDays(beam.PTransform):
     name: str
     existing: list[tuple[int, ExistingFile]]
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
         existing = frames.pipeline | beam.Create(self.existing).with_output_types(tuple[int, ExistingFile])
         bucketed = frames | PartitionByBucket(self.buckets)
@@ -139,9 +133,9 @@ class WriteDays(beam.PTransform):
             )
 
 
-def write_refused(frames: Iterable[pl.DataFrame], folder: str, name: str) -> Iterator[Record]:
+def write_refused(refused: pl.DataFrame, folder: str, name: str) -> Iterator[Record]:
     """Refused rows -> one Parquet file by table, file and row; a record of the file and one of the rows by reason."""
-    rows = concat(frames).sort("table", "file", "row")
+    rows = refused.sort("table", "file", "row")
     files.write_parquet(rows, folder, name)
     yield {"rejects_file": name}
     for (table, reason), part in rows.group_by("table", "reason"):
@@ -155,16 +149,8 @@ class WriteRefused(beam.PTransform):
     folder: str
     name: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
-        return (
-            frames
-            | beam.Map(lambda frame: (0, frame)).with_output_types(KeyedFrame)
-            | beam.GroupByKey()
-            | beam.FlatMapTuple(lambda _, parts: write_refused(parts, self.folder, self.name))
-        )
+        return frames | GatherFrames() | beam.FlatMap(write_refused, self.folder, self.name)
 
 
 def write_distinct(frame: pl.DataFrame, key: str, *, table: str, folder: str, name: str) -> Iterator[Record]:
@@ -190,9 +176,6 @@ class WriteDistinct(beam.PTransform):
     buckets: int
     folder: str
     name: str
-
-    def __post_init__(self) -> None:
-        super().__init__()
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
         one = beam.Map(lambda frame: (0, frame)).with_output_types(KeyedFrame)

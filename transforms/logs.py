@@ -32,6 +32,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.frames import FRAME_ROWS, concat
 
 TEXT_BLOCK_BYTES = 16 << 20
+_DAMAGE = (pa.ArrowInvalid, pl.exceptions.ComputeError, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
 _ENDING = re.compile(r"\.(parquet|jsonl|ndjson|json|csv)(\.gz)?$", re.IGNORECASE)
 
 
@@ -92,7 +93,7 @@ def _whole(path: str) -> Iterator[None]:
     """LogError in place of what the readers raise where a file is damaged or was cut short."""
     try:
         yield
-    except (pa.ArrowInvalid, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGE as error:
         kind = path.rsplit("/", 1)[-1].partition(".")[2]
         raise LogError(f"{path}: not a whole {kind} file ({error}); send it again or take it out") from error
 
@@ -127,6 +128,7 @@ def _read_parquet(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFra
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
         frame = pl.DataFrame(pa.Table.from_batches([batch])).rename(columns)
+        frame = frame.with_columns(pl.col(pl.Binary).cast(pl.String))  # old writers do not mark text
         yield RawFrame(frame.with_columns(_row_numbers(first, frame.height)), pl.DataFrame(schema=BROKEN))
         first += frame.height
 

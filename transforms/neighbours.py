@@ -91,9 +91,6 @@ class WriteNeighbours(beam.PTransform):
     folder: str
     name: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
         return buckets | beam.Reshuffle() | beam.FlatMap(self._write)
 
@@ -139,9 +136,6 @@ class WriteSimilar(beam.PTransform):
     k: int
     folder: str
     name: str
-
-    def __post_init__(self) -> None:
-        super().__init__()
 
     def expand(self, blocks: beam.PCollection[tuple[int, int, int]]) -> beam.PCollection[Record]:
         return blocks | beam.Reshuffle() | beam.MapTuple(self._write)

@@ -14,57 +14,7 @@ from functools import lru_cache
 import polars as pl
 
 from transforms import files
-from transforms.logs import LogTable
-
-TIME = pl.Datetime("us", "UTC")
-
-WATCHES = LogTable(
-    name="watches",
-    required=("user_id", "video_id", "time"),
-    optional=("completed", "watch_seconds", "video_seconds", "country", "device", "signed_in"),
-    any_of=("completed", "watch_seconds"),
-)
-SEARCHES = LogTable(name="searches", required=("user_id", "time", "query"))
-VIDEOS = LogTable(
-    name="videos",
-    required=("video_id",),
-    optional=("upload_time", "video_seconds", "title", "channel", "language", "available"),
-)
-USERS = LogTable(name="users", required=("user_id",), optional=("gender", "birth_year", "country", "language"))
-
-WATCH_SCHEMA = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "time": TIME,
-        "video_id": pl.String(),
-        "completed": pl.Boolean(),
-        "watch_seconds": pl.Float32(),
-        "country": pl.String(),
-        "device": pl.String(),
-        "signed_in": pl.Boolean(),
-    }
-)
-SEARCH_SCHEMA = pl.Schema({"user_id": pl.String(), "time": TIME, "query": pl.String()})
-VIDEO_SCHEMA = pl.Schema(
-    {
-        "video_id": pl.String(),
-        "upload_time": TIME,
-        "video_seconds": pl.Float32(),
-        "title": pl.String(),
-        "channel": pl.String(),
-        "language": pl.String(),
-        "available": pl.Boolean(),
-    }
-)
-USER_SCHEMA = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "gender": pl.String(),
-        "birth_year": pl.Int32(),
-        "country": pl.String(),
-        "language": pl.String(),
-    }
-)
+from transforms.schemas import SEARCH_SCHEMA, TIME, USER_SCHEMA, VIDEO_SCHEMA, WATCH_SCHEMA
 
 # Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
 _FIRST_MILLISECONDS = 100_000_000_000

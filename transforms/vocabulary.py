@@ -17,7 +17,7 @@ import polars as pl
 from transforms import files, progress
 from transforms.collect import Record
 from transforms.examples import BIRTH_YEAR, active_users, category_counts
-from transforms.frames import GroupFrames, KeyedFrame, concat, id_digests
+from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, concat, id_digests
 from transforms.tokens import tokenize
 from transforms.window import BucketFiles, Holdout, Window, read_users
 
@@ -98,9 +98,6 @@ class CountTokens(beam.PTransform):
     holdout: Holdout
     user_categories: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         found = (
             buckets
@@ -132,17 +129,14 @@ class WriteVocabulary(beam.PTransform):
     folder: str
     name: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
         return (
             counts
             | beam.FlatMap(_by_token).with_output_types(KeyedFrame)
-            | "Shard" >> GroupFrames()
-            | beam.MapTuple(lambda _, shard: (0, largest(shard, self.n))).with_output_types(KeyedFrame)
-            | "Gather" >> GroupFrames()
-            | beam.MapTuple(lambda _, shards: write_vocabulary(shards, self.n, self.folder, self.name))
+            | GroupFrames()
+            | beam.MapTuple(lambda _, shard: largest(shard, self.n)).with_output_types(pl.DataFrame)
+            | GatherFrames()
+            | beam.Map(write_vocabulary, self.n, self.folder, self.name)
         )
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from transforms import files
 from transforms.frames import id_digests, mix
-from transforms.parsing import SEARCH_SCHEMA, WATCH_SCHEMA
+from transforms.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 _DRAW_OF_HELD_OUT_USERS = 0x686F6C646F7574  # "holdout": keeps this draw apart from the others of the same seed
 

@@ -15,6 +15,7 @@ from transforms.collect import Record
 from transforms.encoding import load_graph
 from transforms.examples import LabelDraw, Pasts, Vocabularies
 from transforms.features import MISSING, SPLITS, FeatureSpec
+from transforms.frames import GatherFrames
 from transforms.tfrecords import write_tfrecords
 from transforms.vocabulary import COUNTS
 from transforms.window import BucketFiles, Window, read_users
@@ -61,9 +62,6 @@ class WriteExamples(beam.PTransform):
     inputs: ExampleInputs
     folder: str
     name: str
-
-    def __post_init__(self) -> None:
-        super().__init__()
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         found = buckets | beam.Reshuffle() | beam.FlatMap(self._write).with_outputs("label_counts", main="records")
@@ -115,19 +113,11 @@ class WriteLabelCounts(beam.PTransform):
     folder: str
     name: str
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
-        return (
-            counts
-            | beam.Map(lambda frame: (0, frame)).with_output_types(tuple[int, pl.DataFrame])
-            | beam.GroupByKey()
-            | beam.MapTuple(lambda _, frames: self._write(list(frames)))
-        )
+        return counts | GatherFrames() | beam.Map(self._write)
 
-    def _write(self, frames: list[pl.DataFrame]) -> Record:
-        total = pl.concat(frames).group_by(id=pl.col("token").cast(pl.Int64)).agg(pl.col("count").sum())
+    def _write(self, counts: pl.DataFrame) -> Record:
+        total = counts.group_by(id=pl.col("token").cast(pl.Int64)).agg(pl.col("count").sum())
         videos = files.read_parquet(self.videos).select(video_id="token").with_row_index("id", 1)
         rows = videos.cast({"id": pl.Int64}).join(total, on="id", how="left", maintain_order="left")
         return {

@@ -1,0 +1,149 @@
+"""Small jobs, logs and nights for the tests of the pipelines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from pipelines import manifest, paths, simulate, store
+from pipelines import publish as publish_stage
+from pipelines.jobs import load_job
+from pipelines.stages import Night
+from transforms import files
+from transforms.files import FileEntry
+from transforms.frames import bucket_of
+
+DATE = dt.date(2026, 11, 21)
+REPOSITORY = Path(__file__).parents[1]
+
+# A model that trains in a second.
+TINY = """\
+[model]
+dimension = 8
+hidden = [16]
+negatives = 32
+[training]
+epochs = 1
+batch_size = 128
+[neighbours]
+k = 10
+similar = 5
+"""
+
+
+def write_job(folder: Path, logs: str, more: str = "") -> Path:
+    """A job file with these lines in `[logs]`; its ROOT is `runs` beside it."""
+    job = folder / "job.toml"
+    job.parent.mkdir(parents=True, exist_ok=True)
+    job.write_text(f"[logs]\n{logs}\n{more}", encoding="utf-8")
+    return job
+
+
+def night(job: Path, date: dt.date = DATE) -> Night:
+    """The night of a job file."""
+    return Night(load_job(str(job)), date)
+
+
+def simulated(folder: Path, more: str = "") -> Path:
+    """Five days of logs of 120 users and 60 videos, and a job file with a tiny model for the night after them."""
+    last = (DATE - dt.timedelta(days=1)).isoformat()
+    size = ["--users", "120", "--videos", "60", "--days", "5", "--last-day", last]
+    assert simulate.main([str(folder), *size]) == 0
+    logs = 'watches = "watches/{date}.parquet"\nsearches = "searches/{date}.parquet"\n'
+    logs += 'videos = "videos.parquet"\nusers = "users.parquet"'
+    return write_job(folder, logs, f"[examples]\nwindow_days = 5\nholdout_users = 0.2\n{TINY}{more}")
+
+
+def watch_rows(count: int = 40, days: int = 4, users: int = 7, videos: int = 5) -> pl.DataFrame:
+    """Watches of the days before DATE, no two alike, each user and video often."""
+    first = dt.datetime.combine(DATE, dt.time(), dt.UTC) - dt.timedelta(days=days)
+    at = pl.int_range(count, eager=True)
+    time = pl.datetime_range(
+        first, first + dt.timedelta(days=days), f"{days * 86_400 // count}s", closed="left", eager=True
+    )
+    return pl.DataFrame(
+        {"user_id": (at % users).cast(pl.String) + "u", "video_id": (at % videos).cast(pl.String) + "v"}
+    ).with_columns(time=time.head(count).dt.cast_time_unit("us"), watch_seconds=(at * 7 % 50).cast(pl.Float64))
+
+
+def published_night(
+    job: Path, rows: pl.DataFrame, *, titles: pl.DataFrame | None = None, date: dt.date = DATE, publish: bool = True
+) -> Night:
+    """A night with these lists, 8 buckets, as its stages would have left it; published, if wanted."""
+    of = night(job, date)
+    store.commit(of.root.snapshots, store.Snapshot(buckets=8, number=1))
+    catalogue = [files.write_parquet(titles, of.folder("ingest"), "videos-aa.parquet")] if titles is not None else []
+    _commit(of, "ingest", catalogue, snapshot=1)
+    buckets = [bucket_of(user, 8) for user in rows["user_id"]]
+    parts = {bucket: rows.filter(pl.Series(buckets) == bucket) for bucket in range(8)}
+    names = [paths.shard(bucket, 8, "aa", "parquet") for bucket in range(8)]
+    listed = [files.write_parquet(parts[n], of.folder("neighbours"), name) for n, name in enumerate(names)]
+    beside = [
+        files.write_parquet(rows.clear(), of.folder("neighbours"), f"../{folder}/{name}")
+        for folder in ("similar", "user_vectors")
+        for name in names
+    ]
+    _commit(of, "neighbours", [*listed, *beside], users=rows.height)
+    _commit(of, "evaluation", [])
+    if publish:
+        publish_stage.run(of)
+    return of
+
+
+def _commit(of: Night, stage: str, entries: list[FileEntry], **counts: int) -> None:
+    entries = sorted(entries, key=lambda entry: entry.name)
+    done = manifest.Manifest(
+        stage=stage, date=of.date.isoformat(), fingerprint=stage, files=entries, counts=counts, attempt="aa"
+    )
+    manifest.commit(of.folder(stage), done)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command that a user starts: no bars, no lock of another run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WATCHNEXT_")}
+
+
+def nightly(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m pipelines.nightly` on DATE, to its end."""
+    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat(), *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    """Look again and again until the condition holds. Fails where the process ends before, or time runs out."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.002)  # leaves the processor to the process that is waited for
+
+
+def children(pid: int) -> dict[int, str]:
+    """Running child processes and their command lines."""
+    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True, check=False)
+    return {int(line.split(None, 1)[0]): line.split(None, 1)[1] for line in found.stdout.splitlines()}
+
+
+def lists(of: Night) -> pl.DataFrame:
+    """All users' lists of a night, by user, with the bucket of the file each is in."""
+    listed = of.require("neighbours").files
+    names = [entry.name for entry in listed if not entry.name.startswith("../")]
+    frames = [
+        files.read_parquet(f"{of.folder('neighbours')}/{name}").with_columns(bucket=int(name[:5])) for name in names
+    ]
+    return pl.concat(frames).sort("user_id")
+
+
+def contents(of: Night, stage: str) -> dict[str, str]:
+    """Digests of a stage's files by name, without the mark of the attempt; not what TensorFlow writes, never twice
+    the same."""
+    found = of.require(stage)
+    named = {manifest.logical_name(entry.name, found.attempt): entry.digest for entry in found.files}
+    return {name: digest for name, digest in named.items() if not name.startswith("transform_fn/")}

@@ -1,0 +1,178 @@
+"""Files on the local file system and on one that is not: whole or absent, and described as they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pytest
+import xxhash
+from apache_beam.io.filesystem import FileMetadata, FileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms import files
+
+FRAME = pl.DataFrame({"user_id": ["a", "b", None], "n": [[1], [], None]})
+
+
+class _Upload(io.BytesIO):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def close(self) -> None:
+        if not self.closed:
+            MemoryFileSystem.content[self._path] = self.getvalue()
+        super().close()
+
+
+class MemoryFileSystem(FileSystem):
+    """An object store in memory, as Beam sees those of the clouds: `memory://`."""
+
+    content: ClassVar[dict[str, bytes]] = {}
+
+    @classmethod
+    def scheme(cls) -> str:
+        return "memory"
+
+    def join(self, basepath: str, *paths: str) -> str:
+        return "/".join([basepath.rstrip("/"), *paths])
+
+    def split(self, path: str) -> tuple[str, str]:
+        head, _, tail = path.rpartition("/")
+        return head, tail
+
+    def has_dirs(self) -> bool:
+        return False
+
+    def mkdirs(self, path: str) -> None:
+        raise NotImplementedError
+
+    def _list(self, dir_or_prefix: str) -> Any:
+        for path, data in self.content.items():
+            if path.startswith(dir_or_prefix):
+                yield FileMetadata(path, len(data))
+
+    def create(self, path: str, mime_type: str = "", compression_type: str = "") -> Any:
+        return _Upload(path)
+
+    def open(self, path: str, mime_type: str = "", compression_type: str = "") -> Any:
+        return io.BytesIO(self.content[path])
+
+    def exists(self, path: str) -> bool:
+        return path in self.content
+
+    def delete(self, paths: list[str]) -> None:
+        for path in paths:
+            del self.content[path]
+
+    def copy(self, source_file_names: Any, destination_file_names: Any) -> None:
+        raise NotImplementedError
+
+    def rename(self, source_file_names: Any, destination_file_names: Any) -> None:
+        raise NotImplementedError
+
+    def size(self, path: str) -> int:
+        return len(self.content[path])
+
+    last_updated = checksum = metadata = size
+
+
+@pytest.fixture(params=["local", "remote"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that does not exist yet, on either kind of file system."""
+    MemoryFileSystem.content.clear()
+    return str(tmp_path / "new") if request.param == "local" else "memory://bucket/new"
+
+
+def test_a_written_frame_is_read_back_and_described(folder: str) -> None:
+    entry = files.write_parquet(FRAME, folder, "day/a.parquet")
+    content = files.read_bytes(files.join(folder, "day/a.parquet"))
+    assert entry == files.FileEntry(
+        name="day/a.parquet", rows=3, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content)
+    )
+    assert files.read_parquet(files.join(folder, "day/a.parquet")).equals(FRAME)
+    assert files.read_parquet(files.join(folder, "day/a.parquet"), ["n"]).columns == ["n"]
+
+
+def test_the_same_frame_gives_the_same_bytes(folder: str) -> None:
+    first, second = (files.write_parquet(FRAME, folder, name) for name in ("a", "b"))
+    assert (first.bytes, first.digest) == (second.bytes, second.digest)
+
+
+def test_a_replaced_file_has_the_new_content_and_leaves_nothing_beside(folder: str) -> None:
+    for text in (b"old and long", b"new"):
+        entry = files.replace_entry(folder, "CURRENT", 1, text)
+        assert files.read_bytes(files.join(folder, "CURRENT")) == text
+    assert entry == files.FileEntry(name="CURRENT", rows=1, bytes=3, digest=xxhash.xxh3_128_hexdigest(b"new"))
+    assert files.list_files(folder) == [files.join(folder, "CURRENT")]
+    replaced = files.replace_parquet(FRAME, folder, "CURRENT")
+    assert replaced.rows == 3
+    assert files.read_parquet(files.join(folder, "CURRENT")).equals(FRAME)
+
+
+def test_files_below_are_listed_described_and_removed(folder: str) -> None:
+    assert files.list_files(folder) == []
+    for name in ("b/2", "b/1", "a/3"):
+        files.replace_file(files.join(folder, name), name.encode())
+    paths = [files.join(folder, name) for name in ("a/3", "b/1", "b/2")]
+    assert files.list_files(folder) == paths
+    assert [entry.name for entry in files.entries_below(folder, "b")] == ["b/1", "b/2"]
+    assert files.entry_of(folder, "a/3") == files.FileEntry(
+        name="a/3", rows=0, bytes=3, digest=xxhash.xxh3_128_hexdigest(b"a/3")
+    )
+    files.remove_files([*paths[:2], files.join(folder, "never was")])
+    assert files.list_files(folder) == paths[2:]
+    assert [files.exists(path) for path in paths] == [False, False, True]
+
+
+def test_removing_files_removes_the_folders_they_leave_empty(tmp_path: Path) -> None:
+    for name in ("a/1", "b/1", "b/2"):
+        files.replace_file(str(tmp_path / name), b"")
+    files.remove_files([str(tmp_path / "a/1"), str(tmp_path / "b/1")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
+
+
+def test_an_upload_and_its_local_copies(folder: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    assert files.upload(source, folder, "model/sub/part").bytes == 7
+    files.upload(source, folder, "model/top")
+    copy = Path(files.local_copy(files.join(folder, "model")))
+    assert copy.name == "model"
+    assert {str(p.relative_to(copy)): p.read_bytes() for p in copy.rglob("*") if p.is_file()} == {
+        "sub/part": b"content",
+        "top": b"content",
+    }
+    one = Path(files.local_copy(files.join(folder, "model/top")))
+    assert (one.name, one.read_bytes()) == ("top", b"content")
+
+
+def test_a_failed_replacement_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "CURRENT"
+    files.replace_file(str(path), b"old")
+
+    def fails(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fails)
+    with pytest.raises(OSError, match="disk full"):
+        files.replace_file(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@given(st.lists(st.sampled_from(["a", "b"]), max_size=3), st.integers(0, 3))
+def test_join_goes_up_and_down(down: list[str], up: int) -> None:
+    folder = "/" + "/".join(f"f{i}" for i in range(5))
+    expected = "/" + "/".join([*(f"f{i}" for i in range(5 - up)), *down, "x"])
+    assert files.join(folder, "../" * up + "/".join([*down, "x"])) == expected
+    assert files.join("memory://b" + folder, "../" * up + "/".join([*down, "x"])) == "memory://b" + expected
+
+
+def test_join_with_no_name_is_the_folder() -> None:
+    assert files.join("/a/b") == "/a/b"
+    assert files.join("/a/b/", "../c") == "/a/c"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.jobs import Job, JobError, load_job
+
+ALONE = '[logs]\nwatches = "/logs/watches"\n'
+
+
+def job_of(folder: Path, text: str) -> Job:
+    path = folder / "job.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_job(str(path))
+
+
+def error_of(folder: Path, text: str) -> str:
+    with pytest.raises(JobError) as caught:
+        job_of(folder, text)
+    return str(caught.value)
+
+
+def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Path) -> None:
+    assert job_of(tmp_path, ALONE).model_dump() == {
+        "logs": {
+            "watches": "/logs/watches",
+            "searches": None,
+            "videos": None,
+            "users": None,
+            "impressions": None,
+            "completed_fraction": 0.5,
+            "completed_seconds": 30,
+            "max_reject_fraction": 0.001,
+            "time_zone": "UTC",
+            "batch_bytes": 2_000_000_000,
+            "columns": {},
+        },
+        "examples": {
+            "window_days": 28,
+            "watch_vocabulary": 1_000_000,
+            "search_vocabulary": 1_000_000,
+            "watch_history": 50,
+            "search_history": 50,
+            "per_user": 20,
+            "max_sequence": 1_000,
+            "holdout_days": 1,
+            "holdout_users": 0.05,
+            "user_categories": [],
+            "seed": 1,
+        },
+        "model": {
+            "dimension": 256,
+            "hidden": [1024, 512],
+            "history": "mean",
+            "dropout": 0.0,
+            "loss": "sampled_softmax",
+            "negatives": 2_000,
+        },
+        "training": {
+            "batch_size": 1024,
+            "epochs": 5,
+            "table_learning_rate": 0.05,
+            "tower_learning_rate": 1e-3,
+            "checkpoint_steps": 1000,
+            "holdout_sample": 2_000,
+            "seed": 1,
+        },
+        "index": {"recall": 0.95},
+        "neighbours": {"k": 200, "exclude": "completed", "similar": 20},
+        "storage": {"root": str(tmp_path / "runs"), "buckets": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[examples]\nwindow_day = 7\n", "unknown setting examples.window_day; did you mean examples.window_days?"),
+        ("[neighbors]\nk = 3\n", "unknown setting neighbors; did you mean neighbours?"),
+        ("[model]\ndimensions = 8\n", "unknown setting model.dimensions; did you mean model.dimension?"),
+        (
+            '[logs.columns]\nwatch_secs = "w"\n',
+            "unknown setting logs.columns.watch_secs; did you mean logs.columns.watch_seconds?",
+        ),
+        (
+            '[logs.columns.users]\nbirthyear = "w"\n',
+            "unknown setting logs.columns.users.birthyear; did you mean logs.columns.users.birth_year?",
+        ),
+        ('[logs.columns.watched]\nuser_id = "u"\n', "watched is no log table; they are watches, searches, videos"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text: str, told: str) -> None:
+    assert told in error_of(tmp_path, ALONE + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "value", "rule"),
+    [
+        ("[neighbours]\nk = -3\n", "neighbours.k", "-3", "greater than 0"),
+        ('[neighbours]\nk = "many"\n', "neighbours.k", "'many'", "valid integer"),
+        ('[neighbours]\nexclude = "seen"\n', "neighbours.exclude", "'seen'", "'completed', 'watched' or 'none'"),
+        ("[examples]\nholdout_users = 1.5\n", "examples.holdout_users", "1.5", "less than or equal to 1"),
+        ("[examples]\nper_user = -1\n", "examples.per_user", "-1", "greater than or equal to 0"),
+        ("[model]\nhidden = [64, 0]\n", "model.hidden.1", "0", "greater than 0"),
+        ("[training]\nepochs = 1.5\n", "training.epochs", "1.5", "valid integer"),
+        ("[storage]\nbuckets = 12\n", "storage.buckets", "12", "a power of two from 8 to 4096"),
+        ("[storage]\nbuckets = 4\n", "storage.buckets", "4", "a power of two from 8 to 4096"),
+        ("time_zone = 'Mars/Base'\n", "logs.time_zone", "'Mars/Base'", "no IANA time zone"),
+        ("max_reject_fraction = 2\n", "logs.max_reject_fraction", "2", "less than or equal to 1"),
+        ("completed_fraction = 0\n", "logs.completed_fraction", "0", "greater than 0"),
+        ("[examples]\nwindow_days = 3\nholdout_days = 3\n", "examples", "3", "holdout_days must be below window_days"),
+    ],
+)
+def test_a_wrong_value_names_setting_value_and_rule(
+    tmp_path: Path, text: str, setting: str, value: str, rule: str
+) -> None:
+    told = error_of(tmp_path, ALONE + text)
+    assert f"{setting} = " in told and value in told and rule in told
+    assert str(tmp_path / "job.toml") in told
+
+
+def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    told = error_of(tmp_path, ALONE + "[neighbours]\nk = 0\n[index]\nrecal = 0.9\n")
+    assert len(told.splitlines()) == 2 and "neighbours.k" in told and "index.recall" in told
+
+
+def test_paths_are_relative_to_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = '[logs]\nwatches = "../w/{date}.csv"\nvideos = "/data/v.csv"\nusers = "gs://bucket/u/*.parquet"\n'
+    (tmp_path / "inner" / "job.toml").write_text(text + '[storage]\nroot = "../runs"\n')
+    job = load_job("inner/job.toml")
+    assert Path(job.logs.watches).resolve() == Path(tmp_path / "w" / "{date}.csv").resolve()
+    assert Path(job.storage.root).resolve() == Path(tmp_path / "runs").resolve()
+    assert (job.logs.videos, job.logs.users, job.logs.searches) == ("/data/v.csv", "gs://bucket/u/*.parquet", None)
+
+
+def test_columns_are_renamed_for_all_tables_or_for_one(tmp_path: Path) -> None:
+    text = ALONE + '[logs.columns]\nuser_id = "uid"\ntime = "ts"\n[logs.columns.searches]\ntime = "when"\n'
+    logs = job_of(tmp_path, text).logs
+    assert logs.renamed("watches") == {"user_id": "uid", "time": "ts"}
+    assert logs.renamed("searches") == {"user_id": "uid", "time": "when"}
+
+
+def test_a_category_of_the_users_table_may_be_renamed(tmp_path: Path) -> None:
+    text = ALONE + '[logs.columns.users]\nplan = "subscription"\n'
+    assert "logs.columns.users.plan" in error_of(tmp_path, text)
+    job = job_of(tmp_path, text + '[examples]\nuser_categories = ["plan"]\n')
+    assert job.logs.renamed("users") == {"plan": "subscription"}
+
+
+def test_what_is_no_toml_says_where(tmp_path: Path) -> None:
+    told = error_of(tmp_path, "[logs\nwatches = 1\n")
+    assert "cannot be read as TOML" in told and "line 1" in told and "job.toml" in told
+
+
+def test_missing_logs_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    assert "logs is missing and has no default" in error_of(tmp_path, "[model]\ndimension = 8\n")
+    assert "logs.watches is missing and has no default" in error_of(tmp_path, "[logs]\n")
+    with pytest.raises(JobError, match="nowhere.toml: no such job file"):
+        load_job(str(tmp_path / "nowhere.toml"))
+    with pytest.raises(JobError, match="cannot be read"):
+        load_job(str(tmp_path))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines import manifest
+from pipelines.manifest import Manifest, ManifestError
+from transforms import files
+
+
+def attempt_of(folder: Path, attempt: str, content: bytes = b"rows", *, fixed: bool = False) -> Manifest:
+    """What one attempt at a stage writes before its commit, and the manifest that would commit it."""
+    entries = [files.replace_entry(str(folder), f"part-{attempt}.parquet", 3, content)]
+    if fixed:
+        entries.append(files.replace_entry(str(folder), "info.json", 1, content))
+    return Manifest(stage="neighbours", date="2026-11-21", fingerprint="f", files=entries, attempt=attempt)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    done = replace(attempt_of(tmp_path, "aa"), counts={"users": 3, "info": {"rows": [1, 2]}}, seconds=1.5)
+    manifest.commit(str(tmp_path), done)
+    assert manifest.load(str(tmp_path)) == manifest.require(str(tmp_path), "neighbours") == done
+
+
+def test_a_commit_removes_what_it_does_not_list(tmp_path: Path) -> None:
+    stage = tmp_path / "neighbours"
+    manifest.commit(str(stage), attempt_of(stage, "aa"))
+    manifest.commit(str(stage), attempt_of(stage, "bb"))
+    (tmp_path / "similar").mkdir()
+    (tmp_path / "similar" / "orphan.parquet").write_bytes(b"")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "of-another-stage").write_bytes(b"")
+    manifest.commit(str(stage), attempt_of(stage, "cc"))
+    assert names(tmp_path) == ["index/of-another-stage", "neighbours/COMPLETED", "neighbours/part-cc.parquet"]
+
+
+def test_a_crash_before_the_commit_leaves_the_old_attempt_valid(tmp_path: Path) -> None:
+    old = attempt_of(tmp_path, "aa")
+    manifest.commit(str(tmp_path), old)
+    attempt_of(tmp_path, "bb")
+    found = manifest.require(str(tmp_path), "neighbours")
+    assert found == old
+    assert [files.entry_of(str(tmp_path), e.name).digest for e in found.files] == [e.digest for e in old.files]
+    manifest.sweep(str(tmp_path), found)
+    assert names(tmp_path) == ["COMPLETED", "part-aa.parquet"]
+
+
+def test_a_sweep_leaves_alone_what_is_kept(tmp_path: Path) -> None:
+    for name in ("checkpoints/run/1", "tower-aa/saved_model.pb"):
+        files.replace_file(str(tmp_path / name), b"")
+    manifest.sweep(str(tmp_path), None, keep="checkpoints")
+    assert names(tmp_path) == ["checkpoints/run/1"]
+
+
+def test_a_stage_that_never_completed_has_no_manifest(tmp_path: Path) -> None:
+    assert manifest.load(str(tmp_path / "nowhere")) is None
+    with pytest.raises(ManifestError, match="stage train is not complete in .*: run it first"):
+        manifest.require(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format_version": 1, "sta', b"[]", b'{"format_version": 1}', b"\xff\xfe"])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "COMPLETED").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"COMPLETED cannot be read .*: remove it and run the stage again"):
+        manifest.load(str(tmp_path))
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    manifest.commit(str(tmp_path), attempt_of(tmp_path, "aa"))
+    path = tmp_path / "COMPLETED"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(ManifestError, match="has format_version 99, this is 1: run the night anew"):
+        manifest.load(str(tmp_path))
+
+
+def test_the_digest_is_of_the_content_whatever_the_attempt(tmp_path: Path) -> None:
+    one, two = (replace(attempt_of(tmp_path, a), counts={"tower": f"tower-{a}", "steps": 5}) for a in ("a1b2", "c3d4"))
+    assert one.digest == two.digest
+    assert replace(two, counts={"tower": "tower-c3d4", "steps": 6}).digest != one.digest
+    assert attempt_of(tmp_path, "e5f6", b"others").digest != attempt_of(tmp_path, "e5f6").digest
+
+
+def test_fixed_names_are_those_another_attempt_would_write_over(tmp_path: Path) -> None:
+    assert attempt_of(tmp_path, "aa", fixed=True).has_fixed_names
+    assert not attempt_of(tmp_path, "aa").has_fixed_names
+
+
+def test_a_fingerprint_depends_on_values_and_not_on_the_order_of_keys() -> None:
+    assert manifest.fingerprint({"a": 1, "b": [2]}) == manifest.fingerprint({"b": [2], "a": 1})
+    assert manifest.fingerprint({"a": 1, "b": [2]}) != manifest.fingerprint({"a": 1, "b": [3]})
+
+
+def test_a_fingerprint_is_the_same_on_every_machine() -> None:
+    assert manifest.fingerprint("examples", 1, {"k": 200}) == "96fda352315f31c27b9cd2202d42353e"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.options import OptionError, pipeline_options
+
+
+def options_of(config: str | None, *flags: str) -> dict[str, object]:
+    return dict(pipeline_options(config, flags).get_all_options(drop_default=True))
+
+
+def config_of(folder: Path, text: str) -> str:
+    path = folder / "runner.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("flags", [(), ("--runner=DirectRunner",), ("--runner", "DirectRunner")])
+def test_the_embedded_runner_is_the_default_and_what_direct_runner_means(flags: tuple[str, ...]) -> None:
+    assert options_of(None, *flags) == {"runner": "FnApiRunner"}
+
+
+def test_a_config_that_comes_with_watchnext_goes_by_its_name() -> None:
+    assert options_of("direct") == options_of("direct.toml") == {"runner": "FnApiRunner"}
+
+
+def test_the_command_line_wins_over_the_config_file(tmp_path: Path) -> None:
+    config = config_of(tmp_path, 'runner = "FlinkRunner"\nparallelism = 3\njob_name = "night"\n')
+    given = options_of(config, "--parallelism=5", "--runner=PortableRunner")
+    assert given == {"runner": "PortableRunner", "parallelism": 5, "job_name": "night"}
+
+
+def test_lists_and_truth_values_of_a_config_reach_beam(tmp_path: Path) -> None:
+    text = (
+        'runner = "FlinkRunner"\nexperiments = ["a", "b"]\nstreaming = true\nupdate = false\nuse_public_ips = false\n'
+    )
+    given = options_of(config_of(tmp_path, text))
+    assert given == {"runner": "FlinkRunner", "experiments": ["a", "b"], "streaming": True, "use_public_ips": False}
+
+
+@pytest.mark.parametrize("flag", ["--paralelism=2", "--paralelism"])
+def test_an_unknown_option_is_named_with_the_nearest_known_one(flag: str) -> None:
+    with pytest.raises(OptionError, match="no option paralelism; did you mean parallelism"):
+        pipeline_options(None, [flag])
+
+
+@pytest.mark.parametrize("value", ["2", "true", "false"])
+def test_an_unknown_option_in_a_config_is_named_too(tmp_path: Path, value: str) -> None:
+    with pytest.raises(OptionError, match="no option paralelism; did you mean parallelism"):
+        pipeline_options(config_of(tmp_path, f"paralelism = {value}\n"), [])
+
+
+@pytest.mark.parametrize("flags", [["2026-11-21"], ["--runner=FnApiRunner", "extra"], ["--runner", "FnApiRunner", "x"]])
+def test_a_word_that_belongs_to_no_option_is_not_dropped(flags: list[str]) -> None:
+    with pytest.raises(OptionError, match=f"'{flags[-1]}' is neither an option nor the value of one"):
+        pipeline_options(None, flags)
+
+
+def test_a_value_of_the_wrong_type_is_one_message(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OptionError, match="argument --direct_num_workers: invalid int value: 'two'"):
+        pipeline_options(None, ["--direct_num_workers=two"])
+    assert capfd.readouterr().err == ""
+
+
+def test_configs_that_are_not_there_or_no_toml_are_told(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="moon: no such runner config"):
+        pipeline_options("moon", [])
+    with pytest.raises(OptionError, match="runner.toml: cannot be read as TOML"):
+        pipeline_options(config_of(tmp_path, "runner ="), [])

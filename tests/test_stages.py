@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import datetime as dt
+import os
+import types
+from pathlib import Path
+
+import pytest
+from nights import DATE, night, write_job
+
+from pipelines import manifest, stages
+from pipelines.jobs import JobError
+from pipelines.options import OptionError
+from pipelines.stages import Night, Plan, StageError, StageResult, complete, guarded
+from trainer.errors import TrainingError
+from transforms import files
+
+
+def simple(folder: Path, more: str = "") -> Night:
+    return night(write_job(folder, 'watches = "w"', more))
+
+
+def plan(settings: object = 1, stage: str = "vocabulary") -> Plan:
+    return Plan(stage, {"window": "digest"}, settings)
+
+
+def writes(*names: str, content: bytes = b"rows") -> stages.Callable[[str, str], StageResult]:
+    """The work of a stage that leaves files; `{attempt}` in a name is the attempt's mark."""
+
+    def work(folder: str, attempt: str) -> StageResult:
+        given = [name.format(attempt=attempt) for name in names]
+        return StageResult([files.replace_entry(folder, name, 1, content) for name in given], {"rows": 1})
+
+    return work
+
+
+def crashes_after(work: stages.Callable[[str, str], StageResult]) -> stages.Callable[[str, str], StageResult]:
+    def crash(folder: str, attempt: str) -> StageResult:
+        work(folder, attempt)
+        raise KeyboardInterrupt
+
+    return crash
+
+
+def refuses(folder: str, attempt: str) -> StageResult:
+    raise AssertionError("this stage was done before")
+
+
+def names(of: Night, stage: str = "vocabulary") -> list[str]:
+    folder = Path(of.folder(stage))
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_stage_is_done_once_for_the_same_inputs_and_settings(tmp_path: Path) -> None:
+    of = simple(tmp_path)
+    assert not plan().is_done(of)
+    first = complete(of, plan(), writes("a-{attempt}.parquet"))
+    assert plan().is_done(of) and not plan(2).is_done(of)
+    assert complete(of, plan(), refuses) == first
+    second = complete(of, plan(2), writes("b-{attempt}.parquet"))
+    assert names(of) == ["COMPLETED", f"b-{second.attempt}.parquet"]
+    assert complete(of, plan(2), writes("b-{attempt}.parquet"), force=True).attempt != second.attempt
+
+
+def test_a_crash_leaves_what_stood_and_the_next_run_removes_the_rest(tmp_path: Path) -> None:
+    of = simple(tmp_path)
+    first = complete(of, plan(), writes("a-{attempt}.parquet"))
+    with pytest.raises(KeyboardInterrupt):
+        complete(of, plan(2), crashes_after(writes("a-{attempt}.parquet")))
+    assert len(names(of)) == 3 and manifest.load(of.folder("vocabulary")) == first
+    assert complete(of, plan(), refuses) == first
+    assert names(of) == ["COMPLETED", f"a-{first.attempt}.parquet"]
+
+
+def test_files_with_fixed_names_are_never_taken_for_those_of_another_attempt(tmp_path: Path) -> None:
+    of = simple(tmp_path)
+    complete(of, plan(), writes("videos.parquet", content=b"old"))
+    with pytest.raises(KeyboardInterrupt):
+        complete(of, plan(2), crashes_after(writes("videos.parquet", content=b"new")))
+    assert not plan().is_done(of)
+    again = complete(of, plan(), writes("videos.parquet", content=b"old"))
+    assert files.entry_of(of.folder("vocabulary"), "videos.parquet").digest == again.files[0].digest
+
+
+def test_what_a_stage_keeps_for_its_next_attempt_outlives_a_crash_and_not_the_commit(tmp_path: Path) -> None:
+    of, work = simple(tmp_path), writes("checkpoints/7/1", "tower-{attempt}")
+    with pytest.raises(KeyboardInterrupt):
+        complete(of, plan(), crashes_after(work), keep="checkpoints")
+    kept = []
+
+    def look(folder: str, attempt: str) -> StageResult:
+        kept.extend(names(of))
+        return writes("tower-{attempt}")(folder, attempt)
+
+    done = complete(of, plan(), look, keep="checkpoints")
+    assert kept == ["checkpoints/7/1"] and names(of) == ["COMPLETED", f"tower-{done.attempt}"]
+
+
+def test_the_times_of_a_night_begin_at_midnight_of_the_job_s_zone(tmp_path: Path) -> None:
+    of = simple(tmp_path, 'time_zone = "Europe/Berlin"\n[examples]\nwindow_days = 28\nholdout_days = 2\n')
+    utc = {name: getattr(of, name).isoformat() for name in ("start", "holdout_start", "end", "future")}
+    assert utc == {
+        "start": "2026-10-23T22:00:00+00:00",  # still summer time
+        "holdout_start": "2026-11-18T23:00:00+00:00",
+        "end": "2026-11-20T23:00:00+00:00",
+        "future": "2026-11-21T23:00:00+00:00",
+    }
+
+
+def test_without_a_holdout_nothing_is_held_out(tmp_path: Path) -> None:
+    of = simple(tmp_path, "[examples]\nholdout_days = 0\n")
+    assert of.holdout.start == of.end == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("flags", [["--paralelism=3"], ["--runner-config", "moon"]])
+def test_wrong_options_fail_before_anything_starts(tmp_path: Path, flags: list[str]) -> None:
+    job = write_job(tmp_path, 'watches = "w"')
+    args, rest = stages.arguments("").parse_known_args([str(job), *flags])
+    with pytest.raises(OptionError):
+        stages.night_of(args, rest)
+
+
+def test_the_date_of_a_night_is_that_of_the_command_line(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "w"')
+    args, rest = stages.arguments("").parse_known_args([str(job), "--date", "2026-11-21"])
+    assert stages.night_of(args, rest).date == DATE
+
+
+def test_a_date_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        stages.arguments("").parse_known_args(["job.toml", "--date", "21.11.2026"])
+    assert caught.value.code == 2 and "'21.11.2026' is no date such as 2026-11-21" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (JobError("neighbours.k = -3"), 2, "watchnext: neighbours.k = -3\n"),
+        (OptionError("no option x"), 2, "watchnext: no option x\n"),
+        (StageError("too many"), 1, "watchnext: too many\n"),
+        (TrainingError("not one label"), 1, "watchnext: not one label\n"),
+        (manifest.ManifestError("damaged"), 1, "watchnext: damaged\n"),
+        (PermissionError(13, "Permission denied", "/root"), 1, "watchnext: PermissionError: [Errno 13] "),
+    ],
+)
+def test_mistakes_become_one_message_and_an_exit_code(
+    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHNEXT_TRACEBACK", raising=False)
+
+    def work() -> int:
+        raise error
+
+    assert guarded(work) == code
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        try:
+            raise StageError("too many")
+        except StageError as cause:
+            raise RuntimeError("[while running ReadLogs]") from cause
+
+    assert guarded(work) == 1
+    assert capsys.readouterr().err == "watchnext: too many\n"
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> int:
+        raise KeyError("a defect")
+
+    with pytest.raises(KeyError):
+        guarded(work)
+
+    def failing() -> int:
+        raise StageError("wanted in full")
+
+    monkeypatch.setenv("WATCHNEXT_TRACEBACK", "1")
+    with pytest.raises(StageError):
+        guarded(failing)
+
+
+def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "w"')
+    held = []
+    module = types.SimpleNamespace(__doc__="Stage 0.", run=lambda of: held.append(os.path.exists(of.root.lock)))
+    assert stages.stage_main(module, [str(job), "--date", "2026-11-21"]) == 0
+    assert held == [True] and not (tmp_path / "runs" / "LOCK").exists()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import store
+from pipelines.manifest import ManifestError
+from pipelines.store import Snapshot, StoreFile, TakenFile
+from transforms.files import FileEntry
+from transforms.frames import check_buckets
+
+
+def data_file(day: str, bucket: int = 0, table: str = "watches", digest: str = "d", mark: str = "aa") -> StoreFile:
+    name = f"{table}/{day}/{bucket:05d}-of-00008-{mark}.parquet"
+    return StoreFile(table=table, day=day, bucket=bucket, file=FileEntry(name=name, rows=10, bytes=100, digest=digest))
+
+
+def moment(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+
+@given(st.integers(0, 10**11))
+def test_bucket_counts_are_powers_of_two_of_about_a_million_rows(rows: int) -> None:
+    buckets = check_buckets(store.bucket_count(rows))
+    if buckets < store.MOST_BUCKETS:
+        assert rows / buckets <= store.ROWS_A_BUCKET
+    if buckets > store.FEWEST_BUCKETS:
+        assert rows / buckets > store.ROWS_A_BUCKET / 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "buckets"), [(0, 8), (8_000_000, 8), (8_000_001, 16), (16_000_001, 32), (10**10, 4096)]
+)
+def test_bucket_counts_at_the_borders(rows: int, buckets: int) -> None:
+    assert store.bucket_count(rows) == buckets
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "days"),
+    [
+        ("2026-11-19", "2026-11-21", ["2026-11-19", "2026-11-20"]),
+        ("2026-11-18T23:00", "2026-11-20T23:00", ["2026-11-18", "2026-11-19", "2026-11-20"]),
+        ("2026-11-20T00:00", "2026-11-20T00:01", ["2026-11-20"]),
+        ("2026-11-22", "2026-11-30", []),
+    ],
+)
+def test_within_gives_the_days_that_may_hold_events_of_the_window(start: str, end: str, days: list[str]) -> None:
+    every = [data_file(f"2026-11-{day}") for day in (21, 18, 20, 17, 19)]
+    found = Snapshot(buckets=8, files=every).within(moment(start), moment(end))
+    assert [file.day for file in found] == days
+
+
+def test_within_is_ordered_by_table_bucket_day_and_content_whatever_the_names() -> None:
+    parts = [
+        data_file(day, bucket, table, digest)
+        for table in ("searches", "watches")
+        for bucket in (0, 1)
+        for day in ("2026-11-19", "2026-11-20")
+        for digest in ("d1", "d2")
+    ]
+    window = moment("2026-11-19"), moment("2026-11-21")
+    assert Snapshot(buckets=8, files=parts[::-1]).within(*window) == parts
+
+
+def test_the_digest_is_of_the_events_alone() -> None:
+    days = ("2026-11-19", "2026-11-20")
+    one = Snapshot(buckets=8, files=[data_file(day, mark="aa") for day in days], number=3, date="2026-11-21")
+    two = Snapshot(buckets=8, files=[data_file(day, mark="bb") for day in days[::-1]])
+    assert one.digest == two.digest
+    assert replace(two, buckets=16).digest != one.digest
+    assert replace(two, files=[*two.files, data_file("2026-11-18")]).digest != one.digest
+
+
+def test_the_newest_snapshot_holds_and_is_read_back_as_written(tmp_path: Path) -> None:
+    folder = str(tmp_path / "snapshots")
+    assert store.latest(folder) is None
+    taken = [TakenFile(path="/logs/a.csv", bytes=10, changed=1764000000.123456)]
+    first = Snapshot(buckets=8, number=9, files=[data_file("2026-11-19")], taken=taken, result={"rejects": {"a": 1}})
+    second = replace(first, number=10, date="2026-11-21")
+    for snapshot in (second, first):
+        store.commit(folder, snapshot)
+    assert store.latest(folder) == second
+    assert store.load(store.path_of(folder, 9)) == first
+
+
+def test_a_sweep_removes_data_files_no_snapshot_lists_and_nothing_else(tmp_path: Path) -> None:
+    kept, orphan = data_file("2026-11-19", mark="aa"), data_file("2026-11-19", mark="bb")
+    snapshot = Snapshot(buckets=8, number=1, files=[kept])
+    store.commit(str(tmp_path / "snapshots"), snapshot)
+    for file in (kept, orphan):
+        (tmp_path / file.file.name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.file.name).write_bytes(b"")
+    store.sweep(str(tmp_path), snapshot)
+    assert (tmp_path / kept.file.name).exists() and not (tmp_path / orphan.file.name).exists()
+    assert store.latest(str(tmp_path / "snapshots")) == snapshot
+    store.sweep(str(tmp_path), None)
+    assert not (tmp_path / kept.file.name).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format_version": 1, "files"', b'{"format_version": 1}', b"[]"])
+def test_a_damaged_snapshot_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "00000001.json").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"00000001.json cannot be read .*: restore it from a backup"):
+        store.latest(str(tmp_path))
+
+
+def test_a_snapshot_of_another_format_version_is_refused(tmp_path: Path) -> None:
+    store.commit(str(tmp_path), Snapshot(buckets=8, number=1))
+    path = tmp_path / "00000001.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    with pytest.raises(ManifestError, match="has format_version 2, this is 1"):
+        store.latest(str(tmp_path))
