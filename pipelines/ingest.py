@@ -65,7 +65,7 @@ def _pending(night: Night, snapshot: Snapshot | None) -> list[TakenFile]:
 def _work(night: Night, before: Snapshot | None, pending: list[TakenFile], folder: str, attempt: str) -> StageResult:
     reader = _Reader(night, folder, attempt, before.buckets if before else _buckets(night, pending))
     reader.sweep_rejects(before)
-    side = [*reader.videos(), *reader.users()]
+    side = reader.catalogue()
     entries = [FileEntry(**record["written"]) for record in side if "written" in record]
     seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
     snapshot = before or Snapshot(buckets=reader.buckets)
@@ -88,8 +88,18 @@ def _buckets(night: Night, pending: list[TakenFile]) -> int:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """One table's raw files, and what becomes of their rows."""
+
+    table: LogTable
+    raw: list[TakenFile]
+    parse: Any
+    write: beam.PTransform
+
+
+@dataclass(frozen=True)
 class _Reader:
-    """One attempt at reading raw files: a short pipeline a table, whose records say what it wrote and counted."""
+    """One attempt at reading raw files: short pipelines, whose records say what they wrote and counted."""
 
     night: Night
     folder: str
@@ -106,19 +116,21 @@ class _Reader:
         listed = {paths.join(self.rejects, name) for name in kept}
         files.remove_files(path for path in files.list_files(self.rejects) if path not in listed)
 
-    def videos(self) -> list[Record]:
-        """The catalogue as it is today -> one file."""
+    def catalogue(self) -> list[Record]:
+        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users."""
+        return self._read(self._videos(), self._users())
+
+    def _videos(self) -> _Source:
         parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
         write = ingest.WriteDistinct("videos", "video_id", 1, self.folder, f"videos-{self.attempt}.parquet")
-        return self._read(schemas.VIDEOS, parse, write, _raw(self.night, "videos"))
+        return _Source(schemas.VIDEOS, _raw(self.night, "videos"), parse, write)
 
-    def users(self) -> list[Record]:
-        """The users table as it is today -> one file a bucket."""
+    def _users(self) -> _Source:
         extra = tuple(self.night.job.examples.user_categories)
         table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
         name = f"users/{{bucket:05d}}-of-{self.buckets:05d}-{self.attempt}.parquet"
         write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
-        return self._read(table, partial(parsing.parse_users, categories=extra), write, _raw(self.night, "users"))
+        return _Source(table, _raw(self.night, "users"), partial(parsing.parse_users, categories=extra), write)
 
     def take(self, snapshot: Snapshot, pending: list[TakenFile], side: list[Record], catalogue: str | None) -> Snapshot:
         """Read the pending logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
@@ -132,12 +144,20 @@ class _Reader:
         )
         of_table = {table: {file.path for file in _raw(self.night, table.name)} for table in LOGS}
         for batch in _batches(pending, logs.batch_bytes):
-            for table, parse in LOGS.items():
-                raw = [file for file in batch if file.path in of_table[table]]
-                found = self._read(table, partial(parse, rules=rules), self._days(table.name, snapshot), raw)
-                new = [StoreFile(**r | {"file": FileEntry(**r["file"])}) for r in found if "day" in r]
-                snapshot = replace(snapshot, files=sorted([*snapshot.files, *new], key=lambda f: f.file.name))
-                records += found
+            found = self._read(
+                *(
+                    _Source(
+                        table,
+                        [file for file in batch if file.path in of_table[table]],
+                        partial(parse, rules=rules),
+                        self._days(table.name, snapshot),
+                    )
+                    for table, parse in LOGS.items()
+                )
+            )
+            new = [StoreFile(**r | {"file": FileEntry(**r["file"])}) for r in found if "day" in r]
+            snapshot = replace(snapshot, files=sorted([*snapshot.files, *new], key=lambda f: f.file.name))
+            records += found
         result = _summary(records)
         self._check_rejects(result)
         date, taken = self.night.date.isoformat(), sorted([*snapshot.taken, *pending])
@@ -151,19 +171,26 @@ class _Reader:
         name = f"{{bucket:05d}}-of-{self.buckets:05d}-{manifest.new_attempt()}.parquet"
         return ingest.WriteDays(table, base, self.buckets, name, there)
 
-    def _read(self, table: LogTable, parse: Any, write: beam.PTransform, raw: list[TakenFile]) -> list[Record]:
-        """Run one table's pipeline over raw files."""
-        if not raw:
+    def _read(self, *sources: _Source) -> list[Record]:
+        """Run one pipeline over the raw files of some tables."""
+        given = [source for source in sources if source.raw]
+        if not given:
             return []
-        renamed = self.night.job.logs.renamed(table.name)
-        name = f"{table.name}-{manifest.new_attempt()}"
-        records = paths.join(self.folder, f"{name}.records.json")
+        records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline() as pipeline:
-            logs = pipeline | self.night.create([file.path for file in raw]) | ingest.ReadLogs(table, renamed, parse)
-            written = logs["valid"] | write
-            refused = logs["refused"] | ingest.WriteRefused(self.rejects, f"{name}.parquet")
-            (logs["counts"], written, refused) | beam.Flatten() | WriteRecords(records)
+            [self._branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
         return take_records(records)
+
+    def _branch(self, pipeline: beam.Pipeline, source: _Source) -> beam.PCollection[Record]:
+        """One table's part of a pipeline; gives all its records."""
+        name, renamed = source.table.name, self.night.job.logs.renamed(source.table.name)
+        read = ingest.ReadLogs(source.table, renamed, source.parse)
+        refuse = ingest.WriteRefused(self.rejects, f"{name}-{manifest.new_attempt()}.parquet")
+        logs = pipeline | f"Files of {name}" >> self.night.create([file.path for file in source.raw])
+        logs = logs | f"Read {name}" >> read
+        written = logs["valid"] | f"Write {name}" >> source.write
+        refused = logs["refused"] | f"Refused {name}" >> refuse
+        return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
 
     def _check_rejects(self, result: Record) -> None:
         read = sum(table["read"] for table in result["tables"].values())
