@@ -45,10 +45,14 @@ impressions = "impressions/{{date}}.parquet"
 [examples]
 window_days = {days}
 per_user = 20
+holdout_users = 0.2
 [model]
 dimension = 64
 hidden = [256]
+dropout = 0.5
 negatives = 1000
+[training]
+epochs = 8
 [neighbours]
 k = 100
 [storage]
