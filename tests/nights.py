@@ -15,7 +15,7 @@ import polars as pl
 from pipelines import manifest, paths, simulate, store
 from pipelines import publish as publish_stage
 from pipelines.jobs import load_job
-from pipelines.stages import Night
+from pipelines.stages import STAGES, Night
 from transforms import files
 from transforms.files import FileEntry
 from transforms.frames import bucket_of
@@ -32,8 +32,9 @@ negatives = 32
 [training]
 epochs = 1
 batch_size = 128
+checkpoint_steps = 2
 [neighbours]
-k = 10
+k = 30
 similar = 5
 """
 
@@ -116,13 +117,16 @@ def nightly(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 60
+) -> None:
     """Look again and again until the condition holds. Fails where the process ends before, or time runs out."""
     until = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
+        if process is not None:
+            assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.002)  # leaves the processor to the process that is waited for
+        time.sleep(0.02)  # leaves the processor to the process that is waited for
 
 
 def children(pid: int) -> dict[int, str]:
@@ -146,4 +150,33 @@ def contents(of: Night, stage: str) -> dict[str, str]:
     the same."""
     found = of.require(stage)
     named = {manifest.logical_name(entry.name, found.attempt): entry.digest for entry in found.files}
-    return {name: digest for name, digest in named.items() if not name.startswith("transform_fn/")}
+    return {name: digest for name, digest in named.items() if "tfrecord" not in name and "transform_fn" not in name}
+
+
+def records(of: Night) -> dict[str, list[bytes]]:
+    """The records of a night's files of examples, by file. Their features are put in order, which is any in the file:
+    it is that of a hash table."""
+    from trainer.quiet import tf
+
+    found, folder = of.require("examples"), of.folder("examples")
+    read = {}
+    for entry in found.named(ending=".tfrecord.gz"):
+        raw = tf.data.TFRecordDataset(f"{folder}/{entry.name}", compression_type="GZIP").as_numpy_iterator()
+        examples = [tf.train.Example.FromString(record) for record in raw]
+        name = manifest.logical_name(entry.name, found.attempt)
+        read[name] = [example.SerializeToString(deterministic=True) for example in examples]
+    return read
+
+
+def commits(of: Night) -> dict[str, bytes]:
+    """The manifests of the stages that are complete."""
+    written = {stage: Path(of.folder(stage)) / manifest.NAME for stage in STAGES}
+    return {stage: path.read_bytes() for stage, path in written.items() if path.exists()}
+
+
+def rooted(job: Path, root: str) -> str:
+    """The text of a job file with the same logs by their whole paths, and another ROOT."""
+    text = job.read_text()
+    for name in ("watches/{date}.parquet", "searches/{date}.parquet", "videos.parquet", "users.parquet"):
+        text = text.replace(f'"{name}"', f'"{job.parent}/{name}"')
+    return f'{text}[storage]\nroot = "{root}"\n'

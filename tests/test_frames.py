@@ -9,13 +9,14 @@ import apache_beam as beam
 import numpy as np
 import polars as pl
 import pytest
-from apache_beam.testing.util import assert_that
+from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.frames import (
     MAX_BUCKETS,
     FrameCoder,
+    GatherFrames,
     GroupFrames,
     KeyedFrame,
     PartitionByBucket,
@@ -187,3 +188,12 @@ def test_frames_that_would_be_pickled_are_refused() -> None:
         frames = pipeline | beam.Create([pl.DataFrame({"a": [1]})]) | make
         with pytest.raises(TypeError, match=r"shuffled as \(key, frame\), but .* would be coded as"):
             frames | GroupFrames()
+
+
+def test_gathered_frames_are_one_and_of_none_none() -> None:
+    frames = [pl.DataFrame({"a": [n, -n]}) for n in range(5)]
+    (gathered,) = frames | GatherFrames()
+    assert sorted(gathered["a"]) == sorted([*range(5), *(-n for n in range(5))])
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        none = pipeline | beam.Create([]).with_output_types(pl.DataFrame)
+        assert_that(none | GatherFrames(), equal_to([]))

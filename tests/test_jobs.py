@@ -157,7 +157,7 @@ def test_what_is_no_toml_says_where(tmp_path: Path) -> None:
 def test_missing_logs_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
     assert "logs is missing and has no default" in error_of(tmp_path, "[model]\ndimension = 8\n")
     assert "logs.watches is missing and has no default" in error_of(tmp_path, "[logs]\n")
-    with pytest.raises(JobError, match="nowhere.toml: no such job file"):
+    with pytest.raises(JobError, match=r"nowhere.toml: no such job file"):
         load_job(str(tmp_path / "nowhere.toml"))
     with pytest.raises(JobError, match="cannot be read"):
         load_job(str(tmp_path))

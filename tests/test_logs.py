@@ -222,6 +222,8 @@ def test_files_without_rows(tmp_path: Path) -> None:
 
 
 def test_parquet_text_that_is_not_marked_as_text(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"user_id": [b"a", b"\xff", None], "time": [1, 2, 3], "country": ["SE"] * 3})
-    rows = read(put(tmp_path, "a.parquet", as_parquet(frame.to_dicts()))).rows
-    assert rows["user_id"].to_list() == ["a", None, None]
+    rows = [{"user_id": user, "time": 1, "country": "SE"} for user in (b"a", None)]
+    assert read(put(tmp_path, "a.parquet", as_parquet(rows))).rows["user_id"].to_list() == ["a", None]
+    rows[0]["user_id"] = b"\xff"
+    with pytest.raises(LogError, match=r"a.parquet: not a whole parquet file .*utf8"):
+        read(put(tmp_path, "a.parquet", as_parquet(rows)))

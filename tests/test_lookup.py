@@ -65,7 +65,7 @@ def test_a_user_the_night_did_not_serve_is_told(job: Path, capsys: pytest.Captur
 
 def test_nothing_published_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = write_job(tmp_path, 'watches = "w"')
-    with pytest.raises(StageError, match="nothing is published in .*runs: run watchnext nightly first"):
+    with pytest.raises(StageError, match=r"nothing is published in .*runs: run watchnext nightly first"):
         lookup.lookup(load_job(str(job)), "ann", 10)
     assert lookup.main([str(job), "ann"]) == 1
     assert capsys.readouterr().err.startswith("watchnext: nothing is published in ")

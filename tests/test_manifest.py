@@ -61,7 +61,7 @@ def test_a_sweep_leaves_alone_what_is_kept(tmp_path: Path) -> None:
 
 def test_a_stage_that_never_completed_has_no_manifest(tmp_path: Path) -> None:
     assert manifest.load(str(tmp_path / "nowhere")) is None
-    with pytest.raises(ManifestError, match="stage train is not complete in .*: run it first"):
+    with pytest.raises(ManifestError, match=r"stage train is not complete in .*: run it first"):
         manifest.require(str(tmp_path), "train")
 
 

@@ -67,5 +67,5 @@ def test_a_value_of_the_wrong_type_is_one_message(capfd: pytest.CaptureFixture[s
 def test_configs_that_are_not_there_or_no_toml_are_told(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="moon: no such runner config"):
         pipeline_options("moon", [])
-    with pytest.raises(OptionError, match="runner.toml: cannot be read as TOML"):
+    with pytest.raises(OptionError, match=r"runner.toml: cannot be read as TOML"):
         pipeline_options(config_of(tmp_path, "runner ="), [])

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import write
 
@@ -343,6 +343,7 @@ LOG_ROWS = st.lists(
 )
 
 
+@settings(max_examples=25)
 @given(LOG_ROWS, st.booleans())
 def test_all_formats_give_the_same_frames(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], numbers: bool

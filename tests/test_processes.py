@@ -99,12 +99,14 @@ def test_a_stage_ends_with_the_nightly_however_that_ends(at: Path, how: signal.S
         text=True,
     )
     wait_for(told.exists, parent)
+    probe = int(told.read_text())
     parent.send_signal(how)
-    # The standard error is the parent's alone; that the stage is gone shows in its process id.
     parent.communicate(timeout=60)
-    with subprocess.Popen(["sleep", "60"], text=True) as clock:
-        wait_for(lambda: gone(int(told.read_text())), clock)
-        clock.kill()
+    try:
+        wait_for(lambda: gone(probe))
+    finally:
+        if not gone(probe):
+            os.kill(probe, signal.SIGKILL)
 
 
 def gone(pid: int) -> bool:

@@ -69,7 +69,7 @@ def test_size_and_time_of_change_tell_a_file_from_its_next_version(tmp_path: Pat
 
 @pytest.mark.parametrize("pattern", ["", "  "])
 def test_an_empty_path_is_told(pattern: str) -> None:
-    with pytest.raises(LogError, match="logs.watches is empty: give a file, a folder or a glob"):
+    with pytest.raises(LogError, match=r"logs.watches is empty: give a file, a folder or a glob"):
         found(pattern)
 
 
@@ -77,7 +77,7 @@ def test_an_empty_path_is_told(pattern: str) -> None:
 def test_a_path_without_a_log_file_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "logs" / "empty").mkdir(parents=True)
     touch(tmp_path / "logs" / "others", "notes.txt")
-    with pytest.raises(LogError, match="logs.watches = .*: no log files there"):
+    with pytest.raises(LogError, match=r"logs.watches = .*: no log files there"):
         found(tmp_path / "logs" / name)
 
 

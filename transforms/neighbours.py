@@ -32,7 +32,7 @@ Exclude = Literal["completed", "watched", "none"]
 def excluded_for(user_ids: list[str], seen: pl.DataFrame, videos: pl.DataFrame) -> Excluded:
     """What each of the users, given in order, has had. seen: user_id, video_id, repeats allowed; videos:
     `read_videos`."""
-    users = pl.DataFrame({"user_id": user_ids}).with_row_index("at")
+    users = pl.DataFrame({"user_id": user_ids}, schema={"user_id": pl.String}).with_row_index("at")
     pairs = seen.join(users, on="user_id").join(videos.select("video_id", "position"), on="video_id").sort("at")
     counts = np.bincount(pairs["at"].to_numpy(), minlength=len(user_ids))
     return Excluded(offsets=np.concatenate([[0], np.cumsum(counts)]), positions=pairs["position"].to_numpy())

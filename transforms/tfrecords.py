@@ -16,7 +16,8 @@ _COMPRESSION_LEVEL = 1  # half the bytes of plain at 389,000 records/s; higher l
 def write_tfrecords(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
     """A frame, a row an example -> a gzipped TFRecord file. Columns: strings, integers, floats or lists of those.
 
-    Columns are written in the order of their names, so equal frames give equal bytes.
+    Equal frames give equal bytes, whatever the order of their columns. The encoder writes features in an order drawn
+    anew each time, so each record is put in order again: a fifth of the time of the whole.
     """
     tf = import_tensorflow()
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
@@ -28,7 +29,7 @@ def write_tfrecords(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
         with tf.io.TFRecordWriter(path, options) as writer:
             for part in frame.iter_slices(_ROWS_AT_A_TIME):
                 for example in encoder.encode(_to_record_batch(part)):
-                    writer.write(example)
+                    writer.write(tf.train.Example.FromString(example).SerializeToString(deterministic=True))
 
     return files.write_file(folder, name, frame.height, write)
 

@@ -1,0 +1,43 @@
+"""What is written while TensorFlow is imported stays off the screen, unless it fails; parsing never imports it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from transforms.quiet import standard_error_held_back
+
+
+def test_what_is_written_inside_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
+    os.write(2, b"before ")
+    with standard_error_held_back():
+        os.write(2, b"inside ")
+        print("too", file=sys.__stderr__)
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before after"
+
+
+def test_it_is_shown_where_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ImportError, match="no such library"), standard_error_held_back():
+        os.write(2, b"the reason\n")
+        raise ImportError("no such library")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "the reason\nafter"
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+
+
+def test_tensorflow_comes_without_a_word() -> None:
+    done = run("from transforms.quiet import import_tensorflow; print(import_tensorflow().constant(3).numpy())")
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
+    modules = "collect, examples, files, frames, ingest, logs, parsing, tokens, vocabulary, window, write_examples"
+    done = run(f"import sys; from transforms import {modules}; print('tensorflow' in sys.modules)")
+    assert done.stdout == "False\n"

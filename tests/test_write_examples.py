@@ -1,0 +1,142 @@
+"""A bucket's window as record files: what a reader of the files finds is what the pure functions give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+import pytest
+from made_frames import hours, search, searches_frame, watch, watches_frame, write
+
+from transforms import examples
+from transforms.collect import WriteRecords, take_records
+from transforms.encoding import AnalyseFeatures, load_graph
+from transforms.examples import LabelDraw, Pasts
+from transforms.features import MISSING, FeatureSpec
+from transforms.tfrecords import read_tfrecords
+from transforms.window import BucketFiles, Holdout, Window, read_users
+from transforms.write_examples import (
+    ExampleInputs,
+    WriteExamples,
+    WriteLabelCounts,
+    keep_features,
+    load_vocabularies,
+)
+
+WINDOW = Window(start=hours(0), end=hours(72))
+HOLDOUT = Holdout(start=hours(48), share=0.5, seed=1)
+DRAW = LabelDraw(per_user=5, seed=1, holdout=HOLDOUT, newest=hours(71), max_sequence=8, watch_history=3)
+VIDEOS = [f"v{i}" for i in range(6)]
+CATEGORIES = {"country": ["SE"], "gender": ["f"]}
+SPEC = FeatureSpec(videos=6, tokens=1, watch_history=3, search_history=3, categories=CATEGORIES, numbers=["age"])
+IDS = ("watches", "tokens", "label", "watches_end", "tokens_end", "country", "gender")
+FEATURES: dict[str, Any] = {
+    "user_id": pl.String(),
+    **dict.fromkeys(IDS, pl.List(pl.Int64)),
+    **dict.fromkeys(("example_age", "age"), pl.List(pl.Float32)),
+}
+
+
+@pytest.fixture(scope="module")
+def bucket_files(tmp_path_factory: pytest.TempPathFactory) -> list[BucketFiles]:
+    """Two buckets with users, the second without rows of the users table, and one without anything."""
+    folder, found = tmp_path_factory.mktemp("window"), []
+    users = pl.DataFrame({"user_id": ["user 0"], "gender": ["f"], "birth_year": pl.Series([1984], dtype=pl.Int32)})
+    users_path = write(users, folder / "users")
+    for bucket in range(2):
+        names = [f"user {i}" for i in range(bucket * 8, bucket * 8 + 8)]
+        watches = [
+            watch(u, (i * 7 + n) % 72, f"v{(i + n) % 7}", i % 5 > 0, country="SE")
+            for n, u in enumerate(names)
+            for i in range(12)
+        ]
+        searches = [search(u, i * 9, "cats and dogs") for u in names[::2] for i in range(8)]
+        of_watches = write(watches_frame(watches), folder / f"w{bucket}")
+        of_searches = write(searches_frame(searches), folder / f"s{bucket}")
+        of_users = () if bucket else (users_path,)
+        found.append(BucketFiles(bucket=bucket, watches=(of_watches,), searches=(of_searches,), users=of_users))
+    return [*found, BucketFiles(bucket=2)]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, bucket_files: list[BucketFiles]) -> ExampleInputs:
+    folder = tmp_path_factory.mktemp("inputs")
+    graph, scratch = str(folder / "graph"), str(folder / "scratch")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        analyse = AnalyseFeatures(WINDOW, HOLDOUT, dict(SPEC.categories), DRAW.newest, 1, graph, scratch)
+        pipeline | beam.Create(bucket_files) | analyse
+    videos = pl.DataFrame({"token": VIDEOS, "count": range(6, 0, -1)})
+    tokens = pl.DataFrame({"token": ["cats"], "count": [1]})
+    return ExampleInputs(
+        videos=write(videos, folder / "videos"), search_tokens=write(tokens, folder / "tokens"), graph=graph
+    )
+
+
+def oracle(split: str, bucket: BucketFiles, inputs: ExampleInputs) -> pl.DataFrame:
+    pasts = Pasts.of(WINDOW.watches(bucket), WINDOW.searches(bucket), read_users(bucket), load_vocabularies(inputs))
+    pointers = {
+        "train": lambda: examples.training_pointers(pasts, DRAW),
+        "holdout": lambda: examples.holdout_pointers(pasts, HOLDOUT),
+        "serving": lambda: examples.serving_pointers(pasts, WINDOW.end),
+    }[split]()
+    encoded = load_graph(inputs.graph).encode(keep_features(pointers, SPEC), categories=list(SPEC.categories))
+    if split != "train":
+        encoded = encoded.with_columns(example_age=pl.lit(0.0, pl.Float32))
+    return examples.records(encoded, pasts, max_sequence=DRAW.max_sequence)
+
+
+def test_files_hold_the_records_of_each_bucket(
+    bucket_files: list[BucketFiles], inputs: ExampleInputs, tmp_path: Path
+) -> None:
+    write_examples = WriteExamples(WINDOW, DRAW, SPEC, inputs, str(tmp_path), "{bucket}.gz")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        written = pipeline | beam.Create(bucket_files) | write_examples
+        labels = written["label_counts"] | WriteLabelCounts(inputs.videos, str(tmp_path), "label_counts.parquet")
+        (written["records"], labels) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
+    found = take_records(str(tmp_path / "records"))
+    names = {r["file"]["name"]: r["file"]["rows"] for r in found if "file" in r}
+    assert sorted(names) == sorted(
+        ["label_counts.parquet", *(f"{s}/{b}.gz" for s in ("train", "holdout", "serving") for b in range(2))]
+    )
+    trained: Counter[int] = Counter()
+    totals: Counter[str] = Counter()
+    for name in sorted(set(names) - {"label_counts.parquet"}):
+        split, bucket = name.removesuffix(".gz").split("/")
+        expected = oracle(split, bucket_files[int(bucket)], inputs)
+        rows = read_tfrecords(str(tmp_path / name), FEATURES)
+        assert rows.equals(expected.select(rows.columns))
+        assert rows.height == names[name] > 0
+        pointers = rows["watches_end"].list.len().sum()
+        totals.update({f"{split}_users": rows.height, f"{split}_pointers": pointers})
+        if split == "train":
+            trained.update(rows["label"].explode().to_list())
+        else:
+            assert set(rows["example_age"].explode()) == {0.0}
+            assert set(rows["watches_end"].list.len()) == {1}
+        genders = dict(zip(rows["user_id"], rows["gender"].list.unique().to_list(), strict=True))
+        assert genders == {user: [1 if user == "user 0" else 0] for user in genders}
+        assert set(rows.filter(pl.col("user_id") != "user 0")["age"].explode()) == {MISSING}
+    counts: Counter[str] = Counter()
+    for record in found:
+        counts.update(record.get("counts", {}))
+    assert {name: counts[name] for name in totals} == totals
+    label_counts = pl.read_parquet(tmp_path / "label_counts.parquet")
+    assert label_counts.rows() == [(at, video, trained[at]) for at, video in enumerate(VIDEOS, 1)]
+
+
+def test_without_searches_the_records_have_no_tokens(
+    bucket_files: list[BucketFiles], inputs: ExampleInputs, tmp_path: Path
+) -> None:
+    spec = FeatureSpec(videos=6, tokens=0, watch_history=3, search_history=3, categories=SPEC.categories, numbers=[])
+    shared = ExampleInputs(videos=inputs.videos, search_tokens=None, graph=inputs.graph)
+    files = BucketFiles(bucket=0, watches=bucket_files[0].watches)
+    write_examples = WriteExamples(WINDOW, DRAW, spec, shared, str(tmp_path), "{bucket}.gz")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create([files]) | write_examples
+    with_tokens = {**FEATURES, "tokens_end": pl.List(pl.Int64)}
+    rows = read_tfrecords(str(tmp_path / "train/0.gz"), with_tokens)
+    assert set(rows["tokens"].list.len()) == set(rows["tokens_end"].list.len()) == set(rows["age"].list.len()) == {0}
+    assert rows["watches"].list.len().sum() > 0
