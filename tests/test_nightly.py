@@ -275,6 +275,7 @@ def test_missing_logs_are_one_message_and_exit_code_1(tmp_path: Path) -> None:
     assert f"logs.watches = '{tmp_path}/w/{{date}}.csv': no log files there on a day from 2026-10-24 to" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> None:
     job = simulated(tmp_path)
     path = tmp_path / "watches" / "2026-11-18.parquet"

@@ -87,7 +87,7 @@ threading.Event().wait()
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stage_ends_with_the_nightly_however_that_ends(at: Path, how: signal.Signals) -> None:
     stage(at, ENDLESS)
     told = at / "probe.py.pid"
