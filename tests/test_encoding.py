@@ -9,7 +9,7 @@ import pytest
 from made_frames import hours, watch, watches_frame, write
 
 from transforms import encoding
-from transforms.encoding import AnalyseFeatures, FeatureGraph, analysed_rows, load_graph, to_arrow
+from transforms.encoding import AnalyseFeatures, FeatureGraph, analysed_ages, load_graph, to_arrow
 from transforms.window import BucketFiles, Holdout, Window
 
 NEWEST = hours(40 * 24)
@@ -17,24 +17,22 @@ CATEGORIES = {"country": ["SE", "DE"], "gender": ["f"], "signed_in": ["true", "f
 USERS = pl.DataFrame({"user_id": ["u0", "u1"], "gender": ["f", None], "country": ["DE", "DE"]})
 
 
-def test_the_analysed_table_has_ages_and_raw_categories() -> None:
-    rows = [watch("u0", 24, "v", country="SE"), watch("u0", 0, "v", False), watch("u1", 12, "v", signed_in=True)]
-    frame = analysed_rows(watches_frame(rows), USERS, categories=list(CATEGORIES), newest=hours(24), seed=1)
-    assert frame.schema["example_age"] == pl.Float32
-    assert frame.rows() == [(0.0, "SE", "f", ""), (0.5, "DE", "", "true")]
-    no_users = USERS.select("user_id")
-    no_table = analysed_rows(watches_frame(rows), no_users, categories=list(CATEGORIES), newest=hours(24), seed=1)
-    assert no_table.rows() == [(0.0, "SE", "", ""), (0.5, "", "", "true")]
+def test_the_analysed_table_has_the_ages_of_completed_watches() -> None:
+    rows = [watch("u0", 24, "v"), watch("u0", 0, "v", False), watch("u1", 12, "v")]
+    frame = analysed_ages(watches_frame(rows), newest=hours(24), seed=1)
+    assert frame.schema == {"example_age": pl.Float32}
+    assert frame.rows() == [(0.5,), (0.0,)]
 
 
 def test_of_many_rows_a_stable_sample_is_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     watches = watches_frame([watch(f"u{i}", i, "v") for i in range(1_000)])
-    one, again, other = (
-        analysed_rows(watches, USERS, categories=[], newest=NEWEST, seed=seed)["example_age"] for seed in (1, 1, 2)
+    one, shuffled, other = (
+        analysed_ages(rows, newest=NEWEST, seed=seed)["example_age"]
+        for rows, seed in ((watches, 1), (watches.reverse(), 1), (watches, 2))
     )
     assert one.len() == other.len() == 100
-    assert one.equals(again)
+    assert one.equals(shuffled)
     assert not one.equals(other)
     ages = (NEWEST - hours(i) for i in range(1_000))
     assert set(one) <= {float(np.float32(age.total_seconds() / 86_400)) for age in ages}

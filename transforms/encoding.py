@@ -1,8 +1,9 @@
 """Raw features to what the model reads: one TFT graph, applied when records are written and again when serving.
 
-TFT analyses one narrow table, a sample of the window's completed watches: the quantiles of example age and the values
-of the categories. Its graph then turns the pointers' raw columns into numbers, so training and serving cannot differ.
-TensorFlow is imported inside the functions: workers that only parse and shuffle must not load it.
+TFT analyses one narrow table, a sample of the window's completed watches: the quantiles of example age. The values of
+the categories were counted with the vocabularies: TFT would take seconds for each. Its graph then turns the pointers'
+raw columns into numbers, so training and serving cannot differ. TensorFlow is imported inside the functions: workers
+that only parse and shuffle must not load it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import polars as pl
 import pyarrow as pa
 
 from transforms import progress
-from transforms.examples import WATCH_CATEGORIES, days_before
-from transforms.frames import id_digests, mix
+from transforms.examples import days_before
+from transforms.frames import mix
 from transforms.quiet import import_tensorflow
-from transforms.window import BucketFiles, Holdout, Window, read_users
+from transforms.schemas import WATCH_SCHEMA
+from transforms.window import BucketFiles, Holdout, Window
 
 EXAMPLE_AGE = "example_age"
 ANALYSED_ROWS = 1 << 15  # of each bucket: enough for the quantiles of any number of users
@@ -30,24 +32,16 @@ _QUANTILES = 100
 _DRAW_OF_ANALYSED_ROWS = 0x616E616C797365  # "analyse"
 
 
-def analysed_rows(
-    watches: pl.DataFrame, users: pl.DataFrame, *, categories: Sequence[str], newest: dt.datetime, seed: int
-) -> pl.DataFrame:
-    """The narrow table TFT analyses: example_age (days) and the raw categories ("" where missing) of completed watches.
+def analysed_ages(watches: pl.DataFrame, *, newest: dt.datetime, seed: int) -> pl.DataFrame:
+    """The narrow table TFT analyses: example_age (days) of completed watches.
 
-    At most `ANALYSED_ROWS` of a bucket, drawn by digest.
+    watches: time, completed. At most `ANALYSED_ROWS` of a bucket, drawn by digest of the time.
     """
-    completed = watches.filter("completed")
+    completed = watches.filter("completed").select("time")
     if completed.height > ANALYSED_ROWS:
-        users_of, times = id_digests(completed["user_id"]).to_numpy(), completed["time"].to_physical().to_numpy()
-        drawn = np.argpartition(mix(seed, _DRAW_OF_ANALYSED_ROWS, users_of, times), ANALYSED_ROWS)[:ANALYSED_ROWS]
-        completed = completed[np.sort(drawn)]
-    rows = completed.with_columns(days_before(newest), *(pl.col(name).cast(pl.String) for name in WATCH_CATEGORIES))
-    rows = rows.join(users, on="user_id", how="left", suffix="_of_user", maintain_order="left")
-    if "country_of_user" in rows.columns:
-        rows = rows.with_columns(country=pl.coalesce("country", "country_of_user"))
-    absent = [pl.lit(None, pl.String).alias(name) for name in categories if name not in rows.columns]
-    return rows.with_columns(absent).select(EXAMPLE_AGE, pl.col(categories).fill_null(""))
+        drawn = mix(seed, _DRAW_OF_ANALYSED_ROWS, completed["time"].to_physical().to_numpy())
+        completed = completed[np.argpartition(drawn, ANALYSED_ROWS)[:ANALYSED_ROWS]]
+    return completed.sort("time").select(days_before(newest))
 
 
 def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
@@ -104,10 +98,10 @@ class AnalyseFeatures(beam.PTransform):
             return graph | tft_beam.WriteTransformFn(self.folder)
 
     def _rows(self, bucket: BucketFiles) -> pa.RecordBatch:
-        watches, users = self.holdout.learnable(self.window.watches(bucket)), read_users(bucket)
-        rows = analysed_rows(watches, users, categories=list(self.categories), newest=self.newest, seed=self.seed)
+        watches = self.window.unordered(bucket.watches, WATCH_SCHEMA, ["user_id", "time", "completed"])
+        ages = analysed_ages(self.holdout.learnable(watches), newest=self.newest, seed=self.seed)
         progress.advance()
-        return to_arrow(rows)
+        return to_arrow(ages.with_columns(pl.lit("").alias(name) for name in self.categories))
 
 
 class FeatureGraph:
@@ -120,13 +114,27 @@ class FeatureGraph:
         self._layer = tft.TFTransformOutput(folder).transform_features_layer()
 
     def encode(self, pointers: pl.DataFrame, *, categories: Sequence[str]) -> pl.DataFrame:
-        """Pointers with raw example age and categories -> the same with those as the model reads them."""
+        """Pointers with raw example age and categories -> the same with those as the model reads them.
+
+        The graph treats each feature by itself, so it sees each distinct value of a category once.
+        """
+        raw = {name: pointers[name].cast(pl.String).fill_null("") for name in categories}
+        ages = self._apply({EXAMPLE_AGE: pointers[EXAMPLE_AGE].cast(pl.Float32)}, categories)[EXAMPLE_AGE]
+        columns = [pl.Series(EXAMPLE_AGE, ages)]
+        for name, values in raw.items():
+            distinct = pl.concat([values, pl.Series([""])]).unique()
+            ids = pl.Series(self._apply({name: distinct}, categories)[name])
+            columns.append(values.replace_strict(distinct, ids, return_dtype=pl.Int64).alias(name))
+        return pointers.with_columns(columns)
+
+    def _apply(self, given: dict[str, pl.Series], categories: Sequence[str]) -> dict[str, np.ndarray]:
+        """The graph's outputs for some of its inputs, [n] each; the others are filled in and their outputs ignored."""
         tf = import_tensorflow()
-        raw = {EXAMPLE_AGE: pointers[EXAMPLE_AGE].cast(pl.Float32).to_numpy()}
-        for name in categories:
-            raw[name] = pointers[name].cast(pl.String).fill_null("").to_numpy().astype(object)
-        encoded = self._layer({name: tf.constant(column) for name, column in raw.items()})
-        return pointers.with_columns(pl.Series(name, value.numpy().ravel()) for name, value in encoded.items())
+        rows = next(iter(given.values())).len()
+        inputs = {name: tf.fill([rows], "") for name in categories} | {EXAMPLE_AGE: tf.zeros([rows])}
+        for name, column in given.items():
+            inputs[name] = tf.constant(column.to_list() if column.dtype == pl.String else column.to_numpy())
+        return {name: value.numpy().ravel() for name, value in self._layer(inputs).items()}
 
 
 @lru_cache(maxsize=2)

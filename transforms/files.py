@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,13 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
     if is_local(path):
         return pl.read_parquet(path, columns=columns, glob=False, hive_partitioning=False)
     return pl.read_parquet(read_bytes(path), columns=columns)
+
+
+def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
+    """Some columns of several Parquet files, one after the other; local ones are read side by side."""
+    if all(is_local(path) for path in paths):
+        return pl.read_parquet(list(paths), columns=columns, glob=False, hive_partitioning=False)
+    return pl.concat(read_parquet(path, columns) for path in paths)
 
 
 def read_bytes(path: str) -> bytes:

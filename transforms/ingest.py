@@ -15,6 +15,7 @@ import polars as pl
 
 from transforms import files, progress
 from transforms.collect import Record
+from transforms.event_order import sort_events
 from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs import LogTable, read_log
 from transforms.parsing import Parsed
@@ -54,8 +55,7 @@ def write_days(
     the bucket. `name` is the new file's within its day. Gives a record a file (table, day, bucket, file) and one with
     `table` and `duplicates`, the number of rows left out.
     """
-    order = ["user_id", "time", *(c for c in events.columns if c not in ("user_id", "time"))]
-    distinct = events.unique().sort(order, nulls_last=True).with_columns(day=pl.col("time").dt.date())
+    distinct = sort_events(events, distinct=True).with_columns(day=pl.col("time").dt.date())
     before: dict[str, list[str]] = {}
     for day, path in sorted(existing):
         before.setdefault(day, []).append(path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from transforms import files
+from transforms.event_order import sort_events
 from transforms.frames import id_digests, mix
 from transforms.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
@@ -35,18 +36,19 @@ class Window:
 
     def watches(self, bucket: BucketFiles) -> pl.DataFrame:
         """Watch events of the bucket, `WATCH_SCHEMA`, by user, time and the rest."""
-        return self._read(bucket.watches, WATCH_SCHEMA)
+        return sort_events(self.unordered(bucket.watches, WATCH_SCHEMA))
 
     def searches(self, bucket: BucketFiles) -> pl.DataFrame:
         """Search events of the bucket, `SEARCH_SCHEMA`, by user, time and query."""
-        return self._read(bucket.searches, SEARCH_SCHEMA)
+        return sort_events(self.unordered(bucket.searches, SEARCH_SCHEMA))
 
-    def _read(self, paths: Iterable[str], schema: pl.Schema) -> pl.DataFrame:
-        frames = [files.read_parquet(path) for path in paths]
-        if not frames:
-            return pl.DataFrame(schema=schema)
-        events = pl.concat(frames).filter(pl.col("time").is_between(self.start, self.end, closed="left"))
-        return events.sort(*schema.names(), nulls_last=True)
+    def unordered(self, paths: Sequence[str], schema: pl.Schema, columns: Sequence[str] = ()) -> pl.DataFrame:
+        """The events of some files, all columns or some (`time` among them), in no particular order: for counting."""
+        names = list(columns) or schema.names()
+        if not paths:
+            return pl.DataFrame(schema={name: schema[name] for name in names})
+        events = files.read_parquets(paths, names)
+        return events.filter(pl.col("time").is_between(self.start, self.end, closed="left"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,13 @@ class Holdout:
 
     def learnable(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events (with `user_id` and `time`) that may be learned from."""
-        return events.filter((pl.col("time") < self.start) | ~self.users(events["user_id"]))
+        late = (events["time"] >= self.start).arg_true()
+        held_out = late.filter(self.users(events["user_id"].gather(late)))
+        if held_out.is_empty():
+            return events
+        kept = np.ones(events.height, np.bool_)
+        kept[held_out.to_numpy()] = False
+        return events.filter(kept)
 
 
 def read_users(bucket: BucketFiles) -> pl.DataFrame:

@@ -1,0 +1,66 @@
+"""Days of users who can be no people: above some number of events a day, none of them counts (paper, 3.4: a few users
+must not rule what is learned).
+
+    events = without_robots(watches, searches, most=1_000)
+    events.watches, events.searches  # what counts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+_DAY = pl.col("time").dt.date().alias("day")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Watches and searches that count, in the order they came in; and how much was left out."""
+
+    watches: pl.DataFrame
+    searches: pl.DataFrame
+    robot_days: int = 0  # days of users
+    robot_watches: int = 0
+    robot_searches: int = 0
+
+
+def without_robots(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> Events:
+    """Events without the days of users who have more than `most` watches and searches on them; 0: without limit.
+
+    watches, searches: rows of a user together, with user_id and time. Days are those of the store, in UTC: where a
+    window begins or ends within one, only the events inside count.
+    """
+    days = robot_days(watches, searches, most=most)
+    if days.is_empty():
+        return Events(watches=watches, searches=searches)
+    kept, asked = (_leave_out(events, days) for events in (watches, searches))
+    return Events(
+        watches=kept,
+        searches=asked,
+        robot_days=days.height,
+        robot_watches=watches.height - kept.height,
+        robot_searches=searches.height - asked.height,
+    )
+
+
+def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> pl.DataFrame:
+    """user_id, day (UTC) of more than `most` events, in no particular order; none where `most` is 0."""
+    events = [frame.select("user_id", "time") for frame in (watches, searches)] if most else []
+    busy = pl.concat([_with_more_than(frame, most // 2) for frame in events]).unique() if most else pl.DataFrame()
+    if busy.is_empty():
+        return pl.DataFrame(schema={"user_id": pl.String, "day": pl.Date})
+    theirs = pl.concat(events).join(busy, on="user_id", how="semi")
+    return theirs.group_by("user_id", _DAY).len().filter(pl.col("len") > most).drop("len")
+
+
+def _with_more_than(events: pl.DataFrame, n: int) -> pl.DataFrame:
+    """user_id of those with more than n of the events: whoever has more than 2n in two tables is among those of one.
+
+    Spares the many a count by day: a look n rows ahead costs next to nothing.
+    """
+    return events.filter(pl.col("user_id") == pl.col("user_id").shift(-n)).select("user_id").unique()
+
+
+def _leave_out(events: pl.DataFrame, days: pl.DataFrame) -> pl.DataFrame:
+    return events.with_columns(_DAY).join(days, on=["user_id", "day"], how="anti", maintain_order="left").drop("day")
