@@ -23,7 +23,6 @@ from transforms import progress
 from transforms.examples import days_before
 from transforms.frames import mix
 from transforms.quiet import import_tensorflow
-from transforms.schemas import WATCH_SCHEMA
 from transforms.window import BucketFiles, Holdout, Window
 
 EXAMPLE_AGE = "example_age"
@@ -98,8 +97,8 @@ class AnalyseFeatures(beam.PTransform):
             return graph | tft_beam.WriteTransformFn(self.folder)
 
     def _rows(self, bucket: BucketFiles) -> pa.RecordBatch:
-        watches = self.window.unordered(bucket.watches, WATCH_SCHEMA, ["user_id", "time", "completed"])
-        ages = analysed_ages(self.holdout.learnable(watches), newest=self.newest, seed=self.seed)
+        events = self.window.unordered_events(bucket, ["user_id", "time", "completed"], ["user_id", "time"])
+        ages = analysed_ages(self.holdout.learnable(events.watches), newest=self.newest, seed=self.seed)
         progress.advance()
         return to_arrow(ages.with_columns(pl.lit("").alias(name) for name in self.categories))
 

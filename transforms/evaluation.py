@@ -22,7 +22,8 @@ from transforms.exact_search import ExactIndex
 from transforms.excluded import Excluded
 from transforms.indexing import read_index, read_videos
 from transforms.metrics import RankingMetrics, hits_from_ids
-from transforms.neighbours import BucketRecords, SearchInputs, excluded_for, seen_pairs, to_lists
+from transforms.neighbours import SEEN_COLUMNS, BucketRecords, SearchInputs, excluded_for, seen_pairs, to_lists
+from transforms.schemas import WATCH_SCHEMA
 from transforms.search import TopK, top_k
 from transforms.tfrecords import read_tfrecords
 from transforms.tower import load_tower
@@ -91,7 +92,8 @@ class WriteEvaluation(beam.PTransform):
         progress.advance()
         if not bucket.records:
             return
-        seen = seen_pairs(self.window.watches(bucket.files), self.inputs.exclude)
+        watches = self.window.unordered(bucket.files.watches, WATCH_SCHEMA, SEEN_COLUMNS)
+        seen = seen_pairs(watches, self.inputs.exclude)
         labels = read_tfrecords(bucket.records, {"user_id": pl.String(), "label": pl.List(pl.Int64)})
         videos = read_videos(self.inputs.videos)
         lists, first = [], 0

@@ -19,6 +19,7 @@ from transforms import files, progress
 from transforms.collect import Record
 from transforms.excluded import Excluded
 from transforms.indexing import read_index, read_videos
+from transforms.schemas import WATCH_SCHEMA
 from transforms.search import TopK, top_k
 from transforms.tower import load_tower
 from transforms.window import BucketFiles, Window
@@ -26,6 +27,7 @@ from transforms.window import BucketFiles, Window
 LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())})
 USER_VECTORS = "../user_vectors"
 SIMILAR = "../similar"
+SEEN_COLUMNS = ("user_id", "time", "video_id", "completed")
 Exclude = Literal["completed", "watched", "none"]
 
 
@@ -95,7 +97,8 @@ class WriteNeighbours(beam.PTransform):
         return buckets | beam.Reshuffle() | beam.FlatMap(self._write)
 
     def _write(self, bucket: BucketRecords) -> Iterator[Record]:
-        seen = seen_pairs(self.window.watches(bucket.files), self.inputs.exclude)
+        watches = self.window.unordered(bucket.files.watches, WATCH_SCHEMA, SEEN_COLUMNS)
+        seen = seen_pairs(watches, self.inputs.exclude)
         videos, index = read_videos(self.inputs.videos), read_index(self.inputs.index)
         lists, users = [pl.DataFrame(schema=LISTS)], []
         for ids, vectors in load_tower(self.inputs.tower).users(bucket.records) if bucket.records else ():

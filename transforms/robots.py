@@ -28,7 +28,7 @@ class Events:
 def without_robots(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> Events:
     """Events without the days of users who have more than `most` watches and searches on them; 0: without limit.
 
-    watches, searches: rows of a user together, with user_id and time. Days are those of the store, in UTC: where a
+    watches, searches: with user_id and time, in any order. Days are those of the store, in UTC: where a
     window begins or ends within one, only the events inside count.
     """
     days = robot_days(watches, searches, most=most)
@@ -47,7 +47,7 @@ def without_robots(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) 
 def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> pl.DataFrame:
     """user_id, day (UTC) of more than `most` events, in no particular order; none where `most` is 0."""
     events = [frame.select("user_id", "time") for frame in (watches, searches)] if most else []
-    busy = pl.concat([_with_more_than(frame, most // 2) for frame in events]).unique() if most else pl.DataFrame()
+    busy = pl.concat([_with_more_than(frame, most // 2) for frame in events]) if most else pl.DataFrame()
     if busy.is_empty():
         return pl.DataFrame(schema={"user_id": pl.String, "day": pl.Date})
     theirs = pl.concat(events).join(busy, on="user_id", how="semi")
@@ -57,9 +57,9 @@ def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> p
 def _with_more_than(events: pl.DataFrame, n: int) -> pl.DataFrame:
     """user_id of those with more than n of the events: whoever has more than 2n in two tables is among those of one.
 
-    Spares the many a count by day: a look n rows ahead costs next to nothing.
+    Spares all others a count by day, which takes four times as long.
     """
-    return events.filter(pl.col("user_id") == pl.col("user_id").shift(-n)).select("user_id").unique()
+    return events.group_by("user_id").len().filter(pl.col("len") > n).select("user_id")
 
 
 def _leave_out(events: pl.DataFrame, days: pl.DataFrame) -> pl.DataFrame:

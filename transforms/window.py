@@ -12,6 +12,7 @@ import polars as pl
 from transforms import files
 from transforms.event_order import sort_events
 from transforms.frames import id_digests, mix
+from transforms.robots import Events, without_robots
 from transforms.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 _DRAW_OF_HELD_OUT_USERS = 0x686F6C646F7574  # "holdout": keeps this draw apart from the others of the same seed
@@ -33,6 +34,21 @@ class Window:
 
     start: dt.datetime
     end: dt.datetime
+    max_events_per_day: int = 0  # above it a user's day counts as no events in `events`; 0: without limit
+
+    def events(self, bucket: BucketFiles) -> Events:
+        """What is learned and served from: watches and searches of the bucket, in their order, but those of robots."""
+        return without_robots(self.watches(bucket), self.searches(bucket), most=self.max_events_per_day)
+
+    def unordered_events(
+        self, bucket: BucketFiles, watches: Sequence[str] = (), searches: Sequence[str] = ()
+    ) -> Events:
+        """The same in no particular order, all columns or some (user_id and time among them): for counting."""
+        return without_robots(
+            self.unordered(bucket.watches, WATCH_SCHEMA, watches),
+            self.unordered(bucket.searches, SEARCH_SCHEMA, searches),
+            most=self.max_events_per_day,
+        )
 
     def watches(self, bucket: BucketFiles) -> pl.DataFrame:
         """Watch events of the bucket, `WATCH_SCHEMA`, by user, time and the rest."""
