@@ -44,12 +44,31 @@ def render(night: Night, metrics: dict[str, dict[str, float]]) -> str:
         similar=list(_similar(night)),
         counts=list(_rows(counts)),
         rejects=counts["ingest"].get("rejects", {}),
-        vocabulary=counts["vocabulary"]["cover"],
+        vocabulary={**counts["vocabulary"]["cover"], "long tail": long_tail(counts["examples"])},
         seconds={stage: found.seconds for stage, found in done.items()},
         settings=night.job.model_dump(mode="json"),
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        versions={name: _version(name) for name in _PACKAGES},
     )
     return render_report(page)
+
+
+def long_tail(counts: dict[str, int]) -> dict[str, float]:
+    """What the cut of the video vocabulary touches: shares of completed watches and of the users who have any. From
+    the counts of stage examples."""
+    touched, others = counts["users_with_out_of_vocabulary"], counts["users_with_nothing_else"]
+    completed = counts["watches"] - counts["watches_of_robots"] - counts["watches_not_completed"]
+    return {
+        "share of completed watches out of vocabulary": counts["watches_out_of_vocabulary"] / max(1, completed),
+        "share of users with one in their past": touched / max(1, counts["users_with_completed"]),
+        "share of users with nothing else in it": others / max(1, counts["users_with_completed"]),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout that runs without being installed
+        return "not installed"
 
 
 def _status(metrics: dict[str, dict[str, float]]) -> Status:

@@ -14,13 +14,12 @@ from transforms import tfrecords
 from transforms.quiet import import_tensorflow
 from transforms.tfrecords import read_tfrecords, write_tfrecords
 
-KINDS = {"user_id": pl.String(), "watches": pl.List(pl.Int64), "age": pl.List(pl.Float32), "words": pl.List(pl.String)}
+KINDS = {"user_id": pl.String(), "watches": pl.List(pl.Int64), "age": pl.List(pl.Float32)}
 ROWS = st.lists(
     st.tuples(
         st.text(max_size=5),
         st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4),
         st.lists(st.floats(width=32, allow_nan=False), max_size=3),
-        st.lists(st.text(max_size=3), max_size=3),
     ),
     max_size=8,
 )

@@ -6,30 +6,27 @@ import polars as pl
 import pyarrow as pa
 
 from transforms import files
+from transforms.example_proto import encode_examples
 from transforms.files import FileEntry
 from transforms.quiet import import_tensorflow
 
-_ROWS_AT_A_TIME = 65_536
+_ROWS_AT_A_TIME = 8_192  # what they are encoded from stays in the processor's cache
 _COMPRESSION_LEVEL = 1  # half the bytes of plain at 389,000 records/s; higher levels gain little and cost much
 
 
 def write_tfrecords(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
-    """A frame, a row an example -> a gzipped TFRecord file. Columns: strings, integers, floats or lists of those.
+    """A frame, a row an example, with the columns `encode_examples` takes -> a gzipped TFRecord file.
 
-    Equal frames give equal bytes, whatever the order of their columns. The encoder writes features in an order drawn
-    anew each time, so each record is put in order again: a fifth of the time of the whole.
+    Equal frames give equal bytes, whatever the order of their columns.
     """
     tf = import_tensorflow()
-    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
-
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=_COMPRESSION_LEVEL)
-    encoder = RecordBatchToExamplesEncoder()
 
     def write(path: str) -> None:
         with tf.io.TFRecordWriter(path, options) as writer:
             for part in frame.iter_slices(_ROWS_AT_A_TIME):
-                for example in encoder.encode(_to_record_batch(part)):
-                    writer.write(tf.train.Example.FromString(example).SerializeToString(deterministic=True))
+                for example in encode_examples(part):
+                    writer.write(example)
 
     return files.write_file(folder, name, frame.height, write)
 
@@ -49,14 +46,3 @@ def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType
         found = pl.col(name) if name in frame.columns else pl.lit(None)
         columns.append(found.list.first().cast(kind) if kind == pl.String else found.cast(kind).fill_null([]))
     return frame.select(**dict(zip(features, columns, strict=True)))
-
-
-def _to_record_batch(frame: pl.DataFrame) -> pa.RecordBatch:
-    lists = frame.select(
-        pl.col(name) if isinstance(kind, pl.List) else pl.concat_list(name)
-        for name, kind in sorted(frame.schema.items())
-    )
-    table = lists.with_columns(pl.col(pl.List(pl.String)).cast(pl.List(pl.Binary))).to_arrow(
-        compat_level=pl.CompatLevel.oldest()
-    )
-    return table.combine_chunks().to_batches()[0]
