@@ -10,6 +10,7 @@ COMMANDS = {
     "simulate": "write logs to try it on, with what is true of them",
     "nightly": "run a night: from raw logs to published lists",
     "lookup": "what a user gets, from what is published",
+    "rebucket": "write the store anew for another number of user buckets",
 }
 
 

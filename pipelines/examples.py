@@ -81,12 +81,15 @@ def _writer(
         newest=newest,
         max_sequence=settings.max_sequence,
         watch_history=settings.watch_history,
+        search_history=settings.search_history,
+        withhold_last_search=settings.withhold_last_search,
     )
     base = night.folder("vocabulary")
     inputs = ExampleInputs(
         videos=paths.join(base, vocabulary.VIDEOS),
         search_tokens=paths.join(base, vocabulary.TOKENS) if spec.tokens else None,
         graph=paths.join(folder, graph),
+        shared_rows=spec.shared_rows,
     )
     name = f"{{bucket:05d}}-of-{night.snapshot.buckets:05d}-{attempt}.tfrecord.gz"
     return WriteExamples(night.window, draw, spec, inputs, folder, name)
@@ -103,6 +106,7 @@ def _spec(night: Night) -> FeatureSpec:
         search_history=night.job.examples.search_history,
         categories=counted.counts["window"]["categories"],
         numbers=[AGE] if counted.counts["window"]["birth_years"] else [],
+        shared_rows=night.job.examples.long_tail_rows if night.job.examples.long_tail == "hash" else 0,
     )
 
 

@@ -3,230 +3,214 @@
 raw files not taken yet -> ReadLogs -> PartitionByBucket -> WriteDays -> ROOT/store, and its next snapshot
 catalogue, users        -> ReadLogs -> nights/DATE/catalogue
 rows refused            -> nights/DATE/rejects: table, file, row, reason, text
+
+Users on the list of `[privacy] forget` leave the store and all nights first. Days given by `--reingest` leave it too,
+and are read again from the raw files that are there now.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import apache_beam as beam
-
-from pipelines import manifest, paths, raw_files, store
-from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
-from pipelines.store import Snapshot, StoreFile, TakenFile
-from transforms import files, ingest, parsing, schemas
-from transforms.collect import Record, WriteRecords, take_records
+from pipelines import accounts, forget, kept, manifest, paths, privacy, rewriting, store
+from pipelines.accounts import Account
+from pipelines.due import Due
+from pipelines.raw_files import Found
+from pipelines.reading import LOGS, Reader
+from pipelines.stages import Night, Plan, StageError, StageResult, complete, date_of, stage_main
+from pipelines.store import Snapshot, TakenFile
+from transforms import bigquery, files
+from transforms.collect import Record
 from transforms.files import FileEntry
-from transforms.logs import LogTable, count_rows
+from transforms.logs import count_rows
+from transforms.rewrite import RewriteFiles, WithoutSpans
+from transforms.screen import Span
 
-LOGS = {schemas.WATCHES: parsing.parse_watches, schemas.SEARCHES: parsing.parse_searches}
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reingest",
+        metavar="DAY",
+        action="append",
+        type=date_of,
+        help="replace this day's events by those in the raw files that are there now; may be given several times",
+    )
 
 
 def plan(night: Night) -> Plan:
-    """Done when no raw file is left to take, and the catalogue and users are still those that were read."""
-    return _plan(night, _pending(night, store.latest(night.root.snapshots)))
+    """Done when no raw file is left to take, the list of users to forget was applied, no day is to be read again, and
+    the catalogue and users are still those that were read."""
+    due = Due.of(night)
+    return _plan(night, due, finished=False)
 
 
 def run(night: Night) -> None:
     """Take every raw file not taken yet. Raises StageError above `max_reject_fraction`: then nothing is taken."""
-    before = store.latest(night.root.snapshots)
-    pending = _pending(night, before)
-    if pending:
-        store.sweep(night.root.store, before)
-    complete(night, _plan(night, []), partial(_work, night, before, pending), force=bool(pending))
+    due = Due.of(night)
+    if due.work:
+        kept.sweep(night)
+    complete(night, _plan(night, due, finished=True), partial(_work, night, due), force=due.work)
 
 
-def _plan(night: Night, pending: list[TakenFile]) -> Plan:
-    side = {name: [asdict(file) for file in _raw(night, name)] for name in ("videos", "users")}
-    inputs = {name: manifest.fingerprint(raw) for name, raw in side.items()}
-    if pending:
-        inputs["pending"] = manifest.fingerprint([asdict(file) for file in pending])
-    settings = night.job.logs.model_dump(exclude={"max_reject_fraction", "batch_bytes"})
+def _plan(night: Night, due: Due, *, finished: bool) -> Plan:
+    inputs = {name: manifest.fingerprint([asdict(file) for file in due.found[name].files]) for name in _SIDE}
+    inputs["forget"] = due.screen.forget.digest
+    if due.work and not finished:
+        inputs["work"] = "to be done"  # no manifest says so
+    settings = night.job.logs.model_dump(exclude={"max_reject_fraction", "batch_bytes", "allow_missing_days"})
     return Plan("ingest", inputs, [settings, night.job.examples.user_categories])
 
 
-def _raw(night: Night, table: str) -> list[TakenFile]:
-    pattern = getattr(night.job.logs, table)
-    first = night.date - dt.timedelta(days=night.job.examples.window_days)
-    return raw_files.find(f"logs.{table}", pattern, start=first, end=night.date) if pattern is not None else []
+_SIDE = ("videos", "users")
 
 
-def _pending(night: Night, snapshot: Snapshot | None) -> list[TakenFile]:
-    taken = set(snapshot.taken) if snapshot else set()
-    return [file for table in LOGS for file in _raw(night, table.name) if file not in taken]
-
-
-def _work(night: Night, before: Snapshot | None, pending: list[TakenFile], folder: str, attempt: str) -> StageResult:
-    reader = _Reader(night, folder, attempt, before.buckets if before else _buckets(night, pending))
-    reader.sweep_rejects(before)
+def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
+    before = forget.apply(night, due.screen) if due.forgets else due.before
+    empty = Snapshot(
+        buckets=before.buckets if before else _bucket_count(night, due),
+        key_check=privacy.check_of(due.screen.key),
+        forgotten=due.screen.forget.digest,
+    )
+    snapshot = before or empty
+    reader = Reader(
+        night=night, folder=folder, attempt=attempt, buckets=snapshot.buckets, screen=due.screen, found=due.readable
+    )
+    _sweep_rejects(night, snapshot)
     side = reader.catalogue()
     entries = [FileEntry(**record["written"]) for record in side if "written" in record]
-    seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
-    snapshot = before or Snapshot(buckets=reader.buckets)
-    if pending:
-        snapshot = reader.take(snapshot, pending, side, catalogue=seconds[0] if seconds else None)
+    account = accounts.of_records(side)
+    if due.pending or due.spans:
+        seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
+        snapshot = _take(night, due, reader, snapshot, account, seconds[0] if seconds else None)
+    else:
+        _check_rejects(night, account)
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
-    ours = snapshot.result if snapshot.date == night.date.isoformat() else {}
-    return StageResult(
-        entries, {"snapshot": snapshot.number, "store": snapshot.digest, "buckets": reader.buckets, **ours}
-    )
+    return StageResult(entries, _counts(night, snapshot, account))
 
 
-def _buckets(night: Night, pending: list[TakenFile]) -> int:
+def _bucket_count(night: Night, due: Due) -> int:
     """The bucket count of a new store."""
     if night.job.storage.buckets:
         return night.job.storage.buckets
-    watches = {file.path for file in _raw(night, "watches")}
-    return store.bucket_count(sum(count_rows(file.path) for file in pending if file.path in watches))
+    watches = [file.path for file in due.found["watches"].files]
+    if watches[0].startswith(bigquery.PREFIX):
+        raise StageError("storage.buckets is missing: a new store counts the rows of files, not of a BigQuery table")
+    return store.bucket_count(sum(count_rows(path) for path in watches))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One table's raw files, and what becomes of their rows."""
+def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
+    """Remove what failed attempts refused, and what was refused of tables that are read anew; what the snapshot counts
+    stays."""
+    account = snapshot.accounts.get(night.date.isoformat())
+    folder = night.root.rejects(night.date)
+    listed = {paths.join(folder, name) for name in (account["rejects_files"] if account else ())}
+    files.remove_files(path for path in files.list_files(folder) if path not in listed)
 
-    table: LogTable
-    raw: list[TakenFile]
-    parse: Any
-    write: beam.PTransform
+
+def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Account, catalogue: str | None) -> Snapshot:
+    """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
+    snapshot, account = _without_days(night, before, due.spans)
+    for raw, spans in ((due.again, due.spans), (due.pending, ())):
+        for batch in _batches(raw, night.job.logs.batch_bytes):
+            records = reader.logs(batch, snapshot, catalogue, spans)
+            snapshot = snapshot.changed([], [store.store_file(record) for record in records if "day" in record])
+            account = accounts.total([account, accounts.of_records(records)])
+    _check_rejects(night, accounts.total([account, side]))
+    _check_days(night, before, snapshot, due.spans)
+    snapshot, expired = kept.expire(night, snapshot)
+    done = replace(
+        rewriting.accounted(snapshot, night.date, account, expired),
+        number=snapshot.number + 1,
+        date=night.date.isoformat(),
+        taken=_taken([*before.taken, *due.pending]),
+        days=_days(before, due.found),
+    )
+    store.commit(night.root.snapshots, done)
+    return done
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """One attempt at reading raw files: short pipelines, whose records say what they wrote and counted."""
+def _without_days(night: Night, snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
+    """The snapshot without the events of some spans, uncommitted, and the account of them."""
+    files_there = {file.file.name: file for span in spans for file in snapshot.within(*span)}
+    parts = [rewriting.part_of(file, snapshot.buckets) for file in files_there.values()]
+    records = rewriting.run(night, parts, RewriteFiles(WithoutSpans(spans), night.root.store))
+    lost = [accounts.of_removed(record["table"], "reingested", record["left_out"]) for record in records]
+    return rewriting.replaced(snapshot, records), accounts.total(lost)
 
-    night: Night
-    folder: str
-    attempt: str
-    buckets: int
 
-    @property
-    def rejects(self) -> str:
-        return paths.join(self.night.root.night(self.night.date), "rejects")
-
-    def sweep_rejects(self, before: Snapshot | None) -> None:
-        """Remove what failed attempts refused; what the snapshot of this night refused stays."""
-        kept = before.result["rejects_files"] if before and before.date == self.night.date.isoformat() else []
-        listed = {paths.join(self.rejects, name) for name in kept}
-        files.remove_files(path for path in files.list_files(self.rejects) if path not in listed)
-
-    def catalogue(self) -> list[Record]:
-        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users."""
-        return self._read(self._videos(), self._users())
-
-    def _videos(self) -> _Source:
-        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
-        write = ingest.WriteDistinct("videos", "video_id", 1, self.folder, f"videos-{self.attempt}.parquet")
-        return _Source(schemas.VIDEOS, _raw(self.night, "videos"), parse, write)
-
-    def _users(self) -> _Source:
-        extra = tuple(self.night.job.examples.user_categories)
-        table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
-        name = f"users/{{bucket:05d}}-of-{self.buckets:05d}-{self.attempt}.parquet"
-        write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
-        return _Source(table, _raw(self.night, "users"), partial(parsing.parse_users, categories=extra), write)
-
-    def take(self, snapshot: Snapshot, pending: list[TakenFile], side: list[Record], catalogue: str | None) -> Snapshot:
-        """Read the pending logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
-        logs, records = self.night.job.logs, list(side)
-        rules = parsing.ParseRules(
-            before=self.night.future,
-            time_zone=logs.time_zone,
-            completed_fraction=logs.completed_fraction,
-            completed_seconds=logs.completed_seconds,
-            catalogue=catalogue,
-        )
-        of_table = {table: {file.path for file in _raw(self.night, table.name)} for table in LOGS}
-        for batch in _batches(pending, logs.batch_bytes):
-            found = self._read(
-                *(
-                    _Source(
-                        table,
-                        [file for file in batch if file.path in of_table[table]],
-                        partial(parse, rules=rules),
-                        self._days(table.name, snapshot),
-                    )
-                    for table, parse in LOGS.items()
-                )
-            )
-            new = [StoreFile(**r | {"file": FileEntry(**r["file"])}) for r in found if "day" in r]
-            snapshot = replace(snapshot, files=sorted([*snapshot.files, *new], key=lambda f: f.file.name))
-            records += found
-        result = _summary(records)
-        self._check_rejects(result)
-        date, taken = self.night.date.isoformat(), sorted([*snapshot.taken, *pending])
-        done = replace(snapshot, number=snapshot.number + 1, date=date, taken=taken, result=result)
-        store.commit(self.night.root.snapshots, done)
-        return done
-
-    def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
-        base = self.night.root.store
-        there = [(f.bucket, (f.day, paths.join(base, f.file.name))) for f in snapshot.files if f.table == table]
-        name = f"{{bucket:05d}}-of-{self.buckets:05d}-{manifest.new_attempt()}.parquet"
-        return ingest.WriteDays(table, base, self.buckets, name, there)
-
-    def _read(self, *sources: _Source) -> list[Record]:
-        """Run one pipeline over the raw files of some tables."""
-        given = [source for source in sources if source.raw]
-        if not given:
-            return []
-        records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline() as pipeline:
-            [self._branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
-        return take_records(records)
-
-    def _branch(self, pipeline: beam.Pipeline, source: _Source) -> beam.PCollection[Record]:
-        """One table's part of a pipeline; gives all its records."""
-        name, renamed = source.table.name, self.night.job.logs.renamed(source.table.name)
-        read = ingest.ReadLogs(source.table, renamed, source.parse)
-        refuse = ingest.WriteRefused(self.rejects, f"{name}-{manifest.new_attempt()}.parquet")
-        logs = pipeline | f"Files of {name}" >> self.night.create([file.path for file in source.raw])
-        logs = logs | f"Read {name}" >> read
-        written = logs["valid"] | f"Write {name}" >> source.write
-        refused = logs["refused"] | f"Refused {name}" >> refuse
-        return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
-
-    def _check_rejects(self, result: Record) -> None:
-        read = sum(table["read"] for table in result["tables"].values())
-        refused = sum(table["refused"] for table in result["tables"].values())
-        limit = self.night.job.logs.max_reject_fraction
-        if refused > limit * read:
-            reasons = "; ".join(f"{n:,} x {reason}" for reason, n in result["rejects"].items())
+def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Span, ...]) -> None:
+    """Raise StageError where a day that is ingested again had events and would have none."""
+    for span in spans:
+        had, has = ({file.table for file in one.within(*span)} for one in (before, after))
+        if had - has and not night.job.logs.allow_missing_days:
             raise StageError(
-                f"{refused:,} of {read:,} rows were refused, above max_reject_fraction = {limit:g} ([logs] in the job "
-                f"file): {reasons}. They are listed in {self.rejects}; nothing was taken"
+                f"the raw files hold nothing of {span[0]:%Y-%m-%d} for {', '.join(sorted(had - has))}, so --reingest "
+                "would empty that day; nothing was changed (allow_missing_days = true in [logs] lets it)"
             )
 
 
-def _summary(records: list[Record]) -> Record:
-    """What one ingest did: rows by table, refused rows by reason, and the files those are in."""
-    tables: dict[str, Counter[str]] = {}
-    reasons: Counter[str] = Counter()
-    for record in records:
-        counts = {name: record[name] for name in ("read", "refused", "duplicates") if name in record}
-        if counts:
-            tables.setdefault(record["table"], Counter(read=0, refused=0, duplicates=0)).update(counts)
-        if "reason" in record:
-            reasons[f"{record['table']}: {record['reason']}"] += record["rejected"]
-    for rows in tables.values():
-        rows["kept"] = rows["read"] - rows["refused"] - rows["duplicates"]
+def _taken(every: list[TakenFile]) -> list[TakenFile]:
+    """Of each raw file its last version; of a BigQuery table, one a date."""
+    return sorted({(f.path, f.changed if f.path.startswith(bigquery.PREFIX) else 0): f for f in every}.values())
+
+
+def _days(before: Snapshot, found: dict[str, Found]) -> dict[str, list[str]]:
+    return {name: sorted({*before.days.get(name, []), *of.days}) for name, of in found.items() if of.days}
+
+
+def _check_rejects(night: Night, account: Account) -> None:
+    read = sum(table["read"] for table in account["tables"].values())
+    refused = sum(account["rejects"].values())
+    limit = night.job.logs.max_reject_fraction
+    if refused > limit * read:
+        reasons = "; ".join(f"{n:,} x {reason}" for reason, n in account["rejects"].items())
+        hint = f". Is --date {night.date} right?" if "time lies in the future" in reasons else ""
+        raise StageError(
+            f"{refused:,} of {read:,} rows were refused, above max_reject_fraction = {limit:g} ([logs] in the job "
+            f"file): {reasons}. They are listed in {night.root.rejects(night.date)}; nothing was taken{hint}"
+        )
+
+
+def _counts(night: Night, snapshot: Snapshot, side: Account) -> dict[str, Any]:
+    """What the manifest says: the store, what became of the rows of this night, all its ingests together, and notes."""
+    ours = snapshot.accounts.get(night.date.isoformat())
+    account: Record = accounts.total([*([ours] if ours else []), side])
+    del account["rejects_files"]
+    rows = {table.name: snapshot.rows(table.name) for table in LOGS}
     return {
-        "tables": {name: dict(rows) for name, rows in sorted(tables.items())},
-        "rejects": dict(reasons.most_common()),
-        "rejects_files": sorted(record["rejects_file"] for record in records if "rejects_file" in record),
+        "snapshot": snapshot.number,
+        "store": snapshot.digest,
+        "buckets": snapshot.buckets,
+        "rows": rows,
+        **account,
+        "notes": list(_notes(night, snapshot)),
     }
 
 
-def _batches(pending: list[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:
+def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
+    """What a person should know once about the events of this night."""
+    days = [dt.date.fromisoformat(file.day) for file in snapshot.files if file.table == "watches"]
+    window = night.job.examples.window_days
+    past = (night.date - min(days)).days
+    if 0 < past < window:
+        yield f"the logs begin on {min(days)}: the window of {night.date} is {past} days, not {window}"
+    newest = max(days)
+    if newest < night.date - dt.timedelta(days=1):
+        past = (night.date - newest).days
+        yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
+
+
+def _batches(raw: Sequence[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:
     """Raw files in order, as many at a time as stay within `most_bytes`, at least one."""
     batch: list[TakenFile] = []
-    for file in sorted(pending):
+    for file in sorted(raw):
         if batch and sum(one.bytes for one in batch) + file.bytes > most_bytes:
             yield batch
             batch = []

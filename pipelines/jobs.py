@@ -45,7 +45,10 @@ _COLUMNS = {
 class Logs(_Table):
     """The `[logs]` table: where the logs are and when a watch counts as completed (stage ingest)."""
 
-    watches: str = Field(description="watch events: a file, a folder or a glob; `{date}` where paths have one")
+    watches: str = Field(
+        description="watch events: a file, a folder or a glob; `{date}` where paths have one; on Dataflow also "
+        "`bigquery:project.dataset.table`"
+    )
     searches: str | None = Field(None, description="search events")
     videos: str | None = Field(None, description="the catalogue")
     users: str | None = Field(None, description="what is known of users")
@@ -56,6 +59,9 @@ class Logs(_Table):
     completed_seconds: PositiveFloat = Field(30, description="the same where the video's length is not known")
     max_reject_fraction: float = Field(
         0.001, ge=0, le=1, description="share of refused rows above which the night fails"
+    )
+    allow_missing_days: bool = Field(
+        False, description="whether a day without a file, of paths with `{date}`, is a day without events, not an error"
     )
     time_zone: str = Field("UTC", description="where days begin, and of times without an offset")
     batch_bytes: PositiveInt = Field(
@@ -105,6 +111,30 @@ class Examples(_Table):
     holdout_users: float = Field(0.05, gt=0, le=1, description="share of users held out in those days; 1.0: all")
     user_categories: list[str] = Field([], description="further columns of the users table to embed")
     seed: int = Field(1, ge=0, description="of the draw of examples and of held-out users")
+    withhold_last_search: bool = Field(
+        True, description="whether the searches that led to a training label are kept out of its input"
+    )
+    long_tail: Literal["zero", "hash"] = Field(
+        "zero",
+        description="videos out of vocabulary in the watch history: `zero` leaves them out of its summary; `hash` "
+        "gives them rows that several share",
+    )
+    long_tail_rows: PositiveInt = Field(10_000, description="how many rows they share, with `hash`")
+    max_events_per_day: int = Field(
+        1_000,
+        ge=0,
+        description="watches and searches of a user and UTC day above which none of them counts; 0: no limit",
+    )
+
+    @model_validator(mode="after")
+    def _sequence_holds_an_input(self) -> Examples:
+        longest = max(self.watch_history, self.search_history)
+        if self.max_sequence < longest:
+            raise ValueError(
+                f"max_sequence must be at least watch_history and search_history ({longest}), or a record could not "
+                f"hold the input of any label, but is {self.max_sequence}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _holdout_fits(self) -> Examples:
@@ -134,6 +164,7 @@ class Storage(_Table):
     buckets: int = Field(
         0, ge=0, le=4096, description="user buckets of a new store, a power of two; 0: by its first data"
     )
+    keep_days: int = Field(0, ge=0, description="days before DATE whose events stay in the store; 0: all days")
 
     @field_validator("buckets")
     @classmethod
@@ -141,6 +172,18 @@ class Storage(_Table):
         if buckets and (buckets < 8 or buckets & (buckets - 1)):
             raise ValueError("buckets must be 0 or a power of two from 8 to 4096")
         return buckets
+
+
+class Privacy(_Table):
+    """The `[privacy]` table: who is to be forgotten, and under which names users are kept (stage ingest)."""
+
+    forget: str | None = Field(
+        None, description="a table with the `user_id`s, as in the logs, that are removed from all that is kept"
+    )
+    pseudonym_key_env: str | None = Field(
+        None,
+        description="environment variable with the key of the digests that user ids are replaced by; none: ids stay",
+    )
 
 
 class Job(_Table):
@@ -153,6 +196,17 @@ class Job(_Table):
     index: Index = Index()
     neighbours: Neighbours = Neighbours()
     storage: Storage = Storage()
+    privacy: Privacy = Privacy()
+
+    @model_validator(mode="after")
+    def _kept_days_hold_the_window(self) -> Job:
+        needed = self.examples.window_days + self.examples.holdout_days
+        if 0 < self.storage.keep_days < needed:
+            raise ValueError(
+                f"storage.keep_days must be 0 (all days) or at least window_days + holdout_days ({needed}), but is "
+                f"{self.storage.keep_days}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _columns_are_known(self) -> Job:
@@ -188,8 +242,11 @@ def load_job(path: str) -> Job:
 def _absolute(job: Job, folder: str) -> Job:
     """The job with the paths of its logs and its root made absolute, against the job file's folder."""
     given = {name: below(folder, path) for name in TABLES if (path := getattr(job.logs, name))}
-    storage = job.storage.model_copy(update={"root": below(folder, job.storage.root)})
-    return job.model_copy(update={"logs": job.logs.model_copy(update=given), "storage": storage})
+    update: dict[str, _Table] = {"logs": job.logs.model_copy(update=given)}
+    update["storage"] = job.storage.model_copy(update={"root": below(folder, job.storage.root)})
+    if job.privacy.forget:
+        update["privacy"] = job.privacy.model_copy(update={"forget": below(folder, job.privacy.forget)})
+    return job.model_copy(update=update)
 
 
 def _explain(problem: Any) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from pipelines import paths, publish
+from pipelines import paths, privacy, publish, store
 from pipelines.jobs import Job, load_job
 from pipelines.stages import Night, StageError, guarded
 from transforms import files
@@ -46,10 +46,12 @@ def lookup(job: Job, user_id: str, k: int) -> Lookup:
         raise StageError(f"nothing is published in {job.storage.root}: run watchnext nightly first")
     night = Night(job, dt.date.fromisoformat(served["date"]))
     listed = night.require("neighbours")
-    bucket = bucket_of(user_id, served["buckets"])
+    newest = store.latest(night.root.snapshots)
+    kept_as = privacy.stored_id(job, user_id, newest.key_check if newest else "")
+    bucket = bucket_of(kept_as, served["buckets"])
     lists = [entry for entry in listed.files if not entry.name.startswith("../")]
     entry = next(entry for entry in lists if paths.shard_index(entry.name) == bucket)
-    rows = files.read_parquet(paths.join(night.folder("neighbours"), entry.name)).filter(user_id=user_id)
+    rows = files.read_parquet(paths.join(night.folder("neighbours"), entry.name)).filter(user_id=kept_as)
     shown = rows.select(pl.col("video_ids", "scores").list.head(k)).explode("video_ids", "scores", empty_as_null=False)
     titles = night.titles(shown["video_ids"])
     items = [Item(video_id=video, title=titles.get(video), score=score) for video, score in shown.iter_rows()]

@@ -6,7 +6,8 @@ Each stage is a module beside this one, run in a process of its own: its memory 
 scheduler can run the same commands. What is complete with the same inputs and settings is skipped, so a night that was
 killed goes on where it was, and a second run does nothing.
 
-    watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--runner-config FILE] [Beam options]
+    watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--reingest DAY] [--runner-config FILE]
+                               [Beam options]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipelines import lock, processes, publish
+from pipelines import ingest, lock, processes, publish
 from pipelines.stages import STAGES, Night, arguments, guarded, night_of
 
 
@@ -27,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     some = parser.add_mutually_exclusive_group()
     some.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
     some.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it")
+    ingest.add_arguments(parser)
     args, flags = parser.parse_known_args(argv)
+    if args.reingest and "ingest" not in _chosen(args):
+        parser.error("--reingest is for stage ingest, which --only or --from leaves out")
 
     def work() -> int:
         night = night_of(args, flags)
@@ -50,6 +54,8 @@ def run(night: Night, job: str, stages: Sequence[str] = STAGES) -> None:
             screen.begin(stage)
             processes.run_stage(_command(night, job, stage), shows_progress=stage == "train", screen=screen)
             screen.say(stage, f"{time.monotonic() - began:.1f} s")
+            for note in night.require(stage).counts.get("notes", ()):
+                screen.line(note)
             ran.append(stage)
         screen.line(_closing(night, ran))
 
@@ -68,7 +74,8 @@ def _chosen(args: argparse.Namespace) -> Sequence[str]:
 def _command(night: Night, job: str, stage: str) -> list[str]:
     config = ["--runner-config", night.runner_config] if night.runner_config else []
     module = [sys.executable, "-m", f"pipelines.{stage}"]
-    return [*module, job, "--date", night.date.isoformat(), *config, *night.flags]
+    again = [f"--reingest={day}" for day in night.reingest] if stage == "ingest" else []
+    return [*module, job, "--date", night.date.isoformat(), *config, *again, *night.flags]
 
 
 def _closing(night: Night, ran: list[str]) -> str:

@@ -39,6 +39,11 @@ def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOption
     return PipelineOptions.from_dictionary(parsed)
 
 
+def runner_name(config: str | None, flags: Sequence[str]) -> str:
+    """The runner of `pipeline_options`, without the module it may be given with."""
+    return str(pipeline_options(config, flags).get_all_options()["runner"]).rsplit(".", 1)[-1]
+
+
 def _read(config: str) -> dict[str, Any]:
     """The table of a config file: of this path, or of this name among those that come with the package."""
     path = Path(config)

@@ -27,8 +27,8 @@ BESIDE = {"neighbours": ("../user_vectors", "../similar")}
 
 
 def below(folder: str, path: str) -> str:
-    """`path` against `folder`, where it is relative and on no file system of its own."""
-    if re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", path) or Path(path).is_absolute():
+    """`path` against `folder`, where it is relative and on no file system of its own; a table's name as it is."""
+    if re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*://|bigquery:)", path) or Path(path).is_absolute():
         return path
     return str(Path(folder) / path) if "://" not in folder else join(folder, path)
 
@@ -74,3 +74,6 @@ class Root:
 
     def stage(self, date: dt.date, stage: str) -> str:
         return join(self.path, "nights", date.isoformat(), FOLDERS[stage])
+
+    def rejects(self, date: dt.date) -> str:
+        return join(self.path, "nights", date.isoformat(), "rejects")

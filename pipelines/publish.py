@@ -46,6 +46,15 @@ def _work(night: Night, attempt: str) -> StageResult:
     return StageResult([], {"published": True})
 
 
+def refresh(root: paths.Root) -> None:
+    """Let `published.json` say what the lists of its night have become, where users were taken out of them."""
+    served = read(root)
+    found = manifest.load(root.stage(dt.date.fromisoformat(served["date"]), "neighbours")) if served else None
+    if served and found and served["neighbours"] != found.digest:
+        changed = {"neighbours": found.digest, "users": found.counts.get("users", 0)}
+        files.replace_file(root.published, json.dumps(served | changed, indent=1).encode())
+
+
 def read(root: paths.Root) -> dict[str, Any] | None:
     """What is published, or None before the first night is."""
     if not files.exists(root.published):

@@ -23,7 +23,7 @@ import polars as pl
 from pipelines import lifeline, lock, manifest, paths, store
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest, ManifestError
-from pipelines.options import OptionError, pipeline_options
+from pipelines.options import OptionError, pipeline_options, runner_name
 from trainer.errors import TrainingError
 from transforms import files, progress
 from transforms.files import FileEntry
@@ -60,6 +60,7 @@ class Night:
     date: dt.date
     runner_config: str | None = None
     flags: tuple[str, ...] = ()  # Beam's own
+    reingest: tuple[dt.date, ...] = ()  # days whose events are to be replaced
 
     @property
     def root(self) -> paths.Root:
@@ -86,13 +87,17 @@ class Night:
         not."""
         return self._midnight(self.date + dt.timedelta(days=1))
 
+    def span(self, day: dt.date) -> tuple[dt.datetime, dt.datetime]:
+        """The moments of a day: from the first on, before the second."""
+        return self._midnight(day), self._midnight(day + dt.timedelta(days=1))
+
     def _midnight(self, day: dt.date) -> dt.datetime:
         zone = ZoneInfo(self.job.logs.time_zone)
         return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
     @property
     def window(self) -> Window:
-        return Window(start=self.start, end=self.end)
+        return Window(start=self.start, end=self.end, max_events_per_day=self.job.examples.max_events_per_day)
 
     @property
     def holdout(self) -> Holdout:
@@ -152,6 +157,11 @@ class Night:
 
     def require(self, stage: str) -> Manifest:
         return manifest.require(self.folder(stage), stage)
+
+    @property
+    def runner(self) -> str:
+        """The name of the runner the options name."""
+        return runner_name(self.runner_config, self.flags)
 
     def pipeline(self) -> beam.Pipeline:
         """A Beam pipeline on the runner the options name."""
@@ -218,7 +228,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """The arguments every command on a night takes; further ones go to Beam."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("job", metavar="JOB.toml")
-    parser.add_argument("--date", type=_date, default=None, help="the night, YYYY-MM-DD (default: today)")
+    parser.add_argument("--date", type=date_of, default=None, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     return parser
 
@@ -227,12 +237,18 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     job = load_job(args.job)
     date = args.date or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
     pipeline_options(args.runner_config, flags)  # a mistyped option fails here, before anything starts
-    return Night(job, date, args.runner_config, tuple(flags))
+    reingest = tuple(sorted(set(getattr(args, "reingest", None) or ())))
+    if reingest and reingest[-1] > date:
+        raise JobError(f"--reingest {reingest[-1]} lies after the night of {date}: give a day up to it")
+    return Night(job, date, args.runner_config, tuple(flags), reingest)
 
 
 def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
-    args, flags = arguments(str(module.__doc__).splitlines()[0]).parse_known_args(argv)
+    parser = arguments(str(module.__doc__).splitlines()[0])
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    args, flags = parser.parse_known_args(argv)
     lifeline.follow()
 
     def work() -> int:
@@ -272,7 +288,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _date(text: str) -> dt.date:
+def date_of(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:

@@ -4,17 +4,20 @@
     ROOT/store/snapshots/00000007.json                               the newest one holds
 
 A snapshot lists every data file that counts and every raw file taken. It is the last thing an ingest writes, under a
-number nobody used: a crash leaves orphans, a reader sees the store before or after, never between.
+number nobody used: a crash leaves orphans, a reader sees the store before or after, never between. Kept are the newest
+snapshot and those that nights refer to; the next ingest removes the others, and the files that only they list.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipelines import paths
+from pipelines.accounts import Account
 from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
 from transforms import files
 from transforms.files import FileEntry
@@ -51,7 +54,10 @@ class Snapshot:
     date: str = ""  # the night that wrote it
     files: list[StoreFile] = field(default_factory=list)
     taken: list[TakenFile] = field(default_factory=list)
-    result: dict[str, Any] = field(default_factory=dict)  # what that night's ingest did, for its manifest
+    days: dict[str, list[str]] = field(default_factory=dict)  # table -> days whose file was seen, of paths with {date}
+    accounts: dict[str, Account] = field(default_factory=dict)  # night -> what became of the rows it read
+    forgotten: str = ""  # digest of the list of users that was applied to all that is kept
+    key_check: str = ""  # tells the key of pseudonyms from another; empty: ids as they came
     format_version: int = FORMAT_VERSION
 
     @property
@@ -68,11 +74,22 @@ class Snapshot:
     def rows(self, table: str) -> int:
         return sum(f.file.rows for f in self.files if f.table == table)
 
+    def changed(self, gone: Iterable[str], new: Iterable[StoreFile]) -> Snapshot:
+        """The snapshot without the data files of some names and with new ones, as yet uncommitted."""
+        leave = set(gone)
+        kept = [file for file in self.files if file.file.name not in leave]
+        return replace(self, files=sorted([*kept, *new], key=lambda file: file.file.name))
+
 
 def latest(folder: str) -> Snapshot | None:
     """The newest snapshot in the snapshots' folder, or None in a new store."""
-    found = [path for path in files.list_files(folder) if path.endswith(".json")]
+    found = snapshots(folder)
     return load(found[-1]) if found else None
+
+
+def snapshots(folder: str) -> list[str]:
+    """Paths of all snapshots, the newest last."""
+    return [path for path in files.list_files(folder) if path.endswith(".json")]
 
 
 def load(path: str) -> Snapshot:
@@ -80,10 +97,21 @@ def load(path: str) -> Snapshot:
         content = json.loads(files.read_bytes(path))
         if content["format_version"] != FORMAT_VERSION:
             raise ManifestError(f"{path} has format_version {content['format_version']}, this is {FORMAT_VERSION}")
-        data = [StoreFile(**f | {"file": FileEntry(**f["file"])}) for f in content["files"]]
+        data = [store_file(f) for f in content["files"]]
         return Snapshot(**content | {"files": data, "taken": [TakenFile(**t) for t in content["taken"]]})
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{path} cannot be read ({error}): restore it from a backup of the store") from error
+
+
+def store_file(record: Mapping[str, Any]) -> StoreFile:
+    """A data file from a record that names its table, day, bucket and file."""
+    named = {name: record[name] for name in ("table", "day", "bucket")}
+    return StoreFile(**named, file=FileEntry(**record["file"]))
+
+
+def number_of(path: str) -> int:
+    """The number of the snapshot at `path`."""
+    return int(path.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def path_of(folder: str, number: int) -> str:
@@ -95,9 +123,15 @@ def commit(folder: str, snapshot: Snapshot) -> None:
     files.replace_file(path_of(folder, snapshot.number), json.dumps(asdict(snapshot)).encode())
 
 
-def sweep(store: str, snapshot: Snapshot | None) -> None:
-    """Remove data files that the newest snapshot does not list: what a crashed ingest left behind."""
-    listed = {paths.join(store, f.file.name) for f in snapshot.files} if snapshot else set()
+def sweep(store: str, folder: str, referred: Collection[int]) -> None:
+    """Remove the snapshots whose numbers are not `referred` to, the newest aside, then data files that none lists.
+
+    Those are what a crashed ingest left behind, and events that were replaced, forgotten or grew too old.
+    """
+    found = snapshots(folder)
+    kept = [path for path in found if path == found[-1] or number_of(path) in referred]
+    files.remove_files(path for path in found if path not in kept)
+    listed = {paths.join(store, f.file.name) for path in kept for f in load(path).files}
     orphans = (path for path in files.list_files(store) if path.endswith(".parquet") and path not in listed)
     files.remove_files(orphans)
 

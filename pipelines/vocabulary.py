@@ -20,7 +20,7 @@ VIDEOS, TOKENS = "videos.parquet", "search_tokens.parquet"
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the events of the window and on who is held out."""
+    """Depends on the events of the window, on who is held out and on which days are robots'."""
     names = {
         "window_days",
         "watch_vocabulary",
@@ -28,6 +28,7 @@ def plan(night: Night) -> Plan:
         "holdout_days",
         "holdout_users",
         "seed",
+        "max_events_per_day",
         "user_categories",
     }
     settings = [night.date.isoformat(), night.job.logs.time_zone, night.job.examples.model_dump(include=names)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,18 +15,19 @@ from hypothesis import strategies as st
 from made_frames import hours, search, searches_frame, watch, watches_frame
 
 from transforms.examples import (
+    DrawnLabels,
     LabelDraw,
-    Pasts,
-    Vocabularies,
     active_users,
     category_counts,
+    draw_labels,
     holdout_pointers,
     records,
     serving_pointers,
-    training_pointers,
 )
 from transforms.features import MISSING
 from transforms.frames import id_digests, mix
+from transforms.pasts import Pasts, Vocabularies
+from transforms.robots import without_robots
 from transforms.tokens import tokens
 from transforms.window import Holdout
 
@@ -34,12 +37,11 @@ USERS = {
     "a": {"gender": "f", "birth_year": 1984, "country": "SE"},
     "b": {"gender": None, "birth_year": None, "country": None},
 }  # c is not in the table
-END, HOLDOUT_START = hours(12), hours(8)
-VOCABULARIES = Vocabularies.of(
-    pl.DataFrame({"token": list(VIDEOS), "count": [9, 8, 7]}), pl.DataFrame({"token": list(TOKENS), "count": [9, 8, 7]})
-)
+END, HOLDOUT_START = hours(26), hours(8)
+SHARED_ROWS = {"v4": 3 + 1 + 0, "v5": 3 + 1 + 1}  # behind the vocabulary's, by XXH64 modulo 2
 
-HOURS = st.integers(0, 11)  # few, so that many times are equal
+# Few, so that many times are equal; some a search's half hour apart, a little less or a little more. In two days.
+HOURS = st.sampled_from([0, 1, 1.25, 1.5, 1.75, 5, 7.5, 8, 8.25, 8.5, 11, 24.25, 25])
 WATCHES = st.lists(
     st.builds(
         watch,
@@ -53,7 +55,7 @@ WATCHES = st.lists(
     max_size=25,
 )
 QUERIES = st.sampled_from(["cat", "Cat dog", "bird", "dog dog", "..."])
-SEARCHES = st.lists(st.builds(search, st.sampled_from("abc"), HOURS, QUERIES), max_size=12)
+SEARCHES = st.lists(st.builds(search, st.sampled_from("abc"), HOURS, QUERIES), max_size=20)
 
 
 @dataclass(frozen=True)
@@ -63,23 +65,41 @@ class Case:
     watches: list[dict[str, Any]]
     searches: list[dict[str, Any]]
     draw: LabelDraw
+    shared_rows: int = 0
+    max_events_per_day: int = 0
 
     @property
     def pasts(self) -> Pasts:
         users = pl.DataFrame([{"user_id": user, **row} for user, row in USERS.items()])
         users = users.cast({"birth_year": pl.Int32})
-        return Pasts.of(watches_frame(self.watches), searches_frame(self.searches), users, VOCABULARIES)
+        watches, searches = watches_frame(self.watches), searches_frame(self.searches)
+        events = without_robots(watches, searches, most=self.max_events_per_day)
+        tops = (pl.DataFrame({"token": list(ids), "count": [9, 8, 7]}) for ids in (VIDEOS, TOKENS))
+        return Pasts.of(events.watches, events.searches, users, Vocabularies.of(*tops, shared_rows=self.shared_rows))
 
 
-def draw_of(per_user: int = 0, share: float = 0.5, max_sequence: int = 1_000, watch_history: int = 2) -> LabelDraw:
+def draw_of(
+    per_user: int = 0,
+    share: float = 0.5,
+    max_sequence: int = 1_000,
+    watch_history: int = 2,
+    search_history: int = 2,
+    withhold_last_search: bool = True,
+) -> LabelDraw:
     return LabelDraw(
         per_user=per_user,
         seed=5,
         holdout=Holdout(start=HOLDOUT_START, share=share, seed=1),
-        newest=hours(11),
+        newest=hours(25),
         max_sequence=max_sequence,
         watch_history=watch_history,
+        search_history=search_history,
+        withhold_last_search=withhold_last_search,
     )
+
+
+def training_pointers(pasts: Pasts, draw: LabelDraw) -> pl.DataFrame:
+    return draw_labels(pasts, draw).pointers
 
 
 CASES = st.builds(
@@ -92,7 +112,11 @@ CASES = st.builds(
         share=st.sampled_from([0.5, 1.0]),
         max_sequence=st.sampled_from([2, 3, 5, 1_000]),
         watch_history=st.sampled_from([1, 2]),
+        search_history=st.sampled_from([1, 2]),
+        withhold_last_search=st.booleans(),
     ),
+    shared_rows=st.sampled_from([0, 2]),
+    max_events_per_day=st.sampled_from([0, 0, 4, 7]),
 )
 
 
@@ -106,6 +130,16 @@ class Oracle:
         self.draw = case.draw
         self.watches = watches_frame(case.watches).to_dicts()  # in the order of the store
         self.searches = searches_frame(case.searches).to_dicts()
+        of_day = Counter(self.day(event) for event in (*self.watches, *self.searches))
+        most = case.max_events_per_day or math.inf
+        self.watches, self.searches = (
+            [event for event in events if of_day[self.day(event)] <= most] for events in (self.watches, self.searches)
+        )
+        self.inputs = VIDEOS | (SHARED_ROWS if case.shared_rows else {})
+
+    @staticmethod
+    def day(event: dict[str, Any]) -> tuple[str, dt.date]:
+        return event["user_id"], event["time"].date()
 
     def held_out(self, user: str) -> bool:
         return bool(self.draw.holdout.users(pl.Series([user])).item())
@@ -118,8 +152,11 @@ class Oracle:
         mine = [s for s in self.searches if s["user_id"] == user]
         return [(s["time"], TOKENS[t]) for s in mine for t in tokens(s["query"]) if t in TOKENS]
 
-    def pointer(self, user: str, time: dt.datetime, label: Any, age: float) -> dict[str, Any]:
-        """What may be seen of a user at a time: only what came strictly before."""
+    def pointer(
+        self, user: str, time: dt.datetime, label: Any, age: float, *, withhold: bool = False
+    ) -> dict[str, Any]:
+        """What may be seen of a user at a time: only what came strictly before; of the searches, if some are withheld,
+        those before the last watch and those more than half an hour before."""
         before = [w for w in self.watches if w["user_id"] == user and w["time"] < time]
         context = {}
         for name in ("country", "device", "signed_in"):
@@ -128,38 +165,49 @@ class Oracle:
         row = USERS.get(user, {"gender": None, "birth_year": None, "country": None})
         context["country"] = context["country"] or row["country"]
         born = row["birth_year"]
+        shown = [at for at, _ in self.tokens(user) if at < time]
+        if withhold:
+            half_an_hour = dt.timedelta(minutes=30)
+            shown = [at for at in shown if time - at > half_an_hour or any(at < w["time"] for w in before)]
         return {
             "user_id": user,
             "time": time,
             "label": label,
             "watches_end": sum(w["completed"] for w in before),
-            "tokens_end": sum(at < time for at, _ in self.tokens(user)),
+            "tokens_end": len(shown),
             "example_age": pytest.approx(age),
             "gender": row["gender"],
             "age": pytest.approx(min(max((time.year - born) / 100, 0), 1) if born else MISSING),
             **context,
         }
 
-    def training(self) -> list[dict[str, Any]]:
-        found = []
+    def training(self) -> tuple[list[dict[str, Any]], Counter[str]]:
+        """The pointers, and how many watches are none, by why."""
+        found: list[dict[str, Any]] = []
+        why = Counter(not_completed=sum(not w["completed"] for w in self.watches))
         for user in "abc":
             pointers = []
             for w in self.completed(user):
                 learnable = w["time"] < self.draw.holdout.start or not self.held_out(user)
                 if w["video_id"] in VIDEOS and learnable:
                     days = (self.draw.newest - w["time"]).total_seconds() / 86_400
-                    digest = self.digest(user, w["video_id"], w["time"])
-                    pointers.append((digest, self.pointer(user, w["time"], VIDEOS[w["video_id"]], days)))
-            last = max((p["watches_end"] for _, p in pointers), default=0)
-            pointers = [(digest, p) for digest, p in pointers if self.held(p["watches_end"], last)]
-            ranked = sorted(range(len(pointers)), key=lambda at: pointers[at][0])  # of equal digests the first
+                    digest, label = self.digest(user, w["video_id"], w["time"]), VIDEOS[w["video_id"]]
+                    withhold = self.draw.withhold_last_search
+                    pointers.append((digest, self.pointer(user, w["time"], label, days, withhold=withhold)))
+                else:
+                    why["held_out" if w["video_id"] in VIDEOS else "out_of_vocabulary"] += 1
+            reached = [(digest, p) for digest, p in pointers if self.reached(p, [p for _, p in pointers])]
+            ranked = sorted(range(len(reached)), key=lambda at: reached[at][0])  # of equal digests the first
             drawn = ranked[: self.draw.per_user or None]
-            found += [p for at, (_, p) in enumerate(pointers) if at in drawn]
-        return found
+            found += [p for at, (_, p) in enumerate(reached) if at in drawn]
+            why.update(out_of_reach=len(pointers) - len(reached), not_drawn=len(reached) - len(drawn))
+        return found, why
 
-    def held(self, end: int, last: int) -> bool:
-        """Whether a sequence of `max_sequence` watches up to `last` holds the whole input of a pointer at `end`."""
-        return max(0, end - self.draw.watch_history) >= last - self.draw.max_sequence
+    def reached(self, pointer: dict[str, Any], pointers: list[dict[str, Any]]) -> bool:
+        """Whether the last `max_sequence` watches and tokens before the user's last pointer hold this one's input."""
+        histories = {"watches_end": self.draw.watch_history, "tokens_end": self.draw.search_history}
+        last = {name: max(p[name] for p in pointers) for name in histories}
+        return all(max(0, pointer[n] - histories[n]) >= last[n] - self.draw.max_sequence for n in histories)
 
     def digest(self, user: str, video: str, time: dt.datetime) -> int:
         micros = (time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
@@ -186,7 +234,7 @@ class Oracle:
         for user in dict.fromkeys(p["user_id"] for p in pointers):
             mine = [p for p in pointers if p["user_id"] == user]
             sequences = {
-                "watches": [VIDEOS.get(w["video_id"], 0) for w in self.completed(user)],
+                "watches": [self.inputs.get(w["video_id"], 0) for w in self.completed(user)],
                 "tokens": [token for _, token in self.tokens(user)],
             }
             record: dict[str, Any] = {}
@@ -202,12 +250,17 @@ class Oracle:
         return found
 
 
-@settings(max_examples=60)
+REASONS = ("not_completed", "out_of_vocabulary", "held_out", "out_of_reach", "not_drawn")
+
+
+@settings(max_examples=120)
 @given(CASES)
 def test_pointers_and_records_are_those_of_the_loops(case: Case) -> None:
     pasts, oracle = case.pasts, Oracle(case)
+    drawn, (trained, why) = draw_labels(pasts, case.draw), oracle.training()
+    assert drawn == DrawnLabels(pointers=drawn.pointers, **{name: why[name] for name in REASONS})
     for found, expected in (
-        (training_pointers(pasts, case.draw), oracle.training()),
+        (drawn.pointers, trained),
         (serving_pointers(pasts, END), oracle.serving()),
         (holdout_pointers(pasts, case.draw.holdout), oracle.holdout()),
     ):
@@ -240,8 +293,9 @@ def all_inputs(pasts: Pasts, pointers: pl.DataFrame, draw: LabelDraw) -> dict[st
 
 @settings(max_examples=40)
 @given(CASES, HOURS, st.sampled_from("abc"))
-def test_no_input_changes_with_what_comes_at_or_after_its_label(case: Case, hour: int, user: str) -> None:
+def test_no_input_changes_with_what_comes_at_or_after_its_label(case: Case, hour: float, user: str) -> None:
     """Take a user's events from some hour on away: pointers at or before that hour see exactly the same."""
+    case = replace(case, max_events_per_day=0)  # whether a day is a robot's shows at its end
     draw = replace(case.draw, per_user=0, max_sequence=1_000)
 
     def early(pointers: pl.DataFrame) -> pl.DataFrame:
@@ -250,7 +304,7 @@ def test_no_input_changes_with_what_comes_at_or_after_its_label(case: Case, hour
     def left(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [event for event in events if event["user_id"] != user or event["time"] < hours(hour)]
 
-    shorter = Case(left(case.watches), left(case.searches), draw).pasts
+    shorter = replace(case, watches=left(case.watches), searches=left(case.searches)).pasts
     whole = case.pasts
     for pointers in (
         lambda pasts: early(training_pointers(pasts, draw)),
@@ -259,17 +313,37 @@ def test_no_input_changes_with_what_comes_at_or_after_its_label(case: Case, hour
         assert all_inputs(whole, pointers(whole), draw) == all_inputs(shorter, pointers(shorter), draw)
 
 
+@settings(max_examples=80)
+@given(CASES, st.sampled_from("abc"), HOURS, HOURS)
+def test_the_search_that_led_to_a_watch_changes_no_input_of_it(case: Case, user: str, asked: float, at: float) -> None:
+    """With the search or without it the next watch within half an hour sees the same; the watches behind it do not."""
+    case = replace(case, draw=replace(case.draw, per_user=0, max_sequence=1_000, withhold_last_search=True))
+    case = replace(case, max_events_per_day=0, watches=[*case.watches, watch(user, at, "v1")])
+    led = replace(case, searches=[*case.searches, search(user, asked, "cat")])
+    times = [w["time"] for w in case.watches if w["user_id"] == user]
+    after = [time for time in times if time > hours(asked)]
+
+    def inputs(of: Case) -> list[dict[str, Any]]:
+        return training_pointers(of.pasts, of.draw).filter(user_id=user).select("time", "tokens_end").to_dicts()
+
+    for with_it, without in zip(inputs(led), inputs(case), strict=True):
+        is_next = after and with_it["time"] == min(after) <= hours(asked + 0.5)
+        shown = with_it["time"] > hours(asked) and not is_next
+        assert with_it["tokens_end"] - without["tokens_end"] == shown
+
+
 @settings(max_examples=40)
 @given(CASES)
 def test_nothing_of_the_held_out_days_of_held_out_users_is_learned(case: Case) -> None:
     """Without their events of those days, training and the holdout's inputs are the same."""
+    case = replace(case, max_events_per_day=0)
     draw, whole = replace(case.draw, per_user=0, max_sequence=1_000), case.pasts
     held = {user for user in "abc" if draw.holdout.users(pl.Series([user])).item()}
 
     def left(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [e for e in events if e["user_id"] not in held or e["time"] < HOLDOUT_START]
 
-    learnable = Case(left(case.watches), left(case.searches), draw).pasts
+    learnable = replace(case, watches=left(case.watches), searches=left(case.searches)).pasts
     trained, without = (training_pointers(pasts, draw) for pasts in (whole, learnable))
     assert trained.equals(without)
     assert all_inputs(whole, trained, draw) == all_inputs(learnable, without, draw)
@@ -283,6 +357,7 @@ def test_nothing_of_the_held_out_days_of_held_out_users_is_learned(case: Case) -
 @settings(max_examples=30)
 @given(CASES)
 def test_a_label_is_trained_on_or_held_out_but_not_both(case: Case) -> None:
+    case = replace(case, max_events_per_day=0)
     draw, pasts = replace(case.draw, per_user=0, max_sequence=1_000), case.pasts
     trained = training_pointers(pasts, draw)
     held_out = holdout_pointers(pasts, draw.holdout)
@@ -328,6 +403,17 @@ def test_a_hot_user_gives_labels_from_the_end_of_the_sequence() -> None:
         at = round((time - hours(0)).total_seconds())
         assert label == at % 5 + 1
         assert row["watches"][end - 50 : end] == [VIDEOS.get(f"v{i % 5 + 1}", 0) for i in range(at - 50, at)]
+
+
+def test_a_label_whose_tokens_the_record_no_longer_holds_is_out_of_reach() -> None:
+    """Five tokens between two labels, of which the record holds the last three: the first label's one is gone."""
+    watches = [watch("a", 2, "v1"), watch("a", 5, "v2")]
+    searches = [search("a", 1, "cat"), *(search("a", 3 + n / 10, "cat") for n in range(5))]
+    case = Case(watches, searches, draw_of(share=0.0, max_sequence=3, search_history=1))
+    drawn = draw_labels(case.pasts, case.draw)
+    assert (drawn.out_of_reach, drawn.pointers["label"].to_list()) == (1, [2])
+    all_of_it = replace(case.draw, max_sequence=6)
+    assert draw_labels(case.pasts, all_of_it).pointers["tokens_end"].to_list() == [1, 6]
 
 
 def test_users_with_searches_alone_are_served() -> None:

@@ -126,7 +126,7 @@ def test_write_days_leaves_out_what_its_bucket_has(tmp_path: Path) -> None:
 def search_files(folder: Path) -> list[str]:
     texts = {
         "a.csv": "user_id,time,query\na,2024-03-01,cats\n,2024-03-01,dogs\na,b\n",
-        "b.jsonl": '{"user_id":"b","time":1,"query":"x"}\n[]\n{"user_id":"b","time":"never","query":"x"}\n',
+        "b.jsonl": '{"user_id":"b","time":1700000000,"query":"x"}\n[]\n{"user_id":"b","time":"never","query":"x"}\n',
     }
     for name, text in texts.items():
         (folder / name).write_text(text)

@@ -32,6 +32,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "completed_fraction": 0.5,
             "completed_seconds": 30,
             "max_reject_fraction": 0.001,
+            "allow_missing_days": False,
             "time_zone": "UTC",
             "batch_bytes": 2_000_000_000,
             "columns": {},
@@ -48,6 +49,10 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "holdout_users": 0.05,
             "user_categories": [],
             "seed": 1,
+            "withhold_last_search": True,
+            "long_tail": "zero",
+            "long_tail_rows": 10_000,
+            "max_events_per_day": 1_000,
         },
         "model": {
             "dimension": 256,
@@ -68,7 +73,8 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
         },
         "index": {"recall": 0.95},
         "neighbours": {"k": 200, "exclude": "completed", "similar": 20},
-        "storage": {"root": str(tmp_path / "runs"), "buckets": 0},
+        "storage": {"root": str(tmp_path / "runs"), "buckets": 0, "keep_days": 0},
+        "privacy": {"forget": None, "pseudonym_key_env": None},
     }
 
 
@@ -108,6 +114,15 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text
         ("time_zone = 'Mars/Base'\n", "logs.time_zone", "'Mars/Base'", "no IANA time zone"),
         ("max_reject_fraction = 2\n", "logs.max_reject_fraction", "2", "less than or equal to 1"),
         ("completed_fraction = 0\n", "logs.completed_fraction", "0", "greater than 0"),
+        (
+            "[examples]\nmax_sequence = 40\n",
+            "examples",
+            "40",
+            "max_sequence must be at least watch_history and search_history",
+        ),
+        ("[examples]\nlong_tail_rows = 0\n", "examples.long_tail_rows", "0", "greater than 0"),
+        ('[examples]\nlong_tail = "drop"\n', "examples.long_tail", "'drop'", "'zero' or 'hash'"),
+        ("[examples]\nmax_events_per_day = -1\n", "examples.max_events_per_day", "-1", "greater than or equal to 0"),
         ("[examples]\nwindow_days = 3\nholdout_days = 3\n", "examples", "3", "holdout_days must be below window_days"),
     ],
 )

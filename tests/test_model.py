@@ -7,6 +7,7 @@ from trainer_records import SPEC, random_records
 
 from trainer.config import ModelSettings
 from trainer.history import Mean, Recency
+from trainer.holdout import top_videos
 from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.model import Model, UserTower, category_dimension
 from trainer.quiet import tf
@@ -78,6 +79,23 @@ def test_order_and_out_of_vocabulary_ids_do_not_change_a_mean_history() -> None:
     batch = {name: tensor[:1] for name, tensor in batch_of(SPEC).items()}
     one, other = (tower({**batch, "watches": tf.constant([w])}) for w in ([0, 0, 1, 2, 3], [3, 0, 2, 0, 1]))
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_shared_rows_are_of_the_watch_history_alone() -> None:
+    spec = FeatureSpec(videos=30, tokens=0, watch_history=5, search_history=4, shared_rows=3)
+    model = Model(spec, ModelSettings(dimension=8, hidden=[16]), np.ones(30, np.int64), seed=1)
+    sizes = {name: table.size for name, table in model.tables.items()}
+    assert sizes == {"watches": 33, "videos": 30, "biases": 30}
+    one = {name: tensor[:1] for name, tensor in batch_of(spec).items()}
+    users = [model.tower({**one, "watches": tf.constant([[0, 0, 1, 2, last]])}).numpy() for last in (0, 31, 33)]
+    assert not np.allclose(users[0], users[1]) and not np.allclose(users[1], users[2])
+
+
+def test_a_shared_row_in_a_past_leaves_no_video_out_of_the_list() -> None:
+    spec = FeatureSpec(videos=3, tokens=0, watch_history=5, search_history=4, shared_rows=2)
+    model = Model(spec, ModelSettings(dimension=8, hidden=[16]), np.array([9, 5, 1]), seed=1)
+    seen = tf.ragged.constant([[5, 2], [4], []], dtype=tf.int32)
+    assert top_videos(model, tf.zeros([3, 8]), seen, k=3).tolist() == [[1, 3, -1], [1, 2, 3], [1, 2, 3]]
 
 
 def test_dropout_is_drawn_from_its_seed_and_only_in_training() -> None:

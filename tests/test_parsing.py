@@ -67,9 +67,8 @@ ISO_TIMES = {
     "1700000000": AT,
     "1700000000000": AT,
     "1700000000.25": AT + dt.timedelta(seconds=0.25),
-    "-86400": utc(1969, 12, 31),
     "99999999999": utc(5138, 11, 16, 9, 46, 39),
-    "100000000000": utc(1973, 3, 3, 9, 46, 40),
+    "700000000000": utc(1992, 3, 7, 20, 26, 40),
 }
 
 
@@ -86,7 +85,7 @@ def test_a_time_that_cannot_be_read(text: str) -> None:
     assert times([text]) == [None]
 
 
-@given(st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2100, 1, 1)), st.integers(-14 * 60, 14 * 60), st.booleans())
+@given(st.datetimes(dt.datetime(1990, 1, 2), dt.datetime(2100, 1, 1)), st.integers(-14 * 60, 14 * 60), st.booleans())
 def test_what_python_formats_is_read(moment: dt.datetime, minutes: int, colon: bool) -> None:
     zone = dt.timezone(dt.timedelta(minutes=minutes))
     local = moment.replace(tzinfo=zone)
@@ -97,7 +96,7 @@ def test_what_python_formats_is_read(moment: dt.datetime, minutes: int, colon: b
 @given(st.integers(-(10**10), 10**10 - 1), st.integers(0, 999_999))
 def test_epoch_times_of_every_type_agree(seconds: int, micros: int) -> None:
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds, microseconds=micros // 1000 * 1000)
-    if moment.year >= 2200 or moment.year < 1700:
+    if not 1990 <= moment.year < 2200:
         moment = moment.replace(year=2001)
     exact = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
     assert times([exact / 1000]) == times([str(Decimal(exact) / 1000)]) == [moment]
@@ -170,6 +169,7 @@ BAD_ROWS = [
         {"time": [BEFORE, BEFORE + dt.timedelta(days=900)]},
         ["time lies in the future: not before 2024-06-01 00:00 UTC"] * 2,
     ),
+    ({"time": [20240101, "1989-12-31T23:59:59Z", 0, -1]}, ["time lies before 1990"] * 4),
     ({"watch_seconds": [-1, -0.5]}, ["watch_seconds is negative"] * 2),
     ({"watch_seconds": ["-1", "many", "inf"]}, ["watch_seconds is negative"] + [CAN_NOT.format("watch_seconds")] * 2),
     ({"video_seconds": [-2.0, float("inf")]}, ["video_seconds is negative", CAN_NOT.format("video_seconds")]),

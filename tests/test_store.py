@@ -81,7 +81,9 @@ def test_the_newest_snapshot_holds_and_is_read_back_as_written(tmp_path: Path) -
     folder = str(tmp_path / "snapshots")
     assert store.latest(folder) is None
     taken = [TakenFile(path="/logs/a.csv", bytes=10, changed=1764000000.123456)]
-    first = Snapshot(buckets=8, number=9, files=[data_file("2026-11-19")], taken=taken, result={"rejects": {"a": 1}})
+    first = Snapshot(
+        buckets=8, number=9, files=[data_file("2026-11-19")], taken=taken, accounts={"2026-11-21": {"a": 1}}
+    )
     second = replace(first, number=10, date="2026-11-21")
     for snapshot in (second, first):
         store.commit(folder, snapshot)
@@ -89,18 +91,27 @@ def test_the_newest_snapshot_holds_and_is_read_back_as_written(tmp_path: Path) -
     assert store.load(store.path_of(folder, 9)) == first
 
 
-def test_a_sweep_removes_data_files_no_snapshot_lists_and_nothing_else(tmp_path: Path) -> None:
-    kept, orphan = data_file("2026-11-19", mark="aa"), data_file("2026-11-19", mark="bb")
-    snapshot = Snapshot(buckets=8, number=1, files=[kept])
-    store.commit(str(tmp_path / "snapshots"), snapshot)
-    for file in (kept, orphan):
+def test_a_sweep_keeps_what_the_newest_snapshot_and_those_referred_to_list(tmp_path: Path) -> None:
+    marks = ("aa", "bb", "cc", "dd")
+    listed = {mark: data_file("2026-11-19", mark=mark) for mark in marks}
+    folder = str(tmp_path / "snapshots")
+    for number, mark in enumerate(marks[:3], 1):
+        store.commit(folder, Snapshot(buckets=8, number=number, files=[listed[mark]]))
+    for file in listed.values():
         (tmp_path / file.file.name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file.file.name).write_bytes(b"")
-    store.sweep(str(tmp_path), snapshot)
-    assert (tmp_path / kept.file.name).exists() and not (tmp_path / orphan.file.name).exists()
-    assert store.latest(str(tmp_path / "snapshots")) == snapshot
-    store.sweep(str(tmp_path), None)
-    assert not (tmp_path / kept.file.name).exists()
+
+    def there() -> list[str]:
+        return [mark for mark, file in listed.items() if (tmp_path / file.file.name).exists()]
+
+    store.sweep(str(tmp_path), folder, {1})
+    assert there() == ["aa", "cc"]
+    assert [store.number_of(path) for path in store.snapshots(folder)] == [1, 3]
+    store.sweep(str(tmp_path), folder, set())
+    assert there() == ["cc"]
+    (tmp_path / "snapshots" / "00000003.json").unlink()
+    store.sweep(str(tmp_path), folder, {3})
+    assert there() == []
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1, "files"', b'{"format_version": 1}', b"[]"])

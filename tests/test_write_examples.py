@@ -14,8 +14,9 @@ from made_frames import hours, search, searches_frame, watch, watches_frame, wri
 from transforms import examples
 from transforms.collect import WriteRecords, take_records
 from transforms.encoding import AnalyseFeatures, load_graph
-from transforms.examples import LabelDraw, Pasts
+from transforms.examples import LabelDraw
 from transforms.features import MISSING, FeatureSpec
+from transforms.pasts import Pasts
 from transforms.tfrecords import read_tfrecords
 from transforms.window import BucketFiles, Holdout, Window, read_users
 from transforms.write_examples import (
@@ -26,9 +27,18 @@ from transforms.write_examples import (
     load_vocabularies,
 )
 
-WINDOW = Window(start=hours(0), end=hours(72))
+WINDOW = Window(start=hours(0), end=hours(72), max_events_per_day=15)
 HOLDOUT = Holdout(start=hours(48), share=0.5, seed=1)
-DRAW = LabelDraw(per_user=5, seed=1, holdout=HOLDOUT, newest=hours(71), max_sequence=8, watch_history=3)
+DRAW = LabelDraw(
+    per_user=2,
+    seed=1,
+    holdout=HOLDOUT,
+    newest=hours(71),
+    max_sequence=6,
+    watch_history=3,
+    search_history=3,
+    withhold_last_search=True,
+)
 VIDEOS = [f"v{i}" for i in range(6)]
 CATEGORIES = {"country": ["SE"], "gender": ["f"]}
 SPEC = FeatureSpec(videos=6, tokens=1, watch_history=3, search_history=3, categories=CATEGORIES, numbers=["age"])
@@ -53,7 +63,9 @@ def bucket_files(tmp_path_factory: pytest.TempPathFactory) -> list[BucketFiles]:
             for n, u in enumerate(names)
             for i in range(12)
         ]
-        searches = [search(u, i * 9, "cats and dogs") for u in names[::2] for i in range(8)]
+        searches = [search(u, i * 9, "cats and dogs" if i else "birds") for u in names[::2] for i in range(8)]
+        watches += [watch(names[0], 30 + i / 4, "v1", country="SE") for i in range(20)]  # a robot's day
+        watches += [watch("robot", 50 + i / 4, "v1", country="SE") for i in range(20)]
         of_watches = write(watches_frame(watches), folder / f"w{bucket}")
         of_searches = write(searches_frame(searches), folder / f"s{bucket}")
         of_users = () if bucket else (users_path,)
@@ -76,9 +88,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, bucket_files: list[BucketFi
 
 
 def oracle(split: str, bucket: BucketFiles, inputs: ExampleInputs) -> pl.DataFrame:
-    pasts = Pasts.of(WINDOW.watches(bucket), WINDOW.searches(bucket), read_users(bucket), load_vocabularies(inputs))
+    events = WINDOW.events(bucket)
+    pasts = Pasts.of(events.watches, events.searches, read_users(bucket), load_vocabularies(inputs))
     pointers = {
-        "train": lambda: examples.training_pointers(pasts, DRAW),
+        "train": lambda: examples.draw_labels(pasts, DRAW).pointers,
         "holdout": lambda: examples.holdout_pointers(pasts, HOLDOUT),
         "serving": lambda: examples.serving_pointers(pasts, WINDOW.end),
     }[split]()
@@ -123,8 +136,36 @@ def test_files_hold_the_records_of_each_bucket(
     for record in found:
         counts.update(record.get("counts", {}))
     assert {name: counts[name] for name in totals} == totals
+    check_account(bucket_files, counts)
     label_counts = pl.read_parquet(tmp_path / "label_counts.parquet")
     assert label_counts.rows() == [(at, video, trained[at]) for at, video in enumerate(VIDEOS, 1)]
+
+
+def check_account(bucket_files: list[BucketFiles], counts: Counter[str]) -> None:
+    """Every event of the window is used or left out, once, and nothing is left out that the logs do not hold."""
+    watches, searches = (
+        pl.concat([read(bucket) for bucket in bucket_files]) for read in (WINDOW.watches, WINDOW.searches)
+    )
+    assert (counts["watches"], counts["searches"]) == (watches.height, searches.height)
+    left_out = {name: n for name, n in counts.items() if name.startswith("watches_")}
+    assert sum(left_out.values()) + counts["train_pointers"] == watches.height
+    assert set(left_out) == {f"watches_{name}" for name in ("of_robots", *REASONS)} and min(left_out.values()) > 0
+    kinds = {name: n for name, n in counts.items() if name.startswith("searches_")}
+    assert sum(kinds.values()) == searches.height
+    assert kinds["searches_without_tokens"] + kinds["searches_of_robots"] == searches.height - kinds["searches_used"]
+    assert min(kinds.values()) > 0
+    assert counts["robot_days"] == 4 and counts["watches_of_robots"] >= 80
+    kept = pl.concat([WINDOW.events(bucket).watches for bucket in bucket_files]).filter("completed")
+    cut = {
+        user: [video in VIDEOS for video in videos]
+        for user, videos in kept.group_by("user_id").agg("video_id").iter_rows()
+    }
+    assert counts["users_with_completed"] == len(cut)
+    assert counts["users_with_out_of_vocabulary"] == sum(not all(known) for known in cut.values()) > 0
+    assert counts["users_with_nothing_else"] == sum(not any(known) for known in cut.values())
+
+
+REASONS = ("not_completed", "out_of_vocabulary", "held_out", "out_of_reach", "not_drawn")
 
 
 def test_without_searches_the_records_have_no_tokens(

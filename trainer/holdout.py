@@ -48,7 +48,9 @@ def top_videos(model: Model, users: tf.Tensor, seen: tf.RaggedTensor, *, k: int)
     """
     scores = tf.matmul(users, model.videos.weights, transpose_b=True) + model.biases.weights[:, 0]
     scores = np.array(scores)
-    scores[seen.value_rowids().numpy(), seen.values.numpy()] = -np.inf
+    watched = seen.values.numpy()
+    shared = watched > model.videos.size  # rows of the input alone: no video to leave out
+    scores[seen.value_rowids().numpy(), np.where(shared, 0, watched)] = -np.inf
     scores[:, 0] = -np.inf
     best, ids = tf.math.top_k(scores, k=min(k, model.videos.size))
     return np.where(np.isneginf(best.numpy()), -1, ids.numpy()).astype(np.int64)

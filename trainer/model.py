@@ -44,7 +44,7 @@ class UserTower(tf.Module):
     def __init__(self, spec: FeatureSpec, settings: ModelSettings, *, seed: int) -> None:
         super().__init__(name="user_tower")
         self.spec, self.dropout = spec, settings.dropout
-        sizes = {"watches": (spec.videos, settings.dimension)}
+        sizes = {"watches": (spec.videos + spec.shared_rows, settings.dimension)}
         if spec.tokens:
             sizes["tokens"] = (spec.tokens, settings.dimension)
         sizes |= {name: (len(values), category_dimension(len(values))) for name, values in spec.categories.items()}

@@ -2,6 +2,9 @@
 
 A step never touches a whole table: it gathers each row it needs once, works on those, and its gradient is a gradient of
 those rows. Row 0 is the zero vector for all that is missing, padding or out of vocabulary; it is never trained.
+
+Rows that videos out of vocabulary share stand behind the vocabulary's, in the table of the watch history alone: the
+output table has a row for each video that can be shown.
 """
 
 from __future__ import annotations

@@ -5,8 +5,12 @@ strictly before its time, equal times left out, so a label never reaches its own
 and time.
 
     pasts = Pasts.of(watches, searches, users, vocabularies)
-    pointers = training_pointers(pasts, draw)        # or serving_pointers, holdout_pointers
+    pointers = draw_labels(pasts, draw).pointers        # or serving_pointers, holdout_pointers
     frame = records(pointers, pasts, max_sequence=1_000)
+
+Withheld from a label's input are the searches that led to it (`LED_TO_A_WATCH`), or the model would learn to give back
+the last search page (paper, 3.4). Logs do not say what led to a watch, so it is decided by time: a search led to the
+watches that came next, at most 30 minutes later.
 """
 
 from __future__ import annotations
@@ -19,17 +23,17 @@ import polars as pl
 
 from transforms.features import MISSING
 from transforms.frames import id_digests, mix
+from transforms.pasts import WATCH_CATEGORIES, Pasts
 from transforms.schemas import TIME
-from transforms.tokens import tokenize
 from transforms.window import Holdout
 
-WATCH_CATEGORIES = ("country", "device", "signed_in")
 USER_CATEGORIES = ("gender",)
 BIRTH_YEAR, AGE = "birth_year", "age"
 _DRAW_OF_LABELS = 0x6C6162656C73  # "labels"
 _MICROSECONDS_A_DAY = 86_400_000_000
 _NONE = pl.Series(dtype=pl.String)
 _NO_AGE = pl.lit(0.0, pl.Float32).alias("example_age")
+LED_TO_A_WATCH = dt.timedelta(minutes=30)  # a search and the next watch further apart are two visits
 
 
 def category_counts(
@@ -52,71 +56,6 @@ def active_users(watches: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabularies:
-    """Ids of the tokens that have embeddings: `token`, `id` from 1."""
-
-    videos: pl.DataFrame
-    tokens: pl.DataFrame
-
-    @classmethod
-    def of(cls, videos: pl.DataFrame, tokens: pl.DataFrame) -> Vocabularies:
-        """From the vocabulary's frames, whose row order gives the ids."""
-        number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("id")
-        return cls(videos=videos.select("token", number), tokens=tokens.select("token", number))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pasts:
-    """One bucket's users' pasts.
-
-    watches: user_id, time, video_id, completed, id (0: out of vocabulary), the context as last known at that event, and
-        `watches_end`, the number of the user's completed watches up to and with this event
-    tokens: user_id, time, id: search tokens in vocabulary
-    searches: user_id, time, `tokens_end`: the number of the user's tokens up to and with the searches of that time
-    users: user_id and the columns of the users table
-    active: ids of all users with an event, each once, in order
-    """
-
-    watches: pl.DataFrame
-    tokens: pl.DataFrame
-    searches: pl.DataFrame
-    users: pl.DataFrame
-    active: pl.Series
-
-    @classmethod
-    def of(
-        cls, watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, vocabularies: Vocabularies
-    ) -> Pasts:
-        """From events ordered by user and time, as `Window` reads them, and the users of the bucket."""
-        known = watches.join(
-            vocabularies.videos, left_on="video_id", right_on="token", how="left", maintain_order="left"
-        )
-        context = [pl.col(name).cast(pl.String).forward_fill().over("user_id") for name in WATCH_CATEGORIES]
-        tokens = _tokens(searches, vocabularies.tokens)
-        ends = tokens.group_by("user_id", "time", maintain_order=True).agg(n=pl.len().cast(pl.Int64))
-        return cls(
-            watches=known.with_columns(
-                *context,
-                id=pl.col("id").fill_null(0),
-                watches_end=pl.col("completed").cast(pl.Int64).cum_sum().over("user_id"),
-            ),
-            tokens=tokens,
-            searches=ends.select("user_id", "time", tokens_end=pl.col("n").cum_sum().over("user_id")),
-            users=users,
-            active=pl.concat([watches["user_id"], searches["user_id"]]).unique().sort(),
-        )
-
-
-def _tokens(searches: pl.DataFrame, vocabulary: pl.DataFrame) -> pl.DataFrame:
-    """user_id, time, id of every search token in vocabulary, in order of time; distinct queries are cut once."""
-    queries = searches.select(pl.col("query").unique(maintain_order=True)).with_row_index("at")
-    cut = tokenize(queries["query"]).join(vocabulary, on="token", maintain_order="left")
-    ids = cut.group_by("at", maintain_order=True).agg("id")
-    found = searches.join(queries, on="query", maintain_order="left").join(ids, on="at", maintain_order="left")
-    return found.select("user_id", "time", "id").explode("id", empty_as_null=False)
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabelDraw:
     """Which completed, in-vocabulary watches become training labels."""
 
@@ -126,24 +65,54 @@ class LabelDraw:
     newest: dt.datetime  # newest completed watch of the training data: example age counts back from here
     max_sequence: int
     watch_history: int
+    search_history: int
+    withhold_last_search: bool
 
 
-def training_pointers(pasts: Pasts, draw: LabelDraw) -> pl.DataFrame:
+@dataclass(frozen=True, kw_only=True)
+class DrawnLabels:
+    """Training pointers, and how many watches are none and why: each is counted where it was first left out."""
+
+    pointers: pl.DataFrame
+    not_completed: int
+    out_of_vocabulary: int
+    held_out: int
+    out_of_reach: int
+    not_drawn: int
+
+
+def draw_labels(pasts: Pasts, draw: LabelDraw) -> DrawnLabels:
     """One pointer a label: the `per_user` learnable watches of each user with the smallest digest of (seed, user,
     video, time).
 
-    Not among them are labels so far back that the sequence, cut to its last `max_sequence` events, no longer holds
-    their input. Columns: user_id, time, label, and those of `_inputs`.
+    Not among them are labels so far back that a sequence, cut to its last `max_sequence` events, no longer holds their
+    input, of watches or of tokens. Columns: user_id, time, label, and those of `_inputs`.
     """
-    labels = draw.holdout.learnable(pasts.watches.filter(pl.col("completed") & (pl.col("id") > 0)))
-    pointers = _inputs(labels.select("user_id", "time", "video_id", label="id"), pasts)
-    reach = pl.max_horizontal(pl.col("watches_end") - draw.watch_history, 0)
-    last = pl.col("watches_end").max().over("user_id")
-    pointers = pointers.filter(reach >= last - draw.max_sequence).with_columns(days_before(draw.newest))
+    completed = pasts.watches.filter("completed")
+    known = completed.filter(pl.col("id") > 0)
+    labels = draw.holdout.learnable(known).select("user_id", "time", "video_id", label="id")
+    pointers = _inputs(labels, pasts, withhold=draw.withhold_last_search)
+    reached = pointers.filter(
+        _within_reach("watches_end", draw.watch_history, draw.max_sequence),
+        _within_reach("tokens_end", draw.search_history, draw.max_sequence),
+    )
+    drawn = reached.with_columns(days_before(draw.newest))
     if draw.per_user:
-        pointers = pointers.with_columns(digest=_label_digests(pointers, draw.seed))
-        pointers = pointers.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
-    return pointers.drop("video_id")
+        drawn = drawn.with_columns(digest=_label_digests(drawn, draw.seed))
+        drawn = drawn.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
+    return DrawnLabels(
+        pointers=drawn.drop("video_id"),
+        not_completed=pasts.watches.height - completed.height,
+        out_of_vocabulary=completed.height - known.height,
+        held_out=known.height - labels.height,
+        out_of_reach=labels.height - reached.height,
+        not_drawn=reached.height - drawn.height,
+    )
+
+
+def _within_reach(end: str, history: int, max_sequence: int) -> pl.Expr:
+    """Whether the sequence up to a user's last label, at most `max_sequence` long, holds a label's whole input."""
+    return pl.max_horizontal(pl.col(end) - history, 0) >= pl.col(end).max().over("user_id") - max_sequence
 
 
 def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
@@ -168,11 +137,18 @@ def holdout_pointers(pasts: Pasts, holdout: Holdout) -> pl.DataFrame:
     return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(_NO_AGE)
 
 
-def _inputs(at: pl.DataFrame, pasts: Pasts) -> pl.DataFrame:
-    """`at` (user_id, time, ...) with what lies strictly before: watches_end, tokens_end, the context and the age."""
-    context = pasts.watches.select("user_id", "time", "watches_end", *WATCH_CATEGORIES)
-    found = _strictly_before(at.sort("user_id", "time", maintain_order=True), context)
-    found = _strictly_before(found, pasts.searches).with_columns(pl.col("watches_end", "tokens_end").fill_null(0))
+def _inputs(at: pl.DataFrame, pasts: Pasts, *, withhold: bool = False) -> pl.DataFrame:
+    """`at` (user_id, time, ...) with what lies strictly before: watches_end, tokens_end, the context and the age.
+
+    withhold: without the searches from the user's last watch on, equal times included, that came at most
+    `LED_TO_A_WATCH` before.
+    """
+    context = pasts.watches.select("user_id", "time", "watches_end", *WATCH_CATEGORIES, last_watch="time")
+    found = _strictly_before(at.sort("user_id", "time", maintain_order=True), context, on="time")
+    led = pl.max_horizontal(pl.col("time") - LED_TO_A_WATCH, "last_watch")
+    found = found.with_columns(asked=led if withhold else "time")
+    found = _strictly_before(found, pasts.searches.rename({"time": "asked"}), on="asked").drop("asked", "last_watch")
+    found = found.with_columns(pl.col("watches_end", "tokens_end").fill_null(0))
     found = found.join(pasts.users, on="user_id", how="left", suffix="_of_user", maintain_order="left")
     if "country_of_user" in found.columns:
         found = found.with_columns(country=pl.coalesce("country", "country_of_user")).drop("country_of_user")
@@ -182,10 +158,11 @@ def _inputs(at: pl.DataFrame, pasts: Pasts) -> pl.DataFrame:
     return found
 
 
-def _strictly_before(at: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """Each row of `at` with the columns of the user's last event whose time is smaller; equal times do not count."""
+def _strictly_before(at: pl.DataFrame, events: pl.DataFrame, *, on: str) -> pl.DataFrame:
+    """Each row of `at` with the columns of the user's last event whose time `on` is smaller; equal times do not
+    count."""
     return at.join_asof(
-        events, on="time", by="user_id", strategy="backward", allow_exact_matches=False, check_sortedness=False
+        events, on=on, by="user_id", strategy="backward", allow_exact_matches=False, check_sortedness=False
     )
 
 
@@ -219,7 +196,7 @@ def records(pointers: pl.DataFrame, pasts: Pasts, *, max_sequence: int) -> pl.Da
         *(pl.col(name).first() for name in last),
     )
     for name, rows_of in events.items():
-        past = rows_of.group_by("user_id", maintain_order=True).agg(pl.col("id").alias(name))
+        past = rows_of.group_by("user_id", maintain_order=True).agg(pl.col("input").alias(name))
         rows = rows.join(past, on="user_id", how="left", maintain_order="left")
         reached = pl.col(name).fill_null([]).list.head(pl.col(f"{name}_last")).list.tail(max_sequence)
         rows = rows.with_columns(reached).drop(f"{name}_last")

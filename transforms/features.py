@@ -9,7 +9,7 @@ training, exactly one in serving and holdout records. Lists marked [p] have one 
 |---------------|-----------|------------------------------------------------------------------------------------|
 | user_id       | bytes [1] | the user                                                                           |
 | watches       | int64 [n] | completed watches, oldest first, vocabulary ids; out of vocabulary: 0, or one of   |
-|               |           | the shared rows' ids from `videos` + 1, see `long_tail` in transforms/examples.py  |
+|               |           | the shared rows' ids from `videos` + 1, see transforms/pasts.py                    |
 | tokens        | int64 [m] | search tokens, oldest first, vocabulary ids from 1; absent without searches        |
 | label         | int64     | train [p]: ids from 1. holdout: the distinct videos completed, 0 for those out of  |
 |               |           | vocabulary. serving: empty                                                         |
@@ -42,7 +42,9 @@ class FeatureSpec:
     search_history: int  # most recent search tokens in the input
     categories: dict[str, list[str]] = field(default_factory=dict)  # name -> values, most frequent first
     numbers: list[str] = field(default_factory=list)
-    shared_rows: int = 0  # ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; never labels
+    shared_rows: int = (
+        0  # ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; never labels
+    )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)

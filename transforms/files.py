@@ -149,6 +149,13 @@ def list_files(folder: str) -> list[str]:
     return sorted(entry.path for entry in found)
 
 
+def list_folders(folder: str) -> list[str]:
+    """Names of the folders right below a folder, sorted."""
+    if is_local(folder):
+        return sorted(path.name for path in Path(folder).glob("*/"))
+    return sorted({path[len(folder) :].lstrip("/").split("/")[0] for path in list_files(folder)})
+
+
 def entries_below(folder: str, below: str) -> list[FileEntry]:
     """Entries, relative to `folder`, of all files in its sub-folder `below`: what a library wrote by itself."""
     found = []

@@ -17,8 +17,9 @@ from transforms import files, progress
 from transforms.collect import Record
 from transforms.event_order import sort_events
 from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, PartitionByBucket, concat
-from transforms.logs import LogTable, read_log
+from transforms.logs import LogTable, RawFrame, read_log
 from transforms.parsing import Parsed
+from transforms.screen import Screen, screened
 
 REFUSED = pl.Schema(
     {"table": pl.String(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "text": pl.String()}
@@ -26,24 +27,31 @@ REFUSED = pl.Schema(
 
 Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, str]  # day, path
+OPEN = Screen()  # lets everything through
 
 
-def parse_log(path: str, table: LogTable, renamed: dict[str, str], parse: Parse) -> Iterator[Parsed]:
-    """One file -> valid rows, and refused ones as `REFUSED`; every row of the file is in exactly one of the two."""
+def parse_log(
+    path: str, table: LogTable, renamed: dict[str, str], parse: Parse, screen: Screen = OPEN
+) -> Iterator[Parsed]:
+    """One file -> `screened_frame` of each of its frames."""
     for raw in read_log(path, table, renamed):
-        parsed = parse(raw.rows)
-        texts = raw.rows.join(parsed.refused, on="row", how="semi")
-        texts = texts.select("row", text=pl.struct(pl.all().exclude("row")).struct.json_encode())
-        refused = pl.concat(
-            [
-                parsed.refused.join(texts, on="row", how="left", maintain_order="left"),
-                raw.broken.select("row", "reason", "text"),
-            ]
-        )
-        yield Parsed(
-            parsed.valid,
-            refused.select(table=pl.lit(table.name), file=pl.lit(path), row="row", reason="reason", text="text"),
-        )
+        yield screened_frame(raw, path, table, parse, screen)
+
+
+def screened_frame(raw: RawFrame, source: str, table: LogTable, parse: Parse, screen: Screen) -> Parsed:
+    """A raw frame -> valid rows, and refused ones as `REFUSED`; every row is in one of the two or counted as left
+    out."""
+    rows = screen.admitted(raw.rows)
+    parsed = parse(rows)
+    texts = rows.join(parsed.refused, on="row", how="semi")
+    texts = texts.select("row", text=pl.struct(pl.all().exclude("row")).struct.json_encode())
+    refused = pl.concat(
+        [
+            parsed.refused.join(texts, on="row", how="left", maintain_order="left"),
+            raw.broken.select("row", "reason", "text"),
+        ]
+    ).select(table=pl.lit(table.name), file=pl.lit(source), row="row", reason="reason", text="text")
+    return screened(Parsed(parsed.valid, refused), screen, forgotten=raw.rows.height - rows.height)
 
 
 def write_days(
@@ -71,6 +79,9 @@ def write_days(
     yield {"table": table, "duplicates": events.height - kept}
 
 
+Tagged = dict[str, beam.PCollection]
+
+
 @dataclass
 class ReadLogs(beam.PTransform):
     """Paths of raw files -> {`valid`: frames, `refused`: frames of `REFUSED`, `counts`: records of rows read}."""
@@ -78,33 +89,32 @@ class ReadLogs(beam.PTransform):
     table: LogTable
     renamed: dict[str, str]
     parse: Parse
+    screen: Screen = OPEN
 
-    def expand(self, paths: beam.PCollection[str]) -> dict[str, beam.PCollection]:
-        parsed = (
-            paths
-            | beam.Reshuffle()
-            | beam.ParDo(_ParseLog(self.table, self.renamed, self.parse)).with_outputs(
-                "refused", "counts", main="valid"
-            )
-        )
-        parsed.valid.element_type = pl.DataFrame
-        parsed.refused.element_type = pl.DataFrame
-        return {"valid": parsed.valid, "refused": parsed.refused, "counts": parsed.counts}
+    def expand(self, paths: beam.PCollection[str]) -> Tagged:
+        return parsed_outputs(paths | beam.Reshuffle() | "Parse" >> beam.FlatMap(self._parse), self.table)
 
-
-class _ParseLog(beam.DoFn):
-    def __init__(self, table: LogTable, renamed: dict[str, str], parse: Parse) -> None:
-        self._table, self._renamed, self._parse = table, renamed, parse
-
-    def process(self, path: str) -> Iterator[Any]:
-        for parsed in parse_log(path, self._table, self._renamed, self._parse):
-            if parsed.valid.height:
-                yield parsed.valid
-            if parsed.refused.height:
-                yield beam.pvalue.TaggedOutput("refused", parsed.refused)
-            rows = {"read": parsed.valid.height + parsed.refused.height, "refused": parsed.refused.height}
-            yield beam.pvalue.TaggedOutput("counts", {"table": self._table.name, **rows})
+    def _parse(self, path: str) -> Iterator[Parsed]:
+        yield from parse_log(path, self.table, self.renamed, self.parse, self.screen)
         progress.advance()
+
+
+def parsed_outputs(parsed: beam.PCollection[Parsed], table: LogTable) -> Tagged:
+    """What `ReadLogs` gives, of parsed frames. They never cross a shuffle, so they need no coder of their own."""
+    split = parsed | "Split" >> beam.FlatMap(_split, table.name).with_outputs("refused", "counts", main="valid")
+    split.valid.element_type = pl.DataFrame
+    split.refused.element_type = pl.DataFrame
+    return {"valid": split.valid, "refused": split.refused, "counts": split.counts}
+
+
+def _split(parsed: Parsed, table: str) -> Iterator[Any]:
+    if parsed.valid.height:
+        yield parsed.valid
+    if parsed.refused.height:
+        yield beam.pvalue.TaggedOutput("refused", parsed.refused)
+    left_out = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
+    read = parsed.valid.height + sum(left_out.values())
+    yield beam.pvalue.TaggedOutput("counts", {"table": table, "read": read, **left_out})
 
 
 @dataclass
@@ -121,16 +131,15 @@ class WriteDays(beam.PTransform):
     existing: list[tuple[int, ExistingFile]]
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+        # A side input, not a CoGroupByKey: that one shuffles pickled frames.
         existing = frames.pipeline | beam.Create(self.existing).with_output_types(tuple[int, ExistingFile])
-        bucketed = frames | PartitionByBucket(self.buckets)
-        return {"frames": bucketed, "existing": existing} | beam.CoGroupByKey() | beam.FlatMapTuple(self._write)
+        grouped = frames | PartitionByBucket(self.buckets) | GroupFrames()
+        return grouped | beam.FlatMap(self._write, beam.pvalue.AsMultiMap(existing))
 
-    def _write(self, bucket: int, found: dict[str, Iterable[Any]]) -> Iterator[Record]:
-        if frames := list(found["frames"]):
-            name = self.name.format(bucket=bucket)
-            yield from write_days(
-                bucket, concat(frames), found["existing"], table=self.table, store=self.store, name=name
-            )
+    def _write(self, keyed: KeyedFrame, existing: Any) -> Iterator[Record]:
+        bucket, events = keyed
+        name, there = self.name.format(bucket=bucket), existing[bucket]
+        yield from write_days(bucket, events, there, table=self.table, store=self.store, name=name)
 
 
 def write_refused(refused: pl.DataFrame, folder: str, name: str) -> Iterator[Record]:

@@ -18,6 +18,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -81,7 +82,8 @@ def read_log(path: str, table: LogTable, renamed: dict[str, str]) -> Iterator[Ra
     ending = _ENDING.search(path)
     if not ending:
         raise LogError(f"{path}: the ending must be .parquet, .jsonl, .ndjson, .json or .csv (text also with .gz)")
-    reader = {"parquet": _read_parquet, "csv": _read_csv}.get(ending[1].lower(), _read_json)
+    readers: dict[str, Reader] = {"parquet": partial(_read_parquet, path=path), "csv": _read_csv}
+    reader = readers.get(ending[1].lower(), _read_json)
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         source = gzip.GzipFile(fileobj=raw) if ending[2] else raw
         with _whole(path):
@@ -109,6 +111,7 @@ def count_rows(path: str) -> int:
 
 # The names a file has (None: not known yet, so not checked) -> {its name: our name} of all that the table knows.
 Columns = Callable[[list[str] | None], dict[str, str]]
+Reader = Callable[[Any, Columns], Iterator[RawFrame]]
 
 
 def _columns(table: LogTable, present: list[str] | None, path: str, renamed: dict[str, str]) -> dict[str, str]:
@@ -122,9 +125,12 @@ def _present(names: list[str], wanted: Columns) -> dict[str, str]:
     return {theirs: ours for theirs, ours in wanted(names).items() if theirs in names}
 
 
-def _read_parquet(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
+def _read_parquet(source: io.BufferedIOBase, wanted: Columns, *, path: str) -> Iterator[RawFrame]:
     file = pa_parquet.ParquetFile(source)
     columns = _present(file.schema_arrow.names, wanted)
+    for name, ours in columns.items():
+        if pa.types.is_nested(kind := file.schema_arrow.field(name).type):
+            raise LogError(f"{path}: the column {name!r} is nested ({kind}), but {ours} must be one value a row")
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
         frame = pl.DataFrame(pa.Table.from_batches([batch])).rename(columns)

@@ -20,6 +20,7 @@ from transforms.schemas import SEARCH_SCHEMA, TIME, USER_SCHEMA, VIDEO_SCHEMA, W
 _FIRST_MILLISECONDS = 100_000_000_000
 _LAST_MILLISECONDS = 100_000_000_000_000
 _LARGEST_WHOLE_FLOAT = 2**53
+_FIRST_TIME = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)  # 20240101, read as epoch seconds, lies in 1970
 _ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
 
 
@@ -39,10 +40,12 @@ class ParseRules:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Valid rows, and for each refused one its `row` and `reason`."""
+    """Valid rows, and for each refused one its `row` and `reason`; and how many rows are in neither, by why."""
 
     valid: pl.DataFrame
     refused: pl.DataFrame
+    forgotten: int = 0  # of users who are to be forgotten
+    other_days: int = 0  # of days that are not read again
 
 
 def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
@@ -66,7 +69,7 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     ).join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
     reasons: list[Reason] = [
         *columns.reasons(read),
-        (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
+        *_out_of_time(rules),
         (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
         (pl.col("video_seconds") < 0, "video_seconds is negative"),
     ]
@@ -76,6 +79,13 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     return _split(decided, reasons, WATCH_SCHEMA)
 
 
+def _out_of_time(rules: ParseRules) -> list[Reason]:
+    return [
+        (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
+        (pl.col("time") < _FIRST_TIME, "time lies before 1990"),
+    ]
+
+
 def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     """Search events, `SEARCH_SCHEMA`."""
     columns = _Columns(raw)
@@ -83,7 +93,7 @@ def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     reasons: list[Reason] = [
         *columns.reasons(read),
         (pl.col("query").is_null(), "query is null"),
-        (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
+        *_out_of_time(rules),
     ]
     return _split(read, reasons, SEARCH_SCHEMA)
 
@@ -126,6 +136,20 @@ def _catalogue_seconds(path: str | None) -> pl.DataFrame:
     return lengths.rename({"video_seconds": "catalogue_seconds"})
 
 
+def ident(name: str, kind: pl.DataType) -> pl.Expr:
+    """A column of ids, of any type, as strings; null where there is none or it cannot be read.
+
+    Whole floats count as integers: what pandas makes of integers with gaps.
+    """
+    column = pl.col(name)
+    if kind.is_float():
+        whole = column.is_finite() & (column == column.round()) & (column.abs() < _LARGEST_WHOLE_FLOAT)
+        column = pl.when(whole).then(column).cast(pl.Int64)
+    elif not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+        column = pl.lit(None, pl.Int64)
+    return column.cast(pl.String).replace("", None).alias(name)
+
+
 class _Columns:
     """Reads the columns of one raw frame, whatever their types; remembers which, to say what could not be read."""
 
@@ -141,19 +165,11 @@ class _Columns:
         return pl.lit(None, kind).alias(name)
 
     def ident(self, name: str) -> pl.Expr:
-        """An id as string; whole floats count as integers (what pandas makes of integers with gaps)."""
+        """An id as string."""
         self.required.append(name)
         self.checked.append(name)
         kind = self._type(name)
-        if kind is None:
-            return self._absent(name, pl.String)
-        column = pl.col(name)
-        if kind.is_float():
-            whole = column.is_finite() & (column == column.round()) & (column.abs() < _LARGEST_WHOLE_FLOAT)
-            column = pl.when(whole).then(column).cast(pl.Int64)
-        elif not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
-            column = pl.lit(None, pl.Int64)
-        return column.cast(pl.String).replace("", None).alias(name)
+        return self._absent(name, pl.String) if kind is None else ident(name, kind)
 
     def text(self, name: str) -> pl.Expr:
         if self._type(name) is None:

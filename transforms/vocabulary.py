@@ -18,7 +18,6 @@ from transforms import files, progress
 from transforms.collect import Record
 from transforms.examples import BIRTH_YEAR, active_users, category_counts
 from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, concat, id_digests
-from transforms.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 from transforms.tokens import tokenize
 from transforms.window import BucketFiles, Holdout, Window, read_users
 
@@ -109,8 +108,8 @@ class CountTokens(beam.PTransform):
         return {"videos": found.videos, "search_tokens": found.search_tokens, "window": found.window}
 
     def _count(self, bucket: BucketFiles) -> Iterator[Any]:
-        watches = self.holdout.learnable(self.window.unordered(bucket.watches, WATCH_SCHEMA))
-        searches = self.holdout.learnable(self.window.unordered(bucket.searches, SEARCH_SCHEMA))
+        events = self.window.unordered_events(bucket)
+        watches, searches = (self.holdout.learnable(part) for part in (events.watches, events.searches))
         yield count_videos(watches)
         yield beam.pvalue.TaggedOutput("search_tokens", count_search_tokens(searches))
         yield beam.pvalue.TaggedOutput(

@@ -13,9 +13,11 @@ import polars as pl
 from transforms import examples, files, progress
 from transforms.collect import Record
 from transforms.encoding import load_graph
-from transforms.examples import LabelDraw, Pasts, Vocabularies
+from transforms.examples import DrawnLabels, LabelDraw
 from transforms.features import MISSING, SPLITS, FeatureSpec
 from transforms.frames import GatherFrames
+from transforms.pasts import Pasts, Vocabularies
+from transforms.robots import Events
 from transforms.tfrecords import write_tfrecords
 from transforms.vocabulary import COUNTS
 from transforms.window import BucketFiles, Window, read_users
@@ -30,15 +32,31 @@ class ExampleInputs:
     videos: str  # path of the video vocabulary
     search_tokens: str | None  # path of the search vocabulary
     graph: str  # folder of TFT's graph
+    shared_rows: int = 0  # of the videos out of vocabulary, together
 
 
-def split_pointers(split: str, pasts: Pasts, draw: LabelDraw, window: Window) -> pl.DataFrame:
-    """The pointers of one of `SPLITS`, features still raw."""
-    if split == "train":
-        return examples.training_pointers(pasts, draw)
-    if split == "holdout":
-        return examples.holdout_pointers(pasts, draw.holdout)
-    return examples.serving_pointers(pasts, window.end)
+def account(events: Events, pasts: Pasts, drawn: DrawnLabels) -> Record:
+    """What became of a bucket's events, by name: `watches` are the `train_pointers` and all that begin `watches_`,
+    `searches` all that begin `searches_`; a watch is counted where it was first left out.
+
+    And how much the long tail touches: users, among those who completed a video, with one out of vocabulary, and with
+    no other.
+    """
+    completed = pasts.watches.filter("completed").group_by("user_id").agg(cut=(pl.col("id") == 0).mean())["cut"]
+    left_out = {name: value for name, value in vars(drawn).items() if name != "pointers"}
+    return {
+        "watches": events.watches.height + events.robot_watches,
+        "watches_of_robots": events.robot_watches,
+        **{f"watches_{name}": value for name, value in left_out.items()},
+        "searches": events.searches.height + events.robot_searches,
+        "searches_of_robots": events.robot_searches,
+        "searches_without_tokens": events.searches.height - pasts.searches_used,
+        "searches_used": pasts.searches_used,
+        "robot_days": events.robot_days,
+        "users_with_completed": completed.len(),
+        "users_with_out_of_vocabulary": (completed > 0).sum(),
+        "users_with_nothing_else": (completed == 1).sum(),
+    }
 
 
 def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
@@ -69,12 +87,18 @@ class WriteExamples(beam.PTransform):
         return {"records": found.records, "label_counts": found.label_counts}
 
     def _write(self, bucket: BucketFiles) -> Iterator[Any]:
-        watches, searches = self.window.watches(bucket), self.window.searches(bucket)
-        pasts = Pasts.of(watches, searches, read_users(bucket), load_vocabularies(self.inputs))
+        events, users = self.window.events(bucket), read_users(bucket)
+        pasts = Pasts.of(events.watches, events.searches, users, load_vocabularies(self.inputs))
+        drawn = examples.draw_labels(pasts, self.draw)
+        pointers_of = {
+            "train": drawn.pointers,
+            "holdout": examples.holdout_pointers(pasts, self.draw.holdout),
+            "serving": examples.serving_pointers(pasts, self.window.end),
+        }
         graph = load_graph(self.inputs.graph)
-        counts: Record = {"out_of_vocabulary": pasts.watches.filter(pl.col("completed") & (pl.col("id") == 0)).height}
+        counts = account(events, pasts, drawn)
         for split in SPLITS:
-            raw = keep_features(split_pointers(split, pasts, self.draw, self.window), self.spec)
+            raw = keep_features(pointers_of[split], self.spec)
             pointers = graph.encode(raw, categories=list(self.spec.categories))
             if split != "train":  # 0 days are the lowest quantile only where few events share the newest time
                 pointers = pointers.with_columns(example_age=pl.lit(0.0, pl.Float32))
@@ -102,7 +126,7 @@ def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     """The vocabularies, once a process."""
     videos = files.read_parquet(inputs.videos)
     tokens = files.read_parquet(inputs.search_tokens) if inputs.search_tokens else pl.DataFrame(schema=COUNTS)
-    return Vocabularies.of(videos, tokens)
+    return Vocabularies.of(videos, tokens, shared_rows=inputs.shared_rows)
 
 
 @dataclass

@@ -1,0 +1,114 @@
+"""What an ingest has to do: the store as it is, the raw files that are there, and which of them to read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from pipelines import forget, kept, privacy, raw_files, store
+from pipelines.raw_files import Found
+from pipelines.reading import LOGS
+from pipelines.stages import Night
+from pipelines.store import Snapshot, TakenFile
+from transforms import bigquery
+from transforms.logs import LogError
+from transforms.screen import Screen, Span
+
+TABLES = ("watches", "searches", "videos", "users")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """What there is to do for a night."""
+
+    before: Snapshot | None
+    screen: Screen
+    found: dict[str, Found]  # table -> its raw files of the window
+    readable: dict[str, Found]  # the same, and those of the days to ingest again
+    spans: tuple[Span, ...]  # the days to ingest again
+    lost: bool  # the snapshot this night refers to grew too old and is gone
+
+    @classmethod
+    def of(cls, night: Night) -> Due:
+        """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's."""
+        before = store.latest(night.root.snapshots)
+        found = {table: _find(night, table, before) for table in TABLES}
+        number = kept.snapshot_of(night.root, night.date)
+        return cls(
+            before=before,
+            screen=privacy.screen(night.job, before.key_check if before else None),
+            found=found,
+            readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
+            spans=tuple(night.span(day) for day in night.reingest),
+            lost=number is not None and not kept.is_there(night.root, number),
+        )
+
+    @property
+    def pending(self) -> list[TakenFile]:
+        """Raw logs of the window that were not taken yet."""
+        return [file for file in _logs(self.found) if file not in self._taken]
+
+    @property
+    def again(self) -> list[TakenFile]:
+        """Raw logs of which only the days to ingest again are read."""
+        pending = set(self.pending)
+        return [file for file in _logs(self.readable) if file not in pending] if self.spans else []
+
+    @property
+    def _taken(self) -> set[TakenFile]:
+        return set(self.before.taken) if self.before else set()
+
+    @property
+    def forgets(self) -> bool:
+        return forget.is_due(self.before, self.screen)
+
+    @property
+    def work(self) -> bool:
+        """Whether there is more to do than to read the catalogue and the users."""
+        return bool(self.pending or self.spans or self.forgets or self.lost)
+
+
+def _logs(found: dict[str, Found]) -> list[TakenFile]:
+    return [file for table in LOGS for file in found[table.name].files]
+
+
+def _find(night: Night, table: str, before: Snapshot | None) -> Found:
+    """A table's raw files; with `{date}`, those of the window."""
+    pattern = getattr(night.job.logs, table)
+    if pattern is None:
+        return Found()
+    if pattern.startswith(bigquery.PREFIX) and night.runner != "DataflowRunner":
+        raise LogError(
+            f"logs.{table} = {pattern!r}: BigQuery tables are read on Dataflow alone (--runner DataflowRunner), but "
+            f"the runner is {night.runner}; export the table to Parquet files and name those"
+        )
+    return raw_files.find(
+        f"logs.{table}",
+        pattern,
+        start=night.date - dt.timedelta(days=night.job.examples.window_days),
+        end=night.date,
+        seen=before.days.get(table, []) if before else [],
+        allow_missing_days=night.job.logs.allow_missing_days,
+    )
+
+
+def _find_again(night: Night, table: str, before: Snapshot | None, found: Found) -> Found:
+    """The raw files of the window, and those that may hold events of the days to ingest again.
+
+    With `{date}` those are the day's own file, later ones, and the one before: days may begin elsewhere where the files
+    are made.
+    """
+    pattern = getattr(night.job.logs, table) or ""
+    if not night.reingest or "{date}" not in pattern:
+        return found
+    seen = before.days.get(table, []) if before else []
+    start = min(night.reingest) - dt.timedelta(days=1)
+    more = raw_files.find(f"logs.{table}", pattern, start=start, end=night.date, seen=seen, allow_missing_days=True)
+    days = [day.isoformat() for day in night.reingest]
+    lacking = [day for day in days if day in seen and day not in more.days]
+    if lacking and not night.job.logs.allow_missing_days:
+        raise LogError(
+            f"logs.{table} = {pattern!r}: no file for {', '.join(lacking)}, so --reingest would empty that day; "
+            "nothing was changed (allow_missing_days = true in [logs] lets it)"
+        )
+    return Found(files=tuple(sorted({*found.files, *more.files})), days=found.days)

@@ -1,0 +1,101 @@
+"""Users who are to be forgotten leave all that is kept: the store, its snapshots, and every night.
+
+Their rows go; everything else stays as it is, under the same names, and manifests and `published.json` say so. What was
+learned from them with others (model, vocabulary, counts of a report) stays until a later night replaces it. A run that
+was killed is done again, and finds less to do; only when all is done does the newest snapshot say so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import replace
+
+import polars as pl
+
+from pipelines import accounts, kept, manifest, paths, publish, rewriting, store
+from pipelines.manifest import Manifest
+from pipelines.stages import Night
+from pipelines.store import Snapshot
+from transforms import files
+from transforms.collect import WriteRecords, take_records
+from transforms.files import FileEntry
+from transforms.frames import id_digests
+from transforms.rewrite import RewriteFiles, Scrub, WithoutForgotten
+from transforms.screen import Screen, without_texts
+
+_BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
+_LEARNED = ("train", "index")  # stages that keep nothing of a single user
+
+
+def is_due(snapshot: Snapshot | None, screen: Screen) -> bool:
+    """Whether the list of users changed since it was applied to what is kept."""
+    return snapshot is not None and snapshot.forgotten != screen.forget.digest
+
+
+def apply(night: Night, screen: Screen) -> Snapshot:
+    """Remove the users from all that is kept; the newest snapshot as it then is."""
+    users = screen.forgotten()
+    _forget_in_store(night, screen, users)
+    for date in kept.nights(night.root):
+        _forget_in_night(night, date, screen, users)
+    publish.refresh(night.root)
+    kept.sweep(night)
+    newest = store.latest(night.root.snapshots)
+    assert newest is not None
+    done = replace(newest, forgotten=screen.forget.digest)
+    store.commit(night.root.snapshots, done)
+    return done
+
+
+def _buckets(users: pl.Series, count: int) -> set[int]:
+    return {int(digest) % count for digest in id_digests(users)}
+
+
+def _forget_in_store(night: Night, screen: Screen, users: pl.Series) -> None:
+    """Rewrite the data files of all snapshots that hold events of the users, then the snapshots, the newest last."""
+    found = [store.load(path) for path in store.snapshots(night.root.snapshots)]
+    buckets = {count: _buckets(users, count) for count in {one.buckets for one in found}}
+    held = {f.file.name: (one.buckets, f) for one in found for f in one.files if f.bucket in buckets[one.buckets]}
+    parts = [rewriting.part_of(file, count) for count, file in held.values()]
+    records = rewriting.run(night, parts, RewriteFiles(WithoutForgotten(screen), night.root.store))
+    for one in found:
+        listed = {file.file.name: file for file in one.files}
+        changes = [record for record in records if record["replaced"] in listed]
+        if changes:
+            lost = [accounts.of_removed(record["table"], "forgotten", record["left_out"]) for record in changes]
+            store.commit(night.root.snapshots, rewriting.accounted(rewriting.replaced(one, changes), night.date, *lost))
+
+
+def _forget_in_night(night: Night, date: dt.date, screen: Screen, users: pl.Series) -> None:
+    """Rewrite a night's files by bucket, and the texts of refused rows; remove what no manifest lists."""
+    for stage in (stage for stage in paths.FOLDERS if stage not in _LEARNED):
+        folder = night.root.stage(date, stage)
+        found = manifest.load(folder)
+        manifest.sweep(folder, found, paths.BESIDE.get(stage, ()))
+        if found is not None:
+            _forget_in_stage(night, folder, found, screen, users)
+    if screen.key is None:  # with pseudonyms, no text was kept
+        for path in files.list_files(night.root.rejects(date)):
+            refused = files.read_parquet(path)
+            told = without_texts(refused, users)
+            if not told.equals(refused):
+                files.replace_parquet(told, night.root.rejects(date), path.rsplit("/", 1)[-1])
+
+
+def _forget_in_stage(night: Night, folder: str, found: Manifest, screen: Screen, users: pl.Series) -> None:
+    parts = {entry.name: part for entry in found.files if (part := _BUCKET.search(entry.name))}
+    buckets = {count: _buckets(users, count) for count in {int(part[2]) for part in parts.values()}}
+    names = [name for name, part in parts.items() if int(part[1]) in buckets[int(part[2])]]
+    if not names:
+        return
+    records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
+    with night.pipeline() as pipeline:
+        pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
+    fresh = {record["file"]["name"]: FileEntry(**record["file"]) for record in take_records(records)}
+    entries = [fresh.get(entry.name, entry) for entry in found.files]
+    counts = found.counts
+    if found.stage == "neighbours":
+        counts = counts | {"users": sum(entry.rows for entry in entries if not entry.name.startswith("../"))}
+    if entries != found.files:
+        manifest.commit(folder, replace(found, files=entries, counts=counts))

@@ -1,0 +1,51 @@
+"""What of the store stays: the snapshots that nights refer to, and the days within `keep_days`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+from pipelines import accounts, manifest, store
+from pipelines.accounts import Account
+from pipelines.paths import Root
+from pipelines.stages import Night
+from pipelines.store import Snapshot
+from transforms import files
+
+
+def sweep(night: Night) -> None:
+    """Remove snapshots nobody refers to and files none lists. With `keep_days`, nights beyond them refer to nothing."""
+    dates, days = nights(night.root), night.job.storage.keep_days
+    first = max(dates) - dt.timedelta(days=days) if dates and days else dt.date.min
+    referred = {number for date in dates if date >= first if (number := snapshot_of(night.root, date)) is not None}
+    store.sweep(night.root.store, night.root.snapshots, referred)
+
+
+def nights(root: Root) -> list[dt.date]:
+    """The dates of all nights that have left anything, in order."""
+    named = (name for name in files.list_folders(root.nights) if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
+    return [dt.date.fromisoformat(name) for name in named]
+
+
+def snapshot_of(root: Root, date: dt.date) -> int | None:
+    """The number of the snapshot a night refers to; None before its ingest is complete."""
+    found = manifest.load(root.stage(date, "ingest"))
+    return int(found.counts["snapshot"]) if found else None
+
+
+def is_there(root: Root, number: int) -> bool:
+    return files.exists(store.path_of(root.snapshots, number))
+
+
+def expire(night: Night, snapshot: Snapshot) -> tuple[Snapshot, Account]:
+    """The snapshot without the days beyond `keep_days`, and the account of their rows.
+
+    Counted from DATE, or from the newest event where that is older: a clock that is wrong empties no store.
+    """
+    if not night.job.storage.keep_days or not snapshot.files:
+        return snapshot, accounts.total([])
+    newest = dt.date.fromisoformat(max(file.day for file in snapshot.files)) + dt.timedelta(days=1)
+    first = (min(night.date, newest) - dt.timedelta(days=night.job.storage.keep_days)).isoformat()
+    gone = [file for file in snapshot.files if file.day < first]
+    lost = [accounts.of_removed(file.table, "expired", file.file.rows) for file in gone]
+    return snapshot.changed((file.file.name for file in gone), []), accounts.total(lost)

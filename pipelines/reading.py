@@ -1,0 +1,118 @@
+"""How ingest reads: short Beam pipelines over some raw files, whose records say what they wrote and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import apache_beam as beam
+
+from pipelines import manifest, paths
+from pipelines.raw_files import Found
+from pipelines.stages import Night
+from pipelines.store import Snapshot, TakenFile
+from transforms import bigquery, ingest, parsing, schemas
+from transforms.collect import Record, WriteRecords, take_records
+from transforms.ingest import Parse, ReadLogs, Tagged
+from transforms.logs import LogTable
+from transforms.screen import Screen, Span
+
+LOGS = {schemas.WATCHES: parsing.parse_watches, schemas.SEARCHES: parsing.parse_searches}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One table's raw files, and what becomes of their rows."""
+
+    table: LogTable
+    raw: Sequence[TakenFile]
+    parse: Parse
+    screen: Screen
+    write: beam.PTransform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One attempt at reading raw files."""
+
+    night: Night
+    folder: str  # of the stage
+    attempt: str
+    buckets: int
+    screen: Screen
+    found: dict[str, Found]  # table -> its raw files
+
+    def catalogue(self) -> list[Record]:
+        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users."""
+        return self._read(self._videos(), self._users())
+
+    def _videos(self) -> _Source:
+        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
+        write = ingest.WriteDistinct("videos", "video_id", 1, self.folder, f"videos-{self.attempt}.parquet")
+        return _Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write)
+
+    def _users(self) -> _Source:
+        extra = tuple(self.night.job.examples.user_categories)
+        table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
+        name = f"users/{{bucket:05d}}-of-{self.buckets:05d}-{self.attempt}.parquet"
+        write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
+        parse = partial(parsing.parse_users, categories=extra)
+        return _Source(table, self.found["users"].files, parse, self.screen, write)
+
+    def logs(
+        self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
+    ) -> list[Record]:
+        """Some raw logs -> new files of the store, which the snapshot does not list yet; of `spans` alone, if given."""
+        logs = self.night.job.logs
+        rules = parsing.ParseRules(
+            before=self.night.future,
+            time_zone=logs.time_zone,
+            completed_fraction=logs.completed_fraction,
+            completed_seconds=logs.completed_seconds,
+            catalogue=catalogue,
+        )
+        screen, wanted = replace(self.screen, spans=spans), set(batch)
+        sources = []
+        for table, parse in LOGS.items():
+            raw = [file for file in self.found[table.name].files if file in wanted]
+            sources.append(_Source(table, raw, partial(parse, rules=rules), screen, self._days(table.name, snapshot)))
+        return self._read(*sources)
+
+    def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
+        base = self.night.root.store
+        there = [(f.bucket, (f.day, paths.join(base, f.file.name))) for f in snapshot.files if f.table == table]
+        name = f"{{bucket:05d}}-of-{self.buckets:05d}-{manifest.new_attempt()}.parquet"
+        return ingest.WriteDays(table, base, self.buckets, name, there)
+
+    def _read(self, *sources: _Source) -> list[Record]:
+        """Run one pipeline over the raw files of some tables."""
+        given = [source for source in sources if source.raw]
+        if not given:
+            return []
+        records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
+        with self.night.pipeline() as pipeline:
+            [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
+        return take_records(records)
+
+    def branch(self, pipeline: beam.Pipeline, source: _Source) -> beam.PCollection[Record]:
+        """One table's part of a pipeline; gives all its records."""
+        name = source.table.name
+        logs = self._frames(pipeline, source)
+        refuse = ingest.WriteRefused(
+            self.night.root.rejects(self.night.date), f"{name}-{manifest.new_attempt()}.parquet"
+        )
+        written = logs["valid"] | f"Write {name}" >> source.write
+        refused = logs["refused"] | f"Refused {name}" >> refuse
+        return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
+
+    def _frames(self, pipeline: beam.Pipeline, source: _Source) -> Tagged:
+        """A table's frames, from files or from BigQuery."""
+        table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
+        name = source.raw[0].path
+        if name.startswith(bigquery.PREFIX):
+            window = (self.night.start, self.night.future)
+            read = bigquery.ReadBigQuery(name, table, renamed, source.parse, *window, source.screen)
+            return pipeline | f"Read {table.name}" >> read
+        paths_read = pipeline | f"Files of {table.name}" >> self.night.create([file.path for file in source.raw])
+        return paths_read | f"Read {table.name}" >> ReadLogs(table, renamed, source.parse, source.screen)

@@ -1,0 +1,69 @@
+"""Write the store anew for another number of user buckets. Nights that are complete stay as they are.
+
+watchnext rebucket JOB.toml BUCKETS [--runner-config FILE] [Beam options]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipelines import lock, manifest, paths, rewriting, store
+from pipelines.jobs import JobError
+from pipelines.stages import Night, StageError, arguments, guarded, night_of
+from pipelines.store import Snapshot
+from transforms.collect import WriteRecords, take_records
+from transforms.frames import check_buckets
+from transforms.rewrite import Rebucket
+
+
+def run(night: Night, buckets: int) -> Snapshot:
+    """Commit a snapshot of the same events in `buckets` buckets; the newest snapshot, changed or not.
+
+    Earlier nights keep the snapshots they refer to; the next ingest removes what none of those lists.
+    """
+    before = store.latest(night.root.snapshots)
+    if before is None:
+        raise StageError(f"there is no store in {night.root.path} yet: set buckets ([storage]) for its first night")
+    if before.buckets == buckets:
+        return before
+    records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
+    name = f"{{bucket:05d}}-of-{buckets:05d}-{manifest.new_attempt()}.parquet"
+    parts = [rewriting.part_of(file, before.buckets) for file in before.files]
+    with night.pipeline() as pipeline:
+        pipeline | night.create(parts) | Rebucket(night.root.store, buckets, name) | WriteRecords(records)
+    new = sorted((store.store_file(record) for record in take_records(records)), key=lambda file: file.file.name)
+    done = replace(before, number=before.number + 1, buckets=buckets, files=new)
+    for table in {file.table for file in before.files}:
+        if done.rows(table) != before.rows(table):
+            raise StageError(
+                f"{done.rows(table):,} of {before.rows(table):,} rows of {table} came through: nothing changed"
+            )
+    store.commit(night.root.snapshots, done)
+    return done
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the store anew, and say what became of it."""
+    parser = arguments("Write the store anew for another number of user buckets.")
+    parser.add_argument("buckets", metavar="BUCKETS", type=int, help="a power of two from 8 to 4096")
+    args, flags = parser.parse_known_args(argv)
+
+    def work() -> int:
+        night = night_of(args, flags)
+        try:
+            check_buckets(args.buckets)
+        except ValueError as error:
+            raise JobError(str(error)) from error
+        with lock.held(night.root.lock):
+            done = run(night, args.buckets)
+        rows = sum(file.file.rows for file in done.files)
+        print(f"the store has {done.buckets} buckets, {rows:,} events, {len(done.files):,} files", file=sys.stderr)
+        return 0
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Rows of a BigQuery table as frames, read with Beam's own reader: on Dataflow alone, which brings its credentials.
+
+`bigquery:project.dataset.table` in a job's `[logs]` names one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+
+from transforms.frames import FRAME_ROWS
+from transforms.ingest import OPEN, Parse, Tagged, parsed_outputs, screened_frame
+from transforms.logs import BROKEN, LogTable, RawFrame
+from transforms.parsing import Parsed
+from transforms.screen import Screen
+
+PREFIX = "bigquery:"
+
+
+@dataclass
+class ReadBigQuery(beam.PTransform):
+    """A table -> what `ReadLogs` gives. Of a table with a `time`, a TIMESTAMP, only rows of start <= time < end.
+
+    Rows have no number in a table: those refused are numbered from 1 in the frame they came in.
+    """
+
+    name: str  # bigquery:project.dataset.table
+    table: LogTable
+    renamed: dict[str, str]
+    parse: Parse
+    start: dt.datetime
+    end: dt.datetime
+    screen: Screen = OPEN
+
+    def expand(self, pipeline: beam.Pipeline) -> Tagged:
+        from apache_beam.io.gcp.bigquery import ReadFromBigQuery  # a second to import, needed nowhere else
+
+        project, _, table = self.name.removeprefix(PREFIX).partition(".")
+        rows = pipeline | ReadFromBigQuery(
+            table=f"{project}:{table}",
+            method=ReadFromBigQuery.Method.DIRECT_READ,
+            row_restriction=self.restriction(),
+        )
+        batches = rows | beam.BatchElements(min_batch_size=1_000, max_batch_size=FRAME_ROWS)
+        return parsed_outputs(batches | "Parse" >> beam.Map(self._parse), self.table)
+
+    def restriction(self) -> str | None:
+        """The rows to read, in BigQuery's words."""
+        if "time" not in self.table.required:
+            return None
+        time = self.renamed.get("time", "time")
+        return f"{time} >= TIMESTAMP('{self.start.isoformat()}') AND {time} < TIMESTAMP('{self.end.isoformat()}')"
+
+    def _parse(self, rows: list[dict[str, Any]]) -> Parsed:
+        raw = raw_frame(rows, self.name, self.table, self.renamed)
+        return screened_frame(raw, self.name, self.table, self.parse, self.screen)
+
+
+def raw_frame(rows: list[dict[str, Any]], name: str, table: LogTable, renamed: dict[str, str]) -> RawFrame:
+    """Rows as Beam's reader gives them -> a raw frame of the columns the table knows. Raises LogError as `read_log`."""
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    table.check(set(frame.columns), name, renamed)
+    columns = {renamed.get(ours, ours): ours for ours in (*table.required, *table.optional)}
+    known = frame.select(theirs for theirs in columns if theirs in frame.columns).rename(columns, strict=False)
+    return RawFrame(known.with_columns(row=pl.int_range(1, pl.len() + 1)), pl.DataFrame(schema=BROKEN))
