@@ -1,10 +1,9 @@
-"""Raw logs to TFRecords: the three stages on the embedded runner beside one polars process that does the same work.
+"""Raw logs to TFRecords: stages ingest, vocabulary and examples on the embedded runner, each a process as in a night.
 
     python -m benchmarks.examples OUT [--events 10000000] [--next-night]
 
-Writes logs of 28 days into OUT (events / 20 users, a tenth as many searches, 200,000 videos; popularity falls with
-rank), runs ingest, vocabulary and examples, each a process as in a night, then `polars_night` over the same files, and
-prints seconds, events/s and the ratio. --next-night adds one day and runs the next night too.
+Writes logs of 28 days into OUT (a user for 20 events, a tenth as many searches, 200,000 videos by a power law), runs
+the stages and prints seconds, events/s and peak memory. --next-night adds one day and runs the next night too.
 """
 
 from __future__ import annotations

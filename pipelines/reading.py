@@ -22,7 +22,7 @@ LOGS = {schemas.WATCHES: parsing.parse_watches, schemas.SEARCHES: parsing.parse_
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """One table's raw files, and what becomes of their rows."""
 
     table: LogTable
@@ -47,23 +47,29 @@ class Reader:
         """The catalogue and the users as they are today -> one file of videos, one file a bucket of users."""
         return self._read(self._videos(), self._users())
 
-    def _videos(self) -> _Source:
+    def _videos(self) -> Source:
         parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
         write = ingest.WriteDistinct("videos", "video_id", 1, self.folder, f"videos-{self.attempt}.parquet")
-        return _Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write)
+        return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write)
 
-    def _users(self) -> _Source:
+    def _users(self) -> Source:
         extra = tuple(self.night.job.examples.user_categories)
         table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
         name = f"users/{{bucket:05d}}-of-{self.buckets:05d}-{self.attempt}.parquet"
         write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
         parse = partial(parsing.parse_users, categories=extra)
-        return _Source(table, self.found["users"].files, parse, self.screen, write)
+        return Source(table, self.found["users"].files, parse, self.screen, write)
 
     def logs(
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
     ) -> list[Record]:
         """Some raw logs -> new files of the store, which the snapshot does not list yet; of `spans` alone, if given."""
+        return self._read(*self.log_sources(batch, snapshot, catalogue, spans))
+
+    def log_sources(
+        self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
+    ) -> list[Source]:
+        """The tables of some raw logs."""
         logs = self.night.job.logs
         rules = parsing.ParseRules(
             before=self.night.future,
@@ -76,8 +82,8 @@ class Reader:
         sources = []
         for table, parse in LOGS.items():
             raw = [file for file in self.found[table.name].files if file in wanted]
-            sources.append(_Source(table, raw, partial(parse, rules=rules), screen, self._days(table.name, snapshot)))
-        return self._read(*sources)
+            sources.append(Source(table, raw, partial(parse, rules=rules), screen, self._days(table.name, snapshot)))
+        return sources
 
     def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
         base = self.night.root.store
@@ -85,7 +91,7 @@ class Reader:
         name = f"{{bucket:05d}}-of-{self.buckets:05d}-{manifest.new_attempt()}.parquet"
         return ingest.WriteDays(table, base, self.buckets, name, there)
 
-    def _read(self, *sources: _Source) -> list[Record]:
+    def _read(self, *sources: Source) -> list[Record]:
         """Run one pipeline over the raw files of some tables."""
         given = [source for source in sources if source.raw]
         if not given:
@@ -95,7 +101,7 @@ class Reader:
             [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
         return take_records(records)
 
-    def branch(self, pipeline: beam.Pipeline, source: _Source) -> beam.PCollection[Record]:
+    def branch(self, pipeline: beam.Pipeline, source: Source) -> beam.PCollection[Record]:
         """One table's part of a pipeline; gives all its records."""
         name = source.table.name
         logs = self._frames(pipeline, source)
@@ -106,7 +112,7 @@ class Reader:
         refused = logs["refused"] | f"Refused {name}" >> refuse
         return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
 
-    def _frames(self, pipeline: beam.Pipeline, source: _Source) -> Tagged:
+    def _frames(self, pipeline: beam.Pipeline, source: Source) -> Tagged:
         """A table's frames, from files or from BigQuery."""
         table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
         name = source.raw[0].path

@@ -135,7 +135,7 @@ def test_rows_of_users_to_forget_are_dropped_and_counted_from_then_on(tmp_path: 
     assert set(events(ingested(job))["user_id"]) == set(USERS) - set(GONE)
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -154,7 +154,7 @@ def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
         def call(*given: Any, **named: Any) -> Any:
             left[0] -= 1
             if left[0] == 0:
-                raise Stop
+                raise StopError
             return real[name](*given, **named)
 
         return call
@@ -168,7 +168,7 @@ def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
             ingest.run(of)
         except Exception as error:
             stops += 1
-            assert "Stop" in repr(error) or isinstance(error.__cause__, Stop), error
+            assert "Stop" in repr(error) or isinstance(error.__cause__, StopError), error
             continue
         break
     assert stops >= 5

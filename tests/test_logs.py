@@ -109,6 +109,7 @@ def test_csv_rows_are_valid_or_broken_under_their_numbers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "FRAME_ROWS", frame_rows)
         patch.setattr(logs, "TEXT_BLOCK_BYTES", block_bytes)
+        patch.setattr(logs, "CSV_BLOCK_BYTES", block_bytes)
         found = read(path)
     good = found.rows["row"].to_list() if found.rows.width else []
     broken = dict(found.broken.select("row", "reason").rows())
@@ -135,6 +136,7 @@ def test_json_lines_are_valid_or_broken_under_their_numbers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "FRAME_ROWS", frame_rows)
         patch.setattr(logs, "TEXT_BLOCK_BYTES", block_bytes)
+        patch.setattr(logs, "CSV_BLOCK_BYTES", block_bytes)
         found = read(path)
     rows = found.rows["row"].to_list() if found.rows.width else []
     assert rows == [at for at, line in enumerate(lines, 1) if line == "row"]
@@ -227,3 +229,42 @@ def test_parquet_text_that_is_not_marked_as_text(tmp_path: Path) -> None:
     rows[0]["user_id"] = b"\xff"
     with pytest.raises(LogError, match=r"a.parquet: not a whole parquet file .*utf8"):
         read(put(tmp_path, "a.parquet", as_parquet(rows)))
+
+
+def test_a_nested_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    for value, kind in (({"id": "u"}, "struct<id: "), (["u"], "large_list<|list<")):
+        pl.DataFrame({"user_id": [value], "time": [1], "country": ["S"]}).write_parquet(path)
+        with pytest.raises(
+            LogError, match=rf"a.parquet: the column 'user_id' is nested \(({kind}).*must be one value a"
+        ):
+            read(path)
+        with pytest.raises(LogError, match=r"the column 'user_id' is nested .*, but country must be one value a row"):
+            read(path, country="user_id", user_id="country")
+    pl.DataFrame({"user_id": ["u"], "time": [1], "country": ["S"], "other": [["x"]]}).write_parquet(path)
+    assert read(path).rows.columns == ["user_id", "time", "country", "row"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
+def test_text_is_read_a_block_at_a_time(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "TEXT_BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(logs, "CSV_BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(logs, "FRAME_ROWS", 256)
+    numbered = [{"user_id": f"u{n}", "time": str(n), "country": f"{n * 7919 % 10**6}"} for n in range(40_000)]
+    content = as_csv(numbered) if ".csv" in name else as_json(numbered)
+    path = put(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
+    opened: list[Any] = []
+    real = logs.FileSystems.open
+
+    def opening(*given: Any, **named: Any) -> Any:
+        opened.append(real(*given, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(logs.FileSystems, "open", opening)
+    frames = read_log(str(path), TABLE, {})
+    height, at = next(frames).rows.height, opened[0].tell()
+    assert 0 < height <= 256 and at < 0.8 * path.stat().st_size, f"{at} bytes were read for the first {height} rows"
+    for frame in frames:
+        assert frame.rows.height <= 256
+        height += frame.rows.height
+    assert height == 40_000

@@ -19,7 +19,7 @@ def touch(folder: Path, *names: str) -> None:
 def found(pattern: Path | str, first: int = 18, end: int = 21) -> list[str]:
     """Names below the folder `logs` of the files that a pattern names, for a window of days of November 2026."""
     window = {"start": dt.date(2026, 11, first), "end": dt.date(2026, 11, end)}
-    return [file.path.split("/logs/", 1)[1] for file in raw_files.find("logs.watches", str(pattern), **window)]
+    return [file.path.split("/logs/", 1)[1] for file in raw_files.find("logs.watches", str(pattern), **window).files]
 
 
 def test_a_file_is_itself_whatever_its_name(tmp_path: Path) -> None:
@@ -59,11 +59,11 @@ def test_date_stands_for_each_day_of_the_window(tmp_path: Path) -> None:
 def test_size_and_time_of_change_tell_a_file_from_its_next_version(tmp_path: Path) -> None:
     touch(tmp_path, "a.csv")
     window = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
-    (before,) = raw_files.find("logs.watches", str(tmp_path), **window)
+    (before,) = raw_files.find("logs.watches", str(tmp_path), **window).files
     assert (before.path, before.bytes) == (f"{tmp_path}/a.csv", 1)
-    assert raw_files.find("logs.watches", str(tmp_path), **window) == [before]
+    assert raw_files.find("logs.watches", str(tmp_path), **window).files == (before,)
     os.utime(tmp_path / "a.csv", (1_700_000_000, 1_700_000_000))
-    (after,) = raw_files.find("logs.watches", str(tmp_path), **window)
+    (after,) = raw_files.find("logs.watches", str(tmp_path), **window).files
     assert after.changed == 1_700_000_000 and after != before
 
 
@@ -85,3 +85,42 @@ def test_a_window_without_a_day_of_logs_is_told(tmp_path: Path) -> None:
     touch(tmp_path / "logs", "2026-11-17.csv", "2026-11-21.csv")
     with pytest.raises(LogError, match="no log files there on a day from 2026-11-18 to 2026-11-20"):
         found(tmp_path / "logs" / "{date}.csv")
+
+
+DATED = "w-{date}.csv"
+
+
+def days(folder: Path, *, seen: tuple[str, ...] = (), allow: bool = False) -> tuple[str, ...]:
+    """Days of 18 to 21 November with a file."""
+    window = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 22)}
+    pattern = str(folder / "logs" / DATED)
+    return raw_files.find("logs.watches", pattern, **window, seen=seen, allow_missing_days=allow).days
+
+
+def test_days_before_the_first_one_are_no_gap_and_those_behind_it_are(tmp_path: Path) -> None:
+    touch(tmp_path / "logs", "w-2026-11-19.csv", "w-2026-11-20.csv", "w-2026-11-21.csv")
+    found = ("2026-11-19", "2026-11-20", "2026-11-21")
+    assert days(tmp_path) == days(tmp_path, seen=("2026-11-18",)) == found
+    with pytest.raises(LogError, match=r"no file for 2026-11-18, though the logs begin on 2026-11-01: wait for it"):
+        days(tmp_path, seen=("2026-11-01",))
+    assert days(tmp_path, seen=("2026-11-01",), allow=True) == found
+
+
+def test_the_last_day_is_missed_too_and_a_day_that_was_seen_may_be_gone(tmp_path: Path) -> None:
+    touch(tmp_path / "logs", "w-2026-11-18.csv", "w-2026-11-20.csv")
+    with pytest.raises(LogError, match=r"no file for 2026-11-19, 2026-11-21, though the logs begin on 2026-11-18"):
+        days(tmp_path)
+    assert days(tmp_path, seen=("2026-11-19", "2026-11-21")) == ("2026-11-18", "2026-11-20")
+    for day in (18, 20):
+        (tmp_path / "logs" / f"w-2026-11-{day}.csv").unlink()
+    assert days(tmp_path, seen=tuple(f"2026-11-{day}" for day in range(18, 22))) == ()
+
+
+def test_a_bigquery_table_is_one_raw_file_a_date() -> None:
+    window = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
+    (table,) = raw_files.find("logs.watches", "bigquery:my-project.logs.watches", **window).files
+    assert table.path == "bigquery:my-project.logs.watches"
+    assert dt.datetime.fromtimestamp(table.changed, dt.UTC) == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    for name in ("bigquery:watches", "bigquery:p.d.watches_{date}", "bigquery:p.d.t.x.y z"):
+        with pytest.raises(LogError, match=r"a BigQuery table is named bigquery:project.dataset.table, without"):
+            raw_files.find("logs.watches", name, **window)

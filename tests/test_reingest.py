@@ -174,7 +174,7 @@ def test_a_clock_in_the_future_empties_no_store(tmp_path: Path) -> None:
     job = keeping(tmp_path, 5, 6)
     before = newest(ingested(job))
     far = DATE + dt.timedelta(days=4000)
-    with pytest.raises(LogError, match="no log files there on a day from .* the window of 2037"):
+    with pytest.raises(LogError, match=r"no log files there on a day from .* the window of 2037"):
         ingested(job, far)
     job.write_text(job.read_text().replace("{date}", "*"))
     of = ingested(job, far)
@@ -184,21 +184,15 @@ def test_a_clock_in_the_future_empties_no_store(tmp_path: Path) -> None:
 
 def test_a_clock_in_the_past_is_told(tmp_path: Path) -> None:
     job = daily(tmp_path, logs=GLOBS.replace("0.5", "0.001"))
-    with pytest.raises(
-        StageError, match=r"96 of 105 .*time lies in the future.*nothing was taken. Is --date 1999-.* ri"
-    ):
+    with pytest.raises(StageError, match=r"96 of 105 .*time lies in the future.*nothing was taken. Is --date 1999-"):
         ingested(job, dt.date(1999, 1, 1))
     job = daily(tmp_path / "dated")
-    with pytest.raises(
-        LogError, match="no log files there on a day from 1998-12-28 to 1998-12-31, the window of 1999-0"
-    ):
+    with pytest.raises(LogError, match="no log files there on a day from 1998-12-28 to 1998-12-31, the window of 1"):
         ingested(job, dt.date(1999, 1, 1))
 
 
 def test_keep_days_must_hold_the_window(tmp_path: Path) -> None:
-    with pytest.raises(
-        JobError, match=r"keep_days must be 0 \(all days\) or at least window_days \+ holdout_days \(5\)"
-    ):
+    with pytest.raises(JobError, match=r"keep_days must be 0 \(all days\) or at least window_days \+ holdout_days"):
         load_job(str(daily(tmp_path, "[storage]\nkeep_days = 4\n")))
 
 

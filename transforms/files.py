@@ -64,7 +64,14 @@ def write_file(folder: str, name: str, rows: int, write: Callable[[str], object]
 
 def write_parquet(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
     """Write a frame as `folder/name`, zstd; the same frame always gives the same bytes."""
-    return write_file(folder, name, frame.height, lambda path: frame.write_parquet(path, compression="zstd"))
+
+    def write(path: str) -> None:
+        try:
+            frame.write_parquet(path, compression="zstd")
+        except pl.exceptions.ComputeError as error:  # what polars makes of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
+
+    return write_file(folder, name, frame.height, write)
 
 
 def replace_parquet(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:

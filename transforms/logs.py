@@ -33,6 +33,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.frames import FRAME_ROWS, concat
 
 TEXT_BLOCK_BYTES = 16 << 20
+CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 of them ahead
 _DAMAGE = (pa.ArrowInvalid, pl.exceptions.ComputeError, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
 _ENDING = re.compile(r"\.(parquet|jsonl|ndjson|json|csv)(\.gz)?$", re.IGNORECASE)
 
@@ -153,7 +154,7 @@ def _read_csv(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
 
     batches = pa_csv.open_csv(
         text,
-        read_options=pa_csv.ReadOptions(column_names=names, block_size=TEXT_BLOCK_BYTES, use_threads=False),
+        read_options=pa_csv.ReadOptions(column_names=names, block_size=CSV_BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             include_columns=list(columns),
