@@ -38,7 +38,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         inputs=neighbours.search_inputs(night),
         counts=paths.join(night.folder("vocabulary"), vocabulary.VIDEOS),
         folder=folder,
-        name=f"{{bucket:05d}}-of-{night.snapshot.buckets:05d}-{attempt}.parquet",
+        name=paths.shard_pattern(night.snapshot.buckets, attempt, "parquet"),
     )
     found = []
     if night.require("examples").named("holdout/"):

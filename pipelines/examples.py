@@ -91,7 +91,7 @@ def _writer(
         graph=paths.join(folder, graph),
         shared_rows=spec.shared_rows,
     )
-    name = f"{{bucket:05d}}-of-{night.snapshot.buckets:05d}-{attempt}.tfrecord.gz"
+    name = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz")
     return WriteExamples(night.window, draw, spec, inputs, folder, name)
 
 

@@ -36,7 +36,7 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     inputs = search_inputs(night)
     records = paths.join(folder, f"records-{attempt}.json")
-    name = f"{{bucket:05d}}-of-{night.snapshot.buckets:05d}-{attempt}.parquet"
+    name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
     with night.pipeline() as pipeline:
         buckets = pipeline | "Buckets" >> night.create(bucket_records(night, "serving"))
         written = [buckets | WriteNeighbours(night.window, inputs, folder, name)]

@@ -35,7 +35,12 @@ def below(folder: str, path: str) -> str:
 
 def shard(index: int, count: int, attempt: str, ending: str) -> str:
     """The name of one of `count` files written by one attempt at a stage."""
-    return f"{index:05d}-of-{count:05d}-{attempt}.{ending}"
+    return shard_pattern(count, attempt, ending).format(bucket=index)
+
+
+def shard_pattern(count: int, attempt: str, ending: str) -> str:
+    """The names of all of them: what a worker puts its `{bucket}` into."""
+    return f"{{bucket:05d}}-of-{count:05d}-{attempt}.{ending}"
 
 
 def shard_index(name: str) -> int:

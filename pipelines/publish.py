@@ -25,10 +25,10 @@ def plan(night: Night) -> Plan:
 
 def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
-    complete(night, plan(night), lambda folder, attempt: _work(night, attempt))
+    complete(night, plan(night), lambda _folder, _attempt: _work(night))
 
 
-def _work(night: Night, attempt: str) -> StageResult:
+def _work(night: Night) -> StageResult:
     listed = night.require("neighbours")
     _check(night, listed)
     served = read(night.root)

@@ -55,7 +55,7 @@ class Reader:
     def _users(self) -> Source:
         extra = tuple(self.night.job.examples.user_categories)
         table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
-        name = f"users/{{bucket:05d}}-of-{self.buckets:05d}-{self.attempt}.parquet"
+        name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
         write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
         parse = partial(parsing.parse_users, categories=extra)
         return Source(table, self.found["users"].files, parse, self.screen, write)
@@ -88,7 +88,7 @@ class Reader:
     def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
         base = self.night.root.store
         there = [(f.bucket, (f.day, paths.join(base, f.file.name))) for f in snapshot.files if f.table == table]
-        name = f"{{bucket:05d}}-of-{self.buckets:05d}-{manifest.new_attempt()}.parquet"
+        name = paths.shard_pattern(self.buckets, manifest.new_attempt(), "parquet")
         return ingest.WriteDays(table, base, self.buckets, name, there)
 
     def _read(self, *sources: Source) -> list[Record]:

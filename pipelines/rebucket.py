@@ -29,7 +29,7 @@ def run(night: Night, buckets: int) -> Snapshot:
     if before.buckets == buckets:
         return before
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
-    name = f"{{bucket:05d}}-of-{buckets:05d}-{manifest.new_attempt()}.parquet"
+    name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
     parts = [rewriting.part_of(file, before.buckets) for file in before.files]
     with night.pipeline() as pipeline:
         pipeline | night.create(parts) | Rebucket(night.root.store, buckets, name) | WriteRecords(records)

@@ -21,9 +21,9 @@ from pipelines.accounts import Account
 from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
 from transforms import files
 from transforms.files import FileEntry
+from transforms.frames import FEWEST_BUCKETS, MOST_BUCKETS
 
 ROWS_A_BUCKET = 1_000_000
-FEWEST_BUCKETS, MOST_BUCKETS = 8, 4_096
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,7 @@ from transforms.exact_search import ExactIndex
 from transforms.excluded import Excluded
 from transforms.indexing import read_index, read_videos
 from transforms.metrics import RankingMetrics, hits_from_ids
-from transforms.neighbours import SEEN_COLUMNS, BucketRecords, SearchInputs, excluded_for, seen_pairs, to_lists
-from transforms.schemas import WATCH_SCHEMA
+from transforms.neighbours import BucketRecords, SearchInputs, excluded_for, read_seen, to_lists
 from transforms.search import TopK, top_k
 from transforms.tfrecords import read_tfrecords
 from transforms.tower import load_tower
@@ -92,16 +91,16 @@ class WriteEvaluation(beam.PTransform):
         progress.advance()
         if not bucket.records:
             return
-        watches = self.window.unordered(bucket.files.watches, WATCH_SCHEMA, SEEN_COLUMNS)
-        seen = seen_pairs(watches, self.inputs.exclude)
+        seen = read_seen(self.window, bucket.files, self.inputs.exclude)
         labels = read_tfrecords(bucket.records, {"user_id": pl.String(), "label": pl.List(pl.Int64)})
         videos = read_videos(self.inputs.videos)
+        popular = popularity_index(videos, files.read_parquet(self.counts))
         lists, first = [], 0
         for ids, vectors in load_tower(self.inputs.tower).users(bucket.records):
             excluded = _as_of(self.window.end, excluded_for(ids, seen, videos), videos)
             wanted = labels["label"].slice(first, len(ids))
             first += len(ids)
-            for system, top in self._systems(vectors, excluded, videos):
+            for system, top in self._systems(vectors, excluded, popular):
                 metrics = score_lists(top, wanted, videos["id"].to_numpy(), cuts(self.inputs.k))
                 yield {"system": system, "metrics": asdict(metrics)}
                 if system == NEIGHBOURS:
@@ -112,9 +111,8 @@ class WriteEvaluation(beam.PTransform):
         yield {"file": asdict(entry)}
 
     def _systems(
-        self, vectors: NDArray[np.float32], excluded: Excluded, videos: pl.DataFrame
+        self, vectors: NDArray[np.float32], excluded: Excluded, popular: ExactIndex
     ) -> Iterator[tuple[str, TopK]]:
-        popular = popularity_index(videos, files.read_parquet(self.counts))
         ones = np.ones((len(vectors), 1), np.float32)
         yield NEIGHBOURS, top_k(read_index(self.inputs.index), vectors, k=self.inputs.k, excluded=excluded)
         yield MOST_POPULAR, top_k(popular, ones, k=self.inputs.k, excluded=excluded)

@@ -20,7 +20,7 @@ import xxhash
 from apache_beam import coders
 
 FRAME_ROWS = 131_072
-MAX_BUCKETS = 4_096
+FEWEST_BUCKETS, MOST_BUCKETS = 8, 4_096
 
 
 class FrameCoder(coders.Coder):
@@ -80,9 +80,9 @@ def bucket_of(user_id: str, buckets: int) -> int:
 
 
 def check_buckets(buckets: int) -> int:
-    """`buckets` itself, where it is a power of two from 8 to `MAX_BUCKETS`; else ValueError."""
-    if not 8 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
-        raise ValueError(f"buckets must be a power of two from 8 to {MAX_BUCKETS:,}, but is {buckets}")
+    """`buckets` itself, where it is a power of two from `FEWEST_BUCKETS` to `MOST_BUCKETS`; else ValueError."""
+    if not FEWEST_BUCKETS <= buckets <= MOST_BUCKETS or buckets & (buckets - 1):
+        raise ValueError(f"buckets must be a power of two from {FEWEST_BUCKETS} to {MOST_BUCKETS:,}, but is {buckets}")
     return buckets
 
 

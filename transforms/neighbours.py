@@ -27,7 +27,6 @@ from transforms.window import BucketFiles, Window
 LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())})
 USER_VECTORS = "../user_vectors"
 SIMILAR = "../similar"
-SEEN_COLUMNS = ("user_id", "time", "video_id", "completed")
 Exclude = Literal["completed", "watched", "none"]
 
 
@@ -45,6 +44,12 @@ def seen_pairs(watches: pl.DataFrame, exclude: Exclude) -> pl.DataFrame:
     if exclude == "none":
         watches = watches.clear()
     return (watches.filter("completed") if exclude == "completed" else watches).select("user_id", "video_id")
+
+
+def read_seen(window: Window, bucket: BucketFiles, exclude: Exclude) -> pl.DataFrame:
+    """`seen_pairs` of a bucket's window."""
+    columns = ("user_id", "time", "video_id", "completed")
+    return seen_pairs(window.unordered(bucket.watches, WATCH_SCHEMA, columns), exclude)
 
 
 def to_lists(user_ids: list[str], top: TopK, video_ids: pl.Series) -> pl.DataFrame:
@@ -97,8 +102,7 @@ class WriteNeighbours(beam.PTransform):
         return buckets | beam.Reshuffle() | beam.FlatMap(self._write)
 
     def _write(self, bucket: BucketRecords) -> Iterator[Record]:
-        watches = self.window.unordered(bucket.files.watches, WATCH_SCHEMA, SEEN_COLUMNS)
-        seen = seen_pairs(watches, self.inputs.exclude)
+        seen = read_seen(self.window, bucket.files, self.inputs.exclude)
         videos, index = read_videos(self.inputs.videos), read_index(self.inputs.index)
         lists, users = [pl.DataFrame(schema=LISTS)], []
         for ids, vectors in load_tower(self.inputs.tower).users(bucket.records) if bucket.records else ():
