@@ -18,10 +18,12 @@ setup(
     package_data={"runner_configs": ["*.toml"], "transforms": ["*.html.jinja", "py.typed"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",
+        "isal>=1.7",
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=2.1",
-        "polars>=1.30",
+        "polars>=1.36.1",
+        "polars-hash>=0.9",
         "pyarrow>=18",
         "pydantic>=2.10",
         "scann>=1.4.2",

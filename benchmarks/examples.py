@@ -1,26 +1,44 @@
 """Raw logs to TFRecords: stages ingest, vocabulary and examples on the embedded runner, each a process as in a night.
 
-    python -m benchmarks.examples OUT [--events 10000000] [--next-night]
+    python -m benchmarks.examples OUT [--events 10000000] [--next-night] [--polars] [--four-fold] [--profile]
 
 Writes logs of 28 days into OUT (a user for 20 events, a tenth as many searches, 200,000 videos by a power law), runs
-the stages and prints seconds, events/s and peak memory. --next-night adds one day and runs the next night too.
+the stages and prints seconds, events/s and peak memory; then the same of next to no logs: what starting them costs.
+
+--next-night  adds one day, and runs the next night too
+--polars      then does the same work in `benchmarks.polars_examples`, and compares time and records
+--four-fold   then runs the stages on four times the events, in OUT/four-fold
+--profile     then runs the stages anew under a profiler: which functions are called how often for 1,000 events
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import resource
+import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from benchmarks.profiled import calls
+from pipelines.jobs import load_job
+from transforms.frames import id_digests
+from transforms.tfrecords import read_tfrecords
+
 DAYS, VIDEOS, WORDS = 28, 200_000, 20_000
 LAST_DAY = dt.date(2026, 11, 20)
+DATE = LAST_DAY + dt.timedelta(days=1)
+NEXT_TO_NOTHING = 2_800  # events: what remains is what starting the stages costs
+OFTEN = 20  # calls for 1,000 events that are worth a look
+COMPARED_BUCKETS = 2
 STAGES = ("ingest", "vocabulary", "examples")
 JOB = """\
 [logs]
@@ -59,41 +77,173 @@ def write_day(out: Path, day: dt.date, *, events: int, users: int, rng: np.rando
         frame.sort("time").write_parquet(out / name / f"{day}.parquet")
 
 
-def run_stages(out: Path, date: dt.date) -> dict[str, float]:
-    """Seconds of each stage, a process each."""
-    seconds = {}
+# A process begins with the peak memory of the one that starts it: so that one must be small.
+LAUNCHER = """\
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A process that came to its end."""
+
+    seconds: float
+    peak_gib: float
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One night's stages."""
+
+    events: int
+    seconds: dict[str, float]  # by stage, from the start of its process to its end
+    peak_gib: dict[str, float]  # by stage, of its largest process
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    def report(self, name: str) -> None:
+        parts = ", ".join(f"{stage} {self.seconds[stage]:.1f} s {self.peak_gib[stage]:.1f} GiB" for stage in STAGES)
+        rate = self.events / self.total
+        print(f"{name}: {self.events:,} events in {self.total:.1f} s: {rate:,.0f} events/s ({parts})", flush=True)
+
+
+def write_logs(out: Path, events: int) -> int:
+    """28 days of logs and their job in OUT, which must be new; how many events."""
+    rng, daily = np.random.default_rng(7), events // DAYS
+    out.mkdir(parents=True)
+    (out / "job.toml").write_text(JOB, encoding="utf-8")
+    for back in range(DAYS - 1, -1, -1):
+        write_day(out, LAST_DAY - dt.timedelta(days=back), events=daily, users=events // 20, rng=rng)
+    return (daily + daily // 10) * DAYS
+
+
+def run_stages(out: Path, events: int, date: dt.date = DATE, *, job: str = "job.toml", profile: bool = False) -> Run:
+    """The stages of a night, a process each; with `profile`, each under a profiler that writes OUT/STAGE.prof."""
+    seconds, peak = {}, {}
     for stage in STAGES:
-        began = time.monotonic()
-        command = [sys.executable, "-m", f"pipelines.{stage}", str(out / "job.toml"), "--date", str(date)]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-        seconds[stage] = time.monotonic() - began
-    return seconds
+        module = ["benchmarks.profiled", str(out / f"{stage}.prof")] if profile else []
+        command = ["-m", *module, f"pipelines.{stage}", str(out / job), "--date", str(date)]
+        done = _measured(command)
+        seconds[stage], peak[stage] = done.seconds, done.peak_gib
+    return Run(events=events, seconds=seconds, peak_gib=peak)
+
+
+def _measured(arguments: Sequence[str]) -> Measured:
+    """Run a Python process. What it says on its error stream is shown only where it fails."""
+    began = time.monotonic()
+    command = [sys.executable, "-c", LAUNCHER, sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    said, _, peak = done.stdout.rstrip().rpartition("\n")
+    return Measured(seconds=time.monotonic() - began, peak_gib=int(peak) / 2**20, said=said)
+
+
+def start_up(out: Path) -> Run:
+    """What the stages cost before they do anything."""
+    nothing = run_stages(out / "nothing", write_logs(out / "nothing", NEXT_TO_NOTHING))
+    nothing.report("start-up")
+    return nothing
+
+
+def next_night(out: Path, first: Run, nothing: Run, events: int) -> None:
+    """One more day and its night, against the first and against what starting the stages costs."""
+    rng = np.random.default_rng(8)
+    write_day(out, DATE, events=events // DAYS, users=events // 20, rng=rng)
+    second = run_stages(out, first.events, DATE + dt.timedelta(days=1))
+    second.report("next night")
+    work = second.seconds["ingest"] - nothing.seconds["ingest"]
+    print(f"next night / first: ingest, less start-up, {work / first.seconds['ingest']:.2f} (at most 0.10)")
+    rest = [sum(run.seconds[stage] for stage in STAGES[1:]) for run in (second, first)]
+    print(f"next night / first: vocabulary and examples {rest[0] / rest[1]:.2f} (at most 1.10)", flush=True)
+
+
+def against_polars(out: Path, first: Run, nothing: Run) -> None:
+    """The same work by `benchmarks.polars_examples`. Its own clock counts, which leaves out its imports."""
+    done = _measured(["-m", "benchmarks.polars_examples", str(out)])
+    print(f"polars: {', '.join(done.said.splitlines())}; {done.seconds:.1f} s and {done.peak_gib:.1f} GiB in all")
+    seconds = max(float(found) for found in re.findall(r"after ([\d.]+) s", done.said))
+    less = (first.total - nothing.total) / seconds
+    print(f"pipeline / polars: {first.total / seconds:.2f} (at most 3); less start-up {less:.2f}", flush=True)
+    compare_records(out)
+
+
+def compare_records(out: Path) -> None:
+    """Raise AssertionError where the two disagree: in totals, or in any record of the first buckets."""
+    folder = out / "runs" / "nights" / str(DATE) / "examples"
+    done = json.loads((folder / "COMPLETED").read_text())
+    theirs = {split: _read([out / "polars" / f"{split}.tfrecord.gz"]) for split in ("train", "serving")}
+    assert done["counts"]["train_pointers"] == theirs["train"]["label"].list.len().sum()
+    assert done["counts"]["serving_users"] == theirs["serving"].height
+    names: list[str] = [entry["name"] for entry in done["files"]]
+    buckets = max(int(found[1]) for found in map(re.compile(r"-of-(\d+)").search, names) if found)
+    for split, records in theirs.items():
+        wanted = tuple(f"{split}/{bucket:05d}-of" for bucket in range(COMPARED_BUCKETS))
+        ours = _read([folder / name for name in names if name.startswith(wanted)]).sort("user_id")
+        same = records.filter(id_digests(records["user_id"]) % buckets < COMPARED_BUCKETS).sort("user_id")
+        assert ours.drop("example_age").equals(same.drop("example_age")), f"{split} records differ"
+        apart = (ours["example_age"].explode() - same["example_age"].explode()).abs().max()
+        print(f"same records: {ours.height:,} of {split} compared; example ages at most {apart:.4f} apart", flush=True)
+
+
+def _read(paths: list[Path]) -> pl.DataFrame:
+    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "country", "device")
+    features: dict[str, Any] = {"user_id": pl.String(), **dict.fromkeys(ids, pl.List(pl.Int64))}
+    features["example_age"] = pl.List(pl.Float32)
+    return pl.concat(read_tfrecords(str(path), features) for path in paths)
+
+
+def four_fold(out: Path, first: Run, events: int) -> None:
+    larger = run_stages(out / "four-fold", write_logs(out / "four-fold", 4 * events))
+    larger.report("four-fold")
+    print(f"four times the events / once: {larger.total / first.total:.2f} (at most 4.4)", flush=True)
+
+
+def profile(out: Path, first: Run) -> None:
+    """Calls that come with events: those of a run on next to no logs are taken off."""
+    counted = []
+    for folder, events in ((out, first.events), (out / "profiled-nothing", 0)):
+        if not events:
+            events = write_logs(folder, NEXT_TO_NOTHING)
+        (folder / "profiled.toml").write_text(f'{JOB}[storage]\nroot = "profiled"\n', encoding="utf-8")
+        run_stages(folder, events, job="profiled.toml", profile=True)
+        counted.append((events, {stage: calls(folder / f"{stage}.prof") for stage in STAGES}))
+    (events, many), (few_events, few) = counted
+    for stage in STAGES:
+        found = {name: 1_000 * (n - few[stage][name]) / (events - few_events) for name, n in many[stage].items()}
+        often = sorted(((n, name) for name, n in found.items()), reverse=True)[:10]
+        above = sum(n > OFTEN for n in found.values())
+        print(f"{stage}: {above} functions above {OFTEN} calls for 1,000 events; the most called ones:")
+        print("".join(f"{n:12.2f}  {name}\n" for n, name in often), end="", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--next-night", action="store_true")
+    for name in ("--next-night", "--polars", "--four-fold", "--profile"):
+        parser.add_argument(name, action="store_true")
     args = parser.parse_args()
-    rng, users, daily = np.random.default_rng(7), args.events // 20, args.events // DAYS
-    args.out.mkdir(parents=True)
-    (args.out / "job.toml").write_text(JOB, encoding="utf-8")
-    for back in range(DAYS - 1, -1, -1):
-        write_day(args.out, LAST_DAY - dt.timedelta(days=back), events=daily, users=users, rng=rng)
-    events = daily * DAYS + daily // 10 * DAYS
-    _report("first night", events, run_stages(args.out, LAST_DAY + dt.timedelta(days=1)))
+    first = run_stages(args.out, write_logs(args.out, args.events))
+    first.report("first night")
+    batch = load_job(str(args.out / "job.toml")).logs.batch_bytes / 2**30
+    buckets = json.loads((args.out / "runs" / "nights" / str(DATE) / "catalogue" / "COMPLETED").read_text())["counts"]
+    print(f"{buckets['buckets']} buckets of {first.events // buckets['buckets']:,} events, batches of {batch:.1f} GiB")
+    nothing = start_up(args.out)
+    if args.polars:
+        against_polars(args.out, first, nothing)
+    if args.profile:
+        profile(args.out, first)
     if args.next_night:
-        write_day(args.out, LAST_DAY + dt.timedelta(days=1), events=daily, users=users, rng=rng)
-        _report("next night", events, run_stages(args.out, LAST_DAY + dt.timedelta(days=2)))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"peak memory of a stage's process: {peak:.1f} GiB")
-
-
-def _report(name: str, events: int, seconds: dict[str, float]) -> None:
-    total = sum(seconds.values())
-    parts = ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items())
-    print(f"{name}: {events:,} events in {total:.1f} s ({parts}): {events / total:,.0f} events/s", flush=True)
+        next_night(args.out, first, nothing, args.events)
+    if args.four_fold:
+        four_fold(args.out, first, args.events)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,37 @@
-"""How many examples a second one training step takes on this machine, and how many without the table updates.
+"""How many examples a second training takes on this machine, beside the same model under Keras' Adam.
 
-    python benchmarks/training_step.py [--videos 1000000] [--dimensions 64 256] [--history mean] [--steps 20]
+    python -m benchmarks.training_step [--videos 1000000] [--dimensions 64 256] [--steps 20] [--records] [--keras]
 
 Full size by default: a million videos and tokens, bags of 50 and 50, hidden layers 1024-512, batches of 1,024 and 2,000
 negatives. Ids are drawn with a Zipf-like popularity, so that rows repeat within a batch as in real logs; `--uniform`
-draws them evenly, the worst case.
+draws them evenly, the worst case. With `--records` ours reads TFRecord files, as a training does; without, batches lie
+ready. All take steps in turn, so that what else the machine does weighs on all alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.losses import NegativeSampler
+from trainer.inputs import Batch, epoch_batches
+from trainer.losses import make_loss
 from trainer.model import Model
 from trainer.quiet import tf
+from trainer.sampling import NegativeSampler
 from trainer.step import TrainingStep
 from transforms.features import FeatureSpec
 
-BATCH = 1024
+BATCH, NEGATIVES, LENGTH, HIDDEN = 1024, 2_000, 50, (1024, 512)
+USERS, POINTERS = 5_000, 20
+NAMES = ("watches", "tokens")
+ROUNDS = 4  # in which all take turns
+Step = Callable[[Batch], tf.Tensor]
 
 
 def main() -> None:
@@ -32,45 +41,127 @@ def main() -> None:
     parser.add_argument("--history", default="mean")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--uniform", action="store_true")
+    parser.add_argument("--records", action="store_true", help="read ours from TFRecord files")
+    parser.add_argument("--keras", action="store_true", help="the same model in plain Keras, too")
     args = parser.parse_args()
     for dimension in args.dimensions:
-        measure(args.videos, dimension, args.history, args.steps, uniform=args.uniform)
+        measure(args.videos, dimension, args)
 
 
-def measure(videos: int, dimension: int, history: str, steps: int, *, uniform: bool) -> None:
-    """Prints the examples a second of both kinds of step."""
-    spec = FeatureSpec(videos=videos, tokens=videos, watch_history=50, search_history=50)
-    settings = ModelSettings(dimension=dimension, hidden=[1024, 512], history=history, negatives=2_000)  # type: ignore[arg-type]
-    counts = np.ones(videos, np.int64) if uniform else (videos / np.arange(1, videos + 1)).astype(np.int64)
-    model = Model(spec, settings, counts, seed=1)
+def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
+    """Prints the examples a second of each kind of step."""
+    spec = FeatureSpec(videos=videos, tokens=videos, watch_history=LENGTH, search_history=LENGTH)
+    settings = ModelSettings(dimension=dimension, hidden=[*HIDDEN], history=args.history, negatives=NEGATIVES)
+    counts = np.ones(videos, np.int64) if args.uniform else (videos / np.arange(1, videos + 1)).astype(np.int64)
     sampler = NegativeSampler(counts)
-    step = TrainingStep(model, sampler, settings, TrainingSettings(batch_size=BATCH))
-    batches = [draw(sampler, number) for number in range(4)]
-    full = rate(tf.function(step, autograph=False), batches, steps)
-    step.adagrad.apply = lambda *_: None  # type: ignore[method-assign]
-    without = rate(tf.function(lambda batch: step(batch), autograph=False), batches, steps)
-    print(f"D={dimension} {history}: {full:,.0f} examples/s, without table updates {without:,.0f}", flush=True)
+    ready = [draw(sampler, number) for number in range(4)]
+    step = new_step(spec, settings, counts)
+    kinds: dict[str, tuple[Step, Iterator[Batch]]] = {
+        "ours": (tf.function(step, autograph=False), read(spec, sampler) if args.records else itertools.cycle(ready))
+    }
+    if args.keras:
+        kinds["keras adam"] = keras_step(videos, dimension, sampler), itertools.cycle(ready)
+    rates = measure_in_turn(kinds, args.steps)
+    text = ", ".join(f"{name} {found:,.0f}" for name, found in rates.items())
+    ratio = f"; {rates['ours'] / rates['keras adam']:.1f} times" if args.keras else ""
+    print(f"D={dimension} {args.history}: examples/s: {text}{ratio}", flush=True)
 
 
-def draw(sampler: NegativeSampler, number: int) -> dict[str, tf.Tensor]:
+def new_step(spec: FeatureSpec, settings: ModelSettings, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Step:
+    model = Model(spec, settings, counts, seed=1)
+    return TrainingStep(model, make_loss(settings, model, counts), TrainingSettings(batch_size=BATCH))
+
+
+def draw(sampler: NegativeSampler, number: int) -> Batch:
     """One batch of full windows."""
-    ids = sampler.draw(BATCH * 101, seed=tf.constant([7, number]))
+    ids = sampler.draw(BATCH * (2 * LENGTH + 1), seed=tf.constant([7, number]))
+    watches, tokens, labels = tf.split(ids, [BATCH * LENGTH, BATCH * LENGTH, BATCH])
     return {
-        "watches": tf.reshape(ids[: BATCH * 50], [BATCH, 50]),
-        "tokens": tf.reshape(ids[BATCH * 50 : BATCH * 100], [BATCH, 50]),
-        "label": ids[BATCH * 100 :],
+        "watches": tf.reshape(watches, [BATCH, LENGTH]),
+        "tokens": tf.reshape(tokens, [BATCH, LENGTH]),
+        "label": labels,
         "example_age": tf.random.stateless_uniform([BATCH], [1, number]),
     }
 
 
-def rate(step: Callable[[dict[str, tf.Tensor]], tf.Tensor], batches: list[dict[str, tf.Tensor]], steps: int) -> float:
-    """Examples a second over `steps` steps, after two that warm up."""
-    for batch in batches[:2]:
-        step(batch)
-    start = time.perf_counter()
-    for number in range(steps):
-        float(step(batches[number % len(batches)]))
-    return BATCH * steps / (time.perf_counter() - start)
+def read(spec: FeatureSpec, sampler: NegativeSampler) -> Iterator[Batch]:
+    """Batches out of record files of users with a full window at every label, again and again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/train.tfrecord.gz"
+        with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
+            for user in range(USERS):
+                writer.write(record(user, sampler))
+        batches = epoch_batches([path], spec, batch_size=BATCH, seed=1, epochs=range(1000), drop_remainder=True)
+        yield from batches
+
+
+def record(user: int, sampler: NegativeSampler) -> bytes:
+    ids = sampler.draw(2 * LENGTH + 2 * POINTERS, seed=tf.constant([8, user])).numpy()
+    ends = list(range(LENGTH, LENGTH + POINTERS))
+    lists = {"watches": ids[: LENGTH + POINTERS], "tokens": ids[: LENGTH + POINTERS], "label": ids[-POINTERS:]}
+    lists |= {"watches_end": ends, "tokens_end": ends}
+    features = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=of)) for name, of in lists.items()}
+    features["user_id"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[str(user).encode()]))
+    ages = tf.train.FloatList(value=[0.5] * POINTERS)
+    features["example_age"] = tf.train.Feature(float_list=ages)
+    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
+def keras_step(videos: int, dimension: int, sampler: NegativeSampler) -> Step:
+    """The same tower and loss with Keras' layers and its Adam, as one would write them without this project."""
+    import keras
+
+    tables = [keras.layers.Embedding(videos + 1, dimension, mask_zero=True) for _ in range(3)]
+    pooled = keras.layers.GlobalAveragePooling1D()
+    layers = [keras.layers.Dense(width, activation="relu") for width in HIDDEN] + [keras.layers.Dense(dimension)]
+    bias = keras.layers.Embedding(videos + 1, 1, embeddings_initializer="zeros")
+    optimizer = keras.optimizers.Adam(1e-3)
+
+    def loss(batch: Batch, negatives: tf.Tensor) -> tf.Tensor:
+        bags = [
+            pooled(table(batch[name]), table.compute_mask(batch[name]))
+            for table, name in zip(tables, NAMES, strict=False)
+        ]
+        age = batch["example_age"]
+        x = tf.concat([*bags, tf.stack([age, tf.square(age), tf.sqrt(age)], axis=1)], axis=1)
+        for layer in layers:
+            x = layer(x)
+        labels = batch["label"]
+        positive = tf.reduce_sum(x * tables[2](labels), axis=1) + bias(labels)[:, 0]
+        positive -= sampler.log_expected(labels, count=NEGATIVES)
+        negative = tf.matmul(x, tables[2](negatives), transpose_b=True) + bias(negatives)[:, 0]
+        negative -= sampler.log_expected(negatives, count=NEGATIVES)
+        negative = tf.where(labels[:, tf.newaxis] == negatives, -1e9, negative)
+        logits = tf.concat([positive[:, tf.newaxis], negative], axis=1)
+        return tf.reduce_mean(tf.reduce_logsumexp(logits, axis=1) - positive)
+
+    def step(batch: Batch) -> tf.Tensor:
+        negatives = sampler.draw(NEGATIVES, seed=tf.stack([tf.constant(1), tf.cast(optimizer.iterations, tf.int32)]))
+        with tf.GradientTape() as tape:
+            value = loss(batch, negatives)
+        variables = [weight.value for layer in (*tables, bias, *layers) for weight in layer.trainable_variables]
+        optimizer.apply(tape.gradient(value, variables), every)
+        return value
+
+    loss(draw(sampler, 0), sampler.draw(NEGATIVES, seed=tf.constant([1, 1])))
+    every = [weight for layer in (*tables, bias, *layers) for weight in layer.trainable_variables]
+    optimizer.build(every)
+    return tf.function(step, autograph=False)
+
+
+def measure_in_turn(kinds: dict[str, tuple[Step, Iterator[Batch]]], steps: int) -> dict[str, float]:
+    """Examples a second of each, after two steps that warm up; the time of reading counts."""
+    seconds = dict.fromkeys(kinds, 0.0)
+    for step, batches in kinds.values():
+        for _ in range(2):
+            float(step(next(batches)))
+    for _ in range(ROUNDS):
+        for name, (step, batches) in kinds.items():
+            start = time.perf_counter()
+            for _ in range(max(1, steps // ROUNDS)):
+                float(step(next(batches)))
+            seconds[name] += time.perf_counter() - start
+    return {name: BATCH * ROUNDS * max(1, steps // ROUNDS) / found for name, found in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 store, window by bucket -> AnalyseFeatures -> examples/transform_fn
                         -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
                                          -> WriteLabelCounts -> examples/label_counts.parquet
+search vocabulary -> examples/search_tokens.parquet
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     found = take_records(records)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, "spec.json", 1, spec.to_json().encode()))
+    if spec.tokens:  # whose ids a later night's model is to find again
+        tokens = files.read_bytes(paths.join(night.folder("vocabulary"), vocabulary.TOKENS))
+        entries.append(files.replace_entry(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += files.entries_below(folder, graph)
     counts: Counter[str] = Counter()
     for record in found:
@@ -79,6 +83,7 @@ def _writer(
         seed=settings.seed,
         holdout=night.holdout,
         newest=newest,
+        end=night.end,
         max_sequence=settings.max_sequence,
         watch_history=settings.watch_history,
         search_history=settings.search_history,
@@ -92,7 +97,7 @@ def _writer(
         shared_rows=spec.shared_rows,
     )
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz")
-    return WriteExamples(night.window, draw, spec, inputs, folder, name)
+    return WriteExamples(night.window, draw, spec, inputs, folder, name, night.threads)
 
 
 def _spec(night: Night) -> FeatureSpec:

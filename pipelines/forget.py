@@ -1,7 +1,8 @@
 """Users who are to be forgotten leave all that is kept: the store, its snapshots, and every night.
 
 Their rows go; everything else stays as it is, under the same names, and manifests and `published.json` say so. What was
-learned from them with others (model, vocabulary, counts of a report) stays until a later night replaces it. A run that
+learned from them with others (vocabulary, counts of a report, the model) stays until a later night replaces it; a model
+that goes on from the last one does so little by little, that of a night with `warm_start = false` at once. A run that
 was killed is done again, and finds less to do; only when all is done does the newest snapshot say so.
 """
 

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 
 from pipelines import manifest, paths, train
+from pipelines.errors import StageError
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import WriteRecords, take_records
@@ -28,7 +29,12 @@ def plan(night: Night) -> Plan:
 
 
 def run(night: Night) -> None:
-    """Build the indexes. Raises NoCandidatesError where not one video may be shown."""
+    """Build the indexes. Raises NoCandidatesError where not one video may be shown, StageError for a tree of videos."""
+    if night.job.model.loss == "hierarchical_softmax":
+        raise StageError(
+            'loss = "hierarchical_softmax" learns a tree and leaves no video vectors to index: it is for comparing '
+            'losses alone, by the curves in history.json; take loss = "sampled_softmax" ([model]) to publish'
+        )
     complete(night, plan(night), partial(_work, night))
 
 

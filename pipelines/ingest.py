@@ -21,9 +21,10 @@ from typing import Any
 from pipelines import accounts, forget, kept, manifest, paths, privacy, rewriting, store
 from pipelines.accounts import Account
 from pipelines.due import Due
+from pipelines.errors import StageError
 from pipelines.raw_files import Found
 from pipelines.reading import LOGS, Reader
-from pipelines.stages import Night, Plan, StageError, StageResult, complete, date_of, stage_main
+from pipelines.stages import Night, Plan, StageResult, complete, date_of, stage_main
 from pipelines.store import Snapshot, TakenFile
 from transforms import bigquery, files
 from transforms.collect import Record

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 import polars as pl
 
 from pipelines import paths, privacy, publish, store
+from pipelines.errors import StageError, guarded
 from pipelines.jobs import Job, load_job
-from pipelines.stages import Night, StageError, guarded
+from pipelines.stages import Night
 from transforms import files
 from transforms.frames import bucket_of
 

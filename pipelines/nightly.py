@@ -19,7 +19,8 @@ import time
 from collections.abc import Sequence
 
 from pipelines import ingest, lock, processes, publish
-from pipelines.stages import STAGES, Night, arguments, guarded, night_of
+from pipelines.errors import guarded
+from pipelines.stages import STAGES, Night, arguments, night_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:

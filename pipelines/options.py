@@ -14,6 +14,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+EMBEDDED = "FnApiRunner"  # Beam's name of the runner on this machine
 _NEGATED = ("use_public_ips", "save_main_session")  # what Beam turns off by a flag of its own
 
 
@@ -35,7 +36,7 @@ def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOption
             nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
             raise OptionError(f"Beam knows no option {name}; did you mean {nearest[0]}?")
     if parsed.get("runner") in (None, "DirectRunner"):
-        parsed["runner"] = "FnApiRunner"
+        parsed["runner"] = EMBEDDED
     return PipelineOptions.from_dictionary(parsed)
 
 

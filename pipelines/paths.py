@@ -71,6 +71,10 @@ class Root:
         return join(self.path, "published.json")
 
     @property
+    def withdrawn(self) -> str:
+        return join(self.path, "withdrawn.json")
+
+    @property
     def lock(self) -> str:
         return join(self.path, "LOCK")
 

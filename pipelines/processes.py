@@ -13,7 +13,7 @@ from typing import IO
 from tqdm import tqdm
 
 from pipelines import lifeline
-from pipelines.stages import StageError
+from pipelines.errors import StageError
 from transforms import progress
 from transforms.progress import Progress
 

@@ -11,7 +11,8 @@ import sys
 from typing import Any
 
 from pipelines import manifest, paths
-from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
+from pipelines.errors import StageError
+from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 
 FORMAT_VERSION = 1

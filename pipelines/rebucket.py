@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import lock, manifest, paths, rewriting, store
+from pipelines.errors import StageError, guarded
 from pipelines.jobs import JobError
-from pipelines.stages import Night, StageError, arguments, guarded, night_of
+from pipelines.stages import Night, arguments, night_of
 from pipelines.store import Snapshot
 from transforms.collect import WriteRecords, take_records
 from transforms.frames import check_buckets

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,35 +20,16 @@ import apache_beam as beam
 import polars as pl
 
 from pipelines import lifeline, lock, manifest, paths, store
+from pipelines.errors import guarded
 from pipelines.jobs import Job, JobError, load_job
-from pipelines.manifest import Manifest, ManifestError
-from pipelines.options import OptionError, pipeline_options, runner_name
-from trainer.errors import TrainingError
+from pipelines.manifest import Manifest
+from pipelines.options import EMBEDDED, pipeline_options, runner_name
 from transforms import files, progress
 from transforms.files import FileEntry
-from transforms.indexing import NoCandidatesError
-from transforms.logs import LogError
 from transforms.window import BucketFiles, Holdout, Window
 
+MOST_THREADS = 4  # each holds a bucket in memory
 STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
-
-
-class StageError(RuntimeError):
-    """A stage that cannot go on, for a reason its message explains to whoever runs the night."""
-
-
-# Errors whose message says all there is to say: a person sees that, and no traceback.
-TOLD_ERRORS = (
-    StageError,
-    JobError,
-    OptionError,
-    ManifestError,
-    LogError,
-    NoCandidatesError,
-    TrainingError,
-    lock.LockError,
-    OSError,
-)
 
 
 @dataclass(frozen=True)
@@ -163,6 +143,12 @@ class Night:
         """The name of the runner the options name."""
         return runner_name(self.runner_config, self.flags)
 
+    @property
+    def threads(self) -> int:
+        """How many user buckets a worker should work on at once: those of other runners come in numbers of their
+        own."""
+        return min(len(os.sched_getaffinity(0)), MOST_THREADS) if self.runner == EMBEDDED else 1
+
     def pipeline(self) -> beam.Pipeline:
         """A Beam pipeline on the runner the options name."""
         return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags))
@@ -258,34 +244,6 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
         return 0
 
     return guarded(work)
-
-
-def guarded(work: Callable[[], int]) -> int:
-    """Run a command; mistakes of the user and failures of the machine become one message and an exit code."""
-    try:
-        return work()
-    except (JobError, OptionError) as error:
-        return _fail(str(error), 2)
-    except Exception as error:
-        cause = _cause(error)
-        if isinstance(cause, TOLD_ERRORS) and not os.environ.get("WATCHNEXT_TRACEBACK"):
-            return _fail(f"{cause}" if not isinstance(cause, OSError) else f"{type(cause).__name__}: {cause}", 1)
-        raise
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error a worker raised, where Beam has wrapped it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, TOLD_ERRORS):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"watchnext: {message}", file=sys.stderr)
-    return code
 
 
 def date_of(text: str) -> dt.date:

@@ -1,49 +1,85 @@
-"""Stage 4: the model, trained on one machine from the night's examples.
+"""Stage 4: the model, trained on one machine from the night's examples, going on from an earlier night's.
 
-examples/train, examples/holdout -> trainer -> model/: user tower, video vectors, checkpoints, training curve
+examples/train, examples/holdout, an earlier model/state -> trainer -> model/: user tower, video vectors, the state that
+                                                            a later night goes on from, checkpoints, training curve
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
-from pipelines import manifest, paths
+from pipelines import earlier, manifest, paths
+from pipelines.earlier import EarlierModel
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.features import FeatureSpec
 
+if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own process needs
+    from trainer.warm_start import Earlier
+
+STATE = "state"
 VECTORS, HISTORY, INFO = "video_vectors.parquet", "history.json", "info.json"
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the examples and on every setting of `[model]` and `[training]`."""
+    """Depends on the examples, on the earlier model, and on every setting of `[model]` and `[training]`."""
+    found = earlier.of_night(night)
+    inputs = {"examples": night.require("examples").digest, **({"earlier": found.digest} if found else {})}
     settings = [night.job.model.model_dump(), night.job.training.model_dump()]
-    return Plan("train", {"examples": night.require("examples").digest}, settings)
+    return Plan("train", inputs, settings)
 
 
 def run(night: Night) -> None:
     """Train, or go on from the checkpoints of a run that was killed."""
+    if not plan(night).is_done(night):
+        earlier.fix(night)
     complete(night, plan(night), partial(_work, night), keep="checkpoints")
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
-    from trainer.examples import ExampleFiles
+    from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, graph_of
     from trainer.task import train
 
-    base = night.folder("examples")
+    given = night.folder("examples")
     listed = night.require("examples")
     examples = ExampleFiles(
-        train=tuple(manifest.entries(listed.named("train/"), base)),
-        holdout=tuple(manifest.entries(listed.named("holdout/"), base)),
-        spec=FeatureSpec.from_json(files.read_bytes(paths.join(base, "spec.json")).decode()),
-        label_counts=paths.join(base, "label_counts.parquet"),
+        train=tuple(manifest.entries(listed.named("train/"), given)),
+        holdout=tuple(manifest.entries(listed.named("holdout/"), given)),
+        spec=FeatureSpec.from_json(files.read_bytes(paths.join(given, "spec.json")).decode()),
+        label_counts=paths.join(given, LABEL_COUNTS),
+        search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
+        graph=graph_of(given, [entry.name for entry in listed.files]),
+        dates={
+            "start": night.start.isoformat(),
+            "end": night.end.isoformat(),
+            "newest": listed.counts["newest"],
+        },
     )
-    result = train(examples, folder, model=night.job.model, training=night.job.training, attempt=attempt)
+    job, found = night.job, earlier.of_night(night)
+    base = _to_go_on_from(night, found)
+    result = train(examples, folder, model=job.model, training=job.training, attempt=attempt, earlier=base)
     entries = [files.entry_of(folder, name) for name in (VECTORS, HISTORY, INFO)]
-    entries += [*files.entries_below(folder, f"tower-{attempt}"), *files.entries_below(folder, "tensorboard")]
-    counts = {"tower": f"tower-{attempt}", "steps": result.steps, "examples": result.examples}
-    return StageResult(entries, counts)
+    for below in (f"tower-{attempt}", f"state-{attempt}", "tensorboard"):
+        entries += files.entries_below(folder, below)
+    counts = {"tower": f"tower-{attempt}", STATE: f"state-{attempt}", "steps": result.steps}
+    counts |= {"examples": result.examples, "start": result.start}
+    if job.training.warm_start:
+        counts[earlier.COUNT] = earlier.to_count(found)
+    return StageResult(entries, {**counts, "notes": [result.start["why"]] if result.start["why"] else []})
+
+
+def _to_go_on_from(night: Night, found: EarlierModel | None) -> Earlier | None:
+    from trainer.warm_start import Earlier
+
+    if found is None:
+        return None
+    date = dt.date.fromisoformat(found.date)
+    folder = night.root.stage(date, "train")
+    state = manifest.require(folder, "train").counts.get(STATE, STATE)
+    return Earlier(state=paths.join(folder, state), name=found.date, days=(night.date - date).days)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from functools import partial
 import apache_beam as beam
 
 from pipelines import paths
-from pipelines.stages import Night, Plan, StageError, StageResult, complete, stage_main
+from pipelines.errors import StageError
+from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms.collect import WriteRecords, take_records
 from transforms.files import FileEntry
 from transforms.vocabulary import CountTokens, WriteVocabulary, add_descriptions
@@ -43,7 +44,7 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     settings = night.job.examples
-    count = CountTokens(night.window, night.holdout, tuple(settings.user_categories))
+    count = CountTokens(night.window, night.holdout, tuple(settings.user_categories), night.threads)
     with night.pipeline() as pipeline:
         counts = pipeline | night.create(night.buckets()) | count
         videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, VIDEOS)

@@ -12,7 +12,7 @@ from nights import DATE, night
 from stores import DAYS, PATHS, USERS, counts, daily, day_of_watches, events, ingested, newest, write_day
 
 from pipelines import accounts, ingest, manifest
-from pipelines.stages import StageError
+from pipelines.errors import StageError
 from transforms import files
 
 

@@ -13,7 +13,8 @@ from made_frames import hours
 from nights import DATE, night, write_job
 
 from pipelines import ingest
-from pipelines.stages import Night, StageError
+from pipelines.errors import StageError
+from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms.bigquery import ReadBigQuery, raw_frame
 from transforms.logs import LogError
@@ -47,7 +48,7 @@ def test_the_job_s_graph_holds_beam_s_reader_of_the_table_and_the_window() -> No
 
 
 def test_rows_of_a_table_are_parsed_as_those_of_a_file() -> None:
-    parsed = read()._parse(ROWS)
+    (parsed,) = read()._parse(ROWS)
     assert parsed.valid.select("user_id", "time", "query").rows() == [("7", hours(1), "jazz")]
     assert parsed.refused.select("file", "row", "reason").rows() == [(NAME, 2, "user_id is null")]
     assert raw_frame(ROWS, NAME, SEARCHES, {"user_id": "uid"}).rows.columns == ["user_id", "time", "query", "row"]

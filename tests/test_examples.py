@@ -38,6 +38,7 @@ USERS = {
     "b": {"gender": None, "birth_year": None, "country": None},
 }  # c is not in the table
 END, HOLDOUT_START = hours(26), hours(8)
+LEARNED_END = hours(73)  # far enough for labels of several days, one at the first moment of its day
 SHARED_ROWS = {"v4": 3 + 1 + 0, "v5": 3 + 1 + 1}  # behind the vocabulary's, by XXH64 modulo 2
 
 # Few, so that many times are equal; some a search's half hour apart, a little less or a little more. In two days.
@@ -91,6 +92,7 @@ def draw_of(
         seed=5,
         holdout=Holdout(start=HOLDOUT_START, share=share, seed=1),
         newest=hours(25),
+        end=LEARNED_END,
         max_sequence=max_sequence,
         watch_history=watch_history,
         search_history=search_history,
@@ -153,7 +155,7 @@ class Oracle:
         return [(s["time"], TOKENS[t]) for s in mine for t in tokens(s["query"]) if t in TOKENS]
 
     def pointer(
-        self, user: str, time: dt.datetime, label: Any, age: float, *, withhold: bool = False
+        self, user: str, time: dt.datetime, label: Any, age: float, *, days: int = 0, withhold: bool = False
     ) -> dict[str, Any]:
         """What may be seen of a user at a time: only what came strictly before; of the searches, if some are withheld,
         those before the last watch and those more than half an hour before."""
@@ -176,6 +178,7 @@ class Oracle:
             "watches_end": sum(w["completed"] for w in before),
             "tokens_end": len(shown),
             "example_age": pytest.approx(age),
+            "label_days": days,
             "gender": row["gender"],
             "age": pytest.approx(min(max((time.year - born) / 100, 0), 1) if born else MISSING),
             **context,
@@ -190,10 +193,10 @@ class Oracle:
             for w in self.completed(user):
                 learnable = w["time"] < self.draw.holdout.start or not self.held_out(user)
                 if w["video_id"] in VIDEOS and learnable:
-                    days = (self.draw.newest - w["time"]).total_seconds() / 86_400
+                    age = (self.draw.newest - w["time"]).total_seconds() / 86_400
                     digest, label = self.digest(user, w["video_id"], w["time"]), VIDEOS[w["video_id"]]
-                    withhold = self.draw.withhold_last_search
-                    pointers.append((digest, self.pointer(user, w["time"], label, days, withhold=withhold)))
+                    more = {"days": self.label_days(user, w["time"]), "withhold": self.draw.withhold_last_search}
+                    pointers.append((digest, self.pointer(user, w["time"], label, age, **more)))
                 else:
                     why["held_out" if w["video_id"] in VIDEOS else "out_of_vocabulary"] += 1
             reached = [(digest, p) for digest, p in pointers if self.reached(p, [p for _, p in pointers])]
@@ -202,6 +205,15 @@ class Oracle:
             found += [p for at, (_, p) in enumerate(reached) if at in drawn]
             why.update(out_of_reach=len(pointers) - len(reached), not_drawn=len(reached) - len(drawn))
         return found, why
+
+    def label_days(self, user: str, time: dt.datetime) -> int:
+        """How many whole days, each from midnight to midnight, lie behind the label's in what is learned of the
+        user."""
+        day = self.draw.holdout.start if self.held_out(user) else self.draw.end
+        days = -1
+        while time < day:
+            day, days = day - dt.timedelta(days=1), days + 1
+        return days
 
     def reached(self, pointer: dict[str, Any], pointers: list[dict[str, Any]]) -> bool:
         """Whether the last `max_sequence` watches and tokens before the user's last pointer hold this one's input."""
@@ -245,7 +257,7 @@ class Oracle:
                 record[f"{name}_end"] = [max(0, p[f"{name}_end"] - cut) for p in mine]
             one = isinstance(mine[0]["label"], list)
             record["label"] = mine[0]["label"] if one else [p["label"] for p in mine]
-            others = ("example_age", "gender", "age", "country", "device", "signed_in")
+            others = ("example_age", "label_days", "gender", "age", "country", "device", "signed_in")
             found[user] = record | {name: [p[name] for p in mine] for name in others}
         return found
 
@@ -264,7 +276,7 @@ def test_pointers_and_records_are_those_of_the_loops(case: Case) -> None:
         (serving_pointers(pasts, END), oracle.serving()),
         (holdout_pointers(pasts, case.draw.holdout), oracle.holdout()),
     ):
-        names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "gender", "age"]
+        names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days", "gender", "age"]
         assert sorted(found.columns) == sorted([*names, "country", "device", "signed_in"])
         assert found.to_dicts() == expected
         rows = records(found, pasts, max_sequence=case.draw.max_sequence)

@@ -57,8 +57,10 @@ def run(folder: Path, *, tables: tuple[str, ...], context: bool = True, **change
         stage.run(of)
     done, at = of.require("examples"), of.folder("examples")
     spec = FeatureSpec.from_json((Path(at) / "spec.json").read_text())
+    named = [entry.rows for entry in done.named("search_tokens.parquet")]  # a later night finds its tokens by it
+    assert named == ([spec.tokens] if spec.tokens else [])
     features: dict[str, Any] = {"user_id": pl.String()}
-    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", *spec.categories)
+    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", *spec.categories)
     features |= dict.fromkeys(ids, pl.List(pl.Int64)) | dict.fromkeys(
         ("example_age", *spec.numbers), pl.List(pl.Float32)
     )
@@ -110,6 +112,7 @@ def test_every_input_of_the_model_is_in_the_records(everything: tuple[FeatureSpe
     assert (ann["age"], bob["age"]) == ([pytest.approx(0.4)] * 2, [MISSING] * 2)
     assert 1 >= ann["example_age"][0] > ann["example_age"][1] > bob["example_age"][1] >= 0
     served = records["serving"]["ann"]
+    assert (ann["label_days"], bob["label_days"], served["label_days"]) == ([2, 1], [1, 0], [0])
     assert (served["watches"], served["watches_end"], served["tokens_end"]) == ([tea, jazz], [2], [6])
     assert (served["country"], served["device"], served["plan"]) == ([2], [2], [1]) and served["example_age"] == [0]
 

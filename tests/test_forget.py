@@ -25,7 +25,8 @@ from stores import (
 )
 
 from pipelines import forget, ingest, manifest, publish, store
-from pipelines.stages import Night, StageError
+from pipelines.errors import StageError
+from pipelines.stages import Night
 from transforms import files
 from transforms.files import FileEntry
 from transforms.logs import LogError

@@ -11,7 +11,8 @@ import pytest
 from nights import DATE, night, watch_rows, write_job
 
 from pipelines import ingest, manifest, store
-from pipelines.stages import Night, StageError
+from pipelines.errors import StageError
+from pipelines.stages import Night
 from transforms import files
 from transforms.frames import bucket_of
 from transforms.logs import LogError

@@ -8,8 +8,8 @@ import pytest
 from nights import published_night, write_job
 
 from pipelines import lookup
+from pipelines.errors import StageError
 from pipelines.jobs import load_job
-from pipelines.stages import StageError
 
 LISTS = pl.DataFrame(
     {

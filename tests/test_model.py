@@ -5,12 +5,13 @@ import numpy.typing as npt
 import pytest
 from trainer_records import SPEC, random_records
 
-from trainer.config import ModelSettings
-from trainer.history import Mean, Recency
+from trainer.config import DEPTHS, ModelSettings
+from trainer.history import ENCODERS, Mean, Recency
 from trainer.holdout import top_videos
 from trainer.inputs import Batch, cut_windows, parse_records
-from trainer.model import Model, UserTower, category_dimension
+from trainer.model import ACTIVATIONS, Model, UserTower, category_dimension
 from trainer.quiet import tf
+from trainer.reading import rows_and_readers
 from trainer.tables import Table
 from transforms.features import FeatureSpec
 
@@ -24,15 +25,17 @@ def mean_by_hand(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def test_mean_leaves_unknown_videos_out_of_sum_and_denominator() -> None:
     table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
-    encoded = Mean(length=5, dimension=3)(table.embed(tf.constant(WINDOWS)))
+    windows, readers = rows_and_readers({"watches": tf.constant(WINDOWS)})
+    encoded = Mean(ModelSettings(dimension=3), length=5, seed=1)(table.embed(windows), readers)
     np.testing.assert_allclose(encoded, mean_by_hand(table.weights.numpy()), rtol=1e-5, atol=1e-6)
 
 
 def test_recency_is_the_mean_a_weighted_mean_and_the_last_video() -> None:
     table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
-    encoder = Recency(length=5, dimension=3)
+    encoder = Recency(ModelSettings(dimension=3), length=5, seed=1)
     encoder.logits.assign(np.random.default_rng(1).normal(size=(5, 3)))
-    encoded = encoder(table.embed(tf.constant(WINDOWS))).numpy()
+    windows, readers = rows_and_readers({"watches": tf.constant(WINDOWS)})
+    encoded = encoder(table.embed(windows), readers).numpy()
     vectors, weights = table.weights.numpy(), np.exp(encoder.logits.numpy())
     for row, window in zip(encoded, WINDOWS, strict=True):
         known = window > 0
@@ -49,7 +52,7 @@ def batch_of(spec: FeatureSpec, count: int = 12) -> Batch:
     return cut_windows(parsed.lists, parsed.pointers, spec)
 
 
-@pytest.mark.parametrize("history", ["mean", "recency"])
+@pytest.mark.parametrize("history", list(ENCODERS))
 @pytest.mark.parametrize(
     "spec", [SPEC, FeatureSpec(videos=30, tokens=0, watch_history=5, search_history=4)], ids=["all", "watches alone"]
 )
@@ -59,6 +62,45 @@ def test_the_tower_gives_a_vector_of_the_dimension_a_pointer(history: str, spec:
     users = UserTower(spec, settings, seed=1)(batch)
     assert users.shape == (len(batch["label"]), 8)
     assert np.isfinite(users).all()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "widths"),
+    [
+        ("depth-0", []),
+        ("depth-1", [256]),
+        ("depth-2", [512, 256]),
+        ("depth-3", [1024, 512, 256]),
+        ("depth-4", [2048, 1024, 512, 256]),
+        ([24, 12], [24, 12]),
+        ([], []),
+    ],
+)
+def test_a_depth_is_the_papers_tower(hidden: str | list[int], widths: list[int]) -> None:
+    settings = ModelSettings.model_validate({"dimension": 8, "hidden": hidden})
+    tower = UserTower(SPEC, settings, seed=1)
+    assert settings.hidden == widths
+    assert [layer.kernel.shape[1] for layer in tower.layers] == [*widths, 8]
+    assert tower(batch_of(SPEC)).shape[1] == 8
+
+
+def test_a_depth_the_paper_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=f"must be a list of widths or one of {', '.join(DEPTHS)}"):
+        ModelSettings.model_validate({"hidden": "depth-5"})
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_the_hidden_layers_use_the_activation_and_the_last_is_linear(activation: str) -> None:
+    settings = ModelSettings.model_validate({"dimension": 8, "hidden": [16], "activation": activation})
+    tower, batch = UserTower(SPEC, settings, seed=1), batch_of(SPEC)
+    inputs = tf.concat(tower._inputs(batch, tower.embed(batch), None), axis=1)
+    expected = tower.layers[1](getattr(tf.nn, activation)(tower.layers[0](inputs)))
+    np.testing.assert_allclose(tower(batch), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(ValueError, match="'relu', 'elu', 'gelu', 'leaky_relu', 'selu', 'swish' or 'tanh'"):
+        ModelSettings.model_validate({"activation": "sine"})
 
 
 def test_every_input_moves_the_user_vector() -> None:

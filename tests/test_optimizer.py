@@ -52,3 +52,39 @@ def test_adam_is_numpys() -> None:
         rate = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
         value = value - rate * first / (np.sqrt(second) + 1e-7)
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_static_shapes_give_the_same_means_gradients_and_rows(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    ids = tf.constant(draw.integers(0, 12, (6, 7)), tf.int32)
+    up = draw.normal(size=(6, 3)).astype(np.float32)
+    found = []
+    for static in (False, True):
+        table = Table(20, 3, scale=1.0, seed=(seed, 0), name="table")
+        table.static = static
+        optimizer = RowwiseAdagrad({"table": table}, learning_rate=0.1)
+        used = table.embed(ids)
+        with tf.GradientTape() as tape:
+            tape.watch(used.rows)
+            mean = used.mean()
+            loss = tf.reduce_sum(mean * up)
+        optimizer.apply("table", used, tape.gradient(loss, used.rows))
+        assert used.ids.shape == ([42] if static else [len(np.unique(ids))])
+        found.append((mean.numpy(), used.vectors().numpy(), table.weights.numpy()))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_a_mean_is_that_of_its_vectors() -> None:
+    draw = np.random.default_rng(3)
+    table = Table(9, 4, scale=1.0, seed=(3, 0), name="table")
+    used = table.embed(tf.constant(draw.integers(0, 10, (5, 6)), tf.int32))
+    up = draw.normal(size=(5, 4)).astype(np.float32)
+    known = used.known.numpy()[..., np.newaxis] / np.maximum(used.known.numpy().sum(1), 1)[:, np.newaxis, np.newaxis]
+    with tf.GradientTape() as tape:
+        tape.watch(used.rows)
+        loss = tf.reduce_sum(used.mean() * up)
+    expected = np.zeros(used.rows.shape)
+    np.add.at(expected, used.places.numpy(), known * up[:, np.newaxis])
+    np.testing.assert_allclose(tape.gradient(loss, used.rows), expected, rtol=1e-5, atol=1e-6)

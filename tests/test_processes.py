@@ -11,7 +11,7 @@ import pytest
 from nights import REPOSITORY, environment, wait_for
 
 from pipelines import processes
-from pipelines.stages import StageError
+from pipelines.errors import StageError
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 from nights import DATE, night, published_night, write_job
 
 from pipelines import manifest, publish
+from pipelines.errors import StageError
 from pipelines.manifest import ManifestError
-from pipelines.stages import Night, StageError
+from pipelines.stages import Night
 
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
 

@@ -12,8 +12,9 @@ from nights import DATE, nightly
 from stores import DAYS, PATHS, below, counts, daily, day_of_watches, events, ingested, newest, same, write_day
 
 from pipelines import ingest, store
+from pipelines.errors import StageError
 from pipelines.jobs import JobError, load_job
-from pipelines.stages import Night, StageError
+from pipelines.stages import Night
 from transforms.logs import LogError
 
 GLOBS = PATHS.replace("{date}", "*")

@@ -62,6 +62,7 @@ DRAW = LabelDraw(
     seed=1,
     holdout=Holdout(start=hours(27 * 24), share=0.05, seed=1),
     newest=hours(28 * 24),
+    end=hours(28 * 24),
     max_sequence=1_000,
     watch_history=50,
     search_history=50,

@@ -9,10 +9,8 @@ import pytest
 from nights import DATE, night, write_job
 
 from pipelines import manifest, stages
-from pipelines.jobs import JobError
 from pipelines.options import OptionError
-from pipelines.stages import Night, Plan, StageError, StageResult, complete, guarded
-from trainer.errors import TrainingError
+from pipelines.stages import Night, Plan, StageResult, complete
 from transforms import files
 
 
@@ -130,55 +128,6 @@ def test_a_date_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as caught:
         stages.arguments("").parse_known_args(["job.toml", "--date", "21.11.2026"])
     assert caught.value.code == 2 and "'21.11.2026' is no date such as 2026-11-21" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "told"),
-    [
-        (JobError("neighbours.k = -3"), 2, "watchnext: neighbours.k = -3\n"),
-        (OptionError("no option x"), 2, "watchnext: no option x\n"),
-        (StageError("too many"), 1, "watchnext: too many\n"),
-        (TrainingError("not one label"), 1, "watchnext: not one label\n"),
-        (manifest.ManifestError("damaged"), 1, "watchnext: damaged\n"),
-        (PermissionError(13, "Permission denied", "/root"), 1, "watchnext: PermissionError: [Errno 13] "),
-    ],
-)
-def test_mistakes_become_one_message_and_an_exit_code(
-    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WATCHNEXT_TRACEBACK", raising=False)
-
-    def work() -> int:
-        raise error
-
-    assert guarded(work) == code
-    assert capsys.readouterr().err.startswith(told)
-
-
-def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> int:
-        try:
-            raise StageError("too many")
-        except StageError as cause:
-            raise RuntimeError("[while running ReadLogs]") from cause
-
-    assert guarded(work) == 1
-    assert capsys.readouterr().err == "watchnext: too many\n"
-
-
-def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work() -> int:
-        raise KeyError("a defect")
-
-    with pytest.raises(KeyError):
-        guarded(work)
-
-    def failing() -> int:
-        raise StageError("wanted in full")
-
-    monkeypatch.setenv("WATCHNEXT_TRACEBACK", "1")
-    with pytest.raises(StageError):
-        guarded(failing)
 
 
 def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
+import pytest
 from trainer_records import SPEC, random_records
 
 from trainer.config import ModelSettings, TrainingSettings
+from trainer.distribution import Replicas
 from trainer.inputs import Batch, cut_windows, parse_records
-from trainer.losses import NegativeSampler
+from trainer.losses import make_loss
 from trainer.model import Model
 from trainer.quiet import tf
 from trainer.step import TrainingStep
@@ -13,9 +17,17 @@ from trainer.step import TrainingStep
 MODEL = ModelSettings(dimension=8, hidden=[16], negatives=10)
 
 
-def new_step() -> TrainingStep:
+def new_step(loss: str = "sampled_softmax", replicas: Replicas | None = None) -> TrainingStep:
     counts = np.arange(SPEC.videos, 0, -1)
-    return TrainingStep(Model(SPEC, MODEL, counts, seed=1), NegativeSampler(counts), MODEL, TrainingSettings())
+    settings = MODEL.model_copy(update={"loss": loss})
+    model = Model(SPEC, settings, counts, seed=1)
+    return TrainingStep(model, make_loss(settings, model, counts), TrainingSettings(), replicas=replicas)
+
+
+def cross_entropy(step: TrainingStep, one: Batch) -> tf.Tensor:
+    """Of the labels among all videos, by the scores they would be ranked by."""
+    logits = step.loss.scores(step.model.tower(one))[:, 1:]
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=one["label"] - 1, logits=logits))
 
 
 def batch() -> Batch:
@@ -23,15 +35,53 @@ def batch() -> Batch:
     return cut_windows(parsed.lists, parsed.pointers, SPEC)
 
 
-def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used() -> None:
-    step = new_step()
+LOSSES = get_args(ModelSettings.model_fields["loss"].annotation)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(loss: str) -> None:
+    step = new_step(loss)
     one = {**batch(), "watches": tf.fill(batch()["watches"].shape, 4)}
     before = step.model.tower.tables["watches"].weights.numpy()
-    losses = [float(step(one)) for _ in range(10)]
+    first = float(cross_entropy(step, one))
+    for _ in range(10):
+        step(one)
     changed = (step.model.tower.tables["watches"].weights.numpy() != before).any(axis=1)
     assert np.flatnonzero(changed).tolist() == [4]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
-    assert all(not table.weights[0].numpy().any() for table in step.model.tables.values())
+    assert float(cross_entropy(step, one)) < first
+    assert all(not table.weights[0].numpy().any() for table in step.adagrad.tables.values())
+
+
+@pytest.mark.parametrize("loss", ["in_batch", "nce"])
+def test_of_the_output_tables_only_the_rows_compared_with_change(loss: str) -> None:
+    step = new_step(loss)
+    one = {name: values[:3] for name, values in batch().items()}
+    tables = [step.model.videos, step.model.biases]
+    before = [table.weights.numpy() for table in tables]
+    drawn = step.loss.sampler(one["label"], tf.zeros([3, 8]), seed=tf.stack([step.seeds["negatives"], 0])).ids
+    step(one)
+    compared = sorted({*one["label"].numpy().tolist(), *drawn.numpy().tolist()})
+    assert len(compared) < SPEC.videos
+    for table, rows in zip(tables, before, strict=True):
+        assert np.flatnonzero((table.weights.numpy() != rows).any(axis=1)).tolist() == compared
+
+
+@pytest.mark.parametrize("loss", ["mixed", "hard_negatives", "hierarchical_softmax"])
+def test_a_whole_step_compiles_for_accelerators_and_learns_the_same(loss: str) -> None:
+    step, static = new_step(loss), new_step(loss, Replicas(static=True))
+    compiled = tf.function(static, jit_compile=True, autograph=False)
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(batch()), step(batch()), rtol=1e-5)
+    for one, other in zip(static.variables, step.variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_trees_nodes_are_learned_and_no_videos() -> None:
+    step = new_step("hierarchical_softmax")
+    videos, nodes = step.model.videos.weights.numpy(), step.loss.tables["nodes"].weights.numpy()
+    step(batch())
+    assert (step.model.videos.weights.numpy() == videos).all()
+    assert (step.loss.tables["nodes"].weights.numpy() != nodes).any()
 
 
 def test_a_gradient_that_is_no_number_shows_in_the_loss() -> None:

@@ -66,6 +66,8 @@ def test_a_training_leaves_tower_vectors_history_and_info(whole: TrainingResult)
     info = json.loads(Path(result.info).read_text())
     assert info["tower"] == "tower-abc" and info["examples"] == result.examples and info["spec"]["videos"] == 30
     assert FeatureSpec(**info["spec"]) == SPEC and ModelSettings(**info["model"]) == MODEL
+    assert info["seed"] == TRAINING.seed and info["dates"] == {} and "tensorflow" in info["versions"]
+    assert info["raw_signature"].startswith("none: the examples come without the graph")
     history = json.loads(Path(result.history).read_text())
     assert [figures["epoch"] for figures in history["holdout"]] == [1, 2] == [f["epoch"] for f in result.holdout]
     assert history["loss"][-1]["examples"] == result.examples == 2 * labels()
@@ -83,7 +85,7 @@ def test_served_scores_are_the_trainings_logits_without_the_correction(
 ) -> None:
     """Both signatures, with the vectors as they are on disk, against the model in memory."""
     files = read_folder(examples)
-    fitted, _ = trainer.training.fit(
+    fitted = trainer.training.fit(
         files,
         read_label_counts(files),
         model_settings=MODEL,
@@ -94,7 +96,8 @@ def test_served_scores_are_the_trainings_logits_without_the_correction(
     records = random_records(15, seed=4, pointers=1)
     parsed = parse_records(tf.constant(records), SPEC, training=True)
     batch = cut_windows(parsed.lists, parsed.pointers, SPEC)
-    logits = fitted.tower(batch) @ tf.transpose(fitted.videos.weights[1:]) + fitted.biases.weights[1:, 0]
+    model = fitted.model
+    logits = model.tower(batch) @ tf.transpose(model.videos.weights[1:]) + model.biases.weights[1:, 0]
     tower = tf.saved_model.load(whole.tower)
     served = tower.signatures["examples"](examples=tf.constant(records))
     np.testing.assert_allclose(served["vector"].numpy() @ vectors(whole).T, logits, rtol=1e-4, atol=1e-4)
@@ -244,3 +247,46 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_last_good_che
     message = r"is (nan|inf) at step [23456]: lower table_learning_rate .* checkpoint: .*/ckpt-[12345]$"
     with pytest.raises(TrainingError, match=message):
         run(examples, tmp_path / "model", checkpoint_steps=1, table_learning_rate=1e30)
+
+
+def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str
+) -> None:
+    """Figures as planned, so that the second pass is the best and the fourth the last."""
+    figures = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    monkeypatch.setattr(trainer.training.Holdout, "measure", lambda _: {"recall@10": 0.0, "recall@50": next(figures)})
+    stopped = run(examples, tmp_path / "stopped", epochs=9, early_stopping_epochs=2)
+    assert [found["recall@50"] for found in stopped.holdout] == [0.1, 0.3, 0.2, 0.3]
+    figures = iter([0.1, 0.3])
+    best = run(examples, tmp_path / "best", epochs=2)
+    assert (vectors(stopped) == vectors(best)).all() and curve(stopped)[-1][1] == 4 * labels()
+    # Taken up once more it is over, and still the best.
+    again = run(examples, tmp_path / "stopped", attempt="2", epochs=9, early_stopping_epochs=2)
+    assert (vectors(again) == vectors(best)).all() and again.steps == stopped.steps
+
+
+def test_early_stopping_without_held_out_users_is_an_error(tmp_path: Path) -> None:
+    examples = write_folder(tmp_path / "a", train={"a": random_records(5, seed=1)}, holdout={})
+    with pytest.raises(TrainingError, match=r"early_stopping_epochs is 2 .* hold none: set it to 0, or holdout_days"):
+        run(examples, tmp_path / "model", early_stopping_epochs=2)
+
+
+def test_a_half_written_checkpoint_is_not_taken_up(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
+    folder = next((Path(whole.history).parent / "checkpoints").iterdir())
+    shutil.copytree(folder.parent, tmp_path / "model" / "checkpoints")
+    copy = tmp_path / "model" / "checkpoints" / folder.name
+    (copy / "ckpt-99.index").write_bytes(b"cut")
+    (copy / "ckpt-99.data-00000-of-00001").write_bytes(b"off")
+    assert curve(run(examples, tmp_path / "model", attempt="2")) == curve(whole)
+
+
+def test_tensorboard_shows_loss_speed_waiting_learning_and_holdout(whole: TrainingResult) -> None:
+    events = next((Path(whole.history).parent / "tensorboard").glob("*tfevents*"))
+    found: dict[str, int] = {}
+    for event in tf.compat.v1.train.summary_iterator(str(events)):
+        for value in event.summary.value:
+            assert np.isfinite(tf.make_ndarray(value.tensor))
+            found[value.tag] = found.get(value.tag, 0) + 1
+    each_point = ["loss", "examples_per_second", "waiting_share", "learning_rate/tables", "learning_rate/tower"]
+    assert {found[name] for name in each_point} == {whole.steps}
+    assert found["holdout/recall@50"] == 2

@@ -34,6 +34,7 @@ DRAW = LabelDraw(
     seed=1,
     holdout=HOLDOUT,
     newest=hours(71),
+    end=hours(72),
     max_sequence=6,
     watch_history=3,
     search_history=3,
@@ -42,7 +43,7 @@ DRAW = LabelDraw(
 VIDEOS = [f"v{i}" for i in range(6)]
 CATEGORIES = {"country": ["SE"], "gender": ["f"]}
 SPEC = FeatureSpec(videos=6, tokens=1, watch_history=3, search_history=3, categories=CATEGORIES, numbers=["age"])
-IDS = ("watches", "tokens", "label", "watches_end", "tokens_end", "country", "gender")
+IDS = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", "country", "gender")
 FEATURES: dict[str, Any] = {
     "user_id": pl.String(),
     **dict.fromkeys(IDS, pl.List(pl.Int64)),
@@ -126,8 +127,9 @@ def test_files_hold_the_records_of_each_bucket(
         totals.update({f"{split}_users": rows.height, f"{split}_pointers": pointers})
         if split == "train":
             trained.update(rows["label"].explode().to_list())
+            assert set(rows["label_days"].explode()) >= {0, 1}
         else:
-            assert set(rows["example_age"].explode()) == {0.0}
+            assert set(rows["example_age"].explode()) == {0.0} and set(rows["label_days"].explode()) == {0}
             assert set(rows["watches_end"].list.len()) == {1}
         genders = dict(zip(rows["user_id"], rows["gender"].list.unique().to_list(), strict=True))
         assert genders == {user: [1 if user == "user 0" else 0] for user in genders}

@@ -40,6 +40,7 @@ def random_user(draw: np.random.Generator, spec: FeatureSpec = SPEC, *, pointers
         "label": draw.integers(1, spec.videos + 1, count).tolist(),
         "watches_end": draw.integers(0, len(watches) + 1, count).tolist(),
         "example_age": draw.random(count).astype(np.float32).tolist(),
+        "label_days": list(range(count)),
     }
     if spec.tokens:
         lists |= {"tokens": tokens, "tokens_end": draw.integers(0, len(tokens) + 1, count).tolist()}
@@ -63,7 +64,7 @@ def write_folder(
     spec: FeatureSpec = SPEC,
 ) -> str:
     """A finished examples folder: files of records by name, spec, label counts (id 1 the most frequent), manifest."""
-    paths = ["spec.json", "label_counts.parquet"]
+    paths = ["spec.json", "label_counts.parquet", "search_tokens.parquet"]
     for split, files in (("train", train), ("holdout", holdout)):
         for name, records in files.items():
             write_file(folder / split / f"{name}.tfrecord.gz", records)
@@ -74,6 +75,8 @@ def write_folder(
     names = [f"video {i}" for i in ids]
     counts = pa.table({"id": ids, "video_id": names, "count": [spec.videos - i for i in range(spec.videos)]})
     pq.write_table(counts, folder / "label_counts.parquet")
+    tokens = [f"token {i}" for i in range(1, spec.tokens + 1)]
+    pq.write_table(pa.table({"token": tokens, "count": [1] * spec.tokens}), folder / "search_tokens.parquet")
     (folder / "COMPLETED").write_text(json.dumps({"files": [{"name": path} for path in paths]}), encoding="utf-8")
     return str(folder)
 

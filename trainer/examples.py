@@ -7,7 +7,8 @@ counts = read_label_counts(files)
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 from trainer.errors import TrainingError
 from trainer.quiet import tf
 from transforms.features import FeatureSpec
+
+LABEL_COUNTS, SEARCH_TOKENS = "label_counts.parquet", "search_tokens.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,11 @@ class ExampleFiles:
     holdout: tuple[str, ...]  # empty: no recall is measured while training
     spec: FeatureSpec
     label_counts: str  # Parquet: id int64 from 1, each once, in order; video_id string; count int64
+    search_tokens: str | None = None  # Parquet: token string, count int64, in the order of the ids; to go on from later
+    graph: str | None = None  # folder of the SavedModel that encoded context and example age, to serve raw features
+    dates: dict[str, str] = field(
+        default_factory=dict
+    )  # of the data, ISO 8601: `newest` watch; window's `start`, `end`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,14 @@ class LabelCounts:
 
     video_ids: pa.Array  # [videos] string
     counts: npt.NDArray[np.int64]  # [videos] how often each was completed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Whose the rows of a table are, from row 1 on, and how often each occurs in the window."""
+
+    names: pa.Array  # [rows] string, distinct
+    counts: npt.NDArray[np.int64]  # [rows]; zeros where nobody counts
 
 
 def read_folder(folder: str) -> ExampleFiles:
@@ -49,8 +65,9 @@ def read_folder(folder: str) -> ExampleFiles:
     manifest = f"{folder}/COMPLETED"
     if not tf.io.gfile.exists(manifest):
         raise TrainingError(f"{manifest} does not exist: these are no finished examples; run the examples stage first")
-    listed = sorted(file["name"] for file in json.loads(_read(manifest))["files"])
-    for needed in ("spec.json", "label_counts.parquet"):
+    told = json.loads(_read(manifest))
+    listed = sorted(file["name"] for file in told["files"])
+    for needed in ("spec.json", LABEL_COUNTS):
         if needed not in listed:
             raise TrainingError(f"{manifest} does not list {needed}: run the examples stage again")
 
@@ -61,8 +78,17 @@ def read_folder(folder: str) -> ExampleFiles:
         train=records("train"),
         holdout=records("holdout"),
         spec=FeatureSpec.from_json(_read(f"{folder}/spec.json").decode()),
-        label_counts=f"{folder}/label_counts.parquet",
+        label_counts=f"{folder}/{LABEL_COUNTS}",
+        search_tokens=f"{folder}/{SEARCH_TOKENS}" if SEARCH_TOKENS in listed else None,
+        graph=graph_of(folder, listed),
+        dates={"newest": told["counts"]["newest"]} if "newest" in told.get("counts", {}) else {},
     )
+
+
+def graph_of(folder: str, listed: Sequence[str]) -> str | None:
+    """Where among the files listed of an examples folder the encoding graph's SavedModel lies."""
+    saved = [path for path in listed if path.startswith("transform_fn/") and path.endswith("/saved_model.pb")]
+    return f"{folder}/{saved[0].removesuffix('/saved_model.pb')}" if saved else None
 
 
 def read_label_counts(files: ExampleFiles) -> LabelCounts:
@@ -79,6 +105,27 @@ def read_label_counts(files: ExampleFiles) -> LabelCounts:
         )
     video_ids = table["video_id"].combine_chunks().cast(pa.string())
     return LabelCounts(video_ids=video_ids, counts=table["count"].to_numpy().astype(np.int64))
+
+
+def read_names(files: ExampleFiles, counts: LabelCounts) -> dict[str, Names]:
+    """Whose the rows of the tables are, by vocabulary: `videos`, each category, and `tokens` where the examples name
+    them.
+
+    Raises TrainingError where the tokens are not as many as the records' ids.
+    """
+    names = {"videos": Names(names=counts.video_ids, counts=counts.counts)}
+    for name, values in files.spec.categories.items():
+        names[name] = Names(names=pa.array(values, pa.string()), counts=np.zeros(len(values), np.int64))
+    if files.spec.tokens and files.search_tokens:
+        table = pq.read_table(pa.BufferReader(_read(files.search_tokens)), columns=["token", "count"])
+        if table.num_rows != files.spec.tokens:
+            raise TrainingError(
+                f"{files.search_tokens} must hold {files.spec.tokens} tokens, as spec.json says, but holds "
+                f"{table.num_rows}: run the examples stage again"
+            )
+        tokens = table["token"].combine_chunks().cast(pa.string())
+        names["tokens"] = Names(names=tokens, counts=table["count"].to_numpy().astype(np.int64))
+    return names
 
 
 def _read(path: str) -> bytes:

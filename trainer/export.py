@@ -21,17 +21,18 @@ from trainer.examples import LabelCounts
 from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.model import Model, UserTower
 from trainer.quiet import tf
+from trainer.raw import RawFeatures
 from transforms.features import FeatureSpec
 
 ROWS_AT_ONCE = 65_536
 
 
 class ServedTower(tf.Module):
-    """The user tower as it is exported."""
+    """The user tower as it is exported; with `raw` it reads raw features too."""
 
-    def __init__(self, tower: UserTower) -> None:
+    def __init__(self, tower: UserTower, raw: RawFeatures | None = None) -> None:
         super().__init__(name="served_tower")
-        self.tower = tower
+        self.tower, self.raw = tower, raw
 
     def vectors(self, batch: Batch) -> tf.Tensor:
         """Float [batch, dimension + 1] of a batch of windows."""
@@ -41,6 +42,11 @@ class ServedTower(tf.Module):
     def from_features(self, features: Batch) -> dict[str, tf.Tensor]:
         """`vector` of dense windows and context, as `feature_specs` names them."""
         return {"vector": self.vectors(features)}
+
+    def from_raw(self, raw: Batch) -> dict[str, tf.Tensor]:
+        """`vector` of raw features, see `raw.RawFeatures.specs`."""
+        assert self.raw is not None
+        return {"vector": self.vectors(self.raw(raw))}
 
     def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """`user_id` and `vector` of serialized records with exactly one pointer; any other record is an error."""
@@ -67,14 +73,17 @@ def feature_specs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
     return specs | {name: of(name, tf.float32) for name in ["example_age", *spec.numbers]}
 
 
-def export_tower(tower: UserTower, folder: str) -> None:
-    """A SavedModel with the signatures `examples` (strings [batch]) and `features` (see `feature_specs`)."""
-    served = ServedTower(tower)
+def export_tower(tower: UserTower, folder: str, *, raw: RawFeatures | None = None) -> None:
+    """A SavedModel with the signatures `examples` (strings [batch]), `features` (see `feature_specs`), and with `raw`
+    also `raw` (see `RawFeatures.specs`)."""
+    served = ServedTower(tower, raw)
     examples = tf.TensorSpec([None], tf.string, name="examples")
     signatures = {
         "examples": tf.function(served.from_examples, input_signature=[examples], autograph=False),
         "features": tf.function(served.from_features, input_signature=[feature_specs(tower.spec)], autograph=False),
     }
+    if raw is not None:
+        signatures["raw"] = tf.function(served.from_raw, input_signature=[raw.specs()], autograph=False)
     tf.saved_model.save(served, folder, signatures=signatures)
 
 

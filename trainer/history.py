@@ -1,47 +1,67 @@
-"""How a watch history becomes one vector. A new encoder is one class and one entry in `ENCODERS`."""
+"""How a watch history becomes one vector. A new encoder is one class and one entry in `ENCODERS`.
+
+    history, readers = rows_and_readers(batch)
+    encoder(table.embed(history), readers)  # [labels, encoder.width]
+
+An encoder reads the vectors of ids [rows, length], the most recent in the last column, and gives a vector for each
+label. Most look at windows: every label has a row of its own and reads all of it. One with `sequences` may be given
+rows that several labels share in training, each reading what lies before its own place.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
+from trainer.attention import Attention
+from trainer.config import ModelSettings
 from trainer.quiet import tf
+from trainer.reading import Readers
 from trainer.tables import Embedded
 
 
 class Encoder(Protocol):
-    """Sums up the windows of a batch: ids [batch, length], the most recent in the last column."""
+    """Sums up histories: ids [rows, length], the most recent in the last column."""
 
+    sequences: ClassVar[bool]  # whether rows may be shared by the labels of a user
     width: int
 
-    def __call__(self, history: Embedded) -> tf.Tensor:
-        """Float [batch, `width`]; zeros for a history without a known video."""
+    def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Float [labels, `width`]. Drops units only with a `dropout_seed` (int32 [2])."""
         ...
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]: ...
 
 
 class Mean(tf.Module):
-    """The mean of the known videos' vectors, [batch, dimension] (paper, 3.2)."""
+    """The mean of the known videos' vectors, [labels, dimension] (paper, 3.2); zeros where none is known."""
 
-    def __init__(self, *, length: int, dimension: int) -> None:
+    sequences: ClassVar[bool] = False
+
+    def __init__(self, settings: ModelSettings, *, length: int, seed: int) -> None:
         super().__init__(name="mean")
-        self.width = dimension
+        self.width = settings.dimension
 
-    def __call__(self, history: Embedded) -> tf.Tensor:
+    def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         return history.mean()
 
 
 class Recency(tf.Module):
-    """Side by side, [batch, 3 * dimension]: the mean; a mean whose weights are learned for each position and dimension,
-    positive and normalised over the known videos; and the last video's vector.
+    """Side by side, [labels, 3 * dimension]: the mean; a mean whose weights are learned for each position and
+    dimension, positive and normalised over the known videos; and the last video's vector. Zeros where none is known.
 
     Where order carries information this is worth more than width or depth.
     """
 
-    def __init__(self, *, length: int, dimension: int) -> None:
-        super().__init__(name="recency")
-        self.width = 3 * dimension
-        self.logits = tf.Variable(tf.zeros([length, dimension]), name="position_logits")
+    sequences: ClassVar[bool] = False
 
-    def __call__(self, history: Embedded) -> tf.Tensor:
+    def __init__(self, settings: ModelSettings, *, length: int, seed: int) -> None:
+        super().__init__(name="recency")
+        self.width = 3 * settings.dimension
+        self.logits = tf.Variable(tf.zeros([length, settings.dimension]), name="position_logits")
+
+    def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         vectors = history.vectors()
         weights = tf.exp(self.logits)
         known = tf.cast(history.known, tf.float32)
@@ -51,4 +71,5 @@ class Recency(tf.Module):
         return tf.concat([mean, weighted, vectors[:, -1]], axis=1)
 
 
-ENCODERS: dict[str, type[Mean] | type[Recency]] = {"mean": Mean, "recency": Recency}
+# Each is called with settings, `length` (ids a row) and `seed`.
+ENCODERS: dict[str, Callable[..., Encoder]] = {"mean": Mean, "recency": Recency, "attention": Attention}

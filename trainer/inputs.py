@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.quiet import tf
+from trainer.record_files import RecordFiles, plain
+from trainer.replay import Replay
 from trainer.seeds import seed_of
+from trainer.stretches import share_stretches, shuffle_stretches
 from transforms.features import MISSING, FeatureSpec
 
 Batch = dict[str, tf.Tensor]
 
-# Nothing here branches on tensors, and translating Python for a start-up takes longer than tracing it.
-plain = tf.autograph.experimental.do_not_convert
-
 POOL_USERS = 4096  # users whose labels are shuffled together; also how many records a shuffle of records holds
-READ_FILES = 16  # files read in turn: neighbours in a file do not meet in a pool more than chance has it
+WORKERS = 2  # pools parsed, and batches cut, at a time
+PREFETCHED = 4  # batches
 COUNT_RECORDS = 1024  # records parsed at once where nothing is shuffled
 
 
@@ -96,44 +97,77 @@ def cut_windows(lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spe
 
 
 def epoch_batches(
-    files: Sequence[str], spec: FeatureSpec, *, batch_size: int, seed: int, epochs: range, pool_users: int = POOL_USERS
+    files: Sequence[str] | RecordFiles,
+    spec: FeatureSpec,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    sequences: bool = False,
+    pool_users: int = POOL_USERS,
+    drop_remainder: bool = False,
+    replay: Replay | None = None,
 ) -> tf.data.Dataset:
     """Batches of passes over the labels of `files`: each label once a pass, all but a pass's last of `batch_size`.
 
     The same for the same arguments, and a pass is the same whichever come before it. Labels are shuffled within pools
     of `pool_users` users, users across pools. One dataset of all passes, because tracing a new one costs a second.
+
+    With `sequences`, `watches` are stretches instead of windows (`stretches.share_stretches`), and stretches are
+    shuffled instead of labels. With `drop_remainder` the smaller last batch of a pass is left out: shapes are static.
+    With `replay` a pass has only the labels it keeps; `replay.count` says how many.
     """
-    seeds = [[*seed_of(seed, "epoch", epoch), *seed_of(seed, "files", epoch)] for epoch in epochs]
-    passes = tf.data.Dataset.from_tensor_slices(tf.constant(seeds, tf.int32))
-    one = plain(lambda drawn: _one_epoch(files, spec, batch_size, drawn[:2], drawn[2:], pool_users))
-    return passes.flat_map(one).prefetch(4)
+    records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
+    seeds = [[*seed_of(seed, "epoch", epoch), *seed_of(seed, "files", epoch), epoch] for epoch in epochs]
+    # Without a pass left, a training taken up at its end, the shape of one is still needed.
+    passes = tf.data.Dataset.from_tensor_slices(tf.reshape(tf.constant(seeds, tf.int32), [len(epochs), 5]))
+
+    @plain
+    def one(drawn: tf.Tensor) -> tf.data.Dataset:
+        pools = _pools(records, spec, drawn, sequences, pool_users, replay)
+        cut = plain(lambda lists, pointers: _slices(lists, pointers, spec, batch_size))
+        return pools.flat_map(cut).rebatch(batch_size, drop_remainder=drop_remainder)
+
+    return passes.flat_map(one).prefetch(PREFETCHED)
 
 
-def _one_epoch(
-    files: Sequence[str], spec: FeatureSpec, batch_size: int, shuffle: tf.Tensor, order: tf.Tensor, pool_users: int
+def _pools(
+    files: RecordFiles, spec: FeatureSpec, drawn: tf.Tensor, sequences: bool, pool_users: int, replay: Replay | None
 ) -> tf.data.Dataset:
-    files = tf.random.experimental.stateless_shuffle(tf.constant(sorted(files)), order)
-    first = tf.cast(tf.abs(shuffle[0]), tf.int64)
-    records = _read(files).shuffle(pool_users, seed=first, reshuffle_each_iteration=False)
+    """One pass's pools of users: (lists, pointers) with the pointers in their shuffled order; `drawn` int32 [5]: two
+    seeds and the number of the pass."""
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(files.paths)), drawn[2:4])
+    first = tf.cast(tf.abs(drawn[0]), tf.int64)
+    records = files.read(order).shuffle(pool_users, seed=first, reshuffle_each_iteration=False)
 
     @plain
     def pool(number: tf.Tensor, serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         parsed = parse_records(serialized, spec, training=True)
-        places = tf.range(tf.size(parsed.pointers["label"]))
-        places = tf.random.experimental.stateless_shuffle(places, tf.stack([shuffle[1], tf.cast(number, tf.int32)]))
-        return parsed.lists, {name: tf.gather(tensor, places) for name, tensor in parsed.pointers.items()}
+        pointers, seed = parsed.pointers, tf.stack([drawn[1], tf.cast(number, tf.int32)])
+        if replay is not None:
+            pointers = replay.filter(pointers, serialized, epoch=drawn[4])
+        if sequences:
+            pointers = share_stretches(pointers, length=spec.watch_history, pool=number)
+            places = shuffle_stretches(pointers["stretch"], seed=seed)
+        else:
+            places = tf.random.experimental.stateless_shuffle(tf.range(tf.size(pointers["label"])), seed)
+        return parsed.lists, {name: tf.gather(tensor, places) for name, tensor in pointers.items()}
+
+    pools = records.batch(pool_users).enumerate()
+    return pools.map(pool, num_parallel_calls=WORKERS, deterministic=True).prefetch(1)
+
+
+def _slices(
+    lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: FeatureSpec, batch_size: int
+) -> tf.data.Dataset:
+    """A pool's pointers, in their order, `batch_size` at a time, with their windows."""
 
     @plain
-    def slices(lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor]) -> tf.data.Dataset:
-        starts = tf.data.Dataset.range(0, tf.size(pointers["label"], tf.int64), batch_size)
-        return starts.map(
-            plain(
-                lambda start: cut_windows(lists, {k: v[start : start + batch_size] for k, v in pointers.items()}, spec)
-            )
-        )
+    def one(start: tf.Tensor) -> Batch:
+        return cut_windows(lists, {name: of[start : start + batch_size] for name, of in pointers.items()}, spec)
 
-    pools = records.batch(pool_users).enumerate().map(pool).prefetch(1)
-    return pools.flat_map(slices).rebatch(batch_size)
+    starts = tf.data.Dataset.range(0, tf.size(pointers["label"], tf.int64), batch_size)
+    return starts.map(one, num_parallel_calls=WORKERS, deterministic=True)
 
 
 def one_pointer_batches(files: Sequence[str], spec: FeatureSpec, *, batch_size: int, records: int) -> tf.data.Dataset:
@@ -150,30 +184,21 @@ def one_pointer_batches(files: Sequence[str], spec: FeatureSpec, *, batch_size: 
         batch = cut_windows(parsed.lists, parsed.pointers, spec)
         return batch, parsed.labels, tf.gather(parsed.lists["watches"], places)
 
-    return _read(tf.constant(sorted(files))).take(records).batch(batch_size).map(parse).prefetch(2)
+    return RecordFiles.of(files).read().take(records).batch(batch_size).map(parse).prefetch(2)
 
 
-def count_labels(files: Sequence[str]) -> int:
+def count_labels(files: Sequence[str] | RecordFiles) -> int:
     """How many labels the training records hold: one pass over the files that reads nothing else from them."""
     features = {"label": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
-    if not files:
+    records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
+    if not records.paths:
         return 0
     counts = (
-        _read(tf.constant(sorted(files)))
+        records.read()
         .batch(COUNT_RECORDS)
         .map(plain(lambda serialized: tf.size(tf.io.parse_example(serialized, features)["label"].values, tf.int64)))
     )
     return int(counts.reduce(tf.constant(0, tf.int64), plain(lambda total, count: total + count)))
-
-
-def _read(files: tf.Tensor) -> tf.data.Dataset:
-    """Serialized records, from a few files in turn, always in the same order."""
-    return tf.data.Dataset.from_tensor_slices(files).interleave(
-        plain(lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP")),
-        cycle_length=READ_FILES,
-        num_parallel_calls=2,
-        deterministic=True,
-    )
 
 
 def _ends(values: tf.RaggedTensor, ends: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,20 +1,45 @@
-"""Losses: one function each, from the vectors of a batch to one number.
+"""Losses: what the user vectors of a batch are compared with, and one number for how well they told the labels.
 
 The softmax over all videos is too wide to compute. The sampled softmax compares a label with some videos drawn from a
 known distribution, and subtracts from each logit the logarithm of how often the video was to be expected among the
-draws, so that the most drawn are not the most punished (paper, 3.1; Jean et al. 2015).
+draws, so that the most drawn are not the most punished (paper, 3.1; Jean et al. 2015). The others compare with other
+videos (`trainer.sampling`), or in another way.
+
+    loss = make_loss(settings, model, label_counts)
+    candidates = loss.candidates(labels, users, seed=seed)  # gathers rows
+    value = loss(users, labels, candidates)                 # to be differentiated by users and candidates.used
+
+Without the correction a logit is u.v + b, the score that serving sorts by. On several replicas each computes the mean
+over its own part of the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.config import ModelSettings
+from trainer.errors import TrainingError
+from trainer.model import Model
 from trainer.quiet import tf
-
-HIT = -1e9  # added to the logit of a negative that is the label itself: exp of it is 0
+from trainer.sampling import (
+    OUT,
+    ByLabelCounts,
+    Drawn,
+    HardNegatives,
+    InBatch,
+    LearnedUnigram,
+    Mixed,
+    NegativeSampler,
+    Sampler,
+    hits,
+)
+from trainer.tables import Embedded, Table
+from trainer.tree import Paths, huffman_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,38 +56,189 @@ class Compared:
     negative_log_expected: tf.Tensor  # float [negatives]
 
 
+def corrected_logits(users: tf.Tensor, compared: Compared) -> tuple[tf.Tensor, tf.Tensor]:
+    """Logits less log expected of the positives [batch] and the negatives [batch, negatives]; accidental hits out."""
+    positive = tf.reduce_sum(users * compared.label_vectors, axis=1) + compared.label_biases
+    negative = tf.matmul(users, compared.negative_vectors, transpose_b=True) + compared.negative_biases
+    positive -= compared.label_log_expected
+    negative -= compared.negative_log_expected
+    return positive, tf.where(hits(compared.labels, compared.negatives), -OUT, negative)
+
+
 def sampled_softmax(users: tf.Tensor, compared: Compared) -> tf.Tensor:
     """The mean loss of users [batch, dimension], as `tf.nn.sampled_softmax_loss` with its accidental hits removed.
 
     Written out: that one uses kernels that accelerators' compilers lack, and of a negative that was drawn twice it
     removes only one accidental hit.
     """
-    positive = tf.reduce_sum(users * compared.label_vectors, axis=1) + compared.label_biases
-    negative = tf.matmul(users, compared.negative_vectors, transpose_b=True) + compared.negative_biases
-    positive -= compared.label_log_expected
-    negative -= compared.negative_log_expected
-    hit = compared.labels[:, tf.newaxis] == compared.negatives[tf.newaxis, :]
-    negative = tf.where(hit, HIT, negative)
+    positive, negative = corrected_logits(users, compared)
     logits = tf.concat([positive[:, tf.newaxis], negative], axis=1)
     return tf.reduce_mean(tf.reduce_logsumexp(logits, axis=1) - positive)
 
 
-class NegativeSampler(tf.Module):
-    """Draws videos with replacement, each with a probability proportional to its label count + 1."""
+def noise_contrastive(users: tf.Tensor, compared: Compared) -> tf.Tensor:
+    """The mean loss of users [batch, dimension], as `tf.nn.nce_loss` with its accidental hits removed.
 
-    def __init__(self, label_counts: npt.NDArray[np.int64]) -> None:
-        """`label_counts`: int64 [videos], of the ids from 1."""
-        super().__init__(name="negative_sampler")
-        weights = label_counts + 1
-        self.ends = tf.constant(np.cumsum(weights), tf.int64)
-        # In double precision, and never clipped: a floor would undo the correction for the long tail.
-        self.log_shares = tf.constant(np.log(weights / weights.sum()), tf.float32)
+    Asks of each video alone whether it is the label or noise, and sums over them (Gutmann, Hyvarinen 2012).
+    """
+    positive, negative = corrected_logits(users, compared)
+    return tf.reduce_mean(tf.nn.softplus(-positive) + tf.reduce_sum(tf.nn.softplus(negative), axis=1))
 
-    def draw(self, count: int, *, seed: tf.Tensor) -> tf.Tensor:
-        """`count` ids, int32, the same for the same `seed` (int32 [2])."""
-        tickets = tf.random.stateless_uniform([count], seed, maxval=self.ends[-1], dtype=tf.int64)
-        return 1 + tf.searchsorted(self.ends, tickets, side="right", out_type=tf.int32)
 
-    def log_expected(self, ids: tf.Tensor, *, count: int) -> tf.Tensor:
-        """The logarithm of how often each of `ids` is to be expected among `count` draws."""
-        return tf.gather(self.log_shares, ids - 1) + tf.math.log(tf.cast(count, tf.float32))
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The rows that a loss works on, by table: what gradients are taken of."""
+
+    used: dict[str, Embedded]
+
+
+C = TypeVar("C", bound=Candidates)
+
+
+class Loss(tf.Module, Generic[C]):
+    """One of the losses, for one model."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(name="loss")
+        self.videos, self.biases = model.videos, model.biases
+        self.tables: dict[str, Table] = {}  # its own, besides the model's
+
+    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> C:
+        """Gathers what the rows with these labels (int32 [batch], known) are compared with.
+
+        What is drawn at random depends on `seed` (int32 [2]) alone. Not to be differentiated.
+        """
+        raise NotImplementedError
+
+    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: C) -> tf.Tensor:
+        """The mean loss of `users` [batch, dimension]. Compiles for accelerators, of static shapes."""
+        raise NotImplementedError
+
+    def scores(self, users: tf.Tensor) -> tf.Tensor:
+        """What videos are ranked by, float [users, videos + 1] by id; column 0 stands for no video."""
+        return tf.matmul(users, self.videos.weights, transpose_b=True) + self.biases.weights[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives(Candidates):
+    """`used` holds the labels and then the negatives."""
+
+    drawn: Drawn
+
+
+class AgainstNegatives(Loss[Negatives]):
+    """Compares each label with negatives that all rows share, in one of two ways."""
+
+    def __init__(self, model: Model, compare: Callable[[tf.Tensor, Compared], tf.Tensor], sampler: Sampler) -> None:
+        super().__init__(model)
+        self.compare, self.sampler = compare, sampler
+
+    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Negatives:
+        drawn = self.sampler(labels, users, seed=seed)
+        ids = tf.concat([labels, drawn.ids], axis=0)
+        return Negatives(used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)}, drawn=drawn)
+
+    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: Negatives) -> tf.Tensor:
+        return self.compare(users, _compared(labels, candidates))
+
+
+def _compared(labels: tf.Tensor, candidates: Negatives) -> Compared:
+    drawn, used = candidates.drawn, candidates.used
+    sizes = [tf.size(labels), tf.size(drawn.ids)]
+    label_vectors, negative_vectors = tf.split(used["videos"].vectors(), sizes)
+    label_biases, negative_biases = tf.split(used["biases"].vectors()[:, 0], sizes)
+    return Compared(
+        labels=labels,
+        label_vectors=label_vectors,
+        label_biases=label_biases,
+        label_log_expected=drawn.label_log_expected,
+        negatives=drawn.ids,
+        negative_vectors=negative_vectors,
+        negative_biases=negative_biases,
+        negative_log_expected=drawn.log_expected,
+    )
+
+
+class FullSoftmax(Loss[Candidates]):
+    """Against all videos: what the others stand in for. Every step reads and updates every video's row."""
+
+    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Candidates:
+        ids = tf.range(1, self.videos.size + 1)
+        return Candidates(used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)})
+
+    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: Candidates) -> tf.Tensor:
+        vectors, biases = candidates.used["videos"].vectors(), candidates.used["biases"].vectors()[:, 0]
+        logits = tf.matmul(users, vectors, transpose_b=True) + biases
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels - 1, logits=logits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path(Candidates):
+    """`used` holds the nodes above each label, from below; 0 behind the root."""
+
+    sides: tf.Tensor  # float [batch, depth]: 1 or -1, the side taken at each node; 0 behind the root
+
+
+class HierarchicalSoftmax(Loss[Path]):
+    """The splits on the way from the root of a Huffman tree to the label, each a logistic regression on the user.
+
+    To compare with: it learns vectors of nodes and none of videos, so that no index can find a user's best videos.
+    """
+
+    def __init__(self, model: Model, label_counts: npt.NDArray[np.int64]) -> None:
+        """Starts with probabilities that are the shares of the label counts + 1, as if the user told nothing."""
+        super().__init__(model)
+        tree = huffman_tree(label_counts)
+        self.paths, nodes = Paths(tree), max(1, tree.videos - 1)  # a table has at least one row
+        self.nodes = Table(nodes, self.videos.dimension, scale=0.0, seed=(0, 0), name="nodes")
+        self.node_biases = Table(nodes, 1, scale=0.0, seed=(0, 0), name="node_biases")
+        self.node_biases.weights[: tree.videos, 0].assign(tree.log_odds)
+        self.tables = {"nodes": self.nodes, "node_biases": self.node_biases}
+
+    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Path:
+        nodes, sides = self.paths.of(labels)
+        return Path(used={name: table.embed(nodes) for name, table in self.tables.items()}, sides=sides)
+
+    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: Path) -> tf.Tensor:
+        vectors, biases = candidates.used["nodes"].vectors(), candidates.used["node_biases"].vectors()[..., 0]
+        logits = tf.linalg.matvec(vectors, users) + biases
+        sides = candidates.sides
+        return tf.reduce_mean(tf.reduce_sum(tf.abs(sides) * tf.nn.softplus(-sides * logits), axis=1))
+
+    def scores(self, users: tf.Tensor) -> tf.Tensor:
+        """Log probabilities: exact, and as dear as a softmax over all videos."""
+        logits = tf.matmul(users, self.nodes.weights, transpose_b=True) + self.node_biases.weights[:, 0]
+        return self.paths.log_probabilities(logits)
+
+
+def make_loss(settings: ModelSettings, model: Model, label_counts: npt.NDArray[np.int64]) -> Loss[Any]:
+    """The loss that `settings.loss` names. `label_counts`: int64 [videos], of the ids from 1.
+
+    Raises TrainingError for a softmax over more than `softmax_limit` videos.
+    """
+    if settings.loss == "hierarchical_softmax":
+        return HierarchicalSoftmax(model, label_counts)
+    if settings.loss == "softmax":
+        if model.videos.size > settings.softmax_limit:
+            raise TrainingError(
+                f'loss = "softmax" is for at most {settings.softmax_limit} videos, but there are {model.videos.size} '
+                'and each step would update all: take loss = "sampled_softmax", or raise softmax_limit ([model])'
+            )
+        return FullSoftmax(model)
+    compare = noise_contrastive if settings.loss == "nce" else sampled_softmax
+    return AgainstNegatives(model, compare, _sampler(settings, model, label_counts))
+
+
+def _sampler(settings: ModelSettings, model: Model, label_counts: npt.NDArray[np.int64]) -> Sampler:
+    count = settings.negatives
+    if settings.sampler == "learned_unigram":
+        return LearnedUnigram(model.videos.size, count=count)
+    sampler = NegativeSampler(label_counts)
+    if settings.loss == "in_batch":
+        return InBatch(sampler)
+    if settings.loss == "mixed":
+        return Mixed(sampler, count=count)
+    if settings.loss == "hard_negatives":
+        share, pool = settings.hard_share, settings.hard_pool
+        return HardNegatives(sampler, model.videos, model.biases, count=count, share=share, pool=pool)
+    return ByLabelCounts(sampler, count=count)

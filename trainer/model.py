@@ -1,7 +1,7 @@
 """The user tower and the two video tables (paper, 3.2 to 3.5).
 
-What the tower reads is a batch as `inputs.cut_windows` leaves it; what it gives is the user vector u. A video's score
-is u.v + b, with v and b from the output table and bias. The input table and the output table are two.
+What the tower reads is a batch of windows or of stretches, as `inputs` leaves it; what it gives is the user vector u.
+A video's score is u.v + b, with v and b from the output table and bias. The input table and the output table are two.
 
 The last layer is linear: with a ReLU there too, as the paper has it, recall on real logs was a tenth lower after four
 passes.
@@ -10,6 +10,7 @@ passes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -18,45 +19,49 @@ import numpy.typing as npt
 from trainer.config import ModelSettings
 from trainer.history import ENCODERS
 from trainer.inputs import Batch
+from trainer.layers import Dense, dropped
 from trainer.quiet import tf
+from trainer.reading import rows_and_readers
 from trainer.seeds import seed_of
 from trainer.tables import Embedded, Table
 from transforms.features import FeatureSpec
 
-
-class Dense(tf.Module):
-    """x W + b, for inputs [batch, width]."""
-
-    def __init__(self, width: int, units: int, *, gain: float, seed: tuple[int, int], name: str) -> None:
-        """Weights start as normal draws that give outputs `gain` times the inputs' variance."""
-        super().__init__(name=name)
-        start = tf.random.stateless_normal([width, units], seed, stddev=math.sqrt(gain / width))
-        self.kernel = tf.Variable(start, name=f"{name}_kernel")
-        self.bias = tf.Variable(tf.zeros([units]), name=f"{name}_bias")
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return x @ self.kernel + self.bias
+# For each activation, by how much weights must start wider than for a linear layer, for outputs to vary as inputs do.
+ACTIVATIONS = {"relu": 2.0, "elu": 1.5, "gelu": 2.0, "leaky_relu": 2.0, "selu": 1.0, "swish": 2.0, "tanh": 1.0}
 
 
 class UserTower(tf.Module):
-    """From windows and context to user vectors."""
+    """From watch histories, windows of tokens and context to user vectors."""
 
-    def __init__(self, spec: FeatureSpec, settings: ModelSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        settings: ModelSettings,
+        *,
+        seed: int,
+        category_dimensions: Mapping[str, int] | None = None,
+    ) -> None:
+        """`category_dimensions`: lengths of categories' vectors that are not to follow from how many values there
+        are."""
         super().__init__(name="user_tower")
         self.spec, self.dropout = spec, settings.dropout
+        self.activation = getattr(tf.nn, settings.activation)
         sizes = {"watches": (spec.videos + spec.shared_rows, settings.dimension)}
         if spec.tokens:
             sizes["tokens"] = (spec.tokens, settings.dimension)
-        sizes |= {name: (len(values), category_dimension(len(values))) for name, values in spec.categories.items()}
+        lengths = {name: category_dimension(len(values)) for name, values in spec.categories.items()}
+        lengths |= category_dimensions or {}
+        sizes |= {name: (len(values), lengths[name]) for name, values in spec.categories.items()}
         self.tables = {
             name: Table(size, width, scale=1 / math.sqrt(width), seed=seed_of(seed, "table", name), name=name)
             for name, (size, width) in sizes.items()
         }
-        self.encoder = ENCODERS[settings.history](length=spec.watch_history, dimension=settings.dimension)
+        self.encoder = ENCODERS[settings.history](settings, length=spec.watch_history, seed=seed)
         widths = [self._input_width(), *settings.hidden, settings.dimension]
+        gains = [ACTIVATIONS[settings.activation]] * len(settings.hidden) + [1.0]
         self.layers = [
-            Dense(a, b, gain=2 if i < len(settings.hidden) else 1, seed=seed_of(seed, "layer", i), name=f"layer_{i}")
-            for i, (a, b) in enumerate(pairwise(widths))
+            Dense(a, b, gain=gain, seed=seed_of(seed, "layer", i), name=f"layer_{i}")
+            for i, ((a, b), gain) in enumerate(zip(pairwise(widths), gains, strict=True))
         ]
 
     @property
@@ -66,23 +71,26 @@ class UserTower(tf.Module):
 
     def embed(self, batch: Batch) -> dict[str, Embedded]:
         """For each table the rows that the batch uses."""
-        return {name: table.embed(batch[name]) for name, table in self.tables.items()}
+        watches, _ = rows_and_readers(batch)
+        return {name: table.embed(watches if name == "watches" else batch[name]) for name, table in self.tables.items()}
 
     def vectors(
         self, batch: Batch, embedded: dict[str, Embedded], *, dropout_seed: tf.Tensor | None = None
     ) -> tf.Tensor:
         """User vectors, float [batch, dimension]. With a `dropout_seed` (int32 [2]) units are dropped."""
-        x = self._drop(tf.concat(self._inputs(batch, embedded), axis=1), dropout_seed, 0)
+        x = tf.concat(self._inputs(batch, embedded, dropout_seed), axis=1)
+        x = dropped(x, self.dropout, dropout_seed, 0)
         for number, layer in enumerate(self.layers[:-1], start=1):
-            x = self._drop(tf.nn.relu(layer(x)), dropout_seed, number)
+            x = dropped(self.activation(layer(x)), self.dropout, dropout_seed, number)
         return self.layers[-1](x)
 
     def __call__(self, batch: Batch) -> tf.Tensor:
         """User vectors, float [batch, dimension], without dropout."""
         return self.vectors(batch, self.embed(batch))
 
-    def _inputs(self, batch: Batch, embedded: dict[str, Embedded]) -> list[tf.Tensor]:
-        inputs = [self.encoder(embedded["watches"])]
+    def _inputs(self, batch: Batch, embedded: dict[str, Embedded], dropout_seed: tf.Tensor | None) -> list[tf.Tensor]:
+        _, readers = rows_and_readers(batch)
+        inputs = [self.encoder(embedded["watches"], readers, dropout_seed=dropout_seed)]
         if self.spec.tokens:
             inputs.append(embedded["tokens"].mean())
         inputs += [embedded[name].vectors() for name in self.spec.categories]
@@ -96,26 +104,29 @@ class UserTower(tf.Module):
         context = sum(table.dimension for name, table in self.tables.items() if name != "watches")
         return self.encoder.width + context + 2 * len(self.spec.numbers) + 3  # 3: the powers of the example age
 
-    def _drop(self, x: tf.Tensor, seed: tf.Tensor | None, number: int) -> tf.Tensor:
-        if seed is None or self.dropout == 0:
-            return x
-        return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed + tf.constant([number, 0]))
-
 
 class Model(tf.Module):
     """All that is learned: the user tower, and what the videos are compared with."""
 
-    def __init__(self, spec: FeatureSpec, settings: ModelSettings, label_counts: npt.NDArray[np.int64], *, seed: int):
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        settings: ModelSettings,
+        label_counts: npt.NDArray[np.int64],
+        *,
+        seed: int,
+        category_dimensions: Mapping[str, int] | None = None,
+    ) -> None:
         """A video's bias starts at the logarithm of its share of the labels, as if the user told nothing."""
         super().__init__(name="model")
         scale = 1 / math.sqrt(settings.dimension)
-        self.tower = UserTower(spec, settings, seed=seed)
+        self.tower = UserTower(spec, settings, seed=seed, category_dimensions=category_dimensions)
         self.videos = Table(
             spec.videos, settings.dimension, scale=scale, seed=seed_of(seed, "table", "videos"), name="videos"
         )
         self.biases = Table(spec.videos, 1, scale=0.0, seed=(0, 0), name="biases")
         share = (label_counts + 1) / (label_counts + 1).sum()
-        self.biases.weights[1:, 0].assign(np.log(share).astype(np.float32))
+        self.biases.weights.assign(np.pad(np.log(share), [1, 0])[:, np.newaxis].astype(np.float32))
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -10,6 +10,7 @@ from trainer.quiet import tf
 from trainer.step import TrainingStep
 
 KEPT = 2  # checkpoints on disk: the newest, and the one before it until the newest is whole
+FIGURE = "recall@50"  # the holdout figure that says which pass was the best
 
 
 @dataclass(kw_only=True)
@@ -52,14 +53,31 @@ class Progress:
     def end_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0
 
+    @property
+    def best_epoch(self) -> int:
+        """The pass after which `FIGURE` was highest, the first of equals; 0 where none was measured."""
+        best = max(self.holdout, key=lambda figures: figures[FIGURE], default={"epoch": 0})
+        return int(best["epoch"])
+
+    def over(self, *, epochs: int, patience: int) -> bool:
+        """Whether all passes are done, or `FIGURE` has not risen for `patience` of them (0: never mind)."""
+        waited = self.epoch - self.best_epoch if self.holdout else 0
+        return self.epoch >= epochs or (patience > 0 and waited >= patience)
+
 
 class Checkpoints:
-    """The checkpoints of one training. Progress is a variable among the others, so both are written as one."""
+    """The checkpoints of one training. Progress is a variable among the others, so both are written as one.
 
-    def __init__(self, folder: str, step: TrainingStep) -> None:
+    A checkpoint counts once the folder's `checkpoint` file names it, and that is replaced after all else is written: of
+    one that a kill left half-written nothing is read. With several hosts all read them and only the chief writes.
+    """
+
+    def __init__(self, folder: str, step: TrainingStep, *, writes: bool = True) -> None:
+        self._writes = writes
         self._text = tf.Variable("", dtype=tf.string, trainable=False)
         self._checkpoint = tf.train.Checkpoint(step=step, progress=self._text)
         self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=KEPT)
+        self._best = tf.train.CheckpointManager(self._checkpoint, f"{folder}/best", max_to_keep=1)
 
     @property
     def latest(self) -> str | None:
@@ -75,5 +93,17 @@ class Checkpoints:
         return Progress(**json.loads(self._text.numpy()))
 
     def save(self, progress: Progress) -> None:
-        self._text.assign(json.dumps(asdict(progress)))
-        self._manager.save(checkpoint_number=progress.steps)
+        self._save(self._manager, progress)
+
+    def save_best(self, progress: Progress) -> None:
+        """Keeps what is learned by now as the best, in place of what was."""
+        self._save(self._best, progress)
+
+    def restore_best(self) -> None:
+        """Takes up what `save_best` kept; its progress is the caller's to forget."""
+        self._checkpoint.restore(tf.train.latest_checkpoint(self._best.directory)).assert_consumed()
+
+    def _save(self, manager: tf.train.CheckpointManager, progress: Progress) -> None:
+        if self._writes:
+            self._text.assign(json.dumps(asdict(progress)))
+            manager.save(checkpoint_number=progress.steps)

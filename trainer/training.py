@@ -8,22 +8,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
 from trainer.config import ModelSettings, TrainingSettings
+from trainer.distribution import Replicas
 from trainer.errors import TrainingError
-from trainer.examples import ExampleFiles, LabelCounts
+from trainer.examples import ExampleFiles, LabelCounts, read_names
 from trainer.holdout import Holdout
-from trainer.inputs import Batch, count_labels, epoch_batches
-from trainer.losses import NegativeSampler
+from trainer.inputs import count_labels, epoch_batches
+from trainer.losses import make_loss
 from trainer.model import Model
 from trainer.progress import Checkpoints, Progress
 from trainer.quiet import tf
+from trainer.record_files import RecordFiles
+from trainer.replay import Replay
 from trainer.step import TrainingStep
+from trainer.warm_start import Earlier, Start, begin
 
 CURVE_POINTS = 200  # about how many points of the loss curve a training leaves, however long it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A training that is over: all that it learned, how it went, and what it began with."""
+
+    step: TrainingStep
+    progress: Progress
+    start: Start
+
+    @property
+    def model(self) -> Model:
+        return self.step.model
 
 
 def fit(
@@ -34,79 +54,152 @@ def fit(
     settings: TrainingSettings,
     checkpoints: str,
     logs: str,
-) -> tuple[Model, Progress]:
+    earlier: Earlier | None = None,
+    replicas: Replicas | None = None,
+) -> Fitted:
     """Trains a model and says how it went. Takes up the newest of `checkpoints` (a folder) where there is one.
 
-    `logs`: folder for TensorBoard. Raises TrainingError without a single label,
-    and where the loss stops being a number.
+    `logs`: folder for TensorBoard. `earlier`: the model to go on from, where its shape allows. `replicas`: the devices
+    to train on; the one at hand if left out. Raises TrainingError without a single label, without held-out users where
+    they are to say when to stop, and where the loss stops being a number.
     """
-    labels = count_labels(files.train)
+    replicas = replicas or Replicas()
+    if settings.early_stopping_epochs and not files.holdout:
+        raise TrainingError(
+            f"early_stopping_epochs is {settings.early_stopping_epochs} ([training]) and needs held-out users, but the "
+            "examples hold none: set it to 0, or holdout_days to 1 ([examples]) and run the examples stage again"
+        )
+    build = partial(_build, files, counts, model_settings, settings)
+    with replicas.scope():
+        step, start = begin(earlier, partial(build, replicas), spec=files.spec, settings=model_settings)
+    settings, replay = start.settings_of(settings), start.replay(settings.replay_fraction)
+    records = RecordFiles.of(files.train, cache_bytes=settings.cache_bytes)
+    kept = Checkpoints(checkpoints, step, writes=replicas.chief)
+    progress = kept.restore()
+    if kept.latest is None:
+        start.carry_over(step, read_names(files, counts), damping=settings.accumulator_damping)
+    run = _Run(
+        settings=settings,
+        replicas=replicas,
+        step=replicas.compiled(step),
+        plan=_plan(labels_of_passes(records, replay, settings.epochs), settings, replicas),
+        holdout=Holdout(step.model, files.holdout, files.spec, users=settings.holdout_sample),
+        checkpoints=kept,
+        writer=tf.summary.create_file_writer(logs) if replicas.chief else tf.summary.create_noop_writer(),
+    )
+    batches = epoch_batches(
+        records,
+        files.spec,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        epochs=range(progress.epoch, settings.epochs),
+        # How many rows share the labels of a batch is known only with its values: static shapes read windows instead.
+        sequences=step.model.tower.encoder.sequences and not replicas.static,
+        drop_remainder=replicas.static,
+        replay=replay,
+    )
+    run.passes(replicas.deal(batches.skip(progress.batch)), progress)
+    if settings.early_stopping_epochs and replicas.chief:
+        kept.restore_best()
+    if not replicas.alone:  # what is exported and read by others has plain variables, wherever it was trained
+        distributed, step = step, build(Replicas(), {name: t.dimension for name, t in step.model.tower.tables.items()})
+        for plain, variable in zip(step.variables, distributed.variables, strict=True):
+            plain.assign(variable.read_value())
+    return Fitted(step=step, progress=progress, start=start)
+
+
+def _build(
+    files: ExampleFiles,
+    counts: LabelCounts,
+    model_settings: ModelSettings,
+    settings: TrainingSettings,
+    replicas: Replicas,
+    category_dimensions: Mapping[str, int],
+) -> TrainingStep:
+    """A step with variables as drawn; on several devices to be called in their scope."""
+    model = Model(
+        files.spec, model_settings, counts.counts, seed=settings.seed, category_dimensions=category_dimensions
+    )
+    return TrainingStep(model, make_loss(model_settings, model, counts.counts), settings, replicas=replicas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How many labels each pass learns from, and in how many steps."""
+
+    batch_size: int
+    labels: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    def examples(self, progress: Progress) -> int:
+        """How many labels the next step learns from: the last of a pass may have fewer."""
+        return min(self.batch_size, self.labels[progress.epoch] - progress.batch * self.batch_size)
+
+    @property
+    def curve_steps(self) -> int:
+        """How many steps make a point of the loss curve."""
+        return max(1, sum(self.steps) // CURVE_POINTS)
+
+
+def _plan(labels: list[int], settings: TrainingSettings, replicas: Replicas) -> Plan:
+    size = settings.batch_size
+    if not replicas.static:
+        return Plan(batch_size=size, labels=tuple(labels), steps=tuple(math.ceil(of_pass / size) for of_pass in labels))
+    if size % replicas.count or min(labels) < size:
+        raise TrainingError(
+            f"on a TPU batch_size must be a multiple of its {replicas.count} cores and at most the {min(labels)} "
+            f"labels of a pass, as every step has the same shape, but is {size} ([training])"
+        )
+    steps = tuple(of_pass // size for of_pass in labels)
+    return Plan(batch_size=size, labels=tuple(size * of_pass for of_pass in steps), steps=steps)
+
+
+def labels_of_passes(files: RecordFiles, replay: Replay | None, epochs: int) -> list[int]:
+    """How many labels each pass learns from. Raises TrainingError where the files hold not a single one."""
+    labels = count_labels(files)
     if not labels:
         raise TrainingError(
-            f"the {len(files.train)} training files hold not a single label, so there is nothing to learn from: "
+            f"the {len(files.paths)} training files hold not a single label, so there is nothing to learn from: "
             "look at the counts of the examples stage, and whether any watch of the window is completed"
         )
-    model = Model(files.spec, model_settings, counts.counts, seed=settings.seed)
-    step = TrainingStep(model, NegativeSampler(counts.counts), model_settings, settings)
-    kept = Checkpoints(checkpoints, step)
-    progress = kept.restore()
-    run = _Run(
-        files,
-        settings,
-        tf.function(step, reduce_retracing=True, autograph=False),
-        Holdout(model, files.holdout, files.spec, users=settings.holdout_sample),
-        kept,
-        tf.summary.create_file_writer(logs),
-    )
-    run.epoch_steps = math.ceil(labels / settings.batch_size)
-    run.curve_steps = max(1, run.epoch_steps * settings.epochs // CURVE_POINTS)
-    batches = run.batches(progress)
-    with tqdm(
-        total=labels * settings.epochs, initial=progress.examples, unit=" examples", unit_scale=True, disable=None
-    ) as bar:
-        while progress.epoch < settings.epochs:
-            bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
-            run.epoch(batches, progress, bar)
-            run.end_epoch(progress)
-    return model, progress
+    return replay.count(files, epochs=epochs) if replay else [labels] * epochs
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What stays the same from epoch to epoch of one training."""
+    """What stays the same from step to step of one training."""
 
-    def __init__(
-        self,
-        files: ExampleFiles,
-        settings: TrainingSettings,
-        step: Callable[[Batch], tf.Tensor],
-        holdout: Holdout,
-        checkpoints: Checkpoints,
-        writer: tf.summary.SummaryWriter,
-    ) -> None:
-        self.files, self.settings, self.step = files, settings, step
-        self.holdout, self.checkpoints, self.writer = holdout, checkpoints, writer
-        self.epoch_steps = self.curve_steps = 1
+    settings: TrainingSettings
+    replicas: Replicas
+    step: Callable[[Any], tf.Tensor]
+    plan: Plan
+    holdout: Holdout
+    checkpoints: Checkpoints
+    writer: tf.summary.SummaryWriter
 
-    def batches(self, progress: Progress) -> Iterator[Batch]:
-        """All that is left of the training: the batches that a checkpoint has already seen are skipped."""
-        batches = epoch_batches(
-            self.files.train,
-            self.files.spec,
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            epochs=range(progress.epoch, self.settings.epochs),
-        )
-        return iter(batches.skip(progress.batch))
+    def passes(self, batches: Iterator[Any], progress: Progress) -> None:
+        """All that is left of the training."""
+        labels, silent = sum(self.plan.labels), None if self.replicas.chief else True
+        with tqdm(total=labels, initial=progress.examples, unit=" examples", unit_scale=True, disable=silent) as bar:
+            while not self._over(progress):
+                bar.set_description(f"epoch {progress.epoch + 1}/{self.settings.epochs}")
+                self._pass(batches, progress, bar)
+                self._end_epoch(progress)
 
-    def epoch(self, batches: Iterator[Batch], progress: Progress, bar: tqdm) -> None:
+    def _over(self, progress: Progress) -> bool:
+        """The chief alone measures, and all stop when it does."""
+        patience = self.settings.early_stopping_epochs
+        over = progress.over(epochs=self.settings.epochs, patience=patience)
+        return self.replicas.agreed(over) if patience else over
+
+    def _pass(self, batches: Iterator[Any], progress: Progress, bar: tqdm) -> None:
         """What is left of a pass."""
-        while progress.batch < self.epoch_steps:
-            start = time.perf_counter()
+        while progress.batch < self.plan.steps[progress.epoch]:
+            start, examples = time.perf_counter(), self.plan.examples(progress)
             batch = next(batches)
             arrived = time.perf_counter()
             loss = float(self.step(batch))
             self._check(loss, progress.steps + 1)
-            examples = int(batch["label"].shape[0])
             progress.seen(
                 loss=loss,
                 examples=examples,
@@ -116,23 +209,39 @@ class _Run:
             bar.update(examples)
             self._record(progress, bar)
 
-    def end_epoch(self, progress: Progress) -> None:
+    def _end_epoch(self, progress: Progress) -> None:
         progress.end_epoch()
         if progress.loss_steps:
             progress.add_point()
-        figures = self.holdout.measure()
+        figures = self.holdout.measure() if self.replicas.chief else {}
         if figures:
             progress.holdout.append({"epoch": progress.epoch, **figures})
             self._write({f"holdout/{name}": value for name, value in figures.items()}, progress.steps)
+            # Before the checkpoint of the pass: after a kill between them the pass ends anew, with the same figures.
+            if self.settings.early_stopping_epochs and progress.best_epoch == progress.epoch:
+                self.checkpoints.save_best(progress)
         self.checkpoints.save(progress)
 
     def _record(self, progress: Progress, bar: tqdm) -> None:
-        if progress.steps % self.curve_steps == 0:
+        if progress.steps % self.plan.curve_steps == 0:
             point = progress.add_point()
             bar.set_postfix(loss=f"{point['loss']:.3f}")
-            self._write({"loss": point["loss"]}, progress.steps)
+            self._write(self._scalars(progress), progress.steps)
         if progress.steps % self.settings.checkpoint_steps == 0:
             self.checkpoints.save(progress)
+
+    def _scalars(self, progress: Progress) -> dict[str, float]:
+        """What TensorBoard shows of the last point of the curve."""
+        begin = {"examples": 0, "seconds": 0.0}
+        before, point = ([begin, begin, *progress.losses])[-2:]
+        seconds = max(point["seconds"] - before["seconds"], 1e-9)
+        return {
+            "loss": point["loss"],
+            "examples_per_second": (point["examples"] - before["examples"]) / seconds,
+            "waiting_share": progress.waiting_seconds / max(progress.seconds, 1e-9),
+            "learning_rate/tables": self.settings.table_learning_rate,
+            "learning_rate/tower": self.settings.tower_learning_rate,
+        }
 
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):

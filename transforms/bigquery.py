@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class ReadBigQuery(beam.PTransform):
             row_restriction=self.restriction(),
         )
         batches = rows | beam.BatchElements(min_batch_size=1_000, max_batch_size=FRAME_ROWS)
-        return parsed_outputs(batches | "Parse" >> beam.Map(self._parse), self.table)
+        return parsed_outputs(batches, self._parse, self.table)
 
     def restriction(self) -> str | None:
         """The rows to read, in BigQuery's words."""
@@ -55,9 +56,9 @@ class ReadBigQuery(beam.PTransform):
         time = self.renamed.get("time", "time")
         return f"{time} >= TIMESTAMP('{self.start.isoformat()}') AND {time} < TIMESTAMP('{self.end.isoformat()}')"
 
-    def _parse(self, rows: list[dict[str, Any]]) -> Parsed:
+    def _parse(self, rows: list[dict[str, Any]]) -> Iterator[Parsed]:
         raw = raw_frame(rows, self.name, self.table, self.renamed)
-        return screened_frame(raw, self.name, self.table, self.parse, self.screen)
+        yield screened_frame(raw, self.name, self.table, self.parse, self.screen)
 
 
 def raw_frame(rows: list[dict[str, Any]], name: str, table: LogTable, renamed: dict[str, str]) -> RawFrame:

@@ -12,6 +12,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from threading import Lock
 from typing import Any
 
 import apache_beam as beam
@@ -136,7 +137,15 @@ class FeatureGraph:
         return {name: value.numpy().ravel() for name, value in self._layer(inputs).items()}
 
 
-@lru_cache(maxsize=2)
+_LOADING = Lock()
+
+
 def load_graph(folder: str) -> FeatureGraph:
     """The graph at `folder`, once a process."""
+    with _LOADING:
+        return _load_graph(folder)
+
+
+@lru_cache(maxsize=2)
+def _load_graph(folder: str) -> FeatureGraph:
     return FeatureGraph(folder)

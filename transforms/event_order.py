@@ -14,6 +14,7 @@ _KEY_BITS = 63
 def sort_events(events: pl.DataFrame, *, distinct: bool = False) -> pl.DataFrame:
     """Events (`user_id` and `time`, never null, and more) by user_id, time and the other columns in turn, nulls last.
 
+    user_id: String, or an Enum of ids in their order, which is faster.
     The result does not depend on the order they came in. With `distinct`, of rows that are equal in every column one
     stays.
     """
@@ -42,11 +43,11 @@ def sort_events(events: pl.DataFrame, *, distinct: bool = False) -> pl.DataFrame
 
 def _keys(events: pl.DataFrame) -> pl.Series | None:
     """One integer a row that orders by user_id, then time; None where the two do not fit one."""
-    users = events["user_id"].unique().sort()
+    users = events["user_id"]
+    kind = users.dtype if isinstance(users.dtype, pl.Enum) else pl.Enum(users.unique().sort())
     times = events["time"].to_physical()
     times = times - times.min()
     bits = int(times.max()).bit_length()  # type: ignore[arg-type]
-    if users.len().bit_length() + bits > _KEY_BITS:
+    if kind.categories.len().bit_length() + bits > _KEY_BITS:
         return None
-    numbers = events["user_id"].cast(pl.Enum(users)).to_physical().cast(pl.Int64)
-    return numbers * (1 << bits) + times
+    return users.cast(kind).to_physical().cast(pl.Int64) * (1 << bits) + times

@@ -21,22 +21,36 @@ _FIRST, _SECOND = 0x0A, 0x12  # tags of the length-delimited fields 1 and 2
 _KIND = {pl.Binary: 0x0A, pl.Float32: 0x12, pl.Int64: 0x1A}  # of a Feature: bytes_list, float_list, int64_list
 
 
-def encode_examples(frame: pl.DataFrame) -> Iterator[bytes]:
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Serialized Examples: `data` holds the one of each row from `starts` [rows] on, `lengths` [rows] bytes long."""
+
+    data: Bytes
+    starts: Ints
+    lengths: Ints
+
+    def __iter__(self) -> Iterator[bytes]:
+        whole = self.data.tobytes()
+        ends = (self.starts + self.lengths).tolist()
+        return (whole[start:end] for start, end in zip(self.starts.tolist(), ends, strict=True))
+
+
+def encode_examples(frame: pl.DataFrame, *, before: int = 0, after: int = 0) -> Encoded:
     """One serialized Example a row. Columns: String, Int64 or Float32, or lists of Int64 or Float32, without nulls.
 
-    Raises TypeError for a column of another type.
+    `before` and `after` each of them so many bytes are left 0, for a frame around it. Raises TypeError for a column of
+    another type.
     """
     features = [_Feature.of(name, frame[name]) for name in sorted(frame.columns)]
     lengths = np.sum([feature.entry + _varint_sizes(feature.entry) + 1 for feature in features], axis=0)
     totals = 1 + _varint_sizes(lengths) + lengths
-    ends = np.cumsum(totals)
+    ends = np.cumsum(totals + before + after)
+    starts = ends - after - totals
     out = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
-    at = _put_varints(out, _put_byte(out, ends - totals, _FIRST), lengths)
+    at = _put_varints(out, _put_byte(out, starts, _FIRST), lengths)
     for feature in features:
         at = feature.write(out, at)
-    whole = out.tobytes()
-    starts = (ends - totals).tolist()
-    return (whole[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
+    return Encoded(data=out, starts=starts, lengths=totals)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ BIRTH_YEAR, AGE = "birth_year", "age"
 _DRAW_OF_LABELS = 0x6C6162656C73  # "labels"
 _MICROSECONDS_A_DAY = 86_400_000_000
 _NONE = pl.Series(dtype=pl.String)
-_NO_AGE = pl.lit(0.0, pl.Float32).alias("example_age")
+_NO_AGE = (pl.lit(0.0, pl.Float32).alias("example_age"), pl.lit(0, pl.Int64).alias("label_days"))
 LED_TO_A_WATCH = dt.timedelta(minutes=30)  # a search and the next watch further apart are two visits
 
 
@@ -63,6 +63,7 @@ class LabelDraw:
     seed: int
     holdout: Holdout
     newest: dt.datetime  # newest completed watch of the training data: example age counts back from here
+    end: dt.datetime  # of the window: label days count back from here, those of held-out users from `holdout.start`
     max_sequence: int
     watch_history: int
     search_history: int
@@ -96,7 +97,7 @@ def draw_labels(pasts: Pasts, draw: LabelDraw) -> DrawnLabels:
         _within_reach("watches_end", draw.watch_history, draw.max_sequence),
         _within_reach("tokens_end", draw.search_history, draw.max_sequence),
     )
-    drawn = reached.with_columns(days_before(draw.newest))
+    drawn = reached.with_columns(days_before(draw.newest), label_days=_label_days(reached, draw))
     if draw.per_user:
         drawn = drawn.with_columns(digest=_label_digests(drawn, draw.seed))
         drawn = drawn.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
@@ -115,6 +116,18 @@ def _within_reach(end: str, history: int, max_sequence: int) -> pl.Expr:
     return pl.max_horizontal(pl.col(end) - history, 0) >= pl.col(end).max().over("user_id") - max_sequence
 
 
+def _label_days(labels: pl.DataFrame, draw: LabelDraw) -> pl.Series:
+    """Whole days from each label to the end of what is learned of its user.
+
+    Of held-out users the last days are learned a night later than of others, and are new then: so they count from where
+    the held-out days begin.
+    """
+    held_out = draw.holdout.users(labels["user_id"])
+    ends = pl.when(held_out).then(_moment(draw.holdout.start)).otherwise(_moment(draw.end))
+    left = (ends - pl.col("time")).dt.total_microseconds() - 1  # a day's first moment belongs to it
+    return labels.select(left.floordiv(_MICROSECONDS_A_DAY)).to_series()
+
+
 def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
     users, videos = (id_digests(labels[name]).to_numpy() for name in ("user_id", "video_id"))
     return pl.Series(mix(seed, _DRAW_OF_LABELS, users, videos, labels["time"].to_physical().to_numpy()))
@@ -123,7 +136,7 @@ def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
 def serving_pointers(pasts: Pasts, end: dt.datetime) -> pl.DataFrame:
     """One pointer for every user with a watch or a search in the window, at its end; `label` empty, example age 0."""
     at = pasts.active.to_frame().select("user_id", time=_moment(end), label=pl.lit([], pl.List(pl.Int64)))
-    return _inputs(at, pasts).with_columns(_NO_AGE)
+    return _inputs(at, pasts).with_columns(*_NO_AGE)
 
 
 def holdout_pointers(pasts: Pasts, holdout: Holdout) -> pl.DataFrame:
@@ -134,17 +147,17 @@ def holdout_pointers(pasts: Pasts, holdout: Holdout) -> pl.DataFrame:
     watches = pasts.watches.filter(pl.col("completed") & (pl.col("time") >= holdout.start))
     held_out = watches.filter(holdout.users(watches["user_id"])).unique(["user_id", "video_id"])
     labels = held_out.sort("user_id", "id", "video_id").group_by("user_id", maintain_order=True).agg(label="id")
-    return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(_NO_AGE)
+    return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(*_NO_AGE)
 
 
 def _inputs(at: pl.DataFrame, pasts: Pasts, *, withhold: bool = False) -> pl.DataFrame:
-    """`at` (user_id, time, ...) with what lies strictly before: watches_end, tokens_end, the context and the age.
+    """`at` (ordered by user_id and time) with what lies strictly before: watches_end, tokens_end, the context, the age.
 
     withhold: without the searches from the user's last watch on, equal times included, that came at most
     `LED_TO_A_WATCH` before.
     """
     context = pasts.watches.select("user_id", "time", "watches_end", *WATCH_CATEGORIES, last_watch="time")
-    found = _strictly_before(at.sort("user_id", "time", maintain_order=True), context, on="time")
+    found = _strictly_before(at, context, on="time")
     led = pl.max_horizontal(pl.col("time") - LED_TO_A_WATCH, "last_watch")
     found = found.with_columns(asked=led if withhold else "time")
     found = _strictly_before(found, pasts.searches.rename({"time": "asked"}), on="asked").drop("asked", "last_watch")
@@ -200,4 +213,4 @@ def records(pointers: pl.DataFrame, pasts: Pasts, *, max_sequence: int) -> pl.Da
         rows = rows.join(past, on="user_id", how="left", maintain_order="left")
         reached = pl.col(name).fill_null([]).list.head(pl.col(f"{name}_last")).list.tail(max_sequence)
         rows = rows.with_columns(reached).drop(f"{name}_last")
-    return rows
+    return rows.with_columns(pl.col("user_id").cast(pl.String))

@@ -16,6 +16,8 @@ training, exactly one in serving and holdout records. Lists marked [p] have one 
 | watches_end   | int64 [p] | how many of `watches` come before the pointer: the input is the last ones of those |
 | tokens_end    | int64 [p] | the same for `tokens`                                                              |
 | example_age   | float [p] | age of the label in the window by its quantiles, in [0, 1]; 0 at serving           |
+| label_days    | int64 [p] | whole days from the label to the end of what is learned of its user, 0 the last    |
+|               |           | day: tells a model of an earlier night what is new to it; 0 in other records       |
 | a category    | int64 [p] | 1 + index into the category's values; 0: missing or unknown                        |
 | a number      | float [p] | in [0, 1]; `MISSING` (-1): not known                                               |
 """

@@ -92,16 +92,19 @@ class ReadLogs(beam.PTransform):
     screen: Screen = OPEN
 
     def expand(self, paths: beam.PCollection[str]) -> Tagged:
-        return parsed_outputs(paths | beam.Reshuffle() | "Parse" >> beam.FlatMap(self._parse), self.table)
+        return parsed_outputs(paths | beam.Reshuffle(), self._parse, self.table)
 
     def _parse(self, path: str) -> Iterator[Parsed]:
         yield from parse_log(path, self.table, self.renamed, self.parse, self.screen)
         progress.advance()
 
 
-def parsed_outputs(parsed: beam.PCollection[Parsed], table: LogTable) -> Tagged:
-    """What `ReadLogs` gives, of parsed frames. They never cross a shuffle, so they need no coder of their own."""
-    split = parsed | "Split" >> beam.FlatMap(_split, table.name).with_outputs("refused", "counts", main="valid")
+def parsed_outputs(raw: beam.PCollection, parse: Callable[[Any], Iterable[Parsed]], table: LogTable) -> Tagged:
+    """What `ReadLogs` gives, of whatever `parse` takes. Parsed frames are no elements: Beam would pickle some to see
+    how large they are."""
+    split = raw | "Parse" >> beam.FlatMap(
+        lambda one: (part for parsed in parse(one) for part in _split(parsed, table.name))
+    ).with_outputs("refused", "counts", main="valid")
     split.valid.element_type = pl.DataFrame
     split.refused.element_type = pl.DataFrame
     return {"valid": split.valid, "refused": split.refused, "counts": split.counts}

@@ -73,7 +73,7 @@ class Pasts:
         cls, watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, vocabularies: Vocabularies
     ) -> Pasts:
         """From events ordered by user and time, as `Window` reads them, and the users of the bucket."""
-        context = [pl.col(name).cast(pl.String).forward_fill().over("user_id") for name in WATCH_CATEGORIES]
+        context = [_last_known(watches[name]) for name in WATCH_CATEGORIES]
         asked = _with_tokens(searches, vocabularies.tokens)
         tokens = asked.explode("input", empty_as_null=False, keep_nulls=False)
         ends = tokens.group_by("user_id", "time", maintain_order=True).agg(n=pl.len().cast(pl.Int64))
@@ -83,10 +83,18 @@ class Pasts:
             ),
             tokens=tokens,
             searches=ends.select("user_id", "time", tokens_end=pl.col("n").cum_sum().over("user_id")),
-            users=users,
+            users=users.with_columns(pl.col("user_id").cast(watches.schema["user_id"], strict=False)).drop_nulls(
+                "user_id"
+            ),
             active=pl.concat([watches["user_id"], searches["user_id"]]).unique().sort(),
             searches_used=asked["input"].count(),
         )
+
+
+def _last_known(values: pl.Series) -> pl.Expr:
+    """A category of ordered watches, as text: where it is null, the user's last one before."""
+    text = pl.col(values.name).cast(pl.String)
+    return text.forward_fill().over("user_id") if 0 < values.null_count() < values.len() else text
 
 
 def _with_tokens(searches: pl.DataFrame, vocabulary: pl.DataFrame) -> pl.DataFrame:

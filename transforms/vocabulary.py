@@ -18,6 +18,8 @@ from transforms import files, progress
 from transforms.collect import Record
 from transforms.examples import BIRTH_YEAR, active_users, category_counts
 from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, concat, id_digests
+from transforms.pasts import WATCH_CATEGORIES
+from transforms.side_by_side import SideBySide
 from transforms.tokens import tokenize
 from transforms.window import BucketFiles, Holdout, Window, read_users
 
@@ -28,7 +30,7 @@ MOST_VALUES = 10_000  # of a category; the rarer ones count as unknown
 
 def count_videos(watches: pl.DataFrame) -> pl.DataFrame:
     """Completed watches by video: `COUNTS`, in no particular order."""
-    completed = watches.filter("completed")
+    completed = watches.select("video_id", "completed").filter("completed")
     return completed.group_by(token="video_id").agg(count=pl.len().cast(pl.Int64)).match_to_schema(COUNTS)
 
 
@@ -53,7 +55,7 @@ def describe_window(
     watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, user_categories: tuple[str, ...]
 ) -> Record:
     """What a bucket's learnable window holds; records of several buckets are added up by `add_descriptions`."""
-    completed = watches.filter("completed")
+    completed = watches.select("time", "completed").filter("completed")
     return {
         "watches": watches.height,
         "completed": completed.height,
@@ -97,18 +99,16 @@ class CountTokens(beam.PTransform):
     window: Window
     holdout: Holdout
     user_categories: tuple[str, ...]
+    threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
-        found = (
-            buckets
-            | beam.Reshuffle()
-            | beam.FlatMap(self._count).with_outputs("search_tokens", "window", main="videos")
-        )
+        count = SideBySide(self._count, self.threads, ("search_tokens", "window"), "videos")
+        found = buckets | beam.Reshuffle() | count
         found.videos.element_type = found.search_tokens.element_type = pl.DataFrame
         return {"videos": found.videos, "search_tokens": found.search_tokens, "window": found.window}
 
     def _count(self, bucket: BucketFiles) -> Iterator[Any]:
-        events = self.window.unordered_events(bucket)
+        events = self.window.unordered_events(bucket, _COUNTED)
         watches, searches = (self.holdout.learnable(part) for part in (events.watches, events.searches))
         yield count_videos(watches)
         yield beam.pvalue.TaggedOutput("search_tokens", count_search_tokens(searches))
@@ -160,6 +160,7 @@ def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> Re
     }
 
 
+_COUNTED = ("user_id", "time", "video_id", "completed", *WATCH_CATEGORIES)  # columns of the watches
 _SHARD = pl.Schema({**COUNTS, "distinct": pl.Int64()})
 
 

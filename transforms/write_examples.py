@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ from transforms.features import MISSING, SPLITS, FeatureSpec
 from transforms.frames import GatherFrames
 from transforms.pasts import Pasts, Vocabularies
 from transforms.robots import Events
+from transforms.side_by_side import SideBySide
 from transforms.tfrecords import write_tfrecords
 from transforms.vocabulary import COUNTS
 from transforms.window import BucketFiles, Window, read_users
@@ -61,7 +63,8 @@ def account(events: Events, pasts: Pasts, drawn: DrawnLabels) -> Record:
 
 def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
     """Only the columns the model of this night has, and all of them: a bucket may have no row of the users table."""
-    names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", *spec.categories, *spec.numbers]
+    whole = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days"]
+    names = [*whole, *spec.categories, *spec.numbers]
     unknown = dict.fromkeys(spec.categories, pl.lit(None, pl.String)) | dict.fromkeys(spec.numbers, _MISSING)
     absent = {name: value for name, value in unknown.items() if name not in pointers.columns}
     return pointers.with_columns(**absent).select(names)
@@ -80,9 +83,11 @@ class WriteExamples(beam.PTransform):
     inputs: ExampleInputs
     folder: str
     name: str
+    threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
-        found = buckets | beam.Reshuffle() | beam.FlatMap(self._write).with_outputs("label_counts", main="records")
+        write = SideBySide(self._write, self.threads, ("label_counts",), "records")
+        found = buckets | beam.Reshuffle() | write
         found.label_counts.element_type = pl.DataFrame
         return {"records": found.records, "label_counts": found.label_counts}
 
@@ -121,9 +126,17 @@ def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
     return counts.match_to_schema(COUNTS)
 
 
-@lru_cache(maxsize=1)
+_LOADING = Lock()
+
+
 def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     """The vocabularies, once a process."""
+    with _LOADING:
+        return _load_vocabularies(inputs)
+
+
+@lru_cache(maxsize=1)
+def _load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     videos = files.read_parquet(inputs.videos)
     tokens = files.read_parquet(inputs.search_tokens) if inputs.search_tokens else pl.DataFrame(schema=COUNTS)
     return Vocabularies.of(videos, tokens, shared_rows=inputs.shared_rows)

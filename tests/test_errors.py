@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from pipelines import manifest
+from pipelines.errors import StageError, guarded, told
+from pipelines.jobs import JobError
+from pipelines.options import OptionError
+from trainer.errors import TrainingError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (JobError("neighbours.k = -3"), 2, "watchnext: neighbours.k = -3\n"),
+        (OptionError("no option x"), 2, "watchnext: no option x\n"),
+        (StageError("too many"), 1, "watchnext: too many\n"),
+        (TrainingError("not one label"), 1, "watchnext: not one label\n"),
+        (manifest.ManifestError("damaged"), 1, "watchnext: damaged\n"),
+        (PermissionError(13, "Permission denied", "/root"), 1, "watchnext: PermissionError: [Errno 13] "),
+    ],
+)
+def test_mistakes_become_one_message_and_an_exit_code(
+    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHNEXT_TRACEBACK", raising=False)
+
+    def work() -> int:
+        raise error
+
+    assert guarded(work) == code
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        try:
+            raise StageError("too many")
+        except StageError as cause:
+            raise RuntimeError("[while running ReadLogs]") from cause
+
+    assert guarded(work) == 1
+    assert capsys.readouterr().err == "watchnext: too many\n"
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> int:
+        raise KeyError("a defect")
+
+    with pytest.raises(KeyError):
+        guarded(work)
+
+    def failing() -> int:
+        raise StageError("wanted in full")
+
+    monkeypatch.setenv("WATCHNEXT_TRACEBACK", "1")
+    with pytest.raises(StageError):
+        guarded(failing)
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "worker.py", line 3, in process
+transforms.logs.LogError: a.csv: the watches table lacks 'time'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "common.py", line 9, in _reraise_augmented
+{last} [while running 'Read watches/Parse']
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("transforms.logs.LogError: a.csv: the watches table lacks 'time'", "a.csv: the watches table lacks 'time'"),
+        ("OSError: b cannot be written: File too large", "OSError: b cannot be written: File too large"),
+        ("PermissionError: [Errno 13] no", "PermissionError: [Errno 13] no"),
+        ("pipelines.errors.StageError: one: two", "one: two"),
+    ],
+)
+def test_a_mistake_is_found_in_the_text_of_another_machine_s_traceback(last: str, said: str) -> None:
+    assert told(RuntimeError(TRACEBACK.format(last=last))) == said
+
+
+def test_an_unforeseen_error_is_none_even_if_its_text_looks_like_one() -> None:
+    assert told(RuntimeError("LogError: a.csv: gone")) is None
+    assert told(RuntimeError("Traceback (most recent call last):\n  a\nKeyError: 'x'")) is None

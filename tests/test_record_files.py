@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainer_records import SPEC, random_records, write_file
+
+from trainer.inputs import epoch_batches
+from trainer.quiet import tf
+from trainer.record_files import RecordFiles
+
+EVERYTHING = 10**9
+
+
+def write_some(folder: Path) -> list[str]:
+    """Files of very different lengths, one of them empty."""
+    sizes = (40, 0, 3, 90, 1)
+    return [write_file(folder / f"{i}.tfrecord.gz", random_records(n, seed=i)) for i, n in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("order", [None, [3, 1, 0, 2, 4], [4, 3, 2, 1, 0]])
+def test_memory_gives_the_records_in_the_order_of_the_files(tmp_path: Path, order: list[int] | None) -> None:
+    paths = write_some(tmp_path)
+    kept, read = RecordFiles.of(paths, cache_bytes=EVERYTHING), RecordFiles.of(paths)
+    assert kept.records is not None and read.records is None
+    chosen = None if order is None else tf.constant(order)
+    records = list(kept.read(chosen).as_numpy_iterator())
+    assert records == list(read.read(chosen).as_numpy_iterator())
+    assert len(records) == 134
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_cached_pass_gives_the_batches_of_an_uncached_one(tmp_path: Path, sequences: bool) -> None:
+    paths = write_some(tmp_path)
+
+    def batches(cache_bytes: int) -> list[dict[str, np.ndarray]]:
+        files = RecordFiles.of(paths, cache_bytes=cache_bytes)
+        assert (files.records is not None) == (cache_bytes > 0)
+        options = {"batch_size": 32, "seed": 1, "epochs": range(2), "pool_users": 25}
+        return list(epoch_batches(files, SPEC, sequences=sequences, **options).as_numpy_iterator())
+
+    for cached, read in zip(batches(EVERYTHING), batches(0), strict=True):
+        assert cached.keys() == read.keys()
+        assert all((cached[name] == read[name]).all() for name in cached)
+
+
+def test_what_does_not_fit_is_read_at_each_pass(tmp_path: Path) -> None:
+    paths = write_some(tmp_path)
+    records = RecordFiles.of(paths, cache_bytes=EVERYTHING).records
+    size = sum(len(record) + 48 for record in records.numpy())
+    assert RecordFiles.of(paths, cache_bytes=size).records is not None
+    assert RecordFiles.of(paths, cache_bytes=size - 1).records is None
+    assert RecordFiles.of(paths, cache_bytes=1).records is None
+
+
+def test_empty_files_and_no_files_hold_nothing(tmp_path: Path) -> None:
+    empty = write_file(tmp_path / "a.tfrecord.gz", [])
+    assert list(RecordFiles.of([empty], cache_bytes=EVERYTHING).read()) == []
+    assert list(RecordFiles.of([], cache_bytes=EVERYTHING).read()) == []

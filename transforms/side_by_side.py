@@ -1,0 +1,44 @@
+"""Several elements at once on one machine: native code, which does nearly all the work, lets other threads run.
+
+Where a runner has workers enough of its own, the embedded one has a single thread; what it was tried with instead is in
+the log of what was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+Work = Callable[[Any], Iterable[Any]]
+
+
+@dataclass
+class SideBySide(beam.PTransform):
+    """Elements -> what `work` makes of each, `threads` of them at a time: `tags` and `main` as `with_outputs` has them.
+
+    As many elements and all that comes of them are in memory together. An error of one is raised when those beside it
+    are done.
+    """
+
+    work: Work
+    threads: int
+    tags: tuple[str, ...]
+    main: str
+
+    def expand(self, elements: beam.PCollection) -> Any:
+        batches = elements | beam.BatchElements(min_batch_size=self.threads, max_batch_size=self.threads)
+        return batches | beam.FlatMap(side_by_side, self.work).with_outputs(*self.tags, main=self.main)
+
+
+def side_by_side(elements: list[Any], work: Work) -> Iterator[Any]:
+    """What `work` makes of each element, in their order, all of them at once."""
+    if len(elements) == 1:
+        yield from work(elements[0])
+        return
+    with ThreadPoolExecutor(len(elements)) as pool:
+        for made in pool.map(lambda element: list(work(element)), elements):
+            yield from made
