@@ -1,15 +1,15 @@
 """A night over real logs, scored against what was then watched, beside most popular.
 
-    python -m benchmarks.real_logs TOOLS kuairand OUT [--history mean] [--validation]
+    python -m benchmarks.real_logs TOOLS kuairand OUT [--set model.history='"mean"' ...] [--validation]
 
 TOOLS is the folder with kuairand_logs.py, movietweetings_logs.py and score_neighbours.py; OUT a new folder. Prints the
-night's seconds and the scorer's figures. --validation scores on the days that settings are chosen on.
+night's seconds and the scorer's figures. --set changes a setting of the job, as TOML; --validation scores on the days
+that settings are chosen on.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import time
@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument("tools", type=Path)
     parser.add_argument("logs", choices=NIGHTS)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--history", choices=("mean", "recency"))
+    parser.add_argument("--set", metavar="TABLE.KEY=VALUE", action="append", default=[])
     parser.add_argument("--validation", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True)
     job = Path(__file__).with_name(f"{args.logs}.toml").read_text(encoding="utf-8")
-    if args.history:
-        job = re.sub(r'history = "\w+"', f'history = "{args.history}"', job)
+    for change in args.set:
+        job = with_setting(job, *change.split("=", 1))
     (args.out / "job.toml").write_text(job, encoding="utf-8")
     truth = _write_logs(args)
     began = time.monotonic()
@@ -40,6 +40,18 @@ def main() -> None:
     lists = args.out / "runs" / "nights" / date / "neighbours"
     popular = ["--k", *CUTS[args.logs], "--popular", str(args.out / "logs/watches/*.parquet")]
     subprocess.run([sys.executable, args.tools / "score_neighbours.py", lists, truth, *popular], check=True)
+
+
+def with_setting(job: str, name: str, value: str) -> str:
+    """The text of a job file with one setting changed, `name` being TABLE.KEY."""
+    table, _, key = name.partition(".")
+    head = f"[{table}]\n"
+    if head not in job:
+        job = f"{job.rstrip()}\n{head}"
+    before, _, rest = job.partition(head)
+    inside, _, others = rest.partition("\n[")
+    kept = [line for line in inside.splitlines() if line.split("=")[0].strip() != key]
+    return "\n".join([before + head + f"{key} = {value}", *kept, f"\n[{others}" if others else ""])
 
 
 def _write_logs(args: argparse.Namespace) -> Path:

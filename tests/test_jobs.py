@@ -34,7 +34,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "max_reject_fraction": 0.001,
             "allow_missing_days": False,
             "time_zone": "UTC",
-            "batch_bytes": 2_000_000_000,
+            "batch_bytes": 256_000_000,
             "columns": {},
         },
         "examples": {

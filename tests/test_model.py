@@ -134,10 +134,9 @@ def test_shared_rows_are_of_the_watch_history_alone() -> None:
 
 
 def test_a_shared_row_in_a_past_leaves_no_video_out_of_the_list() -> None:
-    spec = FeatureSpec(videos=3, tokens=0, watch_history=5, search_history=4, shared_rows=2)
-    model = Model(spec, ModelSettings(dimension=8, hidden=[16]), np.array([9, 5, 1]), seed=1)
     seen = tf.ragged.constant([[5, 2], [4], []], dtype=tf.int32)
-    assert top_videos(model, tf.zeros([3, 8]), seen, k=3).tolist() == [[1, 3, -1], [1, 2, 3], [1, 2, 3]]
+    scores = tf.constant([[9.0, 3.0, 2.0, 1.0]] * 3)  # of no video, and of three
+    assert top_videos(scores, seen, k=3).tolist() == [[1, 3, -1], [1, 2, 3], [1, 2, 3]]
 
 
 def test_dropout_is_drawn_from_its_seed_and_only_in_training() -> None:

@@ -157,7 +157,9 @@ def check_account(bucket_files: list[BucketFiles], counts: Counter[str]) -> None
     assert kinds["searches_without_tokens"] + kinds["searches_of_robots"] == searches.height - kinds["searches_used"]
     assert min(kinds.values()) > 0
     assert counts["robot_days"] == 4 and counts["watches_of_robots"] >= 80
-    kept = pl.concat([WINDOW.events(bucket).watches for bucket in bucket_files]).filter("completed")
+    named = pl.col("user_id").cast(pl.String)  # each bucket's users are an Enum of their own
+    kept = pl.concat([WINDOW.events(bucket).watches.with_columns(named) for bucket in bucket_files])
+    kept = kept.filter("completed")
     cut = {
         user: [video in VIDEOS for video in videos]
         for user, videos in kept.group_by("user_id").agg("video_id").iter_rows()

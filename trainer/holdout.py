@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.inputs import Batch, one_pointer_batches
-from trainer.model import Model
+from trainer.model import UserTower
 from trainer.quiet import tf
 from transforms.features import FeatureSpec
 from transforms.metrics import RankingMetrics, hits_from_ids, merge_metrics
 
 KS = (10, 50, 100, 200)
+Scores = Callable[[tf.Tensor], tf.Tensor]  # user vectors [users, dimension] -> float [users, videos + 1]
 SCORES_AT_ONCE = 2**25  # users x videos scored together: 128 MiB
 
 
 class Holdout:
     """The first `users` holdout records, files in turn, to be measured again and again: its graphs are traced once."""
 
-    def __init__(self, model: Model, files: Sequence[str], spec: FeatureSpec, *, users: int) -> None:
+    def __init__(
+        self, tower: UserTower, scores: Scores, files: Sequence[str], spec: FeatureSpec, *, users: int
+    ) -> None:
+        """`scores`: what videos are ranked by, as `Loss.scores` gives it."""
         at_once = max(1, min(1024, SCORES_AT_ONCE // (spec.videos + 1)))
         self._batches = one_pointer_batches(files, spec, batch_size=at_once, records=users) if files else []
-        self._vectors = tf.function(model.tower.__call__, reduce_retracing=True, autograph=False)
-        self._model = model
+        self._vectors = tf.function(tower.__call__, reduce_retracing=True, autograph=False)
+        self._scores = scores
 
     def measure(self) -> dict[str, float]:
         """The figures of `RankingMetrics`; {} without records.
@@ -35,22 +39,23 @@ class Holdout:
         return metrics.compute() if metrics.users else {}
 
     def _measure(self, batch: Batch, labels: tf.RaggedTensor, seen: tf.RaggedTensor) -> RankingMetrics:
-        shown = top_videos(self._model, self._vectors(batch), seen, k=KS[-1])
+        shown = top_videos(self._scores(self._vectors(batch)), seen, k=KS[-1])
         wanted, offsets = labels.values.numpy(), labels.row_splits.numpy()
         hits = hits_from_ids(shown, offsets=offsets, labels=np.where(wanted > 0, wanted, -1))
         return RankingMetrics.from_hits(hits, np.diff(offsets), ks=KS)
 
 
-def top_videos(model: Model, users: tf.Tensor, seen: tf.RaggedTensor, *, k: int) -> npt.NDArray[np.int64]:
-    """Ids of the k videos with the highest u.v + b, best first, int64 [users, min(k, videos)], without those `seen`.
+def top_videos(scores: tf.Tensor, seen: tf.RaggedTensor, *, k: int) -> npt.NDArray[np.int64]:
+    """Ids of the k videos with the highest `scores`, float [users, videos + 1] by id, without those `seen`.
 
-    Filled up with -1 where fewer are left; equal scores in the order of the ids.
+    Best first, int64 [users, min(k, videos)], filled up with -1 where fewer are left; equal scores in the order of the
+    ids.
     """
-    scores = tf.matmul(users, model.videos.weights, transpose_b=True) + model.biases.weights[:, 0]
-    scores = np.array(scores)
+    ranked = np.array(scores)
+    videos = ranked.shape[1] - 1
     watched = seen.values.numpy()
-    shared = watched > model.videos.size  # rows of the input alone: no video to leave out
-    scores[seen.value_rowids().numpy(), np.where(shared, 0, watched)] = -np.inf
-    scores[:, 0] = -np.inf
-    best, ids = tf.math.top_k(scores, k=min(k, model.videos.size))
+    shared = watched > videos  # rows of the input alone: no video to leave out
+    ranked[seen.value_rowids().numpy(), np.where(shared, 0, watched)] = -np.inf
+    ranked[:, 0] = -np.inf
+    best, ids = tf.math.top_k(ranked, k=min(k, videos))
     return np.where(np.isneginf(best.numpy()), -1, ids.numpy()).astype(np.int64)

@@ -83,7 +83,7 @@ def fit(
         replicas=replicas,
         step=replicas.compiled(step),
         plan=_plan(labels_of_passes(records, replay, settings.epochs), settings, replicas),
-        holdout=Holdout(step.model, files.holdout, files.spec, users=settings.holdout_sample),
+        holdout=Holdout(step.model.tower, step.loss.scores, files.holdout, files.spec, users=settings.holdout_sample),
         checkpoints=kept,
         writer=tf.summary.create_file_writer(logs) if replicas.chief else tf.summary.create_noop_writer(),
     )
