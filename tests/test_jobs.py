@@ -62,6 +62,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "attention_blocks": 2,
             "attention_heads": 2,
             "attention_dropout": 0.2,
+            "example_age": True,
             "dropout": 0.0,
             "loss": "sampled_softmax",
             "negatives": 2_000,
@@ -73,6 +74,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
         "training": {
             "batch_size": 1024,
             "epochs": 5,
+            "max_steps": None,
             "table_learning_rate": 0.05,
             "tower_learning_rate": 1e-3,
             "checkpoint_steps": 1000,

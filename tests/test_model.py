@@ -116,6 +116,17 @@ def test_every_input_moves_the_user_vector() -> None:
     assert not np.allclose(tower({**batch, "age": tf.constant([-1.0])}), tower({**batch, "age": tf.constant([0.0])}))
 
 
+def test_without_example_age_the_tower_has_no_input_for_it() -> None:
+    with_age, without = (
+        UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], example_age=read), seed=1) for read in (True, False)
+    )
+    batch = batch_of(SPEC)
+    older = {**batch, "example_age": (batch["example_age"] + 1) / 2}
+    assert (without(older).numpy() == without(batch).numpy()).all()
+    assert not np.allclose(with_age(older), with_age(batch))
+    assert with_age.layers[0].kernel.shape[0] - without.layers[0].kernel.shape[0] == 3  # the powers
+
+
 def test_order_and_out_of_vocabulary_ids_do_not_change_a_mean_history() -> None:
     tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], history="mean"), seed=1)
     batch = {name: tensor[:1] for name, tensor in batch_of(SPEC).items()}

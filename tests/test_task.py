@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trainer_records import SPEC, following_records, random_records, write_folder
 
 import trainer.training
@@ -18,6 +20,7 @@ from trainer.inputs import cut_windows, parse_records
 from trainer.progress import Checkpoints
 from trainer.quiet import tf
 from trainer.task import TrainingResult, main, train
+from trainer.training import Plan
 from transforms.features import FeatureSpec
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20, dropout=0.2)
@@ -153,6 +156,25 @@ def test_taken_up_after_a_kill_it_is_the_training_that_was_not_killed(
     assert curve(again) == curve(whole)
     assert (vectors(again) == vectors(whole)).all()
     assert again.holdout == whole.holdout
+
+
+def test_training_ends_after_so_many_steps_within_a_pass_too(
+    tmp_path: Path, examples: str, whole: TrainingResult
+) -> None:
+    steps = whole.steps // 2 + 1  # the first of the second pass
+    result = run(examples, tmp_path, max_steps=steps)
+    assert result.steps == steps and curve(result) == curve(whole)[:steps]
+    assert result.examples == labels() + TRAINING.batch_size
+    assert result.holdout[0] == whole.holdout[0] and [figures["epoch"] for figures in result.holdout] == [1, 2]
+
+
+@given(steps=st.integers(1, 40), labels=st.lists(st.integers(0, 50), min_size=1, max_size=5))
+def test_a_plan_within_some_steps_is_its_beginning(steps: int, labels: list[int]) -> None:
+    whole = Plan(batch_size=8, labels=tuple(labels), steps=tuple(-(-of_pass // 8) for of_pass in labels))
+    part, passes = whole.within(steps), slice(len(whole.within(steps).steps))
+    assert whole.within(None) == whole and sum(part.steps) == min(steps, sum(whole.steps))
+    assert part.steps[:-1] == whole.steps[passes][:-1] and part.labels[:-1] == whole.labels[passes][:-1]
+    assert part.labels[-1] == min(whole.labels[passes][-1], 8 * part.steps[-1])
 
 
 def test_other_settings_do_not_go_on_from_these_checkpoints(examples: str, whole: TrainingResult) -> None:

@@ -51,6 +51,11 @@ class ModelSettings(BaseModel):
     attention_blocks: PositiveInt = Field(2, description="self-attention blocks, one on another (`attention`)")
     attention_heads: PositiveInt = Field(2, description="heads of each, which share `dimension` evenly (`attention`)")
     attention_dropout: float = Field(0.2, ge=0, lt=1, description="share of the blocks' units dropped (`attention`)")
+    example_age: bool = Field(
+        True,
+        description="read how old an example is (paper, 3.3); false: predictions are the average over the window, to "
+        "compare with",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the tower's inputs and hidden units dropped")
     loss: Literal[
         "sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives", "hierarchical_softmax", "softmax"
@@ -120,6 +125,9 @@ class TrainingSettings(BaseModel):
 
     batch_size: PositiveInt = Field(1024, description="labels a step")
     epochs: PositiveInt = Field(5, description="passes over the examples")
+    max_steps: PositiveInt | None = Field(
+        None, description="steps after which training ends, within a pass too; where left out, after all passes"
+    )
     table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
     tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the tower")
     checkpoint_steps: PositiveInt = Field(1000, description="steps between two checkpoints")

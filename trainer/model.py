@@ -44,7 +44,7 @@ class UserTower(tf.Module):
         """`category_dimensions`: lengths of categories' vectors that are not to follow from how many values there
         are."""
         super().__init__(name="user_tower")
-        self.spec, self.dropout = spec, settings.dropout
+        self.spec, self.dropout, self.reads_age = spec, settings.dropout, settings.example_age
         self.activation = getattr(tf.nn, settings.activation)
         sizes = {"watches": (spec.videos + spec.shared_rows, settings.dimension)}
         if spec.tokens:
@@ -97,12 +97,15 @@ class UserTower(tf.Module):
         for name in self.spec.numbers:
             known = tf.cast(batch[name] >= 0, tf.float32)
             inputs.append(tf.stack([batch[name] * known, known], axis=1))
-        age = batch["example_age"]
-        return [*inputs, tf.stack([age, tf.square(age), tf.sqrt(age)], axis=1)]
+        if self.reads_age:
+            age = batch["example_age"]
+            inputs.append(tf.stack([age, tf.square(age), tf.sqrt(age)], axis=1))
+        return inputs
 
     def _input_width(self) -> int:
         context = sum(table.dimension for name, table in self.tables.items() if name != "watches")
-        return self.encoder.width + context + 2 * len(self.spec.numbers) + 3  # 3: the powers of the example age
+        powers = 3 if self.reads_age else 0
+        return self.encoder.width + context + 2 * len(self.spec.numbers) + powers
 
 
 class Model(tf.Module):

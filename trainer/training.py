@@ -82,7 +82,7 @@ def fit(
         settings=settings,
         replicas=replicas,
         step=replicas.compiled(step),
-        plan=_plan(labels_of_passes(records, replay, settings.epochs), settings, replicas),
+        plan=_plan(labels_of_passes(records, replay, settings.epochs), settings, replicas).within(settings.max_steps),
         holdout=Holdout(step.model.tower, step.loss.scores, files.holdout, files.spec, users=settings.holdout_sample),
         checkpoints=kept,
         writer=tf.summary.create_file_writer(logs) if replicas.chief else tf.summary.create_noop_writer(),
@@ -135,6 +135,20 @@ class Plan:
         """How many labels the next step learns from: the last of a pass may have fewer."""
         return min(self.batch_size, self.labels[progress.epoch] - progress.batch * self.batch_size)
 
+    def within(self, steps: int | None) -> Plan:
+        """The plan as far as its first `steps` steps, the last pass cut short where they end in it; all with None."""
+        if steps is None:
+            return self
+        labels: list[int] = []
+        taken: list[int] = []
+        for of_pass, steps_of_pass in zip(self.labels, self.steps, strict=True):
+            left = steps - sum(taken)
+            if not left:
+                break
+            taken.append(min(steps_of_pass, left))
+            labels.append(min(of_pass, self.batch_size * taken[-1]))
+        return Plan(batch_size=self.batch_size, labels=tuple(labels), steps=tuple(taken))
+
     @property
     def curve_steps(self) -> int:
         """How many steps make a point of the loss curve."""
@@ -182,14 +196,14 @@ class _Run:
         labels, silent = sum(self.plan.labels), None if self.replicas.chief else True
         with tqdm(total=labels, initial=progress.examples, unit=" examples", unit_scale=True, disable=silent) as bar:
             while not self._over(progress):
-                bar.set_description(f"epoch {progress.epoch + 1}/{self.settings.epochs}")
+                bar.set_description(f"epoch {progress.epoch + 1}/{len(self.plan.steps)}")
                 self._pass(batches, progress, bar)
                 self._end_epoch(progress)
 
     def _over(self, progress: Progress) -> bool:
         """The chief alone measures, and all stop when it does."""
         patience = self.settings.early_stopping_epochs
-        over = progress.over(epochs=self.settings.epochs, patience=patience)
+        over = progress.over(epochs=len(self.plan.steps), patience=patience)
         return self.replicas.agreed(over) if patience else over
 
     def _pass(self, batches: Iterator[Any], progress: Progress, bar: tqdm) -> None:

@@ -1,0 +1,186 @@
+"""Simulated logs to learn from, with all that they hold or with less, and what is true of their last day.
+
+    settings = SimulationSettings(users=2000, videos=1000, days=21, seed=1, last_day=LAST)
+    write_logs(folder, settings)
+    files = write_examples(folder, "searches")  # a job without users, countries and devices
+    best_ranking(last_morning(settings), user_ids).compute()["map"]
+
+All users' last day is held out, so nothing of it is learned: of the models, and of the truth as it stood that morning.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from pipelines import examples, ingest, vocabulary
+from pipelines.jobs import load_job
+from pipelines.simulate import simulate
+from pipelines.stages import Night
+from trainer.config import ModelSettings, TrainingSettings
+from trainer.examples import ExampleFiles, LabelCounts, read_folder
+from trainer.quiet import tf
+from trainer.training import Fitted, fit
+from transforms.metrics import RankingMetrics, hits_from_ids
+from transforms.simulation import play_day
+from transforms.simulation_state import USUAL_DEVICE, State, begin_day, expected_fraction, start_state, taste_shares
+from transforms.simulation_truth import completed_watches, watch_probabilities
+from transforms.simulation_world import DEVICE_SHARES, SimulationSettings, World, build_world
+
+LAST = dt.date(2026, 11, 20)
+CONTEXT = ("country", "device", "signed_in")
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.integer]
+
+JOB = """\
+[logs]
+watches = "{watches}/{{date}}.parquet"
+videos = "videos.parquet"
+{tables}
+[examples]
+window_days = {days}
+per_user = {per_user}
+holdout_users = 1.0
+[storage]
+root = "runs/{name}"
+"""
+SEARCHES = 'searches = "searches/{date}.parquet"\n'
+TABLES = {"watches": "", "searches": SEARCHES, "all": SEARCHES + 'users = "users.parquet"\n'}
+
+
+def write_logs(out: Path, settings: SimulationSettings, *, per_user: int = 20) -> None:
+    """The logs, the watches once more without `CONTEXT`, and a job for each of `TABLES`."""
+    simulate(out, settings)
+    (out / "bare").mkdir()
+    for day in sorted((out / "watches").glob("*.parquet")):
+        pl.read_parquet(day).drop(CONTEXT).write_parquet(out / "bare" / day.name)
+    for name, tables in TABLES.items():
+        watches = "watches" if name == "all" else "bare"
+        job = JOB.format(name=name, watches=watches, tables=tables, days=settings.days, per_user=per_user)
+        (out / f"{name}.toml").write_text(job, encoding="utf-8")
+
+
+def write_examples(out: Path, name: str) -> ExampleFiles:
+    """Runs the stages up to the examples for one of `TABLES`, on the night after the last day."""
+    night = Night(load_job(str(out / f"{name}.toml")), LAST + dt.timedelta(days=1))
+    for stage in (ingest, vocabulary, examples):
+        stage.run(night)
+    return read_folder(night.folder("examples"))
+
+
+def fit_examples(
+    files: ExampleFiles, counts: LabelCounts, folder: Path, *, model: ModelSettings, training: TrainingSettings
+) -> Fitted:
+    """Trains and exports nothing: `folder` holds checkpoints and the like."""
+    return fit(
+        files,
+        counts,
+        model_settings=model,
+        settings=training,
+        checkpoints=str(folder / "checkpoints"),
+        logs=str(folder / "tensorboard"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Morning:
+    """The first moment of a simulated day."""
+
+    world: World
+    state: State
+    day: int
+
+    @property
+    def time(self) -> int:
+        """Epoch seconds."""
+        return self.world.settings.start(self.day)
+
+    def completions(self) -> pl.DataFrame:
+        """The distinct (user_id, video_id) completed on the day, in order of both."""
+        return completed_watches(self.world, play_day(self.world, self.state, self.day))
+
+    def probabilities(self, users: Ints) -> Floats:
+        """Of each video to be the user's next watch, and completed [users, videos]."""
+        watched = watch_probabilities(self.world, self.state, self.day, users=users)
+        completed: Floats = watched * completion_probabilities(self.world, self.state, users)
+        return completed
+
+
+def last_morning(settings: SimulationSettings) -> Morning:
+    """Plays the logs' days but the last, as `simulate` does."""
+    world = build_world(settings)
+    state, last = start_state(world), settings.days - 1
+    for day in range(last):
+        state = play_day(world, begin_day(world, state, day), day).state
+    return Morning(world=world, state=begin_day(world, state, last), day=last)
+
+
+def completion_probabilities(world: World, state: State, users: Ints) -> Floats:
+    """How likely each user completes each video, once watched [users, videos], over devices.
+
+    The share watched is a beta draw about what is expected, as `transforms.simulation` has it.
+    """
+    taste, videos = taste_shares(state.tastes[users].astype(np.float64)), world.catalogue
+    liked = (taste[:, videos.niche] * videos.share).sum(axis=2)
+    total = np.zeros((len(users), world.settings.videos))
+    for device, share in enumerate(DEVICE_SHARES):
+        every = np.arange(world.settings.videos)[np.newaxis]
+        mean = expected_fraction(world, taste=liked, videos=every, device=np.array([[device]]))
+        above_half = 1 - tf.math.betainc(2.5 * mean, 2.5 * (1 - mean), np.full_like(mean, 0.5)).numpy()
+        usual = world.population.device[users, np.newaxis] == device
+        total += (USUAL_DEVICE * usual + (1 - USUAL_DEVICE) * share) * above_half
+    return total
+
+
+def best_ranking(morning: Morning, user_ids: pl.Series, *, ks: Sequence[int]) -> RankingMetrics:
+    """Lists by the true probabilities of the morning, against what these users completed on the day.
+
+    Not a strict bound: what happens during the day changes what comes next, and the morning cannot know it.
+    """
+    done = morning.completions().filter(pl.col("user_id").is_in(user_ids.implode()))
+    users = done.group_by("user_id", maintain_order=True).agg("video_id")
+    position = {video: place for place, video in enumerate(morning.world.catalogue.ids)}
+    place = pl.Series(morning.world.population.ids).index_of
+    probabilities = morning.probabilities(np.array([place(user) for user in users["user_id"]]))
+    shown = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(ks)]
+    wanted = users["video_id"].list.len().to_numpy().astype(np.int64)
+    labels = np.array([position[video] for video in users["video_id"].explode()])
+    hits = hits_from_ids(shown, offsets=np.concatenate([[0], np.cumsum(wanted)]), labels=labels)
+    return RankingMetrics.from_hits(hits, wanted, ks=ks)
+
+
+# Two-sided 95 % of Student's t, by degrees of freedom; more of them than here: as many as here.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over seeds and the half width of its 95 % interval, NaN for a single seed."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        n = len(values)
+        t = _T[min(n - 2, len(_T) - 1)]
+        half = t * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else float("nan")
+        return cls(mean=float(np.mean(values)), half=half)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ±{self.half:.4f}"
+
+
+def save_plot(figure: Figure, path: Path) -> None:
+    """An SVG, the same for the same figure, its text as text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "watchnext", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
