@@ -33,6 +33,7 @@ from benchmarks.simulated import (
     best_ranking,
     fit_examples,
     last_morning,
+    quiet_axes,
     save_plot,
     write_examples,
     write_logs,
@@ -206,9 +207,7 @@ def draw(found: Mapping[Cell, list[float]], depths: list[int]) -> Figure:
     best = Interval.of(found[BEST, 0]).mean
     axes.axhline(best, color="black", linestyle=":", linewidth=1, label=f"{BEST}: {best:.3f}")
     axes.set(xlabel="depth of the tower", ylabel="holdout MAP", xticks=depths)
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    quiet_axes(axes)
     return figure
 
 

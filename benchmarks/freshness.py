@@ -29,7 +29,17 @@ import numpy.typing as npt
 import polars as pl
 from matplotlib.figure import Figure
 
-from benchmarks.simulated import LAST, Floats, Ints, Morning, fit_examples, last_morning, save_plot, write_examples
+from benchmarks.simulated import (
+    LAST,
+    Floats,
+    Ints,
+    Morning,
+    fit_examples,
+    last_morning,
+    quiet_axes,
+    save_plot,
+    write_examples,
+)
 from benchmarks.simulated import write_logs as write_simulated_logs
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_label_counts
@@ -234,9 +244,7 @@ def draw(found: Sequence[Curves]) -> Figure:
             axes.plot(curves.days, values, linewidth=1.6, label=name, **style)
         axes.set_title(curves.title, fontsize=9)
         axes.set(xlabel="days since upload", ylabel="probability, mean = 1", ylim=(0, None))
-        axes.grid(axis="y", alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+        quiet_axes(axes)
     return figure
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines import examples, ingest, vocabulary
@@ -177,6 +178,13 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} ±{self.half:.4f}"
+
+
+def quiet_axes(axes: Axes) -> None:
+    """The look that the plots share: lines across, a legend without a frame, no box."""
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_plot(figure: Figure, path: Path) -> None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from threading import Lock
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -24,6 +23,7 @@ from transforms import progress
 from transforms.examples import days_before
 from transforms.frames import mix
 from transforms.quiet import import_tensorflow
+from transforms.side_by_side import once_a_process
 from transforms.window import BucketFiles, Holdout, Window
 
 EXAMPLE_AGE = "example_age"
@@ -137,15 +137,7 @@ class FeatureGraph:
         return {name: value.numpy().ravel() for name, value in self._layer(inputs).items()}
 
 
-_LOADING = Lock()
-
-
+@once_a_process
 def load_graph(folder: str) -> FeatureGraph:
     """The graph at `folder`, once a process."""
-    with _LOADING:
-        return _load_graph(folder)
-
-
-@lru_cache(maxsize=2)
-def _load_graph(folder: str) -> FeatureGraph:
     return FeatureGraph(folder)

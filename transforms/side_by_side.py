@@ -6,14 +6,30 @@ the log of what was tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache, wraps
+from threading import Lock
+from typing import Any, TypeVar
 
 import apache_beam as beam
 
 Work = Callable[[Any], Iterable[Any]]
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def once_a_process(load: Callable[[Key], Value]) -> Callable[[Key], Value]:
+    """`load`, which keeps what it gave for the last two keys; threads that ask at once wait for the first of them."""
+    kept, lock = lru_cache(maxsize=2)(load), Lock()
+
+    @wraps(load)
+    def loaded(key: Key) -> Value:
+        with lock:
+            return kept(key)
+
+    return loaded
 
 
 @dataclass

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from threading import Lock
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +17,7 @@ from transforms.features import MISSING, SPLITS, FeatureSpec
 from transforms.frames import GatherFrames
 from transforms.pasts import Pasts, Vocabularies
 from transforms.robots import Events
-from transforms.side_by_side import SideBySide
+from transforms.side_by_side import SideBySide, once_a_process
 from transforms.tfrecords import write_tfrecords
 from transforms.vocabulary import COUNTS
 from transforms.window import BucketFiles, Window, read_users
@@ -126,17 +124,9 @@ def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
     return counts.match_to_schema(COUNTS)
 
 
-_LOADING = Lock()
-
-
+@once_a_process
 def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     """The vocabularies, once a process."""
-    with _LOADING:
-        return _load_vocabularies(inputs)
-
-
-@lru_cache(maxsize=1)
-def _load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     videos = files.read_parquet(inputs.videos)
     tokens = files.read_parquet(inputs.search_tokens) if inputs.search_tokens else pl.DataFrame(schema=COUNTS)
     return Vocabularies.of(videos, tokens, shared_rows=inputs.shared_rows)
