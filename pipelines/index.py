@@ -1,6 +1,8 @@
 """Stage 5: indexes over the videos that may be shown.
 
-model/video_vectors, catalogue -> WriteIndex -> index/candidates-*, index/similar-*, index/videos.parquet
+catalogue, the model's videos -> candidate_videos -> index/videos.parquet
+model/video_vectors           -> WriteIndex       -> index/candidates-*/SHARD/, index/similar-*/SHARD/
+                                                     index/info.json: how they were built, how well and fast they search
 """
 
 from __future__ import annotations
@@ -8,24 +10,33 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from typing import Any
+
+import polars as pl
 
 from pipelines import manifest, paths, train
 from pipelines.errors import StageError
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
+from transforms.candidates import AGE, candidate_videos, columns_of, shard_count
 from transforms.collect import WriteRecords, take_records
 from transforms.files import FileEntry
-from transforms.indexing import KINDS, IndexInputs, WriteIndex
+from transforms.indexing import KINDS, VIDEOS, IndexInputs, IndexPart, WriteIndex, index_info, index_timings
 
 INFO = "info.json"
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the model, on which videos are available, and on how many neighbours will be asked for."""
+    """Depends on the model, on which videos may be shown, and on how many neighbours will be asked for."""
     catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
     inputs = {"model": night.require("train").digest, "catalogue": manifest.fingerprint(catalogue)}
-    neighbours = night.job.neighbours
-    return Plan("index", inputs, [night.job.index.model_dump(), neighbours.k, neighbours.similar])
+    settings: dict[str, Any] = {
+        "index": night.job.index.model_dump(),
+        "neighbours": night.job.neighbours.model_dump(include={"k", "similar"}),
+    }
+    if AGE in columns_of(night.job.index.only):
+        settings["date"] = night.date.isoformat()
+    return Plan("index", inputs, settings)
 
 
 def run(night: Night) -> None:
@@ -39,25 +50,44 @@ def run(night: Night) -> None:
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
+    videos = _candidates(night)
+    entries = [files.replace_parquet(videos, folder, VIDEOS)]
+    inputs = _inputs(night, folder, shard_count(videos.height, night.job.index.shard_videos))
+    kinds = KINDS if inputs.similar else KINDS[:1]
+    parts = [IndexPart(kind, shard) for kind in kinds for shard in range(inputs.shards)]
+    records = paths.join(folder, f"records-{attempt}.json")
+    with night.pipeline() as pipeline:
+        pipeline | night.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
+    found = take_records(records)
+    info = index_info(found, folder)
+    timed = {kind: about | {"timings": index_timings(found, kind)} for kind, about in info.items()}
+    entries += [FileEntry(**record["file"]) for record in found if "file" in record]
+    entries.append(files.replace_entry(folder, INFO, 1, json.dumps(timed, indent=1).encode()))
+    folders = {kind: [part.folder(attempt, inputs.shards) for part in parts if part.kind == kind] for kind in kinds}
+    return StageResult(entries, {"folders": folders, "info": info}, timed=[INFO])
+
+
+def _candidates(night: Night) -> pl.DataFrame:
+    """video_id, id, upload_time of what may be shown, ordered by video_id."""
+    only, catalogue = night.job.index.only, night.catalogue()
+    columns = sorted({"video_id", "available", "upload_time"} | columns_of(only) - {AGE})
+    known = files.read_parquet(catalogue, columns) if catalogue else None
+    vectors = files.read_parquet(paths.join(night.folder("train"), train.VECTORS), ["video_id", "id"])
+    return candidate_videos(vectors, known, only, night.end)
+
+
+def _inputs(night: Night, folder: str, shards: int) -> IndexInputs:
     model, examples = night.folder("train"), night.folder("examples")
-    inputs = IndexInputs(
+    return IndexInputs(
         vectors=paths.join(model, train.VECTORS),
-        catalogue=night.catalogue(),
+        videos=paths.join(folder, VIDEOS),
         tower=paths.join(model, night.require("train").counts["tower"]),
         serving=tuple(manifest.entries(night.require("examples").named("serving/"), examples)),
         k=night.job.neighbours.k,
         similar=night.job.neighbours.similar,
         recall=night.job.index.recall,
+        shards=shards,
     )
-    kinds = KINDS if inputs.similar else KINDS[:1]
-    records = paths.join(folder, f"records-{attempt}.json")
-    with night.pipeline() as pipeline:
-        pipeline | night.create(kinds) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
-    found = take_records(records)
-    info = {record["kind"]: record["info"] for record in found if "kind" in record}
-    entries = [FileEntry(**record["file"]) for record in found if "file" in record]
-    entries.append(files.replace_entry(folder, INFO, 1, json.dumps(info, indent=1).encode()))
-    return StageResult(entries, {"folders": {kind: f"{kind}-{attempt}" for kind in kinds}, "info": info})
 
 
 if __name__ == "__main__":

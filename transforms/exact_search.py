@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,23 +30,20 @@ class ExactIndex:
 
     vectors: Floats
     info: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
+    timings: dict[str, float] = field(default_factory=dict)
 
     def search(self, queries: Floats, k: int) -> Candidates:
-        return self.search_without(queries, k, keys=np.zeros(0, np.int64), unavailable=None)
+        return self.search_without(queries, k, hide=lambda scores, start: None)
 
-    def search_without(
-        self, queries: Floats, k: int, *, keys: NDArray[np.int64], unavailable: NDArray[np.bool_] | None
-    ) -> Candidates:
-        """The same, leaving out the pairs named by keys (query * n + position, sorted) and unavailable positions."""
+    def search_without(self, queries: Floats, k: int, *, hide: Callable[[Floats, int], None]) -> Candidates:
+        """The same, less what `hide(scores [rows, n], start)` sets to -inf in the scores of the queries from start
+        on."""
         queries, n = checked(queries, self.vectors, k), len(self.vectors)
         rows = max(1, BLOCK // n)
         parts = [best(np.zeros((0, n), np.float32), k)]
         for start in range(0, len(queries), rows):
             scores = np.matmul(queries[start : start + rows], self.vectors.T)
-            low, high = np.searchsorted(keys, (start * n, (start + rows) * n))
-            scores.reshape(-1)[keys[low:high] - start * n] = NEVER
-            if unavailable is not None:
-                scores[:, unavailable] = NEVER
+            hide(scores, start)
             parts.append(best(scores, k))
         return Candidates(
             positions=np.concatenate([p.positions for p in parts]), scores=np.concatenate([p.scores for p in parts])

@@ -15,38 +15,39 @@ everything.
 from __future__ import annotations
 
 import json
-import math
-import sys
-from bisect import bisect_left
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.exact_search import BLOCK, NEVER, Candidates, ExactIndex, Floats, Positions, best, checked, padded
-from transforms.excluded import Excluded, excluded_keys, keys_of, leave_out
+from transforms.exact_search import BLOCK, NEVER, Candidates, ExactIndex, Floats, checked
+from transforms.excluded import Cap, Excluded, QueryRules, query_rules
+from transforms.scann_index import ScannIndex, load_scann, train_scann, tune_scann
 
 __all__ = [
     "Candidates",
+    "Cap",
     "ExactIndex",
     "Excluded",
     "Index",
     "ScannIndex",
     "TopK",
     "build_index",
+    "drawn",
     "load_index",
+    "load_vectors",
     "save_index",
     "top_k",
 ]
 
 EXACT_BELOW = 20_000  # ScaNN's own advice: nothing is gained by an index below
-TREE_FROM = 100_000  # below, hashing and rescoring all points is fast enough without a partition tree
 SAMPLED_QUERIES = 256  # on which recall is measured: a standard error of about .002 at .95
-_RESCORING = 40  # an exact score costs as much as about 40 quantised ones (64 to 256 dimensions)
-_EXACT = 4  # and one of exact search, which goes through all of them in order, as about 4
+_EXACT = 4  # a score of exact search, which goes through all of them in order, costs as much as about 4 quantised ones
+_DEEPER = 4  # times as deep, for queries whose list is not full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,50 +67,12 @@ class Index(Protocol):
     def info(self) -> dict[str, Any]:
         """How it was built and how well it searches, ready for JSON."""
 
+    @property
+    def timings(self) -> dict[str, float]:
+        """How long building and tuning took, and queries a second, where it was built in this process."""
+
     def search(self, queries: Floats, k: int) -> Candidates:
         """The k best for each of queries [b, d]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScannIndex:
-    """ScaNN: a partition tree where there are many vectors, quantised scores, the best of them scored exactly.
-
-    A search for more than the k it was tuned for looks into more leaves and rescores more, by the root of the ratio,
-    which measured keeps or improves recall. Which of several equal scores end a list is not defined.
-    """
-
-    searcher: Any
-    vectors: Floats
-    info: dict[str, Any]
-
-    def effort(self, k: int) -> tuple[int, int]:
-        """(points to rescore, leaves to search; 0 leaves: there is no tree) for the k best."""
-        wider = math.sqrt(max(1.0, k / self.info["k"]))
-        reorder = max(math.ceil(self.info["reorder"] * wider), 2 * k if k > self.info["k"] else k)
-        leaves = min(self.info["leaves"], math.ceil(self.info["leaves_to_search"] * wider))
-        return min(len(self.vectors), reorder), leaves
-
-    def work(self, k: int) -> float:
-        """What a query for the k best costs, in points whose quantised score is computed."""
-        reorder, leaves = self.effort(k)
-        searched = leaves / self.info["leaves"] if leaves else 1.0
-        return len(self.vectors) * searched + _RESCORING * reorder
-
-    def search(self, queries: Floats, k: int) -> Candidates:
-        queries = checked(queries, self.vectors, k)
-        if not len(queries):
-            return best(np.zeros((0, len(self.vectors)), np.float32), k)
-        reorder, leaves = self.effort(k)
-        found, scores = self.searcher.search_batched_parallel(
-            queries,
-            final_num_neighbors=min(k, len(self.vectors)),
-            pre_reorder_num_neighbors=reorder,
-            leaves_to_search=leaves or None,
-            batch_size=64,  # queries a thread takes at a time
-        )
-        missing = np.isnan(scores)  # ScaNN's sign for: the leaves held fewer
-        positions = np.where(missing, -1, found.astype(np.int32)).astype(np.int32)
-        return padded(*_ties_by_position(positions, np.where(missing, NEVER, scores)), k)
 
 
 def build_index(
@@ -124,8 +87,9 @@ def build_index(
     """An index over vectors [n, d], exact for n < exact_below, else ScaNN tuned to find `recall` of the true k best.
 
     queries [q, d] are a sample of what will be asked for (user vectors); without them, vectors stand in, which is
-    easier and so overstates the recall. What was measured is in `info`. The seed draws the sample; the same input gives
-    the same index. Raises ValueError for no vectors, values that are not finite, or settings out of range.
+    easier and so overstates the recall. What was measured is in `info` and `timings`. The seed draws the sample;
+    the same input gives the same index. Raises ValueError for no vectors, values that are not finite, or settings out
+    of range.
     """
     if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
         raise ValueError(f"vectors must be finite numbers [n, d], but are {vectors.shape}: was the model trained?")
@@ -134,12 +98,22 @@ def build_index(
     vectors = np.ascontiguousarray(vectors, np.float32)
     shape = {"rows": len(vectors), "dimension": vectors.shape[1]}
     exact = ExactIndex(vectors=vectors, info={"kind": "exact", **shape, "recall": 1.0})
+    asked = vectors if queries is None else queries
+    sample, k = np.ascontiguousarray(asked[drawn(len(asked), seed)], np.float32), min(k, len(vectors))
     if len(vectors) < exact_below:
-        return exact
-    sample = _sample(vectors if queries is None else queries, seed)
-    k = min(k, len(vectors))
-    index = _train_scann(vectors, {"kind": "scann", **shape, "k": k, "queries": len(sample), "recall_wanted": recall})
-    return _tuned(index, sample, truth=exact.search(sample, k).positions)
+        return replace(exact, timings=_speed(exact, sample, k))
+    began = time.perf_counter()
+    info = {"kind": "scann", **shape, "k": k, "queries": len(sample), "recall_wanted": recall}
+    trained, built = train_scann(vectors, info), time.perf_counter()
+    index = tune_scann(trained, sample, truth=exact.search(sample, k).positions)
+    seconds = {"build_seconds": built - began, "tuning_seconds": time.perf_counter() - built}
+    return replace(index, timings=seconds | _speed(index, sample, k))
+
+
+def _speed(index: Index, queries: Floats, k: int) -> dict[str, float]:
+    began = time.perf_counter()
+    index.search(queries, k)
+    return {"queries_per_second": len(queries) / (time.perf_counter() - began)}
 
 
 def save_index(index: Index, folder: Path) -> None:
@@ -151,69 +125,66 @@ def save_index(index: Index, folder: Path) -> None:
     (folder / "info.json").write_text(json.dumps(index.info, indent=1), encoding="utf-8")
 
 
+def load_vectors(folder: Path) -> Floats:
+    """The vectors of the index `save_index` wrote; they stay on disk until needed, shared by the processes of a
+    machine."""
+    return np.asanyarray(np.load(folder / "dataset.npy", mmap_mode="r"))
+
+
 def load_index(folder: Path) -> Index:
-    """The index `save_index` wrote; vectors stay on disk until needed, shared by the processes of a machine."""
+    """The index `save_index` wrote, its vectors as `load_vectors` gives them."""
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    vectors = np.load(folder / "dataset.npy", mmap_mode="r")
+    vectors = load_vectors(folder)
     if info["kind"] == "exact":
         return ExactIndex(vectors=vectors, info=info)
-    return ScannIndex(searcher=_scann().load_searcher(str(folder)), vectors=vectors, info=info)
+    return load_scann(folder, vectors, info)
 
 
-def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded) -> TopK:
-    """The k best for each of queries [b, d] that are not excluded for it.
+def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded, cap: Cap | None = None) -> TopK:
+    """The k best for each of queries [b, d] that are not excluded for it, and at most cap.most of them of one channel.
 
-    Lists are min(k, positions left) long, whatever was excluded. An approximate index has no filter: it is asked for
-    k and as many more as could be left out, and again, deeper, for queries that fall short. Queries are grouped by the
-    depth they need, so that one user who has seen thousands does not slow down the others.
-    Raises ValueError for queries or exclusions that do not fit the index.
+    Lists are min(k, positions left) long, whatever was excluded; with a cap they are filled in the order of scores with
+    all that it lets in. An approximate index has no filter: it is asked for k and as many more as could be left out,
+    and again, deeper, for queries that fall short. Queries are grouped by the depth they need, so that one user who has
+    seen thousands does not slow down the others.
+    Raises ValueError for queries, exclusions or a cap that do not fit the index.
     """
-    queries, n = checked(queries, index.vectors, k), len(index.vectors)
-    keys, left = excluded_keys(excluded, len(queries), n)
-    if isinstance(index, ScannIndex):
-        return _search_deeper(index, queries, k, keys, left, excluded.unavailable)
-    exact = ExactIndex(vectors=index.vectors)
-    found = exact.search_without(queries, k, keys=keys, unavailable=excluded.unavailable)
-    return TopK(positions=found.positions, scores=found.scores, lengths=np.minimum(left, k).astype(np.int32))
-
-
-def _search_deeper(
-    index: ScannIndex,
-    queries: Floats,
-    k: int,
-    keys: NDArray[np.int64],
-    left: NDArray[np.int64],
-    unavailable: NDArray[np.bool_] | None,
-) -> TopK:
-    n, b = len(index.vectors), len(queries)
+    queries = checked(queries, index.vectors, k)
+    b, rules = len(queries), query_rules(excluded, cap, len(queries), len(index.vectors))
     positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), NEVER, np.float32)
-    lengths = np.minimum(left, k).astype(np.int32)
-    depths = _first_depths(k, np.bincount(keys // n, minlength=b), n, unavailable)
-    pending = np.flatnonzero(lengths)
+    wanted = np.minimum(rules.most, k)
+    depths = _first_depths(k, rules) if isinstance(index, ScannIndex) else np.full(b, k)
+    pending = np.flatnonzero(wanted)
     while len(pending):
         short = []
         for depth, rows in _groups(pending, depths[pending]):
-            own = keys_of(keys, rows, b, n)
-            if index.work(depth) > _EXACT * n:
-                exact = ExactIndex(vectors=index.vectors)
-                found = exact.search_without(queries[rows], k, keys=own, unavailable=unavailable)
-            else:
-                found = leave_out(index.search(queries[rows], depth), k, own, n, unavailable)
+            found, whole = _search_to(index, queries[rows], depth, k, rules.of(rows))
             positions[rows], scores[rows] = found.positions, found.scores
-            short.append(rows[(found.positions >= 0).sum(axis=1) < lengths[rows]])
-        pending = np.concatenate(short)
-        depths[pending] *= 4
-    return TopK(positions=positions, scores=scores, lengths=lengths)
+            if not whole:
+                short.append(rows[(found.positions >= 0).sum(axis=1) < wanted[rows]])
+        pending = np.concatenate(short) if short else pending[:0]
+        depths[pending] *= _DEEPER
+    return TopK(positions=positions, scores=scores, lengths=(positions >= 0).sum(axis=1).astype(np.int32))
 
 
-def _first_depths(
-    k: int, excluded: NDArray[np.int64], n: int, unavailable: NDArray[np.bool_] | None
-) -> NDArray[np.int64]:
+def _search_to(index: Index, queries: Floats, depth: int, k: int, rules: QueryRules) -> tuple[Candidates, bool]:
+    """The k best that the rules leave of the `depth` best, and whether there is nothing deeper to look at."""
+    n = len(index.vectors)
+    if isinstance(index, ScannIndex) and index.work(depth) <= _EXACT * n:
+        return rules.best(index.search(queries, depth), k), False
+    exact, deep = ExactIndex(vectors=index.vectors), n if rules.cap is None else min(depth, n)
+    found = exact.search_without(queries, min(k, deep) if rules.cap is None else deep, hide=rules.hide)
+    return rules.capped(found, k), deep == n
+
+
+def _first_depths(k: int, rules: QueryRules) -> NDArray[np.int64]:
     """How deep to search for each query, k left even if all that is excluded comes first.
 
     Rounded up to powers of the root of two, so that few searches serve all."""
-    share = 1.0 if unavailable is None else max(1, n - int(unavailable.sum())) / n
-    return np.asarray(np.ceil(2 ** (np.ceil(2 * np.log2((k + excluded) / share)) / 2)), np.int64)
+    shown = (rules.left + rules.excluded) / rules.n  # not hidden
+    return np.asarray(
+        np.ceil(2 ** (np.ceil(2 * np.log2((k + rules.excluded) / np.maximum(shown, 1 / rules.n))) / 2)), np.int64
+    )
 
 
 def _groups(rows: NDArray[np.int64], depths: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -224,76 +195,6 @@ def _groups(rows: NDArray[np.int64], depths: NDArray[np.int64]) -> Iterator[tupl
         yield from ((depth, same[start : start + size]) for start in range(0, len(same), size))
 
 
-def _ties_by_position(positions: Positions, scores: Floats) -> tuple[Positions, Floats]:
-    rows = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
-    order = np.lexsort((positions[rows], -scores[rows]), axis=1)
-    positions[rows] = np.take_along_axis(positions[rows], order, axis=1)
-    scores[rows] = np.take_along_axis(scores[rows], order, axis=1)
-    return positions, scores
-
-
-def _sample(queries: Floats, seed: int) -> Floats:
-    chosen = np.random.default_rng(seed).permutation(len(queries))[:SAMPLED_QUERIES]
-    return np.ascontiguousarray(queries[np.sort(chosen)], np.float32)
-
-
-def _scann() -> Any:
-    """ScaNN's NumPy interface. Its TensorFlow ops do not load beside current releases and crash the import of the
-    package, so they are hidden; and so is TensorFlow, which the package would otherwise import for them (seconds)."""
-    sys.modules.setdefault("scann.scann_ops.py.scann_ops", None)  # type: ignore[arg-type]
-    hide = "tensorflow" not in sys.modules
-    if hide:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
-        from scann import scann_ops_pybind
-    finally:
-        if hide:
-            del sys.modules["tensorflow"]
-    return scann_ops_pybind
-
-
-def _train_scann(vectors: Floats, info: dict[str, Any]) -> ScannIndex:
-    n = len(vectors)
-    leaves = round(math.sqrt(n)) if n >= TREE_FROM else 0
-    builder = _scann().builder(vectors, info["k"], "dot_product")
-    if leaves:
-        # k-means++ with its fixed seed: with ScaNN's default, random centres, every build gives another index.
-        sample = min(n, max(100_000, 100 * leaves))
-        builder = builder.tree(leaves, 1, training_sample_size=sample, random_init=False)
-    builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(2 * info["k"])
-    tuning = {"leaves": leaves, "leaves_to_search": leaves, "reorder": min(n, 2 * info["k"])}
-    return ScannIndex(searcher=builder.build(), vectors=vectors, info=info | tuning)
-
-
-def _tuned(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannIndex:
-    """The same searcher with the least work that reaches the recall wanted: how many leaves to search, how many of the
-    points found there to rescore. Work is counted and not timed, so that the same night gives the same index.
-    """
-    n, k, wanted, chosen = len(index.vectors), index.info["k"], index.info["recall_wanted"], index
-    reorder, work = index.info["reorder"], math.inf
-    while _RESCORING * reorder < work:  # ends: all leaves and all rescored is exact
-        option = _fewest_leaves(_with(index, reorder=min(reorder, n)), sample, truth)
-        if option.info["recall"] >= wanted and option.work(k) < work:
-            chosen, work = option, option.work(k)
-        reorder *= 2
-    return chosen
-
-
-def _fewest_leaves(index: ScannIndex, sample: Floats, truth: Positions) -> ScannIndex:
-    """Searches as few leaves as reach the recall wanted, within a fifth; all of them where none do."""
-    every = index.info["leaves"]
-    options = [_with(index, leaves_to_search=n) for n in sorted({math.ceil(every / 1.2**step) for step in range(30)})]
-    at = bisect_left(options, index.info["recall_wanted"], key=lambda option: _recall(option, sample, truth))
-    chosen = options[min(at, len(options) - 1)]
-    return _with(chosen, recall=_recall(chosen, sample, truth))
-
-
-def _with(index: ScannIndex, **info: float) -> ScannIndex:
-    return ScannIndex(searcher=index.searcher, vectors=index.vectors, info=index.info | info)
-
-
-def _recall(index: Index, queries: Floats, truth: Positions) -> float:
-    """Share of truth [q, k] that the index finds. Rows hold distinct positions."""
-    row = np.arange(len(truth), dtype=np.int64)[:, None] * len(index.vectors)
-    found = index.search(queries, truth.shape[1]).positions
-    return float(np.isin(row + truth, (row + found)[found >= 0]).mean())
+def drawn(rows: int, seed: int = 0) -> NDArray[np.int64]:
+    """Which of so many queries measure the recall, rising."""
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLED_QUERIES])
