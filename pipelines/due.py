@@ -14,7 +14,7 @@ from transforms import bigquery
 from transforms.logs import LogError
 from transforms.screen import Screen, Span
 
-TABLES = ("watches", "searches", "videos", "users")
+TABLES = ("watches", "searches", "videos", "users", "hidden")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Due:
     def of(cls, night: Night) -> Due:
         """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's."""
         before = store.latest(night.root.snapshots)
-        found = {table: _find(night, table, before) for table in TABLES}
+        found = {table: find(night, table, before) for table in TABLES}
         number = kept.snapshot_of(night.root, night.date)
         return cls(
             before=before,
@@ -63,16 +63,27 @@ class Due:
         return forget.is_due(self.before, self.screen)
 
     @property
+    def told(self) -> str:
+        """What there is to do but to read the catalogue and the users, in words; empty where that is nothing."""
+        files, days = len(self.pending), len(self.spans)
+        parts = (
+            f"{files:,} raw file{'s' if files > 1 else ''} to take" if files else "",
+            f"{days} day{'s' if days > 1 else ''} to ingest again" if days else "",
+            "the list of users to forget changed" if self.forgets else "",
+            "the snapshot it refers to is gone" if self.lost else "",
+        )
+        return "; ".join(part for part in parts if part)
+
+    @property
     def work(self) -> bool:
-        """Whether there is more to do than to read the catalogue and the users."""
-        return bool(self.pending or self.spans or self.forgets or self.lost)
+        return bool(self.told)
 
 
 def _logs(found: dict[str, Found]) -> list[TakenFile]:
     return [file for table in LOGS for file in found[table.name].files]
 
 
-def _find(night: Night, table: str, before: Snapshot | None) -> Found:
+def find(night: Night, table: str, before: Snapshot | None) -> Found:
     """A table's raw files; with `{date}`, those of the window."""
     pattern = getattr(night.job.logs, table)
     if pattern is None:

@@ -4,6 +4,7 @@ store, window by bucket -> AnalyseFeatures -> examples/transform_fn
                         -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
                                          -> WriteLabelCounts -> examples/label_counts.parquet
 search vocabulary -> examples/search_tokens.parquet
+countries -> WriteDefaultExamples -> examples/defaults-*.tfrecord.gz: the records of users nobody has seen
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import paths, vocabulary
+from pipelines import manifest, paths, train, vocabulary
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import WriteRecords, take_records
+from transforms.default_examples import WriteDefaultExamples
 from transforms.encoding import AnalyseFeatures
 from transforms.examples import AGE, LabelDraw
 from transforms.features import FeatureSpec
@@ -30,7 +32,16 @@ from transforms.write_examples import ExampleInputs, WriteExamples, WriteLabelCo
 def plan(night: Night) -> Plan:
     """Depends on the window's events, the vocabularies, and every setting of `[examples]`."""
     inputs = {"window": night.window_digest(), "vocabulary": night.require("vocabulary").digest}
-    return Plan("examples", inputs, [night.date.isoformat(), night.job.examples.model_dump()])
+    settings = {"date": night.date.isoformat(), "examples": night.job.examples.model_dump()}
+    return Plan("examples", inputs, settings, _due(night))
+
+
+def _due(night: Night) -> str:
+    """The training records are dropped once the night is published: stage train cannot do without them."""
+    found = manifest.load(night.folder("examples"))
+    if found is None or found.dropped is None or train.plan(night).is_done(night):
+        return ""
+    return "stage train is to run, and the training records were dropped after publishing (storage.keep_examples)"
 
 
 def run(night: Night) -> None:
@@ -60,7 +71,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         write = _writer(night, spec, newest, folder, graph, attempt)
         written = pipeline | night.create(night.buckets()) | write
         labels = written["label_counts"] | WriteLabelCounts(write.inputs.videos, folder, "label_counts.parquet")
-        (written["records"], labels) | beam.Flatten() | WriteRecords(records)
+        nobody = _defaults(night, spec, write, attempt)
+        defaults = pipeline | "Defaults" >> night.create([spec.categories.get("country", [])]) | nobody
+        (written["records"], labels, defaults) | beam.Flatten() | WriteRecords(records)
     found = take_records(records)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, "spec.json", 1, spec.to_json().encode()))
@@ -98,6 +111,11 @@ def _writer(
     )
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz")
     return WriteExamples(night.window, draw, spec, inputs, folder, name, night.threads)
+
+
+def _defaults(night: Night, spec: FeatureSpec, write: WriteExamples, attempt: str) -> WriteDefaultExamples:
+    name = f"defaults-{attempt}.tfrecord.gz"
+    return WriteDefaultExamples(night.end, spec, write.inputs.graph, write.folder, name)
 
 
 def _spec(night: Night) -> FeatureSpec:

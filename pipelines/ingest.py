@@ -1,7 +1,7 @@
 """Stage 1: parse, check and shuffle each raw file once, and append it to the store.
 
 raw files not taken yet -> ReadLogs -> PartitionByBucket -> WriteDays -> ROOT/store, and its next snapshot
-catalogue, users        -> ReadLogs -> nights/DATE/catalogue
+catalogue, users, pairs never to show -> ReadLogs -> nights/DATE/catalogue
 rows refused            -> nights/DATE/rejects: table, file, row, reason, text
 
 Users on the list of `[privacy] forget` leave the store and all nights first. Days given by `--reingest` leave it too,
@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def plan(night: Night) -> Plan:
     """Done when no raw file is left to take, the list of users to forget was applied, no day is to be read again, and
     the catalogue and users are still those that were read."""
-    due = Due.of(night)
-    return _plan(night, due, finished=False)
+    return _plan(night, Due.of(night))
 
 
 def run(night: Night) -> None:
@@ -56,19 +55,20 @@ def run(night: Night) -> None:
     due = Due.of(night)
     if due.work:
         kept.sweep(night)
-    complete(night, _plan(night, due, finished=True), partial(_work, night, due), force=due.work)
+    complete(night, _plan(night, due), partial(_work, night, due))
 
 
-def _plan(night: Night, due: Due, *, finished: bool) -> Plan:
+def _plan(night: Night, due: Due) -> Plan:
     inputs = {name: manifest.fingerprint([asdict(file) for file in due.found[name].files]) for name in _SIDE}
     inputs["forget"] = due.screen.forget.digest
-    if due.work and not finished:
-        inputs["work"] = "to be done"  # no manifest says so
-    settings = night.job.logs.model_dump(exclude={"max_reject_fraction", "batch_bytes", "allow_missing_days"})
-    return Plan("ingest", inputs, [settings, night.job.examples.user_categories])
+    settings = {
+        "logs": night.job.logs.model_dump(exclude={"max_reject_fraction", "batch_bytes", "allow_missing_days"}),
+        "examples": night.job.examples.model_dump(include={"user_categories"}),
+    }
+    return Plan("ingest", inputs, settings, due.told)
 
 
-_SIDE = ("videos", "users")
+_SIDE = ("videos", "users", "hidden")
 
 
 def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipelines.jobs import Job
+from pipelines.jobs import Job, table_of
 
 HEAD = """\
 # JOB.toml
@@ -26,14 +25,18 @@ def reference() -> str:
 
 
 def _table(name: str, table: FieldInfo) -> Iterator[str]:
-    kind = table.annotation
-    assert isinstance(kind, type) and issubclass(kind, BaseModel)
+    kind = table_of(table)
+    assert kind is not None
     summary = (kind.__doc__ or "").split(": ", 1)[-1].strip().replace("\n", " ")
     yield from (f"## [{name}]", "", summary[:1].upper() + summary[1:], "")
     yield from ("| setting | default | what |", "|---|---|---|")
+    tables = {setting: field for setting, field in kind.model_fields.items() if table_of(field)}
     for setting, field in kind.model_fields.items():
-        yield f"| `{setting}` | {_default(field)} | {field.description} |"
+        if setting not in tables:
+            yield f"| `{setting}` | {_default(field)} | {field.description} |"
     yield ""
+    for setting, field in tables.items():
+        yield from _table(f"{name}.{setting}", field)
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,11 +1,14 @@
 """Stage 6: every user's k nearest videos, and every video's.
 
 examples/serving, store (what users have had), model, index -> WriteNeighbours -> neighbours/*, user_vectors/*
+examples/defaults, model, index                             -> WriteNeighbours -> defaults/*.parquet
 index                                                       -> WriteSimilar -> similar/*.parquet
+similar/*, store                                            -> CheckFolding -> counts of the manifest
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from collections import Counter
 from functools import partial
@@ -16,20 +19,24 @@ from pipelines import manifest, paths
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
+from transforms.folding import CheckFolding
 from transforms.indexing import VIDEOS
-from transforms.neighbours import BucketRecords, SearchInputs, WriteNeighbours, WriteSimilar
+from transforms.limits import BucketRecords, SearchInputs
+from transforms.neighbours import WriteNeighbours
+from transforms.similar import Block, WriteSimilar, blocks_of
+from transforms.window import BucketFiles, Window
 
 SIMILAR_BLOCK = 16_384
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the serving records, what users have had, the model, the index, and `[neighbours]`."""
+    """Depends on the serving records, what users must not be shown, the model, the index, and `[neighbours]`."""
     inputs = {stage: night.require(stage).digest for stage in ("examples", "train", "index")}
-    return Plan("neighbours", {**inputs, "window": night.window_digest()}, night.job.neighbours.model_dump())
+    return Plan("neighbours", {**inputs, **limit_digests(night)}, {"neighbours": night.job.neighbours.model_dump()})
 
 
 def run(night: Night) -> None:
-    """Write the lists of all served users: all with a watch or search in the window."""
+    """Write the lists of all served users, all with a watch or search in the window, and those for all others."""
     complete(night, plan(night), partial(_work, night))
 
 
@@ -38,34 +45,81 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
     with night.pipeline() as pipeline:
-        buckets = pipeline | "Buckets" >> night.create(bucket_records(night, "serving"))
-        written = [buckets | WriteNeighbours(night.window, inputs, folder, name)]
+        buckets = pipeline | "Buckets" >> night.create([*bucket_records(night, "serving"), *_default_records(night)])
+        written = [buckets | WriteNeighbours(inputs, folder, name, f"defaults-{attempt}.parquet", night.threads)]
         if night.job.neighbours.similar:
-            written.append(
-                pipeline | "Blocks" >> night.create(_blocks(night)) | _similar(night, inputs.videos, folder, attempt)
-            )
+            blocks = pipeline | "Blocks" >> night.create(_blocks(night))
+            similar = blocks | _similar(night, inputs.videos, folder, attempt)
+            listed = similar | "Listed" >> beam.Map(lambda record: paths.join(folder, record["file"]["name"]))
+            watched = pipeline | "Watched" >> night.create(night.buckets())
+            written += [similar, (listed, watched) | CheckFolding(night.window, night.catalogue())]
         written | beam.Flatten() | WriteRecords(records)
     found = take_records(records)
-    return StageResult([FileEntry(**r["file"]) for r in found if "file" in r], total(found))
+    counts = {**total(found), **next((record for record in found if "folding" in record), {})}
+    return StageResult([FileEntry(**r["file"]) for r in found if "file" in r], counts)
 
 
-def search_inputs(night: Night) -> SearchInputs:
-    """What to search this night with."""
-    indexed = night.folder("index")
+def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
+    """What to search this night with; for the held-out users, as of the start of the held-out days."""
+    settings = night.job.neighbours
+    window = Window(start=night.start, end=night.holdout_start) if held_out else night.window
     return SearchInputs(
         tower=paths.join(night.folder("train"), night.require("train").counts["tower"]),
-        index=paths.join(indexed, night.require("index").counts["folders"]["candidates"]),
-        videos=paths.join(indexed, VIDEOS),
-        k=night.job.neighbours.k,
-        exclude=night.job.neighbours.exclude,
+        index=_shards(night, "candidates"),
+        videos=paths.join(night.folder("index"), VIDEOS),
+        k=settings.k,
+        exclude=settings.exclude,
+        seen=_seen_window(night, held_out=held_out),
+        window=window,
+        catalogue=night.catalogue(),
+        max_share_per_channel=settings.max_share_per_channel,
+        as_of=night.holdout_start if held_out else None,
     )
 
 
+def _seen_window(night: Night, *, held_out: bool) -> Window:
+    """The watches that count as had, see `[neighbours] exclude_days`."""
+    days, end = night.job.neighbours.exclude_days, night.holdout_start if held_out else night.end
+    if days is None:
+        return Window(start=night.start, end=end)
+    if days == 0:
+        return Window(start=dt.datetime.min.replace(tzinfo=dt.UTC), end=end)
+    last = night.date - dt.timedelta(days=night.job.examples.holdout_days if held_out else 0)
+    return Window(start=night.span(last - dt.timedelta(days=days))[0], end=end)
+
+
+def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
+    """Of what decides who may be shown what: the window, what counts as had, pairs never to show, the catalogue."""
+    span, ingested = _seen_window(night, held_out=held_out), night.require("ingest")
+    had = [file.file.digest for file in night.snapshot.within(span.start, span.end) if file.table == "watches"]
+    hidden, catalogue = ([entry.digest for entry in ingested.named(name)] for name in ("hidden/", "videos-"))
+    return {
+        "window": night.window_digest(),
+        "seen": manifest.fingerprint(sorted(had)),
+        "hidden": manifest.fingerprint(hidden),
+        "catalogue": manifest.fingerprint(catalogue),
+    }
+
+
 def bucket_records(night: Night, split: str) -> list[BucketRecords]:
-    """For each bucket, its files of the window and its record file of one split."""
+    """For each bucket, its files of the window and its record file of one split: `serving` or `holdout`."""
     listed = manifest.entries(night.require("examples").named(f"{split}/"), night.folder("examples"))
     of_bucket = {paths.shard_index(path): path for path in listed}
-    return [BucketRecords(files=bucket, records=of_bucket.get(bucket.bucket, "")) for bucket in night.buckets()]
+    span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
+    for file in night.snapshot.within(span.start, span.end):
+        if file.table == "watches":
+            seen.setdefault(file.bucket, []).append(paths.join(night.root.store, file.file.name))
+    return [
+        BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), seen=tuple(seen.get(of.bucket, ())))
+        for of in night.buckets()
+    ]
+
+
+def _default_records(night: Night) -> list[BucketRecords]:
+    """The records of users nobody has seen, as of one more bucket."""
+    listed = manifest.entries(night.require("examples").named("defaults-"), night.folder("examples"))
+    after = BucketFiles(bucket=night.snapshot.buckets)
+    return [BucketRecords(files=after, records=path, defaults=True) for path in listed]
 
 
 def total(found: list[Record]) -> dict[str, int]:
@@ -76,17 +130,19 @@ def total(found: list[Record]) -> dict[str, int]:
     return dict(counts)
 
 
-def _blocks(night: Night) -> list[tuple[int, int, int]]:
-    """(block, start, end) over the positions of the index."""
-    rows = night.require("index").counts["info"]["candidates"]["rows"]
-    starts = range(0, rows, SIMILAR_BLOCK)
-    return [(block, start, min(start + SIMILAR_BLOCK, rows)) for block, start in enumerate(starts)]
+def _shards(night: Night, kind: str) -> tuple[str, ...]:
+    """The folders of an index."""
+    return tuple(paths.join(night.folder("index"), name) for name in night.require("index").counts["folders"][kind])
+
+
+def _blocks(night: Night) -> list[Block]:
+    shards = night.require("index").counts["info"]["similar"]["shards"]
+    return blocks_of([shard["rows"] for shard in shards], SIMILAR_BLOCK)
 
 
 def _similar(night: Night, videos: str, folder: str, attempt: str) -> WriteSimilar:
-    indexed = paths.join(night.folder("index"), night.require("index").counts["folders"]["similar"])
     name = f"{{block:05d}}-{attempt}.parquet"
-    return WriteSimilar(indexed, videos, night.job.neighbours.similar, folder, name)
+    return WriteSimilar(_shards(night, "similar"), videos, night.job.neighbours.similar, folder, name)
 
 
 if __name__ == "__main__":

@@ -44,21 +44,31 @@ class Reader:
     found: dict[str, Found]  # table -> its raw files
 
     def catalogue(self) -> list[Record]:
-        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users."""
-        return self._read(self._videos(), self._users())
+        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users and of what
+        is never to be shown to them."""
+        return self._read(*self.side_sources())
+
+    def side_sources(self) -> list[Source]:
+        """The tables that are read anew each night."""
+        return [self._videos(), self._users(), self._hidden()]
 
     def _videos(self) -> Source:
         parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
-        write = ingest.WriteDistinct("videos", "video_id", 1, self.folder, f"videos-{self.attempt}.parquet")
+        write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, f"videos-{self.attempt}.parquet")
         return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write)
 
     def _users(self) -> Source:
         extra = tuple(self.night.job.examples.user_categories)
         table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
         name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
-        write = ingest.WriteDistinct("users", "user_id", self.buckets, self.folder, name)
+        write = ingest.WriteDistinct("users", ("user_id",), self.buckets, self.folder, name)
         parse = partial(parsing.parse_users, categories=extra)
         return Source(table, self.found["users"].files, parse, self.screen, write)
+
+    def _hidden(self) -> Source:
+        name = "hidden/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
+        write = ingest.WriteDistinct("hidden", ("user_id", "video_id"), self.buckets, self.folder, name)
+        return Source(schemas.HIDDEN, self.found["hidden"].files, parsing.parse_hidden, self.screen, write)
 
     def logs(
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import earlier, manifest, paths
 from pipelines.earlier import EarlierModel
+from pipelines.errors import StageError
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.features import FeatureSpec
@@ -28,7 +29,7 @@ def plan(night: Night) -> Plan:
     """Depends on the examples, on the earlier model, and on every setting of `[model]` and `[training]`."""
     found = earlier.of_night(night)
     inputs = {"examples": night.require("examples").digest, **({"earlier": found.digest} if found else {})}
-    settings = [night.job.model.model_dump(), night.job.training.model_dump()]
+    settings = {"model": night.job.model.model_dump(), "training": night.job.training.model_dump()}
     return Plan("train", inputs, settings)
 
 
@@ -45,6 +46,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
     given = night.folder("examples")
     listed = night.require("examples")
+    if listed.present != listed.files:
+        raise StageError(f"the training records of {night.date} were dropped after publishing: run --from examples")
     examples = ExampleFiles(
         train=tuple(manifest.entries(listed.named("train/"), given)),
         holdout=tuple(manifest.entries(listed.named("holdout/"), given)),

@@ -32,7 +32,11 @@ def plan(night: Night) -> Plan:
         "max_events_per_day",
         "user_categories",
     }
-    settings = [night.date.isoformat(), night.job.logs.time_zone, night.job.examples.model_dump(include=names)]
+    settings = {
+        "date": night.date.isoformat(),
+        "logs": night.job.logs.model_dump(include={"time_zone"}),
+        "examples": night.job.examples.model_dump(include=names),
+    }
     return Plan("vocabulary", {"window": night.window_digest()}, settings)
 
 

@@ -197,7 +197,7 @@ def test_of_several_rows_the_one_that_sorts_last_stays(
 ) -> None:
     folder = tmp_path_factory.mktemp("distinct")
     frame = pl.DataFrame(rows, schema={"video_id": pl.String, "n": pl.Int64, "t": pl.String}, orient="row")
-    written, counted = write_distinct(frame, "video_id", table="videos", folder=str(folder), name="v.parquet")
+    written, counted = write_distinct(frame, ("video_id",), table="videos", folder=str(folder), name="v.parquet")
     best: dict[str, tuple[str, int | None, str | None]] = {}
     for row in sorted(rows, key=lambda r: (r[0], r[1] or 0, r[2] or "")):
         best[row[0]] = row
@@ -209,7 +209,7 @@ def test_of_several_rows_the_one_that_sorts_last_stays(
 @pytest.mark.parametrize("buckets", [1, 8])
 def test_write_distinct_writes_one_file_or_one_a_bucket(buckets: int, tmp_path: Path) -> None:
     frames = [pl.DataFrame({"user_id": [f"u{i}", "twice"], "plan": ["x", f"p{i}"]}) for i in range(9)]
-    write = WriteDistinct("users", "user_id", buckets, str(tmp_path), "{bucket:03d}.parquet")
+    write = WriteDistinct("users", ("user_id",), buckets, str(tmp_path), "{bucket:03d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         records = pipeline | beam.Create(frames) | write
         duplicates = records | beam.Map(lambda r: r.get("duplicates", 0)) | beam.CombineGlobally(sum)
@@ -225,6 +225,13 @@ def test_write_distinct_writes_one_file_or_one_a_bucket(buckets: int, tmp_path: 
             assert {bucket_of(user, 8) for user in users["user_id"]} == {int(path.stem)}
     everyone = pl.concat([pl.read_parquet(path) for path in files]).sort("user_id")
     assert everyone.rows() == [("twice", "p8"), *((f"u{i}", "x") for i in range(9))]
+
+
+def test_a_key_may_be_of_several_columns(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": ["b", "a", "a", "a"], "video_id": ["x", "y", "x", "y"]})
+    written, counted = write_distinct(frame, ("user_id", "video_id"), table="hidden", folder=str(tmp_path), name="h")
+    assert pl.read_parquet(tmp_path / "h").rows() == [("a", "x"), ("a", "y"), ("b", "x")]
+    assert (written["written"]["rows"], counted["duplicates"]) == (3, 1)
 
 
 def test_events_of_a_hot_user(tmp_path: Path) -> None:

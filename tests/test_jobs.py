@@ -28,6 +28,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "searches": None,
             "videos": None,
             "users": None,
+            "hidden": None,
             "impressions": None,
             "completed_fraction": 0.5,
             "completed_seconds": 30,
@@ -88,10 +89,27 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "replay_fraction": 0.2,
             "accumulator_damping": 0.9,
         },
-        "index": {"recall": 0.95},
-        "neighbours": {"k": 200, "exclude": "completed", "similar": 20},
-        "storage": {"root": str(tmp_path / "runs"), "buckets": 0, "keep_days": 0},
+        "index": {"recall": 0.95, "only": None, "shard_videos": 4_000_000},
+        "neighbours": {
+            "k": 200,
+            "exclude": "completed",
+            "exclude_days": None,
+            "max_share_per_channel": 1.0,
+            "similar": 20,
+        },
+        "storage": {
+            "root": str(tmp_path / "runs"),
+            "buckets": 0,
+            "keep_days": 0,
+            "keep_nights": 14,
+            "keep_examples": False,
+            "check_space": True,
+            "redis": None,
+            "bigtable": None,
+            "bigquery": None,
+        },
         "privacy": {"forget": None, "pseudonym_key_env": None},
+        "notify": {"on": "failure", "command": None, "webhook_env": None, "timeout_seconds": 10},
     }
 
 
@@ -122,11 +140,18 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text
         ("[neighbours]\nk = -3\n", "neighbours.k", "-3", "greater than 0"),
         ('[neighbours]\nk = "many"\n', "neighbours.k", "'many'", "valid integer"),
         ('[neighbours]\nexclude = "seen"\n', "neighbours.exclude", "'seen'", "'completed', 'watched' or 'none'"),
+        ("[neighbours]\nexclude_days = -1\n", "neighbours.exclude_days", "-1", "greater than or equal to 0"),
+        ("[neighbours]\nmax_share_per_channel = 0\n", "neighbours.max_share_per_channel", "0", "greater than 0"),
+        ("[index]\nshard_videos = 0\n", "index.shard_videos", "0", "greater than 0"),
+        ('[index]\nonly = "age_day < 1"\n', "index.only", "'age_day < 1'", "no column age_day; did you mean age_days?"),
         ("[examples]\nholdout_users = 1.5\n", "examples.holdout_users", "1.5", "less than or equal to 1"),
         ("[examples]\nper_user = -1\n", "examples.per_user", "-1", "greater than or equal to 0"),
         ("[model]\nhidden = [64, 0]\n", "model.hidden.1", "0", "greater than 0"),
         ("[training]\nepochs = 1.5\n", "training.epochs", "1.5", "valid integer"),
         ("[storage]\nbuckets = 12\n", "storage.buckets", "12", "a power of two from 8 to 4096"),
+        ("[storage]\nkeep_nights = -1\n", "storage.keep_nights", "-1", "greater than or equal to 0"),
+        ('[notify]\non = "never"\n', "notify.on", "'never'", "'failure' or 'always'"),
+        ("[notify]\ntimeout_seconds = 0\n", "notify.timeout_seconds", "0", "greater than 0"),
         ("[storage]\nbuckets = 4\n", "storage.buckets", "4", "a power of two from 8 to 4096"),
         ("time_zone = 'Mars/Base'\n", "logs.time_zone", "'Mars/Base'", "no IANA time zone"),
         ("max_reject_fraction = 2\n", "logs.max_reject_fraction", "2", "less than or equal to 1"),
@@ -193,3 +218,16 @@ def test_missing_logs_missing_file_and_a_folder_are_told(tmp_path: Path) -> None
         load_job(str(tmp_path / "nowhere.toml"))
     with pytest.raises(JobError, match="cannot be read"):
         load_job(str(tmp_path))
+
+
+def test_rules_need_what_they_are_about(tmp_path: Path) -> None:
+    told = error_of(tmp_path, ALONE + '[index]\nonly = "age_days < 1"\n')
+    assert "index.only = 'age_days < 1' is of the catalogue: say where it is (logs.videos)" in told
+    told = error_of(tmp_path, ALONE + "[neighbours]\nmax_share_per_channel = 0.25\n")
+    assert "neighbours.max_share_per_channel = 0.25: which channel a video is of stands in the catalogue" in told
+    told = error_of(tmp_path, ALONE + "[neighbours]\nexclude_days = 90\n[storage]\nkeep_days = 60\n")
+    assert "neighbours.exclude_days = 90: of days beyond storage.keep_days (60) nothing is known; give 0" in told
+    text = ALONE + 'videos = "v.csv"\nhidden = "h.csv"\n[neighbours]\nmax_share_per_channel = 0.25\nexclude_days = 60\n'
+    job = job_of(tmp_path, text + "[storage]\nkeep_days = 60\n")
+    assert (job.neighbours.max_share_per_channel, job.neighbours.exclude_days) == (0.25, 60)
+    assert job.logs.hidden == str(tmp_path / "h.csv")

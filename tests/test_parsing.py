@@ -19,8 +19,26 @@ from hypothesis import strategies as st
 from made_frames import write
 
 from transforms.ingest import parse_log
-from transforms.parsing import Parsed, ParseRules, parse_searches, parse_users, parse_videos, parse_watches
-from transforms.schemas import SEARCH_SCHEMA, SEARCHES, TIME, USER_SCHEMA, VIDEO_SCHEMA, WATCH_SCHEMA, WATCHES
+from transforms.parsing import (
+    Parsed,
+    ParseRules,
+    parse_hidden,
+    parse_searches,
+    parse_users,
+    parse_videos,
+    parse_watches,
+)
+from transforms.schemas import (
+    HIDDEN_SCHEMA,
+    SEARCH_SCHEMA,
+    SEARCHES,
+    TIME,
+    USER_SCHEMA,
+    VIDEO_SCHEMA,
+    VIDEOS,
+    WATCH_SCHEMA,
+    WATCHES,
+)
 
 BEFORE = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
 RULES = ParseRules(before=BEFORE)
@@ -292,8 +310,8 @@ def test_the_catalogue() -> None:
     parsed = parse_videos(frame, "Europe/Berlin")
     assert parsed.valid.schema == VIDEO_SCHEMA
     assert parsed.valid.rows() == [
-        ("1", utc(2023, 12, 31, 23), 1.5, "A", None, None, True),
-        ("2", None, None, None, None, None, False),
+        ("1", utc(2023, 12, 31, 23), 1.5, "A", None, None, True, None),
+        ("2", None, None, None, None, None, False, None),
     ]
     assert reasons(parsed) == {
         3: "video_id is null",
@@ -301,6 +319,36 @@ def test_the_catalogue() -> None:
         5: "video_seconds is negative",
     }
     assert parse_videos(frame.select("row", "video_id")).valid["available"].to_list() == [True] * 4
+
+
+COUNTRIES = {"a": ["at", "DE "], "b": None, "c": [], "d": ["SE"], "e": ["SE", None]}
+
+
+def test_countries_of_videos_are_texts_or_lists(tmp_path: Path) -> None:
+    expected = {"a": "AT,DE", "b": None, "c": None, "d": "SE", "e": "SE"}
+    lists = pl.DataFrame({"video_id": list(COUNTRIES), "countries": list(COUNTRIES.values())})
+    texts = lists.with_columns(pl.col("countries").list.join(",", ignore_nulls=True))
+    lists.write_parquet(tmp_path / "a.parquet")
+    texts.write_parquet(tmp_path / "b.parquet")
+    texts.write_csv(tmp_path / "c.csv")
+    lists.write_ndjson(tmp_path / "d.jsonl")
+    texts.write_ndjson(tmp_path / "e.jsonl")
+    for path in sorted(tmp_path.iterdir()):
+        valid = pl.concat([part.valid for part in parse_log(str(path), VIDEOS, {}, parse_videos)])
+        assert dict(valid.select("video_id", "countries").rows()) == expected, path.name
+
+
+@pytest.mark.parametrize("text", ["DE;AT", "DE|AT", "DE/AT"])
+def test_countries_with_anything_but_commas_between_are_refused(text: str) -> None:
+    parsed = parse_videos(pl.DataFrame({"row": [1, 2], "video_id": ["a", "b"], "countries": [text, "DE"]}))
+    assert reasons(parsed) == {1: "countries must be separated by commas"} and parsed.valid["countries"].item() == "DE"
+
+
+def test_pairs_that_are_never_to_be_shown() -> None:
+    frame = pl.DataFrame({"row": [1, 2, 3], "user_id": [7, None, 8], "video_id": ["a", "b", ""], "why": ["x"] * 3})
+    parsed = parse_hidden(frame)
+    assert parsed.valid.schema == HIDDEN_SCHEMA and parsed.valid.rows() == [("7", "a")]
+    assert reasons(parsed) == {2: "user_id is null", 3: "video_id is null"}
 
 
 def test_users_and_their_further_categories() -> None:

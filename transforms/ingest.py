@@ -6,7 +6,7 @@ paths -> ReadLogs -> valid frames -> PartitionByBucket -> WriteDays -> records o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -165,13 +165,13 @@ class WriteRefused(beam.PTransform):
         return frames | GatherFrames() | beam.FlatMap(write_refused, self.folder, self.name)
 
 
-def write_distinct(frame: pl.DataFrame, key: str, *, table: str, folder: str, name: str) -> Iterator[Record]:
+def write_distinct(frame: pl.DataFrame, key: Sequence[str], *, table: str, folder: str, name: str) -> Iterator[Record]:
     """A table with one row a key -> one Parquet file ordered by key; of several rows, the one that sorts last stays.
 
     The order of files and rows does not matter. Gives a record of the file and one of the rows left out.
     """
-    order = [key, *(c for c in frame.columns if c != key)]
-    rows = frame.sort(order, nulls_last=False).unique(key, keep="last", maintain_order=True)
+    order = [*key, *(c for c in frame.columns if c not in key)]
+    rows = frame.sort(order, nulls_last=False).unique(list(key), keep="last", maintain_order=True)
     yield {"written": asdict(files.write_parquet(rows, folder, name))}
     yield {"table": table, "duplicates": frame.height - rows.height}
 
@@ -184,7 +184,7 @@ class WriteDistinct(beam.PTransform):
     """
 
     table: str
-    key: str
+    key: tuple[str, ...]
     buckets: int
     folder: str
     name: str

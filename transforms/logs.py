@@ -16,7 +16,7 @@ import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -34,6 +34,7 @@ from transforms.frames import FRAME_ROWS, concat
 
 TEXT_BLOCK_BYTES = 16 << 20
 CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 of them ahead
+_HEAD_BYTES = 1 << 18
 _DAMAGE = (pa.ArrowInvalid, pl.exceptions.ComputeError, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
 _ENDING = re.compile(r"\.(parquet|jsonl|ndjson|json|csv)(\.gz)?$", re.IGNORECASE)
 
@@ -50,6 +51,7 @@ class LogTable:
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     any_of: tuple[str, ...] = ()  # at least one of these optional ones is needed
+    lists: tuple[str, ...] = ()  # may hold a list of values a row, where the format has lists
 
     def check(self, present: set[str], path: str, renamed: dict[str, str]) -> None:
         """Raise `LogError` naming the columns this table lacks."""
@@ -80,15 +82,37 @@ def read_log(path: str, table: LogTable, renamed: dict[str, str]) -> Iterator[Ra
     `renamed` maps our column names to the file's. Columns the file does not have are absent from the frames.
     Raises LogError for an ending that is not supported, a file cut short, and required columns that are missing.
     """
+    yield from _frames(path, lambda present: _columns(table, present, path, renamed), table.lists)
+
+
+def column_names(path: str) -> list[str]:
+    """The columns a log file has, in its order; of JSON lines those of the first objects, sorted. Raises LogError for a
+    file that cannot be read."""
+    found: list[str] = []
+
+    def note(present: list[str] | None) -> dict[str, str]:
+        found.extend(present or ())
+        raise _EnoughError
+
+    with suppress(_EnoughError):
+        next(_frames(path, note, ()), None)
+    return found
+
+
+class _EnoughError(Exception):
+    """The names of the columns were all that was wanted."""
+
+
+def _frames(path: str, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
     ending = _ENDING.search(path)
     if not ending:
         raise LogError(f"{path}: the ending must be .parquet, .jsonl, .ndjson, .json or .csv (text also with .gz)")
-    readers: dict[str, Reader] = {"parquet": partial(_read_parquet, path=path), "csv": _read_csv}
+    readers: dict[str, Reader] = {"parquet": partial(_read_parquet, path=path, lists=lists), "csv": _read_csv}
     reader = readers.get(ending[1].lower(), _read_json)
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         source = gzip.GzipFile(fileobj=raw) if ending[2] else raw
         with _whole(path):
-            yield from reader(source, lambda present: _columns(table, present, path, renamed))
+            yield from reader(source, wanted)
 
 
 @contextmanager
@@ -110,6 +134,19 @@ def count_rows(path: str) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
 
 
+def estimated_rows(path: str, size: int) -> int:
+    """About how many rows a log file of `size` bytes has: from the footer of Parquet, by the first lines of text."""
+    if path.lower().endswith(".parquet"):
+        return count_rows(path)
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw, _whole(path):
+        head, read = raw.read(_HEAD_BYTES), 0
+        text = head
+        if path.lower().endswith(".gz"):
+            member = zlib.decompressobj(wbits=31)
+            text, read = member.decompress(head), len(member.unused_data)
+        return round(text.count(b"\n") * size / max(1, len(head) - read))
+
+
 # The names a file has (None: not known yet, so not checked) -> {its name: our name} of all that the table knows.
 Columns = Callable[[list[str] | None], dict[str, str]]
 Reader = Callable[[Any, Columns], Iterator[RawFrame]]
@@ -126,11 +163,16 @@ def _present(names: list[str], wanted: Columns) -> dict[str, str]:
     return {theirs: ours for theirs, ours in wanted(names).items() if theirs in names}
 
 
-def _read_parquet(source: io.BufferedIOBase, wanted: Columns, *, path: str) -> Iterator[RawFrame]:
+def _read_parquet(
+    source: io.BufferedIOBase, wanted: Columns, *, path: str, lists: tuple[str, ...]
+) -> Iterator[RawFrame]:
     file = pa_parquet.ParquetFile(source)
     columns = _present(file.schema_arrow.names, wanted)
     for name, ours in columns.items():
-        if pa.types.is_nested(kind := file.schema_arrow.field(name).type):
+        kind = file.schema_arrow.field(name).type
+        if ours in lists and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            kind = kind.value_type
+        if pa.types.is_nested(kind):
             raise LogError(f"{path}: the column {name!r} is nested ({kind}), but {ours} must be one value a row")
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):

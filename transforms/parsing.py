@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import polars as pl
 
-from transforms import files
-from transforms.schemas import SEARCH_SCHEMA, TIME, USER_SCHEMA, VIDEO_SCHEMA, WATCH_SCHEMA
+from transforms import countries, files
+from transforms.schemas import HIDDEN_SCHEMA, SEARCH_SCHEMA, TIME, USER_SCHEMA, VIDEO_SCHEMA, WATCH_SCHEMA
 
 # Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
 _FIRST_MILLISECONDS = 100_000_000_000
@@ -108,9 +108,14 @@ def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC") -> Parsed:
         columns.number("video_seconds"),
         *(columns.text(name) for name in ("title", "channel", "language")),
         columns.boolean("available"),
+        columns.texts("countries"),
     ).with_columns(pl.col("available").fill_null(True))
-    reasons: list[Reason] = [*columns.reasons(read), (pl.col("video_seconds") < 0, "video_seconds is negative")]
-    return _split(read, reasons, VIDEO_SCHEMA)
+    reasons: list[Reason] = [
+        *columns.reasons(read),
+        (pl.col("video_seconds") < 0, "video_seconds is negative"),
+        (pl.col("countries").str.contains(r"[;|/]"), "countries must be separated by commas"),
+    ]
+    return _split(read.with_columns(countries.normalised(pl.col("countries"))), reasons, VIDEO_SCHEMA)
 
 
 def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = ()) -> Parsed:
@@ -125,6 +130,13 @@ def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = ()) -> Parsed:
         *(columns.text(name) for name in ("country", "language", *extra)),
     )
     return _split(read, columns.reasons(read), pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String())}))
+
+
+def parse_hidden(raw: pl.DataFrame) -> Parsed:
+    """The videos that are never to be shown to some users, `HIDDEN_SCHEMA`."""
+    columns = _Columns(raw)
+    read = raw.select("row", columns.ident("user_id"), columns.ident("video_id"))
+    return _split(read, columns.reasons(read), HIDDEN_SCHEMA)
 
 
 @lru_cache(maxsize=2)
@@ -175,6 +187,13 @@ class _Columns:
         if self._type(name) is None:
             return self._absent(name, pl.String)
         return pl.col(name).cast(pl.String).replace("", None)
+
+    def texts(self, name: str) -> pl.Expr:
+        """A list of texts, or one text, as one text with commas."""
+        kind = self._type(name)
+        if not isinstance(kind, pl.List):
+            return self.text(name)
+        return pl.col(name).cast(pl.List(pl.String)).list.join(",", ignore_nulls=True)
 
     def number(self, name: str) -> pl.Expr:
         """A finite number as Float32."""

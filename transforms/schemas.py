@@ -18,9 +18,11 @@ SEARCHES = LogTable(name="searches", required=("user_id", "time", "query"))
 VIDEOS = LogTable(
     name="videos",
     required=("video_id",),
-    optional=("upload_time", "video_seconds", "title", "channel", "language", "available"),
+    optional=("upload_time", "video_seconds", "title", "channel", "language", "available", "countries"),
+    lists=("countries",),
 )
 USERS = LogTable(name="users", required=("user_id",), optional=("gender", "birth_year", "country", "language"))
+HIDDEN = LogTable(name="hidden", required=("user_id", "video_id"))
 
 WATCH_SCHEMA = pl.Schema(
     {
@@ -44,6 +46,7 @@ VIDEO_SCHEMA = pl.Schema(
         "channel": pl.String(),
         "language": pl.String(),
         "available": pl.Boolean(),
+        "countries": pl.String(),  # as `countries.normalised` has them
     }
 )
 USER_SCHEMA = pl.Schema(
@@ -55,3 +58,4 @@ USER_SCHEMA = pl.Schema(
         "language": pl.String(),
     }
 )
+HIDDEN_SCHEMA = pl.Schema({"user_id": pl.String(), "video_id": pl.String()})

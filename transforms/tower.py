@@ -4,14 +4,16 @@ use."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from transforms.files import local_copy
 from transforms.quiet import import_tensorflow
+from transforms.side_by_side import once_a_process
 
 BATCH = 4_096
 
@@ -26,7 +28,7 @@ class Tower:
 
     def users(self, path: str) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """(user ids, vectors [n, dimension + 1]) of a record file, at most `BATCH` users at a time, in its order."""
-        for records in self._tf.data.TFRecordDataset(local_copy(path), "GZIP").batch(BATCH):
+        for records in self._tf.data.TFRecordDataset(local_copy(path), "GZIP").batch(BATCH).prefetch(1):
             found = self._signature(examples=records)
             yield [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()
 
@@ -38,7 +40,14 @@ class Tower:
         return np.concatenate([vectors for vectors in found if len(vectors)]).astype(np.float32)
 
 
-@lru_cache(maxsize=2)
+@once_a_process
 def load_tower(folder: str) -> Tower:
     """The tower at `folder`, once a process."""
     return Tower(folder)
+
+
+def vectors_frame(user_ids: list[str], vectors: NDArray[np.float32]) -> pl.DataFrame:
+    """user_id, vector (list<float>: [u; 1])."""
+    offsets = pa.array(np.arange(len(user_ids) + 1) * vectors.shape[1], pa.int64())
+    lists = pa.LargeListArray.from_arrays(offsets, pa.array(vectors.ravel(), pa.float32()))
+    return pl.DataFrame({"user_id": user_ids, "vector": lists})

@@ -13,7 +13,7 @@ from transforms import files
 from transforms.event_order import sort_events
 from transforms.frames import id_digests, mix
 from transforms.robots import Events, without_robots
-from transforms.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
+from transforms.schemas import HIDDEN_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
 
 _DRAW_OF_HELD_OUT_USERS = 0x686F6C646F7574  # "holdout": keeps this draw apart from the others of the same seed
 
@@ -26,6 +26,7 @@ class BucketFiles:
     watches: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,3 +107,8 @@ def read_users(bucket: BucketFiles) -> pl.DataFrame:
     if not bucket.users:
         return pl.DataFrame(schema={"user_id": pl.String})
     return pl.concat([files.read_parquet(path) for path in bucket.users])
+
+
+def read_hidden(bucket: BucketFiles) -> pl.DataFrame:
+    """user_id, video_id of the bucket's pairs that are never to be shown."""
+    return pl.concat([pl.DataFrame(schema=HIDDEN_SCHEMA), *(files.read_parquet(path) for path in bucket.hidden)])

@@ -1,0 +1,55 @@
+"""Which videos the users of each bucket get: their vectors, their limits, and the index, a batch of users at a time.
+
+records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> Found -> what becomes of them
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.indexing import read_index
+from transforms.limits import BucketRecords, Found, Limits, SearchInputs
+from transforms.shard_search import Finish, search_shards
+from transforms.side_by_side import side_by_side
+from transforms.tower import load_tower
+
+SLICE = 64  # buckets that go through all shards together
+
+
+@dataclass
+class SearchBuckets(beam.PTransform):
+    """`BucketRecords` -> what `finish` makes of each and of what was found for its users, some buckets at a time."""
+
+    inputs: SearchInputs
+    finish: Finish
+    threads: int = 1
+
+    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection:
+        if len(self.inputs.index) == 1:
+            slices = buckets | beam.Reshuffle() | beam.BatchElements(self.threads, self.threads)
+        else:
+            keyed = beam.Map(lambda bucket: (bucket.files.bucket // SLICE, bucket))
+            slices = buckets | keyed.with_output_types(tuple[int, BucketRecords]) | beam.GroupByKey() | beam.Values()
+        return slices | beam.FlatMap(self._search)
+
+    def _search(self, buckets: Iterable[BucketRecords]) -> Iterator[Any]:
+        ordered = sorted(buckets, key=lambda bucket: bucket.files.bucket)
+        if len(self.inputs.index) == 1:
+            yield from side_by_side(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)))
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from search_shards(ordered, self.inputs, self.finish, self.threads, Path(scratch))
+
+
+def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[Found]:
+    """What is found for the users of a bucket in an index of one shard."""
+    if bucket.records:
+        limits, index = Limits.of(bucket, inputs), read_index(inputs.index[0])
+        for user_ids, vectors in load_tower(inputs.tower).users(bucket.records):
+            yield limits.search(index, user_ids, vectors, inputs.k)
