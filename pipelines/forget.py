@@ -40,7 +40,7 @@ def apply(night: Night, screen: Screen) -> Snapshot:
     _forget_in_store(night, screen, users)
     for date in kept.nights(night.root):
         _forget_in_night(night, date, screen, users)
-    publish.refresh(night.root)
+    publish.refresh(night, users)
     kept.sweep(night)
     newest = store.latest(night.root.snapshots)
     assert newest is not None
@@ -85,7 +85,7 @@ def _forget_in_night(night: Night, date: dt.date, screen: Screen, users: pl.Seri
 
 
 def _forget_in_stage(night: Night, folder: str, found: Manifest, screen: Screen, users: pl.Series) -> None:
-    parts = {entry.name: part for entry in found.files if (part := _BUCKET.search(entry.name))}
+    parts = {entry.name: part for entry in found.present if (part := _BUCKET.search(entry.name))}
     buckets = {count: _buckets(users, count) for count in {int(part[2]) for part in parts.values()}}
     names = [name for name, part in parts.items() if int(part[1]) in buckets[int(part[2])]]
     if not names:

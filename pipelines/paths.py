@@ -17,13 +17,14 @@ FOLDERS = {
     "train": "model",
     "index": "index",
     "neighbours": "neighbours",
+    "ranking": "ranked",
     "evaluation": "evaluation",
     "publish": "publish",
 }
 
 
 # stage -> further folders it writes to, as seen from its own
-BESIDE = {"neighbours": ("../user_vectors", "../similar")}
+BESIDE = {"neighbours": ("../user_vectors", "../similar", "../defaults")}
 
 
 def below(folder: str, path: str) -> str:
@@ -71,8 +72,16 @@ class Root:
         return join(self.path, "published.json")
 
     @property
+    def publishing(self) -> str:
+        return join(self.path, "publishing.json")
+
+    @property
     def withdrawn(self) -> str:
         return join(self.path, "withdrawn.json")
+
+    @property
+    def metrics(self) -> str:
+        return join(self.path, "metrics.prom")
 
     @property
     def lock(self) -> str:

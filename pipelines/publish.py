@@ -1,6 +1,10 @@
-"""Stage 9: make the night the one that is served.
+"""Stage 9: make the night the one that is served, in its files and in every configured sink, or in none.
 
-neighbours, evaluation -> every list file is whole -> ROOT/published.json names the night
+neighbours (or ranking), evaluation -> every list file is whole -> every sink is loaded -> each is switched
+                                    -> ROOT/published.json names the night
+
+`published.json` is the truth. `publishing.json` says what is under way, before any sink is touched: whoever finds it at
+a start finishes what was loaded everywhere and undoes what was not (`recover`).
 """
 
 from __future__ import annotations
@@ -8,10 +12,18 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipelines import manifest, paths
-from pipelines.errors import StageError
+import polars as pl
+
+from pipelines import earlier, manifest, paths, retention, sinks
+from pipelines.bigquery_sink import BigQuerySink
+from pipelines.bigtable_sink import BigtableSink
+from pipelines.errors import StageError, told
+from pipelines.redis_sink import RedisSink
+from pipelines.sinks import NEIGHBOURS, NightFiles, Sink
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 
@@ -19,41 +31,28 @@ FORMAT_VERSION = 1
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the lists and on their evaluation."""
-    inputs = {stage: night.require(stage).digest for stage in ("neighbours", "evaluation")}
-    return Plan("publish", inputs, [])
+    """Depends on the lists, on their evaluation, and on where they are served from."""
+    stages = (NEIGHBOURS, sinks.served_stage(night), "evaluation")
+    inputs, places = {stage: night.require(stage).digest for stage in stages}, sinks.settings(night.job)
+    due = "a publication came to no end" if files.exists(night.root.publishing) else ""
+    return Plan("publish", inputs, {"storage": places} if places else {}, due)
 
 
 def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
     complete(night, plan(night), lambda _folder, _attempt: _work(night))
+    served = read(night.root)
+    retention.apply(night, dt.date.fromisoformat(served["date"]) if served else None)
 
 
 def _work(night: Night) -> StageResult:
-    listed = night.require("neighbours")
-    _check(night, listed)
+    recover(night)
     served = read(night.root)
     if served and served["date"] > night.date.isoformat():
+        _check(night)
         return StageResult([], {"published": False, "later": served["date"]})
-    entry = {
-        "format_version": FORMAT_VERSION,
-        "date": night.date.isoformat(),
-        "neighbours": listed.digest,
-        "users": listed.counts.get("users", 0),
-        "buckets": night.snapshot.buckets,
-        "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    }
-    files.replace_file(night.root.published, json.dumps(entry, indent=1).encode())
-    return StageResult([], {"published": True})
-
-
-def refresh(root: paths.Root) -> None:
-    """Let `published.json` say what the lists of its night have become, where users were taken out of them."""
-    served = read(root)
-    found = manifest.load(root.stage(dt.date.fromisoformat(served["date"]), "neighbours")) if served else None
-    if served and found and served["neighbours"] != found.digest:
-        changed = {"neighbours": found.digest, "users": found.counts.get("users", 0)}
-        files.replace_file(root.published, json.dumps(served | changed, indent=1).encode())
+    loaded = serve(night)
+    return StageResult([], {"published": True} | ({"sinks": loaded} if loaded else {}))
 
 
 def read(root: paths.Root) -> dict[str, Any] | None:
@@ -66,12 +65,201 @@ def read(root: paths.Root) -> dict[str, Any] | None:
         raise StageError(f"{root.published} cannot be read ({error}): run the night again") from error
 
 
-def _check(night: Night, listed: manifest.Manifest) -> None:
+def configured(night: Night) -> list[Sink]:
+    """The sinks that the night's job names."""
+    storage, found = night.job.storage, list[Sink]()
+    if storage.redis:
+        found.append(RedisSink(night, storage.redis))
+    if storage.bigtable:
+        found.append(BigtableSink(night, storage.bigtable))
+    if storage.bigquery:
+        found.append(BigQuerySink(night, storage.bigquery))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """A publication under way: what `publishing.json` holds."""
+
+    entry: dict[str, Any]  # what `published.json` is to be
+    loaded: bool = False  # in every sink
+    withdrawn: list[str] = field(default_factory=list)  # dates of nights that this takes back
+    format_version: int = FORMAT_VERSION
+
+
+def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
+    """Make a complete night the one that is served; what each sink was loaded with, by name.
+
+    The nights of the dates `withdrawn` are taken back, this one is no more. Where a sink fails before all are loaded,
+    nothing has changed; where one fails after that, the next start finishes.
+    """
+    _check(night)
+    given, places = sinks.night_files(night), configured(night)
+    intent = Intent(entry=_entry(night, {sink.name: sink.version(given) for sink in places}), withdrawn=[*withdrawn])
+    try:
+        for sink in places:
+            sink.ready()
+        _declare(night, intent)
+        loaded = _load(night, intent, places, given)
+        _declare(night, replace(intent, loaded=True))
+        _finish(night, intent, places)
+    except Exception as error:
+        raise _explained(night, error) from error
+    return loaded
+
+
+def recover(night: Night) -> None:
+    """Finish or undo a publication that came to no end, of whatever night."""
+    intent = _pending(night.root)
+    if intent is None:
+        return
+    of = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
+    places = configured(of)
+    try:
+        if _is_published(of, intent):
+            _settle(of, intent, places)
+        elif intent.loaded and _is_there(of, intent, places):
+            _finish(of, intent, places)
+        else:
+            _undo(of, intent, places)
+    except Exception as error:
+        raise _explained(night, error) from error
+
+
+def refresh(night: Night, forgotten: pl.Series) -> None:
+    """Let users who were taken out of the files leave the sinks and `published.json` too."""
+    for sink in configured(night):
+        sink.forget(forgotten)
+    served = read(night.root)
+    if served:
+        of = replace(night, date=dt.date.fromisoformat(served["date"]))
+        if manifest.load(of.folder(NEIGHBOURS)) is not None:
+            changed = {name: value for name, value in _entry(of, {}).items() if name in ("neighbours", "users")}
+            if served | changed != served:
+                files.replace_file(night.root.published, _json(served | changed))
+
+
+def _entry(night: Night, versions: dict[str, str]) -> dict[str, Any]:
+    before = (read(night.root) or {}).get("sinks", {})
+    entry = {
+        "format_version": FORMAT_VERSION,
+        "date": night.date.isoformat(),
+        "stage": sinks.served_stage(night),
+        "neighbours": night.require(NEIGHBOURS).digest,
+        "users": sinks.night_files(night).users,
+        "buckets": night.snapshot.buckets,
+        "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+    served = {name: _served(version, before.get(name, {})) for name, version in versions.items()}
+    return entry | ({"sinks": served} if served else {})
+
+
+def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None]:
+    """What a sink serves, and what it served before that: the same twice is the same once."""
+    same = before.get("serves") == version
+    return {"serves": version, "before": before.get("before") if same else before.get("serves")}
+
+
+def _check(night: Night) -> None:
     """Every list file is there, whole: what is published must be readable."""
-    for entry in listed.named(ending=".parquet"):
-        path = paths.join(night.folder("neighbours"), entry.name)
-        if not files.exists(path) or files.entry_of(night.folder("neighbours"), entry.name).digest != entry.digest:
-            raise StageError(f"{path} is not the file stage neighbours wrote: run the night again from neighbours")
+    stage = sinks.served_stage(night)
+    for entry in sinks.own(night.require(stage)):
+        path = paths.join(night.folder(stage), entry.name)
+        if not files.exists(path) or files.entry_of(night.folder(stage), entry.name).digest != entry.digest:
+            raise StageError(f"{path} is not the file stage {stage} wrote: run the night again from {stage}")
+
+
+def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -> dict[str, Any]:
+    try:
+        return {sink.name: sink.load(given) for sink in places}
+    except Exception:
+        try:
+            _undo(night, intent, places)
+        except Exception as error:  # a sink that is gone, mostly: the next start tries again
+            if told(error) is None:
+                raise
+        raise
+
+
+def _is_there(night: Night, intent: Intent, places: list[Sink]) -> bool:
+    """Whether the night is what it was when it was loaded; what a sink has lost since is loaded again."""
+    if any(manifest.load(night.folder(stage)) is None for stage in (intent.entry["stage"], NEIGHBOURS)):
+        return False
+    given = sinks.night_files(night)
+    versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
+    if versions != {sink.name: sink.version(given) for sink in places}:
+        return False
+    _check(night)
+    for sink in places:
+        sink.load(given)
+    return True
+
+
+def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
+    served = intent.entry.get("sinks", {})
+    for sink in places:
+        if sink.name in served:
+            sink.switch(served[sink.name]["serves"])
+    before = earlier.withdrawn(night.root)
+    after = (before | set(intent.withdrawn)) - {intent.entry["date"]}
+    if after != before:
+        files.replace_file(night.root.withdrawn, _json(sorted(after)))
+    files.replace_file(night.root.published, _json(intent.entry))
+    _settle(night, intent, places)
+
+
+def _is_published(night: Night, intent: Intent) -> bool:
+    served = read(night.root) or {}
+    return all(served.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks"))
+
+
+def _settle(night: Night, intent: Intent, places: list[Sink]) -> None:
+    """Let go of what is neither served nor was before."""
+    served = intent.entry.get("sinks", {})
+    for sink in places:
+        if sink.name in served:
+            sink.settle({version for version in served[sink.name].values() if version})
+    files.remove_files([night.root.publishing])
+
+
+def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
+    """Every sink serves what it did before, and holds nothing of the night."""
+    served = intent.entry.get("sinks", {})
+    truth = (read(night.root) or {}).get("sinks", {})
+    for sink in places:
+        if sink.name in served:
+            version, known = served[sink.name]["serves"], truth.get(sink.name, {})
+            if intent.loaded:
+                sink.switch(known.get("serves"))
+            if version not in known.values():
+                sink.drop(version)
+    files.remove_files([night.root.publishing])
+
+
+def _declare(night: Night, intent: Intent) -> None:
+    files.replace_file(night.root.publishing, _json(asdict(intent)))
+
+
+def _pending(root: paths.Root) -> Intent | None:
+    if not files.exists(root.publishing):
+        return None
+    try:
+        return Intent(**json.loads(files.read_bytes(root.publishing)))
+    except (ValueError, TypeError) as error:
+        raise StageError(f"{root.publishing} cannot be read ({error}): remove it and run the night again") from error
+
+
+def _explained(night: Night, error: Exception) -> Exception:
+    """What a person is told; an error nobody foresaw as it is."""
+    message, served = told(error), read(night.root)
+    if message is None:
+        return error
+    meanwhile = f"the night of {served['date']}" if served else "no night"
+    return StageError(f"{message}; {meanwhile} is served meanwhile")
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1).encode()
 
 
 if __name__ == "__main__":

@@ -75,9 +75,17 @@ def watch_rows(count: int = 40, days: int = 4, users: int = 7, videos: int = 5) 
 
 
 def published_night(
-    job: Path, rows: pl.DataFrame, *, titles: pl.DataFrame | None = None, date: dt.date = DATE, publish: bool = True
+    job: Path,
+    rows: pl.DataFrame,
+    *,
+    titles: pl.DataFrame | None = None,
+    vectors: pl.DataFrame | None = None,
+    defaults: pl.DataFrame | None = None,
+    date: dt.date = DATE,
+    publish: bool = True,
 ) -> Night:
-    """A night with these lists, 8 buckets, as its stages would have left it; published, if wanted."""
+    """A night with these lists, and vectors of the same users, 8 buckets, as its stages would have left it; published,
+    if wanted."""
     of = night(job, date)
     store.commit(of.root.snapshots, store.Snapshot(buckets=8, number=1))
     catalogue = [files.write_parquet(titles, of.folder("ingest"), "videos-aa.parquet")] if titles is not None else []
@@ -86,11 +94,15 @@ def published_night(
     parts = {bucket: rows.filter(pl.Series(buckets) == bucket) for bucket in range(8)}
     names = [paths.shard(bucket, 8, "aa", "parquet") for bucket in range(8)]
     listed = [files.write_parquet(parts[n], of.folder("neighbours"), name) for n, name in enumerate(names)]
+    given = vectors if vectors is not None else rows.clear()
+    parts_of = {"similar": [rows.clear()] * 8, "user_vectors": [given.join(parts[n], "user_id", "semi") for n in parts]}
     beside = [
-        files.write_parquet(rows.clear(), of.folder("neighbours"), f"../{folder}/{name}")
-        for folder in ("similar", "user_vectors")
-        for name in names
+        files.write_parquet(part, of.folder("neighbours"), f"../{folder}/{name}")
+        for folder, frames in parts_of.items()
+        for name, part in zip(names, frames, strict=True)
     ]
+    if defaults is not None:
+        beside.append(files.write_parquet(defaults, of.folder("neighbours"), "../defaults/00000-of-00001-aa.parquet"))
     _commit(of, "neighbours", [*listed, *beside], users=rows.height)
     _commit(of, "evaluation", [])
     if publish:
@@ -179,4 +191,6 @@ def rooted(job: Path, root: str) -> str:
     text = job.read_text()
     for name in ("watches/{date}.parquet", "searches/{date}.parquet", "videos.parquet", "users.parquet"):
         text = text.replace(f'"{name}"', f'"{job.parent}/{name}"')
-    return f'{text}[storage]\nroot = "{root}"\n'
+    table = "[storage]\n"
+    head, _, rest = text.partition(table)
+    return f'{head}{table}root = "{root}"\n{rest}'

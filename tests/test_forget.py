@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -99,15 +101,18 @@ def check_forgotten(of: Night) -> None:
     assert below(of) == listed_files
 
 
-def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path) -> None:
+def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = with_history(tmp_path)
     of = night(job, TOMORROW)
-    before = events(of)
+    before, told = events(of), list[str]()
     assert ingest.plan(of).is_done(of)
     to_forget(tmp_path, GONE)
     assert not ingest.plan(of).is_done(of)
+    sink = SimpleNamespace(forget=lambda users: told.extend(users))
+    monkeypatch.setattr(publish, "configured", lambda _: [sink])
     ingest.run(of)
     check_forgotten(of)
+    assert sorted(told) == GONE
     assert events(of).equals(before.filter(~pl.col("user_id").is_in(GONE)))
     assert counts(of)["removed"] == {"watches": {"forgotten": 30}, "searches": {"forgotten": 10}}
     tables: Any = counts(of)["tables"]
@@ -115,6 +120,17 @@ def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path) -> None:
     digests = [newest(of).digest, all_bytes(of.root.path)]
     ingest.run(of)
     assert [newest(of).digest, all_bytes(of.root.path)] == digests and ingest.plan(of).is_done(of)
+
+
+def test_files_that_were_dropped_are_not_looked_for(tmp_path: Path) -> None:
+    job = with_history(tmp_path)
+    first = Night(night(job).job, DATE)
+    manifest.commit(first.folder("examples"), replace(first.require("examples"), dropped="train/"))
+    to_forget(tmp_path, GONE)
+    ingest.run(night(job, TOMORROW))
+    assert first.require("examples").dropped == "train/" and first.require("examples").present == []
+    found = all_bytes(first.root.path)
+    assert not any(f'"{user}"'.encode() in found for user in GONE)
 
 
 def test_rows_of_users_to_forget_are_dropped_and_counted_from_then_on(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""A night in Redis: loaded under keys of a version of its own, switched to by one SET of one key.
+
+The hash at `Keys.register` says which versions are there: `{"loaded": true, "keys": 26470}`, with `expires` (seconds
+since 1970) once a later night has been switched to. A version that is not `loaded` is half of one, and is removed.
+Nothing that is served, or was served before that, ever expires, however long no night is published.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from pipelines import manifest, paths
+from pipelines.sink_settings import RedisSettings
+from pipelines.sinks import NightFiles
+from pipelines.stages import Night
+from transforms import redis_lists
+from transforms.collect import Record, WriteRecords, take_records
+from transforms.errors import SinkError
+from transforms.redis_lists import Keys, Kind, LoadRedis, RedisPart, RedisVersion
+from transforms.redis_server import RedisServer, Session
+
+
+def server_of(settings: RedisSettings) -> RedisServer:
+    """The server that the settings name."""
+    return RedisServer(
+        url=settings.url,
+        user_env=settings.user_env,
+        password_env=settings.password_env,
+        ca_file=settings.ca_file,
+        retry_seconds=settings.retry_seconds,
+    )
+
+
+@dataclass(frozen=True)
+class RedisSink:
+    """The sink of `[storage.redis]`."""
+
+    night: Night  # whose runner loads
+    settings: RedisSettings
+    name: str = "redis"
+
+    @property
+    def server(self) -> RedisServer:
+        return server_of(self.settings)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.settings.prefix)
+
+    def ready(self) -> None:
+        with self.server.session() as redis:
+            policy = redis.do("INFO", "memory").get("maxmemory_policy", "")
+            clustered = redis.do("INFO", "cluster").get("cluster_enabled", 0)
+        if policy.startswith("allkeys"):
+            raise SinkError(
+                f"Redis at {self.settings.url} has maxmemory-policy {policy}: when full it would throw away lists that "
+                "are served; set noeviction or one of the volatile-* policies"
+            )
+        if clustered:
+            raise SinkError(
+                f"Redis at {self.settings.url} is a Redis Cluster, whose keys no one command can set: name a server "
+                "that is not clustered"
+            )
+
+    def version(self, files: NightFiles) -> str:
+        kept = (files.attempt, self.settings.vectors, self.settings.scores, redis_lists.FORMAT_VERSION)
+        return f"{files.date}-{manifest.fingerprint(*kept)[:8]}"
+
+    def load(self, files: NightFiles) -> dict[str, Any]:
+        version = self.version(files)
+        wanted = RedisVersion(server=self.server, keys=self.keys, version=version, scores=self.settings.scores)
+        parts = self._parts(files)
+        with self.server.session() as redis:
+            state = self._register(redis).get(version, {"loaded": False})
+            if state["loaded"] and "expires" not in state and not _missing(redis, wanted, parts):
+                return {"version": version, "keys": 0}
+            self._note(redis, version, {"loaded": False})
+            loaded = sum(record["keys"] for record in self._run(parts, wanted))
+            if missing := _missing(redis, wanted, parts):
+                raise SinkError(
+                    f"Redis at {self.settings.url} has {loaded - missing:,} of the {loaded:,} keys it was given: it "
+                    "was started anew, or something else removes keys; run again"
+                )
+            self._note(redis, version, {"loaded": True, "keys": loaded})
+        return {"version": version, "keys": loaded}
+
+    def switch(self, version: str | None) -> None:
+        with self.server.session() as redis:
+            if version is None:
+                redis.do("DEL", self.keys.pointer)
+            else:
+                redis.do("SET", self.keys.pointer, version)
+
+    def drop(self, version: str) -> None:
+        with self.server.session() as redis:
+            if redis.do("GET", self.keys.pointer) != version.encode():
+                self._remove(redis, version)
+
+    def settle(self, keep: Set[str]) -> None:
+        now, seconds = int(time.time()), max(1, int(self.settings.expire_hours * 3600))
+        with self.server.session() as redis:
+            for version, state in self._register(redis).items():
+                if version in keep:
+                    continue
+                if not state["loaded"]:
+                    self._remove(redis, version)
+                elif "expires" not in state:
+                    self._note(redis, version, {"loaded": False})  # a stop in the midst leaves a half, to be removed
+                    redis_lists.expire_version(redis, self.keys, version, seconds)
+                    self._note(redis, version, {"loaded": True, "expires": now + seconds})
+                elif state["expires"] < now:
+                    self._remove(redis, version)
+
+    def forget(self, user_ids: pl.Series) -> None:
+        with self.server.session() as redis:
+            for version in self._register(redis):
+                for kind in ("lists", "vectors"):
+                    redis_lists.remove(redis, (self.keys.of(kind, version) + user_ids).to_list())
+
+    def _parts(self, files: NightFiles) -> list[RedisPart]:
+        vectors = files.vectors if self.settings.vectors else ()
+        kinds: dict[Kind, tuple[str, ...]] = {"lists": files.lists, "vectors": vectors, "defaults": files.defaults}
+        return [RedisPart(kind=kind, path=path) for kind, listed in kinds.items() for path in listed]
+
+    def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> list[Record]:
+        records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
+        with self.night.pipeline() as pipeline:
+            pipeline | self.night.create(parts) | LoadRedis(wanted, self.night.threads) | WriteRecords(records)
+        return take_records(records)
+
+    def _register(self, redis: Session) -> dict[str, dict[str, Any]]:
+        found: dict[bytes, bytes] = redis.do("HGETALL", self.keys.register)
+        return {version.decode(): json.loads(state) for version, state in found.items()}
+
+    def _note(self, redis: Session, version: str, state: dict[str, Any]) -> None:
+        redis.do("HSET", self.keys.register, version, json.dumps(state))
+
+    def _remove(self, redis: Session, version: str) -> None:
+        if self._register(redis).get(version, {}).get("loaded"):  # a server that is full takes no note
+            self._note(redis, version, {"loaded": False})
+        redis_lists.remove_version(redis, self.keys, version)
+        redis.do("HDEL", self.keys.register, version)
+
+
+def _missing(redis: Session, wanted: RedisVersion, parts: list[RedisPart]) -> int:
+    """From here, not in a pipeline of its own: a thousand keys are one short command, and clusters start in minutes."""
+    return sum(wanted.missing(redis, part) for part in parts)

@@ -1,0 +1,78 @@
+"""An earlier night is served again, and those after it are taken back: no model goes on from them, no gate compares
+with them, until one of them is published by a new run.
+
+    watchnext rollback JOB.toml [--to DATE] [--runner-config FILE] [Beam options]
+
+What a sink no longer holds of the night is loaded again from its files. With the date that is served already, that is
+all that happens: the way back for a sink that lost its content.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipelines import earlier, kept, lock, manifest, publish, signals
+from pipelines.errors import StageError, guarded
+from pipelines.stages import Night, arguments, date_of, night_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Publish an earlier night again; the exit codes are those of `errors.EXIT_CODES`."""
+    parser = arguments("Publish an earlier night again, and take back those after it.", of_one_night=False)
+    parser.add_argument("--to", type=date_of, default=None, metavar="DATE", help="the night (default: the one before)")
+    args, flags = parser.parse_known_args(argv)
+
+    def work() -> int:
+        night = night_of(args, flags)
+        with lock.held(night.root.lock):
+            print(rollback(night, args.to), file=sys.stderr)
+        return 0
+
+    with signals.raised():
+        return guarded(work)
+
+
+def rollback(night: Night, to: dt.date | None) -> str:
+    """Serve the night `to` (none: the newest one before what is served); what was done, in a line.
+
+    Raises StageError where there is no such night or it was never good enough to be published.
+    """
+    publish.recover(night)
+    served = publish.read(night.root)
+    if served is None:
+        raise StageError(f"nothing is published in {night.root.path}: there is nothing to take back")
+    before = dt.date.fromisoformat(served["date"])
+    of = replace(night, date=_chosen(night, before) if to is None else to)
+    if not _was_published(of):
+        others = ", ".join(date.isoformat() for date in _dates(night))
+        raise StageError(f"the night of {of.date} is not there, or never came to stage publish; there are {others}")
+    taken_back = [date.isoformat() for date in kept.nights(night.root) if date > of.date and date <= before]
+    publish.serve(of, withdrawn=taken_back)
+    told = f"taken back: {', '.join(taken_back)}" if taken_back else "none taken back"
+    return f"the night of {of.date} is served again; {told}"
+
+
+def _chosen(night: Night, before: dt.date) -> dt.date:
+    """The newest night before one that could be served."""
+    found = [date for date in _dates(night) if date < before]
+    if not found:
+        raise StageError(f"no night before {before} is left to go back to: run an earlier one, or name it with --to")
+    return found[-1]
+
+
+def _dates(night: Night) -> list[dt.date]:
+    """The nights that could be served, in order."""
+    out = earlier.withdrawn(night.root)
+    dates = (date for date in kept.nights(night.root) if date.isoformat() not in out)
+    return [date for date in dates if _was_published(replace(night, date=date))]
+
+
+def _was_published(night: Night) -> bool:
+    return all(manifest.load(night.folder(stage)) for stage in ("publish", "neighbours"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

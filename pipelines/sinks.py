@@ -1,0 +1,101 @@
+"""The places a published night is served from beside its files: what each of them must be able to do.
+
+Stage publish alone calls them. It loads every configured sink with the night, each under a version of its own, then
+switches one after the other; a version that is served is never written to. Every step may be done again: a start that
+finds a publication unfinished does so.
+
+    sink.ready() -> sink.load(files) -> [all others too] -> sink.switch(version) -> sink.settle({version, before})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from pipelines import manifest, paths
+from pipelines.jobs import Job
+from pipelines.manifest import Manifest
+from pipelines.stages import Night
+
+RANKING, NEIGHBOURS = "ranking", "neighbours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightFiles:
+    """What a night serves, as paths of Parquet files whose rows no one changes but to forget users."""
+
+    date: str
+    attempt: str  # changes with every new run of the stages that wrote the files
+    lists: tuple[str, ...]  # one a bucket: user_id, video_ids, scores
+    vectors: tuple[str, ...]  # one a bucket that has users: user_id, vector
+    defaults: tuple[str, ...]  # country (null: everywhere), video_ids, scores
+    users: int  # rows of all lists
+
+
+class Sink(Protocol):
+    """One place. Every method raises SinkError or StageError, which name the place and say what to do."""
+
+    @property
+    def name(self) -> str:
+        """The name of its table in `[storage]`."""
+
+    def ready(self) -> None:
+        """Raise where it cannot be reached or must not be used as it is configured."""
+
+    def version(self, files: NightFiles) -> str:
+        """The name the files have in this sink with its settings: equal only where all that would be loaded is."""
+
+    def load(self, files: NightFiles) -> dict[str, Any]:
+        """Load the files under their version and see that all of them are there; counts for people.
+
+        Nothing where the version is there, whole, already. Nobody reads it before the switch.
+        """
+
+    def switch(self, version: str | None) -> None:
+        """Let all readers see this version, in one step; None: no version at all."""
+
+    def drop(self, version: str) -> None:
+        """Remove what there is of a version; nothing where it is the one that readers see."""
+
+    def settle(self, keep: Set[str]) -> None:
+        """Let all versions expire but these."""
+
+    def forget(self, user_ids: pl.Series) -> None:
+        """Remove what any version holds of some users."""
+
+
+def settings(job: Job) -> dict[str, Any]:
+    """The settings of the configured sinks, by name."""
+    return {name: table for name, table in job.storage.model_dump().items() if isinstance(table, dict)}
+
+
+def served_stage(night: Night) -> str:
+    """The stage whose lists are served: ranking where it is complete for the night, else neighbours."""
+    return RANKING if manifest.load(night.folder(RANKING)) else NEIGHBOURS
+
+
+def night_files(night: Night) -> NightFiles:
+    """The files of a night that is complete. Raises ManifestError where it is not."""
+    stage = served_stage(night)
+    listed, beside = night.require(stage), night.require(NEIGHBOURS)
+    return NightFiles(
+        date=night.date.isoformat(),
+        attempt=manifest.fingerprint(listed.attempt, beside.attempt),
+        lists=_paths(night, stage, listed),
+        vectors=_paths(night, NEIGHBOURS, beside, "../user_vectors/"),
+        defaults=_paths(night, NEIGHBOURS, beside, "../defaults/"),
+        users=sum(entry.rows for entry in own(listed)),
+    )
+
+
+def own(listed: Manifest) -> list[Any]:
+    """The entries of a stage's lists, without what lies beside them."""
+    return [entry for entry in listed.named(ending=".parquet") if not entry.name.startswith("../")]
+
+
+def _paths(night: Night, stage: str, listed: Manifest, beside: str = "") -> tuple[str, ...]:
+    entries = listed.named(beside, ".parquet") if beside else own(listed)
+    return tuple(paths.join(night.folder(stage), entry.name) for entry in entries)

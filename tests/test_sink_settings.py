@@ -1,0 +1,78 @@
+"""Settings of `[storage.redis]`: defaults, rules, and that no password is ever shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.jobs import Job, JobError, load_job
+
+ALONE = '[logs]\nwatches = "/logs/watches"\n'
+
+
+def job_of(folder: Path, lines: str) -> Job:
+    path = folder / "job.toml"
+    path.write_text(f"{ALONE}[storage.redis]\n{lines}\n", encoding="utf-8")
+    return load_job(str(path))
+
+
+def error_of(folder: Path, lines: str) -> str:
+    with pytest.raises(JobError) as caught:
+        job_of(folder, lines)
+    return str(caught.value)
+
+
+def test_every_setting_but_the_url_has_a_default(tmp_path: Path) -> None:
+    redis = job_of(tmp_path, 'url = "redis://cache:6379/2"').storage.redis
+    assert redis is not None and redis.model_dump() == {
+        "url": "redis://cache:6379/2",
+        "prefix": "watchnext",
+        "user_env": None,
+        "password_env": None,
+        "ca_file": None,
+        "vectors": False,
+        "scores": False,
+        "expire_hours": 1,
+        "retry_seconds": 60,
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ann:hunter2@cache/0",
+        "rediss://:hunter2@cache:6379",
+        "redis://cache?password=hunter2",
+        "unix://a:hunter2@/s",
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
+    told = error_of(tmp_path, f'url = "{url}"')
+    assert "storage.redis.url must hold no user or password: put them into environment variables" in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('url = "http://cache"', "storage.redis.url = 'http://cache': url must be redis://HOST:PORT/DATABASE"),
+        ('url = "redis:///0"', "url must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH"),
+        ('prefix = "a"', "storage.redis.url is missing and has no default"),
+        ('url = "redis://c"\nprefix = "a*b"', "storage.redis.prefix = 'a*b': prefix must be of letters, digits, and"),
+        ('url = "redis://c"\nexpire_hours = 0', "storage.redis.expire_hours = 0"),
+        ('url = "redis://c"\nretry_seconds = -1', "storage.redis.retry_seconds = -1"),
+        ('url = "redis://c"\nca_file = "ca.pem"', "ca_file is for TLS, which redis://c is without: begin the url with"),
+        (
+            'url = "redis://c"\nvector = true',
+            "unknown setting storage.redis.vector; did you mean storage.redis.vectors?",
+        ),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, lines: str, told: str) -> None:
+    assert told in error_of(tmp_path, lines)
+
+
+def test_the_authority_s_path_is_relative_to_the_job_file(tmp_path: Path) -> None:
+    redis = job_of(tmp_path, 'url = "rediss://cache"\nca_file = "certs/ca.pem"').storage.redis
+    assert redis is not None and redis.ca_file == str(tmp_path / "certs" / "ca.pem")
