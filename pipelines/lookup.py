@@ -1,6 +1,6 @@
-"""What a user gets: the published list of one user, read as a server would, one file opened.
+"""What a user gets: the published list of one user, read as a server would, and what they watched last.
 
-watchnext lookup JOB.toml USER [--k 10] [--json]
+watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from redis] [--json]
 """
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from zoneinfo import ZoneInfo
 
-import polars as pl
+from rich.cells import cell_len, set_cell_size
 
-from pipelines import paths, privacy, publish, store
-from pipelines.errors import StageError, guarded
+from pipelines.errors import guarded
 from pipelines.jobs import Job, load_job
-from pipelines.stages import Night
-from transforms import files
-from transforms.frames import bucket_of
+from pipelines.served import Served
+from pipelines.served_lists import SOURCES, ServedList
+
+NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,46 +29,113 @@ class Item:
 
     video_id: str
     title: str | None
-    score: float
+    score: float | None  # None where it is not kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """One of the user's last watches."""
+
+    time: dt.datetime
+    video_id: str
+    title: str | None
+    completed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup:
-    """A user's published list, best first; `known` is False for a user the night did not serve."""
+    """A user's published list, best first. `known` is False for a user the night did not serve: then it is the default
+    list of `country`, None for that of all countries."""
 
     user_id: str
     date: str
+    source: str
     known: bool
+    country: str | None
+    length: int  # of the whole list, of which `items` are the first
     items: list[Item]
+    watches: list[Watch]  # the newest first
 
 
-def lookup(job: Job, user_id: str, k: int) -> Lookup:
-    """The first k videos of a user's published list. Raises StageError where nothing is published."""
-    served = publish.read(paths.Root(job.storage.root))
-    if served is None:
-        raise StageError(f"nothing is published in {job.storage.root}: run watchnext nightly first")
-    night = Night(job, dt.date.fromisoformat(served["date"]))
-    listed = night.require("neighbours")
-    newest = store.latest(night.root.snapshots)
-    kept_as = privacy.stored_id(job, user_id, newest.key_check if newest else "")
-    bucket = bucket_of(kept_as, served["buckets"])
-    lists = [entry for entry in listed.files if not entry.name.startswith("../")]
-    entry = next(entry for entry in lists if paths.shard_index(entry.name) == bucket)
-    rows = files.read_parquet(paths.join(night.folder("neighbours"), entry.name)).filter(user_id=kept_as)
-    shown = rows.select(pl.col("video_ids", "scores").list.head(k)).explode("video_ids", "scores", empty_as_null=False)
-    titles = night.titles(shown["video_ids"])
-    items = [Item(video_id=video, title=titles.get(video), score=score) for video, score in shown.iter_rows()]
-    return Lookup(user_id=user_id, date=served["date"], known=rows.height > 0, items=items)
+def lookup(
+    job: Job, user_id: str, k: int, *, watches: int = 0, country: str | None = None, source: str = "files"
+) -> Lookup:
+    """The first k videos of a user's published list, from one of `SOURCES`, and so many of their last watches. Raises
+    StageError where nothing is published."""
+    served = Served.open(job, source)
+    own = served.list_of(user_id)
+    shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
+    had = served.last_watches(user_id, watches)
+    titles = served.night.titles({*shown.video_ids[:k], *had["video_id"]})
+    scores: Sequence[float | None] = shown.scores or [None] * len(shown.video_ids)
+    pairs = zip(shown.video_ids[:k], scores[:k], strict=True)
+    zone = ZoneInfo(job.logs.time_zone)
+    return Lookup(
+        user_id=user_id,
+        date=served.night.date.isoformat(),
+        source=source,
+        known=own is not None,
+        country=shown.country,
+        length=len(shown.video_ids),
+        items=[Item(video_id=video, title=titles.get(video), score=score) for video, score in pairs],
+        watches=[
+            Watch(time=time.astimezone(zone), video_id=video, title=titles.get(video), completed=completed)
+            for time, video, completed in had.iter_rows()
+        ],
+    )
 
 
-def to_text(found: Lookup) -> str:
-    """A list as people read it."""
-    if not found.known:
-        return f"user {found.user_id!r} has no watch or search in the window of {found.date}: no list is published"
-    lines = [
-        f"{n:>4}  {i.score:>9.4f}  {i.video_id:<20}  {i.title or ''}".rstrip() for n, i in enumerate(found.items, 1)
-    ]
-    return "\n".join([f"user {found.user_id}, published {found.date}", *lines])
+def to_text(found: Lookup, width: int = WIDEST) -> str:
+    """What was found as people read it, in lines of at most `width` columns where the ids leave room."""
+    lines = [_heading(found)]
+    if found.items:
+        rows = [(f"{n}", _score(item), item.video_id, item.title) for n, item in enumerate(found.items, 1)]
+        lines += ["", *_aligned(rows, ">><", width)]
+    if found.watches:
+        had = [(f"{w.time:%Y-%m-%d %H:%M}", _how_far(w), w.video_id, w.title) for w in found.watches]
+        lines += ["", f"last watches, times in {found.watches[0].time.tzname()}", *_aligned(had, "<<<", width)]
+    return "\n".join(lines)
+
+
+def _heading(found: Lookup) -> str:
+    shown = f"the first {len(found.items)} of {found.length}"
+    if found.known:
+        return f"user {found.user_id}, published {found.date}: {shown if found.items else 'an empty list'}"
+    why = f"user {found.user_id!r} has no list: no watch or search in the window of {found.date} counts"
+    if not found.items:
+        return f"{why}, and the night has no default lists"
+    return f"{why}\nin its place a server shows the default list of {found.country or 'all countries'}, {shown}:"
+
+
+def _score(item: Item) -> str:
+    return "" if item.score is None else f"{item.score:.4f}"
+
+
+def _how_far(watch: Watch) -> str:
+    return "completed" if watch.completed else "in part"
+
+
+def _aligned(rows: Sequence[tuple[str, str, str, str | None]], sides: str, width: int) -> Iterator[str]:
+    """Lines of three columns, each as wide as its widest cell, and a title cut to what is left."""
+    texts = [[_printable(cell or "") for cell in row] for row in rows]
+    widest = [max(cell_len(row[at]) for row in texts) for at in range(3)]
+    left = max(20, width - sum(widest) - 2 * (len(widest) + 1))
+    for row in texts:
+        cells = [_fill(cell, size, side) for cell, size, side in zip(row, widest, sides, strict=False)]
+        yield "  ".join(["", *cells, _cut(row[3], left)]).rstrip()
+
+
+def _fill(text: str, size: int, side: str) -> str:
+    return " " * (size - cell_len(text)) + text if side == ">" else set_cell_size(text, size)
+
+
+def _cut(text: str, size: int) -> str:
+    return text if cell_len(text) <= size else set_cell_size(text, size - 1).rstrip() + "…"
+
+
+def _printable(text: str) -> str:
+    """One line without control characters: titles are whatever somebody wrote."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,17 +144,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("job", metavar="JOB.toml")
     parser.add_argument("user", metavar="USER")
     parser.add_argument("--k", type=int, default=10, help="how many videos (default: 10)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--watches", type=int, default=5, help="how many of the user's last watches (default: 5)")
+    parser.add_argument("--country", help="whose default list an unknown user is shown (default: of all countries)")
+    parser.add_argument(
+        "--from", dest="source", choices=SOURCES, default="files", help="where to read (default: files)"
+    )
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
     args = parser.parse_args(argv)
     if args.k < 1:
         parser.error(f"--k must be positive, but is {args.k}")
+    if args.watches < 0:
+        parser.error(f"--watches must be 0 or more, but is {args.watches}")
 
     def work() -> int:
-        found = lookup(load_job(args.job), args.user, args.k)
-        print(json.dumps(asdict(found), ensure_ascii=False) if args.json else to_text(found))
+        given = {"watches": args.watches, "country": args.country, "source": args.source}
+        found = lookup(load_job(args.job), args.user, args.k, **given)
+        columns = shutil.get_terminal_size((WIDEST, 24)).columns
+        print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))
         return 0 if found.known else 1
 
     return guarded(work)
+
+
+def _to_json(found: Lookup) -> str:
+    return json.dumps(asdict(found), ensure_ascii=False, default=lambda time: time.isoformat())
 
 
 if __name__ == "__main__":

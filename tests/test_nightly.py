@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import polars as pl
 import pytest
@@ -30,11 +31,18 @@ from nights import (
     wait_for,
     write_job,
 )
+from raw_features import as_inputs, raw_features
+from serving_reader import Reader
 
-from pipelines import examples, ingest, lock, publish, vocabulary
+from pipelines import dry_run, examples, ingest, lock, neighbours, paths, publish, train, vocabulary
+from pipelines.errors import StageError
 from pipelines.manifest import NAME
 from pipelines.stages import STAGES, Night
+from trainer.quiet import tf
 from transforms.frames import bucket_of
+from transforms.limits import BucketRecords
+from transforms.neighbours import WriteNeighbours
+from transforms.window import BucketFiles
 
 # A night that was killed and one that was not differ by the order in which TensorFlow's threads add up.
 SCORE_TOLERANCE = 1e-4
@@ -45,7 +53,7 @@ UNAVAILABLE = 5
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Simulated logs with some videos taken down, and their job file."""
     folder = tmp_path_factory.mktemp("nights") / "logs"
-    job = simulated(folder)
+    job = simulated(folder, "[storage]\nkeep_examples = true\n")
     videos = pl.read_parquet(folder / "videos.parquet")
     taken_down = pl.int_range(pl.len()) < UNAVAILABLE
     videos.with_columns(available=~taken_down).write_parquet(folder / "videos.parquet")
@@ -109,6 +117,64 @@ def test_every_list_is_that_of_the_contract(undisturbed: Night) -> None:
 
 
 @pytest.mark.slow
+def test_the_tower_called_with_what_the_logs_say_gives_the_vectors_of_the_night(undisturbed: Night) -> None:
+    """Online and batch must agree: ids, tokens and categories as a server has them -> `user_vectors`."""
+    job, folder = Path(undisturbed.root.path).parent / "job.toml", undisturbed.folder("neighbours")
+    written = pl.concat([pl.read_parquet(path) for path in Path(f"{folder}/../user_vectors").glob("*.parquet")])
+    vectors, users = dict(written.iter_rows()), raw_features(job)
+    assert sorted(vectors) == sorted(users) == lists(undisturbed)["user_id"].to_list()
+    tower = tf.saved_model.load(paths.join(undisturbed.folder("train"), undisturbed.require("train").counts["tower"]))
+    names = tower.signatures["raw"].structured_input_signature[1]
+    assert {"watches", "tokens", "country", "device", "signed_in", "gender", "birth_year", "year"} == set(names)
+    inputs = as_inputs(list(users.values()), DATE, list(names))
+    found = tower.signatures["raw"](**{name: tf.constant(of, names[name].dtype) for name, of in inputs.items()})
+    np.testing.assert_allclose(found["vector"], [vectors[user] for user in users], rtol=0, atol=1e-5)
+    assert len(np.unique(written["vector"].list.to_array(len(written["vector"][0])).to_numpy().round(4), axis=0)) > 100
+
+
+@pytest.mark.slow
+def test_a_reader_that_knows_nothing_of_watchnext_finds_everything_a_server_needs(undisturbed: Night) -> None:
+    reader, catalogue = Reader(undisturbed.root.path), pl.read_parquet(undisturbed.catalogue() or "")
+    shown = {}
+    for user, videos, scores in lists(undisturbed).select("user_id", "video_ids", "scores").iter_rows():
+        assert reader.list_of(user) == (videos, scores)
+        shown[user] = np.array(reader.vector_of(user))
+    vectors = dict(
+        pl.read_parquet(reader.night / "model" / "video_vectors.parquet", columns=["video_id", "vector"]).rows()
+    )
+    for user, vector in shown.items():
+        videos, scores = reader.list_of(user) or ([], [])
+        np.testing.assert_allclose(scores, [vector @ vectors[video] for video in videos], rtol=0, atol=1e-4)
+    overall, german = reader.default_list(None), reader.default_list("DE")
+    assert overall is not None and german is not None and len(overall[0]) == undisturbed.job.neighbours.k
+    assert reader.default_list("no such country") == overall != german
+    available = set(catalogue.filter("available")["video_id"]) & vectors.keys()
+    assert set(overall[0]) <= available
+    for video in available:
+        near, cosines = reader.similar_to(video) or ([], [])
+        assert len(near) == undisturbed.job.neighbours.similar and video not in near and set(near) <= available
+        assert cosines == sorted(cosines, reverse=True)
+
+
+@pytest.mark.slow
+def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturbed: Night, tmp_path: Path) -> None:
+    """The records of nobody, searched for as if they were users': that they are those of such users is tested with
+    stage examples."""
+    (entry,) = undisturbed.require("examples").named("defaults-")
+    records = BucketRecords(files=BucketFiles(bucket=0), records=f"{undisturbed.folder('examples')}/{entry.name}")
+    write = WriteNeighbours(neighbours.search_inputs(undisturbed), str(tmp_path / "n"), "lists")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create([records]) | write
+    found = pl.read_parquet(tmp_path / "n" / "lists").with_columns(pl.col("user_id").replace("", None))
+    (path,) = Path(undisturbed.root.night(DATE)).glob("defaults/*.parquet")
+    defaults = pl.read_parquet(path)
+    assert defaults.equals(found.rename({"user_id": "country"}))
+    assert defaults["country"].null_count() == 1 and {"DE", "US"} <= set(defaults["country"])
+    assert defaults["video_ids"].list.len().unique().to_list() == [undisturbed.job.neighbours.k]
+    assert defaults["scores"].n_unique() > 1, "countries must matter"
+
+
+@pytest.mark.slow
 def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
     served = publish.read(undisturbed.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
@@ -141,6 +207,28 @@ def test_only_and_from_run_a_part(undisturbed: Night, tmp_path: Path) -> None:
     done = nightly(other, "--from", "examples")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "stage vocabulary is not complete" in done.stderr and "run without --only and --from" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_published_night_is_complete_without_its_training_records(undisturbed: Night, tmp_path: Path) -> None:
+    """They are dropped after publishing: only a training that is to be done anew needs them, and then they are made."""
+    shutil.copytree(undisturbed.root.path, tmp_path / "runs")
+    text = rooted(Path(undisturbed.root.path).parent / "job.toml", str(tmp_path / "runs"))
+    job = tmp_path / "job.toml"
+    job.write_text(text.replace("keep_examples = true", "keep_examples = false"))
+    publish.run(night(job))
+    assert not (tmp_path / "runs" / "nights" / DATE.isoformat() / "examples" / "train").exists()
+    assert {one.state for one in dry_run.outlooks(night(job), STAGES)} == {"complete"}
+    job.write_text(job.read_text().replace("epochs = 1", "epochs = 2"))
+    found = {one.stage: one.why for one in dry_run.outlooks(night(job), STAGES) if one.state == "would run"}
+    assert list(found) == ["examples", "train"] and "the training records were dropped" in found["examples"]
+    with pytest.raises(
+        StageError, match=f"training records of {DATE} were dropped after publishing: run --from examples"
+    ):
+        train.run(night(job))
+    of = night(job)
+    examples.run(of)
+    assert records(of) == records(undisturbed)
 
 
 def at_work(of: Night, stage: str) -> bool:

@@ -32,9 +32,13 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
 
 
-def test_tensorflow_comes_without_a_word() -> None:
-    done = run("from transforms.quiet import import_tensorflow; print(import_tensorflow().constant(3).numpy())")
-    assert (done.stdout, done.stderr) == ("3\n", "")
+def test_tensorflow_comes_without_a_word_and_whole_to_threads_that_ask_at_once() -> None:
+    done = run(
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from transforms.quiet import import_tensorflow\n"
+        "print(*Pool(4).map(lambda n: import_tensorflow().constant(n).numpy(), range(4)))"
+    )
+    assert (done.stdout, done.stderr) == ("0 1 2 3\n", "")
 
 
 def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:

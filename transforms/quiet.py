@@ -12,17 +12,21 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
+
+_IMPORTING = RLock()
 
 
 def import_tensorflow() -> Any:
-    """The `tensorflow` module, imported without noise."""
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        with standard_error_held_back():
-            import tensorflow
-        tensorflow.get_logger().setLevel("ERROR")
+    """The `tensorflow` module, imported without noise; threads that ask meanwhile wait until it is whole."""
+    with _IMPORTING:
+        if "tensorflow" not in sys.modules:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+            with standard_error_held_back():
+                import tensorflow
+            tensorflow.get_logger().setLevel("ERROR")
     return sys.modules["tensorflow"]
 
 

@@ -1,0 +1,74 @@
+"""What is published, read as a server reads it, and what it was made for: titles, and what users watched before.
+
+served = Served.open(job, "files")
+served.list_of("u0000001")           # their list, out of one file
+served.lists.default("SE")           # for a user nobody has seen
+served.last_watches("u0000001", 5)   # what they had before
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import polars as pl
+
+from pipelines import kept, paths, privacy, store
+from pipelines.jobs import Job
+from pipelines.served_lists import Lists, ServedList, open_lists
+from pipelines.stages import Night
+from transforms.frames import bucket_of
+from transforms.schemas import WATCH_SCHEMA
+
+_WATCHES = ("user_id", "time", "video_id", "completed")
+
+
+@dataclass(frozen=True)
+class Served:
+    """The published night of a job. User ids are those of the logs."""
+
+    night: Night
+    lists: Lists
+
+    @classmethod
+    def open(cls, job: Job, source: str) -> Served:
+        """The night that one of `SOURCES` serves now. Raises StageError where none is."""
+        lists = open_lists(job, source)
+        return cls(Night(job, lists.date), lists)
+
+    def list_of(self, user_id: str) -> ServedList | None:
+        """The list of a user, None for one the night did not serve."""
+        return self.lists.of_user(self._kept_as(user_id))
+
+    def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
+        """time, video_id, completed of the user's last n watches of the window, the newest first: from the files of one
+        bucket, back to the day that is needed; none where the store no longer has the night's snapshot."""
+        found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
+        kept_as = self._kept_as(user_id)
+        for _, files_of_day in groupby(self._watch_files(kept_as), key=lambda file: file[0]):
+            rows = self.night.window.unordered([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
+            found.append(rows.filter(user_id=kept_as))
+            if sum(part.height for part in found) >= n:
+                break
+        ordered = pl.concat(found).sort("time", "video_id", "completed", descending=[True, False, True])
+        return ordered.head(n).drop("user_id")
+
+    def _watch_files(self, kept_as: str) -> list[tuple[str, str]]:
+        """(day, path) of the files with watches of a user's bucket, the newest day first."""
+        number = kept.snapshot_of(self.night.root, self.night.date)
+        if number is None or not kept.is_there(self.night.root, number):
+            return []
+        snapshot = self.night.snapshot
+        bucket = bucket_of(kept_as, snapshot.buckets)
+        listed = snapshot.within(self.night.start, self.night.end)
+        own = [file for file in listed if file.table == "watches" and file.bucket == bucket]
+        return sorted(((f.day, paths.join(self.night.root.store, f.file.name)) for f in own), reverse=True)
+
+    def _kept_as(self, user_id: str) -> str:
+        return privacy.stored_id(self.night.job, user_id, self._key_check)
+
+    @cached_property
+    def _key_check(self) -> str:
+        newest = store.latest(self.night.root.snapshots)
+        return newest.key_check if newest else ""
