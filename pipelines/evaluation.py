@@ -1,59 +1,142 @@
-"""Stage 8: how good the night is, on held-out users, and its report.
+"""Stage 8: how good the night is, on held-out users and on the day just past, and its report.
 
-examples/holdout, store, model, index -> WriteEvaluation -> evaluation/lists/*.parquet, evaluation/metrics.json
-manifests of all stages, metrics -> evaluation/report.html
+store, vocabulary                             -> CountVideos, WriteCoWatches: what lists are measured beside
+lists published before, store                 -> MeasureNextDay
+examples/holdout, store, model, index, those  -> WriteEvaluation -> evaluation/lists/*.parquet
+all that was measured -> evaluation/metrics.json; manifests of all stages, metrics -> evaluation/report.html
 """
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 import sys
+from dataclasses import replace
 from functools import partial
 
+import apache_beam as beam
+
 from pipelines import neighbours, paths, report, vocabulary
+from pipelines.published_before import PublishedBefore, published_before, served_buckets
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import evaluation, files
-from transforms.collect import WriteRecords, take_records
+from transforms import co_watches, files, night_metrics
+from transforms.baselines import CountVideos
+from transforms.co_watches import WriteCoWatches
+from transforms.collect import Record, WriteRecords, take_records
+from transforms.evaluation import WriteEvaluation
 from transforms.files import FileEntry
+from transforms.measuring import HoldoutInputs, cuts
+from transforms.next_day import MeasureNextDay
+from transforms.user_samples import Sample
 from transforms.window import Window
 
 METRICS, REPORT = "metrics.json", "report.html"
+EXACT_USERS = 1_000  # for whom exact search is done beside an approximate one
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the holdout, the model, the index, and on what serving leaves out."""
+    """Depends on the holdout, the model, the index, on what serving leaves out, and on what was published before."""
     inputs = {stage: night.require(stage).digest for stage in ("examples", "train", "index", "neighbours")}
-    return Plan("evaluation", {**inputs, "window": night.window_digest()}, night.job.neighbours.model_dump())
+    limits = neighbours.limit_digests(night, held_out=True)
+    if before := published_before(night):
+        inputs["published_before"] = before.fingerprint
+    return Plan("evaluation", {**inputs, **limits}, {"neighbours": night.job.neighbours.model_dump()})
 
 
 def run(night: Night) -> None:
-    """Search for the held-out users and write the report; without a holdout, the report alone."""
+    """Measure the night and write the report; without a holdout and an earlier night, the report alone."""
     complete(night, plan(night), partial(_work, night))
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
-    records = paths.join(folder, f"records-{attempt}.json")
-    evaluate = evaluation.WriteEvaluation(
-        window=Window(start=night.start, end=night.holdout_start),
-        inputs=neighbours.search_inputs(night),
-        counts=paths.join(night.folder("vocabulary"), vocabulary.VIDEOS),
-        folder=folder,
-        name=paths.shard_pattern(night.snapshot.buckets, attempt, "parquet"),
+    before = published_before(night)
+    held_out = bool(night.require("examples").named("holdout/"))
+    found = _beside(night, folder, attempt, before, held_out)
+    if held_out:
+        found += _held_out(night, folder, attempt, found)
+    metrics = night_metrics.to_json(
+        found,
+        k=night.job.neighbours.k,
+        index=night.require("index").counts["info"]["candidates"]["kind"],
+        holdout=(night.holdout_start.isoformat(), night.end.isoformat()),
+        served=before.about() if before else None,
     )
-    found = []
-    if night.require("examples").named("holdout/"):
-        with night.pipeline() as pipeline:
-            buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
-            buckets | evaluate | WriteRecords(records)
-        found = take_records(records)
-    systems = (evaluation.NEIGHBOURS, evaluation.MOST_POPULAR)
-    metrics = {system: evaluation.merge_records(found, system, night.job.neighbours.k) for system in systems}
-    metrics = {system: figures for system, figures in metrics.items() if figures}
-    page = report.render(night, metrics)
+    figures = night_metrics.figures(metrics)
+    page = report.render(night, figures)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
-    entries.append(files.replace_entry(folder, METRICS, 1, json.dumps(metrics, indent=1).encode()))
+    entries.append(files.replace_entry(folder, METRICS, 1, night_metrics.serialize(metrics)))
     entries.append(files.replace_entry(folder, REPORT, 1, page.encode()))
-    return StageResult(entries, {"metrics": metrics})
+    return StageResult(entries, {"metrics": figures})
+
+
+def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool) -> list[Record]:
+    """What needs no search: how the last lists did, and what tonight's are measured beside."""
+    served = served_buckets(night, before) if before else []
+    if not served and not held_out:
+        return []
+    records, k = paths.join(folder, f"beside-{attempt}.json"), night.job.neighbours.k
+    with night.pipeline() as pipeline:
+        found = _baselines(night, pipeline, folder, attempt) if held_out else []
+        if before and served:
+            measured = pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, cuts(k))
+            found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
+        found | beam.Flatten() | WriteRecords(records)
+    return take_records(records)
+
+
+def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection[Record]]:
+    counts = paths.join(night.folder("vocabulary"), vocabulary.VIDEOS)
+    last_day, n = _last_day(night), night.job.examples.watch_vocabulary
+    count = CountVideos(last_day, night.holdout, n, folder, f"last_day-{attempt}.parquet")
+    near = WriteCoWatches(
+        window=night.window,
+        holdout=night.holdout,
+        counts=counts,
+        shown=neighbours.search_inputs(night).videos,
+        sample=_sample(night, night.require("vocabulary").counts["window"]["users"], co_watches.MOST_USERS),
+        folder=folder,
+        name=f"co_watches-{attempt}.parquet",
+    )
+    sampled = [bucket for bucket in night.buckets() if bucket.bucket < near.sample.buckets]
+    return [
+        pipeline | "Last day" >> night.create(night.buckets(last_day.start)) | count,
+        pipeline | "Co-watches" >> night.create(sampled) | near,
+    ]
+
+
+def _last_day(night: Night) -> Window:
+    """The last day that may be learned from."""
+    end = night.end if night.job.examples.holdout_users < 1 else night.holdout_start
+    start = max(night.start, end - dt.timedelta(days=1))
+    return replace(night.window, start=start, end=end)
+
+
+def _sample(night: Night, users: int, most: int) -> Sample:
+    return Sample.of(users=users, buckets=night.snapshot.buckets, most=most)
+
+
+def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> list[Record]:
+    """The search for the held-out users, and all that is measured of it."""
+    records = paths.join(folder, f"records-{attempt}.json")
+    users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
+    exact = night.require("index").counts["info"]["candidates"]["kind"] == "exact"
+    inputs = HoldoutInputs(
+        search=neighbours.search_inputs(night, held_out=True),
+        counts=paths.join(night.folder("vocabulary"), vocabulary.VIDEOS),
+        last_day=_written(beside, "vocabulary", folder),
+        co_watches=_written(beside, "co_watches", folder),
+        spec=paths.join(night.folder("examples"), "spec.json"),
+        exact=None if exact else _sample(night, users, EXACT_USERS),
+    )
+    name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
+    with night.pipeline() as pipeline:
+        buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
+        buckets | WriteEvaluation(inputs, night.window, folder, name, night.threads) | WriteRecords(records)
+    return take_records(records)
+
+
+def _written(records: list[Record], kind: str, folder: str) -> str:
+    """The path of the one file of its kind, "" for none."""
+    return next((paths.join(folder, record[kind]["name"]) for record in records if kind in record), "")
 
 
 if __name__ == "__main__":

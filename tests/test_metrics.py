@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.metrics import RankingMetrics, hits_from_ids, merge_metrics
+from transforms.metrics import RankingMetrics, UserMetrics, denominator, hits_from_ids, merge_metrics
 
 
 def oracle(lists: list[list[int]], wanted: list[set[int]], ks: tuple[int, ...]) -> dict[str, float]:
@@ -80,6 +80,24 @@ def test_parts_merge_to_the_whole_in_any_order(case, ks, splits, random) -> None
     parts = [metrics_of(lists[a:b], wanted[a:b], ks, 8) for a, b in pairwise(bounds)]
     random.shuffle(parts)
     assert merge_metrics(parts, ks=ks) == metrics_of(lists, wanted, ks, 8)  # exactly, not approximately
+
+
+@given(cases, cuts)
+def test_columns_of_users_are_what_the_figures_are_made_of(
+    case: list[tuple[list[int], set[int]]], ks: tuple[int, ...]
+) -> None:
+    lists, wanted = [shown for shown, _ in case], [want for _, want in case]
+    offsets, labels = ragged(wanted)
+    hits = hits_from_ids(padded(lists, 8), offsets=offsets, labels=labels)
+    users = UserMetrics.from_hits(hits, np.diff(offsets), ks=ks)
+    columns = users.columns()
+    expected = oracle(lists, wanted, ks)
+    assert (columns["users"].sum(), columns["pairs"].sum()) == (expected["users"], expected["pairs"])
+    for name in set(expected) - {"users", "pairs"}:
+        assert columns[name].sum() / columns[denominator(name)].sum() == pytest.approx(expected[name], abs=1e-11)
+    some = np.arange(len(case)) % 2 == 0
+    merged = users.of(some).total().merge(users.of(np.flatnonzero(~some)).total())
+    assert merged == users.total() == RankingMetrics.from_hits(hits, np.diff(offsets), ks=ks)
 
 
 def test_a_worked_example() -> None:

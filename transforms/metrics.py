@@ -9,6 +9,8 @@ the users were split or in which order the parts arrived. Imports nothing but nu
         hits = hits_from_ids(shown, offsets=offsets, labels=labels)
         metrics = metrics.merge(RankingMetrics.from_hits(hits, np.diff(offsets), ks=(10, 50)))
     metrics.compute()["recall@50"]
+
+`UserMetrics` is what each user adds to it: intervals and slices are made of that.
 """
 
 from __future__ import annotations
@@ -61,33 +63,8 @@ class RankingMetrics:
 
     @classmethod
     def from_hits(cls, hits: NDArray[np.bool_], wanted: NDArray[Any], *, ks: Iterable[int]) -> RankingMetrics:
-        """The metrics of one batch of users.
-
-        hits: bool [users, K], best first: whether the r-th video shown to the user is one of the wanted. A user
-        without a list has a row of False; a list shorter than K is filled up with False.
-        wanted: int [users]: how many distinct videos the user wanted, found or not. Users who wanted none do not count.
-        ks: the cuts. Only the first max(ks) columns count, for average precision and reciprocal rank too, so that
-        parts with lists of different lengths merge into the figures of one pass.
-        Raises ValueError where shapes disagree or a user has more hits than wanted videos (a list with repeats).
-        """
-        empty = cls.empty(ks=ks)
-        hits = _checked(hits, wanted)[:, : empty.ks[-1]]
-        some = wanted > 0
-        hits, wanted = hits[some], np.asarray(wanted, np.int64)[some]
-        found_so_far = np.cumsum(hits, axis=1, dtype=np.int64)
-        found = [_at(found_so_far, k) for k in empty.ks]
-        gains = np.cumsum(hits * _discounts(hits.shape[1]), axis=1)
-        ideal = np.cumsum(_discounts(empty.ks[-1]))
-        return cls(
-            ks=empty.ks,
-            users=len(wanted),
-            pairs=int(wanted.sum()),
-            found=tuple(int(f.sum()) for f in found),
-            hit_users=tuple(int((f > 0).sum()) for f in found),
-            ndcg_sums=tuple(_sum(_at(gains, k) / ideal[np.minimum(wanted, k) - 1]) for k in empty.ks),
-            average_precision_sum=_sum(_average_precisions(hits, found_so_far, np.minimum(wanted, empty.ks[-1]))),
-            reciprocal_rank_sum=_sum(_reciprocal_ranks(hits)),
-        )
+        """The metrics of one batch of users: `UserMetrics.from_hits`, added up."""
+        return UserMetrics.from_hits(hits, wanted, ks=ks).total()
 
     def merge(self, other: RankingMetrics) -> RankingMetrics:
         """The metrics of the users of both, exactly: associative and commutative. The users must be disjoint."""
@@ -120,6 +97,85 @@ class RankingMetrics:
         figures["map"] = self.average_precision_sum * _UNIT / self.users
         figures["mrr"] = self.reciprocal_rank_sum * _UNIT / self.users
         return figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserMetrics:
+    """What each user of a batch adds to `RankingMetrics`: row i of every array is the same user.
+
+    Users who wanted none have zeros everywhere, and do not count.
+    """
+
+    ks: tuple[int, ...]
+    wanted: NDArray[np.int64]  # [users]: distinct videos wanted, found or not
+    found: NDArray[np.int64]  # [users, cuts]: how many of them are in the first k
+    ndcg: NDArray[np.float64]  # [users, cuts]
+    average_precision: NDArray[np.float64]  # [users]
+    reciprocal_rank: NDArray[np.float64]  # [users]
+
+    @classmethod
+    def from_hits(cls, hits: NDArray[np.bool_], wanted: NDArray[Any], *, ks: Iterable[int]) -> UserMetrics:
+        """The metrics of each user of one batch.
+
+        hits: bool [users, K], best first: whether the r-th video shown to the user is one of the wanted. A user
+        without a list has a row of False; a list shorter than K is filled up with False.
+        wanted: int [users]: how many distinct videos the user wanted, found or not.
+        ks: the cuts. Only the first max(ks) columns count, for average precision and reciprocal rank too, so that
+        parts with lists of different lengths merge into the figures of one pass.
+        Raises ValueError where shapes disagree or a user has more hits than wanted videos (a list with repeats).
+        """
+        cuts = RankingMetrics.empty(ks=ks).ks
+        hits, wanted = _checked(hits, wanted)[:, : cuts[-1]], np.asarray(wanted, np.int64)
+        found_so_far = np.cumsum(hits, axis=1, dtype=np.int64)
+        gains = np.cumsum(hits * _discounts(hits.shape[1]), axis=1)
+        ideal = np.cumsum(_discounts(cuts[-1]))
+        some = np.maximum(wanted, 1)  # of users who wanted none all gains are 0, whatever they are divided by
+        return cls(
+            ks=cuts,
+            wanted=wanted,
+            found=np.stack([_at(found_so_far, k) for k in cuts], axis=1),
+            ndcg=np.stack([_at(gains, k) / ideal[np.minimum(some, k) - 1] for k in cuts], axis=1),
+            average_precision=_average_precisions(hits, found_so_far, np.minimum(some, cuts[-1])),
+            reciprocal_rank=_reciprocal_ranks(hits),
+        )
+
+    def of(self, users: NDArray[Any]) -> UserMetrics:
+        """Those of some of the users: rows or a mask."""
+        return UserMetrics(
+            ks=self.ks,
+            wanted=self.wanted[users],
+            found=self.found[users],
+            ndcg=self.ndcg[users],
+            average_precision=self.average_precision[users],
+            reciprocal_rank=self.reciprocal_rank[users],
+        )
+
+    def total(self) -> RankingMetrics:
+        """All users as one value, to be merged with that of others."""
+        return RankingMetrics(
+            ks=self.ks,
+            users=int((self.wanted > 0).sum()),
+            pairs=int(self.wanted.sum()),
+            found=tuple(int(found) for found in self.found.sum(axis=0)),
+            hit_users=tuple(int(users) for users in (self.found > 0).sum(axis=0)),
+            ndcg_sums=tuple(_sum(ndcg) for ndcg in self.ndcg.T),
+            average_precision_sum=_sum(self.average_precision),
+            reciprocal_rank_sum=_sum(self.reciprocal_rank),
+        )
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What the figures are made of, [users] each: `users` and `pairs`, which they are divided by, and a numerator
+        of each figure under its name."""
+        columns: dict[str, NDArray[Any]] = {"users": self.wanted > 0, "pairs": self.wanted}
+        for at, k in enumerate(self.ks):
+            columns |= {f"recall@{k}": self.found[:, at], f"hit@{k}": self.found[:, at] > 0}
+            columns |= {f"ndcg@{k}": self.ndcg[:, at]}
+        return columns | {"map": self.average_precision, "mrr": self.reciprocal_rank}
+
+
+def denominator(figure: str) -> str:
+    """The column of `UserMetrics.columns` that a figure's numerator is divided by."""
+    return "pairs" if figure.startswith("recall@") else "users"
 
 
 def merge_metrics(parts: Iterable[RankingMetrics], *, ks: Iterable[int]) -> RankingMetrics:

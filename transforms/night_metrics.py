@@ -1,0 +1,150 @@
+"""`evaluation/metrics.json`: what a night is measured by, for the gates, the report and whoever compares nights.
+
+| key            | what                                                                                               |
+|----------------|----------------------------------------------------------------------------------------------------|
+| format_version | 1; `parse` gives None for any other                                                                |
+| k, gate        | how long lists are; the figure that nights and systems are compared by: recall@k                   |
+| holdout        | start and end of the held-out days (ISO 8601, UTC) and how many users were measured; null: nobody  |
+| systems        | system -> measured: `neighbours`, and what it is measured beside                                   |
+| beside         | system -> the difference of the gate figure, neighbours less the system: value, low, high          |
+| slices         | kind -> value -> system -> measured, of these users (or, by `upload`, of these labels) alone       |
+| shown          | system, or `watched` for the labels -> what its videos are like (`shown.figures`); of systems also |
+|                | coverage, the share of candidates that any list shows, and popularity_bias: by how many doublings  |
+|                | of the place by popularity what is shown is more popular than what was watched                     |
+| ann_loss       | index: its kind; where it is approximate, of a sample of users: `neighbours` and `exact search`,   |
+|                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
+| served         | date of the night that was published before, start and end of the day, measured against what was   |
+|                | completed on it; with_a_list: the same of users who had one, share: of users; null: no such night  |
+
+Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, where nights or
+systems are compared, replicates (name -> values, null where a replicate has no users). See `measured`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from transforms.collect import Record
+from transforms.measured import Measured, difference
+
+FORMAT_VERSION = 1
+NEIGHBOURS, EXACT_SEARCH = "neighbours", "exact search"
+MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last day", "item to item"
+SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
+WATCHED, OVERLAP, EVERYBODY, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
+_ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
+
+Key = tuple[str, ...]  # what was measured: a part of the file, and what of it
+
+
+def gate_figure(k: int) -> str:
+    """The figure that is compared."""
+    return f"recall@{k}"
+
+
+def measured_record(key: Key, value: Measured, *, k: int) -> Record:
+    """What was measured under a key, as `to_json` takes it, with the replicates of what is compared."""
+    compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
+    return {"key": key, "measured": value.to_json([gate_figure(k)] if compared else [])}
+
+
+def to_json(
+    records: Iterable[Record], *, k: int, index: str, holdout: tuple[str, str] | None, served: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The content of the file, from records with a `key` and what was measured under it.
+
+    Keys: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("shown", SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
+    ("served", `EVERYBODY` or `WITH_A_LIST`). holdout: start and end; served: date, start, end of what was served.
+    """
+    found: dict[Key, Any] = {tuple(record["key"]): record["measured"] for record in records if "key" in record}
+    gate = gate_figure(k)
+    systems = {system: found["systems", system] for system in SYSTEMS if ("systems", system) in found}
+    slices: dict[str, Any] = {}
+    for key in sorted((key for key in found if key[0] == "slices"), key=_numbers_first):
+        slices.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = found[key]
+    users = systems[NEIGHBOURS]["figures"]["users"] if systems else 0
+    return {
+        "format_version": FORMAT_VERSION,
+        "k": k,
+        "gate": gate,
+        "holdout": {"start": holdout[0], "end": holdout[1], "users": users} if holdout and users else None,
+        "systems": systems,
+        "beside": {
+            other: _difference(systems[NEIGHBOURS], measured, gate)
+            for other, measured in systems.items()
+            if other != NEIGHBOURS
+        },
+        "slices": slices,
+        "shown": _shown({key[1]: found[key] for key in sorted(found) if key[0] == "shown"}),
+        "ann_loss": {"index": index, **_ann_loss(found, gate)} if systems else None,
+        "served": {**served, **_served(found)} if served and ("served", EVERYBODY) in found else None,
+    }
+
+
+def _numbers_first(key: Key) -> tuple[Any, ...]:
+    """By kind; values that begin with a number by that."""
+    number = re.match(r"\d+", key[2])
+    return key[1], not number, int(number[0]) if number else 0, *key[2:]
+
+
+def _shown(found: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    watched = found.get(WATCHED, {}).get("mean_log2_rank")
+    return {
+        name: figures | {"popularity_bias": watched - figures["mean_log2_rank"]}
+        if name != WATCHED and watched is not None and "mean_log2_rank" in figures
+        else figures
+        for name, figures in found.items()
+    }
+
+
+def _ann_loss(found: Mapping[Key, Any], gate: str) -> dict[str, Any]:
+    sides = [found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH)]
+    if not all(sides):
+        return {}
+    ours, exact = sides
+    return {
+        NEIGHBOURS: ours,
+        EXACT_SEARCH: exact,
+        "difference": _difference(ours, exact, gate),
+        OVERLAP: found["ann_loss", OVERLAP],
+    }
+
+
+def _served(found: Mapping[Key, Any]) -> dict[str, Any]:
+    everybody, listed = found["served", EVERYBODY], found["served", WITH_A_LIST]
+    share = listed["figures"]["users"] / everybody["figures"]["users"]
+    return {**everybody, "with_a_list": listed, "share": share}
+
+
+def _difference(ours: Any, theirs: Any, gate: str) -> dict[str, float] | None:
+    found = difference(ours, theirs, gate)
+    return asdict(found) if found else None
+
+
+def serialize(metrics: Mapping[str, Any]) -> bytes:
+    return json.dumps(metrics, indent=1, allow_nan=False).encode()
+
+
+def parse(content: bytes) -> dict[str, Any] | None:
+    """What `serialize` wrote; None for the figures of a version that kept other ones."""
+    found = json.loads(content)
+    return dict(found) if found.get("format_version") == FORMAT_VERSION else None
+
+
+def figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures alone, by system, in the order in which people read them."""
+    return {
+        system: {name: measured["figures"][name] for name in sorted(measured["figures"], key=_place)}
+        for system, measured in metrics["systems"].items()
+    }
+
+
+def _place(figure: str) -> tuple[int, int, int]:
+    """Counts first, then those with a cut by cut, then the others."""
+    name, _, cut = figure.partition("@")
+    place = _ORDER.index(name)
+    return (1, int(cut), place) if cut else (0 if name in ("users", "pairs") else 2, 0, place)
