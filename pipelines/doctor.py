@@ -1,0 +1,137 @@
+"""`watchnext doctor JOB.toml`: is there all that a night needs, and what to do where it is not.
+
+    watchnext doctor JOB.toml [--date DATE] [--json] [--price-per-core-hour PRICE] [--runner-config FILE] [Beam options]
+
+Each check is a function in a module of its own kind, loaded when its turn comes: whatever is broken, the other checks
+are made. Nothing is written but a probe file on a remote root, and nothing is run but a job of ten elements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from pipelines import findings
+from pipelines.findings import Asked, Finding, problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A function of `Asked` that gives findings."""
+
+    name: str
+    module: str
+    function: str
+    of_job: bool = True  # makes no sense without a job that can be read
+    of_root: bool = False  # makes no sense without a root that can be used
+    waits: bool = False  # for a process of its own: started first, told in its turn
+
+
+CHECKS = (
+    Check(name="python", module="doctor_installation", function="python", of_job=False),
+    Check(name="packages", module="doctor_installation", function="packages", of_job=False),
+    Check(name="job", module="doctor_root", function="job", of_job=False),
+    Check(name="root", module="doctor_root", function="root"),
+    Check(name="lock", module="doctor_root", function="lock", of_root=True),
+    Check(name="published", module="doctor_root", function="published", of_root=True),
+    Check(name="logs", module="doctor_logs", function="logs"),
+    Check(name="times", module="doctor_times", function="times"),
+    Check(name="sinks", module="doctor_root", function="sinks"),
+    Check(name="memory", module="doctor_sizes", function="memory"),
+    Check(name="disk", module="doctor_sizes", function="disk"),
+    Check(name="time", module="doctor_sizes", function="time"),
+    Check(name="tensorflow", module="doctor_installation", function="tensorflow", of_job=False, waits=True),
+    Check(name="scann", module="doctor_installation", function="scann", of_job=False, waits=True),
+    Check(name="runner", module="doctor_runner", function="runner", waits=True),
+)
+
+
+def diagnose(asked: Asked, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
+    """The findings of all checks, in their order, as they come. A check that fails by itself is a problem found."""
+    job = next((check for check in checks if check.name == "job"), None)
+    of_job = made(job, asked) if job else []  # first: without a job there is nothing else to ask of it
+    usable = not findings.exit_code(of_job)
+    wanted = [check for check in checks if usable or not check.of_job]
+    with ThreadPoolExecutor(max_workers=len(checks)) as pool:
+        begun = {check.name: pool.submit(made, check, asked) for check in wanted if check.waits}
+        for check in wanted:
+            if check is job:
+                yield from of_job
+            elif not (check.of_root and asked.root_trouble):
+                yield from begun[check.name].result() if check.waits else made(check, asked)
+
+
+def made(check: Check, asked: Asked) -> list[Finding]:
+    """The findings of one check, whatever happens in it."""
+    try:
+        return list(getattr(importlib.import_module(f"pipelines.{check.module}"), check.function)(asked))
+    except ImportError as error:
+        fix = "make setup, or install what is missing: see packages"
+        return [problem(check.name, f"could not be looked at: {error}", fix)]
+    except Exception as error:
+        if os.environ.get("WATCHNEXT_TRACEBACK"):
+            traceback.print_exc()
+        fix = "the message says what failed; WATCHNEXT_TRACEBACK=1 shows where"
+        return [problem(check.name, f"could not be looked at: {type(error).__name__}: {error}", fix)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what was found. 0: no problem; 1: at least one; 2: a wrong argument."""
+    args, flags = _parser().parse_known_args(argv)
+    asked = Asked(
+        job=args.job,
+        date=args.date,
+        runner_config=args.runner_config,
+        flags=tuple(flags),
+        runner_seconds=args.runner_timeout,
+        price_per_core_hour=args.price_per_core_hour,
+    )
+    colours, width = findings.screen()
+    found = []
+    for finding in diagnose(asked):
+        found.append(finding)
+        if not args.json:
+            print(findings.to_text(finding, colours=colours, width=width), flush=True)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False, indent=1))
+    else:
+        print(findings.closing(found))
+    return findings.exit_code(found)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="watchnext doctor",
+        description="Is there all that a night needs, and what to do where it is not.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("job", metavar="JOB.toml")
+    parser.add_argument("--date", type=_date, help="the night, YYYY-MM-DD (default: today)")
+    parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
+    parser.add_argument("--json", action="store_true", help="the findings as JSON")
+    parser.add_argument(
+        "--runner-timeout", type=float, default=120.0, metavar="SECONDS", help="for the runner's job (default: 120)"
+    )
+    parser.add_argument(
+        "--price-per-core-hour", type=float, metavar="PRICE", help="of a worker, for an estimate of what Beam will cost"
+    )
+    return parser
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-21") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

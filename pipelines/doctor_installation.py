@@ -1,0 +1,171 @@
+"""Doctor's checks of the installation: Python, the packages and their versions, TensorFlow and ScaNN at work.
+
+Imports the standard library alone. What may crash is tried in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pipelines.findings import Asked, Finding, ok, problem, warning
+
+OURS = "watchnext"
+PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
+SETUP = "make setup"
+REPOSITORY = Path(__file__).parents[1]
+FEW = 3  # packages that are worth a line of advice each
+IMPORT_SECONDS = 120.0
+SLOW_SECONDS = 9.0  # of a processor: compiled, TensorFlow takes about 5
+
+TRY_TENSORFLOW = """\
+import json, time
+from importlib.metadata import version
+began = time.perf_counter()
+from transforms.quiet import import_tensorflow
+tf = import_tensorflow()
+seconds, busy = time.perf_counter() - began, time.process_time()
+gpus = len(tf.config.list_physical_devices("GPU"))
+print(json.dumps({"version": version("tensorflow"), "seconds": seconds, "busy": busy, "gpus": gpus}))
+"""
+TRY_SCANN = """\
+import json, time
+from importlib.metadata import version
+import numpy as np
+began = time.perf_counter()
+from transforms.search import build_index
+vectors = np.random.default_rng(7).standard_normal((500, 8)).astype(np.float32)
+index = build_index(vectors, k=5, exact_below=0)
+found = index.search(vectors[:3], 5).positions.shape
+assert index.info["kind"] == "scann" and found == (3, 5), (index.info, found)
+seconds, busy = time.perf_counter() - began, time.process_time()
+print(json.dumps({"version": version("scann"), "seconds": seconds, "busy": busy}))
+"""
+
+
+def python(_asked: Asked) -> Iterator[Finding]:
+    """The version, and the platform that the packages have wheels for."""
+    from packaging.specifiers import SpecifierSet
+
+    have, wanted = platform.python_version(), _wanted_python()
+    where = f"{platform.system()} {platform.machine()}"
+    if wanted is not None and not SpecifierSet(wanted).contains(have, prereleases=True):
+        yield problem("python", f"{have}, but {wanted} is needed", f"{SETUP} PYTHON=python3.12")
+    elif where != "Linux x86_64":
+        fix = "run it on Linux x86_64, or in a container of it"
+        yield warning("python", f"{have} on {where}: ScaNN and tfx-bsl have no packages for it", fix)
+    else:
+        yield ok("python", f"{have} on {where}, {len(os.sched_getaffinity(0))} cores")
+
+
+def packages(asked: Asked) -> Iterator[Finding]:
+    """Every package in its range, and our own under our names."""
+    from packaging.requirements import Requirement
+
+    try:
+        listed = [Requirement(text) for text in metadata.requires(OURS) or ()]
+    except metadata.PackageNotFoundError:
+        yield problem("packages", f"{OURS} is not installed in {sys.prefix}", SETUP)
+        return
+    extras = ("", *_extras(asked))
+    wanted = [one for one in listed if not one.marker or any(one.marker.evaluate({"extra": name}) for name in extras)]
+    wrong = [found for one in wanted if (found := _wrong(one)) is not None]
+    if len(wrong) > FEW:
+        texts = [text for text, _ in wrong]
+        yield problem("packages", f"{len(wrong)} of {len(wanted)} are missing or of another version:", SETUP, *texts)
+    else:
+        for text, requirement in wrong:
+            yield problem("packages", text, f"{SETUP}; or {sys.executable} -m pip install '{requirement}'")
+    for name in PACKAGES:
+        if (at := _place(name)) != REPOSITORY / name:
+            fix = f"take {at} off PYTHONPATH, or uninstall what put it there"
+            yield problem("packages", f"{name} is not ours, but that of {at}: another program has the name", fix)
+    if not wrong:
+        versions = ", ".join(f"{one.name} {metadata.version(one.name)}" for one in wanted[:3])
+        yield ok("packages", f"{len(wanted)} in their ranges ({versions}, ...)")
+
+
+def tensorflow(_asked: Asked) -> Iterator[Finding]:
+    """TensorFlow loads, and what it can compute on."""
+    yield from _tried("tensorflow", TRY_TENSORFLOW, lambda got: f"{got['gpus'] or 'no'} GPU{'s' * (got['gpus'] > 1)}")
+
+
+def scann(_asked: Asked) -> Iterator[Finding]:
+    """ScaNN loads, builds an index and answers."""
+    yield from _tried("scann", TRY_SCANN, lambda _: "an index of 500 vectors was built and asked")
+
+
+def _tried(package: str, script: str, tell: Any) -> Iterator[Finding]:
+    """What came of a script in a process of its own."""
+    again = f"{SETUP}; or {sys.executable} -m pip install --force-reinstall {package}"
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=IMPORT_SECONDS,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        yield problem(package, f"did not load within {IMPORT_SECONDS:.0f} s", "is the disk or the machine overloaded?")
+        return
+    if done.returncode:
+        how = f"crashed (signal {-done.returncode})" if done.returncode < 0 else "could not be loaded"
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        yield problem(package, f"{how}: {last[:300]}", again)
+        return
+    got = json.loads(done.stdout.splitlines()[-1])
+    text = f"{got['version']} loads in {got['seconds']:.1f} s, {tell(got)}"
+    if got["busy"] > SLOW_SECONDS:
+        fix = f"compile it once, as {SETUP} does: {sys.executable} -m compileall -q {sys.prefix}"
+        yield warning(package, f"{text}; that is slow, for every stage pays it", fix)
+    else:
+        yield ok(package, text)
+
+
+def _wanted_python() -> str | None:
+    try:
+        return metadata.metadata(OURS)["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        return None  # packages says so
+
+
+def _wrong(requirement: Any) -> tuple[str, Any] | None:
+    """What is wrong with an installed package, None where nothing is."""
+    try:
+        have = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} is missing", requirement
+    if requirement.specifier.contains(have, prereleases=True):
+        return None
+    return f"{requirement.name} is {have}, but {requirement.specifier} is needed", requirement
+
+
+def _extras(asked: Asked) -> Iterator[str]:
+    """The extras this job needs; none where it cannot be read."""
+    try:
+        night = asked.night
+    except Exception:  # told by the check of the job
+        return
+    if getattr(night.job.storage, "redis", None):
+        yield "redis"
+    paths = [night.job.storage.root, *(getattr(night.job.logs, name) or "" for name in ("watches", "searches"))]
+    if night.runner == "DataflowRunner" or any(path.startswith(("gs://", "bigquery:")) for path in paths):
+        yield "gcp"
+
+
+def _place(name: str) -> Path | None:
+    """Where a package of this name is found."""
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

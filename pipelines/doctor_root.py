@@ -1,0 +1,126 @@
+"""Doctor's checks of the job file, and of its root: may it be written, who is at work on it, what is published from it,
+and can the sinks be reached."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from pipelines.findings import Asked, Finding, ok, problem, warning
+from pipelines.patience import within
+
+ANSWER_SECONDS = 30.0  # for a remote root
+OLD_DAYS = 1  # that what is published may lie behind the night
+
+
+def job(asked: Asked) -> Iterator[Finding]:
+    """The job file and the Beam options."""
+    from pipelines.jobs import JobError
+    from pipelines.options import OptionError
+
+    try:
+        night = asked.night
+    except JobError as error:
+        for line in str(error).splitlines():
+            yield problem("job", line, "see docs/job.md for all settings")
+        return
+    except OptionError as error:
+        yield problem("job", str(error), "check --runner-config and the options for Beam")
+        return
+    yield ok("job", f"{asked.job}, the night of {night.date}, on {night.runner}")
+
+
+def root(asked: Asked) -> Iterator[Finding]:
+    """Whether the root can be written to."""
+    path = asked.night.job.storage.root
+    if asked.root_trouble:
+        fix = "check root ([storage]), and what this user and its credentials may do there"
+        yield problem("root", f"{path} cannot be written to: {asked.root_trouble}", fix)
+    else:
+        yield ok("root", f"{path} can be written to")
+
+
+def trouble(path: str) -> str:
+    """Why a root cannot be written to; empty where it can. Of a local folder the permissions are looked at; elsewhere a
+    file is written and removed."""
+    from transforms import files
+
+    def probe() -> None:
+        name = files.join(path, f"doctor-{os.getpid()}")
+        files.replace_file(name, b"a probe of watchnext doctor; may be removed")
+        files.remove_files([name])
+
+    try:
+        if not files.is_local(path):
+            within(ANSWER_SECONDS, probe)
+            return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return ""
+    return f"{place} is not this user's to write to" if place.is_dir() else f"{place} is a file"
+
+
+def lock(asked: Asked) -> Iterator[Finding]:
+    """Who is at work on the root."""
+    from pipelines.lock import holder
+
+    if taken := holder(asked.night.root.lock):
+        yield warning("lock", taken, "wait for it to end, or stop it: until then a night is refused")
+    else:
+        yield ok("lock", "nobody is at work on this root")
+
+
+def published(asked: Asked) -> Iterator[Finding]:
+    """Which night is served, how old it is, and whether a publication came to no end."""
+    from pipelines import manifest, publish
+    from transforms import files
+
+    night, entry = asked.night, publish.read(asked.night.root)
+    if files.exists(night.root.publishing):
+        what = f"{night.root.publishing}: a publication was begun and came to no end"
+        yield warning("published", what, "run the night again: it finishes that one, or undoes it")
+    if entry is None:
+        yield ok("published", "nothing yet")
+        return
+    date = dt.date.fromisoformat(entry["date"])
+    stage = replace(night, date=date).folder(entry.get("stage", "neighbours"))
+    today = dt.datetime.now(ZoneInfo(night.job.logs.time_zone)).date()
+    past = min(today, night.date) - date
+    what = f"the night of {date}, {entry['users']:,} users, since {entry['published_at']}"
+    if manifest.load(stage) is None:
+        yield problem("published", f"{what}; but {stage} holds no complete night", f"run the night of {date} again")
+    elif past.days > OLD_DAYS:
+        fix = "see why the nights since then failed: run watchnext nightly, or look at what its schedule wrote"
+        yield warning("published", f"{what}: {past.days} days old", fix)
+    else:
+        yield ok("published", what)
+
+
+def sinks(asked: Asked) -> Iterator[Finding]:
+    """Whether every place the lists are loaded into can be reached and used."""
+    from pipelines import publish
+
+    night = asked.night
+    storage = night.job.storage
+    if redis := getattr(storage, "redis", None):  # doctor does not wait for a server to come back
+        storage = storage.model_copy(update={"redis": redis.model_copy(update={"retry_seconds": 0})})
+        night = replace(night, job=night.job.model_copy(update={"storage": storage}))
+    places = publish.configured(night)
+    for place in places:
+        try:
+            place.ready()
+        except Exception as error:
+            fix = f"start it, or mend [storage.{place.name}] in the job file"
+            yield problem("sinks", f"{place.name}: {error}", fix)
+        else:
+            yield ok("sinks", f"{place.name} can be reached")
+    if not places:
+        yield ok("sinks", "none beside the night's files")

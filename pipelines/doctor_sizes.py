@@ -1,0 +1,98 @@
+"""Doctor's checks of size: memory, disk and time of a night as estimated, against what this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipelines import estimate, machine
+from pipelines.estimate import Cost, gib
+from pipelines.findings import Asked, Finding, ok, problem, warning
+from pipelines.size import Size, sized
+from pipelines.stages import STAGES
+from transforms import files
+
+NEARLY = 0.8  # of the memory
+# What to make smaller where a stage does not fit.
+SMALLER = {
+    "ingest": "lower batch_bytes ([logs]), or split the largest raw file",
+    "train": "lower dimension ([model]), watch_vocabulary or search_vocabulary ([examples])",
+    "index": "lower dimension ([model]) or watch_vocabulary ([examples])",
+}
+OTHERWISE = "write the store for more buckets (watchnext rebucket), or lower window_days ([examples])"
+
+
+def memory(asked: Asked) -> Iterator[Finding]:
+    """The stage that needs most, against what processes here may use."""
+    size, found = _costs(asked)
+    if size is None:
+        yield warning("memory", "there are no logs to estimate it from", "mend what is said of the logs first")
+        return
+    have, most = machine.memory(), max(found, key=lambda cost: cost.memory_bytes)
+    whose = "this machine" if have.limited_by == "machine" else "the control group (container or unit) of this process"
+    what = f"stage {most.stage} is estimated to need {gib(most.memory_bytes)}, {whose} has {gib(have.limit_bytes)}"
+    fix = SMALLER.get(most.stage, OTHERWISE)
+    table = _table(found)
+    if most.memory_bytes > have.limit_bytes:
+        yield problem("memory", what, fix, *table)
+    elif most.memory_bytes > NEARLY * have.limit_bytes:
+        yield warning("memory", what, fix, *table)
+    elif most.memory_bytes > have.free_bytes:
+        yield warning("memory", f"{what}, but {gib(have.free_bytes)} are free now", "stop what else runs", *table)
+    else:
+        yield ok("memory", f"{what}; all stages:", *table)
+
+
+def disk(asked: Asked) -> Iterator[Finding]:
+    """What a whole night needs, against what is free where the root is."""
+    size, found = _costs(asked)
+    path = asked.night.job.storage.root
+    if size is None or not files.is_local(path):
+        where = "there are no logs to estimate it from" if size is None else f"{path} is on no disk of this machine"
+        yield ok("disk", f"not compared: {where}")
+        return
+    needed, free = estimate.space_needed(found), machine.free_space(path)
+    what = f"a night is estimated to need {gib(needed)}, {gib(free)} are free below {path}"
+    if needed > free:
+        yield problem("disk", what, "make room, or name another disk: root ([storage])")
+    else:
+        yield ok("disk", what)
+
+
+def time(asked: Asked) -> Iterator[Finding]:
+    """Hours of a first night, and core-hours where workers are paid for."""
+    size, found = _costs(asked)
+    if size is None:
+        return
+    seconds = sum(cost.seconds for cost in found)
+    longest = max(found, key=lambda cost: cost.seconds)
+    what = f"about {duration(seconds)} on two cores without a GPU, of these {duration(longest.seconds)} in stage "
+    whole = f"{what}{longest.stage} (to a factor of three)"
+    price = asked.price_per_core_hour
+    if price is None and asked.night.runner != "DataflowRunner":
+        yield ok("time", whole)
+        return
+    hours = estimate.core_hours(found)
+    beam = f"Beam's stages are {hours:,.2f} core-hours without the start of workers"
+    paid = "; --price-per-core-hour gives what that costs" if price is None else f": {hours * price:,.2f} at {price:g}"
+    yield ok("time", f"{whole}; {beam}{paid}")
+
+
+def _costs(asked: Asked) -> tuple[Size | None, list[Cost]]:
+    night, looked = asked.night, asked.logs
+    size = sized(night, looked.found, looked.samples, looked.before)
+    return size, estimate.costs(night.job, size, threads=night.threads) if size else []
+
+
+def _table(found: Sequence[Cost]) -> Iterator[str]:
+    """A line a stage."""
+    yield f"{'stage':<12}{'memory':>10}{'disk':>10}{'time':>10}"
+    for cost in sorted(found, key=lambda cost: STAGES.index(cost.stage)):
+        disk_used = gib(cost.disk_bytes + cost.scratch_bytes)
+        yield f"{cost.stage:<12}{gib(cost.memory_bytes):>10}{disk_used:>10}{duration(cost.seconds):>10}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,184 @@
+"""Doctor's check of clocks, time zones and units of time: mistakes that parse well and train badly."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections.abc import Iterator
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from pipelines.findings import Asked, Finding, ok, problem, warning
+from pipelines.samples import Part, Sample
+from pipelines.stages import Night
+from transforms.frames import FRAME_ROWS
+
+TABLES = ("watches", "searches")
+AHEAD_SECONDS = 600  # that clocks of other machines may be ahead of this one
+OWN_DAY = 0.9  # share of a day's file that must lie on that day
+HOUR = dt.timedelta(hours=1)
+_OFFSET = r"(Z|[+-]\d\d(:?\d\d)?)$"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def times(asked: Asked) -> Iterator[Finding]:
+    """Units, offsets, days that begin elsewhere, times in the future, days that have not come, this machine's clock."""
+    night, before = asked.night, 0
+    for name in TABLES:
+        sample = asked.logs.samples.get(name)
+        if sample is None or not sample.parts:
+            continue
+        for found in _of_table(asked, name, sample):
+            before += found.state != "ok"
+            yield found
+    watches = asked.logs.samples.get("watches")
+    if not before and watches is not None and watches.valid.height:
+        newest = watches.valid["time"].max()
+        zone = night.job.logs.time_zone
+        yield ok("times", f"the newest watch looked at is of {_stamp(newest)}, days begin at 00:00 {zone}")
+
+
+def _of_table(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
+    night = asked.night
+    yield from _units(name, sample)
+    yield from _offsets(night, name, sample)
+    yield from _future(night, name, sample)
+    if sample.valid.height:
+        yield from _days(night, name, sample)
+        yield from _newest(asked, name, sample)
+        yield from _clock(name, sample)
+
+
+def _units(name: str, sample: Sample) -> Iterator[Finding]:
+    """Numbers that are neither seconds nor milliseconds, or both."""
+    numbers = pl.concat(_numbers(part) for part in sample.parts).drop_nulls()
+    if numbers.is_empty():
+        return
+    typical = float(numbers.abs().median() or 0)  # type: ignore[arg-type]
+    seconds = int((numbers.abs() < 1e11).sum())
+    example = f"such as {numbers[0]:.0f}"
+    if typical >= 1e14:
+        unit, by = ("nanoseconds", "1,000,000") if typical >= 1e17 else ("microseconds", "1,000")
+        yield problem(f"times.{name}", f"time holds numbers {example}: {unit}", f"divide them by {by}: milliseconds")
+    elif 19_000_101 <= typical <= 21_001_231 and _are_dates(numbers):
+        fix = "write them as 2024-01-31, or as epoch seconds"
+        yield problem(f"times.{name}", f"time holds numbers {example}: dates, read as seconds of 1970", fix)
+    elif typical < 1e8:
+        fix = "write epoch seconds, epoch milliseconds or ISO 8601"
+        yield problem(f"times.{name}", f"time holds numbers {example}: read as seconds, they lie before 1974", fix)
+    elif 0 < seconds < len(numbers):
+        what = f"{seconds:,} of {len(numbers):,} numbers in time are below 1e11, so seconds, the others milliseconds"
+        yield warning(f"times.{name}", what, "write all of them in one unit")
+
+
+def _numbers(part: Part) -> pl.Series:
+    """The times of a file that are numbers, or text that spells them."""
+    raw = part.raw["time"] if "time" in part.raw.columns else pl.Series([], dtype=pl.Float64)
+    return raw.cast(pl.Float64, strict=False) if raw.dtype.is_numeric() or raw.dtype == pl.String else _none(part)
+
+
+def _none(part: Part) -> pl.Series:
+    return pl.Series([None] * part.raw.height, dtype=pl.Float64)
+
+
+def _are_dates(numbers: pl.Series) -> bool:
+    texts = numbers.cast(pl.Int64).cast(pl.String)
+    return bool(texts.str.to_date("%Y%m%d", strict=False).is_not_null().all())
+
+
+def _offsets(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
+    """Times without an offset, where the job does not say in which zone they are."""
+    without = sum(_without_offset(part) for part in sample.parts)
+    if without and "time_zone" not in night.job.logs.model_fields_set:
+        what = f"{without:,} times have no offset and are read as UTC, for the job does not say where they are from"
+        fix = 'say it: time_zone = "UTC" ([logs]) if they are UTC, else the zone of the clocks that wrote them'
+        yield warning(f"times.{name}", what, fix)
+
+
+def _without_offset(part: Part) -> int:
+    raw = part.raw["time"] if "time" in part.raw.columns else pl.Series([], dtype=pl.Null)
+    if isinstance(raw.dtype, pl.Datetime):
+        return raw.count() if raw.dtype.time_zone is None else 0
+    if raw.dtype != pl.String:
+        return 0
+    written = raw.str.strip_chars()
+    clock = written.str.contains(r"\d\d:\d\d").fill_null(False)
+    return int((clock & ~written.str.contains(_OFFSET).fill_null(True)).sum())
+
+
+def _future(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
+    """Rows that would be refused for lying after the night."""
+    ahead = int(sample.refused["reason"].str.contains("time lies in the future").sum())
+    if ahead:
+        what = f"{ahead:,} of {sample.valid.height + sample.refused.height:,} rows lie after the night of {night.date}"
+        fix = "is --date right? if they are local times, set time_zone ([logs]); else mend the clock that wrote them"
+        yield warning(f"times.{name}", what, fix)
+
+
+def _days(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
+    """Files of one day each whose events lie on others."""
+    if "{date}" not in getattr(night.job.logs, name):
+        return
+    for part in sample.parts:
+        named = _DAY.findall(part.file.path)
+        if not named or part.valid.is_empty():
+            continue
+        start, end = night.span(dt.date.fromisoformat(named[-1]))
+        events = part.valid["time"]
+        inside = int(events.is_between(start, end, closed="left").sum()) / len(events)
+        if inside < OWN_DAY:
+            first, last = events.sort()[0], events.sort()[-1]
+            what = (
+                f"of the events in the file of {named[-1]}, {inside:.0%} lie on that day ({night.job.logs.time_zone})"
+            )
+            fix = f"set time_zone ([logs]) to where these days begin; {_shift(first - start)}"
+            yield warning(f"times.{name}", f"{what}: they run from {_stamp(first)} to {_stamp(last)}", fix)
+            return
+
+
+def _shift(since: dt.timedelta) -> str:
+    """Where days begin so much later than where the job says."""
+    hours = round(since / HOUR)
+    if not -14 <= hours <= 14 or not hours:
+        return "or the files are named by another day than that of their events"
+    return f"the first event is {abs(hours)} h {'before' if hours < 0 else 'after'} 00:00 there"
+
+
+def _newest(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
+    """How old the newest day is that has a file, or the newest event; not known of a file that was not read whole."""
+    night, days = asked.night, asked.logs.found[name].days
+    zone = ZoneInfo(night.job.logs.time_zone)
+    if not days and sample.parts[-1].raw.height >= FRAME_ROWS:
+        return
+    newest = dt.date.fromisoformat(days[-1]) if days else sample.valid["time"].sort()[-1].astimezone(zone).date()
+    past = (night.date - newest).days
+    fix = "wait for the logs of the day before, or give the night with --date"
+    if past > night.job.examples.window_days:
+        what = f"the newest is of {newest}, before the window of {night.date} ({night.job.examples.window_days} days)"
+        yield problem(f"times.{name}", what, fix)
+    elif past > 1:
+        yield warning(f"times.{name}", f"the newest is of {newest}, {past} days before {night.date}", fix)
+
+
+def _clock(name: str, sample: Sample) -> Iterator[Finding]:
+    """Events and files from this machine's future."""
+    now = time.time()
+    ahead = [event.timestamp() - now for event in sample.valid["time"].top_k(1)]
+    files_ahead = max(file.changed for file in sample.files) - now
+    if max(ahead) > AHEAD_SECONDS:
+        what = f"the newest event lies {max(ahead) / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
+        fix = "if they are local times, set time_zone ([logs]) or write offsets; else set this machine's clock"
+        yield warning(f"times.{name}", what, fix)
+    elif files_ahead > AHEAD_SECONDS:
+        what = f"a log file was changed {files_ahead / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
+        yield warning(f"times.{name}", what, "set this machine's clock, or that of the one that writes the logs")
+
+
+def _stamp(moment: object) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _stamp_of(seconds: float) -> str:
+    return _stamp(dt.datetime.fromtimestamp(seconds, dt.UTC))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nights import DATE, REPOSITORY, environment, simulated, watch_rows, write_job
+
+from pipelines import cli, doctor, doctor_installation, doctor_runner, findings
+from pipelines.doctor import CHECKS, Check
+from pipelines.findings import Asked, Finding, ok, problem, warning
+
+TOLD = (  # by name of the check: what is told of whole logs
+    *("python", "packages", "job", "root", "lock", "published"),
+    *(
+        "logs.watches",
+        "logs.searches",
+        "logs.videos",
+        "logs.users",
+        "catalogue",
+        "times",
+        "sinks",
+        "memory",
+        "disk",
+        "time",
+        "tensorflow",
+        "scann",
+        "runner",
+    ),
+)
+
+
+def asked_of(folder: Path) -> Asked:
+    watch_rows().write_parquet(folder / "w.parquet")
+    return Asked(job=str(write_job(folder, 'watches = "w.parquet"')), date=DATE)
+
+
+def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks that start processes, with processes that do nothing."""
+    script = "import json; print(json.dumps(dict(version='1', seconds=0, busy=0, gpus=0)))"
+    monkeypatch.setattr(doctor_installation, "TRY_TENSORFLOW", script)
+    monkeypatch.setattr(doctor_installation, "TRY_SCANN", script)
+    monkeypatch.setattr(doctor_runner, "_run", lambda *_: (0, ""))
+
+
+@pytest.mark.slow
+def test_whole_logs_on_a_whole_machine_have_no_problem(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "doctor", str(simulated(tmp_path)), f"--date={DATE}", "--json"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [one["check"] for one in found] == list(TOLD)
+    assert not [one for one in found if one["state"] == "problem"]
+    assert all(set(one) == {"check", "state", "what", "fix", "details"} for one in found)
+
+
+def test_what_is_found_is_told_in_lines_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_processes(monkeypatch)
+    asked = asked_of(tmp_path)
+    assert cli.main(["doctor", asked.job, f"--date={DATE}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= findings.WIDEST
+    assert "\033" not in "".join(lines)
+    assert lines[0].startswith("ok       python: ")
+
+
+def test_a_problem_gives_exit_code_1_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_processes(monkeypatch)
+    job = write_job(tmp_path, 'watches = "nowhere"')
+    assert doctor.main([str(job), f"--date={DATE}"]) == 1
+    shown = capsys.readouterr().out
+    assert "problem  logs.watches: " in shown and "         fix: check the path: " in shown
+    assert shown.splitlines()[-1].startswith("1 problem, 1 warning: ")
+
+
+def test_without_a_job_the_installation_is_looked_at_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_processes(monkeypatch)
+    found = list(doctor.diagnose(Asked(job=str(tmp_path / "nowhere.toml"))))
+    assert [one.check for one in found] == ["python", "packages", "job", "tensorflow", "scann"]
+    assert [one.check for one in found if one.state == "problem"] == ["job"]
+
+
+def test_what_lies_in_a_root_is_not_asked_of_one_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_processes(monkeypatch)
+    (tmp_path / "file").write_text("")
+    watch_rows().write_parquet(tmp_path / "w.parquet")
+    job = write_job(tmp_path, 'watches = "w.parquet"', '[storage]\nroot = "file/runs"\n')
+    found = {one.check: one.state for one in doctor.diagnose(Asked(job=str(job), date=DATE))}
+    assert [name for name, state in found.items() if state == "problem"] == ["root"]
+    assert found["logs.watches"] == "ok" and not {"lock", "published"} & set(found)
+
+
+def fails(_asked: Asked) -> Iterator[Finding]:
+    yield ok("first", "seen before it failed")
+    raise ZeroDivisionError("by chance")
+
+
+def lacks(_asked: Asked) -> list[Finding]:
+    raise ModuleNotFoundError("No module named 'polars'")
+
+
+def fine(_asked: Asked) -> list[Finding]:
+    return [ok("fine", "as it should be"), warning("fine", "a", "b")]
+
+
+def checks_of(*functions: str, monkeypatch: pytest.MonkeyPatch) -> list[Check]:
+    monkeypatch.setitem(sys.modules, "pipelines.doctor_test", sys.modules[__name__])
+    return [
+        Check(name=name, module="doctor_test", function=name, of_job=False, waits=at % 2 == 1)
+        for at, name in enumerate(functions)
+    ]
+
+
+def test_a_check_that_fails_by_itself_is_a_problem_and_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = checks_of("fails", "fine", "lacks", "fails", "fine", monkeypatch=monkeypatch)
+    found = list(doctor.diagnose(Asked(job="x"), checks))
+    failed = problem(
+        "fails",
+        "could not be looked at: ZeroDivisionError: by chance",
+        "the message says what failed; WATCHNEXT_TRACEBACK=1 shows where",
+    )
+    lacking = problem(
+        "lacks",
+        "could not be looked at: No module named 'polars'",
+        "make setup, or install what is missing: see packages",
+    )
+    assert found == [failed, *fine(Asked(job="x")), lacking, failed, *fine(Asked(job="x"))]
+
+
+def test_a_check_whose_module_is_broken_is_a_problem() -> None:
+    found = doctor.made(Check(name="gone", module="doctor_of_nothing", function="x"), Asked(job="x"))
+    assert [one.state for one in found] == ["problem"] and "doctor_of_nothing" in found[0].what
+
+
+def test_doctor_works_where_no_package_does(tmp_path: Path) -> None:
+    """The interpreter that environments are made from has none of theirs."""
+    asked = asked_of(tmp_path)
+    bare = shutil.which(f"python3.{sys.version_info.minor}", path=f"{sys.base_prefix}/bin")
+    assert bare is not None
+    command = [bare, "-S", "-m", "pipelines.doctor", asked.job, "--json"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    states = {one["check"]: one["state"] for one in json.loads(done.stdout)}
+    assert states["job"] == states["tensorflow"] == states["scann"] == "problem"
+
+
+def test_every_check_is_a_function_that_is_there() -> None:
+    import importlib
+
+    for check in CHECKS:
+        assert callable(getattr(importlib.import_module(f"pipelines.{check.module}"), check.function)), check
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
+def test_a_wrong_date_is_a_wrong_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        doctor.main(["job.toml", "--date", "yesterday"])
+    assert caught.value.code == 2
+    assert "'yesterday' is no date such as 2026-11-21" in capsys.readouterr().err

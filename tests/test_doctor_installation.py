@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from nights import REPOSITORY, watch_rows, write_job
+
+from pipelines import doctor_installation
+from pipelines.findings import Asked, Finding
+
+ASKED = Asked(job="nowhere.toml")
+
+
+def asked_of(folder: Path, more: str = "") -> Asked:
+    watch_rows().write_parquet(folder / "w.parquet")
+    return Asked(job=str(write_job(folder, 'watches = "w.parquet"', more)))
+
+
+def with_version(name: str, version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One package as if it were of another version, or not there."""
+    real = metadata.version
+
+    def of(asked: str) -> str:
+        if asked == name:
+            if version is None:
+                raise metadata.PackageNotFoundError(asked)
+            return version
+        return real(asked)
+
+    monkeypatch.setattr(doctor_installation.metadata, "version", of)
+
+
+def only(found: list[Finding]) -> Finding:
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_this_python_will_do() -> None:
+    found = only(list(doctor_installation.python(ASKED)))
+    assert found.state == "ok" and found.what.startswith(platform.python_version())
+
+
+@pytest.mark.parametrize("version", ["3.10.4", "3.14.0"])
+def test_another_python_will_not(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "python_version", lambda: version)
+    found = only(list(doctor_installation.python(ASKED)))
+    assert (found.state, found.fix) == ("problem", "make setup PYTHON=python3.12")
+    assert found.what.startswith(f"{version}, but ") and ">=3.11" in found.what and "<3.14" in found.what
+
+
+def test_another_platform_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    found = only(list(doctor_installation.python(ASKED)))
+    assert found.state == "warning" and "on Darwin arm64: ScaNN and tfx-bsl have no packages for it" in found.what
+
+
+def test_the_packages_of_this_environment_will_do(tmp_path: Path) -> None:
+    found = only(list(doctor_installation.packages(asked_of(tmp_path))))
+    assert found.state == "ok" and "in their ranges (apache-beam 2.77" in found.what
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_version("scann", None, monkeypatch)
+    found = only(list(doctor_installation.packages(ASKED)))
+    assert (found.state, found.what) == ("problem", "scann is missing")
+    assert found.fix == f"make setup; or {sys.executable} -m pip install 'scann>=1.4.2'"
+
+
+def test_a_version_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_version("tensorflow", "2.19.1", monkeypatch)
+    found = only(list(doctor_installation.packages(ASKED)))
+    assert found.state == "problem" and found.what.startswith("tensorflow is 2.19.1, but ")
+    assert "<2.22" in found.what and ">=2.21" in found.what
+
+
+def test_an_empty_environment_is_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_installation.metadata, "version", lambda name: "0.0.1")
+    found = only(list(doctor_installation.packages(ASKED)))
+    assert (found.state, found.fix) == ("problem", "make setup")
+    assert "are missing or of another version:" in found.what
+    assert [line for line in found.details if line.startswith("scann ")] == ["scann is 0.0.1, but >=1.4.2 is needed"]
+
+
+def test_what_a_job_needs_beyond_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_version("redis", None, monkeypatch)
+    assert only(list(doctor_installation.packages(asked_of(tmp_path)))).state == "ok"
+    job = asked_of(tmp_path, '[storage.redis]\nurl = "redis://localhost:6379/0"\n')
+    assert only(list(doctor_installation.packages(job))).what == "redis is missing"
+
+
+def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_installation, "OURS", "watchnext-of-nobody")
+    found = only(list(doctor_installation.packages(ASKED)))
+    assert (found.state, found.fix) == ("problem", "make setup")
+    assert "watchnext-of-nobody is not installed in " in found.what
+
+
+def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_installation, "_place", lambda name: tmp_path / name)
+    found = list(doctor_installation.packages(ASKED))
+    assert [one.what.split(" is not ours")[0] for one in found if one.state == "problem"] == [
+        *doctor_installation.PACKAGES
+    ]
+    assert f"take {tmp_path / 'trainer'} off PYTHONPATH" in [one.fix.split(",")[0] for one in found]
+
+
+def test_scann_builds_an_index_and_answers() -> None:
+    found = only(list(doctor_installation.scann(ASKED)))
+    assert found.state == "ok" and found.what.startswith(f"{metadata.version('scann')} loads in ")
+
+
+def scripted(script: str, monkeypatch: pytest.MonkeyPatch) -> Finding:
+    monkeypatch.setattr(doctor_installation, "TRY_TENSORFLOW", script)
+    return only(list(doctor_installation.tensorflow(ASKED)))
+
+
+def test_a_library_that_crashes_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scripted("import os; os.abort()", monkeypatch)
+    assert found.state == "problem" and found.what == "crashed (signal 6): it said nothing"
+    assert found.fix.endswith("-m pip install --force-reinstall tensorflow")
+
+
+def test_a_library_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scripted("raise ImportError('libcublas.so.12: cannot open shared object file')", monkeypatch)
+    assert found.what == "could not be loaded: ImportError: libcublas.so.12: cannot open shared object file"
+
+
+def test_a_library_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_installation, "IMPORT_SECONDS", 0.2)
+    found = scripted("import threading; threading.Event().wait()", monkeypatch)
+    assert found.state == "problem" and found.what.startswith("did not load within ")
+
+
+@pytest.mark.parametrize(
+    ("busy", "gpus", "state", "text"),
+    [(4.0, 0, "ok", "no GPU"), (4.0, 1, "ok", "1 GPU"), (4.0, 2, "ok", "2 GPUs"), (11.0, 0, "warning", "slow")],
+)
+def test_what_tensorflow_says_is_told(
+    busy: float, gpus: int, state: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = json.dumps({"version": "2.21.0", "seconds": 5.2, "busy": busy, "gpus": gpus})
+    found = scripted(f"print({said!r})", monkeypatch)
+    assert found.state == state and found.what.startswith("2.21.0 loads in 5.2 s") and text in found.what
+
+
+def test_the_scripts_find_the_project_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = "import json, transforms; print(json.dumps(dict(version='1', seconds=0, busy=0, gpus=0)))"
+    assert scripted(script, monkeypatch).state == "ok"
+    assert doctor_installation.REPOSITORY == REPOSITORY

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from nights import DATE, watch_rows, write_job
+
+from pipelines import doctor_times
+from pipelines.findings import Asked, Finding
+
+NOW = dt.datetime(2026, 11, 21, 4, tzinfo=dt.UTC)  # when the night of DATE would run
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp() + 10**9)  # files are of today
+
+
+def at_now(monkeypatch: pytest.MonkeyPatch, hours: float = 0.0) -> None:
+    monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp() + hours * 3600)
+
+
+def found_in(folder: Path, rows: pl.DataFrame, logs: str = "", name: str = "w.parquet") -> list[Finding]:
+    folder.mkdir(exist_ok=True)
+    rows.write_parquet(folder / name)
+    path = "{date}.parquet" if name == f"{DATE - dt.timedelta(days=1)}.parquet" else name
+    job = write_job(folder, f'watches = "{path}"\nmax_reject_fraction = 1.0\n{logs}')
+    return list(doctor_times.times(Asked(job=str(job), date=DATE)))
+
+
+def only(found: list[Finding]) -> Finding:
+    assert len(found) == 1, found
+    return found[0]
+
+
+def with_time(values: list[Any] | pl.Expr, rows: pl.DataFrame | None = None) -> pl.DataFrame:
+    given = watch_rows() if rows is None else rows
+    return given.with_columns(time=pl.Series(values) if isinstance(values, list) else values)
+
+
+def test_good_times_are_ok(tmp_path: Path) -> None:
+    found = only(found_in(tmp_path, watch_rows()))
+    assert found.state == "ok"
+    assert found.what == "the newest watch looked at is of 2026-11-20 21:36 UTC, days begin at 00:00 UTC"
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_epoch_seconds_and_milliseconds_are_ok(unit: Any, tmp_path: Path) -> None:
+    assert only(found_in(tmp_path, with_time(pl.col("time").dt.epoch(unit)))).state == "ok"
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(
+    ("time", "what", "fix"),
+    [
+        (pl.col("time").dt.epoch("us"), "microseconds", "divide them by 1,000: milliseconds"),
+        (pl.col("time").dt.epoch("ns"), "nanoseconds", "divide them by 1,000,000: milliseconds"),
+        (pl.col("time").dt.strftime("%Y%m%d").cast(pl.Int64), "dates, read as seconds of 1970", "2024-01-31"),
+        (pl.col("time").dt.epoch("s") // 60, "read as seconds, they lie before 1974", "ISO 8601"),
+        (pl.col("time").dt.epoch("d").cast(pl.Int64), "read as seconds, they lie before 1974", "ISO 8601"),
+    ],
+)
+def test_numbers_of_another_unit_are_told(time: pl.Expr, what: str, fix: str, as_text: bool, tmp_path: Path) -> None:
+    rows = with_time(time.cast(pl.String) if as_text else time)
+    found = only(found_in(tmp_path, rows))
+    assert found.state == "problem" and what in found.what and fix in found.fix
+    assert f"such as {rows['time'][0]}" in found.what
+
+
+def test_seconds_among_milliseconds_are_told(tmp_path: Path) -> None:
+    mixed = pl.when(pl.int_range(40) < 7).then(pl.col("time").dt.epoch("s")).otherwise(pl.col("time").dt.epoch("ms"))
+    found = only(found_in(tmp_path, with_time(mixed)))
+    assert found.state == "warning" and found.what.startswith("7 of 40 numbers in time are below 1e11, so seconds")
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        pl.col("time").dt.replace_time_zone(None),
+        pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S"),
+        pl.col("time").dt.strftime("%Y-%m-%d %H:%M"),
+    ],
+)
+def test_times_without_an_offset_are_told_unless_the_job_says_where_they_are_from(
+    time: pl.Expr, tmp_path: Path
+) -> None:
+    found = only(found_in(tmp_path, with_time(time)))
+    assert found.state == "warning" and found.what.startswith("40 times have no offset and are read as UTC")
+    assert 'time_zone = "UTC"' in found.fix
+    assert only(found_in(tmp_path, with_time(time), 'time_zone = "UTC"')).state == "ok"
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+00:00", "%Y-%m-%d %H:%M:%S+0000"])
+def test_times_with_an_offset_are_ok(form: str, tmp_path: Path) -> None:
+    assert only(found_in(tmp_path, with_time(pl.col("time").dt.strftime(form)))).state == "ok"
+
+
+def test_rows_after_the_night_are_told(tmp_path: Path) -> None:
+    rows = with_time(pl.col("time") + pl.when(pl.int_range(40) < 3).then(pl.duration(days=30)).otherwise(None))
+    shifted = watch_rows().with_columns(time=rows["time"].fill_null(watch_rows()["time"]))
+    found = only(found_in(tmp_path, shifted))
+    assert found.state == "warning" and found.what == "3 of 40 rows lie after the night of 2026-11-21"
+    assert found.fix.startswith("is --date right?")
+
+
+def test_a_day_s_file_with_events_of_another_day_is_told(tmp_path: Path) -> None:
+    yesterday = DATE - dt.timedelta(days=1)
+    start = dt.datetime.combine(yesterday, dt.time(), dt.UTC)
+    whole = watch_rows().with_columns(time=pl.Series([start + dt.timedelta(minutes=36 * n) for n in range(40)]))
+    assert only(found_in(tmp_path / "a", whole, name=f"{yesterday}.parquet")).state == "ok"
+    shifted = whole.with_columns(pl.col("time") - pl.duration(hours=8))
+    found = only(found_in(tmp_path / "b", shifted, name=f"{yesterday}.parquet"))
+    assert (
+        found.state == "warning" and "of the events in the file of 2026-11-20, 65% lie on that day (UTC)" in found.what
+    )
+    assert "from 2026-11-19 16:00 UTC to 2026-11-20 15:24 UTC" in found.what
+    assert found.fix.endswith("the first event is 8 h before 00:00 there")
+    zone = 'time_zone = "Asia/Shanghai"'
+    assert only(found_in(tmp_path / "c", shifted, zone, name=f"{yesterday}.parquet")).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "what"), [(1, "warning", "2 days before"), (30, "problem", "before the window")]
+)
+def test_a_day_that_did_not_come_is_told(days: int, state: str, what: str, tmp_path: Path) -> None:
+    found = only(found_in(tmp_path, with_time(pl.col("time") - pl.duration(days=days))))
+    assert found.state == state and what in found.what and "--date" in found.fix
+
+
+def test_local_times_ahead_of_the_clock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_now(monkeypatch)
+    ahead = with_time(pl.col("time") + pl.duration(hours=14, minutes=24))  # the last is of 12:00 on DATE
+    found = only(found_in(tmp_path, ahead))
+    assert found.state == "warning" and "lies 8.0 h ahead of this machine's clock (2026-11-21 04:00 UTC)" in found.what
+    assert "set time_zone ([logs])" in found.fix
+
+
+def test_a_clock_that_is_behind_the_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp())
+    rows = watch_rows()
+    rows.write_parquet(tmp_path / "w.parquet")
+    os.utime(tmp_path / "w.parquet", (NOW.timestamp() + 7_200, NOW.timestamp() + 7_200))
+    job = write_job(tmp_path, 'watches = "w.parquet"')
+    found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
+    assert found.state == "warning" and "a log file was changed 2.0 h ahead of this machine's clock" in found.what
+
+
+def test_searches_are_looked_at_too(tmp_path: Path) -> None:
+    watch_rows().write_parquet(tmp_path / "w.parquet")
+    searches = watch_rows().select("user_id", pl.col("time").dt.replace_time_zone(None), query=pl.lit("jazz"))
+    searches.write_parquet(tmp_path / "s.parquet")
+    job = write_job(tmp_path, 'watches = "w.parquet"\nsearches = "s.parquet"')
+    found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
+    assert (found.check, found.state) == ("times.searches", "warning")
+
+
+def test_logs_that_could_not_be_read_are_not_told_again(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "nowhere"')
+    assert list(doctor_times.times(Asked(job=str(job), date=DATE))) == []
