@@ -22,6 +22,7 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=2.1",
+        "packaging>=24",
         "polars>=1.36.1",
         "polars-hash>=0.9",
         "pyarrow>=18",
@@ -40,6 +41,7 @@ setup(
         "redis": ["redis>=5.2"],
         "bench": ["implicit>=0.7.2"],
         "dev": [
+            "cryptography>=44",
             "hypothesis>=6.120",
             "mypy>=1.18",
             "prometheus-client>=0.23",
