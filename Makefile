@@ -5,7 +5,7 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test check format docs requirements clean
+.PHONY: setup demo test test-airflow check format docs requirements clean
 setup: .venv/.ready
 
 # The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
@@ -31,7 +31,14 @@ demo: setup
 	@for user in u0000001 u0000002 u0000003; do echo; $(BIN)/watchnext lookup $(DEMO)/job.toml $$user --k 5; done
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The Airflow DAG in a real Airflow, which gets an environment of its own (about 700 MB).
+AIRFLOW ?= build/airflow
+test-airflow: setup
+	@test -x $(AIRFLOW)/bin/airflow || { $(PYTHON) -m venv $(AIRFLOW) && \
+	  $(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow==3.1.*'; }
+	@WATCHNEXT_AIRFLOW=$(abspath $(AIRFLOW))/bin/airflow $(BIN)/python -m pytest tests/test_airflow.py
 
 check: setup
 	$(BIN)/ruff check

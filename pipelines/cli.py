@@ -9,7 +9,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "simulate": "write logs to try it on, with what is true of them",
     "nightly": "run a night: from raw logs to published lists",
+    "backfill": "run the nights of a range of dates",
+    "rollback": "publish an earlier night again, and take back those after it",
     "lookup": "what a user gets, from what is published",
+    "doctor": "is there all that a night needs, and what to do where it is not",
     "rebucket": "write the store anew for another number of user buckets",
 }
 

@@ -12,46 +12,85 @@ import re
 import sys
 from collections.abc import Callable
 
+import grpc
+
 from pipelines.jobs import JobError
 from pipelines.lock import LockError
 from pipelines.manifest import ManifestError
 from pipelines.options import OptionError
+from pipelines.signals import Stopped
 from trainer.errors import TrainingError
-from transforms.indexing import NoCandidatesError
+from transforms.candidates import NoCandidatesError
+from transforms.errors import SinkError
 from transforms.logs import LogError
+
+EXIT_CODES = """\
+exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or
+argument; 3 a gate failed: yesterday's lists stay served; 128 + n stopped by signal n (143: SIGTERM, 130: Ctrl-C)"""
 
 
 class StageError(RuntimeError):
     """A stage that cannot go on, for a reason its message explains to whoever runs the night."""
 
 
+class GateError(StageError):
+    """A night that is not good enough to be published: which gate, the value, the bound, what to look at."""
+
+
 # Errors whose message says all there is to say: a person sees that, and no traceback.
 TOLD_ERRORS = (
     StageError,
+    GateError,
     JobError,
     OptionError,
     ManifestError,
     LogError,
     NoCandidatesError,
     TrainingError,
+    SinkError,
     LockError,
     OSError,
 )
 
+_BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError), 3: (GateError,)}
+_AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
+_ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
+_CAUSE = re.compile(r"^Caused by: (?:[\w$]+\.)*(.+)$", re.MULTILINE)  # of Java: the last is the first cause
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '[^\n]*'\])?$", re.MULTILINE)
 
 
-def guarded(work: Callable[[], int]) -> int:
-    """Run a command; mistakes of the user and failures of the machine become one message and an exit code."""
+def guarded(work: Callable[[], int], say: Callable[[str], object] | None = None) -> int:
+    """Run a command; mistakes of the user, failures of the machine and signals become one message and an exit code.
+
+    `say` tells the message; without it, it goes to the standard error.
+    """
+    say = say or (lambda message: print(f"watchnext: {message}", file=sys.stderr))
     try:
         return work()
-    except (JobError, OptionError) as error:
-        return _fail(str(error), 2)
+    except Stopped as stopped:
+        say(str(stopped))
+        return stopped.code
     except Exception as error:
         message = told(error)
-        if message is not None and not os.environ.get("WATCHNEXT_TRACEBACK"):
-            return _fail(message, 1)
-        raise
+        if message is None or wants_traceback(error):
+            raise
+        say(message)
+        return exit_code(error)
+
+
+def wants_traceback(error: Exception) -> bool:
+    """Whether the environment asks for the whole story of a failure; of a wrong setting there is none."""
+    return bool(os.environ.get("WATCHNEXT_TRACEBACK")) and exit_code(error) == 1
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that an error ended."""
+    return next((code for code, kinds in _BY_CODE.items() if isinstance(error, kinds)), 1)
+
+
+def of_exit_code(code: int) -> type[Exception]:
+    """The error to raise where a process of ours ended with a code."""
+    return _BY_CODE.get(code, (StageError,))[0]
 
 
 def told(error: BaseException) -> str | None:
@@ -63,7 +102,7 @@ def told(error: BaseException) -> str | None:
         if isinstance(seen, TOLD_ERRORS):
             return str(seen)
         seen = seen.__cause__ or seen.__context__
-    return _told_in(str(error))
+    return _told_in(str(error)) or _told_of_runner(error)
 
 
 def _told_in(traceback: str) -> str | None:
@@ -78,11 +117,17 @@ def _told_in(traceback: str) -> str | None:
     return None
 
 
+def _told_of_runner(error: BaseException) -> str | None:
+    """What to say where the runner itself failed, not our work on it: a server that is gone, a job it gave up."""
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return f"the runner's job server does not answer ({error.code().name}: {error.details()}); {_AGAIN}"
+    ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
+    if ended is None:
+        return None
+    causes = _CAUSE.findall(ended["said"]) or [ended["said"].strip().partition("\n")[0]]
+    return f"the runner ended the job in state {ended['state']}: {causes[-1]}; {_AGAIN}"
+
+
 def _is_os_error(name: str) -> bool:
     kind = getattr(builtins, name, None)
     return isinstance(kind, type) and issubclass(kind, OSError)
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"watchnext: {message}", file=sys.stderr)
-    return code

@@ -53,15 +53,22 @@ def held(path: str) -> Iterator[None]:
                 files.remove_files([path])
 
 
+def holder(path: str) -> str | None:
+    """Who holds the lock at `path`, in words; None where nobody does. Looks and takes nothing."""
+    found = _read(path)
+    return _words(path, found) if found and _alive(found) else None
+
+
+def _words(path: str, found: dict[str, Any]) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.get("beat", 0)))
+    who = f"process {found.get('pid')} on {found.get('host')}"
+    return f"{path}: {who} is at work on this root (last sign of life {since})"
+
+
 def _take(path: str, token: str) -> None:
     with _alone(path):
-        holder = _read(path)
-        if holder and _alive(holder):
-            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(holder.get("beat", 0)))
-            raise LockError(
-                f"{path}: process {holder.get('pid')} on {holder.get('host')} is at work on this root (last sign of "
-                f"life {since}); wait for it, or stop it: its lock is then taken over"
-            )
+        if taken := holder(path):
+            raise LockError(f"{taken}; wait for it, or stop it: its lock is then taken over")
         files.replace_file(path, _content(token))
     if _read(path).get("token") != token:
         raise LockError(f"{path}: another run took the root at the same moment; start again when it is done")

@@ -38,18 +38,29 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)  # what the stage did, for people and for later stages
     seconds: float = 0.0
     attempt: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)  # what the fingerprint is of: what -> digest,
+    settings: dict[str, Any] = field(default_factory=dict)  # and the settings by table
+    run: str = ""  # id of the run that did it
+    dropped: str | None = None  # files whose names begin with this were removed after publishing; "": all of them
+    timed: list[str] = field(default_factory=list)  # files that tell how long things took: not in the digest
     format_version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
         """Of the content alone: the same for an attempt that left the same bytes under other names."""
         counts = logical_name(json.dumps(self.counts, sort_keys=True), self.attempt)
-        return fingerprint(sorted((logical_name(f.name, self.attempt), f.digest) for f in self.files), counts)
+        content = [(logical_name(f.name, self.attempt), f.digest) for f in self.files if f.name not in self.timed]
+        return fingerprint(sorted(content), counts)
 
     @property
     def has_fixed_names(self) -> bool:
         """Whether another attempt would write over some of the files."""
         return any(logical_name(f.name, self.attempt) == f.name for f in self.files)
+
+    @property
+    def present(self) -> list[FileEntry]:
+        """The files that were not dropped."""
+        return [f for f in self.files if self.dropped is None or not f.name.startswith(self.dropped)]
 
     def named(self, prefix: str = "", ending: str = "") -> list[FileEntry]:
         return [f for f in self.files if f.name.startswith(prefix) and f.name.endswith(ending)]
@@ -70,7 +81,13 @@ def fingerprint(*parts: Any) -> str:
 
 
 def load(folder: str) -> Manifest | None:
-    """The manifest of a stage's folder, or None where the stage never completed."""
+    """The manifest of a stage's folder, or None where the stage never completed or all it left was dropped since."""
+    found = record(folder)
+    return None if found is None or found.dropped == "" else found
+
+
+def record(folder: str) -> Manifest | None:
+    """What a stage once left, whether or not its files are still there; None where it never completed."""
     path = paths.join(folder, NAME)
     if not files.exists(path):
         return None
@@ -87,10 +104,15 @@ def load(folder: str) -> Manifest | None:
 
 def require(folder: str, stage: str) -> Manifest:
     """The manifest of a stage another one needs; ManifestError says how to get it."""
-    found = load(folder)
+    found = record(folder)
     if found is None:
         raise ManifestError(
             f"stage {stage} is not complete in {folder}: run it first, or run without --only and --from"
+        )
+    if found.dropped == "":
+        raise ManifestError(
+            f"what stage {stage} left in {folder} was dropped, as the night is older than the keep_nights ([storage]) "
+            "that stay whole: run the night again, without --only and --from"
         )
     return found
 
@@ -111,7 +133,7 @@ def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *,
 
     `beside`: further folders of the stage, seen from its own; `keep`: what is below this path of its own is left alone.
     """
-    listed = set(entries(manifest.files, folder)) if manifest else set()
+    listed = set(entries(manifest.present, folder)) if manifest else set()
     listed.add(paths.join(folder, NAME))
     kept = paths.join(folder, keep) if keep else None
     found = [path for name in ("", *beside) for path in files.list_files(paths.join(folder, name) if name else folder)]

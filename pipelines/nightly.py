@@ -7,7 +7,7 @@ scheduler can run the same commands. What is complete with the same inputs and s
 killed goes on where it was, and a second run does nothing.
 
     watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--reingest DAY] [--runner-config FILE]
-                               [Beam options]
+                               [--catch-up] [--dry-run] [--force-publish REASON] [--log-format text|json] [Beam options]
 """
 
 from __future__ import annotations
@@ -16,54 +16,116 @@ import argparse
 import importlib
 import sys
 import time
+import traceback
 from collections.abc import Sequence
+from functools import partial
 
-from pipelines import ingest, lock, processes, publish
-from pipelines.errors import guarded
+from pipelines import dry_run, estimate, ingest, lock, notify, openmetrics, processes, publish, run_log, series, signals
+from pipelines.errors import StageError, exit_code, guarded, told, wants_traceback
+from pipelines.run_log import Outcome, RunLog
 from pipelines.stages import STAGES, Night, arguments, night_of
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a night. 0: done, or nothing to do; 1: a stage failed, and nothing was published; 2: a wrong setting."""
-    parser = arguments("Run a night: from raw logs to published lists.")
-    some = parser.add_mutually_exclusive_group()
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments; further ones go to Beam."""
+    found = arguments("Run a night: from raw logs to published lists.")
+    some = found.add_mutually_exclusive_group()
     some.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
     some.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it")
-    ingest.add_arguments(parser)
-    args, flags = parser.parse_known_args(argv)
+    some.add_argument("--catch-up", action="store_true", help="run the nights since the published one first")
+    found.add_argument("--dry-run", action="store_true", help="say what would run and why, and change nothing")
+    ingest.add_arguments(found)
+    publish.add_arguments(found)
+    run_log.add_arguments(found)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a night, with --catch-up those that were missed before it. The exit codes are those of `errors.EXIT_CODES`,
+    of several nights that of the last."""
+    given = parser()
+    args, flags = given.parse_known_args(argv)
     if args.reingest and "ingest" not in _chosen(args):
-        parser.error("--reingest is for stage ingest, which --only or --from leaves out")
+        given.error("--reingest is for stage ingest, which --only or --from leaves out")
 
-    def work() -> int:
-        night = night_of(args, flags)
-        with lock.held(night.root.lock):
-            run(night, args.job, _chosen(args))
-        return 0
+    if args.force_publish and ("publish" not in _chosen(args) or args.catch_up):
+        given.error("--force-publish is for stage publish of one night: not with --catch-up, or --only another stage")
 
-    return guarded(work)
+    def work(log: RunLog) -> int:
+        night, stages = night_of(args, flags), _chosen(args)
+        dates = [*(series.missed(night) if args.catch_up else ()), night.date]
+        if args.dry_run:
+            return dry_run.show(night, dates, stages, as_json=log.as_json)
+        one = partial(attended, job=args.job, stages=stages, log=log)
+        return series.run(night, dates, one, log, keep_going=True)[-1]
+
+    with signals.raised(), run_log.opened(args.log_format) as log:
+        return guarded(lambda: work(log), log.fail)
 
 
-def run(night: Night, job: str, stages: Sequence[str] = STAGES) -> None:
-    """Run the stages that are not complete, in order. Raises StageError where one fails."""
-    ran = []
-    with processes.Screen(len(stages)) as screen:
-        for stage in stages:
+def attended(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> int:
+    """One night to its end, whatever that is, and its exit code. The log, ROOT/metrics.prom and whom `[notify]` names
+    are told."""
+    began = time.monotonic()
+    code, message = _outcome(night, job, stages, log)
+    end = Outcome(
+        run=log.run, date=night.date.isoformat(), code=code, message=message, seconds=time.monotonic() - began
+    )
+    log.end(end)
+    for trouble in (openmetrics.write(night, end), notify.send(night.job.notify, end, root=night.root.path)):
+        if trouble:
+            log.tell("warning", trouble, level="warning", date=end.date)
+    return code
+
+
+def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
+    """Run the stages that are not complete, in order; what became of the night, in a line. Raises StageError where one
+    fails."""
+    ran: list[str] = []
+    with log.screen(night.date, len(stages)) as screen:
+        _finish_publication(night, screen)
+        for at, stage in enumerate(stages):
             if is_done(night, stage):
                 screen.say(stage, "already complete")
                 continue
+            if not ran:
+                estimate.check_space(night, stages[at:])
             began = time.monotonic()
             screen.begin(stage)
-            processes.run_stage(_command(night, job, stage), shows_progress=stage == "train", screen=screen)
-            screen.say(stage, f"{time.monotonic() - began:.1f} s")
-            for note in night.require(stage).counts.get("notes", ()):
+            processes.run_stage(_command(night, job, stage), shows_progress=log.on_screen(stage), screen=screen)
+            seconds, counts = time.monotonic() - began, night.require(stage).counts
+            screen.say(stage, f"{seconds:.1f} s", seconds=round(seconds, 3), counts=counts)
+            for note in counts.get("notes", ()):
                 screen.line(note)
             ran.append(stage)
-        screen.line(_closing(night, ran))
+    return _closing(night, ran)
+
+
+def _finish_publication(night: Night, screen: processes.Screen) -> None:
+    """Finish or undo now, not hours later, what a publication left that came to no end; stage publish tries again."""
+    try:
+        publish.recover(night)
+    except StageError as error:
+        screen.line(str(error))
 
 
 def is_done(night: Night, stage: str) -> bool:
     """Whether a stage is complete with the inputs and settings it would have now."""
     return bool(importlib.import_module(f"pipelines.{stage}").plan(night).is_done(night))
+
+
+def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str]:
+    """The exit code of a night and what is to be said of it."""
+    try:
+        with lock.held(night.root.lock):
+            return 0, run(night, job, stages, log)
+    except signals.Stopped as stopped:
+        return stopped.code, str(stopped)
+    except Exception as error:
+        message = told(error)
+        if message is None or wants_traceback(error):
+            message = traceback.format_exc().rstrip()
+        return exit_code(error), message
 
 
 def _chosen(args: argparse.Namespace) -> Sequence[str]:
@@ -75,8 +137,9 @@ def _chosen(args: argparse.Namespace) -> Sequence[str]:
 def _command(night: Night, job: str, stage: str) -> list[str]:
     config = ["--runner-config", night.runner_config] if night.runner_config else []
     module = [sys.executable, "-m", f"pipelines.{stage}"]
-    again = [f"--reingest={day}" for day in night.reingest] if stage == "ingest" else []
-    return [*module, job, "--date", night.date.isoformat(), *config, *again, *night.flags]
+    own = [f"--reingest={day}" for day in night.reingest] if stage == "ingest" else []
+    own += [f"--force-publish={night.force_publish}"] if stage == "publish" and night.force_publish else []
+    return [*module, job, "--date", night.date.isoformat(), *config, *own, *night.flags]
 
 
 def _closing(night: Night, ran: list[str]) -> str:

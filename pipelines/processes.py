@@ -1,4 +1,7 @@
-"""Stages as processes, and what a person sees of them: a bar on a terminal, one line a stage in a log."""
+"""Stages as processes, and what a person sees of them: a bar on a terminal, one line a stage in a log.
+
+`run_log` has the same screen for programs: one JSON object a line.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,17 @@ import sys
 import tempfile
 import time
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from tqdm import tqdm
 
-from pipelines import lifeline
-from pipelines.errors import StageError
+from pipelines import errors, lifeline
 from transforms import progress
 from transforms.progress import Progress
 
 _REFRESH_SECONDS = 0.5
 _SHOWN_BYTES = 20_000  # of a failed stage's messages
+_GRACE_SECONDS = 10.0  # for a stage to end by itself when the night is stopped
 
 
 class Screen:
@@ -45,8 +48,8 @@ class Screen:
             parts = f"{at.done}/{at.expected} parts, " if at.expected else ""
             self._bar.set_postfix_str(f"this stage {parts}{seconds:.0f} s")
 
-    def say(self, stage: str, what: str) -> None:
-        """One line about a stage that is over."""
+    def say(self, stage: str, what: str, **_fields: Any) -> None:
+        """One line about a stage that is over; `fields` are for programs."""
         self._at += 1
         self.line(f"[{self._at}/{self._stages}] {stage:<10} {what}")
         if self._bar is not None:
@@ -60,7 +63,8 @@ class Screen:
 
 
 def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> None:
-    """Run a stage's process to its end. Raises StageError with what it wrote where it fails.
+    """Run a stage's process to its end. Raises StageError with what it wrote where it fails; GateError and JobError
+    where its exit code says so.
 
     Libraries write notes to the standard error that are nobody's business while all is well: it is kept back, but for
     a stage that `shows_progress` of its own on a terminal.
@@ -74,10 +78,19 @@ def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> No
             _wait(process, screen, told.name)
         finally:
             if process.poll() is None:  # interrupted: the stage goes with the night
-                process.terminate()
-                process.wait()
+                _end(process)
         if process.returncode:
-            raise StageError(_explain(command[2], process.returncode, _end_of(kept)))
+            error = errors.of_exit_code(process.returncode)
+            raise error(_explain(command[2], process.returncode, _end_of(kept)))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:  # deep in native code, which no signal reaches
+        process.kill()
+        process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], screen: Screen, told: str) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +21,8 @@ from zoneinfo import ZoneInfo
 import apache_beam as beam
 import polars as pl
 
-from pipelines import lifeline, lock, manifest, paths, store
-from pipelines.errors import guarded
+from pipelines import lifeline, lock, manifest, paths, signals, store
+from pipelines.errors import EXIT_CODES, guarded
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest
 from pipelines.options import EMBEDDED, pipeline_options, runner_name
@@ -29,6 +31,7 @@ from transforms.files import FileEntry
 from transforms.window import BucketFiles, Holdout, Window
 
 MOST_THREADS = 4  # each holds a bucket in memory
+RUN_VARIABLE = "WATCHNEXT_RUN"  # tells a stage the id of the run it belongs to
 STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
 
 
@@ -41,6 +44,7 @@ class Night:
     runner_config: str | None = None
     flags: tuple[str, ...] = ()  # Beam's own
     reingest: tuple[dt.date, ...] = ()  # days whose events are to be replaced
+    force_publish: str = ""  # the reason to publish it whatever gates say
 
     @property
     def root(self) -> paths.Root:
@@ -95,13 +99,11 @@ class Night:
         users = [f.digest for f in self.require("ingest").named("users/")]
         return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
 
-    def buckets(self) -> list[BucketFiles]:
-        """For each user bucket, the files that hold its part of the window."""
-        users: dict[int, list[str]] = {}
-        for path in manifest.entries(self.require("ingest").named("users/"), self.folder("ingest")):
-            users.setdefault(paths.shard_index(path), []).append(path)
+    def buckets(self, start: dt.datetime | None = None) -> list[BucketFiles]:
+        """For each user bucket, the files that hold its part of the window, or of what of it lies from `start` on."""
+        users, hidden = self._by_bucket("users/"), self._by_bucket("hidden/")
         events: dict[tuple[str, int], list[str]] = {}
-        for file in self.snapshot.within(self.start, self.end):
+        for file in self.snapshot.within(start or self.start, self.end):
             events.setdefault((file.table, file.bucket), []).append(paths.join(self.root.store, file.file.name))
         return [
             BucketFiles(
@@ -109,9 +111,17 @@ class Night:
                 watches=tuple(events.get(("watches", bucket), ())),
                 searches=tuple(events.get(("searches", bucket), ())),
                 users=tuple(users.get(bucket, ())),
+                hidden=tuple(hidden.get(bucket, ())),
             )
             for bucket in range(self.snapshot.buckets)
         ]
+
+    def _by_bucket(self, folder: str) -> dict[int, list[str]]:
+        """Paths of the files by bucket that ingest left in one of its folders."""
+        found: dict[int, list[str]] = {}
+        for path in manifest.entries(self.require("ingest").named(folder), self.folder("ingest")):
+            found.setdefault(paths.shard_index(path), []).append(path)
+        return found
 
     def create(self, parts: Sequence[Any]) -> beam.PTransform:
         """A collection of the parts of a stage's work, each of which its workers report when done."""
@@ -160,15 +170,18 @@ class Plan:
 
     stage: str
     inputs: dict[str, str]  # what -> digest
-    settings: Any
+    settings: dict[str, Any]  # by table of the job file, and `date` where the result depends on it
+    due: str = ""  # what there is to do whatever was done before
 
     @property
     def fingerprint(self) -> str:
         return manifest.fingerprint(self.stage, manifest.FORMAT_VERSION, self.inputs, self.settings)
 
     def is_done(self, night: Night) -> bool:
-        found = manifest.load(night.folder(self.stage))
-        return found is not None and found.fingerprint == self.fingerprint
+        return self.is_met_by(manifest.load(night.folder(self.stage)))
+
+    def is_met_by(self, found: Manifest | None) -> bool:
+        return not self.due and found is not None and found.fingerprint == self.fingerprint
 
 
 @dataclass(frozen=True)
@@ -177,18 +190,17 @@ class StageResult:
 
     files: list[FileEntry]
     counts: dict[str, Any] = field(default_factory=dict)
+    timed: list[str] = field(default_factory=list)  # files that tell how long things took, which differs each time
 
 
-def complete(
-    night: Night, plan: Plan, work: Callable[[str, str], StageResult], *, keep: str = "", force: bool = False
-) -> Manifest:
+def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], *, keep: str = "") -> Manifest:
     """Do a stage's `work(folder, attempt)` and commit it; return what stands already where the plan was done before.
 
     Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
     """
     folder, beside = night.folder(plan.stage), paths.BESIDE.get(plan.stage, ())
     found = manifest.load(folder)
-    if found is not None and found.fingerprint == plan.fingerprint and not force:
+    if found is not None and plan.is_met_by(found):
         manifest.sweep(folder, found, beside)
         return found
     if found is not None and found.has_fixed_names:
@@ -205,36 +217,47 @@ def complete(
         counts=result.counts,
         seconds=round(time.monotonic() - began, 3),
         attempt=attempt,
+        inputs=plan.inputs,
+        settings=json.loads(json.dumps(plan.settings, default=str)),
+        run=os.environ.get(RUN_VARIABLE, ""),
+        timed=result.timed,
     )
     manifest.commit(folder, done)
     return done
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """The arguments every command on a night takes; further ones go to Beam."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+def arguments(description: str, *, of_one_night: bool = True) -> argparse.ArgumentParser:
+    """The arguments every command on nights takes; further ones go to Beam."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, epilog=EXIT_CODES)
     parser.add_argument("job", metavar="JOB.toml")
-    parser.add_argument("--date", type=date_of, default=None, help="the night, YYYY-MM-DD (default: today)")
+    if of_one_night:
+        parser.add_argument("--date", type=date_of, default=None, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     return parser
 
 
 def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     job = load_job(args.job)
-    date = args.date or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
+    date = getattr(args, "date", None) or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
     pipeline_options(args.runner_config, flags)  # a mistyped option fails here, before anything starts
     reingest = tuple(sorted(set(getattr(args, "reingest", None) or ())))
     if reingest and reingest[-1] > date:
         raise JobError(f"--reingest {reingest[-1]} lies after the night of {date}: give a day up to it")
-    return Night(job, date, args.runner_config, tuple(flags), reingest)
+    forced = getattr(args, "force_publish", None) or ""
+    return Night(job, date, args.runner_config, tuple(flags), reingest, forced)
+
+
+def stage_parser(module: Any) -> argparse.ArgumentParser:
+    """The arguments of one stage's command; further ones go to Beam."""
+    parser = arguments(str(module.__doc__).splitlines()[0])
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    return parser
 
 
 def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
-    parser = arguments(str(module.__doc__).splitlines()[0])
-    if hasattr(module, "add_arguments"):
-        module.add_arguments(parser)
-    args, flags = parser.parse_known_args(argv)
+    args, flags = stage_parser(module).parse_known_args(argv)
     lifeline.follow()
 
     def work() -> int:
@@ -243,7 +266,12 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
             module.run(night)
         return 0
 
-    return guarded(work)
+    with signals.raised():
+        code = guarded(work)
+    if code > 128:  # stopped: threads of Beam, which know nothing of it, would be waited for
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def date_of(text: str) -> dt.date:

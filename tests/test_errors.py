@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from pipelines import manifest
-from pipelines.errors import StageError, guarded, told
+from pipelines.errors import GateError, StageError, guarded, told
 from pipelines.jobs import JobError
 from pipelines.options import OptionError
+from pipelines.signals import Stopped
 from trainer.errors import TrainingError
 
 
@@ -15,6 +18,7 @@ from trainer.errors import TrainingError
         (JobError("neighbours.k = -3"), 2, "watchnext: neighbours.k = -3\n"),
         (OptionError("no option x"), 2, "watchnext: no option x\n"),
         (StageError("too many"), 1, "watchnext: too many\n"),
+        (GateError("recall is 0.1"), 3, "watchnext: recall is 0.1\n"),
         (TrainingError("not one label"), 1, "watchnext: not one label\n"),
         (manifest.ManifestError("damaged"), 1, "watchnext: damaged\n"),
         (PermissionError(13, "Permission denied", "/root"), 1, "watchnext: PermissionError: [Errno 13] "),
@@ -30,6 +34,23 @@ def test_mistakes_become_one_message_and_an_exit_code(
 
     assert guarded(work) == code
     assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_signal_becomes_a_message_and_the_exit_code_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise Stopped(signal.SIGTERM)
+
+    assert guarded(work) == 143
+    assert capsys.readouterr().err == "watchnext: stopped by SIGTERM; nothing was published\n"
+
+
+def test_the_message_goes_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise StageError("too many")
+
+    told: list[str] = []
+    assert guarded(work, told.append) == 1
+    assert told == ["too many"] and capsys.readouterr().err == ""
 
 
 def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,3 +165,16 @@ def test_a_second_run_between_another_s_look_and_its_taking_waits_and_is_refused
     finally:
         other.kill()
         other.communicate()
+
+
+def test_who_holds_a_lock_can_be_asked_without_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / "LOCK"
+    assert lock.holder(str(path)) is None and not path.exists()
+    left_by(path)
+    before = path.read_text()
+    assert lock.holder(str(path)) is None, "its process is gone"
+    left_by(path, pid=os.getppid())
+    said = lock.holder(str(path))
+    assert said is not None and f"process {os.getppid()} on {socket.gethostname()} is at work on this root" in said
+    path.write_text(before)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["LOCK"], "it left a file behind"

@@ -99,3 +99,34 @@ def test_a_fingerprint_depends_on_values_and_not_on_the_order_of_keys() -> None:
 
 def test_a_fingerprint_is_the_same_on_every_machine() -> None:
     assert manifest.fingerprint("examples", 1, {"k": 200}) == "96fda352315f31c27b9cd2202d42353e"
+
+
+def test_files_that_were_dropped_are_listed_and_no_longer_there(tmp_path: Path) -> None:
+    """What is read from the manifest's digest stays as it was: stages that depend on it are not to be done again."""
+    done = attempt_of(tmp_path, "aa", fixed=True)
+    manifest.commit(str(tmp_path), done)
+    manifest.commit(str(tmp_path), replace(done, dropped="part-"))
+    found = manifest.require(str(tmp_path), "neighbours")
+    assert found.files == done.files and found.digest == done.digest
+    assert [entry.name for entry in found.present] == ["info.json"] and names(tmp_path) == ["COMPLETED", "info.json"]
+
+
+def test_a_stage_whose_files_were_all_dropped_is_on_record_and_not_complete(tmp_path: Path) -> None:
+    done = replace(attempt_of(tmp_path, "aa"), counts={"users": 3})
+    manifest.commit(str(tmp_path), replace(done, dropped=""))
+    assert names(tmp_path) == ["COMPLETED"] and manifest.load(str(tmp_path)) is None
+    assert manifest.record(str(tmp_path)) == replace(done, dropped="")
+    with pytest.raises(
+        ManifestError, match=r"older than the keep_nights \(\[storage\]\) that stay whole: run the night again"
+    ):
+        manifest.require(str(tmp_path), "neighbours")
+
+
+def test_a_manifest_from_before_settings_were_kept_is_read(tmp_path: Path) -> None:
+    manifest.commit(str(tmp_path), attempt_of(tmp_path, "aa"))
+    path = tmp_path / manifest.NAME
+    content = json.loads(path.read_text())
+    for name in ("inputs", "settings", "run", "dropped"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    assert manifest.load(str(tmp_path)) == attempt_of(tmp_path, "aa")

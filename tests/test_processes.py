@@ -11,7 +11,8 @@ import pytest
 from nights import REPOSITORY, environment, wait_for
 
 from pipelines import processes
-from pipelines.errors import StageError
+from pipelines.errors import GateError, StageError, exit_code
+from pipelines.jobs import JobError
 
 
 @pytest.fixture
@@ -52,6 +53,18 @@ def test_a_stage_that_fails_without_a_message_leaves_the_end_of_what_it_wrote(
     with pytest.raises(StageError, match="KeyError: 'a defect'") as caught:
         processes.run_stage(stage(at, script), screen=screen, shows_progress=False)
     assert len(str(caught.value)) < 25_000
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, StageError), (2, JobError), (3, GateError), (4, StageError)])
+def test_an_exit_code_of_a_stage_is_that_of_the_night(
+    at: Path, screen: processes.Screen, code: int, kind: type[Exception]
+) -> None:
+    command = stage(at, f"import sys; print('watchnext: no', file=sys.stderr); sys.exit({code})")
+    with pytest.raises(
+        Exception, match=f"stage probe ended with exit code {code}; nothing was published. no"
+    ) as caught:
+        processes.run_stage(command, screen=screen, shows_progress=False)
+    assert type(caught.value) is kind and exit_code(caught.value) == (code if code in (2, 3) else 1)
 
 
 def test_a_killed_stage_says_by_which_signal(at: Path, screen: processes.Screen) -> None:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import subprocess
+import sys
 import types
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, REPOSITORY, environment, night, write_job
 
 from pipelines import manifest, stages
 from pipelines.options import OptionError
@@ -18,7 +22,7 @@ def simple(folder: Path, more: str = "") -> Night:
     return night(write_job(folder, 'watches = "w"', more))
 
 
-def plan(settings: object = 1, stage: str = "vocabulary") -> Plan:
+def plan(settings: Any = 1, stage: str = "vocabulary") -> Plan:
     return Plan(stage, {"window": "digest"}, settings)
 
 
@@ -57,7 +61,6 @@ def test_a_stage_is_done_once_for_the_same_inputs_and_settings(tmp_path: Path) -
     assert complete(of, plan(), refuses) == first
     second = complete(of, plan(2), writes("b-{attempt}.parquet"))
     assert names(of) == ["COMPLETED", f"b-{second.attempt}.parquet"]
-    assert complete(of, plan(2), writes("b-{attempt}.parquet"), force=True).attempt != second.attempt
 
 
 def test_a_crash_leaves_what_stood_and_the_next_run_removes_the_rest(tmp_path: Path) -> None:
@@ -136,3 +139,59 @@ def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:
     module = types.SimpleNamespace(__doc__="Stage 0.", run=lambda of: held.append(os.path.exists(of.root.lock)))
     assert stages.stage_main(module, [str(job), "--date", "2026-11-21"]) == 0
     assert held == [True] and not (tmp_path / "runs" / "LOCK").exists()
+
+
+def test_a_manifest_keeps_what_the_stage_depended_on_and_the_run_that_did_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(stages.RUN_VARIABLE, "run-7")
+    of = simple(tmp_path)
+    given = plan({"date": DATE, "examples": {"seed": 1}})
+    done = complete(of, given, writes("a-{attempt}.parquet"))
+    assert (done.inputs, done.settings, done.run) == (
+        {"window": "digest"},
+        {"date": "2026-11-21", "examples": {"seed": 1}},
+        "run-7",
+    )
+    assert manifest.load(of.folder("vocabulary")) == done and given.is_done(of)
+
+
+def test_what_is_due_is_done_whatever_was_done_before_and_only_once(tmp_path: Path) -> None:
+    of = simple(tmp_path)
+    first = complete(of, plan(), writes("a-{attempt}.parquet"))
+    due = replace(plan(), due="the sink is empty")
+    assert not due.is_done(of) and due.fingerprint == plan().fingerprint
+    assert complete(of, due, writes("a-{attempt}.parquet")).attempt != first.attempt
+    assert plan().is_done(of)
+
+
+WAITING = """
+import os, sys, threading, types
+from pipelines import stages
+def run(night):
+    threading.Thread(target=threading.Event().wait).start()  # as Beam's, which nobody ends
+    print("at work", os.path.exists(night.root.lock), flush=True)
+    threading.Event().wait()
+stages.stage_main(types.SimpleNamespace(__doc__="Stage 0.", run=run), sys.argv[1:])
+"""
+
+
+def test_a_stage_that_is_told_to_end_gives_the_lock_back_and_leaves_no_thread_behind(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "w"')
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(job), "--date", "2026-11-21"],
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "at work True\n"
+        process.terminate()
+        told = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, told) == (143, "watchnext: stopped by SIGTERM; nothing was published\n")
+    assert not (tmp_path / "runs" / "LOCK").exists()

@@ -1,0 +1,48 @@
+"""Airflow 3: a task a stage, every night at 03:00 UTC; nights that were missed are caught up, one at a time.
+
+Copy this file to the DAGs folder. Workers need watchnext in an environment of its own, not in Airflow's. Fill in:
+
+    airflow variables set watchnext_python FOLDER-OF-WATCHNEXT/.venv/bin/python
+    airflow variables set watchnext_job FOLDER-OF-THE-JOB/job.toml
+
+A task that is tried again goes on where the stage was; a stage that is complete does nothing. The last task finds every
+stage complete, and leaves ROOT/metrics.prom and the notification of `[notify]`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+from airflow.sdk.bases.operator import chain
+
+STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
+PYTHON, JOB = "{{ var.value.watchnext_python }}", "{{ var.value.watchnext_job }}"
+DATE = "{{ (dag_run.logical_date or dag_run.run_after).strftime('%Y-%m-%d') }}"
+
+
+def task(name: str, command: str) -> BashOperator:
+    """A task that runs a command with the run's id, which the manifests of its stages keep."""
+    return BashOperator(
+        task_id=name, bash_command=command, env={"WATCHNEXT_RUN": "{{ run_id }}"}, append_env=True, do_xcom_push=False
+    )
+
+
+with DAG(
+    dag_id="watchnext",
+    description="watch and search logs in, every user's next videos out",
+    schedule="0 3 * * *",
+    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),  # FILL-IN the first night: all since then are caught up
+    catchup=True,
+    max_active_runs=1,  # one run at a time on a root
+    default_args={
+        "retries": 3,
+        "retry_delay": dt.timedelta(minutes=5),
+        "retry_exponential_backoff": True,
+        "execution_timeout": dt.timedelta(hours=12),
+    },
+    tags=["watchnext"],
+) as dag:
+    stages = [task(stage, f'"{PYTHON}" -m pipelines.{stage} "{JOB}" --date {DATE}') for stage in STAGES]
+    chain(*stages, task("nightly", f'"{PYTHON}" -m pipelines.nightly "{JOB}" --date {DATE} --log-format json'))
