@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=["pipelines", "transforms", "trainer", "runner_configs"],
+    packages=["pipelines", "pipelines.checks", "pipelines.sinks", "transforms", "trainer", "runner_configs"],
     package_data={"runner_configs": ["*.toml", "schedules/*"], "transforms": ["*.html.jinja", "py.typed"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from pipelines import findings
-from pipelines.findings import Asked, Finding, problem
+from pipelines.checks import findings
+from pipelines.checks.findings import Asked, Finding, problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +36,21 @@ class Check:
 
 
 CHECKS = (
-    Check(name="python", module="doctor_installation", function="python", of_job=False),
-    Check(name="packages", module="doctor_installation", function="packages", of_job=False),
-    Check(name="job", module="doctor_root", function="job", of_job=False),
-    Check(name="root", module="doctor_root", function="root"),
-    Check(name="lock", module="doctor_root", function="lock", of_root=True),
-    Check(name="published", module="doctor_root", function="published", of_root=True),
-    Check(name="logs", module="doctor_logs", function="logs"),
-    Check(name="times", module="doctor_times", function="times"),
-    Check(name="sinks", module="doctor_root", function="sinks"),
-    Check(name="memory", module="doctor_sizes", function="memory"),
-    Check(name="disk", module="doctor_sizes", function="disk"),
-    Check(name="time", module="doctor_sizes", function="time"),
-    Check(name="tensorflow", module="doctor_installation", function="tensorflow", of_job=False, waits=True),
-    Check(name="scann", module="doctor_installation", function="scann", of_job=False, waits=True),
-    Check(name="runner", module="doctor_runner", function="runner", waits=True),
+    Check(name="python", module="installation", function="python", of_job=False),
+    Check(name="packages", module="installation", function="packages", of_job=False),
+    Check(name="job", module="root", function="job", of_job=False),
+    Check(name="root", module="root", function="root"),
+    Check(name="lock", module="root", function="lock", of_root=True),
+    Check(name="published", module="root", function="published", of_root=True),
+    Check(name="logs", module="logs", function="logs"),
+    Check(name="times", module="times", function="times"),
+    Check(name="sinks", module="root", function="sinks"),
+    Check(name="memory", module="sizes", function="memory"),
+    Check(name="disk", module="sizes", function="disk"),
+    Check(name="time", module="sizes", function="time"),
+    Check(name="tensorflow", module="installation", function="tensorflow", of_job=False, waits=True),
+    Check(name="scann", module="installation", function="scann", of_job=False, waits=True),
+    Check(name="runner", module="runner", function="runner", waits=True),
 )
 
 
@@ -72,7 +72,7 @@ def diagnose(asked: Asked, checks: Sequence[Check] = CHECKS) -> Iterator[Finding
 def made(check: Check, asked: Asked) -> list[Finding]:
     """The findings of one check, whatever happens in it."""
     try:
-        return list(getattr(importlib.import_module(f"pipelines.{check.module}"), check.function)(asked))
+        return list(getattr(importlib.import_module(f"pipelines.checks.{check.module}"), check.function)(asked))
     except ImportError as error:
         fix = "make setup, or install what is missing: see packages"
         return [problem(check.name, f"could not be looked at: {error}", fix)]

@@ -13,10 +13,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from pipelines.gate_settings import Gates
 from pipelines.notify import NotifySettings
 from pipelines.paths import below
 from pipelines.settings import COLUMNS, TABLES, Examples, Index, Logs, Neighbours, Privacy, Storage, Table
-from pipelines.sink_settings import SECRET
+from pipelines.sinks.settings import SECRET
 from trainer.config import ModelSettings, TrainingSettings
 
 
@@ -33,6 +34,7 @@ class Job(Table):
     training: TrainingSettings = TrainingSettings()
     index: Index = Index()
     neighbours: Neighbours = Neighbours()
+    gates: Gates = Gates()
     storage: Storage = Storage()
     privacy: Privacy = Privacy()
     notify: NotifySettings = NotifySettings()

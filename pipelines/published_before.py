@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, replace
 
-from pipelines import kept, manifest, paths, sinks
+from pipelines import kept, manifest, paths
+from pipelines.sinks import protocol
 from pipelines.stages import Night
 from transforms.next_day import ServedBucket
 
@@ -46,11 +47,11 @@ def served_buckets(night: Night, before: PublishedBefore) -> list[ServedBucket]:
     The store may have had another bucket count: of two powers of two, users of bucket b of one are in those of the
     other that are b modulo the smaller.
     """
-    stage = sinks.served_stage(before.night)
+    stage = protocol.served_stage(before.night)
     listed = manifest.load(before.night.folder(stage))
     if listed is None:
         return []
-    entries = sinks.own(listed)
+    entries = protocol.own(listed)
     smaller = min(len(entries), night.snapshot.buckets)
     of_rest: dict[int, list[str]] = {}
     for entry in entries:

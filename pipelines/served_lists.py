@@ -9,8 +9,8 @@ from typing import Protocol
 from pipelines import manifest, paths, publish
 from pipelines.errors import StageError
 from pipelines.jobs import Job
-from pipelines.redis_sink import server_of
-from pipelines.sinks import NEIGHBOURS
+from pipelines.sinks.protocol import NEIGHBOURS
+from pipelines.sinks.redis_sink import server_of
 from pipelines.stages import Night
 from transforms import files, redis_lists
 from transforms.frames import bucket_of

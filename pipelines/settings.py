@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.sink_settings import BigQuerySettings, BigtableSettings, RedisSettings
+from pipelines.sinks.settings import BigQuerySettings, BigtableSettings, RedisSettings
 from transforms import schemas
 from transforms.candidates import condition
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipelines import due, samples, store
+from pipelines import due, store
+from pipelines.checks import samples
+from pipelines.checks.samples import Sample
 from pipelines.jobs import Job
 from pipelines.raw_files import Found
 from pipelines.reading import LOGS
-from pipelines.samples import Sample
 from pipelines.stages import Night
 from pipelines.store import Snapshot, TakenFile
 from transforms.logs import LogError

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from nights import DATE, REPOSITORY, environment, simulated, watch_rows, write_job
 
-from pipelines import cli, doctor, doctor_installation, doctor_runner, findings
+from pipelines import cli, doctor
+from pipelines.checks import findings
+from pipelines.checks import installation as doctor_installation
+from pipelines.checks import runner as doctor_runner
+from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 from pipelines.doctor import CHECKS, Check
-from pipelines.findings import Asked, Finding, ok, problem, warning
 
 TOLD = (  # by name of the check: what is told of whole logs
     *("python", "packages", "job", "root", "lock", "published"),
@@ -118,9 +121,9 @@ def fine(_asked: Asked) -> list[Finding]:
 
 
 def checks_of(*functions: str, monkeypatch: pytest.MonkeyPatch) -> list[Check]:
-    monkeypatch.setitem(sys.modules, "pipelines.doctor_test", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, "pipelines.checks.test", sys.modules[__name__])
     return [
-        Check(name=name, module="doctor_test", function=name, of_job=False, waits=at % 2 == 1)
+        Check(name=name, module="test", function=name, of_job=False, waits=at % 2 == 1)
         for at, name in enumerate(functions)
     ]
 
@@ -164,7 +167,7 @@ def test_every_check_is_a_function_that_is_there() -> None:
     import importlib
 
     for check in CHECKS:
-        assert callable(getattr(importlib.import_module(f"pipelines.{check.module}"), check.function)), check
+        assert callable(getattr(importlib.import_module(f"pipelines.checks.{check.module}"), check.function)), check
     assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from nights import REPOSITORY, watch_rows, write_job
 
-from pipelines import doctor_installation
-from pipelines.findings import Asked, Finding
+from pipelines.checks import installation as doctor_installation
+from pipelines.checks.findings import Asked, Finding
 
 ASKED = Asked(job="nowhere.toml")
 

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from nights import DATE, simulated, watch_rows, write_job
 
-from pipelines import doctor_logs
-from pipelines.findings import Asked, Finding
+from pipelines.checks import logs as doctor_logs
+from pipelines.checks.findings import Asked, Finding
 
 
 def found_in(folder: Path, logs: str, more: str = "") -> dict[str, Finding]:

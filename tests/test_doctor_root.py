@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from nights import DATE, published_night, write_job
 
-from pipelines import doctor_root, lock, publish
-from pipelines.findings import Asked, Finding
+from pipelines import lock, publish
+from pipelines.checks import root as doctor_root
+from pipelines.checks.findings import Asked, Finding
 from transforms import files
 from transforms.errors import SinkError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from nights import write_job
 
-from pipelines import doctor_runner
-from pipelines.findings import Asked, Finding
+from pipelines.checks import runner as doctor_runner
+from pipelines.checks.findings import Asked, Finding
 from pipelines.options import endpoints
 
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pytest
 from nights import DATE, watch_rows, write_job
 
-from pipelines import doctor_sizes, machine
-from pipelines.findings import Asked, Finding
+from pipelines import machine
+from pipelines.checks import sizes as doctor_sizes
+from pipelines.checks.findings import Asked, Finding
 from pipelines.machine import Memory
 from pipelines.stages import STAGES
 

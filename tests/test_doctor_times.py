@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from nights import DATE, watch_rows, write_job
 
-from pipelines import doctor_times
-from pipelines.findings import Asked, Finding
+from pipelines.checks import times as doctor_times
+from pipelines.checks.findings import Asked, Finding
 
 NOW = dt.datetime(2026, 11, 21, 4, tzinfo=dt.UTC)  # when the night of DATE would run
 

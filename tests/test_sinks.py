@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 from nights import night, published_night, write_job
 
-from pipelines import manifest, sinks
+from pipelines import manifest
 from pipelines.manifest import Manifest, ManifestError
+from pipelines.sinks import protocol
 from pipelines.stages import Night
 from transforms import files
 
@@ -31,7 +32,7 @@ def ranked(of: Night) -> None:
 
 def test_a_night_s_files_are_those_of_its_manifests(of: Night) -> None:
     Path(of.folder("neighbours"), "00000-of-00008-zz.parquet").write_bytes(b"an orphan")
-    given = sinks.night_files(of)
+    given = protocol.night_files(of)
     folder = f"{of.root.night(of.date)}"
     assert given.lists == tuple(f"{folder}/neighbours/{bucket:05d}-of-00008-aa.parquet" for bucket in range(8))
     assert given.vectors == tuple(f"{folder}/user_vectors/{bucket:05d}-of-00008-aa.parquet" for bucket in range(8))
@@ -40,28 +41,30 @@ def test_a_night_s_files_are_those_of_its_manifests(of: Night) -> None:
 
 
 def test_ranked_lists_are_served_where_there_are_any(of: Night) -> None:
-    before = sinks.night_files(of)
-    assert sinks.served_stage(of) == "neighbours"
+    before = protocol.night_files(of)
+    assert protocol.served_stage(of) == "neighbours"
     ranked(of)
-    given = sinks.night_files(of)
-    assert sinks.served_stage(of) == "ranking"
+    given = protocol.night_files(of)
+    assert protocol.served_stage(of) == "ranking"
     assert given.lists == (f"{of.root.night(of.date)}/ranked/00000-of-00008-bb.parquet",) and given.users == 1
     assert (given.vectors, given.defaults) == (before.vectors, before.defaults) and given.attempt != before.attempt
 
 
 def test_another_attempt_has_another_mark(of: Night) -> None:
-    before = sinks.night_files(of).attempt
-    assert sinks.night_files(of).attempt == before
+    before = protocol.night_files(of).attempt
+    assert protocol.night_files(of).attempt == before
     manifest.commit(of.folder("neighbours"), Manifest(**vars(of.require("neighbours")) | {"attempt": "cc"}))
-    assert sinks.night_files(of).attempt != before
+    assert protocol.night_files(of).attempt != before
 
 
 def test_a_night_that_is_not_complete_has_no_files(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="stage neighbours is not complete"):
-        sinks.night_files(night(write_job(tmp_path, 'watches = "w"')))
+        protocol.night_files(night(write_job(tmp_path, 'watches = "w"')))
 
 
 def test_settings_are_those_of_the_sinks_alone(tmp_path: Path) -> None:
-    assert sinks.settings(night(write_job(tmp_path, 'watches = "w"')).job) == {}
-    found = sinks.settings(night(write_job(tmp_path, 'watches = "w"', '[storage.redis]\nurl = "redis://here"\n')).job)
+    assert protocol.settings(night(write_job(tmp_path, 'watches = "w"')).job) == {}
+    found = protocol.settings(
+        night(write_job(tmp_path, 'watches = "w"', '[storage.redis]\nurl = "redis://here"\n')).job
+    )
     assert list(found) == ["redis"] and found["redis"]["url"] == "redis://here" and found["redis"]["vectors"] is False

@@ -16,12 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipelines.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 
 OURS = "watchnext"
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
 SETUP = "make setup"
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FEW = 3  # packages that are worth a line of advice each
 IMPORT_SECONDS = 120.0
 SLOW_SECONDS = 9.0  # of a processor: compiled, TensorFlow takes about 5

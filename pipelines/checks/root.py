@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pipelines.findings import Asked, Finding, ok, problem, warning
-from pipelines.patience import within
+from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.patience import within
 
 ANSWER_SECONDS = 30.0  # for a remote root
 OLD_DAYS = 1  # that what is published may lie behind the night

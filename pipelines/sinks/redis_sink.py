@@ -16,8 +16,8 @@ from typing import Any
 import polars as pl
 
 from pipelines import manifest, paths
-from pipelines.sink_settings import RedisSettings
-from pipelines.sinks import NightFiles
+from pipelines.sinks.protocol import NightFiles
+from pipelines.sinks.settings import RedisSettings
 from pipelines.stages import Night
 from transforms import redis_lists
 from transforms.collect import Record, WriteRecords, take_records

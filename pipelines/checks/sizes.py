@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipelines import estimate, machine
+from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 from pipelines.estimate import Cost, gib
-from pipelines.findings import Asked, Finding, ok, problem, warning
 from pipelines.size import Size, sized
 from pipelines.stages import STAGES
 from transforms import files

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines import due, privacy, samples, store
-from pipelines.column_names import nearest, renaming
-from pipelines.findings import Asked, Finding, ok, problem, warning
+from pipelines import due, privacy, store
+from pipelines.checks import samples
+from pipelines.checks.column_names import nearest, renaming
+from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.patience import within
+from pipelines.checks.samples import Sample
 from pipelines.jobs import JobError
-from pipelines.patience import within
 from pipelines.raw_files import Found
 from pipelines.reading import Source
-from pipelines.samples import Sample
 from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms.bigquery import PREFIX

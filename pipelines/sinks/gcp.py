@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines import manifest, paths
 from pipelines.errors import StageError
-from pipelines.sinks import NightFiles
+from pipelines.sinks.protocol import NightFiles
 from transforms import files as file_system
 from transforms.errors import SinkError
 from transforms.list_rows import ListPart

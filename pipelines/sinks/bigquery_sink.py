@@ -18,11 +18,12 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import gcp, paths
+from pipelines import paths
 from pipelines.errors import StageError
 from pipelines.options import pipeline_options
-from pipelines.sink_settings import BigQuerySettings
-from pipelines.sinks import NightFiles
+from pipelines.sinks import gcp
+from pipelines.sinks.protocol import NightFiles
+from pipelines.sinks.settings import BigQuerySettings
 from pipelines.stages import Night
 from transforms import files as file_system
 from transforms.bigquery_lists import LoadLists, LoadVideos

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.findings import Asked, Finding, ok, problem
+from pipelines.checks.findings import Asked, Finding, ok, problem
 
 ELEMENTS = 10
 ANSWER_SECONDS = 5.0  # for an address to answer
@@ -33,7 +33,7 @@ def runner(asked: Asked) -> Iterator[Finding]:
         return
     name, began = asked.night.runner, time.monotonic()
     given = json.dumps({"config": asked.runner_config, "flags": asked.flags})
-    script = "from pipelines.doctor_runner import main; main()"
+    script = "from pipelines.checks.runner import main; main()"
     code, said = _run([sys.executable, "-c", script, given], asked.runner_seconds)
     seconds = time.monotonic() - began
     if code is None:
@@ -88,7 +88,7 @@ def _silent(addresses: dict[str, str]) -> Iterator[Finding]:
 
 def _run(command: Sequence[str], seconds: float) -> tuple[int | None, str]:
     """(exit code, None where it did not end in time; what it wrote to the standard error). Its children end with it."""
-    repository = str(Path(__file__).parents[1])
+    repository = str(Path(__file__).parents[2])
     path = os.pathsep.join([repository, *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         command,

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pipelines.doctor_logs import Looked
+    from pipelines.checks.logs import Looked
     from pipelines.stages import Night
 
 NARROWEST, WIDEST = 80, 100  # columns of a terminal that are made use of
@@ -76,14 +76,14 @@ class Asked:
     @cached_property
     def root_trouble(self) -> str:
         """Why the root cannot be used; empty where it can. What is not there is not asked again."""
-        from pipelines.doctor_root import trouble
+        from pipelines.checks.root import trouble
 
         return trouble(self.night.job.storage.root)
 
     @cached_property
     def logs(self) -> Looked:
         """The job's logs, looked at once for all checks."""
-        from pipelines.doctor_logs import Looked
+        from pipelines.checks.logs import Looked
 
         return Looked.at(self.night, with_store=not self.root_trouble)
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import gcp, manifest, paths
-from pipelines.sink_settings import BigtableSettings
-from pipelines.sinks import NightFiles
+from pipelines import manifest, paths
+from pipelines.sinks import gcp
+from pipelines.sinks.protocol import NightFiles
+from pipelines.sinks.settings import BigtableSettings
 from pipelines.stages import Night
 from transforms import bigtable_lists
 from transforms.bigtable_lists import CountRows, Place, RemoveVersions, WriteLists, tablets

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from pipelines.findings import Asked, Finding, ok, problem, warning
-from pipelines.samples import Part, Sample
+from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.samples import Part, Sample
 from pipelines.stages import Night
 from transforms.frames import FRAME_ROWS
 

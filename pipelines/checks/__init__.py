@@ -1,0 +1,1 @@
+"""What `watchnext doctor` looks at, one module a subject."""
