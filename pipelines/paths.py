@@ -93,5 +93,8 @@ class Root:
     def stage(self, date: dt.date, stage: str) -> str:
         return join(self.path, "nights", date.isoformat(), FOLDERS[stage])
 
+    def gates(self, date: dt.date) -> str:
+        return join(self.path, "nights", date.isoformat(), "gates.json")
+
     def rejects(self, date: dt.date) -> str:
         return join(self.path, "nights", date.isoformat(), "rejects")

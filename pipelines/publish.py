@@ -1,6 +1,6 @@
 """Stage 9: make the night the one that is served, in its files and in every configured sink, or in none.
 
-neighbours (or ranking), evaluation -> every list file is whole -> every sink is loaded -> each is switched
+neighbours (or ranking), evaluation -> every list file is whole -> gates -> every sink is loaded -> each is switched
                                     -> ROOT/published.json names the night
 
 `published.json` is the truth. `publishing.json` says what is under way, before any sink is touched: whoever finds it at
@@ -9,6 +9,7 @@ a start finishes what was loaded everywhere and undoes what was not (`recover`).
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import json
 import sys
@@ -18,12 +19,13 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import earlier, manifest, paths, retention, sinks
-from pipelines.bigquery_sink import BigQuerySink
-from pipelines.bigtable_sink import BigtableSink
-from pipelines.errors import StageError, told
-from pipelines.redis_sink import RedisSink
-from pipelines.sinks import NEIGHBOURS, NightFiles, Sink
+from pipelines import earlier, gates, manifest, paths, retention
+from pipelines.errors import GateError, StageError, told
+from pipelines.sinks import protocol
+from pipelines.sinks.bigquery_sink import BigQuerySink
+from pipelines.sinks.bigtable_sink import BigtableSink
+from pipelines.sinks.protocol import NEIGHBOURS, NightFiles, Sink
+from pipelines.sinks.redis_sink import RedisSink
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 
@@ -32,10 +34,22 @@ FORMAT_VERSION = 1
 
 def plan(night: Night) -> Plan:
     """Depends on the lists, on their evaluation, and on where they are served from."""
-    stages = (NEIGHBOURS, sinks.served_stage(night), "evaluation")
-    inputs, places = {stage: night.require(stage).digest for stage in stages}, sinks.settings(night.job)
+    stages = (NEIGHBOURS, protocol.served_stage(night), "evaluation")
+    inputs, places = {stage: night.require(stage).digest for stage in stages}, protocol.settings(night.job)
     due = "a publication came to no end" if files.exists(night.root.publishing) else ""
     return Plan("publish", inputs, {"storage": places} if places else {}, due)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this stage alone."""
+    told = "publish the night in spite of gates that fail, and write down why"
+    parser.add_argument("--force-publish", type=_reason, metavar="REASON", help=told)
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a reason is needed: it is written to published.json and shown in the report")
+    return text.strip()
 
 
 def run(night: Night) -> None:
@@ -47,12 +61,25 @@ def run(night: Night) -> None:
 
 def _work(night: Night) -> StageResult:
     recover(night)
+    _check(night)
+    try:
+        held = gates.check(night)
+    except GateError as error:
+        raise _explained(night, error) from error
+    counts = {"gates": held.summary(), "notes": _notes(held)}
     served = read(night.root)
     if served and served["date"] > night.date.isoformat():
-        _check(night)
-        return StageResult([], {"published": False, "later": served["date"]})
-    loaded = serve(night)
-    return StageResult([], {"published": True} | ({"sinks": loaded} if loaded else {}))
+        return StageResult([], {"published": False, "later": served["date"], **counts})
+    loaded = _serve(night, ())
+    return StageResult([], {"published": True, **counts} | ({"sinks": loaded} if loaded else {}))
+
+
+def _notes(held: gates.Result) -> list[str]:
+    """What a person should know who does not read the report."""
+    failed = [gate.message for gate in held.gates if gate.ok is False]
+    if held.status == "forced":
+        return [f"FORCED, in spite of what gates found ({held.why}): {'; '.join(failed)}"]
+    return [f"UNGATED: {held.why}"] if held.status == "ungated" else []
 
 
 def read(root: paths.Root) -> dict[str, Any] | None:
@@ -94,7 +121,11 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
     nothing has changed; where one fails after that, the next start finishes.
     """
     _check(night)
-    given, places = sinks.night_files(night), configured(night)
+    return _serve(night, withdrawn)
+
+
+def _serve(night: Night, withdrawn: Iterable[str]) -> dict[str, Any]:
+    given, places = protocol.night_files(night), configured(night)
     intent = Intent(entry=_entry(night, {sink.name: sink.version(given) for sink in places}), withdrawn=[*withdrawn])
     try:
         for sink in places:
@@ -144,11 +175,12 @@ def _entry(night: Night, versions: dict[str, str]) -> dict[str, Any]:
     entry = {
         "format_version": FORMAT_VERSION,
         "date": night.date.isoformat(),
-        "stage": sinks.served_stage(night),
+        "stage": protocol.served_stage(night),
         "neighbours": night.require(NEIGHBOURS).digest,
-        "users": sinks.night_files(night).users,
+        "users": protocol.night_files(night).users,
         "buckets": night.snapshot.buckets,
         "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        **gates.summary(night),
     }
     served = {name: _served(version, before.get(name, {})) for name, version in versions.items()}
     return entry | ({"sinks": served} if served else {})
@@ -162,8 +194,8 @@ def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None
 
 def _check(night: Night) -> None:
     """Every list file is there, whole: what is published must be readable."""
-    stage = sinks.served_stage(night)
-    for entry in sinks.own(night.require(stage)):
+    stage = protocol.served_stage(night)
+    for entry in protocol.own(night.require(stage)):
         path = paths.join(night.folder(stage), entry.name)
         if not files.exists(path) or files.entry_of(night.folder(stage), entry.name).digest != entry.digest:
             raise StageError(f"{path} is not the file stage {stage} wrote: run the night again from {stage}")
@@ -185,7 +217,7 @@ def _is_there(night: Night, intent: Intent, places: list[Sink]) -> bool:
     """Whether the night is what it was when it was loaded; what a sink has lost since is loaded again."""
     if any(manifest.load(night.folder(stage)) is None for stage in (intent.entry["stage"], NEIGHBOURS)):
         return False
-    given = sinks.night_files(night)
+    given = protocol.night_files(night)
     versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
     if versions != {sink.name: sink.version(given) for sink in places}:
         return False
@@ -255,7 +287,8 @@ def _explained(night: Night, error: Exception) -> Exception:
     if message is None:
         return error
     meanwhile = f"the night of {served['date']}" if served else "no night"
-    return StageError(f"{message}; {meanwhile} is served meanwhile")
+    kind = GateError if isinstance(error, GateError) else StageError
+    return kind(f"{message}; {meanwhile} is served meanwhile")
 
 
 def _json(content: Any) -> bytes:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import polars as pl
 
 from pipelines import manifest, paths, train
 from pipelines.stages import STAGES, Night
 from transforms import files
-from transforms.neighbours import SIMILAR
+from transforms.folding import KINDS
 from transforms.report import Report, Status, Training, render_report
+from transforms.similar import SIMILAR
 
 SHOWN_VIDEOS = 12
 SHOWN_NEIGHBOURS = 5
+_FOLDING = {
+    "apart": "nobody watched both",
+    "other_country": "of another country",
+    "other_topic": "of another topic",
+    "folded": "folded",
+}
 _PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
 
 
@@ -42,6 +50,7 @@ def render(night: Night, metrics: dict[str, dict[str, float]]) -> str:
             epochs=[next(value for name, value in epoch.items() if "recall" in name) for epoch in history["holdout"]],
         ),
         similar=list(_similar(night)),
+        folding=folding(counts["neighbours"]),
         counts=list(_rows(counts)),
         rejects=counts["ingest"].get("rejects", {}),
         vocabulary={**counts["vocabulary"]["cover"], "long tail": long_tail(counts["examples"])},
@@ -61,6 +70,16 @@ def long_tail(counts: dict[str, int]) -> dict[str, float]:
         "share of completed watches out of vocabulary": counts["watches_out_of_vocabulary"] / max(1, completed),
         "share of users with one in their past": touched / max(1, counts["users_with_completed"]),
         "share of users with nothing else in it": others / max(1, counts["users_with_completed"]),
+    }
+
+
+def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Shares of the pairs of each kind, those without pairs left out. From the counts of stage neighbours."""
+    found = {kind: counts["folding"][kind] for kind in KINDS} if "folding" in counts else {}
+    return {
+        kind: {shown: of[figure] / of["pairs"] for figure, shown in _FOLDING.items()}
+        for kind, of in found.items()
+        if of["pairs"]
     }
 
 

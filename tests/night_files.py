@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.sinks import NightFiles
+from pipelines.sinks.protocol import NightFiles
 
 LISTS = [("ann", ["v1", "v2"], [2.0, 1.0]), ("bob", [], []), ("用户", ["v3"], [0.5])]
 

@@ -14,11 +14,12 @@ from night_files import LISTS, night_files
 from nights import night, write_job
 from test_files import MemoryFileSystem
 
-from pipelines import bigquery_sink, publish
-from pipelines.bigquery_sink import BigQuerySink
+from pipelines import publish
 from pipelines.errors import StageError
 from pipelines.jobs import JobError
-from pipelines.sinks import NightFiles
+from pipelines.sinks import bigquery_sink
+from pipelines.sinks.bigquery_sink import BigQuerySink
+from pipelines.sinks.protocol import NightFiles
 from pipelines.stages import Night
 from transforms.errors import SinkError
 

@@ -16,10 +16,10 @@ from night_files import LISTS, night_files
 from nights import night, published_night, write_job
 
 from pipelines import publish
-from pipelines.bigtable_sink import BigtableSink
 from pipelines.errors import StageError
 from pipelines.jobs import JobError
-from pipelines.sinks import NightFiles
+from pipelines.sinks.bigtable_sink import BigtableSink
+from pipelines.sinks.protocol import NightFiles
 from transforms.errors import SinkError
 from transforms.redis_lists import decode_list, decode_vector
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.column_names import nearest, renaming
+from pipelines.checks.column_names import nearest, renaming
 
 
 @pytest.mark.parametrize(

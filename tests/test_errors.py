@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 
+import grpc
 import pytest
 
 from pipelines import manifest
@@ -108,3 +109,50 @@ def test_a_mistake_is_found_in_the_text_of_another_machine_s_traceback(last: str
 def test_an_unforeseen_error_is_none_even_if_its_text_looks_like_one() -> None:
     assert told(RuntimeError("LogError: a.csv: gone")) is None
     assert told(RuntimeError("Traceback (most recent call last):\n  a\nKeyError: 'x'")) is None
+
+
+class GoneError(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # as grpc's own, which nobody can make
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "connection refused"
+
+
+GoneError.__abstractmethods__ = frozenset()
+
+
+def test_a_job_server_that_is_gone_is_one_message() -> None:
+    assert told(GoneError()) == (
+        "the runner's job server does not answer (UNAVAILABLE: connection refused); nothing half done counts: see that "
+        "the runner is well, and run the same command again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("Cancelled by a person\nat noon", "Cancelled by a person"),
+        (
+            "org.apache.flink.util.FlinkException: Job failed\n\tat a.B.c(B.java:1)\nCaused by: a.b.Recovery: no\n"
+            "Caused by: a.b.TimeoutException: The heartbeat of TaskManager timed out.\n\t... 3 more\n",
+            "TimeoutException: The heartbeat of TaskManager timed out.",
+        ),
+    ],
+)
+def test_of_a_job_the_runner_gave_up_the_first_cause_is_told(said: str, cause: str) -> None:
+    found = told(RuntimeError(f"Pipeline night_1 failed in state FAILED: {said}"))
+    assert found == (
+        f"the runner ended the job in state FAILED: {cause}; nothing half done counts: see that the runner is well, "
+        "and run the same command again"
+    )
+
+
+def test_a_mistake_is_found_in_what_flink_made_of_it() -> None:
+    said = (
+        "Pipeline night_1 failed in state FAILED: java.lang.RuntimeException: Error received from SDK harness for "
+        'instruction 5: Traceback (most recent call last):\n  File "x.py", line 1, in y\n'
+        "transforms.logs.LogError: watches.csv: no column user_id [while running 'Read']\n\n\tat a.B.c(B.java:1)\n"
+        "Caused by: java.lang.Exception: The user defined code failed\n"
+    )
+    assert told(RuntimeError(said)) == "watches.csv: no column user_id"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines import findings
-from pipelines.findings import ok, problem, warning
+from pipelines.checks import findings
+from pipelines.checks.findings import ok, problem, warning
 
 LONG = "storage.root = '/a/very/long/path/that/goes/on/and/on': " + "something is wrong with it and needs a word " * 5
 

@@ -15,7 +15,7 @@ from google.cloud.bigtable.batcher import MutationsBatchError
 from night_files import night_files
 from nights import REPOSITORY
 
-from pipelines import gcp
+from pipelines.sinks import gcp
 from transforms.errors import SinkError
 from transforms.list_rows import ListPart
 
@@ -76,7 +76,7 @@ def test_parts_begin_in_different_places_with_the_vectors_of_their_bucket(tmp_pa
 
 
 def test_modules_are_imported_without_the_client_libraries() -> None:
-    names = ("pipelines.bigtable_sink", "pipelines.bigquery_sink", "pipelines.publish")
+    names = ("pipelines.sinks.bigtable_sink", "pipelines.sinks.bigquery_sink", "pipelines.publish")
     blocked = "import sys; sys.modules.update({'google.cloud': None, 'apache_beam.io.gcp': None})\n"
     script = blocked + "\n".join(f"import {name}" for name in names)
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)

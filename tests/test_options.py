@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.options import OptionError, pipeline_options
+from pipelines.options import OptionError, pipeline_options, runner_name
 
 
 def options_of(config: str | None, *flags: str) -> dict[str, object]:
@@ -27,17 +27,48 @@ def test_a_config_that_comes_with_watchnext_goes_by_its_name() -> None:
 
 
 def test_the_command_line_wins_over_the_config_file(tmp_path: Path) -> None:
-    config = config_of(tmp_path, 'runner = "FlinkRunner"\nparallelism = 3\njob_name = "night"\n')
+    config = config_of(tmp_path, 'runner = "SparkRunner"\nparallelism = 3\njob_name = "night"\n')
     given = options_of(config, "--parallelism=5", "--runner=PortableRunner")
     assert given == {"runner": "PortableRunner", "parallelism": 5, "job_name": "night"}
 
 
 def test_lists_and_truth_values_of_a_config_reach_beam(tmp_path: Path) -> None:
     text = (
-        'runner = "FlinkRunner"\nexperiments = ["a", "b"]\nstreaming = true\nupdate = false\nuse_public_ips = false\n'
+        'runner = "SparkRunner"\nexperiments = ["a", "b"]\nstreaming = true\nupdate = false\nuse_public_ips = false\n'
     )
     given = options_of(config_of(tmp_path, text))
-    assert given == {"runner": "FlinkRunner", "experiments": ["a", "b"], "streaming": True, "use_public_ips": False}
+    assert given == {"runner": "SparkRunner", "experiments": ["a", "b"], "streaming": True, "use_public_ips": False}
+
+
+@pytest.mark.parametrize("flags", [("--runner=FlinkRunner",), ("--runner=FlinkRunner", "--job_endpoint=")])
+def test_flink_without_its_job_server_is_asked_for_by_name(flags: tuple[str, ...]) -> None:
+    with pytest.raises(OptionError, match=r"FlinkRunner needs --job_endpoint: HOST:PORT of Beam's job server"):
+        pipeline_options(None, flags)
+
+
+def test_flink_is_a_portable_job_at_the_endpoint() -> None:
+    flags = ("--runner=FlinkRunner", "--job_endpoint=here:8099")
+    assert options_of(None, *flags) == {"runner": "PortableRunner", "job_endpoint": "here:8099"}
+    assert runner_name(None, flags) == "FlinkRunner"
+
+
+def test_the_config_of_flink_lacks_the_endpoint_alone() -> None:
+    with pytest.raises(OptionError, match="FlinkRunner needs --job_endpoint"):
+        pipeline_options("flink", [])
+    given = options_of("flink", "--job_endpoint=localhost:8099", "--parallelism=8")
+    assert given == {
+        "runner": "PortableRunner",
+        "job_endpoint": "localhost:8099",
+        "parallelism": 8,
+        "sdk_worker_parallelism": "2",
+        "environment_type": "EXTERNAL",
+        "environment_config": "localhost:50000",
+    }
+
+
+@pytest.mark.parametrize("flags", [(), ("--runner=DirectRunner",), ("--runner=apache_beam.runners.DirectRunner",)])
+def test_the_embedded_runner_goes_by_the_name_beam_has_for_it(flags: tuple[str, ...]) -> None:
+    assert runner_name(None, flags) == "FnApiRunner"
 
 
 @pytest.mark.parametrize("flag", ["--paralelism=2", "--paralelism"])

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipelines.patience import within
+from pipelines.checks.patience import within
 
 
 def test_an_answer_in_time_is_given() -> None:

@@ -14,7 +14,7 @@ from nights import DATE, night, published_night, write_job
 from pipelines import manifest, nightly, paths, publish, run_log
 from pipelines.errors import StageError
 from pipelines.manifest import ManifestError
-from pipelines.sinks import NightFiles
+from pipelines.sinks.protocol import NightFiles
 from pipelines.stages import Night
 from transforms import files
 from transforms.errors import SinkError
@@ -44,10 +44,14 @@ def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     assert served is not None
     assert dt.datetime.fromisoformat(served.pop("published_at")).tzinfo == dt.UTC
     digest = of.require("neighbours").digest
+    ungated = {"status": "ungated", "why": "nobody was held out (examples.holdout_days, holdout_users)"}
     assert served == {
-        "format_version": 1, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3, "buckets": 8
+        "format_version": 1, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3,
+        "buckets": 8, "gates": ungated,
     }  # fmt: skip
-    assert publish.plan(of).is_done(of) and of.require("publish").counts == {"published": True}
+    notes = ["UNGATED: nobody was held out (examples.holdout_days, holdout_users)"]
+    counts = {"published": True, "gates": ungated, "notes": notes}
+    assert publish.plan(of).is_done(of) and of.require("publish").counts == counts
 
 
 def test_a_backfill_never_moves_what_is_served_backwards(job: Path) -> None:
@@ -56,7 +60,8 @@ def test_a_backfill_never_moves_what_is_served_backwards(job: Path) -> None:
     earlier = ready(job, DATE - dt.timedelta(days=1))
     publish.run(earlier)
     assert Path(earlier.root.published).read_text() == before
-    assert earlier.require("publish").counts == {"published": False, "later": "2026-11-21"}
+    counts = earlier.require("publish").counts
+    assert (counts["published"], counts["later"]) == (False, "2026-11-21")
     later = ready(job, DATE + dt.timedelta(days=1))
     publish.run(later)
     assert json.loads(Path(later.root.published).read_text())["date"] == "2026-11-22"

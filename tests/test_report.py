@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pipelines.report import folding
 from transforms.report import Report, Status, Training, figure, render_report
 
 ATTACK = "<script>alert(1)</script>"
@@ -21,6 +22,7 @@ FULL = Report(
     },
     training=Training(steps=[0, 10, 20], losses=[7.5, 6.25, 5.0], epochs=[0.21, 0.27]),
     similar=[("Trains at night", [("Night trains", 0.934), ("Trains", 0.5)]), ("Alone", [])],
+    folding={"similar": {"folded": 0.0123, "of another topic": 0.4}, "random": {"folded": 0.8765}},
     counts=[("ingest", "watches", 1_234_567)],
     rejects={"time in the future": 3, "null user_id": 12},
     vocabulary={"videos": {"kept": 9_876, "cut": 124}},
@@ -66,6 +68,11 @@ def test_shows_every_part() -> None:
     assert {"Night of 2026-11-21", "ungated", "1,999", "0.3018", "Trains at night", "0.93", "no neighbours"} <= shown
     assert {"1,234,567", "null user_id", "9,876", "1,024, 512", "recency", "2.21.0", "12.3 s", "72.0 s"} <= shown
     assert {"recall@50", "0.1487", "0.1963", "0.2100"} <= shown
+    assert page.words[page.words.index("folded", page.words.index("share of pairs")) :][:3] == [
+        "folded",
+        "0.0123",
+        "0.8765",
+    ]
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
     assert [tag for tag, _ in page.tags].count("svg") == 3
 
@@ -82,6 +89,14 @@ def test_every_part_may_be_missing(name: str) -> None:
     Outline(render_report(dataclasses.replace(Report(date="x"), **{name: getattr(FULL, name)})))
 
 
+def test_shares_of_folded_pairs_come_from_the_counts() -> None:
+    counts = {"pairs": 8, "apart": 4, "other_country": 2, "other_topic": 6, "folded": 1}
+    shares = {"nobody watched both": 0.5, "of another country": 0.25, "of another topic": 0.75, "folded": 0.125}
+    nothing = dict.fromkeys(counts, 0)
+    assert folding({"folding": {"videos": 3, "similar": counts, "random": nothing}}) == {"similar": shares}
+    assert folding({"users": 1}) == {}
+
+
 def test_an_empty_night_says_why() -> None:
     page = Outline(render_report(Report(date="2026-11-21")))
     assert any("nothing was measured" in word for word in page.words)
@@ -96,6 +111,7 @@ def test_data_is_never_markup() -> None:
         headline=[(ATTACK, ATTACK)],
         metrics={ATTACK: {"recall@10": 0.5, ATTACK: 1.0}, "$x_{$ & y": {"recall@10": 0.1}},
         similar=[(ATTACK, [(ATTACK, 0.5)])],
+        folding={ATTACK: {ATTACK: 0.5}},
         counts=[(ATTACK, ATTACK, 1)],
         rejects={ATTACK: 1},
         vocabulary={ATTACK: ATTACK},

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 from nights import DATE, night, watch_rows, write_job
 
-from pipelines import due, samples
-from pipelines.samples import grown, spread
+from pipelines import due
+from pipelines.checks import samples
+from pipelines.checks.samples import grown, spread
 from transforms.logs import LogError, column_names, estimated_rows
 
 

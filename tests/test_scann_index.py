@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from searches import clustered, excluding, let_in, rows
 
+from transforms.scann_index import tune_scann
 from transforms.search import Cap, ExactIndex, Excluded, Index, ScannIndex, build_index, load_index, save_index, top_k
 
 
@@ -89,6 +90,15 @@ def test_measured_recall_is_kept(large: tuple[np.ndarray, np.ndarray, Index]) ->
     measured = np.mean([len(set(a) & set(b)) / 50 for a, b in zip(true.tolist(), found.tolist(), strict=True)])
     assert index.info["recall"] == pytest.approx(measured)
     assert 0.95 <= measured < 1  # 1 would not show that anything was left to tune
+
+
+def test_a_recall_out_of_reach_ends_with_the_most_thorough_search() -> None:
+    vectors, queries = clustered(500, 8, 40)
+    index = build_index(vectors, k=7, queries=queries, exact_below=0)
+    assert isinstance(index, ScannIndex)
+    worst = ExactIndex(vectors=vectors).search(-queries, 7).positions  # ends of the lists, as if they were the best
+    tuned = tune_scann(index, queries, truth=worst)
+    assert (tuned.info["reorder"], tuned.info["recall"]) == (500, 0)
 
 
 def test_scann_orders_ties_by_position() -> None:

@@ -15,7 +15,8 @@ import xxhash
 from nights import REPOSITORY, published_night, write_job
 from serving_reader import Reader, UnknownVersionError
 
-from pipelines import publish, sinks
+from pipelines import publish
+from pipelines.sinks import protocol
 from pipelines.stages import Night
 from transforms.frames import FEWEST_BUCKETS, MOST_BUCKETS, bucket_of
 from transforms.neighbours import LISTS
@@ -82,7 +83,7 @@ def test_lists_of_the_ranking_are_read_where_they_are_served(tmp_path: Path) -> 
     of = published_night(write_job(tmp_path, 'watches = "w"'), USERS, publish=False)
     ranked_night(of)
     publish.run(of)
-    assert sinks.served_stage(of) == "ranking"
+    assert protocol.served_stage(of) == "ranking"
     assert Reader(of.root.path).list_of("ann") == (["v2", "v1"], [2.0, 3.0])
 
 
