@@ -5,7 +5,7 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-airflow check format docs requirements clean
+.PHONY: setup demo test test-airflow flink-up flink-down test-flink check format docs requirements clean
 setup: .venv/.ready
 
 # The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
@@ -39,6 +39,17 @@ test-airflow: setup
 	@test -x $(AIRFLOW)/bin/airflow || { $(PYTHON) -m venv $(AIRFLOW) && \
 	  $(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow==3.1.*'; }
 	@WATCHNEXT_AIRFLOW=$(abspath $(AIRFLOW))/bin/airflow $(BIN)/python -m pytest tests/test_airflow.py
+
+# A Flink cluster on this machine, in .flink (400 MB of jars at first); docs/runners.md.
+flink-up: setup
+	@$(BIN)/python -m runner_configs.flink.cluster up
+
+flink-down: setup
+	@$(BIN)/python -m runner_configs.flink.cluster down
+
+# Whole nights on it, and what becomes of them when parts of it are killed. Starts it where it does not run.
+test-flink: setup
+	@$(BIN)/python -m pytest -m flink tests/test_flink.py
 
 check: setup
 	$(BIN)/ruff check

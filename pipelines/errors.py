@@ -55,7 +55,9 @@ TOLD_ERRORS = (
 _BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError), 3: (GateError,)}
 _AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
 _ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
-_CAUSE = re.compile(r"^Caused by: (?:[\w$]+\.)*(.+)$", re.MULTILINE)  # of Java: the last is the first cause
+# Of Java, the last is the first cause; a job server may give that alone.
+_CAUSE = re.compile(r"(?:\A\s*|^Caused by: )(?:[\w$]+\.)*(?=\S)(.+)$", re.MULTILINE)
+_STEP = re.compile(r" \[while running '[^\n]*'\]$")  # which Beam adds to an error's message
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '[^\n]*'\])?$", re.MULTILINE)
 
 
@@ -98,9 +100,9 @@ def told(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):
-            return f"{type(seen).__name__}: {seen}"
+            return f"{type(seen).__name__}: {_STEP.sub('', str(seen))}"
         if isinstance(seen, TOLD_ERRORS):
-            return str(seen)
+            return _STEP.sub("", str(seen))
         seen = seen.__cause__ or seen.__context__
     return _told_in(str(error)) or _told_of_runner(error)
 
@@ -124,8 +126,8 @@ def _told_of_runner(error: BaseException) -> str | None:
     ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
     if ended is None:
         return None
-    causes = _CAUSE.findall(ended["said"]) or [ended["said"].strip().partition("\n")[0]]
-    return f"the runner ended the job in state {ended['state']}: {causes[-1]}; {_AGAIN}"
+    causes = _CAUSE.findall(ended["said"]) or [""]
+    return f"the runner ended the job in state {ended['state']}: {causes[-1].rstrip('. ')}; {_AGAIN}"
 
 
 def _is_os_error(name: str) -> bool:

@@ -9,7 +9,15 @@ import pytest
 from made_frames import hours, watch, watches_frame, write
 
 from transforms import encoding
-from transforms.encoding import AnalyseFeatures, FeatureGraph, analysed_ages, load_graph, to_arrow
+from transforms.encoding import (
+    AnalyseFeatures,
+    FeatureGraph,
+    analysed_ages,
+    drawn_times,
+    load_graph,
+    merge_drawn,
+    to_arrow,
+)
 from transforms.window import BucketFiles, Holdout, Window
 
 NEWEST = hours(40 * 24)
@@ -19,16 +27,17 @@ USERS = pl.DataFrame({"user_id": ["u0", "u1"], "gender": ["f", None], "country":
 
 def test_the_analysed_table_has_the_ages_of_completed_watches() -> None:
     rows = [watch("u0", 24, "v"), watch("u0", 0, "v", False), watch("u1", 12, "v")]
-    frame = analysed_ages(watches_frame(rows), newest=hours(24), seed=1)
+    frame = analysed_ages(drawn_times(watches_frame(rows), seed=1), newest=hours(24))
     assert frame.schema == {"example_age": pl.Float32}
     assert frame.rows() == [(0.5,), (0.0,)]
+    assert analysed_ages(merge_drawn([]), newest=hours(24)).is_empty()
 
 
 def test_of_many_rows_a_stable_sample_is_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     watches = watches_frame([watch(f"u{i}", i, "v") for i in range(1_000)])
     one, shuffled, other = (
-        analysed_ages(rows, newest=NEWEST, seed=seed)["example_age"]
+        analysed_ages(drawn_times(rows, seed=seed), newest=NEWEST)["example_age"]
         for rows, seed in ((watches, 1), (watches.reverse(), 1), (watches, 2))
     )
     assert one.len() == other.len() == 100
@@ -38,6 +47,15 @@ def test_of_many_rows_a_stable_sample_is_analysed(monkeypatch: pytest.MonkeyPatc
     assert set(one) <= {float(np.float32(age.total_seconds() / 86_400)) for age in ages}
     mean = 40 - np.mean(range(1_000)) / 24
     assert abs(one.mean() - mean) < 4  # type: ignore[operator]
+
+
+def test_the_sample_does_not_depend_on_how_rows_were_split_and_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
+    rows = watches_frame([watch(f"u{i % 7}", i // 2, "v") for i in range(900)])  # each time twice
+    parts = [drawn_times(rows[start : start + 150], seed=1) for start in range(0, 900, 150)]
+    whole = analysed_ages(drawn_times(rows, seed=1), newest=NEWEST)
+    for merged in (merge_drawn(parts), merge_drawn([merge_drawn(parts[3:]), merge_drawn([parts[2]]), *parts[:2]])):
+        assert analysed_ages(merged, newest=NEWEST).equals(whole)
 
 
 def test_a_frame_in_arrow_has_a_list_of_one_value_a_row() -> None:

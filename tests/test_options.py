@@ -63,6 +63,7 @@ def test_the_config_of_flink_lacks_the_endpoint_alone() -> None:
         "sdk_worker_parallelism": "2",
         "environment_type": "EXTERNAL",
         "environment_config": "localhost:50000",
+        "environment_cache_millis": "120000",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms import examples, files, progress
+from transforms import examples, files, progress, skew
 from transforms.collect import Record
 from transforms.encoding import load_graph
 from transforms.examples import DrawnLabels, LabelDraw
@@ -70,7 +70,8 @@ def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
 
 @dataclass
 class WriteExamples(beam.PTransform):
-    """Bucket files -> {`records`: one a file written and one a bucket of counts, `label_counts`: frames `COUNTS`}.
+    """Bucket files -> {`records`: one a file written, one a bucket of counts and of features' histograms (`skew`);
+    `label_counts`: frames `COUNTS`}.
 
     Files are `SPLIT/BUCKET-of-BUCKETS-ATTEMPT.tfrecord.gz` below `folder`; none for a split a bucket has no user of.
     """
@@ -99,13 +100,15 @@ class WriteExamples(beam.PTransform):
             "serving": examples.serving_pointers(pasts, self.window.end),
         }
         graph = load_graph(self.inputs.graph)
-        counts = account(events, pasts, drawn)
+        counts, compared = account(events, pasts, drawn), {}
         for split in SPLITS:
             raw = keep_features(pointers_of[split], self.spec)
             pointers = graph.encode(raw, categories=list(self.spec.categories))
             if split != "train":  # 0 days are the lowest quantile only where few events share the newest time
                 pointers = pointers.with_columns(example_age=pl.lit(0.0, pl.Float32))
             counts |= {f"{split}_pointers": pointers.height, f"{split}_users": pointers["user_id"].n_unique()}
+            if split in skew.SIDES:
+                compared[split] = skew.last_of_users(pointers)
             if split == "train":
                 yield beam.pvalue.TaggedOutput("label_counts", _label_counts(pointers))
             if split == "serving":
@@ -116,7 +119,7 @@ class WriteExamples(beam.PTransform):
                 name = f"{split}/{self.name.format(bucket=bucket.bucket)}"
                 yield {"file": asdict(write_tfrecords(rows, self.folder, name))}
         progress.advance()
-        yield {"counts": counts}
+        yield {"counts": counts, "features": skew.histograms(**compared, spec=self.spec)}
 
 
 def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""A Flink cluster on this machine, and what one elsewhere is made from; see docs/runners.md."""

@@ -1,0 +1,69 @@
+"""Beam's worker pool on loopback: starts a Python worker process for each one that a TaskManager asks for.
+
+Beam's own `worker_pool_main` listens to the whole network, which on a machine that is no container lets anybody start
+workers; ended by SIGTERM it leaves them behind; and a worker that dies before it has connected it forgets, while the
+TaskManager waits for it without end.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2_grpc
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer, kill_process_gracefully
+from apache_beam.utils import thread_pool_executor
+
+STARTS = 3  # of one worker; a TaskManager gives up one that had connected, and asks for another
+
+
+class WorkerPool(BeamFnExternalWorkerPoolServicer):
+    """The pool, which starts a worker again that ended before it was to be stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(use_process=True)
+
+    def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        answer = super().StartWorker(request, context)
+        if not answer.error:
+            threading.Thread(target=self._mind, args=(request, context), daemon=True).start()
+        return answer
+
+    def _mind(self, request: Any, context: Any) -> None:
+        for start in range(STARTS):
+            process = self._worker_processes.get(request.worker_id)
+            if process is None:
+                return
+            process.wait()
+            stopped = self._worker_processes.get(request.worker_id) is not process
+            if stopped or start + 1 == STARTS:
+                return
+            super().StartWorker(request, context)
+
+    def stop(self) -> None:
+        """End all workers."""
+        every = list(self._worker_processes.values())
+        self._worker_processes.clear()
+        for process in every:
+            kill_process_gracefully(process)
+
+
+def main(port: int) -> None:
+    """Serve on localhost:PORT until SIGTERM or SIGINT; the workers end with the pool."""
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    pool, server = WorkerPool(), grpc.server(thread_pool_executor.shared_unbounded_instance())
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
+    server.add_insecure_port(f"localhost:{port}")
+    server.start()
+    over.wait()
+    server.stop(0)
+    pool.stop()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
