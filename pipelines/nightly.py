@@ -20,7 +20,20 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 
-from pipelines import dry_run, estimate, ingest, lock, notify, openmetrics, processes, publish, run_log, series, signals
+from pipelines import (
+    dry_run,
+    estimate,
+    ingest,
+    lock,
+    nights_page,
+    notify,
+    openmetrics,
+    processes,
+    publish,
+    run_log,
+    series,
+    signals,
+)
 from pipelines.errors import StageError, exit_code, guarded, told, wants_traceback
 from pipelines.run_log import Outcome, RunLog
 from pipelines.stages import STAGES, Night, arguments, night_of
@@ -72,7 +85,8 @@ def attended(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> i
         run=log.run, date=night.date.isoformat(), code=code, message=message, seconds=time.monotonic() - began
     )
     log.end(end)
-    for trouble in (openmetrics.write(night, end), notify.send(night.job.notify, end, root=night.root.path)):
+    told_of = (nights_page.write(night, end), openmetrics.write(night, end))
+    for trouble in (*told_of, notify.send(night.job.notify, end, root=night.root.path)):
         if trouble:
             log.tell("warning", trouble, level="warning", date=end.date)
     return code
@@ -147,7 +161,7 @@ def _closing(night: Night, ran: list[str]) -> str:
         return f"night {night.date}: nothing to do, every stage is complete"
     served = publish.read(night.root)
     state = f"published: {served['date']}, {served['users']:,} users" if served else "nothing is published"
-    return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.folder('evaluation')}/report.html"
+    return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}"
 
 
 if __name__ == "__main__":

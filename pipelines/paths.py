@@ -84,6 +84,10 @@ class Root:
         return join(self.path, "metrics.prom")
 
     @property
+    def index(self) -> str:
+        return join(self.path, "index.html")
+
+    @property
     def lock(self) -> str:
         return join(self.path, "LOCK")
 
@@ -95,6 +99,12 @@ class Root:
 
     def gates(self, date: dt.date) -> str:
         return join(self.path, "nights", date.isoformat(), "gates.json")
+
+    def report(self, date: dt.date) -> str:
+        return join(self.path, "nights", date.isoformat(), "report.html")
+
+    def outcome(self, date: dt.date) -> str:
+        return join(self.path, "nights", date.isoformat(), "outcome.json")
 
     def rejects(self, date: dt.date) -> str:
         return join(self.path, "nights", date.isoformat(), "rejects")

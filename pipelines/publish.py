@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import earlier, gates, manifest, paths, retention
+from pipelines import earlier, gates, manifest, nights_page, paths, report, retention
 from pipelines.errors import GateError, StageError, told
 from pipelines.sinks import protocol
 from pipelines.sinks.bigquery_sink import BigQuerySink
@@ -54,7 +54,11 @@ def _reason(text: str) -> str:
 
 def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
-    complete(night, plan(night), lambda _folder, _attempt: _work(night))
+    try:
+        complete(night, plan(night), lambda _folder, _attempt: _work(night))
+    finally:
+        report.write(night)
+        nights_page.write(night)
     served = read(night.root)
     retention.apply(night, dt.date.fromisoformat(served["date"]) if served else None)
 

@@ -1,0 +1,98 @@
+"""Nights that were made bad on purpose: a gate stops each of them, by name, and what was served before stays."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from nights import DATE, REPOSITORY, environment, night, simulated
+
+from pipelines import gates, manifest, publish
+from pipelines.errors import GateError
+from pipelines.stages import Night
+from transforms import files
+
+FIRST = DATE - dt.timedelta(days=1)
+TINY_GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"  # 24 held-out users
+
+
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a job whose night is complete but for its publication, and the night before it published."""
+    job = simulated(tmp_path_factory.mktemp("bad"), TINY_GATES)
+    job.write_text(job.read_text().replace("k = 30", "k = 10"))  # of 60 videos: two lists of 30 are alike by chance
+    for date in (FIRST, DATE):
+        command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    first, second = night(job, FIRST), night(job)
+    assert (gates.read(second) or {})["status"] == "passed"
+    publish.serve(first)
+    manifest.revoke(second.folder("publish"))
+    return job.parent
+
+
+@pytest.fixture
+def made(two_nights: Path, tmp_path: Path) -> Night:
+    """A copy of the night, for a test to spoil."""
+    shutil.copytree(two_nights, tmp_path / "copy")
+    return night(tmp_path / "copy" / "job.toml")
+
+
+def stopped_by(of: Night, gate: str, told: str) -> None:
+    """Publishing fails for this gate alone, and the night before is served as it was."""
+    before = publish.read(of.root)
+    with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
+        publish.run(of)
+    assert [found["name"] for found in (gates.read(of) or {})["gates"] if found["ok"] is False] == [gate]
+    assert publish.read(of.root) == before and before and before["date"] == FIRST.isoformat()
+
+
+@pytest.mark.slow
+def test_the_night_as_it_was_is_published(made: Night) -> None:
+    publish.run(made)
+    assert (publish.read(made.root) or {})["date"] == DATE.isoformat()
+
+
+@pytest.mark.slow
+def test_a_stale_index_is_stopped(made: Night) -> None:
+    """The index of the night before, and lists as they came from it."""
+    shutil.rmtree(made.folder("index"))
+    shutil.copytree(night(_job(made), FIRST).folder("index"), made.folder("index"))
+    stopped_by(made, "same night", "stage index was done with another model than the night's")
+
+
+@pytest.mark.slow
+def test_yesterday_s_tower_with_today_s_vectors_is_stopped(made: Night) -> None:
+    first = night(_job(made), FIRST)
+    today, yesterday = (f"{of.folder('train')}/{of.require('train').counts['tower']}" for of in (made, first))
+    shutil.rmtree(today)
+    shutil.copytree(yesterday, today)
+    stopped_by(made, "same night", rf"/model/tower-\w+/.* is not the file that the training of {DATE} wrote")
+
+
+@pytest.mark.slow
+def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
+    folder, listed = made.folder("neighbours"), made.require("neighbours")
+    own = [entry for entry in listed.files if not entry.name.startswith("../")]
+    rows = {entry.name: files.read_parquet(f"{folder}/{entry.name}") for entry in own}
+    same = next(lists["video_ids"][0] for lists in rows.values() if lists.height)
+    for name, lists in rows.items():
+        alike = pl.Series([same] * lists.height, dtype=pl.List(pl.String))
+        lists.with_columns(video_ids=alike).write_parquet(f"{folder}/{name}")
+    entries = [
+        replace(files.entry_of(folder, entry.name), rows=entry.rows) if entry.name in rows else entry
+        for entry in listed.files
+    ]
+    manifest.commit(folder, replace(listed, files=entries))
+    stopped_by(made, "sameness", r"two users' lists are alike by 1\.000")
+
+
+def _job(of: Night) -> Path:
+    return Path(of.root.path).parent / "job.toml"
