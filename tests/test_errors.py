@@ -65,6 +65,12 @@ def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "watchnext: too many\n"
 
 
+@pytest.mark.parametrize("kind", [StageError, OSError])
+def test_a_message_is_told_without_the_step_that_beam_adds(kind: type[Exception]) -> None:
+    message = told(kind("a.parquet: not whole [while running 'Read/Parse']")) or ""
+    assert message.removeprefix("OSError: ") == "a.parquet: not whole"
+
+
 def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> int:
         raise KeyError("a defect")
@@ -136,8 +142,9 @@ def test_a_job_server_that_is_gone_is_one_message() -> None:
         (
             "org.apache.flink.util.FlinkException: Job failed\n\tat a.B.c(B.java:1)\nCaused by: a.b.Recovery: no\n"
             "Caused by: a.b.TimeoutException: The heartbeat of TaskManager timed out.\n\t... 3 more\n",
-            "TimeoutException: The heartbeat of TaskManager timed out.",
+            "TimeoutException: The heartbeat of TaskManager timed out",
         ),
+        ("org.apache.flink.JobMasterException: TaskManager is gone.", "JobMasterException: TaskManager is gone"),
     ],
 )
 def test_of_a_job_the_runner_gave_up_the_first_cause_is_told(said: str, cause: str) -> None:

@@ -178,7 +178,7 @@ def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturb
 def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
     served = publish.read(undisturbed.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
-    report = Path(undisturbed.folder("evaluation")) / "report.html"
+    report = Path(undisturbed.root.report(undisturbed.date))
     assert report.stat().st_size > 10_000 and "recall@" in report.read_text(encoding="utf-8")
 
 

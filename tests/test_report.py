@@ -5,23 +5,49 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
+import numpy as np
 import pytest
 
-from pipelines.report import folding
-from transforms.report import Report, Status, Training, figure, render_report
+from pipelines.report import folding, status
+from transforms.report.figures import figure
+from transforms.report.nights import NightRow, render_nights
+from transforms.report.page import Report, Status, Training, render_report
+from transforms.report.video_map import video_map
 
 ATTACK = "<script>alert(1)</script>"
 FULL = Report(
     date="2026-11-21",
     status=Status(text="ungated", level="warn"),
     headline=[("users served", 1_999), ("recall@100", 0.30184)],
-    metrics={
-        "neighbours": {"users": 100, "recall@50": 0.1963, "recall@100": 0.3018, "map": 0.0512},
-        "most popular": {"users": 100, "recall@50": 0.1487, "recall@100": 0.2256},
+    figure="recall@100",
+    systems={
+        "neighbours": {
+            "figures": {"users": 100, "recall@50": 0.1963, "recall@100": 0.3018, "map": 0.0512},
+            "intervals": {"recall@100": [0.281, 0.322]},
+        },
+        "most popular": {"figures": {"users": 100, "recall@50": 0.1487, "recall@100": 0.2256}, "intervals": {}},
     },
-    training=Training(steps=[0, 10, 20], losses=[7.5, 6.25, 5.0], epochs=[0.21, 0.27]),
-    similar=[("Trains at night", [("Night trains", 0.934), ("Trains", 0.5)]), ("Alone", [])],
+    beside={"most popular": {"value": 0.0762, "low": 0.051, "high": 0.101}},
+    gates=[
+        {"name": "users", "value": 0.0, "bound": "", "ok": True, "message": "gate users: as many as before"},
+        {"name": "recall", "value": -0.2, "bound": "", "ok": False, "message": "gate recall: lost too much"},
+        {"name": "index recall", "value": None, "bound": "", "ok": None, "message": "gate index recall: no index"},
+    ],
+    trend_nights=["2026-11-20", "2026-11-21"],
+    trend={"held-out users": [None, (0.3018, 0.281, 0.322)]},
+    slices={"upload": {"fresh": {"neighbours": {"figures": {"users": 7, "recall@100": 0.41}, "intervals": {}}}}},
+    shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
+    ann_loss={"index": "exact"},
+    map=video_map(np.eye(4, 3), ["en", "en", "es", "de"], by="language"),
+    days=["2026-11-19", "2026-11-20"],
+    events={"watches": [10, 20], "searches": [1, 2]},
+    night_rows=[("2026-11-21", [1_300, 1_299, 1, 99])],
+    training=Training(
+        steps=[0, 10, 20], losses=[7.5, 6.25, 5.0], speeds=[90.0, 95.0], epochs=[0.21, 0.27], waiting=0.0625
+    ),
+    similar={"Popular videos": [("Trains at night", [("Night trains", 0.934), ("Trains", 0.5)]), ("Alone", [])]},
     folding={"similar": {"folded": 0.0123, "of another topic": 0.4}, "random": {"folded": 0.8765}},
     counts=[("ingest", "watches", 1_234_567)],
     rejects={"time in the future": 3, "null user_id": 12},
@@ -73,8 +99,20 @@ def test_shows_every_part() -> None:
         "0.0123",
         "0.8765",
     ]
+    assert {
+        "0.281 to 0.322",
+        "0.0762",
+        "0.051 to 0.101",
+        "0.4782",
+        "1,299",
+        "Popular videos",
+        "0.0625",
+        "0.4100",
+    } <= shown
+    assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
+    assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
-    assert [tag for tag, _ in page.tags].count("svg") == 3
+    assert [tag for tag, _ in page.tags].count("svg") == 8
 
 
 def test_a_missing_figure_is_a_dash() -> None:
@@ -109,8 +147,14 @@ def test_data_is_never_markup() -> None:
         date=ATTACK,
         status=Status(text=ATTACK, level="bad"),
         headline=[(ATTACK, ATTACK)],
-        metrics={ATTACK: {"recall@10": 0.5, ATTACK: 1.0}, "$x_{$ & y": {"recall@10": 0.1}},
-        similar=[(ATTACK, [(ATTACK, 0.5)])],
+        systems={
+            ATTACK: {"figures": {"recall@10": 0.5, ATTACK: 1.0}},
+            "$x_{$ & y": {"figures": {"recall@10": 0.1}},
+        },
+        gates=[{"name": ATTACK, "ok": False, "message": ATTACK}],
+        map=video_map(np.eye(3), [ATTACK, "a", "b"], by=ATTACK),
+        slices={ATTACK: {ATTACK: {ATTACK: {"figures": {"users": 1}}}}},
+        similar={ATTACK: [(ATTACK, [(ATTACK, 0.5)])]},
         folding={ATTACK: {ATTACK: 0.5}},
         counts=[(ATTACK, ATTACK, 1)],
         rejects={ATTACK: 1},
@@ -131,6 +175,7 @@ def test_opens_offline_in_one_small_file() -> None:
     html = render_report(FULL)
     page = Outline(html)
     links = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href", "xlink:href")]
+    links.remove("../../index.html")  # of all nights, beside it
     assert all(str(link).startswith("#") for link in links)
     assert "@import" not in html
     assert not re.findall(r"url\((?!#)", html)
@@ -178,5 +223,91 @@ def test_losses_need_steps() -> None:
 
 
 def test_matplotlib_waits_for_a_report() -> None:
-    code = "import sys, transforms.report; assert 'matplotlib' not in sys.modules and 'polars' not in sys.modules"
+    code = "import sys, transforms.report.page; assert 'matplotlib' not in sys.modules and 'polars' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("gates", "published", "text", "level"),
+    [
+        ({}, None, "ungated: nothing has compared this night with a bound", "warn"),
+        ({"status": "passed"}, {"published": True}, "published", "ok"),
+        ({"status": "passed"}, None, "gates computed, not yet published", "warn"),
+        ({"status": "passed"}, {"published": False}, "complete, not published: a later night is", "ok"),
+        (
+            {"status": "ungated", "why": "a first night"},
+            {"published": True},
+            "published, ungated: a first night",
+            "bad",
+        ),
+        ({"status": "forced", "why": "ok"}, {"published": True}, "published in spite of failed gates: ok", "bad"),
+        (
+            {"status": "failed", "gates": [{"name": "users", "ok": False}]},
+            None,
+            "not published: failed at users",
+            "bad",
+        ),
+    ],
+)
+def test_status_is_what_gates_and_publish_say(
+    gates: dict[str, Any], published: dict[str, Any] | None, text: str, level: str
+) -> None:
+    assert status(gates, published) == Status(text=text, level=level)
+
+
+@pytest.mark.parametrize(
+    ("gates", "failed", "text"),
+    [
+        ({}, "ingest failed", "not published: ingest failed; the night of 2026-11-20 is served"),
+        (
+            {"status": "passed"},
+            "Redis is away; the night of 2026-11-20 is served meanwhile",
+            "not published: Redis is away; the night of 2026-11-20 is served",
+        ),
+        (
+            {"status": "failed", "gates": [{"name": "users", "ok": False}]},
+            "1 of 3 gates failed",
+            "not published: failed at users; the night of 2026-11-20 is served",
+        ),
+    ],
+)
+def test_status_of_a_night_that_failed_says_why_and_what_is_served(
+    gates: dict[str, Any], failed: str, text: str
+) -> None:
+    assert status(gates, None, failed=failed, served="2026-11-20") == Status(text=text, level="bad")
+    assert status(gates, {"published": True}, failed=failed).text.startswith("not published: ") == (
+        gates.get("status") == "failed"
+    )
+
+
+def test_the_map_keeps_distances_of_what_lies_in_a_plane() -> None:
+    rng = np.random.default_rng(5)
+    plane = rng.normal(size=(50, 2)) @ np.linalg.qr(rng.normal(size=(6, 2)))[0].T + 3
+    found = video_map(plane, ["a"] * 50, by="x")
+    assert found is not None and found.kept == pytest.approx(1)
+    apart = [np.linalg.norm(points[:, None] - points, axis=-1) for points in (plane, found.places)]
+    np.testing.assert_allclose(apart[0], apart[1], atol=1e-9)
+    assert video_map(plane[:2], ["a"] * 2, by="x") is None
+
+
+def test_the_map_tells_seven_groups_apart() -> None:
+    names = [name for i, name in enumerate("abcdefghi") for _ in range(9 - i)]
+    found = video_map(np.random.default_rng(1).normal(size=(len(names), 4)), names, by="x")
+    assert found is not None and sorted(set(found.groups)) == [*"abcdefg", "the rest"]
+
+
+def test_all_nights_on_a_page() -> None:
+    good = NightRow(
+        date="2026-11-21",
+        status=FULL.status or Status(text="", level="ok"),
+        recall=(0.3, 0.2, 0.4),
+        users=9,
+        link="nights/2026-11-21/report.html",
+    )
+    bad = NightRow(date=ATTACK, status=Status(text="failed in stage train", level="bad"), failed=["users", ATTACK])
+    html = render_nights([bad, good], figure="recall@100")
+    page = Outline(html)
+    assert "<script" not in html and {"0.3000", "0.200 to 0.400", "failed in stage train", "recall@100"} <= set(
+        page.words
+    )
+    assert [a["href"] for tag, a in page.tags if tag == "a"] == ["nights/2026-11-21/report.html"]

@@ -18,7 +18,7 @@ FILES = {
     "examples": ["train/0-{attempt}", "holdout/0-{attempt}", "serving/0-{attempt}", "spec.json"],
     "train": ["video_vectors.parquet", "tower-{attempt}/1", "state-{attempt}/1"],
     "neighbours": ["0-{attempt}.parquet", "../similar/0-{attempt}.parquet", "../user_vectors/0-{attempt}.parquet"],
-    "evaluation": ["lists/0-{attempt}.parquet", "metrics.json", "report.html"],
+    "evaluation": ["lists/0-{attempt}.parquet", "metrics.json"],
     "publish": [],
 }
 
@@ -82,7 +82,7 @@ def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> N
         made(of, past)
     retention.apply(of, DATE)
     assert whole(of, range(4)) == [0, 1]
-    assert left(of, 2) == left(of, 3) == ["evaluation/metrics.json", "evaluation/report.html"]
+    assert left(of, 2) == left(of, 3) == ["evaluation/metrics.json"]
     for stage in STAGES:
         once = manifest.record(of.root.stage(date_of(2), stage))
         assert once is not None and once.counts == COUNTS
@@ -157,7 +157,7 @@ def test_a_dropping_that_was_cut_short_is_ended_by_the_next(tmp_path: Path, monk
         patched.setattr(manifest, "sweep", cut)
         retention.apply(of, DATE)
     retention.apply(of, DATE)
-    assert left(of, 2) == left(of, 3) == ["evaluation/metrics.json", "evaluation/report.html"]
+    assert left(of, 2) == left(of, 3) == ["evaluation/metrics.json"]
 
 
 def test_a_night_that_failed_is_dropped_too(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from transforms.collect import Record
 from transforms.measured import Measured, difference
 
 FORMAT_VERSION = 1
+FILE = "metrics.json"
 NEIGHBOURS, EXACT_SEARCH = "neighbours", "exact search"
 MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last day", "item to item"
 SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transforms.exact_search import NEVER, Candidates, Floats, Positions, best, checked, padded
 
@@ -23,7 +24,7 @@ _RESCORING = 40  # an exact score costs as much as about 40 quantised ones (64 t
 class ScannIndex:
     """ScaNN: a partition tree where there are many vectors, quantised scores, the best of them scored exactly.
 
-    A search for more than the k it was tuned for looks into more leaves and rescores more, by the root of the ratio,
+    A search for more than the k it was tuned for rescores more by the ratio, and looks into more leaves by its root,
     which measured keeps or improves recall. Which of several equal scores end a list is not defined.
     """
 
@@ -34,9 +35,9 @@ class ScannIndex:
 
     def effort(self, k: int) -> tuple[int, int]:
         """(points to rescore, leaves to search; 0 leaves: there is no tree) for the k best."""
-        wider = math.sqrt(max(1.0, k / self.info["k"]))
-        reorder = max(math.ceil(self.info["reorder"] * wider), 2 * k if k > self.info["k"] else k)
-        leaves = min(self.info["leaves"], math.ceil(self.info["leaves_to_search"] * wider))
+        deeper = max(1.0, k / self.info["k"])
+        reorder = math.ceil(self.info["reorder"] * deeper)
+        leaves = min(self.info["leaves"], math.ceil(self.info["leaves_to_search"] * math.sqrt(deeper)))
         return min(len(self.vectors), reorder), leaves
 
     def work(self, k: int) -> float:
@@ -105,33 +106,45 @@ def train_scann(vectors: Floats, info: dict[str, Any]) -> ScannIndex:
 
 def tune_scann(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannIndex:
     """The same searcher with the least work that reaches the recall wanted: how many leaves to search, how many of the
-    points found there to rescore. Work is counted and not timed, so that the same night gives the same index.
+    points found there to rescore.
+
+    truth [q, k]: the positions of the k best of sample [q, d]. The recall counts as reached where it is by a standard
+    error of the sample more. Work is counted and not timed, so that the same night gives the same index.
     """
-    n, k, wanted, chosen = len(index.vectors), index.info["k"], index.info["recall_wanted"], index
+    n, k, chosen = len(index.vectors), index.info["k"], index
     reorder, work = index.info["reorder"], math.inf
-    while _RESCORING * reorder < work:  # ends: all leaves and all rescored is exact
-        option = _fewest_leaves(_with(index, reorder=min(reorder, n)), sample, truth)
-        if option.info["recall"] >= wanted and option.work(k) < work:
+    while _RESCORING * reorder < work and reorder < 1.5 * n:
+        option, reached = _fewest_leaves(_with(index, reorder=min(reorder, n)), sample, truth)
+        if reached and option.work(k) < work:
             chosen, work = option, option.work(k)
+        elif work == math.inf:
+            chosen = option  # in the end all leaves and all rescored: as good as exact
         reorder = math.ceil(1.5 * reorder)
     return chosen
 
 
-def _fewest_leaves(index: ScannIndex, sample: Floats, truth: Positions) -> ScannIndex:
-    """Searches as few leaves as reach the recall wanted, within a fifth; all of them where none do."""
+def _fewest_leaves(index: ScannIndex, sample: Floats, truth: Positions) -> tuple[ScannIndex, bool]:
+    """Searches as few leaves as reach the recall wanted, within a fifth, and True; all of them where none do."""
     every = index.info["leaves"]
-    options = [_with(index, leaves_to_search=n) for n in sorted({math.ceil(every / 1.2**step) for step in range(30)})]
-    at = bisect_left(options, index.info["recall_wanted"], key=lambda option: _recall(option, sample, truth))
-    chosen = options[min(at, len(options) - 1)]
-    return _with(chosen, recall=_recall(chosen, sample, truth))
+    options = sorted({math.ceil(every / 1.2**step) for step in range(30)})
+    recalls: dict[int, float] = {}
+
+    def reached(leaves: int) -> bool:
+        found = _recalls(_with(index, leaves_to_search=leaves), sample, truth)
+        recalls[leaves] = float(found.mean())
+        return bool(found.mean() - found.std() / math.sqrt(len(found)) >= index.info["recall_wanted"])
+
+    at = bisect_left(options, True, key=reached)
+    leaves = options[min(at, len(options) - 1)]  # bisection has tried it
+    return _with(index, leaves_to_search=leaves, recall=recalls[leaves]), at < len(options)
 
 
 def _with(index: ScannIndex, **info: float) -> ScannIndex:
     return ScannIndex(searcher=index.searcher, vectors=index.vectors, info=index.info | info)
 
 
-def _recall(index: ScannIndex, queries: Floats, truth: Positions) -> float:
-    """Share of truth [q, k] that the index finds. Rows hold distinct positions."""
+def _recalls(index: ScannIndex, queries: Floats, truth: Positions) -> NDArray[np.float64]:
+    """Share of each row of truth [q, k] that the index finds: [q]. Rows hold distinct positions."""
     row = np.arange(len(truth), dtype=np.int64)[:, None] * len(index.vectors)
     found = index.search(queries, truth.shape[1]).positions
-    return float(np.isin(row + truth, (row + found)[found >= 0]).mean())
+    return np.asarray(np.isin(row + truth, (row + found)[found >= 0]).mean(axis=1))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from transforms import files, progress
@@ -38,8 +37,8 @@ class Block:
 
 @dataclass
 class WriteSimilar(beam.PTransform):
-    """`Block`s -> one Parquet file each of the k nearest videos of each video, without itself, in the order of the rows;
-    gives records of the files."""
+    """`Block`s -> one Parquet file each of the k nearest videos of each video, without itself, in the order of the
+    rows; gives records of the files."""
 
     index: tuple[str, ...]  # folders of its shards
     videos: str  # path of the positions' `VIDEOS`

@@ -1,0 +1,40 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def figure(value: Any) -> str:
+    """A value as people read it: 1,234,567; 0.1963; 12.5; yes; a list with commas; - where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return _decimal(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(figure(item) for item in value) or "none"
+    return str(value)
+
+
+def _decimal(value: float) -> str:
+    """Four digits or so: what a reader compares."""
+    if math.isinf(value) or (value and abs(value) < 0.001):
+        return f"{value:.3g}"
+    if value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:,.2f}" if abs(value) < 1_000 else f"{value:,.0f}"
+
+
+def plain(text: str) -> str:
+    """A label in a plot as it is: a dollar sign starts no formula there."""
+    return text.replace("$", r"\$")
+
+
+def bounds(interval: Any) -> str:
+    """An interval as people read it; empty where there is none."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""

@@ -1,0 +1,27 @@
+"""The page of all nights: what became of each, newest first, with a link to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transforms.report.figures import bounds
+from transforms.report.page import Point, Status, environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightRow:
+    """One night. recall: in the holdout, with its interval; link: to its report, empty where there is none."""
+
+    date: str
+    status: Status
+    recall: Point | None = None
+    users: int | None = None
+    failed: Sequence[str] = ()  # gates
+    link: str = ""
+
+
+def render_nights(rows: Sequence[NightRow], *, figure: str) -> str:
+    """The whole page as text. figure: what `recall` is, such as recall@100."""
+    shown = [(row, row.recall[0] if row.recall else None, bounds(row.recall and row.recall[1:])) for row in rows]
+    return environment().get_template("nights.html.jinja").render(rows=shown, figure=figure)

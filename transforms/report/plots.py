@@ -1,0 +1,159 @@
+"""The plots of a report, as inline SVG whose text is text in the page's font and whose grey is its text colour.
+
+matplotlib is imported when a plot is drawn and not before: much that imports this never does.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from transforms.report.figures import plain
+from transforms.report.video_map import VideoMap
+
+# Readable on white and on black.
+COLOURS = ("#3b7dc4", "#d98a2b", "#4fa172", "#b0568f", "#7a7f87", "#c4553b", "#2fa3a8", "#8a6fc9")
+INK = "#808994"  # replaced by the page's own text colour
+MOST_POINTS = 2_000  # of a curve or a cloud: more cannot be seen
+
+Line = Sequence[tuple[float, float | None, float | None]]  # value, low, high
+Points = Sequence[tuple[float, float, float] | None]  # of each night
+
+
+def curve(label: str, xs: Sequence[float], ys: Sequence[float], *, axes: tuple[str, str], colour: int = 0) -> Markup:
+    """A line through some points, thinned to what can be seen; of one point, that."""
+    drawn, at = _axes(height=2.3)
+    every = -(-len(xs) // MOST_POINTS)
+    one = {"marker": "o"} if len(xs) == 1 else {}
+    at.plot(list(xs)[::every], list(ys)[::every], color=COLOURS[colour], linewidth=1.4, **one)
+    at.xaxis.set_major_formatter("{x:,.0f}")
+    at.set_xlabel(axes[0], color=INK)
+    at.set_ylabel(axes[1], color=INK)
+    return _svg(drawn, label)
+
+
+def trends(label: str, nights: Sequence[str], lines: Mapping[str, Points]) -> Markup:
+    """Lines over nights with their intervals, value, low and high of each; None where a night has none."""
+    drawn, at = _axes(height=2.7)
+    for (name, points), colour in zip(lines.items(), cycle(COLOURS), strict=False):
+        values, low, high = (np.array([np.nan if p is None else p[i] for p in points]) for i in range(3))
+        places = np.arange(len(points))
+        at.errorbar(places, values, yerr=[values - low, high - values], color=colour, ecolor=colour, elinewidth=1,
+                    capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=plain(name))  # fmt: skip
+    _days(at, nights)
+    at.margins(y=0.2)
+    _legend(at, len(lines))
+    return _svg(drawn, label)
+
+
+def volumes(label: str, days: Sequence[str], tables: Mapping[str, Sequence[int]]) -> Markup:
+    """Bars of rows by day, one table on the other."""
+    drawn, at = _axes(height=2.3)
+    below = np.zeros(len(days))
+    for (table, rows), colour in zip(tables.items(), cycle(COLOURS), strict=False):
+        at.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=plain(table))
+        below += rows
+    _days(at, days)
+    at.yaxis.set_major_formatter("{x:,.0f}")
+    at.margins(y=0.2)
+    _legend(at, len(tables))
+    return _svg(drawn, label)
+
+
+def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup:
+    """Bars of each system with its interval, in groups by figure."""
+    drawn, at = _axes(height=2.9)
+    width = 0.8 / len(bars)
+    for i, ((system, line), colour) in enumerate(zip(bars.items(), cycle(COLOURS), strict=False)):
+        places = [x + (i - (len(bars) - 1) / 2) * width for x in range(len(cuts))]
+        at.bar(places, [value for value, _, _ in line], width * 0.92, label=plain(system), color=colour)
+        for x, (value, low, high) in zip(places, line, strict=True):
+            if low is not None and high is not None:
+                at.plot([x, x], [low, high], color=INK, linewidth=1.3)
+            at.text(x, high or value, f"{value:.2f}".lstrip("0"), ha="center", va="bottom", fontsize=8, color=INK)
+    at.set_xticks(range(len(cuts)), [plain(cut) for cut in cuts])
+    at.margins(y=0.12)
+    _legend(at, len(bars), columns=2)
+    return _svg(drawn, label)
+
+
+def seconds(label: str, of: Mapping[str, float]) -> Markup:
+    """Seconds of each stage, the first on top."""
+    drawn, at = _axes(height=0.6 + 0.3 * len(of))
+    bars = at.barh(range(len(of)), list(of.values()), 0.65, color=COLOURS[0])
+    at.set_yticks(range(len(of)), [plain(stage) for stage in of])
+    at.bar_label(bars, labels=[f"{s:,.1f} s" for s in of.values()], padding=4, fontsize=9, color=INK)
+    at.invert_yaxis()
+    at.margins(x=0.12)
+    at.xaxis.set_visible(False)
+    at.spines["bottom"].set_visible(False)
+    at.grid(visible=False)
+    return _svg(drawn, label)
+
+
+def cloud(label: str, of: VideoMap) -> Markup:
+    """Videos as points, coloured by group, the most frequent group first."""
+    drawn, at = _axes(height=5.2)
+    groups = np.array(of.groups)
+    names = sorted(set(of.groups), key=lambda name: (-int((groups == name).sum()), name))
+    for name, colour in zip(names, cycle(COLOURS), strict=False):
+        points = of.places[groups == name]
+        at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=plain(name))
+    at.set_xticks([])
+    at.set_yticks([])
+    at.spines["bottom"].set_visible(False)
+    _legend(at, len(names), columns=4, markerscale=2.5)
+    return _svg(drawn, label)
+
+
+def _days(at: Any, days: Sequence[str]) -> None:
+    """Dates below the axis without their year, at most ten of them."""
+    every = -(-len(days) // 10)
+    places = range((len(days) - 1) % every, len(days), every)
+    at.set_xticks(list(places), [plain(days[i][5:]) for i in places])
+    at.set_xlim(-0.6, len(days) - 0.4)
+
+
+def _legend(at: Any, entries: int, *, columns: int = 3, **more: Any) -> None:
+    """Above the plot, where it hides nothing."""
+    at.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=min(entries, columns), loc="lower left",
+              bbox_to_anchor=(0, 1), borderaxespad=0.2, **more)  # fmt: skip
+
+
+def _axes(*, height: float) -> tuple[Any, Any]:
+    """An empty plot of the report's style. No pyplot: that keeps global state and picks a screen to draw on."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(7.2, height), layout="constrained")
+    FigureCanvasAgg(drawn)
+    at = drawn.add_subplot()
+    at.spines[["top", "right", "left"]].set_visible(False)
+    at.spines["bottom"].set_color(INK)
+    at.tick_params(colors=INK, length=0, labelsize=9)
+    at.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+    at.set_axisbelow(True)
+    return drawn, at
+
+
+def _svg(drawn: Any, label: str) -> Markup:
+    """The plot as an SVG element whose text is text in the page's font and whose grey is the page's own text colour."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    # A fixed salt and no date: the same figures give the same bytes.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.family": "sans-serif"}):
+        drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = out.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # the page decides
+    # Ids and clip paths of the plots share one page.
+    prefix = re.sub(r"\W", "-", label.lower())
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{prefix}-", svg)
+    return Markup(svg.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
