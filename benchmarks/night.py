@@ -1,0 +1,112 @@
+"""A warm night at full size: time by stage, what the command takes beside the stages' own work, and its report.
+
+    python -m benchmarks.night OUT [--users 100000] [--videos 20000]
+
+OUT: a new folder. Simulates 22 days of logs, runs the night after 21 of them and, once the last day has arrived, the
+next one, which goes on from its model: the warm night. A stage's own work is what its manifest says: from the first
+line of the stage to its commit. What the command takes beside that is the start of nine processes with their imports
+and ends, the checks between them, and `nightly` itself. The report is opened in a headless Chromium where there is
+one, beside an empty page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.night_log import COMMAND, Log, report_of
+from pipelines.jobs import load_job
+from pipelines.simulate import DAILY, simulate
+from pipelines.stages import STAGES, Night
+from transforms.simulation_world import SimulationSettings
+
+WARM, DAYS = dt.date(2026, 11, 21), 22
+MOST_SECONDS_BESIDE, MOST_REPORT_BYTES, MOST_SECONDS_TO_OPEN = 45, 5_000_000, 2
+OPENINGS = 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--videos", type=int, default=20_000)
+    args = parser.parse_args()
+    last = WARM - dt.timedelta(days=1)
+    settings = SimulationSettings(users=args.users, videos=args.videos, days=DAYS, seed=7, last_day=last)
+    counts = simulate(args.out, settings)
+    print(f"{counts.watches:,} watches, {counts.searches:,} searches in {DAYS} days", flush=True)
+    for table in DAILY:
+        (args.out / table / f"{last}.parquet").rename(args.out / f"{table}-of-the-last-day.parquet")
+    run_night(args.out, last)
+    for table in DAILY:
+        (args.out / f"{table}-of-the-last-day.parquet").rename(args.out / table / f"{last}.parquet")
+    log, seconds = run_night(args.out, WARM)
+    night = Night(load_job(str(args.out / "job.toml")), WARM)
+    print_stages(night, log, seconds)
+    report = report_of(args.out / "runs", WARM)
+    if report:
+        print_report(report)
+    end = log.end_of(WARM)
+    return int(end["exit_code"]) if end else 1
+
+
+def run_night(out: Path, date: dt.date) -> tuple[Log, float]:
+    """The command to its end: its log, and its wall time in seconds."""
+    log = Log(out / f"night-{date}.jsonl")
+    began = time.monotonic()
+    with log.path.open("wb") as errors:
+        command = [*COMMAND, str(out / "job.toml"), "--date", date.isoformat(), "--log-format", "json"]
+        subprocess.run(command, stderr=errors, check=False)
+    seconds = time.monotonic() - began
+    end = log.end_of(date) or {"message": "it said nothing of its end"}
+    print(f"night {date}: {seconds:.0f} s; {end['message']}", flush=True)
+    return log, seconds
+
+
+def print_stages(night: Night, log: Log, seconds: float) -> None:
+    """A line a stage, and what is left of the command's seconds."""
+    processes = log.stage_seconds()
+    work = {stage: night.require(stage).seconds for stage in STAGES if stage in processes}
+    print(f"{'stage':<12}{'process':>10}{'own work':>10}{'beside':>10}  seconds")
+    for stage, own in work.items():
+        print(f"{stage:<12}{processes[stage]:>10.1f}{own:>10.1f}{processes[stage] - own:>10.1f}")
+    print(f"{'nightly':<12}{'':>10}{'':>10}{seconds - sum(processes.values()):>10.1f}")
+    beside = seconds - sum(work.values())
+    print(f"{'the command':<12}{seconds:>10.1f}{sum(work.values()):>10.1f}{beside:>10.1f}", end="")
+    print(f"  beside the stages' own work: {beside:.1f} s, wanted: under {MOST_SECONDS_BESIDE} s")
+    print(f"training went on from: {night.require('train').counts.get('start', {})}")
+
+
+def print_report(report: Path) -> None:
+    """Its bytes, and the median seconds in which a browser opens it."""
+    print(f"report: {report.stat().st_size:,} bytes, wanted: under {MOST_REPORT_BYTES:,}; {report}")
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        print("no Chromium is here to open it")
+        return
+    opened, empty = (open_seconds(browser, url) for url in (report.resolve().as_uri(), "about:blank"))
+    print(
+        f"opened by {browser} in {opened:.2f} s, wanted: under {MOST_SECONDS_TO_OPEN} s; an empty page: {empty:.2f} s"
+    )
+
+
+def open_seconds(browser: str, url: str) -> float:
+    """From the start of the browser to its end, the page loaded and written out; the median of a few times."""
+    taken = []
+    with tempfile.TemporaryDirectory(prefix="watchnext-") as profile:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
+        for _ in range(OPENINGS):
+            began = time.monotonic()
+            subprocess.run([browser, *flags, url], capture_output=True, check=True)
+            taken.append(time.monotonic() - began)
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,133 @@
+"""A server's reader beside the nights: several times a second, every user's list, from the files and from Redis.
+
+    with Watcher("runs", redis_process) as watcher:
+        ...  # nights
+    watcher.polls, watcher.violations
+
+It reads as docs/serving.md says: `published.json`, `COMPLETED`, the Parquet files; the pointer, the keys below what it
+names. A list is whole where it has k videos, none twice, and is the list of the night that was named, for each of its
+users, every time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+import redis
+
+from benchmarks.redis_process import RedisProcess
+from transforms.redis_lists import Keys, decode_list
+
+PAUSE_SECONDS = 0.2
+_TRIES = 5  # a night that is made again, or dropped, loses files: begin again
+_KEYS = Keys("watchnext")
+
+Lists = dict[str, list[str]]  # user -> videos, best first
+
+
+@dataclass
+class Watcher:
+    """Reads until the end of its block. Where Redis is down on purpose, `redis_is_up` is cleared meanwhile."""
+
+    root: Path
+    server: RedisProcess
+    k: int
+    polls: int = 0
+    lists: int = 0  # that were read, of both
+    unanswered: int = 0  # polls that Redis did not answer while it was down on purpose
+    violations: list[str] = field(default_factory=list)
+    redis_is_up: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._whole: dict[str, Lists] = {}  # version or digest -> what it was found to be at first
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher")
+        self.redis_is_up.set()
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(PAUSE_SECONDS):
+            if not (self.root / "published.json").exists():
+                continue  # before the first night
+            try:
+                self._read_files()
+                self._read_redis()
+            except Exception as error:  # whatever keeps a reader from its lists is a finding, and the next poll goes on
+                self.violations.append(f"{type(error).__name__}: {error}")
+            self.polls += 1
+
+    def _read_files(self) -> None:
+        for left in reversed(range(_TRIES)):
+            served = _json(self.root / "published.json")
+            try:
+                found = _lists(self.root, served["date"])
+            except FileNotFoundError:
+                if left:
+                    continue
+                raise
+            self._compare(f"files of {served['date']}", f"{served['date']} {served['neighbours']}", found)
+            if len(found) != served["users"]:
+                self._violated(f"published.json says {served['users']} users, the files have {len(found)}")
+            return
+
+    def _read_redis(self) -> None:
+        expected_up = self.redis_is_up.is_set()
+        try:
+            version = (self.server.client.get(_KEYS.pointer) or b"").decode()
+            if not version:
+                self._violated("Redis serves no night")
+                return
+            if version not in self._whole:  # what is switched to is what the files held, and these are still there
+                self._whole[version] = _lists(self.root, version[: len("2026-11-21")])
+            users = list(self._whole[version])
+            values = self.server.client.mget([_KEYS.list_of(version, user) for user in users])
+        except redis.ConnectionError:
+            if expected_up and self.redis_is_up.is_set():
+                raise
+            self.unanswered += 1
+            return
+        missing = [user for user, value in zip(users, values, strict=True) if value is None]
+        if missing:
+            self._violated(f"{len(missing)} users have no list in Redis' {version}: {missing[:3]}")
+        found = {user: decode_list(value)[0] for user, value in zip(users, values, strict=True) if value is not None}
+        self._compare(f"Redis' {version}", version, found)
+
+    def _compare(self, where: str, key: str, found: Lists) -> None:
+        """Count the lists; note those that are not whole, or not what they were."""
+        self.lists += len(found)
+        first = self._whole.setdefault(key, found)
+        odd = [user for user, videos in found.items() if len(videos) != self.k or len(set(videos)) != self.k]
+        if odd:
+            self._violated(f"{len(odd)} lists of {where} are not of {self.k} videos: {odd[:3]}")
+        if found != first:
+            self._violated(f"{where} are not what they were")
+
+    def _violated(self, what: str) -> None:
+        self.violations.append(what)
+
+
+def _lists(root: Path, date: str) -> Lists:
+    """The lists of a night that ranks nothing beyond its neighbours."""
+    folder = root / "nights" / date / "neighbours"
+    listed = [entry["name"] for entry in _json(folder / "COMPLETED")["files"]]
+    rows = pl.concat(pl.read_parquet(folder / name) for name in listed if not name.startswith("../"))
+    if rows["user_id"].is_duplicated().any():
+        raise ValueError(f"a user of {date} has two lists")
+    return dict(rows.select("user_id", "video_ids").iter_rows())
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
