@@ -4,6 +4,8 @@ well or not; `nights/DATE/outcome.json` says how its last run ended."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from pipelines import kept, manifest, report, report_history
@@ -13,6 +15,16 @@ from pipelines.stages import STAGES, Night
 from transforms import files
 from transforms.report.nights import NightRow, render_nights
 from transforms.report.page import Status
+
+
+@contextmanager
+def kept_up(night: Night) -> Iterator[None]:
+    """The night's report and the page show what was done within, whether or not it went well."""
+    try:
+        yield
+    finally:
+        report.write(night)
+        write(night)
 
 
 def write(night: Night, end: Outcome | None = None) -> str:

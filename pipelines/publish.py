@@ -14,13 +14,14 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from pipelines import earlier, gates, manifest, nights_page, paths, report, retention
+from pipelines import earlier, gates, manifest, nights_page, paths, retention
 from pipelines.errors import GateError, StageError, told
+from pipelines.intent import FORMAT_VERSION, Intent, to_json
 from pipelines.sinks import protocol
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from pipelines.sinks.bigtable_sink import BigtableSink
@@ -28,8 +29,6 @@ from pipelines.sinks.protocol import NEIGHBOURS, NightFiles, Sink
 from pipelines.sinks.redis_sink import RedisSink
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
-
-FORMAT_VERSION = 1
 
 
 def plan(night: Night) -> Plan:
@@ -54,11 +53,8 @@ def _reason(text: str) -> str:
 
 def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
-    try:
+    with nights_page.kept_up(night):
         complete(night, plan(night), lambda _folder, _attempt: _work(night))
-    finally:
-        report.write(night)
-        nights_page.write(night)
     served = read(night.root)
     retention.apply(night, dt.date.fromisoformat(served["date"]) if served else None)
 
@@ -108,16 +104,6 @@ def configured(night: Night) -> list[Sink]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Intent:
-    """A publication under way: what `publishing.json` holds."""
-
-    entry: dict[str, Any]  # what `published.json` is to be
-    loaded: bool = False  # in every sink
-    withdrawn: list[str] = field(default_factory=list)  # dates of nights that this takes back
-    format_version: int = FORMAT_VERSION
-
-
 def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
     """Make a complete night the one that is served; what each sink was loaded with, by name.
 
@@ -134,9 +120,9 @@ def _serve(night: Night, withdrawn: Iterable[str]) -> dict[str, Any]:
     try:
         for sink in places:
             sink.ready()
-        _declare(night, intent)
+        intent.declare(night.root)
         loaded = _load(night, intent, places, given)
-        _declare(night, replace(intent, loaded=True))
+        replace(intent, loaded=True).declare(night.root)
         _finish(night, intent, places)
     except Exception as error:
         raise _explained(night, error) from error
@@ -145,7 +131,7 @@ def _serve(night: Night, withdrawn: Iterable[str]) -> dict[str, Any]:
 
 def recover(night: Night) -> None:
     """Finish or undo a publication that came to no end, of whatever night."""
-    intent = _pending(night.root)
+    intent = Intent.pending(night.root)
     if intent is None:
         return
     of = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
@@ -171,7 +157,7 @@ def refresh(night: Night, forgotten: pl.Series) -> None:
         if manifest.load(of.folder(NEIGHBOURS)) is not None:
             changed = {name: value for name, value in _entry(of, {}).items() if name in ("neighbours", "users")}
             if served | changed != served:
-                files.replace_file(night.root.published, _json(served | changed))
+                files.replace_file(night.root.published, to_json(served | changed))
 
 
 def _entry(night: Night, versions: dict[str, str]) -> dict[str, Any]:
@@ -239,8 +225,8 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
     before = earlier.withdrawn(night.root)
     after = (before | set(intent.withdrawn)) - {intent.entry["date"]}
     if after != before:
-        files.replace_file(night.root.withdrawn, _json(sorted(after)))
-    files.replace_file(night.root.published, _json(intent.entry))
+        files.replace_file(night.root.withdrawn, to_json(sorted(after)))
+    files.replace_file(night.root.published, to_json(intent.entry))
     _settle(night, intent, places)
 
 
@@ -272,19 +258,6 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
     files.remove_files([night.root.publishing])
 
 
-def _declare(night: Night, intent: Intent) -> None:
-    files.replace_file(night.root.publishing, _json(asdict(intent)))
-
-
-def _pending(root: paths.Root) -> Intent | None:
-    if not files.exists(root.publishing):
-        return None
-    try:
-        return Intent(**json.loads(files.read_bytes(root.publishing)))
-    except (ValueError, TypeError) as error:
-        raise StageError(f"{root.publishing} cannot be read ({error}): remove it and run the night again") from error
-
-
 def _explained(night: Night, error: Exception) -> Exception:
     """What a person is told; an error nobody foresaw as it is."""
     message, served = told(error), read(night.root)
@@ -293,10 +266,6 @@ def _explained(night: Night, error: Exception) -> Exception:
     meanwhile = f"the night of {served['date']}" if served else "no night"
     kind = GateError if isinstance(error, GateError) else StageError
     return kind(f"{message}; {meanwhile} is served meanwhile")
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content, indent=1).encode()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipelines import manifest, paths, publish
 from pipelines.errors import StageError
+from pipelines.intent import FORMAT_VERSION
 from pipelines.jobs import Job
 from pipelines.sinks.protocol import NEIGHBOURS
 from pipelines.sinks.redis_sink import server_of
@@ -60,10 +61,10 @@ class FileLists:
         found = publish.read(paths.Root(job.storage.root))
         if found is None:
             raise StageError(f"nothing is published in {job.storage.root}: run watchnext nightly first")
-        if found["format_version"] != publish.FORMAT_VERSION:
+        if found["format_version"] != FORMAT_VERSION:
             raise StageError(
                 f"{paths.Root(job.storage.root).published} has format_version {found['format_version']}, this is "
-                f"{publish.FORMAT_VERSION}: read it with the watchnext that wrote it"
+                f"{FORMAT_VERSION}: read it with the watchnext that wrote it"
             )
         night = Night(job, dt.date.fromisoformat(found["date"]))
         return cls(night=night, stage=found.get("stage", NEIGHBOURS), buckets=found["buckets"])

@@ -163,7 +163,8 @@ def test_a_night_that_does_not_fit_on_the_disk_does_not_begin(
 
     monkeypatch.setattr(nightly.estimate, "check_space", check_space)
     assert nightly.main([str(daily(tmp_path)), *GIVEN]) == 1
-    assert asked == [STAGES] and not (tmp_path / "runs" / "nights").exists()
+    left = {path.name for path in (tmp_path / "runs" / "nights" / "2026-11-21").iterdir()}
+    assert asked == [STAGES] and left == {"outcome.json", "report.html"}  # what became of it, and no stage
     assert capsys.readouterr().err == "watchnext: there is no room\n"
 
 
