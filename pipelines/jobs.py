@@ -14,9 +14,19 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from pipelines.gate_settings import Gates
-from pipelines.notify import NotifySettings
 from pipelines.paths import below
-from pipelines.settings import COLUMNS, TABLES, Examples, Index, Logs, Neighbours, Privacy, Storage, Table
+from pipelines.settings import (
+    COLUMNS,
+    TABLES,
+    Examples,
+    Index,
+    Logs,
+    Neighbours,
+    NotifySettings,
+    Privacy,
+    Storage,
+    Table,
+)
 from pipelines.sinks.settings import SECRET
 from trainer.config import ModelSettings, TrainingSettings
 

@@ -16,33 +16,15 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
-
 from pipelines import lifeline, lock
-
-if TYPE_CHECKING:  # which needs the job file's errors, while the job file needs the settings below
-    from pipelines.run_log import Outcome
+from pipelines.run_log import Outcome
+from pipelines.settings import NotifySettings
 
 _OURS = (lock.TOKEN_VARIABLE, lifeline.VARIABLE)  # of this run's own stages, nobody else's
 _SHOWN = 500  # characters of what a command that failed wrote
-
-
-class NotifySettings(BaseModel):
-    """The `[notify]` table: who is told how a night ended."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    on: Literal["failure", "always"] = Field("failure", description="whether nights that went well are told too")
-    command: str | list[str] | None = Field(
-        None, description="a command line for the shell, or a list of words; gets a JSON object on its standard input"
-    )
-    webhook_env: str | None = Field(
-        None, description="environment variable with the URL that the same JSON object is sent to by POST"
-    )
-    timeout_seconds: PositiveFloat = Field(10, description="seconds each of them may take")
 
 
 def send(settings: NotifySettings, end: Outcome, *, root: str) -> str:

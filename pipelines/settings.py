@@ -1,7 +1,7 @@
 """The tables of JOB.toml: every setting, its default, its meaning, and which values it may have.
 
 A setting lives in the table of the stage that uses it. `[model]` and `[training]` are in trainer/config.py, those of
-the sinks and of notifications beside what reads them.
+the sinks beside what reads them, the bounds of gates in gate_settings.py.
 """
 
 from __future__ import annotations
@@ -204,3 +204,16 @@ class Privacy(Table):
         None,
         description="environment variable with the key of the digests that user ids are replaced by; none: ids stay",
     )
+
+
+class NotifySettings(Table):
+    """The `[notify]` table: who is told how a night ended."""
+
+    on: Literal["failure", "always"] = Field("failure", description="whether nights that went well are told too")
+    command: str | list[str] | None = Field(
+        None, description="a command line for the shell, or a list of words; gets a JSON object on its standard input"
+    )
+    webhook_env: str | None = Field(
+        None, description="environment variable with the URL that the same JSON object is sent to by POST"
+    )
+    timeout_seconds: PositiveFloat = Field(10, description="seconds each of them may take")

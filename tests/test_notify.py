@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pipelines import lifeline, lock, notify
-from pipelines.notify import NotifySettings
 from pipelines.run_log import Outcome
+from pipelines.settings import NotifySettings
 
 FAILED = Outcome(run="r1", date="2026-11-21", code=1, message="stage train ended", seconds=3.5)
 DONE = Outcome(run="r2", date="2026-11-22", code=0, message="published", seconds=4.5)
