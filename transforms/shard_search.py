@@ -31,19 +31,14 @@ def search_shards(
     buckets: Sequence[BucketRecords], inputs: SearchInputs, finish: Finish, threads: int, scratch: Path
 ) -> Iterator[Any]:
     """`finish` of each bucket, of an index of several shards, one of them in memory at a time."""
-    list(_at_once(buckets, partial(_save_vectors, inputs=inputs, scratch=scratch), threads))
+    list(side_by_side(buckets, partial(_save_vectors, inputs=inputs, scratch=scratch), threads))
     for shard, folder in enumerate(inputs.index):
         local = Path(files.local_copy(folder))
         index, positions = load_index(local), np.load(local / POSITIONS).astype(np.int64)
         save = partial(_save_partials, inputs=inputs, index=index, positions=positions, shard=shard, scratch=scratch)
-        list(_at_once(buckets, save, threads))
+        list(side_by_side(buckets, save, threads))
         del index, save
-    yield from _at_once(buckets, lambda one: finish(one, _merged(one, inputs, scratch)), threads)
-
-
-def _at_once(buckets: Sequence[BucketRecords], work: Callable[[Any], Iterable[Any]], threads: int) -> Iterator[Any]:
-    for start in range(0, len(buckets), threads):
-        yield from side_by_side(list(buckets[start : start + threads]), work)
+    yield from side_by_side(buckets, lambda one: finish(one, _merged(one, inputs, scratch)), threads)
 
 
 def _save_vectors(bucket: BucketRecords, *, inputs: SearchInputs, scratch: Path) -> tuple[()]:

@@ -6,7 +6,7 @@ the log of what was tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -47,14 +47,16 @@ class SideBySide(beam.PTransform):
 
     def expand(self, elements: beam.PCollection) -> Any:
         batches = elements | beam.BatchElements(min_batch_size=self.threads, max_batch_size=self.threads)
-        return batches | beam.FlatMap(side_by_side, self.work).with_outputs(*self.tags, main=self.main)
+        split = beam.FlatMap(side_by_side, self.work, self.threads).with_outputs(*self.tags, main=self.main)
+        return batches | split
 
 
-def side_by_side(elements: list[Any], work: Work) -> Iterator[Any]:
-    """What `work` makes of each element, in their order, all of them at once."""
-    if len(elements) == 1:
-        yield from work(elements[0])
+def side_by_side(elements: Sequence[Any], work: Work, threads: int) -> Iterator[Any]:
+    """What `work` makes of each element, in their order, `threads` of them at a time."""
+    if threads == 1 or len(elements) == 1:
+        for element in elements:
+            yield from work(element)
         return
-    with ThreadPoolExecutor(len(elements)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for made in pool.map(lambda element: list(work(element)), elements):
             yield from made

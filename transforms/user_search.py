@@ -19,7 +19,8 @@ from transforms.shard_search import Finish, search_shards
 from transforms.side_by_side import side_by_side
 from transforms.tower import load_tower
 
-SLICE = 64  # buckets that go through all shards together
+SLICE = 64  # buckets that go through all shards, or one after the other through a few threads, together
+_BESIDE = 1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
 
 
 @dataclass
@@ -32,7 +33,8 @@ class SearchBuckets(beam.PTransform):
 
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection:
         if len(self.inputs.index) == 1:
-            slices = buckets | beam.Reshuffle() | beam.BatchElements(self.threads, self.threads)
+            size = 1 if self.threads == 1 else SLICE
+            slices = buckets | beam.Reshuffle() | beam.BatchElements(size, size)
         else:
             keyed = beam.Map(lambda bucket: (bucket.files.bucket // SLICE, bucket))
             slices = buckets | keyed.with_output_types(tuple[int, BucketRecords]) | beam.GroupByKey() | beam.Values()
@@ -41,7 +43,8 @@ class SearchBuckets(beam.PTransform):
     def _search(self, buckets: Iterable[BucketRecords]) -> Iterator[Any]:
         ordered = sorted(buckets, key=lambda bucket: bucket.files.bucket)
         if len(self.inputs.index) == 1:
-            yield from side_by_side(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)))
+            at_once = self.threads + _BESIDE if self.threads > 1 else 1
+            yield from side_by_side(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)), at_once)
             return
         with tempfile.TemporaryDirectory() as scratch:
             yield from search_shards(ordered, self.inputs, self.finish, self.threads, Path(scratch))
