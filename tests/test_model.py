@@ -64,6 +64,13 @@ def test_the_tower_gives_a_vector_of_the_dimension_a_pointer(history: str, spec:
     assert np.isfinite(users).all()
 
 
+@pytest.mark.parametrize("history", list(ENCODERS))
+def test_looked_up_rows_give_the_vectors_that_gathered_ones_do(history: str) -> None:
+    tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], history=history), seed=3)
+    batch = batch_of(SPEC)
+    np.testing.assert_array_equal(tower.vectors(batch, tower.look_up(batch)), tower(batch))
+
+
 @pytest.mark.parametrize(
     ("hidden", "widths"),
     [

@@ -36,7 +36,7 @@ class ServedTower(tf.Module):
 
     def vectors(self, batch: Batch) -> tf.Tensor:
         """Float [batch, dimension + 1] of a batch of windows."""
-        users = self.tower(batch)
+        users = self.tower.vectors(batch, self.tower.look_up(batch))
         return tf.concat([users, tf.ones([tf.shape(users)[0], 1])], axis=1)
 
     def from_features(self, features: Batch) -> dict[str, tf.Tensor]:

@@ -71,8 +71,15 @@ class UserTower(tf.Module):
 
     def embed(self, batch: Batch) -> dict[str, Embedded]:
         """For each table the rows that the batch uses."""
+        return {name: self.tables[name].embed(ids) for name, ids in self._ids(batch).items()}
+
+    def look_up(self, batch: Batch) -> dict[str, Embedded]:
+        """The same for reading alone, in a tower that learns no more: see `Table.look_up`."""
+        return {name: self.tables[name].look_up(ids) for name, ids in self._ids(batch).items()}
+
+    def _ids(self, batch: Batch) -> Batch:
         watches, _ = rows_and_readers(batch)
-        return {name: table.embed(watches if name == "watches" else batch[name]) for name, table in self.tables.items()}
+        return {name: watches if name == "watches" else batch[name] for name in self.tables}
 
     def vectors(
         self, batch: Batch, embedded: dict[str, Embedded], *, dropout_seed: tf.Tensor | None = None

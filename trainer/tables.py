@@ -107,6 +107,13 @@ class Table(tf.Module):
             ids=used, rows=tf.gather(self.weights, used), places=tf.reshape(places, tf.shape(ids)), known=ids > 0
         )
 
+    def look_up(self, ids: tf.Tensor) -> Embedded:
+        """The same for reading alone, with the table itself as `rows`: nothing is gathered that is only summed up.
+
+        Not where the table learns: since its first update TensorFlow copies it whole each time it is read so.
+        """
+        return Embedded(ids=tf.reshape(ids, [-1]), rows=self.weights.read_value(), places=ids, known=ids > 0)
+
 
 def _static_unique(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """As `tf.unique` of ids [n] from 0 on, filled up with zeros to n; by sorting, which every compiler knows."""
