@@ -45,3 +45,13 @@ def test_an_error_on_the_way_is_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="half"), ParquetParts(str(tmp_path), "one.parquet") as parts:
         parts.write(FRAMES[0])
         raise ValueError("half")
+
+
+def test_dictionaries_are_made_of_ids_and_not_of_numbers(tmp_path: Path) -> None:
+    written(tmp_path, "one.parquet")
+    columns = pa_parquet.read_metadata(tmp_path / "one.parquet").row_group(0).to_dict()["columns"]
+    assert {one["path_in_schema"].split(".")[0]: one["has_dictionary_page"] for one in columns} == {
+        "user_id": True,
+        "video_ids": True,
+        "scores": False,
+    }

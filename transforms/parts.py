@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from transforms import files
@@ -39,7 +40,9 @@ class ParquetParts:
         """Append a frame; all of them have the same schema."""
         table = frame.to_arrow()
         if self._writer is None:
-            self._writer = pa_parquet.ParquetWriter(self._local, table.schema, compression="zstd", compression_level=1)
+            self._writer = pa_parquet.ParquetWriter(
+                self._local, table.schema, compression="zstd", compression_level=1, use_dictionary=_repeating(table)
+            )
         self._writer.write_table(table)
         self._rows += frame.height
 
@@ -58,3 +61,13 @@ class ParquetParts:
     def entry(self) -> FileEntry:
         """The entry for the manifest, once the file is whole."""
         return replace(files.entry_of(self._folder, self._name), rows=self._rows)
+
+
+def _repeating(table: pa.Table) -> list[str]:
+    """The columns, by Parquet's names, that a dictionary makes smaller: scores and vectors hardly repeat."""
+    found = []
+    for field in table.schema:
+        nested = pa.types.is_large_list(field.type)
+        if not pa.types.is_floating(field.type.value_type if nested else field.type):
+            found.append(f"{field.name}.list.element" if nested else field.name)
+    return found
