@@ -17,6 +17,10 @@ from transforms.exact_search import NEVER, Candidates, Floats, Positions, best, 
 TREE_FROM = 100_000  # below, hashing and rescoring all points is fast enough without a partition tree
 POINTS_A_LEAF = 100  # that centres are learned from; with half of them, a tree of a million found a tenth less
 HASHED_POINTS = 20_000  # that 16 codes for every two dimensions are learned from; five times as many find no more
+LEAVES = 0.7  # of a tree, times the root of the points
+SPILLED = 2  # leaves that a point is in
+_SOAR = 1.5  # how much a point's second leaf is to lie elsewhere, seen from it, than the first one's error
+_LANES = 16  # floats; rows of a multiple of it give the same score whatever else is scored with them
 _RESCORING = 40  # an exact score costs as much as about 40 quantised ones (64 to 256 dimensions)
 
 
@@ -43,7 +47,7 @@ class ScannIndex:
     def work(self, k: int) -> float:
         """What a query for the k best costs, in points whose quantised score is computed."""
         reorder, leaves = self.effort(k)
-        searched = leaves / self.info["leaves"] if leaves else 1.0
+        searched = SPILLED * leaves / self.info["leaves"] if leaves else 1.0
         return len(self.vectors) * searched + _RESCORING * reorder
 
     def search(self, queries: Floats, k: int) -> Candidates:
@@ -52,7 +56,7 @@ class ScannIndex:
             return best(np.zeros((0, len(self.vectors)), np.float32), k)
         reorder, leaves = self.effort(k)
         found, scores = self.searcher.search_batched_parallel(
-            queries,
+            _widened(queries),
             final_num_neighbors=min(k, len(self.vectors)),
             pre_reorder_num_neighbors=reorder,
             leaves_to_search=leaves or None,
@@ -92,16 +96,27 @@ def _scann() -> Any:
 
 
 def train_scann(vectors: Floats, info: dict[str, Any]) -> ScannIndex:
-    """ScaNN over vectors [n, d], not tuned yet: it searches all leaves. info: k, and what is to be known of it."""
-    n = len(vectors)
-    leaves = round(math.sqrt(n)) if n >= TREE_FROM else 0
-    builder = _scann().builder(vectors, info["k"], "dot_product")
+    """ScaNN over vectors [n, d], not tuned yet: it searches all leaves. info: k, and what is to be known of it.
+
+    In a tree every point is in two leaves (SOAR: Sun et al., NeurIPS 2023), so that few have to be searched.
+    """
+    n, wide = len(vectors), _widened(vectors)
+    leaves = round(LEAVES * math.sqrt(n)) if n >= TREE_FROM else 0
+    builder = _scann().builder(wide, info["k"], "dot_product")
     if leaves:
         # k-means++ with its fixed seed: with ScaNN's default, random centres, every build gives another index.
-        builder = builder.tree(leaves, 1, training_sample_size=POINTS_A_LEAF * leaves, random_init=False)
+        sample = {"training_sample_size": POINTS_A_LEAF * leaves, "random_init": False}
+        builder = builder.tree(leaves, 1, **sample, soar_lambda=_SOAR, overretrieve_factor=float(SPILLED))
     builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2, training_sample_size=HASHED_POINTS)
     tuning = {"leaves": leaves, "leaves_to_search": leaves, "reorder": info["k"]}
-    return ScannIndex(searcher=builder.reorder(2 * info["k"]).build(), vectors=vectors, info=info | tuning)
+    searcher = builder.reorder(2 * info["k"]).build()
+    return ScannIndex(searcher=searcher, vectors=wide[:, : vectors.shape[1]], info=info | tuning)
+
+
+def _widened(rows: Floats) -> Floats:
+    """Rows of a multiple of `_LANES`, zeros at their end: in a tree ScaNN scores points in an order that changes from
+    run to run, and what is left over of a row in another way where it is one of three."""
+    return np.pad(rows, [(0, 0), (0, -rows.shape[1] % _LANES)])
 
 
 def tune_scann(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannIndex:

@@ -128,7 +128,8 @@ def save_index(index: Index, folder: Path) -> None:
 def load_vectors(folder: Path) -> Floats:
     """The vectors of the index `save_index` wrote; they stay on disk until needed, shared by the processes of a
     machine."""
-    return np.asanyarray(np.load(folder / "dataset.npy", mmap_mode="r"))
+    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    return np.asanyarray(np.load(folder / "dataset.npy", mmap_mode="r"))[:, : info.get("dimension")]
 
 
 def load_index(folder: Path) -> Index:

@@ -18,7 +18,7 @@ from transforms import files, progress
 from transforms.collect import Record
 from transforms.indexing import POSITIONS, read_index, read_videos
 from transforms.neighbours import to_lists
-from transforms.search import Excluded, Index, TopK, load_index, top_k
+from transforms.search import Excluded, Index, TopK, load_index, load_vectors, top_k
 from transforms.shard_search import merge, read_partials, save_partial
 
 SIMILAR = "../similar"
@@ -66,7 +66,7 @@ class WriteSimilar(beam.PTransform):
             for shard, folder in enumerate(local):
                 index = load_index(folder)
                 for block in ordered:
-                    vectors = np.load(local[block.shard] / "dataset.npy", mmap_mode="r")[block.start : block.end]
+                    vectors = load_vectors(local[block.shard])[block.start : block.end]
                     own = _own(block) if block.shard == shard else Excluded.nothing(block.end - block.start)
                     top = self._search(index, np.asarray(vectors), own)
                     save_partial(top, positions[shard], Path(scratch) / f"{block.number}", shard)
