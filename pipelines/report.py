@@ -16,6 +16,8 @@ from typing import Any
 
 from pipelines import manifest, paths, report_history, report_videos, train
 from pipelines.errors import told
+from pipelines.machine import gib
+from pipelines.manifest import Manifest
 from pipelines.stages import STAGES, Night
 from transforms import files, night_metrics
 from transforms.folding import KINDS
@@ -71,6 +73,7 @@ def gather(night: Night) -> Report:
         rejects=counts.get("ingest", {}).get("rejects", {}),
         vocabulary=_vocabulary(counts),
         seconds={stage: found.seconds for stage, found in done.items()},
+        costs=[(stage, _cost(found)) for stage, found in done.items() if found.peak_bytes],
         settings=night.job.model_dump(mode="json"),
         versions={name: _version(name) for name in _PACKAGES},
     )
@@ -133,6 +136,10 @@ def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
         for kind, of in found.items()
         if of["pairs"]
     }
+
+
+def _cost(of: Manifest) -> list[Any]:
+    return [of.processor_seconds, gib(of.peak_bytes), gib(sum(entry.bytes for entry in of.files))]
 
 
 def _version(package: str) -> str:

@@ -38,7 +38,7 @@ FULL = Report(
     trend_nights=["2026-11-20", "2026-11-21"],
     trend={"held-out users": [None, (0.3018, 0.281, 0.322)]},
     slices={"upload": {"fresh": {"neighbours": {"figures": {"users": 7, "recall@100": 0.41}, "intervals": {}}}}},
-    shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
+    shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77, "by_day": [0.25, 0.5, 0.0]}, "watched": {}},
     ann_loss={"index": "exact"},
     map=video_map(np.eye(4, 3), ["en", "en", "es", "de"], by="language"),
     days=["2026-11-19", "2026-11-20"],
@@ -53,6 +53,7 @@ FULL = Report(
     rejects={"time in the future": 3, "null user_id": 12},
     vocabulary={"videos": {"kept": 9_876, "cut": 124}},
     seconds={"ingest": 12.34, "train": 72.0},
+    costs=[("train", [143.2, "2.5 GiB", "77 MiB"])],
     settings={"model": {"hidden": [1024, 512], "history": "recency"}},
     versions={"tensorflow": "2.21.0"},
 )
@@ -93,6 +94,8 @@ def test_shows_every_part() -> None:
     shown = set(page.words)
     assert {"Night of 2026-11-21", "ungated", "1,999", "0.3018", "Trains at night", "0.93", "no neighbours"} <= shown
     assert {"1,234,567", "null user_id", "9,876", "1,024, 512", "recency", "2.21.0", "12.3 s", "72.0 s"} <= shown
+    assert page.words[page.words.index("143.20") :][:3] == ["143.20", "2.5 GiB", "77 MiB"]
+    assert {"The freshness curve", "days since upload", "50 %"} <= shown
     assert {"recall@50", "0.1487", "0.1963", "0.2100"} <= shown
     assert page.words[page.words.index("folded", page.words.index("share of pairs")) :][:3] == [
         "folded",
@@ -112,7 +115,7 @@ def test_shows_every_part() -> None:
     assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
     assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
-    assert [tag for tag, _ in page.tags].count("svg") == 8
+    assert [tag for tag, _ in page.tags].count("svg") == 9
 
 
 def test_a_missing_figure_is_a_dash() -> None:
@@ -160,6 +163,8 @@ def test_data_is_never_markup() -> None:
         rejects={ATTACK: 1},
         vocabulary={ATTACK: ATTACK},
         seconds={ATTACK: 1.0, "$\\frac$": 2.0},
+        costs=[(ATTACK, [ATTACK])],
+        shown={ATTACK: {"by_day": [1.0]}},
         settings={ATTACK: {ATTACK: [ATTACK]}},
         versions={'" onload="alert(1)': ATTACK},
     )

@@ -65,7 +65,7 @@ class Report:
     trend_nights: Sequence[str] = ()  # dates, the last is this one
     trend: Mapping[str, Sequence[Point | None]] = field(default_factory=dict)  # name -> one of each night
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # kind, value, system
-    shown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # system -> figure -> value
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> figure -> value; by_day: a curve
     ann_loss: Mapping[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     similar: Mapping[str, Sequence[tuple[str, Sequence[tuple[str, float]]]]] = field(default_factory=dict)
@@ -78,6 +78,7 @@ class Report:
     rejects: Mapping[str, int] = field(default_factory=dict)  # reason -> rows
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # what was cut off, by name; tables may nest
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> wall-clock seconds
+    costs: Sequence[tuple[str, Sequence[Any]]] = ()  # stage -> processor seconds, memory and files as people read them
     settings: Mapping[str, Any] = field(default_factory=dict)  # tables may nest
     versions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -154,6 +155,7 @@ def _plots(report: Report) -> dict[str, Markup | None]:
         if report.trend_nights and report.trend
         else None,
         "freshness": _freshness(report, freshness) if freshness else None,
+        "ages": _ages(report),
         "loss": plots.curve("Training loss by step", training.steps, training.losses, axes=("step", "loss"))
         if training.losses
         else None,
@@ -177,6 +179,12 @@ def _systems(report: Report) -> Markup | None:
     cuts = sorted(names, key=lambda name: int(name[7:]))
     bars = {system: _line(of, cuts) for system, of in report.systems.items()}
     return plots.systems("Recall at each k by system", cuts, bars) if cuts else None
+
+
+def _ages(report: Report) -> Markup | None:
+    lines = {name: of["by_day"] for name, of in report.shown.items() if of.get("by_day")}
+    axes = ("days since upload", "share of videos")
+    return plots.shares("Videos by days since upload", lines, axes=axes) if lines else None
 
 
 def _freshness(report: Report, values: Mapping[str, Mapping[str, Any]]) -> Markup | None:
