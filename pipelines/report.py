@@ -64,6 +64,7 @@ def gather(night: Night) -> Report:
         **report_history.volumes(night),
         slices=metrics.get("slices", {}),
         shown=metrics.get("shown", {}),
+        ages=_ages(metrics.get("shown", {})),
         ann_loss=metrics.get("ann_loss") or {},
         training=_training(night) if "train" in done else Training(),
         similar=report_videos.similar(night) if with_vectors else {},
@@ -161,6 +162,12 @@ def _headline(counts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator
     for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR):
         if system in metrics.get("systems", {}):
             yield f"{metrics['gate']}, {system}", metrics["systems"][system]["figures"][metrics["gate"]]
+
+
+def _ages(shown: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The freshness curves that are worth a line: of metrics of before there were any, none."""
+    names = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
+    return {name: shown[name]["by_day"] for name in names if shown.get(name, {}).get("by_day")}
 
 
 def _in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class Report:
     trend_nights: Sequence[str] = ()  # dates, the last is this one
     trend: Mapping[str, Sequence[Point | None]] = field(default_factory=dict)  # name -> one of each night
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # kind, value, system
-    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> figure -> value; by_day: a curve
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> figure -> value
+    ages: Mapping[str, Sequence[float]] = field(default_factory=dict)  # system -> share of videos by days since upload
     ann_loss: Mapping[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     similar: Mapping[str, Sequence[tuple[str, Sequence[tuple[str, float]]]]] = field(default_factory=dict)
@@ -155,7 +156,9 @@ def _plots(report: Report) -> dict[str, Markup | None]:
         if report.trend_nights and report.trend
         else None,
         "freshness": _freshness(report, freshness) if freshness else None,
-        "ages": _ages(report),
+        "ages": plots.shares("Videos by days since upload", report.ages, axes=("days since upload", "share of videos"))
+        if report.ages
+        else None,
         "loss": plots.curve("Training loss by step", training.steps, training.losses, axes=("step", "loss"))
         if training.losses
         else None,
@@ -179,12 +182,6 @@ def _systems(report: Report) -> Markup | None:
     cuts = sorted(names, key=lambda name: int(name[7:]))
     bars = {system: _line(of, cuts) for system, of in report.systems.items()}
     return plots.systems("Recall at each k by system", cuts, bars) if cuts else None
-
-
-def _ages(report: Report) -> Markup | None:
-    lines = {name: of["by_day"] for name, of in report.shown.items() if of.get("by_day")}
-    axes = ("days since upload", "share of videos")
-    return plots.shares("Videos by days since upload", lines, axes=axes) if lines else None
 
 
 def _freshness(report: Report, values: Mapping[str, Mapping[str, Any]]) -> Markup | None:
