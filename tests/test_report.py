@@ -1,16 +1,23 @@
 """The report: every part shown when there, explained when not, harmless whatever the data."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from nights import night, write_job
 
-from pipelines.report import folding, status
+from pipelines import manifest, store
+from pipelines.manifest import Manifest
+from pipelines.report import folding, gather, status
+from transforms import files
+from transforms.files import FileEntry
 from transforms.report.figures import figure
 from transforms.report.nights import NightRow, render_nights
 from transforms.report.page import Report, Status, Training, render_report
@@ -222,6 +229,33 @@ def test_the_same_night_gives_the_same_page() -> None:
 )
 def test_figures_as_people_read_them(value: object, text: str) -> None:
     assert figure(value) == text
+
+
+def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    entries = [FileEntry(name=f"{n}", rows=1, bytes=40 * 2**20, digest="") for n in range(2)]
+    for stage, peak in (("ingest", 0), ("vocabulary", 3 * 2**30)):  # the first from before it was kept
+        counts = {"snapshot": 1} if stage == "ingest" else {}
+        done = Manifest(
+            stage=stage, date="d", fingerprint="", files=entries if peak else [], seconds=2.5,
+            processor_seconds=4.25, peak_bytes=peak, counts=counts,
+        )  # fmt: skip
+        manifest.commit(of.folder(stage), done)
+    store.commit(of.root.snapshots, store.Snapshot(buckets=8, number=1))
+    found = gather(of)
+    assert found.costs == [("vocabulary", [4.25, "3.0 GiB", "80 MiB"])]
+    assert found.seconds == {"ingest": 2.5, "vocabulary": 2.5}
+
+
+def test_freshness_curves_are_those_of_lists_popular_videos_and_what_was_watched(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    shown = {"watched": {"by_day": [0.5]}, "item to item": {"by_day": [0.1]}, "neighbours": {"by_day": [0.2]}}
+    content = {"format_version": 1, "gate": "recall@5", "systems": {}, "shown": shown, "served": None}
+    files.replace_file(f"{of.folder('evaluation')}/metrics.json", json.dumps(content).encode())
+    assert list(gather(of).ages.items()) == [("neighbours", [0.2]), ("watched", [0.5])]
+    before = {name: {"coverage": 1.0} for name in shown}
+    files.replace_file(f"{of.folder('evaluation')}/metrics.json", json.dumps(content | {"shown": before}).encode())
+    assert gather(of).ages == {}
 
 
 def test_losses_need_steps() -> None:
