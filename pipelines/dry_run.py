@@ -84,7 +84,7 @@ def reasons(before: Manifest, plan: Plan) -> Iterator[str]:
     if plan.due:
         yield plan.due
         return
-    if not before.settings:
+    if not before.inputs and not before.settings:
         yield "inputs or settings changed; its manifest is too old to say which"
         return
     names = sorted({*before.inputs, *plan.inputs})

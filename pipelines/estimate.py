@@ -18,12 +18,12 @@ from itertools import pairwise
 from pipelines import machine
 from pipelines.errors import StageError
 from pipelines.jobs import Job
+from pipelines.machine import GIB, gib
 from pipelines.size import Size, size_of
 from pipelines.stages import STAGES, Night
 from transforms import files
 from transforms.search import EXACT_BELOW
 
-GIB = 2**30
 FLOAT = 4
 
 # Seconds a stage takes on next to no logs (docs/log.md, "What a stage costs before it does anything").
@@ -121,11 +121,6 @@ def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
             f"it in stage {most.stage}, but {gib(free)} are free; make room (keep_nights ([storage]) says how many "
             "nights stay whole), name another disk, or say check_space = false ([storage]) where you know better"
         )
-
-
-def gib(size: float) -> str:
-    """Bytes as people read them."""
-    return f"{size / GIB:,.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:,.0f} MiB"
 
 
 def _ingest(job: Job, size: Size) -> Cost:

@@ -1,11 +1,14 @@
-"""What this machine has: memory a process may use, and free space below a path."""
+"""What this machine has: memory a process may use, and free space below a path. And what a process took of it."""
 
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,23 @@ class Memory:
     limit_bytes: int  # what processes may use: the machine's, or what its container is allowed
     free_bytes: int  # available now without pushing others out
     limited_by: str  # "machine" or "cgroup"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """What this process, and those it started that have ended, took until now."""
+
+    processor_seconds: float
+    peak_bytes: int  # of memory, at the highest, of the largest of them
+
+
+def used() -> Used:
+    """Nothing is known of processes on other machines."""
+    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return Used(
+        processor_seconds=sum(of.ru_utime + of.ru_stime for of in found),
+        peak_bytes=1024 * max(of.ru_maxrss for of in found),
+    )
 
 
 def memory(root: Path = Path("/")) -> Memory:
@@ -57,3 +77,8 @@ def free_space(path: str) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def gib(size: float) -> str:
+    """Bytes as people read them."""
+    return f"{size / GIB:,.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:,.0f} MiB"

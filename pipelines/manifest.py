@@ -37,6 +37,8 @@ class Manifest:
     files: list[FileEntry]  # names relative to the stage's folder
     counts: dict[str, Any] = field(default_factory=dict)  # what the stage did, for people and for later stages
     seconds: float = 0.0
+    processor_seconds: float = 0.0  # of all cores of this machine together
+    peak_bytes: int = 0  # of memory, of the stage's process
     attempt: str = ""
     inputs: dict[str, str] = field(default_factory=dict)  # what the fingerprint is of: what -> digest,
     settings: dict[str, Any] = field(default_factory=dict)  # and the settings by table

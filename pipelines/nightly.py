@@ -22,6 +22,7 @@ from functools import partial
 
 from pipelines import (
     dry_run,
+    earlier,
     estimate,
     ingest,
     lock,
@@ -158,7 +159,9 @@ def _command(night: Night, job: str, stage: str) -> list[str]:
 
 def _closing(night: Night, ran: list[str]) -> str:
     if not ran:
-        return f"night {night.date}: nothing to do, every stage is complete"
+        taken_back = night.date.isoformat() in earlier.withdrawn(night.root)
+        again = f"; it was taken back, and watchnext rollback --to {night.date} serves it again" if taken_back else ""
+        return f"night {night.date}: nothing to do, every stage is complete{again}"
     served = publish.read(night.root)
     state = f"published: {served['date']}, {served['users']:,} users" if served else "nothing is published"
     return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}"

@@ -16,6 +16,8 @@ from typing import Any
 
 from pipelines import manifest, paths, report_history, report_videos, train
 from pipelines.errors import told
+from pipelines.machine import gib
+from pipelines.manifest import Manifest
 from pipelines.stages import STAGES, Night
 from transforms import files, night_metrics
 from transforms.folding import KINDS
@@ -62,6 +64,7 @@ def gather(night: Night) -> Report:
         **report_history.volumes(night),
         slices=metrics.get("slices", {}),
         shown=metrics.get("shown", {}),
+        ages=_ages(metrics.get("shown", {})),
         ann_loss=metrics.get("ann_loss") or {},
         training=_training(night) if "train" in done else Training(),
         similar=report_videos.similar(night) if with_vectors else {},
@@ -71,6 +74,7 @@ def gather(night: Night) -> Report:
         rejects=counts.get("ingest", {}).get("rejects", {}),
         vocabulary=_vocabulary(counts),
         seconds={stage: found.seconds for stage, found in done.items()},
+        costs=[(stage, _cost(found)) for stage, found in done.items() if found.peak_bytes],
         settings=night.job.model_dump(mode="json"),
         versions={name: _version(name) for name in _PACKAGES},
     )
@@ -135,6 +139,10 @@ def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
+def _cost(of: Manifest) -> list[Any]:
+    return [of.processor_seconds, gib(of.peak_bytes), gib(sum(entry.bytes for entry in of.files))]
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -154,6 +162,12 @@ def _headline(counts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator
     for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR):
         if system in metrics.get("systems", {}):
             yield f"{metrics['gate']}, {system}", metrics["systems"][system]["figures"][metrics["gate"]]
+
+
+def _ages(shown: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The freshness curves that are worth a line: of metrics of before there were any, none."""
+    names = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
+    return {name: shown[name]["by_day"] for name in names if shown.get(name, {}).get("by_day")}
 
 
 def _in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import apache_beam as beam
 import polars as pl
 
-from pipelines import lifeline, lock, manifest, paths, signals, store
+from pipelines import lifeline, lock, machine, manifest, paths, signals, store
 from pipelines.errors import EXIT_CODES, guarded
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest
@@ -207,8 +207,9 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
         manifest.revoke(folder)  # this attempt writes over files it lists: from here on they may be of either
         found = None
     manifest.sweep(folder, found, beside, keep=keep)
-    began, attempt = time.monotonic(), manifest.new_attempt()
+    began, before, attempt = time.monotonic(), machine.used(), manifest.new_attempt()
     result = work(folder, attempt)
+    after = machine.used()
     done = Manifest(
         stage=plan.stage,
         date=night.date.isoformat(),
@@ -216,6 +217,8 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
         files=sorted(result.files, key=lambda entry: entry.name),
         counts=result.counts,
         seconds=round(time.monotonic() - began, 3),
+        processor_seconds=round(after.processor_seconds - before.processor_seconds, 3),
+        peak_bytes=after.peak_bytes,
         attempt=attempt,
         inputs=plan.inputs,
         settings=json.loads(json.dumps(plan.settings, default=str)),

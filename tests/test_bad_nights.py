@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 import shutil
 import subprocess
 import sys
@@ -11,14 +12,30 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, REPOSITORY, environment, night, simulated
+from nights import DATE, REPOSITORY, environment, night, nightly, simulated, write_job
 
-from pipelines import gates, manifest, publish
+from pipelines import examples, gates, ingest, manifest, publish, simulate, vocabulary
 from pipelines.errors import GateError
 from pipelines.stages import Night
+from trainer.quiet import tf
 from transforms import files
 
 FIRST = DATE - dt.timedelta(days=1)
+LEARNS = """\
+[examples]
+window_days = 10
+holdout_users = 1.0
+[model]
+dimension = 32
+hidden = [64]
+negatives = 100
+[training]
+epochs = 6
+batch_size = 256
+warm_start = false
+[neighbours]
+k = 20
+"""
 TINY_GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"  # 24 held-out users
 
 
@@ -92,6 +109,51 @@ def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
     ]
     manifest.commit(folder, replace(listed, files=entries))
     stopped_by(made, "sameness", r"two users' lists are alike by 1\.000")
+
+
+@pytest.mark.slow
+def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
+    """After a night that learned something, one whose labels were dealt out anew: popular videos stay popular, and
+    nobody's past says anything about them. Some hundred held-out users are needed for that to be beyond doubt."""
+    size = ["--users", "1600", "--videos", "300", "--days", "11", "--last-day", str(FIRST)]
+    assert simulate.main([str(tmp_path), *size]) == 0
+    tables = "\n".join(f'{table} = "{table}/{{date}}.parquet"' for table in ("watches", "searches"))
+    job = write_job(tmp_path, f'{tables}\nvideos = "videos.parquet"\nusers = "users.parquet"', LEARNS)
+    done = nightly(job, "--date", str(FIRST))
+    assert done.returncode == 0, done.stderr
+    of = night(job)
+    for stage in (ingest, vocabulary, examples):
+        stage.run(of)
+    deal_out_labels(of)
+    done = nightly(job, "--from", "train")
+    assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
+    failed = [found["name"] for found in (gates.read(of) or {})["gates"] if found["ok"] is False]
+    assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
+    assert (publish.read(of.root) or {})["date"] == str(FIRST)
+
+
+def deal_out_labels(of: Night) -> None:
+    """Every training example gets the label of another one, drawn at random."""
+    folder, listed = of.folder("examples"), of.require("examples")
+    records = {
+        entry.name: [
+            tf.train.Example.FromString(record.numpy())
+            for record in tf.data.TFRecordDataset(f"{folder}/{entry.name}", "GZIP")
+        ]
+        for entry in listed.named("train/")
+    }
+    lists = [record.features.feature["label"].int64_list.value for found in records.values() for record in found]
+    labels = [label for own in lists for label in own]
+    random.Random(1).shuffle(labels)
+    dealt = iter(labels)
+    for own in lists:
+        own[:] = [next(dealt) for _ in own]
+    for name, found in records.items():
+        with tf.io.TFRecordWriter(f"{folder}/{name}", "GZIP") as file:
+            for record in found:
+                file.write(record.SerializeToString())
+    entries = [replace(files.entry_of(folder, entry.name), rows=entry.rows) for entry in listed.files]
+    manifest.commit(folder, replace(listed, files=entries))
 
 
 def _job(of: Night) -> Path:

@@ -122,6 +122,13 @@ def test_a_manifest_without_settings_cannot_say_which_changed() -> None:
     ]
 
 
+def test_a_sink_that_is_new_is_a_setting() -> None:
+    before, now = done({"neighbours": "1"}, {}), {"storage": {"redis": {"prefix": "mine"}}}
+    assert reasons(before, Plan("s", {"neighbours": "1"}, now)) == [
+        'settings changed: storage.redis.prefix (no such setting) -> "mine"'
+    ]
+
+
 def test_another_version_of_the_stage_is_a_reason() -> None:
     before = done({"window": "1"}, {"k": 1})
     assert reasons(before, Plan("s", {"window": "1"}, {"k": 1})) == ["it was done by another version of watchnext"]

@@ -10,8 +10,9 @@ from nights import night, simulated, watch_rows, write_job
 
 from pipelines import estimate
 from pipelines.errors import StageError
-from pipelines.estimate import GIB, Cost
+from pipelines.estimate import Cost
 from pipelines.jobs import Job
+from pipelines.machine import GIB
 from pipelines.size import Size
 from pipelines.stages import STAGES
 
@@ -227,10 +228,3 @@ def test_the_check_of_space_can_be_turned_off(tmp_path: Path, monkeypatch: pytes
 def test_logs_that_cannot_be_read_are_left_to_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_free(0, monkeypatch)
     estimate.check_space(night(write_job(tmp_path, 'watches = "nowhere"')))
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 MiB"), (50 * 2**20, "50 MiB"), (GIB, "1.0 GiB"), (2_000 * GIB, "2,000.0 GiB")]
-)
-def test_bytes_as_people_read_them(size: int, text: str) -> None:
-    assert estimate.gib(size) == text

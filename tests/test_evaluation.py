@@ -28,6 +28,7 @@ from transforms.limits import BucketRecords, Found, SearchInputs
 from transforms.measuring import HoldoutInputs, measure_ann_loss, read_shared
 from transforms.night_metrics import EXACT_SEARCH, ITEM_TO_ITEM, MOST_POPULAR, NEIGHBOURS, SYSTEMS, to_json
 from transforms.search import Excluded
+from transforms.shown import DAYS
 from transforms.tfrecords import write_tfrecords
 from transforms.user_samples import Sample
 from transforms.window import BucketFiles, Window
@@ -280,6 +281,7 @@ def test_what_is_shown_is_described(evaluated: Evaluated) -> None:
         if ages:
             assert found[system]["mean_age_days"] == pytest.approx(np.mean(ages))
             assert found[system]["new_uploads"] == 1.0
+        assert found[system]["by_day"] == ([1.0] + [0.0] * (DAYS - 1) if ages else [])
 
 
 def test_exact_search_finds_what_it_found_before(evaluated: Evaluated) -> None:

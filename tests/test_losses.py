@@ -13,7 +13,7 @@ from trainer.errors import TrainingError
 from trainer.losses import Candidates, Compared, Loss, make_loss, noise_contrastive, sampled_softmax
 from trainer.model import Model
 from trainer.quiet import tf
-from trainer.sampling import HardNegatives, NegativeSampler
+from trainer.sampling import OUT, HardNegatives, NegativeSampler
 from transforms.features import FeatureSpec
 
 VIDEOS, DIMENSION, BATCH = 9, 4, 6
@@ -189,6 +189,20 @@ class EachOnce(NegativeSampler):
 
     def log_presence(self, ids: tf.Tensor, *, count: int) -> tf.Tensor:
         return tf.zeros(ids.shape)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_hard_negatives_are_compared_by_hand_the_same(seed: int) -> None:
+    """A row's softmax over its label and the negatives that are not it, each less its own log expected."""
+    loss, users, labels = built("hard_negatives", seed, negatives=8, hard_pool=20, hard_share=0.5)
+    drawn = loss.sampler(labels, users, seed=SEED)
+    ids, (given, vectors, biases, _) = drawn.ids.numpy(), arrays(seed)
+    losses = []
+    for user, label, expected in zip(given, labels.numpy(), drawn.label_log_expected.numpy(), strict=True):
+        scores = (vectors @ user + biases)[ids] - drawn.log_expected.numpy()
+        counts = (ids != label) & (drawn.log_expected.numpy() < OUT / 2)  # the others are in the pool as well
+        losses.append(softmax_by_hand(vectors[label] @ user + biases[label] - expected, scores[counts]))
+    np.testing.assert_allclose(value(loss, users, labels), np.mean(losses), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("hard", "seed"), [(1, 1), (4, 2), (9, 3), (12, 4)])

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines import machine
-from pipelines.machine import Memory
+from pipelines.machine import GIB, Memory
 
-GIB = 2**30
 MEMINFO = f"MemTotal:       {16 * 2**20} kB\nMemFree:        {2**20} kB\nMemAvailable:   {12 * 2**20} kB\n"
 
 
@@ -51,6 +52,23 @@ def test_this_machine_has_memory_and_some_is_free() -> None:
     assert 0 < found.free_bytes <= found.limit_bytes
 
 
+def test_what_a_process_took_grows_with_its_work_and_has_that_of_its_children() -> None:
+    before = machine.used()
+    held = bytearray(64 * 2**20)
+    code = f"held = bytearray({machine.used().peak_bytes + 256 * 2**20}); sum(range(3_000_000))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = machine.used()
+    assert after.processor_seconds > before.processor_seconds and len(held) < after.peak_bytes
+    assert after.peak_bytes > before.peak_bytes + 200 * 2**20
+
+
 def test_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert machine.free_space(str(tmp_path / "not" / "there")) == pytest.approx(free, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 MiB"), (50 * 2**20, "50 MiB"), (GIB, "1.0 GiB"), (2_000 * GIB, "2,000.0 GiB")]
+)
+def test_bytes_as_people_read_them(size: int, text: str) -> None:
+    assert machine.gib(size) == text

@@ -1,16 +1,23 @@
 """The report: every part shown when there, explained when not, harmless whatever the data."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from nights import night, write_job
 
-from pipelines.report import folding, status
+from pipelines import manifest, store
+from pipelines.manifest import Manifest
+from pipelines.report import folding, gather, status
+from transforms import files
+from transforms.files import FileEntry
 from transforms.report.figures import figure
 from transforms.report.nights import NightRow, render_nights
 from transforms.report.page import Report, Status, Training, render_report
@@ -39,6 +46,7 @@ FULL = Report(
     trend={"held-out users": [None, (0.3018, 0.281, 0.322)]},
     slices={"upload": {"fresh": {"neighbours": {"figures": {"users": 7, "recall@100": 0.41}, "intervals": {}}}}},
     shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
+    ages={"neighbours": [0.25, 0.5, 0.0], "watched": [0.5, 0.1, 0.2]},
     ann_loss={"index": "exact"},
     map=video_map(np.eye(4, 3), ["en", "en", "es", "de"], by="language"),
     days=["2026-11-19", "2026-11-20"],
@@ -53,6 +61,7 @@ FULL = Report(
     rejects={"time in the future": 3, "null user_id": 12},
     vocabulary={"videos": {"kept": 9_876, "cut": 124}},
     seconds={"ingest": 12.34, "train": 72.0},
+    costs=[("train", [143.2, "2.5 GiB", "77 MiB"])],
     settings={"model": {"hidden": [1024, 512], "history": "recency"}},
     versions={"tensorflow": "2.21.0"},
 )
@@ -93,6 +102,8 @@ def test_shows_every_part() -> None:
     shown = set(page.words)
     assert {"Night of 2026-11-21", "ungated", "1,999", "0.3018", "Trains at night", "0.93", "no neighbours"} <= shown
     assert {"1,234,567", "null user_id", "9,876", "1,024, 512", "recency", "2.21.0", "12.3 s", "72.0 s"} <= shown
+    assert page.words[page.words.index("143.20") :][:3] == ["143.20", "2.5 GiB", "77 MiB"]
+    assert {"The freshness curve", "days since upload", "50 %"} <= shown
     assert {"recall@50", "0.1487", "0.1963", "0.2100"} <= shown
     assert page.words[page.words.index("folded", page.words.index("share of pairs")) :][:3] == [
         "folded",
@@ -112,7 +123,7 @@ def test_shows_every_part() -> None:
     assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
     assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
-    assert [tag for tag, _ in page.tags].count("svg") == 8
+    assert [tag for tag, _ in page.tags].count("svg") == 9
 
 
 def test_a_missing_figure_is_a_dash() -> None:
@@ -160,6 +171,9 @@ def test_data_is_never_markup() -> None:
         rejects={ATTACK: 1},
         vocabulary={ATTACK: ATTACK},
         seconds={ATTACK: 1.0, "$\\frac$": 2.0},
+        costs=[(ATTACK, [ATTACK])],
+        shown={ATTACK: {"coverage": 1.0}},
+        ages={ATTACK: [1.0]},
         settings={ATTACK: {ATTACK: [ATTACK]}},
         versions={'" onload="alert(1)': ATTACK},
     )
@@ -215,6 +229,33 @@ def test_the_same_night_gives_the_same_page() -> None:
 )
 def test_figures_as_people_read_them(value: object, text: str) -> None:
     assert figure(value) == text
+
+
+def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    entries = [FileEntry(name=f"{n}", rows=1, bytes=40 * 2**20, digest="") for n in range(2)]
+    for stage, peak in (("ingest", 0), ("vocabulary", 3 * 2**30)):  # the first from before it was kept
+        counts = {"snapshot": 1} if stage == "ingest" else {}
+        done = Manifest(
+            stage=stage, date="d", fingerprint="", files=entries if peak else [], seconds=2.5,
+            processor_seconds=4.25, peak_bytes=peak, counts=counts,
+        )  # fmt: skip
+        manifest.commit(of.folder(stage), done)
+    store.commit(of.root.snapshots, store.Snapshot(buckets=8, number=1))
+    found = gather(of)
+    assert found.costs == [("vocabulary", [4.25, "3.0 GiB", "80 MiB"])]
+    assert found.seconds == {"ingest": 2.5, "vocabulary": 2.5}
+
+
+def test_freshness_curves_are_those_of_lists_popular_videos_and_what_was_watched(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    shown = {"watched": {"by_day": [0.5]}, "item to item": {"by_day": [0.1]}, "neighbours": {"by_day": [0.2]}}
+    content = {"format_version": 1, "gate": "recall@5", "systems": {}, "shown": shown, "served": None}
+    files.replace_file(f"{of.folder('evaluation')}/metrics.json", json.dumps(content).encode())
+    assert list(gather(of).ages.items()) == [("neighbours", [0.2]), ("watched", [0.5])]
+    before = {name: {"coverage": 1.0} for name in shown}
+    files.replace_file(f"{of.folder('evaluation')}/metrics.json", json.dumps(content | {"shown": before}).encode())
+    assert gather(of).ages == {}
 
 
 def test_losses_need_steps() -> None:

@@ -13,8 +13,9 @@ import pytest
 from nights import DATE, night, published_night, write_job
 from redis_server import Server, serving
 
-from pipelines import cli, earlier, manifest, publish, rollback
+from pipelines import cli, earlier, manifest, nightly, publish, rollback
 from pipelines.errors import StageError
+from pipelines.run_log import RunLog
 from pipelines.stages import Night
 
 DAYS = [DATE + dt.timedelta(days=n) for n in range(4)]
@@ -76,6 +77,16 @@ def test_a_new_run_of_a_night_that_was_taken_back_counts_again(job: Path) -> Non
     manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), counts={"users": 1, "better": 1}))
     publish.run(of)
     assert served(job) == "2026-11-24" and earlier.withdrawn(of.root) == set()
+
+
+def test_a_run_of_a_night_that_was_taken_back_says_how_it_is_served_again(job: Path) -> None:
+    rollback.rollback(night(job), None)
+    told = [nightly.run(night(job, date), str(job), ("publish",), RunLog(run="x", as_json=True)) for date in DAYS[2:]]
+    assert told == [
+        "night 2026-11-23: nothing to do, every stage is complete",
+        "night 2026-11-24: nothing to do, every stage is complete; it was taken back, and watchnext rollback "
+        "--to 2026-11-24 serves it again",
+    ]
 
 
 def test_a_night_no_longer_in_redis_is_loaded_again(tmp_path: Path, server: Server) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_frames import hours
 
 from transforms.schemas import TIME
-from transforms.shown import Tally, figures, uploads_of
+from transforms.shown import DAYS, Tally, by_day, figures, uploads_of
 
 UPLOADS = [None, hours(3), hours(24 * 16.5), hours(0), None, hours(24 * 13)]
 VIDEOS = pl.DataFrame({"id": [5, None, 4, 1, 2, 3], "upload_time": pl.Series(UPLOADS, dtype=TIME)})
@@ -41,8 +41,19 @@ def test_figures_are_those_of_every_video_shown(lists: list[list[int]]) -> None:
     assert found == pytest.approx(expected)
 
 
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(0, 24 * 60))
+def test_the_freshness_curve_is_of_what_was_uploaded_before(ids: list[int], at: int) -> None:
+    found = by_day(Tally.of(np.array(ids, np.int64), videos=5), uploads_of(VIDEOS), hours(at))
+    ages = [(at - {1: 0, 3: 24 * 13, 4: 24 * 16.5}[video]) / 24 for video in ids if video in (1, 3, 4)]
+    before = [age for age in ages if age >= 0]
+    expected = [mean(day <= age < day + 1 for age in before) for day in range(DAYS)] if before else []
+    assert found == pytest.approx(expected)
+
+
 def test_where_no_upload_is_known_ages_are_left_out() -> None:
-    found = figures(
-        Tally.of(np.array([1, 1, 2]), videos=5), uploads_of(VIDEOS.with_columns(upload_time=pl.lit(None, TIME))), AS_OF
+    tally, uploads = (
+        Tally.of(np.array([1, 1, 2]), videos=5),
+        uploads_of(VIDEOS.with_columns(upload_time=pl.lit(None, TIME))),
     )
-    assert found == {"videos": 3, "distinct": 2, "mean_log2_rank": pytest.approx(1 / 3)}
+    assert by_day(tally, uploads, AS_OF) == []
+    assert figures(tally, uploads, AS_OF) == {"videos": 3, "distinct": 2, "mean_log2_rank": pytest.approx(1 / 3)}

@@ -4,6 +4,7 @@ import datetime as dt
 import os
 import subprocess
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_a_manifest_keeps_what_the_stage_depended_on_and_the_run_that_did_it(
         "run-7",
     )
     assert manifest.load(of.folder("vocabulary")) == done and given.is_done(of)
+
+
+def test_a_manifest_tells_what_the_work_took(tmp_path: Path) -> None:
+    of, write = simple(tmp_path), writes("a-{attempt}.parquet")
+
+    def busily(folder: str, attempt: str) -> StageResult:
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        return write(folder, attempt)
+
+    done = complete(of, plan({}), busily)
+    assert 0.2 <= done.processor_seconds < 0.2 + time.process_time() and done.peak_bytes > 2**24
 
 
 def test_what_is_due_is_done_whatever_was_done_before_and_only_once(tmp_path: Path) -> None:

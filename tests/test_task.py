@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 from trainer_records import SPEC, following_records, random_records, write_folder
 
 import trainer.training
@@ -156,6 +159,21 @@ def test_taken_up_after_a_kill_it_is_the_training_that_was_not_killed(
     assert curve(again) == curve(whole)
     assert (vectors(again) == vectors(whole)).all()
     assert again.holdout == whole.holdout
+
+
+def test_the_bar_shows_passes_speed_and_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str
+) -> None:
+    shown = io.StringIO()
+
+    def always(**given: Any) -> Any:
+        return tqdm(**given | {"disable": False, "file": shown, "mininterval": 0, "ncols": 120})
+
+    monkeypatch.setattr(trainer.training, "tqdm", always)
+    run(examples, tmp_path)
+    lines = shown.getvalue().split("\r")
+    assert re.match(r"epoch 2/2: 100%.*\[\d\d:\d\d<00:00, .* examples/s, loss=\d", lines[-1].strip())
+    assert any(re.match(r"epoch 1/2: .*\[\d\d:\d\d<\d\d:\d\d", line) for line in lines)
 
 
 def test_training_ends_after_so_many_steps_within_a_pass_too(

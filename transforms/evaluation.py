@@ -24,7 +24,7 @@ from transforms.measuring import HoldoutInputs, Shared, measure, measure_ann_los
 from transforms.neighbours import to_lists
 from transforms.night_metrics import WATCHED, Key, measured_record
 from transforms.parts import ParquetParts
-from transforms.shown import Tally, figures
+from transforms.shown import Tally, by_day, figures
 from transforms.tfrecords import read_tfrecords
 from transforms.user_search import SearchBuckets
 from transforms.window import Window
@@ -86,7 +86,7 @@ class WriteEvaluation(beam.PTransform):
         found = figures(value, shared.uploads, self.inputs.as_of)
         if key[-1] != WATCHED:
             found["coverage"] = found["distinct"] / len(shared.id_of)
-        return {"key": key, "measured": found}
+        return {"key": key, "measured": {**found, "by_day": by_day(value, shared.uploads, self.inputs.as_of)}}
 
 
 def _add(total: dict[Key, Any], measured: Iterable[tuple[Key, Any]]) -> None:

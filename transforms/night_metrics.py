@@ -10,7 +10,8 @@
 | slices         | kind -> value -> system -> measured, of these users (or, by `upload`, of these labels) alone       |
 | shown          | system, or `watched` for the labels -> what its videos are like (`shown.figures`); of systems also |
 |                | coverage, the share of candidates that any list shows, and popularity_bias: by how many doublings  |
-|                | of the place by popularity what is shown is more popular than what was watched                     |
+|                | of the place by popularity what is shown is more popular than what was watched; by_day: the share  |
+|                | of those that were uploaded 0, 1, ... days before (`shown.by_day`)                                 |
 | ann_loss       | index: its kind; where it is approximate, of a sample of users: `neighbours` and `exact search`,   |
 |                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
 | served         | date of the night that was published before, start and end of the day, measured against what was   |
@@ -92,7 +93,7 @@ def _numbers_first(key: Key) -> tuple[Any, ...]:
     return key[1], not number, int(number[0]) if number else 0, *key[2:]
 
 
-def _shown(found: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def _shown(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     watched = found.get(WATCHED, {}).get("mean_log2_rank")
     return {
         name: figures | {"popularity_bias": watched - figures["mean_log2_rank"]}

@@ -21,6 +21,7 @@ from transforms.slices import NEW
 
 Counts = NDArray[np.int64]
 _DAY = dt.timedelta(days=1)
+DAYS = 28  # since upload, that `by_day` tells apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,28 @@ def figures(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> dict[str, f
         rank = np.arange(len(counts), dtype=np.float64)
         rank[0] = len(counts)
         found["mean_log2_rank"] = float(counts @ np.log2(rank)) / total
-    known = uploads.is_not_null().to_numpy()
-    dated = int(counts[known].sum())
+    days, of_days = _by_age(tally, uploads, as_of)
+    dated = int(of_days.sum())
     if dated:
-        ages = (pl.lit(as_of) - pl.col("upload_time")).dt.total_microseconds() / (_DAY / dt.timedelta(microseconds=1))
-        days = uploads.to_frame("upload_time").select(ages).to_series().to_numpy()[known]
-        found["mean_age_days"] = float(counts[known] @ days) / dated
-        found["new_uploads"] = int(counts[known][days <= NEW / _DAY].sum()) / dated
+        found["mean_age_days"] = float(of_days @ days) / dated
+        found["new_uploads"] = int(of_days[days <= NEW / _DAY].sum()) / dated
     return found
+
+
+def by_day(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> list[float]:
+    """The freshness curve: of the counted videos that were uploaded before `as_of`, the share of each of the first
+    `DAYS` days since upload, from day 0 on; empty where there is none of them."""
+    days, counts = _by_age(tally, uploads, as_of)
+    days, counts = days[days >= 0], counts[days >= 0]
+    total = int(counts.sum())
+    within = days < DAYS
+    by_age = np.bincount(days[within].astype(np.int64), counts[within], minlength=DAYS)
+    return (by_age / total).tolist() if total else []
+
+
+def _by_age(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> tuple[NDArray[np.float64], Counts]:
+    """Days since upload, and how often it was counted, of each id whose upload is known."""
+    known = uploads.is_not_null().to_numpy()
+    ages = (pl.lit(as_of) - pl.col("upload_time")).dt.total_microseconds() / (_DAY / dt.timedelta(microseconds=1))
+    days = uploads.to_frame("upload_time").select(ages).to_series().to_numpy()
+    return days[known], tally.counts[known]

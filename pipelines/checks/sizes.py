@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from pipelines import estimate, machine
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
-from pipelines.estimate import Cost, gib
+from pipelines.estimate import Cost
+from pipelines.machine import gib
 from pipelines.size import Size, sized
 from pipelines.stages import STAGES
 from transforms import files

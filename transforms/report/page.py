@@ -65,7 +65,8 @@ class Report:
     trend_nights: Sequence[str] = ()  # dates, the last is this one
     trend: Mapping[str, Sequence[Point | None]] = field(default_factory=dict)  # name -> one of each night
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # kind, value, system
-    shown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # system -> figure -> value
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> figure -> value
+    ages: Mapping[str, Sequence[float]] = field(default_factory=dict)  # system -> share of videos by days since upload
     ann_loss: Mapping[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     similar: Mapping[str, Sequence[tuple[str, Sequence[tuple[str, float]]]]] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Report:
     rejects: Mapping[str, int] = field(default_factory=dict)  # reason -> rows
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # what was cut off, by name; tables may nest
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> wall-clock seconds
+    costs: Sequence[tuple[str, Sequence[Any]]] = ()  # stage -> processor seconds, memory and files as people read them
     settings: Mapping[str, Any] = field(default_factory=dict)  # tables may nest
     versions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -154,6 +156,9 @@ def _plots(report: Report) -> dict[str, Markup | None]:
         if report.trend_nights and report.trend
         else None,
         "freshness": _freshness(report, freshness) if freshness else None,
+        "ages": plots.shares("Videos by days since upload", report.ages, axes=("days since upload", "share of videos"))
+        if report.ages
+        else None,
         "loss": plots.curve("Training loss by step", training.steps, training.losses, axes=("step", "loss"))
         if training.losses
         else None,

@@ -83,6 +83,19 @@ def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup
     return _svg(drawn, label)
 
 
+def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str, str]) -> Markup:
+    """A line of shares for each name, over 0, 1, ..."""
+    drawn, at = _axes(height=2.5)
+    for (name, values), colour in zip(lines.items(), cycle(COLOURS), strict=False):
+        at.plot(range(len(values)), values, color=colour, linewidth=1.6, marker="o", markersize=3, label=plain(name))
+    at.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    at.set_xlabel(axes[0], color=INK)
+    at.set_ylabel(axes[1], color=INK)
+    at.set_ylim(bottom=0)
+    _legend(at, len(lines), columns=2)
+    return _svg(drawn, label)
+
+
 def seconds(label: str, of: Mapping[str, float]) -> Markup:
     """Seconds of each stage, the first on top."""
     drawn, at = _axes(height=0.6 + 0.3 * len(of))
