@@ -120,7 +120,7 @@ def test_saved_indices_search_alike_after_a_move(which: str, request: pytest.Fix
     excluded = excluding([[i] for i in range(len(queries))])
     expected, found = (top_k(i, queries, k=20, excluded=excluded) for i in (index, loaded))
     np.testing.assert_array_equal(found.positions, expected.positions)
-    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=2.0**-22 if which == "tree" else 0)  # its last bits
     assert loaded.info == index.info
 
 

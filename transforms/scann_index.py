@@ -20,7 +20,6 @@ HASHED_POINTS = 20_000  # that 16 codes for every two dimensions are learned fro
 LEAVES = 0.7  # of a tree, times the root of the points
 SPILLED = 2  # leaves that a point is in
 _SOAR = 1.5  # how much a point's second leaf is to lie elsewhere, seen from it, than the first one's error
-_LANES = 16  # floats; rows of a multiple of it give the same score whatever else is scored with them
 _RESCORING = 40  # an exact score costs as much as about 40 quantised ones (64 to 256 dimensions)
 
 
@@ -29,7 +28,8 @@ class ScannIndex:
     """ScaNN: a partition tree where there are many vectors, quantised scores, the best of them scored exactly.
 
     A search for more than the k it was tuned for rescores more by the ratio, and looks into more leaves by its root,
-    which measured keeps or improves recall. Which of several equal scores end a list is not defined.
+    which measured keeps or improves recall. Which of several equal scores end a list is not defined, and in a tree the
+    last bit of a score may differ from search to search: points come in any order, and are scored three at a time.
     """
 
     searcher: Any
@@ -56,7 +56,7 @@ class ScannIndex:
             return best(np.zeros((0, len(self.vectors)), np.float32), k)
         reorder, leaves = self.effort(k)
         found, scores = self.searcher.search_batched_parallel(
-            _widened(queries),
+            queries,
             final_num_neighbors=min(k, len(self.vectors)),
             pre_reorder_num_neighbors=reorder,
             leaves_to_search=leaves or None,
@@ -100,23 +100,16 @@ def train_scann(vectors: Floats, info: dict[str, Any]) -> ScannIndex:
 
     In a tree every point is in two leaves (SOAR: Sun et al., NeurIPS 2023), so that few have to be searched.
     """
-    n, wide = len(vectors), _widened(vectors)
+    n = len(vectors)
     leaves = round(LEAVES * math.sqrt(n)) if n >= TREE_FROM else 0
-    builder = _scann().builder(wide, info["k"], "dot_product")
+    builder = _scann().builder(vectors, info["k"], "dot_product")
     if leaves:
         # k-means++ with its fixed seed: with ScaNN's default, random centres, every build gives another index.
         sample = {"training_sample_size": POINTS_A_LEAF * leaves, "random_init": False}
         builder = builder.tree(leaves, 1, **sample, soar_lambda=_SOAR, overretrieve_factor=float(SPILLED))
     builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2, training_sample_size=HASHED_POINTS)
     tuning = {"leaves": leaves, "leaves_to_search": leaves, "reorder": info["k"]}
-    searcher = builder.reorder(2 * info["k"]).build()
-    return ScannIndex(searcher=searcher, vectors=wide[:, : vectors.shape[1]], info=info | tuning)
-
-
-def _widened(rows: Floats) -> Floats:
-    """Rows of a multiple of `_LANES`, zeros at their end: in a tree ScaNN scores points in an order that changes from
-    run to run, and what is left over of a row in another way where it is one of three."""
-    return np.pad(rows, [(0, 0), (0, -rows.shape[1] % _LANES)])
+    return ScannIndex(searcher=builder.reorder(2 * info["k"]).build(), vectors=vectors, info=info | tuning)
 
 
 def tune_scann(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannIndex:

@@ -128,8 +128,7 @@ def save_index(index: Index, folder: Path) -> None:
 def load_vectors(folder: Path) -> Floats:
     """The vectors of the index `save_index` wrote; they stay on disk until needed, shared by the processes of a
     machine."""
-    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    return np.asanyarray(np.load(folder / "dataset.npy", mmap_mode="r"))[:, : info.get("dimension")]
+    return np.asanyarray(np.load(folder / "dataset.npy", mmap_mode="r"))
 
 
 def load_index(folder: Path) -> Index:
