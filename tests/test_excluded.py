@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searches import excluding, let_in
 
+from transforms.exact_search import Candidates
 from transforms.excluded import Cap, Excluded, query_rules
 
 
@@ -36,6 +37,21 @@ def test_rules_of_some_queries_are_those_they_have_among_all() -> None:
     rules.of(chosen).hide(scores, 0)
     assert [set(np.flatnonzero(row < 0).tolist()) for row in scores] == [gone[i] for i in chosen]
     assert rules.of(chosen).left.tolist() == rules.left[chosen].tolist()
+
+
+@pytest.mark.parametrize("most", [0, 3, 64, 65, 300])  # compared one after the other, and looked up
+def test_the_first_that_are_left_in_their_order(most: int) -> None:
+    rng = np.random.default_rng(most)
+    positions = np.array([rng.permutation(500)[:150] for _ in range(20)], np.int32)
+    positions[3, 100:] = -1
+    scores = -np.sort(-rng.random(positions.shape).astype(np.float32), axis=1)
+    had = [rng.permutation(500)[: most if row == 0 else rng.integers(most + 1)].tolist() for row in range(20)]
+    best = query_rules(excluding(had), None, 20, 500).best(Candidates(positions=positions, scores=scores), 60)
+    for row, gone in enumerate(had):
+        left = [at for at in range(150) if positions[row, at] >= 0 and positions[row, at] not in gone][:60]
+        filled = 60 - len(left)
+        assert best.positions[row].tolist() == [*positions[row, left].tolist(), *[-1] * filled]
+        assert best.scores[row].tolist() == [*scores[row, left].tolist(), *[-np.inf] * filled]
 
 
 @pytest.mark.parametrize(

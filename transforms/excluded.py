@@ -15,6 +15,8 @@ from transforms.exact_search import NEVER, Candidates, Floats, Positions
 
 Bools = NDArray[np.bool_]
 
+_FEW = 64  # pairs a query that are compared one after the other sooner than looked up
+
 
 @dataclass(frozen=True, kw_only=True)
 class Excluded:
@@ -109,7 +111,14 @@ class QueryRules:
 
     def _kept(self, positions: Positions) -> Bools:
         keep: Bools = positions >= 0
-        if len(self.keys):
+        counts = self.excluded
+        most = int(counts.max(initial=0))
+        if most <= _FEW:
+            own = np.full((len(counts), most), -1, np.int32)
+            own[np.arange(most) < counts[:, None]] = self.keys % self.n
+            for column in range(most):
+                keep &= positions != own[:, column : column + 1]
+        else:
             pairs = np.arange(len(positions), dtype=np.int64)[:, None] * self.n + positions
             at = np.searchsorted(self.keys, pairs)
             keep &= self.keys[np.minimum(at, len(self.keys) - 1)] != pairs
@@ -120,12 +129,12 @@ class QueryRules:
 
 def first_kept(found: Candidates, keep: Bools, k: int) -> Candidates:
     """The first k of each row that are to be kept; filled up like `Candidates`."""
-    rank = np.cumsum(keep, axis=1)
-    row, column = np.nonzero(keep & (rank <= k))
+    rank = np.cumsum(keep, axis=1, dtype=np.int32)
+    first = keep & (rank <= k)
+    slots = np.arange(k) < first.sum(axis=1)[:, None]  # as many in each row, so the two are filled in the same order
     positions = np.full((len(keep), k), -1, np.int32)
     scores = np.full((len(keep), k), NEVER, np.float32)
-    slot = rank[row, column] - 1
-    positions[row, slot], scores[row, slot] = found.positions[row, column], found.scores[row, column]
+    positions[slots], scores[slots] = found.positions[first], found.scores[first]
     return Candidates(positions=positions, scores=scores)
 
 
