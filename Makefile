@@ -63,10 +63,11 @@ format: setup
 docs: setup
 	$(BIN)/python -m pipelines.job_reference > docs/job.md
 
-# After a change of setup.py. Needs uv; the result holds for Python 3.11 to 3.13.
+# After a change of setup.py. Needs uv; the result holds for Python 3.11 to 3.13, with uv and with any pip.
 requirements:
-	uv pip compile setup.py --extra dev --extra redis --universal --python-version 3.11 --generate-hashes --no-header \
-	  --quiet --output-file requirements.txt
+	uv pip compile setup.py --extra dev --extra gcp --extra redis --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-strip-extras --quiet --output-file requirements.txt
+	$(PYTHON) requirements.py requirements.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
