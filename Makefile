@@ -63,11 +63,16 @@ format: setup
 docs: setup
 	$(BIN)/python -m pipelines.job_reference > docs/job.md
 
-# After a change of setup.py. Needs uv; the result holds for Python 3.11 to 3.13, with uv and with any pip.
+# After a change of setup.py. Needs uv; the first file holds for Python 3.11 to 3.13, with uv and with any pip; the second
+# is what a machine with an NVIDIA accelerator needs besides, for the training image.
 requirements:
 	uv pip compile setup.py --extra dev --extra gcp --extra redis --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-strip-extras --quiet --output-file requirements.txt
 	$(PYTHON) requirements.py requirements.txt
+	uv pip compile setup.py --extra gcp --extra gpu --constraint requirements.txt --generate-hashes --no-header \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-strip-extras --no-annotate --quiet \
+	  --output-file requirements-gpu.txt
+	$(PYTHON) requirements.py requirements-gpu.txt requirements.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

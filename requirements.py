@@ -1,4 +1,6 @@
-"""Gives each pin with extras in requirements.txt one line without them and one for each of them.
+"""Gives each pin with extras in a requirements file one line without them and one for each of them.
+
+    python requirements.py FILE [OTHER]         # leaves out of FILE what OTHER pins already
 
 pip before 23.3, which Python 3.11 comes with, does not see that `name[extra]==1` pins `name` too, nor the other way
 round, and refuses to install such a file by hashes (github.com/pypa/pip/issues/12345). `make requirements` runs it.
@@ -31,10 +33,16 @@ def one_for_each_extra(pin: str) -> Iterator[str]:
         yield f"{found['name']}[{extra.strip()}]{hashes}"
 
 
-def main(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    path.write_text("".join(line for pin in pins(text) for line in one_for_each_extra(pin)), encoding="utf-8")
+def main(path: Path, *others: Path) -> None:
+    """Rewrite a file; the names of pins that other files have, extras included, are theirs alone."""
+    there = {_name(pin) for other in others for pin in pins(other.read_text(encoding="utf-8"))}
+    separate = [one for pin in pins(path.read_text(encoding="utf-8")) for one in one_for_each_extra(pin)]
+    path.write_text("".join(pin for pin in separate if _name(pin) not in there), encoding="utf-8")
+
+
+def _name(pin: str) -> str:
+    return pin.partition("==")[0]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -52,6 +52,7 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "redis": ["redis>=5.2"],
         "bench": ["implicit>=0.7.2"],
         "dev": [

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from requirements import main, one_for_each_extra, pins
 
 TEXT = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
+GPU = (REPOSITORY / "requirements-gpu.txt").read_text(encoding="utf-8")
 Pinned = tuple[str, frozenset[str]]
 
 
@@ -53,15 +54,26 @@ def test_every_requirement_of_a_pin_is_pinned_with_just_its_extras() -> None:
     assert lacking == set()
 
 
-def test_every_pin_is_exact_and_has_a_hash() -> None:
-    for pin in pins(TEXT):
+def test_an_accelerator_needs_what_is_pinned_beside_the_same_tensorflow() -> None:
+    beside = [Requirement(pin.partition("\\")[0]) for pin in pins(GPU)]
+    assert not {_key(one) for one in beside} & pinned().keys()
+    assert str(next(one for one in beside if one.name == "tensorflow")) == (
+        f"tensorflow[and-cuda]{pinned()['tensorflow', frozenset()].specifier}"
+    )
+    needed = {_key(one) for one in required_by("tensorflow", frozenset({"and-cuda"}))}
+    assert needed <= {*map(_key, beside), *pinned()}
+
+
+@pytest.mark.parametrize("text", [TEXT, GPU], ids=["requirements", "gpu"])
+def test_every_pin_is_exact_and_has_a_hash(text: str) -> None:
+    for pin in pins(text):
         assert re.match(r"[\w.-]+(\[[\w-]+\])?==[\w.]+( ;[^\n]*)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+", pin), (
             pin
         )
 
 
 def test_no_registry_is_named() -> None:
-    assert not re.search(r"https?://|index-url|find-links", TEXT)
+    assert not re.search(r"https?://|index-url|find-links", TEXT + GPU)
 
 
 PIN = """\
@@ -86,3 +98,11 @@ def test_the_file_is_rewritten_in_place(tmp_path: Path) -> None:
     main(path)
     heads = [line.split()[0] for line in path.read_text().splitlines() if "==" in line]
     assert heads == ["one==1", "two==1", "two[a]==1"]
+
+
+def test_what_another_file_pins_is_left_out(tmp_path: Path) -> None:
+    path, other = tmp_path / "more.txt", tmp_path / "requirements.txt"
+    path.write_text(PIN + PIN.replace("one==", "two[a]=="))
+    other.write_text(PIN + PIN.replace("one==", "two=="))
+    main(path, other)
+    assert [line.split()[0] for line in path.read_text().splitlines() if "==" in line] == ["two[a]==1"]
