@@ -5,7 +5,7 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-airflow flink-up flink-down test-flink check format docs requirements clean
+.PHONY: setup demo test test-airflow flink-up flink-down test-flink test-package check format docs requirements clean
 setup: .venv/.ready
 
 # The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
@@ -50,6 +50,10 @@ flink-down: setup
 # Whole nights on it, and what becomes of them when parts of it are killed. Starts it where it does not run.
 test-flink: setup
 	@$(BIN)/python -m pytest -m flink tests/test_flink.py
+
+# The wheel, installed in an empty environment (3 GB, removed afterwards), runs a night.
+test-package: setup
+	@$(BIN)/python -m pytest -m package tests/test_package.py
 
 check: setup
 	$(BIN)/ruff check
