@@ -3,8 +3,8 @@
     job of the template: one element, one worker -> watchnext nightly -> the jobs of the stages, one after the other
 
 A template's program has to end as soon as its one job is handed over, and a night is several jobs, with what they
-found read in between. So the template's job is the night itself, on a single worker. Dataflow tries it again, up to four
-times, where it fails or its machine goes away: a night goes on where it was, and ROOT's lock lets no second one in.
+found read in between. So the template's job is the night itself, on a single worker. Dataflow tries it again, up to
+four times, where it fails or its machine goes away: a night goes on where it was, and ROOT's lock lets no second in.
 """
 
 from __future__ import annotations
