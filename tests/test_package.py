@@ -21,7 +21,7 @@ from pipelines.options import pipeline_options
 
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
 BESIDE = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
-KEPT = {"XDG_CACHE_HOME", "UV_CACHE_DIR", "HOME", "LANG", "TMPDIR"}  # of the environment, and what installers read
+OURS = ("PYTHON", "VIRTUAL_ENV", "WATCHNEXT_")  # of the environment, what would lead back to the repository
 
 
 def ours() -> set[str]:
@@ -75,8 +75,8 @@ def test_workers_get_the_packages_by_setup_file_and_nothing_of_the_main_program(
 
 
 def run(command: list[str], folder: Path, seconds: float = 600) -> subprocess.CompletedProcess[str]:
-    """A command in another folder than the repository, with none of its environment."""
-    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(("PIP_", "UV_"))}
+    """A command in another folder than the repository, with none of its environment's programs."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = os.pathsep.join([str(Path(command[0]).parent), os.defpath])
     return subprocess.run(
         command, cwd=folder, env=kept | {"PATH": path}, capture_output=True, text=True, timeout=seconds, check=False
