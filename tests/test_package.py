@@ -74,7 +74,7 @@ def test_workers_get_the_packages_by_setup_file_and_nothing_of_the_main_program(
     assert ours() <= found and not any(name.startswith(("tests/", "benchmarks/")) for name in found)
 
 
-def run(command: list[str], folder: Path, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
     """A command in another folder than the repository, with none of its environment's programs."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = os.pathsep.join([str(Path(command[0]).parent), os.defpath])
@@ -95,7 +95,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     python, pinned = folder / "bin" / "python", ["--constraint", str(folder / "pins.txt"), str(wheel)]
     if uv := shutil.which("uv"):
         run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(folder)], folder)
-        done = run([uv, "pip", "install", "--compile-bytecode", "--python", str(python), *pinned], folder)
+        done = run([uv, "pip", "install", "--quiet", "--python", str(python), *pinned], folder)
     else:
         run([sys.executable, "-m", "venv", str(folder)], folder)
         done = run([str(python), "-m", "pip", "install", "--quiet", *pinned], folder)
