@@ -22,10 +22,12 @@ setup(
         "transforms.report",
         "trainer",
         "runner_configs",
+        "runner_configs.dataflow",
         "runner_configs.flink",
     ],
     package_data={
-        "runner_configs": ["*.toml", "schedules/*"],
+        "runner_configs": ["*.toml", "schedules/*", "training/*"],
+        "runner_configs.dataflow": ["*.json", "Dockerfile"],
         "runner_configs.flink": ["*.xml", "*.yaml", "Dockerfile", "conf/*"],
         "transforms": ["py.typed"],
         "transforms.report": ["*.jinja"],
@@ -52,9 +54,11 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "redis": ["redis>=5.2"],
         "bench": ["implicit>=0.7.2"],
         "dev": [
+            "build>=1.2",
             "cryptography>=44",
             "hypothesis>=6.120",
             "mypy>=1.18",

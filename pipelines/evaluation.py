@@ -73,7 +73,7 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
     if not served and not held_out:
         return []
     records, k = paths.join(folder, f"beside-{attempt}.json"), night.job.neighbours.k
-    with night.pipeline() as pipeline:
+    with night.pipeline("evaluation") as pipeline:
         found = _baselines(night, pipeline, folder, attempt) if held_out else []
         if before and served:
             measured = pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, cuts(k))
@@ -127,7 +127,7 @@ def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> 
         exact=None if exact else _sample(night, users, EXACT_USERS),
     )
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
-    with night.pipeline() as pipeline:
+    with night.pipeline("evaluation") as pipeline:
         buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
         buckets | WriteEvaluation(inputs, night.window, folder, name, night.threads) | WriteRecords(records)
     return take_records(records)

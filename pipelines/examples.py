@@ -54,7 +54,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     newest = dt.datetime.fromisoformat(window["newest"])
     graph = f"transform_fn/{attempt}"
     scratch = paths.join(folder, f"scratch-{attempt}")  # TFT's, which workers read: where all of them can
-    with night.pipeline() as pipeline:
+    with night.pipeline("examples") as pipeline:
         analyse = AnalyseFeatures(
             window=night.window,
             holdout=night.holdout,
@@ -68,7 +68,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     files.remove_files(files.list_files(scratch))
     spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
-    with night.pipeline() as pipeline:
+    with night.pipeline("examples") as pipeline:
         write = _writer(night, spec, newest, folder, graph, attempt)
         written = pipeline | night.create(night.buckets()) | write
         labels = written["label_counts"] | WriteLabelCounts(write.inputs.videos, folder, "label_counts.parquet")

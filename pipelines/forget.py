@@ -91,7 +91,7 @@ def _forget_in_stage(night: Night, folder: str, found: Manifest, screen: Screen,
     if not names:
         return
     records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
-    with night.pipeline() as pipeline:
+    with night.pipeline("ingest") as pipeline:
         pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
     fresh = {record["file"]["name"]: FileEntry(**record["file"]) for record in take_records(records)}
     entries = [fresh.get(entry.name, entry) for entry in found.files]

@@ -56,7 +56,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     kinds = KINDS if inputs.similar else KINDS[:1]
     parts = [IndexPart(kind, shard) for kind in kinds for shard in range(inputs.shards)]
     records = paths.join(folder, f"records-{attempt}.json")
-    with night.pipeline() as pipeline:
+    with night.pipeline("index") as pipeline:
         pipeline | night.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
     found = take_records(records)
     info = index_info(found, folder)

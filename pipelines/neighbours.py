@@ -44,7 +44,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     inputs = search_inputs(night)
     records = paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
-    with night.pipeline() as pipeline:
+    with night.pipeline("neighbours") as pipeline:
         buckets = pipeline | "Buckets" >> night.create([*bucket_records(night, "serving"), *_default_records(night)])
         written = [buckets | WriteNeighbours(inputs, folder, name, f"defaults-{attempt}.parquet", night.threads)]
         if night.job.neighbours.similar:

@@ -13,12 +13,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+
+from pipelines.paths import FOLDERS
 
 EMBEDDED = "FnApiRunner"  # Beam's name of the runner on this machine
-_FLINK = "FlinkRunner"
-# What only the person who runs a night can know, by runner: asked for before anything starts.
-_ASKED = {_FLINK: {"job_endpoint": "HOST:PORT of Beam's job server, localhost:8099 after make flink-up"}}
+_FLINK, _DATAFLOW = "FlinkRunner", "DataflowRunner"
+# What only the person who runs a night can know, by runner: asked for before anything starts. One of several is enough.
+_ASKED: dict[str, dict[tuple[str, ...], str]] = {
+    _FLINK: {("job_endpoint",): "HOST:PORT of Beam's job server, localhost:8099 after make flink-up"},
+    _DATAFLOW: {
+        ("project",): "the id of the Google Cloud project that pays",
+        ("region",): "where workers run, that of the bucket, such as europe-west1",
+        ("temp_location",): "gs://BUCKET/FOLDER for what jobs stage and spill",
+        ("sdk_container_image", "setup_file"): "the workers' image, with watchnext in it, or ./setup.py",
+    },
+}
+_STAGES = [stage for stage in FOLDERS if stage != "train"]  # which is TensorFlow's
 _ADDRESSES = ("job_endpoint", "flink_master")
 _NEGATED = ("use_public_ips", "save_main_session")  # what Beam turns off by a flag of its own
 
@@ -27,16 +39,23 @@ class OptionError(ValueError):
     """An option Beam does not know, or a runner config that cannot be read."""
 
 
-def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOptions:
+def pipeline_options(config: str | None, flags: Sequence[str], stage: str = "", job_name: str = "") -> PipelineOptions:
     """Options of a runner config (a TOML file, or the name of one that comes with watchnext) and Beam `flags`.
 
-    The embedded runner is the default, and what `DirectRunner` means: Beam's own `DirectRunner` first looks for another
-    runner on the internet. `FlinkRunner` is a job at `job_endpoint`: Beam's own would download a job server. Raises
-    OptionError with the nearest known name for an option that Beam does not know, and for one the runner needs.
+    A table of the config named after a stage is for that stage alone, and wins over what stands above the tables. The
+    embedded runner is the default, and what `DirectRunner` means: Beam's own `DirectRunner` first looks for another
+    runner on the internet. `FlinkRunner` is a job at `job_endpoint`: Beam's own would download a job server. A job on
+    `DataflowRunner` is pickled without the main program, which Beam would send. `job_name` is for where none is given.
+    Raises OptionError with the nearest known name for an option that Beam does not know, and for one the runner needs.
     """
-    given = _given(config, flags)
+    given = _given(config, flags, stage)
+    if job_name:
+        given.setdefault("job_name", job_name)
     if given["runner"] == _FLINK:
         given["runner"] = "PortableRunner"
+    if given["runner"] == _DATAFLOW:
+        given.setdefault("save_main_session", False)
+        return _accepted_by_dataflow(PipelineOptions.from_dictionary(given))
     return PipelineOptions.from_dictionary(given)
 
 
@@ -45,21 +64,54 @@ def runner_name(config: str | None, flags: Sequence[str]) -> str:
     return str(_given(config, flags)["runner"])
 
 
-def _given(config: str | None, flags: Sequence[str]) -> dict[str, Any]:
+def _given(config: str | None, flags: Sequence[str], stage: str = "") -> dict[str, Any]:
     """The options set, checked, and always a `runner`."""
-    given = _read(config) if config else {}
+    given = _of_stage(_read(config), stage) if config else {}
     parsed = _parse([*_flags(given), *_dashed(flags)])
+    _check_known(*given, *parsed)
+    runner = str(parsed.get("runner") or "DirectRunner").rsplit(".", 1)[-1]
+    parsed["runner"] = EMBEDDED if runner == "DirectRunner" else runner
+    lacking = {names: what for names, what in _ASKED.get(runner, {}).items() if not any(map(parsed.get, names))}
+    if lacking:
+        needed = "; ".join(f"--{' or --'.join(names)}: {what}" for names, what in lacking.items())
+        raise OptionError(f"{runner} needs {needed}; give it as a flag or in the runner config")
+    return parsed
+
+
+def _of_stage(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """A config's options for one stage, or without a stage those that hold for all. OptionError for a mistake in the
+    table of any stage."""
+    tables = {name: value for name, value in config.items() if isinstance(value, dict)}
+    common = {name: value for name, value in config.items() if name not in tables}
+    for name, table in tables.items():
+        if name not in _STAGES:
+            nearest = difflib.get_close_matches(name, _STAGES, 1, cutoff=0)[0]
+            raise OptionError(f"[{name}] in a runner config is no stage that Beam runs; did you mean [{nearest}]?")
+        if "runner" in table:
+            raise OptionError(f"[{name}] in a runner config names a runner: a night has one, above the tables")
+        _check_known(*table, *_parse(list(_flags(table))))
+    return common | tables.get(stage, {})
+
+
+def _check_known(*names: str) -> None:
     known = PipelineOptions([]).get_all_options()
-    for name in (*given, *parsed):
+    for name in names:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
             raise OptionError(f"Beam knows no option {name}; did you mean {nearest[0]}?")
-    runner = str(parsed.get("runner") or "DirectRunner").rsplit(".", 1)[-1]
-    parsed["runner"] = EMBEDDED if runner == "DirectRunner" else runner
-    for name, what in _ASKED.get(runner, {}).items():
-        if not parsed.get(name):
-            raise OptionError(f"{runner} needs --{name}: {what}; give it as a flag or in the runner config")
-    return parsed
+
+
+def _accepted_by_dataflow(options: PipelineOptions) -> PipelineOptions:
+    """The options; OptionError with what Beam finds wrong with them as those of a job on Dataflow. Beam's own check of
+    them all asks the cloud, and makes a bucket where the one given is none."""
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    check = PipelineOptionsValidator(options, DataflowRunner())
+    cloud, workers = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
+    wrong = [*check.validate_gcs_path(cloud, "temp_location"), *check.validate_cloud_options(cloud)]
+    if wrong := [*wrong, *check.validate_num_workers(workers)]:
+        raise OptionError("; ".join(wrong))
+    return options
 
 
 def endpoints(config: str | None, flags: Sequence[str]) -> dict[str, str]:

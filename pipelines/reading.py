@@ -107,7 +107,7 @@ class Reader:
         if not given:
             return []
         records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline() as pipeline:
+        with self.night.pipeline("ingest") as pipeline:
             [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
         return take_records(records)
 

@@ -32,7 +32,7 @@ def run(night: Night, buckets: int) -> Snapshot:
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
     name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
     parts = [rewriting.part_of(file, before.buckets) for file in before.files]
-    with night.pipeline() as pipeline:
+    with night.pipeline("ingest") as pipeline:
         pipeline | night.create(parts) | Rebucket(night.root.store, buckets, name) | WriteRecords(records)
     new = sorted((store.store_file(record) for record in take_records(records)), key=lambda file: file.file.name)
     done = replace(before, number=before.number + 1, buckets=buckets, files=new)

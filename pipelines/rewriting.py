@@ -24,7 +24,7 @@ def run(night: Night, parts: list[Part], rewrite: RewriteFiles) -> list[Record]:
     if not parts:
         return []
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
-    with night.pipeline() as pipeline:
+    with night.pipeline("ingest") as pipeline:
         pipeline | night.create(parts) | rewrite | WriteRecords(records)
     return take_records(records)
 

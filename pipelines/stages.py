@@ -159,9 +159,10 @@ class Night:
         own."""
         return min(len(os.sched_getaffinity(0)), MOST_THREADS) if self.runner == EMBEDDED else 1
 
-    def pipeline(self) -> beam.Pipeline:
-        """A Beam pipeline on the runner the options name."""
-        return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags))
+    def pipeline(self, stage: str) -> beam.Pipeline:
+        """A Beam pipeline on the runner the options name, with those of the stage it is part of."""
+        name = f"watchnext-{stage}-{self.date}-{manifest.new_attempt()}"
+        return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags, stage, name))
 
 
 @dataclass(frozen=True)

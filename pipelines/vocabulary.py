@@ -49,7 +49,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     settings = night.job.examples
     count = CountTokens(night.window, night.holdout, tuple(settings.user_categories), night.threads)
-    with night.pipeline() as pipeline:
+    with night.pipeline("vocabulary") as pipeline:
         counts = pipeline | night.create(night.buckets()) | count
         videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, VIDEOS)
         tokens = counts["search_tokens"] | "Tokens" >> WriteVocabulary(settings.search_vocabulary, folder, TOKENS)

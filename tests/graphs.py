@@ -16,7 +16,12 @@ PARDO = "beam:transform:pardo:v1"
 
 def steps(pipeline: beam.Pipeline) -> dict[str, Any]:
     """The graph's steps by their full names."""
-    return {step.unique_name: step for step in pipeline.to_runner_api().components.transforms.values()}
+    return steps_of(pipeline.to_runner_api())
+
+
+def steps_of(graph: Any) -> dict[str, Any]:
+    """The steps of a portable graph by their full names."""
+    return {step.unique_name: step for step in graph.components.transforms.values()}
 
 
 def carried(step: Any) -> bytes:

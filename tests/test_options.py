@@ -101,3 +101,83 @@ def test_configs_that_are_not_there_or_no_toml_are_told(tmp_path: Path) -> None:
         pipeline_options("moon", [])
     with pytest.raises(OptionError, match=r"runner.toml: cannot be read as TOML"):
         pipeline_options(config_of(tmp_path, "runner ="), [])
+
+
+CLOUD = (
+    "--project=my-project",
+    "--region=europe-west1",
+    "--temp_location=gs://my-bucket/temp",
+    "--sdk_container_image=europe-docker.pkg.dev/my-project/watchnext/worker:1",
+)
+
+
+def test_dataflow_asks_for_all_that_only_a_person_knows_at_once() -> None:
+    for config, flags in ((None, ("--runner=DataflowRunner",)), ("dataflow", ())):
+        with pytest.raises(OptionError) as caught:
+            pipeline_options(config, flags)
+        assert str(caught.value) == (
+            "DataflowRunner needs --project: the id of the Google Cloud project that pays; --region: where workers "
+            "run, that of the bucket, such as europe-west1; --temp_location: gs://BUCKET/FOLDER for what jobs stage "
+            "and spill; --sdk_container_image or --setup_file: the workers' image, with watchnext in it, or "
+            "./setup.py; give it as a flag or in the runner config"
+        )
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_dataflow_asks_for_each_by_name(missing: int) -> None:
+    names = ("project", "region", "temp_location", "sdk_container_image or --setup_file")
+    with pytest.raises(OptionError, match=f"DataflowRunner needs --{names[missing]}: [^;]*; give it"):
+        pipeline_options("dataflow", [flag for flag in CLOUD if flag != CLOUD[missing]])
+
+
+@pytest.mark.parametrize("last", [CLOUD[3], "--setup_file=./setup.py"])
+def test_a_dataflow_job_never_pickles_the_main_program(last: str) -> None:
+    given = options_of(None, "--runner=DataflowRunner", *CLOUD[:3], last)
+    assert given["runner"] == "DataflowRunner" and given["save_main_session"] is False
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--temp_location=/tmp/here", r"Invalid GCS path \(/tmp/here\), given for the option: temp_location"),
+        ("--project=12345", r"Invalid Project ID \(12345\)"),
+        ("--num_workers=100", r"num_workers \(100\) cannot exceed max_num_workers \(64\)"),
+    ],
+)
+def test_what_dataflow_would_refuse_is_told_before_anything_starts(flag: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        pipeline_options("dataflow", [*CLOUD, flag])
+
+
+def test_a_stage_s_table_wins_over_what_holds_for_all_and_the_command_line_over_both(tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path, 'runner = "SparkRunner"\nparallelism = 3\n[index]\nparallelism = 5\nexperiments = ["a"]\n'
+    )
+
+    def of(stage: str, *flags: str) -> dict[str, object]:
+        return dict(pipeline_options(config, flags, stage).get_all_options(drop_default=True))
+
+    assert of("index") == {"runner": "SparkRunner", "parallelism": 5, "experiments": ["a"]}
+    assert of("examples") == of("") == {"runner": "SparkRunner", "parallelism": 3}
+    assert of("index", "--parallelism=7")["parallelism"] == 7
+
+
+def test_a_job_s_name_is_the_one_that_is_given() -> None:
+    assert pipeline_options(None, [], "index", "watchnext-index").get_all_options()["job_name"] == "watchnext-index"
+    given = pipeline_options(None, ["--job_name=mine"], "index", "watchnext-index")
+    assert given.get_all_options()["job_name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("[neighbors]", r"\[neighbors\] in a runner config is no stage that Beam runs; did you mean \[neighbours\]"),
+        ("[train]", r"\[train\] in a runner config is no stage that Beam runs"),
+        ('[index]\nrunner = "DirectRunner"', r"\[index\] in a runner config names a runner: a night has one"),
+        ("[index]\nparalelism = 2", "no option paralelism; did you mean parallelism"),
+        ('[index]\nparallelism = "two"', "argument --parallelism: invalid int value: 'two'"),
+    ],
+)
+def test_a_mistake_in_the_table_of_any_stage_is_told_at_once(tmp_path: Path, table: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        pipeline_options(config_of(tmp_path, f'runner = "SparkRunner"\n{table}\n'), [], "ingest")

@@ -83,7 +83,7 @@ class BigQuerySink:
         temp = paths.join(self._temp(), f"watchnext-{self._lists(version)}")  # ours alone: Beam leaves its files there
         parts = gcp.parts(files, vectors=settings.vectors)
         try:
-            with self.night.pipeline() as pipeline:
+            with self.night.pipeline("publish") as pipeline:
                 listed = pipeline | "Parts" >> self.night.create(parts)
                 listed | LoadLists(f"{settings.project}:{settings.dataset}.{self._lists(version)}", temp)
                 if settings.videos:

@@ -76,13 +76,13 @@ class BigtableSink:
     def _run(self, files: NightFiles, version: str) -> None:
         midnight = dt.datetime.combine(dt.date.fromisoformat(files.date), dt.time(), dt.UTC)
         parts = gcp.parts(files, vectors=self.settings.vectors)
-        with self.night.pipeline() as pipeline:
+        with self.night.pipeline("publish") as pipeline:
             pipeline | self.night.create(parts) | WriteLists(self.place, version, midnight, self.settings.scores)
 
     def _count(self, version: str) -> int:
         """Rows with a list of the version."""
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline() as pipeline:
+        with self.night.pipeline("publish") as pipeline:
             ranges = pipeline | self.night.create(tablets(self.place))
             ranges | CountRows(self.place, version) | WriteRecords(records)
         return sum(int(record["rows"]) for record in take_records(records))
@@ -111,7 +111,7 @@ class BigtableSink:
         gone = tuple(sorted(versions - {self.served() or ""}))
         if gone:
             self._write_night({f"{VERSION}{version}": LOADING for version in gone})
-            with self.night.pipeline() as pipeline:
+            with self.night.pipeline("publish") as pipeline:
                 pipeline | self.night.create(tablets(self.place)) | RemoveVersions(self.place, gone)
             self._write_night({f"{VERSION}{version}": None for version in gone})
 

@@ -130,7 +130,7 @@ class RedisSink:
 
     def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> list[Record]:
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline() as pipeline:
+        with self.night.pipeline("publish") as pipeline:
             pipeline | self.night.create(parts) | LoadRedis(wanted, self.night.threads) | WriteRecords(records)
         return take_records(records)
 

@@ -1,0 +1,1 @@
+"""Dataflow: the workers' image, and a Flex Template that starts whole nights."""
