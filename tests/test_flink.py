@@ -144,6 +144,7 @@ def killed_once(stage: str, job: Path, begun: Callable[[int], bool], name: str) 
     pid = ready[0] if name == "worker" else STARTED.pid(name)
     assert pid
     os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: pid != STARTED.pid(name))  # a killed process is not over at once
     return running
 
 
