@@ -5,7 +5,8 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-airflow flink-up flink-down test-flink test-package check format docs requirements clean
+.PHONY: setup demo test test-airflow flink-up flink-down test-flink test-flink-faults test-package check format docs \
+  requirements clean
 setup: .venv/.ready
 
 # The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
@@ -47,9 +48,13 @@ flink-up: setup
 flink-down: setup
 	@$(BIN)/python -m runner_configs.flink.cluster down
 
-# Whole nights on it, and what becomes of them when parts of it are killed. Starts it where it does not run.
+# Whole nights on it, and what becomes of a stage when a worker or the job server is killed. Starts it where it does not run.
 test-flink: setup
-	@$(BIN)/python -m pytest -m flink tests/test_flink.py
+	@$(BIN)/python -m pytest -m flink -k 'not task_manager' tests/test_flink.py
+
+# The same when the TaskManager is killed, in each stage.
+test-flink-faults: setup
+	@$(BIN)/python -m pytest -m flink -k task_manager tests/test_flink.py
 
 # The wheel, installed in an empty environment (3 GB, removed afterwards), runs a night.
 test-package: setup

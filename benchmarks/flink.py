@@ -65,6 +65,9 @@ class Cost:
     python_gib: float  # the stage's own process and all Python workers
     java_gib: float
 
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s {self.python_gib:.2f} + {self.java_gib:.2f} GiB"
+
 
 def write_logs(out: Path, events: int, users: int) -> int:
     """28 days of logs in OUT, which must be new; how many events."""
@@ -74,10 +77,8 @@ def write_logs(out: Path, events: int, users: int) -> int:
     return (daily + daily // 10) * DAYS
 
 
-def run_night(
-    folder: Path, flags: Sequence[str], cluster_pids: Callable[[], tuple[list[int], list[int]]]
-) -> list[Cost]:
-    """The stages of a night under FOLDER/runs; costs of those that are measured."""
+def run_night(folder: Path, flags: Sequence[str], cluster_pids: Pids) -> list[Cost]:
+    """The stages of a night under FOLDER/runs; costs of those that are measured, each printed once it is known."""
     folder.mkdir()
     job = folder / "job.toml"
     job.write_text(JOB, encoding="utf-8")
@@ -87,6 +88,7 @@ def run_night(
         cost = _measured([f"pipelines.{stage}", str(job), "--date", str(DATE), *own], cluster_pids)
         if stage in MEASURED:
             found.append(cost)
+            print(f"{folder.name} {stage}: {cost}", flush=True)
     return found
 
 
@@ -134,14 +136,9 @@ def _children(pid: int) -> list[int]:
 
 def show(name: str, events: int, costs: list[Cost]) -> None:
     """A row of the table, by stage: seconds, GiB of Python, GiB of Java."""
-    parts = [
-        f"{stage} {cost.seconds:.1f} s {cost.python_gib:.2f} + {cost.java_gib:.2f} GiB"
-        for stage, cost in zip(MEASURED, costs, strict=True)
-    ]
+    parts = " | ".join(f"{stage} {cost}" for stage, cost in zip(MEASURED, costs, strict=True))
     total = sum(cost.seconds for cost in costs[:3])
-    print(
-        f"{name}: {events:,} events in {total:.1f} s, {events / total:,.0f} events/s | {' | '.join(parts)}", flush=True
-    )
+    print(f"{name}: {events:,} events in {total:.1f} s, {events / total:,.0f} events/s | {parts}", flush=True)
 
 
 def main() -> None:
