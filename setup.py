@@ -51,12 +51,15 @@ setup(
         "xxhash>=3.5",
     ],
     extras_require={
+        "aws": ["boto3>=1.35"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "redis": ["redis>=5.2"],
         "bench": ["implicit>=0.7.2"],
         "dev": [
+            "boto3>=1.35",
             "cryptography>=44",
             "hypothesis>=6.120",
+            "moto[s3,server]>=5",
             "mypy>=1.18",
             "prometheus-client>=0.23",
             "pytest>=8.3",

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 EMBEDDED = "FnApiRunner"  # Beam's name of the runner on this machine
@@ -47,11 +48,14 @@ def pipeline_options(config: str | None, flags: Sequence[str]) -> PipelineOption
     The embedded runner is the default, and what `DirectRunner` means: Beam's own `DirectRunner` first looks for another
     runner on the internet. `FlinkRunner` is a job at `job_endpoint`: Beam's own would download a job server. Raises
     OptionError with the nearest known name for an option that Beam does not know, and for one the runner needs.
+    Beam's file systems of this process go by them from here on: keys, end points and the like.
     """
     given = _given(config, flags)
     if given["runner"] == _FLINK:
         given["runner"] = "PortableRunner"
-    return _Options.from_dictionary(given)
+    options = _Options.from_dictionary(given)
+    FileSystems.set_options(options)
+    return options
 
 
 def runner_name(config: str | None, flags: Sequence[str]) -> str:

@@ -163,6 +163,10 @@ class Night:
         """A Beam pipeline on the runner the options name."""
         return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags))
 
+    def pipeline_here(self) -> beam.Pipeline:
+        """A Beam pipeline in this process, whatever runner the options name."""
+        return beam.Pipeline(EMBEDDED, pipeline_options(self.runner_config, self.flags))
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -19,6 +19,9 @@ from threading import RLock
 from typing import Any
 
 _IMPORTING = RLock()
+# Traced graphs are objects that stay too. With Python's own 700, 10, 10 a small training takes a seventh more processor
+# time, and no less memory.
+_COLLECT = (20_000, 20, 20)
 
 
 def import_tensorflow() -> Any:
@@ -30,6 +33,7 @@ def import_tensorflow() -> Any:
             with standard_error_held_back(), collector_paused(), _held_back("matplotlib"):
                 import tensorflow
             tensorflow.get_logger().setLevel("ERROR")
+            gc.set_threshold(*_COLLECT)
     return sys.modules["tensorflow"]
 
 
