@@ -22,6 +22,10 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
 
+from transforms import s3
+
+s3.share_clients()
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
