@@ -58,6 +58,7 @@ setup(
         "dev": [
             "boto3>=1.35",
             "cryptography>=44",
+            "gcp-storage-emulator>=2024.8.3",
             "hypothesis>=6.120",
             "moto[s3,server]>=5",
             "mypy>=1.18",

@@ -164,9 +164,8 @@ def report(args: argparse.Namespace, cost: Measured, buckets: int) -> None:
         print(f"  {one.name:<12}{one.core_hours:>12,.0f}{one.shuffle_gib:>14,.0f}{one.worker_gib:>22,.1f}")
     cores = core_hours / args.hours
     price = core_hours * args.core_hour_price + shuffled * args.shuffle_gib_price
-    print(
-        f"  together {core_hours:,.0f} core-hours, in {args.hours:g} h {cores:,.0f} cores: {cores / 8:,.0f} workers of 8"
-    )
+    workers = f"{cores:,.0f} cores, {cores / 8:,.0f} workers of 8"
+    print(f"  together {core_hours:,.0f} core-hours, in {args.hours:g} h by {workers}")
     print(f"  cost {price:,.0f} at {args.core_hour_price} a core-hour and {args.shuffle_gib_price} a GiB shuffled")
     print(f"  store {window * cost.store_bytes / 1e12:,.1f} TB, records {window * cost.record_bytes / 1e12:,.1f} TB")
     print(f"  files of the window {2 * WINDOW_DAYS * buckets:,}, of which a snapshot lists each")

@@ -1,4 +1,5 @@
-"""Logs and ROOT in an object store: an S3-compatible server in this process, reached as any other one is."""
+"""Logs and ROOT in object stores: an S3-compatible server and one of Google's protocol in this process, reached as any
+other one is."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ from transforms import files
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'watchnext[aws]'")
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'watchnext[dev]'")
 
+emulator = pytest.importorskip("gcp_storage_emulator.server", reason="pip install 'watchnext[dev]'")
+
 BUCKET = "s3://watchnext-tests"
+GS_BUCKET = "gs://watchnext-tests"
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +53,27 @@ def server() -> Iterator[str]:
     running.stop()
 
 
-@pytest.fixture
-def folder(server: str, request: pytest.FixtureRequest) -> str:
-    return f"{BUCKET}/{request.node.name}"
+@pytest.fixture(scope="module")
+def google() -> Iterator[None]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = emulator.create_server("127.0.0.1", port, True, default_bucket=GS_BUCKET.removeprefix("gs://"))
+    running.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        yield
+    running.stop()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def folder(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A folder of this test alone, of both stores in turn."""
+    request.getfixturevalue("server" if request.param == "s3" else "google")
+    if request.param == "gs":
+        pipeline_options(None, ["--no_auth"])
+    yield f"{BUCKET if request.param == 's3' else GS_BUCKET}/{request.node.originalname}"
+    pipeline_options(None, [])
 
 
 def test_files_are_written_replaced_listed_and_removed(folder: str) -> None:
@@ -104,7 +126,8 @@ def test_the_lock_of_a_dead_run_is_taken_over(folder: str, host: str, beat: floa
         assert lock.holder(f"{folder}/LOCK") is not None
 
 
-def test_the_address_may_be_a_beam_option(server: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_may_be_a_beam_option(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = f"{BUCKET}/address"
     files.replace_file(f"{folder}/here", b"x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     pipeline_options(None, [f"--s3_endpoint_url={server}"])
