@@ -53,14 +53,18 @@ setup(
         "xxhash>=3.5",
     ],
     extras_require={
+        "aws": ["boto3>=1.35"],
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "redis": ["redis>=5.2"],
         "bench": ["implicit>=0.7.2"],
         "dev": [
+            "boto3>=1.35",
             "build>=1.2",
             "cryptography>=44",
+            "gcp-storage-emulator>=2024.8.3",
             "hypothesis>=6.120",
+            "moto[s3,server]>=5",
             "mypy>=1.18",
             "prometheus-client>=0.23",
             "pytest>=8.3",

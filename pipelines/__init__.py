@@ -1,1 +1,6 @@
 """The stages of a night, one a module, and what runs them. START HERE: `nightly` is the map of the whole run."""
+
+from transforms.quiet import collector_paused
+
+with collector_paused():  # what every stage and command needs first
+    import apache_beam as apache_beam

@@ -1,6 +1,6 @@
 """Stage 3: the window's events to TFRecord files of training, holdout and serving records, one record a user.
 
-store, window by bucket -> AnalyseFeatures -> examples/transform_fn
+store, window by bucket -> DrawTimes -> write_graph -> examples/transform_fn
                         -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
                                          -> WriteLabelCounts -> examples/label_counts.parquet
 search vocabulary -> examples/search_tokens.parquet
@@ -21,7 +21,7 @@ from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files, skew
 from transforms.collect import WriteRecords, take_records
 from transforms.default_examples import WriteDefaultExamples
-from transforms.encoding import AnalyseFeatures
+from transforms.encoding import DrawTimes, write_graph
 from transforms.examples import AGE, LabelDraw
 from transforms.features import FeatureSpec
 from transforms.files import FileEntry
@@ -53,19 +53,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     window = counted.counts["window"]
     newest = dt.datetime.fromisoformat(window["newest"])
     graph = f"transform_fn/{attempt}"
-    scratch = paths.join(folder, f"scratch-{attempt}")  # TFT's, which workers read: where all of them can
-    with night.pipeline("examples") as pipeline:
-        analyse = AnalyseFeatures(
-            window=night.window,
-            holdout=night.holdout,
-            categories=window["categories"],
-            newest=newest,
-            seed=night.job.examples.seed,
-            folder=paths.join(folder, graph),
-            scratch=scratch,
-        )
-        pipeline | night.create(night.buckets()) | analyse
-    files.remove_files(files.list_files(scratch))
+    _write_graph(night, folder, graph, f"times-{attempt}.parquet")
     spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline("examples") as pipeline:
@@ -87,6 +75,22 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         counts.update(record.get("counts", {}))
     features = skew.total(record["features"] for record in found if "features" in record)
     return StageResult(entries, {**counts, "newest": window["newest"], "features": features})
+
+
+def _write_graph(night: Night, folder: str, graph: str, name: str) -> None:
+    """TFT's graph at `folder/graph`; the times it analyses lie at `folder/name` meanwhile."""
+    window, times = night.require("vocabulary").counts["window"], paths.join(folder, name)
+    with night.pipeline("examples") as pipeline:
+        draw = DrawTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
+        pipeline | night.create(night.buckets()) | draw
+    write_graph(
+        files.read_parquet(times),
+        paths.join(folder, graph),
+        newest=dt.datetime.fromisoformat(window["newest"]),
+        categories=window["categories"],
+        pipeline=night.pipeline_here(),
+    )
+    files.remove_files([times])
 
 
 def _writer(

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from pipelines import accounts, kept, manifest, paths, publish, rewriting, store
+from pipelines import accounts, kept, manifest, paths, rewriting, store
 from pipelines.manifest import Manifest
 from pipelines.stages import Night
 from pipelines.store import Snapshot
@@ -36,6 +36,8 @@ def is_due(snapshot: Snapshot | None, screen: Screen) -> bool:
 
 def apply(night: Night, screen: Screen) -> Snapshot:
     """Remove the users from all that is kept; the newest snapshot as it then is."""
+    from pipelines import publish  # sinks, gates, reports: what an ingest that forgets nobody need not load
+
     users = screen.forgotten()
     _forget_in_store(night, screen, users)
     for date in kept.nights(night.root):

@@ -17,6 +17,7 @@ from rich.cells import cell_len, set_cell_size
 
 from pipelines.errors import guarded
 from pipelines.jobs import Job, load_job
+from pipelines.options import pipeline_options
 from pipelines.served import Served
 from pipelines.served_lists import SOURCES, ServedList
 
@@ -150,13 +151,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--from", dest="source", choices=SOURCES, default="files", help="where to read (default: files)"
     )
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
-    args = parser.parse_args(argv)
+    args, flags = parser.parse_known_args(argv)  # further ones are Beam's, of its file systems
     if args.k < 1:
         parser.error(f"--k must be positive, but is {args.k}")
     if args.watches < 0:
         parser.error(f"--watches must be 0 or more, but is {args.watches}")
 
     def work() -> int:
+        pipeline_options(None, flags)
         given = {"watches": args.watches, "country": args.country, "source": args.source}
         found = lookup(load_job(args.job), args.user, args.k, **given)
         columns = shutil.get_terminal_size((WIDEST, 24)).columns

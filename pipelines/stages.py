@@ -164,6 +164,10 @@ class Night:
         name = f"watchnext-{stage}-{self.date}-{manifest.new_attempt()}"
         return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags, stage, name))
 
+    def pipeline_here(self) -> beam.Pipeline:
+        """A Beam pipeline in this process, whatever runner the options name."""
+        return beam.Pipeline(EMBEDDED, pipeline_options(self.runner_config, self.flags))
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -11,14 +11,17 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines import earlier, manifest, paths
+from pipelines import earlier, manifest, paths, workplace
 from pipelines.earlier import EarlierModel
 from pipelines.errors import StageError
+from pipelines.manifest import Manifest
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
+from pipelines.workplace import Workplace
 from transforms import files
 from transforms.features import FeatureSpec
 
 if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own process needs
+    from trainer.examples import ExampleFiles
     from trainer.warm_start import Earlier
 
 STATE = "state"
@@ -37,36 +40,26 @@ def run(night: Night) -> None:
     """Train, or go on from the checkpoints of a run that was killed."""
     if not plan(night).is_done(night):
         earlier.fix(night)
-    complete(night, plan(night), partial(_work, night), keep="checkpoints")
+    complete(night, plan(night), partial(_work, night), keep=workplace.CHECKPOINTS)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
-    from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, graph_of
     from trainer.task import train
 
-    given = night.folder("examples")
-    listed = night.require("examples")
-    if listed.present != listed.files:
-        raise StageError(f"the training records of {night.date} were dropped after publishing: run --from examples")
-    examples = ExampleFiles(
-        train=tuple(manifest.entries(listed.named("train/"), given)),
-        holdout=tuple(manifest.entries(listed.named("holdout/"), given)),
-        spec=FeatureSpec.from_json(files.read_bytes(paths.join(given, "spec.json")).decode()),
-        label_counts=paths.join(given, LABEL_COUNTS),
-        search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
-        graph=graph_of(given, [entry.name for entry in listed.files]),
-        dates={
-            "start": night.start.isoformat(),
-            "end": night.end.isoformat(),
-            "newest": listed.counts["newest"],
-        },
-    )
     job, found = night.job, earlier.of_night(night)
-    base = _to_go_on_from(night, found)
-    result = train(examples, folder, model=job.model, training=job.training, attempt=attempt, earlier=base)
-    entries = [files.entry_of(folder, name) for name in (VECTORS, HISTORY, INFO)]
-    for below in (f"tower-{attempt}", f"state-{attempt}", "tensorboard"):
-        entries += files.entries_below(folder, below)
+    with workplace.at(folder) as place:
+        examples, base = _examples(night, place), _to_go_on_from(night, found, place)
+        result = train(
+            examples,
+            place.local,
+            model=job.model,
+            training=job.training,
+            attempt=attempt,
+            earlier=base,
+            saved=place.keep,
+        )
+        left = (f"tower-{attempt}", f"state-{attempt}", workplace.CURVES)
+        entries = place.leave((VECTORS, HISTORY, INFO), left)
     counts = {"tower": f"tower-{attempt}", STATE: f"state-{attempt}", "steps": result.steps}
     counts |= {"examples": result.examples, "start": result.start}
     if job.training.warm_start:
@@ -74,15 +67,41 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     return StageResult(entries, {**counts, "notes": [result.start["why"]] if result.start["why"] else []})
 
 
-def _to_go_on_from(night: Night, found: EarlierModel | None) -> Earlier | None:
+def _examples(night: Night, place: Workplace) -> ExampleFiles:
+    """The night's examples, where the trainer can read them."""
+    from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, graph_of
+
+    listed = night.require("examples")
+    if listed.present != listed.files:
+        raise StageError(f"the training records of {night.date} were dropped after publishing: run --from examples")
+    names = [entry.name for entry in listed.files]
+    given = place.bring(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
+    return ExampleFiles(
+        train=tuple(manifest.entries(listed.named("train/"), given)),
+        holdout=tuple(manifest.entries(listed.named("holdout/"), given)),
+        spec=FeatureSpec.from_json(files.read_bytes(paths.join(given, "spec.json")).decode()),
+        label_counts=paths.join(given, LABEL_COUNTS),
+        search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
+        graph=graph_of(given, names),
+        dates={
+            "start": night.start.isoformat(),
+            "end": night.end.isoformat(),
+            "newest": listed.counts["newest"],
+        },
+    )
+
+
+def _to_go_on_from(night: Night, found: EarlierModel | None, place: Workplace) -> Earlier | None:
     from trainer.warm_start import Earlier
 
     if found is None:
         return None
     date = dt.date.fromisoformat(found.date)
     folder = night.root.stage(date, "train")
-    state = manifest.require(folder, "train").counts.get(STATE, STATE)
-    return Earlier(state=paths.join(folder, state), name=found.date, days=(night.date - date).days)
+    done: Manifest = manifest.require(folder, "train")
+    state = done.counts.get(STATE, STATE)
+    names = [entry.name for entry in done.named(f"{state}/")]
+    return Earlier(state=f"{place.bring(folder, names)}/{state}", name=found.date, days=(night.date - date).days)
 
 
 if __name__ == "__main__":

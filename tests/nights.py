@@ -165,12 +165,12 @@ def contents(of: Night, stage: str) -> dict[str, str]:
     return {name: digest for name, digest in named.items() if "tfrecord" not in name and "transform_fn" not in name}
 
 
-def records(of: Night) -> dict[str, list[bytes]]:
-    """The records of a night's files of examples, by file. Their features are put in order, which is any in the file:
-    it is that of a hash table."""
+def records(of: Night, folder: str | None = None) -> dict[str, list[bytes]]:
+    """The records of a night's files of examples, by file; of copies in a local folder, where one is given. Their
+    features are put in order, which is any in the file: it is that of a hash table."""
     from trainer.quiet import tf
 
-    found, folder = of.require("examples"), of.folder("examples")
+    found, folder = of.require("examples"), folder or of.folder("examples")
     read = {}
     for entry in found.named(ending=".tfrecord.gz"):
         raw = tf.data.TFRecordDataset(f"{folder}/{entry.name}", compression_type="GZIP").as_numpy_iterator()

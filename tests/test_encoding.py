@@ -10,13 +10,14 @@ from made_frames import hours, watch, watches_frame, write
 
 from transforms import encoding
 from transforms.encoding import (
-    AnalyseFeatures,
+    DrawTimes,
     FeatureGraph,
     analysed_ages,
     drawn_times,
     load_graph,
     merge_drawn,
     to_arrow,
+    write_graph,
 )
 from transforms.window import BucketFiles, Holdout, Window
 
@@ -76,18 +77,13 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> str:
         BucketFiles(bucket=2),
     ]
     window = Window(start=hours(0), end=hours(1000))
-    analyse = AnalyseFeatures(
-        window=window,
-        holdout=Holdout(start=window.end, share=0.5, seed=1),
-        categories=CATEGORIES,
-        newest=NEWEST,
-        seed=1,
-        folder=str(folder / "transform_fn"),
-        scratch=str(folder / "scratch"),
-    )
+    draw = DrawTimes(window, Holdout(start=window.end, share=0.5, seed=1), 1, str(folder), "times")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pipeline | beam.Create(buckets) | analyse
-    return str(folder / "transform_fn")
+        pipeline | beam.Create(buckets) | draw
+    times, graph = pl.read_parquet(folder / "times"), str(folder / "transform_fn")
+    assert times.height == 200
+    write_graph(times, graph, newest=NEWEST, categories=CATEGORIES, pipeline=beam.Pipeline(runner="FnApiRunner"))
+    return graph
 
 
 def pointers(ages: list[float], countries: list[str | None]) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from made_frames import hours, search, searches_frame, watch, watches_frame, wri
 
 from transforms import examples
 from transforms.collect import WriteRecords, take_records
-from transforms.encoding import AnalyseFeatures, load_graph
+from transforms.encoding import DrawTimes, load_graph, write_graph
 from transforms.examples import LabelDraw
 from transforms.features import MISSING, FeatureSpec
 from transforms.pasts import Pasts
@@ -77,10 +77,11 @@ def bucket_files(tmp_path_factory: pytest.TempPathFactory) -> list[BucketFiles]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, bucket_files: list[BucketFiles]) -> ExampleInputs:
     folder = tmp_path_factory.mktemp("inputs")
-    graph, scratch = str(folder / "graph"), str(folder / "scratch")
+    graph, here = str(folder / "graph"), beam.Pipeline(runner="FnApiRunner")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        analyse = AnalyseFeatures(WINDOW, HOLDOUT, dict(SPEC.categories), DRAW.newest, 1, graph, scratch)
-        pipeline | beam.Create(bucket_files) | analyse
+        pipeline | beam.Create(bucket_files) | DrawTimes(WINDOW, HOLDOUT, 1, str(folder), "times")
+    times = pl.read_parquet(folder / "times")
+    write_graph(times, graph, newest=DRAW.newest, categories=dict(SPEC.categories), pipeline=here)
     videos = pl.DataFrame({"token": VIDEOS, "count": range(6, 0, -1)})
     tokens = pl.DataFrame({"token": ["cats"], "count": [1]})
     return ExampleInputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,10 +71,13 @@ class Checkpoints:
 
     A checkpoint counts once the folder's `checkpoint` file names it, and that is replaced after all else is written: of
     one that a kill left half-written nothing is read. With several hosts all read them and only the chief writes.
+    `saved` is called after each.
     """
 
-    def __init__(self, folder: str, step: TrainingStep, *, writes: bool = True) -> None:
-        self._writes = writes
+    def __init__(
+        self, folder: str, step: TrainingStep, *, writes: bool = True, saved: Callable[[], object] | None = None
+    ) -> None:
+        self._writes, self._saved = writes, saved
         self._text = tf.Variable("", dtype=tf.string, trainable=False)
         self._checkpoint = tf.train.Checkpoint(step=step, progress=self._text)
         self._manager = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=KEPT)
@@ -107,3 +111,5 @@ class Checkpoints:
         if self._writes:
             self._text.assign(json.dumps(asdict(progress)))
             manager.save(checkpoint_number=progress.steps)
+            if self._saved:
+                self._saved()

@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,13 +56,14 @@ def train(
     training: TrainingSettings,
     attempt: str,
     earlier: Earlier | None = None,
+    saved: Callable[[], object] | None = None,
 ) -> TrainingResult:
     """Trains, and leaves in the folder `output`: `tower-ATTEMPT/`, `state-ATTEMPT/`, `video_vectors.parquet`,
     `history.json`, `info.json`, `checkpoints/` and `tensorboard/`.
 
     Takes up the checkpoints that an earlier attempt left there for the same examples, settings and `earlier` model, and
-    comes to the result that this attempt would have had. Raises TrainingError for examples that nothing can be learned
-    from.
+    comes to the result that this attempt would have had. `saved` is called whenever a checkpoint is whole. Raises
+    TrainingError for examples that nothing can be learned from.
 
     On several hosts each calls this with the same arguments; the first of them alone writes, into a folder that all
     read.
@@ -79,6 +80,7 @@ def train(
         logs=f"{output}/tensorboard",
         earlier=earlier,
         replicas=replicas,
+        saved=saved,
     )
     progress, names = fitted.progress, read_names(examples, counts)
     result = TrainingResult(

@@ -56,12 +56,13 @@ def fit(
     logs: str,
     earlier: Earlier | None = None,
     replicas: Replicas | None = None,
+    saved: Callable[[], object] | None = None,
 ) -> Fitted:
     """Trains a model and says how it went. Takes up the newest of `checkpoints` (a folder) where there is one.
 
     `logs`: folder for TensorBoard. `earlier`: the model to go on from, where its shape allows. `replicas`: the devices
-    to train on; the one at hand if left out. Raises TrainingError without a single label, without held-out users where
-    they are to say when to stop, and where the loss stops being a number.
+    to train on; the one at hand if left out. `saved`: called after each checkpoint. Raises TrainingError without a
+    single label, without held-out users where they are to say when to stop, and where the loss stops being a number.
     """
     replicas = replicas or Replicas()
     if settings.early_stopping_epochs and not files.holdout:
@@ -74,7 +75,7 @@ def fit(
         step, start = begin(earlier, partial(build, replicas), spec=files.spec, settings=model_settings)
     settings, replay = start.settings_of(settings), start.replay(settings.replay_fraction)
     records = RecordFiles.of(files.train, cache_bytes=settings.cache_bytes)
-    kept = Checkpoints(checkpoints, step, writes=replicas.chief)
+    kept = Checkpoints(checkpoints, step, writes=replicas.chief, saved=saved)
     progress = kept.restore()
     if kept.latest is None:
         start.carry_over(step, read_names(files, counts), damping=settings.accumulator_damping)

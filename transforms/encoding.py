@@ -10,9 +10,11 @@ workers that only parse and shuffle must not load it.
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -20,7 +22,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from transforms import progress
+from transforms import files, progress
 from transforms.examples import days_before
 from transforms.frames import mix
 from transforms.quiet import import_tensorflow
@@ -82,44 +84,52 @@ def preprocess(inputs: dict[str, Any], *, categories: dict[str, list[str]]) -> d
 
 
 @dataclass
-class AnalyseFeatures(beam.PTransform):
-    """Bucket files -> TFT's graph, written to `folder`."""
+class DrawTimes(beam.PTransform):
+    """Bucket files -> one Parquet file `folder/name`: `drawn_times` of all of them."""
 
     window: Window
     holdout: Holdout
-    categories: dict[str, list[str]]
-    newest: dt.datetime
     seed: int
     folder: str
-    scratch: str
+    name: str
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection:
-        tf = import_tensorflow()
-        import tensorflow_transform.beam as tft_beam
-        from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
-        from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
-        from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
-
-        features = {EXAMPLE_AGE: tf.io.FixedLenFeature([], tf.float32)}
-        features |= {name: tf.io.FixedLenFeature([], tf.string) for name in self.categories}
-        empty = pl.DataFrame(schema={EXAMPLE_AGE: pl.Float32} | dict.fromkeys(self.categories, pl.String))
-        representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
-        config = TensorAdapterConfig(to_arrow(empty).schema, representations)
         times = buckets | beam.Reshuffle() | beam.Map(self._times).with_output_types(pl.DataFrame)
         drawn = times | beam.CombineGlobally(merge_drawn).with_output_types(pl.DataFrame)
-        rows = drawn | "Rows" >> beam.Map(self._rows)
-        with tft_beam.Context(temp_dir=self.scratch):
-            graph = (rows, config) | tft_beam.AnalyzeDataset(partial(preprocess, categories=self.categories))
-            return graph | tft_beam.WriteTransformFn(self.folder)
+        return drawn | beam.Map(files.write_parquet, self.folder, self.name).with_output_types(Any)
 
     def _times(self, bucket: BucketFiles) -> pl.DataFrame:
         events = self.window.unordered_events(bucket, ["user_id", "time", "completed"], ["user_id", "time"])
         progress.advance()
         return drawn_times(self.holdout.learnable(events.watches), seed=self.seed)
 
-    def _rows(self, times: pl.DataFrame) -> pa.RecordBatch:
-        ages = analysed_ages(times, newest=self.newest)
-        return to_arrow(ages.with_columns(pl.lit("").alias(name) for name in self.categories))
+
+def write_graph(
+    times: pl.DataFrame, folder: str, *, newest: dt.datetime, categories: dict[str, list[str]], pipeline: beam.Pipeline
+) -> None:
+    """Write TFT's graph to `folder`, from `drawn_times` of all events.
+
+    `pipeline`: one without steps, that runs in this process. These are few rows, and TensorFlow knows the file systems
+    of few object stores: it reads and writes a local disk here, from which the graph is brought to `folder`.
+    """
+    tf = import_tensorflow()
+    import tensorflow_transform.beam as tft_beam
+    from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
+    from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+    from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
+
+    features = {EXAMPLE_AGE: tf.io.FixedLenFeature([], tf.float32)}
+    features |= {name: tf.io.FixedLenFeature([], tf.string) for name in categories}
+    representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
+    rows = to_arrow(analysed_ages(times, newest=newest).with_columns(pl.lit("").alias(name) for name in categories))
+    with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
+        local = Path(scratch) / "graph"
+        with pipeline, tft_beam.Context(temp_dir=f"{scratch}/tft"):
+            analysed = pipeline | beam.Create([rows], reshuffle=False)
+            analyse = tft_beam.AnalyzeDataset(partial(preprocess, categories=categories))
+            graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | analyse
+            graph | tft_beam.WriteTransformFn(str(local))
+        files.upload_all(local, folder)
 
 
 class FeatureGraph:
@@ -129,7 +139,7 @@ class FeatureGraph:
         import_tensorflow()
         import tensorflow_transform as tft
 
-        self._layer = tft.TFTransformOutput(folder).transform_features_layer()
+        self._layer = tft.TFTransformOutput(files.local_copy(folder)).transform_features_layer()
 
     def encode(self, pointers: pl.DataFrame, *, categories: Sequence[str]) -> pl.DataFrame:
         """Pointers with raw example age and categories -> the same with those as the model reads them.

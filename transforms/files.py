@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,10 @@ import xxhash
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
+
+from transforms import s3
+
+s3.share_clients()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +109,8 @@ def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
 
 
 def read_bytes(path: str) -> bytes:
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
-        return source.read()
+    with _open(path) as source:
+        return bytes(source.read())
 
 
 def upload(local: Path, folder: str, name: str) -> FileEntry:
@@ -114,19 +118,45 @@ def upload(local: Path, folder: str, name: str) -> FileEntry:
     return write_file(folder, name, 0, lambda path: shutil.copyfile(local, path))
 
 
+def upload_all(local: Path, folder: str) -> list[FileEntry]:
+    """Put all files below a local folder at the same places below `folder`; their entries."""
+    found = sorted(path for path in local.rglob("*") if path.is_file())
+    return [upload(path, folder, path.relative_to(local).as_posix()) for path in found]
+
+
 def local_copy(path: str) -> str:
     """A file or folder as a local path: itself, or a copy of a remote one that stays for the life of the process."""
     if is_local(path):
         return path
-    inside = list_files(path) or [path]
     scratch = Path(tempfile.mkdtemp(prefix="watchnext-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    base = Path(path).name
-    for one in inside:
-        target = scratch / base / one[len(path) :].lstrip("/") if one != path else scratch / base
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(read_bytes(one))
-    return str(scratch / base)
+    return _copy(path, scratch)
+
+
+@contextlib.contextmanager
+def local_while(path: str) -> Iterator[str]:
+    """`local_copy` for as long as the block lasts: for files that are many, and read once."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
+        yield _copy(path, Path(scratch))
+
+
+def _copy(path: str, scratch: Path) -> str:
+    """A remote file or folder below `scratch`, under its own name."""
+    base = scratch / Path(path).name
+    download(path, list_files(path) or [path], base)
+    return str(base)
+
+
+def download(folder: str, paths: Iterable[str], target: Path) -> None:
+    """Copy remote files that lie below `folder`, or are it, to the same places below the local `target`."""
+    for path in paths:
+        local = target / path[len(folder) :].lstrip("/")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with _open(path) as source, open(local, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
 
 
 def replace_file(path: str, content: bytes) -> None:
@@ -191,6 +221,10 @@ def remove_files(paths: Iterable[str]) -> None:
     for folder in sorted({Path(path).parent for path in doomed if is_local(path)}, reverse=True):
         with contextlib.suppress(OSError):  # not empty: other files live there
             folder.rmdir()
+
+
+def _open(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no type
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def _create(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no type

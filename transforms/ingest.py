@@ -102,10 +102,9 @@ class ReadLogs(beam.PTransform):
 def parsed_outputs(raw: beam.PCollection, parse: Callable[[Any], Iterable[Parsed]], table: LogTable) -> Tagged:
     """What `ReadLogs` gives, of whatever `parse` takes. Parsed frames are no elements: Beam would pickle some to see
     how large they are."""
-    split = raw | "Parse" >> beam.FlatMap(
-        lambda one: (part for parsed in parse(one) for part in _split(parsed, table.name))
-    ).with_outputs("refused", "counts", main="valid")
-    split.valid.element_type = pl.DataFrame
+    parts = beam.FlatMap(lambda one: (part for parsed in parse(one) for part in _split(parsed, table.name)))
+    # Told, or Beam infers it from the code of all that `parse` calls: 0.1 to 0.2 s a table.
+    split = raw | "Parse" >> parts.with_output_types(pl.DataFrame).with_outputs("refused", "counts", main="valid")
     split.refused.element_type = pl.DataFrame
     return {"valid": split.valid, "refused": split.refused, "counts": split.counts}
 

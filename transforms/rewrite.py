@@ -136,7 +136,8 @@ def scrub(name: str, folder: str, screen: Screen) -> FileEntry:
 def _scrub_records(name: str, folder: str, users: set[str]) -> FileEntry:
     """The records that stay do so byte for byte."""
     tf = import_tensorflow()
-    raw = [record.numpy() for record in tf.data.TFRecordDataset(files.local_copy(files.join(folder, name)), "GZIP")]
+    with files.local_while(files.join(folder, name)) as local:
+        raw = [record.numpy() for record in tf.data.TFRecordDataset(local, "GZIP")]
     kept = [record for record in raw if _user(tf, record) not in users]
     if len(kept) == len(raw):
         return replace(files.entry_of(folder, name), rows=len(raw))

@@ -72,7 +72,8 @@ def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType
     tf = import_tensorflow()
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-    examples = [record.numpy() for record in tf.data.TFRecordDataset(files.local_copy(path), "GZIP")]
+    with files.local_while(path) as local:
+        examples = [record.numpy() for record in tf.data.TFRecordDataset(local, "GZIP")]
     if not examples:
         return pl.DataFrame(schema=features)
     batch = ExamplesToRecordBatchDecoder().DecodeBatch(examples)

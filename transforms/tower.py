@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.files import local_copy
+from transforms import files
 from transforms.quiet import import_tensorflow
 from transforms.side_by_side import once_a_process
 
@@ -23,14 +23,16 @@ class Tower:
 
     def __init__(self, folder: str) -> None:
         self._tf = import_tensorflow()
-        self._model: Any = self._tf.saved_model.load(folder)  # keeps the variables of the signature alive
+        local = files.local_copy(folder)
+        self._model: Any = self._tf.saved_model.load(local)  # keeps the variables of the signature alive
         self._signature = self._model.signatures["examples"]
 
     def users(self, path: str) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """(user ids, vectors [n, dimension + 1]) of a record file, at most `BATCH` users at a time, in its order."""
-        for records in self._tf.data.TFRecordDataset(local_copy(path), "GZIP").batch(BATCH).prefetch(1):
-            found = self._signature(examples=records)
-            yield [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()
+        with files.local_while(path) as local:
+            for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(BATCH).prefetch(1):
+                found = self._signature(examples=records)
+                yield [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()
 
     def sample(self, paths: Sequence[str], users: int) -> NDArray[np.float32]:
         """Vectors of about `users` users, evenly from all files: buckets are drawn by digest, so each is a fair
