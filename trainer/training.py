@@ -102,11 +102,15 @@ def fit(
     run.passes(replicas.deal(batches.skip(progress.batch)), progress)
     if settings.early_stopping_epochs and replicas.chief:
         kept.restore_best()
-    if not replicas.alone:  # what is exported and read by others has plain variables, wherever it was trained
-        distributed, step = step, build(Replicas(), {name: t.dimension for name, t in step.model.tower.tables.items()})
-        for plain, variable in zip(step.variables, distributed.variables, strict=True):
-            plain.assign(variable.read_value())
-    return Fitted(step=step, progress=progress, start=start)
+    return Fitted(step=step if replicas.alone else _plain(step, build), progress=progress, start=start)
+
+
+def _plain(step: TrainingStep, build: Callable[[Replicas, Mapping[str, int]], TrainingStep]) -> TrainingStep:
+    """The step with plain variables: what is exported and read by others has them, wherever it was trained."""
+    found = build(Replicas(), {name: table.dimension for name, table in step.model.tower.tables.items()})
+    for plain, variable in zip(found.variables, step.variables, strict=True):
+        plain.assign(variable.read_value())
+    return found
 
 
 def _build(
