@@ -27,6 +27,7 @@ class BucketFiles:
     searches: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    impressions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
