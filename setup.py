@@ -53,7 +53,7 @@ setup(
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "redis": ["redis>=5.2"],
-        "bench": ["implicit>=0.7.2"],
+        "bench": ["implicit>=0.7.2", "lightgbm>=4.6"],
         "dev": [
             "cryptography>=44",
             "hypothesis>=6.120",
