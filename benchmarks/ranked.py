@@ -39,13 +39,18 @@ def ranking_records(job: Path, date: dt.date, *, generators: Sequence[dt.date]) 
 
     The job must keep examples.
     """
-    for night in (Night(load_job(str(job)), one) for one in generators):
-        for stage in STAGES:
-            stage.run(night)
+    for one in (*generators, date):
+        run_lists(job, one)
     night = Night(load_job(str(job)), date)
-    for stage in (*STAGES, ranking):
-        stage.run(night)
+    ranking.run(night)
     return Path(night.folder("ranking")) / "examples"
+
+
+def run_lists(job: Path, date: dt.date) -> None:
+    """Runs a night up to its lists."""
+    night = Night(load_job(str(job)), date)
+    for stage in STAGES:
+        stage.run(night)
 
 
 def held_out(records: Path) -> list[str]:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.ranking_kuairand TOOLS OUT [--validation] [--set KEY=VALUE ...] [--rankers none 256 ...]
 
-TOOLS: the folder with kuairand_logs.py, which has the data beside it; OUT: a new folder. A ranker learns from the
-impressions of the validation days (2022-04-25 to 30) and is measured on those of the test days (2022-05-01 to 08); with
---validation it learns from 04-25 to 28 and is measured on 04-29 and 30: settings are chosen there. What the generator
-says is of the night of 04-25, which learned from the days before alone. The rest of the features is what the user did
-strictly before an impression, on measured days too, for all that is compared.
+TOOLS: the folder with kuairand_logs.py, which has the data beside it; OUT: a folder, in which each night is run once.
+A ranker learns from the impressions of the validation days (2022-04-25 to 30) and is measured on those of the test days
+(2022-05-01 to 08); with --validation it learns from 04-25 to 28 and is measured on 04-29 and 30: settings are chosen
+there. What the generator says is of the night of 04-25, which learned from the days before alone. The rest of the
+features is what the user did strictly before an impression, on measured days too, for all that is compared.
 
 These logs have no pages: a page here is what a user was shown in one tab with no pause of half an hour. The channel of
 a video is its first tag. A click's seconds are its play time; what was not clicked counts as not watched.
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks.ranked import Shown, difference, held_out, ranking_records
+from benchmarks.ranked import Shown, difference, held_out, ranking_records, run_lists
 from trainer.ranker_config import TOWERS, RankerSettings
 from trainer.ranker_task import read_ranking_folder
 from trainer.ranker_training import RankingFiles, fit_ranker
@@ -35,12 +35,13 @@ from transforms.ranking_spec import RankingSpec
 GENERATOR = dt.date(2022, 4, 25)
 TEST = (dt.date(2022, 5, 9), 8)  # the night, and how many days before it are measured on
 VALIDATION = (dt.date(2022, 5, 1), 2)
+PARTS = ("val", "test")
 PAUSE_MILLISECONDS = 30 * 60_000
 BEIJING = pl.duration(hours=8)  # times are Beijing's wall clock written as UTC, as in the converter's
 JOB = """\
 [logs]
 watches = "logs/watches/*.parquet"
-impressions = "logs/impressions.parquet"
+{impressions}
 videos = "logs/videos.parquet"
 users = "logs/users.parquet"
 [examples]
@@ -72,9 +73,8 @@ Scores = npt.NDArray[np.floating]
 
 def main() -> None:
     args = _arguments()
-    records = args.out / "records"
-    if not records.exists():
-        records.symlink_to(_records(args).resolve())
+    args.out.mkdir(exist_ok=True)
+    records = _records(args)
     files, paths = read_ranking_folder(str(records)), held_out(records)
     changed = tomllib.loads("\n".join(args.set))
     rows: dict[str, Scores] = {}
@@ -104,49 +104,68 @@ def _arguments() -> argparse.Namespace:
 
 
 def _records(args: argparse.Namespace) -> Path:
-    """Runs the nights; the folder of their ranking records."""
+    """Runs the nights that OUT does not hold yet; the folder of the later one's ranking records.
+
+    A night takes no logs of its future, so each finds what was logged before it.
+    """
     (date, days), job = VALIDATION if args.validation else TEST, args.out / "job.toml"
-    _write_logs(args.tools, args.out / "logs", until=date)
+    found = args.out / "runs" / "nights" / date.isoformat() / "ranked"
+    if (found / "COMPLETED").exists():
+        return found / "examples"
+    if not job.exists():
+        subprocess.run([sys.executable, args.tools / "kuairand_logs.py", args.out / "logs"], check=True)
+        processed = args.tools.resolve().parent / "data" / "kuairand-pure" / "processed"
+        add_channels(args.out / "logs" / "videos.parquet", processed)
+        job.write_text(
+            JOB.format(impressions="", per_user=0, holdout_days=0, epochs=8, max_steps=10**9), encoding="utf-8"
+        )
+        run_lists(job, GENERATOR)
+    for part in PARTS if date == TEST[0] else PARTS[:1]:
+        write_events(args.tools.resolve().parent / "data" / "kuairand-pure" / "processed", args.out / "logs", part)
     # The later night's own model says nothing of any impression here, so it is not worth training.
     later = {"per_user": 1, "holdout_days": days, "epochs": 1, "max_steps": 1}
-    job.write_text(JOB.format(per_user=0, holdout_days=0, epochs=8, max_steps=10**9), encoding="utf-8")
-    ranking_records(job, GENERATOR, generators=[])
-    job.write_text(JOB.format(**later), encoding="utf-8")
+    job.write_text(JOB.format(impressions='impressions = "logs/impressions/*.parquet"', **later), encoding="utf-8")
     return ranking_records(job, date, generators=[])
 
 
-def _write_logs(tools: Path, logs: Path, *, until: dt.date) -> None:
-    """The converter's logs, the measured days' events and the impressions behind them."""
-    subprocess.run([sys.executable, tools / "kuairand_logs.py", logs], check=True)
-    processed = tools.resolve().parent / "data" / "kuairand-pure" / "processed"
-    wanted = ["user_id", "video_id", "time_ms", "is_click", "long_view", "play_time_ms", "duration_ms", "tab"]
-    events = pl.concat([pl.read_parquet(processed / f"{part}.parquet", columns=wanted) for part in ("val", "test")])
-    milliseconds = pl.col("time_ms").cast(pl.Datetime("ms", "UTC")) + BEIJING
-    events = events.with_columns(pl.col("user_id", "video_id", "tab").cast(pl.String), time=milliseconds)
-    events = events.filter(pl.col("time") < pl.lit(until).cast(pl.Datetime("ms", "UTC")))
-    seconds = (pl.col("play_time_ms") / 1000).cast(pl.Float32)
-    length = (pl.col("duration_ms") / 1000).cast(pl.Float32)
-    ids = ["user_id", "video_id", "time"]
-    watches = events.select(*ids, watch_seconds=seconds, video_seconds=length, completed=pl.col("long_view") == 1)
-    watches.with_columns(events["tab"]).write_parquet(logs / "watches" / "part-later.parquet")
-    clicked = pl.col("is_click") == 1
-    shown = pages(events).select(
-        *ids, "page_id", clicked=clicked, watch_seconds=pl.when(clicked).then(seconds).otherwise(0)
-    )
-    shown.write_parquet(logs / "impressions.parquet")
+def add_channels(videos: Path, processed: Path) -> None:
+    """Gives the converter's videos their first tag as a channel."""
     tags = pl.read_parquet(processed / "item_features.parquet", columns=["video_id", "tag"])
-    first = pl.col("tag").str.split(",").list.first()
-    tags = tags.select(pl.col("video_id").cast(pl.String), channel=first)
-    videos = pl.read_parquet(logs / "videos.parquet").join(tags, on="video_id", how="left")
-    videos.write_parquet(logs / "videos.parquet")
+    tags = tags.select(pl.col("video_id").cast(pl.String), channel=pl.col("tag").str.split(",").list.first())
+    pl.read_parquet(videos).join(tags, on="video_id", how="left").write_parquet(videos)
+
+
+def write_events(processed: Path, logs: Path, part: str) -> None:
+    """The events of some days as watches, as the converter writes them, and as impressions; left if they are there."""
+    path = logs / "impressions" / f"{part}.parquet"
+    if path.exists():
+        return
+    path.parent.mkdir(exist_ok=True)
+    wanted = ["user_id", "video_id", "time_ms", "is_click", "long_view", "play_time_ms", "duration_ms", "tab"]
+    events = pages(pl.read_parquet(processed / f"{part}.parquet", columns=wanted)).with_columns(
+        pl.col("user_id", "video_id", "tab").cast(pl.String),
+        time=pl.col("time_ms").cast(pl.Datetime("ms", "UTC")) + BEIJING,
+        seconds=(pl.col("play_time_ms") / 1000).cast(pl.Float32),
+        clicked=pl.col("is_click") == 1,
+    )
+    ids = ["user_id", "video_id", "time"]
+    length = (pl.col("duration_ms") / 1000).cast(pl.Float32)
+    watches = events.select(
+        *ids, watch_seconds="seconds", video_seconds=length, completed=pl.col("long_view") == 1, tab="tab"
+    )
+    watches.write_parquet(logs / "watches" / f"part-{part}.parquet")
+    seconds = pl.when("clicked").then("seconds").otherwise(0)
+    events.select(
+        *ids, pl.format(f"{part}-{{}}", "page").alias("page_id"), "clicked", watch_seconds=seconds
+    ).write_parquet(path)
 
 
 def pages(events: pl.DataFrame) -> pl.DataFrame:
-    """events, with page_id: what a user (user_id) was shown in one tab with no pause of half an hour (time_ms)."""
+    """events, with page, a number: what a user was shown in one tab with no pause of half an hour."""
     ordered = events.sort("user_id", "tab", "time_ms", "video_id")
     same = (pl.col("user_id") == pl.col("user_id").shift()) & (pl.col("tab") == pl.col("tab").shift())
     new = ~same | (pl.col("time_ms").diff() > PAUSE_MILLISECONDS)
-    return ordered.with_columns(page_id=pl.format("p{}", new.fill_null(True).cum_sum()))
+    return ordered.with_columns(page=new.fill_null(True).cum_sum())
 
 
 def simpler(learned: Shown, shown: Shown, files: RankingFiles) -> dict[str, Scores]:
