@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pipelines.gate_settings import Gates
 from pipelines.notify import NotifySettings
 from pipelines.paths import below
+from pipelines.ranking_settings import Ranking
 from pipelines.settings import COLUMNS, TABLES, Examples, Index, Logs, Neighbours, Privacy, Storage, Table
 from pipelines.sinks.settings import SECRET
 from trainer.config import ModelSettings, TrainingSettings
@@ -34,6 +35,7 @@ class Job(Table):
     training: TrainingSettings = TrainingSettings()
     index: Index = Index()
     neighbours: Neighbours = Neighbours()
+    ranking: Ranking = Ranking()
     gates: Gates = Gates()
     storage: Storage = Storage()
     privacy: Privacy = Privacy()

@@ -32,7 +32,7 @@ from transforms.window import BucketFiles, Holdout, Window
 
 MOST_THREADS = 4  # each holds a bucket in memory
 RUN_VARIABLE = "WATCHNEXT_RUN"  # tells a stage the id of the run it belongs to
-STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
+STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "ranking", "evaluation", "publish")
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,8 @@ class Past:
         counted = watches.sums(self.watches.totals(milliseconds.is_not_null().to_numpy()))
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = watches.sums(watched) / counted / _MILLISECONDS
-        age = pl.lit(None, pl.Float32)
-        if BIRTH_YEAR in known.columns:
-            age = (requests["time"].dt.year() - known[BIRTH_YEAR]).clip(0)
+        born = known[BIRTH_YEAR] if BIRTH_YEAR in known.columns else pl.Series([None] * known.height, dtype=pl.Int32)
+        age = (requests["time"].dt.year() - born).clip(0)
         return requests.with_columns(
             **found,
             hour=hours,
