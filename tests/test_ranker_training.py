@@ -18,7 +18,7 @@ from trainer.ranker_training import RankerStep, RankingFiles, fit_ranker, totals
 from trainer.record_files import RecordFiles
 from transforms.ranking_metrics import ImpressionMetrics
 
-SETTINGS = RankerSettings(hidden=[16], batch_size=32, epochs=4)
+SETTINGS = RankerSettings(hidden=[16], batch_size=64, epochs=6)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def files(graph: str, tmp_path_factory: pytest.TempPathFactory) -> RankingFiles:
-    train = write_records(tmp_path_factory.mktemp("train"), score_decides(300, seed=1))
+    train = write_records(tmp_path_factory.mktemp("train"), score_decides(900, seed=1))
     return RankingFiles(train=train, spec=SPEC, graph=graph)
 
 
@@ -60,7 +60,7 @@ def test_totals_are_those_of_all_impressions(tmp_path: Path) -> None:
 def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
     ranker, progress = fit_ranker(files, SETTINGS)
     assert progress.losses[-1]["loss"] < progress.losses[0]["loss"]
-    assert progress.examples == 4 * totals(RecordFiles.of(files.train), "watch_seconds").impressions
+    assert progress.examples == 6 * totals(RecordFiles.of(files.train), "watch_seconds").impressions
     _, fresh = served_batch(tf.constant(score_decides(300, seed=2)), SPEC)
     user = np.zeros(len(fresh["video"]), int)
     labels = (fresh["clicked"].numpy(), fresh["watch_seconds"].numpy())
@@ -80,10 +80,10 @@ def test_the_same_files_and_settings_give_the_same_ranker(files: RankingFiles) -
 
 
 def test_means_are_those_of_the_inputs(files: RankingFiles) -> None:
-    ranker, _ = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 1}))
-    _, all_of = served_batch(tf.constant(score_decides(300, seed=1)), SPEC)
+    ranker, _ = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 128}))
+    _, all_of = served_batch(tf.constant(score_decides(900, seed=1)), SPEC)
     inputs = ranker.inputs(all_of, ranker.embed(all_of))
-    for part, mean in ranker.means.items():  # 50 batches of 32 are more than there are
+    for part, mean in ranker.means.items():  # 50 batches of 128 are more than there are
         np.testing.assert_allclose(mean, inputs[part].numpy().mean(axis=0), rtol=1e-3, atol=1e-4)
 
 
