@@ -2,7 +2,7 @@
 
 impressions, store              -> CountShown -> WriteVocabulary -> ranked/vocabulary/*.parquet
 those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*; AnalyseNumbers -> TFT's graph
-examples/train                  -> trainer -> ranked/ranker-ATTEMPT/
+examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
 examples/holdout, ranker        -> MeasureRanker -> counts of the manifest
 neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, in the schema of neighbours
 
@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, ranking_nights, vocabulary
+from pipelines import manifest, paths, ranking_nights, train, vocabulary
 from pipelines.sinks import protocol
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
-from transforms.ranking import RankCandidates, night_of
+from transforms.ranking import HeldOutRanking, RankCandidates, night_of
 from transforms.ranking_encoding import AnalyseNumbers
 from transforms.ranking_examples import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
 from transforms.ranking_measuring import MeasureRanker
@@ -34,7 +35,7 @@ from transforms.vocabulary import WriteVocabulary
 
 IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
-RANKER, WHY_NOT = "ranker", "why_not"
+TRAINING, RANKER, WHY_NOT = "training", "ranker", "why_not"
 _TABLES = ("watches", "searches", IMPRESSIONS)
 _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_events_per_day", "user_categories"}
 
@@ -85,14 +86,13 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     spec = _spec(night, found, {entry.name: entry.rows for entry in entries})
     written = _write_examples(night, spec, generators, folder, attempt)
     learned = _train(night, spec, written, folder, attempt)
-    entries += [files.entry_of(folder, name) for name in ("history.json", "info.json")]
-    entries += files.entries_below(folder, f"{RANKER}-{attempt}")
+    entries += files.entries_below(folder, TRAINING)
     entries += written if night.job.storage.keep_examples else []
     ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
     entries += [FileEntry(**record["file"]) for record in ranked if "file" in record]
     counts = {name: value for name, value in found.items() if name != "values"}
     counts |= {protocol.OF: night.require(protocol.NEIGHBOURS).attempt}
-    counts |= dict(_total(ranked)) | {RANKER: f"{RANKER}-{attempt}", ranking_nights.COUNT: generators, **learned}
+    counts |= dict(_total(ranked)) | {RANKER: _ranker(attempt), ranking_nights.COUNT: generators, **learned}
     counts["holdout"] = next((record["ranker"] for record in ranked if "ranker" in record), None)
     return StageResult(entries, counts | {"notes": [] if found["covered"] else [_NO_GENERATOR]})
 
@@ -185,13 +185,17 @@ def _train(night: Night, spec: RankingSpec, written: list[FileEntry], folder: st
         spec=spec,
         graph=paths.join(folder, f"{FOLDER}/transform_fn/transform_fn") if spec.numbers else None,
     )
-    result = train_ranker(given, folder, settings=RankerSettings(**settings), attempt=attempt)
+    result = train_ranker(given, paths.join(folder, TRAINING), settings=RankerSettings(**settings), attempt=attempt)
     return {"steps": result.steps, "examples": result.examples}
+
+
+def _ranker(attempt: str) -> str:
+    return f"{TRAINING}/{RANKER}-{attempt}"
 
 
 def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> list[Record]:
     """Records of the ranked lists, and of the ranker's figures on held-out impressions."""
-    ranker, records = paths.join(folder, f"{RANKER}-{attempt}"), paths.join(folder, f"records-{attempt}.json")
+    ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
     rank = RankCandidates(inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.threads)
     with night.pipeline() as pipeline:
@@ -200,6 +204,23 @@ def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: st
         measured = pipeline | "Holdout" >> night.create(parts) | MeasureRanker(ranker)
         (ranked, measured) | beam.Flatten() | WriteRecords(records)
     return take_records(records)
+
+
+def of_held_out(night: Night) -> HeldOutRanking | None:
+    """What the held-out users' lists are ranked with, as of the start of the held-out days; None where none are."""
+    if protocol.served_stage(night) != protocol.RANKING:
+        return None
+    folder, counts, settings = night.folder("ranking"), night.require("ranking").counts, night.job.ranking
+    ranker = paths.join(folder, counts[RANKER])
+    spec = RankingSpec.from_json(files.read_bytes(paths.join(ranker, "spec.json")).decode())
+    inputs = inputs_of(night, spec)
+    return HeldOutRanking(
+        inputs=replace(inputs, window=replace(inputs.window, end=night.holdout_start)),
+        ranker=ranker,
+        videos=paths.join(night.folder("train"), train.VECTORS),
+        count=settings.candidates,
+        cut=settings.cut,
+    )
 
 
 def ranking_buckets(night: Night) -> list[RankingBucket]:

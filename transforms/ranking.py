@@ -20,7 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from transforms import files, progress
+from transforms.bootstrap import weights
 from transforms.collect import Record
+from transforms.frames import id_digests
 from transforms.neighbours import LISTS
 from transforms.ranker import Ranker, load_ranker
 from transforms.ranking_examples import (
@@ -32,11 +34,12 @@ from transforms.ranking_examples import (
 )
 from transforms.ranking_features import Past
 from transforms.ranking_generator import GeneratorNight, generator_features
+from transforms.ranking_recall import WatchTime, seconds_found, wanted_of
 from transforms.robots import Events
 from transforms.schemas import TIME
 from transforms.side_by_side import SideBySide
 from transforms.timelines import Ints
-from transforms.window import read_users
+from transforms.window import BucketFiles, read_users
 
 LONGEST_SECONDS = 1e6  # of an expectation: what nobody watches in one go
 
@@ -149,6 +152,34 @@ class RankCandidates(beam.PTransform):
         yield {"file": asdict(files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket)))}
         yield {"counts": {"users": rows.height, "candidates": len(scored.seconds)}}
         progress.advance()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutRanking:
+    """What lists of held-out users are ranked with."""
+
+    inputs: RankingInputs  # whose window ends where the held-out days begin
+    ranker: str  # folder
+    videos: str  # path of the model's video vectors
+    count: int
+    cut: int
+
+    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, then: pl.DataFrame) -> WatchTime:
+        """`LISTS` of some users, as of that moment, against what they watched `then` (user_id, video_id, completed,
+        watch_seconds)."""
+        end = self.inputs.window.end
+        given = RankingBucket(files=bucket, nights=(night_of(self.inputs.window.start, (), self.videos),))
+        events = self.inputs.window.events_with_impressions(bucket)
+        ranker = load_ranker(self.ranker)
+        scored = score_lists(lists, given, events, ranker, self.inputs, count=self.count, at=end)
+        orders = {"neighbours": lists, "ranking": ranked(lists, scored.encoded.shown, scored.seconds, self.count)}
+        wanted = wanted_of(then.join(lists.select("user_id"), on="user_id", how="semi"))
+        of_user = lists.select("user_id").join(
+            wanted.group_by("user_id").agg(pl.col("seconds").sum()), on="user_id", how="left", maintain_order="left"
+        )
+        columns = {"wanted": of_user["seconds"].fill_null(0).to_numpy()}
+        columns |= {order: seconds_found(of, wanted, self.cut) for order, of in orders.items()}
+        return WatchTime.of(columns, weights(id_digests(lists["user_id"]).to_numpy()))
 
 
 def night_of(start: dt.datetime, vectors: tuple[str, ...], videos: str) -> GeneratorNight:
