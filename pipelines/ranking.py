@@ -206,17 +206,24 @@ def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: st
     return take_records(records)
 
 
+def ranker_of(night: Night) -> str:
+    """The folder of the night's ranker."""
+    return paths.join(night.folder("ranking"), night.require("ranking").counts[RANKER])
+
+
+def spec_of_night(night: Night) -> RankingSpec:
+    """What the night's ranker takes."""
+    return RankingSpec.from_json(files.read_bytes(paths.join(ranker_of(night), "spec.json")).decode())
+
+
 def of_held_out(night: Night) -> HeldOutRanking | None:
     """What the held-out users' lists are ranked with, as of the start of the held-out days; None where none are."""
     if protocol.served_stage(night) != protocol.RANKING:
         return None
-    folder, counts, settings = night.folder("ranking"), night.require("ranking").counts, night.job.ranking
-    ranker = paths.join(folder, counts[RANKER])
-    spec = RankingSpec.from_json(files.read_bytes(paths.join(ranker, "spec.json")).decode())
-    inputs = inputs_of(night, spec)
+    inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
     return HeldOutRanking(
         inputs=replace(inputs, window=replace(inputs.window, end=night.holdout_start)),
-        ranker=ranker,
+        ranker=ranker_of(night),
         videos=paths.join(night.folder("train"), train.VECTORS),
         count=settings.candidates,
         cut=settings.cut,
