@@ -62,11 +62,12 @@ class WatchTime:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """users, wanted_seconds; by order `recall` and its `interval`; `difference`: value, low, high of ranking less
-        neighbours."""
+        """users, wanted_seconds; and where that is not 0, by order `recall` and its `interval`, and `difference`, of
+        ranking less neighbours: value, low, high."""
+        if not self.sums["wanted"]:
+            return {"users": self.users, "wanted_seconds": 0}
         shares = {order: self.replicates.ratio(order, "wanted") for order in ORDERS}
-        wanted = max(1, self.sums["wanted"])
-        recalls = {order: self.sums[order] / wanted for order in ORDERS}
+        recalls = {order: self.sums[order] / self.sums["wanted"] for order in ORDERS}
         low, high = interval(shares["ranking"] - shares["neighbours"])
         return {
             "users": self.users,
