@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import subprocess
 import sys
 import tomllib
@@ -108,24 +109,30 @@ def _records(args: argparse.Namespace) -> Path:
 
     A night takes no logs of its future, so each finds what was logged before it.
     """
-    (date, days), job = VALIDATION if args.validation else TEST, args.out / "job.toml"
-    found = args.out / "runs" / "nights" / date.isoformat() / "ranked"
-    if (found / "COMPLETED").exists():
-        return found / "examples"
-    if not job.exists():
-        subprocess.run([sys.executable, args.tools / "kuairand_logs.py", args.out / "logs"], check=True)
-        processed = args.tools.resolve().parent / "data" / "kuairand-pure" / "processed"
-        add_channels(args.out / "logs" / "videos.parquet", processed)
-        job.write_text(
-            JOB.format(impressions="", per_user=0, holdout_days=0, epochs=8, max_steps=10**9), encoding="utf-8"
-        )
-        run_lists(job, GENERATOR)
+    date, days = VALIDATION if args.validation else TEST
+    nights, logs = args.out / "runs" / "nights", args.out / "logs"
+    if (nights / date.isoformat() / "ranked" / "COMPLETED").exists():
+        return nights / date.isoformat() / "ranked" / "examples"
+    processed = args.tools.resolve().parent / "data" / "kuairand-pure" / "processed"
+    if not (nights / GENERATOR.isoformat() / "neighbours" / "COMPLETED").exists():
+        subprocess.run([sys.executable, args.tools / "kuairand_logs.py", logs], check=True)
+        add_channels(logs / "videos.parquet", processed)
+        job = JOB.format(impressions="", per_user=0, holdout_days=0, epochs=8, max_steps=10**9)
+        run_lists(_written(job, args.out, GENERATOR), GENERATOR)
     for part in PARTS if date == TEST[0] else PARTS[:1]:
-        write_events(args.tools.resolve().parent / "data" / "kuairand-pure" / "processed", args.out / "logs", part)
-    # The later night's own model says nothing of any impression here, so it is not worth training.
+        write_events(processed, logs, part)
+    # The later nights' own models have nothing to say of any impression here, and are not worth training.
+    others = json.dumps([other.isoformat() for other, _ in (VALIDATION, TEST)])
+    (args.out / "runs" / "withdrawn.json").write_text(others, encoding="utf-8")
     later = {"per_user": 1, "holdout_days": days, "epochs": 1, "max_steps": 1}
-    job.write_text(JOB.format(impressions='impressions = "logs/impressions/*.parquet"', **later), encoding="utf-8")
-    return ranking_records(job, date, generators=[])
+    job = JOB.format(impressions='impressions = "logs/impressions/*.parquet"', **later)
+    return ranking_records(_written(job, args.out, date), date, generators=[])
+
+
+def _written(job: str, out: Path, date: dt.date) -> Path:
+    path = out / f"{date}.toml"
+    path.write_text(job, encoding="utf-8")
+    return path
 
 
 def add_channels(videos: Path, processed: Path) -> None:
