@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transforms import timelines
 from transforms.timelines import Span, Timeline, last_of
 
 EVENTS = st.lists(st.tuples(st.integers(-2, 3), st.integers(0, 5), st.integers(-1, 4)), max_size=12)
@@ -15,8 +19,17 @@ def columns(rows: list[tuple[int, int, int]]) -> list[np.ndarray]:
     return [np.array([row[at] for row in rows], np.int64) for at in range(3)]
 
 
-@given(EVENTS, st.lists(st.tuples(st.integers(-3, 4), st.integers(-1, 7)), max_size=8))
-def test_spans_hold_what_came_strictly_before(rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("bits", [63, 0])
+@given(rows=EVENTS, asked=st.lists(st.tuples(st.integers(-3, 4), st.integers(-1, 7)), max_size=8))
+def test_spans_hold_what_came_strictly_before(
+    bits: int, rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]
+) -> None:
+    """Where times fit beside the groups, and where their ranks stand for them."""
+    with patch.object(timelines, "_BITS", bits):
+        check_spans(rows, asked)
+
+
+def check_spans(rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]) -> None:
     keys, times, codes = columns(rows)
     line = Timeline.of(keys, times * 1_000_000, codes)
     wanted, moments = (np.array([one[at] for one in asked], np.int64) for at in range(2))

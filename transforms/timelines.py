@@ -8,7 +8,7 @@ Everything is a sorted array and a binary search, so that millions of moments ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 MICROSECONDS = 1e6
+_BITS = 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +44,39 @@ class Timeline:
     times: Ints  # ordered, microseconds
     groups: Ints  # the distinct keys
     starts: Ints  # of each group's events, and the number of events at the end
-    moments: Ints  # the distinct times
-    places: Ints  # group and moment of each event as one number, rising
+    places: Ints  # group and time of each event as one number, rising
+    base: int  # the first time
+    bits: int  # that times after it take of a place; 0: they do not fit, and their ranks among `moments` do
+    moments: Ints  # the distinct times, where they are needed
 
     @classmethod
     def of(cls, keys: Ints, times: Ints, ties: Ints | None = None) -> Timeline:
         """keys, times (microseconds), ties: of the events, in any order. Equal times come by `ties`."""
         order = np.lexsort((times, keys) if ties is None else (ties, times, keys))
-        ordered, moments = times[order], np.unique(times)
-        groups, starts, sizes = np.unique(keys[order], return_index=True, return_counts=True)
-        group = np.repeat(np.arange(len(groups)), sizes)
-        return cls(
+        ordered, key = times[order], keys[order]
+        starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+        base, newest = (int(times.min()), int(times.max())) if len(times) else (0, 0)
+        bits = (newest - base + 1).bit_length()
+        fits = bits + len(starts).bit_length() < _BITS
+        line = cls(
             order=order,
             times=ordered,
-            groups=groups,
+            groups=key[starts],
             starts=np.append(starts, len(order)).astype(np.int64),
-            moments=moments,
-            places=group * (len(moments) + 1) + np.searchsorted(moments, ordered),
+            places=np.zeros(0, np.int64),
+            base=base,
+            bits=bits if fits else 0,
+            moments=np.zeros(0, np.int64) if fits else np.unique(times),
         )
+        group = np.repeat(np.arange(len(starts)), np.diff(line.starts))
+        return replace(line, places=line._places(group, ordered))
+
+    def _places(self, group: Ints, times: Ints) -> Ints:
+        if self.bits:
+            past_all = int(self.times.max() - self.base + 1) if len(self.times) else 0
+            return (group << self.bits) + np.clip(times - self.base, 0, past_all)
+        found: Ints = group * (len(self.moments) + 1) + np.searchsorted(self.moments, times)
+        return found
 
     def before(self, keys: Ints, moments: Ints) -> Span:
         """Of each key the events strictly before each moment; fastest where the keys rise."""
@@ -69,9 +85,9 @@ class Timeline:
             return Span(first=nothing, end=nothing)
         group = np.minimum(np.searchsorted(self.groups, keys), len(self.groups) - 1)
         known = self.groups[group] == keys
-        wanted = group * (len(self.moments) + 1) + np.searchsorted(self.moments, moments)
         first = np.where(known, self.starts[group], 0)
-        return Span(first=first, end=np.where(known, np.searchsorted(self.places, wanted), 0))
+        end = np.searchsorted(self.places, self._places(group, moments))
+        return Span(first=first, end=np.where(known, end, 0))
 
     def totals(self, values: NDArray[np.integer | np.bool_]) -> Ints:
         """Running sums of a whole number of each event as it was given: what `Span.sums` takes. Whole, so that a sum
