@@ -8,8 +8,7 @@ from trainer.ranker_config import RankerSettings
 
 
 class Ranking(RankerSettings):
-    """The `[ranking]` table: the order of the lists by expected watch time, where impressions are given (stage
-    ranking)."""
+    """The `[ranking]` table: lists by expected watch time, where impressions are given (stage ranking)."""
 
     candidates: NonNegativeInt = Field(
         50, description="first videos of each list that are put in order; 0: none, lists stay as neighbours left them"
