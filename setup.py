@@ -57,7 +57,7 @@ setup(
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "redis": ["redis>=5.2"],
-        "bench": ["implicit>=0.7.2"],
+        "bench": ["implicit>=0.7.2", "lightgbm>=4.6"],
         "dev": [
             "boto3>=1.35",
             "build>=1.2",

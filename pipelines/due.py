@@ -14,7 +14,7 @@ from transforms import bigquery
 from transforms.logs import LogError
 from transforms.screen import Screen, Span
 
-TABLES = ("watches", "searches", "videos", "users", "hidden")
+TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ START_SECONDS = {
     "train": 13.0,
     "index": 2.3,
     "neighbours": 7.0,
+    "ranking": 21.0,
     "evaluation": 7.2,
     "publish": 2.1,
 }
@@ -47,8 +48,11 @@ HISTORY_TIMES = {"mean": 1.0, "recency": 1.4, "attention": 1.95}
 BUILD_SECONDS = 43 / (1_000_000 * 256)
 SCANN_SECONDS, EXACT_SECONDS = 1 / 5_976, 1 / (140 * 1_000_000 * 256)
 TUNING_QUERIES = 2_048  # searched exactly to tune an index
+# Of the ranker: features and encoding of an impression, the ranker's look-ups for one, the width of what it reads, and
+# bytes of one in its records.
+IMPRESSION_SECONDS, RANKED_SECONDS, RANKER_INPUTS, IMPRESSION_BYTES = 10e-6, 10e-6, 250, 60
 USER_SECONDS = 0.3e-3  # reading, tower, exclusions and writing of one list
-DATAFLOW_STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "evaluation")
+DATAFLOW_STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "ranking", "evaluation")
 CALIBRATED_CORES = 2
 
 # Processes that have loaded them and done little, and a small training: peaks of nights of 0.2 and 1.9 million events.
@@ -82,6 +86,7 @@ def costs(job: Job, size: Size, *, threads: int) -> list[Cost]:
         _train(job, size),
         _index(job, size),
         _neighbours(job, size, threads),
+        _ranking(job, size, threads),
         _evaluation(job, size, threads),
         Cost(stage="publish", seconds=START_SECONDS["publish"], memory_bytes=round(BEAM_BYTES), disk_bytes=0),
     ]
@@ -198,6 +203,25 @@ def _neighbours(job: Job, size: Size, threads: int) -> Cost:
         seconds=START_SECONDS["neighbours"] + asked * _query_seconds(job, size),
         memory_bytes=_search_bytes(job, size, threads),
         disk_bytes=round(lists + similar),
+    )
+
+
+def _ranking(job: Job, size: Size, threads: int) -> Cost:
+    if not size.impressions or not job.ranking.candidates:
+        return Cost(stage="ranking", seconds=START_SECONDS["publish"], memory_bytes=round(BEAM_BYTES), disk_bytes=0)
+    settings, k = job.ranking, min(job.neighbours.k, size.videos)
+    widths = [RANKER_INPUTS, *settings.hidden]
+    multiplies = MULTIPLY_SECONDS * sum(before * after for before, after in pairwise(widths))
+    learned = size.impressions * (2 * IMPRESSION_SECONDS + settings.epochs * (RANKED_SECONDS + 3 * multiplies))
+    ranked = size.users * min(settings.candidates, k) * (RANKED_SECONDS + multiplies)
+    in_work = (size.events + size.impressions) / size.buckets * min(threads, size.buckets)
+    in_work += size.users * settings.candidates / size.buckets * min(threads, size.buckets)
+    return Cost(
+        stage="ranking",
+        seconds=START_SECONDS["ranking"] + learned + ranked,
+        memory_bytes=round(TRAINING_BYTES + EVENT_BYTES * in_work),
+        disk_bytes=round(size.users * k * _item_bytes(size) + GRAPH_BYTES),
+        scratch_bytes=round(IMPRESSION_BYTES * size.impressions),
     )
 
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import neighbours, paths, report, vocabulary
+from pipelines import manifest, neighbours, paths, ranking, report, vocabulary
 from pipelines.published_before import PublishedBefore, published_before, served_buckets
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import co_watches, files, night_metrics
@@ -39,6 +39,8 @@ def plan(night: Night) -> Plan:
     limits = neighbours.limit_digests(night, held_out=True)
     if before := published_before(night):
         inputs["published_before"] = before.fingerprint
+    if ranked := manifest.load(night.folder("ranking")):
+        inputs["ranking"] = ranked.digest
     return Plan("evaluation", {**inputs, **limits}, {"neighbours": night.job.neighbours.model_dump()})
 
 
@@ -60,6 +62,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         index=night.require("index").counts["info"]["candidates"]["kind"],
         holdout=(night.holdout_start.isoformat(), night.end.isoformat()),
         served=before.about() if before else None,
+        cut=night.job.ranking.cut,
     )
     figures = night_metrics.figures(metrics)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
@@ -129,7 +132,8 @@ def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> 
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
     with night.pipeline("evaluation") as pipeline:
         buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
-        buckets | WriteEvaluation(inputs, night.window, folder, name, night.threads) | WriteRecords(records)
+        write = WriteEvaluation(inputs, night.window, folder, name, night.threads, ranking.of_held_out(night))
+        buckets | write | WriteRecords(records)
     return take_records(records)
 
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from pipelines import accounts, kept, manifest, paths, rewriting, store
 from pipelines.manifest import Manifest
+from pipelines.sinks import protocol
 from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms import files
@@ -98,7 +99,7 @@ def _forget_in_stage(night: Night, folder: str, found: Manifest, screen: Screen,
     fresh = {record["file"]["name"]: FileEntry(**record["file"]) for record in take_records(records)}
     entries = [fresh.get(entry.name, entry) for entry in found.files]
     counts = found.counts
-    if found.stage == "neighbours":
-        counts = counts | {"users": sum(entry.rows for entry in entries if not entry.name.startswith("../"))}
+    if found.stage in (protocol.NEIGHBOURS, protocol.RANKING):
+        counts = counts | {"users": sum(entry.rows for entry in protocol.own(replace(found, files=entries)))}
     if entries != found.files:
         manifest.commit(folder, replace(found, files=entries, counts=counts))

@@ -15,6 +15,11 @@ class Gates(Table):
         description="whether recall@k must not lie below that of the most popular videos beyond doubt (the upper 95 % "
         "bound of the difference is negative): lists that anybody could make are worth no model; false: off",
     )
+    ranking: bool = Field(
+        True,
+        description="whether the watch time that held-out users find among the first `ranking.cut` of their lists must "
+        "not be below that of the neighbours' own order beyond doubt; false: off",
+    )
     max_recall_lost: float = Field(
         0.1,
         ge=0,

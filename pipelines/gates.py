@@ -185,6 +185,8 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
     figure = metrics["gate"]
     if bounds.most_popular:
         yield gates.most_popular(metrics["beside"].get(night_metrics.MOST_POPULAR), figure)
+    if bounds.ranking and night.job.logs.impressions:
+        yield gates.ranking(metrics.get("ranking"), night.job.ranking.cut)
     if bounds.max_recall_lost < 1 and of_before and of_before["systems"]:
         nights = (_measured(metrics), _measured(of_before))
         yield gates.recall_before(*nights, figure, most_lost=bounds.max_recall_lost)

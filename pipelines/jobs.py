@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from pipelines.gate_settings import Gates
 from pipelines.paths import below
+from pipelines.ranking_settings import Ranking
 from pipelines.settings import (
     COLUMNS,
     TABLES,
@@ -44,6 +45,7 @@ class Job(Table):
     training: TrainingSettings = TrainingSettings()
     index: Index = Index()
     neighbours: Neighbours = Neighbours()
+    ranking: Ranking = Ranking()
     gates: Gates = Gates()
     storage: Storage = Storage()
     privacy: Privacy = Privacy()

@@ -1,6 +1,6 @@
 """What a user gets: the published list of one user, read as a server would, and what they watched last.
 
-watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from redis] [--json]
+watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from redis] [--why] [--json]
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len, set_cell_size
 
 from pipelines.errors import guarded
 from pipelines.jobs import Job, load_job
+from pipelines.lookup_why import Moved
 from pipelines.options import pipeline_options
 from pipelines.served import Served
 from pipelines.served_lists import SOURCES, ServedList
+from pipelines.sinks import protocol
 
 NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
 
@@ -30,7 +32,9 @@ class Item:
 
     video_id: str
     title: str | None
-    score: float | None  # None where it is not kept
+    score: float | None  # None where it is not kept, and behind the ranked ones
+    seconds: float | None = None  # expected watch time, where the list was ranked by it
+    why: list[Moved] = field(default_factory=list)  # what moved that most, where it was asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +63,18 @@ class Lookup:
 
 
 def lookup(
-    job: Job, user_id: str, k: int, *, watches: int = 0, country: str | None = None, source: str = "files"
+    job: Job,
+    user_id: str,
+    k: int,
+    *,
+    watches: int = 0,
+    country: str | None = None,
+    source: str = "files",
+    why: bool = False,
 ) -> Lookup:
-    """The first k videos of a user's published list, from one of `SOURCES`, and so many of their last watches. Raises
-    StageError where nothing is published."""
+    """The first k videos of a user's published list, from one of `SOURCES`, and so many of their last watches; with
+    `why` also what moved the expected seconds of each. Raises StageError where nothing is published, and where there
+    is nothing to tell of the order."""
     served = Served.open(job, source)
     own = served.list_of(user_id)
     shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
@@ -70,6 +82,8 @@ def lookup(
     titles = served.night.titles({*shown.video_ids[:k], *had["video_id"]})
     scores: Sequence[float | None] = shown.scores or [None] * len(shown.video_ids)
     pairs = zip(shown.video_ids[:k], scores[:k], strict=True)
+    is_ranked = own is not None and protocol.served_stage(served.night) == protocol.RANKING
+    moved = served.why(user_id) if why and own is not None else {}
     zone = ZoneInfo(job.logs.time_zone)
     return Lookup(
         user_id=user_id,
@@ -78,7 +92,16 @@ def lookup(
         known=own is not None,
         country=shown.country,
         length=len(shown.video_ids),
-        items=[Item(video_id=video, title=titles.get(video), score=score) for video, score in pairs],
+        items=[
+            Item(
+                video_id=video,
+                title=titles.get(video),
+                score=None if is_ranked and score is not None and score < 0 else score,
+                seconds=score if is_ranked and score is not None and score > 0 else None,
+                why=moved.get(video, []),
+            )
+            for video, score in pairs
+        ],
         watches=[
             Watch(time=time.astimezone(zone), video_id=video, title=titles.get(video), completed=completed)
             for time, video, completed in had.iter_rows()
@@ -92,6 +115,9 @@ def to_text(found: Lookup, width: int = WIDEST) -> str:
     if found.items:
         rows = [(f"{n}", _score(item), item.video_id, item.title) for n, item in enumerate(found.items, 1)]
         lines += ["", *_aligned(rows, ">><", width)]
+    told = [(f"{n}", item.video_id, _moves(item.why), None) for n, item in enumerate(found.items, 1) if item.why]
+    if told:
+        lines += ["", "why: so many times the seconds expected of a mean impression", *_aligned(told, "><<", width)]
     if found.watches:
         had = [(f"{w.time:%Y-%m-%d %H:%M}", _how_far(w), w.video_id, w.title) for w in found.watches]
         lines += ["", f"last watches, times in {found.watches[0].time.tzname()}", *_aligned(had, "<<<", width)]
@@ -109,7 +135,13 @@ def _heading(found: Lookup) -> str:
 
 
 def _score(item: Item) -> str:
+    if item.seconds is not None:
+        return f"{item.seconds:.0f} s"
     return "" if item.score is None else f"{item.score:.4f}"
+
+
+def _moves(moved: Sequence[Moved]) -> str:
+    return ", ".join(f"{one.feature.replace('_', ' ')} x{one.times:.2f}" for one in moved)
 
 
 def _how_far(watch: Watch) -> str:
@@ -150,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="source", choices=SOURCES, default="files", help="where to read (default: files)"
     )
+    parser.add_argument("--why", action="store_true", help="what moved the expected watch time of each most")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     args, flags = parser.parse_known_args(argv)  # further ones are Beam's, of its file systems
     if args.k < 1:
@@ -159,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         pipeline_options(None, flags)
-        given = {"watches": args.watches, "country": args.country, "source": args.source}
+        given = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
         found = lookup(load_job(args.job), args.user, args.k, **given)
         columns = shutil.get_terminal_size((WIDEST, 24)).columns
         print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))

@@ -1,6 +1,6 @@
 """START HERE: a night, from raw logs to published lists. This file is the map of the whole run.
 
-    ingest -> vocabulary -> examples -> train -> index -> neighbours -> evaluation -> publish
+    ingest -> vocabulary -> examples -> train -> index -> neighbours -> ranking -> evaluation -> publish
 
 Each stage is a module beside this one, run in a process of its own: its memory returns, a kill is contained, and a
 scheduler can run the same commands. What is complete with the same inputs and settings is skipped, so a night that was

@@ -18,7 +18,11 @@ from transforms.ingest import Parse, ReadLogs, Tagged
 from transforms.logs import LogTable
 from transforms.screen import Screen, Span
 
-LOGS = {schemas.WATCHES: parsing.parse_watches, schemas.SEARCHES: parsing.parse_searches}
+LOGS = {
+    schemas.WATCHES: parsing.parse_watches,
+    schemas.SEARCHES: parsing.parse_searches,
+    schemas.IMPRESSIONS: parsing.parse_impressions,
+}
 
 
 @dataclass(frozen=True)

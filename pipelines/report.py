@@ -66,6 +66,8 @@ def gather(night: Night) -> Report:
         shown=metrics.get("shown", {}),
         ages=_ages(metrics.get("shown", {})),
         ann_loss=metrics.get("ann_loss") or {},
+        ranking=metrics.get("ranking") or {},
+        ranker=counts.get("ranking", {}).get("holdout") or {},
         training=_training(night) if "train" in done else Training(),
         similar=report_videos.similar(night) if with_vectors else {},
         map=report_videos.map_of(night) if "train" in done else None,
@@ -201,7 +203,7 @@ def _rows(counts: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """(stage, what, rows) of everything counted."""
     for table, rows in counts.get("ingest", {}).get("tables", {}).items():
         yield from (("ingest", f"{table} {what}", number) for what, number in rows.items())
-    for stage in ("examples", "neighbours"):
+    for stage in ("examples", "neighbours", "ranking"):
         for what, number in counts.get(stage, {}).items():
             if isinstance(number, int):
                 yield stage, what.replace("_", " "), number

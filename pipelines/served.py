@@ -14,8 +14,9 @@ from itertools import groupby
 
 import polars as pl
 
-from pipelines import kept, paths, privacy, store
+from pipelines import kept, lookup_why, paths, privacy, store
 from pipelines.jobs import Job
+from pipelines.lookup_why import Moved
 from pipelines.served_lists import Lists, ServedList, open_lists
 from pipelines.stages import Night
 from transforms.frames import bucket_of
@@ -40,6 +41,11 @@ class Served:
     def list_of(self, user_id: str) -> ServedList | None:
         """The list of a user, None for one the night did not serve."""
         return self.lists.of_user(self._kept_as(user_id))
+
+    def why(self, user_id: str) -> dict[str, list[Moved]]:
+        """What moved the expected seconds of each of the user's ranked videos most. Raises StageError where the night
+        was not ranked."""
+        return lookup_why.why(self.night, self._kept_as(user_id))
 
     def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
         """time, video_id, completed of the user's last n watches of the window, the newest first: from the files of one

@@ -75,7 +75,7 @@ class FileLists:
 
     def of_user(self, user_id: str) -> ServedList | None:
         bucket = bucket_of(user_id, self.buckets)
-        own = (name for name in self._names(self.stage) if not name.startswith("../"))
+        own = (name for name in self._names(self.stage) if "/" not in name)
         name = next(name for name in own if paths.shard_index(name) == bucket)
         path = paths.join(self.night.folder(self.stage), name)
         rows = files.read_parquet(path).filter(user_id=user_id).select("video_ids", "scores").rows()

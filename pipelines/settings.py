@@ -23,8 +23,15 @@ class Table(BaseModel):
 TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 COLUMNS = {
     table.name: (*table.required, *table.optional)
-    for table in (schemas.WATCHES, schemas.SEARCHES, schemas.VIDEOS, schemas.USERS, schemas.HIDDEN)
-} | {"impressions": ("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds")}
+    for table in (
+        schemas.WATCHES,
+        schemas.SEARCHES,
+        schemas.VIDEOS,
+        schemas.USERS,
+        schemas.HIDDEN,
+        schemas.IMPRESSIONS,
+    )
+}
 
 
 class Logs(Table):
@@ -38,7 +45,10 @@ class Logs(Table):
     videos: str | None = Field(None, description="the catalogue")
     users: str | None = Field(None, description="what is known of users")
     hidden: str | None = Field(None, description="videos that are never to be shown to some users: user_id, video_id")
-    impressions: str | None = Field(None, description="shown videos, for ranking")
+    impressions: str | None = Field(
+        None,
+        description="videos that were shown, page by page, and which of them were clicked: stage ranking",
+    )
     completed_fraction: float = Field(
         0.5, gt=0, le=1, description="share of the video's seconds that completes a watch"
     )

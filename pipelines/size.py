@@ -29,6 +29,7 @@ class Size:
 
     watches: int  # of the window
     searches: int
+    impressions: int
     new_events: int  # rows of raw logs that are to be taken
     batch_bytes: int  # of the raw files that are read together, at most
     event_bytes: float  # of an event in the store
@@ -75,6 +76,7 @@ def sized(
     return Size(
         watches=rows["watches"],
         searches=rows["searches"],
+        impressions=rows["impressions"],
         new_events=sum(new.values()),
         batch_bytes=_batch_bytes(job, [file for raw in pending.values() for file in raw]),
         event_bytes=_event_bytes(watches.valid, new["watches"], buckets * job.examples.window_days),

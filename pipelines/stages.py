@@ -32,7 +32,7 @@ from transforms.window import BucketFiles, Holdout, Window
 
 MOST_THREADS = 4  # each holds a bucket in memory
 RUN_VARIABLE = "WATCHNEXT_RUN"  # tells a stage the id of the run it belongs to
-STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
+STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "ranking", "evaluation", "publish")
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Night:
         """The store as this night's ingest left it, whatever came later."""
         return store.load(store.path_of(self.root.snapshots, self.require("ingest").counts["snapshot"]))
 
-    def window_digest(self) -> str:
-        """Of the events, users and bucket count of the window, whatever else the store holds."""
-        digests = [f.file.digest for f in self.snapshot.within(self.start, self.end)]
+    def window_digest(self, tables: Sequence[str] = ("watches", "searches")) -> str:
+        """Of the events of some tables, the users and the bucket count of the window, whatever else the store holds."""
+        digests = [f.file.digest for f in self.snapshot.within(self.start, self.end) if f.table in tables]
         users = [f.digest for f in self.require("ingest").named("users/")]
         return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
 
@@ -112,6 +112,7 @@ class Night:
                 searches=tuple(events.get(("searches", bucket), ())),
                 users=tuple(users.get(bucket, ())),
                 hidden=tuple(hidden.get(bucket, ())),
+                impressions=tuple(events.get(("impressions", bucket), ())),
             )
             for bucket in range(self.snapshot.buckets)
         ]

@@ -15,6 +15,7 @@ from transforms import files
 FIRST = DATE - dt.timedelta(days=4)
 DAYS = [(FIRST + dt.timedelta(days=n)).isoformat() for n in range(4)]
 PATHS = 'watches = "w/{date}.parquet"\nsearches = "s/{date}.parquet"\nusers = "users.csv"\nmax_reject_fraction = 0.5'
+SHOWN = 'impressions = "i/{date}.parquet"'  # further lines of [logs]
 WINDOW = "[examples]\nwindow_days = 4\n"
 USERS = [f"{n}u" for n in range(9)]
 
@@ -36,9 +37,22 @@ def searches_of(watches: pl.DataFrame) -> pl.DataFrame:
     return watches.select("user_id", "time", query=pl.lit("jazz ") + pl.col("video_id"))[::3]
 
 
+def impressions_of(watches: pl.DataFrame) -> pl.DataFrame:
+    """Pages of three videos, one of them clicked: the watch of a minute later."""
+    pages = watches.with_row_index("page").join(pl.DataFrame({"at": [0, 1, 2]}), how="cross")
+    return pages.select(
+        "user_id",
+        pl.when(pl.col("at") == pl.col("page") % 3).then("video_id").otherwise(pl.format("other{}", "at")),
+        time=pl.col("time") - dt.timedelta(minutes=1),
+        page_id=pl.format("p{}-{}", "page", pl.col("time").dt.date()),
+        clicked=pl.col("at") == pl.col("page") % 3,
+        watch_seconds="watch_seconds",
+    )
+
+
 def write_day(folder: Path, day: str, watches: pl.DataFrame) -> None:
     """The files of one day."""
-    for table, rows in (("w", watches), ("s", searches_of(watches))):
+    for table, rows in (("w", watches), ("s", searches_of(watches)), ("i", impressions_of(watches))):
         (folder / table).mkdir(parents=True, exist_ok=True)
         rows.write_parquet(folder / table / f"{day}.parquet")
 
@@ -72,7 +86,7 @@ def events(of: Night, table: str = "watches", snapshot: store.Snapshot | None = 
     """All events a snapshot lists, in order."""
     listed = (snapshot or newest(of)).files
     frames = [files.read_parquet(f"{of.root.store}/{f.file.name}") for f in listed if f.table == table]
-    return pl.concat(frames).sort("user_id", "time", "video_id" if table == "watches" else "query")
+    return pl.concat(frames).sort("user_id", "time", "query" if table == "searches" else "video_id")
 
 
 def same(one: pl.DataFrame, other: pl.DataFrame) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from nights import DATE, watch_rows, write_job
+from stores import impressions_of
 
 from pipelines.checks import times as doctor_times
 from pipelines.checks.findings import Asked, Finding
@@ -156,6 +157,15 @@ def test_searches_are_looked_at_too(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w.parquet"\nsearches = "s.parquet"')
     found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
     assert (found.check, found.state) == ("times.searches", "warning")
+
+
+def test_impressions_are_looked_at_too(tmp_path: Path) -> None:
+    watch_rows().write_parquet(tmp_path / "w.parquet")
+    shown = impressions_of(watch_rows()).with_columns(pl.col("time").dt.replace_time_zone(None))
+    shown.write_parquet(tmp_path / "i.parquet")
+    job = write_job(tmp_path, 'watches = "w.parquet"\nimpressions = "i.parquet"')
+    found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
+    assert (found.check, found.state) == ("times.impressions", "warning")
 
 
 def test_logs_that_could_not_be_read_are_not_told_again(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pipelines.stages import STAGES
 SMALL = Size(
     watches=167_241,
     searches=34_325,
+    impressions=0,
     new_events=201_566,
     batch_bytes=2_296_669,
     event_bytes=14,
@@ -34,6 +35,7 @@ SMALL = Size(
 LARGE = Size(
     watches=1_587_048,
     searches=325_862,
+    impressions=0,
     new_events=1_912_910,
     batch_bytes=22_488_768,
     event_bytes=13.5,
@@ -90,6 +92,21 @@ def by_stage(job: Job, size: Size, threads: int = 2) -> dict[str, Cost]:
 
 def test_every_stage_has_its_cost_in_order() -> None:
     assert [cost.stage for cost in estimate.costs(job_of(), SMALL, threads=1)] == list(STAGES)
+
+
+def test_ranking_costs_by_its_impressions_and_candidates() -> None:
+    without = by_stage(job_of(), SMALL)["ranking"]
+    assert without.disk_bytes == 0 and without.seconds < 5
+    shown = replace(LARGE, impressions=3_000_000)
+    some = by_stage(job_of(), shown)["ranking"]
+    assert by_stage(job_of(ranking={"candidates": 0}), shown)["ranking"] == by_stage(job_of(), LARGE)["ranking"]
+    for more in (
+        job_of(ranking={"candidates": 200}),
+        job_of(ranking={"epochs": 30}),
+        job_of(ranking={"hidden": "1024"}),
+    ):
+        assert by_stage(more, shown)["ranking"].seconds > some.seconds
+    assert by_stage(job_of(), replace(shown, impressions=6_000_000))["ranking"].scratch_bytes == 2 * some.scratch_bytes
 
 
 @pytest.mark.parametrize(("size", "stage", "gib", "left"), MEASURED, ids=lambda value: getattr(value, "users", value))

@@ -14,6 +14,8 @@ import pytest
 from nights import DATE, night, published_night
 from stores import (
     DAYS,
+    PATHS,
+    SHOWN,
     USERS,
     all_bytes,
     below,
@@ -35,6 +37,7 @@ from transforms.logs import LogError
 from transforms.tfrecords import read_tfrecords, write_tfrecords
 
 GONE = USERS[2:5]
+REMOVED = {table: {"forgotten": rows} for table, rows in (("watches", 30), ("searches", 10), ("impressions", 90))}
 FORGET = '[privacy]\nforget = "forget.csv"\n'
 TOMORROW = DATE + dt.timedelta(days=1)
 LISTS = pl.DataFrame(
@@ -54,7 +57,7 @@ def bad_row(user: str) -> pl.DataFrame:
 def with_history(folder: Path) -> Path:
     """A job with a list of nobody, refused rows, two nights, and a published one with records and lists."""
     to_forget(folder, [])
-    job = daily(folder, FORGET)
+    job = daily(folder, FORGET, logs=f"{PATHS}\n{SHOWN}")
     (folder / "w" / "more").mkdir()
     job.write_text(job.read_text().replace("w/{date}.parquet", "w"))
     for user in (USERS[0], USERS[3]):
@@ -77,7 +80,7 @@ def check_forgotten(of: Night) -> None:
     found = all_bytes(of.root.path)
     for user in GONE:
         assert f'"{user}"'.encode() not in found, user
-    for table in ("watches", "searches"):
+    for table in ("watches", "searches", "impressions"):
         for path in store.snapshots(of.root.snapshots):
             assert set(events(of, table, store.load(path))["user_id"]) <= set(USERS) - set(GONE)
     first = Night(of.job, DATE)
@@ -114,7 +117,7 @@ def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path, monkeypat
     check_forgotten(of)
     assert sorted(told) == GONE
     assert events(of).equals(before.filter(~pl.col("user_id").is_in(GONE)))
-    assert counts(of)["removed"] == {"watches": {"forgotten": 30}, "searches": {"forgotten": 10}}
+    assert counts(of)["removed"] == REMOVED
     tables: Any = counts(of)["tables"]
     assert tables["users"] == {"read": 9, "refused": 0, "duplicates": 0, "forgotten": 3, "other_days": 0, "kept": 6}
     digests = [newest(of).digest, all_bytes(of.root.path)]
@@ -193,7 +196,7 @@ def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
     ingest.run(of)
     monkeypatch.undo()
     check_forgotten(of)
-    assert counts(of)["removed"] == {"watches": {"forgotten": 30}, "searches": {"forgotten": 10}}
+    assert counts(of)["removed"] == REMOVED
 
 
 def test_a_list_that_cannot_be_read_stops_the_night(tmp_path: Path) -> None:

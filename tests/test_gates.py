@@ -34,6 +34,15 @@ def beside(value: float, low: float, high: float) -> Gate:
     return gates.most_popular({"value": value, "low": low, "high": high}, FIGURE)
 
 
+def ranked(value: float, low: float, high: float) -> Gate:
+    found = {
+        "wanted_seconds": 9,
+        "neighbours": {"recall": 0.25},
+        "difference": {"value": value, "low": low, "high": high},
+    }
+    return gates.ranking(found, 7)
+
+
 def coverage(distinct: int) -> Gate:
     return gates.coverage(distinct=distinct, lists=100, length=10, candidates=5_000, least=0.1)
 
@@ -44,6 +53,12 @@ CASES: list[tuple[Callable[..., Gate], tuple[Any, ...], tuple[Any, ...], str]] =
         (-0.01, -0.03, 0.001),
         (-0.02, -0.03, -0.01),
         r"gate most popular: recall@10 less .* is -0\.0200 \(-0\.03",
+    ),
+    (
+        ranked,
+        (-0.01, -0.03, 0.001),
+        (-0.02, -0.03, -0.01),
+        r"gate ranking: the first 7 of ranked lists hold -0\.0200 \(-0\.0300 to -0\.0100\) more .* neighbours, 0\.25",
     ),
     (
         nights,
@@ -132,6 +147,8 @@ def test_every_gate_lets_pass_and_stops(
     ("gate", "why"),
     [
         (gates.most_popular(None, FIGURE), "no users were held out"),
+        (gates.ranking(None, 7), "no lists were ranked, or no users were held out"),
+        (gates.ranking({"users": 3, "wanted_seconds": 0}, 7), "no lists were ranked, or no users were held out"),
         (
             gates.recall_before(
                 MeasuredNight(measured(0.3), measured(0.2)),

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from nights import DATE, night, watch_rows, write_job
+from stores import impressions_of
 
 from pipelines import ingest, manifest, store
 from pipelines.errors import StageError
@@ -42,7 +43,7 @@ def events(of: Night, table: str = "watches") -> pl.DataFrame:
         for f in snapshot(of).files
         if f.table == table
     ]
-    return pl.concat(frames).sort("user_id", "time", "video_id" if table == "watches" else "query")
+    return pl.concat(frames).sort("user_id", "time", "query" if table == "searches" else "video_id")
 
 
 def to_parquet(rows: pl.DataFrame, path: Path) -> None:
@@ -100,6 +101,26 @@ def test_events_lie_in_the_file_of_their_day_and_bucket(tmp_path: Path) -> None:
         found = events(night(job), table)
         assert found["day"].to_list() == found["time"].dt.date().cast(pl.String).to_list()
         assert found["bucket"].to_list() == [bucket_of(user, 8) for user in found["user_id"]]
+
+
+def test_impressions_are_events_like_others(tmp_path: Path) -> None:
+    job = logged(tmp_path)
+    run(job)
+    before = night(job)
+    shown = impressions_of(watch_rows())
+    shown.write_parquet(tmp_path / "i.parquet")
+    job = logged(tmp_path / "with", more=f'impressions = "{tmp_path}/i.parquet"\n')
+    counts = run(job).counts
+    assert counts["tables"]["impressions"] == rows(120, kept=120) and counts["rows"]["impressions"] == 120
+    found = events(night(job), "impressions")
+    assert found["day"].to_list() == found["time"].dt.date().cast(pl.String).to_list()
+    assert found["bucket"].to_list() == [bucket_of(user, 8) for user in found["user_id"]]
+    plain = shown.with_columns(pl.when("clicked").then("watch_seconds").otherwise(0.0).cast(pl.Float32))
+    assert found.select(shown.columns).equals(plain.sort("user_id", "time", "video_id"))
+    of = night(job)
+    assert of.window_digest() == before.window_digest() != of.window_digest(["impressions"])
+    listed = {path for bucket in of.buckets() for path in bucket.impressions}
+    assert listed == {f"{of.root.store}/{f.file.name}" for f in snapshot(of).files if f.table == "impressions"}
 
 
 def test_a_late_file_joins_the_days_it_belongs_to_and_the_rest_stays(tmp_path: Path) -> None:

@@ -53,15 +53,15 @@ def test_the_trainer_imports_neither_beam_nor_pipelines() -> None:
     assert imported_by("trainer", "apache_beam", "pipelines", "runner_configs", "polars") == {}
 
 
-def test_the_trainer_shares_features_metrics_and_quiet_alone() -> None:
-    shared = {"transforms.features", "transforms.metrics", "transforms.quiet"}
+def test_the_trainer_shares_records_metrics_and_quiet_alone() -> None:
+    shared = {"transforms.features", "transforms.metrics", "transforms.quiet", "transforms.ranking_spec"}
     for path, names in imported_by("trainer", "transforms").items():
         assert {".".join(name.split(".")[:2]) for name in names} <= shared, path
 
 
 def test_what_the_trainer_shares_imports_numpy_at_most() -> None:
     allowed = {*sys.stdlib_module_names, "numpy", "tensorflow"}  # quiet imports TensorFlow where it is asked for
-    for name in ("features", "metrics", "quiet"):
+    for name in ("features", "metrics", "quiet", "ranking_spec"):
         assert {one.split(".")[0] for one in imports(REPOSITORY / "transforms" / f"{name}.py")} <= allowed, name
 
 

@@ -119,8 +119,15 @@ def test_nobody_held_out_is_null() -> None:
         "slices": {},
         "shown": {},
         "ann_loss": None,
+        "ranking": None,
         "served": None,
     }
+
+
+def test_what_ranking_found_stands_with_its_cut() -> None:
+    records = [{"key": ["ranking"], "measured": {"users": 3, "wanted_seconds": 0}}]
+    found = to_json(records, k=K, index="exact", holdout=("then", "now"), served=None, cut=7)
+    assert found["ranking"] == {"cut": 7, "users": 3, "wanted_seconds": 0}
     assert figures(found) == {}
 
 

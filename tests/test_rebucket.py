@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from nights import DATE
-from stores import below, daily, day_of_watches, events, ingested, newest, write_day
+from stores import PATHS, SHOWN, below, daily, day_of_watches, events, ingested, newest, write_day
 
 from pipelines import ingest, rebucket, store
 from transforms import files
@@ -18,12 +18,14 @@ TOMORROW = DATE + dt.timedelta(days=1)
 
 @pytest.mark.parametrize("buckets", [8, 32])
 def test_the_store_is_that_of_a_new_one_with_as_many_buckets(tmp_path: Path, buckets: int) -> None:
-    job = daily(tmp_path, "[storage]\nbuckets = 16\n")
+    logs = f"{PATHS}\n{SHOWN}"
+    job = daily(tmp_path, "[storage]\nbuckets = 16\n", logs=logs)
     of = ingested(job)
     before = newest(of)
     done = rebucket.run(of, buckets)
     assert (done.number, done.buckets) == (2, buckets) and newest(of) == done
-    fresh = ingested(daily(tmp_path / "fresh", f"[storage]\nbuckets = {buckets}\n"))
+    fresh = ingested(daily(tmp_path / "fresh", f"[storage]\nbuckets = {buckets}\n", logs=logs))
+    assert done.rows("impressions") == 3 * done.rows("watches")
     assert newest(fresh).digest == done.digest and done.taken == before.taken and done.accounts == before.accounts
     assert rebucket.run(of, buckets) == done
     assert of.snapshot == before and ingest.plan(of).is_done(of), "the night stays as it was"

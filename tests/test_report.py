@@ -48,6 +48,18 @@ FULL = Report(
     shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
     ages={"neighbours": [0.25, 0.5, 0.0], "watched": [0.5, 0.1, 0.2]},
     ann_loss={"index": "exact"},
+    ranking={
+        "cut": 7,
+        "users": 9,
+        "wanted_seconds": 1_234,
+        "neighbours": {"recall": 0.1357, "interval": [0.11, 0.15]},
+        "ranking": {"recall": 0.2468, "interval": [0.21, 0.27]},
+        "difference": {"value": 0.1111, "low": 0.066, "high": 0.155},
+    },
+    ranker={
+        "figures": {"impressions": 4_321, "per_user_loss": 0.3579, "pairs": 5},
+        "calibration": [{"impressions": 432, "predicted_seconds": 31.5, "watched_seconds": 29.75}],
+    },
     map=video_map(np.eye(4, 3), ["en", "en", "es", "de"], by="language"),
     days=["2026-11-19", "2026-11-20"],
     events={"watches": [10, 20], "searches": [1, 2]},
@@ -120,6 +132,7 @@ def test_shows_every_part() -> None:
         "0.0625",
         "0.4100",
     } <= shown
+    assert {"0.2468", "0.210 to 0.270", "0.066 to 0.155", "per-user loss", "0.3579", "31.50", "29.75"} <= shown
     assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
     assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first

@@ -96,7 +96,8 @@ def ranked_night(of: Night) -> None:
         rows.write_parquet(target / file["name"])
         content = (target / file["name"]).read_bytes()
         file |= {"bytes": len(content), "digest": xxhash.xxh3_128_hexdigest(content)}
-    (target / "COMPLETED").write_text(json.dumps(completed | {"stage": "ranking"}))
+    inputs = {"neighbours": of.require("neighbours").digest}
+    (target / "COMPLETED").write_text(json.dumps(completed | {"stage": "ranking", "inputs": inputs}))
 
 
 @pytest.mark.parametrize("name", ["published.json", "nights/2026-11-21/neighbours/COMPLETED"])

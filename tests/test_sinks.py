@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -23,10 +24,15 @@ def of(tmp_path: Path) -> Night:
     return published_night(write_job(tmp_path, 'watches = "w"'), LISTS, defaults=DEFAULTS, publish=False)
 
 
-def ranked(of: Night) -> None:
-    """Lists of one user, as ranking would leave them."""
+def ranked(of: Night, neighbours: str = "") -> None:
+    """Lists of one user, as ranking would leave them, made of the night's neighbours or of those of some digest; with
+    what lies below its folder."""
     entry = files.write_parquet(LISTS[:1], of.folder("ranking"), "00000-of-00008-bb.parquet")
-    done = Manifest(stage="ranking", date=str(of.date), fingerprint="x", files=[entry], attempt="bb")
+    below = files.write_parquet(LISTS, of.folder("ranking"), "vocabulary/videos.parquet")
+    inputs = {"neighbours": neighbours or of.require("neighbours").digest}
+    done = Manifest(
+        stage="ranking", date=str(of.date), fingerprint="x", files=[entry, below], attempt="bb", inputs=inputs
+    )
     manifest.commit(of.folder("ranking"), done)
 
 
@@ -48,6 +54,26 @@ def test_ranked_lists_are_served_where_there_are_any(of: Night) -> None:
     assert protocol.served_stage(of) == "ranking"
     assert given.lists == (f"{of.root.night(of.date)}/ranked/00000-of-00008-bb.parquet",) and given.users == 1
     assert (given.vectors, given.defaults) == (before.vectors, before.defaults) and given.attempt != before.attempt
+
+
+def test_ranked_lists_of_other_neighbours_are_not_served(of: Night) -> None:
+    ranked(of, "what was before")
+    assert protocol.served_stage(of) == "neighbours"
+
+
+def test_ranked_lists_stay_when_users_are_taken_out_of_what_they_were_made_of(of: Night) -> None:
+    ranked(of, "what was before")
+    done = of.require("ranking")
+    counts = {protocol.OF: of.require("neighbours").attempt}
+    manifest.commit(of.folder("ranking"), replace(done, counts=counts))
+    assert protocol.served_stage(of) == "ranking"
+
+
+def test_a_ranking_that_left_no_list_is_not_served(of: Night) -> None:
+    inputs = {"neighbours": of.require("neighbours").digest}
+    done = Manifest(stage="ranking", date=str(of.date), fingerprint="x", files=[], attempt="bb", inputs=inputs)
+    manifest.commit(of.folder("ranking"), done)
+    assert protocol.served_stage(of) == "neighbours"
 
 
 def test_another_attempt_has_another_mark(of: Night) -> None:

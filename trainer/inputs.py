@@ -10,8 +10,9 @@ bytes on disk but its own. Training, the holdout and the exported tower cut with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from trainer.quiet import tf
 from trainer.record_files import RecordFiles, plain
@@ -21,11 +22,22 @@ from trainer.stretches import share_stretches, shuffle_stretches
 from transforms.features import MISSING, FeatureSpec
 
 Batch = dict[str, tf.Tensor]
+Pool = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]  # lists of users end to end, and their pointers
 
 POOL_USERS = 4096  # users whose labels are shuffled together; also how many records a shuffle of records holds
 WORKERS = 2  # pools parsed, and batches cut, at a time
 PREFETCHED = 4  # batches
 COUNT_RECORDS = 1024  # records parsed at once where nothing is shuffled
+
+
+class Histories(Protocol):
+    """How much of a user's past is read: what specs of records agree on."""
+
+    @property
+    def watch_history(self) -> int: ...
+
+    @property
+    def search_history(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +73,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
     splits = parsed["watches_end"].row_splits
     pointers: dict[str, tf.Tensor] = {}
     for name in ["example_age", *spec.categories, *spec.numbers, *(["label"] if training else [])]:
-        checks = [_same_splits(parsed[name], splits, name)]
+        checks = [same_splits(parsed[name], splits, name)]
         if parsed[name].dtype == tf.float32:
             checks.append(_in_range(parsed[name].values, name))
         with tf.control_dependencies(checks):
@@ -70,7 +82,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
     lists: dict[str, tf.Tensor] = {}
     for name in ["watches", *(["tokens"] if spec.tokens else [])]:
         lists[name] = tf.concat([[0], tf.cast(parsed[name].values, tf.int32)], axis=0)
-        pointers[f"{name}_stop"], pointers[f"{name}_count"] = _ends(parsed[name], parsed[f"{name}_end"], splits, name)
+        pointers[f"{name}_stop"], pointers[f"{name}_count"] = ends_of(parsed[name], parsed[f"{name}_end"], splits, name)
     return Records(
         user_id=parsed["user_id"],
         lists=lists,
@@ -80,7 +92,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
     )
 
 
-def cut_windows(lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: FeatureSpec) -> Batch:
+def cut_windows(lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: Histories) -> Batch:
     """The input of each pointer: `watches` [pointers, watch_history] and `tokens` [pointers, search_history] int32.
 
     The most recent id stands in the last column, whatever the length, so that a column means the same for all; 0 is
@@ -117,48 +129,76 @@ def epoch_batches(
     shuffled instead of labels. With `drop_remainder` the smaller last batch of a pass is left out: shapes are static.
     With `replay` a pass has only the labels it keeps; `replay.count` says how many.
     """
-    records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
-    seeds = [[*seed_of(seed, "epoch", epoch), *seed_of(seed, "files", epoch), epoch] for epoch in epochs]
-    # Without a pass left, a training taken up at its end, the shape of one is still needed.
-    passes = tf.data.Dataset.from_tensor_slices(tf.reshape(tf.constant(seeds, tf.int32), [len(epochs), 5]))
 
     @plain
-    def one(drawn: tf.Tensor) -> tf.data.Dataset:
-        pools = _pools(records, spec, drawn, sequences, pool_users, replay)
-        cut = plain(lambda lists, pointers: _slices(lists, pointers, spec, batch_size))
-        return pools.flat_map(cut).rebatch(batch_size, drop_remainder=drop_remainder)
-
-    return passes.flat_map(one).prefetch(PREFETCHED)
-
-
-def _pools(
-    files: RecordFiles, spec: FeatureSpec, drawn: tf.Tensor, sequences: bool, pool_users: int, replay: Replay | None
-) -> tf.data.Dataset:
-    """One pass's pools of users: (lists, pointers) with the pointers in their shuffled order; `drawn` int32 [5]: two
-    seeds and the number of the pass."""
-    order = tf.random.experimental.stateless_shuffle(tf.range(len(files.paths)), drawn[2:4])
-    first = tf.cast(tf.abs(drawn[0]), tf.int64)
-    records = files.read(order).shuffle(pool_users, seed=first, reshuffle_each_iteration=False)
-
-    @plain
-    def pool(number: tf.Tensor, serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+    def pool(number: tf.Tensor, serialized: tf.Tensor, drawn: tf.Tensor) -> Pool:
         parsed = parse_records(serialized, spec, training=True)
         pointers, seed = parsed.pointers, tf.stack([drawn[1], tf.cast(number, tf.int32)])
         if replay is not None:
             pointers = replay.filter(pointers, serialized, epoch=drawn[4])
         if sequences:
             pointers = share_stretches(pointers, length=spec.watch_history, pool=number)
-            places = shuffle_stretches(pointers["stretch"], seed=seed)
-        else:
-            places = tf.random.experimental.stateless_shuffle(tf.range(tf.size(pointers["label"])), seed)
-        return parsed.lists, {name: tf.gather(tensor, places) for name, tensor in pointers.items()}
+            return parsed.lists, in_order(pointers, shuffle_stretches(pointers["stretch"], seed=seed))
+        return parsed.lists, shuffled(pointers, seed)
 
-    pools = records.batch(pool_users).enumerate()
-    return pools.map(pool, num_parallel_calls=WORKERS, deterministic=True).prefetch(1)
+    records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
+    return passes(
+        records,
+        spec,
+        pool,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=epochs,
+        pool_users=pool_users,
+        drop_remainder=drop_remainder,
+    )
+
+
+def passes(
+    records: RecordFiles,
+    spec: Histories,
+    pool: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Pool],
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    pool_users: int = POOL_USERS,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Batches of passes over the pointers that `pool` leaves of pools of users, cut in the order it leaves them in.
+
+    `pool`: (number of the pool, records [users] string, int32 [5]: two seeds and the number of the pass) -> lists and
+    pointers.
+    """
+    seeds = [[*seed_of(seed, "epoch", epoch), *seed_of(seed, "files", epoch), epoch] for epoch in epochs]
+    # Without a pass left, a training taken up at its end, the shape of one is still needed.
+    drawn_of = tf.data.Dataset.from_tensor_slices(tf.reshape(tf.constant(seeds, tf.int32), [len(epochs), 5]))
+
+    @plain
+    def one(drawn: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(records.paths)), drawn[2:4])
+        first = tf.cast(tf.abs(drawn[0]), tf.int64)
+        read = records.read(order).shuffle(pool_users, seed=first, reshuffle_each_iteration=False)
+        of_pool = plain(lambda number, serialized: pool(number, serialized, drawn))
+        pools = read.batch(pool_users).enumerate().map(of_pool, num_parallel_calls=WORKERS, deterministic=True)
+        cut = plain(lambda lists, pointers: _slices(lists, pointers, spec, batch_size))
+        return pools.prefetch(1).flat_map(cut).rebatch(batch_size, drop_remainder=drop_remainder)
+
+    return drawn_of.flat_map(one).prefetch(PREFETCHED)
+
+
+def shuffled(pointers: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The pointers in a drawn order; `seed` int32 [2]."""
+    places = tf.range(tf.size(pointers["watches_stop"]))
+    return in_order(pointers, tf.random.experimental.stateless_shuffle(places, seed))
+
+
+def in_order(pointers: dict[str, tf.Tensor], places: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {name: tf.gather(tensor, places) for name, tensor in pointers.items()}
 
 
 def _slices(
-    lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: FeatureSpec, batch_size: int
+    lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: Histories, batch_size: int
 ) -> tf.data.Dataset:
     """A pool's pointers, in their order, `batch_size` at a time, with their windows."""
 
@@ -166,7 +206,7 @@ def _slices(
     def one(start: tf.Tensor) -> Batch:
         return cut_windows(lists, {name: of[start : start + batch_size] for name, of in pointers.items()}, spec)
 
-    starts = tf.data.Dataset.range(0, tf.size(pointers["label"], tf.int64), batch_size)
+    starts = tf.data.Dataset.range(0, tf.size(pointers["watches_stop"], tf.int64), batch_size)
     return starts.map(one, num_parallel_calls=WORKERS, deterministic=True)
 
 
@@ -201,10 +241,12 @@ def count_labels(files: Sequence[str] | RecordFiles) -> int:
     return int(counts.reduce(tf.constant(0, tf.int64), plain(lambda total, count: total + count)))
 
 
-def _ends(values: tf.RaggedTensor, ends: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+def ends_of(
+    values: tf.RaggedTensor, ends: tf.RaggedTensor, splits: tf.Tensor, name: str
+) -> tuple[tf.Tensor, tf.Tensor]:
     """For each pointer, where its input stops in the padded list of all users, and how many values it has."""
     user = tf.ragged.row_splits_to_segment_ids(splits)
-    with tf.control_dependencies([_same_splits(ends, splits, f"{name}_end")]):
+    with tf.control_dependencies([same_splits(ends, splits, f"{name}_end")]):
         count = tf.identity(ends.values)
     inside = tf.debugging.Assert(
         tf.reduce_all((count >= 0) & (count <= tf.gather(values.row_lengths(), user))),
@@ -221,7 +263,7 @@ def _in_range(values: tf.Tensor, name: str) -> tf.Operation:
     return tf.debugging.Assert(valid, [message, values])
 
 
-def _same_splits(values: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tf.Operation:
+def same_splits(values: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tf.Operation:
     same = tf.reduce_all(tf.equal(values.row_splits, splits))
     message = f"{name} must have one value a pointer, as watches_end has: the records and spec.json do not match"
     return tf.debugging.Assert(same, [message, splits, values.row_splits])

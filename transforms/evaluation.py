@@ -13,6 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import polars as pl
 
 from transforms import progress
 from transforms.collect import Record
@@ -22,8 +23,10 @@ from transforms.limits import BucketRecords, Found
 from transforms.measured import Measured
 from transforms.measuring import HoldoutInputs, Shared, measure, measure_ann_loss, read_shared
 from transforms.neighbours import to_lists
-from transforms.night_metrics import WATCHED, Key, measured_record
+from transforms.night_metrics import RANKED, WATCHED, Key, measured_record
 from transforms.parts import ParquetParts
+from transforms.ranking import HeldOutRanking
+from transforms.ranking_recall import WatchTime
 from transforms.shown import Tally, by_day, figures
 from transforms.tfrecords import read_tfrecords
 from transforms.user_search import SearchBuckets
@@ -45,6 +48,7 @@ class WriteEvaluation(beam.PTransform):
     folder: str
     name: str
     threads: int = 1  # buckets at a time
+    ranking: HeldOutRanking | None = None  # what the lists are ranked with, where they are
 
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
         found = buckets | SearchBuckets(self.inputs.search, self._evaluate, self.threads)
@@ -66,7 +70,10 @@ class WriteEvaluation(beam.PTransform):
             for batch in found:
                 users = held_out.batch(first, len(batch.user_ids))
                 first += len(batch.user_ids)
-                lists.write(to_lists(batch.user_ids, batch.top, video_ids))
+                shown = to_lists(batch.user_ids, batch.top, video_ids)
+                lists.write(shown)
+                if self.ranking is not None:
+                    _add(total, [(RANKED, self.ranking.measure(shown, bucket.files, self._then(bucket)))])
                 _add(total, measure(users, batch, shared, search))
                 if exact is not None and bucket.files.bucket < exact.buckets:
                     rows = np.flatnonzero(exact.drawn(users.user_ids).to_numpy())
@@ -74,12 +81,19 @@ class WriteEvaluation(beam.PTransform):
         yield _FILE, {"file": asdict(lists.entry())}
         yield from total.items()
 
+    def _then(self, bucket: BucketRecords) -> pl.DataFrame:
+        """The watches of the held-out days."""
+        watches = self.window.events_with_impressions(bucket.files).watches
+        return watches.filter(pl.col("time") >= self.inputs.as_of)
+
     def _held_out(self, bucket: BucketRecords, shared: Shared) -> HeldOut:
         records = read_tfrecords(bucket.records, RECORD)
         events = self.window.unordered_events(bucket.files, COLUMNS, ("user_id", "time"))
         return HeldOut.of(records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of)
 
-    def _record(self, key: Key, value: Measured | Tally) -> Record:
+    def _record(self, key: Key, value: Measured | Tally | WatchTime) -> Record:
+        if isinstance(value, WatchTime):
+            return {"key": key, "measured": value.to_json()}
         if isinstance(value, Measured):
             return measured_record(key, value, k=self.inputs.search.k)
         shared = read_shared(self.inputs)

@@ -59,6 +59,22 @@ def most_popular(beside: Mapping[str, float] | None, figure: str) -> Gate:
     )
 
 
+def ranking(found: Mapping[str, Any] | None, cut: int) -> Gate:
+    """found: what `ranking_recall.WatchTime.to_json` says; None where nothing was ranked or nobody was held out."""
+    if not found or not found["wanted_seconds"]:
+        return skipped("ranking", "no lists were ranked, or no users were held out")
+    more = found["difference"]
+    return _gate(
+        "ranking",
+        more["value"],
+        ok=not more["high"] < 0,
+        bound="not below 0 beyond doubt (gates.ranking)",
+        said=f"the first {cut} of ranked lists hold {_signed(more)} more of held-out users' watch time than those "
+        f"of the neighbours, {found['neighbours']['recall']:.4f}",
+        look="look at the ranker's figures in the report; candidates = 0 ([ranking]) serves the neighbours' order",
+    )
+
+
 @dataclass(frozen=True)
 class MeasuredNight:
     """What `measured.Measured.to_json` says of a night's lists and, for the same users, of the most popular videos."""

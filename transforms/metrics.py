@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_UNIT = 2**-40  # of the sums over users: rounding a user's value costs at most 5e-13, far below what is reported
+UNIT = 2**-40  # of the sums over users: rounding a user's value costs at most 5e-13, far below what is reported
 _MAX_USERS_A_BATCH = 2**22  # 2**22 users x 1.0 / 2**-40 fits an int64
 
 
@@ -93,9 +93,9 @@ class RankingMetrics:
         for k, found, hit, ndcg in zip(self.ks, self.found, self.hit_users, self.ndcg_sums, strict=True):
             figures[f"recall@{k}"] = found / self.pairs
             figures[f"hit@{k}"] = hit / self.users
-            figures[f"ndcg@{k}"] = ndcg * _UNIT / self.users
-        figures["map"] = self.average_precision_sum * _UNIT / self.users
-        figures["mrr"] = self.reciprocal_rank_sum * _UNIT / self.users
+            figures[f"ndcg@{k}"] = ndcg * UNIT / self.users
+        figures["map"] = self.average_precision_sum * UNIT / self.users
+        figures["mrr"] = self.reciprocal_rank_sum * UNIT / self.users
         return figures
 
 
@@ -239,7 +239,7 @@ def _reciprocal_ranks(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _sum(values: NDArray[np.float64]) -> int:
-    return int(np.rint(values / _UNIT).astype(np.int64).sum())
+    return int(np.rint(values / UNIT).astype(np.int64).sum())
 
 
 def _add(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

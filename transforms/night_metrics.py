@@ -16,6 +16,8 @@
 |                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
 | served         | date of the night that was published before, start and end of the day, measured against what was   |
 |                | completed on it; with_a_list: the same of users who had one, share: of users; null: no such night  |
+| ranking        | where lists were ranked, of the held-out users' lists: `ranking_recall.WatchTime.to_json`, and     |
+|                | cut, how many of the first videos were looked at; null: none were                                  |
 
 Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, where nights or
 systems are compared, replicates (name -> values, null where a replicate has no users). See `measured`.
@@ -40,6 +42,8 @@ SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
 WATCHED, OVERLAP, EVERYBODY, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
 _ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
 
+RANKED = ("ranking",)  # the key of what `ranking_recall` measured
+
 Key = tuple[str, ...]  # what was measured: a part of the file, and what of it
 
 
@@ -55,12 +59,19 @@ def measured_record(key: Key, value: Measured, *, k: int) -> Record:
 
 
 def to_json(
-    records: Iterable[Record], *, k: int, index: str, holdout: tuple[str, str] | None, served: Mapping[str, str] | None
+    records: Iterable[Record],
+    *,
+    k: int,
+    index: str,
+    holdout: tuple[str, str] | None,
+    served: Mapping[str, str] | None,
+    cut: int = 0,
 ) -> dict[str, Any]:
     """The content of the file, from records with a `key` and what was measured under it.
 
     Keys: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("shown", SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
-    ("served", `EVERYBODY` or `WITH_A_LIST`). holdout: start and end; served: date, start, end of what was served.
+    ("served", `EVERYBODY` or `WITH_A_LIST`), `RANKED`. holdout: start and end; served: date, start, end of what was
+    served; cut: of the ranked lists.
     """
     found: dict[Key, Any] = {tuple(record["key"]): record["measured"] for record in records if "key" in record}
     gate = gate_figure(k)
@@ -83,6 +94,7 @@ def to_json(
         "slices": slices,
         "shown": _shown({key[1]: found[key] for key in sorted(found) if key[0] == "shown"}),
         "ann_loss": {"index": index, **_ann_loss(found, gate)} if systems else None,
+        "ranking": {"cut": cut, **found[RANKED]} if RANKED in found else None,
         "served": {**served, **_served(found)} if served and ("served", EVERYBODY) in found else None,
     }
 

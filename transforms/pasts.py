@@ -74,7 +74,7 @@ class Pasts:
     ) -> Pasts:
         """From events ordered by user and time, as `Window` reads them, and the users of the bucket."""
         context = [_last_known(watches[name]) for name in WATCH_CATEGORIES]
-        asked = _with_tokens(searches, vocabularies.tokens)
+        asked = with_tokens(searches, vocabularies.tokens)
         tokens = asked.explode("input", empty_as_null=False, keep_nulls=False)
         ends = tokens.group_by("user_id", "time", maintain_order=True).agg(n=pl.len().cast(pl.Int64))
         return cls(
@@ -97,7 +97,7 @@ def _last_known(values: pl.Series) -> pl.Expr:
     return text.forward_fill().over("user_id") if 0 < values.null_count() < values.len() else text
 
 
-def _with_tokens(searches: pl.DataFrame, vocabulary: pl.DataFrame) -> pl.DataFrame:
+def with_tokens(searches: pl.DataFrame, vocabulary: pl.DataFrame) -> pl.DataFrame:
     """user_id, time and `input`, the ids of its tokens in vocabulary, null without; distinct queries are cut once."""
     queries = searches.select(pl.col("query").unique(maintain_order=True)).with_row_index("at")
     cut = tokenize(queries["query"]).join(vocabulary, on="token", maintain_order="left")

@@ -7,37 +7,44 @@ must not rule what is learned).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
+
+from transforms.schemas import IMPRESSION_SCHEMA
 
 _DAY = pl.col("time").dt.date().alias("day")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """Watches and searches that count, in the order they came in; and how much was left out."""
+    """Watches, searches and impressions that count, in the order they came in; and how much was left out."""
 
     watches: pl.DataFrame
     searches: pl.DataFrame
+    impressions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=IMPRESSION_SCHEMA))
     robot_days: int = 0  # days of users
     robot_watches: int = 0
     robot_searches: int = 0
 
 
-def without_robots(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> Events:
+def without_robots(
+    watches: pl.DataFrame, searches: pl.DataFrame, impressions: pl.DataFrame | None = None, *, most: int
+) -> Events:
     """Events without the days of users who have more than `most` watches and searches on them; 0: without limit.
 
-    watches, searches: with user_id and time, in any order. Days are those of the store, in UTC: where a
-    window begins or ends within one, only the events inside count.
+    All with user_id and time, in any order; impressions do not count, they are left out with the rest of such a day.
+    Days are those of the store, in UTC: where a window begins or ends within one, only the events inside count.
     """
+    shown = pl.DataFrame(schema=IMPRESSION_SCHEMA) if impressions is None else impressions
     days = robot_days(watches, searches, most=most)
     if days.is_empty():
-        return Events(watches=watches, searches=searches)
-    kept, asked = (_leave_out(events, days) for events in (watches, searches))
+        return Events(watches=watches, searches=searches, impressions=shown)
+    kept, asked, shown = (_leave_out(events, days) for events in (watches, searches, shown))
     return Events(
         watches=kept,
         searches=asked,
+        impressions=shown,
         robot_days=days.height,
         robot_watches=watches.height - kept.height,
         robot_searches=searches.height - asked.height,

@@ -23,6 +23,9 @@ VIDEOS = LogTable(
 )
 USERS = LogTable(name="users", required=("user_id",), optional=("gender", "birth_year", "country", "language"))
 HIDDEN = LogTable(name="hidden", required=("user_id", "video_id"))
+IMPRESSIONS = LogTable(
+    name="impressions", required=("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds")
+)
 
 WATCH_SCHEMA = pl.Schema(
     {
@@ -59,3 +62,13 @@ USER_SCHEMA = pl.Schema(
     }
 )
 HIDDEN_SCHEMA = pl.Schema({"user_id": pl.String(), "video_id": pl.String()})
+IMPRESSION_SCHEMA = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "time": TIME,
+        "video_id": pl.String(),
+        "page_id": pl.String(),
+        "clicked": pl.Boolean(),
+        "watch_seconds": pl.Float32(),  # 0 where not clicked
+    }
+)

@@ -14,7 +14,8 @@ from functools import lru_cache
 import polars as pl
 
 from transforms.logs import LogError, LogTable, read_log
-from transforms.parsing import Parsed, ident
+from transforms.parsing import Parsed
+from transforms.raw_columns import ident
 
 FORGET = LogTable(name="forget", required=("user_id",))
 

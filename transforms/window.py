@@ -13,7 +13,7 @@ from transforms import files
 from transforms.event_order import sort_events
 from transforms.frames import id_digests, mix
 from transforms.robots import Events, without_robots
-from transforms.schemas import HIDDEN_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
+from transforms.schemas import HIDDEN_SCHEMA, IMPRESSION_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
 
 _DRAW_OF_HELD_OUT_USERS = 0x686F6C646F7574  # "holdout": keeps this draw apart from the others of the same seed
 
@@ -27,6 +27,7 @@ class BucketFiles:
     searches: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    impressions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,15 @@ class Window:
         return without_robots(
             self.unordered(bucket.watches, WATCH_SCHEMA, watches),
             self.unordered(bucket.searches, SEARCH_SCHEMA, searches),
+            most=self.max_events_per_day,
+        )
+
+    def events_with_impressions(self, bucket: BucketFiles) -> Events:
+        """All events of the bucket in no particular order, impressions too, but for those of robots."""
+        return without_robots(
+            self.unordered(bucket.watches, WATCH_SCHEMA),
+            self.unordered(bucket.searches, SEARCH_SCHEMA),
+            self.unordered(bucket.impressions, IMPRESSION_SCHEMA),
             most=self.max_events_per_day,
         )
 

@@ -160,7 +160,8 @@ def _extras(asked: Asked) -> Iterator[str]:
         return
     if getattr(night.job.storage, "redis", None):
         yield "redis"
-    paths = [night.job.storage.root, *(getattr(night.job.logs, name) or "" for name in ("watches", "searches"))]
+    given = (getattr(night.job.logs, name) or "" for name in ("watches", "searches", "impressions"))
+    paths = [night.job.storage.root, *given]
     if night.runner == "DataflowRunner" or any(path.startswith(("gs://", "bigquery:")) for path in paths):
         yield "gcp"
 

@@ -15,7 +15,7 @@ from pipelines.checks.samples import Part, Sample
 from pipelines.stages import Night
 from transforms.frames import FRAME_ROWS
 
-TABLES = ("watches", "searches")
+TABLES = ("watches", "searches", "impressions")
 AHEAD_SECONDS = 600  # that clocks of other machines may be ahead of this one
 OWN_DAY = 0.9  # share of a day's file that must lie on that day
 HOUR = dt.timedelta(hours=1)

@@ -21,6 +21,7 @@ from pipelines.manifest import Manifest
 from pipelines.stages import Night
 
 RANKING, NEIGHBOURS = "ranking", "neighbours"
+OF = "neighbours"  # the name of the attempt whose lists were ranked, in the counts of their manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,15 @@ def settings(job: Job) -> dict[str, Any]:
 
 
 def served_stage(night: Night) -> str:
-    """The stage whose lists are served: ranking where it is complete for the night, else neighbours."""
-    return RANKING if manifest.load(night.folder(RANKING)) else NEIGHBOURS
+    """The stage whose lists are served: ranking where it ranked the night's neighbours, else those as they are.
+
+    Of the same content, or of the same attempt, from whose files users were taken out since.
+    """
+    ranked, lists = (manifest.load(night.folder(stage)) for stage in (RANKING, NEIGHBOURS))
+    if not ranked or not lists or not own(ranked):
+        return NEIGHBOURS
+    is_of_these = ranked.inputs.get(NEIGHBOURS) == lists.digest or ranked.counts.get(OF) == lists.attempt
+    return RANKING if is_of_these else NEIGHBOURS
 
 
 def night_files(night: Night) -> NightFiles:
@@ -92,8 +100,8 @@ def night_files(night: Night) -> NightFiles:
 
 
 def own(listed: Manifest) -> list[Any]:
-    """The entries of a stage's lists, without what lies beside them."""
-    return [entry for entry in listed.named(ending=".parquet") if not entry.name.startswith("../")]
+    """The entries of a stage's lists, without what lies beside or below them."""
+    return [entry for entry in listed.named(ending=".parquet") if "/" not in entry.name]
 
 
 def _paths(night: Night, stage: str, listed: Manifest, beside: str = "") -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 from airflow.sdk.bases.operator import chain
 
-STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "evaluation", "publish")
+STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "ranking", "evaluation", "publish")
 PYTHON, JOB = "{{ var.value.watchnext_python }}", "{{ var.value.watchnext_job }}"
 DATE = "{{ (dag_run.logical_date or dag_run.run_after).strftime('%Y-%m-%d') }}"
 

@@ -23,6 +23,15 @@ _SHOWN = {
     "new_uploads": "share uploaded in the last 7 days",
     "popularity_bias": "doublings more popular than what was watched",
 }
+_RANKER = {
+    "impressions": "impressions",
+    "clicks": "clicks",
+    "per_user_loss": "per-user loss",
+    "ndcg": "NDCG",
+    "auc": "AUC",
+    "predicted_seconds": "mean expected seconds",
+    "watched_seconds": "mean watched seconds",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,8 @@ class Report:
     shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> figure -> value
     ages: Mapping[str, Sequence[float]] = field(default_factory=dict)  # system -> share of videos by days since upload
     ann_loss: Mapping[str, Any] = field(default_factory=dict)
+    ranking: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
+    ranker: Mapping[str, Any] = field(default_factory=dict)  # figures and calibration on held-out impressions
     training: Training = field(default_factory=Training)
     similar: Mapping[str, Sequence[tuple[str, Sequence[tuple[str, float]]]]] = field(default_factory=dict)
     folding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # kind of pairs -> what they are -> share
@@ -99,6 +110,7 @@ def render_report(report: Report) -> str:
                 for name, of in report.beside.items()
                 if of
             ],
+            **_ranking(report),
             slices=_slices(report),
             shown_rows=[(text, [of.get(name) for of in report.shown.values()]) for name, text in _SHOWN.items()],
             folding_rows=[(name, [of.get(name) for of in report.folding.values()]) for name in kinds],
@@ -109,6 +121,22 @@ def render_report(report: Report) -> str:
             plots=_plots(report),
         )
     )
+
+
+def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
+    """The rows of the tables on ranking."""
+    orders = {order: report.ranking[order] for order in ("neighbours", "ranking") if order in report.ranking}
+    rows = [(order, [(of["recall"], figures.bounds(of["interval"]))]) for order, of in orders.items()]
+    if more := report.ranking.get("difference"):
+        rows.append(("difference", [(more["value"], figures.bounds((more["low"], more["high"])))]))
+    known = report.ranker.get("figures", {})
+    columns = ("impressions", "predicted_seconds", "watched_seconds")
+    classes = enumerate(report.ranker.get("calibration", ()), 1)
+    return {
+        "ranking_rows": rows,
+        "ranker_rows": [(text, [known[name]]) for name, text in _RANKER.items() if name in known],
+        "calibration_rows": [(str(number), [of[name] for name in columns]) for number, of in classes],
+    }
 
 
 def environment() -> Environment:

@@ -1,0 +1,111 @@
+"""What the benchmarks of the ranker share: nights that leave ranking records, and rankers measured on them.
+
+records = ranking_records(job, date, generators=[earlier])
+files = read_ranking_folder(records)
+ranker, progress = fit_ranker(files, RankerSettings(hidden=[256]))
+shown = Shown.of(ranker, held_out(records))
+shown.metrics(shown.log_odds).compute()["per_user_loss"]
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines import examples, index, ingest, neighbours, ranking, train, vocabulary
+from pipelines.jobs import load_job
+from pipelines.stages import Night
+from trainer.quiet import tf
+from trainer.ranker_config import RankerSettings
+from trainer.ranker_inputs import served_batch
+from trainer.ranker_model import Ranker
+from trainer.ranker_training import RankingFiles, fit_ranker
+from trainer.record_files import RecordFiles
+from transforms.bootstrap import REPLICATES
+from transforms.ranking_metrics import ImpressionMetrics, PairLosses
+
+STAGES: tuple[ModuleType, ...] = (ingest, vocabulary, examples, train, index, neighbours)
+Array = npt.NDArray[np.generic]
+
+
+def ranking_records(job: Path, date: dt.date, *, generators: Sequence[dt.date]) -> Path:
+    """Runs the nights of `generators` up to their lists, and that of `date` up to ranking; the folder of its records.
+
+    The job must keep examples.
+    """
+    for one in (*generators, date):
+        run_lists(job, one)
+    night = Night(load_job(str(job)), date)
+    ranking.run(night)
+    return Path(night.folder("ranking")) / "examples"
+
+
+def run_lists(job: Path, date: dt.date) -> None:
+    """Runs a night up to its lists."""
+    night = Night(load_job(str(job)), date)
+    for stage in STAGES:
+        stage.run(night)
+
+
+def held_out(records: Path) -> list[str]:
+    """The files of the impressions that no ranker learned from."""
+    return sorted(str(path) for path in (records / "holdout").glob("*.tfrecord.gz"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Impressions and what a ranker says of them, [impressions]."""
+
+    user: Array
+    columns: dict[str, Array]  # all features but the histories, and page, clicked, watch_seconds
+    log_odds: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, ranker: Ranker, paths: Sequence[str]) -> Shown:
+        """In the order of the files and their records."""
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def told(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+            parsed, batch = served_batch(serialized, ranker.spec)
+            user = tf.repeat(parsed.user_id, parsed.impressions)
+            flat = {name: of for name, of in batch.items() if name not in ("watches", "tokens")}
+            return {"user": user, "log_odds": ranker(batch), **flat}
+
+        parts = [told(records) for records in RecordFiles.of(paths).read().batch(512)]
+        columns = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+        user = np.unique(columns.pop("user").astype(str), return_inverse=True)[1]
+        return cls(user=user, log_odds=columns.pop("log_odds"), columns=columns)
+
+    def metrics(self, scores: Array) -> ImpressionMetrics:
+        """Of the impressions in the order of any scores; calibrated only if they are log-odds of watch time."""
+        clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
+        return ImpressionMetrics.of(self.user, self.columns["page"], clicked, seconds, scores)
+
+    def loss_by_user(self, scores: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(mispredicted, all) watch time of each user."""
+        clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
+        return PairLosses.of(self.user, self.columns["page"], clicked, seconds, scores).by_user(self.user)
+
+
+def difference(shown: Shown, scores: Array, other: Array, *, seed: int = 1) -> tuple[float, float]:
+    """The 95 % interval of how much lower the per-user loss of `scores` is than that of `other`, users drawn anew."""
+    (missed, total), (missed_by_other, _) = shown.loss_by_user(scores), shown.loss_by_user(other)
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(REPLICATES):
+        weights = draw.poisson(1, len(total))
+        found.append((weights * (missed_by_other - missed)).sum() / (weights * total).sum())
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def measured(files: RankingFiles, settings: RankerSettings, paths: Sequence[str]) -> tuple[Shown, float]:
+    """A ranker trained with these settings on impressions it did not learn from, and examples learned a second."""
+    ranker, progress = fit_ranker(files, settings)
+    return Shown.of(ranker, paths), progress.examples / progress.seconds

@@ -1,0 +1,202 @@
+"""Per-user loss of the ranker by hidden layers on simulated impressions: the paper's table 1.
+
+    python -m benchmarks.ranking_layers OUT [--users 3000] [--videos 500] [--days 21] [--seeds 3] [--epochs 4]
+        [--rankers none 256 512 ...]
+
+OUT: a new folder. A seed is other logs and another training. The last day's impressions are all held out, of every
+user, and nothing of that day is learned. A night a week before says what the generator said of the impressions after
+it. Beside the layers: the ranker with the most of them that measured best without squares and roots; with equal weights
+for positives; with `exact` weights; and the best possible order, by what the simulator knows: expected seconds of the
+user and the video that morning, times how much likelier the video is to be the one watched than to be shown beside it.
+Intervals are 95 % over seeds; those of differences are of the differences within a seed. What does not follow the paper
+is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.ranked import Shown, held_out, measured, ranking_records
+from benchmarks.simulated import LAST, Interval, Morning, last_morning
+from pipelines.simulate import simulate
+from trainer.ranker_config import TOWERS, RankerSettings
+from trainer.ranker_task import read_ranking_folder
+from transforms.ranking_metrics import ImpressionMetrics
+from transforms.simulation_state import Shelves, taste_shares
+from transforms.simulation_truth import expected_watch_seconds, watch_probabilities
+from transforms.simulation_world import LANGUAGES, SimulationSettings
+
+PAPER = {"none": 41.6, "256": 36.9, "512": 36.7, "1024": 35.8, "512-256": 35.2, "1024-512": 34.7, "1024-512-256": 34.6}
+BASE = "256"  # what is varied besides the layers
+VARIATIONS = {
+    "without squares and roots": {"powers": False},
+    "equal weights for positives": {"positive_weights": "equal"},
+    "exact weights": {"positive_weights": "exact"},
+}
+BEST = "best possible"
+GENERATOR_DAYS = 7
+JOB = """\
+[logs]
+watches = "watches/{{date}}.parquet"
+searches = "searches/{{date}}.parquet"
+impressions = "impressions/{{date}}.parquet"
+videos = "videos.parquet"
+users = "users.parquet"
+[examples]
+window_days = {days}
+holdout_users = 1.0
+[model]
+dimension = 32
+hidden = [64]
+loss = "softmax"
+[training]
+epochs = 3
+batch_size = 256
+[ranking]
+epochs = 1
+[storage]
+root = "runs"
+keep_examples = true
+"""
+Found = dict[str, list[float]]
+
+
+def main() -> None:
+    args = _arguments()
+    found: Found = {}
+    for seed in range(1, args.seeds + 1):
+        settings = SimulationSettings(users=args.users, videos=args.videos, days=args.days, seed=seed, last_day=LAST)
+        for name, figures, told in _of_seed(args.out / f"seed-{seed}", settings, args):
+            found.setdefault(name, []).append(100 * figures["per_user_loss"])
+            line = {key: round(figures[key], 4) for key in ("per_user_loss", "ndcg", "auc", "pairs") if key in figures}
+            print(f"seed {seed}: {name}: {line} {told}", flush=True)
+    (args.out / "losses.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    _print_table(found)
+    _print_differences(found)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--users", type=int, default=3000)
+    parser.add_argument("--videos", type=int, default=500)
+    parser.add_argument("--days", type=int, default=21)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--rankers", nargs="+", default=list(TOWERS), choices=TOWERS)
+    return parser.parse_args()
+
+
+def _of_seed(
+    out: Path, settings: SimulationSettings, args: argparse.Namespace
+) -> Iterator[tuple[str, Mapping[str, float], str]]:
+    """Figures of every ranker, and of the best possible order for the same impressions."""
+    simulate(out, settings)
+    (out / "ranking.toml").write_text(JOB.format(days=settings.days), encoding="utf-8")
+    date = LAST + dt.timedelta(days=1)
+    records = ranking_records(out / "ranking.toml", date, generators=[date - dt.timedelta(days=GENERATOR_DAYS)])
+    best = best_order(out / "impressions" / f"{LAST}.parquet", last_morning(settings)).compute()
+    yield BEST, best, ""
+    files = read_ranking_folder(str(records))
+    learning = {"epochs": args.epochs, "batch_size": args.batch_size, "seed": settings.seed}
+    rankers = {name: {"hidden": name} for name in args.rankers}
+    rankers |= {name: {"hidden": BASE, **changed} for name, changed in VARIATIONS.items()}
+    for name, changed in rankers.items():
+        shown, speed = measured(files, RankerSettings.model_validate(learning | changed), held_out(records))
+        figures = shown.metrics(shown.log_odds).compute()
+        if figures["pairs"] != best["pairs"]:
+            raise SystemExit(f"{figures['pairs']} pairs were held out, but {best['pairs']} were shown")
+        yield name, figures, f"{speed:,.0f} examples/s, {_calibration(shown)}"
+
+
+def _calibration(shown: Shown) -> str:
+    figures = shown.metrics(shown.log_odds).compute()
+    return f"predicted {figures['predicted_seconds']:.1f} s an impression, watched {figures['watched_seconds']:.1f} s"
+
+
+def best_order(impressions: Path, morning: Morning) -> ImpressionMetrics:
+    """A day's impressions in the order of what is true that morning.
+
+    Of the videos of a page at most one is the one watched; the others are drawn half by popularity and half by taste.
+    So the odds of a video to be watched are in the proportion of how likely it is to be chosen to how likely to be
+    drawn beside it. Not a strict bound: what happens during the day changes both.
+    """
+    shown, world = pl.read_parquet(impressions), morning.world
+    user = (
+        shown["user_id"]
+        .replace_strict(pl.Series(world.population.ids), pl.int_range(len(world.population.ids), eager=True))
+        .to_numpy()
+    )
+    video = (
+        shown["video_id"]
+        .replace_strict(pl.Series(world.catalogue.ids), pl.int_range(len(world.catalogue.ids), eager=True))
+        .to_numpy()
+    )
+    users, row = np.unique(user, return_inverse=True)
+    chosen = watch_probabilities(world, morning.state, morning.day, users=users)[row, video]
+    beside = drawn_probabilities(morning, users)[row, video]
+    every = np.broadcast_to(np.arange(len(world.catalogue.ids)), (len(users), len(world.catalogue.ids)))
+    seconds = expected_watch_seconds(world, morning.state, users=users, videos=every)[row, video]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # What is uploaded during the day is nothing that the morning knows of.
+        odds = np.nan_to_num(np.log(chosen) - np.log(beside) + np.log(seconds), nan=0.0, neginf=-50, posinf=50)
+    page = shown["page_id"].rank("dense").to_numpy()
+    return ImpressionMetrics.of(row, page, shown["clicked"].to_numpy(), shown["watch_seconds"].to_numpy(), odds)
+
+
+def drawn_probabilities(morning: Morning, users: np.ndarray) -> np.ndarray:
+    """How likely each video is to be shown beside what was watched [users, videos]."""
+    world, videos = morning.world, morning.world.catalogue
+    shelves, weights = Shelves.at(world, morning.time), videos.weights(morning.time)
+    taste = taste_shares(morning.state.tastes[users].astype(np.float64))
+    language = np.eye(len(LANGUAGES))[world.population.language[users]]
+    shelf = (taste[:, :, None] * language[:, None, :]).reshape(len(users), -1)
+    density = np.where(shelves.empty, 0, shelf / shelves.total)
+    liked = sum(density[:, videos.shelf[:, side]] * videos.share[:, side] for side in (0, 1))
+    anywhere = (shelf * shelves.empty).sum(axis=1, keepdims=True) / weights.sum()
+    return weights * ((liked + anywhere) / 2 + 1 / (2 * weights.sum()))
+
+
+def _print_table(found: Found) -> None:
+    print(f"\nper-user loss, %: mean and 95 % interval over {len(found[BEST])} seeds")
+    print(f"{'':<30}{'ours':>20}{'above the best':>20}{'paper':>8}")
+    for name, losses in found.items():
+        above = Interval.of([loss - best for loss, best in zip(losses, found[BEST], strict=True)])
+        paper = f"{PAPER[name]:.1f}" if name in PAPER else ""
+        print(f"{name:<30}{_told(Interval.of(losses)):>20}{_told(above):>20}{paper:>8}")
+
+
+def _told(interval: Interval) -> str:
+    return f"{interval.mean:.2f} ±{interval.half:.2f}"
+
+
+def _print_differences(found: Found) -> None:
+    """Of the losses within a seed, beside what the paper says of them."""
+    print("\nchange of the loss, percentage points")
+    rankers = [name for name in PAPER if name in found]
+    pairs = [(name, before) for before, name in pairwise(rankers)]
+    pairs += [(name, BASE) for name in VARIATIONS if BASE in found]
+    for name, before in pairs:
+        change = Interval.of([a - b for a, b in zip(found[name], found[before], strict=True)])
+        said = "" if name == "exact weights" else _verdict(change, better=name in rankers)
+        print(f"{f'{name} against {before}':<50}{_told(change):>16}  {said}")
+
+
+def _verdict(change: Interval, *, better: bool) -> str:
+    """Whether a change is beyond its interval, and in the paper's direction."""
+    if not abs(change.mean) > change.half:
+        return "no difference beyond the interval"
+    return "as in the paper" if (change.mean < 0) == better else "DOES NOT FOLLOW THE PAPER"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Candidates ranked a second, end to end in Beam, and examples learned a second.
+
+    python -m benchmarks.ranking_speed OUT [--users 20000] [--videos 2000] [--days 7] [--rankers 256 1024-512-256]
+
+OUT: a new folder, or one this made before: the simulated logs and nights in it are used again. Ranked are the first 50
+videos of every user's list, from the lists and the store's events to Parquet files, on the embedded runner, as the
+stage does; the ranker is loaded within the time. Learned is from records as the stage writes them, input included. Of
+both the best of `--repeats`, and all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import time
+from pathlib import Path
+
+from benchmarks.ranked import ranking_records
+from benchmarks.ranking_layers import JOB
+from benchmarks.simulated import LAST
+from pipelines import paths
+from pipelines.jobs import load_job
+from pipelines.ranking import inputs_of, ranking_buckets
+from pipelines.simulate import simulate
+from pipelines.stages import Night
+from trainer.ranker_config import TOWERS, RankerSettings
+from trainer.ranker_export import export_ranker
+from trainer.ranker_task import read_ranking_folder
+from trainer.ranker_training import fit_ranker
+from transforms.collect import WriteRecords, take_records
+from transforms.ranking import RankCandidates
+from transforms.simulation_world import SimulationSettings
+
+DATE = LAST + dt.timedelta(days=1)
+
+
+def main() -> None:
+    args = _arguments()
+    job = args.out / "ranking.toml"
+    if not job.exists():
+        settings = SimulationSettings(users=args.users, videos=args.videos, days=args.days, seed=1, last_day=LAST)
+        simulate(args.out, settings)
+        job.write_text(JOB.format(days=args.days), encoding="utf-8")
+    records = ranking_records(job, DATE, generators=[DATE - dt.timedelta(days=args.days // 2)])
+    night, files = Night(load_job(str(job)), DATE), read_ranking_folder(str(records))
+    for name in args.rankers:
+        learned, ranked = [], []
+        folder = args.out / f"ranker-{name}"
+        for _ in range(args.repeats):
+            settings = RankerSettings.model_validate({"hidden": name, "epochs": 2})
+            ranker, progress = fit_ranker(files, settings)
+            learned.append(progress.examples / progress.seconds)
+        export_ranker(ranker, str(folder))
+        for _ in range(args.repeats):
+            users, candidates, seconds = rank(night, str(folder))
+            ranked.append(candidates / seconds)
+        print(f"{name}: {users:,} users, {candidates:,} candidates", flush=True)
+        print(f"  learned {max(learned):,.0f} examples/s ({', '.join(f'{rate:,.0f}' for rate in learned)})", flush=True)
+        print(f"  ranked {max(ranked):,.0f} candidates/s ({', '.join(f'{rate:,.0f}' for rate in ranked)})", flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--videos", type=int, default=2_000)
+    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--rankers", nargs="+", default=["256", "1024-512-256"], choices=TOWERS)
+    return parser.parse_args()
+
+
+def rank(night: Night, ranker: str) -> tuple[int, int, float]:
+    """users, candidates, seconds of ranking a night's lists into a folder beside the ranker."""
+    folder = f"{ranker}-lists"
+    name = paths.shard_pattern(night.snapshot.buckets, "timed", "parquet")
+    spec = read_ranking_folder(f"{night.folder('ranking')}/examples").spec
+    count = night.job.ranking.candidates
+    began = time.perf_counter()
+    with night.pipeline() as pipeline:
+        ranked = (
+            pipeline
+            | night.create(ranking_buckets(night))
+            | RankCandidates(inputs_of(night, spec), ranker, count, folder, name, night.threads)
+        )
+        ranked | WriteRecords(f"{folder}/records.json")
+    seconds = time.perf_counter() - began
+    counts = [record["counts"] for record in take_records(f"{folder}/records.json") if "counts" in record]
+    return sum(of["users"] for of in counts), sum(of["candidates"] for of in counts), seconds
+
+
+if __name__ == "__main__":
+    main()

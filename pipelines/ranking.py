@@ -1,0 +1,252 @@
+"""Stage 7: the first videos of each list in the order of expected watch time, where impressions are given (paper, 4).
+
+impressions, store              -> CountShown -> WriteVocabulary -> ranked/vocabulary/*.parquet
+those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*; AnalyseNumbers -> TFT's graph
+examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
+examples/holdout, ranker        -> MeasureRanker -> counts of the manifest
+neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, in the schema of neighbours
+
+Without impressions nothing is left, and what is served is the neighbours' order: the night says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines import manifest, paths, ranking_nights, train, vocabulary
+from pipelines.sinks import protocol
+from pipelines.stages import Night, Plan, StageResult, complete, stage_main
+from transforms import files
+from transforms.collect import Record, WriteRecords, take_records
+from transforms.files import FileEntry
+from transforms.ranking import HeldOutRanking, RankCandidates, night_of
+from transforms.ranking_encoding import AnalyseNumbers
+from transforms.ranking_examples import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
+from transforms.ranking_measuring import MeasureRanker
+from transforms.ranking_spec import RankingSpec
+from transforms.ranking_vocabulary import CountShown, add_shown, spec_of
+from transforms.vocabulary import WriteVocabulary
+
+IMPRESSIONS = "impressions"
+VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
+TRAINING, RANKER, WHY_NOT = "training", "ranker", "why_not"
+_TABLES = ("watches", "searches", IMPRESSIONS)
+_SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_events_per_day", "user_categories"}
+
+
+def plan(night: Night) -> Plan:
+    """Depends on the lists, on all events of the window, on what earlier nights' generators said, and on
+    `[ranking]`."""
+    lists = night.require(protocol.NEIGHBOURS)
+    inputs = {protocol.NEIGHBOURS: lists.digest}
+    if why_not(night):
+        return Plan("ranking", inputs, {"ranking": {"candidates": 0}})
+    catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
+    inputs |= {"window": night.window_digest(_TABLES), "catalogue": manifest.fingerprint(catalogue)}
+    inputs |= {stage: night.require(stage).digest for stage in ("vocabulary", "train")}
+    inputs["generators"] = manifest.fingerprint(ranking_nights.generators(night))
+    settings = {
+        "date": night.date.isoformat(),
+        "logs": night.job.logs.model_dump(include={"time_zone"}),
+        "examples": night.job.examples.model_dump(include=_SETTINGS),
+        "ranking": night.job.ranking.model_dump(),
+    }
+    return Plan("ranking", inputs, settings)
+
+
+def why_not(night: Night) -> str:
+    """Why the night's lists are not put in another order; empty where they are."""
+    if not night.job.ranking.candidates:
+        return "ranking.candidates = 0: lists stay in the neighbours' order"
+    if not any(file.table == IMPRESSIONS for file in night.snapshot.within(night.start, night.end)):
+        return "no impressions (logs.impressions): lists stay in the neighbours' order"
+    return ""
+
+
+def run(night: Night) -> None:
+    """Learn from the window's impressions, and rank the lists."""
+    complete(night, plan(night), partial(_work, night))
+
+
+def _work(night: Night, folder: str, attempt: str) -> StageResult:
+    reason = why_not(night)
+    if reason:
+        return StageResult([], {WHY_NOT: reason, "notes": [reason]})
+    generators = ranking_nights.generators(night)
+    found, entries = _count(night, generators, folder, attempt)
+    if not 0 < found["clicked"] < found["impressions"]:
+        reason = "of the impressions that may be learned from none or all were clicked: lists stay in their order"
+        return StageResult([], {WHY_NOT: reason, "notes": [reason]})
+    spec = _spec(night, found, {entry.name: entry.rows for entry in entries})
+    written = _write_examples(night, spec, generators, folder, attempt)
+    learned = _train(night, spec, written, folder, attempt)
+    entries += files.entries_below(folder, TRAINING)
+    entries += written if night.job.storage.keep_examples else []
+    ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
+    entries += [FileEntry(**record["file"]) for record in ranked if "file" in record]
+    counts = {name: value for name, value in found.items() if name != "values"}
+    counts |= {protocol.OF: night.require(protocol.NEIGHBOURS).attempt}
+    counts |= dict(_total(ranked)) | {RANKER: _ranker(attempt), ranking_nights.COUNT: generators, **learned}
+    counts["holdout"] = next((record["ranker"] for record in ranked if "ranker" in record), None)
+    return StageResult(entries, counts | {"notes": [] if found["covered"] else [_NO_GENERATOR]})
+
+
+_NO_GENERATOR = (
+    "no earlier night is as old as an impression: the ranker learned without what the generator says of a video"
+)
+
+
+def _count(night: Night, generators: dict[str, str], folder: str, attempt: str) -> tuple[Record, list[FileEntry]]:
+    """What there is to learn from, and the entries of the ranker's vocabularies."""
+    starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
+    first, settings = min(starts) if starts else None, night.job.ranking
+    count = CountShown(night.window, night.holdout, night.catalogue() or "", first, night.threads)
+    records = paths.join(folder, f"records-{attempt}.json")
+    with night.pipeline("ranking") as pipeline:
+        counted = pipeline | night.create(night.buckets()) | count
+        videos = counted["videos"] | "Videos" >> WriteVocabulary(settings.video_vocabulary, folder, VIDEOS)
+        channels = counted["channels"] | "Channels" >> WriteVocabulary(settings.channel_vocabulary, folder, CHANNELS)
+        (videos, channels, counted["shown"]) | beam.Flatten() | WriteRecords(records)
+    found = take_records(records)
+    entries = [FileEntry(**record["vocabulary"]) for record in found if "vocabulary" in record]
+    return add_shown(record for record in found if "vocabulary" not in record), entries
+
+
+def _spec(night: Night, found: Record, rows: dict[str, int]) -> RankingSpec:
+    counted = night.require("vocabulary")
+    tokens = {entry.name: entry.rows for entry in counted.files}.get(vocabulary.TOKENS, 0)
+    return spec_of(
+        found,
+        videos=rows[VIDEOS],
+        channels=rows[CHANNELS],
+        tokens=tokens,
+        watch_history=night.job.ranking.watch_history,
+        search_history=night.job.examples.search_history,
+        categories=counted.counts["window"]["categories"],
+    )
+
+
+def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
+    """Where all buckets find what they share."""
+    folder = night.folder("ranking")
+    return RankingInputs(
+        window=night.window,
+        spec=spec,
+        zone=night.job.logs.time_zone,
+        videos=paths.join(folder, VIDEOS),
+        channels=paths.join(folder, CHANNELS) if spec.channels else "",
+        tokens=paths.join(night.folder("vocabulary"), vocabulary.TOKENS) if spec.tokens else "",
+        catalogue=night.catalogue() or "",
+    )
+
+
+def _write_examples(
+    night: Night, spec: RankingSpec, generators: dict[str, str], folder: str, attempt: str
+) -> list[FileEntry]:
+    """Records of the impressions and TFT's graph; the entries of both."""
+    buckets = [
+        RankingBucket(
+            files=of,
+            nights=tuple(
+                ranking_nights.of_bucket(night, date, of.bucket, night.snapshot.buckets) for date in generators
+            ),
+        )
+        for of in night.buckets()
+    ]
+    name, records = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz"), f"records-{attempt}.json"
+    write = WriteRankingExamples(inputs_of(night, spec), night.holdout, folder, name, night.threads)
+    scratch = paths.join(folder, f"scratch-{attempt}")
+    with night.pipeline("ranking") as pipeline:
+        written = pipeline | night.create(buckets) | write
+        graph = paths.join(folder, f"{FOLDER}/transform_fn")
+        written["numbers"] | AnalyseNumbers(spec, night.job.ranking.seed, graph, scratch)
+        written["records"] | WriteRecords(paths.join(folder, records))
+    files.remove_files(files.list_files(scratch))
+    found = take_records(paths.join(folder, records))
+    entries = [FileEntry(**record["file"]) for record in found if "file" in record]
+    entries.append(files.replace_entry(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
+    return [*entries, *files.entries_below(folder, f"{FOLDER}/transform_fn")]
+
+
+def _train(night: Night, spec: RankingSpec, written: list[FileEntry], folder: str, attempt: str) -> dict[str, Any]:
+    from trainer.ranker_config import RankerSettings
+    from trainer.ranker_task import train_ranker
+    from trainer.ranker_training import RankingFiles
+
+    settings = night.job.ranking.model_dump(include=set(RankerSettings.model_fields))
+    given = RankingFiles(
+        train=tuple(manifest.entries((entry for entry in written if "/train/" in entry.name), folder)),
+        spec=spec,
+        graph=paths.join(folder, f"{FOLDER}/transform_fn/transform_fn") if spec.numbers else None,
+    )
+    result = train_ranker(given, paths.join(folder, TRAINING), settings=RankerSettings(**settings), attempt=attempt)
+    return {"steps": result.steps, "examples": result.examples}
+
+
+def _ranker(attempt: str) -> str:
+    return f"{TRAINING}/{RANKER}-{attempt}"
+
+
+def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> list[Record]:
+    """Records of the ranked lists, and of the ranker's figures on held-out impressions."""
+    ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
+    name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
+    rank = RankCandidates(inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.threads)
+    with night.pipeline("ranking") as pipeline:
+        ranked = pipeline | "Buckets" >> night.create(ranking_buckets(night)) | rank
+        parts = sorted(manifest.entries(held_out, folder))
+        measured = pipeline | "Holdout" >> night.create(parts) | MeasureRanker(ranker)
+        (ranked, measured) | beam.Flatten() | WriteRecords(records)
+    return take_records(records)
+
+
+def ranker_of(night: Night) -> str:
+    """The folder of the night's ranker."""
+    return paths.join(night.folder("ranking"), night.require("ranking").counts[RANKER])
+
+
+def spec_of_night(night: Night) -> RankingSpec:
+    """What the night's ranker takes."""
+    return RankingSpec.from_json(files.read_bytes(paths.join(ranker_of(night), "spec.json")).decode())
+
+
+def of_held_out(night: Night) -> HeldOutRanking | None:
+    """What the held-out users' lists are ranked with, as of the start of the held-out days; None where none are."""
+    if protocol.served_stage(night) != protocol.RANKING:
+        return None
+    inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
+    return HeldOutRanking(
+        inputs=replace(inputs, window=replace(inputs.window, end=night.holdout_start)),
+        ranker=ranker_of(night),
+        videos=paths.join(night.folder("train"), train.VECTORS),
+        count=settings.candidates,
+        cut=settings.cut,
+    )
+
+
+def ranking_buckets(night: Night) -> list[RankingBucket]:
+    """Each bucket's files, its lists of tonight, and where its users' vectors lie."""
+    date, buckets = night.date.isoformat(), night.snapshot.buckets
+    found = []
+    for of in night.buckets():
+        said = ranking_nights.of_bucket(night, date, of.bucket, buckets)
+        alone = night_of(night.start, said.vectors, said.videos)
+        found.append(RankingBucket(files=of, nights=(alone,), lists=said.lists))
+    return found
+
+
+def _total(found: list[Record]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for record in found:
+        counts.update(record.get("counts", {}))
+    return counts
+
+
+if __name__ == "__main__":
+    raise SystemExit(stage_main(sys.modules[__name__]))

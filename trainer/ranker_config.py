@@ -1,0 +1,60 @@
+"""Settings of the ranker and of its training: part of the `[ranking]` table of JOB.toml.
+
+Imports neither TensorFlow nor the rest of the package, so that reading a job file costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+# The paper's rankers (table 1).
+TOWERS = {
+    "none": [],
+    "256": [256],
+    "512": [512],
+    "1024": [1024],
+    "512-256": [512, 256],
+    "1024-512": [1024, 512],
+    "1024-512-256": [1024, 512, 256],
+}
+
+
+class RankerSettings(BaseModel):
+    """The shape of the ranker, its loss and how long it learns (paper, 4.1 and 4.2)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: list[PositiveInt] = Field(
+        [256],
+        description="widths of the ReLU layers; or one of the paper's rankers by name: `none`, `256`, `512`, `1024`, "
+        "`512-256`, `1024-512`, `1024-512-256`",
+    )
+    powers: bool = Field(True, description="read squares and roots of the numbers too (paper, 4.1)")
+    positive_weights: Literal["watch_seconds", "exact", "equal"] = Field(
+        "watch_seconds",
+        description="what a clicked impression weighs in the loss: `watch_seconds`, the paper's, whose odds are about "
+        "the expected seconds where clicks are rare; `exact`, as much and 1 as an unclicked one besides, so that the "
+        "odds are the expected seconds however frequent clicks are; `equal`, 1 as all others: the odds are those of a "
+        "click, to compare with",
+    )
+    epochs: PositiveInt = Field(3, description="passes over the impressions")
+    batch_size: PositiveInt = Field(1024, description="impressions a step")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of inputs and hidden units dropped")
+    table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
+    tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the layers")
+    seed: int = Field(1, description="seed of everything drawn at random in training")
+    cache_bytes: NonNegativeInt = Field(
+        2**30, description="training records are kept in memory if they take no more; else read anew each pass"
+    )
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _widths(cls, value: Any) -> Any:
+        """A ranker's name stands for its widths."""
+        if not isinstance(value, str):
+            return value
+        if value not in TOWERS:
+            raise ValueError(f"must be a list of widths or one of {', '.join(TOWERS)}")
+        return TOWERS[value]
