@@ -82,14 +82,15 @@ def job_beside(embedded: Night, folder: Path) -> Path:
 
 
 def left(of: Night, stage: str) -> object:
-    """What a stage left, whatever the names of its files: digests of their bytes, but of what TensorFlow writes."""
+    """What a stage left, whatever the names of its files: digests of their bytes, but of TFT's graph and of
+    what tells how long things took."""
     if stage == "ingest":
         return sorted((f.table, f.day, f.bucket, f.file.rows, f.file.digest) for f in of.snapshot.files)
     if stage == "evaluation":  # its page tells when it was made
         return json.loads(Path(of.folder(stage), "metrics.json").read_text())
     found = of.require(stage)
     named = {manifest.logical_name(entry.name, found.attempt): entry.digest for entry in found.files}
-    return {name: digest for name, digest in named.items() if "transform_fn" not in name}
+    return {name: digest for name, digest in named.items() if "transform_fn" not in name and name not in found.timed}
 
 
 @pytest.mark.parametrize("flags", [LOCAL, CLUSTER], ids=["engine-inside-the-job-server", "cluster"])
