@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import S3Options, StandardOptions
 
 from pipelines.options import OptionError, pipeline_options, runner_name
 
@@ -101,3 +104,22 @@ def test_configs_that_are_not_there_or_no_toml_are_told(tmp_path: Path) -> None:
         pipeline_options("moon", [])
     with pytest.raises(OptionError, match=r"runner.toml: cannot be read as TOML"):
         pipeline_options(config_of(tmp_path, "runner ="), [])
+
+
+def test_views_are_kept_share_values_and_stay_behind_when_pickled() -> None:
+    options = pipeline_options(None, ["--s3_region_name=eu-west-1"])
+    view = options.view_as(StandardOptions)
+    assert options.view_as(StandardOptions) is view
+    view.streaming = True
+    assert options.get_all_options()["streaming"] is True
+    assert options.view_as(S3Options).s3_region_name == "eu-west-1"
+    copy = pickle.loads(pickle.dumps(options))
+    assert copy.view_as(S3Options).s3_region_name == "eu-west-1"
+    assert copy.view_as(StandardOptions) is not view
+    assert "_kept_views" not in options.__getstate__()
+
+
+def test_file_systems_go_by_the_options() -> None:
+    options = pipeline_options(None, ["--s3_endpoint_url=http://localhost:1"])
+    assert FileSystems._pipeline_options is options
+    pipeline_options(None, [])
