@@ -71,9 +71,8 @@ def measure(out: Path, rows: int) -> Measured:
     night = Night(load_job(str(out / "large" / "job.toml")), DATE)
     stored = sum(file.file.bytes for file in night.snapshot.files)
     written = sum(entry.bytes for entry in night.require("examples").named(ending=".tfrecord.gz"))
-    watches = next(file for file in night.snapshot.files if file.table == "watches")
-    one_day = files.read_parquet(f"{night.root.store}/{watches.file.name}")
-    frame = pl.concat([one_day] * -(-FRAME_ROWS // one_day.height)).head(FRAME_ROWS)
+    watches = [f"{night.root.store}/{file.file.name}" for file in night.snapshot.files if file.table == "watches"]
+    frame = pl.concat(files.read_parquet(path) for path in watches).sample(FRAME_ROWS, seed=7)  # as raw logs have them
     counts = files.read_parquet(f"{night.folder('vocabulary')}/videos.parquet")
     return Measured(
         core_seconds={stage: (second[stage] - first[stage]) / (many - few) for stage in STAGES},

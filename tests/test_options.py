@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import S3Options, StandardOptions
 
 from pipelines.options import OptionError, pipeline_options, runner_name
 
@@ -181,3 +184,22 @@ def test_a_job_s_name_is_the_one_that_is_given() -> None:
 def test_a_mistake_in_the_table_of_any_stage_is_told_at_once(tmp_path: Path, table: str, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         pipeline_options(config_of(tmp_path, f'runner = "SparkRunner"\n{table}\n'), [], "ingest")
+
+
+def test_views_are_kept_share_values_and_stay_behind_when_pickled() -> None:
+    options = pipeline_options(None, ["--s3_region_name=eu-west-1"])
+    view = options.view_as(StandardOptions)
+    assert options.view_as(StandardOptions) is view
+    view.streaming = True
+    assert options.get_all_options()["streaming"] is True
+    assert options.view_as(S3Options).s3_region_name == "eu-west-1"
+    copy = pickle.loads(pickle.dumps(options))
+    assert copy.view_as(S3Options).s3_region_name == "eu-west-1"
+    assert copy.view_as(StandardOptions) is not view
+    assert "_kept_views" not in options.__getstate__()
+
+
+def test_file_systems_go_by_the_options() -> None:
+    options = pipeline_options(None, ["--s3_endpoint_url=http://localhost:1"])
+    assert FileSystems._pipeline_options is options
+    pipeline_options(None, [])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
 
-from transforms.quiet import standard_error_held_back
+from transforms.quiet import collector_paused, standard_error_held_back
 
 
 def test_what_is_written_inside_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +40,40 @@ def test_tensorflow_comes_without_a_word_and_whole_to_threads_that_ask_at_once()
         "print(*Pool(4).map(lambda n: import_tensorflow().constant(n).numpy(), range(4)))"
     )
     assert (done.stdout, done.stderr) == ("0 1 2 3\n", "")
+
+
+def test_matplotlib_is_held_back_from_keras_alone() -> None:
+    done = run(
+        "import sys\n"
+        "from transforms.quiet import import_tensorflow\n"
+        "import_tensorflow().keras\n"
+        "print('matplotlib' in sys.modules)\n"
+        "import matplotlib.pyplot as plot\n"
+        "print(plot.__name__)"
+    )
+    assert done.stdout == "False\nmatplotlib.pyplot\n"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_inside_and_is_then_as_before(enabled: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        frozen = gc.get_freeze_count()
+        with pytest.raises(ImportError), collector_paused():
+            assert not gc.isenabled()
+            kept = [[n] for n in range(100)]
+            raise ImportError
+        assert gc.isenabled() is enabled
+        assert gc.get_freeze_count() >= frozen + len(kept)
+    finally:
+        (gc.enable if was else gc.disable)()
+
+
+def test_stages_begin_with_a_collector_at_work() -> None:
+    assert (
+        run("import gc, pipelines.ingest; print(gc.isenabled(), gc.get_freeze_count() > 1000)").stdout == "True True\n"
+    )
 
 
 def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:

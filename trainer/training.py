@@ -60,9 +60,8 @@ def fit(
 ) -> Fitted:
     """Trains a model and says how it went. Takes up the newest of `checkpoints` (a folder) where there is one.
 
-    `logs`: folder for TensorBoard. `earlier`: the model to go on from, where its shape allows. `replicas`: the devices
-    to train on; the one at hand if left out. `saved`: called after each checkpoint. Raises TrainingError without a
-    single label, without held-out users where they are to say when to stop, and where the loss stops being a number.
+    `logs`: folder for TensorBoard. `earlier`: the model to go on from, if its shape allows. `replicas`: the devices.
+    `saved`: called after each checkpoint. Raises TrainingError: no label, no held-out users to stop by, a loss of NaN.
     """
     replicas = replicas or Replicas()
     if settings.early_stopping_epochs and not files.holdout:
