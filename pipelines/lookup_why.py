@@ -46,15 +46,14 @@ def why(night: Night, kept_as: str) -> dict[str, list[Moved]]:
     inputs = ranking.inputs_of(night, spec)
     ranker = load_ranker(ranking.ranker_of(night))
     events = _of_user(inputs.window.events_with_impressions(bucket.files), kept_as)
-    scored = score_lists(
-        lists, bucket, events, ranker, inputs, count=night.job.ranking.candidates, at=inputs.window.end
-    )
-    moves = moves_of(scored, ranker)
-    strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
-    return {
-        video: [Moved(feature=spec.features[at], times=float(np.exp(moves[row, at]))) for at in strongest[row]]
-        for row, video in enumerate(scored.encoded.shown["video_id"])
-    }
+    count, end, found = night.job.ranking.candidates, inputs.window.end, dict[str, list[Moved]]()
+    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=count, at=end):
+        moves = moves_of(scored, ranker)
+        strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
+        for row, video in enumerate(scored.encoded.shown["video_id"]):
+            moved = ((spec.features[at], float(np.exp(moves[row, at]))) for at in strongest[row])
+            found[video] = [Moved(feature=feature, times=times) for feature, times in moved]
+    return found
 
 
 def _of_user(events: Events, user_id: str) -> Events:

@@ -152,12 +152,18 @@ def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> No
     assert found["scores"].to_list()[1] == pytest.approx([np.exp(8), np.exp(-1), np.exp(-3), -4.0], rel=1e-6)
 
 
-def test_a_candidate_is_told_what_the_list_and_the_vectors_say(tmp_path: Path) -> None:
+def test_a_candidate_is_told_what_the_list_and_the_vectors_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, files = inputs_in(tmp_path), files_in(tmp_path)
     bucket = RankingBucket(files=files, nights=(night_of(hours(0), (), vectors_in(tmp_path)),))
     events = inputs.window.events_with_impressions(files)
     ranker: Any = ByHand()
-    scored = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END)
+    monkeypatch.setattr(ranking, "LISTS_AT_ONCE", 1)
+    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END))
+    assert [part["user_id"].to_list() for part, _ in parts] == [["b"], ["a"], ["c"]]
+    monkeypatch.setattr(ranking, "LISTS_AT_ONCE", 9)
+    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END)
+    alone = np.concatenate([part.seconds for _, part in parts])
+    assert sorted(alone.tolist()) == sorted(scored.seconds.tolist())
     told = scored.encoded.impressions
     assert scored.encoded.shown.select("user_id", "video_id").rows() == [("a", "v"), ("a", "x"), ("b", "v"), ("b", "w")]
     assert told["score"].tolist() == [3.0, 4.0, 2.0, 3.0] and told["rank"].tolist() == [2.0, 1.0, 2.0, 1.0]

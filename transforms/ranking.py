@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transforms import files, progress
 from transforms.bootstrap import weights
 from transforms.collect import Record
-from transforms.frames import id_digests
+from transforms.frames import concat, id_digests
 from transforms.neighbours import LISTS
 from transforms.ranker import Ranker, load_ranker
 from transforms.ranking_examples import (
@@ -41,6 +41,7 @@ from transforms.side_by_side import SideBySide
 from transforms.timelines import Ints
 from transforms.window import BucketFiles, read_users
 
+LISTS_AT_ONCE = 8_192  # with 50 candidates each some 200 MB of features
 LONGEST_SECONDS = 1e6  # of an expectation: what nobody watches in one go
 
 
@@ -107,15 +108,23 @@ def score_lists(
     *,
     count: int,
     at: dt.datetime,
-) -> Scored:
-    """The first `count` videos of each list, with the seconds each is expected to be watched if shown at a moment.
+) -> Iterator[tuple[pl.DataFrame, Scored]]:
+    """Some lists at a time, with the first `count` videos of each and the seconds each is expected to be watched if
+    shown at a moment.
 
     events: of the bucket, those before that moment are looked at. The generator's figures are those of the bucket's one
     night: score and rank as the lists have them.
     """
-    candidates, shared, spec = candidates_of(lists, count, at), read_shared(inputs), ranker.spec
-    past = Past.of(events, read_users(bucket.files), shared.catalogue, [candidates])
-    features = past.features(candidates, zone=inputs.zone)
+    heads = candidates_of(lists, count, at).select("user_id", "video_id")
+    past = Past.of(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
+    for part in lists.iter_slices(LISTS_AT_ONCE):
+        yield part, _score(candidates_of(part, count, at), past, bucket, ranker, inputs)
+
+
+def _score(
+    candidates: pl.DataFrame, past: Past, bucket: RankingBucket, ranker: Ranker, inputs: RankingInputs
+) -> Scored:
+    features, shared, spec = past.features(candidates, zone=inputs.zone), read_shared(inputs), ranker.spec
     said = generator_features(features, past, bucket.nights, listed=True)
     encoded = encode(past, features, {name: said[name] for name in said if name in spec.numbers}, shared, spec)
     odds = ranker.score(encoded.request, encoded.query_arrays(spec), encoded.impressions)
@@ -147,10 +156,13 @@ class RankCandidates(beam.PTransform):
         )
         events, end = self.inputs.window.events_with_impressions(bucket.files), self.inputs.window.end
         ranker = load_ranker(self.ranker)
-        scored = score_lists(lists, bucket, events, ranker, self.inputs, count=self.count, at=end)
-        rows = ranked(lists, scored.encoded.shown, scored.seconds, self.count)
+        parts, candidates = [lists.clear()], 0
+        for part, scored in score_lists(lists, bucket, events, ranker, self.inputs, count=self.count, at=end):
+            parts.append(ranked(part, scored.encoded.shown, scored.seconds, self.count))
+            candidates += len(scored.seconds)
+        rows = concat(parts)
         yield {"file": asdict(files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket)))}
-        yield {"counts": {"users": rows.height, "candidates": len(scored.seconds)}}
+        yield {"counts": {"users": rows.height, "candidates": candidates}}
         progress.advance()
 
 
@@ -172,7 +184,8 @@ class HeldOutRanking:
         events = self.inputs.window.events_with_impressions(bucket)
         ranker = load_ranker(self.ranker)
         scored = score_lists(lists, given, events, ranker, self.inputs, count=self.count, at=end)
-        orders = {"neighbours": lists, "ranking": ranked(lists, scored.encoded.shown, scored.seconds, self.count)}
+        parts = [ranked(part, found.encoded.shown, found.seconds, self.count) for part, found in scored]
+        orders = {"neighbours": lists, "ranking": concat([lists.clear(), *parts])}
         wanted = wanted_of(then.join(lists.select("user_id"), on="user_id", how="semi"))
         of_user = lists.select("user_id").join(
             wanted.group_by("user_id").agg(pl.col("seconds").sum()), on="user_id", how="left", maintain_order="left"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -108,20 +109,17 @@ class Past:
 
     def _impression(self, user: Ints, video: Ints, time: Ints) -> dict[str, Floats]:
         """`NUMBERS`: what the user had to do with the video and its channel before, and what the catalogue knows."""
-        watches, shown = self.events.watches, self.events.impressions
-        unclicked = ~shown["clicked"].to_numpy().astype(np.bool_)
         found: dict[str, Floats] = {}
-        for name, numbers in (("video", np.arange(self.video_ids.len())), ("channel", self.channels)):
+        for name, numbers in self._numbers.items():
             key, known = numbers[video], numbers[video] >= 0
             asked = user * (self.video_ids.len() + 1) + key
-            of = self._by_user(watches, numbers)
+            of = self._watched[name]
             span = of.before(asked, time)
             found[f"{name}_watches"] = np.where(known, span.count, np.nan).astype(np.float32)
             found[f"seconds_since_{name}"] = np.where(known, of.seconds_since(span, time), np.nan).astype(np.float32)
-            of = self._by_user(shown, numbers)
+            of = self._shown[name]
             span = of.before(asked, time)
-            passed = span.sums(of.totals(unclicked))
-            found[f"{name}_unclicked"] = np.where(known, passed, np.nan).astype(np.float32)
+            found[f"{name}_unclicked"] = np.where(known, span.sums(self._unclicked[name]), np.nan).astype(np.float32)
             if name == "video":
                 found["seconds_since_impression"] = of.seconds_since(span, time)
         uploaded = self.videos["upload_time"].to_physical().cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -130,10 +128,29 @@ class Past:
         found["video_seconds"] = length[video].astype(np.float32)
         return {name: found[name] for name in NUMBERS}
 
-    def _by_user(self, events: pl.DataFrame, numbers: Ints) -> Timeline:
+    @cached_property
+    def _numbers(self) -> dict[str, Ints]:
+        """Of each video number, what its past is counted by."""
+        return {"video": np.arange(self.video_ids.len()), "channel": self.channels}
+
+    @cached_property
+    def _watched(self) -> dict[str, Timeline]:
+        return self._by_user(self.events.watches)
+
+    @cached_property
+    def _shown(self) -> dict[str, Timeline]:
+        return self._by_user(self.events.impressions)
+
+    @cached_property
+    def _unclicked(self) -> dict[str, Ints]:
+        unclicked = ~self.events.impressions["clicked"].to_numpy().astype(np.bool_)
+        return {name: line.totals(unclicked) for name, line in self._shown.items()}
+
+    def _by_user(self, events: pl.DataFrame) -> dict[str, Timeline]:
         """Events by user and by what is numbered of their videos."""
-        key = numbers[_numbers(events["video_id"], self.video_ids)]
-        return Timeline.of(self.numbers_of(events) * (self.video_ids.len() + 1) + key, _micros(events))
+        user, video, time = self.numbers_of(events), _numbers(events["video_id"], self.video_ids), _micros(events)
+        keys = {name: user * (self.video_ids.len() + 1) + numbers[video] for name, numbers in self._numbers.items()}
+        return {name: Timeline.of(key, time) for name, key in keys.items()}
 
     def _requests(self, requests: pl.DataFrame, user: Ints, watches: Span, zone: str) -> pl.DataFrame:
         """What is known of a user at a moment."""
