@@ -67,7 +67,10 @@ def test_a_list_is_printed_for_people_or_as_json(job: Path, capsys: pytest.Captu
         "known": True,
         "country": None,
         "length": 2,
-        "items": [{"video_id": "v3", "title": None, "score": 2.5}, {"video_id": "v9", "title": None, "score": -1.0}],
+        "items": [
+            {"video_id": "v3", "title": None, "score": 2.5, "seconds": None, "why": []},
+            {"video_id": "v9", "title": None, "score": -1.0, "seconds": None, "why": []},
+        ],
         "watches": [],
     }
 

@@ -17,7 +17,7 @@ from nights import DATE, REPOSITORY, environment, lists, night, simulated
 
 from pipelines import dry_run, evaluation, lookup, publish, ranking, ranking_nights
 from pipelines.errors import StageError
-from pipelines.lookup_why import MOST
+from pipelines.lookup_why import MOST, why
 from pipelines.sinks import protocol
 from pipelines.stages import Night
 from transforms import night_metrics
@@ -135,7 +135,7 @@ def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) 
     assert done.files == [] and protocol.served_stage(off) == "neighbours" and ranking.of_held_out(off) is None
     assert not list(Path(of.folder("ranking")).rglob("*.parquet")), "no stale list is left"
     with pytest.raises(StageError, match="was not ranked"):
-        lookup.lookup(off.job, lists(of)["user_id"][0], 3, why=True)
+        why(off, lists(of)["user_id"][0])
 
 
 def test_logs_without_impressions_are_told(tmp_path: Path) -> None:
