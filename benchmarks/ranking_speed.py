@@ -77,7 +77,7 @@ def rank(night: Night, ranker: str) -> tuple[int, int, float]:
     spec = read_ranking_folder(f"{night.folder('ranking')}/examples").spec
     count = night.job.ranking.candidates
     began = time.perf_counter()
-    with night.pipeline() as pipeline:
+    with night.pipeline("ranking") as pipeline:
         ranked = (
             pipeline
             | night.create(ranking_buckets(night))
