@@ -1,7 +1,8 @@
 """Stage 7: the first videos of each list in the order of expected watch time, where impressions are given (paper, 4).
 
 impressions, store              -> CountShown -> WriteVocabulary -> ranked/vocabulary/*.parquet
-those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*; AnalyseNumbers -> TFT's graph
+those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*
+                                -> DrawNumbers -> write_numbers_graph -> examples/transform_fn
 examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
 examples/holdout, ranker        -> MeasureRanker -> counts of the manifest
 neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, in the schema of neighbours
@@ -19,14 +20,14 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, ranking_nights, train, vocabulary
+from pipelines import manifest, paths, ranking_nights, train, vocabulary, workplace
 from pipelines.sinks import protocol
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
 from transforms.ranking import HeldOutRanking, RankCandidates, night_of
-from transforms.ranking_encoding import AnalyseNumbers
+from transforms.ranking_encoding import DrawNumbers, write_numbers_graph
 from transforms.ranking_examples import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
 from transforms.ranking_measuring import MeasureRanker
 from transforms.ranking_spec import RankingSpec
@@ -35,6 +36,7 @@ from transforms.vocabulary import WriteVocabulary
 
 IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
+GRAPH = f"{FOLDER}/transform_fn"
 TRAINING, RANKER, WHY_NOT = "training", "ranker", "why_not"
 _TABLES = ("watches", "searches", IMPRESSIONS)
 _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_events_per_day", "user_categories"}
@@ -85,8 +87,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         return StageResult([], {WHY_NOT: reason, "notes": [reason]})
     spec = _spec(night, found, {entry.name: entry.rows for entry in entries})
     written = _write_examples(night, spec, generators, folder, attempt)
-    learned = _train(night, spec, written, folder, attempt)
-    entries += files.entries_below(folder, TRAINING)
+    learned, left = _train(night, spec, written, folder, attempt)
+    entries += left
     entries += written if night.job.storage.keep_examples else []
     ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
     entries += [FileEntry(**record["file"]) for record in ranked if "file" in record]
@@ -161,32 +163,46 @@ def _write_examples(
     ]
     name, records = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz"), f"records-{attempt}.json"
     write = WriteRankingExamples(inputs_of(night, spec), night.holdout, folder, name, night.threads)
-    scratch = paths.join(folder, f"scratch-{attempt}")
+    numbers = f"numbers-{attempt}.parquet"  # lies there until TFT has analysed it
     with night.pipeline("ranking") as pipeline:
         written = pipeline | night.create(buckets) | write
-        graph = paths.join(folder, f"{FOLDER}/transform_fn")
-        written["numbers"] | AnalyseNumbers(spec, night.job.ranking.seed, graph, scratch)
+        written["numbers"] | DrawNumbers(spec, night.job.ranking.seed, folder, numbers)
         written["records"] | WriteRecords(paths.join(folder, records))
-    files.remove_files(files.list_files(scratch))
+    drawn, graph = paths.join(folder, numbers), paths.join(folder, GRAPH)
+    write_numbers_graph(files.read_parquet(drawn), graph, spec=spec, pipeline=night.pipeline_here())
+    files.remove_files([drawn])
     found = take_records(paths.join(folder, records))
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
-    return [*entries, *files.entries_below(folder, f"{FOLDER}/transform_fn")]
+    return [*entries, *files.entries_below(folder, GRAPH)]
 
 
-def _train(night: Night, spec: RankingSpec, written: list[FileEntry], folder: str, attempt: str) -> dict[str, Any]:
+def _train(
+    night: Night, spec: RankingSpec, written: list[FileEntry], folder: str, attempt: str
+) -> tuple[dict[str, Any], list[FileEntry]]:
+    """Counts of the training, and the entries of what it left."""
     from trainer.ranker_config import RankerSettings
     from trainer.ranker_task import train_ranker
     from trainer.ranker_training import RankingFiles
 
     settings = night.job.ranking.model_dump(include=set(RankerSettings.model_fields))
-    given = RankingFiles(
-        train=tuple(manifest.entries((entry for entry in written if "/train/" in entry.name), folder)),
-        spec=spec,
-        graph=paths.join(folder, f"{FOLDER}/transform_fn/transform_fn") if spec.numbers else None,
-    )
-    result = train_ranker(given, paths.join(folder, TRAINING), settings=RankerSettings(**settings), attempt=attempt)
-    return {"steps": result.steps, "examples": result.examples}
+    records = [entry for entry in written if "/train/" in entry.name]
+    graph = [entry.name for entry in written if entry.name.startswith(f"{GRAPH}/")]
+    with workplace.at(folder) as place:
+        given = place.bring(folder, [*(entry.name for entry in records), *graph])
+        result = train_ranker(
+            RankingFiles(
+                train=tuple(manifest.entries(records, given)),
+                spec=spec,
+                graph=paths.join(given, f"{GRAPH}/transform_fn") if spec.numbers else None,
+            ),
+            paths.join(place.local, TRAINING),
+            settings=RankerSettings(**settings),
+            attempt=attempt,
+        )
+        told = (f"{TRAINING}/{train.HISTORY}", f"{TRAINING}/{train.INFO}")
+        entries = place.leave(told, [_ranker(attempt)])
+    return {"steps": result.steps, "examples": result.examples}, entries
 
 
 def _ranker(attempt: str) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 from trainer_records import write_file
 
 from trainer.quiet import tf
-from transforms.ranking_encoding import AnalyseNumbers
+from transforms.ranking_encoding import DrawNumbers, write_numbers_graph
 from transforms.ranking_spec import RankingSpec
 
 SPEC = RankingSpec(
@@ -84,9 +84,11 @@ def write_graph(folder: Path, spec: RankingSpec = SPEC, *, rows: int = 400) -> s
     ids = {"user_id": [f"u{i}" for i in range(rows)], "video_id": ["v"] * rows}
     numbers = {name: draw.normal(size=rows) for name in spec.numbers}
     times = pl.Series("time", range(rows)).cast(pl.Datetime("ms", "UTC"))
-    analyse = AnalyseNumbers(spec=spec, seed=1, folder=str(folder / "fn"), scratch=str(folder / "scratch"))
+    draw = DrawNumbers(spec=spec, seed=1, folder=str(folder), name="numbers.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pipeline | beam.Create([pl.DataFrame(ids | numbers).with_columns(times)]) | analyse
+        pipeline | beam.Create([pl.DataFrame(ids | numbers).with_columns(times)]) | draw
+    drawn, here = pl.read_parquet(folder / "numbers.parquet"), beam.Pipeline(runner="FnApiRunner")
+    write_numbers_graph(drawn, str(folder / "fn"), spec=spec, pipeline=here)
     return str(folder / "fn" / "transform_fn")
 
 

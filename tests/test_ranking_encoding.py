@@ -76,6 +76,14 @@ def test_the_sample_does_not_depend_on_how_rows_were_split_and_merged(monkeypatc
     assert len(other) == 100 and not np.array_equal(other, whole, equal_nan=True)
 
 
+def test_of_rows_with_one_digest_the_same_are_drawn_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking_encoding, "ANALYSED_ROWS", 5)
+    drawn = {"score": pl.Float32, "drawn": pl.UInt64}
+    rows = pl.DataFrame({"score": [float(i) for i in range(9)], "drawn": [7] * 9}, schema=drawn)
+    for merged in (rows, rows.reverse(), rows.sample(fraction=1, shuffle=True, seed=4)):
+        assert merge_drawn_numbers([merged[:4], merged[4:]], numbers=["score"])["score"].to_list() == [0, 1, 2, 3, 4]
+
+
 def test_the_analysed_table_has_a_list_a_part_and_something_of_each_number() -> None:
     drawn = pl.DataFrame(
         {"score": [2.0, 1.0], "age": [float("nan")] * 2, "drawn": [9, 3]},

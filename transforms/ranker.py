@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.files import local_copy
+from transforms.files import local_copy, local_while
 from transforms.quiet import import_tensorflow
 from transforms.ranking_spec import RankingSpec
 from transforms.side_by_side import once_a_process
@@ -51,9 +51,10 @@ class Ranker:
 
         Columns: user (a place among the user ids), log_odds, clicked, watch_seconds, page, impression_day, video.
         """
-        for records in self._tf.data.TFRecordDataset(local_copy(path), "GZIP").batch(USERS_AT_ONCE).prefetch(1):
-            found = {name: of.numpy() for name, of in self._model.signatures["records"](records=records).items()}
-            yield [user.decode() for user in found.pop("user_id")], found
+        with local_while(path) as local:
+            for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(USERS_AT_ONCE).prefetch(1):
+                found = {name: of.numpy() for name, of in self._model.signatures["records"](records=records).items()}
+                yield [user.decode() for user in found.pop("user_id")], found
 
     def _in_parts(
         self, signature: str, request: NDArray[Any], query: Features, impressions: Features

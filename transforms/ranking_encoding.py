@@ -11,9 +11,11 @@ analyser each made the Beam graph several times as large and slow. Quantiles tha
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -21,7 +23,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from transforms import progress
+from transforms import files, progress
 from transforms.encoding import ANALYSED_ROWS
 from transforms.frames import id_digests, mix
 from transforms.quiet import import_tensorflow
@@ -53,7 +55,7 @@ def merge_drawn_numbers(parts: Iterable[pl.DataFrame], *, numbers: Sequence[str]
     """`drawn_numbers` of all impressions together, from those of parts of them, merged in any order and in any tree."""
     rows = pl.concat([pl.DataFrame(schema=dict.fromkeys(numbers, pl.Float32) | {"drawn": pl.UInt64}), *parts])
     if rows.height > ANALYSED_ROWS:
-        rows = rows[np.argpartition(rows["drawn"].to_numpy(), ANALYSED_ROWS)[:ANALYSED_ROWS]]
+        rows = rows.sort("drawn", *numbers)[:ANALYSED_ROWS]  # a video shown twice at a time has one digest
     return rows
 
 
@@ -127,34 +129,45 @@ def interpolated(numbers: Any, boundaries: Any) -> tuple[Any, Any]:
 
 
 @dataclass
-class AnalyseNumbers(beam.PTransform):
-    """Training impressions (user_id, video_id, time, the spec's numbers raw) -> TFT's graph, written to `folder`."""
+class DrawNumbers(beam.PTransform):
+    """Training impressions (user_id, video_id, time, the spec's numbers raw) -> one Parquet file `folder/name`:
+    `drawn_numbers` of all of them."""
 
     spec: RankingSpec
     seed: int
     folder: str
-    scratch: str
+    name: str
 
     def expand(self, impressions: beam.PCollection[pl.DataFrame]) -> beam.PCollection:
-        tf = import_tensorflow()
-        import tensorflow_transform.beam as tft_beam
-        from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
-        from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
-        from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
-
-        parts, numbers = parts_of(self.spec), self.spec.numbers
-        features = {part: tf.io.FixedLenFeature([len(names)], tf.float32) for part, names in parts.items()}
-        empty = to_matrices({part: np.zeros((0, len(names)), np.float32) for part, names in parts.items()})
-        representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
-        merge = partial(merge_drawn_numbers, numbers=numbers)
+        merge = partial(merge_drawn_numbers, numbers=self.spec.numbers)
         drawn = impressions | "Draw" >> beam.Map(self._drawn).with_output_types(pl.DataFrame)
         rows = drawn | beam.CombineGlobally(merge).with_output_types(pl.DataFrame)
-        table = rows | "Table" >> beam.Map(analysed_numbers, parts=parts)
-        with tft_beam.Context(temp_dir=self.scratch):
-            config = TensorAdapterConfig(empty.schema, representations)
-            graph = (table, config) | tft_beam.AnalyzeDataset(preprocess)
-            return graph | tft_beam.WriteTransformFn(self.folder)
+        return rows | beam.Map(files.write_parquet, self.folder, self.name).with_output_types(Any)
 
     def _drawn(self, impressions: pl.DataFrame) -> pl.DataFrame:
         progress.advance()
         return drawn_numbers(impressions, numbers=self.spec.numbers, seed=self.seed)
+
+
+def write_numbers_graph(drawn: pl.DataFrame, folder: str, *, spec: RankingSpec, pipeline: beam.Pipeline) -> None:
+    """Write TFT's graph of the spec's numbers to `folder`, from `drawn_numbers` of all training impressions.
+
+    `pipeline`: one without steps, that runs in this process, as for `encoding.write_graph`.
+    """
+    tf = import_tensorflow()
+    import tensorflow_transform.beam as tft_beam
+    from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
+    from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+    from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
+
+    parts = parts_of(spec)
+    features = {part: tf.io.FixedLenFeature([len(names)], tf.float32) for part, names in parts.items()}
+    representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
+    rows = analysed_numbers(drawn, parts=parts)
+    with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
+        local = Path(scratch) / "graph"
+        with pipeline, tft_beam.Context(temp_dir=f"{scratch}/tft"):
+            analysed = pipeline | beam.Create([rows], reshuffle=False)
+            graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | tft_beam.AnalyzeDataset(preprocess)
+            graph | tft_beam.WriteTransformFn(str(local))
+        files.upload_all(local, folder)

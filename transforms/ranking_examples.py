@@ -201,7 +201,7 @@ def _kind(values: NDArray[Any]) -> NDArray[Any]:
 @dataclass
 class WriteRankingExamples(beam.PTransform):
     """`RankingBucket`s -> {`records`: one a file written and one a bucket of counts; `numbers`: frames of the training
-    impressions with the spec's numbers, for `AnalyseNumbers`}.
+    impressions with the spec's numbers, for `DrawNumbers`}.
 
     Held-out users' impressions of the held-out days go to `holdout/`, and nothing of these days of theirs elsewhere.
     """
