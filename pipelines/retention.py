@@ -14,7 +14,8 @@ from pipelines import earlier, kept, manifest, paths
 from pipelines.stages import Night
 from transforms import files
 
-TRAINING = "train/"
+# stage -> the beginning of the names of what only the training of the night itself reads
+TRAINING = {"examples": "train/", "ranking": "examples/"}
 # What goes of each stage of an older night, as the beginning of names; stage publish, which lists no files, stays.
 # Ingest last: where it is dropped, all is.
 _OLDER = {stage: "" for stage in reversed(paths.FOLDERS) if stage not in ("evaluation", "publish")}
@@ -26,7 +27,8 @@ def apply(night: Night, published: dt.date | None) -> None:
     settings, root = night.job.storage, night.root
     done = {night.date, *_served(root, published)}
     for date in done if not settings.keep_examples else ():
-        _drop(root, date, "examples", TRAINING)
+        for stage, beginning in TRAINING.items():
+            _drop(root, date, stage, beginning)
     stay = {*done, *_gone_on_from(night)}
     for date in _older(night, settings.keep_nights):
         ingest = manifest.record(root.stage(date, "ingest"))

@@ -15,6 +15,7 @@ import polars as pl
 from pipelines import manifest, paths, simulate, store
 from pipelines import publish as publish_stage
 from pipelines.jobs import load_job
+from pipelines.sinks import protocol
 from pipelines.stages import STAGES, Night
 from transforms import files
 from transforms.files import FileEntry
@@ -22,6 +23,8 @@ from transforms.frames import bucket_of
 
 DATE = dt.date(2026, 11, 21)
 REPOSITORY = Path(__file__).parents[1]
+
+EVENTS = ("watches", "searches", "impressions")
 
 # A model that trains in a second.
 TINY = """\
@@ -37,6 +40,9 @@ checkpoint_steps = 2
 k = 30
 similar = 5
 """
+RANKING = (
+    "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"  # where there are impressions
+)
 
 
 def write_job(folder: Path, logs: str, more: str = "") -> Path:
@@ -60,6 +66,12 @@ def simulated(folder: Path, more: str = "") -> Path:
     logs = 'watches = "watches/{date}.parquet"\nsearches = "searches/{date}.parquet"\n'
     logs += 'videos = "videos.parquet"\nusers = "users.parquet"'
     return write_job(folder, logs, f"[examples]\nwindow_days = 5\nholdout_users = 0.2\n{TINY}{more}")
+
+
+def with_impressions(job: Path) -> Path:
+    """The job file, its logs with those of what was shown beside it."""
+    job.write_text(job.read_text().replace("[logs]\n", '[logs]\nimpressions = "impressions/{date}.parquet"\n', 1))
+    return job
 
 
 def watch_rows(count: int = 40, days: int = 4, users: int = 7, videos: int = 5) -> pl.DataFrame:
@@ -147,13 +159,10 @@ def children(pid: int) -> dict[int, str]:
     return {int(line.split(None, 1)[0]): line.split(None, 1)[1] for line in found.stdout.splitlines()}
 
 
-def lists(of: Night) -> pl.DataFrame:
-    """All users' lists of a night, by user, with the bucket of the file each is in."""
-    listed = of.require("neighbours").files
-    names = [entry.name for entry in listed if not entry.name.startswith("../")]
-    frames = [
-        files.read_parquet(f"{of.folder('neighbours')}/{name}").with_columns(bucket=int(name[:5])) for name in names
-    ]
+def lists(of: Night, stage: str = protocol.NEIGHBOURS) -> pl.DataFrame:
+    """All users' lists of a night, as a stage left them, by user, with the bucket of the file each is in."""
+    names = [entry.name for entry in protocol.own(of.require(stage))]
+    frames = [files.read_parquet(f"{of.folder(stage)}/{name}").with_columns(bucket=int(name[:5])) for name in names]
     return pl.concat(frames).sort("user_id")
 
 
@@ -189,7 +198,7 @@ def commits(of: Night) -> dict[str, bytes]:
 def rooted(job: Path, root: str) -> str:
     """The text of a job file with the same logs by their whole paths, and another ROOT."""
     text = job.read_text()
-    for name in ("watches/{date}.parquet", "searches/{date}.parquet", "videos.parquet", "users.parquet"):
+    for name in (*(f"{table}/{{date}}.parquet" for table in EVENTS), "videos.parquet", "users.parquet"):
         text = text.replace(f'"{name}"', f'"{job.parent}/{name}"')
     table = "[storage]\n"
     head, _, rest = text.partition(table)

@@ -19,10 +19,10 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.runners.dataflow.internal import apiclient
 from graphs import PARDO, carried, steps_of
-from nights import DATE, night, published_night, simulated
+from nights import DATE, RANKING, night, published_night, simulated, with_impressions
 from redis_server import serving
 
-from pipelines import evaluation, examples, index, ingest, neighbours, publish, train, vocabulary
+from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
 from pipelines.options import pipeline_options
 from pipelines.stages import Night
 from transforms.window import BucketFiles
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow  # a whole night, each of its pipelines twice
 IMAGE = "europe-docker.pkg.dev/my-project/watchnext/worker:0.1.0"
 CLOUD = ("--project=my-project", "--region=europe-west1", "--temp_location=gs://my-bucket/temp")
 CLOUD += (f"--sdk_container_image={IMAGE}", "--dry_run=true")
-STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "evaluation", "publish")
+STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "ranking", "evaluation", "publish")
 PICKLED = "beam:dofn:pickled_python_info:v1"
 LIGHT = ("ingest", "vocabulary", "publish")  # whose workers load no TensorFlow
 
@@ -88,12 +88,13 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Se
     """The jobs of a night after a published one, by stage, with a sink that Beam loads."""
     found: list[Sent] = []
     with pytest.MonkeyPatch.context() as patch, contextmanager(serving)() as server:
-        job = simulated(tmp_path_factory.mktemp("dataflow"), f'[storage.redis]\nurl = "{server.url}"\n')
+        more = f'{RANKING}[storage.redis]\nurl = "{server.url}"\n'
+        job = with_impressions(simulated(tmp_path_factory.mktemp("dataflow"), more))
         lists = pl.DataFrame({"user_id": ["u0000001"], "video_ids": [["v0000001"]], "scores": [[1.0]]})
         published_night(job, lists, date=DATE.replace(day=DATE.day - 1))
         patch.setattr(Night, "pipeline", lambda self, stage: Translated(stage, found))
         of = night(job)
-        for stage in (ingest, vocabulary, examples, train, index, neighbours, evaluation, publish):
+        for stage in (ingest, vocabulary, examples, train, index, neighbours, ranking, evaluation, publish):
             stage.run(of)
     yield {stage: [job for job in found if job.stage == stage] for stage in STAGES}
 
@@ -103,7 +104,7 @@ STEPS = {
     "ingest": [
         {f"{what} {table}" for what in ("Files of", "Read", "Write", "Refused", "Records of") for table in tables}
         | {"Flatten", "WriteRecords"}
-        for tables in (("videos", "users"), ("watches", "searches"))
+        for tables in (("videos", "users"), ("watches", "searches", "impressions"))
     ],
     "vocabulary": [{"Create", "CountTokens", "Videos", "Tokens", "Flatten", "WriteRecords"}],
     "examples": [
@@ -114,6 +115,11 @@ STEPS = {
     "neighbours": [
         {"Buckets", "WriteNeighbours", "Blocks", "WriteSimilar", "Listed", "Watched", "CheckFolding"}
         | {"Flatten", "WriteRecords"}
+    ],
+    "ranking": [
+        {"Create", "CountShown", "Videos", "Channels", "Flatten", "WriteRecords"},
+        {"Create", "WriteRankingExamples", "DrawNumbers", "WriteRecords"},
+        {"Buckets", "RankCandidates", "Holdout", "MeasureRanker", "Flatten", "WriteRecords"},
     ],
     "evaluation": [
         {"Last day", "CountVideos", "Co-watches", "WriteCoWatches", "Served", "MeasureNextDay", "Figures"}
@@ -126,6 +132,7 @@ STEPS = {
 SIDE_INPUTS = {
     "Write watches/FlatMap(_write)": "multimap",  # the files there are of a bucket
     "Write searches/FlatMap(_write)": "multimap",
+    "Write impressions/FlatMap(_write)": "multimap",
     "CheckFolding/Count": "iterable",  # one frame of drawn videos
     "CheckFolding/Evidence": "iterable",  # one frame of pairs
     "WriteCoWatches/Map(_nearest_of_shard)": "iterable",  # how often each video was watched
@@ -155,6 +162,7 @@ WORKERS = {
     "examples": ("n2-standard-4", 64, 1, "", False),
     "index": ("n2-standard-16", 16, 1, "32000000000", True),
     "neighbours": ("n2-highmem-8", 64, 8, "32000000000", True),
+    "ranking": ("n2-highmem-8", 64, 8, "32000000000", True),
     "evaluation": ("n2-highmem-8", 16, 8, "32000000000", True),
     "publish": ("n2-standard-2", 16, 1, "", False),
 }

@@ -18,14 +18,18 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nights import (
     DATE,
+    EVENTS,
+    RANKING,
     REPOSITORY,
     TINY,
     children,
     environment,
+    lists,
     night,
     nightly,
     rooted,
@@ -44,7 +48,7 @@ STARTED = Started(cluster.FOLDER)
 CLUSTER = ("--runner-config", "flink", "--job_endpoint=localhost:8099")
 LOCAL = ("--runner=FlinkRunner", "--job_endpoint=localhost:8199", "--environment_type=LOOPBACK", "--parallelism=2")
 
-# Training is no Beam job, and publishing is none without a sink.
+# Training is no Beam job, and publishing is none without a sink. Ranking is several, with a training between them.
 BEAM_STAGES = tuple(stage for stage in STAGES if stage not in ("train", "ranking", "publish"))
 
 
@@ -64,10 +68,10 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Night:
     folder = tmp_path_factory.mktemp("embedded")
     last = (DATE - dt.timedelta(days=1)).isoformat()
     assert simulate.main([str(folder), "--users", "300", "--videos", "80", "--days", "15", "--last-day", last]) == 0
-    logs = 'watches = "watches/{date}.parquet"\nsearches = "searches/{date}.parquet"\n'
+    logs = "".join(f'{table} = "{table}/{{date}}.parquet"\n' for table in EVENTS)
     logs += 'videos = "videos.parquet"\nusers = "users.parquet"'
-    more = f'[examples]\nwindow_days = 15\nholdout_users = 0.2\n{TINY}[storage]\nroot = "runs"\nkeep_examples = 1\n'
-    job = write_job(folder, logs, more)
+    more = f"[examples]\nwindow_days = 15\nholdout_users = 0.2\n{TINY}{RANKING}"
+    job = write_job(folder, logs, f'{more}[storage]\nroot = "runs"\nkeep_examples = 1\n')
     done = nightly(job)
     assert done.returncode == 0, done.stderr
     return night(job)
@@ -81,7 +85,7 @@ def job_beside(embedded: Night, folder: Path) -> Path:
     return other
 
 
-def left(of: Night, stage: str) -> object:
+def left(of: Night, stage: str) -> Any:
     """What a stage left, whatever the names of its files: digests of their bytes, but of TFT's graph and of
     what tells how long things took."""
     if stage == "ingest":
@@ -93,6 +97,20 @@ def left(of: Night, stage: str) -> object:
     return {name: digest for name, digest in named.items() if "transform_fn" not in name and name not in found.timed}
 
 
+def check_ranked(of: Night, embedded: Night) -> None:
+    """The ranked lists are served, each of the videos of the neighbours' list, and learned from the same records."""
+    served = json.loads(Path(of.root.published).read_text())
+    assert served["stage"] == "ranking"
+    ranked, before = lists(of, "ranking"), lists(of)
+    assert ranked["user_id"].equals(before["user_id"]) and served["users"] == ranked.height > 0
+    assert ranked["video_ids"].list.sort().equals(before["video_ids"].list.sort())
+    assert not ranked["video_ids"].equals(before["video_ids"])
+    theirs, ours = (left(one, "ranking") for one in (embedded, of))
+    assert ours.keys() == theirs.keys()
+    for name, digest in theirs.items():
+        assert ours[name] == digest or not name.startswith(("examples/", "vocabulary/")), name
+
+
 @pytest.mark.parametrize("flags", [LOCAL, CLUSTER], ids=["engine-inside-the-job-server", "cluster"])
 def test_a_night_is_the_same_on_flink(flink: None, embedded: Night, tmp_path: Path, flags: tuple[str, ...]) -> None:
     done = nightly(job_beside(embedded, tmp_path), *flags)
@@ -100,7 +118,7 @@ def test_a_night_is_the_same_on_flink(flink: None, embedded: Night, tmp_path: Pa
     of = night(tmp_path / "job.toml")
     for stage in BEAM_STAGES:
         assert left(of, stage) == left(embedded, stage), stage
-    assert Path(of.root.path, "published.json").exists()
+    check_ranked(of, embedded)
 
 
 def job_before(stage: str, embedded: Night, folder: Path) -> Path:

@@ -39,6 +39,10 @@ from transforms.tfrecords import read_tfrecords, write_tfrecords
 GONE = USERS[2:5]
 REMOVED = {table: {"forgotten": rows} for table, rows in (("watches", 30), ("searches", 10), ("impressions", 90))}
 FORGET = '[privacy]\nforget = "forget.csv"\n'
+RECORDS = {
+    "examples": "train/00000-of-00001-aa.tfrecord.gz",
+    "ranking": "examples/train/00000-of-00001-aa.tfrecord.gz",
+}
 TOMORROW = DATE + dt.timedelta(days=1)
 LISTS = pl.DataFrame(
     {"user_id": USERS, "video_ids": [["0v"]] * 9, "scores": [[1.0]] * 9},
@@ -67,11 +71,11 @@ def with_history(folder: Path) -> Path:
     write_day(folder, DATE.isoformat(), day_of_watches(DATE.isoformat()))
     ingested(job, TOMORROW)
     rows = pl.DataFrame({"user_id": USERS, "watches": [[n] for n in range(9)]})
-    entry = write_tfrecords(rows, first.folder("examples"), "train/00000-of-00001-aa.tfrecord.gz")
-    manifest.commit(
-        first.folder("examples"),
-        manifest.Manifest(stage="examples", date=str(DATE), fingerprint="x", files=[entry], attempt="aa"),
-    )
+    found = {stage: [write_tfrecords(rows, first.folder(stage), name)] for stage, name in RECORDS.items()}
+    found["ranking"].append(files.write_parquet(LISTS, first.folder("ranking"), "00000-of-00001-aa.parquet"))
+    for stage, entries in found.items():
+        done = manifest.Manifest(stage=stage, date=str(DATE), fingerprint="x", files=entries, attempt="aa")
+        manifest.commit(first.folder(stage), done)
     (Path(first.folder("neighbours")) / "orphan.parquet").write_bytes(b"2u")
     return job
 
@@ -84,13 +88,13 @@ def check_forgotten(of: Night) -> None:
         for path in store.snapshots(of.root.snapshots):
             assert set(events(of, table, store.load(path))["user_id"]) <= set(USERS) - set(GONE)
     first = Night(of.job, DATE)
-    records = read_tfrecords(
-        f"{first.folder('examples')}/train/00000-of-00001-aa.tfrecord.gz",
-        {"user_id": pl.String(), "watches": pl.List(pl.Int64())},
-    )
-    assert records.rows() == [(user, [n]) for n, user in enumerate(USERS) if user not in GONE]
+    for stage, name in RECORDS.items():
+        columns = {"user_id": pl.String(), "watches": pl.List(pl.Int64())}
+        records = read_tfrecords(f"{first.folder(stage)}/{name}", columns)
+        assert records.rows() == [(user, [n]) for n, user in enumerate(USERS) if user not in GONE], stage
+    assert first.require("ranking").counts["users"] == 6
     listed = first.require("neighbours")
-    for stage in ("ingest", "examples", "neighbours"):
+    for stage in ("ingest", "examples", "neighbours", "ranking"):
         folder = first.folder(stage)
         for entry in first.require(stage).files:
             assert files.entry_of(folder, entry.name).digest == entry.digest

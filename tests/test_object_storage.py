@@ -15,11 +15,25 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, REPOSITORY, contents, lists, night, nightly, records, rooted, simulated, wait_for
+from nights import (
+    DATE,
+    RANKING,
+    REPOSITORY,
+    contents,
+    lists,
+    night,
+    nightly,
+    records,
+    rooted,
+    simulated,
+    wait_for,
+    with_impressions,
+)
 
 from pipelines import kept, lock, manifest, store
 from pipelines.lookup import lookup
 from pipelines.options import OptionError, pipeline_options
+from pipelines.sinks import protocol
 from pipelines.stages import STAGES
 from transforms import files
 
@@ -154,7 +168,7 @@ def newest_checkpoint(folder: str) -> bool:
 
 @pytest.mark.slow
 def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, tmp_path: Path) -> None:
-    local = simulated(tmp_path / "logs", "[storage]\nkeep_examples = true\n")
+    local = with_impressions(simulated(tmp_path / "logs", f"{RANKING}[storage]\nkeep_examples = true\n"))
     job = remote_job(local, f"{BUCKET}/night")
     of = night(job)
     command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat()]
@@ -167,19 +181,21 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, t
     ended = nightly(job)
     assert ended.returncode == 0, ended.stderr
     assert "published: 2026-11-21" in ended.stderr
-    assert "ran train, index, neighbours, evaluation, publish" in ended.stderr
+    assert "ran train, index, neighbours, ranking, evaluation, publish" in ended.stderr
 
     assert nightly(local).returncode == 0
     here = night(local)
     assert store.latest(of.root.snapshots).digest == store.latest(here.root.snapshots).digest
-    for stage in ("vocabulary", "examples", "train", "neighbours"):
+    for stage in ("vocabulary", "examples", "train", "neighbours", "ranking"):
         assert contents(of, stage).keys() == contents(here, stage).keys(), stage
     assert contents(of, "vocabulary") == contents(here, "vocabulary")
     with files.local_while(of.folder("examples")) as copy:
         assert records(of, copy) == records(here)
-    assert lists(of).equals(lists(here))
+    assert lists(of).equals(lists(here)) and lists(of, "ranking").equals(lists(here, "ranking"))
+    assert not lists(of, "ranking").equals(lists(of)) and protocol.served_stage(of) == "ranking"
+    assert of.require("ranking").counts["holdout"] == here.require("ranking").counts["holdout"] is not None
     user = lists(here)["user_id"][0]
-    assert lookup(of.job, user, 5, watches=3) == lookup(here.job, user, 5, watches=3)
+    assert lookup(of.job, user, 5, watches=3, why=True) == lookup(here.job, user, 5, watches=3, why=True)
     assert not files.exists(of.root.lock)
     assert all(manifest.load(of.folder(stage)) for stage in STAGES)
     kept.sweep(of)

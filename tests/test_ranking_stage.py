@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, REPOSITORY, environment, lists, night, simulated
+from nights import DATE, RANKING, REPOSITORY, environment, lists, night, simulated, with_impressions
 
 from pipelines import dry_run, evaluation, lookup, publish, ranking, ranking_nights
 from pipelines.errors import StageError
@@ -25,7 +25,6 @@ from transforms.ranking_features import NUMBERS, QUERY_NUMBERS
 from transforms.ranking_generator import GENERATOR_NUMBERS
 
 FIRST = DATE - dt.timedelta(days=1)
-RANKING = "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"
 
 
 def nightly(job: Path, date: dt.date) -> str:
@@ -38,8 +37,7 @@ def nightly(job: Path, date: dt.date) -> str:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[dt.date, str]]:
     """The job of two nights, and what was said of each."""
-    job = simulated(tmp_path_factory.mktemp("ranked"), RANKING)
-    job.write_text(job.read_text().replace("[logs]\n", '[logs]\nimpressions = "impressions/{date}.parquet"\n', 1))
+    job = with_impressions(simulated(tmp_path_factory.mktemp("ranked"), RANKING))
     return job, {date: nightly(job, date) for date in (FIRST, DATE)}
 
 

@@ -18,6 +18,7 @@ FILES = {
     "examples": ["train/0-{attempt}", "holdout/0-{attempt}", "serving/0-{attempt}", "spec.json"],
     "train": ["video_vectors.parquet", "tower-{attempt}/1", "state-{attempt}/1"],
     "neighbours": ["0-{attempt}.parquet", "../similar/0-{attempt}.parquet", "../user_vectors/0-{attempt}.parquet"],
+    "ranking": ["0-{attempt}.parquet", "examples/train/0-{attempt}", "examples/holdout/0-{attempt}"],
     "evaluation": ["lists/0-{attempt}.parquet", "metrics.json"],
     "publish": [],
 }
@@ -59,11 +60,13 @@ def job(folder: Path, more: str = "keep_nights = 2") -> Night:
 def test_the_training_records_of_a_published_night_go_and_all_else_stays(tmp_path: Path) -> None:
     of = job(tmp_path)
     made(of, 0)
-    before, digest = left(of, 0), of.require("examples").digest
+    before, digests = left(of, 0), [of.require(stage).digest for stage in retention.TRAINING]
     retention.apply(of, DATE)
-    assert [name for name in before if name not in left(of, 0)] == ["examples/train/0-aa"]
+    gone = ["examples/train/0-aa", "ranked/examples/holdout/0-aa", "ranked/examples/train/0-aa"]
+    assert [name for name in before if name not in left(of, 0)] == gone
     examples = of.require("examples")
-    assert examples.digest == digest, "a stage that reads the examples would be taken for undone"
+    now = [of.require(stage).digest for stage in retention.TRAINING]
+    assert now == digests, "a stage that reads the examples, or the lists, would be taken for undone"
     assert [entry.name for entry in examples.present] == ["holdout/0-aa", "serving/0-aa", "spec.json"]
     assert not any(path.name == "train" for path in Path(of.folder("examples")).iterdir())
 
