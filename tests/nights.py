@@ -23,6 +23,13 @@ from transforms.frames import bucket_of
 
 DATE = dt.date(2026, 11, 21)
 REPOSITORY = Path(__file__).parents[1]
+DATAFLOW = (  # options of a person who has a project there
+    "--runner=DataflowRunner",
+    "--project=my-project",
+    "--region=europe-west1",
+    "--temp_location=gs://my-bucket/temp",
+    "--sdk_container_image=europe-docker.pkg.dev/my-project/watchnext/worker:1",
+)
 
 EVENTS = ("watches", "searches", "impressions")
 

@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from made_frames import hours
-from nights import DATE, night, write_job
+from nights import DATAFLOW, DATE, night, write_job
 
 from pipelines import ingest
 from pipelines.errors import StageError
@@ -62,7 +62,7 @@ def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
         LogError, match=r"BigQuery tables are read on Dataflow alone .* but the runner is FnApiRunner; ex"
     ):
         ingest.plan(night(job))
-    on_dataflow = Night(night(job).job, DATE, flags=("--runner=DataflowRunner",))
+    on_dataflow = Night(night(job).job, DATE, flags=DATAFLOW)
     assert [file.path for file in ingest.Due.of(on_dataflow).pending] == ["bigquery:my-project.logs.watches"]
     with pytest.raises(StageError, match=r"storage.buckets is missing: a new store counts the rows of files"):
         ingest.run(on_dataflow)
@@ -70,7 +70,7 @@ def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
 
 def test_ingest_reads_the_table_in_its_pipeline(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"', "[storage]\nbuckets = 8\n")
-    of = Night(night(job).job, DATE, flags=("--runner=DataflowRunner",))
+    of = Night(night(job).job, DATE, flags=DATAFLOW)
     due = ingest.Due.of(of)
     reader = ingest.Reader(
         night=of, folder=str(tmp_path), attempt="aa", buckets=8, screen=due.screen, found=due.readable

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from nights import DATE, watch_rows, write_job
+from nights import DATAFLOW, DATE, watch_rows, write_job
 
 from pipelines import machine
 from pipelines.checks import sizes as doctor_sizes
@@ -74,7 +74,7 @@ def test_time_and_money(tmp_path: Path) -> None:
     priced = only(list(doctor_sizes.time(asked_of(tmp_path, price_per_core_hour=100.0)))).what
     hours, cost = priced.split("Beam's stages are ")[1].split(" core-hours without the start of workers: ")
     assert cost.endswith(" at 100") and float(cost.split()[0]) == pytest.approx(100 * float(hours), abs=0.6)
-    dataflow = asked_of(tmp_path, flags=("--runner=DataflowRunner",))
+    dataflow = asked_of(tmp_path, flags=DATAFLOW)
     assert "; --price-per-core-hour gives what that costs" in only(list(doctor_sizes.time(dataflow))).what
 
 

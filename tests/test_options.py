@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import S3Options, StandardOptions
+from nights import DATAFLOW
 
 from pipelines.options import OptionError, pipeline_options, runner_name
 
@@ -106,12 +107,7 @@ def test_configs_that_are_not_there_or_no_toml_are_told(tmp_path: Path) -> None:
         pipeline_options(config_of(tmp_path, "runner ="), [])
 
 
-CLOUD = (
-    "--project=my-project",
-    "--region=europe-west1",
-    "--temp_location=gs://my-bucket/temp",
-    "--sdk_container_image=europe-docker.pkg.dev/my-project/watchnext/worker:1",
-)
+CLOUD = DATAFLOW[1:]
 
 
 def test_dataflow_asks_for_all_that_only_a_person_knows_at_once() -> None:
