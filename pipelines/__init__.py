@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-with suppress(Exception):  # who needs Beam imports it again and is told; doctor says what is wrong, and works without it
+with suppress(Exception):  # who needs Beam imports it again and is told what is wrong; doctor works without it
     from transforms.quiet import collector_paused
 
     with collector_paused():  # what every stage and command needs first
