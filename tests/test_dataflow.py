@@ -108,7 +108,7 @@ STEPS = {
     ],
     "vocabulary": [{"Create", "CountTokens", "Videos", "Tokens", "Flatten", "WriteRecords"}],
     "examples": [
-        {"Create", "AnalyseFeatures"},
+        {"Create", "DrawTimes"},
         {"Create", "WriteExamples", "WriteLabelCounts", "Defaults", "WriteDefaultExamples", "Flatten", "WriteRecords"},
     ],
     "index": [{"Create", "WriteIndex", "WriteRecords"}],
@@ -201,8 +201,9 @@ def test_what_is_pickled_is_small(sent: dict[str, list[Sent]], stage: str) -> No
     for job in sent[stage]:
         sizes = {name: len(pickle) for name, pickle in job.pickled.items()}
         parts = {name for name in sizes if name.endswith("/FlatMap(<lambda at core.py:4094>)")}  # of beam.Create
-        assert max(size for name, size in sizes.items() if name not in parts) < 4_000
-        assert all(sizes[name] < 20_000 for name in parts) and job.graph.ByteSize() < 250_000
+        assert max(size for name, size in sizes.items() if name not in parts) < 5_000
+        assert all(sizes[name] < 30_000 for name in parts)  # of three tables
+        assert job.graph.ByteSize() < 250_000
 
 
 def test_the_parts_of_the_largest_store_fit_into_a_job() -> None:
