@@ -246,6 +246,7 @@ KILLS = {
     "train": ("stage", "writing"),
     "index": ("group", "starting"),
     "neighbours": ("nightly", "writing"),
+    "ranking": ("stage", "starting"),
     "evaluation": ("group", "writing"),
     "publish": ("stage", "starting"),
 }
