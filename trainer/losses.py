@@ -59,9 +59,9 @@ class Compared:
 def corrected_logits(users: tf.Tensor, compared: Compared) -> tuple[tf.Tensor, tf.Tensor]:
     """Logits less log expected of the positives [batch] and the negatives [batch, negatives]; accidental hits out."""
     positive = tf.reduce_sum(users * compared.label_vectors, axis=1) + compared.label_biases
-    negative = tf.matmul(users, compared.negative_vectors, transpose_b=True) + compared.negative_biases
+    negative = tf.matmul(users, compared.negative_vectors, transpose_b=True)
+    negative += compared.negative_biases - compared.negative_log_expected  # one pass over the widest tensor, not two
     positive -= compared.label_log_expected
-    negative -= compared.negative_log_expected
     return positive, tf.where(hits(compared.labels, compared.negatives), -OUT, negative)
 
 
@@ -72,8 +72,26 @@ def sampled_softmax(users: tf.Tensor, compared: Compared) -> tf.Tensor:
     removes only one accidental hit.
     """
     positive, negative = corrected_logits(users, compared)
-    logits = tf.concat([positive[:, tf.newaxis], negative], axis=1)
-    return tf.reduce_mean(tf.reduce_logsumexp(logits, axis=1) - positive)
+    return tf.reduce_mean(_log_sum_exp(positive, negative) - positive)
+
+
+@tf.custom_gradient
+def _log_sum_exp(
+    positive: tf.Tensor, negative: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+    """Log of e^positive [batch] and all e^negative [batch, negatives] of the row, summed.
+
+    Its gradient, a softmax, is made of the powers that are there already; and nothing is put side by side first.
+    """
+    peak = tf.maximum(positive, tf.reduce_max(negative, axis=1))
+    of_positive, of_negative = tf.exp(positive - peak), tf.exp(negative - peak[:, tf.newaxis])
+    total = of_positive + tf.reduce_sum(of_negative, axis=1)
+
+    def gradient(of_logs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        share = of_logs / total
+        return of_positive * share, of_negative * share[:, tf.newaxis]
+
+    return peak + tf.math.log(total), gradient
 
 
 def noise_contrastive(users: tf.Tensor, compared: Compared) -> tf.Tensor:
