@@ -75,9 +75,13 @@ class FileLists:
 
     def of_user(self, user_id: str) -> ServedList | None:
         bucket = bucket_of(user_id, self.buckets)
-        own = (name for name in self._names(self.stage) if "/" not in name)
-        name = next(name for name in own if paths.shard_index(name) == bucket)
-        path = paths.join(self.night.folder(self.stage), name)
+        own = {paths.shard_index(name): name for name in self._names(self.stage) if "/" not in name}
+        if bucket not in own:  # the stage ran again since, with other settings
+            raise StageError(
+                f"the lists of {self.stage} that {self.night.root.published} names are no longer there: stage "
+                f"{self.stage} ran again for {self.date} and left none; run watchnext nightly to publish what there is"
+            )
+        path = paths.join(self.night.folder(self.stage), own[bucket])
         rows = files.read_parquet(path).filter(user_id=user_id).select("video_ids", "scores").rows()
         return ServedList(video_ids=rows[0][0], scores=rows[0][1]) if rows else None
 

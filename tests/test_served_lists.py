@@ -12,7 +12,7 @@ from nights import DATE, published_night, write_job
 from redis_server import Server
 from redis_server import server as server
 
-from pipelines import lookup
+from pipelines import lookup, manifest
 from pipelines.errors import StageError
 from pipelines.jobs import load_job
 from pipelines.served_lists import ServedList, open_lists
@@ -47,6 +47,12 @@ def test_the_default_list_of_a_country_or_of_all(published: Night) -> None:
     overall = ServedList(video_ids=["v9", "v8"], scores=[2.0, 1.0], country=None)
     assert served.default("SE") == ServedList(video_ids=["v1"], scores=[0.5], country="SE")
     assert served.default("FR") == served.default(None) == overall
+
+
+def test_lists_that_a_later_run_took_away_are_told(published: Night) -> None:
+    manifest.commit(published.folder("neighbours"), replace(published.require("neighbours"), files=[]))
+    with pytest.raises(StageError, match=r"stage neighbours ran again for .* and left none; run watchnext nightly"):
+        open_lists(published.job, "files").of_user("ann")
 
 
 def test_a_format_that_is_not_known_is_told(published: Night) -> None:
