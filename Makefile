@@ -48,13 +48,13 @@ flink-up: setup
 flink-down: setup
 	@$(BIN)/python -m runner_configs.flink.cluster down
 
-# Whole nights on it, and what becomes of a stage when a worker or the job server is killed. Starts it where it does not run.
+# Whole nights on it, beside the embedded runner's. Starts it where it does not run.
 test-flink: setup
-	@$(BIN)/python -m pytest -m flink -k 'not task_manager' tests/test_flink.py
+	@$(BIN)/python -m pytest -m flink -k 'not killed' tests/test_flink.py
 
-# The same when the TaskManager is killed, in each stage.
+# What becomes of a stage when a worker, the job server or, in each stage, the TaskManager is killed.
 test-flink-faults: setup
-	@$(BIN)/python -m pytest -m flink -k task_manager tests/test_flink.py
+	@$(BIN)/python -m pytest -m flink -k killed tests/test_flink.py
 
 # The wheel, installed in an empty environment (3 GB, removed afterwards), runs a night.
 test-package: setup

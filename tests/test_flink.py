@@ -1,4 +1,5 @@
-"""Nights on a real Flink cluster, and what becomes of them when parts of it are killed: `make test-flink`.
+"""Nights on a real Flink cluster, and what becomes of them when parts of it are killed: `make test-flink`,
+`make test-flink-faults`.
 
 Three runners have the same logs: the embedded one, Flink inside the job server with the submitting process as its
 worker, and the cluster with its pool of workers.
