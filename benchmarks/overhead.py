@@ -25,7 +25,7 @@ from pipelines.stages import STAGES
 from transforms.simulation_world import SimulationSettings
 
 DATE = dt.date(2026, 11, 21)
-WITH_TENSORFLOW = ("examples", "train", "neighbours", "evaluation")  # an index of few videos needs none
+WITH_TENSORFLOW = ("examples", "train", "neighbours", "ranking", "evaluation")  # an index of few videos needs none
 MOST_SECONDS = {False: 3.0, True: 8.0}
 IMPORTS = {
     "Python": "pass",
