@@ -48,9 +48,9 @@ HISTORY_TIMES = {"mean": 1.0, "recency": 1.4, "attention": 1.95}
 BUILD_SECONDS = 43 / (1_000_000 * 256)
 SCANN_SECONDS, EXACT_SECONDS = 1 / 5_976, 1 / (140 * 1_000_000 * 256)
 TUNING_QUERIES = 2_048  # searched exactly to tune an index
-# Of the ranker: features and encoding of an impression (13,568,460 in a night of 100,000 users: 100 s), look-ups for one
-# that is learned and one that is ranked, which with MULTIPLY_SECONDS meet the README's figures of two towers to a fifth;
-# the width of what it reads, and bytes of one in its records.
+# Of the ranker: features and encoding of an impression (13,568,460 of 100,000 users: 100 s), look-ups for one
+# that is learned and one that is ranked, which with MULTIPLY_SECONDS meet the README's figures of two towers to a
+# fifth; the width of what it reads, and bytes of one in its records.
 IMPRESSION_SECONDS, LEARNED_SECONDS, RANKED_SECONDS = 7.5e-6, 12e-6, 2.5e-6
 RANKER_INPUTS, IMPRESSION_BYTES = 250, 60
 USER_SECONDS = 0.3e-3  # reading, tower, exclusions and writing of one list
