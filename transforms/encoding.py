@@ -10,11 +10,9 @@ workers that only parse and shuffle must not load it.
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -28,6 +26,7 @@ from transforms.frames import mix
 from transforms.quiet import import_tensorflow
 from transforms.schemas import TIME
 from transforms.side_by_side import once_a_process
+from transforms.tft_graph import write_tft_graph
 from transforms.window import BucketFiles, Holdout, Window
 
 EXAMPLE_AGE = "example_age"
@@ -109,27 +108,13 @@ def write_graph(
 ) -> None:
     """Write TFT's graph to `folder`, from `drawn_times` of all events.
 
-    `pipeline`: one without steps, that runs in this process. These are few rows, and TensorFlow knows the file systems
-    of few object stores: it reads and writes a local disk here, from which the graph is brought to `folder`.
+    `pipeline`: as for `write_tft_graph`.
     """
     tf = import_tensorflow()
-    import tensorflow_transform.beam as tft_beam
-    from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
-    from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
-    from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
-
     features = {EXAMPLE_AGE: tf.io.FixedLenFeature([], tf.float32)}
     features |= {name: tf.io.FixedLenFeature([], tf.string) for name in categories}
-    representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
     rows = to_arrow(analysed_ages(times, newest=newest).with_columns(pl.lit("").alias(name) for name in categories))
-    with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
-        local = Path(scratch) / "graph"
-        with pipeline, tft_beam.Context(temp_dir=f"{scratch}/tft"):
-            analysed = pipeline | beam.Create([rows], reshuffle=False)
-            analyse = tft_beam.AnalyzeDataset(partial(preprocess, categories=categories))
-            graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | analyse
-            graph | tft_beam.WriteTransformFn(str(local))
-        files.upload_all(local, folder)
+    write_tft_graph(rows, features, partial(preprocess, categories=categories), folder, pipeline=pipeline)
 
 
 class FeatureGraph:

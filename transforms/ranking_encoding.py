@@ -11,11 +11,9 @@ analyser each made the Beam graph several times as large and slow. Quantiles tha
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -28,6 +26,7 @@ from transforms.encoding import ANALYSED_ROWS
 from transforms.frames import id_digests, mix
 from transforms.quiet import import_tensorflow
 from transforms.ranking_spec import RankingSpec
+from transforms.tft_graph import write_tft_graph
 
 QUANTILES = 100
 BELOW_ONE = 1 - 2**-16
@@ -152,22 +151,8 @@ class DrawNumbers(beam.PTransform):
 def write_numbers_graph(drawn: pl.DataFrame, folder: str, *, spec: RankingSpec, pipeline: beam.Pipeline) -> None:
     """Write TFT's graph of the spec's numbers to `folder`, from `drawn_numbers` of all training impressions.
 
-    `pipeline`: one without steps, that runs in this process, as for `encoding.write_graph`.
+    `pipeline`: as for `write_tft_graph`.
     """
-    tf = import_tensorflow()
-    import tensorflow_transform.beam as tft_beam
-    from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
-    from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
-    from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
-
-    parts = parts_of(spec)
+    tf, parts = import_tensorflow(), parts_of(spec)
     features = {part: tf.io.FixedLenFeature([len(names)], tf.float32) for part, names in parts.items()}
-    representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
-    rows = analysed_numbers(drawn, parts=parts)
-    with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
-        local = Path(scratch) / "graph"
-        with pipeline, tft_beam.Context(temp_dir=f"{scratch}/tft"):
-            analysed = pipeline | beam.Create([rows], reshuffle=False)
-            graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | tft_beam.AnalyzeDataset(preprocess)
-            graph | tft_beam.WriteTransformFn(str(local))
-        files.upload_all(local, folder)
+    write_tft_graph(analysed_numbers(drawn, parts=parts), features, preprocess, folder, pipeline=pipeline)
