@@ -11,7 +11,7 @@ from pipelines.reading import LOGS
 from pipelines.stages import Night
 from pipelines.store import Snapshot, TakenFile
 from transforms import bigquery
-from transforms.logs import LogError
+from transforms.logs import LogError, LogSettingError
 from transforms.screen import Screen, Span
 
 TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
@@ -89,7 +89,7 @@ def find(night: Night, table: str, before: Snapshot | None) -> Found:
     if pattern is None:
         return Found()
     if pattern.startswith(bigquery.PREFIX) and night.runner != "DataflowRunner":
-        raise LogError(
+        raise LogSettingError(
             f"logs.{table} = {pattern!r}: BigQuery tables are read on Dataflow alone (--runner DataflowRunner), but "
             f"the runner is {night.runner}; export the table to Parquet files and name those"
         )

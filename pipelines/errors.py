@@ -22,7 +22,7 @@ from pipelines.signals import Stopped
 from trainer.errors import TrainingError
 from transforms.candidates import NoCandidatesError
 from transforms.errors import SinkError
-from transforms.logs import LogError
+from transforms.logs import LogError, LogSettingError
 
 EXIT_CODES = """\
 exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or
@@ -45,6 +45,7 @@ TOLD_ERRORS = (
     OptionError,
     ManifestError,
     LogError,
+    LogSettingError,
     NoCandidatesError,
     TrainingError,
     SinkError,
@@ -52,7 +53,7 @@ TOLD_ERRORS = (
     OSError,
 )
 
-_BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError), 3: (GateError,)}
+_BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, LogSettingError), 3: (GateError,)}
 _AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
 _ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
 # Of Java, the last is the first cause; a job server may give that alone.

@@ -22,6 +22,7 @@ from pipelines import accounts, forget, kept, manifest, paths, privacy, rewritin
 from pipelines.accounts import Account
 from pipelines.due import Due
 from pipelines.errors import StageError
+from pipelines.jobs import JobError
 from pipelines.raw_files import Found
 from pipelines.reading import LOGS, Reader
 from pipelines.stages import Night, Plan, StageResult, complete, date_of, stage_main
@@ -102,7 +103,7 @@ def _bucket_count(night: Night, due: Due) -> int:
         return night.job.storage.buckets
     watches = [file.path for file in due.found["watches"].files]
     if watches[0].startswith(bigquery.PREFIX):
-        raise StageError("storage.buckets is missing: a new store counts the rows of files, not of a BigQuery table")
+        raise JobError("storage.buckets is missing: a new store counts the rows of files, not of a BigQuery table")
     return store.bucket_count(sum(count_rows(path) for path in watches))
 
 

@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.paths import join
 from pipelines.store import TakenFile
 from transforms.bigquery import PREFIX
-from transforms.logs import LogError
+from transforms.logs import LogError, LogSettingError
 
 _LOG_FILE = re.compile(r"\.(parquet|(jsonl|ndjson|json|csv)(\.gz)?)$", re.IGNORECASE)
 
@@ -41,18 +41,20 @@ def find(
     file at all, and for days without one after the first that had one, but with `allow_missing_days`.
     """
     if not pattern.strip():
-        raise LogError(f"{setting} is empty: give a file, a folder or a glob")
+        raise LogSettingError(f"{setting} is empty: give a file, a folder or a glob")
     if pattern.startswith(PREFIX):
         return Found(files=(_table(setting, pattern, end),))
     if "{date}" not in pattern:
         if not (found := _match(pattern)):
-            raise LogError(_nothing(setting, pattern, ""))
+            raise LogSettingError(_nothing(setting, pattern, ""))
         return Found(files=tuple(sorted(found)))
     days = [(start + dt.timedelta(days=n)).isoformat() for n in range((end - start).days)]
     by_day = {day: files for day in days if (files := _match(pattern.replace("{date}", day)))}
     if not by_day and not set(days) & set(seen):
         span = f" on a day from {days[0]} to {days[-1]}, the window of {end}" if days else ""
-        raise LogError(_nothing(setting, pattern, span))
+        # Where files of earlier days were read, the pattern is right, and those of these days are late.
+        kind = LogError if seen else LogSettingError
+        raise kind(_nothing(setting, pattern, span))
     if not allow_missing_days:
         _check_days(setting, pattern, days, {*by_day, *seen})
     return Found(files=tuple(sorted({file for files in by_day.values() for file in files})), days=tuple(by_day))
@@ -75,7 +77,7 @@ def _check_days(setting: str, pattern: str, days: list[str], there: set[str]) ->
 def _table(setting: str, name: str, end: dt.date) -> TakenFile:
     """A BigQuery table as the one raw file of a date: its rows change, so each night reads its window anew."""
     if not re.fullmatch(r"[\w:.-]+\.\w+\.[\w-]+", name.removeprefix(PREFIX)):
-        raise LogError(
+        raise LogSettingError(
             f"{setting} = {name!r}: a BigQuery table is named {PREFIX}project.dataset.table, without {{date}}"
         )
     day = dt.datetime.combine(end, dt.time(), dt.UTC)

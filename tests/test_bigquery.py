@@ -13,7 +13,7 @@ from made_frames import hours
 from nights import DATAFLOW, DATE, night, write_job
 
 from pipelines import ingest
-from pipelines.errors import StageError
+from pipelines.jobs import JobError
 from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms.bigquery import ReadBigQuery, raw_frame
@@ -64,7 +64,7 @@ def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
         ingest.plan(night(job))
     on_dataflow = Night(night(job).job, DATE, flags=DATAFLOW)
     assert [file.path for file in ingest.Due.of(on_dataflow).pending] == ["bigquery:my-project.logs.watches"]
-    with pytest.raises(StageError, match=r"storage.buckets is missing: a new store counts the rows of files"):
+    with pytest.raises(JobError, match=r"storage.buckets is missing: a new store counts the rows of files"):
         ingest.run(on_dataflow)
 
 

@@ -11,6 +11,7 @@ from pipelines.jobs import JobError
 from pipelines.options import OptionError
 from pipelines.signals import Stopped
 from trainer.errors import TrainingError
+from transforms.logs import LogError, LogSettingError
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,8 @@ from trainer.errors import TrainingError
     [
         (JobError("neighbours.k = -3"), 2, "watchnext: neighbours.k = -3\n"),
         (OptionError("no option x"), 2, "watchnext: no option x\n"),
+        (LogSettingError("no column x"), 2, "watchnext: no column x\n"),
+        (LogError("a day is late"), 1, "watchnext: a day is late\n"),
         (StageError("too many"), 1, "watchnext: too many\n"),
         (GateError("recall is 0.1"), 3, "watchnext: recall is 0.1\n"),
         (TrainingError("not one label"), 1, "watchnext: not one label\n"),

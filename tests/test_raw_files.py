@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import raw_files
-from transforms.logs import LogError
+from transforms.logs import LogError, LogSettingError
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -114,6 +114,22 @@ def test_the_last_day_is_missed_too_and_a_day_that_was_seen_may_be_gone(tmp_path
     for day in (18, 20):
         (tmp_path / "logs" / f"w-2026-11-{day}.csv").unlink()
     assert days(tmp_path, seen=tuple(f"2026-11-{day}" for day in range(18, 22))) == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind"), [((), LogSettingError), (("2026-11-01",), LogError)], ids=["never", "earlier"]
+)
+def test_a_path_that_never_matched_is_a_setting_to_correct_and_late_files_are_not(
+    tmp_path: Path, seen: tuple[str, ...], kind: type[LogError]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(LogError, match="no log files there on a day from 2026-11-18") as raised:
+        days(tmp_path, seen=seen)
+    assert type(raised.value) is kind
+    touch(tmp_path / "logs", "w-2026-11-18.csv")
+    with pytest.raises(LogError, match="no file for 2026-11-19") as raised:
+        days(tmp_path)
+    assert type(raised.value) is LogError
 
 
 def test_a_bigquery_table_is_one_raw_file_a_date() -> None:

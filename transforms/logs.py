@@ -43,6 +43,13 @@ class LogError(ValueError):
     """A log file that cannot be read, with its path and what to do."""
 
 
+class LogSettingError(LogError):
+    """A setting that does not fit the log files, with its name: no file at its path, a column that no file has.
+
+    The same command fails again until somebody corrects the setting or the files: schedules must not retry it.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class LogTable:
     """One of the tables users bring: which columns it must have, which it may have."""
@@ -57,12 +64,12 @@ class LogTable:
         """Raise `LogError` naming the columns this table lacks."""
         lacking = [renamed.get(name, name) for name in self.required if renamed.get(name, name) not in present]
         if lacking:
-            raise LogError(
+            raise LogSettingError(
                 f"{path}: the {self.name} table lacks {', '.join(map(repr, lacking))}; it has "
                 f"{', '.join(sorted(present)) or 'no columns'} (rename columns in [logs.columns.{self.name}])"
             )
         if self.any_of and not any(renamed.get(name, name) in present for name in self.any_of):
-            raise LogError(f"{path}: the {self.name} table needs one of {', '.join(self.any_of)}; it has none")
+            raise LogSettingError(f"{path}: the {self.name} table needs one of {', '.join(self.any_of)}; it has none")
 
 
 BROKEN = {"row": pl.Int64, "reason": pl.String, "text": pl.String}
@@ -106,7 +113,9 @@ class _EnoughError(Exception):
 def _frames(path: str, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
     ending = _ENDING.search(path)
     if not ending:
-        raise LogError(f"{path}: the ending must be .parquet, .jsonl, .ndjson, .json or .csv (text also with .gz)")
+        raise LogSettingError(
+            f"{path}: the ending must be .parquet, .jsonl, .ndjson, .json or .csv (text also with .gz)"
+        )
     readers: dict[str, Reader] = {"parquet": partial(_read_parquet, path=path, lists=lists), "csv": _read_csv}
     reader = readers.get(ending[1].lower(), _read_json)
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
@@ -173,7 +182,7 @@ def _read_parquet(
         if ours in lists and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             kind = kind.value_type
         if pa.types.is_nested(kind):
-            raise LogError(f"{path}: the column {name!r} is nested ({kind}), but {ours} must be one value a row")
+            raise LogSettingError(f"{path}: the column {name!r} is nested ({kind}), but {ours} must be one value a row")
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
         frame = pl.DataFrame(pa.Table.from_batches([batch])).rename(columns)
