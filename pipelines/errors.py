@@ -10,7 +10,7 @@ import builtins
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -98,14 +98,22 @@ def of_exit_code(code: int) -> type[Exception]:
 
 def told(error: BaseException) -> str | None:
     """What to say of an error that a runner may have wrapped or written down; None of one nobody foresaw."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes(error):
         if isinstance(seen, OSError):
             return f"{type(seen).__name__}: {_STEP.sub('', str(seen))}"
         if isinstance(seen, TOLD_ERRORS):
             return _STEP.sub("", str(seen))
-        seen = seen.__cause__ or seen.__context__
     return _told_in(str(error)) or _told_of_runner(error)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what caused it, and so on; each once, also if an error is among its own causes."""
+    seen: BaseException | None = error
+    passed = set[int]()
+    while seen is not None and id(seen) not in passed:
+        passed.add(id(seen))
+        yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 def _told_in(traceback: str) -> str | None:

@@ -13,7 +13,8 @@ import argparse
 import datetime as dt
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -62,10 +63,8 @@ def run(night: Night) -> None:
 def _work(night: Night) -> StageResult:
     recover(night)
     _check(night)
-    try:
+    with _explained(night):
         held = gates.check(night)
-    except GateError as error:
-        raise _explained(night, error) from error
     counts = {"gates": held.summary(), "notes": _notes(held)}
     served = read(night.root)
     if served and served["date"] > night.date.isoformat():
@@ -117,15 +116,13 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
 def _serve(night: Night, withdrawn: Iterable[str]) -> dict[str, Any]:
     given, places = protocol.night_files(night), configured(night)
     intent = Intent(entry=_entry(night, {sink.name: sink.version(given) for sink in places}), withdrawn=[*withdrawn])
-    try:
+    with _explained(night):
         for sink in places:
             sink.ready()
         intent.declare(night.root)
         loaded = _load(night, intent, places, given)
         replace(intent, loaded=True).declare(night.root)
         _finish(night, intent, places)
-    except Exception as error:
-        raise _explained(night, error) from error
     return loaded
 
 
@@ -136,15 +133,13 @@ def recover(night: Night) -> None:
         return
     of = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
     places = configured(of)
-    try:
+    with _explained(night):
         if _is_published(of, intent):
             _settle(of, intent, places)
         elif intent.loaded and _is_there(of, intent, places):
             _finish(of, intent, places)
         else:
             _undo(of, intent, places)
-    except Exception as error:
-        raise _explained(night, error) from error
 
 
 def refresh(night: Night, forgotten: pl.Series) -> None:
@@ -183,12 +178,14 @@ def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None
 
 
 def _check(night: Night) -> None:
-    """Every list file is there, whole: what is published must be readable."""
+    """Check that every file that is served is whole. Raises StageError, which names the file and its stage."""
     stage = protocol.served_stage(night)
-    for entry in protocol.own(night.require(stage)):
-        path = paths.join(night.folder(stage), entry.name)
-        if not files.exists(path) or files.entry_of(night.folder(stage), entry.name).digest != entry.digest:
-            raise StageError(f"{path} is not the file stage {stage} wrote: run the night again from {stage}")
+    beside = [entry for entry in night.require(NEIGHBOURS).files if "/" in entry.name]
+    for of, listed in ((stage, protocol.own(night.require(stage))), (NEIGHBOURS, beside)):
+        for entry in listed:
+            path = paths.join(night.folder(of), entry.name)
+            if not files.exists(path) or files.entry_of(night.folder(of), entry.name).digest != entry.digest:
+                raise StageError(f"{path} is not the file stage {of} wrote: run the night again from {of}")
 
 
 def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -> dict[str, Any]:
@@ -258,14 +255,19 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
     files.remove_files([night.root.publishing])
 
 
-def _explained(night: Night, error: Exception) -> Exception:
-    """What a person is told; an error nobody foresaw as it is."""
-    message, served = told(error), read(night.root)
-    if message is None:
-        return error
-    meanwhile = f"the night of {served['date']}" if served else "no night"
-    kind = GateError if isinstance(error, GateError) else StageError
-    return kind(f"{message}; {meanwhile} is served meanwhile")
+@contextmanager
+def _explained(night: Night) -> Iterator[None]:
+    """Add to the message of an expected error which night is served; any other error passes as it is."""
+    try:
+        yield
+    except Exception as error:
+        message = told(error)
+        if message is None:
+            raise
+        served = read(night.root)
+        meanwhile = f"the night of {served['date']}" if served else "no night"
+        kind = GateError if isinstance(error, GateError) else StageError
+        raise kind(f"{message}; {meanwhile} is served meanwhile") from error
 
 
 if __name__ == "__main__":

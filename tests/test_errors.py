@@ -166,3 +166,20 @@ def test_a_mistake_is_found_in_what_flink_made_of_it() -> None:
         "Caused by: java.lang.Exception: The user defined code failed\n"
     )
     assert told(RuntimeError(said)) == "watches.csv: no column user_id"
+
+
+def cycle() -> Exception:
+    """An error that is its own cause's cause."""
+    first, second = ValueError("first"), RuntimeError("second")
+    first.__cause__, second.__context__ = second, first
+    return first
+
+
+def test_errors_that_cause_each_other_are_read_once() -> None:
+    itself = ValueError("alone")
+    itself.__cause__ = itself
+    assert told(itself) is None and told(cycle()) is None
+    known = cycle()
+    assert known.__cause__ is not None
+    known.__cause__.__cause__ = StageError("too many")
+    assert told(known) == "too many"

@@ -152,3 +152,10 @@ def test_tls_trusts_the_given_authority_alone(tls: tuple[int, str]) -> None:
     stranger = RedisServer(url=f"rediss://localhost:{port}/0", retry_seconds=0)
     with stranger.session() as redis, pytest.raises(SinkError, match="certificate verify failed"):
         redis.do("PING")
+
+
+@pytest.mark.parametrize("url", ["redis://cache/0?socket_timeout=soon", "redis://cache/0?colour=red"])
+def test_options_of_the_url_that_nobody_knows_are_named(url: str) -> None:
+    message = r"storage\.redis\.url cannot be used \(.*(socket_timeout|colour)"
+    with pytest.raises(SinkError, match=message), RedisServer(url=url).session():
+        pass

@@ -368,3 +368,36 @@ def test_a_publishing_process_killed_at_random_moments_comes_to_the_same_end(job
     assert killed >= 2 and server.lists() == expected(NEXT) and not intent.exists()
     assert set(register(server)) == {served(of), (publish.read(of.root) or {})["sinks"]["redis"]["before"]}
     assert len(server.contents("watchnext:20*")) == 84
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"[]", b'{"loaded": 1}', b'{"loaded": true, "expires": "x"}', b"\xff"])
+def test_a_foreign_field_of_the_register_is_named(job: Path, server: Server, garbage: bytes) -> None:
+    server.client.hset("watchnext:nights", "mine", garbage)
+    with pytest.raises(StageError, match=r"field b'mine' of the hash watchnext:nights holds .* HDEL"):
+        publish.run(ready(job))
+    server.client.hdel("watchnext:nights", "mine")
+    publish.run(ready(job))
+    assert server.lists() == expected(DATE)
+
+
+@pytest.mark.parametrize("folder", ["neighbours", "defaults", "user_vectors", "similar"])
+def test_a_file_that_was_cut_ends_publish_with_its_name(job: Path, folder: str) -> None:
+    of = ready(job)
+    path = next(Path(of.folder("neighbours")).parent.glob(f"{folder}/*.parquet"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StageError, match=rf"{path.name} is not the file stage neighbours wrote: .* from neighbours"):
+        publish.run(of)
+    assert publish.read(of.root) is None
+
+
+def test_an_error_nobody_expected_ends_publish_as_it_is(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = ready(job)
+    bug = ZeroDivisionError("a bug")
+
+    def fail(*_: object) -> None:
+        raise bug
+
+    monkeypatch.setattr(publish, "_load", fail)
+    with pytest.raises(ZeroDivisionError) as caught:
+        publish.run(of)
+    assert caught.value is bug and bug.__cause__ is not bug

@@ -73,6 +73,13 @@ def test_a_mistake_is_named(tmp_path: Path, lines: str, told: str) -> None:
     assert told in error_of(tmp_path, lines)
 
 
+@pytest.mark.parametrize("url", ["redis://cache:6379x/0", "redis://cache:99999", "redis://ann:hunter2", "redis://[::1"])
+def test_a_mistyped_port_is_named_and_the_url_is_not_shown(tmp_path: Path, url: str) -> None:
+    message = error_of(tmp_path, f'url = "{url}"')
+    assert "storage.redis.url must be redis://HOST:PORT/DATABASE" in message and "a PORT from 0 to 65535" in message
+    assert url not in message and "hunter2" not in message
+
+
 def test_the_authority_s_path_is_relative_to_the_job_file(tmp_path: Path) -> None:
     redis = job_of(tmp_path, 'url = "rediss://cache"\nca_file = "certs/ca.pem"').storage.redis
     assert redis is not None and redis.ca_file == str(tmp_path / "certs" / "ca.pem")

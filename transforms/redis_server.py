@@ -47,16 +47,24 @@ class RedisServer:
         except ImportError as error:
             raise SinkError("[storage.redis] needs the package redis: pip install 'watchnext[redis]'") from error
         tls = {"ssl_ca_certs": self.ca_file} if self.ca_file else {}
-        return redis.Redis.from_url(
-            self.url,
-            username=_secret("user_env", self.user_env),
-            password=_secret("password_env", self.password_env),
-            protocol=2,  # every server knows it
-            retry=Retry(NoBackoff(), 0),  # the session does: here each command would retry each connection's retries
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            **tls,
-        )
+        secrets = {
+            "username": _secret("user_env", self.user_env),
+            "password": _secret("password_env", self.password_env),
+        }
+        try:
+            client = redis.Redis.from_url(
+                self.url,
+                protocol=2,  # every server knows it
+                retry=Retry(NoBackoff(), 0),  # the session retries: here each command would retry each connection's
+                socket_connect_timeout=CONNECT_SECONDS,
+                socket_timeout=ANSWER_SECONDS,
+                **secrets,
+                **tls,
+            )
+            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # checks the options
+        except (ValueError, TypeError) as error:
+            raise SinkError(f"storage.redis.url cannot be used ({error}): correct it, then run again") from error
+        return client
 
 
 class Session:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines import manifest, paths
-from pipelines.errors import StageError
+from pipelines.errors import StageError, causes
 from pipelines.sinks.protocol import NightFiles
 from transforms import files as file_system
 from transforms.errors import SinkError
@@ -49,8 +49,7 @@ def refusal(error: BaseException) -> str | None:
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes(error):
         if isinstance(seen, GoogleAuthError):
             return f"no credentials ({seen}): set GOOGLE_APPLICATION_CREDENTIALS or log in with gcloud"
         if isinstance(seen, GoogleAPIError):
@@ -58,7 +57,6 @@ def refusal(error: BaseException) -> str | None:
         batch = getattr(seen, "exc", None)  # of Bigtable's MutationsBatchError, which does not say what happened
         if isinstance(batch, list) and batch:
             return str(batch[0])
-        seen = seen.__cause__ or seen.__context__
     told = _TOLD.findall(str(error))
     return told[-1] if told else None
 

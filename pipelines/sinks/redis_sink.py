@@ -136,7 +136,19 @@ class RedisSink:
 
     def _register(self, redis: Session) -> dict[str, dict[str, Any]]:
         found: dict[bytes, bytes] = redis.do("HGETALL", self.keys.register)
-        return {version.decode(): json.loads(state) for version, state in found.items()}
+        return {version.decode(errors="replace"): self._state(version, state) for version, state in found.items()}
+
+    def _state(self, version: bytes, state: bytes) -> dict[str, Any]:
+        """What the register says of a version. Raises SinkError if it is not what `_note` writes."""
+        try:
+            content = json.loads(state)
+            assert isinstance(content["loaded"], bool) and isinstance(content.get("expires", 0), int)
+            return dict(content)
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            raise SinkError(
+                f"Redis at {self.settings.url}: field {version!r} of the hash {self.keys.register} holds {state!r}, "
+                "which watchnext did not write: remove the field with HDEL, then run again"
+            ) from error
 
     def _note(self, redis: Session, version: str, state: dict[str, Any]) -> None:
         redis.do("HSET", self.keys.register, version, json.dumps(state))

@@ -33,7 +33,15 @@ class RedisSettings(BaseModel):
     @field_validator("url")
     @classmethod
     def _no_secret(cls, url: str) -> str:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:  # the value is not shown: its end may be a password
+            raise PydanticCustomError(
+                SECRET,
+                "must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH with a PORT from 0 to "
+                "65535",
+            ) from error
         if "@" in parts.netloc or "password" in parts.query:
             raise PydanticCustomError(
                 SECRET,
