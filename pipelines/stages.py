@@ -26,7 +26,7 @@ from pipelines.errors import EXIT_CODES, guarded
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest
 from pipelines.options import EMBEDDED, pipeline_options, runner_name
-from transforms import files, progress
+from transforms import days, files, progress
 from transforms.files import FileEntry
 from transforms.window import BucketFiles, Holdout, Window
 
@@ -73,11 +73,10 @@ class Night:
 
     def span(self, day: dt.date) -> tuple[dt.datetime, dt.datetime]:
         """The moments of a day: from the first on, before the second."""
-        return self._midnight(day), self._midnight(day + dt.timedelta(days=1))
+        return days.span(day, self.job.logs.time_zone)
 
     def _midnight(self, day: dt.date) -> dt.datetime:
-        zone = ZoneInfo(self.job.logs.time_zone)
-        return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
+        return days.midnight(day, self.job.logs.time_zone)
 
     @property
     def window(self) -> Window:
