@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines import accounts, forget, kept, manifest, paths, privacy, rewriting, store
+from pipelines import accounts, forget, kept, log_notes, manifest, paths, privacy, rewriting, store
 from pipelines.accounts import Account
 from pipelines.due import Due
 from pipelines.errors import StageError
@@ -94,7 +94,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
         _check_rejects(night, account)
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
-    return StageResult(entries, _counts(night, snapshot, account))
+    return StageResult(entries, _counts(night, due, snapshot, account))
 
 
 def _bucket_count(night: Night, due: Due) -> int:
@@ -180,7 +180,7 @@ def _check_rejects(night: Night, account: Account) -> None:
         )
 
 
-def _counts(night: Night, snapshot: Snapshot, side: Account) -> dict[str, Any]:
+def _counts(night: Night, due: Due, snapshot: Snapshot, side: Account) -> dict[str, Any]:
     """What the manifest says: the store, what became of the rows of this night, all its ingests together, and notes."""
     ours = snapshot.accounts.get(night.date.isoformat())
     account: Record = accounts.total([*([ours] if ours else []), side])
@@ -192,7 +192,7 @@ def _counts(night: Night, snapshot: Snapshot, side: Account) -> dict[str, Any]:
         "buckets": snapshot.buckets,
         "rows": rows,
         **account,
-        "notes": list(_notes(night, snapshot)),
+        "notes": [*_notes(night, snapshot), *_notes_of_files(night, due)],
     }
 
 
@@ -207,6 +207,10 @@ def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
     if newest < night.date - dt.timedelta(days=1):
         past = (night.date - newest).days
         yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
+
+
+def _notes_of_files(night: Night, due: Due) -> Iterator[str]:
+    yield from (f"{setting}: {text}" for setting, text in log_notes.of_files(night.job, due.found))
 
 
 def _batches(raw: Sequence[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:

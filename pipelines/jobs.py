@@ -13,11 +13,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from pipelines import raw_files
 from pipelines.gate_settings import Gates
-from pipelines.paths import below
+from pipelines.paths import Root, below, escape_pattern, join
 from pipelines.ranking_settings import Ranking
 from pipelines.settings import (
     COLUMNS,
+    NAMES,
     TABLES,
     Examples,
     Index,
@@ -30,6 +32,7 @@ from pipelines.settings import (
 )
 from pipelines.sinks.settings import SECRET
 from trainer.config import ModelSettings, TrainingSettings
+from transforms.bigquery import PREFIX
 
 
 class JobError(ValueError):
@@ -88,8 +91,27 @@ class Job(Table):
         return self
 
     @model_validator(mode="after")
+    def _columns_are_not_shared(self) -> Job:
+        """One column of a table may hold two of ours only if one of them is a name: a page may be its moment."""
+        for table in TABLES:
+            if getattr(self.logs, table) is None:
+                continue
+            renamed, readers = self.logs.renamed(table), dict[str, list[str]]()
+            for name in COLUMNS[table]:
+                if name not in NAMES:
+                    readers.setdefault(renamed.get(name, name), []).append(name)
+            for theirs, names in readers.items():
+                if len(names) > 1:
+                    raise ValueError(
+                        f"logs.columns: {' and '.join(names)} of {table} are read from one column, {theirs!r}: name "
+                        "another column for one of them, or one that the logs do not have if they lack it"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _columns_are_known(self) -> Job:
-        known = COLUMNS | {"users": (*COLUMNS["users"], *self.examples.user_categories)}
+        users = (*COLUMNS["users"], *self.examples.user_categories)
+        known = COLUMNS | {"users": users, "forget": ("user_id",)}
         every = [name for names in known.values() for name in names]
         given = [(ours, every, "") for ours, theirs in self.logs.columns.items() if isinstance(theirs, str)]
         for table, names in self.logs.columns.items():
@@ -106,28 +128,53 @@ def load_job(path: str) -> Job:
     """Read a job file; JobError names the file, the setting, its value and the rule."""
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # Notepad and PowerShell write a byte order mark
     except FileNotFoundError as error:
         raise JobError(f"{path}: no such job file") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise JobError(f"{path}: cannot be read as TOML: {error}") from error
     try:
-        return _absolute(Job.model_validate(content), str(file.resolve().parent))
+        job = _absolute(Job.model_validate(content), str(file.resolve().parent))
     except ValidationError as error:
         lines = [f"{path}: {_explain(problem)}" for problem in error.errors()]
         raise JobError("\n".join(lines)) from error
+    if overlap := _root_in_logs(job):
+        raise JobError(f"{path}: {overlap}")
+    return job
+
+
+def _root_in_logs(job: Job) -> str:
+    """Why the storage root and the logs lie within each other; empty if they do not."""
+    root = Root(job.storage.root)
+    given = [(f"logs.{table}", getattr(job.logs, table)) for table in TABLES]
+    for setting, pattern in [*given, ("privacy.forget", job.privacy.forget)]:
+        if pattern is None or pattern.startswith(PREFIX):
+            continue
+        written = (root.published, join(root.snapshots, "1.json"), join(root.store, "watches/2000-01-01/1.parquet"))
+        if any(raw_files.would_read(pattern, path) for path in written):
+            return (
+                f"storage.root = {job.storage.root!r} lies within {setting}, so that a night would read its own files "
+                "as logs: name a folder elsewhere as the root, or a folder of logs alone"
+            )
+        if any(raw_files.lies_within(pattern, folder) for folder in (root.store, root.nights)):
+            return (
+                f"{setting} lies within storage.root = {job.storage.root!r}, among the files that nights write and "
+                "remove there: keep the logs elsewhere"
+            )
+    return ""
 
 
 def _absolute(job: Job, folder: str) -> Job:
     """The job with the paths of its logs and its root made absolute, against the job file's folder."""
-    given = {name: below(folder, path) for name in TABLES if (path := getattr(job.logs, name))}
+    given = {name: below(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
     update: dict[str, Table] = {"logs": job.logs.model_copy(update=given)}
     redis = job.storage.redis
     if redis and redis.ca_file:
         redis = redis.model_copy(update={"ca_file": below(folder, redis.ca_file)})
     update["storage"] = job.storage.model_copy(update={"root": below(folder, job.storage.root), "redis": redis})
     if job.privacy.forget:
-        update["privacy"] = job.privacy.model_copy(update={"forget": below(folder, job.privacy.forget)})
+        forget = below(escape_pattern(folder), job.privacy.forget)
+        update["privacy"] = job.privacy.model_copy(update={"forget": forget})
     return job.model_copy(update=update)
 
 

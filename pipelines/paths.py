@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ def below(folder: str, path: str) -> str:
     if re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*://|bigquery:)", path) or Path(path).is_absolute():
         return path
     return str(Path(folder) / path) if "://" not in folder else join(folder, path)
+
+
+def escape_pattern(folder: str) -> str:
+    """A folder's path as a part of a glob, with `{date}` too, in which it stands for itself."""
+    return glob.escape(folder).replace("{date}", "[{]date}")
 
 
 def shard(index: int, count: int, attempt: str, ending: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pipelines import raw_files
 from pipelines.jobs import Job, JobError
 from pipelines.manifest import fingerprint
+from pipelines.raw_files import Found
 from transforms.screen import ForgetList, Screen, pseudonym
 
 SHORTEST_KEY = 16
@@ -68,12 +69,16 @@ def _other_key(job: Job, key_check: str) -> str:
     )
 
 
+def forget_files(job: Job) -> Found:
+    """The files of the list of users to forget. Raises LogError if there is none."""
+    never = dt.date.min  # paths of this list have no {date}
+    return raw_files.find("privacy.forget", job.privacy.forget or "", start=never, end=never)
+
+
 def _forget_list(job: Job) -> ForgetList:
     if job.privacy.forget is None:
         return ForgetList()
-    today = dt.date.min  # paths of this list have no {date}
-    found = raw_files.find("privacy.forget", job.privacy.forget, start=today, end=today)
-    renamed = tuple(sorted((ours, theirs) for ours, theirs in job.logs.columns.items() if isinstance(theirs, str)))
+    found, renamed = forget_files(job), tuple(sorted(job.logs.renamed("forget").items()))
     unread = ForgetList(tuple(file.path for file in found.files), renamed, fingerprint(repr(found.files)))
     ids = unread.ids()
     return replace(unread, digest=fingerprint(ids.to_list()) if len(ids) else "")

@@ -33,6 +33,16 @@ COLUMNS = {
     )
 }
 
+# Columns that any column of the logs may give, also one that gives another of ours: a page may be its moment.
+NAMES = {"page_id", "country", "device", "title", "channel", "language", "countries", "gender", "query"}
+# Names that tables of users and training records use for other things than a category of a user.
+RESERVED = {
+    *COLUMNS["watches"],
+    *COLUMNS["users"],
+    *("row", "reason", "text", "table", "file", "bucket", "day", "token", "count", "age", "year", "example_age"),
+    *("watches", "watches_end", "tokens", "tokens_end", "label", "label_days"),
+} - {"gender", "country", "language", "device", "signed_in"}
+
 
 class Logs(Table):
     """The `[logs]` table: where the logs are and when a watch counts as completed (stage ingest)."""
@@ -66,7 +76,8 @@ class Logs(Table):
     )
     columns: dict[str, str | dict[str, str]] = Field(
         {},
-        description="our column name -> yours, for all tables; or a table of those for one: `[logs.columns.watches]`",
+        description="our column name -> yours, for all tables; or a table of those for one: `[logs.columns.watches]`, "
+        "`[logs.columns.forget]` of the list of users to forget",
     )
 
     def renamed(self, table: str) -> dict[str, str]:
@@ -79,8 +90,8 @@ class Logs(Table):
     @classmethod
     def _tables_are_known(cls, columns: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
         for name, value in columns.items():
-            if isinstance(value, dict) and name not in TABLES:
-                raise ValueError(f"{name} is no log table; they are {', '.join(TABLES)}")
+            if isinstance(value, dict) and name not in (*TABLES, "forget"):
+                raise ValueError(f"{name} is no log table; they are {', '.join((*TABLES, 'forget'))}")
         return columns
 
     @field_validator("time_zone")
@@ -122,6 +133,19 @@ class Examples(Table):
         ge=0,
         description="watches and searches of a user and UTC day above which none of them counts; 0: no limit",
     )
+
+    @field_validator("user_categories")
+    @classmethod
+    def _categories_have_names_of_their_own(cls, names: list[str]) -> list[str]:
+        for at, name in enumerate(names):
+            if not name.strip() or name in names[:at]:
+                raise ValueError(f"{name!r} is given twice" if name in names[:at] else "a name is empty")
+            if name in RESERVED:
+                raise ValueError(
+                    f"{name!r} is reserved: watchnext has a column of its own under this name; give the category "
+                    f"another one, such as user_{name}, and name your column in [logs.columns.users]"
+                )
+        return names
 
     @model_validator(mode="after")
     def _sequence_holds_an_input(self) -> Examples:

@@ -12,6 +12,7 @@ to the storage as soon as it is whole: a training that was killed, with its mach
 
 from __future__ import annotations
 
+import glob
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ class Workplace:
 def at(folder: str) -> Iterator[Workplace]:
     """The workplace of a stage's folder, with the checkpoints that lie there."""
     with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
-        if files.is_local(folder):
+        if files.is_local(folder) and not glob.has_magic(folder):  # TensorFlow deletes checkpoints by patterns
             yield Workplace(folder=folder, local=folder, scratch=scratch)
             return
         local = Path(scratch) / "model"

@@ -139,3 +139,11 @@ def test_users_are_shown_by_their_pseudonyms_or_not_at_all(tmp_path: Path, monke
 def test_long_cells_are_cut() -> None:
     rows = pl.DataFrame({"title": ["x" * 100], "score": [107.80000305], "nothing": [None]})
     assert list(doctor_logs.as_table(rows)) == [f"{'title':<24}  score", f"{'x' * 23}…  107.8"]
+
+
+def test_files_that_are_passed_over_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    write(tmp_path, watch_rows(), "w/a.parquet")
+    (tmp_path / "w" / "part-00001").touch()
+    found = found_in(tmp_path, 'watches = "w"')["logs.watches"]
+    assert found.state == "warning" and "1 file was passed over: part-00001." in found.what and found.fix

@@ -136,6 +136,17 @@ def test_removing_files_removes_the_folders_they_leave_empty(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
 
 
+@pytest.mark.parametrize("name", ["a [1]", "a?", "a*"])
+def test_paths_are_no_patterns(folder: str, name: str) -> None:
+    others = [files.join(folder, other, "x") for other in ("a 1", "ab")]
+    path = files.join(folder, name, "x")
+    for one in (path, *others):
+        files.replace_file(one, b"x")
+    assert files.exists(path) and files.list_files(files.join(folder, name)) == [path]
+    files.remove_files([path])
+    assert not files.exists(path) and files.list_files(folder) == others
+
+
 def test_an_upload_and_its_local_copies(folder: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")

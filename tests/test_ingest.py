@@ -11,7 +11,7 @@ import pytest
 from nights import DATE, night, watch_rows, write_job
 from stores import impressions_of
 
-from pipelines import ingest, manifest, store
+from pipelines import ingest, lock, manifest, store
 from pipelines.errors import StageError
 from pipelines.stages import Night
 from transforms import files
@@ -301,3 +301,28 @@ def test_the_bucket_count_of_a_store_is_that_of_the_job_and_stays(tmp_path: Path
     job.write_text(job.read_text().replace("buckets = 16", "buckets = 32"))
     to_csv(watch_rows().head(1).with_columns(pl.lit("new").alias("video_id")), tmp_path / "w" / "new.csv")
     assert run(job).counts["buckets"] == 16
+
+
+def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
+    job = logged(tmp_path, more='[privacy]\nforget = "forget"\n')
+    for name in ("w/region=EU/late.tsv", "forget/ids.txt", "forget/ids.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("user_id\nnobody\n")
+    to_parquet(watch_rows(), tmp_path / "w" / "region=EU" / "all.parquet")
+    notes = run(job).counts["notes"]
+    assert any(note.startswith("logs.watches: 1 file was passed over: late.tsv. ") for note in notes)
+    assert any(note.startswith("logs.watches: folders give values of region, ") for note in notes)
+    assert any(note.startswith("privacy.forget: 1 file was passed over: ids.txt. ") for note in notes)
+
+
+def test_a_job_in_a_folder_with_the_signs_of_patterns_reads_and_removes_its_own_files(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run?", tmp_path / "run1"
+    for place in (folder, other):
+        logged(place)
+    run(other / "job.toml")
+    (other / "runs" / "LOCK").write_text("{}")
+    with lock.held(night(folder / "job.toml").root.lock):
+        assert run(folder / "job.toml").counts["tables"]["watches"]["read"] == 40
+        assert run(folder / "job.toml", DATE + dt.timedelta(days=1)).counts["tables"] == {}
+    assert not (folder / "runs" / "LOCK").exists() and (other / "runs" / "LOCK").exists()
+    assert events(night(folder / "job.toml")).equals(events(night(other / "job.toml")))

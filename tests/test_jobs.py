@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import paths, raw_files
 from pipelines.jobs import Job, JobError, load_job
 
 ALONE = '[logs]\nwatches = "/logs/watches"\n'
@@ -265,3 +266,97 @@ def test_rules_need_what_they_are_about(tmp_path: Path) -> None:
     job = job_of(tmp_path, text + "[storage]\nkeep_days = 60\n")
     assert (job.neighbours.max_share_per_channel, job.neighbours.exclude_days) == (0.25, 60)
     assert job.logs.hidden == str(tmp_path / "h.csv")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_job(tmp_path: Path) -> None:
+    assert job_of(tmp_path, f"\ufeff{ALONE}").logs.watches == "/logs/watches"
+
+
+@pytest.mark.parametrize("name", ["logs [prod]", "run?", "a*b", "{date}"])
+def test_the_folder_of_a_job_is_no_part_of_a_pattern(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    job = job_of(folder, '[logs]\nwatches = "w-*.csv"\n[privacy]\nforget = "f.csv"\n')
+    assert job.storage.root == str(folder / "runs")
+    assert raw_files.spelled_out(job.logs.watches) == f"{folder}/" and job.logs.watches.endswith("/w-*.csv")
+    for given in (job.logs.watches, job.privacy.forget):
+        assert given is not None and given.startswith(paths.escape_pattern(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("watches", "root", "refused"),
+    [
+        ("data", "data/runs", "lies within logs.watches"),
+        ("data", "data", "lies within logs.watches"),
+        (".", "runs", "lies within logs.watches"),
+        ("data/*", "data/runs", "lies within logs.watches"),
+        ("data/**/*.parquet", "data/a/runs", "lies within logs.watches"),
+        ("link", "data/runs", "lies within logs.watches"),
+        ("s3://b/data", "s3://b/data/runs", "lies within logs.watches"),
+        ("runs/store/w.csv", "runs", "lies within storage.root"),
+        ("s3://b/runs/nights/{date}", "s3://b/runs", "lies within storage.root"),
+        ("data/*.csv", "data/runs", ""),
+        ("data", "data-runs", ""),
+        ("data", "data/_runs", ""),
+        ("logs", ".", ""),
+        ("s3://b/data", "s3://b/database", ""),
+        ("s3://b/data", "data/runs", ""),
+    ],
+)
+def test_a_root_within_the_logs_is_refused(tmp_path: Path, watches: str, root: str, refused: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    text = f'[logs]\nwatches = "{watches}"\n[storage]\nroot = "{root}"\n'
+    if refused:
+        message = error_of(tmp_path, text)
+        assert refused in message and "storage.root" in message and "logs.watches" in message
+    else:
+        assert job_of(tmp_path, text).storage.root.endswith(root.strip("."))
+
+
+@pytest.mark.parametrize(
+    ("columns", "refused"),
+    [
+        ('user_id = "id"\nvideo_id = "id"', "user_id and video_id of watches are read from one column, 'id'"),
+        (
+            'completed = "w"\nwatch_seconds = "w"',
+            "completed and watch_seconds of watches are read from one column, 'w'",
+        ),
+        ('watch_seconds = "completed"', "completed and watch_seconds of watches are read from one column, 'completed'"),
+        ('[logs.columns.watches]\ntime = "user_id"', "user_id and time of watches are read from one column, 'user_id'"),
+        ('[logs.columns.impressions]\npage_id = "time"', ""),
+        ('device = "country"', ""),
+        ('time = "date"\n[logs.columns.videos]\nupload_time = "date"', ""),
+        ('user_id = "video_id"\nvideo_id = "user_id"', ""),
+    ],
+)
+def test_two_values_of_a_row_need_two_columns(tmp_path: Path, columns: str, refused: str) -> None:
+    text = f'{ALONE}impressions = "/logs/i"\nvideos = "/logs/v"\n[logs.columns]\n{columns}\n'
+    if refused:
+        assert f"logs.columns: {refused}" in error_of(tmp_path, text)
+    else:
+        job_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        ('["row"]', "'row' is reserved"),
+        ('["user_id"]', "'user_id' is reserved"),
+        ('["reason"]', "'reason' is reserved"),
+        ('["plan", "birth_year"]', "'birth_year' is reserved"),
+        ('["watches"]', "'watches' is reserved"),
+        ('["plan", "plan"]', "'plan' is given twice"),
+        ('[""]', "a name is empty"),
+    ],
+)
+def test_a_category_of_users_has_a_name_of_its_own(tmp_path: Path, names: str, refused: str) -> None:
+    assert refused in error_of(tmp_path, f"{ALONE}[examples]\nuser_categories = {names}\n")
+    assert job_of(tmp_path, f'{ALONE}[examples]\nuser_categories = ["plan", "language"]\n')
+
+
+def test_the_list_of_users_to_forget_may_have_a_column_of_another_name(tmp_path: Path) -> None:
+    job = job_of(tmp_path, f'{ALONE}[logs.columns]\nuser_id = "uid"\n[logs.columns.forget]\nuser_id = "member"\n')
+    assert job.logs.renamed("forget") == {"user_id": "member"} and job.logs.renamed("watches") == {"user_id": "uid"}
+    told = error_of(tmp_path, f'{ALONE}[logs.columns.forget]\nvideo_id = "v"\n')
+    assert "unknown setting logs.columns.forget.video_id; did you mean logs.columns.forget.user_id?" in told

@@ -268,3 +268,26 @@ def test_text_is_read_a_block_at_a_time(tmp_path: Path, name: str, monkeypatch: 
         assert frame.rows.height <= 256
         height += frame.rows.height
     assert height == 40_000
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_folders_named_by_key_and_value_give_columns_that_the_file_lacks(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "done=no%20way" / "where=__HIVE_DEFAULT_PARTITION__" / "country=SE" / "extra=1"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(FORMATS[name])
+    table = LogTable(name="watches", required=("user_id", "place"), optional=("done", "country"), any_of=("done",))
+    rows = read(folder / name, table, place="where").rows
+    assert rows["done"].to_list() == ["no way"] * 40 and rows["place"].to_list() == [None] * 40
+    assert rows["country"].to_list() == [row["country"] for row in ROWS]  # the file has it
+    assert set(rows.columns) == {"row", "user_id", "place", "done", "country"}
+    with pytest.raises(LogError, match="lacks 'nowhere'"):
+        read(folder / name, table, place="nowhere")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_one_column_of_a_file_may_have_two_of_our_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(FORMATS[name])
+    table = LogTable(name="watches", required=("user_id", "time", "page_id"), optional=("country", "device"))
+    rows = read(tmp_path / name, table, page_id="time", device="country").rows
+    assert rows["time"].to_list() == rows["page_id"].to_list() == [row["time"] for row in ROWS]
+    assert rows["device"].to_list() == rows["country"].to_list() == [row["country"] for row in ROWS]

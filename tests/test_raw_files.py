@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from pipelines import raw_files
+from pipelines import paths, raw_files
 from transforms.logs import LogError, LogSettingError
 
 
@@ -37,7 +38,7 @@ def test_a_folder_is_all_log_files_below_it(tmp_path: Path, end: str) -> None:
 def test_hidden_files_and_what_lies_in_hidden_folders_are_no_logs(tmp_path: Path) -> None:
     touch(tmp_path / "logs", "a.csv", ".a.csv", "_b.csv", "_temporary/0/c.csv", "d/.trash/e.csv", "d/f.csv")
     assert found(tmp_path / "logs") == ["a.csv", "d/f.csv"]
-    assert found(tmp_path / "logs" / "**" / "*.csv") == ["d/f.csv"]
+    assert found(tmp_path / "logs" / "**" / "*.csv") == ["a.csv", "d/f.csv"]
     assert found(tmp_path / "logs" / "_temporary") == ["_temporary/0/c.csv"]
     assert found(tmp_path / "logs" / "_temporary" / "*" / "*.csv") == ["_temporary/0/c.csv"]
 
@@ -140,3 +141,75 @@ def test_a_bigquery_table_is_one_raw_file_a_date() -> None:
     for name in ("bigquery:watches", "bigquery:p.d.watches_{date}", "bigquery:p.d.t.x.y z"):
         with pytest.raises(LogError, match=r"a BigQuery table is named bigquery:project.dataset.table, without"):
             raw_files.find("logs.watches", name, **window)
+
+
+WINDOW = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
+
+
+def passed_over(pattern: Path | str) -> list[str]:
+    """Paths below the folder `logs` of the files that are passed over."""
+    return [path.split("/logs/", 1)[1] for path in raw_files.find("logs.watches", str(pattern), **WINDOW).passed_over]
+
+
+def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    others = ["b.tsv", "c.csv.lz4", "part-00001", ".d.csv", "_temporary/0/e.csv", "_temporary/1/e.csv", "f/g.xlsx"]
+    touch(tmp_path / "logs", "a.csv", *others)
+    (tmp_path / "logs" / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    named = [".d.csv", "_temporary/", "b.tsv", "c.csv.lz4", "f/g.xlsx", "gone.csv", "part-00001"]
+    assert passed_over(tmp_path / "logs") == passed_over(tmp_path / "logs" / "*") == named
+    assert passed_over(tmp_path / "logs" / "*.csv") == [".d.csv", "gone.csv"]
+    assert passed_over(tmp_path / "logs" / "a.csv") == []
+    text = raw_files.describe_passed_over(raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW))
+    assert text.startswith("7 files were passed over: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. Files")
+    with pytest.raises(LogError, match=r"no log files there .*; 1 were passed over: g.xlsx"):
+        found(tmp_path / "logs" / "f")
+
+
+def test_files_that_mark_what_is_complete_are_not_missed(tmp_path: Path) -> None:
+    markers = ["_SUCCESS", ".a.csv.crc", "_metadata", "_common_metadata", "_committed_17", ".DS_Store", "README.md"]
+    touch(tmp_path / "logs", "a.csv", *markers)
+    assert found(tmp_path / "logs") == ["a.csv"] and passed_over(tmp_path / "logs") == []
+
+
+def test_linked_folders_are_read_each_folder_once(tmp_path: Path) -> None:
+    touch(tmp_path, "logs/a.csv", "logs/b/c.csv", "elsewhere/d.csv", "elsewhere/e/f.csv")
+    for name, target in {"0": "elsewhere", "again": "logs/b", "loop": "logs", "e": "elsewhere/e"}.items():
+        (tmp_path / "logs" / name).symlink_to(tmp_path / target)
+    assert found(tmp_path / "logs") == ["0/d.csv", "0/e/f.csv", "a.csv", "b/c.csv"]
+    assert found(tmp_path / "logs" / "0") == ["0/d.csv", "0/e/f.csv"]
+
+
+def test_two_stars_are_any_number_of_folders(tmp_path: Path) -> None:
+    touch(tmp_path / "logs", "a.csv", "b/c.csv", "b/d/e.csv", "b/f.parquet")
+    assert found(tmp_path / "logs" / "**" / "*.csv") == ["a.csv", "b/c.csv", "b/d/e.csv"]
+    assert found(tmp_path / "logs" / "**" / "d" / "**" / "*.csv") == ["b/d/e.csv"]
+    assert found(tmp_path / "logs" / "**") == ["a.csv", "b/c.csv", "b/d/e.csv", "b/f.parquet"]
+    assert found(tmp_path / "logs" / "[!b]*.c?v") == ["a.csv"]
+
+
+@pytest.mark.parametrize("name", ["a [1]", "a?", "a*", "a[!x]", "{date}"])
+def test_a_folder_with_the_signs_of_patterns_is_itself(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, *(f"{folder}/logs/w.csv" for folder in (name, "a 1", "ab", "2026-11-20")))
+    folder = paths.escape_pattern(f"{tmp_path}/{name}")
+    for pattern in ("logs/w.csv", "logs", "logs/*", "**/w.csv", "log[s]/w.csv"):
+        files = raw_files.find("logs.watches", f"{folder}/{pattern}", **WINDOW).files
+        assert [file.path for file in files] == [f"{tmp_path}/{name}/logs/w.csv"]
+    with pytest.raises(LogError, match=re.escape(f"logs.watches = '{tmp_path}/{name}/x.csv': no log files there")):
+        raw_files.find("logs.watches", f"{folder}/x.csv", **WINDOW)
+
+
+def test_what_has_exactly_the_name_of_a_setting_is_meant(tmp_path: Path) -> None:
+    touch(tmp_path / "logs", "w[1].csv", "w1.csv", "w2.csv")
+    assert found(tmp_path / "logs" / "w[1].csv") == ["w[1].csv"]
+    assert found(tmp_path / "logs" / "w[2].csv") == ["w2.csv"]
+
+
+def test_keys_of_folders_that_the_setting_does_not_name_are_found(tmp_path: Path) -> None:
+    touch(tmp_path / "logs", "country=SE/dt=2026-11-20/a.csv", "country=DE/dt=2026-11-20/a.csv")
+    assert raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW).keys == ("country", "dt")
+    dated = raw_files.find("logs.watches", str(tmp_path / "logs" / "*" / "dt={date}"), **WINDOW)
+    assert (len(dated.files), dated.keys) == (2, ("country",))
+    assert "values of dt, which" in raw_files.describe_ignored_keys(
+        raw_files.Found(keys=("country", "dt")), ["country"]
+    )
+    assert raw_files.describe_ignored_keys(dated, ["country"]) == ""

@@ -15,7 +15,7 @@ import polars as pl
 
 from transforms.frames import FRAME_ROWS
 from transforms.ingest import OPEN, Parse, Tagged, parsed_outputs, screened_frame
-from transforms.logs import BROKEN, LogTable, RawFrame
+from transforms.logs import BROKEN, LogTable, RawFrame, names_in_file, with_copies
 from transforms.parsing import Parsed
 from transforms.screen import Screen
 
@@ -65,6 +65,7 @@ def raw_frame(rows: list[dict[str, Any]], name: str, table: LogTable, renamed: d
     """Rows as Beam's reader gives them -> a raw frame of the columns the table knows. Raises LogError as `read_log`."""
     frame = pl.DataFrame(rows, infer_schema_length=None)
     table.check(set(frame.columns), name, renamed)
-    columns = {renamed.get(ours, ours): ours for ours in (*table.required, *table.optional)}
-    known = frame.select(theirs for theirs in columns if theirs in frame.columns).rename(columns, strict=False)
-    return RawFrame(known.with_columns(row=pl.int_range(1, pl.len() + 1)), pl.DataFrame(schema=BROKEN))
+    names = names_in_file(table, renamed)
+    known = frame.select(pl.col(theirs).alias(ours[0]) for theirs, ours in names.items() if theirs in frame.columns)
+    whole = with_copies(known, names.values(), {})
+    return RawFrame(whole.with_columns(row=pl.int_range(1, pl.len() + 1)), pl.DataFrame(schema=BROKEN))

@@ -2,12 +2,15 @@
 
 Data files are written under names no earlier attempt used and count once a manifest lists them, so they are never
 renamed. Small files with fixed names (`replace_file`) are replaced whole.
+
+A path is never a pattern here: `[`, `?` and `*` in the name of a folder or file stand for themselves.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import glob
 import io
 import os
 import shutil
@@ -185,7 +188,7 @@ def list_files(folder: str) -> list[str]:
     """Paths of all files below a folder, sorted; empty where there is no such folder."""
     if is_local(folder):
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
-    found = FileSystems.match([FileSystems.join(folder, "**")])[0].metadata_list
+    found = FileSystems.match([FileSystems.join(glob.escape(folder), "**")])[0].metadata_list
     return sorted(entry.path for entry in found)
 
 
@@ -216,11 +219,19 @@ def entry_of(folder: str, name: str) -> FileEntry:
 def remove_files(paths: Iterable[str]) -> None:
     """Remove files; those that are gone already do not matter."""
     doomed = [path for path in paths if FileSystems.exists(path)]
-    if doomed:
-        FileSystems.delete(doomed)
-    for folder in sorted({Path(path).parent for path in doomed if is_local(path)}, reverse=True):
+    local = [Path(path) for path in doomed if is_local(path)]
+    for path in local:
+        path.unlink(missing_ok=True)
+    for folder in sorted({path.parent for path in local}, reverse=True):
         with contextlib.suppress(OSError):  # not empty: other files live there
             folder.rmdir()
+    if remote := [_delete_name(path) for path in doomed if not is_local(path)]:
+        FileSystems.delete(remote)
+
+
+def _delete_name(path: str) -> str:
+    """What Beam is to be given to delete the object at `path` alone: on GCS it deletes what a pattern matches."""
+    return glob.escape(path) if path.startswith("gs://") else path
 
 
 def _open(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no type

@@ -15,12 +15,13 @@ import json
 import re
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,7 @@ TEXT_BLOCK_BYTES = 16 << 20
 CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 of them ahead
 _HEAD_BYTES = 1 << 18
 _DAMAGE = (pa.ArrowInvalid, pl.exceptions.ComputeError, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _ENDING = re.compile(r"\.(parquet|jsonl|ndjson|json|csv)(\.gz)?$", re.IGNORECASE)
 
 
@@ -86,10 +88,42 @@ class RawFrame:
 def read_log(path: str, table: LogTable, renamed: dict[str, str]) -> Iterator[RawFrame]:
     """Frames of at most `FRAME_ROWS` rows of one file, in the file's order, with the columns the table knows.
 
-    `renamed` maps our column names to the file's. Columns the file does not have are absent from the frames.
+    `renamed` maps our column names to the file's; two of ours may be read from one of the file's. A column that the
+    file does not have is taken from the folders of its path that are named `key=value`, else absent from the frames.
     Raises LogError for an ending that is not supported, a file cut short, and required columns that are missing.
     """
-    yield from _frames(path, lambda present: _columns(table, present, path, renamed), table.lists)
+    by_folder, names = folder_values(path), names_in_file(table, renamed)
+    constants: dict[str, str | None] = {}
+
+    def wanted(present: list[str] | None) -> dict[str, str]:
+        if present is not None:
+            table.check({*present, *by_folder}, path, renamed)
+        for theirs in (by_folder.keys() & names.keys()) - set(present or ()):
+            constants.update(dict.fromkeys(names[theirs], by_folder[theirs]))
+        return {theirs: ours[0] for theirs, ours in names.items() if ours[0] not in constants}
+
+    for frame in _frames(path, wanted, table.lists):
+        yield RawFrame(with_copies(frame.rows, names.values(), constants), frame.broken)
+
+
+def folder_values(path: str) -> dict[str, str | None]:
+    """key -> value of the folders of a path that are named `key=value`, as Hive and Spark name the parts of a table."""
+    pairs = (name.split("=", 1) for name in path.split("/")[:-1] if name.count("=") == 1)
+    return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs if key}
+
+
+def names_in_file(table: LogTable, renamed: dict[str, str]) -> dict[str, list[str]]:
+    """The file's name -> our names of the columns that the table knows."""
+    names: dict[str, list[str]] = {}
+    for ours in (*table.required, *table.optional):
+        names.setdefault(renamed.get(ours, ours), []).append(ours)
+    return names
+
+
+def with_copies(rows: pl.DataFrame, names: Iterable[list[str]], constants: dict[str, str | None]) -> pl.DataFrame:
+    """The rows with further columns: copies of those that have several of our names, and constants."""
+    copies = (pl.col(first).alias(name) for first, *more in names if first in rows.columns for name in more)
+    return rows.with_columns(*copies, *(pl.lit(value, pl.String).alias(name) for name, value in constants.items()))
 
 
 def column_names(path: str) -> list[str]:
@@ -159,13 +193,6 @@ def estimated_rows(path: str, size: int) -> int:
 # The names a file has (None: not known yet, so not checked) -> {its name: our name} of all that the table knows.
 Columns = Callable[[list[str] | None], dict[str, str]]
 Reader = Callable[[Any, Columns], Iterator[RawFrame]]
-
-
-def _columns(table: LogTable, present: list[str] | None, path: str, renamed: dict[str, str]) -> dict[str, str]:
-    if present is not None:
-        table.check(set(present), path, renamed)
-    names = (*table.required, *table.optional)
-    return {renamed.get(name, name): name for name in names}
 
 
 def _present(names: list[str], wanted: Columns) -> dict[str, str]:

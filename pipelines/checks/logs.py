@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines import due, privacy, store
+from pipelines import due, log_notes, privacy, raw_files, store
 from pipelines.checks import samples
 from pipelines.checks.column_names import nearest, renaming
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
@@ -24,6 +24,7 @@ from pipelines.checks.samples import Sample
 from pipelines.jobs import JobError
 from pipelines.raw_files import Found
 from pipelines.reading import Source
+from pipelines.settings import Privacy
 from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms.bigquery import PREFIX
@@ -100,7 +101,19 @@ def logs(asked: Asked) -> Iterator[Finding]:
             yield warning(
                 f"logs.{name}", "a table of BigQuery: not looked at", "see docs/logs.md for what it must have"
             )
+    yield from _files(asked, looked)
     yield from _one_world(looked)
+
+
+def _files(asked: Asked, looked: Looked) -> Iterator[Finding]:
+    """Files that a night would pass over, and values in the names of folders that it would not read."""
+    found = {name: files for name, files in looked.found.items() if name not in looked.failed}
+    job = asked.night.job
+    if looked.unscreened:
+        job = job.model_copy(update={"privacy": Privacy()})
+    for setting, text in log_notes.of_files(job, found):
+        fix = "rename or convert what belongs to the logs, and keep other files elsewhere; a glob may leave them out"
+        yield warning(setting, text, fix)
 
 
 def _unreadable(asked: Asked, looked: Looked, name: str) -> Finding:
@@ -205,7 +218,7 @@ def _what_is_there(pattern: str) -> str:
     """What to do about a path that names nothing: what lies nearest to it."""
     if "://" in pattern or pattern.startswith(PREFIX):
         return "check the path, and that this machine may read there"
-    place = Path(pattern.split("{date}")[0].split("*")[0] or ".")
+    place = Path(raw_files.spelled_out(pattern) or ".")
     while not place.is_dir():
         place = place.parent
     inside = sorted(path.name + "/" * path.is_dir() for path in place.iterdir())
