@@ -81,12 +81,12 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     if reason:
         return StageResult([], {WHY_NOT: reason, "notes": [reason]})
     generators = ranking_nights.generators(night)
-    found, entries = _count(night, generators, folder, attempt)
+    found, entries = count_impressions(night, generators, folder, attempt)
     if not 0 < found["clicked"] < found["impressions"]:
         reason = "of the impressions that may be learned from none or all were clicked: lists stay in their order"
         return StageResult([], {WHY_NOT: reason, "notes": [reason]})
-    spec = _spec(night, found, {entry.name: entry.rows for entry in entries})
-    written = _write_examples(night, spec, generators, folder, attempt)
+    spec = ranking_spec(night, found, entries)
+    written = write_ranking_examples(night, spec, generators, folder, attempt)
     learned, left = _train(night, spec, written, folder, attempt)
     entries += left
     entries += written if night.job.storage.keep_examples else []
@@ -104,8 +104,10 @@ _NO_GENERATOR = (
 )
 
 
-def _count(night: Night, generators: dict[str, str], folder: str, attempt: str) -> tuple[Record, list[FileEntry]]:
-    """What there is to learn from, and the entries of the ranker's vocabularies."""
+def count_impressions(
+    night: Night, generators: dict[str, str], folder: str, attempt: str
+) -> tuple[Record, list[FileEntry]]:
+    """What there is to learn from, and the entries of the ranker's vocabularies that are not empty."""
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
     count = CountShown(night.window, night.holdout, night.catalogue() or "", first, night.threads)
@@ -120,13 +122,18 @@ def _count(night: Night, generators: dict[str, str], folder: str, attempt: str) 
     return add_shown(record for record in found if "vocabulary" not in record), entries
 
 
-def _spec(night: Night, found: Record, rows: dict[str, int]) -> RankingSpec:
+def ranking_spec(night: Night, found: Record, vocabularies: list[FileEntry]) -> RankingSpec:
+    """The ranker's features. found, vocabularies: as `count_impressions` returns them.
+
+    A vocabulary without entries has no file: no clicked video of the catalogue may have a channel.
+    """
+    rows = {entry.name: entry.rows for entry in vocabularies}
     counted = night.require("vocabulary")
     tokens = {entry.name: entry.rows for entry in counted.files}.get(vocabulary.TOKENS, 0)
     return spec_of(
         found,
         videos=rows[VIDEOS],
-        channels=rows[CHANNELS],
+        channels=rows.get(CHANNELS, 0),
         tokens=tokens,
         watch_history=night.job.ranking.watch_history,
         search_history=night.job.examples.search_history,
@@ -148,7 +155,7 @@ def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
     )
 
 
-def _write_examples(
+def write_ranking_examples(
     night: Night, spec: RankingSpec, generators: dict[str, str], folder: str, attempt: str
 ) -> list[FileEntry]:
     """Records of the impressions and TFT's graph; the entries of both."""
