@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipelines import forget, kept, privacy, raw_files, store
 from pipelines.raw_files import Found
@@ -27,6 +28,7 @@ class Due:
     readable: dict[str, Found]  # the same, and those of the days to ingest again
     spans: tuple[Span, ...]  # the days to ingest again
     lost: bool  # the snapshot this night refers to grew too old and is gone
+    time_zone: str  # of the job's days
 
     @classmethod
     def of(cls, night: Night) -> Due:
@@ -41,22 +43,25 @@ class Due:
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
             spans=tuple(night.span(day) for day in night.reingest),
             lost=number is not None and not kept.is_there(night.root, number),
+            time_zone=night.job.logs.time_zone,
         )
 
-    @property
+    @cached_property
     def pending(self) -> list[TakenFile]:
         """Raw logs of the window that were not taken yet."""
-        return [file for file in _logs(self.found) if file not in self._taken]
+        taken = set(self.before.taken) if self.before else set()
+        return [file for file in _logs(self.found) if file not in taken]
 
-    @property
+    @cached_property
     def again(self) -> list[TakenFile]:
         """Raw logs of which only the days to ingest again are read."""
         pending = set(self.pending)
         return [file for file in _logs(self.readable) if file not in pending] if self.spans else []
 
     @property
-    def _taken(self) -> set[TakenFile]:
-        return set(self.before.taken) if self.before else set()
+    def rearranges(self) -> bool:
+        """Whether the store's files lie under days of another time zone than the job's."""
+        return self.before is not None and self.before.time_zone != self.time_zone
 
     @property
     def forgets(self) -> bool:
@@ -70,6 +75,7 @@ class Due:
             f"{files:,} raw file{'s' if files > 1 else ''} to take" if files else "",
             f"{days} day{'s' if days > 1 else ''} to ingest again" if days else "",
             "the list of users to forget changed" if self.forgets else "",
+            f"the store to be put into days of {self.time_zone}" if self.rearranges else "",
             "the snapshot it refers to is gone" if self.lost else "",
         )
         return "; ".join(part for part in parts if part)

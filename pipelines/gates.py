@@ -150,15 +150,11 @@ def _rejects(night: Night, bounds: Gates) -> Iterator[Gate]:
 
 
 def _volumes(night: Night, bounds: Gates) -> Iterator[Gate]:
-    """Events by whole UTC days, as the store's files have them."""
+    """Events by whole days of the job's time zone, as the store's files have them."""
     if not bounds.min_volume and not bounds.max_volume:
         return
-    rows: dict[str, dict[str, int]] = {}
-    for file in night.snapshot.files:
-        of = rows.setdefault(file.table, {})
-        of[file.day] = of.get(file.day, 0) + file.file.rows
-    newest = night.end.date() - dt.timedelta(days=1)
-    for table, by_day in sorted(rows.items()):
+    newest = night.date - dt.timedelta(days=1)
+    for table, by_day in sorted(night.snapshot.rows_by_day.items()):
         days = [(newest - dt.timedelta(days=n)).isoformat() for n in reversed(range(_DAYS_BEFORE + 1))]
         counts = [by_day.get(day, 0) for day in days if day >= min(by_day)]
         yield gates.volume(table, counts, least=bounds.min_volume, most=bounds.max_volume)

@@ -31,7 +31,6 @@ from transforms import bigquery, files
 from transforms.collect import Record
 from transforms.files import FileEntry
 from transforms.logs import count_rows
-from transforms.rewrite import RewriteFiles, WithoutSpans
 from transforms.screen import Span
 
 
@@ -76,6 +75,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     before = forget.apply(night, due.screen) if due.forgets else due.before
     empty = Snapshot(
         buckets=before.buckets if before else _bucket_count(night, due),
+        time_zone=night.job.logs.time_zone,
         key_check=privacy.check_of(due.screen.key),
         forgotten=due.screen.forget.digest,
     )
@@ -87,7 +87,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     side = reader.catalogue()
     entries = [FileEntry(**record["written"]) for record in side if "written" in record]
     account = accounts.of_records(side)
-    if due.pending or due.spans:
+    if due.pending or due.spans or due.rearranges:
         seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
         snapshot = _take(night, due, reader, snapshot, account, seconds[0] if seconds else None)
     else:
@@ -118,7 +118,10 @@ def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
 
 def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Account, catalogue: str | None) -> Snapshot:
     """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
-    snapshot, account = _without_days(night, before, due.spans)
+    zone = night.job.logs.time_zone
+    if due.rearranges:
+        before = rewriting.rearranged(night, before, buckets=before.buckets, zone=zone)
+    snapshot, account = _without_days(before, due.spans)
     for raw, spans in ((due.again, due.spans), (due.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = reader.logs(batch, snapshot, catalogue, spans)
@@ -138,13 +141,14 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
     return done
 
 
-def _without_days(night: Night, snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
-    """The snapshot without the events of some spans, uncommitted, and the account of them."""
-    files_there = {file.file.name: file for span in spans for file in snapshot.within(*span)}
-    parts = [rewriting.part_of(file, snapshot.buckets) for file in files_there.values()]
-    records = rewriting.run(night, parts, RewriteFiles(WithoutSpans(spans), night.root.store))
-    lost = [accounts.of_removed(record["table"], "reingested", record["left_out"]) for record in records]
-    return rewriting.replaced(snapshot, records), accounts.total(lost)
+def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
+    """The snapshot without the files of some of its days, uncommitted, and the account of their rows.
+
+    The files are not opened: some may be lost or damaged.
+    """
+    gone = [file for span in spans for file in snapshot.within(*span)]
+    lost = [accounts.of_removed(file.table, "reingested", file.file.rows) for file in gone]
+    return snapshot.changed((file.file.name for file in gone), []), accounts.total(lost)
 
 
 def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Span, ...]) -> None:

@@ -103,7 +103,7 @@ class Reader:
         base = self.night.root.store
         there = [(f.bucket, (f.day, paths.join(base, f.file.name))) for f in snapshot.files if f.table == table]
         name = paths.shard_pattern(self.buckets, manifest.new_attempt(), "parquet")
-        return ingest.WriteDays(table, base, self.buckets, name, there)
+        return ingest.WriteDays(table, base, self.buckets, name, there, snapshot.time_zone)
 
     def _read(self, *sources: Source) -> list[Record]:
         """Run one pipeline over the raw files of some tables."""

@@ -9,14 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import lock, manifest, paths, rewriting, store
+from pipelines import lock, rewriting, store
 from pipelines.errors import StageError, guarded
 from pipelines.jobs import JobError
 from pipelines.stages import Night, arguments, night_of
 from pipelines.store import Snapshot
-from transforms.collect import WriteRecords, take_records
 from transforms.frames import check_buckets
-from transforms.rewrite import Rebucket
 
 
 def run(night: Night, buckets: int) -> Snapshot:
@@ -29,18 +27,8 @@ def run(night: Night, buckets: int) -> Snapshot:
         raise StageError(f"there is no store in {night.root.path} yet: set buckets ([storage]) for its first night")
     if before.buckets == buckets:
         return before
-    records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
-    name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
-    parts = [rewriting.part_of(file, before.buckets) for file in before.files]
-    with night.pipeline("ingest") as pipeline:
-        pipeline | night.create(parts) | Rebucket(night.root.store, buckets, name) | WriteRecords(records)
-    new = sorted((store.store_file(record) for record in take_records(records)), key=lambda file: file.file.name)
-    done = replace(before, number=before.number + 1, buckets=buckets, files=new)
-    for table in {file.table for file in before.files}:
-        if done.rows(table) != before.rows(table):
-            raise StageError(
-                f"{done.rows(table):,} of {before.rows(table):,} rows of {table} came through: nothing changed"
-            )
+    arranged = rewriting.rearranged(night, before, buckets=buckets, zone=before.time_zone)
+    done = replace(arranged, number=before.number + 1)
     store.commit(night.root.snapshots, done)
     return done
 

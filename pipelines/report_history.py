@@ -60,15 +60,12 @@ def trend(night: Night, figure: str) -> dict[str, Any]:
 
 
 def volumes(night: Night) -> dict[str, Any]:
-    """`days`, `events` and `night_rows` of a Report: the store's events by UTC day, and what each night read."""
+    """`days`, `events` and `night_rows` of a Report: the store's events by day, and what each night read."""
     rows = [(of.date.isoformat(), _rows(of)) for of in last(night)]
     if manifest.load(night.folder("ingest")) is None:
         return {"night_rows": rows}
-    by_table: dict[str, dict[str, int]] = {}
-    for file in night.snapshot.files:
-        of_day = by_table.setdefault(file.table, {})
-        of_day[file.day] = of_day.get(file.day, 0) + file.file.rows
-    newest = night.end.date() - dt.timedelta(days=1)
+    by_table = night.snapshot.rows_by_day
+    newest = night.date - dt.timedelta(days=1)
     first = min((day for of_day in by_table.values() for day in of_day), default=newest.isoformat())
     days = [(newest - dt.timedelta(days=n)).isoformat() for n in reversed(range(DAYS))]
     days = [day for day in days if day >= first]

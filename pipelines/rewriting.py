@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 
-from pipelines import accounts, manifest, paths
+from pipelines import accounts, manifest, paths, store
+from pipelines.errors import StageError
 from pipelines.stages import Night
 from pipelines.store import Snapshot, StoreFile
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
-from transforms.rewrite import Part, RewriteFiles
+from transforms.rewrite import Part, Rearrange, RewriteFiles
 
 
 def part_of(file: StoreFile, buckets: int) -> Part:
@@ -19,7 +20,7 @@ def part_of(file: StoreFile, buckets: int) -> Part:
     return Part(table=file.table, day=file.day, bucket=file.bucket, name=file.file.name, new_name=name)
 
 
-def run(night: Night, parts: list[Part], rewrite: RewriteFiles) -> list[Record]:
+def run(night: Night, parts: list[Part], rewrite: RewriteFiles | Rearrange) -> list[Record]:
     """The records of rewriting some data files."""
     if not parts:
         return []
@@ -27,6 +28,22 @@ def run(night: Night, parts: list[Part], rewrite: RewriteFiles) -> list[Record]:
     with night.pipeline("ingest") as pipeline:
         pipeline | night.create(parts) | rewrite | WriteRecords(records)
     return take_records(records)
+
+
+def rearranged(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Snapshot:
+    """The snapshot of the same events in `buckets` buckets and in days of the time zone `zone`, uncommitted. Raises
+    StageError if rows were lost on the way."""
+    name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
+    parts = [part_of(file, before.buckets) for file in before.files]
+    records = run(night, parts, Rearrange(night.root.store, buckets, name, zone))
+    new = sorted((store.store_file(record) for record in records), key=lambda file: file.file.name)
+    done = replace(before, buckets=buckets, time_zone=zone, files=new)
+    for table in {file.table for file in before.files}:
+        if done.rows(table) != before.rows(table):
+            raise StageError(
+                f"{done.rows(table):,} of {before.rows(table):,} rows of {table} came through: nothing changed"
+            )
+    return done
 
 
 def replaced(snapshot: Snapshot, records: list[Record]) -> Snapshot:

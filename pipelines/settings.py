@@ -131,7 +131,7 @@ class Examples(Table):
     max_events_per_day: int = Field(
         1_000,
         ge=0,
-        description="watches and searches of a user and UTC day above which none of them counts; 0: no limit",
+        description="watches and searches of a user and day above which none of them counts; 0: no limit",
     )
 
     @field_validator("user_categories")

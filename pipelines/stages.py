@@ -80,7 +80,12 @@ class Night:
 
     @property
     def window(self) -> Window:
-        return Window(start=self.start, end=self.end, max_events_per_day=self.job.examples.max_events_per_day)
+        return Window(
+            start=self.start,
+            end=self.end,
+            time_zone=self.job.logs.time_zone,
+            max_events_per_day=self.job.examples.max_events_per_day,
+        )
 
     @property
     def holdout(self) -> Holdout:

@@ -19,7 +19,8 @@ from typing import Any
 from pipelines import paths
 from pipelines.accounts import Account
 from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
-from transforms import files
+from transforms import days, files
+from transforms.days import UTC
 from transforms.files import FileEntry
 from transforms.frames import FEWEST_BUCKETS, MOST_BUCKETS
 
@@ -28,7 +29,8 @@ ROWS_A_BUCKET = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFile:
-    """One data file: events of one table, one UTC day, one bucket; distinct, ordered by user, time and the rest."""
+    """One data file: events of one table, one day of the snapshot's time zone, one bucket; distinct, ordered by user,
+    time and the rest."""
 
     table: str
     day: str
@@ -52,6 +54,7 @@ class Snapshot:
     buckets: int
     number: int = 0  # 0: nothing written yet
     date: str = ""  # the night that wrote it
+    time_zone: str = UTC  # of the days of its files; snapshots of older versions do not name it
     files: list[StoreFile] = field(default_factory=list)
     taken: list[TakenFile] = field(default_factory=list)
     days: dict[str, list[str]] = field(default_factory=dict)  # table -> days whose file was seen, of paths with {date}
@@ -65,9 +68,20 @@ class Snapshot:
         """Of the events alone, whatever the names of their files."""
         return fingerprint(self.buckets, sorted((f.table, f.day, f.bucket, f.file.digest) for f in self.files))
 
+    @property
+    def rows_by_day(self) -> dict[str, dict[str, int]]:
+        """table -> day -> number of its events; days in `time_zone`."""
+        rows: dict[str, dict[str, int]] = {}
+        for file in self.files:
+            of_day = rows.setdefault(file.table, {})
+            of_day[file.day] = of_day.get(file.day, 0) + file.file.rows
+        return rows
+
     def within(self, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
         """The files that may hold events with start <= time < end, by table, bucket, day and content."""
-        first, last = start.date().isoformat(), (end - dt.timedelta(microseconds=1)).date().isoformat()
+        if start >= end:
+            return []
+        first, last = (days.day_at(moment, self.time_zone).isoformat() for moment in (start, end - days.INSTANT))
         found = (f for f in self.files if first <= f.day <= last)
         return sorted(found, key=lambda f: (f.table, f.bucket, f.day, f.file.digest))
 

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 UTC = "UTC"
+INSTANT = dt.timedelta(microseconds=1)  # what moments are counted in
 _EPOCH = dt.date(1970, 1, 1)
 _SECOND = dt.timedelta(seconds=1)
 # Days around a moment's UTC day among which its day in any zone lies: clocks differ by up to 16 hours from UTC, and
@@ -52,6 +53,8 @@ def span(day: dt.date, zone: str) -> tuple[dt.datetime, dt.datetime]:
 
 def day_at(moment: dt.datetime, zone: str) -> dt.date:
     """The day of one moment: midnight(day) <= moment < midnight(day + 1)."""
+    if zone == UTC:
+        return moment.astimezone(dt.UTC).date()
     around = [moment.astimezone(dt.UTC).date() + dt.timedelta(days=int(n)) for n in _DAYS_AROUND]
     return max(day for day in around if midnight(day, zone) <= moment)
 
@@ -69,4 +72,4 @@ def day_of(moments: pl.Series, zone: str) -> pl.Series:
 
 
 def _microseconds(moment: dt.datetime) -> int:
-    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // INSTANT

@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms import files, progress
+from transforms import days, files, progress
 from transforms.collect import Record
 from transforms.event_order import sort_events
 from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, PartitionByBucket, concat
@@ -55,15 +55,24 @@ def screened_frame(raw: RawFrame, source: str, table: LogTable, parse: Parse, sc
 
 
 def write_days(
-    bucket: int, events: pl.DataFrame, existing: Iterable[ExistingFile], *, table: str, store: str, name: str
+    bucket: int,
+    events: pl.DataFrame,
+    existing: Iterable[ExistingFile],
+    *,
+    table: str,
+    store: str,
+    name: str,
+    zone: str = days.UTC,
 ) -> Iterator[Record]:
-    """Append a bucket's new events to the store: one file a UTC day, distinct, ordered by user, time and the rest.
+    """Append a bucket's new events to the store: one file a day of the time zone `zone`, distinct, ordered by user,
+    time and the rest.
 
     Events that are there already, equal in every column, are left out: in `events` itself or in the `existing` files of
     the bucket. `name` is the new file's within its day. Gives a record a file (table, day, bucket, file) and one with
     `table` and `duplicates`, the number of rows left out.
     """
-    distinct = sort_events(events, distinct=True).with_columns(day=pl.col("time").dt.date())
+    distinct = sort_events(events, distinct=True)
+    distinct = distinct.with_columns(day=days.day_of(distinct["time"], zone))
     before: dict[str, list[str]] = {}
     for day, path in sorted(existing):
         before.setdefault(day, []).append(path)
@@ -123,7 +132,8 @@ def _split(parsed: Parsed, table: str) -> Iterator[Any]:
 class WriteDays(beam.PTransform):
     """Valid frames -> the store's files of one table; gives `write_days`'s records.
 
-    `name` is the pattern of a file's name within its day, with `{bucket}`; `existing` the table's files by bucket.
+    `name` is the pattern of a file's name within its day, with `{bucket}`; `existing` the table's files by bucket;
+    `zone` the time zone of the store's days.
     """
 
     table: str
@@ -131,6 +141,7 @@ class WriteDays(beam.PTransform):
     buckets: int
     name: str
     existing: list[tuple[int, ExistingFile]]
+    zone: str = days.UTC
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
         # A side input, not a CoGroupByKey: that one shuffles pickled frames.
@@ -141,7 +152,7 @@ class WriteDays(beam.PTransform):
     def _write(self, keyed: KeyedFrame, existing: Any) -> Iterator[Record]:
         bucket, events = keyed
         name, there = self.name.format(bucket=bucket), existing[bucket]
-        yield from write_days(bucket, events, there, table=self.table, store=self.store, name=name)
+        yield from write_days(bucket, events, there, table=self.table, store=self.store, name=name, zone=self.zone)
 
 
 def write_refused(refused: pl.DataFrame, folder: str, name: str) -> Iterator[Record]:

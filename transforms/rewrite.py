@@ -1,7 +1,7 @@
-"""Files written anew with some of their rows left out, or with their rows put into other buckets.
+"""Files written anew with some of their rows left out, or with their rows put into other buckets and days.
 
 store files -> RewriteFiles -> records of the new files and of the rows left out
-store files -> Rebucket -> records of the new files
+store files -> Rearrange -> records of the new files
 """
 
 from __future__ import annotations
@@ -15,25 +15,15 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms import files, progress
+from transforms import days, files, progress
 from transforms.collect import Record
 from transforms.event_order import sort_events
 from transforms.files import FileEntry
 from transforms.frames import GroupFrames, partition_by_bucket
 from transforms.quiet import import_tensorflow
-from transforms.screen import Screen, Span, within_any
+from transforms.screen import Screen
 
 Rule = Callable[[pl.DataFrame], pl.DataFrame]  # the rows that stay, in their order
-
-
-@dataclass(frozen=True)
-class WithoutSpans:
-    """Leaves out the events of some spans of time."""
-
-    spans: tuple[Span, ...]
-
-    def __call__(self, events: pl.DataFrame) -> pl.DataFrame:
-        return events.filter(~within_any(self.spans))
 
 
 @dataclass(frozen=True)
@@ -90,8 +80,9 @@ DayKey = tuple[str, str, int]  # table, day, bucket
 
 
 @dataclass
-class Rebucket(beam.PTransform):
-    """`Part`s of a store -> a record of each file of the same events in `buckets` buckets, one a table, day and bucket.
+class Rearrange(beam.PTransform):
+    """`Part`s of a store -> a record of each file of the same events in `buckets` buckets and in days of the time zone
+    `zone`, one a table, day and bucket.
 
     Events keep the order that ingest gives them. `name` is the pattern of a file's name within its day.
     """
@@ -99,6 +90,7 @@ class Rebucket(beam.PTransform):
     store: str
     buckets: int
     name: str
+    zone: str = days.UTC
 
     def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection[Record]:
         split = beam.FlatMap(self._split).with_output_types(tuple[DayKey, pl.DataFrame])
@@ -106,8 +98,10 @@ class Rebucket(beam.PTransform):
 
     def _split(self, part: Part) -> Iterator[tuple[DayKey, pl.DataFrame]]:
         events = files.read_parquet(files.join(self.store, part.name))
-        for bucket, frame in partition_by_bucket(events, buckets=self.buckets):
-            yield (part.table, part.day, bucket), frame
+        dated = events.with_columns(days.day_of(events["time"], self.zone).alias("day"))
+        for (day,), of_day in dated.partition_by("day", as_dict=True, include_key=False).items():
+            for bucket, frame in partition_by_bucket(of_day, buckets=self.buckets):
+                yield (part.table, str(day), bucket), frame
         progress.advance()
 
     def _write(self, key: DayKey, events: pl.DataFrame) -> Record:

@@ -1,7 +1,7 @@
-"""Days of users who can be no people: above some number of events a day, none of them counts (paper, 3.4: a few users
-must not rule what is learned).
+"""User-days with too many events to be human: none of their events counts (paper, 3.4: a few users must not rule what
+is learned).
 
-    events = without_robots(watches, searches, most=1_000)
+    events = without_robots(watches, searches, most=1_000, zone="Europe/Berlin")
     events.watches, events.searches  # what counts
 """
 
@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from transforms import days
 from transforms.schemas import IMPRESSION_SCHEMA
-
-_DAY = pl.col("time").dt.date().alias("day")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,36 +28,41 @@ class Events:
 
 
 def without_robots(
-    watches: pl.DataFrame, searches: pl.DataFrame, impressions: pl.DataFrame | None = None, *, most: int
+    watches: pl.DataFrame,
+    searches: pl.DataFrame,
+    impressions: pl.DataFrame | None = None,
+    *,
+    most: int,
+    zone: str = days.UTC,
 ) -> Events:
     """Events without the days of users who have more than `most` watches and searches on them; 0: without limit.
 
     All with user_id and time, in any order; impressions do not count, they are left out with the rest of such a day.
-    Days are those of the store, in UTC: where a window begins or ends within one, only the events inside count.
+    Days are those of the time zone `zone`.
     """
     shown = pl.DataFrame(schema=IMPRESSION_SCHEMA) if impressions is None else impressions
-    days = robot_days(watches, searches, most=most)
-    if days.is_empty():
+    busy = robot_days(watches, searches, most=most, zone=zone)
+    if busy.is_empty():
         return Events(watches=watches, searches=searches, impressions=shown)
-    kept, asked, shown = (_leave_out(events, days) for events in (watches, searches, shown))
+    kept, asked, shown = (_leave_out(events, busy, zone) for events in (watches, searches, shown))
     return Events(
         watches=kept,
         searches=asked,
         impressions=shown,
-        robot_days=days.height,
+        robot_days=busy.height,
         robot_watches=watches.height - kept.height,
         robot_searches=searches.height - asked.height,
     )
 
 
-def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int) -> pl.DataFrame:
-    """user_id, day (UTC) of more than `most` events, in no particular order; none where `most` is 0."""
+def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int, zone: str = days.UTC) -> pl.DataFrame:
+    """user_id, day of more than `most` events, in no particular order; none if `most` is 0."""
     events = [frame.select("user_id", "time") for frame in (watches, searches)] if most else []
     busy = pl.concat([_with_more_than(frame, most // 2) for frame in events]) if most else pl.DataFrame()
     if busy.is_empty():
         return pl.DataFrame(schema={"user_id": pl.String, "day": pl.Date})
     theirs = pl.concat(events).join(busy, on="user_id", how="semi")
-    return theirs.group_by("user_id", _DAY).len().filter(pl.col("len") > most).drop("len")
+    return _with_day(theirs, zone).group_by("user_id", "day").len().filter(pl.col("len") > most).drop("len")
 
 
 def _with_more_than(events: pl.DataFrame, n: int) -> pl.DataFrame:
@@ -69,5 +73,10 @@ def _with_more_than(events: pl.DataFrame, n: int) -> pl.DataFrame:
     return events.group_by("user_id").len().filter(pl.col("len") > n).select("user_id")
 
 
-def _leave_out(events: pl.DataFrame, days: pl.DataFrame) -> pl.DataFrame:
-    return events.with_columns(_DAY).join(days, on=["user_id", "day"], how="anti", maintain_order="left").drop("day")
+def _leave_out(events: pl.DataFrame, busy: pl.DataFrame, zone: str) -> pl.DataFrame:
+    dated = _with_day(events, zone)
+    return dated.join(busy, on=["user_id", "day"], how="anti", maintain_order="left").drop("day")
+
+
+def _with_day(events: pl.DataFrame, zone: str) -> pl.DataFrame:
+    return events.with_columns(days.day_of(events["time"], zone).alias("day"))

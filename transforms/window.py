@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from transforms import files
+from transforms.days import UTC
 from transforms.event_order import sort_events
 from transforms.frames import id_digests, mix
 from transforms.robots import Events, without_robots
@@ -36,6 +37,7 @@ class Window:
 
     start: dt.datetime
     end: dt.datetime
+    time_zone: str = UTC  # of the days that `max_events_per_day` is counted on
     max_events_per_day: int = 0  # above it a user's day counts as no events in `events`; 0: without limit
 
     def events(self, bucket: BucketFiles) -> Events:
@@ -60,6 +62,7 @@ class Window:
             self.unordered(bucket.watches, WATCH_SCHEMA, watches),
             self.unordered(bucket.searches, SEARCH_SCHEMA, searches),
             most=self.max_events_per_day,
+            zone=self.time_zone,
         )
 
     def events_with_impressions(self, bucket: BucketFiles) -> Events:
@@ -69,6 +72,7 @@ class Window:
             self.unordered(bucket.searches, SEARCH_SCHEMA),
             self.unordered(bucket.impressions, IMPRESSION_SCHEMA),
             most=self.max_events_per_day,
+            zone=self.time_zone,
         )
 
     def watches(self, bucket: BucketFiles) -> pl.DataFrame:
