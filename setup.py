@@ -34,6 +34,7 @@ setup(
     },
     install_requires=[
         "apache-beam>=2.77,<2.78",
+        "filelock>=3.16",
         "isal>=1.7",
         "jinja2>=3.1",
         "matplotlib>=3.9",

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipelines import lock
 from pipelines.errors import StageError
 from pipelines.paths import Root
 from transforms import files
@@ -35,6 +36,8 @@ class Intent:
             ) from error
 
     def declare(self, root: Root) -> None:
+        """Write down how far the publication is. Raises LockError if this run lost its lock."""
+        lock.require()
         files.replace_file(root.publishing, to_json(asdict(self)))
 
 

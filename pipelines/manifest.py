@@ -15,7 +15,7 @@ from typing import Any
 
 import xxhash
 
-from pipelines import paths
+from pipelines import lock, paths
 from transforms import files
 from transforms.files import FileEntry
 
@@ -120,13 +120,15 @@ def require(folder: str, stage: str) -> Manifest:
 
 
 def commit(folder: str, manifest: Manifest) -> None:
-    """Make the manifest count, then remove what it does not list."""
+    """Make the manifest count, then remove what it does not list. Raises LockError if this run lost its lock."""
+    lock.require()
     files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
     sweep(folder, manifest, paths.BESIDE.get(manifest.stage, ()))
 
 
 def revoke(folder: str) -> None:
-    """Make the manifest of a stage's folder count no more."""
+    """Make the manifest of a stage's folder count no more. Raises LockError if this run lost its lock."""
+    lock.require()
     files.remove_files([paths.join(folder, NAME)])
 
 
@@ -134,7 +136,9 @@ def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *,
     """Remove every file of a stage's folders that its manifest does not list.
 
     `beside`: further folders of the stage, seen from its own; `keep`: what is below this path of its own is left alone.
+    Raises LockError if this run lost its lock: the files may be those of the run that took it over.
     """
+    lock.require()
     listed = set(entries(manifest.present, folder)) if manifest else set()
     listed.add(paths.join(folder, NAME))
     kept = paths.join(folder, keep) if keep else None

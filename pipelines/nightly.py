@@ -100,6 +100,7 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
     with log.screen(night.date, len(stages)) as screen:
         _finish_publication(night, screen)
         for at, stage in enumerate(stages):
+            lock.require()
             if is_done(night, stage):
                 screen.say(stage, "already complete")
                 continue

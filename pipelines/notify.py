@@ -23,7 +23,7 @@ from pipelines import lifeline, lock
 from pipelines.run_log import Outcome
 from pipelines.settings import NotifySettings
 
-_OURS = (lock.TOKEN_VARIABLE, lifeline.VARIABLE)  # of this run's own stages, nobody else's
+_OURS = (lock.TOKEN_VARIABLE, lock.PATH_VARIABLE, lifeline.VARIABLE)  # of this run's own stages, nobody else's
 _SHOWN = 500  # characters of what a command that failed wrote
 
 

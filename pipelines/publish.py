@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import earlier, gates, manifest, nights_page, paths, retention
+from pipelines import earlier, gates, lock, manifest, nights_page, paths, retention
 from pipelines.errors import GateError, StageError, told
 from pipelines.intent import FORMAT_VERSION, Intent, to_json
 from pipelines.sinks import protocol
@@ -152,6 +152,7 @@ def refresh(night: Night, forgotten: pl.Series) -> None:
         if manifest.load(of.folder(NEIGHBOURS)) is not None:
             changed = {name: value for name, value in _entry(of, {}).items() if name in ("neighbours", "users")}
             if served | changed != served:
+                lock.require()
                 files.replace_file(night.root.published, to_json(served | changed))
 
 
@@ -218,7 +219,9 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
     served = intent.entry.get("sinks", {})
     for sink in places:
         if sink.name in served:
+            lock.require()
             sink.switch(served[sink.name]["serves"])
+    lock.require()
     before = earlier.withdrawn(night.root)
     after = (before | set(intent.withdrawn)) - {intent.entry["date"]}
     if after != before:
@@ -242,7 +245,9 @@ def _settle(night: Night, intent: Intent, places: list[Sink]) -> None:
 
 
 def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
-    """Every sink serves what it did before, and holds nothing of the night."""
+    """Every sink serves what it did before, and holds nothing of the night. Raises LockError if this run lost its lock:
+    what the sinks hold may be the other run's."""
+    lock.require()
     served = intent.entry.get("sinks", {})
     truth = (read(night.root) or {}).get("sinks", {})
     for sink in places:

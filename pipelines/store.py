@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipelines import paths
+from pipelines import lock, paths
 from pipelines.accounts import Account
 from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
 from transforms import days, files
@@ -133,15 +133,18 @@ def path_of(folder: str, number: int) -> str:
 
 
 def commit(folder: str, snapshot: Snapshot) -> None:
-    """Write the snapshot: from here on it is the newest."""
+    """Write the snapshot: from here on it is the newest. Raises LockError if this run lost its lock."""
+    lock.require()
     files.replace_file(path_of(folder, snapshot.number), json.dumps(asdict(snapshot)).encode())
 
 
 def sweep(store: str, folder: str, referred: Collection[int]) -> None:
     """Remove the snapshots whose numbers are not `referred` to, the newest aside, then data files that none lists.
 
-    Those are what a crashed ingest left behind, and events that were replaced, forgotten or grew too old.
+    Those are what a crashed ingest left behind, and events that were replaced, forgotten or grew too old. Raises
+    LockError if this run lost its lock.
     """
+    lock.require()
     found = snapshots(folder)
     kept = [path for path in found if path == found[-1] or number_of(path) in referred]
     files.remove_files(path for path in found if path not in kept)

@@ -35,7 +35,7 @@ from pipelines.lookup import lookup
 from pipelines.options import OptionError, pipeline_options
 from pipelines.sinks import protocol
 from pipelines.stages import STAGES
-from transforms import files
+from transforms import conditional_files, files
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'watchnext[aws]'")
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'watchnext[dev]'")
@@ -139,6 +139,33 @@ def test_the_lock_of_a_dead_run_is_taken_over(folder: str, host: str, silent: fl
     files.replace_file(f"{folder}/LOCK", json.dumps(found).encode())
     with lock.held(f"{folder}/LOCK"):
         assert lock.holder(f"{folder}/LOCK") is not None
+
+
+def test_a_write_counts_only_while_the_file_is_as_it_was_read(server: str) -> None:
+    path = f"{BUCKET}/conditional/LOCK"
+    assert conditional_files.read(path) is None
+    assert conditional_files.write(path, b"mine", None)
+    assert not conditional_files.write(path, b"theirs", None), "it exists by now"
+    found = conditional_files.read(path)
+    assert found is not None and found.content == b"mine"
+    assert conditional_files.write(path, b"renewed", found.version)
+    assert not conditional_files.write(path, b"late", found.version), "it was read before it was renewed"
+    assert files.read_bytes(path) == b"renewed"
+    assert conditional_files.write(path, b"renewed", found.version), "an answer that was lost: the content is there"
+    files.remove_files([path])
+    assert not conditional_files.write(path, b"late", found.version) and not files.exists(path)
+
+
+def test_of_two_runs_that_find_no_lock_in_a_bucket_one_takes_it(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{BUCKET}/race/LOCK"
+    with lock.held(path):
+        monkeypatch.delenv(lock.TOKEN_VARIABLE)
+        monkeypatch.setattr(conditional_files, "read", lambda _path: None)  # as the other saw it a moment ago
+        before = files.read_bytes(path)
+        with pytest.raises(lock.LockError, match="at the same moment"), lock.held(path):
+            pass
+        monkeypatch.undo()
+        assert files.read_bytes(path) == before
 
 
 def test_the_address_may_be_a_beam_option(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

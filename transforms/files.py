@@ -13,6 +13,7 @@ import contextlib
 import glob
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from transforms import s3
 
 s3.share_clients()
+
+_PARTIAL = re.compile(r"\.(?P<pid>\d+)\.tmp$")  # of `replace_file`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,11 @@ def join(folder: str, *names: str) -> str:
             path, name = FileSystems.split(path.rstrip("/"))[0], name[3:]
         path = FileSystems.join(path, name)
     return path
+
+
+def parent(path: str) -> str:
+    """The folder that a file or folder lies in."""
+    return str(FileSystems.split(path.rstrip("/"))[0])
 
 
 def is_local(path: str) -> bool:
@@ -185,9 +193,13 @@ def exists(path: str) -> bool:
 
 
 def list_files(folder: str) -> list[str]:
-    """Paths of all files below a folder, sorted; empty where there is no such folder."""
+    """Paths of all files below a folder, sorted; empty if there is no such folder.
+
+    Files that `replace_file` has not finished, or was killed over, are left out.
+    """
     if is_local(folder):
-        return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+        local = (path for path in Path(folder).rglob("*") if not _PARTIAL.search(path.name))
+        return sorted(str(path) for path in local if path.is_file())
     found = FileSystems.match([FileSystems.join(glob.escape(folder), "**")])[0].metadata_list
     return sorted(entry.path for entry in found)
 
@@ -232,6 +244,27 @@ def remove_files(paths: Iterable[str]) -> None:
 def _delete_name(path: str) -> str:
     """What Beam is to be given to delete the object at `path` alone: on GCS it deletes what a pattern matches."""
     return glob.escape(path) if path.startswith("gs://") else path
+
+
+def remove_partial_files(folder: str) -> None:
+    """Remove what processes that are gone left half written by `replace_file` below a local folder."""
+    if not is_local(folder):
+        return
+    for below, _, names in os.walk(folder):
+        for name in names:
+            found = _PARTIAL.search(name)
+            if found and not _is_running(int(found["pid"])):
+                Path(below, name).unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _open(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no type

@@ -27,6 +27,11 @@ def _shared_io(client: Any = None, options: Any = None) -> Any:
     return _Io(client or _client(options))
 
 
+def client_of(file_system: Any) -> Client:
+    """Beam's client for the files of an S3 file system; its `client` is boto3's."""
+    return _client(file_system._options)
+
+
 def _client(options: Any) -> Client:
     """Beam's wrapper remembers what it reads, so each gets its own around the one client, which threads may share."""
     if not s3io.BOTO3_INSTALLED:
