@@ -1,7 +1,7 @@
 """Errors for the person who runs a night: one message and an exit code, wherever they were raised.
 
-Runners hand on what a worker raised in different ways: as the error itself, chained below one of their own, or, from
-another thread or machine, as the text of its traceback.
+Runners pass on what a worker raised in different ways: as the error itself, as an error of their own that wraps it, or,
+from another thread or machine, as the text of its traceback.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import grpc
+from apache_beam.io.filesystem import BeamIOError
 
+from pipelines import console
 from pipelines.jobs import JobError
 from pipelines.lock import LockError
 from pipelines.manifest import ManifestError
@@ -37,7 +40,7 @@ class GateError(StageError):
     """A night that is not good enough to be published: which gate, the value, the bound, what to look at."""
 
 
-# Errors whose message says all there is to say: a person sees that, and no traceback.
+# Errors whose message is all that a person needs: it is printed without a traceback.
 TOLD_ERRORS = (
     StageError,
     GateError,
@@ -54,26 +57,42 @@ TOLD_ERRORS = (
 )
 
 _BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, LogSettingError), 3: (GateError,)}
+_KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in TOLD_ERRORS if kind is not OSError}
 _AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
 _ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
 # Of Java, the last is the first cause; a job server may give that alone.
 _CAUSE = re.compile(r"(?:\A\s*|^Caused by: )(?:[\w$]+\.)*(?=\S)(.+)$", re.MULTILINE)
 _STEP = re.compile(r" \[while running '[^\n]*'\]$")  # which Beam adds to an error's message
-_LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '[^\n]*'\])?$", re.MULTILINE)
+_TRACEBACK = "Traceback (most recent call last):\n"
+_CAUSED = "The above exception was the direct cause of the following exception:"
+# In the text of a traceback, the error follows the lines of the calls, which are indented. Its message ends where Beam
+# adds the step, where another traceback or one of Java follows, or at the end of the text.
+_ERROR = re.compile(
+    r"^(?:[\w.]+\.)?(?P<name>\w+): (?P<message>.*?)"
+    r"(?:(?P<step> \[while running '[^\n]*'\])(?=\n|\Z)|(?=\n\n(?:During|The above) |\n\s*\tat |\nCaused by: |\s*\Z))",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def guarded(work: Callable[[], int], say: Callable[[str], object] | None = None) -> int:
     """Run a command; mistakes of the user, failures of the machine and signals become one message and an exit code.
 
-    `say` tells the message; without it, it goes to the standard error.
+    `say` prints the message; without it, it goes to the standard error. Output whose reader has gone ends the command
+    with `console.PIPE_CLOSED` and no message.
     """
-    say = say or (lambda message: print(f"watchnext: {message}", file=sys.stderr))
+    say = say or (lambda message: print(f"watchnext: {console.printable(message)}", file=sys.stderr))
+    return console.print_to_reader(lambda: _reported(work, say))
+
+
+def _reported(work: Callable[[], int], say: Callable[[str], object]) -> int:
     try:
         return work()
     except Stopped as stopped:
         say(str(stopped))
         return stopped.code
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and console.reader_is_gone():
+            raise
         message = told(error)
         if message is None or wants_traceback(error):
             raise
@@ -82,13 +101,14 @@ def guarded(work: Callable[[], int], say: Callable[[str], object] | None = None)
 
 
 def wants_traceback(error: Exception) -> bool:
-    """Whether the environment asks for the whole story of a failure; of a wrong setting there is none."""
+    """Whether the environment asks for the whole traceback of a failure; a wrong setting has none worth reading."""
     return bool(os.environ.get("WATCHNEXT_TRACEBACK")) and exit_code(error) == 1
 
 
-def exit_code(error: Exception) -> int:
-    """The exit code of a command that an error ended."""
-    return next((code for code, kinds in _BY_CODE.items() if isinstance(error, kinds)), 1)
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that an error ended, which a runner may have wrapped or passed on as text."""
+    found = _expected(error)
+    return next((code for code, kinds in _BY_CODE.items() if found and issubclass(found[0], kinds)), 1)
 
 
 def of_exit_code(code: int) -> type[Exception]:
@@ -97,34 +117,55 @@ def of_exit_code(code: int) -> type[Exception]:
 
 
 def told(error: BaseException) -> str | None:
-    """What to say of an error that a runner may have wrapped or written down; None of one nobody foresaw."""
-    for seen in causes(error):
-        if isinstance(seen, OSError):
-            return f"{type(seen).__name__}: {_STEP.sub('', str(seen))}"
-        if isinstance(seen, TOLD_ERRORS):
-            return _STEP.sub("", str(seen))
-    return _told_in(str(error)) or _told_of_runner(error)
+    """The message for the user of an error that a runner may have wrapped or passed on as text; None of an unexpected
+    one, which is a bug: its traceback is to be shown."""
+    found = _expected(error)
+    return found[1] if found else _told_of_runner(error)
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what caused it, and so on; each once, also if an error is among its own causes."""
+def causes(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
+    """The error, then what caused it, and so on; each once, also if an error is among its own causes.
+
+    What an error was raised from is its cause. What was being handled when it was raised is not, unless Beam raised a
+    copy of that, with the step in its message: else the failure of a file would hide a bug in what reacts to it.
+    `with_context` gives both.
+    """
     seen: BaseException | None = error
     passed = set[int]()
     while seen is not None and id(seen) not in passed:
         passed.add(id(seen))
         yield seen
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (seen.__context__ if with_context or _STEP.search(str(seen)) else None)
 
 
-def _told_in(traceback: str) -> str | None:
-    """The message of the last error in the text of a traceback, where it is one of those."""
-    if "Traceback (most recent call last)" not in traceback:
-        return None
-    for name, message in reversed(_LAST_LINE.findall(traceback)):
-        if any(name == kind.__name__ for kind in TOLD_ERRORS[:-1]):
-            return message
-        if _is_os_error(name):
-            return f"{name}: {message}"
+def _expected(error: BaseException) -> tuple[type[BaseException], str] | None:
+    """The kind and the message of the expected error that an error is, or that caused it."""
+    for seen in causes(error):
+        if isinstance(seen, TOLD_ERRORS):
+            return type(seen), _message(type(seen).__name__, str(seen), is_os_error=isinstance(seen, OSError))
+        if found := _expected_in_text(str(seen)):
+            return found
+    return None
+
+
+def _message(name: str, message: str, *, is_os_error: bool) -> str:
+    text = _STEP.sub("", message)
+    return f"{name}: {text}" if is_os_error else text
+
+
+def _expected_in_text(text: str) -> tuple[type[BaseException], str] | None:
+    """The kind and the message of the expected error that the text of a traceback ends with, or that caused that."""
+    for before, traceback in reversed(list(pairwise(text.split(_TRACEBACK)))):
+        raised = _ERROR.search(traceback)
+        if raised is None:
+            return None
+        name, message = raised["name"], raised["message"]
+        if kind := _KINDS.get(name):
+            return kind, message
+        if os_error := _os_error(name):
+            return os_error, _message(name, message, is_os_error=True)
+        if not raised["step"] and not before.rstrip().endswith(_CAUSED):
+            return None
     return None
 
 
@@ -139,6 +180,7 @@ def _told_of_runner(error: BaseException) -> str | None:
     return f"the runner ended the job in state {ended['state']}: {causes[-1].rstrip('. ')}; {_AGAIN}"
 
 
-def _is_os_error(name: str) -> bool:
-    kind = getattr(builtins, name, None)
-    return isinstance(kind, type) and issubclass(kind, OSError)
+def _os_error(name: str) -> type[OSError] | None:
+    """The error of the system that has a name in a traceback."""
+    kind = BeamIOError if name == BeamIOError.__name__ else getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, OSError) else None

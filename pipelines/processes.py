@@ -110,9 +110,9 @@ def _end_of(kept: IO[bytes]) -> str:
 
 
 def _explain(module: str, code: int, written: str) -> str:
-    """A failed stage in words: its own message where it left one, else the end of all it wrote."""
+    """What a failed stage says: its own message, from its first line on, or else the end of all that it wrote."""
     stage = module.rsplit(".", 1)[-1]
-    own = [line.removeprefix("watchnext: ") for line in written.splitlines() if line.startswith("watchnext: ")]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    told = "\n".join(own) or written.strip()
-    return f"stage {stage} {how}; nothing was published. {told}".rstrip()
+    _, _, own = f"\n{written}".partition("\nwatchnext: ")
+    message = own.replace("\nwatchnext: ", "\n") or written
+    return f"stage {stage} {how}; nothing was published. {message.strip()}".rstrip()

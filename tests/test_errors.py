@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import pickle
 import signal
+import traceback
+from functools import partial
 
 import grpc
 import pytest
+from apache_beam.io.filesystem import BeamIOError
 
 from pipelines import manifest
-from pipelines.errors import GateError, StageError, guarded, told
+from pipelines.errors import GateError, StageError, exit_code, guarded, told
 from pipelines.jobs import JobError
 from pipelines.options import OptionError
 from pipelines.signals import Stopped
@@ -113,6 +117,82 @@ Traceback (most recent call last):
 )
 def test_a_mistake_is_found_in_the_text_of_another_machine_s_traceback(last: str, said: str) -> None:
     assert told(RuntimeError(TRACEBACK.format(last=last))) == said
+
+
+SEVERAL_LINES = "job.toml: two mistakes:\n  k = -3\n\nhidden: [0] is no width"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TRACEBACK.format(last=f"pipelines.jobs.JobError: {SEVERAL_LINES}"),
+        f'Traceback (most recent call last):\n  File "x.py", line 1, in y\npipelines.jobs.JobError: {SEVERAL_LINES}\n',
+        f'Error: Traceback (most recent call last):\n  File "x.py"\npipelines.jobs.JobError: {SEVERAL_LINES}\n\n'
+        "\tat a.B.c(B.java:1)\nCaused by: java.lang.Exception: no\n",
+        f'Traceback (most recent call last):\n  File "x.py", line 1\npipelines.jobs.JobError: {SEVERAL_LINES}\n\n'
+        "The above exception was the direct cause of the following exception:\n\n"
+        'Traceback (most recent call last):\n  File "x.py", line 9\nValueError: of the runner\n',
+    ],
+    ids=["step", "end", "java", "cause"],
+)
+def test_all_lines_of_a_message_come_back_from_the_text_of_a_traceback(text: str) -> None:
+    assert told(RuntimeError(text)) == SEVERAL_LINES
+
+
+@pytest.mark.parametrize(
+    "error",
+    [LogSettingError("no column x"), JobError("k = -3"), OptionError("no option x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_wrong_setting_exits_2_however_a_worker_passes_it_on(error: Exception) -> None:
+    kind = f"{type(error).__module__}.{type(error).__name__}"
+    as_text = RuntimeError(TRACEBACK.format(last=f"{kind}: {error}"))
+    wrapped = RuntimeError("of the runner")
+    wrapped.__cause__ = error
+    for passed_on in (pickle.loads(pickle.dumps(error)), wrapped, as_text):
+        assert (exit_code(passed_on), told(passed_on)) == (2, str(error))
+    assert exit_code(RuntimeError(TRACEBACK.format(last=f"transforms.logs.LogError: {error}"))) == 1
+
+
+def bug_while_handling(error: Exception, step: str = "") -> Exception:
+    """A bug in code that reacts to an expected error; with the step of a worker, the copy that Beam makes of it."""
+    try:
+        try:
+            raise error
+        except Exception:
+            raise KeyError("a bug")  # noqa: B904
+    except KeyError as bug:
+        if not step:
+            return bug
+        try:
+            raise KeyError(f"a bug{step}")
+        except KeyError as copy:
+            return copy
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), StageError("too many")])
+@pytest.mark.parametrize("step", ["", " [while running 'Read']"])
+def test_an_error_that_was_being_handled_hides_no_bug(error: Exception, step: str) -> None:
+    bug = bug_while_handling(error, step)
+    assert told(bug) is None and exit_code(bug) == 1
+    assert told(RuntimeError("".join(traceback.format_exception(bug)))) is None
+    with pytest.raises(KeyError):
+        guarded(partial(throw, bug))
+
+
+def throw(error: Exception) -> int:
+    raise error
+
+
+def test_a_copy_that_beam_makes_of_an_error_counts_as_the_error() -> None:
+    try:
+        try:
+            raise BeamIOError("cannot be listed", {"gs://a": 403})
+        except BeamIOError as error:
+            raise RuntimeError(f"BeamIOError: {error} [while running 'Read']")  # noqa: B904
+    except RuntimeError as copy:
+        assert (told(copy) or "").startswith("BeamIOError: cannot be listed")
+        assert (told(RuntimeError("".join(traceback.format_exception(copy)))) or "").startswith("BeamIOError: cannot")
 
 
 def test_an_unforeseen_error_is_none_even_if_its_text_looks_like_one() -> None:

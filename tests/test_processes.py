@@ -46,6 +46,15 @@ def test_a_failed_stage_s_own_message_is_told_and_the_noise_is_not(at: Path, scr
         processes.run_stage(stage(at, script), screen=screen, shows_progress=False)
 
 
+def test_all_lines_of_a_message_of_a_stage_are_kept(at: Path, screen: processes.Screen) -> None:
+    script = "import sys\nprint('noise\\nwatchnext: two mistakes:\\n  one\\n\\n  two', file=sys.stderr)\nsys.exit(2)"
+    with pytest.raises(JobError) as caught:
+        processes.run_stage(stage(at, script), screen=screen, shows_progress=False)
+    assert str(caught.value) == (
+        "stage probe ended with exit code 2; nothing was published. two mistakes:\n  one\n\n  two"
+    )
+
+
 def test_a_stage_that_fails_without_a_message_leaves_the_end_of_what_it_wrote(
     at: Path, screen: processes.Screen
 ) -> None:

@@ -49,7 +49,7 @@ def refusal(error: BaseException) -> str | None:
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
-    for seen in causes(error):
+    for seen in causes(error, with_context=True):
         if isinstance(seen, GoogleAuthError):
             return f"no credentials ({seen}): set GOOGLE_APPLICATION_CREDENTIALS or log in with gcloud"
         if isinstance(seen, GoogleAPIError):
