@@ -8,20 +8,19 @@ is held night by night, so that a scheduled run may come between.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from pipelines import nightly, run_log, series, signals
+from pipelines import console, nightly, run_log, series, signals
 from pipelines.errors import guarded
-from pipelines.stages import STAGES, arguments, date_of, night_of
+from pipelines.stages import STAGES, arguments, night_of
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> console.Parser:
     """The command's arguments; further ones go to Beam."""
-    found = arguments("Run the nights of a range of dates in order.", of_one_night=False)
-    found.add_argument("--from", dest="first", type=date_of, required=True, metavar="DATE", help="the first night")
-    found.add_argument("--to", dest="last", type=date_of, required=True, metavar="DATE", help="the last night")
+    found = arguments("backfill", "Run the nights of a range of dates in order.", of_one_night=False)
+    found.add_argument("--from", dest="first", type=console.date, required=True, metavar="DATE", help="the first night")
+    found.add_argument("--to", dest="last", type=console.date, required=True, metavar="DATE", help="the last night")
     found.add_argument("--keep-going", action="store_true", help="go on after a night that failed")
     run_log.add_arguments(found)
     return found

@@ -6,6 +6,7 @@ Imports the standard library alone, so that a command can print its mistakes wha
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import os
 import select
 import sys
@@ -13,9 +14,13 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 PIPE_CLOSED = 128 + 13  # SIGPIPE, as a shell reports it
+_FIRST, _LAST = dt.date(1970, 1, 1), dt.date(2999, 12, 31)  # of nights
 _INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, lone surrogates, line separators
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -23,10 +28,11 @@ _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 class Parser(argparse.ArgumentParser):
     """The arguments of a command. `usage:` and error messages name the command as it was called."""
 
-    def __init__(self, command: str, description: str, *, epilog: str = "") -> None:
-        super().__init__(prog=program(command), description=description, allow_abbrev=False, epilog=epilog)
+    def __init__(self, command: str, description: str, *, epilog: str = "", abbreviations: bool = False) -> None:
+        program = called_as(command)
+        super().__init__(prog=program, description=description, allow_abbrev=abbreviations, epilog=epilog)
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         def work() -> int:
             super(Parser, self)._print_message(printable(message), file)
             return 0
@@ -35,11 +41,22 @@ class Parser(argparse.ArgumentParser):
             self.exit(code)
 
 
-def program(command: str) -> str:
+def called_as(command: str) -> str:
     """The words that called a command: `watchnext nightly`, or `python -m pipelines.nightly` where a module was run."""
     called = Path(sys.argv[0])
     is_module = called.suffix == ".py" and called.parent.name == "pipelines" and called.stem != "cli"
     return f"python -m pipelines.{called.stem}" if is_module else f"watchnext {command}"
+
+
+def date(text: str) -> dt.date:
+    """A date of an argument. Raises ArgumentTypeError for what is none, and for one that no log has times of."""
+    try:
+        found = dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-21") from error
+    if not _FIRST <= found <= _LAST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date from {_FIRST} to {_LAST}: is the year right?")
+    return found
 
 
 def print_to_reader(work: Callable[[], int]) -> int:
@@ -60,6 +77,12 @@ def print_to_reader(work: Callable[[], int]) -> int:
         for output in closed:
             os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         return PIPE_CLOSED
+
+
+def drop_errors() -> None:
+    """Write nothing more on the standard error."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def reader_is_gone() -> bool:

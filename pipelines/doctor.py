@@ -8,8 +8,6 @@ are made. Nothing is written but a probe file on a remote root, and nothing is r
 
 from __future__ import annotations
 
-import argparse
-import datetime as dt
 import importlib
 import json
 import os
@@ -19,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+from pipelines import console
 from pipelines.checks import findings
 from pipelines.checks.findings import Asked, Finding, problem
 
@@ -94,27 +93,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner_seconds=args.runner_timeout,
         price_per_core_hour=args.price_per_core_hour,
     )
+    return console.print_to_reader(lambda: _print(asked, as_json=args.json))
+
+
+def _print(asked: Asked, *, as_json: bool) -> int:
     colours, width = findings.screen()
     found = []
     for finding in diagnose(asked):
         found.append(finding)
-        if not args.json:
+        if not as_json:
             print(findings.to_text(finding, colours=colours, width=width), flush=True)
-    if args.json:
-        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False, indent=1))
+    if as_json:
+        text = json.dumps([asdict(finding) for finding in found], ensure_ascii=False, indent=1)
+        print(console.printable_json(text))
     else:
         print(findings.closing(found))
     return findings.exit_code(found)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="watchnext doctor",
-        description="Is there all that a night needs, and what to do where it is not.",
-        allow_abbrev=False,
-    )
+def _parser() -> console.Parser:
+    parser = console.Parser("doctor", "Is there all that a night needs, and what to do where it is not.")
     parser.add_argument("job", metavar="JOB.toml")
-    parser.add_argument("--date", type=_date, help="the night, YYYY-MM-DD (default: today)")
+    parser.add_argument("--date", type=console.date, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     parser.add_argument(
@@ -124,13 +124,6 @@ def _parser() -> argparse.ArgumentParser:
         "--price-per-core-hour", type=float, metavar="PRICE", help="of a worker, for an estimate of what Beam will cost"
     )
     return parser
-
-
-def _date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-21") from error
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pipelines import lock, manifest
+from pipelines import console, lock, manifest
 from pipelines.errors import told
 from pipelines.manifest import Manifest, ManifestError
 from pipelines.stages import Night, Plan
@@ -38,12 +38,13 @@ class Outlook:
 def show(night: Night, dates: Sequence[dt.date], stages: Sequence[str], *, as_json: bool) -> int:
     """Print the outlook of some nights on the standard output, a line a stage; always 0, the exit code."""
     if (holder := lock.holder(night.root.lock)) and not as_json:
-        print(f"{holder}: what it does meanwhile may change this")
+        print(f"{console.printable(holder)}: what it does meanwhile may change this")
     for date in dates:
         if not as_json and len(dates) > 1:
             print(f"night {date}")
         for one in outlooks(night if date == night.date else replace(night, date=date, reingest=()), stages):
-            print(json.dumps(asdict(one)) if as_json else f"{one.stage:<10} {one.state:<10} {one.why}".rstrip())
+            text = f"{one.stage:<10} {one.state:<10} {one.why}".rstrip()
+            print(json.dumps(asdict(one)) if as_json else console.printable(text))
     return 0
 
 

@@ -18,14 +18,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines import accounts, forget, kept, log_notes, manifest, paths, privacy, rewriting, store
+from pipelines import accounts, console, forget, kept, log_notes, manifest, paths, privacy, rewriting, store
 from pipelines.accounts import Account
 from pipelines.due import Due
 from pipelines.errors import StageError
 from pipelines.jobs import JobError
 from pipelines.raw_files import Found
 from pipelines.reading import LOGS, Reader
-from pipelines.stages import Night, Plan, StageResult, complete, date_of, stage_main
+from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from pipelines.store import Snapshot, TakenFile
 from transforms import bigquery, files
 from transforms.collect import Record
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reingest",
         metavar="DAY",
         action="append",
-        type=date_of,
+        type=console.date,
         help="replace this day's events by those in the raw files that are there now; may be given several times",
     )
 

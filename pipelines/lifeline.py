@@ -25,6 +25,11 @@ def lent() -> Iterator[int]:
         os.close(writing)
 
 
+def is_stage() -> bool:
+    """Whether a nightly started this process, and shows what it writes."""
+    return VARIABLE in os.environ
+
+
 def follow() -> None:
     """In a stage that a nightly started: end this process as soon as the nightly is gone."""
     if number := os.environ.get(VARIABLE):

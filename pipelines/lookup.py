@@ -5,18 +5,22 @@ watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from red
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
+import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len, set_cell_size
 
+from pipelines import console
 from pipelines.errors import guarded
-from pipelines.jobs import Job, load_job
+from pipelines.jobs import Job, JobError, load_job
 from pipelines.lookup_why import Moved
 from pipelines.options import pipeline_options
 from pipelines.served import Served
@@ -24,6 +28,8 @@ from pipelines.served_lists import SOURCES, ServedList
 from pipelines.sinks import protocol
 
 NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
+_DASHED = re.compile(r"-(?!h$)[^-]")
+_WITH_VALUES = ("--k", "--watches", "--country", "--from", "--date")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +133,12 @@ def to_text(found: Lookup, width: int = WIDEST) -> str:
 def _heading(found: Lookup) -> str:
     shown = f"the first {len(found.items)} of {found.length}"
     if found.known:
-        return f"user {found.user_id}, published {found.date}: {shown if found.items else 'an empty list'}"
-    why = f"user {found.user_id!r} has no list: no watch or search in the window of {found.date} counts"
+        return f"user {_printable(found.user_id)}, published {found.date}: {shown if found.items else 'an empty list'}"
+    why = f"user {_printable(repr(found.user_id))} has no list: no watch or search in the window of {found.date} counts"
     if not found.items:
         return f"{why}, and the night has no default lists"
-    return f"{why}\nin its place a server shows the default list of {found.country or 'all countries'}, {shown}:"
+    whose = _printable(found.country or "all countries")
+    return f"{why}\nin its place a server shows the default list of {whose}, {shown}:"
 
 
 def _score(item: Item) -> str:
@@ -173,7 +180,7 @@ def _printable(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one user's list; exit code 1 for a user without one."""
-    parser = argparse.ArgumentParser(prog="watchnext lookup", description="What a user gets, from what is published.")
+    parser = _Parser("lookup", "What a user gets, from what is published.", abbreviations=True)
     parser.add_argument("job", metavar="JOB.toml")
     parser.add_argument("user", metavar="USER")
     parser.add_argument("--k", type=int, default=10, help="how many videos (default: 10)")
@@ -184,7 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--why", action="store_true", help="what moved the expected watch time of each most")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
-    args, flags = parser.parse_known_args(argv)  # further ones are Beam's, of its file systems
+    given = list(sys.argv[1:] if argv is None else argv)
+    args, flags = parser.parse_known_args(with_dashed_user(given))  # further ones are Beam's, of its file systems
     if args.k < 1:
         parser.error(f"--k must be positive, but is {args.k}")
     if args.watches < 0:
@@ -192,8 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         pipeline_options(None, flags)
-        given = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
-        found = lookup(load_job(args.job), args.user, args.k, **given)
+        asked = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
+        found = lookup(load_job(args.job), utf8_argument(args.user), args.k, **asked)
         columns = shutil.get_terminal_size((WIDEST, 24)).columns
         print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))
         return 0 if found.known else 1
@@ -201,8 +209,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
+class _Parser(console.Parser):
+    def error(self, message: str) -> NoReturn:
+        if "USER" in message:
+            message += f"; an id that begins with - stands behind --: {self.prog} JOB.toml -- -ID"
+        super().error(message)
+
+
+def with_dashed_user(argv: Sequence[str]) -> list[str]:
+    """The arguments with a user id that begins with one dash behind `--`, as argparse reads it.
+
+    All options but -h have two dashes, so that a word such as -abc can only be an id, or the value of the option before
+    it.
+    """
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    dashed = [
+        at
+        for at, (before, word) in enumerate(zip(["", *options], options, strict=False))
+        if _DASHED.match(word) and before not in _WITH_VALUES
+    ]
+    if len(dashed) != 1 or len(options) < len(argv):
+        return list(argv)
+    return [*argv[: dashed[0]], *argv[dashed[0] + 1 :], "--", argv[dashed[0]]]
+
+
+def utf8_argument(text: str) -> str:
+    """An argument as UTF-8, whatever the locale says. Raises JobError for bytes that are none: ids are UTF-8."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError as error:
+        raise JobError(f"USER = {text!r} is not UTF-8, as every id of the logs is") from error
+
+
 def _to_json(found: Lookup) -> str:
-    return json.dumps(asdict(found), ensure_ascii=False, default=lambda time: time.isoformat())
+    text = json.dumps(asdict(found), ensure_ascii=False, default=lambda time: time.isoformat())
+    return console.printable_json(text)
 
 
 if __name__ == "__main__":

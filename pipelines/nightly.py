@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from pipelines import (
+    console,
     dry_run,
     earlier,
     estimate,
@@ -40,9 +41,9 @@ from pipelines.run_log import Outcome, RunLog
 from pipelines.stages import STAGES, Night, arguments, night_of
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> console.Parser:
     """The command's arguments; further ones go to Beam."""
-    found = arguments("Run a night: from raw logs to published lists.")
+    found = arguments("nightly", "Run a night: from raw logs to published lists.")
     some = found.add_mutually_exclusive_group()
     some.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
     some.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it")
@@ -164,7 +165,12 @@ def _closing(night: Night, ran: list[str]) -> str:
         again = f"; it was taken back, and watchnext rollback --to {night.date} serves it again" if taken_back else ""
         return f"night {night.date}: nothing to do, every stage is complete{again}"
     served = publish.read(night.root)
-    state = f"published: {served['date']}, {served['users']:,} users" if served else "nothing is published"
+    if served is None:
+        state = "nothing is published"
+    elif served["date"] == night.date.isoformat():
+        state = f"published: {served['date']}, {served['users']:,} users"
+    else:
+        state = f"not published (the night of {served['date']} is served)"
     return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import create_runner
 
 from pipelines.paths import FOLDERS
 
@@ -31,6 +32,7 @@ _ASKED: dict[str, dict[tuple[str, ...], str]] = {
         ("sdk_container_image", "setup_file"): "the workers' image, with watchnext in it, or ./setup.py",
     },
 }
+_RUNNERS = ("DirectRunner", _FLINK, _DATAFLOW, "PortableRunner", EMBEDDED)
 _STAGES = [stage for stage in FOLDERS if stage != "train"]  # which is TensorFlow's
 _ADDRESSES = ("job_endpoint", "flink_master")
 _NEGATED = ("use_public_ips", "save_main_session")  # what Beam turns off by a flag of its own
@@ -86,13 +88,27 @@ def _given(config: str | None, flags: Sequence[str], stage: str = "") -> dict[st
     given = _of_stage(_read(config), stage) if config else {}
     parsed = _parse([*_flags(given), *_dashed(flags)])
     _check_known(*given, *parsed)
-    runner = str(parsed.get("runner") or "DirectRunner").rsplit(".", 1)[-1]
+    runner = _known_runner(str(parsed.get("runner") or "DirectRunner").rsplit(".", 1)[-1])
     parsed["runner"] = EMBEDDED if runner == "DirectRunner" else runner
     lacking = {names: what for names, what in _ASKED.get(runner, {}).items() if not any(map(parsed.get, names))}
     if lacking:
         needed = "; ".join(f"--{' or --'.join(names)}: {what}" for names, what in lacking.items())
         raise OptionError(f"{runner} needs {needed}; give it as a flag or in the runner config")
     return parsed
+
+
+def _known_runner(name: str) -> str:
+    """The full name of a runner, which Beam takes in any case and without its end. Raises OptionError for one that Beam
+    does not have."""
+    for runner in _RUNNERS:
+        if name.lower() in (runner.lower(), runner.lower().removesuffix("runner")):
+            return runner
+    try:
+        create_runner(name)  # Beam has more, as Spark's
+        return name
+    except (ValueError, ImportError, AttributeError) as error:
+        nearest = difflib.get_close_matches(name, _RUNNERS, 1, cutoff=0)[0]
+        raise OptionError(f"Beam has no runner {name}; did you mean {nearest}?") from error
 
 
 def _of_stage(config: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from pipelines import errors, lifeline
+from pipelines import console, errors, lifeline
 from transforms import progress
 from transforms.progress import Progress
 
@@ -56,6 +56,7 @@ class Screen:
             self._bar.update()
 
     def line(self, text: str) -> None:
+        text = console.printable(text)
         if self._bar is None:
             print(text, file=sys.stderr, flush=True)
         else:

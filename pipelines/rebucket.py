@@ -35,7 +35,7 @@ def run(night: Night, buckets: int) -> Snapshot:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the store anew, and say what became of it."""
-    parser = arguments("Write the store anew for another number of user buckets.")
+    parser = arguments("rebucket", "Write the store anew for another number of user buckets.")
     parser.add_argument("buckets", metavar="BUCKETS", type=int, help="a power of two from 8 to 4096")
     args, flags = parser.parse_known_args(argv)
 

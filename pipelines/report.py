@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from pipelines import manifest, paths, report_history, report_videos, train
+from pipelines import console, manifest, paths, report_history, report_videos, train
 from pipelines.errors import told
 from pipelines.machine import gib
 from pipelines.manifest import Manifest
@@ -40,7 +40,7 @@ def write(night: Night) -> str:
         files.replace_file(path, render_report(gather(night)).encode())
     except Exception as error:
         trouble = f"{path} is not up to date: {told(error) or repr(error)}"
-        print(trouble, file=sys.stderr)
+        print(console.printable(trouble), file=sys.stderr)
         return trouble
     return ""
 

@@ -14,21 +14,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import earlier, kept, lock, manifest, publish, signals
+from pipelines import console, earlier, kept, lock, manifest, publish, signals
 from pipelines.errors import StageError, guarded
-from pipelines.stages import Night, arguments, date_of, night_of
+from pipelines.stages import Night, arguments, night_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Publish an earlier night again; the exit codes are those of `errors.EXIT_CODES`."""
-    parser = arguments("Publish an earlier night again, and take back those after it.", of_one_night=False)
-    parser.add_argument("--to", type=date_of, default=None, metavar="DATE", help="the night (default: the one before)")
+    parser = arguments("rollback", "Publish an earlier night again, and take back those after it.", of_one_night=False)
+    parser.add_argument(
+        "--to", type=console.date, default=None, metavar="DATE", help="the night (default: the one before)"
+    )
     args, flags = parser.parse_known_args(argv)
 
     def work() -> int:
         night = night_of(args, flags)
         with lock.held(night.root.lock):
-            print(rollback(night, args.to), file=sys.stderr)
+            print(console.printable(rollback(night, args.to)), file=sys.stderr)
         return 0
 
     with signals.raised():

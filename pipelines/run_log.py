@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines import console
 from pipelines.processes import Screen
 from pipelines.stages import RUN_VARIABLE
 
@@ -50,7 +51,7 @@ class RunLog:
             self._write({"level": level, "event": event, **fields, "message": message})
             return
         sign = {"error": "watchnext: ", "warning": "watchnext: warning: "}.get(level, "")
-        print(f"{sign}{message}", file=sys.stderr, flush=True)
+        print(f"{sign}{console.printable(message)}", file=sys.stderr, flush=True)
 
     def fail(self, message: str) -> None:
         """The end of a run before any night began."""
@@ -75,7 +76,7 @@ class RunLog:
     def _write(self, record: dict[str, Any]) -> None:
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"time": time, "run": self.run, **record}, ensure_ascii=False, default=str)
-        print(line, file=sys.stderr, flush=True)
+        print(console.printable_json(line), file=sys.stderr, flush=True)
 
 
 class JsonScreen(Screen):

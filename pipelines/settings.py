@@ -15,6 +15,8 @@ from pipelines.sinks.settings import BigQuerySettings, BigtableSettings, RedisSe
 from transforms import schemas
 from transforms.candidates import condition
 
+MOST_DAYS = 36_500  # that a setting may count back from a night: more would lie before all calendars
+
 
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -108,7 +110,7 @@ class Examples(Table):
     """The `[examples]` table: the window, the vocabularies, and which examples are drawn (stages vocabulary,
     examples)."""
 
-    window_days: PositiveInt = Field(28, description="days before DATE whose events are used")
+    window_days: PositiveInt = Field(28, le=MOST_DAYS, description="days before DATE whose events are used")
     watch_vocabulary: PositiveInt = Field(1_000_000, description="most completed videos that get an embedding")
     search_vocabulary: PositiveInt = Field(1_000_000, description="most frequent search tokens that get an embedding")
     watch_history: PositiveInt = Field(50, description="most recent completed watches in the input")
@@ -193,7 +195,10 @@ class Neighbours(Table):
         "completed", description="what a user has had and is left out"
     )
     exclude_days: int | None = Field(
-        None, ge=0, description="of how many days before DATE; none: of the window; 0: of all days the store keeps"
+        None,
+        ge=0,
+        le=MOST_DAYS,
+        description="of how many days before DATE; none: of the window; 0: of all days the store keeps",
     )
     max_share_per_channel: float = Field(
         1.0, gt=0, le=1, description="share of k that videos of one channel may take of a list; 1.0: no limit"
@@ -208,7 +213,9 @@ class Storage(Table):
     buckets: int = Field(
         0, ge=0, le=4096, description="user buckets of a new store, a power of two; 0: by its first data"
     )
-    keep_days: int = Field(0, ge=0, description="days before DATE whose events stay in the store; 0: all days")
+    keep_days: int = Field(
+        0, ge=0, le=MOST_DAYS, description="days before DATE whose events stay in the store; 0: all days"
+    )
     keep_nights: int = Field(
         14, ge=0, description="nights that stay whole; of older ones reports and figures stay; 0: all stay whole"
     )

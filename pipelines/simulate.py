@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from pipelines import console
 from transforms.simulation import DayLogs, play_day
 from transforms.simulation_state import State, begin_day, start_state
 from transforms.simulation_tables import topics_frame, users_frame, videos_frame
@@ -129,13 +130,13 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary.replace(path)
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(console.Parser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)  # one line, like every other mistake in the arguments
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="watchnext simulate", description="Write simulated logs, their truth, and a job for them.")
+    parser = _Parser("simulate", "Write simulated logs, their truth, and a job for them.", abbreviations=True)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--videos", type=int, default=1000)
@@ -148,13 +149,18 @@ def _parser() -> _Parser:
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a day such as 2026-11-20, but is {text}") from None
+    return console.date(text)
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0, or 2 with one line on stderr when the arguments cannot be used."""
+    """Returns 0, 2 with one line on stderr when the arguments cannot be used, or 1 where OUT cannot be written."""
+    return console.print_to_reader(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
     try:
         args = _parser().parse_args(argv)
         settings = SimulationSettings(
@@ -166,13 +172,17 @@ def main(argv: list[str]) -> int:
         )
         counts = simulate(args.out, settings, overwrite=args.overwrite)
     except (ValueError, FileExistsError) as error:
-        print(f"watchnext simulate: {error}", file=sys.stderr)
+        print(f"watchnext simulate: {console.printable(str(error))}", file=sys.stderr)
         return 2
-    print(
+    except OSError as error:
+        print(f"watchnext simulate: {console.printable(str(error))}", file=sys.stderr)
+        return 1
+    text = (
         f"{args.out}: {counts.watches:,} watches, {counts.searches:,} searches, {counts.impressions:,} impressions of "
         f"{settings.users:,} users and {settings.videos:,} videos from {settings.day(0)} to {settings.last_day}; "
         f"next: watchnext nightly {args.out / 'job.toml'}"
     )
+    print(console.printable(text))
     return 0
 
 

@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import apache_beam as beam
 import polars as pl
 
-from pipelines import lifeline, lock, machine, manifest, paths, signals, store
+from pipelines import console, lifeline, lock, machine, manifest, paths, signals, store
 from pipelines.errors import EXIT_CODES, guarded
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest
@@ -239,12 +240,12 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
     return done
 
 
-def arguments(description: str, *, of_one_night: bool = True) -> argparse.ArgumentParser:
+def arguments(command: str, description: str, *, of_one_night: bool = True) -> console.Parser:
     """The arguments every command on nights takes; further ones go to Beam."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, epilog=EXIT_CODES)
+    parser = console.Parser(command, description, epilog=EXIT_CODES)
     parser.add_argument("job", metavar="JOB.toml")
     if of_one_night:
-        parser.add_argument("--date", type=date_of, default=None, help="the night, YYYY-MM-DD (default: today)")
+        parser.add_argument("--date", type=console.date, default=None, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     return parser
 
@@ -260,9 +261,9 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     return Night(job, date, args.runner_config, tuple(flags), reingest, forced)
 
 
-def stage_parser(module: Any) -> argparse.ArgumentParser:
+def stage_parser(module: Any) -> console.Parser:
     """The arguments of one stage's command; further ones go to Beam."""
-    parser = arguments(str(module.__doc__).splitlines()[0])
+    parser = arguments(Path(module.__file__).stem, str(module.__doc__).splitlines()[0])
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     return parser
@@ -281,14 +282,9 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
 
     with signals.raised():
         code = guarded(work)
+    if code and lifeline.is_stage():
+        console.drop_errors()  # what libraries write while the process ends is no part of the message
     if code > 128:  # stopped: threads of Beam, which know nothing of it, would be waited for
         sys.stderr.flush()
         os._exit(code)
     return code
-
-
-def date_of(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-21") from error

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
-from nights import night, write_job
+from nights import night, published_night, write_job
 
 from pipelines import backfill, nightly
 from pipelines.errors import StageError
@@ -55,6 +58,17 @@ def test_nights_are_run_in_order_until_one_fails(job: Path, ran: list[str], caps
 def test_with_keep_going_the_others_are_run_and_the_exit_code_is_still_the_failure(job: Path, ran: list[str]) -> None:
     assert backfill.main([str(job), *RANGE, "--keep-going"]) == 1
     assert ran == ["2026-11-19", "2026-11-20", "2026-11-21"]
+
+
+def test_a_night_before_the_served_one_says_that_it_is_not_published(job: Path) -> None:
+    served = published_night(job, pl.DataFrame({"user_id": ["ann"], "video_ids": [["v1"]], "scores": [[1.0]]}))
+    older = replace(served, date=served.date - dt.timedelta(days=2))
+    assert nightly._closing(served, ["publish"]).startswith(
+        "night 2026-11-21: ran publish; published: 2026-11-21, 1 users; report: "
+    )
+    assert nightly._closing(older, ["publish"]).startswith(
+        "night 2026-11-19: ran publish; not published (the night of 2026-11-21 is served); report: "
+    )
 
 
 def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:

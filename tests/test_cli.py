@@ -5,7 +5,7 @@ import pytest
 from pipelines import cli, lookup, nightly, simulate
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("flag", ["-h", "--help", "help"])
 def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([flag]) == 0
     shown = capsys.readouterr().err
@@ -16,6 +16,25 @@ def test_help_names_every_command(flag: str, capsys: pytest.CaptureFixture[str])
 def test_no_command_or_an_unknown_one_is_a_mistake(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(given) == 2
     assert "usage: watchnext COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "nearest"), [("nightyl", "nightly"), ("lokup", "lookup"), ("\x1b[1m", "")])
+def test_an_unknown_command_names_the_nearest_one(given: str, nearest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([given]) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith(f"watchnext: there is no command {given!r}; did you mean {nearest}")
+    assert first.isprintable()
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("watchnext ")
+
+
+def test_help_of_a_command_can_be_asked_for_in_front_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["help", "nightly"])
+    assert caught.value.code == 0 and capsys.readouterr().out.startswith("usage: watchnext nightly ")
 
 
 @pytest.mark.parametrize(("name", "module"), [("simulate", simulate), ("nightly", nightly), ("lookup", lookup)])

@@ -175,6 +175,8 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text
         ("[neighbours]\nk = -3\n", "neighbours.k", "-3", "greater than 0"),
         ('[neighbours]\nk = "many"\n', "neighbours.k", "'many'", "valid integer"),
         ('[neighbours]\nexclude = "seen"\n', "neighbours.exclude", "'seen'", "'completed', 'watched' or 'none'"),
+        ("[examples]\nwindow_days = 999_999_999\n", "examples.window_days", "999999999", "less than or equal to 36500"),
+        ("[storage]\nkeep_days = 99_999_999\n", "storage.keep_days", "99999999", "less than or equal to 36500"),
         ("[neighbours]\nexclude_days = -1\n", "neighbours.exclude_days", "-1", "greater than or equal to 0"),
         ("[neighbours]\nmax_share_per_channel = 0\n", "neighbours.max_share_per_channel", "0", "greater than 0"),
         ("[index]\nshard_videos = 0\n", "index.shard_videos", "0", "greater than 0"),

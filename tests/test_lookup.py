@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -42,6 +43,46 @@ def test_every_user_s_list_is_found_best_first_with_titles(job: Path) -> None:
         assert [(i.video_id, i.score) for i in found.items] == list(zip(videos, scores, strict=True))
         assert [i.title for i in found.items] == [titles.get(video) for video in videos]
         assert (found.length, found.watches) == (len(videos), [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-abc"], ["--", "-abc"], ["-abc", "--k", "2"], ["--k", "2", "-abc"], ["--k=2", "-abc", "--country", "SE"]],
+    ids=" ".join,
+)
+def test_an_id_that_begins_with_a_dash_is_an_id(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_job(tmp_path, 'watches = "w"')
+    published_night(job, LISTS.with_columns(user_id=pl.col("user_id").replace("ann", "-abc")))
+    assert lookup.main([str(job), *arguments]) == 0
+    assert capsys.readouterr().out.startswith("user -abc, published 2026-11-21")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--abc"], ["-a", "-b"]], ids=" ".join)
+def test_what_may_be_an_id_or_an_option_is_asked_for_behind_two_dashes(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        lookup.main(["job.toml", *arguments])
+    assert caught.value.code == 2
+    message = "required: USER; an id that begins with - stands behind --: watchnext lookup JOB.toml -- -ID"
+    assert message in capsys.readouterr().err
+
+
+def test_an_id_is_utf_8_whatever_the_locale(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lookup.utf8_argument(os.fsdecode("Zo\u00eb".encode())) == "Zo\u00eb"
+    assert lookup.main([str(job), "\udcff"]) == 2
+    assert "is not UTF-8, as every id of the logs is" in capsys.readouterr().err
+
+
+def test_control_characters_of_an_id_are_not_printed(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lookup.main([str(job), "\x1b[2J\x9b31m"]) == 1
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\x9b" not in shown
+    assert lookup.main([str(job), "\x9b31m", "--json"]) == 1
+    shown = capsys.readouterr().out
+    assert "\x9b" not in shown and json.loads(shown)["user_id"] == "\x9b31m"
 
 
 def test_no_more_than_k_are_shown(job: Path) -> None:

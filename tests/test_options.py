@@ -26,6 +26,24 @@ def test_the_embedded_runner_is_the_default_and_what_direct_runner_means(flags: 
     assert options_of(None, *flags) == {"runner": "FnApiRunner"}
 
 
+@pytest.mark.parametrize(
+    ("given", "nearest"), [("FlinkRuner", "FlinkRunner"), ("flinkrunners", "FlinkRunner"), ("my.own.Runner", "")]
+)
+def test_a_runner_that_beam_does_not_have_is_named_with_the_nearest(given: str, nearest: str) -> None:
+    name = given.rsplit(".", maxsplit=1)[-1]
+    with pytest.raises(OptionError, match=f"Beam has no runner {name}; did you mean {nearest}"):
+        runner_name(None, [f"--runner={given}"])
+
+
+@pytest.mark.parametrize("given", ["flink", "Flink", "flinkrunner", "FlinkRunner"])
+def test_a_runner_has_the_short_names_that_beam_takes(given: str) -> None:
+    assert runner_name(None, [f"--runner={given}", "--job_endpoint=localhost:8099"]) == "FlinkRunner"
+
+
+def test_a_runner_of_beam_s_that_this_project_does_not_know_is_taken() -> None:
+    assert runner_name(None, ["--runner=SparkRunner"]) == "SparkRunner"
+
+
 def test_a_config_that_comes_with_watchnext_goes_by_its_name() -> None:
     assert options_of("direct") == options_of("direct.toml") == {"runner": "FnApiRunner"}
 
