@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,12 @@ def impression(user: str, hour: float, video: str, page: str = "p", seconds: flo
     """A video shown; clicked where it was watched for so many seconds."""
     row = {"user_id": user, "time": hours(hour), "video_id": video, "page_id": page}
     return {**row, "clicked": seconds is not None, "watch_seconds": seconds or 0.0}
+
+
+def page_start(row: dict[str, Any], impressions: Sequence[dict[str, Any]]) -> dt.datetime:
+    """The first moment of a row's page, in plain Python."""
+    page = row["user_id"], row["page_id"]
+    return min(i["time"] for i in impressions if (i["user_id"], i["page_id"]) == page)
 
 
 def events_of(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import hours, watch
-from shown import CATALOGUE, IMPRESSIONS, SEARCHES, USERS, WATCHES, events_of, impression, past_of
+from shown import CATALOGUE, IMPRESSIONS, SEARCHES, USERS, WATCHES, events_of, impression, page_start, past_of
 
 from transforms.ranking_features import NUMBERS, QUERY_NUMBERS, Features, Past
 from transforms.schemas import IMPRESSION_SCHEMA
@@ -34,7 +34,7 @@ def rows_of(found: Features) -> Rows:
 
 def oracle(shown: dict[str, Any], watches: Rows, impressions: Rows) -> dict[str, Any]:
     """The contract's table, an impression at a time."""
-    at, user, video = shown["time"], shown["user_id"], shown["video_id"]
+    at, user, video = page_start(shown, impressions), shown["user_id"], shown["video_id"]
     had, passed = (
         sorted((e for e in events if e["user_id"] == user and e["time"] < at), key=lambda e: e["time"])
         for events in (watches, impressions)
@@ -88,8 +88,11 @@ def test_features_are_those_of_plain_python(watches: Rows, searches: Rows, impre
     events = events_of(watches, searches, impressions)
     found = past_of(events).features(events.impressions, zone=ZONE)
     rows = rows_of(found)
-    key = ["user_id", "time", "page_id", "video_id"]
-    assert [[row[name] for name in key] for row in rows] == sorted([i[name] for name in key] for i in impressions)
+
+    def place(row: dict[str, Any]) -> list[Any]:
+        return [row["user_id"], page_start(row, impressions), row["page_id"], row["time"], row["video_id"]]
+
+    assert [place(row) for row in rows] == sorted(place(row) for row in impressions)
     for row in rows:
         expected = oracle(row, watches, impressions)
         for name, value in expected.items():
@@ -107,11 +110,13 @@ def after(rows: Rows, moment: dt.datetime, changed: Rows) -> Rows:
 
 
 @given(WATCHES, SEARCHES, IMPRESSIONS, WATCHES, SEARCHES, IMPRESSIONS, st.integers(0, 9))
-def test_nothing_at_or_after_an_impression_changes_what_it_is_told(
+def test_nothing_at_or_after_a_page_s_first_moment_changes_its_features(
     watches: Rows, searches: Rows, impressions: Rows, more: Rows, asked: Rows, shown: Rows, hour: int
 ) -> None:
-    """Every event from an hour on is taken away or replaced: what was shown up to that hour is told the same."""
-    asking = pl.DataFrame([i for i in impressions if i["time"] <= hours(hour)], schema=IMPRESSION_SCHEMA)
+    """Every event from an hour on is taken away or replaced. All rows of the pages that began up to that hour, also
+    later rows, keep their features."""
+    pages = [i for i in impressions if page_start(i, impressions) <= hours(hour)]
+    asking = pl.DataFrame(pages, schema=IMPRESSION_SCHEMA)
     before = events_of(watches, searches, impressions)
     changed = events_of(
         after(watches, hours(hour), more), after(searches, hours(hour), asked), after(impressions, hours(hour), shown)
@@ -130,6 +135,19 @@ def test_nothing_at_or_after_an_impression_changes_what_it_is_told(
     assert histories[0] == histories[1]
 
 
+@given(WATCHES, IMPRESSIONS, st.integers(0, 9))
+def test_a_page_that_is_cut_in_two_keeps_its_first_moment(watches: Rows, impressions: Rows, hour: int) -> None:
+    """As at the first held-out moment: rows from then on are described apart from those before."""
+    events = events_of(watches, impressions=impressions)
+    past, late = past_of(events), pl.col("time") >= hours(hour)
+    whole = rows_of(past.features(events.impressions, zone=ZONE))
+    parts = [rows_of(past.features(events.impressions.filter(part), zone=ZONE)) for part in (~late, late)]
+    by_row = {tuple(row[name] for name in IMPRESSION_SCHEMA): row for row in whole}
+    assert sum(map(len, parts)) == len(whole)
+    for row in (row for part in parts for row in part):
+        assert row == by_row[tuple(row[name] for name in IMPRESSION_SCHEMA)]
+
+
 @given(WATCHES, SEARCHES, IMPRESSIONS, st.randoms(use_true_random=False))
 def test_the_order_of_events_does_not_matter(watches: Rows, searches: Rows, impressions: Rows, random: Any) -> None:
     given_order = events_of(watches, searches, impressions)
@@ -146,7 +164,7 @@ def test_the_order_of_events_does_not_matter(watches: Rows, searches: Rows, impr
 def test_a_candidate_is_an_impression_that_nobody_has_seen() -> None:
     """What is asked of a video at a moment is the same, shown or not, and whatever else is asked beside it."""
     watches = [watch("a", 1, "v", watch_seconds=8.0), watch("a", 2, "w"), watch("b", 1, "v")]
-    events = events_of(watches, impressions=[impression("a", 5, "v"), impression("a", 3, "v", seconds=4.0)])
+    events = events_of(watches, impressions=[impression("a", 5, "v", "q"), impression("a", 3, "v", seconds=4.0)])
     shown = past_of(events).features(events.impressions, zone="UTC")
     asked = pl.DataFrame({"user_id": ["b", "a", "a"], "video_id": ["x", "new", "v"], "time": [hours(5)] * 3})
     candidates = past_of(events, asked).features(asked, zone="UTC")

@@ -20,8 +20,13 @@ USER = {"a": [2.0, 1.0, 1.0], "b": [0.0, 1.0, 1.0]}  # [u; 1]
 LISTED = {"a": ["w", "v"], "other": ["x"]}
 WATCHES = [watch("a", 1, "w"), watch("a", 2, "v"), watch("a", 3, "unknown"), watch("a", 6, "x"), watch("b", 4, "w")]
 SHOWN = [
-    *(impression(user, hour, video) for user in "abc" for hour in (0, 5, 9) for video in ("v", "w", "x", "unknown")),
-    *(impression("a", 2, video) for video in "vw"),
+    *(
+        impression(user, hour, video, f"page of {hour}")
+        for user in "abc"
+        for hour in (0, 5, 9)
+        for video in ("v", "w", "x", "unknown")
+    ),
+    *(impression("a", 2, video, "page of 2") for video in "vw"),
 ]
 
 
@@ -77,6 +82,16 @@ def test_each_impression_is_told_what_the_newest_night_before_it_said(tmp_path: 
     assert found["a", 2, "v"][2] == pytest.approx(0.6), "what is watched at the same time is not known yet"
     later = generator_features(features, past, [*nights, night(tmp_path, 10, scale=9.0)])
     assert repr(told(features, later)) == repr(found), "a night that begins later is told to nobody"
+
+
+def test_all_rows_of_a_page_are_scored_by_the_night_of_its_first_moment(tmp_path: Path) -> None:
+    """The night that begins while a page is open has learned from what the user did on the page."""
+    events = events_of(WATCHES, impressions=[impression("a", 8, "v"), impression("a", 10, "w")])
+    past = past_of(events)
+    features = past.features(events.impressions, zone="UTC")
+    found = told(features, generator_features(features, past, [night(tmp_path, 9, scale=3.0), night(tmp_path, 2)]))
+    for hour, video in ((8, "v"), (10, "w")):
+        assert found["a", hour, video] == pytest.approx(oracle("a", 8, video, 1.0), rel=1e-6, nan_ok=True)
 
 
 def test_places_of_lists_keep_their_score_and_rank(tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ from transforms.window import BucketFiles, Holdout, Window
 
 SHOWN = [
     impression("a", 1, "v", seconds=3.0),
-    impression("a", 2, "w", seconds=4.0),
-    impression("a", 3, "x"),
+    impression("a", 2, "w", "began before the night", seconds=4.0),
+    impression("a", 3, "y", "began before the night"),
+    impression("a", 3, "x", "began with the night"),
     impression("b", 4, "v", seconds=5.0),
     impression("b", 30, "x", seconds=9.0),
 ]
 FOUND: dict[str, Any] = {
-    "impressions": 4,
+    "impressions": 5,
     "clicked": 3,
     "watch_seconds": 12.0,
     "covered": 2,

@@ -5,9 +5,10 @@
     features.shown       # a row a video shown: what it is and what the user had to do with it before
     features.requests    # a row a user and moment: what is known of the user then; features.request says whose is whose
 
-A candidate is an impression at DATE's 00:00 that nobody has seen yet. Everything looks at events strictly before the
-impression's time, equal times left out, so that an impression never sees its own outcome, nor that of its page. What
-the generator says comes in `ranking_generator`. Raw units, NaN or null for what is not known.
+A candidate is an impression at DATE's 00:00 that nobody has seen yet. All rows of a page are described as of the page's
+first moment: their features are made from events strictly before it, so that no impression sees its own outcome or
+another one of its page, also if the rows of the page have different times. What the generator says comes in
+`ranking_generator`. Raw units, NaN or null for what is not known.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _MILLISECONDS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features of videos shown, in their order: by user, time, page and video."""
+    """Features of videos shown, ordered by user, first moment of the page, page, time and video."""
 
     shown: pl.DataFrame  # the given columns, `channel`, `video_language` (String), and `NUMBERS` (Float32)
-    requests: pl.DataFrame  # user_id, time, the categories of the user (String), `QUERY_NUMBERS` (Float32)
+    requests: pl.DataFrame  # user_id, time (of the page), categories of the user (String), `QUERY_NUMBERS` (Float32)
     request: Ints  # of each row of `shown`, rising
     watches: Span  # of each request, in the order of `Past.watches`
     videos: Ints  # of each row of `shown`, its place among `Past.video_ids`
@@ -82,10 +83,15 @@ class Past:
 
     def features(self, shown: pl.DataFrame, *, zone: str) -> Features:
         """shown: user_id, time, video_id, with or without page_id, and whatever is to be carried along. zone: whose
-        hours `hour` means."""
-        user, video, time = self.numbers_of(shown), _numbers(shown["video_id"], self.video_ids), _micros(shown)
-        pages = _codes(shown["page_id"]) if "page_id" in shown.columns else np.zeros(shown.height, np.int64)
-        order = np.lexsort((video, pages, time, user))
+        hours `hour` means.
+
+        Without page_id each row is described as of its own time.
+        """
+        user, video = self.numbers_of(shown), _numbers(shown["video_id"], self.video_ids)
+        own, time, pages = _micros(shown), _micros(shown), np.zeros(shown.height, np.int64)
+        if "page_id" in shown.columns:
+            time, pages = page_starts(shown, self.events.impressions).to_physical().to_numpy(), _codes(shown["page_id"])
+        order = np.lexsort((video, own, pages, time, user))
         user, video, time = user[order], video[order], time[order]
         new = np.append(True, (user[1:] != user[:-1]) | (time[1:] != time[:-1]))[: len(user)]
         request = np.cumsum(new) - 1
@@ -97,7 +103,12 @@ class Past:
                 pl.Series(VIDEO_LANGUAGE, self.videos["language"].gather(video)),
                 *(pl.Series(name, values, pl.Float32) for name, values in self._impression(user, video, time).items()),
             ),
-            requests=self._requests(rows.filter(new).select("user_id", "time"), user[new], watches, zone),
+            requests=self._requests(
+                rows.filter(new).select("user_id", time=pl.Series(time[new]).cast(rows.schema["time"])),
+                user[new],
+                watches,
+                zone,
+            ),
             request=request,
             watches=watches,
             videos=video,
@@ -181,6 +192,18 @@ class Past:
             user_mean_watch_seconds=pl.Series(mean, dtype=pl.Float32),
             age=age.cast(pl.Float32).fill_null(np.nan),
         )
+
+
+def page_starts(shown: pl.DataFrame, impressions: pl.DataFrame) -> pl.Series:
+    """The first moment of each row's page: the least time of its user's rows with its page_id in either frame.
+
+    Both with user_id, page_id and time. `impressions`: all of the bucket's; a page may have been cut in two, as at the
+    first held-out moment.
+    """
+    page = pl.col("user_id").cast(pl.String), pl.col("page_id")
+    rows = pl.concat([frame.select(*page, "time") for frame in (impressions, shown)])
+    starts = rows.group_by("user_id", "page_id").agg(pl.col("time").min())
+    return shown.select(*page).join(starts, on=["user_id", "page_id"], how="left", maintain_order="left")["time"]
 
 
 def user_categories(users: pl.DataFrame, further: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What the candidate generator says of videos shown, as of a night: its score and rank, and how near its vectors lie.
 
-A night's model learned from events before its date alone, so for an impression of that date or later it knows nothing
-of the outcome. Vectors of two nights lie in two spaces: only products within one night are compared, never the vectors.
+A night's model learned from events before its date alone, so of a page that began on that date or later it knows no
+outcome. Vectors of two nights lie in two spaces: only products within one night are compared, never the vectors.
 
     said = generator_features(features, past, nights)      # float32 [shown] by name, NaN where nothing is known
 """
@@ -31,7 +31,7 @@ _REQUESTS_AT_ONCE = _ROWS_AT_ONCE // HISTORY
 class GeneratorNight:
     """What one night's generator left, for the users of one bucket."""
 
-    start: dt.datetime  # 00:00 of its date: it tells of impressions from then on, up to the next night's
+    start: dt.datetime  # 00:00 of its date: for pages that begin from then on, up to the next night's
     lists: tuple[str, ...]  # paths of `neighbours.LISTS`; the users of other buckets among them do not matter
     vectors: tuple[str, ...]  # paths of user_id, vector
     videos: str  # path of the model's video vectors
@@ -59,13 +59,13 @@ def read_video_vectors(path: str) -> VideoVectors:
 def generator_features(
     features: Features, past: Past, nights: Sequence[GeneratorNight], *, listed: bool = False
 ) -> dict[str, Floats]:
-    """`GENERATOR_NUMBERS`, each float32 [shown]: of the newest night that had begun at the time of the impression.
+    """`GENERATOR_NUMBERS`, each float32 [shown]: of the newest night that had begun at the page's first moment.
 
     listed: what is shown are places of a night's lists, and has their score and rank already.
     """
     found = {name: np.full(features.shown.height, np.nan, np.float32) for name in GENERATOR_NUMBERS}
     ordered = sorted(nights, key=lambda night: night.start)
-    times = features.shown["time"]
+    times = features.requests["time"].gather(features.request)
     for at, night in enumerate(ordered):
         own = times >= night.start
         if at + 1 < len(ordered):

@@ -2,15 +2,16 @@
 
 Imports nothing but the standard library and numpy, so the trainer may use it without Beam or polars.
 
-One `tf.train.Example` a user, of all their impressions in order of (time, page, video): lists marked [p] have one value
-an impression. Numbers are raw, in their own units; what the ranker reads is made of them inside the ranker, by TFT's
-graph (transforms/ranking_encoding.py), so training and serving cannot differ.
+One `tf.train.Example` a user, of all their impressions in order of (first moment of the page, page, time, video): lists
+marked [p] have one value an impression. Features are as of the page's first moment, `impression_day` is of the
+impression's own time. Numbers are raw, in their own units; what the ranker reads is made of them inside the ranker, by
+TFT's graph (transforms/ranking_encoding.py), so training and serving cannot differ.
 
 | feature        | type      | what                                                                                |
 |----------------|-----------|-------------------------------------------------------------------------------------|
 | user_id        | bytes [1] | the user                                                                            |
 | watches        | int64 [n] | all watches, oldest first, ids of the ranker's videos; 0: out of vocabulary         |
-| watches_end    | int64 [p] | how many of `watches` are strictly earlier in time: the input is the last of those  |
+| watches_end    | int64 [p] | how many of `watches` are strictly before the page: the input is the last of those  |
 | tokens         | int64 [m] | search tokens, oldest first, ids from 1; absent without searches (`tokens` is 0)    |
 | tokens_end     | int64 [p] | the same for `tokens`                                                               |
 | video          | int64 [p] | the video shown, ids of the ranker's videos from 1; 0: out of vocabulary            |

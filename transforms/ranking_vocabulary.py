@@ -19,7 +19,14 @@ from transforms import progress
 from transforms.collect import Record
 from transforms.examples import BIRTH_YEAR
 from transforms.ranking_examples import read_catalogue
-from transforms.ranking_features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGUAGE, VIDEO_LANGUAGE
+from transforms.ranking_features import (
+    HOUR,
+    NUMBERS,
+    QUERY_NUMBERS,
+    USER_LANGUAGE,
+    VIDEO_LANGUAGE,
+    page_starts,
+)
 from transforms.ranking_generator import GENERATOR_NUMBERS
 from transforms.ranking_spec import RankingSpec
 from transforms.side_by_side import SideBySide
@@ -58,7 +65,7 @@ class CountShown(beam.PTransform):
         yield _counts(clicked["video_id"])
         yield beam.pvalue.TaggedOutput("channels", _counts(known["channel"].drop_nulls()))
         users = read_users(bucket).join(shown.select("user_id").unique(), on="user_id", how="semi")
-        covered = shown.filter(pl.col("time") >= self.first_night).height if self.first_night else 0
+        covered = (page_starts(shown, events.impressions) >= self.first_night).sum() if self.first_night else 0
         record = {
             "impressions": shown.height,
             "clicked": clicked.height,
