@@ -30,6 +30,7 @@ from pipelines.store import Snapshot, TakenFile
 from transforms import bigquery, files
 from transforms.collect import Record
 from transforms.files import FileEntry
+from transforms.ingest import LISTED_ROWS
 from transforms.logs import count_rows
 from transforms.screen import Span
 
@@ -124,7 +125,7 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
     snapshot, account = _without_days(before, due.spans)
     for raw, spans in ((due.again, due.spans), (due.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
-            records = reader.logs(batch, snapshot, catalogue, spans)
+            records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
             snapshot = snapshot.changed([], [store.store_file(record) for record in records if "day" in record])
             account = accounts.total([account, accounts.of_records(records)])
     _check_rejects(night, accounts.total([account, side]))
@@ -139,6 +140,12 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
     )
     store.commit(night.root.snapshots, done)
     return done
+
+
+def _refused(night: Night, before: Snapshot, account: Account) -> dict[str, int]:
+    """How many rows this date's ingests have refused, by table and reason: of each, only so many are listed."""
+    earlier = before.accounts.get(night.date.isoformat())
+    return dict(accounts.total([account, *([earlier] if earlier else [])])["rejects"])
 
 
 def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
@@ -180,8 +187,17 @@ def _check_rejects(night: Night, account: Account) -> None:
         hint = f". Is --date {night.date} right?" if "time lies in the future" in reasons else ""
         raise StageError(
             f"{refused:,} of {read:,} rows were refused, above max_reject_fraction = {limit:g} ([logs] in the job "
-            f"file): {reasons}. They are listed in {night.root.rejects(night.date)}; nothing was taken{hint}"
+            f"file): {reasons}. {_listing(account)} in {night.root.rejects(night.date)}; nothing was taken{hint}"
         )
+
+
+def _listing(account: Account) -> str:
+    """How many of the refused rows are listed, as the begin of a sentence."""
+    rejects = account["rejects"].values()
+    if all(rows <= LISTED_ROWS for rows in rejects):
+        return "They are listed"
+    listed = sum(min(rows, LISTED_ROWS) for rows in rejects)
+    return f"{listed:,} of them, the first {LISTED_ROWS:,} of each reason, are listed"
 
 
 def _counts(night: Night, due: Due, snapshot: Snapshot, side: Account) -> dict[str, Any]:
@@ -196,7 +212,7 @@ def _counts(night: Night, due: Due, snapshot: Snapshot, side: Account) -> dict[s
         "buckets": snapshot.buckets,
         "rows": rows,
         **account,
-        "notes": [*_notes(night, snapshot), *_notes_of_files(night, due)],
+        "notes": [*_notes(night, snapshot), *_notes_of_rejects(night, account), *_notes_of_files(night, due)],
     }
 
 
@@ -211,6 +227,12 @@ def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
     if newest < night.date - dt.timedelta(days=1):
         past = (night.date - newest).days
         yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
+
+
+def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
+    refused = sum(account["rejects"].values())
+    if any(rows > LISTED_ROWS for rows in account["rejects"].values()):
+        yield f"{refused:,} rows were refused: {_listing(account)} in {night.root.rejects(night.date)}"
 
 
 def _notes_of_files(night: Night, due: Due) -> Iterator[str]:

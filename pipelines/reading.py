@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import apache_beam as beam
@@ -46,6 +46,7 @@ class Reader:
     buckets: int
     screen: Screen
     found: dict[str, Found]  # table -> its raw files
+    refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
     def catalogue(self) -> list[Record]:
         """The catalogue and the users as they are today -> one file of videos, one file a bucket of users and of what
@@ -120,7 +121,7 @@ class Reader:
         name = source.table.name
         logs = self._frames(pipeline, source)
         refuse = ingest.WriteRefused(
-            self.night.root.rejects(self.night.date), f"{name}-{manifest.new_attempt()}.parquet"
+            self.night.root.rejects(self.night.date), f"{name}-{manifest.new_attempt()}.parquet", self.refused
         )
         written = logs["valid"] | f"Write {name}" >> source.write
         refused = logs["refused"] | f"Refused {name}" >> refuse

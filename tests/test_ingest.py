@@ -241,6 +241,20 @@ def test_rejects_below_the_limit_are_counted_and_the_night_goes_on(tmp_path: Pat
     assert events(night(job)).height == 41
 
 
+@pytest.mark.parametrize("batch_bytes", [1, 2_000_000_000])
+def test_all_refused_rows_are_counted_and_the_first_of_each_reason_listed(tmp_path: Path, batch_bytes: int) -> None:
+    job = logged(tmp_path, more=f"max_reject_fraction = 1.0\nbatch_bytes = {batch_bytes}")
+    for name in ("x", "y", "z"):
+        bad_rows()[[0] + [3] * 700].write_csv(tmp_path / "w" / f"{name}.csv")
+    counts = run(job).counts
+    assert counts["rejects"] == {"watches: time cannot be read": 2_100}
+    found = rejects(night(job)).select("file", "row").rows()
+    assert found == [(f"{tmp_path}/w/x.csv", row) for row in range(2, 702)] + [
+        (f"{tmp_path}/w/y.csv", row) for row in range(2, 302)
+    ]
+    assert any(note.startswith("2,100 rows were refused: 1,000 of them, the first") for note in counts["notes"])
+
+
 def test_a_night_that_failed_for_its_rejects_goes_on_when_they_are_gone(tmp_path: Path) -> None:
     job = logged(tmp_path)
     bad_rows().write_csv(tmp_path / "w" / "bad.csv")

@@ -20,6 +20,7 @@ from transforms.collect import Record, WriteRecords, take_records
 from transforms.frames import bucket_of
 from transforms.ingest import (
     REFUSED,
+    FirstRefused,
     ReadLogs,
     WriteDays,
     WriteDistinct,
@@ -154,10 +155,12 @@ def test_rows_read_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
         assert_that(refused, equal_to(bad), label="refused")
     records = take_records(counts)
     assert {r["table"] for r in records} == {"searches"}
+    assert {r["reason"]: r["rejected"] for r in records if "reason" in r} == {reason: 1 for _, _, reason in bad}
+    records = [r for r in records if "read" in r]
     assert (sum(r["read"] for r in records), sum(r["refused"] for r in records)) == (6, 4)
 
 
-def test_refused_rows_are_written_in_order_and_counted_by_reason(tmp_path: Path) -> None:
+def test_refused_rows_are_written_in_order(tmp_path: Path) -> None:
     frames = [part.refused for path in search_files(tmp_path) for part in parse_log(path, SEARCHES, {}, PARSE)]
     for order in (frames, frames[::-1]):
         records = list(write_refused(pl.concat(order), str(tmp_path), "refused.parquet"))
@@ -169,14 +172,50 @@ def test_refused_rows_are_written_in_order_and_counted_by_reason(tmp_path: Path)
             "b.jsonl2",
             "b.jsonl3",
         ]
-        assert records[0] == {"rejects_file": "refused.parquet"}
-        assert {(r["table"], r["reason"]): r["rejected"] for r in records[1:]} == {
-            ("searches", reason): 1 for reason in rows["reason"]
-        }
+        assert records == [{"rejects_file": "refused.parquet"}]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         written = pipeline | beam.Create(frames) | WriteRefused(str(tmp_path), "again.parquet")
-        assert_that(written, equal_to([{"rejects_file": "again.parquet"}, *records[1:]]))
+        assert_that(written, equal_to([{"rejects_file": "again.parquet"}]))
     assert pl.read_parquet(tmp_path / "again.parquet").equals(rows)
+
+
+def refused_rows(file: str, first: int, count: int, reason: str = "bad") -> pl.DataFrame:
+    rows = {"row": range(first, first + count), "table": "watches", "file": file, "reason": reason, "text": None}
+    return pl.DataFrame(rows).select(REFUSED.names()).cast(REFUSED)
+
+
+MANY = [refused_rows(file, first, 1_500) for file in "cab" for first in (3_001, 1)] + [refused_rows("d", 7, 3, "worse")]
+LISTED = [*(("a", row, "bad") for row in range(1, 1_001)), *(("d", row, "worse") for row in (7, 8, 9))]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_each_reason_the_first_refused_rows_are_kept(tmp_path: Path, order: int) -> None:
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        written = pipeline | beam.Create(MANY[::order]) | beam.Reshuffle() | WriteRefused(str(tmp_path), "x.parquet")
+        assert_that(written, equal_to([{"rejects_file": "x.parquet"}]))
+    assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED
+
+
+def test_a_worker_holds_few_refused_rows_however_many_there_are() -> None:
+    combine, parts = FirstRefused(), []
+    for part in range(4):
+        accumulator = combine.create_accumulator()
+        for file in range(100):
+            accumulator = combine.add_input(accumulator, refused_rows(f"{part}-{file:03d}", 1, 1_000))
+            assert sum(frame.height for frame in accumulator) <= 17_000
+        parts.append(accumulator)
+    merged = combine.merge_accumulators(iter(parts[::-1]))
+    assert sum(frame.height for frame in merged) <= 17_000
+    assert combine.extract_output(merged).select("file", "row").rows() == [("0-000", row) for row in range(1, 1_001)]
+
+
+def test_rows_that_were_listed_before_count(tmp_path: Path) -> None:
+    counted = {"watches: bad": 998, "searches: bad": 5_000}
+    frame = pl.concat(MANY)
+    assert list(write_refused(frame, str(tmp_path), "x.parquet", counted)) == [{"rejects_file": "x.parquet"}]
+    assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED[:2] + LISTED[-3:]
+    assert list(write_refused(frame, str(tmp_path), "y", {"watches: bad": 1_000, "watches: worse": 70_000})) == []
+    assert not (tmp_path / "y").exists()
 
 
 def test_nothing_refused_writes_nothing(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ paths -> ReadLogs -> valid frames -> PartitionByBucket -> WriteDays -> records o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -16,7 +16,7 @@ import polars as pl
 from transforms import days, files, progress
 from transforms.collect import Record
 from transforms.event_order import sort_events
-from transforms.frames import GatherFrames, GroupFrames, KeyedFrame, PartitionByBucket, concat
+from transforms.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs import LogTable, RawFrame, read_log
 from transforms.parsing import Parsed
 from transforms.screen import Screen, screened
@@ -27,6 +27,7 @@ REFUSED = pl.Schema(
 
 Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, str]  # day, path
+LISTED_ROWS = 1_000  # refused rows that are kept of each table and reason; all are counted
 OPEN = Screen()  # lets everything through
 
 
@@ -122,7 +123,9 @@ def _split(parsed: Parsed, table: str) -> Iterator[Any]:
     if parsed.valid.height:
         yield parsed.valid
     if parsed.refused.height:
-        yield beam.pvalue.TaggedOutput("refused", parsed.refused)
+        yield beam.pvalue.TaggedOutput("refused", first_refused(parsed.refused))
+        for reason, rows in parsed.refused["reason"].value_counts().iter_rows():
+            yield beam.pvalue.TaggedOutput("counts", {"table": table, "reason": reason, "rejected": rows})
     left_out = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
     read = parsed.valid.height + sum(left_out.values())
     yield beam.pvalue.TaggedOutput("counts", {"table": table, "read": read, **left_out})
@@ -155,24 +158,63 @@ class WriteDays(beam.PTransform):
         yield from write_days(bucket, events, there, table=self.table, store=self.store, name=name, zone=self.zone)
 
 
-def write_refused(refused: pl.DataFrame, folder: str, name: str) -> Iterator[Record]:
-    """Refused rows -> one Parquet file by table, file and row; a record of the file and one of the rows by reason."""
-    rows = refused.sort("table", "file", "row")
-    files.write_parquet(rows, folder, name)
-    yield {"rejects_file": name}
-    for (table, reason), part in rows.group_by("table", "reason"):
-        yield {"table": table, "reason": reason, "rejected": part.height}
+def first_refused(refused: pl.DataFrame) -> pl.DataFrame:
+    """Of each table and reason the first `LISTED_ROWS` refused rows, by table, file and row."""
+    return refused.sort("table", "file", "row").filter(_number_of_reason() < LISTED_ROWS)
+
+
+def _number_of_reason() -> pl.Expr:
+    """The number of a row among those of its table and reason, from 0."""
+    return pl.int_range(pl.len()).over("table", "reason")
+
+
+def write_refused(refused: pl.DataFrame, folder: str, name: str, counted: Mapping[str, int] = {}) -> Iterator[Record]:
+    """Refused rows -> one Parquet file by table, file and row, at most `LISTED_ROWS` of each table and reason; a record
+    of the file. counted: `table: reason` -> rows that other files list already, or are too many to list."""
+    before = pl.concat_str("table", pl.lit(": "), "reason").replace_strict(
+        dict(counted), default=0, return_dtype=pl.Int64
+    )
+    rows = refused.sort("table", "file", "row").filter(_number_of_reason() + before < LISTED_ROWS)
+    if rows.height:
+        files.write_parquet(rows, folder, name)
+        yield {"rejects_file": name}
+
+
+class FirstRefused(beam.CombineFn):
+    """Frames of `REFUSED` -> `first_refused` of all of them; a worker holds no more than that and a frame at a time."""
+
+    def create_accumulator(self) -> list[pl.DataFrame]:
+        return []
+
+    def add_input(self, accumulator: list[pl.DataFrame], element: pl.DataFrame) -> list[pl.DataFrame]:
+        return self._cut([*accumulator, element])
+
+    def merge_accumulators(self, accumulators: Iterable[list[pl.DataFrame]]) -> list[pl.DataFrame]:
+        merged: list[pl.DataFrame] = []
+        for accumulator in accumulators:
+            merged = self._cut([*merged, *accumulator])
+        return merged
+
+    def extract_output(self, accumulator: list[pl.DataFrame]) -> pl.DataFrame:
+        return first_refused(pl.concat(accumulator))
+
+    def _cut(self, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
+        """The frames as they are, or the first rows of them where they are many: cutting costs a sort."""
+        many = sum(frame.height for frame in frames) > 16 * LISTED_ROWS or len(frames) > 256
+        return [first_refused(pl.concat(frames))] if many else frames
 
 
 @dataclass
 class WriteRefused(beam.PTransform):
-    """Frames of `REFUSED` -> one file in `folder`; gives `write_refused`'s records."""
+    """Frames of `REFUSED` -> one file in `folder` with `first_refused` of them; gives `write_refused`'s records."""
 
     folder: str
     name: str
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
-        return frames | GatherFrames() | beam.FlatMap(write_refused, self.folder, self.name)
+        first = beam.CombineGlobally(FirstRefused()).without_defaults()
+        return frames | first | beam.FlatMap(write_refused, self.folder, self.name, self.counted)
 
 
 def write_distinct(frame: pl.DataFrame, key: Sequence[str], *, table: str, folder: str, name: str) -> Iterator[Record]:

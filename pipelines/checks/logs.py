@@ -160,7 +160,7 @@ def _rows(asked: Asked, looked: Looked, name: str) -> Finding:
     what = f"{files}; {refused.height:,} of {read:,} that were looked at would be refused"
     reasons = tuple(_reasons(refused, with_text=not looked.unscreened))
     if refused.height > limit * read:
-        fix = "mend or filter them where the logs are written; rejects/ of a night lists all"
+        fix = "mend or filter them where the logs are written; rejects/ of a night lists the first ones of each reason"
         above = f"{what}, above max_reject_fraction = {limit:g}: the night would fail"
         return problem(f"logs.{name}", above, fix, *reasons, *shown)
     return warning(f"logs.{name}", what, "they are left out and listed in rejects/ of the night", *reasons, *shown)
