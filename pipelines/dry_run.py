@@ -77,6 +77,8 @@ def _outlook(night: Night, stage: str, earlier: str | None) -> tuple[State, str]
         return "would run", f"after {earlier}, which leaves what it reads"
     if not plan.is_met_by(before):
         return "would run", "; ".join(reasons(before, plan))
+    if again := plan.again(night, before):
+        return "would run", again
     return ("may run", f"after {earlier}: where that leaves something else") if earlier else ("complete", "")
 
 

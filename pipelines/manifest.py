@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -88,6 +88,14 @@ def load(folder: str) -> Manifest | None:
     return None if found is None or found.dropped == "" else found
 
 
+def load_readable(folder: str) -> Manifest | None:
+    """`load`, and None for a manifest that is damaged or of another version: the stage is to be run again."""
+    try:
+        return load(folder)
+    except ManifestError:
+        return None
+
+
 def record(folder: str) -> Manifest | None:
     """What a stage once left, whether or not its files are still there; None where it never completed."""
     path = paths.join(folder, NAME)
@@ -144,6 +152,24 @@ def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *,
     kept = paths.join(folder, keep) if keep else None
     found = [path for name in ("", *beside) for path in files.list_files(paths.join(folder, name) if name else folder)]
     files.remove_files(path for path in found if path not in listed and not (kept and path.startswith(kept)))
+
+
+def damage(folder: str, manifest: Manifest, *, deep: bool = False) -> Iterator[str]:
+    """What is wrong with the files that a manifest lists, a line for each: missing, or of another size.
+
+    deep: compare their digests too, which reads them whole.
+    """
+    sizes = files.sizes_below(folder)
+    for beside in {"/".join(entry.name.split("/")[:2]) for entry in manifest.present if entry.name.startswith("../")}:
+        sizes |= files.sizes_below(paths.join(folder, beside))
+    for entry in manifest.present:
+        path = paths.join(folder, entry.name)
+        if path not in sizes:
+            yield f"{path} is missing"
+        elif sizes[path] != entry.bytes:
+            yield f"{path} has {sizes[path]:,} bytes, but stage {manifest.stage} wrote {entry.bytes:,}"
+        elif deep and files.entry_of(folder, entry.name).digest != entry.digest:
+            yield f"{path} is not what stage {manifest.stage} wrote: its digest is another"
 
 
 def entries(found: Iterable[FileEntry], base: str) -> list[str]:

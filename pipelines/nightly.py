@@ -6,8 +6,9 @@ Each stage is a module beside this one, run in a process of its own: its memory 
 scheduler can run the same commands. What is complete with the same inputs and settings is skipped, so a night that was
 killed goes on where it was, and a second run does nothing.
 
-    watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--reingest DAY] [--runner-config FILE]
-                               [--catch-up] [--dry-run] [--force-publish REASON] [--log-format text|json] [Beam options]
+    watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--force STAGE] [--reingest DAY]
+                               [--runner-config FILE] [--catch-up] [--dry-run] [--force-publish REASON]
+                               [--log-format text|json] [Beam options]
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pipelines import (
     estimate,
     ingest,
     lock,
+    manifest,
     nights_page,
     notify,
     openmetrics,
@@ -38,7 +40,7 @@ from pipelines import (
 )
 from pipelines.errors import StageError, exit_code, guarded, told, wants_traceback
 from pipelines.run_log import Outcome, RunLog
-from pipelines.stages import STAGES, Night, arguments, night_of
+from pipelines.stages import STAGES, Night, Plan, arguments, night_of
 
 
 def parser() -> console.Parser:
@@ -49,6 +51,8 @@ def parser() -> console.Parser:
     some.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it")
     some.add_argument("--catch-up", action="store_true", help="run the nights since the published one first")
     found.add_argument("--dry-run", action="store_true", help="say what would run and why, and change nothing")
+    force = "run this stage even if it is complete; may be given several times"
+    found.add_argument("--force", choices=STAGES, metavar="STAGE", action="append", help=force)
     ingest.add_arguments(found)
     publish.add_arguments(found)
     run_log.add_arguments(found)
@@ -63,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.reingest and "ingest" not in _chosen(args):
         given.error("--reingest is for stage ingest, which --only or --from leaves out")
 
+    if args.force and (args.catch_up or not {*args.force} <= {*_chosen(args)}):
+        given.error("--force is for stages of one night: not with --catch-up, or --only and --from that leave it out")
     if args.force_publish and ("publish" not in _chosen(args) or args.catch_up):
         given.error("--force-publish is for stage publish of one night: not with --catch-up, or --only another stage")
 
@@ -105,11 +111,15 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
             if is_done(night, stage):
                 screen.say(stage, "already complete")
                 continue
+            if again := _again(night, stage):
+                screen.line(f"{again}: stage {stage} is run again")
             if not ran:
                 estimate.check_space(night, stages[at:])
             began = time.monotonic()
             screen.begin(stage)
-            processes.run_stage(_command(night, job, stage), shows_progress=log.on_screen(stage), screen=screen)
+            processes.run_stage(
+                _command(night, job, stage, force=bool(again)), shows_progress=log.on_screen(stage), screen=screen
+            )
             seconds, counts = time.monotonic() - began, night.require(stage).counts
             screen.say(stage, f"{seconds:.1f} s", seconds=round(seconds, 3), counts=counts)
             for note in counts.get("notes", ()):
@@ -127,8 +137,19 @@ def _finish_publication(night: Night, screen: processes.Screen) -> None:
 
 
 def is_done(night: Night, stage: str) -> bool:
-    """Whether a stage is complete with the inputs and settings it would have now."""
-    return bool(importlib.import_module(f"pipelines.{stage}").plan(night).is_done(night))
+    """Whether a stage is complete with the inputs and settings it would have now, and its files are whole."""
+    return _plan(night, stage).is_done(night)
+
+
+def _again(night: Night, stage: str) -> str:
+    """Why a stage is run again although it was complete with the inputs and settings it would have now; else empty."""
+    plan, found = _plan(night, stage), manifest.load_readable(night.folder(stage))
+    return plan.again(night, found) if found is not None and plan.is_met_by(found) else ""
+
+
+def _plan(night: Night, stage: str) -> Plan:
+    found: Plan = importlib.import_module(f"pipelines.{stage}").plan(night)
+    return found
 
 
 def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str]:
@@ -151,11 +172,12 @@ def _chosen(args: argparse.Namespace) -> Sequence[str]:
     return STAGES[STAGES.index(args.first) :] if args.first else STAGES
 
 
-def _command(night: Night, job: str, stage: str) -> list[str]:
+def _command(night: Night, job: str, stage: str, *, force: bool) -> list[str]:
     config = ["--runner-config", night.runner_config] if night.runner_config else []
     module = [sys.executable, "-m", f"pipelines.{stage}"]
     own = [f"--reingest={day}" for day in night.reingest] if stage == "ingest" else []
     own += [f"--force-publish={night.force_publish}"] if stage == "publish" and night.force_publish else []
+    own += ["--force"] if force or stage in night.force else []
     return [*module, job, "--date", night.date.isoformat(), *config, *own, *night.flags]
 
 

@@ -46,6 +46,8 @@ class Night:
     flags: tuple[str, ...] = ()  # Beam's own
     reingest: tuple[dt.date, ...] = ()  # days whose events are to be replaced
     force_publish: str = ""  # the reason to publish it whatever gates say
+    force: tuple[str, ...] = ()  # stages to run again even if they are complete
+    verify: str = ""  # the stage whose files are read whole to tell whether it is complete
 
     @property
     def root(self) -> paths.Root:
@@ -189,7 +191,15 @@ class Plan:
         return manifest.fingerprint(self.stage, manifest.FORMAT_VERSION, self.inputs, self.settings)
 
     def is_done(self, night: Night) -> bool:
-        return self.is_met_by(manifest.load(night.folder(self.stage)))
+        """Whether the stage is complete with these inputs and settings, and all it left is still whole."""
+        found = manifest.load_readable(night.folder(self.stage))
+        return found is not None and self.is_met_by(found) and not self.again(night, found)
+
+    def again(self, night: Night, found: Manifest) -> str:
+        """Why the stage is run again although a manifest has the plan's fingerprint; empty if it need not be."""
+        if self.stage in night.force:
+            return "it is forced"
+        return next(manifest.damage(night.folder(self.stage), found, deep=night.verify == self.stage), "")
 
     def is_met_by(self, found: Manifest | None) -> bool:
         return not self.due and found is not None and found.fingerprint == self.fingerprint
@@ -210,8 +220,8 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
     Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
     """
     folder, beside = night.folder(plan.stage), paths.BESIDE.get(plan.stage, ())
-    found = manifest.load(folder)
-    if found is not None and plan.is_met_by(found):
+    found = manifest.load_readable(folder)
+    if found is not None and plan.is_met_by(found) and not plan.again(night, found):
         manifest.sweep(folder, found, beside)
         return found
     if found is not None and found.has_fixed_names:
@@ -254,16 +264,20 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     job = load_job(args.job)
     date = getattr(args, "date", None) or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
     pipeline_options(args.runner_config, flags)  # a mistyped option fails here, before anything starts
+    force = tuple(getattr(args, "force", None) or ())
+    verify = getattr(args, "only", None) or getattr(args, "first", None) or ""
     reingest = tuple(sorted(set(getattr(args, "reingest", None) or ())))
     if reingest and reingest[-1] > date:
         raise JobError(f"--reingest {reingest[-1]} lies after the night of {date}: give a day up to it")
     forced = getattr(args, "force_publish", None) or ""
-    return Night(job, date, args.runner_config, tuple(flags), reingest, forced)
+    return Night(job, date, args.runner_config, tuple(flags), reingest, forced, force, verify)
 
 
 def stage_parser(module: Any) -> console.Parser:
     """The arguments of one stage's command; further ones go to Beam."""
     parser = arguments(Path(module.__file__).stem, str(module.__doc__).splitlines()[0])
+    again = "run the stage even if it is complete"
+    parser.add_argument("--force", action="store_const", const=STAGES, default=(), help=again)
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     return parser

@@ -84,6 +84,38 @@ def test_files_with_fixed_names_are_never_taken_for_those_of_another_attempt(tmp
     assert files.entry_of(of.folder("vocabulary"), "videos.parquet").digest == again.files[0].digest
 
 
+@pytest.mark.parametrize("damaged", ["missing", "shorter", "longer", "manifest"])
+def test_a_stage_whose_files_are_not_whole_is_not_complete(tmp_path: Path, damaged: str) -> None:
+    of = simple(tmp_path)
+    first = complete(of, plan(), writes("a-{attempt}.parquet", "../vocabulary2/b-{attempt}", content=b"12"))
+    path = Path(of.folder("vocabulary"), f"a-{first.attempt}.parquet")
+    if damaged == "missing":
+        path.unlink()
+        why = f"{path} is missing"
+    elif damaged == "manifest":
+        Path(of.folder("vocabulary"), "COMPLETED").write_text('{"format_version": 1, "sta')
+    else:
+        path.write_bytes(b"1" if damaged == "shorter" else b"123")
+        why = f"{path} has {path.stat().st_size} bytes, but stage vocabulary wrote 2"
+    assert not plan().is_done(of)
+    if damaged != "manifest":
+        assert plan().again(of, first) == why
+    again = complete(of, plan(), writes("a-{attempt}.parquet", content=b"12"))
+    assert again.attempt != first.attempt and plan().is_done(of)
+
+
+def test_a_stage_is_run_again_for_a_flipped_byte_when_it_is_named_and_when_it_is_forced(tmp_path: Path) -> None:
+    of = simple(tmp_path)
+    first = complete(of, plan(), writes("a-{attempt}.parquet", content=b"12"))
+    path = Path(of.folder("vocabulary"), f"a-{first.attempt}.parquet")
+    path.write_bytes(b"13")
+    assert plan().is_done(of), "a plain run compares sizes alone"
+    assert not plan().is_done(replace(of, verify="vocabulary")) and plan().is_done(replace(of, verify="examples"))
+    forced = replace(of, force=("vocabulary",))
+    assert complete(forced, plan(), writes("a-{attempt}.parquet", content=b"12")).attempt != first.attempt
+    assert plan().is_done(replace(of, verify="vocabulary")) and not plan().is_done(forced)
+
+
 def test_what_a_stage_keeps_for_its_next_attempt_outlives_a_crash_and_not_the_commit(tmp_path: Path) -> None:
     of, work = simple(tmp_path), writes("checkpoints/7/1", "tower-{attempt}")
     with pytest.raises(KeyboardInterrupt):

@@ -204,6 +204,14 @@ def list_files(folder: str) -> list[str]:
     return sorted(entry.path for entry in found)
 
 
+def sizes_below(folder: str) -> dict[str, int]:
+    """Path and bytes of all files that `list_files` finds, by one listing."""
+    if is_local(folder):
+        return {path: os.stat(path).st_size for path in list_files(folder)}
+    found = FileSystems.match([FileSystems.join(glob.escape(folder), "**")])[0].metadata_list
+    return {entry.path: entry.size_in_bytes for entry in found}
+
+
 def list_folders(folder: str) -> list[str]:
     """Names of the folders right below a folder, sorted."""
     if is_local(folder):
