@@ -13,7 +13,7 @@ import apache_beam as beam
 from pipelines import paths
 from pipelines.errors import StageError
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms.collect import WriteRecords, take_records
+from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
 from transforms.vocabulary import CountTokens, WriteVocabulary, add_descriptions
 
@@ -57,14 +57,34 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     found = take_records(records)
     window = add_descriptions([record for record in found if "vocabulary" not in record])
     if not window["completed"]:
-        raise StageError(
-            f"no completed watch from {night.start:%Y-%m-%d %H:%M} to {night.end:%Y-%m-%d %H:%M} UTC, the window of "
-            f"{night.date}: is --date right, and window_days ([examples])? The store holds {_days(night)}"
-        )
+        raise StageError(_why_no_label(night, window))
     written = {record["vocabulary"]["name"]: record for record in found if "vocabulary" in record}
     entries = [FileEntry(**record["vocabulary"]) for record in written.values()]
     cover = {name: {key: record[key] for key in record if key != "vocabulary"} for name, record in written.items()}
     return StageResult(entries, {"window": window, "cover": cover})
+
+
+def _why_no_label(night: Night, window: Record) -> str:
+    """Why no watch can be a label, and what to do. window: of `add_descriptions`, without a completed watch."""
+    robots, held_out, rest = (window[name] for name in ("robot_watches", "held_out_watches", "watches"))
+    total, most = robots + held_out + rest, night.job.examples.max_events_per_day
+    if not total:
+        return (
+            f"no completed watch from {night.start:%Y-%m-%d %H:%M} to {night.end:%Y-%m-%d %H:%M} UTC, the window of "
+            f"{night.date}: is --date right, and window_days ([examples])? The store holds {_days(night)}"
+        )
+    reasons = {
+        f"of days with more than max_events_per_day ({most:,}) events: check that user_id names single users, "
+        "or raise max_events_per_day ([examples]; 0: no limit)": robots,
+        "of held-out users in the held-out days: lower holdout_users or holdout_days ([examples])": held_out,
+        "not completed: check completed, or watch_seconds and the rules for it (completed_fraction and "
+        "completed_seconds in [logs])": rest,
+    }
+    if total in reasons.values():
+        (reason,) = (reason for reason, count in reasons.items() if count == total)
+        return f"all {total:,} watches are {reason}"
+    parts = [f"{count:,} are {reason}" for reason, count in reasons.items() if count]
+    return f"none of the {total:,} watches of the window can be learned from; {'; '.join(parts)}"
 
 
 def _days(night: Night) -> str:

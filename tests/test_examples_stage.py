@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import night, write_job
+from nights import night, watch_rows, write_job
 
 from pipelines import examples, ingest, vocabulary
+from pipelines.errors import StageError
 from pipelines.report import long_tail
 from transforms.features import MISSING, FeatureSpec
 from transforms.frames import id_digests
@@ -163,3 +164,34 @@ def test_the_days_of_robots_are_no_events(tmp_path: Path) -> None:
     job = tmp_path / "job.toml"
     job.write_text(job.read_text().replace("max_events_per_day = 2", "max_events_per_day = 3"))
     assert not vocabulary.plan(night(job)).is_done(night(job)), "another limit is another vocabulary"
+
+
+def no_label(folder: Path, watches: pl.DataFrame, more: str = "") -> str:
+    """The message of stage vocabulary about watches that nothing can be learned from."""
+    watches.write_csv(folder / "watches.csv")
+    of = night(write_job(folder, 'watches = "watches.csv"', f"[examples]\nwindow_days = 5\n{more}"))
+    ingest.run(of)
+    with pytest.raises(StageError) as raised:
+        vocabulary.run(of)
+    return str(raised.value)
+
+
+def test_the_message_names_why_no_watch_is_learned_from(tmp_path: Path) -> None:
+    """Of one user and day, of held-out days, not completed, of several of these, and none at all."""
+    one_user = watch_rows(1_200, days=1).with_columns(user_id=pl.lit("everybody"), completed=pl.lit(True))
+    assert "all 1,200 watches are of days with more than max_events_per_day (1,000) events" in no_label(
+        tmp_path, one_user
+    )
+    (last_day := tmp_path / "held out").mkdir()
+    message = no_label(last_day, one_user.head(40), "holdout_users = 1.0")
+    assert "all 40 watches are of held-out users in the held-out days" in message
+    short = one_user.head(30).with_columns(user_id=pl.lit("short"), completed=pl.lit(False))
+    (several := tmp_path / "several").mkdir()
+    message = no_label(several, pl.concat([one_user, short]))
+    assert message.startswith(
+        "none of the 1,230 watches of the window can be learned from; 1,200 are of days with more"
+    )
+    assert "30 are not completed" in message
+    (old := tmp_path / "old").mkdir()
+    before = one_user.head(3).with_columns(pl.col("time").dt.offset_by("-30d"))
+    assert "is --date right" in no_label(old, before)

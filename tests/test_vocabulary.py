@@ -124,16 +124,21 @@ def test_descriptions_add_up() -> None:
         searches_frame([search("b", 1, "q")]),
         users,
         (),
+        robot_watches=5,
     )
     two = describe_window(
         watches_frame([watch("b", 2, "v", country="DE")]),
         searches_frame([]),
         pl.DataFrame(schema={"user_id": pl.String}),
         (),
+        robot_watches=2,
+        held_out_watches=4,
     )
     nothing = describe_window(watches_frame([]), searches_frame([]), users, ())
     expected = {
         "watches": 3,
+        "robot_watches": 7,
+        "held_out_watches": 4,
         "completed": 2,
         "searches": 1,
         "users": 3,

@@ -25,6 +25,7 @@ from transforms.window import BucketFiles, Holdout, Window, read_users
 
 COUNTS = pl.Schema({"token": pl.String(), "count": pl.Int64()})
 SHARDS = 16
+_SUMMED = ("watches", "robot_watches", "held_out_watches", "completed", "searches", "users", "birth_years")
 MOST_VALUES = 10_000  # of a category; the rarer ones count as unknown
 
 
@@ -52,12 +53,23 @@ def top_n(counts: pl.DataFrame, n: int) -> pl.DataFrame:
 
 
 def describe_window(
-    watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, user_categories: tuple[str, ...]
+    watches: pl.DataFrame,
+    searches: pl.DataFrame,
+    users: pl.DataFrame,
+    user_categories: tuple[str, ...],
+    *,
+    robot_watches: int = 0,
+    held_out_watches: int = 0,
 ) -> Record:
-    """What a bucket's learnable window holds; records of several buckets are added up by `add_descriptions`."""
+    """What a bucket's learnable window holds; records of several buckets are added up by `add_descriptions`.
+
+    robot_watches, held_out_watches: watches of the window that are not among `watches`, by the reason.
+    """
     completed = watches.select("time", "completed").filter("completed")
     return {
         "watches": watches.height,
+        "robot_watches": robot_watches,
+        "held_out_watches": held_out_watches,
         "completed": completed.height,
         "searches": searches.height,
         "users": pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
@@ -74,10 +86,10 @@ def _newest(events: pl.DataFrame) -> str:
 
 def add_descriptions(records: Iterable[Record]) -> Record:
     """Counts summed, the newest time, and each category's values; from `describe_window`'s records of all buckets."""
-    total: Record = {"watches": 0, "completed": 0, "searches": 0, "users": 0, "birth_years": 0, "newest": ""}
+    total: Record = {**dict.fromkeys(_SUMMED, 0), "newest": ""}
     values: dict[str, Counter[str]] = {}
     for record in records:
-        for name in ("watches", "completed", "searches", "users", "birth_years"):
+        for name in _SUMMED:
             total[name] += record[name]
         for name, counts in record["categories"].items():
             values.setdefault(name, Counter()).update(counts)
@@ -112,9 +124,15 @@ class CountTokens(beam.PTransform):
         watches, searches = (self.holdout.learnable(part) for part in (events.watches, events.searches))
         yield count_videos(watches)
         yield beam.pvalue.TaggedOutput("search_tokens", count_search_tokens(searches))
-        yield beam.pvalue.TaggedOutput(
-            "window", describe_window(watches, searches, read_users(bucket), self.user_categories)
+        described = describe_window(
+            watches,
+            searches,
+            read_users(bucket),
+            self.user_categories,
+            robot_watches=events.robot_watches,
+            held_out_watches=events.watches.height - watches.height,
         )
+        yield beam.pvalue.TaggedOutput("window", described)
         progress.advance()
 
 
