@@ -20,11 +20,9 @@ from apache_beam.io.filesystems import FileSystems
 from pipelines.store import TakenFile
 from transforms import files
 from transforms.bigquery import PREFIX
-from transforms.logs import LogError, LogSettingError, folder_values
+from transforms.logs import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, folder_values
 from transforms.texts import printable
 
-_LOG_FILE = re.compile(r"\.(parquet|(jsonl|ndjson|json|csv)(\.gz)?)$", re.IGNORECASE)
-_ENDINGS = ".parquet, .jsonl, .json, .ndjson, .csv, .gz"
 # Files that other programs write beside data and that hold no rows: nobody misses them.
 _MARKER = re.compile(
     r"_SUCCESS|_(common_)?metadata|_(started|committed)_\S*|.*\.(crc|md5|sha1|sha256|asc)|.*_\$folder\$|"
@@ -89,7 +87,7 @@ def describe_passed_over(found: Found) -> str:
     names = found.passed_over
     return (
         f"{len(names):,} file{'s were' if len(names) > 1 else ' was'} passed over: {_shown(names)}. Files are read if "
-        f"their names end in {_ENDINGS}, and neither these names nor those of their folders begin with . or _"
+        f"their names end in {LOG_ENDINGS}, and neither these names nor those of their folders begin with . or _"
     )
 
 
@@ -138,7 +136,7 @@ def _found(pattern: str, matches: Iterable[_Matched], days: tuple[str, ...] = ()
 
 def _nothing(setting: str, pattern: str, span: str, passed_over: Collection[str] = ()) -> str:
     others = f"; {len(passed_over):,} were passed over: {_shown(passed_over)}" if passed_over else ""
-    return f"{setting} = {_unescaped(pattern)!r}: no log files there{span} ({_ENDINGS}){others}"
+    return f"{setting} = {_unescaped(pattern)!r}: no log files there{span} ({LOG_ENDINGS}){others}"
 
 
 def _shown(paths: Collection[str]) -> str:
@@ -188,7 +186,7 @@ def _match(pattern: str) -> _Matched:
         if path != given.plain and not given.regex.fullmatch(path):
             continue
         hidden = given.hidden_part(path)
-        if entry and (path == given.plain or (_LOG_FILE.search(path) and not hidden)):
+        if entry and (path == given.plain or (LOG_ENDING.search(path) and not hidden)):
             matched.taken.append(entry)
         elif not _MARKER.fullmatch(path.rsplit("/", 1)[-1]):
             matched.passed_over.append(hidden or path)

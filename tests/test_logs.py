@@ -163,10 +163,13 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     lines = b'{"user_id": "\xff", "time": 1, "country": ""}\n{"user_id": "b", "time": 1, "country": ""}\n'
     found = read(put(tmp_path, "a.jsonl", lines))
     assert found.rows["row"].to_list() == [2]
-    assert found.broken.select("row", "reason").rows() == [(1, "not a JSON object")]
-    path = put(tmp_path, "a.csv", b"user_id,time,country\n\xff,1,SE\n")
-    with pytest.raises(LogError, match=r"a\.csv: not a whole csv file .*UTF8"):
-        read(path)
+    assert found.broken.select("row", "reason").rows() == [(1, "not UTF-8 text but probably ISO-8859-1 (Latin-1)")]
+    latin = "user_id,time,country\na,1,SE\nb\xe9,1,SE\n".encode("latin-1")
+    with pytest.raises(
+        LogError,
+        match=r"a\.csv: row 2 is not UTF-8 text but probably ISO-8859-1 \(Latin-1\): iconv -f ISO-8859-1 -t UTF-8",
+    ):
+        read(put(tmp_path, "a.csv", latin))
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if (name != "a.csv" and "json" not in name) or "gz" in name])
@@ -214,20 +217,20 @@ def test_an_ending_that_is_not_supported_is_an_error(tmp_path: Path) -> None:
 def test_files_without_rows(tmp_path: Path) -> None:
     header = put(tmp_path, "header.csv", b"user_id,time,country\n")
     nothing = put(tmp_path, "nothing.jsonl", b"")
+    empty = [put(tmp_path, f"empty.{kind}", b"") for kind in ("csv", "csv.gz", "jsonl.gz", "json.bz2", "csv.zst")]
+    blank = [put(tmp_path, f"blank.{kind}", b"\xef\xbb\xbf\n") for kind in ("csv", "jsonl")]
     rows = put(tmp_path, "rows.parquet", as_parquet(ROWS[:1])[:])
     pl.DataFrame(schema={"user_id": pl.String, "time": pl.String, "country": pl.String}).write_parquet(rows)
-    for path in (header, nothing, rows):
+    for path in (header, nothing, rows, *empty, *blank):
         found = read(path)
         assert (found.rows.height, found.broken.height) == (0, 0)
-    with pytest.raises(LogError, match="lacks 'user_id', 'time'; it has no columns"):
-        read(put(tmp_path, "nothing.csv", b""))
 
 
 def test_parquet_text_that_is_not_marked_as_text(tmp_path: Path) -> None:
     rows = [{"user_id": user, "time": 1, "country": "SE"} for user in (b"a", None)]
     assert read(put(tmp_path, "a.parquet", as_parquet(rows))).rows["user_id"].to_list() == ["a", None]
     rows[0]["user_id"] = b"\xff"
-    with pytest.raises(LogError, match=r"a.parquet: not a whole parquet file .*utf8"):
+    with pytest.raises(LogError, match=r"a.parquet: the column user_id is binary that is no text"):
         read(put(tmp_path, "a.parquet", as_parquet(rows)))
 
 

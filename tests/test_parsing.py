@@ -62,7 +62,7 @@ def reasons(parsed: Parsed) -> dict[int, str]:
     [
         ([1, 2**62], ["1", str(2**62)]),
         ([1.0, 2.0**52], ["1", str(2**52)]),
-        (["a", " b", "Ü"], ["a", " b", "Ü"]),
+        (["a", " b", "Ü"], ["a", "b", "Ü"]),
         (pl.Series(["x", "y"], dtype=pl.Categorical), ["x", "y"]),
         (pl.Series([2**64 - 1], dtype=pl.UInt64), [str(2**64 - 1)]),
     ],

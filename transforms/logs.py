@@ -1,25 +1,21 @@
 """Raw logs of any of the supported formats, read as frames of raw columns.
 
-A table is Parquet, JSON lines or CSV, told by the file's ending: `.parquet`, `.jsonl`, `.json`, `.ndjson`, `.csv`, the
-text ones also with `.gz`. Text comes as strings, Parquet in its own types: `parsing` makes one of both. Every frame
-also has `row`, the row's number in its file from 1 (a CSV header is not counted). What no reader can make sense of
-comes in a frame of its own, so that no row is lost without a reason.
+A table is Parquet, JSON lines or CSV, by the file's ending (`LOG_ENDINGS`), the text ones also compressed. Text comes
+as strings, Parquet in the few types of `arrow_values`: `parsing` makes one of both. Every frame also has `row`, the
+row's number in its file from 1 (a CSV header is not counted). What no reader can make sense of comes in a frame of its
+own, so that no row is lost without a reason. Memory is bounded whatever a compressed file holds: text is read a block
+at a time, and a row longer than `LONGEST_ROW_BYTES` is damage.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
-import json
 import re
 import zlib
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,14 +27,24 @@ import pyarrow.parquet as pa_parquet
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms.frames import FRAME_ROWS, concat
+from transforms import arrow_values, csv_rows, json_rows
+from transforms.csv_rows import TextError, WholeRows
+from transforms.frames import FRAME_ROWS
 
 TEXT_BLOCK_BYTES = 16 << 20
 CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 of them ahead
-_HEAD_BYTES = 1 << 18
-_DAMAGE = (pa.ArrowInvalid, pl.exceptions.ComputeError, EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile)
+LONGEST_ROW_BYTES = 4 << 20  # of text; not above a block of CSV, or its reader fails
+_HEAD_BYTES = 4 << 20
+_DAMAGE = (
+    *(pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, TextError),
+    *(EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile),
+)
+
+# Which files are logs: of which format, and how compressed.
+LOG_ENDING = re.compile(r"\.(?:(parquet)|(jsonl|ndjson|json|csv)(\.gz|\.bz2|\.zst)?)$", re.IGNORECASE)
+_CODECS = {".bz2": "bz2", ".zst": "zstd"}
+LOG_ENDINGS = ".parquet, .jsonl, .ndjson, .json or .csv (text also with .gz, .bz2 or .zst)"
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_ENDING = re.compile(r"\.(parquet|jsonl|ndjson|json|csv)(\.gz)?$", re.IGNORECASE)
 
 
 class LogError(ValueError):
@@ -98,6 +104,8 @@ def read_log(path: str, table: LogTable, renamed: dict[str, str]) -> Iterator[Ra
     def wanted(present: list[str] | None) -> dict[str, str]:
         if present is not None:
             table.check({*present, *by_folder}, path, renamed)
+            if repeated := [theirs for theirs in names if present.count(theirs) > 1]:
+                raise LogSettingError(f"{path}: it has several columns {repeated[0]!r}: rename or drop all but one")
         for theirs in (by_folder.keys() & names.keys()) - set(present or ()):
             constants.update(dict.fromkeys(names[theirs], by_folder[theirs]))
         return {theirs: ours[0] for theirs, ours in names.items() if ours[0] not in constants}
@@ -145,35 +153,61 @@ class _EnoughError(Exception):
 
 
 def _frames(path: str, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
-    ending = _ENDING.search(path)
+    ending = LOG_ENDING.search(path)
     if not ending:
-        raise LogSettingError(
-            f"{path}: the ending must be .parquet, .jsonl, .ndjson, .json or .csv (text also with .gz)"
-        )
-    readers: dict[str, Reader] = {"parquet": partial(_read_parquet, path=path, lists=lists), "csv": _read_csv}
-    reader = readers.get(ending[1].lower(), _read_json)
+        raise LogSettingError(f"{path}: the ending must be {LOG_ENDINGS}")
+    readers: dict[str, Reader] = {"parquet": _read_parquet, "csv": _read_csv}
+    reader = readers.get((ending[1] or ending[2]).lower(), _read_json)
+    with _opened(path) as source, _whole(path):
+        yield from reader(source, wanted, lists)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The content of a log file, decompressed."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
-        source = gzip.GzipFile(fileobj=raw) if ending[2] else raw
-        with _whole(path):
-            yield from reader(source, wanted)
+        yield _decompressed(raw, path)
+
+
+def _decompressed(raw: Any, path: str) -> Any:
+    ending = LOG_ENDING.search(path)
+    compression = (ending[3] or "").lower() if ending else ""
+    if compression == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    return pa.CompressedInputStream(raw, _CODECS[compression]) if compression else raw
 
 
 @contextmanager
 def _whole(path: str) -> Iterator[None]:
-    """LogError in place of what the readers raise where a file is damaged or was cut short."""
+    """LogError in place of what the readers raise if a file is damaged, was cut short, or has columns that cannot be
+    read."""
     try:
         yield
+    except arrow_values.ColumnTypeError as error:
+        raise LogSettingError(f"{path}: {error}") from error
     except _DAMAGE as error:
-        kind = path.rsplit("/", 1)[-1].partition(".")[2]
-        raise LogError(f"{path}: not a whole {kind} file ({error}); send it again or take it out") from error
+        raise LogError(_why_damaged(path, error)) from error
+    except OSError as error:
+        if error.errno is not None or type(error) is not OSError:  # of the machine; Arrow gives its own no number
+            raise
+        raise LogError(_why_damaged(path, error)) from error
+
+
+def _why_damaged(path: str, error: BaseException) -> str:
+    if isinstance(error, pa.ArrowInvalid) and "UTF8" in str(error) and not path.lower().endswith(".parquet"):
+        with suppress(Exception), _opened(path) as source:
+            if where := csv_rows.not_utf_8(source, CSV_BLOCK_BYTES):
+                return f"{path}: {where}"
+    kind = path.rsplit("/", 1)[-1].partition(".")[2]
+    what = " ".join(str(error).split()) or type(error).__name__
+    return f"{path}: not a whole {kind} file ({what}); send it again or take it out"
 
 
 def count_rows(path: str) -> int:
     """How many rows a log file has: from the footer of Parquet, by line ends in text (at most a few too many)."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw, _whole(path):
+    with _opened(path) as source, _whole(path):
         if path.lower().endswith(".parquet"):
-            return int(pa_parquet.read_metadata(raw).num_rows)
-        source = gzip.GzipFile(fileobj=raw) if path.lower().endswith(".gz") else raw
+            return int(pa_parquet.read_metadata(source).num_rows)
         return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
 
 
@@ -182,47 +216,46 @@ def estimated_rows(path: str, size: int) -> int:
     if path.lower().endswith(".parquet"):
         return count_rows(path)
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw, _whole(path):
-        head, read = raw.read(_HEAD_BYTES), 0
-        text = head
-        if path.lower().endswith(".gz"):
-            member = zlib.decompressobj(wbits=31)
-            text, read = member.decompress(head), len(member.unused_data)
-        return round(text.count(b"\n") * size / max(1, len(head) - read))
+        source = _decompressed(raw, path)
+        text, rest = source.read(_HEAD_BYTES), source.read(1)
+        return round(text.count(b"\n") * (size / max(1, raw.tell()) if rest else 1))
 
 
 # The names a file has (None: not known yet, so not checked) -> {its name: our name} of all that the table knows.
 Columns = Callable[[list[str] | None], dict[str, str]]
-Reader = Callable[[Any, Columns], Iterator[RawFrame]]
+Reader = Callable[[Any, Columns, tuple[str, ...]], Iterator[RawFrame]]
 
 
 def _present(names: list[str], wanted: Columns) -> dict[str, str]:
     return {theirs: ours for theirs, ours in wanted(names).items() if theirs in names}
 
 
-def _read_parquet(
-    source: io.BufferedIOBase, wanted: Columns, *, path: str, lists: tuple[str, ...]
-) -> Iterator[RawFrame]:
-    file = pa_parquet.ParquetFile(source)
-    columns = _present(file.schema_arrow.names, wanted)
+def _read_parquet(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+    file = pa_parquet.ParquetFile(source, coerce_int96_timestamp_unit="us")
+    schema = file.schema_arrow
+    columns = _present(schema.names, wanted)
     for name, ours in columns.items():
-        kind = file.schema_arrow.field(name).type
-        if ours in lists and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-            kind = kind.value_type
-        if pa.types.is_nested(kind):
-            raise LogSettingError(f"{path}: the column {name!r} is nested ({kind}), but {ours} must be one value a row")
+        arrow_values.check_type(name, ours, schema.field(name).type, lists=ours in lists)
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
-        frame = pl.DataFrame(pa.Table.from_batches([batch])).rename(columns)
-        frame = frame.with_columns(pl.col(pl.Binary).cast(pl.String))  # old writers do not mark text
-        yield RawFrame(frame.with_columns(_row_numbers(first, frame.height)), pl.DataFrame(schema=BROKEN))
-        first += frame.height
+        arrays = {ours: arrow_values.plain(batch.column(name), ours) for name, ours in columns.items()}
+        frame = pl.DataFrame(pa.table(arrays))
+        yield RawFrame(frame.with_columns(_row_numbers(first, batch.num_rows)), pl.DataFrame(schema=BROKEN))
+        first += batch.num_rows
+    if first - 1 != file.metadata.num_rows:
+        raise TextError(f"{first - 1:,} rows could be read of {file.metadata.num_rows:,}")
 
 
-def _read_csv(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
-    text = io.BufferedReader(source)
-    names = next(csv.reader([text.readline().decode("utf-8-sig")]), [])
+def _read_csv(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+    names, head = csv_rows.read_header(source, block_bytes=CSV_BLOCK_BYTES, longest=LONGEST_ROW_BYTES)
+    if not names:
+        return
     columns = _present(names, wanted)
-    if not text.peek(1):
+    time = next((names.index(theirs) for theirs, ours in columns.items() if ours == "time"), None)
+    limits = {"block_bytes": CSV_BLOCK_BYTES, "longest": LONGEST_ROW_BYTES}
+    text = WholeRows(source, head, columns=len(names), time=time, **limits)
+    buffered = io.BufferedReader(text)
+    if not buffered.peek(1):
         return
     broken: list[tuple[int, str, str]] = []
 
@@ -231,92 +264,43 @@ def _read_csv(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
         return "skip"
 
     batches = pa_csv.open_csv(
-        text,
+        buffered,
         read_options=pa_csv.ReadOptions(column_names=names, block_size=CSV_BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: pa.string() for name in columns},
             strings_can_be_null=True,
-            null_values=["", "null", "NULL"],
+            null_values=[""],
         ),
     )
-    first = 1
+    first, rows_read, rows_broken = 1, 0, 0
     for batch in batches:
         for frame in pl.DataFrame(pa.Table.from_batches([batch])).rename(columns).iter_slices(FRAME_ROWS):
             # The reader runs ahead: the broken rows it has met lie in this frame or behind it.
             numbers = np.setdiff1d(np.arange(first, first + frame.height + len(broken)), [row[0] for row in broken])
             rows = frame.with_columns(pl.Series("row", numbers[: frame.height], dtype=pl.Int64))
             first = int(numbers[frame.height - 1]) + 1
-            yield RawFrame(rows, _broken([row for row in broken if row[0] < first]))
-            broken = [row for row in broken if row[0] >= first]
+            found, broken[:] = [row for row in broken if row[0] < first], [row for row in broken if row[0] >= first]
+            yield RawFrame(rows, _broken(found))
+            rows_read, rows_broken = rows_read + rows.height, rows_broken + len(found)
     nothing = pl.DataFrame(schema=dict.fromkeys(columns.values(), pl.String) | {"row": pl.Int64})
     yield RawFrame(nothing, _broken(broken))
+    if (found_rows := rows_read + rows_broken + len(broken)) != text.rows:
+        raise TextError(f"{found_rows:,} rows could be read of {text.rows:,}: look for quotes that are not closed")
 
 
-def _read_json(source: io.BufferedIOBase, wanted: Columns) -> Iterator[RawFrame]:
-    first, tail, columns, checked = 1, source.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), dict[str, str](), False
-    while True:
-        block = source.read(TEXT_BLOCK_BYTES)
-        text, end, tail = (tail + block).rpartition(b"\n") if block else (tail, b"", b"")
-        lines = (text + end).splitlines()  # with its end, so that an empty last line counts
-        if lines and not checked:  # all that the table knows is read: a later line may have what the first ones lack
-            objects = islice(filter(None, map(_object, lines)), 100)
-            names = sorted({key for found in objects for key in found})
+def _read_json(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+    first, columns, checked = 1, dict[str, str](), False
+    for lines in json_rows.line_blocks(source, TEXT_BLOCK_BYTES, LONGEST_ROW_BYTES):
+        if not checked:  # all that the table knows is read: a later line may have what the first ones lack
+            names = json_rows.names_of(lines)
             columns, checked = wanted(names or None), bool(names)
         for start in range(0, len(lines), FRAME_ROWS):
             part = lines[start : start + FRAME_ROWS]
-            yield _parse_lines(part, columns, first)
+            rows, broken = json_rows.parse_lines(part, columns, first, lists)
+            yield RawFrame(rows, _broken(broken))
             first += len(part)
-        if not block:
-            return
-
-
-NumberedLines = list[tuple[int, bytes]]
-
-
-def _parse_lines(lines: list[bytes], columns: dict[str, str], first: int) -> RawFrame:
-    """One frame of the lines that are objects, and those that are not; empty lines are neither."""
-    numbered = [(first + at, line) for at, line in enumerate(lines) if line.strip()]
-    rows, broken = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String) | {"row": pl.Int64})], NumberedLines()
-    for frame, bad in _parse_objects(numbered, list(columns)):
-        rows.append(frame)
-        broken += bad
-    texts = [(number, "not a JSON object", line.decode(errors="replace")) for number, line in sorted(broken)]
-    return RawFrame(concat(rows).rename(columns), _broken(texts))
-
-
-def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[pl.DataFrame, NumberedLines]]:
-    """Frames of the lines, and lines that are no object, each looked at alone where the reader refuses them together.
-
-    What Python takes and the reader does not (1e999) is found by halving: a call of the reader costs about 1 ms.
-    """
-    if not lines:
-        return
-    schema = dict.fromkeys(columns, pl.String)
-    try:
-        frame = pl.read_ndjson(io.BytesIO(b"\n".join(line for _, line in lines)), schema=schema)
-        yield frame.with_columns(pl.Series("row", [number for number, _ in lines], dtype=pl.Int64)), []
-    except pl.exceptions.PolarsError:
-        objects = [(number, line) for number, line in lines if _object(line) is not None]
-        half = len(objects) // 2 if len(objects) == len(lines) else len(objects)
-        yield pl.DataFrame(schema=schema | {"row": pl.Int64}), sorted(set(lines) - set(objects)) if half else lines
-        if half:
-            yield from _parse_objects(objects[:half], columns)
-            yield from _parse_objects(objects[half:], columns)
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    """The JSON object a line holds; None where it holds none."""
-    try:
-        value = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON, though Python writes it")
 
 
 def _row_numbers(first: int, height: int) -> pl.Expr:

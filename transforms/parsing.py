@@ -89,7 +89,7 @@ def _out_of_time(rules: ParseRules) -> list[Reason]:
 def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     """Search events, `SEARCH_SCHEMA`."""
     columns = RawColumns(raw)
-    read = raw.select("row", columns.ident("user_id"), columns.time(rules.time_zone), columns.text("query"))
+    read = raw.select("row", columns.ident("user_id"), columns.time(rules.time_zone), columns.typed_text("query"))
     reasons: list[Reason] = [
         *columns.reasons(read),
         (pl.col("query").is_null(), "query is null"),

@@ -1,37 +1,47 @@
 """The columns of a raw frame, whatever their types, read as what a table has: ids, texts, numbers, words for true and
 false, moments.
 
-A value that is there but cannot be read becomes null, and so does one that is not there: `RawColumns.reasons` tells
-the two apart.
+A value that exists but cannot be read becomes null, and so does one that does not exist: `RawColumns.reasons` tells the
+two apart. Text that is empty or a word for null (`NULL_WORDS`) does not exist, in every format.
 """
 
 from __future__ import annotations
 
 import polars as pl
 
+from transforms.id_text import clean_ids, read_ids
 from transforms.schemas import TIME
 
+NULL_WORDS = ("", "null", "NULL", "\\N")  # of text that is no id
 # Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
 _FIRST_MILLISECONDS = 100_000_000_000
 _LAST_MILLISECONDS = 100_000_000_000_000
 _LARGEST_WHOLE_FLOAT = 2**53
+_LARGEST_FLOAT_32 = 3.4e38
+_TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # of a second
 _ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
 
 Reason = tuple[pl.Series | pl.Expr, str]  # which rows, and why they are refused
 
 
-def ident(name: str, kind: pl.DataType) -> pl.Expr:
-    """A column of ids, of any type, as strings; null where there is none or it cannot be read.
+def ident(values: pl.Series) -> pl.Series:
+    """Ids of any type as strings in one form; null if there is none or it cannot be read.
 
-    Whole floats count as integers: what pandas makes of integers with gaps.
+    Numbers without a fraction are their integers, text is as `id_text` has it. Ids with control characters cannot be
+    read.
     """
-    column = pl.col(name)
+    kind = values.dtype
     if kind.is_float():
-        whole = column.is_finite() & (column == column.round()) & (column.abs() < _LARGEST_WHOLE_FLOAT)
-        column = pl.when(whole).then(column).cast(pl.Int64)
-    elif not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
-        column = pl.lit(None, pl.Int64)
-    return column.cast(pl.String).replace("", None).alias(name)
+        whole = values.is_finite() & (values == values.round()) & (values.abs() < _LARGEST_WHOLE_FLOAT)
+        values = values.set(~whole, None).cast(pl.Int64)
+    if kind.is_decimal():
+        texts = values.cast(pl.String)
+        return texts.str.extract(r"^(-?\d+)(?:\.0*)?$", 1).replace("-0", "0")
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return clean_ids(values.cast(pl.String))
+    if not kind.is_numeric():
+        values = pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
+    return values.cast(pl.String)
 
 
 class RawColumns:
@@ -41,9 +51,21 @@ class RawColumns:
         self.raw = raw
         self.required: list[str] = []
         self.checked: list[str] = []
+        self._ids: dict[str, pl.Series] = {}
+        self._plain: dict[str, pl.Series] = {}
 
-    def _type(self, name: str) -> pl.DataType | None:
-        return self.raw.schema.get(name)
+    def _values(self, name: str) -> pl.Series | None:
+        """A column that is no id, with null for words that mean it; None if the table has none."""
+        if name not in self.raw.columns:
+            return None
+        if name not in self._plain:
+            values = self.raw[name]
+            if values.dtype in (pl.Categorical, pl.Enum):
+                values = values.cast(pl.String)
+            if values.dtype == pl.String and (is_null := values.is_in(NULL_WORDS)).any():
+                values = values.set(is_null, None)
+            self._plain[name] = values
+        return self._plain[name]
 
     def _absent(self, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
         return pl.lit(None, kind).alias(name)
@@ -52,38 +74,59 @@ class RawColumns:
         """An id as string."""
         self.required.append(name)
         self.checked.append(name)
-        kind = self._type(name)
-        return self._absent(name, pl.String) if kind is None else ident(name, kind)
+        if name not in self.raw.columns:
+            return self._absent(name, pl.String)
+        self._ids[name] = ident(self.raw[name]).alias(name)
+        return pl.lit(self._ids[name])
 
     def text(self, name: str) -> pl.Expr:
-        if self._type(name) is None:
+        values = self._values(name)
+        if values is None:
             return self._absent(name, pl.String)
-        return pl.col(name).cast(pl.String).replace("", None)
+        return pl.lit(_as_text(values)).alias(name)
+
+    def typed_text(self, name: str) -> pl.Expr:
+        """What a person typed: a word for null is a word like any other."""
+        if name not in self.raw.columns:
+            return self._absent(name, pl.String)
+        return pl.lit(_as_text(self.raw[name]).replace("", None)).alias(name)
 
     def texts(self, name: str) -> pl.Expr:
         """A list of texts, or one text, as one text with commas."""
-        kind = self._type(name)
-        if not isinstance(kind, pl.List):
+        values = self._values(name)
+        if values is None or not isinstance(values.dtype, pl.List):
             return self.text(name)
         return pl.col(name).cast(pl.List(pl.String)).list.join(",", ignore_nulls=True)
 
     def number(self, name: str) -> pl.Expr:
-        """A finite number as Float32."""
+        """A finite number as Float32; a duration as its seconds."""
         self.checked.append(name)
-        if self._type(name) is None:
+        values = self._values(name)
+        if values is None:
             return self._absent(name, pl.Float32)
-        value = pl.col(name).cast(pl.Float64, strict=False)
-        return pl.when(value.is_finite()).then(value).cast(pl.Float32).alias(name)
+        kind = values.dtype
+        if isinstance(kind, pl.Duration):
+            number = pl.lit(values.to_physical()) / _TICKS[kind.time_unit]
+        elif kind.is_numeric() or kind == pl.String:
+            number = pl.lit(values).cast(pl.Float64, strict=False)
+        else:
+            return self._absent(name, pl.Float32)
+        small = number.is_finite() & (number.abs() <= _LARGEST_FLOAT_32)
+        return pl.when(small).then(number).cast(pl.Float32).alias(name)
 
     def boolean(self, name: str) -> pl.Expr:
         """true/false, t/f, yes/no, 1/0 in text; 1 and 0 as numbers."""
         self.checked.append(name)
-        kind = self._type(name)
-        if kind is None:
+        values = self._values(name)
+        if values is None:
             return self._absent(name, pl.Boolean)
+        kind = values.dtype
         if kind == pl.Boolean:
-            return pl.col(name)
-        word = pl.col(name).cast(pl.Float64 if kind.is_float() else pl.String).cast(pl.String).str.to_lowercase()
+            return pl.lit(values)
+        if not (kind.is_numeric() or kind == pl.String):
+            return self._absent(name, pl.Boolean)
+        number = kind.is_float() or kind.is_decimal()
+        word = pl.lit(values).cast(pl.Float64 if number else pl.String).cast(pl.String).str.to_lowercase()
         yes = word.is_in(["true", "t", "yes", "y", "1", "1.0"])
         no = word.is_in(["false", "f", "no", "n", "0", "0.0"])
         return pl.when(yes).then(True).when(no).then(False).alias(name)
@@ -93,35 +136,61 @@ class RawColumns:
         if name == "time":
             self.required.append(name)
         self.checked.append(name)
-        kind = self._type(name)
-        if kind is None:
+        values = self._values(name)
+        if values is None:
             return self._absent(name, TIME)
+        kind, column = values.dtype, pl.lit(values)
         if isinstance(kind, pl.Datetime):
-            moment = pl.col(name).cast(pl.Datetime("us", kind.time_zone))
-            return moment.dt.convert_time_zone("UTC") if kind.time_zone else _in_utc(moment, zone)
+            moment = column.cast(pl.Datetime("us", kind.time_zone))
+            return (moment.dt.convert_time_zone("UTC") if kind.time_zone else _in_utc(moment, zone)).alias(name)
         if kind == pl.Date:
-            return _in_utc(pl.col(name).cast(pl.Datetime("us")), zone)
+            return _in_utc(column.cast(pl.Datetime("us")), zone).alias(name)
         if kind == pl.String:
-            epoch = _from_epoch(pl.col(name).cast(pl.Float64, strict=False), pl.col(name).cast(pl.Int64, strict=False))
-            return pl.coalesce(epoch, _from_iso_8601(pl.col(name), zone)).alias(name)
+            epoch = _from_epoch(column.cast(pl.Float64, strict=False), column.cast(pl.Int64, strict=False))
+            return pl.coalesce(epoch, _from_iso_8601(column, zone)).alias(name)
         if kind.is_numeric():
-            whole = pl.col(name).cast(pl.Int64, strict=False) if kind.is_integer() else pl.lit(None, pl.Int64)
-            return _from_epoch(pl.col(name).cast(pl.Float64), whole).alias(name)
+            whole = column.cast(pl.Int64, strict=False) if kind.is_integer() else pl.lit(None, pl.Int64)
+            return _from_epoch(column.cast(pl.Float64), whole).alias(name)
         return self._absent(name, TIME)
 
     def reasons(self, read: pl.DataFrame) -> list[Reason]:
-        """Null ids and times, and values that were there but could not be read; one mask over the rows each."""
+        """Null ids and times, and values that exist but could not be read; one mask over the rows each."""
         found: list[Reason] = []
         for name in self.checked:
             if name not in self.raw.columns:
                 continue
-            given = self.raw[name].is_not_null()
-            if self.raw.schema[name] == pl.String:
-                given &= (self.raw[name] != "").fill_null(False)
+            if name in self._ids:
+                found += self._id_reasons(name)
+                continue
+            values = self._values(name)
+            assert values is not None
+            given = values.is_not_null()
             if name in self.required:
                 found.append((~given, f"{name} is null"))
             found.append((given & read[name].is_null(), f"{name} cannot be read"))
         return found
+
+    def _id_reasons(self, name: str) -> list[Reason]:
+        raw, read = self.raw[name], self._ids[name]
+        if not read.null_count():
+            return []
+        lacks, given = read.is_null(), raw.is_not_null()
+        if raw.dtype not in (pl.String, pl.Categorical, pl.Enum):
+            return [(~given, f"{name} is null"), (given & lacks, f"{name} cannot be read")]
+        _, hidden = read_ids(raw.cast(pl.String))
+        if hidden is None:
+            return [(lacks, f"{name} is null")]
+        return [(hidden, f"{name} holds control characters"), (lacks & ~hidden, f"{name} is null")]
+
+
+def _as_text(values: pl.Series) -> pl.Series:
+    """Values of any type as text; null for what has no text."""
+    kind = values.dtype
+    if kind == pl.String:
+        return values
+    if kind.is_nested() or kind in (pl.Duration, pl.Binary, pl.Object):
+        return pl.repeat(None, len(values), dtype=pl.String, eager=True)
+    return values.cast(pl.String)
 
 
 def _from_epoch(value: pl.Expr, whole: pl.Expr) -> pl.Expr:

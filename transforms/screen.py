@@ -50,7 +50,7 @@ class Screen:
         """The rows of a raw frame but for those of users to forget."""
         if not self.forget.paths or "user_id" not in rows.columns:
             return rows
-        ids = rows.select(ident("user_id", rows.schema["user_id"])).to_series()
+        ids = ident(rows["user_id"])
         return rows.filter(~ids.is_in(self.forget.ids().implode()).fill_null(False))
 
     def named(self, valid: pl.DataFrame) -> pl.DataFrame:
@@ -120,7 +120,7 @@ def _read_ids(listed: ForgetList) -> pl.Series:
     found = [pl.Series("user_id", [], pl.String)]
     for path in listed.paths:
         for raw in read_log(path, FORGET, dict(listed.renamed)):
-            ids = raw.rows.select(ident("user_id", raw.rows.schema["user_id"])).to_series()
+            ids = ident(raw.rows["user_id"]).alias("user_id")
             bad = [*raw.rows["row"].filter(ids.is_null()), *raw.broken["row"]]
             if bad:
                 raise LogError(f"{path}: row {min(bad)} has no user_id that can be read: nobody may be overlooked here")
