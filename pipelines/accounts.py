@@ -15,8 +15,8 @@ from transforms.collect import Record
 Account = dict[str, Any]
 # other_days: rows of files that were read again for other days' sake.
 LEFT_OUT = ("refused", "duplicates", "forgotten", "other_days")
-# What left the store: days sent again, users forgotten, days beyond keep_days.
-REMOVED = ("reingested", "forgotten", "expired")
+# What left the store: days sent again, users forgotten, days beyond keep_days, events that it held twice.
+REMOVED = ("reingested", "forgotten", "expired", "doubled")
 
 
 def of_records(records: Iterable[Record]) -> Account:
@@ -26,16 +26,19 @@ def of_records(records: Iterable[Record]) -> Account:
     rows by reason; rejects_files: where those are.
     """
     tables: dict[str, Counter[str]] = {}
+    removed: dict[str, Counter[str]] = {}
     reasons: Counter[str] = Counter()
     listed = []
     for record in records:
         if counts := {name: record[name] for name in ("read", *LEFT_OUT) if name in record}:
             tables.setdefault(record["table"], Counter(dict.fromkeys(("read", *LEFT_OUT), 0))).update(counts)
+        if record.get("doubled"):
+            removed.setdefault(record["table"], Counter())["doubled"] += record["doubled"]
         if "reason" in record:
             reasons[f"{record['table']}: {record['reason']}"] += record["rejected"]
         listed += [record["rejects_file"]] if "rejects_file" in record else []
     kept = {name: rows | {"kept": rows["read"] - sum(rows[why] for why in LEFT_OUT)} for name, rows in tables.items()}
-    return account(kept, {}, reasons, listed)
+    return account(kept, removed, reasons, listed)
 
 
 def of_removed(table: str, why: str, rows: int) -> Account:

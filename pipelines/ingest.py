@@ -126,7 +126,8 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
     for raw, spans in ((due.again, due.spans), (due.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
-            snapshot = snapshot.changed([], [store.store_file(record) for record in records if "day" in record])
+            gone = [record["replaced"] for record in records if "replaced" in record]
+            snapshot = snapshot.changed(gone, [store.store_file(record) for record in records if "day" in record])
             account = accounts.total([account, accounts.of_records(records)])
     _check_rejects(night, accounts.total([account, side]))
     _check_days(night, before, snapshot, due.spans)

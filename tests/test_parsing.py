@@ -32,10 +32,10 @@ from transforms.schemas import (
     IMPRESSION_SCHEMA,
     SEARCH_SCHEMA,
     SEARCHES,
+    STORED_WATCH_SCHEMA,
     USER_SCHEMA,
     VIDEO_SCHEMA,
     VIDEOS,
-    WATCH_SCHEMA,
     WATCHES,
 )
 
@@ -165,7 +165,7 @@ def test_every_row_is_valid_or_refused(rows: list[tuple[str | None, ...]]) -> No
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
     frame = frame.with_row_index("row", 1).cast({"row": pl.Int64})
     parsed = parse_watches(frame, RULES)
-    assert parsed.valid.schema == WATCH_SCHEMA
+    assert parsed.valid.schema == STORED_WATCH_SCHEMA
     assert parsed.refused["row"].is_unique().all()
     kept = frame.filter(~pl.col("row").is_in(parsed.refused["row"].to_list()))
     assert parsed.valid["user_id"].to_list() == kept["user_id"].to_list()
@@ -179,7 +179,7 @@ def test_every_row_is_valid_or_refused(rows: list[tuple[str | None, ...]]) -> No
 
 def test_no_row_at_all() -> None:
     parsed = parse_watches(raw(user_id=[]), RULES)
-    assert (parsed.valid.schema, parsed.valid.height, parsed.refused.height) == (WATCH_SCHEMA, 0, 0)
+    assert (parsed.valid.schema, parsed.valid.height, parsed.refused.height) == (STORED_WATCH_SCHEMA, 0, 0)
 
 
 def test_searches() -> None:

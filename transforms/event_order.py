@@ -6,25 +6,28 @@ sorted; the other columns are looked at only where a user has several events of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 _KEY_BITS = 63
 
 
-def sort_events(events: pl.DataFrame, *, distinct: bool = False) -> pl.DataFrame:
+def sort_events(events: pl.DataFrame, *, distinct: bool = False, besides: Sequence[str] = ()) -> pl.DataFrame:
     """Events (`user_id` and `time`, never null, and more) by user_id, time and the other columns in turn, nulls last.
 
     user_id: String, or an Enum of ids in their order, which is faster.
-    The result does not depend on the order they came in. With `distinct`, of rows that are equal in every column one
-    stays.
+    The result does not depend on the order they came in. With `distinct`, of rows that are equal in every column, or in
+    every column besides some, the last one in that order stays.
     """
     if events.height < 2:
         return events
     names = ["user_id", "time", *(name for name in events.columns if name not in ("user_id", "time"))]
+    compared = [name for name in names if name not in besides]
     key = _keys(events)
     if key is None:
         ordered = events.sort(names, nulls_last=True)
-        return ordered.unique(maintain_order=True) if distinct else ordered
+        return ordered.unique(compared, keep="last", maintain_order=True) if distinct else ordered
     order = key.arg_sort()
     key = key.gather(order)
     same = key == key.shift(1)
@@ -35,7 +38,7 @@ def sort_events(events: pl.DataFrame, *, distinct: bool = False) -> pl.DataFrame
     within = rows.select(pl.arg_sort_by(names, nulls_last=True)).to_series()
     order = order.scatter(tied, order.gather(tied).gather(within))
     if distinct:
-        extra = ~rows[within].select(pl.struct(pl.all()).is_first_distinct()).to_series()
+        extra = ~rows[within].select(pl.struct(compared).is_last_distinct()).to_series()
         kept = pl.repeat(True, events.height, eager=True).scatter(tied.filter(extra), False)
         order = order.filter(kept)
     return events[order]

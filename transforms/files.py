@@ -115,7 +115,9 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
 def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
     """Some columns of several Parquet files, one after the other; local ones are read side by side."""
     if all(is_local(path) for path in paths):
-        return pl.read_parquet(list(paths), columns=columns, glob=False, hive_partitioning=False)
+        # Files of the store that versions before wrote have fewer columns than later ones.
+        found = pl.scan_parquet(list(paths), glob=False, hive_partitioning=False, extra_columns="ignore")
+        return found.select(columns).collect()
     return pl.concat(read_parquet(path, columns) for path in paths)
 
 

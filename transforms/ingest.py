@@ -19,6 +19,7 @@ from transforms.event_order import sort_events
 from transforms.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs import LogTable, RawFrame, read_log
 from transforms.parsing import Parsed
+from transforms.schemas import DECIDED
 from transforms.screen import Screen, screened
 
 REFUSED = pl.Schema(
@@ -68,25 +69,88 @@ def write_days(
     """Append a bucket's new events to the store: one file a day of the time zone `zone`, distinct, ordered by user,
     time and the rest.
 
-    Events that are there already, equal in every column, are left out: in `events` itself or in the `existing` files of
-    the bucket. `name` is the new file's within its day. Gives a record a file (table, day, bucket, file) and one with
-    `table` and `duplicates`, the number of rows left out.
+    Events that the `existing` files of the bucket hold already are left out. Equal are events in which all columns are
+    equal but those of `DECIDED`: if these differ, the new event replaces the old one, whose file is written anew.
+    `name` is the new file's within its day. Gives a record a file (table, day, bucket, file), one with `replaced`, the
+    name of a file that counts no more, and one with `table`, `duplicates` (rows left out or put in place of equal ones)
+    and `doubled` (rows of the store that it held twice).
     """
-    distinct = sort_events(events, distinct=True)
+    distinct = sort_events(events, distinct=True, besides=_decided(events))
     distinct = distinct.with_columns(day=days.day_of(distinct["time"], zone))
     before: dict[str, list[str]] = {}
     for day, path in sorted(existing):
         before.setdefault(day, []).append(path)
-    kept = 0
+    new = doubled = 0
     for (day,), part in distinct.partition_by("day", as_dict=True, include_key=False, maintain_order=True).items():
-        if paths := before.get(str(day)):
-            there = concat(files.read_parquet(path) for path in paths)
-            part = part.join(there, on=part.columns, how="anti", nulls_equal=True, maintain_order="left")
-        if part.height:
-            kept += part.height
-            entry = files.write_parquet(part, store, f"{table}/{day}/{name}")
-            yield {"table": table, "day": str(day), "bucket": bucket, "file": asdict(entry)}
-    yield {"table": table, "duplicates": events.height - kept}
+        merged = merge_events(part, before.get(str(day), ()))
+        new, doubled = new + merged.new, doubled + merged.doubled
+        place = {"table": table, "day": str(day), "bucket": bucket}
+        for frame, mark in ((merged.events, ""), (merged.older, "older-")):
+            if frame.height:
+                yield place | {
+                    "file": asdict(files.write_parquet(frame, store, f"{table}/{day}/{_marked(name, mark)}"))
+                }
+        yield from ({"replaced": f"{table}/{day}/{path.rsplit('/', 1)[-1]}"} for path in merged.replaced)
+    yield {"table": table, "duplicates": events.height - new} | ({"doubled": doubled} if doubled else {})
+
+
+def _decided(events: pl.DataFrame) -> tuple[str, ...]:
+    """The columns of events that do not tell them apart: none, if `completed` may be what the log says."""
+    return DECIDED if "completed_given" in events.columns else ()
+
+
+def _marked(name: str, mark: str) -> str:
+    """A file's name with a mark after its bucket: 00003-of-00008-older-1a2b3c4d.parquet."""
+    head, dash, tail = name.rpartition("-")
+    return f"{head}{dash}{mark}{tail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedEvents:
+    """What becomes of the files of one day and bucket when further events come."""
+
+    events: pl.DataFrame  # to be written: what is new, and what of `replaced` files stays
+    older: pl.DataFrame  # the same of files of older versions, with the columns these have
+    replaced: tuple[str, ...] = ()  # paths of files that count no more
+    new: int  # events that no file held
+    doubled: int = 0  # further rows of an event that files held under another decision
+
+
+def merge_events(events: pl.DataFrame, paths: Sequence[str]) -> MergedEvents:
+    """Distinct events of a day, in order, and the paths of the files that the bucket has of it -> what to write.
+
+    Files of older versions do not have `completed_given`: the same row of the log is told there by the other columns.
+    """
+    if not paths:
+        return MergedEvents(events=events, older=events.clear(), new=events.height)
+    decided, fresh, matched = _decided(events), events.with_row_index("at"), set[int]()
+    unwritten, kept = fresh, {True: [events.clear()], False: list[pl.DataFrame]()}
+    replaced, stale_rows = list[str](), 0
+    for path in paths:
+        there = files.read_parquet(path)
+        same = [name for name in events.columns if name in there.columns and name not in decided]
+        equal = [name for name in events.columns if name in there.columns]
+        found = fresh.join(there, on=same, how="semi", nulls_equal=True)["at"]
+        if found.is_empty():
+            continue
+        matched.update(found)
+        held = there.join(fresh, on=same, how="semi", nulls_equal=True, maintain_order="left")
+        stale = held.join(fresh, on=equal, how="anti", nulls_equal=True)
+        unwritten = unwritten.join(there, on=equal, how="anti", nulls_equal=True, maintain_order="left")
+        if stale.height:
+            rest = there.join(stale, on=there.columns, how="anti", nulls_equal=True, maintain_order="left")
+            kept[set(events.columns) <= set(there.columns)].append(rest)
+            replaced.append(path)
+            stale_rows += stale.height
+    put_in_place = len(matched.intersection(unwritten["at"]))
+    current = concat([*(frame.select(events.columns) for frame in kept[True]), unwritten.drop("at")])
+    return MergedEvents(
+        events=sort_events(current) if replaced else current,
+        older=sort_events(concat(kept[False])) if kept[False] else events.clear(),
+        replaced=tuple(replaced),
+        new=events.height - len(matched),
+        doubled=stale_rows - put_in_place,
+    )
 
 
 Tagged = dict[str, beam.PCollection]

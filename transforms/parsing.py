@@ -19,9 +19,9 @@ from transforms.schemas import (
     HIDDEN_SCHEMA,
     IMPRESSION_SCHEMA,
     SEARCH_SCHEMA,
+    STORED_WATCH_SCHEMA,
     USER_SCHEMA,
     VIDEO_SCHEMA,
-    WATCH_SCHEMA,
 )
 
 _FIRST_TIME = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)  # 20240101, read as epoch seconds, lies in 1970
@@ -49,7 +49,7 @@ class Parsed:
 
 
 def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
-    """Watch events, `WATCH_SCHEMA`, with `completed` decided (never null).
+    """Watch events, `STORED_WATCH_SCHEMA`, with `completed` decided (never null) and `completed_given` as in the log.
 
     Completed: `completed` where not null; else `watch_seconds` >= `completed_fraction` x the video's seconds, the row's
     or else the catalogue's; else `watch_seconds` >= `completed_seconds`; else false.
@@ -75,8 +75,9 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     ]
     length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))  # 0: not known
     long_enough = pl.col("watch_seconds") >= pl.coalesce(length * rules.completed_fraction, rules.completed_seconds)
-    decided = read.with_columns(completed=pl.coalesce("completed", long_enough, False))
-    return _split(decided, reasons, WATCH_SCHEMA)
+    given = pl.col("completed")
+    decided = read.with_columns(completed_given=given, completed=pl.coalesce(given, long_enough, False))
+    return _split(decided, reasons, STORED_WATCH_SCHEMA)
 
 
 def _out_of_time(rules: ParseRules) -> list[Reason]:

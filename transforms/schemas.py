@@ -39,6 +39,14 @@ WATCH_SCHEMA = pl.Schema(
         "signed_in": pl.Boolean(),
     }
 )
+# What the store keeps of a watch besides: what its log says of the length and of `completed`, null if it says nothing.
+# Files of older versions lack these two columns.
+STORED_WATCH_SCHEMA = pl.Schema(
+    {**WATCH_SCHEMA, "video_seconds": pl.Float32(), "completed_given": pl.Boolean()},
+)
+# Columns of a stored watch that do not tell one event from another: the length is that of the video, and the decision
+# follows from settings and a catalogue that may change.
+DECIDED = ("completed", "video_seconds")
 SEARCH_SCHEMA = pl.Schema({"user_id": pl.String(), "time": TIME, "query": pl.String()})
 VIDEO_SCHEMA = pl.Schema(
     {
