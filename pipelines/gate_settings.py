@@ -98,7 +98,14 @@ class Gates(Table):
         0.25,
         ge=0,
         description="population stability index of each feature, between the newest training record and the serving "
-        "record of the same users: above, the model is served what it was not trained on; 0: off",
+        "record of the same users: above it beyond doubt, the model is served what it was not trained on; 0: off",
+    )
+    stop_if_not_computed: bool = Field(
+        False,
+        description="whether a gate that cannot be computed for a reason that is not expected (figures of the night "
+        "before that are missing or unreadable, a figure that is not a finite number, lists of another length without "
+        "a k in common) stops the night as a failed gate does; false: the night is published with a warning, and its "
+        "status is ungated. A first night and one without held-out users are expected",
     )
 
     @model_validator(mode="after")

@@ -1,84 +1,85 @@
-"""What a night is held against before it is published: figures of its own, and of the night before.
+"""What a night is compared with before it is published: figures of its own, and of the night before.
 
 Those are in manifests, metrics and lists; the night before is the newest earlier one that was published and not taken
 back.
 
 `nights/DATE/gates.json` says what every gate found, whether or not the night was published: status, why, compared_with
-(a date or null), and gates, each with name, value, bound, ok (null: not computed) and message.
+(a date or null), counts (gates by state), and gates, each with name, value, bound, state (passed, failed or not
+computed), ok (true, false, null: not computed), reason (why it was not computed), expected (whether that is normal for
+such a night) and message.
 
 | status  | what                                                                                              |
 |---------|---------------------------------------------------------------------------------------------------|
-| passed  | every gate that is on was passed                                                                  |
-| ungated | none failed, but recall was not compared: a first night, or nobody was held out                   |
-| failed  | a gate failed: nothing was published                                                              |
+| passed  | no gate failed; those that were not computed are expected not to be, and recall was compared      |
+| ungated | none failed, but recall was not compared, as of a first night, or a gate could not be computed    |
+| failed  | a gate failed, or could not be computed and is to stop the night: nothing was published           |
 | forced  | a gate failed, and the night was published all the same: why is the reason that was given         |
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from pipelines import earlier, evaluation, kept, manifest, paths, train
+from pipelines import earlier, kept, manifest, night_results, paths, train
 from pipelines.errors import GateError
 from pipelines.gate_settings import Gates
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, ManifestError
+from pipelines.night_results import STATES, GateResults
 from pipelines.sinks import protocol
 from pipelines.stages import Night
 from transforms import files, gates, night_metrics
+from transforms.bootstrap import FEWEST_USERS
 from transforms.compared import Compared, compare
-from transforms.gates import Gate, MeasuredNight
+from transforms.gates import Gate, MeasuredNight, not_computed
+from transforms.night_metrics import NightMetrics
 from transforms.user_samples import Sample
 
-FORMAT_VERSION = 1
 SAMPLED_USERS = 5_000  # whose lists are compared: a mean over them is exact to a hundredth
-_DAYS_BEFORE = 7  # that the newest day's volume is held against
+NOBODY_HELD_OUT = "nobody was held out (examples.holdout_days, holdout_users)"
+FIRST_NIGHT = "first night: there is no published night before it"
+_DAYS_BEFORE = 7  # that the newest day's volume is compared with
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What all gates found of one night."""
-
-    status: Literal["passed", "ungated", "failed", "forced"]
-    why: str  # of an ungated night, or the reason that a forced one was published for
-    compared_with: str | None  # date of the night before
-    gates: tuple[Gate, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """What manifest and published.json say of it."""
-        failed = [gate.name for gate in self.gates if gate.ok is False]
-        found = {"status": self.status, "why": self.why, "failed": failed}
-        return {name: value for name, value in found.items() if value}
-
-
-def check(night: Night) -> Result:
-    """Hold the night against all gates and write down what they found. Raises GateError where one fails, unless the
-    night is to be published in spite of that."""
-    found = _result(night)
-    content = {"format_version": FORMAT_VERSION, "date": night.date.isoformat(), **asdict(found)}
-    files.replace_file(night.root.gates(night.date), json.dumps(content, indent=1).encode())
+def check(night: Night) -> GateResults:
+    """Compute all gates of the night and write down what they found. Raises GateError if one fails, unless the night is
+    to be published in spite of that."""
+    found = _results(night)
+    night_results.write_gates(night, found)
     if found.status == "failed":
-        failed = [gate.message for gate in found.gates if gate.ok is False]
+        stops = [*found.named("failed"), *(found.unexpected if night.job.gates.stop_if_not_computed else ())]
         raise GateError(
-            f"{len(failed)} of {sum(gate.ok is not None for gate in found.gates)} gates failed. {'; '.join(failed)}. "
-            "Repair it and run the night again, or publish it as it is with --force-publish REASON"
+            f"{len(stops)} of {len(found.gates)} gates failed{_not_computed(found)}. "
+            f"{'; '.join(gate.message for gate in stops)}. Repair it and run the night again, or publish it as it is "
+            "with --force-publish REASON"
         )
     return found
 
 
-def read(night: Night) -> dict[str, Any] | None:
-    """What `check` wrote; None before the night came to it."""
-    path = night.root.gates(night.date)
-    return dict(json.loads(files.read_bytes(path))) if files.exists(path) else None
+def _not_computed(found: GateResults) -> str:
+    gaps = found.counts.get("not computed", 0)
+    return f", {gaps} could not be computed" if gaps else ""
+
+
+def notes(found: GateResults) -> list[str]:
+    """What a person who does not read the report should know of a night that is published."""
+    lines = []
+    if found.status == "forced":
+        failed = "; ".join(gate.message for gate in found.named("failed") or found.unexpected)
+        lines.append(f"FORCED, in spite of what gates found ({found.why}): {failed}")
+    if found.unexpected:
+        lines.append(f"WARNING: {'; '.join(gate.message for gate in found.unexpected)}")
+    elif found.status == "ungated":
+        lines.append(f"UNGATED: {found.why}")
+    return [*lines, found.in_words()] if found.named("not computed") else lines
 
 
 def summary(night: Night) -> dict[str, Any]:
-    """What `published.json` says of a night's gates: empty where they were never computed."""
-    found = read(night) or {}
-    return {"gates": {name: found[name] for name in ("status", "why") if found[name]}} if found else {}
+    """What `published.json` says of a night's gates: empty if they were never computed."""
+    found = night_results.gates(night)
+    return {"gates": {name: of for name, of in found.summary().items() if name != "failed"}} if found else {}
 
 
 def night_before(night: Night) -> Night | None:
@@ -92,23 +93,32 @@ def night_before(night: Night) -> Night | None:
     return None
 
 
-def _result(night: Night) -> Result:
+def _results(night: Night) -> GateResults:
     before = night_before(night)
     found = tuple(_all(night, before, night.job.gates))
-    with_before = before.date.isoformat() if before else None
-    if any(gate.ok is False for gate in found):
+    results = GateResults(
+        date=night.date.isoformat(),
+        status="passed",
+        why="",
+        compared_with=before.date.isoformat() if before else None,
+        counts={state: sum(gate.state == state for gate in found) for state in STATES},
+        gates=found,
+    )
+    if results.named("failed") or (results.unexpected and night.job.gates.stop_if_not_computed):
         forced = night.force_publish
-        return Result(status="forced" if forced else "failed", why=forced, compared_with=with_before, gates=found)
-    why = _ungated(night, before)
-    return Result(status="ungated" if why else "passed", why=why, compared_with=with_before, gates=found)
+        return results.model_copy(update={"status": "forced" if forced else "failed", "why": forced})
+    why = _ungated(night, before, results)
+    return results.model_copy(update={"status": "ungated", "why": why}) if why else results
 
 
-def _ungated(night: Night, before: Night | None) -> str:
-    """Why the night's recall was not held against anything, where it was not."""
-    metrics = _metrics(night)
-    if not metrics or not metrics["holdout"]:
-        return "nobody was held out (examples.holdout_days, holdout_users)"
-    return "" if before else "there is no published night before it"
+def _ungated(night: Night, before: Night | None, found: GateResults) -> str:
+    """Why the night was not compared with all that it should be compared with; empty if it was."""
+    if found.unexpected:
+        return "; ".join(f"{gate.name} could not be computed: {gate.reason}" for gate in found.unexpected)
+    metrics = night_results.metrics(night)
+    if not metrics or not metrics.holdout:
+        return NOBODY_HELD_OUT
+    return "" if before else FIRST_NIGHT
 
 
 def _all(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
@@ -170,39 +180,89 @@ def _skew(night: Night, bounds: Gates) -> Iterator[Gate]:
 def _index(night: Night, bounds: Gates) -> Iterator[Gate]:
     index, short = _done(night, "index"), bounds.max_ann_shortfall
     if index and short < 1:
-        recall = index.counts["info"]["candidates"]["recall"]
+        recall = index.counts["info"]["candidates"].get("recall")
         yield gates.ann_recall(recall, wanted=night.job.index.recall, most_short=short)
 
 
 def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
-    metrics, of_before = _metrics(night), _metrics(before) if before else None
-    if not metrics or not metrics["systems"]:
+    """Gates on what was measured of held-out users."""
+    on = {
+        "most popular": bounds.most_popular,
+        "ranking": bounds.ranking and night.job.logs.impressions is not None,
+        "recall": bounds.max_recall_lost < 1,
+        "approximate search": bounds.max_ann_loss < 1,
+    }
+    metrics, reason, expected = _measured(night)
+    if metrics is None:
+        yield from (not_computed(name, reason, expected=expected) for name, wanted in on.items() if wanted)
         return
-    figure = metrics["gate"]
-    if bounds.most_popular:
-        yield gates.most_popular(metrics["beside"].get(night_metrics.MOST_POPULAR), figure)
-    if bounds.ranking and night.job.logs.impressions:
-        yield gates.ranking(metrics.get("ranking"), night.job.ranking.cut)
-    if bounds.max_recall_lost < 1 and of_before and of_before["systems"]:
-        nights = (_measured(metrics), _measured(of_before))
-        yield gates.recall_before(*nights, figure, most_lost=bounds.max_recall_lost)
-    loss = metrics["ann_loss"] or {}
-    if bounds.max_ann_loss < 1 and night_metrics.EXACT_SEARCH in loss:
-        exact = loss[night_metrics.EXACT_SEARCH]
-        yield gates.ann_loss(exact, loss[night_metrics.NEIGHBOURS], figure, most_lost=bounds.max_ann_loss)
+    figure = metrics.gate
+    if on["most popular"]:
+        yield _most_popular(metrics)
+    if on["ranking"]:
+        yield gates.ranking(metrics.ranking.model_dump() if metrics.ranking else None, night.job.ranking.cut)
+    if on["recall"]:
+        yield _recall_before(metrics, before, most_lost=bounds.max_recall_lost)
+    if on["approximate search"]:
+        yield _ann_loss(metrics, figure, most_lost=bounds.max_ann_loss)
 
 
-def _measured(metrics: dict[str, Any]) -> MeasuredNight:
-    return MeasuredNight(*(metrics["systems"][name] for name in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR)))
+def _measured(night: Night) -> tuple[NightMetrics | None, str, bool]:
+    """What was measured of held-out users; or None, why it cannot be compared, and whether that is expected. Raises
+    ManifestError for a file that cannot be read."""
+    metrics, done = night_results.metrics(night), manifest.record(night.folder("evaluation"))
+    path = night_results.metrics_path(night)
+    if metrics is None and files.exists(path):
+        return None, f"{path} has the format of another version", False
+    if metrics is None and done is not None and done.named(night_metrics.FILE):
+        return None, f"{path} is missing", False
+    if metrics is None or not metrics.systems:
+        return None, NOBODY_HELD_OUT, True
+    missing = {night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR} - set(metrics.systems)
+    if missing:
+        return None, f"{path} has no figures of {', '.join(sorted(missing))}", False
+    return metrics, "", True
+
+
+def _most_popular(metrics: NightMetrics) -> Gate:
+    beside = metrics.beside.get(night_metrics.MOST_POPULAR)
+    if beside is None:
+        return not_computed("most popular", f"{night_metrics.FILE} has no difference of {metrics.gate}", expected=False)
+    held_out = metrics.holdout.users if metrics.holdout else None
+    return gates.most_popular(beside.model_dump(), metrics.gate, held_out=held_out)
+
+
+def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: float) -> Gate:
+    if before is None:
+        return not_computed("recall", FIRST_NIGHT)
+    try:
+        measured, reason, expected = _measured(before)
+    except ManifestError as error:
+        measured, reason, expected = None, str(error), False
+    if measured is None:
+        return not_computed("recall", f"of the night of {before.date}, {reason}", expected=expected)
+    return gates.recall_before(_sides(metrics), _sides(measured), metrics.gate, most_lost=most_lost)
+
+
+def _sides(metrics: NightMetrics) -> MeasuredNight:
+    systems = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR)
+    return MeasuredNight(*(metrics.systems[name].model_dump() for name in systems))
+
+
+def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
+    loss = metrics.ann_loss
+    if loss is None or loss.exact_search is None or loss.neighbours is None:
+        exact = loss is not None and loss.index == "exact"
+        reason = "search is exact" if exact else "no held-out user was searched for exactly"
+        return not_computed("approximate search", reason)
+    return gates.ann_loss(loss.exact_search.model_dump(), loss.neighbours.model_dump(), figure, most_lost=most_lost)
 
 
 def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
-    """Gates on the lists that would be served, beside those of the night before."""
+    """Gates on the lists that would be served, and those of the night before."""
     users = protocol.night_files(night).users
-    listed_before = manifest.record(before.folder(protocol.served_stage(before))) if before else None
-    if bounds.max_users_lost < 1 and listed_before:
-        had = sum(entry.rows for entry in protocol.own(listed_before))
-        yield gates.users(before=had, tonight=users, most_lost=bounds.max_users_lost)
+    if bounds.max_users_lost < 1:
+        yield _users(before, users, most_lost=bounds.max_users_lost)
     index = _done(night, "index")
     if index is None:
         return
@@ -212,11 +272,34 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
         counted = {"distinct": found.shown.len(), "lists": found.lists, "length": night.job.neighbours.k}
         yield gates.coverage(**counted, candidates=candidates, least=bounds.min_coverage)
     if bounds.max_sameness < 1:
-        alike = gates.alike(found.shown, lists=found.lists, candidates=candidates)
+        enough = found.lists >= FEWEST_USERS
+        alike = gates.alike(found.shown, lists=found.lists, candidates=candidates) if enough else None
         yield gates.sameness(alike, most=bounds.max_sameness)
     if bounds.min_stayed or bounds.max_stayed < 1:
-        enough = 2 * night.job.neighbours.k <= candidates
-        yield gates.stayed(found.stayed if enough else None, least=bounds.min_stayed, most=bounds.max_stayed)
+        yield _stayed(night, before, found, bounds, candidates=candidates)
+
+
+def _users(before: Night | None, tonight: int, *, most_lost: float) -> Gate:
+    if before is None:
+        return not_computed("users", FIRST_NIGHT)
+    stage = protocol.served_stage(before)
+    listed = manifest.record(before.folder(stage))
+    if listed is None:
+        return not_computed("users", f"stage {stage} of the night of {before.date} left no manifest", expected=False)
+    return gates.users(before=sum(entry.rows for entry in protocol.own(listed)), tonight=tonight, most_lost=most_lost)
+
+
+def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, *, candidates: int) -> Gate:
+    if before is None:
+        return not_computed("stayed", FIRST_NIGHT)
+    if not _files_of_buckets(before):
+        return not_computed("stayed", f"the lists of the night of {before.date} were dropped")
+    if 2 * night.job.neighbours.k > candidates:
+        return not_computed("stayed", "lists are more than half as long as there are videos to choose from")
+    if found.stayed is None:
+        reason = f"no user has a list of both this night and the night of {before.date}"
+        return not_computed("stayed", reason, expected=False)
+    return gates.stayed(found.stayed, least=bounds.min_stayed, most=bounds.max_stayed, places=found.places)
 
 
 def _compared(night: Night, before: Night | None, users: int) -> Compared:
@@ -238,12 +321,6 @@ def _files_of_buckets(night: Night) -> dict[int, str]:
     listed = _done(night, stage)
     entries = protocol.own(listed) if listed else []
     return {paths.shard_index(entry.name): paths.join(night.folder(stage), entry.name) for entry in entries}
-
-
-def _metrics(night: Night) -> dict[str, Any] | None:
-    """What stage evaluation measured; None where it did not, or in another format."""
-    path = paths.join(night.folder("evaluation"), evaluation.METRICS)
-    return night_metrics.parse(files.read_bytes(path)) if files.exists(path) else None
 
 
 def _done(night: Night, stage: str) -> Manifest | None:

@@ -3,13 +3,16 @@ well or not; `nights/DATE/outcome.json` says how its last run ended."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
-from pipelines import kept, manifest, report, report_history
+from pipelines import kept, manifest, night_results, report, report_history
 from pipelines.errors import told
+from pipelines.manifest import ManifestError
+from pipelines.night_results import GateResults
 from pipelines.run_log import Outcome
 from pipelines.stages import STAGES, Night
 from transforms import files
@@ -28,41 +31,63 @@ def kept_up(night: Night) -> Iterator[None]:
 
 
 def write(night: Night, end: Outcome | None = None) -> str:
-    """Replace the page; what went wrong with that, in a line, empty where nothing did. end: how the night ended, where
-    its run is over."""
+    """Replace the page; what went wrong with that, in a line, empty if nothing did.
+
+    end: how the night ended, if its run is over.
+    """
     try:
         if end:
             files.replace_file(night.root.outcome(night.date), json.dumps(asdict(end), indent=1).encode())
         if end and end.code:
             report.write(night)
-        figure = (report_history.metrics(night) or {}).get("gate", "recall")
-        rows = [row(replace(night, date=date), figure) for date in reversed(kept.nights(night.root))]
+        nights = [replace(night, date=date) for date in kept.nights(night.root)]
+        figure = report_history.newest_figure(nights) or "recall"
+        served = report.served_date(night.root)
+        rows = [row(of, figure, served) for of in reversed(nights)]
         files.replace_file(night.root.index, render_nights(rows, figure=figure).encode())
     except Exception as error:
         return f"{night.root.index} is not up to date: {told(error) or repr(error)}"
     return ""
 
 
-def row(night: Night, figure: str) -> NightRow:
-    """One night, from its manifests, figures and gates."""
-    gates = report_history.gates(night) or {}
-    lists = manifest.record(night.folder("neighbours"))
+def refresh(night: Night, dates: Iterable[dt.date]) -> list[str]:
+    """After another night was made the served one: the reports of some nights and the page say so; what went wrong with
+    that, a line each."""
+    troubles = [report.rewrite_status(replace(night, date=date)) for date in dates]
+    return [trouble for trouble in (*troubles, write(night)) if trouble]
+
+
+def row(night: Night, figure: str, served: str) -> NightRow:
+    """One night, from its manifests, figures and gates. figure: that of the page; served: the date of the night that
+    is."""
+    lists, measured = manifest.record(night.folder("neighbours")), report_history.metrics(night)
+    own = measured.gate if measured and not report_history.holdout(measured, figure) else figure
+    recall = report_history.holdout(measured, own)
+    try:
+        gates, state = night_results.gates(night), None
+    except ManifestError as error:
+        gates, state = None, Status(text=str(error), level="warn")
     return NightRow(
         date=night.date.isoformat(),
-        status=_status(night),
-        recall=report_history.holdout(report_history.metrics(night), figure),
+        status=state or _status(night, gates),
+        served=night.date.isoformat() == served,
+        recall=recall,
+        figure=own if recall and own != figure else "",
         users=lists.counts.get("users") if lists else None,
-        failed=[gate["name"] for gate in gates.get("gates", ()) if gate["ok"] is False],
+        failed=[gate.name for gate in gates.named("failed")] if gates else (),
+        unexpected=[gate.name for gate in gates.unexpected] if gates else (),
         link=f"nights/{night.date}/report.html" if files.exists(night.root.report(night.date)) else "",
     )
 
 
-def _status(night: Night) -> Status:
+def _status(night: Night, gates: GateResults | None) -> Status:
     """Of a night that came to its end by its gates, of another by the stage it came to."""
     path = night.root.outcome(night.date)
     end = json.loads(files.read_bytes(path)) if files.exists(path) else {}
-    gates, done = report_history.gates(night) or {}, manifest.record(night.folder("publish"))
-    if gates.get("status") == "failed" or (done and not end.get("code")):
-        return report.status(gates, done.counts if done else None)
+    done = manifest.record(night.folder("publish"))
+    if (gates and gates.status == "failed") or (done and not end.get("code")):
+        return report.status_of(night, gates)
+    if done:
+        return Status(text=f"the last run failed: {end['message'].splitlines()[0]}", level="bad")
     missing = next((stage for stage in STAGES if manifest.record(night.folder(stage)) is None), "publish")
     return Status(text=f"failed in stage {missing}", level="bad") if end else Status(text="under way", level="warn")

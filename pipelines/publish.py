@@ -65,20 +65,12 @@ def _work(night: Night) -> StageResult:
     _check(night)
     with _explained(night):
         held = gates.check(night)
-    counts = {"gates": held.summary(), "notes": _notes(held)}
+    counts = {"gates": held.summary(), "notes": gates.notes(held)}
     served = read(night.root)
     if served and served["date"] > night.date.isoformat():
         return StageResult([], {"published": False, "later": served["date"], **counts})
     loaded = _serve(night, ())
     return StageResult([], {"published": True, **counts} | ({"sinks": loaded} if loaded else {}))
-
-
-def _notes(held: gates.Result) -> list[str]:
-    """What a person should know who does not read the report."""
-    failed = [gate.message for gate in held.gates if gate.ok is False]
-    if held.status == "forced":
-        return [f"FORCED, in spite of what gates found ({held.why}): {'; '.join(failed)}"]
-    return [f"UNGATED: {held.why}"] if held.status == "ungated" else []
 
 
 def read(root: paths.Root) -> dict[str, Any] | None:

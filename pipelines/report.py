@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipelines import console, manifest, paths, report_history, report_videos, train
+from pipelines import console, earlier, manifest, night_results, paths, report_history, report_videos, train
 from pipelines.errors import told
 from pipelines.machine import gib
 from pipelines.manifest import Manifest
+from pipelines.night_results import GateResults
 from pipelines.stages import STAGES, Night
 from transforms import files, night_metrics
 from transforms.folding import KINDS
-from transforms.report.page import Report, Status, Training, render_report
+from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 
 _FOLDING = {
     "apart": "nobody watched both",
@@ -31,6 +33,7 @@ _FOLDING = {
 }
 _PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
 _UNGATED = "ungated: nothing has compared this night with a bound"
+_MEANWHILE = re.compile(r"; (the night of \S+|no night) is served meanwhile$")  # as the errors of publish end
 
 
 def write(night: Night) -> str:
@@ -49,18 +52,20 @@ def gather(night: Night) -> Report:
     """What the report of a night shows, as far as the night has come."""
     done = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
     counts: dict[str, dict[str, Any]] = {stage: found.counts for stage, found in done.items()}
-    metrics, gates = report_history.metrics(night) or {}, report_history.gates(night) or {}
+    measured, gates = report_history.metrics(night), report_history.gates(night)
+    metrics = measured.to_dict() if measured else {}
+    figure = metrics.get("gate") or report_history.newest_figure(report_history.last(night))
     with_vectors = "train" in done and "neighbours" in done
     return Report(
         date=night.date.isoformat(),
         run=max((found.run for found in done.values()), default=""),
-        status=_status(night, gates, counts.get("publish"), runs={found.run for found in done.values()}),
-        gates=gates.get("gates", ()),
+        status=status_of(night, gates),
+        gates=[gate.model_dump() for gate in gates.gates] if gates else (),
         headline=list(_headline(counts, metrics)),
-        figure=metrics.get("gate", ""),
+        figure=figure,
         systems=_in_order(metrics),
         beside=metrics.get("beside", {}),
-        **report_history.trend(night, metrics.get("gate", "")),
+        **report_history.trend(night, figure),
         **report_history.volumes(night),
         slices=metrics.get("slices", {}),
         shown=metrics.get("shown", {}),
@@ -83,36 +88,90 @@ def gather(night: Night) -> Report:
 
 
 def status(
-    gates: Mapping[str, Any], published: Mapping[str, Any] | None, *, failed: str = "", served: str = ""
+    gates: GateResults | None,
+    published: Mapping[str, Any] | None,
+    *,
+    night: str = "",
+    failed: str = "",
+    served: str = "",
+    withdrawn: Collection[str] = (),
 ) -> Status:
-    """What became of a night. published: what the manifest of publish counts; failed: how its run ended, where that was
-    with an error; served: the date of the published night, to be told with one that was not."""
-    why, meanwhile = gates.get("why", ""), f"; the night of {served} is served" if served else ""
-    if gates.get("status") == "failed":
-        names = ", ".join(gate["name"] for gate in gates["gates"] if gate["ok"] is False)
-        return Status(text=f"not published: failed at {names}{meanwhile}", level="bad")
-    if published is None and failed:
-        return Status(text=f"not published: {failed.removesuffix(f'{meanwhile} meanwhile')}{meanwhile}", level="bad")
-    match gates.get("status"):
-        case None:
-            return Status(text=_UNGATED, level="warn")
-        case _ if published is None:
-            return Status(text="gates computed, not yet published", level="warn")
-        case _ if not published.get("published"):
-            return Status(text="complete, not published: a later night is", level="ok")
-        case "forced":
-            return Status(text=f"published in spite of failed gates: {why}", level="bad")
-        case "ungated":
-            return Status(text=f"published, ungated: {why}", level="bad")
-    return Status(text="published", level="ok")
+    """What became of a night.
+
+    published: what the manifest of publish counts, None if publish is not complete; night: its date; failed: how its
+    last run ended, if that was with an error; served: the date of the published night; withdrawn: the dates of the
+    nights that were taken back.
+    """
+    if gates is not None and gates.status == "failed":
+        names = ", ".join(gate.name for gate in gates.named("failed") or gates.unexpected)
+        return _not_published(f"failed at {names}", night=night, served=served)
+    if failed and (published is None or (served and served == night)):
+        return _not_published(_MEANWHILE.sub("", failed), night=night, served=served)
+    if gates is None:
+        return Status(text=_UNGATED, level="warn")
+    if published is None:
+        return Status(text="gates computed, not yet published", level="warn")
+    if night in withdrawn:
+        again = f"; the night of {served} was served again" if served else ""
+        return Status(text=f"taken back after it was published{again}", level="warn")
+    if not published.get("published"):
+        return Status(text="complete, not published: a later night is", level="ok")
+    return _published(gates, sorted(date for date in withdrawn if served == night < date))
 
 
-def _status(night: Night, gates: Mapping[str, Any], published: Mapping[str, Any] | None, *, runs: set[str]) -> Status:
-    """`status` of a night; how a run ended counts until a later one completes a stage. runs: their ids that did."""
-    end, served = _json(night.root.outcome(night.date)), _json(night.root.published)
-    over = end.get("code") and end["run"] >= max(runs, default="")
-    failed = end["message"].splitlines()[0] if over else ""
-    return status(gates, published, failed=failed, served=served.get("date", ""))
+def _not_published(why: str, *, night: str, served: str) -> Status:
+    if served and served == night:
+        return Status(text=f"served with the lists of an earlier run; not published again: {why}", level="bad")
+    meanwhile = f"; the night of {served} stayed served" if served else ""
+    return Status(text=f"not published: {why}{meanwhile}", level="bad")
+
+
+def _published(gates: GateResults, taken_back: Sequence[str]) -> Status:
+    """taken_back: the nights in whose place this one is served again."""
+    again = f"; served again after {', '.join(taken_back)} was taken back" if taken_back else ""
+    if gates.status == "forced":
+        return Status(text=f"published in spite of failed gates: {gates.why}{again}", level="bad")
+    if gates.status == "ungated":
+        level: Level = "warn" if gates.unexpected else "neutral"
+        return Status(text=f"published, not compared (ungated): {gates.why}{again}", level=level)
+    return Status(text=f"published{again}", level="ok")
+
+
+def status_of(night: Night, gates: GateResults | None) -> Status:
+    """`status` of a night from its files. How its last run ended counts until a later run completes a stage."""
+    records = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
+    end = _json(night.root.outcome(night.date))
+    over = end.get("code") and end["run"] >= max((found.run for found in records.values()), default="")
+    publish = records.get("publish")
+    return status(
+        gates,
+        publish.counts if publish else None,
+        night=night.date.isoformat(),
+        failed=end["message"].splitlines()[0] if over else "",
+        served=served_date(night.root),
+        withdrawn=earlier.withdrawn(night.root),
+    )
+
+
+def rewrite_status(night: Night) -> str:
+    """Let the night's report say what became of the night since; what went wrong with that, in a line, empty if nothing
+    did. The rest of the page stays: files that it was made from may have been dropped."""
+    path = night.root.report(night.date)
+    try:
+        if files.exists(path):
+            page = files.read_bytes(path).decode()
+            files.replace_file(path, with_status(page, status_of(night, night_results.gates(night))).encode())
+    except Exception as error:
+        return f"{path} is not up to date: {told(error) or repr(error)}"
+    return ""
+
+
+def served_date(root: paths.Root) -> str:
+    """The date of the published night; empty before there is one, and if `published.json` cannot be read."""
+    try:
+        return str(_json(root.published).get("date", ""))
+    except ValueError:
+        return ""
 
 
 def _json(path: str) -> dict[str, Any]:

@@ -4,14 +4,16 @@ ever (`retention`), so that a trend does not end where files were dropped."""
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines import kept, manifest, paths
+from pipelines import kept, manifest, night_results
+from pipelines.manifest import ManifestError
+from pipelines.night_results import GateResults
 from pipelines.stages import Night
-from transforms import files, night_metrics
+from transforms import night_metrics
+from transforms.night_metrics import MeasuredFigures, NightMetrics
 from transforms.report.page import Point
 
 NIGHTS, DAYS = 14, 28  # that a trend and the volumes go back to
@@ -23,28 +25,39 @@ def last(night: Night, most: int = NIGHTS) -> list[Night]:
     return [replace(night, date=date) for date in kept.nights(night.root) if date <= night.date][-most:]
 
 
-def metrics(night: Night) -> dict[str, Any] | None:
-    """What stage evaluation measured; None where it did not, or in another format."""
-    path = paths.join(night.folder("evaluation"), night_metrics.FILE)
-    return night_metrics.parse(files.read_bytes(path)) if files.exists(path) else None
-
-
-def gates(night: Night) -> dict[str, Any] | None:
-    """What the night's gates found; None before it came to them."""
-    path = night.root.gates(night.date)
-    return dict(json.loads(files.read_bytes(path))) if files.exists(path) else None
-
-
-def point(measured: Mapping[str, Any] | None, figure: str) -> Point | None:
-    """A figure and its interval; None where it was not measured, as with lists of another length."""
-    if not measured or figure not in measured["figures"] or figure not in measured["intervals"]:
+def metrics(night: Night) -> NightMetrics | None:
+    """What stage evaluation measured of a night; None also if the file cannot be read: a page of many nights shows the
+    others."""
+    try:
+        return night_results.metrics(night)
+    except ManifestError:
         return None
-    return (measured["figures"][figure], *measured["intervals"][figure])
 
 
-def holdout(found: Mapping[str, Any] | None, figure: str) -> Point | None:
+def gates(night: Night) -> GateResults | None:
+    """What the night's gates found; None also if the file cannot be read."""
+    try:
+        return night_results.gates(night)
+    except ManifestError:
+        return None
+
+
+def newest_figure(nights: Sequence[Night]) -> str:
+    """The figure that the newest of some nights in order is compared by, recall@k; empty if none was measured."""
+    found = (metrics(of) for of in reversed(nights))
+    return next((measured.gate for measured in found if measured is not None and measured.gate), "")
+
+
+def point(measured: MeasuredFigures | None, figure: str) -> Point | None:
+    """A figure and its interval; None if it was not measured, as with lists of another length."""
+    if not measured or figure not in measured.figures or figure not in measured.intervals:
+        return None
+    return (measured.figures[figure], *measured.intervals[figure])
+
+
+def holdout(found: NightMetrics | None, figure: str) -> Point | None:
     """The same of a night's lists, from its `metrics`."""
-    return point(found["systems"].get(night_metrics.NEIGHBOURS), figure) if found else None
+    return point(found.systems.get(night_metrics.NEIGHBOURS), figure) if found else None
 
 
 def trend(night: Night, figure: str) -> dict[str, Any]:
@@ -53,7 +66,7 @@ def trend(night: Night, figure: str) -> dict[str, Any]:
     found = [metrics(of) for of in nights]
     lines = {
         HOLDOUT: [holdout(of, figure) for of in found],
-        SERVED: [point(of and of["served"], figure) for of in found],
+        SERVED: [point(of.served if of else None, figure) for of in found],
     }
     measured = {name: points for name, points in lines.items() if any(points)}
     return {"trend_nights": [of.date.isoformat() for of in nights], "trend": measured}

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 from nights import DATE, REPOSITORY, environment, night, nightly, simulated, write_job
 
-from pipelines import examples, gates, ingest, manifest, publish, simulate, vocabulary
+from pipelines import examples, ingest, manifest, night_results, publish, simulate, vocabulary
 from pipelines.errors import GateError
+from pipelines.night_results import GateResults
 from pipelines.stages import Night
 from trainer.quiet import tf
 from transforms import files
@@ -49,7 +50,7 @@ def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     first, second = night(job, FIRST), night(job)
-    assert (gates.read(second) or {})["status"] == "passed"
+    assert results(second).status == "passed"
     publish.serve(first)
     manifest.revoke(second.folder("publish"))
     return job.parent
@@ -62,12 +63,18 @@ def made(two_nights: Path, tmp_path: Path) -> Night:
     return night(tmp_path / "copy" / "job.toml")
 
 
+def results(of: Night) -> GateResults:
+    found = night_results.gates(of)
+    assert found is not None
+    return found
+
+
 def stopped_by(of: Night, gate: str, told: str) -> None:
     """Publishing fails for this gate alone, and the night before is served as it was."""
     before = publish.read(of.root)
     with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
         publish.run(of)
-    assert [found["name"] for found in (gates.read(of) or {})["gates"] if found["ok"] is False] == [gate]
+    assert [gate.name for gate in results(of).named("failed")] == [gate]
     assert publish.read(of.root) == before and before and before["date"] == FIRST.isoformat()
 
 
@@ -127,7 +134,7 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     deal_out_labels(of)
     done = nightly(job, "--from", "train")
     assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
-    failed = [found["name"] for found in (gates.read(of) or {})["gates"] if found["ok"] is False]
+    failed = [gate.name for gate in results(of).named("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
     assert (publish.read(of.root) or {})["date"] == str(FIRST)
 

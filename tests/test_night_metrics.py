@@ -13,7 +13,16 @@ from transforms.collect import Record
 from transforms.frames import mix
 from transforms.measured import Measured
 from transforms.metrics import UserMetrics
-from transforms.night_metrics import FORMAT_VERSION, SYSTEMS, figures, measured_record, parse, serialize, to_json
+from transforms.night_metrics import (
+    FORMAT_VERSION,
+    SYSTEMS,
+    figures,
+    measured_record,
+    parse,
+    read,
+    serialize,
+    to_json,
+)
 
 K, USERS = 4, 30
 DRAW = np.random.default_rng(3)
@@ -42,7 +51,9 @@ def test_systems_have_figures_intervals_and_the_replicates_of_what_is_compared()
     for system, chance in CHANCES.items():
         of = found["systems"][system]
         assert of["figures"] == measured(chance).metrics.compute()
-        assert set(of["replicates"]) == {found["gate"]} == {"recall@4"}
+        of_every_k = system in ("neighbours", "most popular")
+        assert set(of["replicates"]) == ({"recall@2", "recall@4"} if of_every_k else {found["gate"]})
+        assert found["gate"] == "recall@4"
         assert len(of["replicates"]["recall@4"]) == REPLICATES
     assert found["holdout"] == {"start": "then", "end": "now", "users": USERS}
 
@@ -143,7 +154,45 @@ def test_what_another_version_kept_is_nothing(old: dict[str, Any]) -> None:
     assert parse(json.dumps(old).encode()) is None
 
 
+def whole() -> dict[str, Any]:
+    """A file with every part."""
+    some = measured(0.3)
+    keys = [("slices", "country", "SE", "neighbours"), ("ann_loss", "neighbours"), ("ann_loss", "exact search")]
+    keys += [("ann_loss", "overlap"), ("served", "everybody"), ("served", "with a list")]
+    shown = {"key": ["shown", "neighbours"], "measured": {"videos": 9, "mean_log2_rank": 1.5, "by_day": [0.5, 0.5]}}
+    order = {"recall": 0.5, "interval": [0.4, 0.6]}
+    difference = {"value": 0.0, "low": -0.1, "high": 0.1}
+    ranked = {"users": 3, "wanted_seconds": 9, "neighbours": order, "ranking": order, "difference": difference}
+    about = {"date": "2026-11-20", "start": "a", "end": "b"}
+    records = [measured_record(key, some, k=K) for key in keys]
+    return content(*records, shown, {"key": ["ranking"], "measured": ranked}, served=about)
+
+
 def test_what_is_written_is_read() -> None:
     assert parse(serialize(content())) == content()
+    for of in (content(), whole(), to_json([], k=K, index="exact", holdout=None, served=None)):
+        found = read(serialize(of))
+        assert found is not None and json.loads(serialize(found.to_dict())) == json.loads(serialize(of))
+
+
+def test_older_files_are_read_and_faults_name_their_field() -> None:
+    for part in ("holdout", "beside", "slices", "shown", "ann_loss", "ranking", "served", "k", "gate"):
+        assert read(json.dumps({name: of for name, of in whole().items() if name != part}).encode()) is not None
+    spoilt = whole()
+    spoilt["systems"]["neighbours"]["figures"]["recall@4"] = "high"
+    del spoilt["systems"]["most popular"]["figures"]
+    with pytest.raises(
+        ValueError, match=r"systems\.neighbours\.figures\.recall@4.*systems\.most popular\.figures: field r"
+    ):
+        read(serialize(spoilt))
+    with pytest.raises(ValueError, match=r"^gaet: extra inputs are not permitted$"):
+        read(serialize(whole() | {"gaet": "recall@4"}))
+    with pytest.raises(ValueError, match=r"^systems: field required$"):
+        read(json.dumps({"format_version": FORMAT_VERSION}).encode())
+    with pytest.raises(ValueError, match="it must be a JSON object, but is of type list"):
+        read(b"[]")
+
+
+def test_figures_that_are_no_numbers_are_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         serialize({"a": float("nan")})

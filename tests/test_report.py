@@ -15,12 +15,13 @@ from nights import night, write_job
 
 from pipelines import manifest, store
 from pipelines.manifest import Manifest
+from pipelines.night_results import GateResults
 from pipelines.report import folding, gather, status
 from transforms import files
 from transforms.files import FileEntry
 from transforms.report.figures import figure
 from transforms.report.nights import NightRow, render_nights
-from transforms.report.page import Report, Status, Training, render_report
+from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 from transforms.report.video_map import video_map
 
 ATTACK = "<script>alert(1)</script>"
@@ -281,6 +282,12 @@ def test_matplotlib_waits_for_a_report() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+def results(given: dict[str, Any]) -> GateResults | None:
+    """A `gates.json`, as an older version wrote it."""
+    listed = [{"value": None, "bound": "", "message": ""} | gate for gate in given.get("gates", ())]
+    return GateResults(**{"date": "d", "why": "", "compared_with": None} | given | {"gates": listed}) if given else None
+
+
 @pytest.mark.parametrize(
     ("gates", "published", "text", "level"),
     [
@@ -291,8 +298,14 @@ def test_matplotlib_waits_for_a_report() -> None:
         (
             {"status": "ungated", "why": "a first night"},
             {"published": True},
-            "published, ungated: a first night",
-            "bad",
+            "published, not compared (ungated): a first night",
+            "neutral",
+        ),
+        (
+            {"status": "ungated", "why": "recall", "gates": [{"name": "recall", "ok": None, "expected": False}]},
+            {"published": True},
+            "published, not compared (ungated): recall",
+            "warn",
         ),
         ({"status": "forced", "why": "ok"}, {"published": True}, "published in spite of failed gates: ok", "bad"),
         (
@@ -304,32 +317,78 @@ def test_matplotlib_waits_for_a_report() -> None:
     ],
 )
 def test_status_is_what_gates_and_publish_say(
-    gates: dict[str, Any], published: dict[str, Any] | None, text: str, level: str
+    gates: dict[str, Any], published: dict[str, Any] | None, text: str, level: Level
 ) -> None:
-    assert status(gates, published) == Status(text=text, level=level)
+    assert status(results(gates), published) == Status(text=text, level=level)
+
+
+@pytest.mark.parametrize(
+    ("night", "gates", "failed", "text", "level"),
+    [
+        ("2026-11-21", "passed", "", "published; served again after 2026-11-22 was taken back", "ok"),
+        (
+            "2026-11-22",
+            "passed",
+            "",
+            "taken back after it was published; the night of 2026-11-21 was served again",
+            "warn",
+        ),
+        ("2026-11-20", "passed", "", "published", "ok"),
+        (
+            "2026-11-21",
+            "failed",
+            "",
+            "served with the lists of an earlier run; not published again: failed at users",
+            "bad",
+        ),
+        (
+            "2026-11-21",
+            "passed",
+            "no logs",
+            "served with the lists of an earlier run; not published again: no logs",
+            "bad",
+        ),
+    ],
+)
+def test_status_after_a_rollback_and_after_another_run_of_the_served_night(
+    night: str, gates: str, failed: str, text: str, level: Level
+) -> None:
+    given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
+    found = status(
+        given, {"published": True}, night=night, failed=failed, served="2026-11-21", withdrawn={"2026-11-22"}
+    )
+    assert found == Status(text=text, level=level)
+
+
+def test_the_status_of_a_report_is_replaced_and_the_rest_of_it_stays() -> None:
+    before, after = Status(text="published <b>", level="ok"), Status(text="taken back & gone \\1", level="warn")
+    page = render_report(dataclasses.replace(FULL, status=before))
+    assert with_status(page, after) == render_report(dataclasses.replace(FULL, status=after)) != page
+    assert with_status(with_status(page, after), before) == page
 
 
 @pytest.mark.parametrize(
     ("gates", "failed", "text"),
     [
-        ({}, "ingest failed", "not published: ingest failed; the night of 2026-11-20 is served"),
+        ({}, "ingest failed", "not published: ingest failed; the night of 2026-11-20 stayed served"),
         (
             {"status": "passed"},
             "Redis is away; the night of 2026-11-20 is served meanwhile",
-            "not published: Redis is away; the night of 2026-11-20 is served",
+            "not published: Redis is away; the night of 2026-11-20 stayed served",
         ),
         (
             {"status": "failed", "gates": [{"name": "users", "ok": False}]},
             "1 of 3 gates failed",
-            "not published: failed at users; the night of 2026-11-20 is served",
+            "not published: failed at users; the night of 2026-11-20 stayed served",
         ),
     ],
 )
 def test_status_of_a_night_that_failed_says_why_and_what_is_served(
     gates: dict[str, Any], failed: str, text: str
 ) -> None:
-    assert status(gates, None, failed=failed, served="2026-11-20") == Status(text=text, level="bad")
-    assert status(gates, {"published": True}, failed=failed).text.startswith("not published: ") == (
+    found = results(gates)
+    assert status(found, None, failed=failed, served="2026-11-20") == Status(text=text, level="bad")
+    assert status(found, {"published": True}, failed=failed).text.startswith("not published: ") == (
         gates.get("status") == "failed"
     )
 

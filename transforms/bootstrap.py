@@ -29,6 +29,8 @@ _USERS_A_BLOCK = 256  # what is computed of them stays in the processor's cache
 _LARGEST = 2**40  # of a user's value in units: a block's sums are then below 2**53, whole numbers that floats hold
 _DRAW_OF_WEIGHTS = 0x626F6F74  # "boot"
 _INTERVAL = (2.5, 97.5)
+FEWEST_USERS = 5  # whose figures are compared: of fewer, chance decides
+_Z = 1.959964  # 97.5 % of a normal distribution lie below
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.uint8]  # [users, REPLICATES]
@@ -108,3 +110,26 @@ def interval(replicates: Floats) -> tuple[float, float]:
     known = replicates[~np.isnan(replicates)]
     low, high = np.percentile(known, _INTERVAL) if len(known) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def small_sample_factor(users: int) -> float:
+    """By how much to widen a percentile interval of so few users, `FEWEST_USERS` at least: near 1 for many.
+
+    The bootstrap takes n users for all there are: their spread is too small by sqrt((n - 1) / n), and the quantiles are
+    those of a normal distribution and not of Student's t (Hesterberg: What teachers should know about the bootstrap,
+    2015, section 5). Student's quantile is expanded in 1 / (n - 1) (Cornish, Fisher).
+    """
+    free = users - 1
+    terms = (_Z, (_Z**3 + _Z) / 4, (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96)
+    student = sum(term / free**power for power, term in enumerate(terms))
+    return student / _Z * math.sqrt(users / free)
+
+
+def share_bounds(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was counted of n (Wilson's score interval); 0 to 1 for none."""
+    if n <= 0:
+        return 0.0, 1.0
+    middle = share + _Z**2 / (2 * n)
+    half = _Z * math.sqrt(max(0.0, share * (1 - share)) / n + _Z**2 / (4 * n * n))
+    whole = 1 + _Z**2 / n
+    return (middle - half) / whole, (middle + half) / whole

@@ -19,22 +19,27 @@ class Compared:
 
     lists: int  # that are not empty
     shown: pl.Series  # of each video in any of them, how many hold it
-    stayed: float | None  # mean share of a list that was in the user's list before; None where nobody had one
+    stayed: float | None  # mean share of a list that was in the user's list before; None if nobody had one
+    places: int  # in the lists of users who had one before
 
 
 def compare(parts: Iterable[tuple[Sequence[str], Sequence[str]]], sample: Sample) -> Compared:
     """parts: paths of the lists of the same users, of one night and of the night before (none: no such night); those
     of a sample of users count."""
     shown: list[pl.DataFrame] = []
-    lists, users, shares = 0, 0, 0.0
+    lists, users, shares, places = 0, 0, 0.0, 0
     for ours, theirs in parts:
         tonight = _lists(ours, sample)
         lists += tonight.height
         shown.append(tonight["video_ids"].explode().value_counts(name="lists"))
-        stayed = stayed_of(tonight, _lists(theirs, sample)) if theirs else pl.Series(dtype=pl.Float64)
-        users, shares = users + stayed.len(), shares + float(stayed.sum())
+        if theirs:
+            before = _lists(theirs, sample)
+            stayed = stayed_of(tonight, before)
+            users, shares = users + stayed.len(), shares + float(stayed.sum())
+            again = tonight.join(before, on="user_id", how="semi")
+            places += int(again["video_ids"].list.len().sum())
     every = pl.concat(shown).group_by("video_ids").agg(pl.col("lists").sum())["lists"]
-    return Compared(lists=lists, shown=every, stayed=shares / users if users else None)
+    return Compared(lists=lists, shown=every, stayed=shares / users if users else None, places=places)
 
 
 def stayed_of(tonight: pl.DataFrame, before: pl.DataFrame) -> pl.Series:

@@ -2,7 +2,7 @@
 
 | key            | what                                                                                               |
 |----------------|----------------------------------------------------------------------------------------------------|
-| format_version | 1; `parse` gives None for any other                                                                |
+| format_version | 1; `read` gives None for any other                                                                 |
 | k, gate        | how long lists are; the figure that nights and systems are compared by: recall@k                   |
 | holdout        | start and end of the held-out days (ISO 8601, UTC) and how many users were measured; null: nobody  |
 | systems        | system -> measured: `neighbours`, and what it is measured beside                                   |
@@ -20,7 +20,9 @@
 |                | cut, how many of the first videos were looked at; null: none were                                  |
 
 Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, where nights or
-systems are compared, replicates (name -> values, null where a replicate has no users). See `measured`.
+systems are compared, replicates (name -> values, null where a replicate has no users). See `measured`. Nights are
+compared by `neighbours` and `most popular`, which keep the replicates of recall at every k, so that nights with lists
+of unequal lengths can be compared too.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transforms.collect import Record
 from transforms.measured import Measured, difference
@@ -45,6 +49,95 @@ _ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
 RANKED = ("ranking",)  # the key of what `ranking_recall` measured
 
 Key = tuple[str, ...]  # what was measured: a part of the file, and what of it
+Number = int | float
+
+
+class _Part(BaseModel):
+    """A part of the file. A field that is unknown is an error: another version wrote it, or somebody mistyped it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MeasuredFigures(_Part):
+    """What was measured of one system; see the module's text."""
+
+    figures: dict[str, Number]
+    intervals: dict[str, tuple[float, float]]
+    replicates: dict[str, list[float | None]] = {}
+
+
+class PairedDifference(_Part):
+    """One figure less another, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class MeasuredHoldout(_Part):
+    """The held-out days and how many users were measured."""
+
+    start: str
+    end: str
+    users: int
+
+
+class MeasuredAnnLoss(_Part):
+    """What approximate search loses."""
+
+    index: str
+    neighbours: MeasuredFigures | None = None
+    exact_search: MeasuredFigures | None = Field(None, alias=EXACT_SEARCH)
+    difference: PairedDifference | None = None
+    overlap: MeasuredFigures | None = None
+
+
+class MeasuredServed(MeasuredFigures):
+    """The lists that were published before, on the day after."""
+
+    date: str = ""
+    start: str = ""
+    end: str = ""
+    with_a_list: MeasuredFigures | None = None
+    share: float | None = None
+
+
+class RankedRecall(_Part):
+    """Watch-time recall of one order of the lists."""
+
+    recall: float
+    interval: tuple[float, float]
+
+
+class MeasuredRanking(_Part):
+    """What re-ranking adds."""
+
+    cut: int = 0
+    users: int
+    wanted_seconds: int
+    neighbours: RankedRecall | None = None
+    ranking: RankedRecall | None = None
+    difference: PairedDifference | None = None
+
+
+class NightMetrics(_Part):
+    """The whole file, as `read` gives it."""
+
+    format_version: int
+    k: int = 0
+    gate: str = ""
+    holdout: MeasuredHoldout | None = None
+    systems: dict[str, MeasuredFigures]
+    beside: dict[str, PairedDifference | None] = {}
+    slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = {}
+    shown: dict[str, dict[str, Number | list[float]]] = {}
+    ann_loss: MeasuredAnnLoss | None = None
+    ranking: MeasuredRanking | None = None
+    served: MeasuredServed | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of the file."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 def gate_figure(k: int) -> str:
@@ -55,7 +148,10 @@ def gate_figure(k: int) -> str:
 def measured_record(key: Key, value: Measured, *, k: int) -> Record:
     """What was measured under a key, as `to_json` takes it, with the replicates of what is compared."""
     compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
-    return {"key": key, "measured": value.to_json([gate_figure(k)] if compared else [])}
+    kept = [gate_figure(k)] if compared else []
+    if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR)):
+        kept = [name for name in value.replicates.names if name.startswith("recall@")]
+    return {"key": key, "measured": value.to_json(kept)}
 
 
 def to_json(
@@ -144,9 +240,31 @@ def serialize(metrics: Mapping[str, Any]) -> bytes:
 
 
 def parse(content: bytes) -> dict[str, Any] | None:
-    """What `serialize` wrote; None for the figures of a version that kept other ones."""
+    """What `serialize` wrote; None for the figures of a version that kept other ones. Raises ValueError for what is no
+    JSON object."""
     found = json.loads(content)
-    return dict(found) if found.get("format_version") == FORMAT_VERSION else None
+    if not isinstance(found, dict):
+        raise ValueError(f"it must be a JSON object, but is of type {type(found).__name__}")
+    return found if found.get("format_version") == FORMAT_VERSION else None
+
+
+def read(content: bytes) -> NightMetrics | None:
+    """What `serialize` wrote, checked; None for another format version. Raises ValueError that names the fields that
+    are unknown, missing or of another type."""
+    found = parse(content)
+    if found is None:
+        return None
+    try:
+        return NightMetrics.model_validate(found)
+    except ValidationError as error:
+        raise ValueError(fields_at_fault(error)) from None
+
+
+def fields_at_fault(error: ValidationError) -> str:
+    """The fields of a file that a model refuses, and why, in a line."""
+    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
+    shown = [f"{field}: {message[:1].lower()}{message[1:]}" for field, message in faults[:3]]
+    return "; ".join([*shown, *([f"and {len(faults) - 3} more"] if len(faults) > 3 else [])])
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -24,6 +24,8 @@ SIDES = ("train", "serving")
 MOST_VALUES = 20  # of a category that are told apart
 _LENGTHS = (0, 1, 5, 20, 50)  # where classes of a history's length begin
 _TENTHS = 10  # classes of a number
+_Z = 1.959964  # 97.5 % of a normal distribution lie below
+_LARGEST = 1e6  # index that a bound is computed for: far above that of any two histograms
 _PRIOR = 0.5  # users added to every class: an empty one is no infinite difference
 
 Histograms = dict[str, dict[str, dict[str, int]]]  # feature -> one of `SIDES` -> class -> users
@@ -86,6 +88,25 @@ def stability_index(one: Mapping[str, int], other: Mapping[str, int]) -> float:
     classes = sorted({*one, *other})
     p, q = (_shares([side.get(name, 0) for name in classes]) for side in (one, other))
     return math.fsum((a - b) * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def stability_bound(one: Mapping[str, int], other: Mapping[str, int], most: float) -> float:
+    """The largest stability index that chance gives two histograms of so many users in 97.5 % of cases, if that of the
+    distributions they were drawn from is `most`. Never below `most`, and near it for many users.
+
+    With n and m users and c classes, n m / (n + m) times the index is about noncentral chi-square distributed, with
+    c - 1 degrees of freedom and n m / (n + m) times the true index as noncentrality. Its quantile is that of a scaled
+    chi-square distribution of the same mean and variance (Patnaik, 1949), by Wilson's and Hilferty's cube root (1931).
+    """
+    n, m = sum(one.values()), sum(other.values())
+    free = max(1, len({*one, *other}) - 1)
+    pairs = n * m / (n + m)
+    shift = pairs * min(most, _LARGEST)
+    scale = (free + 2 * shift) / (free + shift)
+    matched = (free + shift) / scale
+    spread = 2 / (9 * matched)
+    quantile = scale * matched * (1 - spread + _Z * math.sqrt(spread)) ** 3
+    return max(most, quantile / pairs)
 
 
 def _shares(users: Sequence[int]) -> list[float]:

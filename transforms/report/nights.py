@@ -11,13 +11,17 @@ from transforms.report.page import Point, Status, environment
 
 @dataclass(frozen=True, kw_only=True)
 class NightRow:
-    """One night. recall: in the holdout, with its interval; link: to its report, empty where there is none."""
+    """One night. served: whether its lists are served now; recall: in the holdout, with its interval; figure: what that
+    is if it is not that of the page; link: to its report, empty if there is none."""
 
     date: str
     status: Status
+    served: bool = False
     recall: Point | None = None
+    figure: str = ""
     users: int | None = None
     failed: Sequence[str] = ()  # gates
+    unexpected: Sequence[str] = ()  # gates that should have been computed and were not
     link: str = ""
 
 

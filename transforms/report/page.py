@@ -17,6 +17,8 @@ from transforms.report import figures, plots
 from transforms.report.video_map import VideoMap
 
 Point = tuple[float, float, float]  # value, low, high
+Level = Literal["ok", "neutral", "warn", "bad"]
+_STATUS = re.compile(r'<span class="status \w+">[^<]*</span>')
 _SHOWN = {
     "coverage": "share of the videos that may be shown",
     "mean_age_days": "mean age, days",
@@ -39,7 +41,12 @@ class Status:
     """What became of the night: "published", "ungated", "not published: ..."."""
 
     text: str
-    level: Literal["ok", "warn", "bad"]
+    level: Level
+
+    @property
+    def html(self) -> Markup:
+        """The element that shows it in the head of a report."""
+        return Markup('<span class="status {}">{}</span>').format(self.level, self.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +128,11 @@ def render_report(report: Report) -> str:
             plots=_plots(report),
         )
     )
+
+
+def with_status(page: str, status: Status) -> str:
+    """A report that was rendered before, with another status; without one it is returned as it is."""
+    return _STATUS.sub(lambda _: status.html, page, count=1)
 
 
 def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
