@@ -58,7 +58,7 @@ def test_files_lie_under_local_days(tmp_path: Path, zone: str) -> None:
     assert {file.day for file in listed} == {days[-1]} and sum(file.file.rows for file in listed) == 24
 
 
-@pytest.mark.parametrize("zone", [BERLIN, TOKYO, "America/Los_Angeles", "UTC"])
+@pytest.mark.parametrize("zone", [BERLIN, TOKYO, "America/Los_Angeles", "Pacific/Auckland", "Asia/Kolkata", "UTC"])
 def test_the_volume_gate_misses_the_newest_local_day(tmp_path: Path, zone: str) -> None:
     whole = ingested(local_logs(tmp_path / "whole", zone, 8))
     assert [gate.ok for gate in _volumes(whole, Gates())] == [True]

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from nights import DATE, night, published_night, write_job
 
-from pipelines import manifest, nightly, paths, publish, run_log
+from pipelines import gates, manifest, nightly, paths, publish, run_log
 from pipelines.errors import StageError
 from pipelines.manifest import ManifestError
 from pipelines.sinks.protocol import NightFiles
@@ -44,12 +44,15 @@ def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     assert served is not None
     assert dt.datetime.fromisoformat(served.pop("published_at")).tzinfo == dt.UTC
     digest = of.require("neighbours").digest
-    ungated = {"status": "ungated", "why": "nobody was held out (examples.holdout_days, holdout_users)"}
+    nobody, first = "nobody was held out (examples.holdout_days, holdout_users)", gates.FIRST_NIGHT
+    reasons = {"most popular": nobody, "recall": nobody, "approximate search": nobody, "users": first}
+    ungated = {"status": "ungated", "why": nobody, "not_computed": reasons}
     assert served == {
         "format_version": 1, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3,
         "buckets": 8, "gates": ungated,
     }  # fmt: skip
-    notes = ["UNGATED: nobody was held out (examples.holdout_days, holdout_users)"]
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    notes = [f"UNGATED: {nobody}", f"gates: 4 not computed ({listed})"]
     counts = {"published": True, "gates": ungated, "notes": notes}
     assert publish.plan(of).is_done(of) and of.require("publish").counts == counts
 

@@ -127,7 +127,7 @@ def small_sample_factor(users: int) -> float:
 
 def share_bounds(share: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share that was counted of n (Wilson's score interval); 0 to 1 for none."""
-    if n <= 0:
+    if n < 1:
         return 0.0, 1.0
     middle = share + _Z**2 / (2 * n)
     half = _Z * math.sqrt(max(0.0, share * (1 - share)) / n + _Z**2 / (4 * n * n))
