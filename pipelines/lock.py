@@ -229,7 +229,7 @@ def _alone(path: str) -> Iterator[None]:
     if not files.is_local(path):
         yield
         return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(Path(path).parent)
     guard = filelock.FileLock(f"{path}.guard", timeout=GUARD_SECONDS)
     try:
         guard.acquire()

@@ -128,7 +128,12 @@ def require(folder: str, stage: str) -> Manifest:
 
 
 def commit(folder: str, manifest: Manifest) -> None:
-    """Make the manifest count, then remove what it does not list. Raises LockError if this run lost its lock."""
+    """Make the manifest count, once its files are on the disk, then remove what it does not list.
+
+    Raises LockError if this run lost its lock.
+    """
+    root = files.parent(files.parent(files.parent(folder)))
+    files.sync(entries(manifest.present, folder), root)
     lock.require()
     files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
     sweep(folder, manifest, paths.BESIDE.get(manifest.stage, ()))

@@ -250,7 +250,7 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
     return done
 
 
-def arguments(command: str, description: str, *, of_one_night: bool = True) -> console.Parser:
+def arguments(command: str, description: str = "", *, of_one_night: bool = True) -> console.Parser:
     """The arguments every command on nights takes; further ones go to Beam."""
     parser = console.Parser(command, description, epilog=EXIT_CODES)
     parser.add_argument("job", metavar="JOB.toml")
@@ -275,7 +275,7 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
 
 def stage_parser(module: Any) -> console.Parser:
     """The arguments of one stage's command; further ones go to Beam."""
-    parser = arguments(Path(module.__file__).stem, str(module.__doc__).splitlines()[0])
+    parser = arguments(Path(getattr(module, "__file__", "stage")).stem, str(module.__doc__).splitlines()[0])
     again = "run the stage even if it is complete"
     parser.add_argument("--force", action="store_const", const=STAGES, default=(), help=again)
     if hasattr(module, "add_arguments"):

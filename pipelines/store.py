@@ -133,9 +133,25 @@ def path_of(folder: str, number: int) -> str:
 
 
 def commit(folder: str, snapshot: Snapshot) -> None:
-    """Write the snapshot: from here on it is the newest. Raises LockError if this run lost its lock."""
+    """Write the snapshot, once its files are on the disk: from here on it is the newest.
+
+    Raises LockError if this run lost its lock.
+    """
+    store = files.parent(folder)
+    known = {file.file.name for file in _newest_files(folder)}
+    new = (file.file.name for file in snapshot.files if file.file.name not in known)
+    files.sync((paths.join(store, name) for name in new), files.parent(store))
     lock.require()
     files.replace_file(path_of(folder, snapshot.number), json.dumps(asdict(snapshot)).encode())
+
+
+def _newest_files(folder: str) -> list[StoreFile]:
+    """The files that are on the disk since an earlier commit; none if that cannot be told."""
+    try:
+        before = latest(folder)
+    except ManifestError:
+        return []
+    return before.files if before else []
 
 
 def sweep(store: str, folder: str, referred: Collection[int]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -187,3 +190,61 @@ def test_join_goes_up_and_down(down: list[str], up: int) -> None:
 def test_join_with_no_name_is_the_folder() -> None:
     assert files.join("/a/b") == "/a/b"
     assert files.join("/a/b/", "../c") == "/a/c"
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was written to the disk and put in place, in order: paths, and `-> path` of a file that was replaced."""
+    found: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def syncing(number: int) -> None:
+        found.append(os.readlink(f"/proc/self/fd/{number}"))
+        fsync(number)
+
+    def replacing(path: Path, target: str) -> Path:
+        found.append(f"-> {target}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    return found
+
+
+def test_a_replaced_file_outlives_a_power_cut_and_so_do_new_folders(tmp_path: Path, synced: list[str]) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    files.replace_file(str(path), b"new")
+    assert synced == [
+        str(tmp_path / "a"),
+        str(tmp_path),
+        f"{path}.{os.getpid()}.tmp",
+        f"-> {path}",
+        str(path.parent),
+    ]
+
+
+def test_files_and_the_folders_above_them_are_synced_and_missing_ones_left_out(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    for name in ("top/a/one", "top/b/c/two"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    names = ["top/a/one", "top/b/c/two", "top/b/gone"]
+    files.sync([str(tmp_path / name) for name in names], str(tmp_path / "top"))
+    expected = ["top", "top/a", "top/a/one", "top/b", "top/b/c", "top/b/c/two"]
+    assert sorted(synced) == [str(tmp_path / name) for name in expected]
+    assert max(map(synced.index, [str(tmp_path / name) for name in names[:2]])) < 2, "folders after their files"
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_a_file_system_without_fsync_of_folders_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def fsync(number: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with nullcontext() if error == errno.EINVAL else pytest.raises(OSError, match="Input/output error"):
+        files.replace_file(str(tmp_path / "file"), b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,3 +131,18 @@ def test_a_manifest_from_before_settings_were_kept_is_read(tmp_path: Path) -> No
         del content[name]
     path.write_text(json.dumps(content))
     assert manifest.load(str(tmp_path)) == attempt_of(tmp_path, "aa")
+
+
+def test_files_are_on_the_disk_before_the_manifest_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, order = tmp_path / "nights" / "2026-11-21" / "neighbours", list[str]()
+    entries = [files.replace_entry(str(folder), name, 1, b"x") for name in ("a.parquet", "../similar/b.parquet")]
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (order.append(f"-> {to}"), replace(path, to))[1])
+    manifest.commit(str(folder), Manifest(stage="neighbours", date="2026-11-21", fingerprint="f", files=entries))
+    before = order[: order.index(f"-> {folder}/COMPLETED")]
+    beside = folder.parent / "similar"
+    data = {f"{folder}/a.parquet", f"{beside}/b.parquet", str(folder), str(beside), str(folder.parent), str(tmp_path)}
+    assert data <= set(before) and order[-1] == str(folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pipelines import store
 from pipelines.manifest import ManifestError
 from pipelines.store import Snapshot, StoreFile, TakenFile
+from transforms import files
 from transforms.files import FileEntry
 from transforms.frames import check_buckets
 
@@ -127,3 +129,24 @@ def test_a_snapshot_of_another_format_version_is_refused(tmp_path: Path) -> None
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
     with pytest.raises(ManifestError, match="has format_version 2, this is 1"):
         store.latest(str(tmp_path))
+
+
+def test_new_data_files_are_on_the_disk_before_the_snapshot_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, order = tmp_path / "store", list[str]()
+
+    def stored(day: str) -> StoreFile:
+        entry = files.replace_entry(str(folder), f"watches/{day}/0.parquet", 1, b"x")
+        return StoreFile(table="watches", day=day, bucket=0, file=entry)
+
+    old = stored("2026-11-19")
+    store.commit(f"{folder}/snapshots", Snapshot(buckets=8, number=1, files=[old]))
+    new = stored("2026-11-20")
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (order.append(f"-> {to}"), replace(path, to))[1])
+    store.commit(f"{folder}/snapshots", Snapshot(buckets=8, number=2, files=[old, new]))
+    before = order[: order.index(f"-> {folder}/snapshots/00000002.json")]
+    data = {f"{folder}/{new.file.name}", f"{folder}/watches/2026-11-20", f"{folder}/watches", str(folder)}
+    assert data <= set(before) and f"{folder}/{old.file.name}" not in order

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import glob
 import io
 import os
@@ -17,6 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from transforms import s3
 
 s3.share_clients()
 
+_SYNC_THREADS = 8  # a disk has queues for many
 _PARTIAL = re.compile(r"\.(?P<pid>\d+)\.tmp$")  # of `replace_file`
 
 
@@ -66,7 +69,7 @@ def write_file(folder: str, name: str, rows: int, write: Callable[[str], object]
     """Let `write(local_path)` make a file and put it at `folder/name`; the entry for the manifest."""
     path = join(folder, name)
     if is_local(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         write(path)
         return _entry(path, name, rows)
     with tempfile.TemporaryDirectory() as scratch:
@@ -173,12 +176,12 @@ def download(folder: str, paths: Iterable[str], target: Path) -> None:
 
 
 def replace_file(path: str, content: bytes) -> None:
-    """Write `content` to `path` so that a reader finds the old content or the new, never a part."""
+    """Write `content` to `path` so that a reader finds the old content or the new whole, even after a power cut."""
     if not is_local(path):
         with _create(path) as target:
             target.write(content)
         return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent)
     partial = f"{path}.{os.getpid()}.tmp"
     try:
         with open(partial, "wb") as target:
@@ -188,6 +191,49 @@ def replace_file(path: str, content: bytes) -> None:
         Path(partial).replace(path)
     finally:
         Path(partial).unlink(missing_ok=True)
+    _sync_folder(Path(path).parent)  # or a power cut may bring the old content back
+
+
+def sync(paths: Iterable[str], top: str) -> None:
+    """Write local files to the disk, and the folders between them and `top`, so that a power cut does not lose them.
+
+    Called before the file that names them is written: all at once, as the system has written most of it by then. One
+    fsync after each file would take a millisecond and more for each. Files that are missing are left out.
+    """
+    if not is_local(top):
+        return
+    found = [Path(path) for path in paths]
+    folders = {folder for path in found for folder in path.parents if folder.is_relative_to(top)}
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+        list(pool.map(_sync_file, found))
+        list(pool.map(_sync_folder, folders))
+
+
+def _sync_file(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, PermissionError):  # others' folders above ours need not be open to this user
+        return
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no fsync of folders
+            raise
+    finally:
+        os.close(opened)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, so that they outlive a power cut."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync_folder(one.parent)
 
 
 def exists(path: str) -> bool:
