@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines import accounts, console, forget, kept, log_notes, manifest, paths, privacy, rewriting, store
+from pipelines import accounts, console, forget, kept, log_notes, manifest, paths, rewriting, store
 from pipelines.accounts import Account
 from pipelines.due import Due
 from pipelines.errors import StageError
@@ -77,7 +77,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     empty = Snapshot(
         buckets=before.buckets if before else _bucket_count(night, due),
         time_zone=night.job.logs.time_zone,
-        key_check=privacy.check_of(due.screen.key),
+        key_check=due.screen.key.check if due.screen.key else "",
         forgotten=due.screen.forget.digest,
     )
     snapshot = before or empty

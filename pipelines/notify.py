@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict
-from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines import lifeline, lock
 from pipelines.run_log import Outcome
 from pipelines.settings import NotifySettings
+from transforms.secret_values import shown_name
 
 _OURS = (lock.TOKEN_VARIABLE, lock.PATH_VARIABLE, lifeline.VARIABLE)  # of this run's own stages, nobody else's
 _SHOWN = 500  # characters of what a command that failed wrote
+_LONGEST = 30_000  # characters of an environment variable: four bytes each, the system takes 131,072
 
 
 def send(settings: NotifySettings, end: Outcome, *, root: str) -> str:
@@ -49,42 +52,73 @@ def message(end: Outcome, root: str) -> dict[str, Any]:
 
 
 def _run(command: str | list[str], content: dict[str, Any], seconds: float) -> str:
+    """Run a command in a session of its own, so that all that it started can be ended with it."""
     environment = {name: value for name, value in os.environ.items() if name not in _OURS}
-    told = {f"WATCHNEXT_{name.upper()}": str(value) for name, value in content.items()}
+    fields = {f"WATCHNEXT_{name.upper()}": _as_variable(value) for name, value in content.items()}
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             shell=isinstance(command, str),
-            env=environment | told,
-            input=json.dumps(content).encode(),
-            capture_output=True,
-            timeout=seconds,
-            check=False,
+            env=environment | fields,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return f"notify.command took longer than {seconds:g} s (notify.timeout_seconds) and was ended"
     except (OSError, ValueError) as error:
         return f"notify.command cannot be run: {error}"
-    if done.returncode == 0:
+    try:
+        _, errors = process.communicate(json.dumps(content).encode(), timeout=seconds)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return f"notify.command took longer than {seconds:g} s (notify.timeout_seconds) and was ended"
+    except BaseException:  # a signal ends the night
+        _end(process)
+        raise
+    if process.returncode == 0:
         return ""
-    said = done.stderr.decode(errors="replace").strip()[-_SHOWN:]
-    return f"notify.command ended with exit code {done.returncode}" + (f": {said}" if said else "")
+    shown = errors.decode(errors="replace").strip()[-_SHOWN:]
+    return f"notify.command ended with exit code {process.returncode}" + (f": {shown}" if shown else "")
+
+
+def _as_variable(value: Any) -> str:
+    """A value as an environment variable may hold it: no NUL, no lone surrogates, not longer than the system takes."""
+    return str(value).replace("\0", "").encode(errors="backslashreplace").decode()[:_LONGEST]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, and close the pipes to them."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pipe in (process.stdin, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    process.wait()
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error. The library follows that of a POST by a GET, which loses what is sent."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _post(variable: str, content: dict[str, Any], seconds: float) -> str:
-    """Send to a URL. It is a secret: no message shows it."""
-    url, name = os.environ.get(variable, ""), f"notify.webhook_env = {variable!r}"
-    if urlsplit(url).scheme not in ("http", "https"):
-        state = "holds no http or https URL" if url else "is not set"
-        return f"{name}: the environment variable {state}, so nobody was told"
+    """Send to a URL. It is a secret: no message shows it, nor where the server redirects to."""
+    url, name = os.environ.get(variable, ""), f"notify.webhook_env = {shown_name(variable)}"
     body = json.dumps(content).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=seconds):
+        if urlsplit(url).scheme not in ("http", "https"):
+            state = "holds no http or https URL" if url else "is not set"
+            return f"{name}: the environment variable {state}, so nobody was told"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=seconds):
             return ""
     except urllib.error.HTTPError as error:
-        return f"{name}: the server answered {error.code} {error.reason}"
+        hint = "; it redirects to another URL: name that one" if 300 <= error.code < 400 else ""
+        return f"{name}: the server answered {error.code} {error.reason}{hint}"
     except urllib.error.URLError as error:
         return f"{name}: the server cannot be reached: {error.reason}"
-    except (OSError, ValueError, HTTPException) as error:  # a connection that breaks off, a port that is none
+    except Exception as error:  # a connection that breaks off, a URL that is none: the night has ended all the same
         return f"{name}: the request failed: {type(error).__name__}"

@@ -10,38 +10,39 @@ from pipelines import raw_files
 from pipelines.jobs import Job, JobError
 from pipelines.manifest import fingerprint
 from pipelines.raw_files import Found
+from transforms import secret_values
+from transforms.logs import LogSettingError
 from transforms.screen import ForgetList, Screen, pseudonym
-
-SHORTEST_KEY = 16
-_CHECKED = "watchnext: which key is this?"  # no user id: what it becomes may be known
+from transforms.secret_values import KeySource
 
 
 def screen(job: Job, key_check: str | None) -> Screen:
     """What ingest lets through. Raises JobError where the key is not the one of the store, whose check is given."""
-    found = Screen(forget=_forget_list(job), key=pseudonym_key(job))
-    if key_check is not None and key_check != check_of(found.key):
+    key = pseudonym_key(job)
+    check = check_of(key)
+    if key_check is not None and key_check != check:
         raise JobError(_other_key(job, key_check))
-    return found
+    return Screen(forget=_forget_list(job), key=replace(_source(job), check=check) if key is not None else None)
 
 
 def pseudonym_key(job: Job) -> bytes | None:
-    """The key user ids are digested with; None where they stay as they are. Raises JobError without its variable."""
-    name = job.privacy.pseudonym_key_env
-    if name is None:
+    """The key user ids are digested with; None where they stay as they are. Raises JobError without one, LogError where
+    a secret manager does not give it."""
+    if job.privacy.pseudonym_key_env is None and job.privacy.pseudonym_key_secret is None:
         return None
-    value = os.environ.get(name, "")
-    if len(value) < SHORTEST_KEY:
-        state = f"has {len(value)} characters" if value else "is not set"
-        raise JobError(
-            f"privacy.pseudonym_key_env = {name!r}: the environment variable {state}; it must hold the key of "
-            f"pseudonyms, {SHORTEST_KEY} characters or more"
-        )
-    return value.encode()
+    try:
+        return _source(job).key()
+    except LogSettingError as error:
+        raise JobError(str(error)) from error
+
+
+def _source(job: Job) -> KeySource:
+    return KeySource(variable=job.privacy.pseudonym_key_env, secret=job.privacy.pseudonym_key_secret)
 
 
 def check_of(key: bytes | None) -> str:
     """What a store keeps to know its key again, which does not give the key away; empty without one."""
-    return pseudonym(_CHECKED, key)[:16] if key is not None else ""
+    return secret_values.check_of(key) if key is not None else ""
 
 
 def stored_id(job: Job, user_id: str, key_check: str) -> str:
@@ -53,19 +54,22 @@ def stored_id(job: Job, user_id: str, key_check: str) -> str:
 
 
 def _other_key(job: Job, key_check: str) -> str:
-    root, name = job.storage.root, job.privacy.pseudonym_key_env
-    if not key_check:
-        return (
-            f"privacy.pseudonym_key_env = {name!r}: the store in {root} holds user ids as they came; begin a new root "
-            "([storage]), or leave the setting out"
-        )
-    if name is None:
+    root, name, secret = job.storage.root, job.privacy.pseudonym_key_env, job.privacy.pseudonym_key_secret
+    if name is None and secret is None:
         return (
             f"privacy.pseudonym_key_env is missing: the store in {root} holds pseudonyms; name the variable of its key"
         )
+    setting = f"privacy.pseudonym_key_secret = {secret!r}"
+    if name is not None and (os.environ.get(name) or secret is None):
+        setting = f"privacy.pseudonym_key_env = {secret_values.shown_name(name)}"
+    if not key_check:
+        return (
+            f"{setting}: the store in {root} holds user ids as they came; begin a new root ([storage]), or leave the "
+            "setting out"
+        )
     return (
-        f"privacy.pseudonym_key_env = {name!r}: this is not the key of the store in {root}; set the key it was made "
-        "with, or begin a new root ([storage])"
+        f"{setting}: this is not the key of the store in {root}; set the key it was made with, or begin a new root "
+        "([storage])"
     )
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipelines.sinks.settings import BigQuerySettings, BigtableSettings, RedisSettings
+from pipelines.sinks.settings import BigQuerySettings, BigtableSettings, EnvironmentVariable, RedisSettings
 from transforms import schemas
 from transforms.candidates import condition
 
@@ -241,9 +241,16 @@ class Privacy(Table):
     forget: str | None = Field(
         None, description="a table with the `user_id`s, as in the logs, that are removed from all that is kept"
     )
-    pseudonym_key_env: str | None = Field(
+    pseudonym_key_env: EnvironmentVariable | None = Field(
         None,
-        description="environment variable with the key of the digests that user ids are replaced by; none: ids stay",
+        description="environment variable, of workers too, with the key of the digests that user ids are replaced by; "
+        "none: ids stay",
+    )
+    pseudonym_key_secret: str | None = Field(
+        None,
+        pattern=r"^projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+/versions/[^/]+$",
+        description="secret of Google Secret Manager with that key, for workers where the variable is not set: "
+        "`projects/PROJECT/secrets/NAME/versions/VERSION`",
     )
 
 
@@ -254,7 +261,7 @@ class NotifySettings(Table):
     command: str | list[str] | None = Field(
         None, description="a command line for the shell, or a list of words; gets a JSON object on its standard input"
     )
-    webhook_env: str | None = Field(
+    webhook_env: EnvironmentVariable | None = Field(
         None, description="environment variable with the URL that the same JSON object is sent to by POST"
     )
     timeout_seconds: PositiveFloat = Field(10, description="seconds each of them may take")

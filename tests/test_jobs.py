@@ -143,7 +143,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "bigtable": None,
             "bigquery": None,
         },
-        "privacy": {"forget": None, "pseudonym_key_env": None},
+        "privacy": {"forget": None, "pseudonym_key_env": None, "pseudonym_key_secret": None},
         "notify": {"on": "failure", "command": None, "webhook_env": None, "timeout_seconds": 10},
     }
 

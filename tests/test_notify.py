@@ -5,11 +5,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nights import wait_for
 
 from pipelines import lifeline, lock, notify
 from pipelines.run_log import Outcome
@@ -94,8 +96,30 @@ def test_a_command_that_fails_is_a_warning(command: str | list[str], trouble: st
         raise AssertionError(send(command=command, timeout_seconds=0.2 if "0" in trouble else 10))
 
 
+def test_at_the_timeout_all_that_a_command_started_is_ended(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    command = f"sleep 1000 & echo $$ $! > {pids}; wait"
+    trouble = send(command=command, timeout_seconds=3)
+    assert trouble == "notify.command took longer than 3 s (notify.timeout_seconds) and was ended"
+    wait_for(lambda: not [pid for pid in pids.read_text().split() if running(pid)])
+
+
+def running(pid: str) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_message_that_no_variable_can_hold_is_sent_whole(told: Path) -> None:
+    message = "\0\ud800" + "x" * 200_000
+    assert send(replace(FAILED, message=message), command=writes(told)) == ""
+    content, variables = json.loads(told.read_text())
+    assert content["message"] == message and variables["WATCHNEXT_MESSAGE"].startswith("\\ud800xxx")
+
+
 @contextmanager
-def server(answer: int) -> Iterator[tuple[str, list[tuple[str, str, Any]]]]:
+def server(answer: int, location: str = "") -> Iterator[tuple[str, list[tuple[str, str, Any]]]]:
     """A web server on this machine with one answer: its URL, and what was sent to it (method, content type, body)."""
     got: list[tuple[str, str, Any]] = []
 
@@ -104,6 +128,8 @@ def server(answer: int) -> Iterator[tuple[str, list[tuple[str, str, Any]]]]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.append((self.command, self.headers["Content-Type"], json.loads(body)))
             self.send_response(answer)
+            if location:
+                self.send_header("Location", location)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -134,6 +160,17 @@ def test_a_webhook_that_refuses_is_a_warning_without_the_secret(monkeypatch: pyt
     assert trouble == "notify.webhook_env = 'ALERTS': the server answered 403 Forbidden"
 
 
+@pytest.mark.parametrize(("code", "reason"), [(301, "Moved Permanently"), (302, "Found"), (307, "Temporary Redirect")])
+def test_a_webhook_that_redirects_is_a_warning_and_nothing_is_lost_in_silence(
+    code: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(code, "/login?token=secret") as (url, got):
+        monkeypatch.setenv("ALERTS", url)
+        trouble = send(webhook_env="ALERTS")
+    said = f"the server answered {code} {reason}; it redirects to another URL: name that one"
+    assert len(got) == 1 and trouble == f"notify.webhook_env = 'ALERTS': {said}"
+
+
 def test_a_webhook_that_cannot_be_reached_is_a_warning_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(204) as (url, _):
         pass
@@ -150,6 +187,11 @@ def test_a_webhook_that_cannot_be_reached_is_a_warning_without_the_secret(monkey
         (None, "the environment variable is not set, so nobody was told"),
         ("file:///etc/secret", "the environment variable holds no http or https URL, so nobody was told"),
         ("http://127.0.0.1:secret/", "the request failed: "),
+        ("http://[secret/", "the request failed: "),
+        ("http://127.0.0.1:99999999/secret", "the "),
+        ("http://127.0.0.1/sec ret", "the request failed: "),
+        ("http://127.0.0.1/s\u00e9cret", "the request failed: "),
+        ("http:///secret", "the server cannot be reached: "),
     ],
 )
 def test_a_webhook_without_a_proper_url_is_a_warning(

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.jobs import Job, JobError, load_job
+from transforms.errors import SinkError
+from transforms.redis_server import RedisServer
 
 ALONE = '[logs]\nwatches = "/logs/watches"\n'
 
@@ -45,6 +47,9 @@ def test_every_setting_but_the_url_has_a_default(tmp_path: Path) -> None:
         "rediss://:hunter2@cache:6379",
         "redis://cache?password=hunter2",
         "unix://a:hunter2@/s",
+        "redis:/:hunter2@cache",
+        "redis//ann:hunter2@cache:6379/0",
+        "cache:hunter2@6379",
     ],
 )
 def test_a_password_in_the_url_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
@@ -83,3 +88,21 @@ def test_a_mistyped_port_is_named_and_the_url_is_not_shown(tmp_path: Path, url: 
 def test_the_authority_s_path_is_relative_to_the_job_file(tmp_path: Path) -> None:
     redis = job_of(tmp_path, 'url = "rediss://cache"\nca_file = "certs/ca.pem"').storage.redis
     assert redis is not None and redis.ca_file == str(tmp_path / "certs" / "ca.pem")
+
+
+@pytest.mark.parametrize("setting", ["user_env", "password_env"])
+def test_a_secret_in_place_of_the_name_of_its_variable_is_not_shown(tmp_path: Path, setting: str) -> None:
+    for secret in ("redis://:hunter2@cache:6379", "hunter2!", "hunter 2"):
+        message = error_of(tmp_path, f'url = "redis://c"\n{setting} = "{secret}"')
+        assert f"storage.redis.{setting} must be the name of an environment variable" in message
+        assert secret not in message and "hunter" not in message
+
+
+def test_a_variable_that_is_not_set_is_named_but_what_may_be_a_secret_is_not() -> None:
+    for name, shown in (
+        ("THE_PASSWORD_2", "'THE_PASSWORD_2'"),
+        ("hunter2", "(not shown: it may be the secret itself)"),
+    ):
+        with pytest.raises(SinkError) as caught, RedisServer(url="redis://c", password_env=name).session():
+            pass
+        assert str(caught.value) == f"storage.redis.password_env = {shown}: the environment variable is not set"

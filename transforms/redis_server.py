@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import SinkError
+from transforms.secret_values import shown_name
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
@@ -115,7 +116,7 @@ def _secret(setting: str, variable: str | None) -> str | None:
     if variable is None:
         return None
     if not os.environ.get(variable):
-        raise SinkError(f"storage.redis.{setting} = {variable!r}: the environment variable is not set")
+        raise SinkError(f"storage.redis.{setting} = {shown_name(variable)}: the environment variable is not set")
     return os.environ[variable]
 
 

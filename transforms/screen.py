@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import polars as pl
@@ -16,6 +16,7 @@ import polars as pl
 from transforms.logs import LogError, LogTable, read_log
 from transforms.parsing import Parsed
 from transforms.raw_columns import ident
+from transforms.secret_values import KeySource
 
 FORGET = LogTable(name="forget", required=("user_id",))
 
@@ -43,7 +44,7 @@ class Screen:
     """What becomes of the rows of a raw frame, besides being parsed."""
 
     forget: ForgetList = ForgetList()
-    key: bytes | None = field(default=None, repr=False)  # of pseudonyms; travels to the workers in the job's graph
+    key: KeySource | None = None  # of pseudonyms: where each worker reads it
     spans: tuple[Span, ...] = ()  # where there are some, only events within them are taken
 
     def admitted(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -57,7 +58,7 @@ class Screen:
         """Valid rows with pseudonyms for their users, where there is a key."""
         if self.key is None or "user_id" not in valid.columns:
             return valid
-        return valid.with_columns(pseudonyms(valid["user_id"], self.key))
+        return valid.with_columns(pseudonyms(valid["user_id"], self.key.key()))
 
     def told(self, refused: pl.DataFrame) -> pl.DataFrame:
         """Refused rows with their `text`, but where it may name a user it must not.
@@ -80,7 +81,7 @@ class Screen:
     def forgotten(self) -> pl.Series:
         """The users to forget as the store names them."""
         ids = self.forget.ids() if self.forget.paths else pl.Series("user_id", [], pl.String)
-        return pseudonyms(ids, self.key) if self.key is not None else ids
+        return pseudonyms(ids, self.key.key()) if self.key is not None else ids
 
 
 def screened(parsed: Parsed, screen: Screen, *, forgotten: int) -> Parsed:

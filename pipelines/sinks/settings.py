@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 SECRET = "secret"  # type of an error whose message must not show the value
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise PydanticCustomError(
+            SECRET,
+            "must be the name of an environment variable, of letters, digits and _: the secret itself stands in the "
+            "environment, never in a job file",
+        )
+    return name
+
+
+EnvironmentVariable = Annotated[str, AfterValidator(_variable)]
 
 
 class RedisSettings(BaseModel):
@@ -20,8 +34,10 @@ class RedisSettings(BaseModel):
         description="`redis://HOST:PORT/DATABASE`, `rediss://...` for TLS, or `unix:///PATH`; never with a password"
     )
     prefix: str = Field("watchnext", description="what all keys begin with; one of its own for each job")
-    user_env: str | None = Field(None, description="environment variable with the user, where the server wants one")
-    password_env: str | None = Field(None, description="environment variable with the password")
+    user_env: EnvironmentVariable | None = Field(
+        None, description="environment variable with the user, where the server wants one"
+    )
+    password_env: EnvironmentVariable | None = Field(None, description="environment variable with the password")
     ca_file: str | None = Field(None, description="certificates to trust with `rediss://`; none: the system's")
     vectors: bool = Field(False, description="whether user vectors are loaded too")
     scores: bool = Field(False, description="whether lists have their scores, 4 bytes a video")
@@ -42,7 +58,8 @@ class RedisSettings(BaseModel):
                 "must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH with a PORT from 0 to "
                 "65535",
             ) from error
-        if "@" in parts.netloc or "password" in parts.query:
+        text = url if parts.scheme == "unix" else unquote(url)
+        if "@" in (parts.netloc if parts.scheme == "unix" else text) or "password" in parts.query:
             raise PydanticCustomError(
                 SECRET,
                 "must hold no user or password: put them into environment variables and name those in user_env and "
