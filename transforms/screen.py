@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import polars as pl
 
+from transforms import spellings
 from transforms.logs import LogError, LogTable, read_log
 from transforms.parsing import Parsed
 from transforms.raw_columns import ident
@@ -104,11 +105,19 @@ def pseudonym(user_id: str, key: bytes) -> str:
 
 
 def without_texts(refused: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    """Refused rows, with null for each `text` in which one of the ids occurs, as a part of a longer word too."""
+    """Refused rows, with null for each `text` in which one of the ids occurs, as a part of a longer word too.
+
+    Ids are found in whatever way JSON, CSV and numbers spell them. A text with escapes that cannot be read may hide
+    one, and goes too.
+    """
     if ids.is_empty():
         return refused
-    named = pl.col("text").str.contains_any(ids.to_list())
-    return refused.with_columns(text=pl.when(~named).then("text"))
+    listed = ids.to_list()
+    kept = refused["text"].set(refused["text"].str.contains_any(listed).fill_null(False), None)
+    written = kept.filter(kept.str.contains(spellings.ESCAPED).fill_null(False)).unique()
+    values = pl.Series([spellings.values_of(text) for text in written], dtype=pl.String)
+    hides = written.filter(values.is_null() | values.str.contains_any(listed).fill_null(False))
+    return refused.with_columns(text=kept.set(kept.is_in(hides.implode()).fill_null(False), None))
 
 
 def within_any(spans: tuple[Span, ...]) -> pl.Expr:
