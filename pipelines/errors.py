@@ -7,6 +7,7 @@ from another thread or machine, as the text of its traceback.
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import re
 import sys
@@ -58,6 +59,7 @@ TOLD_ERRORS = (
 
 _BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, LogSettingError), 3: (GateError,)}
 _KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in TOLD_ERRORS if kind is not OSError}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
 _ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
 # Of Java, the last is the first cause; a job server may give that alone.
@@ -136,6 +138,17 @@ def causes(error: BaseException, *, with_context: bool = False) -> Iterator[Base
         passed.add(id(seen))
         yield seen
         seen = seen.__cause__ or (seen.__context__ if with_context or _STEP.search(str(seen)) else None)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is that of a full disk or an exhausted quota.
+
+    TensorFlow, Arrow and runners pass on the system's text; TensorFlow in a ResourceExhaustedError, which is also that
+    of exhausted memory.
+    """
+    return any(isinstance(seen, OSError) and seen.errno in _DISK_FULL for seen in causes(error)) or any(
+        os.strerror(code) in str(seen) for seen in causes(error) for code in _DISK_FULL
+    )
 
 
 def _expected(error: BaseException) -> tuple[type[BaseException], str] | None:

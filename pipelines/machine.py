@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def free_space(path: str) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def fullest_folder(root: str) -> str:
+    """The local folder, `root` or the one for temporary files, whose file system has the least space left."""
+    scratch = tempfile.gettempdir()
+    return root if "://" not in root and free_space(root) <= free_space(scratch) else scratch
 
 
 def gib(size: float) -> str:

@@ -116,4 +116,6 @@ def _explain(module: str, code: int, written: str) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     _, _, own = f"\n{written}".partition("\nwatchnext: ")
     message = own.replace("\nwatchnext: ", "\n") or written
+    if message.startswith(f"stage {stage}: "):  # a whole sentence; libraries may write more while the process ends
+        return message.splitlines()[0]
     return f"stage {stage} {how}; nothing was published. {message.strip()}".rstrip()

@@ -7,12 +7,13 @@ work unless a manifest with the plan's fingerprint says that it was done.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ import apache_beam as beam
 import polars as pl
 
 from pipelines import console, lifeline, lock, machine, manifest, paths, signals, store
-from pipelines.errors import EXIT_CODES, guarded
+from pipelines.errors import EXIT_CODES, StageError, guarded, is_disk_full
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest
 from pipelines.options import EMBEDDED, pipeline_options, runner_name
@@ -283,6 +284,20 @@ def stage_parser(module: Any) -> console.Parser:
     return parser
 
 
+@contextlib.contextmanager
+def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
+    """Raise StageError in place of any error that a full disk caused, whichever library met it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise StageError(
+            f"stage {stage}: no space left on device below {machine.fullest_folder(night.root.path)}: free some space, "
+            "then run the same command again"
+        ) from error
+
+
 def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
     args, flags = stage_parser(module).parse_known_args(argv)
@@ -290,7 +305,7 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         night = night_of(args, flags)
-        with lock.held(night.root.lock):
+        with _reporting_a_full_disk(night, Path(module.__file__).stem), lock.held(night.root.lock):
             module.run(night)
         return 0
 

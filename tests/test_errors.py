@@ -10,7 +10,7 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError
 
 from pipelines import manifest
-from pipelines.errors import GateError, StageError, exit_code, guarded, told
+from pipelines.errors import GateError, StageError, exit_code, guarded, is_disk_full, told
 from pipelines.jobs import JobError
 from pipelines.options import OptionError
 from pipelines.signals import Stopped
@@ -91,6 +91,35 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WATCHNEXT_TRACEBACK", "1")
     with pytest.raises(StageError):
         guarded(failing)
+
+
+def as_beam_has_it(error: Exception) -> Exception:
+    wrapped = RuntimeError("a step failed")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def in_the_context_of_a_bug(error: Exception) -> Exception:
+    bug = KeyError("a defect")
+    bug.__context__ = error
+    return bug
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), True),
+        (OSError(122, "Disk quota exceeded"), True),
+        (as_beam_has_it(OSError(28, "No space left on device")), True),
+        (RuntimeError("ResourceExhaustedError: runs/part.data; No space left on device [Op:SaveV2]"), True),
+        (RuntimeError("ResourceExhaustedError: OOM when allocating tensor"), False),
+        (OSError(13, "Permission denied"), False),
+        (in_the_context_of_a_bug(OSError(28, "No space left on device")), False),
+    ],
+    ids=str,
+)
+def test_a_full_disk_is_found_whichever_library_met_it(error: Exception, is_full: bool) -> None:
+    assert is_disk_full(error) is is_full
 
 
 TRACEBACK = """Traceback (most recent call last):

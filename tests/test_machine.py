@@ -72,3 +72,13 @@ def test_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) 
 )
 def test_bytes_as_people_read_them(size: int, text: str) -> None:
     assert machine.gib(size) == text
+
+
+@pytest.mark.parametrize(("root_bytes", "expected"), [(10, "/data/runs"), (20, "/data/runs"), (30, "/scratch")])
+def test_the_fullest_folder_is_the_root_or_that_of_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, root_bytes: int, expected: str
+) -> None:
+    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: "/scratch")
+    monkeypatch.setattr(machine, "free_space", {"/data/runs": root_bytes, "/scratch": 20}.get)
+    assert machine.fullest_folder("/data/runs") == expected
+    assert machine.fullest_folder("s3://bucket/runs") == "/scratch"

@@ -46,6 +46,12 @@ def test_a_failed_stage_s_own_message_is_told_and_the_noise_is_not(at: Path, scr
         processes.run_stage(stage(at, script), screen=screen, shows_progress=False)
 
 
+def test_a_full_disk_is_one_line(at: Path, screen: processes.Screen) -> None:
+    script = "import sys\nprint('noise\\nwatchnext: stage probe: no space\\nmore noise', file=sys.stderr)\nsys.exit(1)"
+    with pytest.raises(StageError, match=r"^stage probe: no space$"):
+        processes.run_stage(stage(at, script), screen=screen, shows_progress=False)
+
+
 def test_all_lines_of_a_message_of_a_stage_are_kept(at: Path, screen: processes.Screen) -> None:
     script = "import sys\nprint('noise\\nwatchnext: two mistakes:\\n  one\\n\\n  two', file=sys.stderr)\nsys.exit(2)"
     with pytest.raises(JobError) as caught:

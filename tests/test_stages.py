@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from nights import DATE, REPOSITORY, environment, night, write_job
 
-from pipelines import manifest, stages
+from pipelines import machine, manifest, stages
 from pipelines.options import OptionError
 from pipelines.stages import Night, Plan, StageResult, complete
 from transforms import files
@@ -172,6 +172,21 @@ def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:
     module = types.SimpleNamespace(__doc__="Stage 0.", run=lambda of: held.append(os.path.exists(of.root.lock)))
     assert stages.stage_main(module, [str(job), "--date", "2026-11-21"]) == 0
     assert held == [True] and not (tmp_path / "runs" / "LOCK").exists()
+
+
+def test_a_full_disk_is_one_line_of_any_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """TensorFlow's errors are no OSErrors."""
+    from trainer.quiet import tf
+
+    def run(_: Night) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "model/part-0.data; No space left on device [Op:SaveV2]")
+
+    job = write_job(tmp_path, 'watches = "w"', f'[storage]\nroot = "{tmp_path}/runs"\n')
+    module = types.SimpleNamespace(__doc__="Stage 4.", __file__="train.py", run=run)
+    assert stages.stage_main(module, [str(job), "--date", "2026-11-21"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    folder = machine.fullest_folder(f"{tmp_path}/runs")
+    assert line.startswith(f"watchnext: stage train: no space left on device below {folder}: ")
 
 
 def test_a_manifest_keeps_what_the_stage_depended_on_and_the_run_that_did_it(

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier = earlier_model(args.earlier, days=args.earlier_days) if args.earlier else None
         examples = read_folder(args.examples)
         result = train(examples, args.output, model=model, training=training, attempt=args.attempt, earlier=earlier)
-    except (TrainingError, ValidationError) as error:
+    except (TrainingError, ValidationError, OSError, tf.errors.ResourceExhaustedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if result.start["why"]:
