@@ -26,6 +26,7 @@ from pipelines.signals import Stopped
 from trainer.errors import TrainingError
 from transforms.candidates import NoCandidatesError
 from transforms.errors import SinkError
+from transforms.files import DamagedFileError
 from transforms.logs import LogError, LogSettingError
 
 EXIT_CODES = """\
@@ -53,6 +54,7 @@ TOLD_ERRORS = (
     NoCandidatesError,
     TrainingError,
     SinkError,
+    DamagedFileError,
     LockError,
     OSError,
 )

@@ -15,7 +15,7 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, paths
+from pipelines import manifest, paths, store
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
@@ -108,7 +108,7 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
     span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
     for file in night.snapshot.within(span.start, span.end):
         if file.table == "watches":
-            seen.setdefault(file.bucket, []).append(paths.join(night.root.store, file.file.name))
+            seen.setdefault(file.bucket, []).append(store.path_to_read(night.root.store, file))
     return [
         BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), seen=tuple(seen.get(of.bucket, ())))
         for of in night.buckets()

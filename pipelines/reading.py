@@ -8,7 +8,7 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, paths
+from pipelines import manifest, paths, store
 from pipelines.raw_files import Found
 from pipelines.stages import Night
 from pipelines.store import Snapshot, TakenFile
@@ -102,7 +102,7 @@ class Reader:
 
     def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
         base = self.night.root.store
-        there = [(f.bucket, (f.day, paths.join(base, f.file.name))) for f in snapshot.files if f.table == table]
+        there = [(f.bucket, (f.day, store.path_to_read(base, f))) for f in snapshot.files if f.table == table]
         name = paths.shard_pattern(self.buckets, manifest.new_attempt(), "parquet")
         return ingest.WriteDays(table, base, self.buckets, name, there, snapshot.time_zone)
 

@@ -17,7 +17,15 @@ from transforms.rewrite import Part, Rearrange, RewriteFiles
 def part_of(file: StoreFile, buckets: int) -> Part:
     """A data file as a step that rewrites it takes it, with a name nobody used for what stays."""
     name = f"{file.table}/{file.day}/{file.bucket:05d}-of-{buckets:05d}-{manifest.new_attempt()}.parquet"
-    return Part(table=file.table, day=file.day, bucket=file.bucket, name=file.file.name, new_name=name)
+    return Part(
+        table=file.table,
+        day=file.day,
+        bucket=file.bucket,
+        name=file.file.name,
+        new_name=name,
+        digest=file.file.digest,
+        repair=store.repair_of(file),
+    )
 
 
 def run(night: Night, parts: list[Part], rewrite: RewriteFiles | Rearrange) -> list[Record]:

@@ -14,7 +14,7 @@ from itertools import groupby
 
 import polars as pl
 
-from pipelines import kept, lookup_why, paths, privacy, store
+from pipelines import kept, lookup_why, privacy, store
 from pipelines.jobs import Job
 from pipelines.lookup_why import Moved
 from pipelines.served_lists import Lists, ServedList, open_lists
@@ -69,7 +69,7 @@ class Served:
         bucket = bucket_of(kept_as, snapshot.buckets)
         listed = snapshot.within(self.night.start, self.night.end)
         own = [file for file in listed if file.table == "watches" and file.bucket == bucket]
-        return sorted(((f.day, paths.join(self.night.root.store, f.file.name)) for f in own), reverse=True)
+        return sorted(((f.day, store.path_to_read(self.night.root.store, f)) for f in own), reverse=True)
 
     def _kept_as(self, user_id: str) -> str:
         return privacy.stored_id(self.night.job, user_id, self._key_check)

@@ -112,7 +112,7 @@ class Night:
         users, hidden = self._by_bucket("users/"), self._by_bucket("hidden/")
         events: dict[tuple[str, int], list[str]] = {}
         for file in self.snapshot.within(start or self.start, self.end):
-            events.setdefault((file.table, file.bucket), []).append(paths.join(self.root.store, file.file.name))
+            events.setdefault((file.table, file.bucket), []).append(store.path_to_read(self.root.store, file))
         return [
             BucketFiles(
                 bucket=bucket,

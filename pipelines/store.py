@@ -21,7 +21,7 @@ from pipelines.accounts import Account
 from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
 from transforms import days, files
 from transforms.days import UTC
-from transforms.files import FileEntry
+from transforms.files import FileEntry, VerifiedPath
 from transforms.frames import FEWEST_BUCKETS, MOST_BUCKETS
 
 ROWS_A_BUCKET = 1_000_000
@@ -121,6 +121,16 @@ def store_file(record: Mapping[str, Any]) -> StoreFile:
     """A data file from a record that names its table, day, bucket and file."""
     named = {name: record[name] for name in ("table", "day", "bucket")}
     return StoreFile(**named, file=FileEntry(**record["file"]))
+
+
+def path_to_read(store: str, file: StoreFile) -> VerifiedPath:
+    """The path of a data file; whoever reads it learns if it is missing or damaged, and what repairs it."""
+    return VerifiedPath(paths.join(store, file.file.name), file.file.digest, repair_of(file))
+
+
+def repair_of(file: StoreFile) -> str:
+    """What to do about a data file that is missing or damaged."""
+    return f"watchnext nightly JOB.toml --reingest {file.day} reads the events of its day again from the raw files"
 
 
 def number_of(path: str) -> int:

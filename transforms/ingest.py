@@ -27,7 +27,7 @@ REFUSED = pl.Schema(
 )
 
 Parse = Callable[[pl.DataFrame], Parsed]
-ExistingFile = tuple[str, str]  # day, path
+ExistingFile = tuple[str, Any]  # day, path: a `VerifiedPath` stays one on its way to the workers
 LISTED_ROWS = 1_000  # refused rows that are kept of each table and reason; all are counted
 OPEN = Screen()  # lets everything through
 

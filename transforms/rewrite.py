@@ -45,6 +45,13 @@ class Part:
     bucket: int
     name: str  # relative to the store
     new_name: str
+    digest: str = ""  # of the file as it was written; empty: not compared
+    repair: str = ""  # what to do about a file with other content
+
+    def read(self, store: str) -> pl.DataFrame:
+        """The events. Raises DamagedFileError for a file that is not what was written."""
+        path = files.join(store, self.name)
+        return files.read_parquet(files.VerifiedPath(path, self.digest, self.repair) if self.digest else path)
 
 
 def rewrite(part: Part, rule: Rule, store: str) -> Iterator[Record]:
@@ -52,7 +59,7 @@ def rewrite(part: Part, rule: Rule, store: str) -> Iterator[Record]:
 
     Nothing where the rule leaves out no row: the file stays as it is.
     """
-    events = files.read_parquet(files.join(store, part.name))
+    events = part.read(store)
     kept = rule(events)
     if kept.height == events.height:
         return
@@ -97,7 +104,7 @@ class Rearrange(beam.PTransform):
         return parts | beam.Reshuffle() | split | GroupFrames() | beam.MapTuple(self._write)
 
     def _split(self, part: Part) -> Iterator[tuple[DayKey, pl.DataFrame]]:
-        events = files.read_parquet(files.join(self.store, part.name))
+        events = part.read(self.store)
         dated = events.with_columns(days.day_of(events["time"], self.zone).alias("day"))
         for (day,), of_day in dated.partition_by("day", as_dict=True, include_key=False).items():
             for bucket, frame in partition_by_bucket(of_day, buckets=self.buckets):
