@@ -77,9 +77,8 @@ def _check_words(only: str) -> None:
             raise ValueError(f"{_NO_CONDITION}unexpected token {only[at]}")
         at, word = found.end(), found["word"]
         if word and only[at:].lstrip().startswith("(") and word.upper() not in _CALLED:
-            raise ValueError(
-                f"may not call {word}: a condition has columns, values, operators and {_listed(FUNCTIONS)}"
-            )
+            known = ", ".join(FUNCTIONS)
+            raise ValueError(f"may not call {word}: a condition has columns, values, operators and {known}")
         if word and word.upper() in _QUERIES:
             raise ValueError(f"{_NO_CONDITION}unexpected token {word}")
         if word and word.upper() not in _CALLED and word.upper() not in _KEYWORDS:
