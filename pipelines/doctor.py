@@ -1,6 +1,7 @@
 """`watchnext doctor JOB.toml`: is there all that a night needs, and what to do where it is not.
 
-    watchnext doctor JOB.toml [--date DATE] [--json] [--price-per-core-hour PRICE] [--runner-config FILE] [Beam options]
+    watchnext doctor JOB.toml [--date DATE] [--deep] [--json] [--price-per-core-hour PRICE] [--runner-config FILE]
+                              [Beam options]
 
 Each check is a function in a module of its own kind, loaded when its turn comes: whatever is broken, the other checks
 are made. Nothing is written but a probe file on a remote root, and nothing is run but a job of ten elements.
@@ -52,6 +53,8 @@ CHECKS = (
     Check(name="runner", module="runner", function="runner", waits=True),
 )
 
+DEEP = Check(name="files", module="deep", function="files", of_root=True)
+
 
 def diagnose(asked: Asked, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
     """The findings of all checks, in their order, as they come. A check that fails by itself is a problem found."""
@@ -93,13 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner_seconds=args.runner_timeout,
         price_per_core_hour=args.price_per_core_hour,
     )
-    return console.print_to_reader(lambda: _print(asked, as_json=args.json))
+    checks = (*CHECKS, DEEP) if args.deep else CHECKS
+    return console.print_to_reader(lambda: _print(asked, checks, as_json=args.json))
 
 
-def _print(asked: Asked, *, as_json: bool) -> int:
+def _print(asked: Asked, checks: Sequence[Check], *, as_json: bool) -> int:
     colours, width = findings.screen()
     found = []
-    for finding in diagnose(asked):
+    for finding in diagnose(asked, checks):
         found.append(finding)
         if not as_json:
             print(findings.to_text(finding, colours=colours, width=width), flush=True)
@@ -117,6 +121,8 @@ def _parser() -> console.Parser:
     parser.add_argument("--date", type=console.date, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
+    deep = "read every file of the store and of all nights, and compare its digest"
+    parser.add_argument("--deep", action="store_true", help=deep)
     parser.add_argument(
         "--runner-timeout", type=float, default=120.0, metavar="SECONDS", help="for the runner's job (default: 120)"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -107,9 +107,28 @@ def record(folder: str) -> Manifest | None:
             raise ManifestError(
                 f"{path} has format_version {content['format_version']}, this is {FORMAT_VERSION}: run the night anew"
             )
-        return Manifest(**content | {"files": [FileEntry(**entry) for entry in content["files"]]})
+        listed = [file_entry(entry, above=1) for entry in content["files"]]
+        return Manifest(**content | {"files": listed})
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{path} cannot be read ({error}): remove it and run the stage again") from error
+
+
+def file_entry(record: Mapping[str, Any], *, above: int = 0) -> FileEntry:
+    """A file as a manifest or a snapshot lists it. above: how many folders up its name may begin.
+
+    Raises ValueError for a record of another shape, and for a name that leads out of the folders it belongs to.
+    """
+    entry = FileEntry(**record)
+    if not isinstance(entry.name, str) or not isinstance(entry.digest, str):
+        raise ValueError(f"{dict(record)!r} is no entry of a file")
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in (entry.rows, entry.bytes)):
+        raise ValueError(f"{dict(record)!r} has rows or bytes that are no counts")
+    parts = entry.name.split("/")
+    while above and parts[0] == "..":
+        parts, above = parts[1:], above - 1
+    if not parts or not all(parts) or {".", ".."} & {*parts} or "://" in entry.name or "\0" in entry.name:
+        raise ValueError(f"it names {entry.name!r}, which lies outside the storage root or is no file's name")
+    return entry
 
 
 def require(folder: str, stage: str) -> Manifest:

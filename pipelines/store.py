@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines import lock, paths
 from pipelines.accounts import Account
-from pipelines.manifest import FORMAT_VERSION, ManifestError, fingerprint
+from pipelines.manifest import FORMAT_VERSION, ManifestError, file_entry, fingerprint
 from transforms import days, files
 from transforms.days import UTC
 from transforms.files import FileEntry, VerifiedPath
@@ -120,7 +120,7 @@ def load(path: str) -> Snapshot:
 def store_file(record: Mapping[str, Any]) -> StoreFile:
     """A data file from a record that names its table, day, bucket and file."""
     named = {name: record[name] for name in ("table", "day", "bucket")}
-    return StoreFile(**named, file=FileEntry(**record["file"]))
+    return StoreFile(**named, file=file_entry(record["file"]))
 
 
 def path_to_read(store: str, file: StoreFile) -> VerifiedPath:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,41 @@ def test_files_are_on_the_disk_before_the_manifest_that_names_them(
     beside = folder.parent / "similar"
     data = {f"{folder}/a.parquet", f"{beside}/b.parquet", str(folder), str(beside), str(folder.parent), str(tmp_path)}
     assert data <= set(before) and order[-1] == str(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../../../secret",
+        "../../other/x",
+        "a/../../x",
+        "../",
+        "",
+        "a//b",
+        "./a",
+        "..",
+        "s3://b/k",
+        3,
+        None,
+    ],
+)
+def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: Any) -> None:
+    entry = {"name": name, "rows": 1, "bytes": 1, "digest": "d"}
+    content = {"stage": "index", "date": "2026-11-21", "fingerprint": "f", "files": [entry], "format_version": 1}
+    (tmp_path / "COMPLETED").write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match=r"COMPLETED cannot be read .*(lies outside the storage root|is no entry)"):
+        manifest.record(str(tmp_path))
+    for good in ("a.parquet", "train/a.parquet", "../similar/a.parquet"):
+        (tmp_path / "COMPLETED").write_text(json.dumps(content | {"files": [entry | {"name": good}]}))
+        found = manifest.record(str(tmp_path))
+        assert found is not None and found.files[0].name == good
+
+
+@pytest.mark.parametrize("wrong", [{"rows": -1}, {"bytes": "7"}, {"digest": None}, {"rows": True}])
+def test_an_entry_of_another_shape_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    entry = {"name": "a", "rows": 1, "bytes": 1, "digest": "d"} | wrong
+    content = {"stage": "index", "date": "2026-11-21", "fingerprint": "f", "files": [entry], "format_version": 1}
+    (tmp_path / "COMPLETED").write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match="COMPLETED cannot be read"):
+        manifest.record(str(tmp_path))

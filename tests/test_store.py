@@ -150,3 +150,14 @@ def test_new_data_files_are_on_the_disk_before_the_snapshot_that_names_them(
     before = order[: order.index(f"-> {folder}/snapshots/00000002.json")]
     data = {f"{folder}/{new.file.name}", f"{folder}/watches/2026-11-20", f"{folder}/watches", str(folder)}
     assert data <= set(before) and f"{folder}/{old.file.name}" not in order
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "../nights/x", "watches/../../x"])
+def test_a_snapshot_that_names_files_outside_the_store_is_refused(tmp_path: Path, name: str) -> None:
+    entry = FileEntry(name="watches/2026-11-20/0.parquet", rows=1, bytes=1, digest="d")
+    file = StoreFile(table="watches", day="2026-11-20", bucket=0, file=entry)
+    store.commit(str(tmp_path / "snapshots"), Snapshot(buckets=8, number=1, files=[file]))
+    path = tmp_path / "snapshots" / "00000001.json"
+    path.write_text(path.read_text().replace(entry.name, name))
+    with pytest.raises(ManifestError, match=r"00000001.json cannot be read .*lies outside the storage root"):
+        store.load(str(path))
