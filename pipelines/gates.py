@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipelines import earlier, kept, manifest, night_results, paths, train
+from pipelines import earlier, kept, manifest, night_results, paths, report_history, train
 from pipelines.errors import GateError
 from pipelines.gate_settings import Gates
 from pipelines.manifest import Manifest, ManifestError
@@ -77,9 +77,18 @@ def notes(found: GateResults) -> list[str]:
 
 
 def summary(night: Night) -> dict[str, Any]:
-    """What `published.json` says of a night's gates: empty if they were never computed."""
-    found = night_results.gates(night)
-    return {"gates": {name: of for name, of in found.summary().items() if name != "failed"}} if found else {}
+    """What `published.json` says of a night's gates, empty if they were never computed, and of its recall: system ->
+    recall at each k, unless nobody was held out."""
+    found, evaluated = night_results.gates(night), manifest.record(night.folder("evaluation"))
+    held = {"gates": {name: of for name, of in found.summary().items() if name != "failed"}} if found else {}
+    recalls = night_results.recalls(evaluated) if evaluated else {}
+    return held | ({"recall": recalls} if recalls else {})
+
+
+def in_words(night: Night) -> str:
+    """How many of the night's gates ended in each state, for the line at its end; empty if they were never computed."""
+    found = report_history.gates(night)
+    return found.in_words() if found else ""
 
 
 def night_before(night: Night) -> Night | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines import paths
-from pipelines.manifest import ManifestError
+from pipelines.manifest import Manifest, ManifestError
 from pipelines.stages import Night
 from transforms import files, night_metrics
 from transforms.gates import Gate, State
@@ -88,6 +88,14 @@ def metrics(night: Night) -> NightMetrics | None:
     except ValueError as error:
         again = "remove the COMPLETED beside it and run the night again from evaluation"
         raise ManifestError(f"{path} cannot be read ({error}): {again}") from None
+
+
+def recalls(evaluated: Manifest) -> dict[str, dict[str, float]]:
+    """system -> recall at each k, as the manifest of stage evaluation counts them."""
+    return {
+        system: {name: value for name, value in figures.items() if name.startswith("recall@")}
+        for system, figures in evaluated.counts.get("metrics", {}).items()
+    }
 
 
 def metrics_path(night: Night) -> str:

@@ -26,6 +26,7 @@ from pipelines import (
     dry_run,
     earlier,
     estimate,
+    gates,
     ingest,
     lock,
     manifest,
@@ -193,7 +194,8 @@ def _closing(night: Night, ran: list[str]) -> str:
         state = f"published: {served['date']}, {served['users']:,} users"
     else:
         state = f"not published (the night of {served['date']} is served)"
-    return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}"
+    held = f"; {gates.in_words(night)}" if "publish" in ran else ""
+    return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}{held}"
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@ well or not; `nights/DATE/outcome.json` says how its last run ended."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from pipelines import kept, manifest, night_results, report, report_history
+from pipelines.earlier import withdrawn
 from pipelines.errors import told
 from pipelines.manifest import ManifestError
 from pipelines.night_results import GateResults
@@ -38,22 +38,21 @@ def write(night: Night, end: Outcome | None = None) -> str:
     try:
         if end:
             files.replace_file(night.root.outcome(night.date), json.dumps(asdict(end), indent=1).encode())
-        if end and end.code:
-            report.write(night)
+            (report.write if end.code else report.rewrite_status)(night)
         nights = [replace(night, date=date) for date in kept.nights(night.root)]
         figure = report_history.newest_figure(nights) or "recall"
         served = report.served_date(night.root)
         rows = [row(of, figure, served) for of in reversed(nights)]
         files.replace_file(night.root.index, render_nights(rows, figure=figure).encode())
+        troubles = [report.rewrite_status(of) for of in nights if of.date.isoformat() in withdrawn(night.root)]
     except Exception as error:
         return f"{night.root.index} is not up to date: {told(error) or repr(error)}"
-    return ""
+    return "; ".join(trouble for trouble in troubles if trouble)
 
 
-def refresh(night: Night, dates: Iterable[dt.date]) -> list[str]:
-    """After another night was made the served one: the reports of some nights and the page say so; what went wrong with
-    that, a line each."""
-    troubles = [report.rewrite_status(replace(night, date=date)) for date in dates]
+def refresh(night: Night) -> list[str]:
+    """Let all reports and the page say which night is served now; what went wrong with that, a line each."""
+    troubles = [report.rewrite_status(replace(night, date=date)) for date in kept.nights(night.root)]
     return [trouble for trouble in (*troubles, write(night)) if trouble]
 
 

@@ -7,6 +7,7 @@ is not there is left out. A report that cannot be written fails no night.
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.metadata
 import json
 import re
@@ -15,7 +16,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipelines import console, earlier, manifest, night_results, paths, report_history, report_videos, train
+from pipelines import console, manifest, night_results, paths, report_history, report_videos, train
+from pipelines.earlier import withdrawn
 from pipelines.errors import told
 from pipelines.machine import gib
 from pipelines.manifest import Manifest
@@ -94,13 +96,13 @@ def status(
     night: str = "",
     failed: str = "",
     served: str = "",
-    withdrawn: Collection[str] = (),
+    back: Collection[str] = (),
 ) -> Status:
     """What became of a night.
 
     published: what the manifest of publish counts, None if publish is not complete; night: its date; failed: how its
-    last run ended, if that was with an error; served: the date of the published night; withdrawn: the dates of the
-    nights that were taken back.
+    last run ended, if that was with an error; served: the date of the published night; back: the dates of the nights
+    that were taken back.
     """
     if gates is not None and gates.status == "failed":
         names = ", ".join(gate.name for gate in gates.named("failed") or gates.unexpected)
@@ -111,12 +113,12 @@ def status(
         return Status(text=_UNGATED, level="warn")
     if published is None:
         return Status(text="gates computed, not yet published", level="warn")
-    if night in withdrawn:
+    if night in back:
         again = f"; the night of {served} was served again" if served else ""
         return Status(text=f"taken back after it was published{again}", level="warn")
     if not published.get("published"):
         return Status(text="complete, not published: a later night is", level="ok")
-    return _published(gates, sorted(date for date in withdrawn if served == night < date))
+    return _published(gates, sorted(date for date in back if served == night < date))
 
 
 def _not_published(why: str, *, night: str, served: str) -> Status:
@@ -128,7 +130,7 @@ def _not_published(why: str, *, night: str, served: str) -> Status:
 
 def _published(gates: GateResults, taken_back: Sequence[str]) -> Status:
     """taken_back: the nights in whose place this one is served again."""
-    again = f"; served again after {', '.join(taken_back)} was taken back" if taken_back else ""
+    again = f"; served again, as {', '.join(taken_back)} was taken back" if taken_back else ""
     if gates.status == "forced":
         return Status(text=f"published in spite of failed gates: {gates.why}{again}", level="bad")
     if gates.status == "ungated":
@@ -149,8 +151,14 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
         night=night.date.isoformat(),
         failed=end["message"].splitlines()[0] if over else "",
         served=served_date(night.root),
-        withdrawn=earlier.withdrawn(night.root),
+        back=taken_back(night.root),
     )
+
+
+def taken_back(root: paths.Root) -> list[str]:
+    """The dates of nights that were published and taken back, in order: a rollback takes back those that failed too."""
+    found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in withdrawn(root))
+    return sorted(date for date, done in found if done is not None and done.counts.get("published"))
 
 
 def rewrite_status(night: Night) -> str:
@@ -160,7 +168,9 @@ def rewrite_status(night: Night) -> str:
     try:
         if files.exists(path):
             page = files.read_bytes(path).decode()
-            files.replace_file(path, with_status(page, status_of(night, night_results.gates(night))).encode())
+            changed = with_status(page, status_of(night, night_results.gates(night)))
+            if changed != page:
+                files.replace_file(path, changed.encode())
     except Exception as error:
         return f"{path} is not up to date: {told(error) or repr(error)}"
     return ""

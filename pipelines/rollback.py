@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import console, earlier, kept, lock, manifest, publish, signals
+from pipelines import console, earlier, kept, lock, manifest, nights_page, openmetrics, publish, signals
 from pipelines.errors import StageError, guarded
 from pipelines.stages import Night, arguments, night_of
 
@@ -53,6 +53,9 @@ def rollback(night: Night, to: dt.date | None) -> str:
         raise StageError(f"the night of {of.date} is not there, or never came to stage publish; there are {others}")
     taken_back = [date.isoformat() for date in kept.nights(night.root) if date > of.date and date <= before]
     publish.serve(of, withdrawn=taken_back)
+    for trouble in (*nights_page.refresh(of), openmetrics.refresh(of)):
+        if trouble:
+            print(console.printable(f"watchnext: warning: {trouble}"), file=sys.stderr)
     told = f"taken back: {', '.join(taken_back)}" if taken_back else "none taken back"
     return f"the night of {of.date} is served again; {told}"
 

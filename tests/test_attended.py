@@ -52,7 +52,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -
 
 def exit_code_in_metrics(of: Night) -> float:
     lines = Path(of.root.metrics).read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("watchnext_last_run_exit_code ")))
+    return float(next(line.split()[1] for line in lines if line.startswith("watchnext_last_run_exit_code{")))
 
 
 @pytest.mark.parametrize(

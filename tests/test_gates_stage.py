@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night, write_job
+from nights import DATE, night, published_night, with_figures, write_job
 
 from pipelines import gates, manifest, night_results, nightly, nights_page, publish, report
 from pipelines.errors import GateError, StageError
@@ -132,32 +132,8 @@ def test_a_backfill_is_held_against_the_night_before_it(job: Path) -> None:
     assert served(night(job))["date"] == NEXT.isoformat()
 
 
-def evaluated(of: Night, k: int, recalls: dict[int, float]) -> Night:
-    """The night, with figures of some held-out users: recall at some k, with replicates about it."""
-
-    def system(own: dict[int, float]) -> dict[str, Any]:
-        shown = {f"recall@{cut}": value for cut, value in own.items()}
-        near = {name: [value + n / 1_000 for n in range(-5, 6)] for name, value in shown.items()}
-        return {"figures": {"users": 90, **shown}, "intervals": {}, "replicates": near}
-
-    metrics = {
-        "format_version": 1,
-        "k": k,
-        "gate": f"recall@{k}",
-        "holdout": {"start": "a", "end": "b", "users": 90},
-        "systems": {"neighbours": system(recalls), "most popular": system(dict.fromkeys(recalls, 0.1))},
-        "beside": {"most popular": {"value": 0.1, "low": 0.05, "high": 0.15}},
-        "ann_loss": {"index": "exact"},
-    }
-    path = night_results.metrics_path(of)
-    files.replace_file(path, json.dumps(metrics).encode())
-    entry = files.entry_of(of.folder("evaluation"), "metrics.json")
-    manifest.commit(of.folder("evaluation"), replace(of.require("evaluation"), files=[entry]))
-    return of
-
-
 def published_with_figures(job: Path, k: int, recalls: dict[int, float]) -> Night:
-    of = evaluated(ready(job, LISTS, DATE), k, recalls)
+    of = with_figures(ready(job, LISTS, DATE), k, recalls)
     publish.run(of)
     return of
 
@@ -176,7 +152,7 @@ def test_a_first_night_is_published_and_says_what_was_not_compared(job: Path) ->
 @pytest.mark.parametrize(("recall", "state"), [(0.4, "passed"), (0.1, "failed")])
 def test_nights_with_lists_of_unequal_lengths_are_compared_at_a_k_of_both(job: Path, recall: float, state: str) -> None:
     published_with_figures(job, 50, {10: 0.4, 50: 0.6})
-    of = evaluated(ready(job, LISTS), 20, {10: recall, 20: 0.5})
+    of = with_figures(ready(job, LISTS), 20, {10: recall, 20: 0.5})
     if state == "failed":
         with pytest.raises(GateError, match=r"gate recall: recall@10 is 0\.1000, and was 0\.4000 the night before"):
             publish.run(of)
@@ -225,7 +201,7 @@ def test_what_should_be_compared_and_cannot_be_is_never_passed_in_silence(
     job: Path, spoil: Callable[[Night], None], why: str
 ) -> None:
     spoil(published_with_figures(job, 10, {10: 0.4}))
-    of = evaluated(ready(job, LISTS), 10, {10: 0.4})
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4})
     publish.run(of)
     found = results(of)
     assert found.status == "ungated" and re.match(f"recall could not be computed: .*{why}", found.why)
@@ -244,7 +220,7 @@ def test_what_should_be_compared_and_cannot_be_is_never_passed_in_silence(
 
 
 def test_figures_of_the_night_itself_that_cannot_be_read_stop_it(job: Path) -> None:
-    of = evaluated(ready(job, LISTS), 10, {10: 0.4})
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4})
     cut_short(of)
     with pytest.raises(StageError, match=r"metrics\.json cannot be read .* run the night again from evaluation"):
         publish.run(of)

@@ -325,7 +325,7 @@ def test_status_is_what_gates_and_publish_say(
 @pytest.mark.parametrize(
     ("night", "gates", "failed", "text", "level"),
     [
-        ("2026-11-21", "passed", "", "published; served again after 2026-11-22 was taken back", "ok"),
+        ("2026-11-21", "passed", "", "published; served again, as 2026-11-22 was taken back", "ok"),
         (
             "2026-11-22",
             "passed",
@@ -354,9 +354,7 @@ def test_status_after_a_rollback_and_after_another_run_of_the_served_night(
     night: str, gates: str, failed: str, text: str, level: Level
 ) -> None:
     given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
-    found = status(
-        given, {"published": True}, night=night, failed=failed, served="2026-11-21", withdrawn={"2026-11-22"}
-    )
+    found = status(given, {"published": True}, night=night, failed=failed, served="2026-11-21", back={"2026-11-22"})
     assert found == Status(text=text, level=level)
 
 
