@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines import accounts, console, forget, kept, log_notes, manifest, paths, rewriting, store
+from pipelines import accounts, console, forget, joins, kept, log_notes, manifest, paths, rewriting, store
 from pipelines.accounts import Account
 from pipelines.due import Due
 from pipelines.errors import StageError
@@ -73,6 +73,7 @@ _SIDE = ("videos", "users", "hidden")
 
 
 def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
+    forgotten = _forgotten_before(night, due)
     before = forget.apply(night, due.screen) if due.forgets else due.before
     empty = Snapshot(
         buckets=before.buckets if before else _bucket_count(night, due),
@@ -82,7 +83,13 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     )
     snapshot = before or empty
     reader = Reader(
-        night=night, folder=folder, attempt=attempt, buckets=snapshot.buckets, screen=due.screen, found=due.readable
+        night=night,
+        folder=folder,
+        attempt=attempt,
+        buckets=snapshot.buckets,
+        screen=replace(due.screen, tracks_forgotten=_list_is_new(due)),
+        found=due.readable,
+        forgotten=forgotten,
     )
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()
@@ -95,7 +102,36 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
         _check_rejects(night, account)
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
-    return StageResult(entries, _counts(night, due, snapshot, account))
+    counts = _counts(night, due, snapshot, account)
+    return StageResult(entries, counts | _joined(night, due, snapshot, entries, forgotten, counts["notes"]))
+
+
+def _list_is_new(due: Due) -> bool:
+    """Whether the list of users to forget is applied for the first time."""
+    return bool(due.screen.forget.paths) and (due.before is None or due.forgets)
+
+
+def _forgotten_before(night: Night, due: Due) -> set[int]:
+    """The places in a changed list of users to forget of those who have events in the store."""
+    if due.before is None or not _list_is_new(due):
+        return set()
+    return joins.forgotten_in_store(night.root.store, due.before, due.screen.forgotten())
+
+
+def _joined(
+    night: Night, due: Due, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int], notes: list[str]
+) -> dict[str, Any]:
+    """What has no partner in the logs: ids of the tables that are read anew and of a new list of users to forget."""
+    folder = night.folder("ingest")
+    side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
+    compared = joins.compare(night.root.store, snapshot, side)
+    found, said = dict(compared.matches), list(joins.notes(compared))
+    if _list_is_new(due):
+        earlier = due.before is not None and bool(due.before.forgotten)
+        found["forget"] = joins.of_forget_list(due.screen.forget.ids(), forgotten)
+        said += joins.forget_notes(found["forget"], with_ids=due.screen.key is None, earlier=earlier)
+    counts = {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}
+    return {"joins": counts, "notes": [*notes, *said]}
 
 
 def _bucket_count(night: Night, due: Due) -> int:

@@ -46,6 +46,7 @@ class Reader:
     buckets: int
     screen: Screen
     found: dict[str, Found]  # table -> its raw files
+    forgotten: set[int] = field(default_factory=set)  # places in the list of users to forget whose rows were met
     refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
     def catalogue(self) -> list[Record]:
@@ -114,7 +115,9 @@ class Reader:
         records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("ingest") as pipeline:
             [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
-        return take_records(records)
+        found = take_records(records)
+        self.forgotten.update(at for record in found for at in record.get("forgotten_ids", ()))
+        return found
 
     def branch(self, pipeline: beam.Pipeline, source: Source) -> beam.PCollection[Record]:
         """One table's part of a pipeline; gives all its records."""

@@ -173,7 +173,8 @@ class Index(Table):
     only: str | None = Field(
         None,
         description="SQL condition on the catalogue's columns and on `age_days`, whole days from upload to DATE, that "
-        "videos must fulfil to be shown, such as `age_days < 1`; what is not known is not fulfilled",
+        "videos must fulfil to be shown, such as `age_days < 1`; what is not known is not fulfilled; it may call "
+        "functions of texts and numbers, such as `LOWER`, and none that reads anything else",
     )
     shard_videos: PositiveInt = Field(
         4_000_000, description="videos a shard of an index holds at most: above, it is built and searched in several"

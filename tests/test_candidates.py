@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -89,6 +91,50 @@ def test_columns_a_condition_names() -> None:
 def test_what_is_no_condition_is_told(only: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         condition(only)
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("title IN (SELECT column_1 FROM read_csv('{file}'))", "unexpected token SELECT"),
+        ("read_csv('{file}') IS NOT NULL", "may not call read_csv: a condition has columns, values, operators and ABS"),
+        ("title = READ_PARQUET ('{file}')", "may not call READ_PARQUET"),
+        ("EXISTS (SELECT 1 FROM '{file}')", "may not call EXISTS"),
+        ("age_days < 1 -- AND language", "unexpected token -"),
+        ("age_days < 1 /* more */", "unexpected token /"),
+        ("title = $$text$$", r"unexpected token \$"),
+        ("title = `channel`", "unexpected token `"),
+        ("videos.title = 'a'", "there is no column videos"),
+        ("'{file}'.title = 'a'", r"unexpected token \."),
+        ("title = 'open", "unexpected token '"),
+    ],
+)
+def test_a_condition_reaches_nothing_but_its_columns(
+    only: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.csv").write_text("column_1\nsecret\n")
+    monkeypatch.setattr(pl, "sql_expr", lambda _: pytest.fail("it came to polars"))
+    with pytest.raises(ValueError, match=message):
+        condition(only.replace("{file}", str(tmp_path / "secret.csv")))
+
+
+@pytest.mark.parametrize(
+    ("only", "left"),
+    [
+        ("title LIKE 'It''s %' AND age_days BETWEEN 0 AND 1", ["a"]),
+        ("LOWER(title) = 'read_csv(x) -- y'", ["b"]),
+        ("(age_days + 1) * 2 >= 4 AND (age_days) IN (1, 2.5, -3)", ["a"]),
+        ("title IS NULL OR NOT (age_days <= 1)", ["d"]),
+        ("CASE WHEN age_days IS NULL THEN TRUE ELSE FALSE END", ["b"]),
+        ("\"language\" != 'en' AND COALESCE(title, '') <> ''", ["a", "b"]),
+        ("STARTS_WITH(title, 'It') OR LENGTH(title) > 100", ["a"]),
+        ("CAST(video_seconds AS INTEGER) % 20 = 0 and title is not null", ["b"]),
+    ],
+)
+def test_conditions_of_columns_values_operators_and_their_functions(only: str, left: list[str]) -> None:
+    titles = pl.Series(["It's me", "READ_CSV(x) -- y", "c", None, "e"])
+    found = candidate_videos(VECTORS, CATALOGUE.with_columns(title=titles), only, END)
+    assert found["video_id"].to_list() == left
 
 
 def test_no_candidate_is_an_error() -> None:

@@ -57,6 +57,15 @@ def test_what_an_image_copies_is_there_and_pinned(path: Path) -> None:
     assert "--no-build-isolation" in ours  # else the build would download its own setuptools
 
 
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.parent.name)
+def test_an_image_runs_as_a_user_who_is_not_root(path: Path) -> None:
+    words = [words for words in instructions(path) if words[0] in ("USER", "RUN", "COPY", "ENTRYPOINT", "FROM")]
+    users = [at for at, one in enumerate(words) if one[0] == "USER"]
+    assert [words[at][1] for at in users] == ["1000"], "a number: Kubernetes cannot tell of a name that it is not root"
+    assert not [one for one in words[users[-1] :] if one[0] in ("RUN", "COPY", "FROM")], "nothing is installed after it"
+    assert any("useradd" in one and "1000" in one for one in words)
+
+
 @pytest.mark.parametrize("path", [IMAGES[0], IMAGES[2]], ids=lambda path: path.parent.name)
 def test_the_images_hold_all_that_is_installed_and_are_built_of_nothing_else(path: Path) -> None:
     packages = {name.partition(".")[0] for name in re.findall(r'^        "([\w.]+)",$', SETUP, re.M)} & {*copied(path)}

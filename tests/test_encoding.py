@@ -50,6 +50,18 @@ def test_of_many_rows_a_stable_sample_is_analysed(monkeypatch: pytest.MonkeyPatc
     assert abs(one.mean() - mean) < 4  # type: ignore[operator]
 
 
+def test_times_that_are_dates_are_drawn_as_often_as_they_occur(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 days, the newer the more watches: the sample has all of them, each by its share."""
+    monkeypatch.setattr(encoding, "ANALYSED_ROWS", 2_000)
+    rows = [watch(f"u{i}", 24 * day, f"v{i % 7}") for day in range(30) for i in range(20 * (day + 1))]
+    watches = watches_frame(rows)
+    drawn = drawn_times(watches, seed=1)
+    assert drawn.height == 2_000
+    for day in range(30):
+        before = (watches["time"] <= hours(24 * day)).mean()
+        assert (drawn["time"] <= hours(24 * day)).mean() == pytest.approx(before, abs=0.03)
+
+
 def test_the_sample_does_not_depend_on_how_rows_were_split_and_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     rows = watches_frame([watch(f"u{i % 7}", i // 2, "v") for i in range(900)])  # each time twice

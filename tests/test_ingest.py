@@ -11,7 +11,7 @@ import pytest
 from nights import DATE, night, watch_rows, write_job
 from stores import impressions_of
 
-from pipelines import ingest, lock, manifest, store
+from pipelines import ingest, joins, lock, manifest, store
 from pipelines.errors import StageError
 from pipelines.stages import Night
 from transforms import files
@@ -340,3 +340,73 @@ def test_a_job_in_a_folder_with_the_signs_of_patterns_reads_and_removes_its_own_
         assert run(folder / "job.toml", DATE + dt.timedelta(days=1)).counts["tables"] == {}
     assert not (folder / "runs" / "LOCK").exists() and (other / "runs" / "LOCK").exists()
     assert events(night(folder / "job.toml")).equals(events(night(other / "job.toml")))
+
+
+def ids_csv(path: Path, header: str, *lines: str) -> None:
+    path.write_text("\n".join([header, *lines, ""]))
+
+
+def test_ids_of_a_new_list_of_users_to_forget_that_are_nobody_are_noted(tmp_path: Path) -> None:
+    job = logged(tmp_path, more='[privacy]\nforget = "forget.csv"\n')
+    users = watch_rows()["user_id"].unique().sort()
+    ids_csv(tmp_path / "forget.csv", "user_id", users[0], users[1], "0004", "no\u202ebody")
+    counts = run(job).counts
+    assert counts["joins"]["forget"] == {"values": 4, "unmatched": 2}
+    told = "privacy.forget: 2 of 4 ids on the list are of nobody in these logs: 0004, no\\u202ebody (compared with"
+    assert any(note.startswith(told) for note in counts["notes"])
+    unchanged = run(job, DATE + dt.timedelta(days=1)).counts
+    assert "forget" not in unchanged["joins"] and not any("privacy.forget" in note for note in unchanged["notes"])
+    ids_csv(tmp_path / "forget.csv", "user_id", users[2], "0004")
+    changed = run(job, DATE + dt.timedelta(days=2)).counts
+    assert changed["joins"]["forget"] == {"values": 2, "unmatched": 1}  # users[2] was in the store alone
+    assert any("1 of 2 ids" in note and "earlier night counts as nobody" in note for note in changed["notes"])
+
+
+def test_with_pseudonyms_no_id_of_the_list_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "0123456789abcdef")
+    job = logged(tmp_path, more='[privacy]\nforget = "forget.csv"\npseudonym_key_env = "KEY"\n')
+    ids_csv(tmp_path / "forget.csv", "user_id", watch_rows()["user_id"][0], "secret-id")
+    notes = run(job).counts["notes"]
+    assert any("1 of 2 ids on the list are of nobody in these logs (" in note for note in notes)
+    assert not any("secret-id" in note for note in notes)
+
+
+def test_ids_of_other_tables_without_a_partner_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    watches = watch_rows().with_columns(country=pl.lit("se"))
+    to_parquet(watches, tmp_path / "w.parquet")
+    users, videos = watches["user_id"].unique().sort(), watches["video_id"].unique().sort()
+    ids_csv(tmp_path / "u.csv", "user_id,country", f"{users[0]},at", f"{users[1]},", "ghost,de")
+    ids_csv(tmp_path / "v.csv", "video_id,countries", f"{videos[0]},SE", f'{videos[1]},"AT,UK"')
+    ids_csv(
+        tmp_path / "h.csv", "user_id,video_id", f"{users[0]},{videos[4]}", f"{users[1]},nothing", f"ghost,{videos[0]}"
+    )
+    logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
+    counts = run(write_job(tmp_path, logs)).counts
+    assert counts["joins"] == {
+        "users": {"values": 3, "unmatched": 1},
+        "hidden users": {"values": 3, "unmatched": 1},
+        "hidden videos": {"values": 3, "unmatched": 1},
+        "videos": {"values": 5, "unmatched": 3},
+        "countries": {"values": 3, "unmatched": 1},
+    }
+    notes = [note for note in counts["notes"] if note.startswith("logs.")]
+    assert notes == [
+        "logs.users: 1 of 3 users of the table are nobody in these logs",
+        "logs.hidden: 1 of 3 users with hidden videos are nobody in these logs",
+        f"logs.videos: 3 of 5 videos that were watched are not in the catalogue, and so never shown: "
+        f"{', '.join(videos[2:])}",
+        "logs.videos: 1 of 3 codes in countries are the country of no watch and no user: UK",
+        "logs.hidden: 1 of 3 hidden videos are neither in the catalogue nor watched: nothing",
+    ]
+
+
+def test_of_a_large_store_some_buckets_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joins, "LOCAL_ROWS", 12)
+    job = logged(tmp_path)
+    write_job(tmp_path, (tmp_path / "job.toml").read_text().split("\n", 2)[1] + '\nusers = "u.csv"')
+    ids_csv(tmp_path / "u.csv", "user_id", *(f"ghost{n}" for n in range(100)), *watch_rows()["user_id"].unique())
+    counts = run(job).counts
+    assert 0 < counts["joins"]["users"]["unmatched"] < 100
+    (note,) = (note for note in counts["notes"] if "users of the table" in note)
+    assert note.endswith(f" of {counts['buckets']} buckets were compared)")

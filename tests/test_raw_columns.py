@@ -125,3 +125,22 @@ def test_local_times_are_those_of_zoneinfo(moment: dt.datetime, zone: str) -> No
 
 def test_the_time_type_is_microseconds_in_utc() -> None:
     assert pl.Datetime("us", "UTC") == TIME
+
+
+def test_durations_are_seconds_in_every_unit() -> None:
+    for unit, ticks in (("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+        raw = pl.DataFrame({"watch_seconds": pl.Series([ticks * 3 // 2, None], dtype=pl.Int64).cast(pl.Duration(unit))})
+        columns = RawColumns(raw)
+        read = raw.select(columns.number("watch_seconds"))
+        assert read["watch_seconds"].to_list() == [1.5, None]
+        assert not any(any(mask) for mask, _ in columns.reasons(read))
+
+
+def test_categories_are_read_as_their_values() -> None:
+    values = {"watch_seconds": ["1.5", "x"], "completed": ["true", "no"], "time": ["2024-01-02", "1700000000"]}
+    raw = pl.DataFrame(values).cast(pl.Categorical)
+    columns = RawColumns(raw)
+    read = raw.select(columns.number("watch_seconds"), columns.boolean("completed"), columns.time("UTC"))
+    assert read.rows() == [(1.5, True, utc(2024, 1, 2)), (None, False, AT)]
+    refused = {reason: list(mask) for mask, reason in columns.reasons(read) if any(mask)}
+    assert refused == {"watch_seconds cannot be read": [False, True]}

@@ -142,15 +142,15 @@ def _text_of_binary(values: pa.Array, ours: str, *, is_uuid: bool) -> pa.Array:
             return values.cast(pa.large_string())
     given = pl.Series(ours, values)
     digits = given.bin.encode("hex")
-    is_uuid_value = (given.bin.size() == _UUID_BYTES) & (is_uuid | ~digits.str.contains(_PRINTABLE))
+    is_uuid_value = ((given.bin.size() == _UUID_BYTES) & (is_uuid | ~digits.str.contains(_PRINTABLE))).fill_null(False)
     try:
-        texts = given.set(is_uuid_value, None).cast(pl.String)
+        texts = given.filter(~is_uuid_value).cast(pl.String)
     except pl.exceptions.PolarsError as error:
         wrong = f"the column {ours} is binary that is no text: write it as text, or as UUIDs of 16 bytes"
         raise ColumnTypeError(wrong) from error
     parts = [digits.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
     uuids = pl.select(pl.concat_str(*parts, separator="-")).to_series()
-    return uuids.zip_with(is_uuid_value.fill_null(False), texts).to_arrow()
+    return uuids.scatter((~is_uuid_value).arg_true(), texts).to_arrow()
 
 
 def _plain_decimal(values: pa.Array) -> pa.Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import re
 
 import numpy as np
 import polars as pl
@@ -22,26 +23,75 @@ COLUMNS = (*VIDEO_SCHEMA.names(), AGE)  # what a condition may name
 _DRAW_OF_SHARDS = 0x736861726473  # "shards": keeps this draw apart from others that ids are mixed for
 
 
+# What a condition may call: functions of the values of a row, none of which reads anything else.
+FUNCTIONS = (
+    *("ABS", "CEIL", "FLOOR", "ROUND", "COALESCE", "NULLIF", "GREATEST", "LEAST", "CAST", "DATE", "DATE_PART"),
+    *("LOWER", "UPPER", "LENGTH", "CHAR_LENGTH", "TRIM", "LTRIM", "RTRIM", "LEFT", "RIGHT", "SUBSTR", "STRPOS"),
+    *("STARTS_WITH", "ENDS_WITH", "REGEXP_LIKE", "CONCAT", "REPLACE"),
+)
+_OPERATORS = ("AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "ILIKE", "RLIKE", "REGEXP", "THEN", "WHEN", "ELSE", "CASE")
+_CALLED = frozenset((*FUNCTIONS, *_OPERATORS))  # words that a bracket may follow
+_KEYWORDS = frozenset(
+    [
+        *("IS", "NULL", "TRUE", "FALSE", "UNKNOWN", "DISTINCT", "ESCAPE", "END", "AS", "INTERVAL", "TIMESTAMP"),
+        *("INT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "REAL", "VARCHAR", "TEXT", "BOOLEAN"),
+    ]
+)
+_QUERIES = frozenset(
+    ["SELECT", "FROM", "WITH", "TABLE", "UNION", "EXISTS", "VALUES", "INTO", "JOIN", "ANY", "ALL", "SOME"]
+)
+_TOKEN = re.compile(
+    r"""\s+|'(?:[^']|'')*'|(?P<name>"(?:[^"]|"")*")|(?P<word>[^\W\d]\w*)|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"""
+    r"""|(?!--|/\*)(?:::|\|\||[-=<>!+*/%(),~^@&|])"""
+)
+_NO_CONDITION = "is no condition in SQL such as \"age_days < 1 AND language = 'de'\": "
+
+
 class NoCandidatesError(ValueError):
     """Not one video may be shown."""
 
 
 def condition(only: str) -> pl.Expr:
-    """`[index] only` as an expression of `COLUMNS`. Raises ValueError for one that is none or is not of them."""
+    """`[index] only` as an expression of `COLUMNS`. Raises ValueError for one that is none, is not of them, or has more
+    than operators and `FUNCTIONS`: SQL as polars reads it has functions that open files."""
+    _check_words(only)
     try:
         found = pl.sql_expr(only)
         for name in found.meta.root_names():
-            if name not in COLUMNS:
-                nearest = difflib.get_close_matches(name, COLUMNS, 1, cutoff=0)[0]
-                known = f"known are {', '.join(COLUMNS)}; text stands in 'single quotes'"
-                raise ValueError(f"there is no column {name}; did you mean {nearest}? ({known})")
+            _check_column(name)
         kinds = pl.DataFrame(schema={**VIDEO_SCHEMA, AGE: pl.Int64()}).select(found.alias(AGE)).dtypes
     except pl.exceptions.PolarsError as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(f"is no condition in SQL such as \"age_days < 1 AND language = 'de'\": {said}") from error
+        raise ValueError(_NO_CONDITION + str(error).splitlines()[0]) from error
     if kinds != [pl.Boolean()]:
         raise ValueError(f'must say yes or no of a video, as "age_days < 1" does, but gives {kinds[0]}')
     return found
+
+
+def _check_words(only: str) -> None:
+    """Raise ValueError for the first word of a condition that is neither a value, an operator, a column nor one of
+    `FUNCTIONS`."""
+    at = 0
+    while at < len(only):
+        found = _TOKEN.match(only, at)
+        if found is None:
+            raise ValueError(f"{_NO_CONDITION}unexpected token {only[at]}")
+        at, word = found.end(), found["word"]
+        if word and only[at:].lstrip().startswith("(") and word.upper() not in _CALLED:
+            known = ", ".join(FUNCTIONS)
+            raise ValueError(f"may not call {word}: a condition has columns, values, operators and {known}")
+        if word and word.upper() in _QUERIES:
+            raise ValueError(f"{_NO_CONDITION}unexpected token {word}")
+        if word and word.upper() not in _CALLED and word.upper() not in _KEYWORDS:
+            _check_column(word)
+        if name := found["name"]:
+            _check_column(name[1:-1].replace('""', '"'))
+
+
+def _check_column(name: str) -> None:
+    if name not in COLUMNS:
+        nearest = difflib.get_close_matches(name, COLUMNS, 1, cutoff=0)[0]
+        known = f"known are {', '.join(COLUMNS)}; text stands in 'single quotes'"
+        raise ValueError(f"there is no column {name}; did you mean {nearest}? ({known})")
 
 
 def columns_of(only: str | None) -> set[str]:

@@ -26,44 +26,34 @@ _HEAD_BYTES = 1_000
 
 
 class TextError(ValueError):
-    """A text file that is damaged or not what its name says; the message does not name the file."""
+    """A text file that is damaged; the message does not name the file."""
+
+
+class FormatError(TextError):
+    """A text file that is whole, but not what its name says; the message says what to do."""
 
 
 def without_mark(head: bytes) -> bytes:
     """The first bytes of a UTF-8 text without its byte order mark. Raises TextError for UTF-16 and UTF-32."""
     found = next((name for mark, name in _UTF_16.items() if head.startswith(mark)), None)
     if found:
-        raise TextError(f"it is {found} text by its byte order mark, but must be UTF-8: iconv -f {found} -t UTF-8")
+        raise FormatError(f"it is {found} text by its byte order mark, but must be UTF-8: iconv -f {found} -t UTF-8")
     start = head[:_HEAD_BYTES]
-    if len(start) >= 8 and start.count(0) > 0.3 * len(start) and (not any(start[::2]) or not any(start[1::2])):
+    if len(start) >= 8 and any(start) and (not any(start[::2]) or not any(start[1::2])):
         name = "UTF-16BE" if not any(start[::2]) else "UTF-16LE"
-        raise TextError(f"it is probably UTF-16 text, but must be UTF-8: iconv -f {name} -t UTF-8")
+        raise FormatError(f"it is probably UTF-16 text, but must be UTF-8: iconv -f {name} -t UTF-8")
     return head.removeprefix(BOM_UTF8)
 
 
 def encoding_of(text: bytes) -> str:
     """The encoding that some text which is not UTF-8 probably has."""
-    return "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", text) else "ISO-8859-1 (Latin-1)"
+    return "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", text[:_HEAD_BYTES]) else "ISO-8859-1 (Latin-1)"
 
 
-def not_utf_8(source: Any, block_bytes: int) -> str | None:
-    """Which row of a text is the first that is not UTF-8, as part of a message; None if all are."""
-    rows, tail = 0, b""
-    while block := source.read(block_bytes):
-        text = tail + block
-        try:
-            text.decode()
-            tail = b""
-        except UnicodeDecodeError as error:
-            if error.end == len(text) and error.reason == "unexpected end of data":  # a character goes on
-                text, tail = text[: error.start], text[error.start :]
-            else:
-                row = rows + text.count(b"\n", 0, error.start)
-                encoding = encoding_of(text[error.start : error.start + _HEAD_BYTES])
-                name = encoding.partition(" ")[0]
-                return f"row {row} is not UTF-8 text but probably {encoding}: iconv -f {name} -t UTF-8"
-        rows += text.count(b"\n")
-    return f"row {rows} is not UTF-8 text: a character is cut at the end of the file" if tail else None
+def _not_utf_8(what: str, text: bytes) -> FormatError:
+    encoding = encoding_of(text)
+    convert = f"iconv -f {encoding.partition(' ')[0]} -t UTF-8"
+    return FormatError(f"{what} is not UTF-8 text but probably {encoding}, all of it must be UTF-8: {convert}")
 
 
 def read_header(source: Any, *, block_bytes: int, longest: int) -> tuple[list[str], bytes]:
@@ -86,8 +76,7 @@ def read_header(source: Any, *, block_bytes: int, longest: int) -> tuple[list[st
     try:
         names = next(csv.reader([head[:end].decode()]), [])
     except UnicodeDecodeError as error:
-        encoding = encoding_of(head[error.start : end])
-        raise TextError(f"the header is not UTF-8 text but probably {encoding}") from error
+        raise _not_utf_8("the header", head[error.start : end]) from error
     except csv.Error as error:
         raise TextError(f"the header cannot be read: {error}") from error
     return names, head[end:]
@@ -143,8 +132,11 @@ class WholeRows(io.RawIOBase):
         block = self._source.read(self._block_bytes)
         self._ended = not block
         text = self._rest + block
+        rows = self.rows
         end = self._end_of_rows(text)
-        self._ready, self._rest = memoryview(text)[:end], text[end:]
+        ready, self._rest = text[:end], text[end:]
+        _check_utf_8(ready, rows)
+        self._ready = memoryview(ready)
         if len(self._rest) > self._longest:
             self._too_long(self._rest)
 
@@ -236,6 +228,17 @@ class WholeRows(io.RawIOBase):
         except csv.Error:
             return False
         return len(values) == self._columns and (self._time is None or bool(_TIME.match(values[self._time])))
+
+
+def _check_utf_8(text: bytes, rows: int) -> None:
+    """Raise FormatError for rows that are not UTF-8; `rows`: how many come before them."""
+    if text.isascii():
+        return
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        lines = re.split(rb"[\r\n]+", text[: error.start].lstrip(_LINE_ENDS))
+        raise _not_utf_8(f"row {rows + len(lines)}", text[error.start :]) from error
 
 
 def _values(text: bytes, start: int) -> Any:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from transforms import files, progress
 from transforms.examples import days_before
-from transforms.frames import mix
+from transforms.frames import id_digests, mix
 from transforms.quiet import import_tensorflow
 from transforms.schemas import TIME
 from transforms.side_by_side import once_a_process
@@ -36,13 +36,21 @@ _DRAW_OF_ANALYSED_ROWS = 0x616E616C797365  # "analyse"
 
 
 def drawn_times(watches: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """time, drawn: of completed watches, at most `ANALYSED_ROWS` of them, those with the lowest digest of their time.
+    """time, drawn: of completed watches, at most `ANALYSED_ROWS`, those with the lowest digest of (seed, user, video,
+    time). By the time alone, logs that have dates for times would give all watches of a few days.
 
-    watches: time, completed.
+    watches: user_id, video_id, time, completed.
     """
-    times = watches.filter("completed").select("time")
-    drawn = mix(seed, _DRAW_OF_ANALYSED_ROWS, times["time"].to_physical().to_numpy())
-    return merge_drawn([times.with_columns(drawn=pl.Series(drawn, dtype=pl.UInt64))])
+    completed = watches.filter("completed")
+    drawn = mix(
+        seed,
+        _DRAW_OF_ANALYSED_ROWS,
+        id_digests(completed["user_id"]).to_numpy(),
+        id_digests(completed["video_id"]).to_numpy(),
+        completed["time"].to_physical().to_numpy(),
+    )
+    rows = completed.select("time", drawn=pl.Series(drawn[: completed.height], dtype=pl.UInt64))
+    return merge_drawn([rows])
 
 
 def merge_drawn(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
@@ -98,7 +106,8 @@ class DrawTimes(beam.PTransform):
         return drawn | beam.Map(files.write_parquet, self.folder, self.name).with_output_types(Any)
 
     def _times(self, bucket: BucketFiles) -> pl.DataFrame:
-        events = self.window.unordered_events(bucket, ["user_id", "time", "completed"], ["user_id", "time"])
+        columns = ["user_id", "time", "video_id", "completed"]
+        events = self.window.unordered_events(bucket, columns, ["user_id", "time"])
         progress.advance()
         return drawn_times(self.holdout.learnable(events.watches), seed=self.seed)
 

@@ -7,7 +7,7 @@ paths -> ReadLogs -> valid frames -> PartitionByBucket -> WriteDays -> records o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -53,7 +53,8 @@ def screened_frame(raw: RawFrame, source: str, table: LogTable, parse: Parse, sc
             raw.broken.select("row", "reason", "text"),
         ]
     ).select(table=pl.lit(table.name), file=pl.lit(source), row="row", reason="reason", text="text")
-    return screened(Parsed(parsed.valid, refused), screen, forgotten=raw.rows.height - rows.height)
+    let_through = screened(Parsed(parsed.valid, refused), screen, forgotten=raw.rows.height - rows.height)
+    return replace(let_through, forgotten_ids=screen.forgotten_ids(raw.rows)) if let_through.forgotten else let_through
 
 
 def write_days(
@@ -190,6 +191,8 @@ def _split(parsed: Parsed, table: str) -> Iterator[Any]:
         yield beam.pvalue.TaggedOutput("refused", first_refused(parsed.refused))
         for reason, rows in parsed.refused["reason"].value_counts().iter_rows():
             yield beam.pvalue.TaggedOutput("counts", {"table": table, "reason": reason, "rejected": rows})
+    if parsed.forgotten_ids:
+        yield beam.pvalue.TaggedOutput("counts", {"table": table, "forgotten_ids": list(parsed.forgotten_ids)})
     left_out = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
     read = parsed.valid.height + sum(left_out.values())
     yield beam.pvalue.TaggedOutput("counts", {"table": table, "read": read, **left_out})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from transforms.arrow_values import IDS
-from transforms.csv_rows import TextError, encoding_of, size_text, without_mark
+from transforms.csv_rows import FormatError, TextError, encoding_of, size_text, without_mark
 from transforms.frames import concat
 from transforms.id_text import has_byte
 
@@ -44,7 +45,7 @@ def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[list[by
             end -= before - len(text)
             checked = bool(text[:end].strip())
             if checked and _ARRAY.match(text.lstrip().partition(b"\n")[0].rstrip()):
-                raise TextError("it holds a JSON array, not JSON lines: write one object a line (jq -c '.[]')")
+                raise FormatError("it holds a JSON array, not JSON lines: write one object a line (jq -c '.[]')")
         tail = text[end:]
         if len(tail) > longest:
             row = lines_before + len(text[:end].splitlines()) + 1
@@ -92,7 +93,7 @@ def parse_lines(
         frames.append(frame)
         bad += refused
     rows = concat(frames).rename(columns)
-    texts = [(number, _why_no_object(line), _text(line)) for number, line in sorted(bad)]
+    texts = [(number, _why_no_object(line, columns, lists), _text(line)) for number, line in sorted(bad)]
     doubtful = sorted({*_doubtful_rows(rows, lists), *_halved_pairs(numbered)} - {number for number, _ in bad})
     found = {number: _why_no_row(lines[number - first], columns, lists) for number in doubtful}
     refused_rows = {number: reason for number, reason in found.items() if reason}
@@ -106,12 +107,12 @@ def _text(line: bytes) -> str:
     return line.decode(errors="replace")
 
 
-def _why_no_object(line: bytes) -> str:
+def _why_no_object(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) -> str:
     try:
         line.decode()
     except UnicodeDecodeError as error:
         return f"not UTF-8 text but probably {encoding_of(line[error.start :])}"
-    return "not a JSON object"
+    return _why_no_row(line, columns, lists) or "not a JSON object"
 
 
 def _halved_pairs(lines: NumberedLines) -> Iterator[int]:
@@ -127,8 +128,8 @@ def _doubtful_rows(rows: pl.DataFrame, lists: tuple[str, ...]) -> Iterator[int]:
             continue
         values = rows[name]
         mask = values.str.starts_with("{")
-        if name not in lists:
-            mask |= values.str.starts_with("[")
+        for start in ("[{", "[[") if name in lists else ("[",):
+            mask |= values.str.starts_with(start)
         if name in IDS:
             mask |= values.is_in(["true", "false"])
             if has_byte(values, "."):
@@ -148,11 +149,17 @@ def _why_no_row(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) ->
             return f"{ours} is a list, not one value"
         if isinstance(given, list) and any(isinstance(item, dict | list) for item in given):
             return f"{ours} is a list of objects or lists"
-        if ours in IDS and (isinstance(given, bool) or (isinstance(given, float) and given != round(given))):
+        if ours in IDS and _is_no_id(given):
             return f"{ours} cannot be read"
         if _SURROGATE.search(given if isinstance(given, str) else str(given)):
             return f"{ours} holds half of a surrogate pair: its text was cut within a character"
     return None
+
+
+def _is_no_id(value: Any) -> bool:
+    """Whether a value is true, false or a number with a fraction."""
+    fraction = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
+    return isinstance(value, bool) or fraction
 
 
 def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[pl.DataFrame, NumberedLines]]:

@@ -28,7 +28,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms import arrow_values, csv_rows, json_rows
-from transforms.csv_rows import TextError, WholeRows
+from transforms.csv_rows import FormatError, TextError, WholeRows
 from transforms.frames import FRAME_ROWS
 
 TEXT_BLOCK_BYTES = 16 << 20
@@ -194,10 +194,8 @@ def _whole(path: str) -> Iterator[None]:
 
 
 def _why_damaged(path: str, error: BaseException) -> str:
-    if isinstance(error, pa.ArrowInvalid) and "UTF8" in str(error) and not path.lower().endswith(".parquet"):
-        with suppress(Exception), _opened(path) as source:
-            if where := csv_rows.not_utf_8(source, CSV_BLOCK_BYTES):
-                return f"{path}: {where}"
+    if isinstance(error, FormatError):
+        return f"{path}: {error}"
     kind = path.rsplit("/", 1)[-1].partition(".")[2]
     what = " ".join(str(error).split()) or type(error).__name__
     return f"{path}: not a whole {kind} file ({what}); send it again or take it out"

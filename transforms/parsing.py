@@ -46,6 +46,7 @@ class Parsed:
     refused: pl.DataFrame
     forgotten: int = 0  # of users who are to be forgotten
     other_days: int = 0  # of days that are not read again
+    forgotten_ids: tuple[int, ...] = ()  # whose rows these are: places in the list of users to forget, if tracked
 
 
 def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:

@@ -47,6 +47,7 @@ class Screen:
     forget: ForgetList = ForgetList()
     key: KeySource | None = None  # of pseudonyms: where each worker reads it
     spans: tuple[Span, ...] = ()  # where there are some, only events within them are taken
+    tracks_forgotten: bool = False  # whether to find out which ids of the list have rows
 
     def admitted(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of a raw frame but for those of users to forget."""
@@ -54,6 +55,13 @@ class Screen:
             return rows
         ids = ident(rows["user_id"])
         return rows.filter(~ids.is_in(self.forget.ids().implode()).fill_null(False))
+
+    def forgotten_ids(self, rows: pl.DataFrame) -> tuple[int, ...]:
+        """The places, in the list of users to forget, of those who have rows in a raw frame; none if not tracked."""
+        if not self.tracks_forgotten or not self.forget.paths or "user_id" not in rows.columns:
+            return ()
+        ids = ident(rows["user_id"]).unique()
+        return tuple(self.forget.ids().is_in(ids.implode()).arg_true())
 
     def named(self, valid: pl.DataFrame) -> pl.DataFrame:
         """Valid rows with pseudonyms for their users, where there is a key."""
