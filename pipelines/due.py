@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipelines import forget, kept, privacy, raw_files, store
+from pipelines import forget, kept, manifest, privacy, raw_files, store
 from pipelines.raw_files import Found
 from pipelines.reading import LOGS
 from pipelines.stages import Night
@@ -35,7 +35,8 @@ class Due:
         """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's."""
         before = store.latest(night.root.snapshots)
         found = {table: find(night, table, before) for table in TABLES}
-        number = kept.snapshot_of(night.root, night.date)
+        done = manifest.load_readable(night.folder("ingest"))
+        number = int(done.counts["snapshot"]) if done else None
         return cls(
             before=before,
             screen=privacy.screen(night.job, before.key_check if before else None),

@@ -85,7 +85,7 @@ def _fixed(night: Night) -> dict[str, Any] | None:
     pending = paths.join(night.folder("train"), PENDING)
     if files.exists(pending):
         return dict(json.loads(files.read_bytes(pending)))
-    done = manifest.load(night.folder("train"))
+    done = manifest.load_readable(night.folder("train"))
     return done.counts.get(COUNT) if done else None
 
 

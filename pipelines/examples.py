@@ -37,7 +37,7 @@ def plan(night: Night) -> Plan:
 
 def _due(night: Night) -> str:
     """The training records are dropped once the night is published: stage train cannot do without them."""
-    found = manifest.load(night.folder("examples"))
+    found = manifest.load_readable(night.folder("examples"))
     if found is None or found.dropped is None or train.plan(night).is_done(night):
         return ""
     return "stage train is to run, and the training records were dropped after publishing (storage.keep_examples)"

@@ -14,10 +14,17 @@ from transforms import files
 
 
 def sweep(night: Night) -> None:
-    """Remove snapshots nobody refers to and files none lists. With `keep_days`, nights beyond them refer to nothing."""
+    """Remove snapshots nobody refers to and files none lists. With `keep_days`, nights beyond them refer to nothing.
+
+    Nothing is removed while a night's manifest cannot be read, as what it refers to is not known.
+    """
     dates, days = nights(night.root), night.job.storage.keep_days
     first = max(dates) - dt.timedelta(days=days) if dates and days else dt.date.min
-    referred = {number for date in dates if date >= first if (number := snapshot_of(night.root, date)) is not None}
+    try:
+        found = [snapshot_of(night.root, date) for date in dates if date >= first]
+    except manifest.ManifestError:
+        return
+    referred = {number for number in found if number is not None}
     store.sweep(night.root.store, night.root.snapshots, referred)
 
 

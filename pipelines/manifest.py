@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import xxhash
@@ -110,7 +111,8 @@ def record(folder: str) -> Manifest | None:
         listed = [file_entry(entry, above=1) for entry in content["files"]]
         return Manifest(**content | {"files": listed})
     except (ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path} cannot be read ({error}): remove it and run the stage again") from error
+        again = f"remove it and run the stage again (watchnext nightly JOB.toml --date {Path(folder).parent.name})"
+        raise ManifestError(f"{path} cannot be read ({error}): {again}") from error
 
 
 def file_entry(record: Mapping[str, Any], *, above: int = 0) -> FileEntry:

@@ -24,7 +24,7 @@ _VECTORS = "../user_vectors/"
 
 def generators(night: Night) -> dict[str, str]:
     """date -> digest of the lists of each night that is asked, in order: as fixed, else as they would be now."""
-    done = manifest.load(night.folder(protocol.RANKING))
+    done = manifest.load_readable(night.folder(protocol.RANKING))
     if done and COUNT in done.counts:
         fixed: Mapping[str, Any] = done.counts[COUNT]
         return {date: found.digest if (found := _lists(night, date)) else digest for date, digest in fixed.items()}

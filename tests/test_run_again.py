@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nights import DATE
-from stores import daily, ingested
+from stores import DAYS, daily, day_of_watches, ingested, write_day
 
-from pipelines import manifest, nightly, processes
+from pipelines import manifest, nightly, processes, store
+from pipelines.manifest import ManifestError
 from pipelines.stages import Night
 
 ONLY = ("--date", DATE.isoformat(), "--only", "ingest")
@@ -81,3 +83,21 @@ def test_a_stage_that_would_not_run_cannot_be_forced(of: Night, given: tuple[str
         run(of, *given)
     with pytest.raises(SystemExit, match="2"):
         nightly.main([str(of.root.path), "--catch-up", "--force", "ingest"])
+
+
+def test_a_damaged_manifest_of_an_earlier_night_stops_no_ingest_and_its_night_makes_it_anew(tmp_path: Path) -> None:
+    job = daily(tmp_path, days=DAYS[:3])
+    before = ingested(job, DATE - dt.timedelta(days=1))
+    snapshot = store.path_of(before.root.snapshots, before.require("ingest").counts["snapshot"])
+    damaged = Path(before.folder("ingest"), "COMPLETED")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    write_day(tmp_path, DAYS[3], day_of_watches(DAYS[3]))
+    ingested(job)
+    write_day(tmp_path, DAYS[0], day_of_watches(DAYS[0], mark="late"))
+    ingested(job)
+    assert Path(snapshot).exists(), "the earlier night may refer to it"
+    with pytest.raises(
+        ManifestError, match=rf"run the stage again \(watchnext nightly JOB.toml --date {before.date}\)"
+    ):
+        before.require("ingest")
+    assert ingested(job, before.date).require("ingest").date == before.date.isoformat()
