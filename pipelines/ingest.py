@@ -129,7 +129,7 @@ def _joined(
     if _list_is_new(due):
         earlier = due.before is not None and bool(due.before.forgotten)
         found["forget"] = joins.of_forget_list(due.screen.forget.ids(), forgotten)
-        said += joins.forget_notes(found["forget"], with_ids=due.screen.key is None, earlier=earlier)
+        said += joins.forget_notes(found["forget"], earlier=earlier)
     counts = {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}
     return {"joins": counts, "notes": [*notes, *said]}
 

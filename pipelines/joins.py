@@ -137,13 +137,12 @@ def of_forget_list(ids: pl.Series, found: set[int]) -> Match:
     return Match.of(ids, ids.gather(sorted(found)))
 
 
-def forget_notes(match: Match, *, with_ids: bool, earlier: bool) -> Iterator[str]:
+def forget_notes(match: Match, *, earlier: bool) -> Iterator[str]:
     """What to say of a list of users to forget that is new or changed. earlier: a list was applied before, so that some
-    of these users may be gone already."""
+    of these users may be gone already. No id is named: notes are kept, and these users are to be forgotten."""
     if match.unmatched:
-        shown = f": {shown_values(match)}" if with_ids else ""
         gone = "; who was forgotten on an earlier night counts as nobody" if earlier else ""
-        yield f"{sentence('forget', match)}{shown} (compared with the store and the rows that were read{gone})"
+        yield f"{sentence('forget', match)} (compared with the store and the rows that were read{gone})"
 
 
 def shown_values(match: Match) -> str:

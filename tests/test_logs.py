@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,3 +293,10 @@ def test_one_column_of_a_file_may_have_two_of_our_names(tmp_path: Path, name: st
     rows = read(tmp_path / name, table, page_id="time", device="country").rows
     assert rows["time"].to_list() == rows["page_id"].to_list() == [row["time"] for row in ROWS]
     assert rows["device"].to_list() == rows["country"].to_list() == [row["country"] for row in ROWS]
+
+
+def test_what_a_library_quotes_of_a_row_is_in_no_message() -> None:
+    error = pa.ArrowInvalid("CSV parse error: Expected 3 columns, got 2: ann,v1")
+    with pytest.raises(LogError) as caught, logs._whole("w.csv"):
+        raise error
+    assert str(caught.value) == "w.csv: not a whole csv file (CSV parse error); send it again or take it out"

@@ -198,6 +198,8 @@ def _why_damaged(path: str, error: BaseException) -> str:
         return f"{path}: {error}"
     kind = path.rsplit("/", 1)[-1].partition(".")[2]
     what = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, pa.ArrowException | pl.exceptions.PolarsError) and not path.lower().endswith(".parquet"):
+        what = what.partition(":")[0]  # what follows may quote the row, and with it a user
     return f"{path}: not a whole {kind} file ({what}); send it again or take it out"
 
 
