@@ -161,6 +161,15 @@ def forgotten_in_store(store: str, snapshot: Snapshot, users: pl.Series) -> set[
     return found
 
 
+def users_of_small_store(store: str, snapshot: Snapshot) -> pl.Series | None:
+    """The users of a store; None of one that is too large to be read on the spot."""
+    chosen = _chosen_buckets(snapshot, LOCAL_ROWS if files.is_local(store) else REMOTE_ROWS)
+    if len(chosen) < snapshot.buckets:
+        return None
+    every = [_events(store, snapshot, bucket, columns=("user_id",))[0] for bucket in chosen]
+    return pl.concat(every)
+
+
 def _chosen_buckets(snapshot: Snapshot, most_rows: int) -> list[int]:
     """The first buckets, at least one, with at most so many events: users fall into buckets by a digest."""
     rows = dict.fromkeys(range(snapshot.buckets), 0)
@@ -196,13 +205,18 @@ def _of_videos(catalogue: pl.DataFrame | None, found: _Sides) -> dict[str, Match
     known = catalogue["video_id"] if catalogue is not None else watched.clear()
     if catalogue is not None:
         matches["videos"] = Match.of(watched, known)
-        codes = catalogue["countries"].drop_nulls().unique().str.split(",").explode().drop_nulls()
-        if len(codes):
-            matches["countries"] = Match.of(codes, _codes(found.places.values))
+        if len(codes := codes_of_catalogue(catalogue)):
+            matches["countries"] = Match.of(codes, codes_of(found.places.values))
     if len(hidden):
         matches["hidden videos"] = Match.of(hidden, pl.concat([known, watched]))
     return matches
 
 
-def _codes(places: pl.Series) -> pl.Series:
+def codes_of_catalogue(catalogue: pl.DataFrame) -> pl.Series:
+    """The codes of `countries`, some of them several times."""
+    return catalogue["countries"].drop_nulls().unique().str.split(",").explode().drop_nulls()
+
+
+def codes_of(places: pl.Series) -> pl.Series:
+    """The codes of countries as they are compared, of values without null."""
     return places.to_frame("country").select(countries.code(pl.col("country"))).to_series().drop_nulls()

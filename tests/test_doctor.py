@@ -84,7 +84,7 @@ def test_a_problem_gives_exit_code_1_and_is_counted(
     shown = capsys.readouterr().out
     flat = " ".join(shown.split())  # where lines are broken depends on how long the folder's path is
     assert " problem logs.watches: " in flat and " fix: check the path: " in flat
-    assert shown.splitlines()[-1].startswith("1 problem, 1 warning: ")
+    assert shown.splitlines()[-1].startswith("1 problem: ")
 
 
 def test_without_a_job_the_installation_is_looked_at_all_the_same(

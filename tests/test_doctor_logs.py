@@ -4,8 +4,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, simulated, watch_rows, write_job
+from nights import DATE, night, simulated, watch_rows, write_job
 
+from pipelines import doctor, ingest
+from pipelines.checks import joins as doctor_joins
 from pipelines.checks import logs as doctor_logs
 from pipelines.checks.findings import Asked, Finding
 
@@ -147,3 +149,74 @@ def test_files_that_are_passed_over_are_a_warning(tmp_path: Path) -> None:
     (tmp_path / "w" / "part-00001").touch()
     found = found_in(tmp_path, 'watches = "w"')["logs.watches"]
     assert found.state == "warning" and "1 file was passed over: part-00001." in found.what and found.fix
+
+
+def every(job: Path) -> list[Finding]:
+    """What all checks of logs and sizes find."""
+    checks = [check for check in doctor.CHECKS if check.module in ("logs", "times", "sizes")]
+    return list(doctor.diagnose(Asked(job=str(job), date=DATE), checks))
+
+
+@pytest.mark.parametrize("broken", ["w", "s", "u", "v", "h", "f"])
+def test_one_broken_file_is_one_finding(tmp_path: Path, broken: str) -> None:
+    watches = watch_rows()
+    frames = {
+        "w": watches,
+        "s": watches.select("user_id", "time", query=pl.lit("jazz")),
+        "u": watches.select("user_id").unique(),
+        "v": watches.select("video_id").unique(),
+        "h": watches.select("user_id", "video_id").unique(),
+        "f": watches.select("user_id").head(1),
+    }
+    for name, frame in frames.items():
+        write(tmp_path, frame, f"{name}.parquet")
+    tables = {"watches": "w", "searches": "s", "users": "u", "videos": "v", "hidden": "h"}
+    logs = "\n".join(f'{table} = "{name}.parquet"' for table, name in tables.items())
+    job = write_job(tmp_path, logs, '[privacy]\nforget = "f.parquet"\n')
+    assert [one for one in every(job) if one.state != "ok"] == []
+    (tmp_path / f"{broken}.parquet").write_bytes(b"PAR1" + bytes(200))
+    (found,) = (one for one in every(job) if one.state != "ok")
+    assert found.state == "problem" and f"{broken}.parquet" in found.what
+
+
+def test_the_list_of_users_to_forget_is_compared_with_the_logs(tmp_path: Path) -> None:
+    write(tmp_path, watch_rows())
+    (tmp_path / "f.csv").write_text("member\n1u\n0004\nnobody\n")
+    logs, forget = 'watches = "w.parquet"', '[privacy]\nforget = "f.csv"\n'
+    found = found_in(tmp_path, logs, forget)["privacy"]
+    assert found.state == "problem" and "[logs.columns.forget]" in found.what
+    forget += '[logs.columns.forget]\nuser_id = "member"\n'
+    found = found_in(tmp_path, logs, forget)["privacy.forget"]
+    assert found.state == "warning" and found.fix
+    assert found.what == "2 of 3 ids on the list are of nobody in these logs: 0004, nobody"
+    ingest.run(night(tmp_path / "job.toml"))
+    assert found_in(tmp_path, logs, forget)["privacy.forget"].what.startswith("3 ids; the list was applied")
+    (tmp_path / "f.csv").write_text("member\n2u\nnobody\n")
+    (tmp_path / "w.parquet").unlink()
+    write(tmp_path, watch_rows(count=1), "w.parquet")  # the store has the others
+    assert "1 of 2 ids" in found_in(tmp_path, logs, forget)["privacy.forget"].what
+
+
+def test_other_tables_are_compared_with_the_logs(tmp_path: Path) -> None:
+    write(tmp_path, watch_rows().with_columns(country=pl.lit("SE")))
+    (tmp_path / "u.csv").write_text("user_id\n1u\n1U\n")
+    (tmp_path / "h.csv").write_text("user_id,video_id\n1u,0v\n2u,V0\n")
+    videos = [f"{video},{'SE' if video == '0v' else 'SWE'}" for video in sorted(watch_rows()["video_id"].unique())]
+    (tmp_path / "v.csv").write_text("\n".join(["video_id,countries", *videos, ""]))
+    logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
+    job = write_job(tmp_path, logs)
+    assert [one.what for one in doctor_logs.logs(Asked(job=str(job), date=DATE)) if one.state == "warning"] == [
+        "1 of 2 users of the table are nobody in these logs: 1U",
+        "1 of 2 hidden videos are neither in the catalogue nor watched: V0",
+        "1 of 2 codes in countries are the country of no watch and no user: SWE",
+    ]
+
+
+def test_rows_that_were_not_looked_at_may_have_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_joins, "FRAME_ROWS", 40)
+    write(tmp_path, watch_rows())
+    (tmp_path / "u.csv").write_text("user_id\n1u\nlater\n")
+    found = found_in(tmp_path, 'watches = "w.parquet"\nusers = "u.csv"')["logs.users"]
+    assert found.state == "ok" and "nobody" not in found.what
+    (tmp_path / "u.csv").write_text("user_id\nU1\nlater\n")
+    assert found_in(tmp_path, 'watches = "w.parquet"\nusers = "u.csv"')["logs.users"].state == "warning"

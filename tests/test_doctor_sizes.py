@@ -80,7 +80,7 @@ def test_time_and_money(tmp_path: Path) -> None:
 
 def test_without_logs_nothing_is_estimated(tmp_path: Path) -> None:
     asked = asked_of(tmp_path, 'watches = "nowhere"')
-    assert only(list(doctor_sizes.memory(asked))).state == "warning"
+    assert only(list(doctor_sizes.memory(asked))).what == "not compared: there are no logs to estimate it from"
     assert only(list(doctor_sizes.disk(asked))).what == "not compared: there are no logs to estimate it from"
     assert list(doctor_sizes.time(asked)) == []
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from pipelines import due, log_notes, privacy, raw_files, store
-from pipelines.checks import samples
+from pipelines.checks import joins, samples
 from pipelines.checks.column_names import nearest, renaming
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 from pipelines.checks.patience import within
@@ -28,7 +28,7 @@ from pipelines.settings import Privacy
 from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms.bigquery import PREFIX
-from transforms.logs import LogError, LogTable, column_names
+from transforms.logs import LogError, LogTable, column_names, folder_values
 from transforms.screen import Screen
 
 SHOWN_ROWS, SHOWN_REASONS, CELL = 3, 5, 24
@@ -46,8 +46,14 @@ class Looked:
     columns: dict[str, list[str]]  # of the newest file
     tables: dict[str, LogTable]
     failed: dict[str, str]
+    screen: Screen
     unscreened: str  # why `[privacy]` cannot be applied, so that no row is shown
     before: Snapshot | None
+
+    @property
+    def shows_ids(self) -> bool:
+        """Whether ids of users may be shown as the logs have them."""
+        return not self.unscreened and self.screen.key is None
 
     @classmethod
     def at(cls, night: Night, *, with_store: bool) -> Looked:
@@ -69,7 +75,8 @@ class Looked:
                     continue
                 tables[name] = source.table
                 try:
-                    columns[name] = column_names(source.raw[-1].path)
+                    path = source.raw[-1].path
+                    columns[name] = [*column_names(path), *folder_values(path)]
                     looked[name] = _look(source, night.job.logs.renamed(name))
                 except LogError as error:
                     failed[name] = str(error)
@@ -79,6 +86,7 @@ class Looked:
             columns=columns,
             tables=tables,
             failed=failed,
+            screen=screen,
             unscreened=unscreened,
             before=before,
         )
@@ -102,6 +110,8 @@ def logs(asked: Asked) -> Iterator[Finding]:
                 f"logs.{name}", "a table of BigQuery: not looked at", "see docs/logs.md for what it must have"
             )
     yield from _files(asked, looked)
+    yield from joins.of_forget_list(asked, looked)
+    yield from (one for one in joins.of_tables(asked, looked) if one.state != "ok")
     yield from _one_world(looked)
 
 

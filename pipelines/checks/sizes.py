@@ -8,6 +8,7 @@ from pipelines import estimate, machine
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 from pipelines.estimate import Cost
 from pipelines.machine import gib
+from pipelines.raw_files import Found
 from pipelines.size import Size, sized
 from pipelines.stages import STAGES
 from transforms import files
@@ -26,7 +27,10 @@ def memory(asked: Asked) -> Iterator[Finding]:
     """The stage that needs most, against what processes here may use."""
     size, found = _costs(asked)
     if size is None:
-        yield warning("memory", "there are no logs to estimate it from", "mend what is said of the logs first")
+        if "watches" in asked.logs.failed:  # which is a finding of its own
+            yield ok("memory", "not compared: there are no logs to estimate it from")
+        else:
+            yield warning("memory", "there are no logs to estimate it from", "mend what is said of the logs first")
         return
     have, most = machine.memory(), max(found, key=lambda cost: cost.memory_bytes)
     whose = "this machine" if have.limited_by == "machine" else "the control group (container or unit) of this process"
@@ -80,7 +84,8 @@ def time(asked: Asked) -> Iterator[Finding]:
 
 def _costs(asked: Asked) -> tuple[Size | None, list[Cost]]:
     night, looked = asked.night, asked.logs
-    size = sized(night, looked.found, looked.samples, looked.before)
+    found = {name: Found() if name in looked.failed else raw for name, raw in looked.found.items()}
+    size = sized(night, found, looked.samples, looked.before)
     return size, estimate.costs(night.job, size, threads=night.threads) if size else []
 
 

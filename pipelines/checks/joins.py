@@ -1,0 +1,89 @@
+"""Doctor's check of ids across tables: what of one table is found in the others, by the rows that were looked at and by
+the store. Ids in another form join nothing, in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pipelines import joins
+from pipelines.checks.findings import Asked, Finding, ok, warning
+from pipelines.checks.samples import Sample
+from pipelines.joins import Match
+from pipelines.reading import LOGS
+from transforms.frames import FRAME_ROWS
+from transforms.raw_columns import ident
+
+if TYPE_CHECKING:
+    from pipelines.checks.logs import Looked
+
+FIX = "are the ids written as in the events? 7 and 007 are two ids, and upper and lower case differ"
+
+
+def of_tables(asked: Asked, looked: Looked) -> Iterator[Finding]:
+    """Users of the users table and of hidden pairs, hidden videos, and countries without a partner."""
+    logs = [sample for table in LOGS if (sample := looked.samples.get(table.name))]
+    whole = bool(logs) and all(map(is_whole, logs)) and not any(table.name in looked.failed for table in LOGS)
+    users = _distinct(logs, "user_id")
+    stored = joins.users_of_small_store(asked.night.root.store, looked.before) if looked.before else None
+    if stored is not None:
+        users, whole = pl.concat([users, stored]).unique(), True
+    for table, name in (("users", "users"), ("hidden", "hidden users")):
+        if table in looked.samples and len(users):
+            match = Match.of(_distinct([looked.samples[table]], "user_id"), users)
+            yield _finding(f"logs.{table}", name, match, whole=whole, with_values=looked.shows_ids)
+    videos = looked.samples.get("videos")
+    if videos and "hidden" in looked.samples:
+        known = pl.concat([_distinct([videos], "video_id"), _distinct(logs, "video_id")])
+        match = Match.of(_distinct([looked.samples["hidden"]], "video_id"), known)
+        yield _finding("logs.hidden", "hidden videos", match, whole=is_whole(videos), with_values=True)
+    if videos and "watches" in looked.samples:
+        codes = joins.codes_of_catalogue(videos.valid)
+        places = [looked.samples[name] for name in ("watches", "users") if name in looked.samples]
+        if len(codes):
+            match = Match.of(codes, joins.codes_of(_distinct(places, "country")))
+            yield _finding("logs.videos", "countries", match, whole=all(map(is_whole, places)), with_values=True)
+
+
+def of_forget_list(asked: Asked, looked: Looked) -> Iterator[Finding]:
+    """Ids of the list of users to forget that are of nobody."""
+    screen = looked.screen
+    if not screen.forget.paths:
+        return
+    before = looked.before
+    if before is not None and before.forgotten == screen.forget.digest:
+        yield ok("privacy.forget", f"{len(screen.forget.ids()):,} ids; the list was applied to all that is kept")
+        return
+    samples = [sample for sample in looked.samples.values() if "user_id" in sample.valid.columns]
+    raw = [ident(part.raw["user_id"]) for sample in samples for part in sample.parts if "user_id" in part.raw.columns]
+    ids = screen.forget.ids()
+    found = set(ids.is_in(pl.concat(raw).drop_nulls().implode()).arg_true()) if raw else set[int]()
+    whole = all(map(is_whole, samples))
+    stored = joins.users_of_small_store(asked.night.root.store, before) if before else None
+    if stored is not None:
+        found |= set(screen.forgotten().is_in(stored.implode()).arg_true())
+    match = joins.of_forget_list(ids, found)
+    yield _finding("privacy.forget", "forget", match, whole=whole, with_values=looked.shows_ids)
+
+
+def is_whole(sample: Sample) -> bool:
+    """Whether all rows of a table were looked at."""
+    return len(sample.parts) == len(sample.files) and all(part.raw.height < FRAME_ROWS for part in sample.parts)
+
+
+def _finding(check: str, name: str, match: Match, *, whole: bool, with_values: bool) -> Finding:
+    shown = f": {joins.shown_values(match)}" if with_values and match.unmatched else ""
+    what = joins.sentence(name, match).removeprefix(f"{check}: ")
+    if not match.unmatched:
+        return ok(check, what)
+    if whole:
+        return warning(check, f"{what}{shown}", FIX)
+    some = f"{what}, by the rows that were looked at"
+    return warning(check, f"{some}{shown}", FIX) if match.unmatched == match.values else ok(check, some)
+
+
+def _distinct(samples: list[Sample], column: str) -> pl.Series:
+    found = [sample.valid[column].cast(pl.String) for sample in samples if column in sample.valid.columns]
+    return pl.concat([pl.Series(column, [], dtype=pl.String), *found]).drop_nulls().unique()
