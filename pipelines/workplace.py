@@ -58,21 +58,22 @@ class Workplace:
 
     def leave(self, names: Iterable[str], folders: Iterable[str]) -> list[FileEntry]:
         """Put files and folders of the local one in their place; their entries."""
-        entries = []
-        for name in names:
-            if self.local != self.folder:
-                files.upload(Path(self.local) / name, self.folder, name)
-            entries.append(files.entry_of(self.folder, name))
-        for below in folders:
-            if self.local != self.folder:
-                files.upload_all(Path(self.local) / below, paths.join(self.folder, below))
-            entries += files.entries_below(self.folder, below)
-        return entries
+        if self.local == self.folder:
+            there = [files.entry_of(self.folder, name) for name in names]
+            return there + [entry for below in folders for entry in files.entries_below(self.folder, below)]
+        local = Path(self.local)
+        every = [*names, *(name for below in folders for name in _names(local, below))]
+        return [files.upload(local / name, self.folder, name) for name in every]
 
     def _found(self) -> dict[str, int]:
         local = Path(self.local)
         found = (path for below in (CHECKPOINTS, CURVES) for path in (local / below).rglob("*") if path.is_file())
         return {path.relative_to(local).as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+def _names(local: Path, below: str) -> list[str]:
+    """The files of a local sub-folder, in order, as seen from the folder."""
+    return sorted(path.relative_to(local).as_posix() for path in (local / below).rglob("*") if path.is_file())
 
 
 @contextmanager

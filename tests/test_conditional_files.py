@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms import conditional_files, files
+from transforms import conditional_files, files, gcs
 
 errors = pytest.importorskip("google.api_core.exceptions", reason="pip install 'watchnext[gcp]'")
 PATH = "gs://bucket/LOCK"
@@ -55,7 +55,7 @@ class Blob:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     found = Bucket()
-    monkeypatch.setattr(conditional_files, "_gcs", lambda _path: Blob(found))
+    monkeypatch.setattr(gcs, "blob", lambda _path: Blob(found))
     return found
 
 

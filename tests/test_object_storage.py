@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from apache_beam.io.filesystems import FileSystems
 from nights import (
     DATE,
     RANKING,
@@ -35,7 +37,8 @@ from pipelines.lookup import lookup
 from pipelines.options import OptionError, pipeline_options
 from pipelines.sinks import protocol
 from pipelines.stages import STAGES
-from transforms import conditional_files, files
+from transforms import conditional_files, files, s3
+from transforms.parts import ParquetParts
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'watchnext[aws]'")
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'watchnext[dev]'")
@@ -139,6 +142,43 @@ def test_the_lock_of_a_dead_run_is_taken_over(folder: str, host: str, silent: fl
     files.replace_file(f"{folder}/LOCK", json.dumps(found).encode())
     with lock.held(f"{folder}/LOCK"):
         assert lock.holder(f"{folder}/LOCK") is not None
+
+
+@pytest.fixture
+def calls(server: str) -> Iterator[list[str]]:
+    """The operations that are asked of S3."""
+    found: list[str] = []
+    client = s3.client_of(FileSystems.get_filesystem(BUCKET)).client
+
+    def record(model: Any, **_rest: Any) -> None:
+        found.append(model.name)
+
+    client.meta.events.register("before-call.s3", record)
+    yield found
+    client.meta.events.unregister("before-call.s3", record)
+
+
+def test_folders_are_listed_without_what_is_in_them(calls: list[str]) -> None:
+    folder = f"{BUCKET}/nights[1]"
+    for date in ("2026-11-20", "2026-11-21"):
+        for n in range(5):
+            files.replace_file(f"{folder}/{date}/below/{n}", b"x")
+    files.replace_file(f"{folder}/file", b"x")
+    calls.clear()
+    assert files.list_folders(folder) == files.list_folders(f"{folder}/") == ["2026-11-20", "2026-11-21"]
+    assert files.list_folders(f"{folder}/none") == [] and calls == ["ListObjectsV2"] * 3
+
+
+def test_what_is_uploaded_is_not_read_back(calls: list[str], tmp_path: Path) -> None:
+    folder, frame = f"{BUCKET}/uploads", pl.DataFrame({"n": range(1000)})
+    (tmp_path / "one").write_bytes(b"1" * 3_000_000)
+    with ParquetParts(folder, "parts.parquet") as parts:
+        parts.write(frame)
+    entries = [parts.entry(), files.write_parquet(frame, folder, "two"), files.upload(tmp_path / "one", folder, "one")]
+    assert {name for name in calls if name in ("GetObject", "HeadObject")} == set(), calls
+    found = [files.entry_of(folder, entry.name) for entry in entries]
+    assert [(one.bytes, one.digest) for one in found] == [(one.bytes, one.digest) for one in entries]
+    assert [entry.rows for entry in entries] == [1000, 1000, 0]
 
 
 def test_a_write_counts_only_while_the_file_is_as_it_was_read(server: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 from apache_beam.io.filesystems import FileSystems
 
-from transforms import files, s3
+from transforms import files, gcs, s3
 
 _ABSENT = 404
 _CHANGED = (404, 409, 412)  # gone, written by someone else at this moment, another version
@@ -110,7 +110,7 @@ def _status(error: Any) -> int:
 def _read_gcs(path: str) -> Versioned | None:
     from google.api_core.exceptions import GoogleAPICallError, NotFound
 
-    blob = _gcs(path)
+    blob = gcs.blob(path)
     try:
         blob.reload()
         content = blob.download_as_bytes(if_generation_match=blob.generation)
@@ -125,7 +125,7 @@ def _write_gcs(path: str, content: bytes, version: str | None) -> bool:
     from google.api_core.exceptions import Conflict, GoogleAPICallError, NotFound, PreconditionFailed
 
     try:
-        _gcs(path).upload_from_string(content, if_generation_match=_generation(version))
+        gcs.blob(path).upload_from_string(content, if_generation_match=_generation(version))
     except (Conflict, NotFound, PreconditionFailed):
         return False
     except GoogleAPICallError as error:
@@ -138,9 +138,3 @@ def _generation(version: str | None) -> int | None:
     if version is None:
         return 0
     return int(version) if version else None
-
-
-def _gcs(path: str) -> Any:
-    bucket, _, name = path.removeprefix("gs://").partition("/")
-    file_system: Any = FileSystems.get_filesystem(path)
-    return file_system._gcsIO().client.bucket(bucket).blob(name)

@@ -28,7 +28,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from transforms import s3
+from transforms import gcs, s3
 
 s3.share_clients()
 
@@ -102,9 +102,18 @@ def write_file(folder: str, name: str, rows: int, write: Callable[[str], object]
     with tempfile.TemporaryDirectory() as scratch:
         local = str(Path(scratch) / Path(name).name)
         write(local)
-        with open(local, "rb") as source, _create(path) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        return _entry(local, name, rows)
+        return _put(local, path, name, rows)
+
+
+def _put(local: str, path: str, name: str, rows: int) -> FileEntry:
+    """Copy a local file to `path`; the entry, with the digest of what was sent."""
+    digest, size = xxhash.xxh3_128(), 0
+    with open(local, "rb") as source, _create(path) as target:
+        while block := source.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+            target.write(block)
+    return FileEntry(name=name, rows=rows, bytes=size, digest=digest.hexdigest())
 
 
 def write_parquet(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
@@ -187,7 +196,10 @@ def read_bytes(path: str) -> bytes:
 
 
 def upload(local: Path, folder: str, name: str) -> FileEntry:
-    """Put a local file at `folder/name`."""
+    """Put a local file at `folder/name`; it is read once, and what was put there is not read back."""
+    path = join(folder, name)
+    if not is_local(path):
+        return _put(str(local), path, name, 0)
     return write_file(folder, name, 0, lambda path: shutil.copyfile(local, path))
 
 
@@ -318,9 +330,13 @@ def sizes_below(folder: str) -> dict[str, int]:
 
 
 def list_folders(folder: str) -> list[str]:
-    """Names of the folders right below a folder, sorted."""
+    """Names of the folders right below a folder, sorted. S3 and Google Cloud Storage do not list what is in them."""
     if is_local(folder):
         return sorted(path.name for path in Path(folder).glob("*/"))
+    if folder.startswith("s3://"):
+        return s3.list_folders(FileSystems.get_filesystem(folder), folder)
+    if folder.startswith("gs://"):
+        return gcs.list_folders(folder)
     return sorted({path[len(folder) :].lstrip("/").split("/")[0] for path in list_files(folder)})
 
 

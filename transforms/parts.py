@@ -28,6 +28,7 @@ class ParquetParts:
     def __init__(self, folder: str, name: str) -> None:
         self._folder, self._name, self._rows = folder, name, 0
         self._writer: pa_parquet.ParquetWriter | None = None
+        self._uploaded: FileEntry | None = None
 
     def __enter__(self) -> Self:
         path = files.join(self._folder, self._name)
@@ -53,14 +54,14 @@ class ParquetParts:
             if self._writer is not None:
                 self._writer.close()
             if self._scratch is not None and kind is None:
-                files.upload(self._local, self._folder, self._name)
+                self._uploaded = files.upload(self._local, self._folder, self._name)
         finally:
             if self._scratch is not None:
                 self._scratch.cleanup()
 
     def entry(self) -> FileEntry:
         """The entry for the manifest, once the file is whole."""
-        return replace(files.entry_of(self._folder, self._name), rows=self._rows)
+        return replace(self._uploaded or files.entry_of(self._folder, self._name), rows=self._rows)
 
 
 def _repeating(table: pa.Table) -> list[str]:

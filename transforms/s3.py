@@ -32,6 +32,15 @@ def client_of(file_system: Any) -> Client:
     return _client(file_system._options)
 
 
+def list_folders(file_system: Any, folder: str) -> list[str]:
+    """Names of the folders right below a folder; the objects in them are not listed."""
+    bucket, _, prefix = f"{folder.rstrip('/')}/".removeprefix("s3://").partition("/")
+    pages = client_of(file_system).client.get_paginator("list_objects_v2")
+    found = pages.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    names = (one["Prefix"] for page in found for one in page.get("CommonPrefixes", ()))
+    return sorted(name[len(prefix) :].rstrip("/") for name in names)
+
+
 def _client(options: Any) -> Client:
     """Beam's wrapper remembers what it reads, so each gets its own around the one client, which threads may share."""
     if not s3io.BOTO3_INSTALLED:
