@@ -4,6 +4,7 @@ import datetime as dt
 import os
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -130,6 +131,16 @@ def test_a_day_s_file_with_events_of_another_day_is_told(tmp_path: Path) -> None
 def test_a_day_that_did_not_come_is_told(days: int, state: str, what: str, tmp_path: Path) -> None:
     found = only(found_in(tmp_path, with_time(pl.col("time") - pl.duration(days=days))))
     assert found.state == state and what in found.what and "--date" in found.fix
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Los_Angeles", "Pacific/Auckland", "Asia/Kolkata"])
+def test_the_newest_day_is_one_of_the_job_s_time_zone(zone: str, tmp_path: Path) -> None:
+    clocks, days = ZoneInfo(zone), [DATE - dt.timedelta(days=n) for n in (1, 2, 3)]
+    times = pl.Series([dt.datetime.combine(day, dt.time(hour), clocks).isoformat() for day in days for hour in (0, 23)])
+    rows = pl.DataFrame({"user_id": "u", "video_id": "v", "time": times, "watch_seconds": 1.0})
+    assert only(found_in(tmp_path / "whole", rows, f'time_zone = "{zone}"')).state == "ok"
+    found = only(found_in(tmp_path / "late", rows.slice(2), f'time_zone = "{zone}"'))
+    assert (found.state, found.what) == ("warning", "the newest is of 2026-11-19, 2 days before 2026-11-21")
 
 
 def test_local_times_ahead_of_the_clock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

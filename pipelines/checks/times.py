@@ -6,13 +6,13 @@ import datetime as dt
 import re
 import time
 from collections.abc import Iterator
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 from pipelines.checks.samples import Part, Sample
 from pipelines.stages import Night
+from transforms.days import day_at
 from transforms.frames import FRAME_ROWS
 
 TABLES = ("watches", "searches", "impressions")
@@ -149,10 +149,10 @@ def _shift(since: dt.timedelta) -> str:
 def _newest(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
     """How old the newest day is that has a file, or the newest event; not known of a file that was not read whole."""
     night, days = asked.night, asked.logs.found[name].days
-    zone = ZoneInfo(night.job.logs.time_zone)
     if not days and sample.parts[-1].raw.height >= FRAME_ROWS:
         return
-    newest = dt.date.fromisoformat(days[-1]) if days else sample.valid["time"].sort()[-1].astimezone(zone).date()
+    zone = night.job.logs.time_zone
+    newest = dt.date.fromisoformat(days[-1]) if days else day_at(sample.valid["time"].sort()[-1], zone)
     past = (night.date - newest).days
     fix = "wait for the logs of the day before, or give the night with --date"
     if past > night.job.examples.window_days:
