@@ -123,7 +123,8 @@ def status(
 
 def _not_published(why: str, *, night: str, served: str) -> Status:
     if served and served == night:
-        return Status(text=f"served with the lists of an earlier run; not published again: {why}", level="bad")
+        text = f"served with the lists of an earlier run; the figures are of the last one, not published: {why}"
+        return Status(text=text, level="bad")
     meanwhile = f"; the night of {served} stayed served" if served else ""
     return Status(text=f"not published: {why}{meanwhile}", level="bad")
 
@@ -180,7 +181,7 @@ def served_date(root: paths.Root) -> str:
     """The date of the published night; empty before there is one, and if `published.json` cannot be read."""
     try:
         return str(_json(root.published).get("date", ""))
-    except ValueError:
+    except (ValueError, TypeError):
         return ""
 
 

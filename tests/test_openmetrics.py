@@ -146,6 +146,13 @@ def test_lists_of_another_run_that_are_not_served_stand_next_to_those_that_are(o
     assert alone(found, "served_users") == 7
 
 
+def test_a_published_json_that_cannot_be_read_hides_no_failure(of: Night) -> None:
+    written(of, DONE)
+    Path(of.root.published).write_text("{")
+    found = written(replace(of, date=DATE + DAY), FAILED)
+    assert alone(found, "last_run_exit_code") == 3 and alone(found, "served_users") is None
+
+
 def test_a_stage_run_by_itself_is_no_success_of_a_night(of: Night) -> None:
     first = alone(written(of, DONE), "last_success_timestamp_seconds")
     found = written(replace(of, date=DATE + DAY), replace(DONE, date=str(DATE + DAY)))
