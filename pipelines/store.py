@@ -167,16 +167,23 @@ def _newest_files(folder: str) -> list[StoreFile]:
 def sweep(store: str, folder: str, referred: Collection[int]) -> None:
     """Remove the snapshots whose numbers are not `referred` to, the newest aside, then data files that none lists.
 
-    Those are what a crashed ingest left behind, and events that were replaced, forgotten or grew too old. Raises
-    LockError if this run lost its lock.
+    Those are what a crashed ingest left behind, and events that were replaced, forgotten or grew too old. No data file
+    is removed while one of those snapshots cannot be read. Raises LockError if this run lost its lock.
     """
     lock.require()
     found = snapshots(folder)
     kept = [path for path in found if path == found[-1] or number_of(path) in referred]
     files.remove_files(path for path in found if path not in kept)
-    listed = {paths.join(store, f.file.name) for path in kept for f in load(path).files}
-    orphans = (path for path in files.list_files(store) if path.endswith(".parquet") and path not in listed)
-    files.remove_files(orphans)
+    try:
+        listed = {paths.join(store, f.file.name) for path in kept for f in load(path).files}
+    except ManifestError:
+        return
+    files.remove_files(path for path in files.list_files(store) if path not in listed and _is_of_an_ingest(path))
+
+
+def _is_of_an_ingest(path: str) -> bool:
+    """Whether an ingest wrote a file of the store that no snapshot lists: a data file, or its notes about them."""
+    return path.endswith(".parquet") or path.rsplit("/", 1)[-1].startswith("records-")
 
 
 def bucket_count(rows: int) -> int:

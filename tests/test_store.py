@@ -161,3 +161,22 @@ def test_a_snapshot_that_names_files_outside_the_store_is_refused(tmp_path: Path
     path.write_text(path.read_text().replace(entry.name, name))
     with pytest.raises(ManifestError, match=r"00000001.json cannot be read .*lies outside the storage root"):
         store.load(str(path))
+
+
+def test_a_sweep_removes_notes_of_a_killed_ingest_and_no_data_that_a_damaged_snapshot_may_list(tmp_path: Path) -> None:
+    folder, snapshots = tmp_path / "store", f"{tmp_path}/store/snapshots"
+    entry = files.replace_entry(str(folder), "watches/2026-11-20/0.parquet", 1, b"x")
+    listed = StoreFile(table="watches", day="2026-11-20", bucket=0, file=entry)
+    store.commit(snapshots, Snapshot(buckets=8, number=1, files=[listed]))
+    store.commit(snapshots, Snapshot(buckets=8, number=2))
+    for name in ("records-1a2b.json", "watches/2026-11-20/1.parquet", "README"):
+        files.replace_file(f"{folder}/{name}", b"x")
+    first = Path(store.path_of(snapshots, 1))
+    whole = first.read_bytes()
+    first.write_bytes(whole[:20])
+    store.sweep(str(folder), snapshots, {1})
+    assert (folder / entry.name).exists() and first.exists()
+    first.write_bytes(whole)
+    store.sweep(str(folder), snapshots, {1})
+    left = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert sorted(left) == ["README", "snapshots/00000001.json", "snapshots/00000002.json", entry.name]
