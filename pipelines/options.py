@@ -8,7 +8,7 @@ import io
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -160,22 +160,22 @@ def _read(config: str) -> dict[str, Any]:
     if not path.exists():
         path = Path(str(resources.files("runner_configs") / f"{config.removesuffix('.toml')}.toml"))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise OptionError(f"{config}: no such runner config") from error
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise OptionError(f"{path}: cannot be read as TOML: {error}") from error
 
 
 def _parse(flags: Sequence[str]) -> dict[str, Any]:
-    """The options that flags set. Beam ends the program where a value has the wrong type: an OptionError here."""
-    with redirect_stderr(io.StringIO()) as said:
+    """The options that flags set. Beam ends the program if a value has the wrong type: an OptionError here."""
+    with redirect_stderr(io.StringIO()) as written, redirect_stdout(io.StringIO()):
         try:
             options = PipelineOptions(list(flags))
             return dict(options.get_all_options(retain_unknown_options=True, drop_default=True))
-        except SystemExit as error:
-            last = said.getvalue().strip().splitlines()[-1]
-            raise OptionError(f"a Beam option cannot be read: {last.partition('error: ')[2]}") from error
+        except (SystemExit, ValueError) as error:  # ValueError: an option without a name
+            lines = written.getvalue().strip().splitlines() or [f"error: {error}"]
+            raise OptionError(f"a Beam option cannot be read: {lines[-1].partition('error: ')[2]}") from error
 
 
 def _dashed(flags: Sequence[str]) -> Sequence[str]:

@@ -217,3 +217,22 @@ def test_file_systems_go_by_the_options() -> None:
     options = pipeline_options(None, ["--s3_endpoint_url=http://localhost:1"])
     assert FileSystems._pipeline_options is options
     pipeline_options(None, [])
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"runner = ", b""], ids=["not UTF-8", "not TOML", "a folder"])
+def test_a_config_that_cannot_be_read_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "runner.toml"
+    path.write_bytes(content) if content else path.mkdir()
+    with pytest.raises(OptionError, match=f"{path}: cannot be read as TOML: "):
+        pipeline_options(str(path), [])
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert options_of(config_of(tmp_path, "\ufeffjob_name = 'x'")) == {"runner": "FnApiRunner", "job_name": "x"}
+
+
+@pytest.mark.parametrize("flag", ["--=3", "--help"])
+def test_a_flag_that_ends_beams_own_parser_is_a_mistake(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OptionError, match="a Beam option cannot be read: "):
+        pipeline_options(None, [flag])
+    assert capsys.readouterr() == ("", "")
