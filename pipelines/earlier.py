@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines import kept, manifest, paths
-from pipelines.errors import StageError
+from pipelines.publication import withdrawn as withdrawn
 from pipelines.stages import Night
 from transforms import files
 
@@ -66,18 +66,6 @@ def newest(night: Night) -> EarlierModel | None:
             if found is not None:
                 return EarlierModel(date.isoformat(), found.digest)
     return None
-
-
-def withdrawn(root: paths.Root) -> frozenset[str]:
-    """The dates, as text, of the nights that were taken back: nothing goes on from them, nothing is compared with them.
-    `withdrawn.json` is a list of dates; nothing was withdrawn where there is no such file."""
-    if not files.exists(root.withdrawn):
-        return frozenset()
-    try:
-        dates = json.loads(files.read_bytes(root.withdrawn))
-        return frozenset(dt.date.fromisoformat(date).isoformat() for date in dates)
-    except (ValueError, TypeError) as error:
-        raise StageError(f"{root.withdrawn} must hold a JSON list of dates, but {error}") from error
 
 
 def _fixed(night: Night) -> dict[str, Any] | None:

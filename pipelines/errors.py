@@ -22,6 +22,7 @@ from pipelines.jobs import JobError
 from pipelines.lock import LockError
 from pipelines.manifest import ManifestError
 from pipelines.options import OptionError
+from pipelines.published_lists import PublishedListsError
 from pipelines.signals import Stopped
 from trainer.errors import TrainingError
 from transforms.candidates import NoCandidatesError
@@ -49,6 +50,7 @@ TOLD_ERRORS = (
     JobError,
     OptionError,
     ManifestError,
+    PublishedListsError,
     LogError,
     LogSettingError,
     NoCandidatesError,

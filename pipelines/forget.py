@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 import polars as pl
 
-from pipelines import accounts, kept, manifest, paths, rewriting, store
+from pipelines import accounts, kept, manifest, paths, published_lists, rewriting, store
 from pipelines.manifest import Manifest
+from pipelines.published_lists import Kind
 from pipelines.sinks import protocol
 from pipelines.stages import Night
 from pipelines.store import Snapshot
@@ -27,6 +29,7 @@ from transforms.rewrite import RewriteFiles, Scrub, WithoutForgotten
 from transforms.screen import Screen, without_texts
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
+_OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # what of a publication has a row a user
 _LEARNED = ("train", "index")  # stages that keep nothing of a single user
 
 
@@ -42,7 +45,9 @@ def apply(night: Night, screen: Screen) -> Snapshot:
     users = screen.forgotten()
     _forget_in_store(night, screen, users)
     for date in kept.nights(night.root):
-        _forget_in_night(night, date, screen, users)
+        digest = _neighbours_digest(night, date)
+        fresh = _forget_in_night(night, date, screen, users)
+        _forget_in_publications(night, date, screen, users, fresh, {digest: _neighbours_digest(night, date)})
     publish.refresh(night, users)
     kept.sweep(night)
     newest = store.latest(night.root.snapshots)
@@ -71,35 +76,73 @@ def _forget_in_store(night: Night, screen: Screen, users: pl.Series) -> None:
             store.commit(night.root.snapshots, rewriting.accounted(rewriting.replaced(one, changes), night.date, *lost))
 
 
-def _forget_in_night(night: Night, date: dt.date, screen: Screen, users: pl.Series) -> None:
-    """Rewrite a night's files by bucket, and the texts of refused rows; remove what no manifest lists."""
+def _neighbours_digest(night: Night, date: dt.date) -> str:
+    found = manifest.load(night.root.stage(date, protocol.NEIGHBOURS))
+    return found.digest if found else ""
+
+
+def _forget_in_publications(
+    night: Night, date: dt.date, screen: Screen, users: pl.Series, fresh: dict[str, FileEntry], digests: dict[str, str]
+) -> None:
+    """Rewrite the files that publications of a night serve and no manifest lists any more, then the lists of their
+    files. fresh: entries of the files that were rewritten already, by name relative to ROOT; digests: old -> new, of
+    the manifest of stage neighbours."""
+    root = night.root
+    for path in published_lists.of_night(root, date):
+        lists = published_lists.load(path)
+        buckets = _buckets(users, lists.buckets)
+        held = [entry for kind in _OF_USERS for entry in lists.of(kind) if paths.shard_index(entry.name) in buckets]
+        entries = fresh | _scrubbed(night, root.path, [entry.name for entry in held if entry.name not in fresh], screen)
+        now = digests.get(lists.neighbours, lists.neighbours)
+        changed = lists.changed(entries).model_copy(update={"neighbours": now})
+        if changed != lists:
+            published_lists.rewrite(path, changed)
+
+
+def _scrubbed(night: Night, folder: str, names: list[str], screen: Screen) -> dict[str, FileEntry]:
+    """Take the users out of some files; the entries of these, changed or not, by name."""
+    if not names:
+        return {}
+    records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
+    with night.pipeline("ingest") as pipeline:
+        pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
+    return {record["file"]["name"]: FileEntry(**record["file"]) for record in take_records(records)}
+
+
+def _forget_in_night(night: Night, date: dt.date, screen: Screen, users: pl.Series) -> dict[str, FileEntry]:
+    """Rewrite a night's files by bucket, and the texts of refused rows; remove what nothing lists. The entries of the
+    files that may have changed, by name relative to ROOT."""
+    fresh: dict[str, FileEntry] = {}
     for stage in (stage for stage in paths.FOLDERS if stage not in _LEARNED):
         folder = night.root.stage(date, stage)
         found = manifest.load(folder)
         manifest.sweep(folder, found, paths.BESIDE.get(stage, ()))
         if found is not None:
-            _forget_in_stage(night, folder, found, screen, users)
+            changed = _forget_in_stage(night, folder, found, screen, users)
+            fresh |= {entry.name: entry for entry in published_lists.renamed(changed, folder, night.root)}
     if screen.key is None:  # with pseudonyms, no text was kept
         for path in files.list_files(night.root.rejects(date)):
             refused = files.read_parquet(path)
             told = without_texts(refused, users)
             if not told.equals(refused):
                 files.replace_parquet(told, night.root.rejects(date), path.rsplit("/", 1)[-1])
+    return fresh
 
 
-def _forget_in_stage(night: Night, folder: str, found: Manifest, screen: Screen, users: pl.Series) -> None:
+def _forget_in_stage(
+    night: Night, folder: str, found: Manifest, screen: Screen, users: pl.Series
+) -> Iterable[FileEntry]:
+    """Rewrite a stage's files by bucket, then its manifest; the entries of the files that may have changed."""
     parts = {entry.name: part for entry in found.present if (part := _BUCKET.search(entry.name))}
     buckets = {count: _buckets(users, count) for count in {int(part[2]) for part in parts.values()}}
     names = [name for name, part in parts.items() if int(part[1]) in buckets[int(part[2])]]
-    if not names:
-        return
-    records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
-    with night.pipeline("ingest") as pipeline:
-        pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
-    fresh = {record["file"]["name"]: FileEntry(**record["file"]) for record in take_records(records)}
+    fresh = _scrubbed(night, folder, names, screen)
+    if not fresh:
+        return ()
     entries = [fresh.get(entry.name, entry) for entry in found.files]
     counts = found.counts
     if found.stage in (protocol.NEIGHBOURS, protocol.RANKING):
         counts = counts | {"users": sum(entry.rows for entry in protocol.own(replace(found, files=entries)))}
     if entries != found.files:
         manifest.commit(folder, replace(found, files=entries, counts=counts))
+    return fresh.values()

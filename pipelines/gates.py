@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipelines import earlier, kept, manifest, night_results, paths, report_history, train
+from pipelines import manifest, night_results, paths, publication, report_history, train
 from pipelines.errors import GateError
 from pipelines.gate_settings import Gates
 from pipelines.manifest import Manifest, ManifestError
@@ -93,13 +93,8 @@ def in_words(night: Night) -> str:
 
 def night_before(night: Night) -> Night | None:
     """The newest earlier night that was published and not taken back."""
-    out = earlier.withdrawn(night.root)
-    for date in reversed(kept.nights(night.root)):
-        if date < night.date and date.isoformat() not in out:
-            done = manifest.record(night.root.stage(date, "publish"))
-            if done is not None and done.counts.get("published"):
-                return replace(night, date=date)
-    return None
+    date = publication.newest_publication(night.root, night.date)
+    return replace(night, date=date) if date else None
 
 
 def _results(night: Night) -> GateResults:
@@ -269,7 +264,7 @@ def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
 
 def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
     """Gates on the lists that would be served, and those of the night before."""
-    users = protocol.night_files(night).users
+    users = publication.from_stages(night.root, night.date).users
     if bounds.max_users_lost < 1:
         yield _users(before, users, most_lost=bounds.max_users_lost)
     index = _done(night, "index")
@@ -291,17 +286,16 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
 def _users(before: Night | None, tonight: int, *, most_lost: float) -> Gate:
     if before is None:
         return not_computed("users", FIRST_NIGHT)
-    stage = protocol.served_stage(before)
-    listed = manifest.record(before.folder(stage))
-    if listed is None:
-        return not_computed("users", f"stage {stage} of the night of {before.date} left no manifest", expected=False)
-    return gates.users(before=sum(entry.rows for entry in protocol.own(listed)), tonight=tonight, most_lost=most_lost)
+    had = _users_before(before)
+    if had is None:
+        return not_computed("users", f"no lists of the night of {before.date} are known", expected=False)
+    return gates.users(before=had, tonight=tonight, most_lost=most_lost)
 
 
 def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, *, candidates: int) -> Gate:
     if before is None:
         return not_computed("stayed", FIRST_NIGHT)
-    if not _files_of_buckets(before):
+    if publication.last_published(before.root, before.date) is None:
         return not_computed("stayed", f"the lists of the night of {before.date} were dropped")
     if 2 * night.job.neighbours.k > candidates:
         return not_computed("stayed", "lists are more than half as long as there are videos to choose from")
@@ -311,10 +305,20 @@ def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, 
     return gates.stayed(found.stayed, least=bounds.min_stayed, most=bounds.max_stayed, places=found.places)
 
 
+def _users_before(before: Night) -> int | None:
+    """How many users the night before served, also if its lists were dropped since."""
+    if lists := publication.last_published(before.root, before.date):
+        return lists.users
+    listed = manifest.record(before.folder(protocol.served_stage(before)))
+    return sum(entry.rows for entry in protocol.own(listed)) if listed else None
+
+
 def _compared(night: Night, before: Night | None, users: int) -> Compared:
     """The lists of a sample of users. Of two bucket counts, both powers of two, users of bucket b of one are in those
     of the other that are b modulo the smaller."""
-    tonight, had = _files_of_buckets(night), _files_of_buckets(before) if before else {}
+    lists_before = publication.last_published(before.root, before.date) if before else None
+    had = {paths.shard_index(path): path for path in lists_before.paths(night.root, "lists")} if lists_before else {}
+    tonight = _files_of_buckets(night)
     smaller = min(len(tonight), len(had) or len(tonight))
     sample = Sample.of(users=users, buckets=smaller, most=SAMPLED_USERS)
 

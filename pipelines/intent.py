@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines import lock
+from pipelines import lock, publication
 from pipelines.errors import StageError
 from pipelines.paths import Root
 from transforms import files
 
 FORMAT_VERSION = 1  # of `published.json` and of this
+
+
+class IntentError(StageError):
+    """`publishing.json` is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +30,20 @@ class Intent:
 
     @classmethod
     def pending(cls, root: Root) -> Intent | None:
-        """The one that came to no end, if any. Raises StageError where it cannot be read."""
+        """The one that came to no end, if any. Raises IntentError if it cannot be read."""
         if not files.exists(root.publishing):
             return None
         try:
-            return cls(**json.loads(files.read_bytes(root.publishing)))
-        except (ValueError, TypeError) as error:
-            raise StageError(
-                f"{root.publishing} cannot be read ({error}): remove it and run the night again"
-            ) from error
+            found = cls(**json.loads(files.read_bytes(root.publishing)))
+            dt.date.fromisoformat(found.entry["date"])
+            sinks = found.entry.get("sinks", {})
+            if not all(isinstance(served["serves"], str) for served in sinks.values()):
+                raise TypeError("a sink has no version")
+            return found
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IntentError(f"{root.publishing} cannot be read ({error!r})") from error
 
     def declare(self, root: Root) -> None:
         """Write down how far the publication is. Raises LockError if this run lost its lock."""
         lock.require()
-        files.replace_file(root.publishing, to_json(asdict(self)))
-
-
-def to_json(content: Any) -> bytes:
-    return json.dumps(content, indent=1).encode()
+        files.replace_file(root.publishing, publication.to_json(asdict(self)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 
 from pipelines import accounts, manifest, store
 from pipelines.accounts import Account
 from pipelines.paths import Root
+from pipelines.paths import nights as nights
 from pipelines.stages import Night
 from pipelines.store import Snapshot
 from transforms import files
@@ -26,12 +26,6 @@ def sweep(night: Night) -> None:
         return
     referred = {number for number in found if number is not None}
     store.sweep(night.root.store, night.root.snapshots, referred)
-
-
-def nights(root: Root) -> list[dt.date]:
-    """The dates of all nights that have left anything, in order."""
-    named = (name for name in files.list_folders(root.nights) if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
-    return [dt.date.fromisoformat(name) for name in named]
 
 
 def snapshot_of(root: Root, date: dt.date) -> int | None:

@@ -1,6 +1,6 @@
 """What a user gets: the published list of one user, read as a server would, and what they watched last.
 
-watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from redis] [--why] [--json]
+watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from redis | --date DATE] [--why] [--json]
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pipelines.lookup_why import Moved
 from pipelines.options import pipeline_options
 from pipelines.served import Served
 from pipelines.served_lists import SOURCES, ServedList
-from pipelines.sinks import protocol
 
 NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
 _DASHED = re.compile(r"-(?!h$)[^-]")
@@ -66,6 +65,7 @@ class Lookup:
     length: int  # of the whole list, of which `items` are the first
     items: list[Item]
     watches: list[Watch]  # the newest first
+    state: str = "served"  # of the night: served, published (and not served now), never published
 
 
 def lookup(
@@ -77,24 +77,27 @@ def lookup(
     country: str | None = None,
     source: str = "files",
     why: bool = False,
+    date: dt.date | None = None,
 ) -> Lookup:
     """The first k videos of a user's published list, from one of `SOURCES`, and so many of their last watches; with
-    `why` also what moved the expected seconds of each. Raises StageError where nothing is published, and where there
-    is nothing to tell of the order."""
-    served = Served.open(job, source)
+    `why` also what moved the expected seconds of each; with `date` the list that this night was last published with,
+    or, if it never was, that it has. Raises StageError if nothing is published, and if there is nothing to tell of the
+    order."""
+    served = Served.open(job, source, date)
     own = served.list_of(user_id)
     shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
     had = served.last_watches(user_id, watches)
     titles = served.night.titles({*shown.video_ids[:k], *had["video_id"]})
     scores: Sequence[float | None] = shown.scores or [None] * len(shown.video_ids)
     pairs = zip(shown.video_ids[:k], scores[:k], strict=True)
-    is_ranked = own is not None and protocol.served_stage(served.night) == protocol.RANKING
+    is_ranked = own is not None and served.is_ranked
     moved = served.why(user_id) if why and own is not None else {}
     zone = ZoneInfo(job.logs.time_zone)
     return Lookup(
         user_id=user_id,
         date=served.night.date.isoformat(),
         source=source,
+        state=served.state if source == "files" else "served",
         known=own is not None,
         country=shown.country,
         length=len(shown.video_ids),
@@ -133,7 +136,9 @@ def to_text(found: Lookup, width: int = WIDEST) -> str:
 def _heading(found: Lookup) -> str:
     shown = f"the first {len(found.items)} of {found.length}"
     if found.known:
-        return f"user {_printable(found.user_id)}, published {found.date}: {shown if found.items else 'an empty list'}"
+        night = {"served": f"published {found.date}", "published": f"published {found.date}, not served now"}
+        of = night.get(found.state, f"night {found.date}, {found.state}")
+        return f"user {_printable(found.user_id)}, {of}: {shown if found.items else 'an empty list'}"
     why = f"user {_printable(repr(found.user_id))} has no list: no watch or search in the window of {found.date} counts"
     if not found.items:
         return f"{why}, and the night has no default lists"
@@ -189,6 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="source", choices=SOURCES, default="files", help="where to read (default: files)"
     )
+    parser.add_argument(
+        "--date", type=console.date, help="another night: the list it was last published with (default: what is served)"
+    )
     parser.add_argument("--why", action="store_true", help="what moved the expected watch time of each most")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     given = list(sys.argv[1:] if argv is None else argv)
@@ -198,9 +206,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.watches < 0:
         parser.error(f"--watches must be 0 or more, but is {args.watches}")
 
+    if args.date and args.source != "files":
+        parser.error(f"--date reads the files of a night: not with --from {args.source}")
+
     def work() -> int:
         pipeline_options(None, flags)
         asked = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
+        asked["date"] = args.date
         found = lookup(load_job(args.job), utf8_argument(args.user), args.k, **asked)
         columns = shutil.get_terminal_size((WIDEST, 24)).columns
         print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))

@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from pipelines import lock, paths
+from pipelines import lock, paths, published_lists
 from transforms import files
 from transforms.files import FileEntry
 
@@ -169,6 +169,7 @@ def revoke(folder: str) -> None:
 def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *, keep: str = "") -> None:
     """Remove every file of a stage's folders that its manifest does not list.
 
+    What a publication of the night serves stays, whether or not the manifest lists it (`published_lists.protected`).
     `beside`: further folders of the stage, seen from its own; `keep`: what is below this path of its own is left alone.
     Raises LockError if this run lost its lock: the files may be those of the run that took it over.
     """
@@ -177,7 +178,10 @@ def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *,
     listed.add(paths.join(folder, NAME))
     kept = paths.join(folder, keep) if keep else None
     found = [path for name in ("", *beside) for path in files.list_files(paths.join(folder, name) if name else folder)]
-    files.remove_files(path for path in found if path not in listed and not (kept and path.startswith(kept)))
+    doomed = [path for path in found if path not in listed and not (kept and path.startswith(kept))]
+    served = published_lists.protected(folder) if doomed else set()
+    if served is not None:
+        files.remove_files(path for path in doomed if path not in served)
 
 
 def damage(folder: str, manifest: Manifest, *, deep: bool = False) -> Iterator[str]:

@@ -132,7 +132,8 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
 def _finish_publication(night: Night, screen: processes.Screen) -> None:
     """Finish or undo now, not hours later, what a publication left that came to no end; stage publish tries again."""
     try:
-        publish.recover(night)
+        if done := publish.recover(night):
+            screen.line(done)
     except StageError as error:
         screen.line(str(error))
 

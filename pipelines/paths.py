@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from transforms import files
 from transforms.files import join as join
 
 # stage -> its folder below the night's
@@ -114,3 +115,9 @@ class Root:
 
     def rejects(self, date: dt.date) -> str:
         return join(self.path, "nights", date.isoformat(), "rejects")
+
+
+def nights(root: Root) -> list[dt.date]:
+    """The dates of all nights that have left anything, in order."""
+    named = (name for name in files.list_folders(root.nights) if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
+    return [dt.date.fromisoformat(name) for name in named]

@@ -1,17 +1,19 @@
 """Stage 9: make the night the one that is served, in its files and in every configured sink, or in none.
 
-neighbours (or ranking), evaluation -> every list file is whole -> gates -> every sink is loaded -> each is switched
-                                    -> ROOT/published.json names the night
+neighbours (or ranking), evaluation -> gates -> nights/DATE/publish/lists-DIGITS.json names every file that is served,
+                                       each of which is checked
+                                    -> every sink is loaded -> each is switched
+                                    -> ROOT/published.json names the night and its lists
 
-`published.json` is the truth. `publishing.json` says what is under way, before any sink is touched: whoever finds it at
-a start finishes what was loaded everywhere and undoes what was not (`recover`).
+`published.json` is the truth; if it is lost, the newest publication that was not taken back is served again.
+`publishing.json` says what is under way, before any sink is touched: the next start finishes what was loaded everywhere
+and undoes the rest (`recover`).
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,13 +22,16 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import earlier, gates, lock, manifest, nights_page, paths, retention
+from pipelines import gates, lock, manifest, nights_page, paths, publication, published_lists, retention
 from pipelines.errors import GateError, StageError, told
-from pipelines.intent import FORMAT_VERSION, Intent, to_json
+from pipelines.intent import FORMAT_VERSION, Intent, IntentError
+from pipelines.publication import LISTS, NEIGHBOURS, PUBLISHED, PUBLISHED_LISTS, to_json
+from pipelines.publication import read as read
+from pipelines.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.sinks import protocol
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from pipelines.sinks.bigtable_sink import BigtableSink
-from pipelines.sinks.protocol import NEIGHBOURS, NightFiles, Sink
+from pipelines.sinks.protocol import NightFiles, Sink
 from pipelines.sinks.redis_sink import RedisSink
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
@@ -36,8 +41,18 @@ def plan(night: Night) -> Plan:
     """Depends on the lists, on their evaluation, and on where they are served from."""
     stages = (NEIGHBOURS, protocol.served_stage(night), "evaluation")
     inputs, places = {stage: night.require(stage).digest for stage in stages}, protocol.settings(night.job)
-    due = "a publication came to no end" if files.exists(night.root.publishing) else ""
-    return Plan("publish", inputs, {"storage": places} if places else {}, due)
+    return Plan("publish", inputs, {"storage": places} if places else {}, _due(night))
+
+
+def _due(night: Night) -> str:
+    """Why there is something to do although these lists were published before; empty if there is not."""
+    if files.exists(night.root.publishing):
+        return "a publication came to no end"
+    if publication.is_lost(night.root):
+        return f"{night.root.published} is lost"
+    if not publication.is_of_stages(night.root, night.date):
+        return "its lists were written again"
+    return ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,32 +70,42 @@ def _reason(text: str) -> str:
 def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
     with nights_page.kept_up(night):
-        complete(night, plan(night), lambda _folder, _attempt: _work(night))
-    served = read(night.root)
-    retention.apply(night, dt.date.fromisoformat(served["date"]) if served else None)
+        complete(night, plan(night), lambda _folder, _attempt: _work(night), keep=published_lists.PREFIX)
+    retention.apply(night, publication.served_date(night.root))
 
 
 def _work(night: Night) -> StageResult:
-    recover(night)
-    _check(night)
+    finish(night)
+    later = publication.served_date(night.root)
+    is_backfill = later is not None and later > night.date
+    if is_backfill:  # else this publication restores it
+        restore(night)
+    lists = publication.from_stages(night.root, night.date, night.snapshot.buckets)
     with _explained(night):
+        check(night, lists)
         held = gates.check(night)
-    counts = {"gates": held.summary(), "notes": gates.notes(held)}
-    served = read(night.root)
-    if served and served["date"] > night.date.isoformat():
-        return StageResult([], {"published": False, "later": served["date"], **counts})
-    loaded = _serve(night, ())
-    return StageResult([], {"published": True, **counts} | ({"sinks": loaded} if loaded else {}))
+    reference = published_lists.write(night.root, lists)
+    counts: dict[str, Any] = {"gates": held.summary(), "notes": gates.notes(held), LISTS: reference.file}
+    if is_backfill:
+        before = _still_published(night, lists)
+        known = {PUBLISHED_LISTS: published_lists.write(night.root, before).file} if before else {}
+        return StageResult([], {PUBLISHED: False, "later": str(later), **counts, **known})
+    loaded = _serve(night, lists, held.summary(), ())
+    counts |= {PUBLISHED: True, PUBLISHED_LISTS: reference.file}
+    return StageResult([], counts | ({"sinks": loaded} if loaded else {}))
 
 
-def read(root: paths.Root) -> dict[str, Any] | None:
-    """What is published, or None before the first night is."""
-    if not files.exists(root.published):
-        return None
+def _still_published(night: Night, lists: PublishedLists) -> PublishedLists | None:
+    """The lists that the night was last published with, which a rollback to it serves; the new ones if these have the
+    same content, or if the old ones are damaged. None if it was never published."""
+    before = publication.last_published(night.root, night.date)
+    if before is None:
+        return lists if publication.was_published(night.root, night.date) else None
     try:
-        return dict(json.loads(files.read_bytes(root.published)))
-    except ValueError as error:
-        raise StageError(f"{root.published} cannot be read ({error}): run the night again") from error
+        check(night, before)
+    except StageError:
+        return lists
+    return lists if before.has_content_of(lists) else before
 
 
 def configured(night: Night) -> list[Sink]:
@@ -96,21 +121,30 @@ def configured(night: Night) -> list[Sink]:
 
 
 def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
-    """Make a complete night the one that is served; what each sink was loaded with, by name.
+    """Serve the lists that a night was last published with, or that passed its gates if it never was; what each sink
+    was loaded with, by name.
 
-    The nights of the dates `withdrawn` are taken back, this one is no more. Where a sink fails before all are loaded,
-    nothing has changed; where one fails after that, the next start finishes.
+    The nights of the dates `withdrawn` are taken back, this one no more. If a sink fails before all are loaded, nothing
+    has changed; if one fails after that, the next start finishes. Raises StageError if the night has no such lists.
     """
-    _check(night)
-    return _serve(night, withdrawn)
+    lists = publication.accepted(night.root, night.date)
+    if lists is None:
+        raise StageError(f"the night of {night.date} has no complete lists: run watchnext nightly --date {night.date}")
+    with _explained(night):
+        check(night, lists)
+    done = manifest.record(night.folder("publish"))
+    return _serve(night, lists, done.counts.get("gates") if done else None, withdrawn)
 
 
-def _serve(night: Night, withdrawn: Iterable[str]) -> dict[str, Any]:
-    given, places = protocol.night_files(night), configured(night)
-    intent = Intent(entry=_entry(night, {sink.name: sink.version(given) for sink in places}), withdrawn=[*withdrawn])
+def _serve(
+    night: Night, lists: PublishedLists, gates_summary: dict[str, Any] | None, withdrawn: Iterable[str]
+) -> dict[str, Any]:
+    given, places = protocol.night_files(night.root, lists), configured(night)
     with _explained(night):
         for sink in places:
             sink.ready()
+        entry = _entry(night, lists, {sink.name: sink.version(given) for sink in places}, gates_summary)
+        intent = Intent(entry=entry, withdrawn=[*withdrawn])
         intent.declare(night.root)
         loaded = _load(night, intent, places, given)
         replace(intent, loaded=True).declare(night.root)
@@ -118,11 +152,27 @@ def _serve(night: Night, withdrawn: Iterable[str]) -> dict[str, Any]:
     return loaded
 
 
-def recover(night: Night) -> None:
-    """Finish or undo a publication that came to no end, of whatever night."""
-    intent = Intent.pending(night.root)
-    if intent is None:
-        return
+def recover(night: Night) -> str:
+    """Finish or undo a publication that came to no end, of whatever night, and restore a lost `published.json`; what
+    was done, in a line, empty if there is nothing to say."""
+    return finish(night) or restore(night)
+
+
+def finish(night: Night) -> str:
+    """Finish or undo a publication that came to no end; what was done about an intent that cannot be read."""
+    try:
+        intent = Intent.pending(night.root)
+    except IntentError as error:
+        with _explained(night):
+            _serve_what_is_published(night)
+        return f"{error}: every sink serves again what {night.root.published} says"
+    if intent is not None:
+        _end(night, intent)
+    return ""
+
+
+def _end(night: Night, intent: Intent) -> None:
+    """Finish or undo a publication."""
     of = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
     places = configured(of)
     with _explained(night):
@@ -134,34 +184,92 @@ def recover(night: Night) -> None:
             _undo(of, intent, places)
 
 
+def restore(night: Night) -> str:
+    """Serve the newest publication that was not taken back, if `published.json` is damaged or gone."""
+    if not publication.is_lost(night.root):
+        return ""
+    date = publication.newest_publication(night.root)
+    if date is None:
+        raise StageError(f"{night.root.published} is damaged, and no night was published: remove it, then run again")
+    serve(replace(night, date=date))
+    return f"{night.root.published} was lost: the night of {date}, the newest that was published, is served again"
+
+
+def _serve_what_is_published(night: Night) -> None:
+    """Let every sink serve what `published.json` says and hold nothing else but what was served before; remove an
+    intent that cannot be read."""
+    truth = (publication.read_if_valid(night.root) or {}).get("sinks", {})
+    for sink in configured(night):
+        lock.require()
+        known = truth.get(sink.name, {})
+        sink.switch(known.get("serves"))
+        sink.settle({version for version in known.values() if version})
+    files.remove_files([night.root.publishing])
+
+
 def refresh(night: Night, forgotten: pl.Series) -> None:
-    """Let users who were taken out of the files leave the sinks and `published.json` too."""
+    """Let users who were taken out of the files leave `published.json` and the sinks too."""
+    entry = publication.read_if_valid(night.root)
+    if entry and (fresh := publication.refreshed(night.root, entry)) != entry:
+        lock.require()
+        files.replace_file(night.root.published, to_json(fresh))
+    try:
+        intent = Intent.pending(night.root)
+    except IntentError:
+        intent = None
+    if intent and (fresh := publication.refreshed(night.root, intent.entry)) != intent.entry:
+        replace(intent, entry=fresh).declare(night.root)
     for sink in configured(night):
         sink.forget(forgotten)
-    served = read(night.root)
-    if served:
-        of = replace(night, date=dt.date.fromisoformat(served["date"]))
-        if manifest.load(of.folder(NEIGHBOURS)) is not None:
-            changed = {name: value for name, value in _entry(of, {}).items() if name in ("neighbours", "users")}
-            if served | changed != served:
-                lock.require()
-                files.replace_file(night.root.published, to_json(served | changed))
 
 
-def _entry(night: Night, versions: dict[str, str]) -> dict[str, Any]:
-    before = (read(night.root) or {}).get("sinks", {})
+def _entry(
+    night: Night, lists: PublishedLists, versions: dict[str, str], gates_summary: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The content of `published.json` that serves these lists."""
+    served = publication.read_if_valid(night.root) or {}
+    before = _before(night, lists, served)
+    sinks = served.get("sinks", {})
+    if not served and before:  # `published.json` was lost: what the sinks served before is known from the lists
+        given = protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
+        sinks = {sink.name: {"serves": sink.version(given)} for sink in configured(night)}
     entry = {
         "format_version": FORMAT_VERSION,
         "date": night.date.isoformat(),
-        "stage": protocol.served_stage(night),
-        "neighbours": night.require(NEIGHBOURS).digest,
-        "users": protocol.night_files(night).users,
-        "buckets": night.snapshot.buckets,
+        "stage": lists.stage,
+        "neighbours": lists.neighbours,
+        "users": lists.users,
+        "buckets": lists.buckets,
+        LISTS: published_lists.write(night.root, lists).model_dump(),
+        **({"before": before} if before else {}),
         "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        **gates.summary(night),
+        **({"gates": _short(gates_summary)} if gates_summary else gates.summary(night)),
     }
-    served = {name: _served(version, before.get(name, {})) for name, version in versions.items()}
-    return entry | ({"sinks": served} if served else {})
+    of_sinks = {name: _served(version, sinks.get(name, {})) for name, version in versions.items()}
+    return entry | ({"sinks": of_sinks} if of_sinks else {})
+
+
+def _short(gates_summary: dict[str, Any]) -> dict[str, Any]:
+    """What `published.json` says of gates."""
+    return {name: value for name, value in gates_summary.items() if name != "failed"}
+
+
+def _before(night: Night, lists: PublishedLists, served: dict[str, Any]) -> dict[str, Any] | None:
+    """The publication before these lists, as `published.json` names it: what is served now, or, if that is the same
+    lists, what was served before it."""
+    if not served:
+        date = publication.newest_publication(night.root, night.date)
+        found = publication.last_published(night.root, date) if date else None
+        return {"date": str(date), LISTS: published_lists.write(night.root, found).model_dump()} if found else None
+    if LISTS not in served:
+        return None
+    try:
+        found = published_lists.read(night.root, Reference(**served[LISTS]))
+        if (found.date, found.attempt) == (lists.date, lists.attempt):
+            return dict(served["before"]) if served.get("before") else None
+    except PublishedListsError:  # lost: nobody can read it, so nothing of it is kept
+        return dict(served["before"]) if served.get("before") else None
+    return {"date": served["date"], LISTS: served[LISTS]}
 
 
 def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None]:
@@ -170,15 +278,18 @@ def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None
     return {"serves": version, "before": before.get("before") if same else before.get("serves")}
 
 
-def _check(night: Night) -> None:
-    """Check that every file that is served is whole. Raises StageError, which names the file and its stage."""
-    stage = protocol.served_stage(night)
-    beside = [entry for entry in night.require(NEIGHBOURS).files if "/" in entry.name]
-    for of, listed in ((stage, protocol.own(night.require(stage))), (NEIGHBOURS, beside)):
-        for entry in listed:
-            path = paths.join(night.folder(of), entry.name)
-            if not files.exists(path) or files.entry_of(night.folder(of), entry.name).digest != entry.digest:
-                raise StageError(f"{path} is not the file stage {of} wrote: run the night again from {of}")
+def check(night: Night, lists: PublishedLists) -> None:
+    """Check that every file that is served is whole, and the video vectors if a sink loads them. Raises StageError,
+    which names the file and the stage to run again."""
+    bigquery = night.job.storage.bigquery
+    further = (lists.video_vectors,) if bigquery and bigquery.videos and lists.video_vectors else ()
+    for entry in (*lists.entries, *further):
+        path = paths.join(night.root.path, entry.name)
+        folder, name = path.rsplit("/", 1)
+        found = files.entry_of(folder, name) if files.exists(path) else None
+        if found is None or (found.bytes, found.digest) != (entry.bytes, entry.digest):
+            stage = "train" if entry in further else lists.stage if entry in lists.lists else NEIGHBOURS
+            raise StageError(f"{path} is not the file stage {stage} wrote: run the night again from {stage}")
 
 
 def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -> dict[str, Any]:
@@ -194,17 +305,30 @@ def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -
 
 
 def _is_there(night: Night, intent: Intent, places: list[Sink]) -> bool:
-    """Whether the night is what it was when it was loaded; what a sink has lost since is loaded again."""
-    if any(manifest.load(night.folder(stage)) is None for stage in (intent.entry["stage"], NEIGHBOURS)):
+    """Whether the lists are still those that were loaded, and the sinks those they were loaded into; what a sink has
+    lost since is loaded again."""
+    lists = _lists_of(night, intent)
+    if lists is None:
         return False
-    given = protocol.night_files(night)
+    given = protocol.night_files(night.root, lists)
     versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
     if versions != {sink.name: sink.version(given) for sink in places}:
         return False
-    _check(night)
+    check(night, lists)
     for sink in places:
         sink.load(given)
     return True
+
+
+def _lists_of(night: Night, intent: Intent) -> PublishedLists | None:
+    """The lists that an intent is about; None if they are gone. An intent of an older watchnext names none: those that
+    the stages of its night left."""
+    if LISTS not in intent.entry:
+        return publication.from_stages_if_complete(night.root, night.date)
+    try:
+        return published_lists.read(night.root, Reference(**intent.entry[LISTS]))
+    except PublishedListsError:
+        return None
 
 
 def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
@@ -214,7 +338,7 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
             lock.require()
             sink.switch(served[sink.name]["serves"])
     lock.require()
-    before = earlier.withdrawn(night.root)
+    before = publication.withdrawn(night.root)
     after = (before | set(intent.withdrawn)) - {intent.entry["date"]}
     if after != before:
         files.replace_file(night.root.withdrawn, to_json(sorted(after)))
@@ -223,8 +347,8 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
 
 
 def _is_published(night: Night, intent: Intent) -> bool:
-    served = read(night.root) or {}
-    return all(served.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks"))
+    served = publication.read_if_valid(night.root) or {}
+    return all(served.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks", LISTS))
 
 
 def _settle(night: Night, intent: Intent, places: list[Sink]) -> None:
@@ -233,6 +357,7 @@ def _settle(night: Night, intent: Intent, places: list[Sink]) -> None:
     for sink in places:
         if sink.name in served:
             sink.settle({version for version in served[sink.name].values() if version})
+    publication.prune(night.root, intent.entry)
     files.remove_files([night.root.publishing])
 
 
@@ -241,7 +366,7 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
     what the sinks hold may be the other run's."""
     lock.require()
     served = intent.entry.get("sinks", {})
-    truth = (read(night.root) or {}).get("sinks", {})
+    truth = (publication.read_if_valid(night.root) or {}).get("sinks", {})
     for sink in places:
         if sink.name in served:
             version, known = served[sink.name]["serves"], truth.get(sink.name, {})
@@ -249,6 +374,7 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
                 sink.switch(known.get("serves"))
             if version not in known.values():
                 sink.drop(version)
+    publication.prune(night.root)
     files.remove_files([night.root.publishing])
 
 
@@ -261,7 +387,9 @@ def _explained(night: Night) -> Iterator[None]:
         message = told(error)
         if message is None:
             raise
-        served = read(night.root)
+        served = publication.read_if_valid(night.root)
+        if message.endswith(" is served meanwhile"):
+            raise
         meanwhile = f"the night of {served['date']}" if served else "no night"
         kind = GateError if isinstance(error, GateError) else StageError
         raise kind(f"{message}; {meanwhile} is served meanwhile") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 
-from pipelines import earlier, kept, manifest, paths
+from pipelines import earlier, kept, manifest, paths, publication, published_lists
 from pipelines.stages import Night
 from transforms import files
 
@@ -33,6 +33,7 @@ def apply(night: Night, published: dt.date | None) -> None:
     for date in _older(night, settings.keep_nights):
         ingest = manifest.record(root.stage(date, "ingest"))
         if date not in stay and (ingest is None or ingest.dropped is None):
+            files.remove_files(published_lists.of_night(root, date))  # first: what they name is kept otherwise
             files.remove_files(files.list_files(root.rejects(date)))
             for stage, beginning in _DROPPED.items():
                 _drop(root, date, stage, beginning)
@@ -44,16 +45,14 @@ def _older(night: Night, most: int) -> list[dt.date]:
 
 
 def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
-    """The published night and the one published before it, which a rollback goes back to."""
+    """The published night, the one that a rollback goes back to, and the one that `published.json` says was served
+    before."""
     if published is None:
         return set()
-    out = earlier.withdrawn(root)
-    for date in reversed(kept.nights(root)):
-        if date < published and date.isoformat() not in out:
-            done = manifest.load(root.stage(date, "publish"))
-            if done and done.counts.get("published"):
-                return {published, date}
-    return {published}
+    entry = publication.read_if_valid(root) or {}
+    before = [dt.date.fromisoformat(entry["before"]["date"])] if entry.get("before") else []
+    back = publication.newest_publication(root, published)
+    return {published, *before, *([back] if back else [])}
 
 
 def _gone_on_from(night: Night) -> set[dt.date]:

@@ -3,8 +3,9 @@ with them, until one of them is published by a new run.
 
     watchnext rollback JOB.toml [--to DATE] [--runner-config FILE] [Beam options]
 
-What a sink no longer holds of the night is loaded again from its files. With the date that is served already, that is
-all that happens: the way back for a sink that lost its content.
+Served are the lists that the night was last published with, whatever its stages left since; of a night that was never
+published, those that passed its gates. What a sink no longer holds of them is loaded again from the files. With the
+date that is served already, that is all that happens: the way back for a sink that lost its content.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import console, earlier, kept, lock, manifest, nights_page, openmetrics, publish, signals
+from pipelines import console, earlier, kept, lock, nights_page, openmetrics, publication, publish, signals
 from pipelines.errors import StageError, guarded
 from pipelines.stages import Night, arguments, night_of
 
@@ -42,11 +43,10 @@ def rollback(night: Night, to: dt.date | None) -> str:
 
     Raises StageError where there is no such night or it was never good enough to be published.
     """
-    publish.recover(night)
-    served = publish.read(night.root)
-    if served is None:
+    publish.finish(night)
+    before = publication.served_date(night.root)
+    if before is None:
         raise StageError(f"nothing is published in {night.root.path}: there is nothing to take back")
-    before = dt.date.fromisoformat(served["date"])
     of = replace(night, date=_chosen(night, before) if to is None else to)
     if not _was_published(of):
         others = ", ".join(date.isoformat() for date in _dates(night))
@@ -76,7 +76,7 @@ def _dates(night: Night) -> list[dt.date]:
 
 
 def _was_published(night: Night) -> bool:
-    return all(manifest.load(night.folder(stage)) for stage in ("publish", "neighbours"))
+    return publication.accepted(night.root, night.date) is not None
 
 
 if __name__ == "__main__":

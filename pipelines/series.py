@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pipelines import manifest, publish
+from pipelines import manifest, publication
 from pipelines.run_log import RunLog
 from pipelines.stages import Night
 
@@ -16,11 +16,11 @@ def missed(night: Night) -> list[dt.date]:
 
     At most as many as stay whole (`[storage] keep_nights`; days of the window where all nights do), the last ones.
     """
-    served = publish.read(night.root)
+    served = publication.served_date(night.root)
     if served is None:
         return []
     most = night.job.storage.keep_nights or night.job.examples.window_days
-    last = max(dt.date.fromisoformat(served["date"]), night.date - dt.timedelta(days=most + 1))
+    last = max(served, night.date - dt.timedelta(days=most + 1))
     return [date for date in _after(last, night.date) if manifest.load(night.root.stage(date, "publish")) is None]
 
 

@@ -8,16 +8,18 @@ served.last_watches("u0000001", 5)   # what they had before
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
 import polars as pl
 
-from pipelines import kept, lookup_why, privacy, store
+from pipelines import kept, lookup_why, privacy, publication, store
+from pipelines.errors import StageError
 from pipelines.jobs import Job
 from pipelines.lookup_why import Moved
-from pipelines.served_lists import Lists, ServedList, open_lists
+from pipelines.served_lists import FileLists, Lists, ServedList, open_lists
 from pipelines.stages import Night
 from transforms.frames import bucket_of
 from transforms.schemas import WATCH_SCHEMA
@@ -33,18 +35,43 @@ class Served:
     lists: Lists
 
     @classmethod
-    def open(cls, job: Job, source: str) -> Served:
-        """The night that one of `SOURCES` serves now. Raises StageError where none is."""
-        lists = open_lists(job, source)
+    def open(cls, job: Job, source: str, date: dt.date | None = None) -> Served:
+        """The night that one of `SOURCES` serves now, or, from the files, another night. Raises StageError if there is
+        none."""
+        lists = open_lists(job, source) if date is None else FileLists.of_night(job, date)
         return cls(Night(job, lists.date), lists)
 
     def list_of(self, user_id: str) -> ServedList | None:
         """The list of a user, None for one the night did not serve."""
         return self.lists.of_user(self._kept_as(user_id))
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the lists were ranked by expected watch time."""
+        known = self.lists.is_ranked
+        if known is None:
+            found = publication.last_published(self.night.root, self.night.date)
+            return found is not None and found.stage == publication.RANKING
+        return known
+
+    @property
+    def state(self) -> str:
+        """`served`, `published` for a night that was published and is not served, or `never published`."""
+        root, date = self.night.root, self.night.date
+        served = publication.read_if_valid(root)
+        if served and served["date"] == date.isoformat():
+            return "served"
+        return "published" if publication.was_published(root, date) else "never published"
+
     def why(self, user_id: str) -> dict[str, list[Moved]]:
-        """What moved the expected seconds of each of the user's ranked videos most. Raises StageError where the night
-        was not ranked."""
+        """What moved the expected seconds of each of the user's ranked videos most. Raises StageError if the night was
+        not ranked, or if its stages have made other lists since."""
+        left = publication.from_stages_if_complete(self.night.root, self.night.date)
+        if isinstance(self.lists, FileLists) and (left is None or left.attempt != self.lists.files.attempt):
+            raise StageError(
+                f"the stages of the night of {self.night.date} have made other lists since these were published, or "
+                "were dropped: there is nothing to tell of their order (--why)"
+            )
         return lookup_why.why(self.night, self._kept_as(user_id))
 
     def last_watches(self, user_id: str, n: int) -> pl.DataFrame:

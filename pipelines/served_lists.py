@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipelines import manifest, paths, publish
+import polars as pl
+
+from pipelines import paths, publication
 from pipelines.errors import StageError
 from pipelines.intent import FORMAT_VERSION
 from pipelines.jobs import Job
-from pipelines.sinks.protocol import NEIGHBOURS
+from pipelines.published_lists import PublishedLists
 from pipelines.sinks.redis_sink import server_of
-from pipelines.stages import Night
 from transforms import files, redis_lists
 from transforms.frames import bucket_of
-from transforms.neighbours import DEFAULTS
 from transforms.redis_server import RedisServer
 
 SOURCES = ("files", "redis")
@@ -36,6 +37,10 @@ class Lists(Protocol):
     @property
     def date(self) -> dt.date: ...
 
+    @property
+    def is_ranked(self) -> bool | None:
+        """Whether they were ranked by expected watch time; None if this is not known here."""
+
     def of_user(self, user_id: str) -> ServedList | None:
         """The list of a user, by the id under which they are kept; None for one the night did not serve."""
 
@@ -52,50 +57,68 @@ def open_lists(job: Job, source: str) -> Lists:
 class FileLists:
     """Parquet files: of a user, one is opened."""
 
-    night: Night
-    stage: str  # whose lists are served
-    buckets: int
+    root: paths.Root
+    files: PublishedLists
 
     @classmethod
     def open(cls, job: Job) -> FileLists:
-        found = publish.read(paths.Root(job.storage.root))
+        root = paths.Root(job.storage.root)
+        found = publication.read(root)
         if found is None:
-            raise StageError(f"nothing is published in {job.storage.root}: run watchnext nightly first")
+            newest = publication.newest_publication(root)
+            lost = f"{root.published} is gone: run watchnext nightly --date {newest}, which restores it"
+            raise StageError(lost if newest else f"nothing is published in {root.path}: run watchnext nightly first")
         if found["format_version"] != FORMAT_VERSION:
             raise StageError(
-                f"{paths.Root(job.storage.root).published} has format_version {found['format_version']}, this is "
-                f"{FORMAT_VERSION}: read it with the watchnext that wrote it"
+                f"{root.published} has format_version {found['format_version']}, this is {FORMAT_VERSION}: read it "
+                "with the watchnext that wrote it"
             )
-        night = Night(job, dt.date.fromisoformat(found["date"]))
-        return cls(night=night, stage=found.get("stage", NEIGHBOURS), buckets=found["buckets"])
+        lists = publication.served(root)
+        assert lists is not None
+        return cls(root=root, files=lists)
+
+    @classmethod
+    def of_night(cls, job: Job, date: dt.date) -> FileLists:
+        """The lists that a night was last published with; if it never was, those that its stages left. Raises
+        StageError if there are none."""
+        root = paths.Root(job.storage.root)
+        lists = publication.last_published(root, date) or publication.from_stages_if_complete(root, date)
+        if lists is None:
+            there = [str(one) for one in paths.nights(root) if publication.from_stages_if_complete(root, one)]
+            raise StageError(
+                f"there are no complete lists of the night of {date} in {root.path}"
+                + (f"; there are {', '.join(there)}" if there else ": run watchnext nightly first")
+            )
+        return cls(root=root, files=lists)
 
     @property
     def date(self) -> dt.date:
-        return self.night.date
+        return self.files.date
+
+    @property
+    def is_ranked(self) -> bool:
+        return self.files.stage == publication.RANKING
 
     def of_user(self, user_id: str) -> ServedList | None:
-        bucket = bucket_of(user_id, self.buckets)
-        own = {paths.shard_index(name): name for name in self._names(self.stage) if "/" not in name}
-        if bucket not in own:  # the stage ran again since, with other settings
-            raise StageError(
-                f"the lists of {self.stage} that {self.night.root.published} names are no longer there: stage "
-                f"{self.stage} ran again for {self.date} and left none; run watchnext nightly to publish what there is"
-            )
-        path = paths.join(self.night.folder(self.stage), own[bucket])
-        rows = files.read_parquet(path).filter(user_id=user_id).select("video_ids", "scores").rows()
+        path = self.files.paths(self.root, "lists")[bucket_of(user_id, self.files.buckets)]
+        rows = self._read(path, ["user_id", "video_ids", "scores"]).filter(user_id=user_id).drop("user_id").rows()
         return ServedList(video_ids=rows[0][0], scores=rows[0][1]) if rows else None
 
     def default(self, country: str | None) -> ServedList | None:
-        folder = self.night.folder(NEIGHBOURS)
-        listed = [paths.join(folder, name) for name in self._names(NEIGHBOURS) if name.startswith(f"{DEFAULTS}/")]
-        columns = ["country", "video_ids", "scores"]
-        lists = {row[0]: row for path in listed for row in files.read_parquet(path, columns).iter_rows()}
+        listed, columns = self.files.paths(self.root, "defaults"), ["country", "video_ids", "scores"]
+        lists = {row[0]: row for path in listed for row in self._read(path, columns).iter_rows()}
         found = lists.get(country) or lists.get(None)
         return ServedList(country=found[0], video_ids=found[1], scores=found[2]) if found else None
 
-    def _names(self, stage: str) -> list[str]:
-        """Names of a stage's files, seen from its folder."""
-        return [entry.name for entry in manifest.require(self.night.folder(stage), stage).named(ending=".parquet")]
+    def _read(self, path: str, columns: list[str]) -> pl.DataFrame:
+        """Some columns of a served file. Raises StageError if it is gone or damaged."""
+        try:
+            return files.read_parquet(path, columns)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StageError(
+                f"{path}, which is served, cannot be read ({str(error).splitlines()[0]}): run the night of {self.date} "
+                f"again from {self.files.stage}, or serve another one with watchnext rollback JOB.toml --to DATE"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +141,21 @@ class RedisLists:
             raise StageError(
                 f"Redis at {settings.url} has no key {keys.pointer}: it serves no night; run watchnext nightly first"
             )
-        return cls(server=server, keys=keys, version=version.decode())
+        text = version.decode(errors="replace")
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]+", text):
+            raise StageError(
+                f"Redis at {settings.url}: the key {keys.pointer} holds {text!r}, which watchnext did not write: run "
+                "watchnext rollback JOB.toml --to DATE with the date that is served"
+            )
+        return cls(server=server, keys=keys, version=text)
 
     @property
     def date(self) -> dt.date:
         return dt.date.fromisoformat(self.version[:10])
+
+    @property
+    def is_ranked(self) -> None:
+        return None
 
     def of_user(self, user_id: str) -> ServedList | None:
         return self._read(self.keys.list_of(self.version, user_id))

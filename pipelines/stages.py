@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 import apache_beam as beam
 import polars as pl
 
-from pipelines import console, lifeline, lock, machine, manifest, paths, signals, store
+from pipelines import console, lifeline, lock, machine, manifest, paths, publication, signals, store
 from pipelines.errors import EXIT_CODES, StageError, guarded, is_disk_full
 from pipelines.jobs import Job, JobError, load_job
 from pipelines.manifest import Manifest
@@ -220,6 +220,7 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
 
     Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
     """
+    publication.adopt(night.root)
     folder, beside = night.folder(plan.stage), paths.BESIDE.get(plan.stage, ())
     found = manifest.load_readable(folder)
     if found is not None and plan.is_met_by(found) and not plan.again(night, found):

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 KNOWN_VERSION = 1
-FOLDERS = {"neighbours": "neighbours", "ranking": "ranked"}
 
 List = tuple[list[str], list[float]]  # video ids, scores
 
@@ -28,44 +27,39 @@ class Reader:
     """One night's lists: make a new reader to see a later night."""
 
     def __init__(self, root: str) -> None:
-        self.served = _read_json(Path(root) / "published.json")
-        self.night = Path(root) / "nights" / self.served["date"]
-        folder = FOLDERS[self.served["stage"]]
-        self.lists = [path for path in self._listed(folder) if path.parent.name == folder]
-        self.beside = self._listed("neighbours")
+        self.root = Path(root)
+        self.served = _read_json(self.root / "published.json")
+        self.files = _read_json(self.root / self.served["lists"]["file"])
 
     def list_of(self, user_id: str) -> List | None:
         """A user's list; None for a user who is not served."""
-        return self._row(self._of_bucket(self.lists, user_id), "user_id", user_id, "video_ids", "scores")
+        return self._row(self._of_bucket("lists", user_id), "user_id", user_id, "video_ids", "scores")
 
     def vector_of(self, user_id: str) -> list[float] | None:
         """A user's vector, [u; 1]."""
-        found = [path for path in self.beside if path.parent.name == "user_vectors"]
-        row = self._row(self._of_bucket(found, user_id), "user_id", user_id, "vector")
+        row = self._row(self._of_bucket("user_vectors", user_id), "user_id", user_id, "vector")
         return row[0] if row else None
 
     def default_list(self, country: str | None) -> List | None:
         """What a user nobody has seen gets."""
-        (path,) = (path for path in self.beside if path.parent.name == "defaults")
+        (path,) = self._paths("defaults")
         columns = ("country", country, "video_ids", "scores")
         return self._row(path, *columns) or self._row(path, "country", None, *columns[2:])
 
     def similar_to(self, video_id: str) -> List | None:
         """The videos nearest to one, and their cosines."""
-        paths = [path for path in self.beside if path.parent.name == "similar"]
-        rows = (self._row(path, "video_id", video_id, "video_ids", "scores") for path in paths)
+        rows = (self._row(path, "video_id", video_id, "video_ids", "scores") for path in self._paths("similar"))
         return next((row for row in rows if row), None)
 
     def bucket_of(self, user_id: str) -> int:
         return xxhash.xxh64_intdigest(user_id.encode(), seed=0) % int(self.served["buckets"])
 
-    def _listed(self, folder: str) -> list[Path]:
-        completed = _read_json(self.night / folder / "COMPLETED")
-        return [(self.night / folder / file["name"]).resolve() for file in completed["files"]]
+    def _paths(self, kind: str) -> list[Path]:
+        return [self.root / file["name"] for file in self.files[kind]]
 
-    def _of_bucket(self, paths: list[Path], user_id: str) -> Path | None:
+    def _of_bucket(self, kind: str, user_id: str) -> Path | None:
         start = f"{self.bucket_of(user_id):05d}-of-{self.served['buckets']:05d}-"
-        return next((path for path in paths if path.name.startswith(start)), None)
+        return next((path for path in self._paths(kind) if path.name.startswith(start)), None)
 
     def _row(self, path: Path | None, key: str, value: str | None, *columns: str) -> Any:
         if path is None:

@@ -141,8 +141,10 @@ def test_a_published_night_whose_lists_are_gone_is_told(tmp_path: Path) -> None:
     asked = asked_of(tmp_path)
     of = published_night(Path(asked.job), LISTS)
     (Path(of.folder("neighbours")) / "COMPLETED").unlink()
+    assert only(list(doctor_root.published(asked))).state == "ok", "published.json names the files"
+    next(Path(of.folder("neighbours")).glob("*.parquet")).unlink()
     found = only(list(doctor_root.published(asked)))
-    assert found.state == "problem" and found.what.endswith("neighbours holds no complete night")
+    assert found.state == "problem" and "1 of its files are gone, the first nights/2026-11-21/neighb" in found.what
 
 
 def test_a_publication_that_came_to_no_end_is_told(tmp_path: Path) -> None:

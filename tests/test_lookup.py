@@ -113,6 +113,7 @@ def test_a_list_is_printed_for_people_or_as_json(job: Path, capsys: pytest.Captu
             {"video_id": "v9", "title": None, "score": -1.0, "seconds": None, "why": []},
         ],
         "watches": [],
+        "state": "served",
     }
 
 

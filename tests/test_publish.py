@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from nights import DATE, night, published_night, write_job
 
-from pipelines import gates, manifest, nightly, paths, publish, run_log
+from pipelines import gates, manifest, nightly, paths, publish, published_lists, run_log
 from pipelines.errors import StageError
 from pipelines.manifest import ManifestError
 from pipelines.sinks.protocol import NightFiles
@@ -49,11 +49,12 @@ def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     ungated = {"status": "ungated", "why": nobody, "not_computed": reasons}
     assert served == {
         "format_version": 1, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3,
-        "buckets": 8, "gates": ungated,
+        "buckets": 8, "gates": ungated, "lists": served["lists"],
     }  # fmt: skip
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     notes = [f"UNGATED: {nobody}", f"gates: 4 not computed ({listed})"]
-    counts = {"published": True, "gates": ungated, "notes": notes}
+    named = served["lists"]["file"]
+    counts = {"published": True, "gates": ungated, "notes": notes, "lists": named, "published_lists": named}
     assert publish.plan(of).is_done(of) and of.require("publish").counts == counts
 
 
@@ -84,7 +85,7 @@ def test_other_lists_are_published_anew(job: Path) -> None:
     of = ready(job)
     publish.run(of)
     listed = of.require("neighbours")
-    manifest.commit(of.folder("neighbours"), replace(listed, counts={"users": 4}))
+    manifest.commit(of.folder("neighbours"), replace(listed, counts={"users": 3, "more": 1}))
     assert not publish.plan(of).is_done(of)
     publish.run(of)
     assert (publish.read(of.root) or {})["neighbours"] == of.require("neighbours").digest != listed.digest
@@ -99,7 +100,7 @@ def test_a_damaged_file_is_named(job: Path) -> None:
     root = night(job).root
     Path(root.path).mkdir()
     Path(root.published).write_text("{")
-    with pytest.raises(StageError, match=r"published.json cannot be read .*: run the night again"):
+    with pytest.raises(StageError, match=r"published.json cannot be read .*: remove it, then run watchnext"):
         publish.read(root)
 
 
@@ -353,8 +354,8 @@ def test_a_sink_that_lost_what_it_held_is_loaded_again_before_the_switch(job: Pa
     faults.check(of.root)
 
 
-@pytest.mark.parametrize("change", ["attempt", "gone", "settings"])
-def test_a_publication_whose_night_is_no_longer_the_same_is_undone(job: Path, faults: Faults, change: str) -> None:
+@pytest.mark.parametrize("change", ["attempt", "gone", "lists", "settings"])
+def test_a_publication_is_undone_only_if_what_it_serves_is_not_the_same(job: Path, faults: Faults, change: str) -> None:
     publish.run(ready(job))
     before = {name: place.serves for name, place in faults.places.items()}
     of = ready(job, NEXT)
@@ -367,9 +368,15 @@ def test_a_publication_whose_night_is_no_longer_the_same_is_undone(job: Path, fa
         manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), attempt="cc"))
     elif change == "gone":
         manifest.revoke(of.folder("neighbours"))
+    elif change == "lists":
+        files.remove_files(published_lists.of_night(of.root, of.date))
     else:
         faults.places["three"] = Place()
     publish.recover(of)
+    if change in ("attempt", "gone"):  # the stage ran again since: the lists of the publication are there all the same
+        faults.check(of.root)
+        assert (publish.read(of.root) or {})["date"] == "2026-11-22"
+        return
     assert {name: faults.places[name].serves for name in before} == before
     assert (publish.read(of.root) or {})["date"] == "2026-11-21"
     assert all(len(faults.places[name].versions) == 1 for name in before)
@@ -389,23 +396,35 @@ def test_taken_back_nights_are_listed_and_a_night_that_is_served_is_not(job: Pat
 def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults) -> None:
     of = ready(job)
     publish.run(of)
-    listed = of.require("neighbours")
-    name = paths.shard(bucket_of("b", 8), 8, "aa", "parquet")
-    entries = [replace(entry, rows=entry.rows - 1) if entry.name == name else entry for entry in listed.files]
-    manifest.commit(of.folder("neighbours"), replace(listed, files=entries))
+    (path,) = published_lists.of_night(of.root, of.date)
+    lists = published_lists.load(path)
+    entry = lists.lists[bucket_of("b", 8)]
+    fresh = lists.changed({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(update={"neighbours": "new"})
+    published_lists.rewrite(path, fresh)
     publish.refresh(night(job, NEXT), pl.Series(["b"]))
     served = publish.read(of.root) or {}
-    assert (served["users"], served["date"]) == (2, "2026-11-21")
-    assert served["neighbours"] == of.require("neighbours").digest and "sinks" in served
+    assert (served["users"], served["date"], served["neighbours"]) == (2, "2026-11-21", "new") and "sinks" in served
+    assert served["lists"]["digest"] == files.entry_of(of.folder("publish"), path.rsplit("/", 1)[1]).digest
     assert faults.places["one"].versions == {versions(of)["one"]: ["a", "c"]}
 
 
-def test_a_damaged_intent_is_named(job: Path) -> None:
-    root = night(job).root
-    Path(root.path).mkdir()
-    Path(root.publishing).write_text('{"entry": {}, "what": 1}')
-    with pytest.raises(StageError, match=r"publishing.json cannot be read .*: remove it and run the night again"):
-        publish.recover(night(job))
+@pytest.mark.parametrize("damage", ['{"entry": {}, "what": 1}', "", "null", "[]", '{"entry": {"date": "x"}}', "\0"])
+@pytest.mark.parametrize("at", ["two load", "two switch", "one settle"])
+def test_a_damaged_intent_leaves_what_is_published(job: Path, faults: Faults, damage: str, at: str) -> None:
+    publish.run(ready(job))
+    of = ready(job, NEXT)
+    faults.at = at
+    with pytest.raises(KillError):
+        publish.run(of)
+    faults.heal()
+    Path(of.root.publishing).write_text(damage)
+    assert "publishing.json cannot be read" in publish.recover(of)
+    assert not files.exists(of.root.publishing)
+    served = publish.read(of.root) or {}
+    for name, place in faults.places.items():
+        assert place.serves == served["sinks"][name]["serves"] and place.versions[place.serves] == USERS
+    publish.run(of)
+    assert (publish.read(of.root) or {})["date"] == "2026-11-22"
 
 
 def test_an_error_nobody_foresaw_is_not_told_as_one(job: Path, faults: Faults) -> None:

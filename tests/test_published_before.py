@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from nights import DATE, night, published_night, write_job
 
-from pipelines import manifest, paths, store
+from pipelines import manifest, paths, publish, published_lists, store
 from pipelines.published_before import published_before, served_buckets
 from pipelines.stages import Night
 from transforms import files
@@ -59,11 +59,26 @@ def test_it_is_the_newest_that_was_published(job: Path) -> None:
     }
 
 
-def test_one_that_was_taken_back_was_served_all_the_same(job: Path) -> None:
+def test_one_that_was_taken_back_is_not_measured_unless_it_was_before(job: Path) -> None:
+    published_night(job, LISTS, date=days(-2))
     of = published_night(job, LISTS, date=days(-1))
     before = published_before(night(job))
     Path(of.root.withdrawn).write_text(json.dumps([days(-1).isoformat()]))
-    assert before is not None and published_before(night(job)) == before
+    now = published_before(night(job))
+    assert before is not None and before.date == days(-1) and now is not None and now.date == days(-2)
+    inputs = {"published_before": before.fingerprint}
+    done = manifest.Manifest(stage="evaluation", date=str(DATE), fingerprint="x", files=[], inputs=inputs)
+    manifest.commit(night(job).folder("evaluation"), done)
+    assert published_before(night(job)) == before, "it was taken back after the day"
+
+
+def test_a_night_that_ran_again_after_it_was_served_was_served_all_the_same(job: Path) -> None:
+    of = published_night(job, LISTS, date=days(-1))
+    published_night(job, LISTS, date=days(0))
+    publish.run(published_night(job, LISTS[:30], date=days(-1), publish=False))
+    assert not of.require("publish").counts["published"]
+    found = published_before(night(job))
+    assert found is not None and found.date == days(-1)
 
 
 def test_one_that_a_later_night_kept_from_being_served_does_not_count(job: Path) -> None:
@@ -104,7 +119,9 @@ def test_fewer_buckets_than_before_have_several_files(job: Path) -> None:
         half[bucket_of(user["user_id"][0], 16)] = pl.concat([half[bucket_of(user["user_id"][0], 16)], user])
     names = [paths.shard(bucket, 16, "bb", "parquet") for bucket in range(16)]
     entries = [files.write_parquet(rows, of.folder("neighbours"), name) for name, rows in zip(names, half, strict=True)]
-    manifest.commit(of.folder("neighbours"), replace(halves, files=entries))
+    manifest.commit(of.folder("neighbours"), replace(halves, files=entries, attempt="bb"))
+    store.commit(of.root.snapshots, store.Snapshot(buckets=16, number=1))
+    publish.run(night(job, days(-1)))
     now = tonight(job)
     before = published_before(now)
     assert before is not None
@@ -115,7 +132,6 @@ def test_fewer_buckets_than_before_have_several_files(job: Path) -> None:
 
 def test_lists_that_were_dropped_are_not_measured(job: Path) -> None:
     of = published_night(job, LISTS, date=days(-1))
-    dropped = replace(of.require("neighbours"), dropped="")
-    manifest.commit(of.folder("neighbours"), dropped)
+    files.remove_files(published_lists.of_night(of.root, of.date))
     before = published_before(night(job))
     assert before is not None and served_buckets(tonight(job), before) == []

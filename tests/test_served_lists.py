@@ -49,9 +49,20 @@ def test_the_default_list_of_a_country_or_of_all(published: Night) -> None:
     assert served.default("FR") == served.default(None) == overall
 
 
-def test_lists_that_a_later_run_took_away_are_told(published: Night) -> None:
+def test_lists_stay_that_a_later_run_replaced(published: Night) -> None:
     manifest.commit(published.folder("neighbours"), replace(published.require("neighbours"), files=[]))
-    with pytest.raises(StageError, match=r"stage neighbours ran again for .* and left none; run watchnext nightly"):
+    served = open_lists(published.job, "files")
+    assert served.of_user("ann") == ServedList(video_ids=["v1", "v2"], scores=[3.0, 2.0])
+    assert served.default("SE") == ServedList(video_ids=["v1"], scores=[0.5], country="SE")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_served_file_that_cannot_be_read_is_named_with_the_way_back(published: Night, damage: str) -> None:
+    for path in Path(published.folder("neighbours")).glob("*.parquet"):
+        path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(
+        StageError, match=r"parquet, which is served, cannot be read .* again from neighbours, or serve"
+    ):
         open_lists(published.job, "files").of_user("ann")
 
 

@@ -69,6 +69,16 @@ def test_published_json_holds_what_the_page_shows(tmp_path: Path) -> None:
     assert {name: type(value) for name, value in example.items()} == {name: type(written[name]) for name in example}
 
 
+def test_the_list_of_files_holds_what_the_page_shows(tmp_path: Path) -> None:
+    of = published_night(write_job(tmp_path, 'watches = "w"'), USERS)
+    example, _ = json.JSONDecoder().raw_decode(PAGE, PAGE.index('{"format_version"', PAGE.index("2. That file")))
+    served = json.loads(Path(of.root.published).read_text())["lists"]
+    content = (Path(of.root.path) / served["file"]).read_bytes()
+    assert xxhash.xxh3_128_hexdigest(content) == served["digest"]
+    written = json.loads(content)
+    assert set(example) <= set(written) and set(example["lists"][0]) == set(written["lists"][0])
+
+
 def test_a_reader_without_watchnext_finds_every_list(tmp_path: Path) -> None:
     of = published_night(write_job(tmp_path, 'watches = "w"'), USERS)
     reader = Reader(of.root.path)
@@ -100,10 +110,10 @@ def ranked_night(of: Night) -> None:
     (target / "COMPLETED").write_text(json.dumps(completed | {"stage": "ranking", "inputs": inputs}))
 
 
-@pytest.mark.parametrize("name", ["published.json", "nights/2026-11-21/neighbours/COMPLETED"])
+@pytest.mark.parametrize("name", ["published.json", "nights/2026-11-21/publish/lists-*.json"])
 def test_a_format_it_does_not_know_is_refused(tmp_path: Path, name: str) -> None:
     of = published_night(write_job(tmp_path, 'watches = "w"'), USERS)
-    path = Path(of.root.path) / name
+    (path,) = Path(of.root.path).glob(name)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
     with pytest.raises(UnknownVersionError, match="has format_version 2"):
         Reader(of.root.path)

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from nights import night, published_night, write_job
 
-from pipelines import manifest
+from pipelines import manifest, publication
 from pipelines.manifest import Manifest, ManifestError
 from pipelines.sinks import protocol
+from pipelines.sinks.protocol import NightFiles
 from pipelines.stages import Night
 from transforms import files
 
@@ -22,6 +23,10 @@ DEFAULTS = pl.DataFrame({"country": [None, "SE"], "video_ids": [["v"], ["w"]], "
 @pytest.fixture
 def of(tmp_path: Path) -> Night:
     return published_night(write_job(tmp_path, 'watches = "w"'), LISTS, defaults=DEFAULTS, publish=False)
+
+
+def files_of(of: Night) -> NightFiles:
+    return protocol.night_files(of.root, publication.from_stages(of.root, of.date))
 
 
 def ranked(of: Night, neighbours: str = "") -> None:
@@ -38,7 +43,7 @@ def ranked(of: Night, neighbours: str = "") -> None:
 
 def test_a_night_s_files_are_those_of_its_manifests(of: Night) -> None:
     Path(of.folder("neighbours"), "00000-of-00008-zz.parquet").write_bytes(b"an orphan")
-    given = protocol.night_files(of)
+    given = files_of(of)
     folder = f"{of.root.night(of.date)}"
     assert given.lists == tuple(f"{folder}/neighbours/{bucket:05d}-of-00008-aa.parquet" for bucket in range(8))
     assert given.vectors == tuple(f"{folder}/user_vectors/{bucket:05d}-of-00008-aa.parquet" for bucket in range(8))
@@ -47,10 +52,10 @@ def test_a_night_s_files_are_those_of_its_manifests(of: Night) -> None:
 
 
 def test_ranked_lists_are_served_where_there_are_any(of: Night) -> None:
-    before = protocol.night_files(of)
+    before = files_of(of)
     assert protocol.served_stage(of) == "neighbours"
     ranked(of)
-    given = protocol.night_files(of)
+    given = files_of(of)
     assert protocol.served_stage(of) == "ranking"
     assert given.lists == (f"{of.root.night(of.date)}/ranked/00000-of-00008-bb.parquet",) and given.users == 1
     assert (given.vectors, given.defaults) == (before.vectors, before.defaults) and given.attempt != before.attempt
@@ -77,15 +82,15 @@ def test_a_ranking_that_left_no_list_is_not_served(of: Night) -> None:
 
 
 def test_another_attempt_has_another_mark(of: Night) -> None:
-    before = protocol.night_files(of).attempt
-    assert protocol.night_files(of).attempt == before
+    before = files_of(of).attempt
+    assert files_of(of).attempt == before
     manifest.commit(of.folder("neighbours"), Manifest(**vars(of.require("neighbours")) | {"attempt": "cc"}))
-    assert protocol.night_files(of).attempt != before
+    assert files_of(of).attempt != before
 
 
 def test_a_night_that_is_not_complete_has_no_files(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="stage neighbours is not complete"):
-        protocol.night_files(night(write_job(tmp_path, 'watches = "w"')))
+        files_of(night(write_job(tmp_path, 'watches = "w"')))
 
 
 def test_settings_are_those_of_the_sinks_alone(tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def lock(asked: Asked) -> Iterator[Finding]:
 
 def published(asked: Asked) -> Iterator[Finding]:
     """Which night is served, how old it is, and whether a publication came to no end."""
-    from pipelines import manifest, publish
+    from pipelines import publication
     from transforms import files
 
-    night, entry = asked.night, publish.read(asked.night.root)
+    night, entry = asked.night, publication.read(asked.night.root)
     if files.exists(night.root.publishing):
         what = f"{night.root.publishing}: a publication was begun and came to no end"
         yield warning("published", what, "run the night again: it finishes that one, or undoes it")
@@ -91,12 +91,11 @@ def published(asked: Asked) -> Iterator[Finding]:
         yield ok("published", "nothing yet")
         return
     date = dt.date.fromisoformat(entry["date"])
-    stage = replace(night, date=date).folder(entry.get("stage", "neighbours"))
     today = dt.datetime.now(ZoneInfo(night.job.logs.time_zone)).date()
     past = min(today, night.date) - date
     what = f"the night of {date}, {entry['users']:,} users, since {entry['published_at']}"
-    if manifest.load(stage) is None:
-        yield problem("published", f"{what}; but {stage} holds no complete night", f"run the night of {date} again")
+    if missing := publication.missing(night.root):
+        yield problem("published", f"{what}; but {missing}", f"run the night of {date} again")
     elif past.days > OLD_DAYS:
         fix = "see why the nights since then failed: run watchnext nightly, or look at what its schedule wrote"
         yield warning("published", f"{what}: {past.days} days old", fix)

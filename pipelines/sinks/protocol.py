@@ -15,13 +15,15 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from pipelines import manifest, paths
+from pipelines import paths, publication
 from pipelines.jobs import Job
-from pipelines.manifest import Manifest
+from pipelines.publication import NEIGHBOURS as NEIGHBOURS
+from pipelines.publication import RANKING as RANKING
+from pipelines.publication import own as own
+from pipelines.published_lists import PublishedLists
 from pipelines.stages import Night
 
-RANKING, NEIGHBOURS = "ranking", "neighbours"
-OF = "neighbours"  # the name of the attempt whose lists were ranked, in the counts of their manifest
+OF = publication.RANKED_ATTEMPT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,36 +76,17 @@ def settings(job: Job) -> dict[str, Any]:
 
 
 def served_stage(night: Night) -> str:
-    """The stage whose lists are served: ranking where it ranked the night's neighbours, else those as they are.
-
-    Of the same content, or of the same attempt, from whose files users were taken out since.
-    """
-    ranked, lists = (manifest.load(night.folder(stage)) for stage in (RANKING, NEIGHBOURS))
-    if not ranked or not lists or not own(ranked):
-        return NEIGHBOURS
-    is_of_these = ranked.inputs.get(NEIGHBOURS) == lists.digest or ranked.counts.get(OF) == lists.attempt
-    return RANKING if is_of_these else NEIGHBOURS
+    """The stage whose lists would be served: see `publication.served_stage`."""
+    return publication.served_stage(night.root, night.date)
 
 
-def night_files(night: Night) -> NightFiles:
-    """The files of a night that is complete. Raises ManifestError where it is not."""
-    stage = served_stage(night)
-    listed, beside = night.require(stage), night.require(NEIGHBOURS)
+def night_files(root: paths.Root, lists: PublishedLists) -> NightFiles:
+    """The files of a publication as sinks load them."""
     return NightFiles(
-        date=night.date.isoformat(),
-        attempt=manifest.fingerprint(listed.attempt, beside.attempt),
-        lists=_paths(night, stage, listed),
-        vectors=_paths(night, NEIGHBOURS, beside, "../user_vectors/"),
-        defaults=_paths(night, NEIGHBOURS, beside, "../defaults/"),
-        users=sum(entry.rows for entry in own(listed)),
+        date=lists.date.isoformat(),
+        attempt=lists.attempt,
+        lists=lists.paths(root, "lists"),
+        vectors=lists.paths(root, "user_vectors"),
+        defaults=lists.paths(root, "defaults"),
+        users=lists.users,
     )
-
-
-def own(listed: Manifest) -> list[Any]:
-    """The entries of a stage's lists, without what lies beside or below them."""
-    return [entry for entry in listed.named(ending=".parquet") if "/" not in entry.name]
-
-
-def _paths(night: Night, stage: str, listed: Manifest, beside: str = "") -> tuple[str, ...]:
-    entries = listed.named(beside, ".parquet") if beside else own(listed)
-    return tuple(paths.join(night.folder(stage), entry.name) for entry in entries)
