@@ -6,9 +6,10 @@ import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipelines import forget, kept, manifest, privacy, raw_files, store
+from pipelines import forget, kept, manifest, privacy, raw_files, readings, store
 from pipelines.raw_files import Found
 from pipelines.reading import LOGS
+from pipelines.readings import Change
 from pipelines.stages import Night
 from pipelines.store import Snapshot, TakenFile
 from transforms import bigquery
@@ -29,11 +30,17 @@ class Due:
     spans: tuple[Span, ...]  # the days to ingest again
     lost: bool  # the snapshot this night refers to grew too old and is gone
     time_zone: str  # of the job's days
+    changes: tuple[Change, ...] = ()  # settings that were other ones when rows in the store were read
+    reread: bool = False  # whether all raw logs are read again
+    keep_old_readings: bool = False  # whether rows that were read under other settings stay
 
     @classmethod
     def of(cls, night: Night) -> Due:
-        """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's."""
+        """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's, and for
+        settings under which the rows of the store would be other ones (`readings`)."""
         before = store.latest(night.root.snapshots)
+        changes = readings.changes(night, before)
+        readings.check(night, before, changes)
         found = {table: find(night, table, before) for table in TABLES}
         done = manifest.load_readable(night.folder("ingest"))
         number = int(done.counts["snapshot"]) if done else None
@@ -42,14 +49,19 @@ class Due:
             screen=privacy.screen(night.job, before.key_check if before else None),
             found=found,
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
-            spans=tuple(night.span(day) for day in night.reingest),
+            spans=() if night.reread else tuple(night.span(day) for day in night.reingest),
             lost=number is not None and not kept.is_there(night.root, number),
             time_zone=night.job.logs.time_zone,
+            changes=tuple(changes),
+            reread=night.reread and before is not None,
+            keep_old_readings=night.keep_old_readings,
         )
 
     @cached_property
     def pending(self) -> list[TakenFile]:
-        """Raw logs of the window that were not taken yet."""
+        """Raw logs of the window that were not taken yet; all that are found, if they are to be read again."""
+        if self.reread:
+            return _logs(self.readable)
         taken = set(self.before.taken) if self.before else set()
         return [file for file in _logs(self.found) if file not in taken]
 
@@ -62,7 +74,29 @@ class Due:
     @property
     def rearranges(self) -> bool:
         """Whether the store's files lie under days of another time zone than the job's."""
-        return self.before is not None and self.before.time_zone != self.time_zone
+        return self.before is not None and self.before.time_zone != self.time_zone and not self.reread
+
+    @property
+    def decides(self) -> bool:
+        """Whether the completion rule is applied again to the watches in the store."""
+        return bool(readings.of_rule(list(self.changes))) and not (self.reread or self.keep_old_readings)
+
+    @property
+    def kept_changes(self) -> list[Change]:
+        """The settings under which rows were read that stay as they were read, if the rows do."""
+        return readings.needing_choice(list(self.changes)) if self.keep_old_readings else []
+
+    @cached_property
+    def gone(self) -> list[str]:
+        """Raw files that rows in the store were read from and that are found no more; BigQuery tables, whose rows may
+        be gone."""
+        there = {file.path for file in _logs(self.readable) if not file.path.startswith(bigquery.PREFIX)}
+        return sorted({file.path for file in self.before.taken} - there) if self.before else []
+
+    @property
+    def changes_store(self) -> bool:
+        """Whether the store will be another one."""
+        return bool(self.pending or self.spans or self.rearranges or self.decides or self.kept_changes or self.reread)
 
     @property
     def forgets(self) -> bool:
@@ -73,13 +107,20 @@ class Due:
         """What there is to do but to read the catalogue and the users, in words; empty where that is nothing."""
         files, days = len(self.pending), len(self.spans)
         parts = (
-            f"{files:,} raw file{'s' if files > 1 else ''} to take" if files else "",
+            "all raw logs to be read again" if self.reread else "",
+            f"{files:,} raw file{'s' if files > 1 else ''} to take" if files and not self.reread else "",
             f"{days} day{'s' if days > 1 else ''} to ingest again" if days else "",
             "the list of users to forget changed" if self.forgets else "",
             f"the store to be put into days of {self.time_zone}" if self.rearranges else "",
+            f"watches to be decided again ({self._rule})" if self.decides else "",
+            f"older readings to be kept ({readings.describe(self.kept_changes)})" if self.kept_changes else "",
             "the snapshot it refers to is gone" if self.lost else "",
         )
         return "; ".join(part for part in parts if part)
+
+    @property
+    def _rule(self) -> str:
+        return readings.describe(readings.of_rule(list(self.changes)))
 
     @property
     def work(self) -> bool:
@@ -117,12 +158,15 @@ def _find_again(night: Night, table: str, before: Snapshot | None, found: Found)
     are made.
     """
     pattern = getattr(night.job.logs, table) or ""
-    if not night.reingest or "{date}" not in pattern:
+    if not (night.reingest or night.reread) or "{date}" not in pattern:
         return found
     seen = before.days.get(table, []) if before else []
-    start = min(night.reingest) - dt.timedelta(days=1)
+    first = (
+        min((dt.date.fromisoformat(file.day) for file in before.files), default=night.date) if before else night.date
+    )
+    start = (first if night.reread else min(night.reingest)) - dt.timedelta(days=1)
     more = raw_files.find(f"logs.{table}", pattern, start=start, end=night.date, seen=seen, allow_missing_days=True)
-    days = [day.isoformat() for day in night.reingest]
+    days = [] if night.reread else [day.isoformat() for day in night.reingest]
     lacking = [day for day in days if day in seen and day not in more.days]
     if lacking and not night.job.logs.allow_missing_days:
         raise LogError(

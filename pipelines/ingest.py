@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines import accounts, console, forget, joins, kept, log_notes, manifest, paths, rewriting, store
+from pipelines import accounts, console, forget, joins, kept, log_notes, manifest, paths, readings, rewriting, store
 from pipelines.accounts import Account
 from pipelines.due import Due
 from pipelines.errors import StageError
@@ -43,6 +43,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=console.date,
         help="replace this day's events by those in the raw files that are there now; may be given several times",
     )
+
+    parser.add_argument(
+        "--reread",
+        action="store_true",
+        help="replace all stored events by those in the raw files that are there now, read with the settings of now",
+    )
+    parser.add_argument(
+        "--keep-old-readings",
+        action="store_true",
+        help="let stored events stay that were read under other settings; with --reread, of days whose raw files are "
+        "gone",
+    )
+
+
+def given_options(args: argparse.Namespace) -> list[tuple[str, bool]]:
+    """The options of this stage, and whether each was given."""
+    names = ("reingest", "reread", "keep_old_readings")
+    return [(f"--{name.replace('_', '-')}", bool(getattr(args, name))) for name in names]
+
+
+def options_of(night: Night) -> list[str]:
+    """The command line's options that make this night of a stage's process."""
+    found = [f"--reingest={day}" for day in night.reingest]
+    found += ["--reread"] if night.reread else []
+    return [*found, *(["--keep-old-readings"] if night.keep_old_readings else [])]
 
 
 def plan(night: Night) -> Plan:
@@ -82,6 +107,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
         forgotten=due.screen.forget.digest,
     )
     snapshot = before or empty
+    stored = [file.day for file in snapshot.files]
     reader = Reader(
         night=night,
         folder=folder,
@@ -90,12 +116,13 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
         screen=replace(due.screen, tracks_forgotten=_list_is_new(due)),
         found=due.readable,
         forgotten=forgotten,
+        start=night.span(min(map(dt.date.fromisoformat, stored)))[0] if due.reread and stored else None,
     )
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()
     entries = [FileEntry(**record["written"]) for record in side if "written" in record]
     account = accounts.of_records(side)
-    if due.pending or due.spans or due.rearranges:
+    if due.changes_store:
         seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
         snapshot = _take(night, due, reader, snapshot, account, seconds[0] if seconds else None)
     else:
@@ -155,10 +182,13 @@ def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
 
 def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Account, catalogue: str | None) -> Snapshot:
     """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
-    zone = night.job.logs.time_zone
     if due.rearranges:
-        before = rewriting.rearranged(night, before, buckets=before.buckets, zone=zone)
+        before = rewriting.rearranged(night, before, buckets=before.buckets, zone=due.time_zone)
+    if due.decides:
+        before = rewriting.decided_again(night, before, reader.rules(catalogue))
     snapshot, account = _without_days(before, due.spans)
+    if due.reread:
+        snapshot = replace(snapshot, files=[], time_zone=due.time_zone)
     for raw, spans in ((due.again, due.spans), (due.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
@@ -167,6 +197,9 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
             account = accounts.total([account, accounts.of_records(records)])
     _check_rejects(night, accounts.total([account, side]))
     _check_days(night, before, snapshot, due.spans)
+    if due.reread:
+        snapshot, replaced = rewriting.reread(night, before, snapshot, due.gone)
+        account = accounts.total([account, replaced])
     snapshot, expired = kept.expire(night, snapshot)
     done = replace(
         rewriting.accounted(snapshot, night.date, account, expired),
@@ -174,9 +207,19 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
         date=night.date.isoformat(),
         taken=_taken([*before.taken, *due.pending]),
         days=_days(before, due.found),
+        readings=readings.of_job(night.job.logs),
+        older_readings=[*before.older_readings, *_older_readings(night, due, snapshot)],
     )
     store.commit(night.root.snapshots, done)
     return done
+
+
+def _older_readings(night: Night, due: Due, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    """What the snapshot says of rows that stay as they were read under other settings."""
+    found = [*due.kept_changes, *readings.of_version(list(due.changes))]
+    for change in found if not due.reread or due.kept_changes else ():
+        if snapshot.rows(change.table):
+            yield {"date": night.date.isoformat(), **asdict(change)}
 
 
 def _refused(night: Night, before: Snapshot, account: Account) -> dict[str, int]:
@@ -249,7 +292,12 @@ def _counts(night: Night, due: Due, snapshot: Snapshot, side: Account) -> dict[s
         "buckets": snapshot.buckets,
         "rows": rows,
         **account,
-        "notes": [*_notes(night, snapshot), *_notes_of_rejects(night, account), *_notes_of_files(night, due)],
+        "notes": [
+            *_notes(night, snapshot),
+            *_notes_of_readings(due),
+            *_notes_of_rejects(night, account),
+            *_notes_of_files(night, due),
+        ],
     }
 
 
@@ -264,6 +312,16 @@ def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
     if newest < night.date - dt.timedelta(days=1):
         past = (night.date - newest).days
         yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
+
+
+def _notes_of_readings(due: Due) -> Iterator[str]:
+    if due.kept_changes:
+        yield f"events in the store stay as they were read under other settings: {readings.describe(due.kept_changes)}"
+    if readings.of_version(list(due.changes)) and not due.reread:
+        yield (
+            "events in the store were read by an older version, which read some values in another way; "
+            "watchnext nightly JOB.toml --reread reads them again"
+        )
 
 
 def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:

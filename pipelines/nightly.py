@@ -7,6 +7,7 @@ scheduler can run the same commands. What is complete with the same inputs and s
 killed goes on where it was, and a second run does nothing.
 
     watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--force STAGE] [--reingest DAY]
+                               [--reread] [--keep-old-readings]
                                [--runner-config FILE] [--catch-up] [--dry-run] [--force-publish REASON]
                                [--log-format text|json] [Beam options]
 """
@@ -65,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     of several nights that of the last."""
     given = parser()
     args, flags = given.parse_known_args(argv)
-    if args.reingest and "ingest" not in _chosen(args):
-        given.error("--reingest is for stage ingest, which --only or --from leaves out")
+    for name, wanted in ingest.given_options(args):
+        if wanted and "ingest" not in _chosen(args):
+            given.error(f"{name} is for stage ingest, which --only or --from leaves out")
 
     if args.force and (args.catch_up or not {*args.force} <= {*_chosen(args)}):
         given.error("--force is for stages of one night: not with --catch-up, or --only and --from that leave it out")
@@ -177,7 +179,7 @@ def _chosen(args: argparse.Namespace) -> Sequence[str]:
 def _command(night: Night, job: str, stage: str, *, force: bool) -> list[str]:
     config = ["--runner-config", night.runner_config] if night.runner_config else []
     module = [sys.executable, "-m", f"pipelines.{stage}"]
-    own = [f"--reingest={day}" for day in night.reingest] if stage == "ingest" else []
+    own = ingest.options_of(night) if stage == "ingest" else []
     own += [f"--force-publish={night.force_publish}"] if stage == "publish" and night.force_publish else []
     own += ["--force"] if force or stage in night.force else []
     return [*module, job, "--date", night.date.isoformat(), *config, *own, *night.flags]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +48,7 @@ class Reader:
     screen: Screen
     found: dict[str, Found]  # table -> its raw files
     forgotten: set[int] = field(default_factory=set)  # places in the list of users to forget whose rows were met
+    start: dt.datetime | None = None  # of the events that are read from BigQuery; None: of the window
     refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
     def catalogue(self) -> list[Record]:
@@ -86,20 +88,24 @@ class Reader:
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
     ) -> list[Source]:
         """The tables of some raw logs."""
-        logs = self.night.job.logs
-        rules = parsing.ParseRules(
-            before=self.night.future,
-            time_zone=logs.time_zone,
-            completed_fraction=logs.completed_fraction,
-            completed_seconds=logs.completed_seconds,
-            catalogue=catalogue,
-        )
+        rules = self.rules(catalogue)
         screen, wanted = replace(self.screen, spans=spans), set(batch)
         sources = []
         for table, parse in LOGS.items():
             raw = [file for file in self.found[table.name].files if file in wanted]
             sources.append(Source(table, raw, partial(parse, rules=rules), screen, self._days(table.name, snapshot)))
         return sources
+
+    def rules(self, catalogue: str | None) -> parsing.ParseRules:
+        """What decides on events; `catalogue`: path of the night's."""
+        logs = self.night.job.logs
+        return parsing.ParseRules(
+            before=self.night.future,
+            time_zone=logs.time_zone,
+            completed_fraction=logs.completed_fraction,
+            completed_seconds=logs.completed_seconds,
+            catalogue=catalogue,
+        )
 
     def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
         base = self.night.root.store
@@ -135,7 +141,7 @@ class Reader:
         table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
         name = source.raw[0].path
         if name.startswith(bigquery.PREFIX):
-            window = (self.night.start, self.night.future)
+            window = (self.start or self.night.start, self.night.future)
             read = bigquery.ReadBigQuery(name, table, renamed, source.parse, *window, source.screen)
             return pipeline | f"Read {table.name}" >> read
         paths_read = pipeline | f"Files of {table.name}" >> self.night.create([file.path for file in source.raw])

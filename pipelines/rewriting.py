@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import accounts, manifest, paths, store
 from pipelines.errors import StageError
+from pipelines.jobs import JobError
 from pipelines.stages import Night
 from pipelines.store import Snapshot, StoreFile
 from transforms.collect import Record, WriteRecords, take_records
 from transforms.files import FileEntry
-from transforms.rewrite import Part, Rearrange, RewriteFiles
+from transforms.parsing import ParseRules
+from transforms.rewrite import DecideAgain, Part, Rearrange, RewriteFiles
 
 
 def part_of(file: StoreFile, buckets: int) -> Part:
@@ -52,6 +55,45 @@ def rearranged(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sn
                 f"{done.rows(table):,} of {before.rows(table):,} rows of {table} came through: nothing changed"
             )
     return done
+
+
+def decided_again(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
+    """The snapshot with the completion rule applied to its watches again, uncommitted."""
+    parts = [part_of(file, before.buckets) for file in before.files if file.table == "watches"]
+    return replaced(before, run(night, parts, RewriteFiles(DecideAgain(rules), night.root.store)))
+
+
+def reread(night: Night, before: Snapshot, after: Snapshot, gone: Sequence[str]) -> tuple[Snapshot, accounts.Account]:
+    """The snapshot of events that were read again in place of those before, and the account of these.
+
+    gone: raw files that were read before and are found no more. If there are some, days of which fewer events were read
+    again than there were are not whole: raises JobError, or keeps them as they were if the night is to.
+    """
+    kept = list[StoreFile]()
+    if gone:
+        zone = after.time_zone
+        old = before if before.time_zone == zone else rearranged(night, before, buckets=before.buckets, zone=zone)
+        had, has = old.rows_by_day, after.rows_by_day
+        lacking = {(t, day) for t in had for day, n in had[t].items() if has.get(t, {}).get(day, 0) < n}
+        if lacking and not night.keep_old_readings:
+            days = sorted({day for _, day in lacking})
+            raise JobError(
+                f"{len(gone):,} raw files that the store was read from are gone ({_some(gone)}), so --reread would "
+                f"lose events of {_some(days)}; nothing was changed. Put the files back, or add --keep-old-readings: "
+                "then these days stay as they were read"
+            )
+        kept = [file for file in old.files if (file.table, file.day) in lacking]
+    days_kept = {(file.table, file.day) for file in kept}
+    read = [file for file in after.files if (file.table, file.day) not in days_kept]
+    done = replace(after, files=sorted([*read, *kept], key=lambda file: file.file.name))
+    tables = {file.table for file in (*before.files, *after.files)}
+    lost = [(table, before.rows(table) + after.rows(table) - done.rows(table)) for table in sorted(tables)]
+    return done, accounts.total([accounts.of_removed(table, "reingested", rows) for table, rows in lost])
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def replaced(snapshot: Snapshot, records: list[Record]) -> Snapshot:

@@ -46,6 +46,8 @@ class Night:
     runner_config: str | None = None
     flags: tuple[str, ...] = ()  # Beam's own
     reingest: tuple[dt.date, ...] = ()  # days whose events are to be replaced
+    reread: bool = False  # whether all raw logs are to be read again
+    keep_old_readings: bool = False  # whether rows in the store stay that were read under other settings
     force_publish: str = ""  # the reason to publish it whatever gates say
     force: tuple[str, ...] = ()  # stages to run again even if they are complete
     verify: str = ""  # the stage whose files are read whole to tell whether it is complete
@@ -272,7 +274,18 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     if reingest and reingest[-1] > date:
         raise JobError(f"--reingest {reingest[-1]} lies after the night of {date}: give a day up to it")
     forced = getattr(args, "force_publish", None) or ""
-    return Night(job, date, args.runner_config, tuple(flags), reingest, forced, force, verify)
+    return Night(
+        job,
+        date,
+        args.runner_config,
+        tuple(flags),
+        reingest=reingest,
+        reread=getattr(args, "reread", False),
+        keep_old_readings=getattr(args, "keep_old_readings", False),
+        force_publish=forced,
+        force=force,
+        verify=verify,
+    )
 
 
 def stage_parser(module: Any) -> console.Parser:

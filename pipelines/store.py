@@ -59,6 +59,8 @@ class Snapshot:
     taken: list[TakenFile] = field(default_factory=list)
     days: dict[str, list[str]] = field(default_factory=dict)  # table -> days whose file was seen, of paths with {date}
     accounts: dict[str, Account] = field(default_factory=dict)  # night -> what became of the rows it read
+    readings: dict[str, dict[str, Any]] = field(default_factory=dict)  # table -> settings its rows were read under
+    older_readings: list[dict[str, Any]] = field(default_factory=list)  # what was kept as it was read under others
     forgotten: str = ""  # digest of the list of users that was applied to all that is kept
     key_check: str = ""  # tells the key of pseudonyms from another; empty: ids as they came
     format_version: int = FORMAT_VERSION

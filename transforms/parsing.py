@@ -74,11 +74,23 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
         (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
         (pl.col("video_seconds") < 0, "video_seconds is negative"),
     ]
+    decided = read.with_columns(completed_given="completed", completed=_completed(pl.col("completed"), rules))
+    return _split(decided, reasons, STORED_WATCH_SCHEMA)
+
+
+def decide_again(watches: pl.DataFrame, rules: ParseRules) -> pl.DataFrame:
+    """Watches of the store, `STORED_WATCH_SCHEMA`, with `completed` as these rules have it, in the same order."""
+    read = watches.join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
+    decided = read.with_columns(completed=_completed(pl.col("completed_given"), rules))
+    return decided.select(watches.columns)
+
+
+def _completed(given: pl.Expr, rules: ParseRules) -> pl.Expr:
+    """Whether watches with `watch_seconds`, `video_seconds` and `catalogue_seconds` are completed; never null. given:
+    what the log says of it."""
     length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))  # 0: not known
     long_enough = pl.col("watch_seconds") >= pl.coalesce(length * rules.completed_fraction, rules.completed_seconds)
-    given = pl.col("completed")
-    decided = read.with_columns(completed_given=given, completed=pl.coalesce(given, long_enough, False))
-    return _split(decided, reasons, STORED_WATCH_SCHEMA)
+    return pl.coalesce(given, long_enough, False)
 
 
 def _out_of_time(rules: ParseRules) -> list[Reason]:

@@ -20,10 +20,11 @@ from transforms.collect import Record
 from transforms.event_order import sort_events
 from transforms.files import FileEntry
 from transforms.frames import GroupFrames, partition_by_bucket
+from transforms.parsing import ParseRules, decide_again
 from transforms.quiet import import_tensorflow
 from transforms.screen import Screen
 
-Rule = Callable[[pl.DataFrame], pl.DataFrame]  # the rows that stay, in their order
+Rule = Callable[[pl.DataFrame], pl.DataFrame]  # the rows as they are to be
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class WithoutForgotten:
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         return rows.join(self.screen.forgotten().to_frame("user_id"), on="user_id", how="anti", maintain_order="left")
+
+
+@dataclass(frozen=True)
+class DecideAgain:
+    """Applies the completion rule to stored watches again."""
+
+    rules: ParseRules
+
+    def __call__(self, watches: pl.DataFrame) -> pl.DataFrame:
+        return sort_events(decide_again(watches, self.rules))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +68,11 @@ class Part:
 def rewrite(part: Part, rule: Rule, store: str) -> Iterator[Record]:
     """A record with `replaced` (the old name), `left_out` rows and the new `file`, None where no row stays.
 
-    Nothing where the rule leaves out no row: the file stays as it is.
+    Nothing if the rule changes nothing: the file stays as it is.
     """
     events = part.read(store)
     kept = rule(events)
-    if kept.height == events.height:
+    if kept.equals(events):
         return
     entry = asdict(files.write_parquet(kept, store, part.new_name)) if kept.height else None
     left_out = events.height - kept.height
