@@ -17,7 +17,7 @@ from transforms import countries, files
 from transforms.frames import id_digests
 from transforms.texts import printable
 
-LOCAL_ROWS, REMOTE_ROWS = 10_000_000, 1_000_000  # events that are compared, or those of one bucket if it has more
+LOCAL_ROWS, REMOTE_ROWS = 2_000_000, 500_000  # events that are compared, or those of one bucket if it has more
 EXAMPLES = 5  # ids that are shown
 
 
@@ -142,7 +142,10 @@ def forget_notes(match: Match, *, earlier: bool) -> Iterator[str]:
     of these users may be gone already. No id is named: notes are kept, and these users are to be forgotten."""
     if match.unmatched:
         gone = "; who was forgotten on an earlier night counts as nobody" if earlier else ""
-        yield f"{sentence('forget', match)} (compared with the store and the rows that were read{gone})"
+        yield (
+            f"{sentence('forget', match)} (compared with the store and the rows that were read{gone}); "
+            "watchnext doctor names them"
+        )
 
 
 def shown_values(match: Match) -> str:

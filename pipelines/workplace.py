@@ -12,7 +12,6 @@ to the storage as soon as it is whole: a training that was killed, with its mach
 
 from __future__ import annotations
 
-import glob
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ class Workplace:
     def bring(self, folder: str, names: Iterable[str]) -> str:
         """A folder as a local one that has at least the files `names` of it: itself, or a copy of those."""
         if files.is_local(folder):
-            return folder
+            return files.local_copy(folder)
         target = Path(self.scratch) / f"{len(list(Path(self.scratch).iterdir()))}" / Path(folder).name
         files.download(folder, [paths.join(folder, name) for name in names], target)
         return str(target)
@@ -80,7 +79,8 @@ def _names(local: Path, below: str) -> list[str]:
 def at(folder: str) -> Iterator[Workplace]:
     """The workplace of a stage's folder, with the checkpoints that lie there."""
     with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
-        if files.is_local(folder) and not glob.has_magic(folder):  # TensorFlow deletes checkpoints by patterns
+        if files.is_local(folder):
+            folder = files.local_copy(folder)
             yield Workplace(folder=folder, local=folder, scratch=scratch)
             return
         local = Path(scratch) / "model"

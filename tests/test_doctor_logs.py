@@ -190,7 +190,9 @@ def test_the_list_of_users_to_forget_is_compared_with_the_logs(tmp_path: Path) -
     assert found.state == "warning" and found.fix
     assert found.what == "2 of 3 ids on the list are of nobody in these logs: 0004, nobody"
     ingest.run(night(tmp_path / "job.toml"))
-    assert found_in(tmp_path, logs, forget)["privacy.forget"].what.startswith("3 ids; the list was applied")
+    applied = found_in(tmp_path, logs, forget)["privacy.forget"].what
+    assert applied.startswith("3 ids; the list was applied to all that is kept; 2 are of nobody")
+    assert applied.endswith(": 0004, nobody")
     (tmp_path / "f.csv").write_text("member\n2u\nnobody\n")
     (tmp_path / "w.parquet").unlink()
     write(tmp_path, watch_rows(count=1), "w.parquet")  # the store has the others

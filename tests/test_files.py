@@ -150,6 +150,16 @@ def test_paths_are_no_patterns(folder: str, name: str) -> None:
     assert not files.exists(path) and files.list_files(folder) == others
 
 
+def test_a_local_copy_has_no_sign_of_a_pattern(tmp_path: Path) -> None:
+    path = tmp_path / "a [1]?" / "model"
+    path.mkdir(parents=True)
+    copy = Path(files.local_copy(str(path)))
+    assert not set("[]?*") & set(str(copy))
+    (copy / "x").write_bytes(b"x")
+    assert (path / "x").read_bytes() == b"x"
+    assert files.local_copy(str(tmp_path)) == str(tmp_path)
+
+
 def test_an_upload_and_its_local_copies(folder: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")

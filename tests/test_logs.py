@@ -300,3 +300,11 @@ def test_what_a_library_quotes_of_a_row_is_in_no_message() -> None:
     with pytest.raises(LogError) as caught, logs._whole("w.csv"):
         raise error
     assert str(caught.value) == "w.csv: not a whole csv file (CSV parse error); send it again or take it out"
+
+
+@pytest.mark.parametrize("ending", ["bz2", "zst"])
+def test_text_that_is_not_compressed_is_read_whatever_its_ending(tmp_path: Path, ending: str) -> None:
+    for name in ("a.csv", "a.jsonl"):
+        (tmp_path / f"{name}.{ending}").write_bytes(FORMATS[name])
+        found = read(tmp_path / f"{name}.{ending}").rows["user_id"].to_list()
+        assert found == [row["user_id"] for row in ROWS]

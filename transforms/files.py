@@ -210,12 +210,18 @@ def upload_all(local: Path, folder: str) -> list[FileEntry]:
 
 
 def local_copy(path: str) -> str:
-    """A file or folder as a local path: itself, or a copy of a remote one that stays for the life of the process."""
-    if is_local(path):
+    """A file or folder as a local path that no library takes for a pattern: itself, a link to it, or a copy of a remote
+    one. Links and copies stay for the life of the process.
+    """
+    if is_local(path) and not glob.has_magic(path):
         return path
     scratch = Path(tempfile.mkdtemp(prefix="watchnext-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    return _copy(path, scratch)
+    if not is_local(path):
+        return _copy(path, scratch)
+    link = scratch / "link"  # TensorFlow looks for the files of a model and of a checkpoint by patterns
+    link.symlink_to(Path(path).absolute())
+    return str(link)
 
 
 @contextlib.contextmanager

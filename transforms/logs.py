@@ -174,7 +174,16 @@ def _decompressed(raw: Any, path: str) -> Any:
     compression = (ending[3] or "").lower() if ending else ""
     if compression == ".gz":
         return gzip.GzipFile(fileobj=raw)
+    if compression and _is_text(raw):  # some programs decompress what they fetch and keep its name
+        return raw
     return pa.CompressedInputStream(raw, _CODECS[compression]) if compression else raw
+
+
+def _is_text(raw: Any) -> bool:
+    """Whether a file begins as text does and no compressed file of ours does."""
+    head = raw.read(8)
+    raw.seek(0)
+    return bool(head) and not head.startswith(b"BZh") and head.isascii() and b"\0" not in head
 
 
 @contextmanager

@@ -49,22 +49,23 @@ def of_tables(asked: Asked, looked: Looked) -> Iterator[Finding]:
 
 def of_forget_list(asked: Asked, looked: Looked) -> Iterator[Finding]:
     """Ids of the list of users to forget that are of nobody."""
-    screen = looked.screen
+    screen, before = looked.screen, looked.before
     if not screen.forget.paths:
-        return
-    before = looked.before
-    if before is not None and before.forgotten == screen.forget.digest:
-        yield ok("privacy.forget", f"{len(screen.forget.ids()):,} ids; the list was applied to all that is kept")
         return
     samples = [sample for sample in looked.samples.values() if "user_id" in sample.valid.columns]
     raw = [ident(part.raw["user_id"]) for sample in samples for part in sample.parts if "user_id" in part.raw.columns]
     ids = screen.forget.ids()
     found = set(ids.is_in(pl.concat(raw).drop_nulls().implode()).arg_true()) if raw else set[int]()
-    whole = all(map(is_whole, samples))
+    if before is not None and before.forgotten == screen.forget.digest:
+        match = joins.of_forget_list(ids, found)
+        shown = f": {joins.shown_values(match)}" if looked.shows_ids and match.unmatched else ""
+        what = f"{match.values:,} ids; the list was applied to all that is kept"
+        yield ok("privacy.forget", f"{what}; {match.unmatched:,} are of nobody in the rows that were looked at{shown}")
+        return
     stored = joins.users_of_small_store(asked.night.root.store, before) if before else None
     if stored is not None:
         found |= set(screen.forgotten().is_in(stored.implode()).arg_true())
-    match = joins.of_forget_list(ids, found)
+    match, whole = joins.of_forget_list(ids, found), all(map(is_whole, samples))
     yield _finding("privacy.forget", "forget", match, whole=whole, with_values=looked.shows_ids)
 
 
