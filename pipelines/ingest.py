@@ -130,6 +130,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
     counts = _counts(night, due, snapshot, account)
+    counts["notes"] += _notes_of_rows(side)
     return StageResult(entries, counts | _joined(night, due, snapshot, entries, forgotten, counts["notes"]))
 
 
@@ -312,6 +313,18 @@ def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
     if newest < night.date - dt.timedelta(days=1):
         past = (night.date - newest).days
         yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
+
+
+def _notes_of_rows(side: list[Record]) -> list[str]:
+    """Keys of the tables that are read anew of which one file has several rows that differ."""
+    differing: dict[str, int] = {}
+    for record in side:
+        differing[record.get("table", "")] = differing.get(record.get("table", ""), 0) + record.get("disagreeing", 0)
+    return [
+        f"logs.{table}: ids with several rows in one file that differ: {ids:,}; the last row of each counts"
+        for table, ids in differing.items()
+        if ids
+    ]
 
 
 def _notes_of_readings(due: Due) -> Iterator[str]:

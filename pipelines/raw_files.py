@@ -101,6 +101,22 @@ def describe_ignored_keys(found: Found, columns: Iterable[str]) -> str:
     return f"folders give values of {named}, which this table does not read; [logs.columns] renames columns"
 
 
+def oldest_first(pattern: str, taken: Iterable[TakenFile]) -> list[tuple[str, TakenFile]]:
+    """The day and the file of each raw file of a path with `{date}`, by day; of any other path with "" for the day. Of
+    one day, by the time of change, then by path."""
+    given = [(_day_in(pattern, file.path), file) for file in taken]
+    return sorted(given, key=lambda one: (one[0], one[1].changed, one[1].path))
+
+
+def _day_in(pattern: str, path: str) -> str:
+    """The day that stands for `{date}` in the path of a file that the pattern names."""
+    if "{date}" not in pattern:
+        return ""
+    rest = path[len(spelled_out(pattern).rstrip("/")) :].lstrip("/")
+    found = list(re.finditer(r"\d{4}-\d\d-\d\d", rest)) or list(re.finditer(r"\d{4}-\d\d-\d\d", path))
+    return (found[0] if found[0].start() == 0 else found[-1])[0] if found else ""
+
+
 def spelled_out(pattern: str) -> str:
     """The folder, or the file, that a path or glob names before its first wildcard or `{date}`."""
     first = pattern.split("{date}")[0]

@@ -9,7 +9,7 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, store
+from pipelines import manifest, paths, raw_files, store
 from pipelines.raw_files import Found
 from pipelines.stages import Night
 from pipelines.store import Snapshot, TakenFile
@@ -35,6 +35,7 @@ class Source:
     parse: Parse
     screen: Screen
     write: beam.PTransform
+    ranks: Mapping[str, int] = field(default_factory=dict)  # path -> place from the oldest; none: no file is newer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,9 @@ class Reader:
 
     def _videos(self) -> Source:
         parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
-        write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, f"videos-{self.attempt}.parquet")
-        return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write)
+        name = f"videos-{self.attempt}.parquet"
+        write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, name, self._first_of_newest_day("videos"))
+        return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write, self._ranks("videos"))
 
     def _users(self) -> Source:
         extra = tuple(self.night.job.examples.user_categories)
@@ -71,7 +73,21 @@ class Reader:
         name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
         write = ingest.WriteDistinct("users", ("user_id",), self.buckets, self.folder, name)
         parse = partial(parsing.parse_users, categories=extra)
-        return Source(table, self.found["users"].files, parse, self.screen, write)
+        return Source(table, self.found["users"].files, parse, self.screen, write, self._ranks("users"))
+
+    def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
+        """Day and file of the raw files of a table; none of a BigQuery table, whose rows come in no order."""
+        pattern = getattr(self.night.job.logs, table) or ""
+        of_files = not pattern.startswith(bigquery.PREFIX)
+        return raw_files.oldest_first(pattern, self.found[table].files) if of_files else []
+
+    def _ranks(self, table: str) -> dict[str, int]:
+        return {file.path: rank for rank, (_, file) in enumerate(self._oldest_first(table))}
+
+    def _first_of_newest_day(self, table: str) -> int:
+        """The lowest rank of the files of the newest day: with `{date}`, each day's are the whole table."""
+        ordered = [day for day, _ in self._oldest_first(table)]
+        return ordered.index(ordered[-1]) if ordered else 0
 
     def _hidden(self) -> Source:
         name = "hidden/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
@@ -145,4 +161,4 @@ class Reader:
             read = bigquery.ReadBigQuery(name, table, renamed, source.parse, *window, source.screen)
             return pipeline | f"Read {table.name}" >> read
         paths_read = pipeline | f"Files of {table.name}" >> self.night.create([file.path for file in source.raw])
-        return paths_read | f"Read {table.name}" >> ReadLogs(table, renamed, source.parse, source.screen)
+        return paths_read | f"Read {table.name}" >> ReadLogs(table, renamed, source.parse, source.screen, source.ranks)

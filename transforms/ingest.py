@@ -30,21 +30,34 @@ Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, Any]  # day, path: a `VerifiedPath` stays one on its way to the workers
 LISTED_ROWS = 1_000  # refused rows that are kept of each table and reason; all are counted
 OPEN = Screen()  # lets everything through
+RANK, ROW = "file_rank", "file_row"  # where a row of a table with one row a key comes from
 
 
 def parse_log(
-    path: str, table: LogTable, renamed: dict[str, str], parse: Parse, screen: Screen = OPEN
+    path: str,
+    table: LogTable,
+    renamed: dict[str, str],
+    parse: Parse,
+    screen: Screen = OPEN,
+    rank: int | None = None,
 ) -> Iterator[Parsed]:
-    """One file -> `screened_frame` of each of its frames."""
+    """One file -> `screened_frame` of each of its frames. rank: the file's place among those of the table, the newest
+    last; if given, valid rows have it as `file_rank`, and as `file_row` their number in the file."""
     for raw in read_log(path, table, renamed):
-        yield screened_frame(raw, path, table, parse, screen)
+        yield screened_frame(raw, path, table, parse, screen, rank)
 
 
-def screened_frame(raw: RawFrame, source: str, table: LogTable, parse: Parse, screen: Screen) -> Parsed:
+def screened_frame(
+    raw: RawFrame, source: str, table: LogTable, parse: Parse, screen: Screen, rank: int | None = None
+) -> Parsed:
     """A raw frame -> valid rows, and refused ones as `REFUSED`; every row is in one of the two or counted as left
     out."""
     rows = screen.admitted(raw.rows)
     parsed = parse(rows)
+    if rank is not None:
+        numbers = rows.select("row").join(parsed.refused, on="row", how="anti", maintain_order="left")["row"]
+        ranked = parsed.valid.with_columns(numbers.alias(ROW), pl.lit(rank, pl.Int64).alias(RANK))
+        parsed = replace(parsed, valid=ranked)
     texts = rows.join(parsed.refused, on="row", how="semi")
     texts = texts.select("row", text=pl.struct(pl.all().exclude("row")).struct.json_encode())
     refused = pl.concat(
@@ -165,12 +178,13 @@ class ReadLogs(beam.PTransform):
     renamed: dict[str, str]
     parse: Parse
     screen: Screen = OPEN
+    ranks: Mapping[str, int] = field(default_factory=dict)  # path -> `rank` of its rows
 
     def expand(self, paths: beam.PCollection[str]) -> Tagged:
         return parsed_outputs(paths | beam.Reshuffle(), self._parse, self.table)
 
     def _parse(self, path: str) -> Iterator[Parsed]:
-        yield from parse_log(path, self.table, self.renamed, self.parse, self.screen)
+        yield from parse_log(path, self.table, self.renamed, self.parse, self.screen, self.ranks.get(path))
         progress.advance()
 
 
@@ -284,15 +298,29 @@ class WriteRefused(beam.PTransform):
         return frames | first | beam.FlatMap(write_refused, self.folder, self.name, self.counted)
 
 
-def write_distinct(frame: pl.DataFrame, key: Sequence[str], *, table: str, folder: str, name: str) -> Iterator[Record]:
-    """A table with one row a key -> one Parquet file ordered by key; of several rows, the one that sorts last stays.
+def write_distinct(
+    frame: pl.DataFrame, key: Sequence[str], *, table: str, folder: str, name: str, complete_from: int = 0
+) -> Iterator[Record]:
+    """A table with one row a key -> one Parquet file ordered by key; of several rows the last one of the newest file
+    stays, or of rows without `file_rank` and `file_row` the one that sorts last.
 
-    The order of files and rows does not matter. Gives a record of the file and one of the rows left out.
+    complete_from: files of this rank and above are the whole table; a video that they do not name is not available.
+    The order of frames and rows does not matter. Gives a record of the file and one of the rows left out, with
+    `disagreeing`: the number of keys of which one file has several rows that differ, if there are some.
     """
-    order = [*key, *(c for c in frame.columns if c not in key)]
-    rows = frame.sort(order, nulls_last=False).unique(list(key), keep="last", maintain_order=True)
-    yield {"written": asdict(files.write_parquet(rows, folder, name))}
-    yield {"table": table, "duplicates": frame.height - rows.height}
+    values = [name for name in frame.columns if name not in (*key, RANK, ROW)]
+    origin = [name for name in (RANK, ROW) if name in frame.columns]
+    ordered = frame.sort([*key, *origin, *values], nulls_last=False)
+    rows = ordered.unique(list(key), keep="last", maintain_order=True)
+    disagreeing = 0
+    if origin and values and rows.height < frame.height:
+        same_file = ordered.join(rows, on=[*key, RANK], how="semi")
+        disagreeing = same_file.group_by(key).agg(n=pl.struct(values).n_unique()).filter(pl.col("n") > 1).height
+    if origin and complete_from and "available" in values:
+        rows = rows.with_columns(pl.col("available") & (pl.col(RANK) >= complete_from))
+    yield {"written": asdict(files.write_parquet(rows.drop(origin), folder, name))}
+    left_out = {"table": table, "duplicates": frame.height - rows.height}
+    yield left_out | ({"disagreeing": disagreeing} if disagreeing else {})
 
 
 @dataclass
@@ -307,6 +335,7 @@ class WriteDistinct(beam.PTransform):
     buckets: int
     folder: str
     name: str
+    complete_from: int = 0
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
         one = beam.Map(lambda frame: (0, frame)).with_output_types(KeyedFrame)
@@ -314,5 +343,5 @@ class WriteDistinct(beam.PTransform):
         return keyed | GroupFrames() | beam.FlatMapTuple(self._write)
 
     def _write(self, bucket: int, frame: pl.DataFrame) -> Iterator[Record]:
-        name = self.name.format(bucket=bucket)
-        yield from write_distinct(frame, self.key, table=self.table, folder=self.folder, name=name)
+        name, whole = self.name.format(bucket=bucket), self.complete_from
+        yield from write_distinct(frame, self.key, table=self.table, folder=self.folder, name=name, complete_from=whole)
