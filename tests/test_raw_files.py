@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_files import MemoryFileSystem
 
 from pipelines import paths, raw_files
 from transforms.logs import LogError, LogSettingError
@@ -213,3 +214,15 @@ def test_keys_of_folders_that_the_setting_does_not_name_are_found(tmp_path: Path
         raw_files.Found(keys=("country", "dt")), ["country"]
     )
     assert raw_files.describe_ignored_keys(dated, ["country"]) == ""
+
+
+def test_objects_are_matched_as_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.csv", "b/c.csv", "b/_d.csv", "e.tsv", "w[1].csv", "w1.csv", "_SUCCESS"]
+    content = {f"memory://bucket/logs/{name}": b"x" for name in names} | {"memory://bucket/logs-old/z.csv": b"x"}
+    monkeypatch.setattr(MemoryFileSystem, "content", content)
+    assert found("memory://bucket/logs") == found("memory://bucket/logs/") == ["a.csv", "b/c.csv", "w1.csv", "w[1].csv"]
+    assert passed_over("memory://bucket/logs") == ["b/_d.csv", "e.tsv"]
+    assert found("memory://bucket/logs/**/*.csv") == ["a.csv", "b/c.csv", "w1.csv", "w[1].csv"]
+    assert found("memory://bucket/logs/b/*") == found("memory://bucket/lo*s/b") == ["b/c.csv"]
+    assert found("memory://bucket/logs/w[1].csv") == ["w[1].csv"]
+    assert found("memory://bucket/logs/w[!2].csv") == ["w1.csv"]
