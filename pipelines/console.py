@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -111,6 +111,21 @@ def _printable(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def printable_json(text: str) -> str:
-    """A JSON text for a terminal. JSON itself escapes the control characters of ASCII alone."""
-    return "".join(f"\\u{ord(one):04x}" if _printable(one) != one else one for one in text)
+def printable_json(text: str, stream: TextIO) -> str:
+    """A JSON text for a stream: control characters, and those that the stream's encoding has no bytes for, are written
+    as escapes of JSON. JSON itself escapes the control characters of ASCII alone."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return "".join(_json_escape(one) if _printable(one) != one or not _has(encoding, one) else one for one in text)
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

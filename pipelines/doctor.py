@@ -109,7 +109,7 @@ def _print(asked: Asked, checks: Sequence[Check], *, as_json: bool) -> int:
             print(findings.to_text(finding, colours=colours, width=width), flush=True)
     if as_json:
         text = json.dumps([asdict(finding) for finding in found], ensure_ascii=False, indent=1)
-        print(console.printable_json(text))
+        print(console.printable_json(text, sys.stdout))
     else:
         print(findings.closing(found))
     return findings.exit_code(found)

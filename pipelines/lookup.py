@@ -255,7 +255,7 @@ def utf8_argument(text: str) -> str:
 
 def _to_json(found: Lookup) -> str:
     text = json.dumps(asdict(found), ensure_ascii=False, default=lambda time: time.isoformat())
-    return console.printable_json(text)
+    return console.printable_json(text, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class RunLog:
     def _write(self, record: dict[str, Any]) -> None:
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"time": time, "run": self.run, **record}, ensure_ascii=False, default=str)
-        print(console.printable_json(line), file=sys.stderr, flush=True)
+        print(console.printable_json(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 class JsonScreen(Screen):

@@ -88,8 +88,10 @@ def test_usage_names_the_command_as_it_was_called(
 )
 def test_control_characters_are_written_as_escapes(text: str, shown: str | None) -> None:
     assert console.printable(text) == (text if shown is None else shown)
-    assert json.loads(console.printable_json(json.dumps(text, ensure_ascii=False))) == text
-    assert "\x9b" not in console.printable_json(json.dumps(text, ensure_ascii=False))
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        as_json = console.printable_json(json.dumps(text, ensure_ascii=False), stream)
+        assert json.loads(as_json.encode(encoding).decode(encoding)) == text and "\x9b" not in as_json
 
 
 def test_messages_of_errors_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
