@@ -19,11 +19,12 @@ import trainer.training
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.errors import TrainingError
 from trainer.examples import read_folder, read_label_counts
+from trainer.holdout import Holdout, Recall
 from trainer.inputs import cut_windows, parse_records
 from trainer.progress import Checkpoints
 from trainer.quiet import tf
 from trainer.task import TrainingResult, main, train
-from trainer.training import Plan
+from trainer.training import Plan, stopping_users
 from transforms.features import FeatureSpec
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20, dropout=0.2)
@@ -292,22 +293,55 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_last_good_che
 def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str
 ) -> None:
-    """Figures as planned, so that the second pass is the best and the fourth the last."""
+    """Figures as planned, so that the second pass is the best and the fourth the last; those of held-out users say
+    otherwise."""
+
+    def measure(recall: Recall) -> dict[str, float]:
+        return {"recall@10": 0.0, "recall@50": next(worse if isinstance(recall, Holdout) else figures)}
+
+    monkeypatch.setattr(trainer.training.Recall, "measure", measure)
+    worse = iter(1 / n for n in range(1, 99))
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.9])
-    monkeypatch.setattr(trainer.training.Holdout, "measure", lambda _: {"recall@10": 0.0, "recall@50": next(figures)})
     stopped = run(examples, tmp_path / "stopped", epochs=9, early_stopping_epochs=2)
-    assert [found["recall@50"] for found in stopped.holdout] == [0.1, 0.3, 0.2, 0.3]
+    told = json.loads(Path(stopped.history).read_text())["stopping"]
+    assert [found["recall@50"] for found in told] == [0.1, 0.3, 0.2, 0.3] and len(stopped.holdout) == 4
     figures = iter([0.1, 0.3])
-    best = run(examples, tmp_path / "best", epochs=2)
-    assert (vectors(stopped) == vectors(best)).all() and curve(stopped)[-1][1] == 4 * labels()
+    best = run(examples, tmp_path / "best", epochs=2, early_stopping_epochs=9)
+    assert (vectors(stopped) == vectors(best)).all() and stopped.examples == 2 * best.examples
+    assert stopped.examples == 4 * (labels() - withheld(examples))
     # Taken up once more it is over, and still the best.
     again = run(examples, tmp_path / "stopped", attempt="2", epochs=9, early_stopping_epochs=2)
     assert (vectors(again) == vectors(best)).all() and again.steps == stopped.steps
 
 
-def test_early_stopping_without_held_out_users_is_an_error(tmp_path: Path) -> None:
-    examples = write_folder(tmp_path / "a", train={"a": random_records(5, seed=1)}, holdout={})
-    with pytest.raises(TrainingError, match=r"early_stopping_epochs is 2 .* hold none: set it to 0, or holdout_days"):
+def withheld(examples: str) -> int:
+    """How many labels of `small_examples` early stopping keeps out of the training."""
+    files = read_folder(examples)
+    records = trainer.training.RecordFiles.of(files.train)
+    found = stopping_users(records, files, TRAINING.model_copy(update={"early_stopping_epochs": 2}))
+    assert found is not None and not {f"user {i}".encode() for i in range(20)} & set(found.user_ids)
+    return len(found.records)
+
+
+def test_held_out_users_do_not_choose_the_pass_that_is_kept(tmp_path: Path) -> None:
+    """Other labels of the held-out users: other figures of theirs, and the same model."""
+    train = {"a": random_records(60, seed=1)}
+    found = []
+    for seed in (5, 6):
+        holdout = {"h": random_records(20, seed=seed, pointers=1)}
+        examples = write_folder(tmp_path / f"examples {seed}", train=train, holdout=holdout)
+        found.append(run(examples, tmp_path / f"model {seed}", epochs=4, early_stopping_epochs=1))
+    one, other = found
+    assert one.holdout != other.holdout
+    assert (vectors(one) == vectors(other)).all() and one.steps == other.steps
+    histories = [json.loads(Path(result.history).read_text())["stopping"] for result in found]
+    assert histories[0] == histories[1] != []
+
+
+def test_early_stopping_without_a_user_of_its_own_is_an_error(tmp_path: Path) -> None:
+    records = random_records(5, seed=1)
+    examples = write_folder(tmp_path / "a", train={"a": records}, holdout={"a": records})
+    with pytest.raises(TrainingError, match=r"early_stopping_epochs is 2 .* set it to 0, or lower holdout_users"):
         run(examples, tmp_path / "model", early_stopping_epochs=2)
 
 

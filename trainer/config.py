@@ -134,8 +134,9 @@ class TrainingSettings(BaseModel):
     holdout_sample: PositiveInt = Field(2_000, description="held-out users that recall is measured on after each epoch")
     early_stopping_epochs: NonNegativeInt = Field(
         0,
-        description="passes without a better holdout recall@50 after which training ends, with the weights of the best "
-        "pass; 0: never",
+        description="passes without a better recall@50 after which training ends, with the weights of the best pass; "
+        "0: never. Measured on the newest label of 5 % of the users who are not held out (at most `holdout_sample`), "
+        "which is then not learned from",
     )
     strategy: Literal["auto", "one", "mirrored", "multi_worker", "tpu"] = Field(
         "auto",

@@ -1,8 +1,8 @@
-"""How well the model finds what held-out users completed: exact scores of all videos, after each epoch."""
+"""How well the model finds what users completed next: exact scores of all videos, after each epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +15,21 @@ from transforms.metrics import RankingMetrics, hits_from_ids, merge_metrics
 
 KS = (10, 50, 100, 200)
 Scores = Callable[[tf.Tensor], tf.Tensor]  # user vectors [users, dimension] -> float [users, videos + 1]
+LabelledBatch = tuple[Batch, tf.RaggedTensor, tf.RaggedTensor]
 SCORES_AT_ONCE = 2**25  # users x videos scored together: 128 MiB
 
 
-class Holdout:
-    """The first `users` holdout records, files in turn, to be measured again and again: its graphs are traced once."""
+class Recall:
+    """Figures of the same batches, measured again and again: its graphs are traced once."""
 
-    def __init__(
-        self, tower: UserTower, scores: Scores, files: Sequence[str], spec: FeatureSpec, *, users: int
-    ) -> None:
-        """`scores`: what videos are ranked by, as `Loss.scores` gives it."""
-        at_once = max(1, min(1024, SCORES_AT_ONCE // (spec.videos + 1)))
-        self._batches = one_pointer_batches(files, spec, batch_size=at_once, records=users) if files else []
+    def __init__(self, tower: UserTower, scores: Scores, batches: Iterable[LabelledBatch]) -> None:
+        """`scores`: what videos are ranked by, as `Loss.scores` gives it; `batches`: as of `one_pointer_batches`."""
+        self._batches = batches
         self._vectors = tf.function(tower.__call__, reduce_retracing=True, autograph=False)
         self._scores = scores
 
     def measure(self) -> dict[str, float]:
-        """The figures of `RankingMetrics`; {} without records.
+        """The figures of `RankingMetrics`; {} without users.
 
         A user's own completed videos are left out of their list, as in serving; a label out of vocabulary is a miss.
         """
@@ -43,6 +41,21 @@ class Holdout:
         wanted, offsets = labels.values.numpy(), labels.row_splits.numpy()
         hits = hits_from_ids(shown, offsets=offsets, labels=np.where(wanted > 0, wanted, -1))
         return RankingMetrics.from_hits(hits, np.diff(offsets), ks=KS)
+
+
+class Holdout(Recall):
+    """Of the first `users` holdout records, files in turn."""
+
+    def __init__(
+        self, tower: UserTower, scores: Scores, files: Sequence[str], spec: FeatureSpec, *, users: int
+    ) -> None:
+        batches = one_pointer_batches(files, spec, batch_size=users_at_once(spec), records=users) if files else []
+        super().__init__(tower, scores, batches)
+
+
+def users_at_once(spec: FeatureSpec) -> int:
+    """How many users are scored together."""
+    return max(1, min(1024, SCORES_AT_ONCE // (spec.videos + 1)))
 
 
 def top_videos(scores: tf.Tensor, seen: tf.RaggedTensor, *, k: int) -> npt.NDArray[np.int64]:

@@ -22,6 +22,7 @@ from trainer.stretches import share_stretches, shuffle_stretches
 from transforms.features import MISSING, FeatureSpec
 
 Batch = dict[str, tf.Tensor]
+Marks = Callable[[tf.Tensor], tf.Tensor]
 Pool = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]  # lists of users end to end, and their pointers
 
 POOL_USERS = 4096  # users whose labels are shuffled together; also how many records a shuffle of records holds
@@ -119,6 +120,7 @@ def epoch_batches(
     pool_users: int = POOL_USERS,
     drop_remainder: bool = False,
     replay: Replay | None = None,
+    withheld: Marks | None = None,
 ) -> tf.data.Dataset:
     """Batches of passes over the labels of `files`: each label once a pass, all but a pass's last of `batch_size`.
 
@@ -127,15 +129,18 @@ def epoch_batches(
 
     With `sequences`, `watches` are stretches instead of windows (`stretches.share_stretches`), and stretches are
     shuffled instead of labels. With `drop_remainder` the smaller last batch of a pass is left out: shapes are static.
-    With `replay` a pass has only the labels it keeps; `replay.count` says how many.
+    With `replay` a pass has only the labels it keeps; `replay.count` says how many. No pass has those `withheld`, which
+    are found from records [users] string: bool [labels].
     """
 
     @plain
     def pool(number: tf.Tensor, serialized: tf.Tensor, drawn: tf.Tensor) -> Pool:
         parsed = parse_records(serialized, spec, training=True)
         pointers, seed = parsed.pointers, tf.stack([drawn[1], tf.cast(number, tf.int32)])
-        if replay is not None:
-            pointers = replay.filter(pointers, serialized, epoch=drawn[4])
+        if replay is not None or withheld is not None:
+            learned = replay.keeps(serialized, drawn[4]) if replay else tf.fill([tf.size(pointers["label"])], True)
+            learned &= ~withheld(serialized) if withheld else True
+            pointers = {name: tf.boolean_mask(of, learned) for name, of in pointers.items()}
         if sequences:
             pointers = share_stretches(pointers, length=spec.watch_history, pool=number)
             return parsed.lists, in_order(pointers, shuffle_stretches(pointers["stretch"], seed=seed))

@@ -11,7 +11,7 @@ from trainer.quiet import tf
 from trainer.step import TrainingStep
 
 KEPT = 2  # checkpoints on disk: the newest, and the one before it until the newest is whole
-FIGURE = "recall@50"  # the holdout figure that says which pass was the best
+FIGURE = "recall@50"  # the figure that says which pass was the best
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,7 @@ class Progress:
     loss_steps: int = 0
     losses: list[dict[str, Any]] = field(default_factory=list)  # step, examples, loss, seconds
     holdout: list[dict[str, Any]] = field(default_factory=list)  # epoch, recall@k and the other figures
+    stopping: list[dict[str, Any]] = field(default_factory=list)  # the same of the users of early stopping
 
     def seen(self, *, loss: float, examples: int, seconds: float, waiting_seconds: float) -> None:
         """Counts one step."""
@@ -56,13 +57,14 @@ class Progress:
 
     @property
     def best_epoch(self) -> int:
-        """The pass after which `FIGURE` was highest, the first of equals; 0 where none was measured."""
-        best = max(self.holdout, key=lambda figures: figures[FIGURE], default={"epoch": 0})
+        """The pass after which `FIGURE` was highest, the first of equals; 0 if none was measured. That of the users of
+        early stopping; without it, that of held-out users."""
+        best = max(self.stopping or self.holdout, key=lambda figures: figures[FIGURE], default={"epoch": 0})
         return int(best["epoch"])
 
     def over(self, *, epochs: int, patience: int) -> bool:
         """Whether all passes are done, or `FIGURE` has not risen for `patience` of them (0: never mind)."""
-        waited = self.epoch - self.best_epoch if self.holdout else 0
+        waited = self.epoch - self.best_epoch if self.stopping else 0
         return self.epoch >= epochs or (patience > 0 and waited >= patience)
 
 

@@ -24,13 +24,6 @@ class Replay:
     fraction: float
     salt: str
 
-    def filter(
-        self, pointers: dict[str, tf.Tensor], serialized: tf.Tensor, *, epoch: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Of the pointers of some training records those that a pass learns from, in their order."""
-        kept = self.keeps(serialized, epoch)
-        return {name: tf.boolean_mask(of, kept) for name, of in pointers.items()}
-
     def count(self, files: Sequence[str] | RecordFiles, *, epochs: int) -> list[int]:
         """How many labels each of the first `epochs` passes over some record files learns from."""
         records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)

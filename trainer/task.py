@@ -116,7 +116,8 @@ def _leave(
     export_tower(fitted.model.tower, result.tower, raw=raw)
     write_video_vectors(fitted.model, counts, result.video_vectors)
     write_state(fitted.step, names, shape_of(examples.spec, model, fitted.step), result.state)
-    write_json({"loss": progress.losses, "holdout": progress.holdout}, result.history)
+    curve = {"loss": progress.losses, "holdout": progress.holdout}
+    write_json(curve | ({"stopping": progress.stopping} if progress.stopping else {}), result.history)
     info = _info(examples, model, training, progress, result)
     write_json({**info, "raw_signature": f"none: {without_raw}" if without_raw else "raw"}, result.info)
 
@@ -130,6 +131,8 @@ def fingerprint(
     began = [earlier.state.rsplit("/", 1)[-1], earlier.name, earlier.days] if earlier else []
     settings = [model.model_dump(), training.model_dump(exclude={"strategy", "checkpoint_steps", "cache_bytes"})]
     course = [files, holdout, asdict(examples.spec), *settings, began]
+    if training.early_stopping_epochs:  # checkpoints of earlier versions were chosen by the held-out users
+        course.append("users of its own")
     return hashlib.blake2b(json.dumps(course, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

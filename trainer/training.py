@@ -19,7 +19,7 @@ from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import Replicas
 from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, LabelCounts, read_names
-from trainer.holdout import Holdout
+from trainer.holdout import Holdout, Recall, users_at_once
 from trainer.inputs import count_labels, epoch_batches
 from trainer.losses import make_loss
 from trainer.model import Model
@@ -28,6 +28,7 @@ from trainer.quiet import tf
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
 from trainer.step import TrainingStep
+from trainer.stopping import Stopping, choose, user_ids
 from trainer.warm_start import Earlier, Start, begin
 
 CURVE_POINTS = 200  # about how many points of the loss curve a training leaves, however long it is
@@ -61,19 +62,15 @@ def fit(
     """Trains a model and says how it went. Takes up the newest of `checkpoints` (a folder) where there is one.
 
     `logs`: folder for TensorBoard. `earlier`: the model to go on from, if its shape allows. `replicas`: the devices.
-    `saved`: called after each checkpoint. Raises TrainingError: no label, no held-out users to stop by, a loss of NaN.
+    `saved`: called after each checkpoint. Raises TrainingError: no label, no users to stop by, a loss of NaN.
     """
     replicas = replicas or Replicas()
-    if settings.early_stopping_epochs and not files.holdout:
-        raise TrainingError(
-            f"early_stopping_epochs is {settings.early_stopping_epochs} ([training]) and needs held-out users, but the "
-            "examples hold none: set it to 0, or holdout_days to 1 ([examples]) and run the examples stage again"
-        )
     build = partial(_build, files, counts, model_settings, settings)
     with replicas.scope():
         step, start = begin(earlier, partial(build, replicas), spec=files.spec, settings=model_settings)
     settings, replay = start.settings_of(settings), start.replay(settings.replay_fraction)
     records = RecordFiles.of(files.train, cache_bytes=settings.cache_bytes)
+    stopping = stopping_users(records, files, settings)
     kept = Checkpoints(checkpoints, step, writes=replicas.chief, saved=saved)
     progress = kept.restore()
     if kept.latest is None:
@@ -82,7 +79,14 @@ def fit(
         settings=settings,
         replicas=replicas,
         step=replicas.compiled(step),
-        plan=_plan(labels_of_passes(records, replay, settings.epochs), settings, replicas).within(settings.max_steps),
+        plan=_plan(labels_of_passes(records, replay, settings.epochs, stopping), settings, replicas).within(
+            settings.max_steps
+        ),
+        stopping=Recall(
+            step.model.tower,
+            step.loss.scores,
+            stopping.batches(files.spec, batch_size=users_at_once(files.spec)) if stopping else [],
+        ),
         holdout=Holdout(step.model.tower, step.loss.scores, files.holdout, files.spec, users=settings.holdout_sample),
         checkpoints=kept,
         writer=tf.summary.create_file_writer(logs) if replicas.chief else tf.summary.create_noop_writer(),
@@ -97,6 +101,7 @@ def fit(
         sequences=step.model.tower.encoder.sequences and not replicas.static,
         drop_remainder=replicas.static,
         replay=replay,
+        withheld=stopping.marks if stopping else None,
     )
     run.passes(replicas.deal(batches.skip(progress.batch)), progress)
     if settings.early_stopping_epochs and replicas.chief:
@@ -172,15 +177,42 @@ def _plan(labels: list[int], settings: TrainingSettings, replicas: Replicas) -> 
     return Plan(batch_size=size, labels=tuple(size * of_pass for of_pass in steps), steps=steps)
 
 
-def labels_of_passes(files: RecordFiles, replay: Replay | None, epochs: int) -> list[int]:
-    """How many labels each pass learns from. Raises TrainingError where the files hold not a single one."""
+def stopping_users(records: RecordFiles, files: ExampleFiles, settings: TrainingSettings) -> Stopping | None:
+    """The users of early stopping; None without early stopping. Raises TrainingError if there is no such user."""
+    if not settings.early_stopping_epochs:
+        return None
+    held_out = user_ids(RecordFiles.of(files.holdout))
+    stopping = choose(records, held_out, seed=settings.seed, most=settings.holdout_sample)
+    if stopping is None and count_labels(records):
+        raise TrainingError(
+            f"early_stopping_epochs is {settings.early_stopping_epochs} ([training]) and needs users who are not held "
+            "out, but all users with a label are: set it to 0, or lower holdout_users ([examples]) and run the "
+            "examples stage again"
+        )
+    return stopping
+
+
+def labels_of_passes(
+    files: RecordFiles, replay: Replay | None, epochs: int, stopping: Stopping | None = None
+) -> list[int]:
+    """How many labels each pass learns from. Raises TrainingError if there is not a single one."""
     labels = count_labels(files)
     if not labels:
         raise TrainingError(
             f"the {len(files.paths)} training files hold not a single label, so there is nothing to learn from: "
             "look at the counts of the examples stage, and whether any watch of the window is completed"
         )
-    return replay.count(files, epochs=epochs) if replay else [labels] * epochs
+    passes = replay.count(files, epochs=epochs) if replay else [labels] * epochs
+    if stopping is not None:
+        withheld = stopping.marks(stopping.records)
+        kept = [replay.keeps(stopping.records, epoch) if replay else True for epoch in range(epochs)]
+        passes = [n - int(tf.math.count_nonzero(withheld & of)) for n, of in zip(passes, kept, strict=True)]
+        if not any(passes):
+            raise TrainingError(
+                "no label is left to learn from, as early stopping withholds the only one: set early_stopping_epochs "
+                "to 0 ([training])"
+            )
+    return passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +223,8 @@ class _Run:
     replicas: Replicas
     step: Callable[[Any], tf.Tensor]
     plan: Plan
-    holdout: Holdout
+    holdout: Recall
+    stopping: Recall
     checkpoints: Checkpoints
     writer: tf.summary.SummaryWriter
 
@@ -231,12 +264,16 @@ class _Run:
         progress.end_epoch()
         if progress.loss_steps:
             progress.add_point()
-        figures = self.holdout.measure() if self.replicas.chief else {}
-        if figures:
-            progress.holdout.append({"epoch": progress.epoch, **figures})
-            self._write({f"holdout/{name}": value for name, value in figures.items()}, progress.steps)
+        if self.replicas.chief:
+            for name, recall, found in (
+                ("holdout", self.holdout, progress.holdout),
+                ("stopping", self.stopping, progress.stopping),
+            ):
+                if figures := recall.measure():
+                    found.append({"epoch": progress.epoch, **figures})
+                    self._write({f"{name}/{figure}": value for figure, value in figures.items()}, progress.steps)
             # Before the checkpoint of the pass: after a kill between them the pass ends anew, with the same figures.
-            if self.settings.early_stopping_epochs and progress.best_epoch == progress.epoch:
+            if progress.stopping and progress.best_epoch == progress.epoch:
                 self.checkpoints.save_best(progress)
         self.checkpoints.save(progress)
 

@@ -1,0 +1,97 @@
+"""The users of early stopping: who they are, and that no pass learns their newest label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainer_records import SPEC, random_user, record, write_file
+
+from trainer import stopping
+from trainer.inputs import epoch_batches
+from trainer.quiet import tf
+from trainer.record_files import RecordFiles
+from trainer.replay import Replay
+from trainer.stopping import Stopping, choose, user_ids
+from trainer.training import labels_of_passes
+
+USERS = 400
+LISTS = [random_user(np.random.default_rng(user), pointers=user % 4) for user in range(USERS)]
+RECORDS = [record(f"user {user}", **lists) for user, lists in enumerate(LISTS)]
+WITH_LABELS = {f"user {user}".encode() for user in range(USERS) if user % 4}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> RecordFiles:
+    folder = tmp_path_factory.mktemp("records")
+    return RecordFiles.of([write_file(folder / f"{i}.tfrecord.gz", RECORDS[i::3]) for i in range(3)])
+
+
+def chosen(files: RecordFiles, **changed: object) -> Stopping:
+    found = choose(files, **{"held_out": set(), "seed": 1, "most": USERS, **changed})  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def number(user_id: bytes) -> int:
+    return int(user_id.split()[1])
+
+
+def test_users_are_a_share_of_those_with_a_label_drawn_by_digest(files: RecordFiles, tmp_path: Path) -> None:
+    found = chosen(files)
+    assert 0.02 < len(found.user_ids) / len(WITH_LABELS) < 0.09 and set(found.user_ids) < WITH_LABELS
+    assert found.records.numpy().tolist() == [RECORDS[number(user)] for user in found.user_ids]
+    other_order = RecordFiles.of([write_file(tmp_path / "one.tfrecord.gz", RECORDS[::-1])])
+    assert chosen(other_order).user_ids == found.user_ids
+    assert chosen(files, seed=2).user_ids != found.user_ids
+    assert chosen(files, most=3).user_ids == found.user_ids[:3]
+
+
+def test_no_user_is_held_out(files: RecordFiles) -> None:
+    held_out = set(chosen(files).user_ids[::2])
+    assert set(chosen(files, held_out=held_out).user_ids) == set(chosen(files).user_ids) - held_out
+    (last,) = chosen(files, held_out=WITH_LABELS - {b"user 7"}).user_ids
+    assert last == b"user 7", "one at least, whatever its digest"
+    assert choose(files, WITH_LABELS, seed=1, most=9) is None
+    assert user_ids(files) == {f"user {user}".encode() for user in range(USERS)}
+
+
+@pytest.mark.parametrize("replay", [None, Replay(days=1, fraction=0.5, salt="s")])
+def test_passes_learn_all_labels_but_the_newest_of_these_users(files: RecordFiles, replay: Replay | None) -> None:
+    """Beside the same passes without early stopping, label by label: (country, label, example age) names one."""
+    found = chosen(files)
+    given = {"batch_size": 32, "seed": 1, "replay": replay}
+
+    def labels(epoch: int, **more: object) -> list[tuple[float, ...]]:
+        batches = epoch_batches(files, SPEC, epochs=range(epoch, epoch + 1), **given, **more)  # type: ignore[arg-type]
+        names = ("label", "country", "example_age")
+        return sorted(row for b in batches for row in zip(*(b[n].numpy().tolist() for n in names), strict=True))
+
+    counts = labels_of_passes(files, replay, 2, found)
+    for epoch in range(2):
+        every, learned = labels(epoch), labels(epoch, withheld=found.marks)
+        newest = []
+        for user in found.user_ids:
+            lists, kept = LISTS[number(user)], True
+            if replay:
+                kept = bool(replay.keeps(tf.constant([RECORDS[number(user)]]), epoch).numpy()[-1])
+            age = float(np.float32(lists["example_age"][-1]))
+            newest += [(lists["label"][-1], lists["country"][-1], age)] if kept else []
+        assert sorted(learned + newest) == every and len(learned) == counts[epoch]
+
+
+def test_what_is_measured_is_the_newest_label_as_of_its_moment(files: RecordFiles) -> None:
+    found = chosen(files)
+    at = 0
+    for batch, labels, seen in found.batches(SPEC, batch_size=5):
+        for row in range(labels.nrows().numpy()):
+            lists = LISTS[number(found.user_ids[at])]
+            end = lists["watches_end"][-1]
+            assert labels[row].numpy().tolist() == lists["label"][-1:]
+            assert seen[row].numpy().tolist() == lists["watches"][:end]
+            window = ([0] * SPEC.watch_history + lists["watches"][:end])[-SPEC.watch_history :]
+            assert batch["watches"][row].numpy().tolist() == window
+            at += 1
+    assert at == len(found.user_ids)
+    assert stopping.SHARE == 0.05
