@@ -74,6 +74,8 @@ def pipeline_options(config: str | None, flags: Sequence[str], stage: str = "", 
     if given["runner"] == _DATAFLOW:
         given.setdefault("save_main_session", False)
     options = _Options.from_dictionary(given)
+    for name in (name for name, value in given.items() if value is False):
+        _turn_off(options, name)
     FileSystems.set_options(options)
     return _accepted_by_dataflow(options) if given["runner"] == _DATAFLOW else options
 
@@ -88,6 +90,8 @@ def _given(config: str | None, flags: Sequence[str], stage: str = "") -> dict[st
     given = _of_stage(_read(config), stage) if config else {}
     parsed = _parse([*_flags(given), *_dashed(flags)])
     _check_known(*given, *parsed)
+    named = {flag.removeprefix("--").partition("=")[0] for flag in flags}
+    parsed |= {name: False for name, value in given.items() if value is False and name in _on() and name not in named}
     runner = _known_runner(str(parsed.get("runner") or "DirectRunner").rsplit(".", 1)[-1])
     parsed["runner"] = EMBEDDED if runner == "DirectRunner" else runner
     lacking = {names: what for names, what in _ASKED.get(runner, {}).items() if not any(map(parsed.get, names))}
@@ -95,6 +99,21 @@ def _given(config: str | None, flags: Sequence[str], stage: str = "") -> dict[st
         needed = "; ".join(f"--{' or --'.join(names)}: {what}" for names, what in lacking.items())
         raise OptionError(f"{runner} needs {needed}; give it as a flag or in the runner config")
     return parsed
+
+
+def _on() -> set[str]:
+    """Beam's options whose default is true. For some there is no flag that turns them off."""
+    return {name for name, value in PipelineOptions([]).get_all_options().items() if value is True}
+
+
+def _turn_off(options: PipelineOptions, name: str) -> None:
+    """Set an option to false, which `from_dictionary` does for two options alone."""
+    for kind in PipelineOptions.__subclasses__():
+        try:
+            setattr(options.view_as(kind), name, False)
+        except AttributeError:  # an option of another kind
+            continue
+        return
 
 
 def _known_runner(name: str) -> str:
@@ -187,7 +206,8 @@ def _dashed(flags: Sequence[str]) -> Sequence[str]:
 
 
 def _flags(given: dict[str, Any]) -> Iterator[str]:
-    """A config's table as flags. Beam has no flag for most options that are false: those are its defaults."""
+    """A config's table as flags. Beam has no flag for most options that are false; `_given` adds those that are not
+    false by default."""
     for name, value in given.items():
         if isinstance(value, bool):
             yield from [f"--{name}"] if value else [f"--no_{name}"] if name in _NEGATED else []

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.example_proto import encode_examples
@@ -43,6 +43,25 @@ def test_the_bytes_mean_what_protobufs_own_do(rows: list[tuple[str, list[int], l
     assert [type(example).FromString(ours) for ours, example in zip(encoded, wanted, strict=True)] == wanted
     assert [len(ours) for ours in encoded] == [example.ByteSize() for example in wanted]  # nothing twice, nothing odd
     assert list(encode_examples(frame.select(sorted(SCHEMA)))) == encoded
+
+
+NAMES = st.lists(st.text(min_size=1, max_size=40) | st.text(min_size=100, max_size=400), max_size=4, unique=True)
+
+
+@settings(max_examples=50)
+@given(NAMES, st.integers(0, 3))
+def test_names_of_any_length_are_those_of_protobuf(names: list[str], rows: int) -> None:
+    """A name of 128 bytes or more has a length of two bytes or more."""
+    names += ["n" * 127, "n" * 128, "ü" * 8_192]
+    train = import_tensorflow().train
+    columns = {name: [[i, n] for i in range(rows)] for n, name in enumerate(names)}
+    wanted = []
+    for i in range(rows):
+        features = {name: train.Feature(int64_list=train.Int64List(value=lists[i])) for name, lists in columns.items()}
+        wanted.append(train.Example(features=train.Features(feature=features)))
+    encoded = list(encode_examples(pl.DataFrame(columns, schema=dict.fromkeys(names, pl.List(pl.Int64)))))
+    assert [train.Example.FromString(example) for example in encoded] == wanted
+    assert [len(example) for example in encoded] == [example.ByteSize() for example in wanted]
 
 
 def test_columns_of_other_types_are_refused() -> None:

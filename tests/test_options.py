@@ -236,3 +236,28 @@ def test_a_flag_that_ends_beams_own_parser_is_a_mistake(flag: str, capsys: pytes
     with pytest.raises(OptionError, match="a Beam option cannot be read: "):
         pipeline_options(None, [flag])
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["pipeline_type_check", "direct_runner_use_stacked_bundle", "enable_streaming_engine"])
+def test_an_option_that_is_on_by_default_can_be_turned_off(tmp_path: Path, name: str) -> None:
+    """Also one that Beam has no flag to turn off; the command line wins over the config."""
+    config = tmp_path / "config.toml"
+    config.write_text(f"{name} = false\n")
+    assert pipeline_options(None, []).get_all_options()[name] is True
+    assert pipeline_options(str(config), []).get_all_options()[name] is False
+    copy = pickle.loads(pickle.dumps(pipeline_options(str(config), [])))
+    assert copy.get_all_options()[name] is False
+    if name == "enable_streaming_engine":
+        assert pipeline_options(str(config), [f"--{name}"]).get_all_options()[name] is True
+    else:
+        assert pipeline_options(None, [f"--no_{name}"]).get_all_options()[name] is False
+
+
+def test_an_option_of_one_stage_can_be_turned_off(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[ingest]\npipeline_type_check = false\n")
+    checked = {
+        stage: pipeline_options(str(config), [], stage).get_all_options()["pipeline_type_check"]
+        for stage in ("ingest", "vocabulary")
+    }
+    assert checked == {"ingest": False, "vocabulary": True}

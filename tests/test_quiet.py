@@ -6,8 +6,10 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from nights import REPOSITORY
 
 from transforms.quiet import collector_paused, standard_error_held_back
 
@@ -80,3 +82,31 @@ def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
     modules = "collect, examples, files, frames, ingest, logs, parsing, tokens, vocabulary, window, write_examples"
     done = run(f"import sys; from transforms import {modules}; print('tensorflow' in sys.modules)")
     assert done.stdout == "False\n"
+
+
+RACE = """
+import sys, threading
+from transforms.quiet import import_tensorflow
+from transforms.scann_index import _scann
+found = []
+thread = threading.Thread(target=lambda: found.append(import_tensorflow()))
+sys.modules["scann_test"] = thread
+_scann()
+thread.join()
+print(found[0].__name__, "tensorflow" in sys.modules)
+"""
+
+
+def test_tensorflow_is_whole_for_a_thread_that_asks_while_scann_is_imported(tmp_path: Path) -> None:
+    """ScaNN is imported as if there were no TensorFlow. Both packages are fakes here; ScaNN's import starts the thread
+    and gives it a second."""
+    fakes = {
+        "tensorflow": "import logging\nget_logger = logging.getLogger",
+        "scann": "import sys\nthread = sys.modules['scann_test']\nthread.start()\nthread.join(1)\nscann_ops_pybind = 1",
+    }
+    for name, code in fakes.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+    done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "tensorflow True\n"

@@ -57,7 +57,7 @@ def encode_examples(frame: pl.DataFrame, *, before: int = 0, after: int = 0) -> 
 class _Feature:
     """One column: the flat values, which are whose, and the lengths of the messages around them, each [rows]."""
 
-    name: bytes
+    key: bytes  # of the map's entry, with its tag and length: the name
     kind: int
     values: NDArray[np.uint64] | NDArray[np.uint32] | Bytes
     sizes: Ints  # bytes of each value; of each byte of a text, 1
@@ -76,14 +76,15 @@ class _Feature:
         values, sizes, packed = _values(flat, counts)
         inner = np.where((counts > 0) | (flat.dtype == pl.Binary), 1 + _varint_sizes(packed) + packed, 0)
         feature = 1 + _varint_sizes(inner) + inner
-        entry = 2 + len(name.encode()) + 1 + _varint_sizes(feature) + feature
+        key = _key(name)
+        entry = len(key) + 1 + _varint_sizes(feature) + feature
         parts = {"packed": packed, "inner": inner, "feature": feature, "entry": entry}
-        return cls(name=name.encode(), kind=kind, values=values, sizes=sizes, counts=counts, **parts)
+        return cls(key=key, kind=kind, values=values, sizes=sizes, counts=counts, **parts)
 
     def write(self, out: Bytes, at: Ints) -> Ints:
         """Write the entry of each row at `at` [rows]; the places behind them."""
         at = _put_varints(out, _put_byte(out, at, _FIRST), self.entry)
-        for byte in (_FIRST, len(self.name), *self.name, _SECOND):
+        for byte in (*self.key, _SECOND):
             at = _put_byte(out, at, byte)
         at = _put_varints(out, at, self.feature)
         at = _put_varints(out, _put_byte(out, at, self.kind), self.inner)
@@ -93,6 +94,14 @@ class _Feature:
         first = np.cumsum(self.packed) - self.packed
         _put_values(out, within + np.repeat(at - first, self.counts), self.values, self.sizes)
         return at + self.packed
+
+
+def _key(name: str) -> bytes:
+    """The field of an entry that holds a feature's name."""
+    length = np.array([len(name.encode())])
+    varint = np.zeros(_varint_sizes(length).item(), np.uint8)
+    _put_varints(varint, np.zeros(1, np.int64), length)
+    return bytes([_FIRST, *varint]) + name.encode()
 
 
 def _flat(column: pl.Series) -> tuple[pl.Series, Ints]:

@@ -30,7 +30,7 @@ def import_tensorflow() -> Any:
         if "tensorflow" not in sys.modules:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-            with standard_error_held_back(), collector_paused(), _held_back("matplotlib"):
+            with standard_error_held_back(), collector_paused(), import_without("matplotlib"):
                 import tensorflow
             tensorflow.get_logger().setLevel("ERROR")
             gc.set_threshold(*_COLLECT)
@@ -52,16 +52,20 @@ def collector_paused() -> Iterator[None]:
 
 
 @contextmanager
-def _held_back(package: str) -> Iterator[None]:
-    """As if the package were not installed. Keras imports Matplotlib, for galleries of images, where it finds it."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # how Python marks what is not to be imported
-    try:
-        yield
-    finally:
-        del sys.modules[package]
+def import_without(package: str) -> Iterator[None]:
+    """For imports as if a package were not installed. Keras imports Matplotlib, for galleries of images, if it can.
+
+    Threads that call `import_tensorflow` meanwhile wait: they would find the mark in place of the package.
+    """
+    with _IMPORTING:
+        if package in sys.modules:
+            yield
+            return
+        sys.modules[package] = None  # type: ignore[assignment]  # how Python marks what is not to be imported
+        try:
+            yield
+        finally:
+            del sys.modules[package]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.exact_search import NEVER, Candidates, Floats, Positions, best, checked, padded
+from transforms.quiet import import_without
 
 TREE_FROM = 100_000  # below, hashing and rescoring all points is fast enough without a partition tree
 POINTS_A_LEAF = 100  # that centres are learned from; with half of them, a tree of a million found a tenth less
@@ -83,15 +84,9 @@ def _ties_by_position(positions: Positions, scores: Floats) -> tuple[Positions, 
 def _scann() -> Any:
     """ScaNN's NumPy interface. Its TensorFlow ops do not load beside current releases and crash the import of the
     package, so they are hidden; and so is TensorFlow, which the package would otherwise import for them (seconds)."""
-    sys.modules.setdefault("scann.scann_ops.py.scann_ops", None)  # type: ignore[arg-type]
-    hide = "tensorflow" not in sys.modules
-    if hide:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
+    with import_without("tensorflow"):
+        sys.modules.setdefault("scann.scann_ops.py.scann_ops", None)  # type: ignore[arg-type]
         from scann import scann_ops_pybind
-    finally:
-        if hide:
-            del sys.modules["tensorflow"]
     return scann_ops_pybind
 
 
