@@ -20,10 +20,10 @@ from pipelines.manifest import Manifest
 from pipelines.published_lists import Kind
 from pipelines.sinks import protocol
 from pipelines.stages import Night
-from pipelines.store import Snapshot
+from pipelines.store import Snapshot, StoreFile
 from transforms import files
-from transforms.collect import WriteRecords, take_records
-from transforms.files import FileEntry
+from transforms.collect import Record, WriteRecords, take_records
+from transforms.files import DamagedFileError, FileEntry
 from transforms.frames import id_digests
 from transforms.rewrite import RewriteFiles, Scrub, WithoutForgotten
 from transforms.screen import Screen, without_texts
@@ -62,18 +62,33 @@ def _buckets(users: pl.Series, count: int) -> set[int]:
 
 
 def _forget_in_store(night: Night, screen: Screen, users: pl.Series) -> None:
-    """Rewrite the data files of all snapshots that hold events of the users, then the snapshots, the newest last."""
+    """Rewrite the data files of all snapshots that hold events of the users, then the snapshots, the newest last.
+
+    A damaged file of a day that this run ingests again leaves the snapshots: nobody can read it.
+    """
     found = [store.load(path) for path in store.snapshots(night.root.snapshots)]
     buckets = {count: _buckets(users, count) for count in {one.buckets for one in found}}
     held = {f.file.name: (one.buckets, f) for one in found for f in one.files if f.bucket in buckets[one.buckets]}
-    parts = [rewriting.part_of(file, count) for count, file in held.values()]
+    days = [day.isoformat() for day in night.reingest]
+    damaged = store.damaged(night.root.store, (file for _, file in held.values()), days)
+    parts = [rewriting.part_of(file, count) for name, (count, file) in held.items() if name not in damaged]
     records = rewriting.run(night, parts, RewriteFiles(WithoutForgotten(screen), night.root.store))
+    records += [_lost(held[name][1]) for name in damaged]
     for one in found:
         listed = {file.file.name: file for file in one.files}
         changes = [record for record in records if record["replaced"] in listed]
         if changes:
-            lost = [accounts.of_removed(record["table"], "forgotten", record["left_out"]) for record in changes]
+            why = dict.fromkeys(damaged, "reingested")
+            lost = [
+                accounts.of_removed(record["table"], why.get(record["replaced"], "forgotten"), record["left_out"])
+                for record in changes
+            ]
             store.commit(night.root.snapshots, rewriting.accounted(rewriting.replaced(one, changes), night.date, *lost))
+
+
+def _lost(file: StoreFile) -> Record:
+    """The record of a data file that leaves the snapshots whole."""
+    return {"table": file.table, "replaced": file.file.name, "left_out": file.file.rows, "file": None}
 
 
 def _neighbours_digest(night: Night, date: dt.date) -> str:
@@ -122,11 +137,20 @@ def _forget_in_night(night: Night, date: dt.date, screen: Screen, users: pl.Seri
             fresh |= {entry.name: entry for entry in published_lists.renamed(changed, folder, night.root)}
     if screen.key is None:  # with pseudonyms, no text was kept
         for path in files.list_files(night.root.rejects(date)):
-            refused = files.read_parquet(path)
-            told = without_texts(refused, users)
-            if not told.equals(refused):
-                files.replace_parquet(told, night.root.rejects(date), path.rsplit("/", 1)[-1])
+            _forget_in_rejects(path, night.root.rejects(date), users)
     return fresh
+
+
+def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
+    """Take the texts that name the users out of a file of refused rows; one that cannot be read is removed whole."""
+    try:
+        refused = files.read_parquet(path)
+    except DamagedFileError:  # of an ingest that was killed: it may name anybody
+        files.remove_files([path])
+        return
+    kept_rows = without_texts(refused, users)
+    if not kept_rows.equals(refused):
+        files.replace_parquet(kept_rows, folder, path.rsplit("/", 1)[-1])
 
 
 def _forget_in_stage(

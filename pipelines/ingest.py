@@ -143,7 +143,9 @@ def _forgotten_before(night: Night, due: Due) -> set[int]:
     """The places in a changed list of users to forget of those who have events in the store."""
     if due.before is None or not _list_is_new(due):
         return set()
-    return joins.forgotten_in_store(night.root.store, due.before, due.screen.forgotten())
+    days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
+    gone = store.damaged(night.root.store, due.before.files, days)
+    return joins.forgotten_in_store(night.root.store, due.before.changed(gone, ()), due.screen.forgotten())
 
 
 def _joined(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from pipelines import paths
-from pipelines.store import Snapshot
+from pipelines.store import Snapshot, path_to_read
 from transforms import countries, files
 from transforms.frames import id_digests
 from transforms.texts import printable
@@ -195,7 +195,7 @@ def _events(
     for file in snapshot.files:
         if file.bucket == bucket:
             names = [name for name in columns if name == "user_id" or file.table == "watches"]
-            frame = files.read_parquet(paths.join(store, file.file.name), names)
+            frame = files.read_parquet(path_to_read(store, file), names)
             for name in names:
                 found[name].add(frame[name])
     users, videos, where = (found.get(name, _Distinct()).values for name in ("user_id", "video_id", "country"))

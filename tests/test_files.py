@@ -258,3 +258,15 @@ def test_a_file_system_without_fsync_of_folders_is_used_as_it_is(
     with nullcontext() if error == errno.EINVAL else pytest.raises(OSError, match="Input/output error"):
         files.replace_file(str(tmp_path / "file"), b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 40, -20])
+def test_a_file_that_is_no_whole_parquet_is_named(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "a.parquet")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(files.DamagedFileError, match=rf"^{path} is no whole Parquet file \(.+\): watchnext doctor"):
+        files.read_parquet(str(path))
+    files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "b.parquet")
+    with pytest.raises(files.DamagedFileError, match="1 more files is no whole Parquet file"):
+        files.read_parquets([str(tmp_path / "b.parquet"), str(path)], ["n"])

@@ -223,3 +223,24 @@ def test_entries_of_scrubbed_files_are_those_of_the_files(tmp_path: Path) -> Non
     entry: FileEntry
     for entry in first.require("neighbours").files:
         assert files.read_parquet(files.join(first.folder("neighbours"), entry.name)).height == entry.rows
+
+
+def test_damaged_files_stop_no_forgetting_for_ever(tmp_path: Path) -> None:
+    """Refused rows that cannot be read are removed, and a day that is ingested again need not be read before."""
+    to_forget(tmp_path, [])
+    job = daily(tmp_path, FORGET)
+    of = ingested(job)
+    before = events(of)
+    rejects = Path(of.root.rejects(DATE))
+    rejects.mkdir(parents=True, exist_ok=True)
+    (rejects / "watches-aa.parquet.4711.tmp").write_bytes(b"PAR1half")
+    (rejects / "watches-bb.parquet").write_bytes(b"PAR1half")
+    damaged = next(f for f in newest(of).files if (f.table, f.day) == ("watches", DAYS[1]))
+    path = Path(of.root.store, damaged.file.name)
+    path.write_bytes(path.read_bytes()[:-9])
+    to_forget(tmp_path, USERS[:8])
+    with pytest.raises(Exception, match=rf"{path.name} is damaged .* --reingest {DAYS[1]} reads"):
+        ingested(job)
+    of = ingested(job, DATE, DAYS[1])
+    assert events(of).equals(before.filter(pl.col("user_id") == USERS[8]))
+    assert not (rejects / "watches-bb.parquet").exists() and not path.exists()

@@ -145,17 +145,37 @@ def replace_entry(folder: str, name: str, rows: int, content: bytes) -> FileEntr
 
 
 def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
-    """A whole Parquet file, or some of its columns. Raises DamagedFileError for a `VerifiedPath` with other content."""
+    """A whole Parquet file, or some of its columns.
+
+    Raises DamagedFileError for a file that is no whole Parquet, and for a `VerifiedPath` with other content.
+    """
     if is_local(path):
         _verify(path)
-        return pl.read_parquet(str(path), columns=columns, glob=False, hive_partitioning=False)
-    return pl.read_parquet(_verified_bytes(path), columns=columns)
+        with _reporting_damage([path]):
+            return pl.read_parquet(str(path), columns=columns, glob=False, hive_partitioning=False)
+    content = _verified_bytes(path)
+    with _reporting_damage([path]):
+        return pl.read_parquet(content, columns=columns)
+
+
+@contextlib.contextmanager
+def _reporting_damage(paths: Sequence[str]) -> Iterator[None]:
+    """Raise DamagedFileError in place of polars' errors about content that is no whole Parquet."""
+    try:
+        yield
+    except (pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
+        names = paths[0] if len(paths) == 1 else f"one of {paths[0]} and {len(paths) - 1:,} more files"
+        reason = str(error).strip().splitlines()
+        raise DamagedFileError(
+            f"{names} is no whole Parquet file ({reason[0] if reason else type(error).__name__}): watchnext doctor "
+            "JOB.toml --deep names the command that makes it anew"
+        ) from error
 
 
 def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
     """Some columns of several Parquet files, one after the other; local ones are read side by side.
 
-    Raises DamagedFileError for a `VerifiedPath` with other content.
+    Raises DamagedFileError for a file that is no whole Parquet, and for a `VerifiedPath` with other content.
     """
     if all(is_local(path) for path in paths):
         for path in paths:
@@ -164,7 +184,8 @@ def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
         found = pl.scan_parquet(
             [str(path) for path in paths], glob=False, hive_partitioning=False, extra_columns="ignore"
         )
-        return found.select(columns).collect()
+        with _reporting_damage(paths):
+            return found.select(columns).collect()
     return pl.concat(read_parquet(path, columns) for path in paths)
 
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pipelines.checks.findings import Asked, Finding, ok, problem
-
-if TYPE_CHECKING:
-    from pipelines.stages import Night
-    from pipelines.store import StoreFile
 
 NAME = "files"
 
@@ -61,20 +56,6 @@ def _store(asked: Asked) -> Iterator[Finding | int]:
     if newest is None:
         return
     for file in newest.files:
-        if what := _damage(night, file):
+        if what := store.damage(night.root.store, file):
             yield problem(NAME, what, f"watchnext nightly {asked.job} --reingest {file.day} reads its day again")
     yield len(newest.files)
-
-
-def _damage(night: Night, file: StoreFile) -> str:
-    """What is wrong with a data file of the store; empty if nothing is."""
-    from pipelines import paths
-    from transforms import files
-
-    path = paths.join(night.root.store, file.file.name)
-    if not files.exists(path):
-        return f"{path} is missing"
-    found = files.entry_of(night.root.store, file.file.name)
-    if (found.bytes, found.digest) != (file.file.bytes, file.file.digest):
-        return f"{path} is not what was written: its digest is another"
-    return ""
