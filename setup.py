@@ -44,6 +44,7 @@ setup(
         "polars-hash>=0.9",
         "pyarrow>=18",
         "pydantic>=2.10",
+        "pytz>=2024.1",
         "rich>=13",
         "scann>=1.4.2",
         "tensorflow>=2.21,<2.22",

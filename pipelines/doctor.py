@@ -44,6 +44,7 @@ CHECKS = (
     Check(name="published", module="root", function="published", of_root=True),
     Check(name="logs", module="logs", function="logs"),
     Check(name="times", module="times", function="times"),
+    Check(name="units", module="units", function="units"),
     Check(name="sinks", module="root", function="sinks"),
     Check(name="memory", module="sizes", function="memory"),
     Check(name="disk", module="sizes", function="disk"),

@@ -42,7 +42,7 @@ def apply(night: Night, screen: Screen) -> Snapshot:
     """Remove the users from all that is kept; the newest snapshot as it then is."""
     from pipelines import publish  # sinks, gates, reports: what an ingest that forgets nobody need not load
 
-    users = screen.forgotten()
+    users = screen.names_to_remove()
     _forget_in_store(night, screen, users)
     for date in kept.nights(night.root):
         digest = _neighbours_digest(night, date)

@@ -25,6 +25,7 @@ from pipelines.lookup_why import Moved
 from pipelines.options import pipeline_options
 from pipelines.served import Served
 from pipelines.served_lists import SOURCES, ServedList
+from transforms.id_text import clean_id
 
 NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
 _DASHED = re.compile(r"-(?!h$)[^-]")
@@ -85,6 +86,8 @@ def lookup(
     order."""
     served = Served.open(job, source, date)
     own = served.list_of(user_id)
+    if own is None and (same := clean_id(user_id)) and same != user_id:  # 2.0 and " 2" are 2 in the logs
+        user_id, own = same, served.list_of(same)
     shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
     had = served.last_watches(user_id, watches)
     titles = served.night.titles({*shown.video_ids[:k], *had["video_id"]})

@@ -62,7 +62,7 @@ class Reader:
         return [self._videos(), self._users(), self._hidden()]
 
     def _videos(self) -> Source:
-        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone)
+        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone, before=self.night.future)
         name = f"videos-{self.attempt}.parquet"
         write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, name, self._first_of_newest_day("videos"))
         return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write, self._ranks("videos"))
@@ -72,7 +72,7 @@ class Reader:
         table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
         name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
         write = ingest.WriteDistinct("users", ("user_id",), self.buckets, self.folder, name)
-        parse = partial(parsing.parse_users, categories=extra)
+        parse = partial(parsing.parse_users, categories=extra, before=self.night.future)
         return Source(table, self.found["users"].files, parse, self.screen, write, self._ranks("users"))
 
     def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:

@@ -51,7 +51,7 @@ GOOD: dict[str, Any] = {  # of the columns that are not looked at
 }
 
 
-MAY_BE_NULL = ("available", "completed")  # which then have a value of their own
+MAY_BE_NULL = ("available", "completed", "birth_year")  # which then have a value of their own, or are implausible
 
 
 def list_view(kind: pa.DataType) -> pa.Array:

@@ -22,7 +22,7 @@ from transforms.ingest import parse_log
 from transforms.logs import LogError
 from transforms.parsing import ParseRules, parse_searches, parse_watches
 from transforms.schemas import SEARCHES, WATCHES
-from transforms.screen import ForgetList
+from transforms.screen import ForgetList, Screen
 
 RULES = ParseRules(before=dt.datetime(2026, 11, 22, tzinfo=dt.UTC))
 SPELLINGS = {
@@ -141,3 +141,12 @@ def test_control_characters_are_refused_by_name(tmp_path: Path) -> None:
     assert parsed.valid["user_id"].to_list() == ["b"]
     control = "user_id holds control characters"
     assert parsed.refused.select("row", "reason").rows() == [(1, control), (3, control), (4, "user_id is null")]
+
+
+def test_users_are_forgotten_also_as_older_versions_stored_them(tmp_path: Path) -> None:
+    """Before one rule for ids, `2.0` and ` 3` of a CSV file were ids of their own in the store."""
+    path = tmp_path / "forget.csv"
+    path.write_text("user_id\n2.0\n 3\nx1\n", encoding="utf-8")
+    screen = Screen(forget=ForgetList(paths=(str(path),)))
+    assert screen.forgotten().to_list() == ["2", "3", "x1"]
+    assert screen.names_to_remove().to_list() == [" 3", "2", "2.0", "3", "3.0", "x1"]

@@ -186,3 +186,9 @@ def test_numbers_must_make_sense(
     with pytest.raises(SystemExit):
         lookup.main([str(job), "ann", *arguments])
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("user", [" ann", "ann\t"])
+def test_an_id_is_found_as_the_logs_spell_it(user: str, job: Path) -> None:
+    found = lookup.lookup(load_job(str(job)), user, 10)
+    assert found.user_id == "ann" and found.known

@@ -164,9 +164,9 @@ class WholeRows(io.RawIOBase):
 
     def _plain_rows(self, text: bytes) -> int | None:
         """`_end_of_rows` of a text without quotes, blank lines and carriage returns of their own; None of another."""
-        if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
+        if b"\r" in text and (text.count(b"\r") != text.count(b"\r\n") or b"\n\r" in text):
             return None
-        if b"\n\n" in text or b"\n\r" in text or text[:1] in (b"\n", b"\r"):
+        if b"\n\n" in text or text[:1] in (b"\n", b"\r"):
             return None
         self.rows += text.count(b"\n")
         return text.rfind(b"\n") + 1

@@ -31,9 +31,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAMED_LINES = 100  # whose names are taken for those of the file
 
 
-def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[list[bytes]]:
-    """The lines of a text, some at a time, in order. Raises TextError for a line of more than `longest` bytes, for a
-    JSON array and for an encoding other than UTF-8."""
+def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[tuple[list[bytes], bool]]:
+    """(some lines, whether they hold characters written as numbers: \\u00e9) of a text, in order.
+
+    Raises TextError for a line of more than `longest` bytes, for a JSON array and for UTF-16.
+    """
     tail, lines_before = source.read(len(BOM_UTF8) + 1), 0
     checked = False
     while True:
@@ -51,7 +53,7 @@ def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[list[by
             row = lines_before + len(text[:end].splitlines()) + 1
             raise TextError(f"row {row} is longer than {size_text(longest)}")
         if lines := text[:end].splitlines():
-            yield lines
+            yield lines, b"\\u" in text
             lines_before += len(lines)
         if not block:
             return
@@ -81,11 +83,12 @@ def _pairs(line: bytes) -> _Pairs | None:
 
 
 def parse_lines(
-    lines: list[bytes], columns: dict[str, str], first: int, lists: tuple[str, ...]
+    lines: list[bytes], columns: dict[str, str], first: int, lists: tuple[str, ...], *, has_escapes: bool = True
 ) -> tuple[pl.DataFrame, BrokenRows]:
     """(the lines that are rows, as strings under our names with `row`, the others); empty lines are neither.
 
-    columns: the file's name -> ours; first: the number of the first line; lists: our columns that may hold lists.
+    columns: the file's name -> ours; first: the number of the first line; lists: our columns that may hold lists;
+    has_escapes: whether characters may be written as numbers.
     """
     numbered = [(first + at, line) for at, line in enumerate(lines) if line.strip()]
     frames, bad = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String) | {"row": pl.Int64})], NumberedLines()
@@ -94,7 +97,8 @@ def parse_lines(
         bad += refused
     rows = concat(frames).rename(columns)
     texts = [(number, _why_no_object(line, columns, lists), _text(line)) for number, line in sorted(bad)]
-    doubtful = sorted({*_doubtful_rows(rows, lists), *_halved_pairs(numbered)} - {number for number, _ in bad})
+    halved = {number for number, line in numbered if b"\\u" in line and _LONE.search(line)} if has_escapes else set()
+    doubtful = sorted({*_doubtful_rows(rows, lists), *halved} - {number for number, _ in bad})
     found = {number: _why_no_row(lines[number - first], columns, lists) for number in doubtful}
     refused_rows = {number: reason for number, reason in found.items() if reason}
     if refused_rows:
@@ -115,26 +119,21 @@ def _why_no_object(line: bytes, columns: dict[str, str], lists: tuple[str, ...])
     return _why_no_row(line, columns, lists) or "not a JSON object"
 
 
-def _halved_pairs(lines: NumberedLines) -> Iterator[int]:
-    """The numbers of the lines that may hold half of a surrogate pair."""
-    if lines and _LONE.search(b"\n".join(line for _, line in lines)):
-        yield from (number for number, line in lines if _LONE.search(line))
-
-
 def _doubtful_rows(rows: pl.DataFrame, lists: tuple[str, ...]) -> Iterator[int]:
     """The numbers of rows with a text that may be an object, a list, or a number or truth value as an id."""
     for name in rows.columns:
         if name == "row" or rows[name].null_count() == rows.height:
             continue
         values = rows[name]
-        mask = values.str.starts_with("{")
-        for start in ("[{", "[[") if name in lists else ("[",):
-            mask |= values.str.starts_with(start)
+        mask = values >= "{"  # comparisons are faster than starts_with
+        for start, end in (("[[", "[\\"), ("[{", "[|")) if name in lists else (("[", "\\"),):
+            mask |= (values >= start) & (values < end)
         if name in IDS:
-            mask |= values.is_in(["true", "false"])
+            mask |= (values == "true") | (values == "false")
             if has_byte(values, "."):
                 mask |= values.str.contains(r"^-?\d+\.\d+$")
         if mask.any():
+            mask &= values.str.contains(r"^[\[{]|^(?:true|false|-?\d+\.\d+)$")
             yield from rows["row"].filter(mask)
 
 

@@ -287,7 +287,9 @@ def _read_csv(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]
     for batch in batches:
         for frame in pl.DataFrame(pa.Table.from_batches([batch])).rename(columns).iter_slices(FRAME_ROWS):
             # The reader runs ahead: the broken rows it has met lie in this frame or behind it.
-            numbers = np.setdiff1d(np.arange(first, first + frame.height + len(broken)), [row[0] for row in broken])
+            numbers = np.arange(first, first + frame.height + len(broken))
+            if broken:
+                numbers = np.setdiff1d(numbers, [row[0] for row in broken])
             rows = frame.with_columns(pl.Series("row", numbers[: frame.height], dtype=pl.Int64))
             first = int(numbers[frame.height - 1]) + 1
             found, broken[:] = [row for row in broken if row[0] < first], [row for row in broken if row[0] >= first]
@@ -301,13 +303,13 @@ def _read_csv(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]
 
 def _read_json(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
     first, columns, checked = 1, dict[str, str](), False
-    for lines in json_rows.line_blocks(source, TEXT_BLOCK_BYTES, LONGEST_ROW_BYTES):
+    for lines, has_escapes in json_rows.line_blocks(source, TEXT_BLOCK_BYTES, LONGEST_ROW_BYTES):
         if not checked:  # all that the table knows is read: a later line may have what the first ones lack
             names = json_rows.names_of(lines)
             columns, checked = wanted(names or None), bool(names)
         for start in range(0, len(lines), FRAME_ROWS):
             part = lines[start : start + FRAME_ROWS]
-            rows, broken = json_rows.parse_lines(part, columns, first, lists)
+            rows, broken = json_rows.parse_lines(part, columns, first, lists, has_escapes=has_escapes)
             yield RawFrame(rows, _broken(broken))
             first += len(part)
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import polars as pl
 
-from transforms import countries, files
+from transforms import countries, files, plausible
 from transforms.raw_columns import RawColumns, Reason
 from transforms.schemas import (
     HIDDEN_SCHEMA,
@@ -23,8 +23,6 @@ from transforms.schemas import (
     USER_SCHEMA,
     VIDEO_SCHEMA,
 )
-
-_FIRST_TIME = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)  # 20240101, read as epoch seconds, lies in 1970
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +69,7 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     reasons: list[Reason] = [
         *columns.reasons(read),
         *_out_of_time(rules),
-        (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
-        (pl.col("video_seconds") < 0, "video_seconds is negative"),
+        *plausible.seconds_reasons(read, "watch_seconds", "video_seconds"),
     ]
     decided = read.with_columns(completed_given="completed", completed=_completed(pl.col("completed"), rules))
     return _split(decided, reasons, STORED_WATCH_SCHEMA)
@@ -96,7 +93,7 @@ def _completed(given: pl.Expr, rules: ParseRules) -> pl.Expr:
 def _out_of_time(rules: ParseRules) -> list[Reason]:
     return [
         (pl.col("time") >= rules.before, f"time lies in the future: not before {rules.before:%Y-%m-%d %H:%M %Z}"),
-        (pl.col("time") < _FIRST_TIME, "time lies before 1990"),
+        (pl.col("time") < plausible.FIRST_TIME, "time lies before 1990"),
     ]
 
 
@@ -129,15 +126,16 @@ def parse_impressions(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
         *columns.reasons(read),
         *_out_of_time(rules),
         (pl.col("clicked").is_null(), "clicked is null"),
-        (pl.col("watch_seconds") < 0, "watch_seconds is negative"),
+        *plausible.seconds_reasons(read, "watch_seconds"),
         (pl.col("clicked") & pl.col("watch_seconds").is_null(), "watch_seconds of a click is null"),
     ]
     seconds = pl.when("clicked").then("watch_seconds").otherwise(0.0).alias("watch_seconds")
     return _split(read.with_columns(seconds), reasons, IMPRESSION_SCHEMA)
 
 
-def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC") -> Parsed:
-    """The catalogue, `VIDEO_SCHEMA`; a video is available unless the row says otherwise."""
+def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC", before: dt.datetime | None = None) -> Parsed:
+    """The catalogue, `VIDEO_SCHEMA`; a video is available unless the row says otherwise, or it is uploaded only at
+    `before` or later: a premiere to come."""
     columns = RawColumns(raw)
     read = raw.select(
         "row",
@@ -147,17 +145,26 @@ def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC") -> Parsed:
         *(columns.text(name) for name in ("title", "channel", "language")),
         columns.boolean("available"),
         columns.texts("countries"),
-    ).with_columns(pl.col("available").fill_null(True))
+    ).with_columns(_available(before))
     reasons: list[Reason] = [
         *columns.reasons(read),
-        (pl.col("video_seconds") < 0, "video_seconds is negative"),
+        *plausible.seconds_reasons(read, "video_seconds"),
+        *plausible.upload_reasons(time_zone, before),
         (pl.col("countries").str.contains(r"[;|/]"), "countries must be separated by commas"),
     ]
     return _split(read.with_columns(countries.normalised(pl.col("countries"))), reasons, VIDEO_SCHEMA)
 
 
-def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = ()) -> Parsed:
-    """The users table: `USER_SCHEMA` and, as text, each further column named in `categories`."""
+def _available(before: dt.datetime | None) -> pl.Expr:
+    given = pl.col("available").fill_null(True)
+    return given if before is None else given & (pl.col("upload_time") < before).fill_null(True)
+
+
+def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = (), before: dt.datetime | None = None) -> Parsed:
+    """The users table: `USER_SCHEMA` and, as text, each further column named in `categories`.
+
+    A `birth_year` that is no year from 1900 to that of `before` is unknown.
+    """
     columns = RawColumns(raw)
     extra = [name for name in categories if name not in USER_SCHEMA]
     read = raw.select(
@@ -167,7 +174,9 @@ def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = ()) -> Parsed:
         columns.number("birth_year").cast(pl.Int32, strict=False),
         *(columns.text(name) for name in ("country", "language", *extra)),
     )
-    return _split(read, columns.reasons(read), pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String())}))
+    years, reasons = plausible.birth_years(read, before)
+    reasons = [*columns.reasons(read), *reasons]
+    return _split(read.with_columns(years), reasons, pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String())}))
 
 
 def parse_hidden(raw: pl.DataFrame) -> Parsed:

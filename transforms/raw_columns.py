@@ -62,9 +62,7 @@ class RawColumns:
             values = self.raw[name]
             if values.dtype in (pl.Categorical, pl.Enum):
                 values = values.cast(pl.String)
-            if values.dtype == pl.String and (is_null := values.is_in(NULL_WORDS)).any():
-                values = values.set(is_null, None)
-            self._plain[name] = values
+            self._plain[name] = _without_null_words(values) if values.dtype == pl.String else values
         return self._plain[name]
 
     def _absent(self, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
@@ -181,6 +179,15 @@ class RawColumns:
         if hidden is None:
             return [(lacks, f"{name} is null")]
         return [(hidden, f"{name} holds control characters"), (lacks & ~hidden, f"{name} is null")]
+
+
+def _without_null_words(values: pl.Series) -> pl.Series:
+    """Text with null for `NULL_WORDS`; comparisons of whole columns are faster than `is_in`."""
+    is_null = values == ""
+    if (values >= min(filter(None, NULL_WORDS))).any():  # not so of numbers
+        for word in filter(None, NULL_WORDS):
+            is_null |= values == word
+    return values.set(is_null, None) if is_null.any() else values
 
 
 def _as_text(values: pl.Series) -> pl.Series:

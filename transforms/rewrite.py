@@ -34,7 +34,9 @@ class WithoutForgotten:
     screen: Screen
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.join(self.screen.forgotten().to_frame("user_id"), on="user_id", how="anti", maintain_order="left")
+        return rows.join(
+            self.screen.names_to_remove().to_frame("user_id"), on="user_id", how="anti", maintain_order="left"
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def scrub(name: str, folder: str, screen: Screen) -> FileEntry:
         if kept.height < rows.height:
             return files.replace_parquet(kept, folder, name)
         return replace(files.entry_of(folder, name), rows=rows.height)
-    return _scrub_records(name, folder, set(screen.forgotten()))
+    return _scrub_records(name, folder, set(screen.names_to_remove()))
 
 
 def _scrub_records(name: str, folder: str, users: set[str]) -> FileEntry:

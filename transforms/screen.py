@@ -37,7 +37,13 @@ class ForgetList:
 
     def ids(self) -> pl.Series:
         """The raw ids: `user_id`, String, distinct, in order. Raises LogError for a row without a readable one."""
-        return _read_ids(self)
+        return _read_ids(self)[0]
+
+    def spellings(self) -> pl.Series:
+        """`ids`, and as versions before one rule for ids may have stored them: as they are written, and 2.0 for 2."""
+        ids, written = _read_ids(self)
+        whole = ids.filter(ids.str.contains(r"^-?\d+$")) + ".0"
+        return pl.concat([ids, written, whole]).unique().sort()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,11 @@ class Screen:
         ids = self.forget.ids() if self.forget.paths else pl.Series("user_id", [], pl.String)
         return pseudonyms(ids, self.key.key()) if self.key is not None else ids
 
+    def names_to_remove(self) -> pl.Series:
+        """`forgotten`, and as stores of older versions may name them."""
+        names = self.forget.spellings() if self.forget.paths else pl.Series("user_id", [], pl.String)
+        return pseudonyms(names, self.key.key()) if self.key is not None else names
+
 
 def screened(parsed: Parsed, screen: Screen, *, forgotten: int) -> Parsed:
     """A parsed frame as the screen lets it through; `forgotten`: its rows that were left out before."""
@@ -134,8 +145,9 @@ def within_any(spans: tuple[Span, ...]) -> pl.Expr:
 
 
 @lru_cache(maxsize=2)
-def _read_ids(listed: ForgetList) -> pl.Series:
-    found = [pl.Series("user_id", [], pl.String)]
+def _read_ids(listed: ForgetList) -> tuple[pl.Series, pl.Series]:
+    """(the ids of the list, distinct and in order; their texts as they are written)."""
+    found, written = [pl.Series("user_id", [], pl.String)], [pl.Series("user_id", [], pl.String)]
     for path in listed.paths:
         for raw in read_log(path, FORGET, dict(listed.renamed)):
             ids = ident(raw.rows["user_id"]).alias("user_id")
@@ -143,4 +155,6 @@ def _read_ids(listed: ForgetList) -> pl.Series:
             if bad:
                 raise LogError(f"{path}: row {min(bad)} has no user_id that can be read: nobody may be overlooked here")
             found.append(ids)
-    return pl.concat(found).unique().sort()
+            if raw.rows["user_id"].dtype == pl.String:
+                written.append(raw.rows["user_id"])
+    return pl.concat(found).unique().sort(), pl.concat(written)

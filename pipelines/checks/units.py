@@ -1,0 +1,82 @@
+"""Doctor's check of units and sentinels: columns that parse well, but whose values cannot be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from pipelines.checks.findings import Asked, Finding, problem, warning
+from pipelines.checks.samples import Sample
+from transforms.plausible import FIRST_BIRTH_YEAR, HOUR, USUAL_SECONDS, unknown_countries
+from transforms.raw_columns import RawColumns
+
+SECONDS = (
+    *(("watches", "watch_seconds"), ("watches", "video_seconds")),
+    *(("impressions", "watch_seconds"), ("videos", "video_seconds")),
+)
+COUNTRIES = (("watches", "country"), ("users", "country"), ("videos", "countries"))
+FEWEST_VALUES = 3
+LONG_SHARE = 1 / 3  # of what is usual: a median above it looks like another unit, but is let pass
+FEW_UNKNOWN = 0.01  # share of countries that may be no codes
+
+
+def units(asked: Asked) -> Iterator[Finding]:
+    """Seconds that are milliseconds, uploads to come, years of birth and countries that are none."""
+    samples = asked.logs.samples
+    for table, column in SECONDS:
+        if table in samples:
+            yield from _seconds(table, column, samples[table])
+    if "videos" in samples:
+        yield from _uploads(asked, samples["videos"])
+    if "users" in samples:
+        yield from _birth_years(samples["users"])
+    for table, column in COUNTRIES:
+        if table in samples:
+            yield from _countries(table, column, samples[table])
+
+
+def _numbers(sample: Sample, column: str) -> pl.Series:
+    """A column of numbers as the raw rows have it."""
+    parts = [
+        part.raw.select(RawColumns(part.raw).number(column)) for part in sample.parts if column in part.raw.columns
+    ]
+    return pl.concat(parts).to_series().drop_nulls() if parts else pl.Series(column, [], pl.Float32)
+
+
+def _seconds(table: str, column: str, sample: Sample) -> Iterator[Finding]:
+    numbers = _numbers(sample, column)
+    given = numbers.filter(numbers > 0)
+    typical = float(given.median() or 0)  # type: ignore[arg-type]
+    if len(given) < FEWEST_VALUES or typical <= LONG_SHARE * USUAL_SECONDS[column]:
+        return
+    what = f"half of the values of {column} are above {typical / HOUR:,.1f} hours: they are probably milliseconds"
+    fix = "divide them by 1,000 where the logs are written, or leave the column out"
+    yield (problem if typical > USUAL_SECONDS[column] else warning)(f"units.{table}", what, fix)
+
+
+def _uploads(asked: Asked, sample: Sample) -> Iterator[Finding]:
+    times = sample.valid["upload_time"]
+    ahead = int((times >= asked.night.future).sum())
+    if ahead:
+        what = f"{ahead:,} of {times.count():,} upload times lie after the night of {asked.night.date}"
+        yield warning("units.videos", what, "these videos are not available before; if they are, mend upload_time")
+
+
+def _birth_years(sample: Sample) -> Iterator[Finding]:
+    given = len(_numbers(sample, "birth_year"))
+    unknown = given - sample.valid["birth_year"].count()
+    if unknown > 0:
+        what = f"{unknown:,} of {given:,} values of birth_year are no year from {FIRST_BIRTH_YEAR} to this one"
+        yield warning("units.users", what, "these ages are unknown to the model; write the year alone, such as 1990")
+
+
+def _countries(table: str, column: str, sample: Sample) -> Iterator[Finding]:
+    values = sample.valid[column].drop_nulls()
+    values = values.str.split(",").explode() if column == "countries" else values
+    unknown = unknown_countries(values)
+    if len(unknown) > FEW_UNKNOWN * len(values):
+        shown = ", ".join(unknown.value_counts(sort=True)["country"].head(3).to_list())
+        what = f"{len(unknown):,} of {len(values):,} values of {column} are no codes of ISO 3166, such as {shown}"
+        fix = "write two letters, such as GB and US; watches, users and catalogue must name countries alike"
+        yield warning(f"units.{table}", what, fix)
