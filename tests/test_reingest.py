@@ -204,3 +204,21 @@ def test_a_file_changed_in_time_alone_changes_nothing(tmp_path: Path) -> None:
     os.utime(tmp_path / "w" / f"{DAYS[0]}.parquet", (1_700_000_000, 1_700_000_000))
     of = ingested(job)
     assert newest(of).digest == digest and len(newest(of).taken) == 8
+
+
+@pytest.mark.parametrize("logs", [PATHS, GLOBS])
+@pytest.mark.parametrize("damage", ["lost", "cut", "empty"])
+def test_reingest_of_its_day_replaces_a_lost_or_damaged_file_of_the_store(
+    tmp_path: Path, logs: str, damage: str
+) -> None:
+    job = daily(tmp_path, logs=logs)
+    of = ingested(job)
+    before = (events(of), events(of, "searches"), newest(of).digest)
+    for file in (file for file in newest(of).files if file.day == DAYS[1]):
+        path = Path(of.root.store) / file.file.name
+        content = path.read_bytes()
+        path.unlink() if damage == "lost" else path.write_bytes(b"" if damage == "empty" else content[:-9])
+    of = ingested(job, DATE, DAYS[1])
+    assert newest(of).digest == before[2]
+    assert events(of).equals(before[0]) and events(of, "searches").equals(before[1])
+    assert counts(of)["removed"] == {"watches": {"reingested": 18}, "searches": {"reingested": 6}}
