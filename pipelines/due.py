@@ -141,7 +141,7 @@ def find(night: Night, table: str, before: Snapshot | None) -> Found:
             f"logs.{table} = {pattern!r}: BigQuery tables are read on Dataflow alone (--runner DataflowRunner), but "
             f"the runner is {night.runner}; export the table to Parquet files and name those"
         )
-    return raw_files.find(
+    found = raw_files.find(
         f"logs.{table}",
         pattern,
         start=night.date - dt.timedelta(days=night.job.examples.window_days),
@@ -149,6 +149,12 @@ def find(night: Night, table: str, before: Snapshot | None) -> Found:
         seen=before.days.get(table, []) if before else [],
         allow_missing_days=night.job.logs.allow_missing_days,
     )
+    if own := raw_files.first_within(found.files, (night.root.store, night.root.nights)):
+        raise LogSettingError(
+            f"logs.{table}: {own} is a file of the root {night.root.path}, which a link in the logs leads to: remove "
+            "the link, or name a folder elsewhere as the root ([storage])"
+        )
+    return found
 
 
 def _find_again(night: Night, table: str, before: Snapshot | None, found: Found) -> Found:

@@ -142,6 +142,17 @@ def lies_within(pattern: str, folder: str) -> bool:
     return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
+def first_within(files_found: Iterable[TakenFile], folders: Collection[str]) -> str:
+    """The path of the first local file that lies in one of some folders, by whatever link; empty if none does."""
+    real = [f"{os.path.realpath(folder)}/" for folder in folders if files.is_local(folder)]
+    place: dict[str, str] = {}
+    for file in files_found if real else ():
+        folder = os.path.dirname(file.path)
+        if f"{place.setdefault(folder, os.path.realpath(folder))}/".startswith(tuple(real)):
+            return file.path
+    return ""
+
+
 def _found(pattern: str, matches: Iterable[_Matched], days: tuple[str, ...] = ()) -> Found:
     every = list(matches)
     taken = sorted({file for matched in every for file in matched.taken})

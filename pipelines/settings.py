@@ -94,6 +94,11 @@ class Logs(Table):
         for name, value in columns.items():
             if isinstance(value, dict) and name not in (*TABLES, "forget"):
                 raise ValueError(f"{name} is no log table; they are {', '.join((*TABLES, 'forget'))}")
+            for ours, theirs in value.items() if isinstance(value, dict) else [(name, value)]:
+                if not theirs:
+                    raise ValueError(
+                        f"the name of your column for {ours} is empty: leave it out if it is the same"
+                    )
         return columns
 
     @field_validator("time_zone")
@@ -227,6 +232,13 @@ class Storage(Table):
     redis: RedisSettings | None = Field(None, description="a Redis server to serve from, see below")
     bigtable: BigtableSettings | None = Field(None, description="a Bigtable table to serve from, see below")
     bigquery: BigQuerySettings | None = Field(None, description="a BigQuery view to serve from, see below")
+
+    @field_validator("root")
+    @classmethod
+    def _has_a_name(cls, root: str) -> str:
+        if not root.strip():
+            raise ValueError('it is empty: name a folder, such as "runs"')
+        return root
 
     @field_validator("buckets")
     @classmethod

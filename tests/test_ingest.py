@@ -415,3 +415,11 @@ def test_of_a_large_store_some_buckets_are_compared(tmp_path: Path, monkeypatch:
     assert 0 < counts["joins"]["users"]["unmatched"] < 100
     (note,) = (note for note in counts["notes"] if "users of the table" in note)
     assert note.endswith(f" of {counts['buckets']} buckets were compared)")
+
+
+def test_a_link_from_the_logs_to_the_root_is_refused(tmp_path: Path) -> None:
+    job = logged(tmp_path)
+    run(job)
+    (tmp_path / "w" / "link").symlink_to(tmp_path / "runs")
+    with pytest.raises(LogError, match=r"w/link/.*\.parquet is a file of the root .*runs, which a link in the logs"):
+        run(job, DATE + dt.timedelta(days=1))
