@@ -96,9 +96,7 @@ class Logs(Table):
                 raise ValueError(f"{name} is no log table; they are {', '.join((*TABLES, 'forget'))}")
             for ours, theirs in value.items() if isinstance(value, dict) else [(name, value)]:
                 if not theirs:
-                    raise ValueError(
-                        f"the name of your column for {ours} is empty: leave it out if it is the same"
-                    )
+                    raise ValueError(f"the name of your column for {ours} is empty: leave it out if it is the same")
         return columns
 
     @field_validator("time_zone")

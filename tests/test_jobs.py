@@ -131,6 +131,7 @@ def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Pa
             "min_volume": 0.7,
             "max_volume": 2.0,
             "max_skew": 0.25,
+            "stop_if_not_computed": False,
         },
         "storage": {
             "root": str(tmp_path / "runs"),
