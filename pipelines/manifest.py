@@ -202,6 +202,17 @@ def damage(folder: str, manifest: Manifest, *, deep: bool = False) -> Iterator[s
             yield f"{path} is not what stage {manifest.stage} wrote: its digest is another"
 
 
+def difference(folder: str, entry: FileEntry) -> str:
+    """What is wrong with one listed file, which is read whole; empty if nothing is."""
+    path = paths.join(folder, entry.name)
+    if not files.exists(path):
+        return f"{path} is missing"
+    found = files.entry_of(folder, entry.name)
+    if (found.bytes, found.digest) != (entry.bytes, entry.digest):
+        return f"{path} is not what was written: its digest is another"
+    return ""
+
+
 def entries(found: Iterable[FileEntry], base: str) -> list[str]:
     """Full paths of manifest entries."""
     return [paths.join(base, entry.name) for entry in found]

@@ -289,7 +289,10 @@ def check(night: Night, lists: PublishedLists) -> None:
         found = files.entry_of(folder, name) if files.exists(path) else None
         if found is None or (found.bytes, found.digest) != (entry.bytes, entry.digest):
             stage = "train" if entry in further else lists.stage if entry in lists.lists else NEIGHBOURS
-            raise StageError(f"{path} is not the file stage {stage} wrote: run the night again from {stage}")
+            command = f"watchnext nightly JOB.toml --date {lists.date} --from {stage}"
+            raise StageError(
+                f"{path} is not the file stage {stage} wrote: run the night again from {stage} ({command})"
+            )
 
 
 def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines import lock, paths
 from pipelines.accounts import Account
-from pipelines.manifest import FORMAT_VERSION, ManifestError, file_entry, fingerprint
+from pipelines.manifest import FORMAT_VERSION, ManifestError, difference, file_entry, fingerprint
 from transforms import days, files
 from transforms.days import UTC
 from transforms.files import FileEntry, VerifiedPath
@@ -130,20 +130,9 @@ def path_to_read(store: str, file: StoreFile) -> VerifiedPath:
     return VerifiedPath(paths.join(store, file.file.name), file.file.digest, repair_of(file))
 
 
-def damage(store: str, file: StoreFile) -> str:
-    """What is wrong with a data file, which is read whole; empty if nothing is."""
-    path = paths.join(store, file.file.name)
-    if not files.exists(path):
-        return f"{path} is missing"
-    found = files.entry_of(store, file.file.name)
-    if (found.bytes, found.digest) != (file.file.bytes, file.file.digest):
-        return f"{path} is not what was written: its digest is another"
-    return ""
-
-
 def damaged(store: str, found: Iterable[StoreFile], days: Collection[str]) -> set[str]:
     """The names of those files, of some days, that are missing or damaged."""
-    return {file.file.name for file in found if file.day in days and damage(store, file)}
+    return {file.file.name for file in found if file.day in days and difference(store, file.file)}
 
 
 def repair_of(file: StoreFile) -> str:

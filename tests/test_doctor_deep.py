@@ -8,10 +8,12 @@ import pytest
 from nights import DATE
 from stores import DAYS, daily, ingested, newest
 
-from pipelines import doctor, manifest
+from pipelines import doctor, manifest, publication
 from pipelines.checks import deep
 from pipelines.checks.findings import Asked
+from pipelines.published_lists import PublishedLists
 from pipelines.stages import Night
+from transforms import files
 
 
 @pytest.fixture
@@ -75,3 +77,20 @@ def test_the_check_is_made_only_with_deep(
     flip(Path(of.root.store, newest(of).files[0].file.name))
     assert doctor.main([str(job), "--date", DATE.isoformat(), "--deep"]) == 1
     assert "is not what was written" in capsys.readouterr().out
+
+
+def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_named(
+    job: Path, of: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = files.replace_entry(of.root.path, f"nights/{DATE}/neighbours/00000-of-00001-aa.parquet", 1, b"lists")
+    served = PublishedLists(
+        date=DATE, stage="neighbours", buckets=1, users=1, attempt="a", neighbours="d", lists=(entry,)
+    )
+    monkeypatch.setattr(publication, "served", lambda _root: served)
+    (whole,) = deep.files(Asked(job=str(job), date=DATE))
+    assert whole.state == "ok"
+    path = Path(of.root.path, entry.name)
+    path.write_bytes(b"lost?")
+    (found,) = (finding for finding in deep.files(Asked(job=str(job), date=DATE)) if finding.state == "problem")
+    assert found.what == f"{path} is not what was written: its digest is another"
+    assert f"watchnext nightly {job} --date {DATE} --force neighbours" in found.fix

@@ -10,9 +10,10 @@ NAME = "files"
 
 
 def files(asked: Asked) -> Iterator[Finding]:
-    """A finding for each damaged or missing file that a stage's manifest or the newest snapshot of the store names."""
+    """A finding for each damaged or missing file that a stage's manifest, the newest snapshot of the store or
+    `published.json` names."""
     damaged, looked = 0, 0
-    for found in (*_stages(asked), *_store(asked)):
+    for found in (*_stages(asked), *_published(asked), *_store(asked)):
         if isinstance(found, Finding):
             damaged += 1
             yield found
@@ -42,20 +43,46 @@ def _stages(asked: Asked) -> Iterator[Finding | int]:
                 yield len(found.present)
 
 
+def _published(asked: Asked) -> Iterator[Finding | int]:
+    """Findings, and how many files were read, of what is served; files that a manifest lists too are read once."""
+    from pipelines import manifest, paths, publication
+    from pipelines.errors import StageError
+
+    root = asked.night.root
+    try:
+        lists = publication.served(root)
+    except StageError as error:
+        yield problem(NAME, str(error), f"watchnext nightly {asked.job} restores it, or watchnext rollback {asked.job}")
+        return
+    if lists is None:
+        return
+    listed = {
+        path
+        for stage in paths.FOLDERS
+        if (found := manifest.load_readable(folder := root.stage(lists.date, stage)))
+        for path in manifest.entries(found.present, folder)
+    }
+    own = [entry for entry in lists.entries if paths.join(root.path, entry.name) not in listed]
+    for entry in own:
+        if what := manifest.difference(root.path, entry):
+            again = f"watchnext nightly {asked.job} --date {lists.date} --force neighbours"
+            yield problem(NAME, what, f"{again} makes the lists anew and publishes them")
+    yield len(own)
+
+
 def _store(asked: Asked) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of the newest snapshot of the store."""
-    from pipelines import store
-    from pipelines.manifest import ManifestError
+    from pipelines import manifest, store
 
     night = asked.night
     try:
         newest = store.latest(night.root.snapshots)
-    except ManifestError as error:
+    except manifest.ManifestError as error:
         yield problem(NAME, str(error), "restore it, or begin with an empty store: the raw files are read again")
         return
     if newest is None:
         return
     for file in newest.files:
-        if what := store.damage(night.root.store, file):
+        if what := manifest.difference(night.root.store, file.file):
             yield problem(NAME, what, f"watchnext nightly {asked.job} --reingest {file.day} reads its day again")
     yield len(newest.files)
