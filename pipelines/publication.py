@@ -28,24 +28,25 @@ VIDEO_VECTORS = "video_vectors.parquet"  # of stage train
 _REQUIRED = {"format_version": int, "date": str, "buckets": int, "users": int, "published_at": str}
 
 
-def read(root: Root) -> dict[str, Any] | None:
-    """The content of `published.json`; None before the first night is published. Raises StageError if it is damaged."""
+def read(root: Root, *, whole: bool = False) -> dict[str, Any] | None:
+    """The content of `published.json`; None before the first night is published. Raises StageError if it is damaged;
+    with `whole` also if it lacks any of what readers of lists need."""
     if not files.exists(root.published):
         return None
     try:
         content = json.loads(files.read_bytes(root.published))
-        _check_entry(content)
+        _check_entry(content, whole=whole)
         return dict(content)
     except (ValueError, TypeError) as error:
         raise StageError(f"{root.published} cannot be read ({error}): {_repair(root)}") from error
 
 
-def _check_entry(content: Any) -> None:
+def _check_entry(content: Any, *, whole: bool) -> None:
     """Raise ValueError if this is not what `published.json` may hold."""
     if not isinstance(content, dict):
         raise ValueError(f"it must be a JSON object, but is {json.dumps(content)[:40]}")
     for name, kind in _REQUIRED.items():
-        if not isinstance(content.get(name), kind):
+        if (whole or name in content or name == "date") and not isinstance(content.get(name), kind):
             raise ValueError(f"it has no valid {name!r}")
     dt.date.fromisoformat(content["date"])
     for reference in _references(content):
@@ -79,9 +80,12 @@ def read_if_valid(root: Root) -> dict[str, Any] | None:
 def is_lost(root: Root) -> bool:
     """Whether `published.json` is damaged, or names lists that cannot be read, or is missing although a night was
     published."""
-    found = read_if_valid(root)
+    try:
+        found = read(root, whole=True)
+    except StageError:
+        return True
     if found is None:
-        return files.exists(root.published) or newest_publication(root) is not None
+        return newest_publication(root) is not None
     try:
         return LISTS in found and not published_lists.read(root, Reference.model_validate(found[LISTS]))
     except PublishedListsError:
@@ -129,7 +133,7 @@ def served(root: Root) -> PublishedLists | None:
     In a root of an older watchnext, whose `published.json` names no lists, those that the stages of its night left.
     Raises StageError.
     """
-    found = read(root)
+    found = read(root, whole=True)
     if found is None:
         return None
     try:

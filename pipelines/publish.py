@@ -36,6 +36,8 @@ from pipelines.sinks.redis_sink import RedisSink
 from pipelines.stages import Night, Plan, StageResult, complete, stage_main
 from transforms import files
 
+RECALL = "recall"  # in the counts of stage publish, and in `published.json`: of the lists that were published
+
 
 def plan(night: Night) -> Plan:
     """Depends on the lists, on their evaluation, and on where they are served from."""
@@ -90,8 +92,10 @@ def _work(night: Night) -> StageResult:
         before = _still_published(night, lists)
         known = {PUBLISHED_LISTS: published_lists.write(night.root, before).file} if before else {}
         return StageResult([], {PUBLISHED: False, "later": str(later), **counts, **known})
-    loaded = _serve(night, lists, held.summary(), ())
+    summary = gates.summary(night)
+    loaded = _serve(night, lists, summary, ())
     counts |= {PUBLISHED: True, PUBLISHED_LISTS: reference.file}
+    counts |= {name: value for name, value in summary.items() if name == RECALL}
     return StageResult([], counts | ({"sinks": loaded} if loaded else {}))
 
 
@@ -132,18 +136,25 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
         raise StageError(f"the night of {night.date} has no complete lists: run watchnext nightly --date {night.date}")
     with _explained(night):
         check(night, lists)
+    return _serve(night, lists, _summary(night), withdrawn)
+
+
+def _summary(night: Night) -> dict[str, Any]:
+    """What `published.json` says of the gates and the recall of the lists that the night was last published with,
+    whatever its stages found since."""
     done = manifest.record(night.folder("publish"))
-    return _serve(night, lists, done.counts.get("gates") if done else None, withdrawn)
+    if done is None or LISTS not in done.counts:
+        return gates.summary(night)
+    short = {name: value for name, value in done.counts["gates"].items() if name != "failed"}
+    return {"gates": short} | {name: value for name, value in done.counts.items() if name == RECALL}
 
 
-def _serve(
-    night: Night, lists: PublishedLists, gates_summary: dict[str, Any] | None, withdrawn: Iterable[str]
-) -> dict[str, Any]:
+def _serve(night: Night, lists: PublishedLists, summary: dict[str, Any], withdrawn: Iterable[str]) -> dict[str, Any]:
     given, places = protocol.night_files(night.root, lists), configured(night)
     with _explained(night):
         for sink in places:
             sink.ready()
-        entry = _entry(night, lists, {sink.name: sink.version(given) for sink in places}, gates_summary)
+        entry = _entry(night, lists, {sink.name: sink.version(given) for sink in places}, summary)
         intent = Intent(entry=entry, withdrawn=[*withdrawn])
         intent.declare(night.root)
         loaded = _load(night, intent, places, given)
@@ -223,9 +234,7 @@ def refresh(night: Night, forgotten: pl.Series) -> None:
         sink.forget(forgotten)
 
 
-def _entry(
-    night: Night, lists: PublishedLists, versions: dict[str, str], gates_summary: dict[str, Any] | None
-) -> dict[str, Any]:
+def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summary: dict[str, Any]) -> dict[str, Any]:
     """The content of `published.json` that serves these lists."""
     served = publication.read_if_valid(night.root) or {}
     before = _before(night, lists, served)
@@ -243,15 +252,10 @@ def _entry(
         LISTS: published_lists.write(night.root, lists).model_dump(),
         **({"before": before} if before else {}),
         "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        **({"gates": _short(gates_summary)} if gates_summary else gates.summary(night)),
+        **summary,
     }
     of_sinks = {name: _served(version, sinks.get(name, {})) for name, version in versions.items()}
     return entry | ({"sinks": of_sinks} if of_sinks else {})
-
-
-def _short(gates_summary: dict[str, Any]) -> dict[str, Any]:
-    """What `published.json` says of gates."""
-    return {name: value for name, value in gates_summary.items() if name != "failed"}
 
 
 def _before(night: Night, lists: PublishedLists, served: dict[str, Any]) -> dict[str, Any] | None:

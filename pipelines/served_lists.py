@@ -63,7 +63,7 @@ class FileLists:
     @classmethod
     def open(cls, job: Job) -> FileLists:
         root = paths.Root(job.storage.root)
-        found = publication.read(root)
+        found = publication.read(root, whole=True)
         if found is None:
             newest = publication.newest_publication(root)
             lost = f"{root.published} is gone: run watchnext nightly --date {newest}, which restores it"

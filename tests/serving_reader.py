@@ -42,24 +42,25 @@ class Reader:
 
     def default_list(self, country: str | None) -> List | None:
         """What a user nobody has seen gets."""
-        (path,) = self._paths("defaults")
+        (path,) = self.paths("defaults")
         columns = ("country", country, "video_ids", "scores")
         return self._row(path, *columns) or self._row(path, "country", None, *columns[2:])
 
     def similar_to(self, video_id: str) -> List | None:
         """The videos nearest to one, and their cosines."""
-        rows = (self._row(path, "video_id", video_id, "video_ids", "scores") for path in self._paths("similar"))
+        rows = (self._row(path, "video_id", video_id, "video_ids", "scores") for path in self.paths("similar"))
         return next((row for row in rows if row), None)
 
     def bucket_of(self, user_id: str) -> int:
         return xxhash.xxh64_intdigest(user_id.encode(), seed=0) % int(self.served["buckets"])
 
-    def _paths(self, kind: str) -> list[Path]:
+    def paths(self, kind: str) -> list[Path]:
+        """The files of a kind: lists, defaults, user_vectors or similar."""
         return [self.root / file["name"] for file in self.files[kind]]
 
     def _of_bucket(self, kind: str, user_id: str) -> Path | None:
         start = f"{self.bucket_of(user_id):05d}-of-{self.served['buckets']:05d}-"
-        return next((path for path in self._paths(kind) if path.name.startswith(start)), None)
+        return next((path for path in self.paths(kind) if path.name.startswith(start)), None)
 
     def _row(self, path: Path | None, key: str, value: str | None, *columns: str) -> Any:
         if path is None:
