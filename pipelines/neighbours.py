@@ -56,7 +56,20 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         written | beam.Flatten() | WriteRecords(records)
     found = take_records(records)
     counts = {**total(found), **next((record for record in found if "folding" in record), {})}
-    return StageResult([FileEntry(**r["file"]) for r in found if "file" in r], counts)
+    notes = empty_lists_note(counts.get("empty_lists", 0), counts.get("users", 0), night.job.neighbours.exclude)
+    return StageResult([FileEntry(**r["file"]) for r in found if "file" in r], {**counts, "notes": notes})
+
+
+def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
+    """What to tell of users whose lists are empty; nothing if there are none."""
+    if not empty:
+        return []
+    lists = f"all {users:,} lists are empty" if empty == users else f"{empty:,} of {users:,} lists are empty"
+    return [
+        f"{lists}: every candidate is excluded for their users, by what they watched "
+        f'(neighbours.exclude = "{exclude}"), by logs.hidden or by the countries of the videos; index.only and the '
+        "catalogue decide what the candidates are"
+    ]
 
 
 def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:

@@ -62,3 +62,13 @@ def test_what_lies_before_the_window_matters_with_exclude_days_alone(tmp_path: P
     (tmp_path / "b").mkdir()
     window, ever = (neighbours.limit_digests(night_of(tmp_path / name, days)) for name, days in (("a", None), ("b", 0)))
     assert {name for name in window if window[name] != ever[name]} == {"seen"}
+
+
+@pytest.mark.parametrize(
+    ("empty", "beginning"), [(0, None), (3, "3 of 1,200 lists are empty: "), (1_200, "all 1,200 lists are empty: ")]
+)
+def test_a_night_says_how_many_lists_are_empty_and_why(empty: int, beginning: str | None) -> None:
+    notes = neighbours.empty_lists_note(empty, 1_200, "completed")
+    assert len(notes) == (0 if beginning is None else 1)
+    if beginning is not None:
+        assert notes[0].startswith(beginning) and 'neighbours.exclude = "completed"' in notes[0]
