@@ -39,9 +39,12 @@ def plan(night: Night) -> Plan:
     limits = neighbours.limit_digests(night, held_out=True)
     if before := published_before(night):
         inputs["published_before"] = before.fingerprint
+    settings = {"neighbours": night.job.neighbours.model_dump()}
     if ranked := manifest.load(night.folder("ranking")):
         inputs["ranking"] = ranked.digest
-    return Plan("evaluation", {**inputs, **limits}, {"neighbours": night.job.neighbours.model_dump()})
+        if ranking.RANKER in ranked.counts:
+            settings["ranking"] = night.job.ranking.model_dump(include={"cut"})
+    return Plan("evaluation", {**inputs, **limits}, settings)
 
 
 def run(night: Night) -> None:

@@ -57,7 +57,7 @@ def plan(night: Night) -> Plan:
         "date": night.date.isoformat(),
         "logs": night.job.logs.model_dump(include={"time_zone"}),
         "examples": night.job.examples.model_dump(include=_SETTINGS),
-        "ranking": night.job.ranking.model_dump(),
+        "ranking": night.job.ranking.model_dump(exclude={"cut"}),  # of the figures alone, which stage evaluation makes
     }
     return Plan("ranking", inputs, settings)
 

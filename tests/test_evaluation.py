@@ -27,6 +27,7 @@ from transforms.held_out import COLUMNS, RECORD, HeldOut
 from transforms.limits import BucketRecords, Found, SearchInputs
 from transforms.measuring import HoldoutInputs, measure_ann_loss, read_shared
 from transforms.night_metrics import EXACT_SEARCH, ITEM_TO_ITEM, MOST_POPULAR, NEIGHBOURS, SYSTEMS, to_json
+from transforms.ranking_recall import WatchTime
 from transforms.search import Excluded
 from transforms.shown import DAYS
 from transforms.tfrecords import write_tfrecords
@@ -209,6 +210,38 @@ def test_lists_are_as_of_the_start_of_the_held_out_days(evaluated: Evaluated) ->
     written = {u: v for path in evaluated.lists.iterdir() for u, v, _ in pl.read_parquet(path).iter_rows()}
     assert written == lists_by_hand(NEIGHBOURS)
     assert not LATE & {video for videos in written.values() for video in videos}
+
+
+@dataclass(frozen=True)
+class CountedRanking:
+    """In place of `HeldOutRanking`: a file for each measurement, with the lists' users."""
+
+    folder: Path
+
+    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, then: pl.DataFrame) -> WatchTime:
+        names = [path.name for path in self.folder.iterdir()]
+        (self.folder / f"{bucket.bucket}-{len(names)}").write_text(" ".join(lists["user_id"]))
+        columns = {name: np.ones(lists.height) for name in ("wanted", "neighbours", "ranking")}
+        return WatchTime.of(columns, np.ones((lists.height, REPLICATES)))
+
+
+def test_the_ranked_lists_of_a_bucket_are_measured_at_once(
+    tmp_path: Path, tower: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each measurement reads the bucket's events: three users in batches of one are one measurement."""
+    monkeypatch.setattr(tower_module, "BATCH", 1)
+    (measured := tmp_path / "measured").mkdir()
+    window, ranking = Window(start=hours(0), end=hours(48)), CountedRanking(measured)
+    evaluate = WriteEvaluation(
+        write_inputs(tmp_path, tower),
+        window,
+        str(tmp_path),
+        "{bucket}.parquet",
+        ranking=ranking,  # type: ignore[arg-type]
+    )
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create(write_buckets(tmp_path)) | evaluate | WriteRecords(str(tmp_path / "records"))
+    assert sorted(path.read_text() for path in measured.iterdir()) == ["aa-b c-dd-e fff", "g-h-ii"]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -123,6 +123,13 @@ def test_a_person_is_told_the_seconds_and_why(told: tuple[Path, Any]) -> None:
     assert "why" not in lookup.to_text(plain) and json.loads(json.dumps(found.items[0].why[0].feature))
 
 
+def test_another_cut_of_the_report_leaves_the_ranker_as_it_is(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    other = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"cut": 3})}))
+    assert evaluation.plan(of).is_done(of) and not evaluation.plan(other).is_done(other)
+    assert ranking.plan(of).fingerprint == ranking.plan(other).fingerprint
+
+
 def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) -> None:
     of = night(told[0])
     off = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"candidates": 0})}))

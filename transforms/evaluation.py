@@ -17,6 +17,7 @@ import polars as pl
 
 from transforms import progress
 from transforms.collect import Record
+from transforms.frames import concat
 from transforms.held_out import COLUMNS, RECORD, HeldOut
 from transforms.indexing import read_videos
 from transforms.limits import BucketRecords, Found
@@ -66,6 +67,7 @@ class WriteEvaluation(beam.PTransform):
         exact = self.inputs.exact
         lists = ParquetParts(self.folder, f"lists/{self.name.format(bucket=bucket.files.bucket)}")
         total: dict[Key, Any] = {}
+        to_rank: list[pl.DataFrame] = []  # of all batches, so that the bucket's events are read once
         with lists:
             for batch in found:
                 users = held_out.batch(first, len(batch.user_ids))
@@ -73,11 +75,13 @@ class WriteEvaluation(beam.PTransform):
                 shown = to_lists(batch.user_ids, batch.top, video_ids)
                 lists.write(shown)
                 if self.ranking is not None:
-                    _add(total, [(RANKED, self.ranking.measure(shown, bucket.files, self._then(bucket)))])
+                    to_rank.append(shown)
                 _add(total, measure(users, batch, shared, search))
                 if exact is not None and bucket.files.bucket < exact.buckets:
                     rows = np.flatnonzero(exact.drawn(users.user_ids).to_numpy())
                     _add(total, measure_ann_loss(users, batch, rows, shared, search))
+        if self.ranking is not None and to_rank:
+            _add(total, [(RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._then(bucket)))])
         yield _FILE, {"file": asdict(lists.entry())}
         yield from total.items()
 
