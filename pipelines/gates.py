@@ -64,7 +64,7 @@ def _not_computed(found: GateResults) -> str:
 
 
 def notes(found: GateResults) -> list[str]:
-    """What a person who does not read the report should know of a night that is published."""
+    """What a person who does not read the report should know of a night that is published, besides `in_words`."""
     lines = []
     if found.status == "forced":
         failed = "; ".join(gate.message for gate in found.named("failed") or found.unexpected)
@@ -73,7 +73,7 @@ def notes(found: GateResults) -> list[str]:
         lines.append(f"WARNING: {'; '.join(gate.message for gate in found.unexpected)}")
     elif found.status == "ungated":
         lines.append(f"UNGATED: {found.why}")
-    return [*lines, found.in_words()] if found.named("not computed") else lines
+    return lines
 
 
 def summary(night: Night) -> dict[str, Any]:

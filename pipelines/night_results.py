@@ -53,7 +53,10 @@ class GateResults(BaseModel):
     def in_words(self) -> str:
         """How many gates ended in each state, and why some were not computed, in a line."""
         counted = [f"{len(self.named(state))} {state}" for state in STATES if self.named(state)]
-        reasons = "; ".join(f"{gate.name}: {gate.reason or gate.message}" for gate in self.named("not computed"))
+        gates_of: dict[str, list[str]] = {}
+        for gate in self.named("not computed"):
+            gates_of.setdefault(gate.reason or gate.message, []).append(gate.name)
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in gates_of.items())
         return f"gates: {', '.join(counted) or 'none'}" + (f" ({reasons})" if reasons else "")
 
 
