@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines import manifest, night_results, publish, report, report_history
-from pipelines.errors import StageError, told
+from pipelines import manifest, night_results, publication, report, report_history
+from pipelines.errors import told
 from pipelines.manifest import Manifest
 from pipelines.run_log import Outcome
 from pipelines.sinks.protocol import NEIGHBOURS, served_stage
@@ -77,7 +77,7 @@ def write(night: Night, end: Outcome) -> str:
     path = night.root.metrics
     try:
         before, now = _last_run(path), time.time()
-        served = _served(night) or {}
+        served = publication.read_if_valid(night.root) or {}
         succeeded, of = (before.succeeded, before.succeeded_date) if before else (None, "")
         if end.code == 0 and served.get("date") == end.date:
             succeeded, of = now, end.date
@@ -119,7 +119,7 @@ def gauges(night: Night, run: Run | None) -> Iterator[Gauge]:
             yield from _of_stages(run.date, done)
             yield from _of_gates(of)
             recall |= _recall((("date", run.date), ("list", _list_of(of, done))), _recalls(done))
-    served = _served(night)
+    served = publication.read_if_valid(night.root)
     if served is not None:
         labels: Labels = (("date", served["date"]), ("list", _served_list(served)))
         recall |= _recall(labels, served.get("recall") or _recalls_of_older_version(night, served))
@@ -129,14 +129,6 @@ def gauges(night: Night, run: Run | None) -> Iterator[Gauge]:
     yield Gauge(
         "watchnext_withdrawn_night_timestamp_seconds", "00:00 UTC of each night that was taken back.", taken_back
     )
-
-
-def _served(night: Night) -> dict[str, Any] | None:
-    """What is published; None also if `published.json` cannot be read: the state of the last run is still written."""
-    try:
-        return publish.read(night.root)
-    except StageError:
-        return None
 
 
 def _of_run(run: Run) -> Iterator[Gauge]:
