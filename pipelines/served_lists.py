@@ -114,7 +114,7 @@ class FileLists:
         """Some columns of a served file. Raises StageError if it is gone or damaged."""
         try:
             return files.read_parquet(path, columns)
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except (OSError, files.DamagedFileError, pl.exceptions.PolarsError) as error:
             raise StageError(
                 f"{path}, which is served, cannot be read ({str(error).splitlines()[0]}): run the night of {self.date} "
                 f"again from {self.files.stage}, or serve another one with watchnext rollback JOB.toml --to DATE"
