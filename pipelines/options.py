@@ -8,7 +8,7 @@ import io
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,13 @@ def _read(config: str) -> dict[str, Any]:
 
 
 def _parse(flags: Sequence[str]) -> dict[str, Any]:
-    """The options that flags set. Beam ends the program if a value has the wrong type: an OptionError here."""
-    with redirect_stderr(io.StringIO()) as written, redirect_stdout(io.StringIO()):
+    """The options that flags set. Beam ends the program if a value has the wrong type: an OptionError here.
+
+    Only the standard error is redirected: other threads of doctor print findings on the standard output meanwhile.
+    """
+    if asked := [flag for flag in flags if flag in ("-h", "--help")]:
+        raise OptionError(f"a Beam option cannot be read: {asked[0]} is a command's own: give it without other options")
+    with redirect_stderr(io.StringIO()) as written:
         try:
             options = PipelineOptions(list(flags))
             return dict(options.get_all_options(retain_unknown_options=True, drop_default=True))
