@@ -5,7 +5,7 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-airflow flink-up flink-down test-flink test-flink-faults test-package check format docs \
+.PHONY: setup demo test test-airflow flink-up flink-down test-flink test-flink-faults test-faults test-package check format docs \
   requirements clean
 setup: .venv/.ready
 
@@ -55,6 +55,10 @@ test-flink: setup
 # What becomes of a stage when a worker, the job server or, in each stage, the TaskManager is killed.
 test-flink-faults: setup
 	@$(BIN)/python -m pytest -m flink -k killed tests/test_flink.py
+
+# More than a thousand injected faults, each followed by the documented way back.
+test-faults: setup
+	@$(BIN)/python -m pytest -m faults --numprocesses auto --dist worksteal tests/faults
 
 # The wheel, installed in an empty environment (3 GB, removed afterwards), runs a night.
 test-package: setup

@@ -105,16 +105,17 @@ def published_night(
     defaults: pl.DataFrame | None = None,
     date: dt.date = DATE,
     publish: bool = True,
+    attempt: str = "aa",
 ) -> Night:
     """A night with these lists, and vectors of the same users, 8 buckets, as its stages would have left it; published,
-    if wanted."""
+    if wanted. Lists of another `attempt` have files of their own."""
     of = night(job, date)
     store.commit(of.root.snapshots, store.Snapshot(buckets=8, number=1))
     catalogue = [files.write_parquet(titles, of.folder("ingest"), "videos-aa.parquet")] if titles is not None else []
     _commit(of, "ingest", catalogue, snapshot=1)
     buckets = [bucket_of(user, 8) for user in rows["user_id"]]
     parts = {bucket: rows.filter(pl.Series(buckets) == bucket) for bucket in range(8)}
-    names = [paths.shard(bucket, 8, "aa", "parquet") for bucket in range(8)]
+    names = [paths.shard(bucket, 8, attempt, "parquet") for bucket in range(8)]
     listed = [files.write_parquet(parts[n], of.folder("neighbours"), name) for n, name in enumerate(names)]
     given = vectors if vectors is not None else rows.clear()
     parts_of = {"similar": [rows.clear()] * 8, "user_vectors": [given.join(parts[n], "user_id", "semi") for n in parts]}
@@ -124,8 +125,10 @@ def published_night(
         for name, part in zip(names, frames, strict=True)
     ]
     if defaults is not None:
-        beside.append(files.write_parquet(defaults, of.folder("neighbours"), "../defaults/00000-of-00001-aa.parquet"))
-    _commit(of, "neighbours", [*listed, *beside], users=rows.height)
+        beside.append(
+            files.write_parquet(defaults, of.folder("neighbours"), f"../defaults/00000-of-00001-{attempt}.parquet")
+        )
+    _commit(of, "neighbours", [*listed, *beside], attempt, users=rows.height)
     _commit(of, "evaluation", [])
     if publish:
         publish_stage.run(of)
@@ -156,10 +159,10 @@ def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
     return of
 
 
-def _commit(of: Night, stage: str, entries: list[FileEntry], **counts: int) -> None:
+def _commit(of: Night, stage: str, entries: list[FileEntry], attempt: str = "aa", **counts: int) -> None:
     entries = sorted(entries, key=lambda entry: entry.name)
     done = manifest.Manifest(
-        stage=stage, date=of.date.isoformat(), fingerprint=stage, files=entries, counts=counts, attempt="aa"
+        stage=stage, date=of.date.isoformat(), fingerprint=stage, files=entries, counts=counts, attempt=attempt
     )
     manifest.commit(of.folder(stage), done)
 
