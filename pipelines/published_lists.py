@@ -38,7 +38,7 @@ class PublishedListsError(RuntimeError):
 class Reference(BaseModel):
     """One such file, as `published.json` names it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)  # most stages read no publication
 
     file: str  # relative to ROOT
     digest: str  # XXH3-128 of its bytes; changes only if users are forgotten
@@ -52,7 +52,7 @@ class Reference(BaseModel):
 class PublishedLists(BaseModel):
     """All files that a publication serves, their names relative to ROOT."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)  # most stages read no publication
 
     format_version: int = FORMAT_VERSION
     date: dt.date

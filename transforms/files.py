@@ -93,10 +93,13 @@ def is_local(path: str) -> bool:
 
 
 def write_file(folder: str, name: str, rows: int, write: Callable[[str], object]) -> FileEntry:
-    """Let `write(local_path)` make a file and put it at `folder/name`; the entry for the manifest."""
+    """Let `write(local_path)` make a file and put it at `folder/name`; the entry for the manifest.
+
+    The file and its folders are on the disk when `sync` was called, which is before they are named anywhere.
+    """
     path = join(folder, name)
     if is_local(path):
-        make_folder(Path(path).parent)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         write(path)
         return _entry(path, name, rows)
     with tempfile.TemporaryDirectory() as scratch:

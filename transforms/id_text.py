@@ -31,6 +31,8 @@ def read_ids(values: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if not len(codes):
         return values.replace("", None), None
     lowest, highest = int(codes.min()), int(codes.max())
+    if lowest >= ord("0") and highest <= ord("9"):  # numbers, as many logs have them
+        return values.replace("", None) if (np.diff(offsets) == 0).any() else values, None
     if lowest <= ord(" ") or highest >= 0x7F:
         values = values.str.strip_chars()
         codes, offsets = _text(values)

@@ -7,6 +7,7 @@ paths -> ReadLogs -> valid frames -> PartitionByBucket -> WriteDays -> records o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,8 @@ from transforms.screen import Screen, screened
 REFUSED = pl.Schema(
     {"table": pl.String(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "text": pl.String()}
 )
+
+_FILES_AT_ONCE = 2  # that a bucket is written to: compressing them is native code
 
 Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, Any]  # day, path: a `VerifiedPath` stays one on its way to the workers
@@ -95,16 +98,19 @@ def write_days(
     for day, path in sorted(existing):
         before.setdefault(day, []).append(path)
     new = doubled = 0
-    for (day,), part in distinct.partition_by("day", as_dict=True, include_key=False, maintain_order=True).items():
-        merged = merge_events(part, before.get(str(day), ()))
-        new, doubled = new + merged.new, doubled + merged.doubled
-        place = {"table": table, "day": str(day), "bucket": bucket}
-        for frame, mark in ((merged.events, ""), (merged.older, "older-")):
-            if frame.height:
-                yield place | {
-                    "file": asdict(files.write_parquet(frame, store, f"{table}/{day}/{_marked(name, mark)}"))
-                }
-        yield from ({"replaced": f"{table}/{day}/{path.rsplit('/', 1)[-1]}"} for path in merged.replaced)
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        written = []
+        for (day,), part in distinct.partition_by("day", as_dict=True, include_key=False, maintain_order=True).items():
+            merged = merge_events(part, before.get(str(day), ()))
+            new, doubled = new + merged.new, doubled + merged.doubled
+            place = {"table": table, "day": str(day), "bucket": bucket}
+            for frame, mark in ((merged.events, ""), (merged.older, "older-")):
+                if frame.height:
+                    file = f"{table}/{day}/{_marked(name, mark)}"
+                    written.append((place, pool.submit(files.write_parquet, frame, store, file)))
+            yield from ({"replaced": f"{table}/{day}/{path.rsplit('/', 1)[-1]}"} for path in merged.replaced)
+        for place, entry in written:
+            yield place | {"file": asdict(entry.result())}
     yield {"table": table, "duplicates": events.height - new} | ({"doubled": doubled} if doubled else {})
 
 
