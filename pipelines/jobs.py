@@ -138,7 +138,11 @@ def load_job(path: str) -> Job:
     except ValidationError as error:
         lines = [f"{path}: {_explain(problem)}" for problem in error.errors()]
         raise JobError("\n".join(lines)) from error
-    if overlap := _root_in_logs(job):
+    try:
+        overlap = _root_in_logs(job)
+    except ValueError as error:  # Beam knows no file system of this name, or lacks the package for it
+        raise JobError(f"{path}: storage.root = {job.storage.root!r}, or a path of [logs]: {error}") from error
+    if overlap:
         raise JobError(f"{path}: {overlap}")
     return job
 

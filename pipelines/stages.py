@@ -288,9 +288,14 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     )
 
 
+def _name_of(module: Any) -> str:
+    """The name of a stage's module, also if it was started as a command and is `__main__`."""
+    return Path(getattr(module, "__file__", "stage")).stem
+
+
 def stage_parser(module: Any) -> console.Parser:
     """The arguments of one stage's command; further ones go to Beam."""
-    parser = arguments(Path(getattr(module, "__file__", "stage")).stem, str(module.__doc__).splitlines()[0])
+    parser = arguments(_name_of(module), str(module.__doc__).splitlines()[0])
     again = "run the stage even if it is complete"
     parser.add_argument("--force", action="store_const", const=STAGES, default=(), help=again)
     if hasattr(module, "add_arguments"):
@@ -319,7 +324,7 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         night = night_of(args, flags)
-        with _reporting_a_full_disk(night, Path(module.__file__).stem), lock.held(night.root.lock):
+        with _reporting_a_full_disk(night, _name_of(module)), lock.held(night.root.lock):
             module.run(night)
         return 0
 

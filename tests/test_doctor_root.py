@@ -107,11 +107,6 @@ def test_a_remote_root_is_probed(
     assert files.list_files(str(tmp_path / "runs")) == []
 
 
-def test_a_root_of_no_known_file_system_is_told(tmp_path: Path) -> None:
-    found = only(list(doctor_root.root(asked_of(tmp_path, '[storage]\nroot = "moon://far/away"\n'))))
-    assert found.state == "problem" and "Unable to get filesystem" in found.what
-
-
 def test_a_lock_names_its_holder(tmp_path: Path) -> None:
     asked = asked_of(tmp_path)
     assert only(list(doctor_root.lock(asked))).state == "ok"

@@ -366,3 +366,10 @@ def test_the_list_of_users_to_forget_may_have_a_column_of_another_name(tmp_path:
     assert job.logs.renamed("forget") == {"user_id": "member"} and job.logs.renamed("watches") == {"user_id": "uid"}
     told = error_of(tmp_path, f'{ALONE}[logs.columns.forget]\nvideo_id = "v"\n')
     assert "unknown setting logs.columns.forget.video_id; did you mean logs.columns.forget.user_id?" in told
+
+
+def test_a_root_of_an_unknown_file_system_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text('[logs]\nwatches = "w"\n[storage]\nroot = "moon://far/away"\n')
+    with pytest.raises(JobError, match=r"storage.root = 'moon://far/away', .*Unable to get filesystem"):
+        load_job(str(path))

@@ -99,7 +99,7 @@ def write_days(
         before.setdefault(day, []).append(path)
     new = doubled = 0
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        written = []
+        written, replaced = [], []
         for (day,), part in distinct.partition_by("day", as_dict=True, include_key=False, maintain_order=True).items():
             merged = merge_events(part, before.get(str(day), ()))
             new, doubled = new + merged.new, doubled + merged.doubled
@@ -108,9 +108,10 @@ def write_days(
                 if frame.height:
                     file = f"{table}/{day}/{_marked(name, mark)}"
                     written.append((place, pool.submit(files.write_parquet, frame, store, file)))
-            yield from ({"replaced": f"{table}/{day}/{path.rsplit('/', 1)[-1]}"} for path in merged.replaced)
+            replaced += [f"{table}/{day}/{path.rsplit('/', 1)[-1]}" for path in merged.replaced]
         for place, entry in written:
             yield place | {"file": asdict(entry.result())}
+    yield from ({"replaced": name} for name in replaced)
     yield {"table": table, "duplicates": events.height - new} | ({"doubled": doubled} if doubled else {})
 
 
