@@ -29,6 +29,7 @@ class Due:
     readable: dict[str, Found]  # the same, and those of the days to ingest again
     spans: tuple[Span, ...]  # the days to ingest again
     lost: bool  # the snapshot this night refers to grew too old and is gone
+    next_number: int  # of the snapshot that this ingest writes
     time_zone: str  # of the job's days
     changes: tuple[Change, ...] = ()  # settings that were other ones when rows in the store were read
     reread: bool = False  # whether all raw logs are read again
@@ -38,7 +39,7 @@ class Due:
     def of(cls, night: Night) -> Due:
         """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's, and for
         settings under which the rows of the store would be other ones (`readings`)."""
-        before = store.latest(night.root.snapshots)
+        before = (store.newest_readable if night.reread else store.latest)(night.root.snapshots)
         changes = readings.changes(night, before)
         readings.check(night, before, changes)
         found = {table: find(night, table, before) for table in TABLES}
@@ -51,6 +52,7 @@ class Due:
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
             spans=() if night.reread else tuple(night.span(day) for day in night.reingest),
             lost=number is not None and not kept.is_there(night.root, number),
+            next_number=kept.next_number(night.root) if night.reread else 1 + (before.number if before else 0),
             time_zone=night.job.logs.time_zone,
             changes=tuple(changes),
             reread=night.reread and before is not None,
@@ -164,12 +166,11 @@ def _find_again(night: Night, table: str, before: Snapshot | None, found: Found)
     are made.
     """
     pattern = getattr(night.job.logs, table) or ""
-    if not (night.reingest or night.reread) or "{date}" not in pattern:
+    has_more = bool(night.reingest) or (night.reread and before is not None)
+    if not has_more or "{date}" not in pattern:
         return found
     seen = before.days.get(table, []) if before else []
-    first = (
-        min((dt.date.fromisoformat(file.day) for file in before.files), default=night.date) if before else night.date
-    )
+    first = min((dt.date.fromisoformat(file.day) for file in (before.files if before else ())), default=night.date)
     start = (first if night.reread else min(night.reingest)) - dt.timedelta(days=1)
     more = raw_files.find(f"logs.{table}", pattern, start=start, end=night.date, seen=seen, allow_missing_days=True)
     days = [] if night.reread else [day.isoformat() for day in night.reingest]

@@ -79,6 +79,8 @@ def plan(night: Night) -> Plan:
 def run(night: Night) -> None:
     """Take every raw file not taken yet. Raises StageError above `max_reject_fraction`: then nothing is taken."""
     due = Due.of(night)
+    if night.reread:
+        store.remove_damaged(night.root.snapshots)
     if due.work:
         kept.sweep(night)
     complete(night, _plan(night, due), partial(_work, night, due))
@@ -206,7 +208,7 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
     snapshot, expired = kept.expire(night, snapshot)
     done = replace(
         rewriting.accounted(snapshot, night.date, account, expired),
-        number=snapshot.number + 1,
+        number=due.next_number,
         date=night.date.isoformat(),
         taken=_taken([*before.taken, *due.pending]),
         days=_days(before, due.found),

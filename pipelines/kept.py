@@ -34,6 +34,13 @@ def snapshot_of(root: Root, date: dt.date) -> int | None:
     return int(found.counts["snapshot"]) if found else None
 
 
+def next_number(root: Root) -> int:
+    """The number of the next snapshot: one that no snapshot has, damaged or not, and to which no night refers."""
+    taken = [store.number_of(path) for path in store.snapshots(root.snapshots)]
+    referred = (snapshot_of(root, date) for date in nights(root))
+    return 1 + max([*taken, *(number for number in referred if number is not None)], default=0)
+
+
 def is_there(root: Root, number: int) -> bool:
     return files.exists(store.path_of(root.snapshots, number))
 

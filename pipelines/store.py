@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,9 @@ from transforms.files import FileEntry, VerifiedPath
 from transforms.frames import FEWEST_BUCKETS, MOST_BUCKETS
 
 ROWS_A_BUCKET = 1_000_000
+REBUILD = (
+    "watchnext nightly JOB.toml --reread reads all raw logs again; it begins with the newest snapshot that can be read"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +101,33 @@ class Snapshot:
         return replace(self, files=sorted([*kept, *new], key=lambda file: file.file.name))
 
 
+class DamagedSnapshotError(ManifestError):
+    """A snapshot whose content is not what was written."""
+
+
 def latest(folder: str) -> Snapshot | None:
     """The newest snapshot in the snapshots' folder, or None in a new store."""
     found = snapshots(folder)
     return load(found[-1]) if found else None
+
+
+def newest_readable(folder: str) -> Snapshot | None:
+    """The newest snapshot that is not damaged, or None if there is none."""
+    for path in reversed(snapshots(folder)):
+        with suppress(DamagedSnapshotError):
+            return load(path)
+    return None
+
+
+def remove_damaged(folder: str) -> None:
+    """Remove damaged snapshots, so that the newest one that can be read counts. Raises LockError if this run lost its
+    lock."""
+    lock.require()
+    for path in snapshots(folder):
+        try:
+            load(path)
+        except DamagedSnapshotError:
+            files.remove_files([path])
 
 
 def snapshots(folder: str) -> list[str]:
@@ -116,7 +143,9 @@ def load(path: str) -> Snapshot:
         data = [store_file(f) for f in content["files"]]
         return Snapshot(**content | {"files": data, "taken": [TakenFile(**t) for t in content["taken"]]})
     except (ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path} cannot be read ({error}): restore it from a backup of the store") from error
+        raise DamagedSnapshotError(
+            f"{path} cannot be read ({error}): restore it from a backup of the store, or {REBUILD}"
+        ) from error
 
 
 def store_file(record: Mapping[str, Any]) -> StoreFile:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from stores import DAYS, PATHS, daily, day_of_watches, ingested, newest, write_day
 
-from pipelines import rewriting, store
+from pipelines import ingest, rewriting, store
 from pipelines.errors import told
 from pipelines.stages import Night
 from pipelines.store import StoreFile
@@ -105,3 +106,23 @@ def test_the_paths_of_a_snapshot_know_their_digests(of: Night) -> None:
         path: digests[path] for path in map(str, listed)
     }
     assert str(store.path_to_read(of.root.store, file_of(of))) in listed
+
+
+@pytest.mark.parametrize("nights", [1, 2])
+def test_a_damaged_snapshot_is_named_and_all_raw_logs_read_again_bring_the_store_back(
+    tmp_path: Path, nights: int
+) -> None:
+    job = daily(tmp_path / "damaged", days=DAYS[: 4 - nights], logs=f"{PATHS}\nallow_missing_days = true")
+    for day in (None, *DAYS[4 - nights : 3]):
+        if day:
+            write_day(job.parent, day, day_of_watches(day))
+        of = ingested(job)
+    expected, number = newest(of), newest(of).number
+    Path(store.path_of(of.root.snapshots, number)).write_bytes(b"{")
+    with pytest.raises(store.DamagedSnapshotError, match="--reread reads all raw logs again"):
+        ingested(job)
+    ingest.run(replace(of, reread=True))
+    found = newest(of)
+    assert found.digest == expected.digest and found.number > number
+    assert {file.path for file in found.taken} == {file.path for file in expected.taken}
+    assert ingest.plan(Night(of.job, of.date)).is_done(Night(of.job, of.date))

@@ -78,7 +78,7 @@ def _store(asked: Asked) -> Iterator[Finding | int]:
     try:
         newest = store.latest(night.root.snapshots)
     except manifest.ManifestError as error:
-        yield problem(NAME, str(error), "restore it, or begin with an empty store: the raw files are read again")
+        yield problem(NAME, str(error), store.REBUILD.replace("JOB.toml", str(asked.job)))
         return
     if newest is None:
         return
