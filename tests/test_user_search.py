@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
 from made_index import use_made_tower, write_made_index
 
+from transforms import shard_search
 from transforms.limits import BucketRecords, SearchInputs
 from transforms.neighbours import WriteNeighbours
 from transforms.schemas import HIDDEN_SCHEMA, USER_SCHEMA
@@ -241,3 +242,15 @@ def test_what_was_uploaded_from_a_moment_on_is_not_shown(tmp_path: Path) -> None
     as_of = replace(inputs, as_of=hours(150), k=3)
     list(buckets | WriteNeighbours(as_of, str(tmp_path / "n"), "{bucket}", "defaults"))
     assert {tuple(video for video, _ in found) for found in lists_of(tmp_path).values()} == {("a", "c")}
+
+
+def test_each_shard_is_loaded_once_however_many_buckets_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, buckets = write_world(world_of(3), tmp_path, 2)
+    further = [BucketRecords(files=BucketFiles(bucket=number), records="") for number in range(64, 200, 5)]
+    loaded, load = [], shard_search.load_index
+    monkeypatch.setattr(shard_search, "load_index", lambda folder: loaded.append(folder.name) or load(folder))
+    search = WriteNeighbours(inputs, str(tmp_path / "n"), "{bucket}", "defaults", threads=2)
+    list([*buckets, *further] | search)
+    assert loaded == ["00000-of-00002", "00001-of-00002"]

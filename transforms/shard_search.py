@@ -8,7 +8,7 @@ users for each thread. Elements of one shard and a slice would load shards as of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,18 @@ def search_shards(
     """`finish` of each bucket, of an index of several shards, one of them in memory at a time."""
     list(side_by_side(buckets, partial(_save_vectors, inputs=inputs, scratch=scratch), threads))
     for shard, folder in enumerate(inputs.index):
-        local = Path(files.local_copy(folder))
+        local = Path(_local_copy(folder))
         index, positions = load_index(local), np.load(local / POSITIONS).astype(np.int64)
         save = partial(_save_partials, inputs=inputs, index=index, positions=positions, shard=shard, scratch=scratch)
         list(side_by_side(buckets, save, threads))
         del index, save
     yield from side_by_side(buckets, lambda one: finish(one, _merged(one, inputs, scratch)), threads)
+
+
+@cache
+def _local_copy(folder: str) -> str:
+    """A shard's folder on this machine, copied once a process: the names of folders are unique to their index."""
+    return files.local_copy(folder)
 
 
 def _save_vectors(bucket: BucketRecords, *, inputs: SearchInputs, scratch: Path) -> tuple[()]:

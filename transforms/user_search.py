@@ -13,13 +13,14 @@ from typing import Any
 
 import apache_beam as beam
 
+from transforms.frames import MOST_BUCKETS
 from transforms.indexing import read_index
 from transforms.limits import BucketRecords, Found, Limits, SearchInputs
 from transforms.shard_search import Finish, search_shards
 from transforms.side_by_side import side_by_side
 from transforms.tower import load_tower
 
-SLICE = 64  # buckets that go through all shards, or one after the other through a few threads, together
+SLICE = 64  # buckets that go through all shards together on one of many workers, or through the threads of one
 _BESIDE = 1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
 
 
@@ -36,7 +37,9 @@ class SearchBuckets(beam.PTransform):
             size = 1 if self.threads == 1 else SLICE
             slices = buckets | beam.Reshuffle() | beam.BatchElements(size, size)
         else:
-            keyed = beam.Map(lambda bucket: (bucket.files.bucket // SLICE, bucket))
+            # One process with threads does all the work: every bucket at once, so that each shard is loaded once.
+            size = SLICE if self.threads == 1 else MOST_BUCKETS
+            keyed = beam.Map(lambda bucket: (bucket.files.bucket // size, bucket))
             slices = buckets | keyed.with_output_types(tuple[int, BucketRecords]) | beam.GroupByKey() | beam.Values()
         return slices | beam.FlatMap(self._search)
 
