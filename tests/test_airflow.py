@@ -84,4 +84,4 @@ def test_a_run_of_the_dag_publishes_the_night(airflow: dict[str, str], job: Path
     served = publish.read(of.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] > 100
     assert len({of.require(stage).run for stage in STAGES}) == 1 and of.require("ingest").run
-    assert "watchnext_last_run_exit_code 0.0" in Path(of.root.metrics).read_text().splitlines()
+    assert f'watchnext_last_run_exit_code{{date="{DATE}"}} 0.0' in Path(of.root.metrics).read_text().splitlines()

@@ -158,11 +158,25 @@ class Anything:
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Task -> command of the DAG, in its order. tests/test_airflow.py loads it in Airflow itself."""
+    return {task.given["task_id"]: task.given["bash_command"] for task in chained_tasks(monkeypatch, Anything)}
+
+
+class Failed(Exception):  # noqa: N818  # stands in for Airflow's
+    """A task that failed, and is tried again."""
+
+
+class FailedForGood(Failed):
+    """A task that is not tried again."""
+
+
+def chained_tasks(monkeypatch: pytest.MonkeyPatch, operator: type[Anything]) -> list[Anything]:
+    """The tasks of the DAG in its order, made by a stand-in for Airflow's operator of commands."""
     chained: list[Anything] = []
     names = ["airflow", "airflow.sdk", "airflow.sdk.bases", "airflow.providers", "airflow.providers.standard"]
     given = {
         "airflow.providers.standard.operators": {},
-        "airflow.providers.standard.operators.bash": {"BashOperator": Anything},
+        "airflow.exceptions": {"AirflowException": Failed, "AirflowFailException": FailedForGood},
+        "airflow.providers.standard.operators.bash": {"BashOperator": operator},
         "airflow.sdk": {"DAG": Anything},
         "airflow.sdk.bases.operator": {"chain": lambda *tasks: chained.extend(tasks)},
     }
@@ -172,7 +186,20 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         monkeypatch.setitem(sys.modules, name, module)
     Anything.made = []
     runpy.run_path(str(SCHEDULES / "airflow_dag.py"))
-    return {task.given["task_id"]: task.given["bash_command"] for task in chained}
+    return chained
+
+
+@pytest.mark.parametrize(("code", "error"), [(1, Failed), (2, FailedForGood), (3, FailedForGood), (23, Failed)])
+def test_a_wrong_setting_and_a_gate_are_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    class Failing(Anything):
+        def execute(self, context: object) -> None:
+            raise Failed(f"Bash command failed. The command returned a non-zero exit code {code}.")
+
+    with pytest.raises(Failed) as raised:
+        chained_tasks(monkeypatch, Failing)[0].execute({})
+    assert raised.type is error
 
 
 def test_the_dag_has_a_task_a_stage_and_each_command_is_ours(tasks: dict[str, str]) -> None:

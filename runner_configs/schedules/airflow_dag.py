@@ -12,7 +12,10 @@ stage complete, and leaves ROOT/metrics.prom and the notification of `[notify]`.
 from __future__ import annotations
 
 import datetime as dt
+import re
+from typing import Any
 
+from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 from airflow.sdk.bases.operator import chain
@@ -22,9 +25,22 @@ PYTHON, JOB = "{{ var.value.watchnext_python }}", "{{ var.value.watchnext_job }}
 DATE = "{{ (dag_run.logical_date or dag_run.run_after).strftime('%Y-%m-%d') }}"
 
 
-def task(name: str, command: str) -> BashOperator:
+class Command(BashOperator):
+    """A command that is tried again, unless it exits with 2 (a wrong setting) or 3 (a gate failed): these need a
+    person."""
+
+    def execute(self, context: Any) -> Any:
+        try:
+            return super().execute(context)
+        except AirflowException as error:
+            if re.search(r"exit code [23]\b", str(error)):
+                raise AirflowFailException(str(error)) from error
+            raise
+
+
+def task(name: str, command: str) -> Command:
     """A task that runs a command with the run's id, which the manifests of its stages keep."""
-    return BashOperator(
+    return Command(
         task_id=name, bash_command=command, env={"WATCHNEXT_RUN": "{{ run_id }}"}, append_env=True, do_xcom_push=False
     )
 
