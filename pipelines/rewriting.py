@@ -27,7 +27,7 @@ def part_of(file: StoreFile, buckets: int) -> Part:
         name=file.file.name,
         new_name=name,
         digest=file.file.digest,
-        repair=store.repair_of(file),
+        repair=store.REPAIR,
     )
 
 

@@ -26,6 +26,7 @@ from transforms.files import FileEntry, VerifiedPath
 from transforms.frames import FEWEST_BUCKETS, MOST_BUCKETS
 
 ROWS_A_BUCKET = 1_000_000
+REPAIR = "watchnext nightly JOB.toml --reingest {folder} reads the events of its day again from the raw files"
 REBUILD = (
     "watchnext nightly JOB.toml --reread reads all raw logs again; it begins with the newest snapshot that can be read"
 )
@@ -156,17 +157,12 @@ def store_file(record: Mapping[str, Any]) -> StoreFile:
 
 def path_to_read(store: str, file: StoreFile) -> VerifiedPath:
     """The path of a data file; whoever reads it learns if it is missing or damaged, and what repairs it."""
-    return VerifiedPath(paths.join(store, file.file.name), file.file.digest, repair_of(file))
+    return VerifiedPath(paths.join(store, file.file.name), file.file.digest, REPAIR)
 
 
 def damaged(store: str, found: Iterable[StoreFile], days: Collection[str]) -> set[str]:
     """The names of those files, of some days, that are missing or damaged."""
     return {file.file.name for file in found if file.day in days and difference(store, file.file)}
-
-
-def repair_of(file: StoreFile) -> str:
-    """What to do about a data file that is missing or damaged."""
-    return f"watchnext nightly JOB.toml --reingest {file.day} reads the events of its day again from the raw files"
 
 
 def number_of(path: str) -> int:

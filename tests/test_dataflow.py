@@ -19,12 +19,13 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.runners.dataflow.internal import apiclient
 from graphs import PARDO, carried, steps_of
-from nights import DATE, RANKING, night, published_night, simulated, with_impressions
+from nights import DATE, EVENTS, RANKING, night, published_night, simulated, with_impressions
 from redis_server import serving
 
-from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
+from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, store, train, vocabulary
 from pipelines.options import pipeline_options
 from pipelines.stages import Night
+from transforms.files import VerifiedPath
 from transforms.window import BucketFiles
 
 pytestmark = pytest.mark.slow  # a whole night, each of its pipelines twice
@@ -210,15 +211,18 @@ def test_the_parts_of_the_largest_store_fit_into_a_job() -> None:
     """4,096 buckets, 28 days: Dataflow takes graphs of 10 MB."""
     days = [f"2026-11-{day:02d}" for day in range(1, 29)]
 
-    def paths(table: str, bucket: int) -> tuple[str, ...]:
-        marks = [hashlib.sha256(f"{table}{day}".encode()).hexdigest()[:8] for day in days]
-        base = f"gs://my-bucket/watchnext/store/{table}"
-        return tuple(f"{base}/{d}/{bucket:05d}-of-04096-{m}.parquet" for d, m in zip(days, marks, strict=True))
+    def digest(*parts: object) -> str:
+        return hashlib.sha256(f"{parts}".encode()).hexdigest()
 
-    parts = [BucketFiles(bucket=n, watches=paths("watches", n), searches=paths("searches", n)) for n in range(4_096)]
+    def paths(table: str, bucket: int) -> tuple[VerifiedPath, ...]:
+        base = f"gs://my-bucket/watchnext/store/{table}"
+        names = [f"{base}/{day}/{bucket:05d}-of-04096-{digest(table, day)[:8]}.parquet" for day in days]
+        return tuple(VerifiedPath(name, digest(name)[:32], store.REPAIR) for name in names)
+
+    parts = [BucketFiles(bucket=n, **{table: paths(table, n) for table in EVENTS}) for n in range(4_096)]
     pipeline = beam.Pipeline(options=pipeline_options(None, []))
     pipeline | beam.Create(parts)
-    assert translated(pipeline, "examples").graph.ByteSize() < 2_000_000
+    assert translated(pipeline, "examples").graph.ByteSize() < 6_000_000
 
 
 UNPICKLE = """

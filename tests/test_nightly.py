@@ -140,7 +140,7 @@ def test_a_reader_that_knows_nothing_of_watchnext_finds_everything_a_server_need
         assert reader.list_of(user) == (videos, scores)
         shown[user] = np.array(reader.vector_of(user))
     vectors = dict(
-        pl.read_parquet(reader.night / "model" / "video_vectors.parquet", columns=["video_id", "vector"]).rows()
+        pl.read_parquet(f"{undisturbed.folder('train')}/video_vectors.parquet", columns=["video_id", "vector"]).rows()
     )
     for user, vector in shown.items():
         videos, scores = reader.list_of(user) or ([], [])

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from nights import DATE, RANKING, REPOSITORY, environment, lists, night, simulated, with_impressions
 
-from pipelines import dry_run, evaluation, lookup, publish, ranking, ranking_nights
+from pipelines import dry_run, evaluation, lookup, publication, publish, ranking, ranking_nights
 from pipelines.errors import StageError
 from pipelines.lookup_why import MOST, why
 from pipelines.sinks import protocol
@@ -138,7 +138,10 @@ def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) 
     done = off.require("ranking")
     assert done.counts["notes"] == ["ranking.candidates = 0: lists stay in the neighbours' order"]
     assert done.files == [] and protocol.served_stage(off) == "neighbours" and ranking.of_held_out(off) is None
-    assert not list(Path(of.folder("ranking")).rglob("*.parquet")), "no stale list is left"
+    served = publication.served(of.root)
+    assert served is not None
+    left = {str(path) for path in Path(of.folder("ranking")).rglob("*.parquet")}
+    assert left == set(served.paths(of.root, "lists")), "only what is published is left"
     with pytest.raises(StageError, match="was not ranked"):
         why(off, lists(of)["user_id"][0])
 

@@ -50,11 +50,15 @@ class DamagedFileError(RuntimeError):
     """A file that is missing or not what was written: which, and what makes it anew."""
 
 
+_COMPARED_DIGITS = 8  # of a digest in hexadecimal digits
+
+
 class VerifiedPath(str):
     """A path with the digest of the content that was written there; `read_parquet` and `read_parquets` compare it.
 
-    repair: what to do about a file with other content, for the error's message. A path of this kind is pickled as one;
-    a coder of strings makes a plain path of it.
+    repair: what to do about a file with other content, for the error's message; `{folder}` in it stands for the name
+    of the file's folder. A path of this kind is pickled as one; a coder of strings makes a plain path of it. Only the
+    first 32 bits of the digest are kept: a job's graph names hundreds of thousands of files.
     """
 
     __slots__ = ("digest", "repair")
@@ -63,14 +67,40 @@ class VerifiedPath(str):
 
     def __new__(cls, path: str, digest: str, repair: str) -> VerifiedPath:
         made = super().__new__(cls, path)
-        made.digest, made.repair = digest, repair
+        made.digest, made.repair = digest[:_COMPARED_DIGITS], repair
         return made
 
     def __reduce__(self) -> tuple[type[VerifiedPath], tuple[str, str, str]]:
         return VerifiedPath, (str(self), self.digest, self.repair)
 
     def damaged(self, what: str) -> DamagedFileError:
-        return DamagedFileError(f"{self} {what}: {self.repair}")
+        return DamagedFileError(f"{self} {what}: {self.repair.replace('{folder}', self.rsplit('/', 2)[-2])}")
+
+    def check(self, digest: str) -> None:
+        """Raise DamagedFileError if this is not the digest of what was written."""
+        if not digest.startswith(self.digest):
+            raise self.damaged("is damaged (its digest is not that of what was written)")
+
+
+PackedPaths = tuple[tuple[str, ...], bytes, str]  # paths, their digests one after the other, their repair
+
+
+def pack_paths(paths: Sequence[str]) -> PackedPaths:
+    """Paths in a form that takes little room in a pickle; `VerifiedPath`s keep their digests and their one repair."""
+    verified = [path for path in paths if isinstance(path, VerifiedPath)]
+    if not verified or len(verified) < len(paths):
+        return tuple(paths), b"", ""
+    return tuple(map(str, paths)), bytes.fromhex("".join(path.digest for path in verified)), verified[0].repair
+
+
+def unpack_paths(packed: PackedPaths) -> tuple[str, ...]:
+    """The paths that `pack_paths` was given."""
+    paths, digests, repair = packed
+    if not digests:
+        return paths
+    size = len(digests) // len(paths)
+    parts = (digests[start : start + size].hex() for start in range(0, len(digests), size))
+    return tuple(VerifiedPath(path, digest, repair) for path, digest in zip(paths, parts, strict=True))
 
 
 def join(folder: str, *names: str) -> str:
@@ -196,11 +226,9 @@ def _verify(path: str) -> None:
     """Compare the digest of a local file: a few per cent of the time that Parquet takes to read."""
     if isinstance(path, VerifiedPath):
         try:
-            found = _digest(path)
+            path.check(_digest(path))
         except FileNotFoundError:
             raise path.damaged("is missing") from None
-        if found != path.digest:
-            raise path.damaged("is damaged (its digest is not that of what was written)")
 
 
 def _verified_bytes(path: str) -> bytes:
@@ -209,8 +237,7 @@ def _verified_bytes(path: str) -> bytes:
     if not exists(path):
         raise path.damaged("is missing")
     content = read_bytes(path)
-    if xxhash.xxh3_128_hexdigest(content) != path.digest:
-        raise path.damaged("is damaged (its digest is not that of what was written)")
+    path.check(xxhash.xxh3_128_hexdigest(content))
     return content
 
 

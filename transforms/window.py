@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,18 @@ class BucketFiles:
     users: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     impressions: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickled as small as can be: the graph of a job holds this of every bucket."""
+        tables = (self.watches, self.searches, self.users, self.hidden, self.impressions)
+        return _bucket_files, (self.bucket, *map(files.pack_paths, tables))
+
+
+def _bucket_files(bucket: int, *tables: Any) -> BucketFiles:
+    watches, searches, users, hidden, impressions = map(files.unpack_paths, tables)
+    return BucketFiles(
+        bucket=bucket, watches=watches, searches=searches, users=users, hidden=hidden, impressions=impressions
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
