@@ -28,6 +28,10 @@ class ManifestError(RuntimeError):
     """A manifest that is missing, unreadable, or of another format version."""
 
 
+class DamagedManifestError(ManifestError):
+    """A manifest whose content is not what was written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What one completed stage left."""
@@ -111,8 +115,19 @@ def record(folder: str) -> Manifest | None:
         listed = [file_entry(entry, above=1) for entry in content["files"]]
         return Manifest(**content | {"files": listed})
     except (ValueError, KeyError, TypeError) as error:
-        again = f"remove it and run the stage again (watchnext nightly JOB.toml --date {Path(folder).parent.name})"
-        raise ManifestError(f"{path} cannot be read ({error}): {again}") from error
+        again = f"watchnext nightly JOB.toml --date {Path(folder).parent.name} removes it and makes the stage anew"
+        raise DamagedManifestError(f"{path} cannot be read ({error}): {again}") from error
+
+
+def discard_damaged(folder: str) -> bool:
+    """Remove the manifest of a stage's folder if it is damaged, so that the stage counts as not complete; whether it
+    was."""
+    try:
+        record(folder)
+    except DamagedManifestError:
+        revoke(folder)
+        return True
+    return False
 
 
 def file_entry(record: Mapping[str, Any], *, above: int = 0) -> FileEntry:

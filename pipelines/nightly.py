@@ -42,7 +42,7 @@ from pipelines import (
 )
 from pipelines.errors import StageError, exit_code, guarded, told, wants_traceback
 from pipelines.run_log import Outcome, RunLog
-from pipelines.stages import STAGES, Night, Plan, arguments, night_of
+from pipelines.stages import STAGES, Night, Plan, arguments, discard_damaged, night_of
 
 
 def parser() -> console.Parser:
@@ -108,6 +108,8 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
     fails."""
     ran: list[str] = []
     with log.screen(night.date, len(stages)) as screen:
+        for line in discard_damaged(night):
+            screen.line(line)
         _finish_publication(night, screen)
         for at, stage in enumerate(stages):
             lock.require()

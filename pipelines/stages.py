@@ -288,6 +288,12 @@ def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     )
 
 
+def discard_damaged(night: Night) -> list[str]:
+    """Remove the night's damaged manifests, as their stages are to be run again; what was removed, in words."""
+    found = [stage for stage in STAGES if manifest.discard_damaged(night.folder(stage))]
+    return [f"the manifest of stage {stage} was damaged and is removed: the stage is not complete" for stage in found]
+
+
 def _name_of(module: Any) -> str:
     """The name of a stage's module, also if it was started as a command and is `__main__`."""
     return Path(getattr(module, "__file__", "stage")).stem
@@ -325,6 +331,8 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         night = night_of(args, flags)
         with _reporting_a_full_disk(night, _name_of(module)), lock.held(night.root.lock):
+            for line in discard_damaged(night):
+                print(f"watchnext: {line}", file=sys.stderr)
             module.run(night)
         return 0
 

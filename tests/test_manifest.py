@@ -70,8 +70,11 @@ def test_a_stage_that_never_completed_has_no_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1, "sta', b"[]", b'{"format_version": 1}', b"\xff\xfe"])
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "COMPLETED").write_bytes(content)
-    with pytest.raises(ManifestError, match=r"COMPLETED cannot be read .*: remove it and run the stage again"):
+    message = "COMPLETED cannot be read .* removes it and makes the stage anew"
+    with pytest.raises(ManifestError, match=message):
         manifest.load(str(tmp_path))
+    assert manifest.discard_damaged(str(tmp_path)) and not (tmp_path / "COMPLETED").exists()
+    assert not manifest.discard_damaged(str(tmp_path))
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def _store(asked: Asked) -> Iterator[Finding | int]:
         return
     if newest is None:
         return
+    again = f"watchnext nightly {asked.job} --date {max(newest.date, f'{night.date}')}"
     for file in newest.files:
         if what := manifest.difference(night.root.store, file.file):
-            yield problem(NAME, what, f"watchnext nightly {asked.job} --reingest {file.day} reads its day again")
+            yield problem(NAME, what, f"{again} --reingest {file.day} reads its day again")
     yield len(newest.files)
