@@ -47,7 +47,8 @@ def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, 
     flip(Path(users))
     Path(other).write_bytes(b"")
     found = {finding.what: finding.fix for finding in deep.files(Asked(job=str(job), date=DATE))}
-    night, nightly = f"watchnext nightly {job} --date {DATE} --from ingest", f"watchnext nightly {job} --reingest"
+    again = f"watchnext nightly {job} --date {DATE}"
+    night, nightly = f"{again} --from ingest", f"{again} --reingest"
     size = next(entry.bytes for entry in of.require("ingest").files if other.endswith(entry.name))
     assert found == {
         f"{users} is not what stage ingest wrote: its digest is another": f"{night} makes the stage's files anew",
