@@ -94,10 +94,10 @@ class Holder:
     def is_alive(self) -> bool:
         """Whether the run goes on, as far as can be known from here."""
         here = Holder.here("")
-        if self.host == here.host and not self.boot and self.pid and not _exists(self.pid):
+        if self.host == here.host and not self.boot and self.pid and not files.is_running(self.pid):
             return False  # a record of an earlier version, which names no boot and no namespace
         if self.started and here.started and (self.boot, self.pid_namespace) == (here.boot, here.pid_namespace):
-            if not _exists(self.pid):
+            if not files.is_running(self.pid):
                 return False
             if (started := _start_of(self.pid)) is not None:
                 return started == self.started
@@ -256,17 +256,6 @@ def _credible(beat: Any) -> float:
     """A time as it stands in a record; 0 for one that no heartbeat can have written, or only one of a wrong clock."""
     is_number = isinstance(beat, int | float) and not isinstance(beat, bool)
     return float(beat) if is_number and 0 <= beat <= time.time() + LEASE_SECONDS else 0.0
-
-
-def _exists(pid: int) -> bool:
-    """Whether this PID namespace has such a process, whoever owns it."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _start_of(pid: int) -> int | None:

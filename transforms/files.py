@@ -439,11 +439,12 @@ def remove_partial_files(folder: str) -> None:
     for below, _, names in os.walk(folder):
         for name in names:
             found = _PARTIAL.search(name)
-            if found and not _is_running(int(found["pid"])):
+            if found and not is_running(int(found["pid"])):
                 Path(below, name).unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether this PID namespace has such a process, whoever owns it."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
