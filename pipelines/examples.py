@@ -53,7 +53,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     window = counted.counts["window"]
     newest = dt.datetime.fromisoformat(window["newest"])
     graph = f"transform_fn/{attempt}"
-    _write_graph(night, folder, graph, f"times-{attempt}.parquet")
+    written_graph = _write_graph(night, folder, graph, f"times-{attempt}.parquet")
     spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline("examples") as pipeline:
@@ -69,7 +69,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     if spec.tokens:  # whose ids a later night's model is to find again
         tokens = files.read_bytes(paths.join(night.folder("vocabulary"), vocabulary.TOKENS))
         entries.append(files.replace_entry(folder, "search_tokens.parquet", spec.tokens, tokens))
-    entries += files.entries_below(folder, graph)
+    entries += written_graph
     counts: Counter[str] = Counter()
     for record in found:
         counts.update(record.get("counts", {}))
@@ -77,13 +77,13 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     return StageResult(entries, {**counts, "newest": window["newest"], "features": features})
 
 
-def _write_graph(night: Night, folder: str, graph: str, name: str) -> None:
-    """TFT's graph at `folder/graph`; the times it analyses lie at `folder/name` meanwhile."""
+def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileEntry]:
+    """TFT's graph at `folder/graph`; the times it analyses lie at `folder/name` meanwhile. The entries of its files."""
     window, times = night.require("vocabulary").counts["window"], paths.join(folder, name)
     with night.pipeline("examples") as pipeline:
         draw = DrawTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
         pipeline | night.create(night.buckets()) | draw
-    write_graph(
+    written = write_graph(
         files.read_parquet(times),
         paths.join(folder, graph),
         newest=dt.datetime.fromisoformat(window["newest"]),
@@ -91,6 +91,7 @@ def _write_graph(night: Night, folder: str, graph: str, name: str) -> None:
         pipeline=night.pipeline_here(),
     )
     files.remove_files([times])
+    return files.seen_from_above(written, graph)
 
 
 def _writer(

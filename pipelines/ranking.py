@@ -176,12 +176,12 @@ def write_ranking_examples(
         written["numbers"] | DrawNumbers(spec, night.job.ranking.seed, folder, numbers)
         written["records"] | WriteRecords(paths.join(folder, records))
     drawn, graph = paths.join(folder, numbers), paths.join(folder, GRAPH)
-    write_numbers_graph(files.read_parquet(drawn), graph, spec=spec, pipeline=night.pipeline_here())
+    written_graph = write_numbers_graph(files.read_parquet(drawn), graph, spec=spec, pipeline=night.pipeline_here())
     files.remove_files([drawn])
     found = take_records(paths.join(folder, records))
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
-    return [*entries, *files.entries_below(folder, GRAPH)]
+    return [*entries, *files.seen_from_above(written_graph, GRAPH)]
 
 
 def _train(

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from transforms import files, progress
 from transforms.examples import days_before
+from transforms.files import FileEntry
 from transforms.frames import id_digests, mix
 from transforms.quiet import import_tensorflow
 from transforms.schemas import TIME
@@ -114,16 +115,16 @@ class DrawTimes(beam.PTransform):
 
 def write_graph(
     times: pl.DataFrame, folder: str, *, newest: dt.datetime, categories: dict[str, list[str]], pipeline: beam.Pipeline
-) -> None:
+) -> list[FileEntry]:
     """Write TFT's graph to `folder`, from `drawn_times` of all events.
 
-    `pipeline`: as for `write_tft_graph`.
+    `pipeline`, and what is returned: as for `write_tft_graph`.
     """
     tf = import_tensorflow()
     features = {EXAMPLE_AGE: tf.io.FixedLenFeature([], tf.float32)}
     features |= {name: tf.io.FixedLenFeature([], tf.string) for name in categories}
     rows = to_arrow(analysed_ages(times, newest=newest).with_columns(pl.lit("").alias(name) for name in categories))
-    write_tft_graph(rows, features, partial(preprocess, categories=categories), folder, pipeline=pipeline)
+    return write_tft_graph(rows, features, partial(preprocess, categories=categories), folder, pipeline=pipeline)
 
 
 class FeatureGraph:

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -403,6 +403,11 @@ def entries_below(folder: str, below: str) -> list[FileEntry]:
     for path in list_files(join(folder, below)):
         found.append(entry_of(folder, path[len(folder) :].lstrip("/")))
     return found
+
+
+def seen_from_above(entries: Iterable[FileEntry], below: str) -> list[FileEntry]:
+    """Entries of a sub-folder `below` as entries of the folder above."""
+    return [replace(entry, name=f"{below}/{entry.name}") for entry in entries]
 
 
 def entry_of(folder: str, name: str) -> FileEntry:

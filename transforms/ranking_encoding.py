@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from transforms import files, progress
 from transforms.encoding import ANALYSED_ROWS
+from transforms.files import FileEntry
 from transforms.frames import id_digests, mix
 from transforms.quiet import import_tensorflow
 from transforms.ranking_spec import RankingSpec
@@ -148,11 +149,13 @@ class DrawNumbers(beam.PTransform):
         return drawn_numbers(impressions, numbers=self.spec.numbers, seed=self.seed)
 
 
-def write_numbers_graph(drawn: pl.DataFrame, folder: str, *, spec: RankingSpec, pipeline: beam.Pipeline) -> None:
+def write_numbers_graph(
+    drawn: pl.DataFrame, folder: str, *, spec: RankingSpec, pipeline: beam.Pipeline
+) -> list[FileEntry]:
     """Write TFT's graph of the spec's numbers to `folder`, from `drawn_numbers` of all training impressions.
 
-    `pipeline`: as for `write_tft_graph`.
+    `pipeline`, and what is returned: as for `write_tft_graph`.
     """
     tf, parts = import_tensorflow(), parts_of(spec)
     features = {part: tf.io.FixedLenFeature([len(names)], tf.float32) for part, names in parts.items()}
-    write_tft_graph(analysed_numbers(drawn, parts=parts), features, preprocess, folder, pipeline=pipeline)
+    return write_tft_graph(analysed_numbers(drawn, parts=parts), features, preprocess, folder, pipeline=pipeline)

@@ -11,6 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from transforms import files
+from transforms.files import FileEntry
 from transforms.quiet import import_tensorflow
 
 
@@ -21,8 +22,9 @@ def write_tft_graph(
     folder: str,
     *,
     pipeline: beam.Pipeline,
-) -> None:
-    """Analyse `rows` for TFT's preprocessing function and write its graph to `folder`.
+) -> list[FileEntry]:
+    """Analyse `rows` for TFT's preprocessing function and write its graph to `folder`; the entries of its files, whose
+    names are relative to it.
 
     features: TensorFlow's parsing spec of the columns. `pipeline`: one without steps, that runs in this process. These
     are few rows, and TensorFlow knows the file systems of few object stores: it reads and writes a local disk here,
@@ -41,4 +43,4 @@ def write_tft_graph(
             analysed = pipeline | beam.Create([rows], reshuffle=False)
             graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | tft_beam.AnalyzeDataset(preprocess)
             graph | tft_beam.WriteTransformFn(str(local))
-        files.upload_all(local, folder)
+        return files.upload_all(local, folder)
