@@ -78,7 +78,7 @@ def _store(asked: Asked) -> Iterator[Finding | int]:
     try:
         newest = store.latest(night.root.snapshots)
     except manifest.ManifestError as error:
-        yield problem(NAME, str(error), store.REBUILD.replace("JOB.toml", str(asked.job)))
+        yield problem(NAME, str(error), store.REBUILD.replace("JOB.toml", f"{asked.job} --date {night.date}"))
         return
     if newest is None:
         return
