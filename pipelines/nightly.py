@@ -113,10 +113,11 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
         _finish_publication(night, screen)
         for at, stage in enumerate(stages):
             lock.require()
-            if is_done(night, stage):
+            done, again = _is_done(night, stage)
+            if done:
                 screen.say(stage, "already complete")
                 continue
-            if again := _again(night, stage):
+            if again:
                 screen.line(f"{again}: stage {stage} is run again")
             if not ran:
                 estimate.check_space(night, stages[at:])
@@ -142,20 +143,17 @@ def _finish_publication(night: Night, screen: processes.Screen) -> None:
         screen.line(str(error))
 
 
-def is_done(night: Night, stage: str) -> bool:
-    """Whether a stage is complete with the inputs and settings it would have now, and its files are whole."""
-    return _plan(night, stage).is_done(night)
+def _is_done(night: Night, stage: str) -> tuple[bool, str]:
+    """Return whether a stage is complete with its present inputs and settings, and why it must run again nevertheless.
 
-
-def _again(night: Night, stage: str) -> str:
-    """Why a stage is run again although it was complete with the inputs and settings it would have now; else empty."""
-    plan, found = _plan(night, stage), manifest.load_readable(night.folder(stage))
-    return plan.again(night, found) if found is not None and plan.is_met_by(found) else ""
-
-
-def _plan(night: Night, stage: str) -> Plan:
-    found: Plan = importlib.import_module(f"pipelines.{stage}").plan(night)
-    return found
+    The plan is made once: that of ingest lists all raw logs.
+    """
+    plan: Plan = importlib.import_module(f"pipelines.{stage}").plan(night)
+    found = manifest.load_readable(night.folder(stage))
+    if found is None or not plan.is_met_by(found):
+        return False, ""
+    again = plan.again(night, found)
+    return not again, again
 
 
 def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str]:

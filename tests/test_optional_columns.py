@@ -111,7 +111,7 @@ def test_without_one_column_all_other_features_are_learned(
     assert set(ranker.categories) == RANKED - unknown
     assert set(ranker.numbers) == {*NUMBERS, *QUERY_NUMBERS} - unknown
     assert ranker.channels == (0 if unknown == CHANNELS else 3)
-    monkeypatch.setattr(ranking, "write_numbers_graph", lambda *_, **__: None)
+    monkeypatch.setattr(ranking, "write_numbers_graph", lambda *_, **__: [])
     written = ranking.write_ranking_examples(of, ranker, {}, folder, "aa")
     assert sum(entry.rows for entry in written if entry.name.startswith("examples/train/")) == USER_COUNT
 
