@@ -39,7 +39,7 @@ AIRFLOW ?= build/airflow
 test-airflow: setup
 	@test -x $(AIRFLOW)/bin/airflow || { $(PYTHON) -m venv $(AIRFLOW) && \
 	  $(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow==3.1.*'; }
-	@WATCHNEXT_AIRFLOW=$(abspath $(AIRFLOW))/bin/airflow $(BIN)/python -m pytest tests/test_airflow.py
+	@WATCHNEXT_AIRFLOW=$(abspath $(AIRFLOW))/bin/airflow $(BIN)/python -m pytest tests/runner_configs/test_airflow.py
 
 # A Flink cluster on this machine, in .flink (400 MB of jars at first); docs/runners.md.
 flink-up: setup
@@ -50,11 +50,11 @@ flink-down: setup
 
 # Whole nights on it, beside the embedded runner's. Starts it where it does not run.
 test-flink: setup
-	@$(BIN)/python -m pytest -m flink -k 'not killed' tests/test_flink.py
+	@$(BIN)/python -m pytest -m flink -k 'not killed' tests/runner_configs/test_flink.py
 
 # What becomes of a stage when a worker, the job server or, in each stage, the TaskManager is killed.
 test-flink-faults: setup
-	@$(BIN)/python -m pytest -m flink -k killed tests/test_flink.py
+	@$(BIN)/python -m pytest -m flink -k killed tests/runner_configs/test_flink.py
 
 # More than a thousand injected faults, each followed by the documented way back.
 test-faults: setup
@@ -74,7 +74,7 @@ format: setup
 	$(BIN)/ruff format
 
 docs: setup
-	$(BIN)/python -m pipelines.job_reference > docs/job.md
+	$(BIN)/python -m pipelines.config.job_reference > docs/job.md
 
 # After a change of setup.py. Needs uv; the first file holds for Python 3.11 to 3.13, with uv and with any pip; the second
 # is what a machine with an NVIDIA accelerator needs besides, for the training image.

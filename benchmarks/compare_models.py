@@ -38,8 +38,8 @@ import polars as pl
 
 from benchmarks.real_logs import NIGHTS, with_setting
 from pipelines import examples, ingest, vocabulary
-from pipelines.jobs import Job, load_job
-from pipelines.stages import Night
+from pipelines.config.jobs import Job, load_job
+from pipelines.night.stage import Night
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts
 from trainer.holdout import KS, Holdout, Scores

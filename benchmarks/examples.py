@@ -29,9 +29,9 @@ import numpy as np
 import polars as pl
 
 from benchmarks.profiled import calls
-from pipelines.jobs import load_job
-from transforms.frames import id_digests
-from transforms.tfrecords import read_tfrecords
+from pipelines.config.jobs import load_job
+from transforms.core.frames import id_digests
+from transforms.examples.tfrecords import read_tfrecords
 
 DAYS, VIDEOS, WORDS = 28, 200_000, 20_000
 LAST_DAY = dt.date(2026, 11, 20)

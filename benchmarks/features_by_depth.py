@@ -41,8 +41,8 @@ from benchmarks.simulated import (
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, read_label_counts
 from trainer.holdout import KS, Holdout
-from transforms.simulation_world import SimulationSettings
-from transforms.tfrecords import read_tfrecords
+from transforms.examples.tfrecords import read_tfrecords
+from transforms.simulation.world import SimulationSettings
 
 BEST = "best possible"
 

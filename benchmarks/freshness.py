@@ -46,9 +46,9 @@ from trainer.examples import ExampleFiles, LabelCounts, read_label_counts
 from trainer.inputs import epoch_batches, one_pointer_batches
 from trainer.quiet import tf
 from trainer.training import Fitted
-from transforms.features import FeatureSpec
-from transforms.simulation_world import SimulationSettings
-from transforms.tfrecords import read_tfrecords
+from transforms.contracts.example_spec import FeatureSpec
+from transforms.examples.tfrecords import read_tfrecords
+from transforms.simulation.world import SimulationSettings
 
 DAY = 86_400
 KEPT_BUCKETS = 2  # of eight: users that nothing is learned of

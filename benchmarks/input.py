@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from trainer.inputs import epoch_batches, record_features
 from trainer.quiet import tf
 from trainer.record_files import RecordFiles
-from transforms.features import FeatureSpec
-from transforms.tfrecords import write_tfrecords
+from transforms.contracts.example_spec import FeatureSpec
+from transforms.examples.tfrecords import write_tfrecords
 
 VIDEOS, TOKENS, FILES, BATCH, ROUNDS = 1_000_000, 1_000_000, 16, 1024, 3
 

@@ -16,7 +16,7 @@ from benchmarks.training_step import LENGTH, draw, new_step
 from trainer.config import ModelSettings
 from trainer.quiet import tf
 from trainer.sampling import NegativeSampler
-from transforms.features import FeatureSpec
+from transforms.contracts.example_spec import FeatureSpec
 
 
 def main() -> None:

@@ -29,17 +29,17 @@ import numpy as np
 import polars as pl
 
 from benchmarks.search import draw, rate
-from transforms.exact_search import ExactIndex, Floats
-from transforms.excluded import Excluded
-from transforms.frames import id_digests
-from transforms.indexing import POSITIONS, SAMPLED_USERS, VIDEOS, read_index
-from transforms.limits import BucketRecords, SearchInputs
-from transforms.neighbours import WriteNeighbours
-from transforms.schemas import WATCH_SCHEMA
-from transforms.search import Index, ScannIndex, build_index, save_index, top_k
-from transforms.tfrecords import write_tfrecords
-from transforms.tower import BATCH, load_tower
-from transforms.window import BucketFiles, Window
+from transforms.core.frames import id_digests
+from transforms.examples.tfrecords import write_tfrecords
+from transforms.logs.event_window import BucketFiles, Window
+from transforms.logs.schemas import WATCH_SCHEMA
+from transforms.search.exact_search import ExactIndex, Floats
+from transforms.search.exclusions import Excluded
+from transforms.search.index_files import POSITIONS, SAMPLED_USERS, VIDEOS, read_index
+from transforms.search.neighbours import WriteNeighbours
+from transforms.search.top_k import Index, ScannIndex, build_index, save_index, top_k
+from transforms.search.tower import BATCH, load_tower
+from transforms.search.user_limits import BucketRecords, SearchInputs
 
 END = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 DAYS, HISTORY, HIDDEN = 28, 50, (1024, 512)
@@ -187,7 +187,7 @@ def write_tower(made: Made) -> None:
     from trainer.export import ServedTower
     from trainer.model import UserTower
     from trainer.quiet import tf
-    from transforms.features import FeatureSpec
+    from transforms.contracts.example_spec import FeatureSpec
 
     spec = FeatureSpec(videos=made.videos, tokens=made.videos, watch_history=HISTORY, search_history=HISTORY)
     settings = ModelSettings(dimension=made.dimension, hidden=[*HIDDEN], history="mean")

@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 
 from benchmarks.night_log import COMMAND, Log, report_of
-from pipelines.jobs import load_job
+from pipelines.config.jobs import load_job
+from pipelines.night.stage import STAGES, Night
 from pipelines.simulate import DAILY, simulate
-from pipelines.stages import STAGES, Night
-from transforms.simulation_world import SimulationSettings
+from transforms.simulation.world import SimulationSettings
 
 WARM, DAYS = dt.date(2026, 11, 21), 22
 MOST_SECONDS_BESIDE, MOST_REPORT_BYTES, MOST_SECONDS_TO_OPEN = 45, 5_000_000, 2

@@ -20,9 +20,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.night.stage import STAGES
 from pipelines.simulate import simulate
-from pipelines.stages import STAGES
-from transforms.simulation_world import SimulationSettings
+from transforms.simulation.world import SimulationSettings
 
 DATE = dt.date(2026, 11, 21)
 WITH_TENSORFLOW = ("examples", "train", "neighbours", "ranking", "evaluation")  # an index of few videos needs none
@@ -33,7 +33,7 @@ IMPORTS = {
     "Beam": "import apache_beam",
     "TensorFlow": "import tensorflow",
     "Beam, as stages import it": "import pipelines",
-    "TensorFlow, as stages import it": "from transforms.quiet import import_tensorflow as load; load()",
+    "TensorFlow, as stages import it": "from transforms.core import tensorflow_import as tf; tf.import_tensorflow()",
 }
 
 

@@ -23,9 +23,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.frames import id_digests, mix
-from transforms.tfrecords import write_tfrecords
-from transforms.tokens import tokenize
+from transforms.core.frames import id_digests, mix
+from transforms.examples.tfrecords import write_tfrecords
+from transforms.examples.tokens import tokenize
 
 LAST_DAY, WINDOW_DAYS = dt.date(2026, 11, 20), 28
 PER_USER, SEED, HISTORY, MAX_SEQUENCE, MAX_EVENTS_PER_DAY, VOCABULARY = 5, 1, 50, 1_000, 1_000, 1_000_000
@@ -251,7 +251,7 @@ def _example_age(events: Events, moment: pl.Series) -> NDArray[np.float32]:
 
 
 def records(pointers: pl.DataFrame, pasts: dict[str, Past], users: pl.Series) -> pl.DataFrame:
-    """Pointers by user -> one row a user, in the format of `transforms.features`."""
+    """Pointers by user -> one row a user, in the format of `transforms.contracts.example_spec`."""
     ends = ["watches_end", "tokens_end"]
     of_user = pointers.group_by("user", maintain_order=True).agg(pl.len().alias("n"), pl.col(ends).max())
     user, n = of_user["user"].to_numpy(), of_user["n"].to_numpy().astype(np.int64)

@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines import examples, index, ingest, neighbours, ranking, train, vocabulary
-from pipelines.jobs import load_job
-from pipelines.stages import Night
+from pipelines.config.jobs import load_job
+from pipelines.night.stage import Night
 from trainer.quiet import tf
-from trainer.ranker_config import RankerSettings
-from trainer.ranker_inputs import served_batch
-from trainer.ranker_model import Ranker
-from trainer.ranker_training import RankingFiles, fit_ranker
+from trainer.ranker.config import RankerSettings
+from trainer.ranker.inputs import served_batch
+from trainer.ranker.model import Ranker
+from trainer.ranker.training import RankingFiles, fit_ranker
 from trainer.record_files import RecordFiles
-from transforms.bootstrap import REPLICATES
-from transforms.ranking_metrics import ImpressionMetrics, PairLosses
+from transforms.core.bootstrap import REPLICATES
+from transforms.ranking.impression_metrics import ImpressionMetrics, PairLosses
 
 STAGES: tuple[ModuleType, ...] = (ingest, vocabulary, examples, train, index, neighbours)
 Array = npt.NDArray[np.generic]

@@ -28,10 +28,10 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks.ranked import Shown, difference, held_out, ranking_records, run_lists
-from trainer.ranker_config import TOWERS, RankerSettings
-from trainer.ranker_task import read_ranking_folder
-from trainer.ranker_training import RankingFiles, fit_ranker
-from transforms.ranking_spec import RankingSpec
+from trainer.ranker.config import TOWERS, RankerSettings
+from trainer.ranker.task import read_ranking_folder
+from trainer.ranker.training import RankingFiles, fit_ranker
+from transforms.contracts.ranking_spec import RankingSpec
 
 GENERATOR = dt.date(2022, 4, 25)
 TEST = (dt.date(2022, 5, 9), 8)  # the night, and how many days before it are measured on

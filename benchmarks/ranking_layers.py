@@ -27,12 +27,12 @@ import polars as pl
 from benchmarks.ranked import Shown, held_out, measured, ranking_records
 from benchmarks.simulated import LAST, Interval, Morning, last_morning
 from pipelines.simulate import simulate
-from trainer.ranker_config import TOWERS, RankerSettings
-from trainer.ranker_task import read_ranking_folder
-from transforms.ranking_metrics import ImpressionMetrics
-from transforms.simulation_state import Shelves, taste_shares
-from transforms.simulation_truth import expected_watch_seconds, watch_probabilities
-from transforms.simulation_world import LANGUAGES, SimulationSettings
+from trainer.ranker.config import TOWERS, RankerSettings
+from trainer.ranker.task import read_ranking_folder
+from transforms.ranking.impression_metrics import ImpressionMetrics
+from transforms.simulation.state import Shelves, taste_shares
+from transforms.simulation.truth import expected_watch_seconds, watch_probabilities
+from transforms.simulation.world import LANGUAGES, SimulationSettings
 
 PAPER = {"none": 41.6, "256": 36.9, "512": 36.7, "1024": 35.8, "512-256": 35.2, "1024-512": 34.7, "1024-512-256": 34.6}
 BASE = "256"  # what is varied besides the layers

@@ -18,18 +18,18 @@ from pathlib import Path
 from benchmarks.ranked import ranking_records
 from benchmarks.ranking_layers import JOB
 from benchmarks.simulated import LAST
-from pipelines import paths
-from pipelines.jobs import load_job
+from pipelines.base import paths
+from pipelines.config.jobs import load_job
+from pipelines.night.stage import Night
 from pipelines.ranking import inputs_of, ranking_buckets
 from pipelines.simulate import simulate
-from pipelines.stages import Night
-from trainer.ranker_config import TOWERS, RankerSettings
-from trainer.ranker_export import export_ranker
-from trainer.ranker_task import read_ranking_folder
-from trainer.ranker_training import fit_ranker
-from transforms.collect import WriteRecords, take_records
-from transforms.ranking import RankCandidates
-from transforms.simulation_world import SimulationSettings
+from trainer.ranker.config import TOWERS, RankerSettings
+from trainer.ranker.export import export_ranker
+from trainer.ranker.task import read_ranking_folder
+from trainer.ranker.training import fit_ranker
+from transforms.core.records import WriteRecords, take_records
+from transforms.ranking.rank_lists import RankCandidates
+from transforms.simulation.world import SimulationSettings
 
 DATE = LAST + dt.timedelta(days=1)
 

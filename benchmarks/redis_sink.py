@@ -23,13 +23,13 @@ import polars as pl
 import redis
 
 from benchmarks.redis_process import RedisProcess
-from pipelines import paths
-from pipelines.jobs import load_job
-from pipelines.sinks.protocol import NightFiles
+from pipelines.base import paths
+from pipelines.config.jobs import load_job
+from pipelines.night.sink_protocol import NightFiles
+from pipelines.night.stage import Night, date_of
 from pipelines.sinks.redis_sink import RedisSink
-from pipelines.stages import Night, date_of
-from transforms import files
-from transforms.redis_lists import encode_lists
+from transforms.core import files
+from transforms.sinks.redis_lists import encode_lists
 
 BUCKETS, K, SAMPLE = 16, 200, 1_000
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))

@@ -7,8 +7,8 @@ OUT: a new folder. What a row costs is measured first, in the same run: the stag
 on logs of ROWS and of four times ROWS watches over 28 days, as processes of their own, and the difference in processor
 seconds (user and system, of all threads) is that of the rows between, without the start. Bytes are measured on the
 same logs: of an event in the store and on the wire between steps, of a label's record, of a count. Searching, training
-and memory come from the constants of `pipelines.estimate`, which name their measurements. A core here counts as a core
-there, and prices are the caller's: the defaults stand for a core with 4 GiB and are nobody's offer.
+and memory come from the constants of `pipelines.runs.estimate`, which name their measurements. A core here counts as a
+core there, and prices are the caller's: the defaults stand for a core with 4 GiB and are nobody's offer.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.examples import DATE, STAGES, write_logs
-from pipelines.estimate import CALIBRATED_CORES, EVENT_BYTES, GIB, LABEL_SECONDS, SCANN_SECONDS, USER_SECONDS
-from pipelines.jobs import load_job
-from pipelines.stages import Night
-from transforms import files
-from transforms.frames import FRAME_ROWS, MOST_BUCKETS, pack
+from pipelines.config.jobs import load_job
+from pipelines.night.stage import Night
+from pipelines.runs.estimate import CALIBRATED_CORES, EVENT_BYTES, GIB, LABEL_SECONDS, SCANN_SECONDS, USER_SECONDS
+from transforms.core import files
+from transforms.core.frames import FRAME_ROWS, MOST_BUCKETS, pack
 
 WINDOW_DAYS, PER_USER, DIMENSION, K = 28, 20, 256, 200
 LABEL_EXAMPLES = 8_460  # a second on two cores, D = 256 (README)

@@ -22,7 +22,7 @@ import polars as pl
 import redis
 
 from benchmarks.redis_process import RedisProcess
-from transforms.redis_lists import Keys, decode_list
+from transforms.sinks.redis_lists import Keys, decode_list
 
 PAUSE_SECONDS = 0.2
 _TRIES = 5  # a night that is made again, or dropped, loses files: begin again

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from pipelines.simulate import simulate
-from transforms.simulation_world import SimulationSettings
+from transforms.simulation.world import SimulationSettings
 
 USERS, VIDEOS, DAYS = 12_600, 5_000, 21  # about four watches a user and day
 

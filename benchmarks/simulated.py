@@ -23,18 +23,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines import examples, ingest, vocabulary
-from pipelines.jobs import load_job
+from pipelines.config.jobs import load_job
+from pipelines.night.stage import Night
 from pipelines.simulate import simulate
-from pipelines.stages import Night
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder
 from trainer.quiet import tf
 from trainer.training import Fitted, fit
-from transforms.metrics import RankingMetrics, hits_from_ids
-from transforms.simulation import play_day
-from transforms.simulation_state import USUAL_DEVICE, State, begin_day, expected_fraction, start_state, taste_shares
-from transforms.simulation_truth import completed_watches, watch_probabilities
-from transforms.simulation_world import DEVICE_SHARES, SimulationSettings, World, build_world
+from transforms.contracts.retrieval_metrics import RankingMetrics, hits_from_ids
+from transforms.simulation.play_day import play_day
+from transforms.simulation.state import USUAL_DEVICE, State, begin_day, expected_fraction, start_state, taste_shares
+from transforms.simulation.truth import completed_watches, watch_probabilities
+from transforms.simulation.world import DEVICE_SHARES, SimulationSettings, World, build_world
 
 LAST = dt.date(2026, 11, 20)
 CONTEXT = ("country", "device", "signed_in")
@@ -127,7 +127,7 @@ def last_morning(settings: SimulationSettings) -> Morning:
 def completion_probabilities(world: World, state: State, users: Ints) -> Floats:
     """How likely each user completes each video, once watched [users, videos], over devices.
 
-    The share watched is a beta draw about what is expected, as `transforms.simulation` has it.
+    The share watched is a beta draw about what is expected, as `transforms.simulation.play_day` has it.
     """
     taste, videos = taste_shares(state.tastes[users].astype(np.float64)), world.catalogue
     liked = (taste[:, videos.niche] * videos.share).sum(axis=2)

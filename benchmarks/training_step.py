@@ -25,7 +25,7 @@ from trainer.model import Model
 from trainer.quiet import tf
 from trainer.sampling import NegativeSampler
 from trainer.step import TrainingStep
-from transforms.features import FeatureSpec
+from transforms.contracts.example_spec import FeatureSpec
 
 BATCH, NEGATIVES, LENGTH, HIDDEN = 1024, 2_000, 50, (1024, 512)
 USERS, POINTERS = 5_000, 20

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from pipelines import examples, ingest, simulate, vocabulary
-from pipelines.jobs import load_job
-from pipelines.stages import Night
+from pipelines.config.jobs import load_job
+from pipelines.night.stage import Night
 from trainer.config import TrainingSettings
 from trainer.examples import ExampleFiles, read_folder
 from trainer.task import train

@@ -38,7 +38,7 @@ from benchmarks.night_log import COMMAND, Log, report_of, text_of
 from benchmarks.redis_process import KEEPING, RedisProcess
 from benchmarks.served import Watcher
 from pipelines.simulate import simulate
-from transforms.simulation_world import SimulationSettings
+from transforms.simulation.world import SimulationSettings
 
 FIRST = dt.date(2026, 11, 14)
 NIGHTS, WINDOW, K = 7, 14, 20

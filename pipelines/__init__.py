@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 with suppress(Exception):  # who needs Beam imports it again and is told what is wrong; doctor works without it
-    from transforms.quiet import collector_paused
+    from transforms.core.tensorflow_import import collector_paused
 
     with collector_paused():  # what every stage and command needs first
         import apache_beam as apache_beam

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from pipelines import console, nightly, run_log, series, signals
-from pipelines.errors import guarded
-from pipelines.stages import STAGES, arguments, night_of
+from pipelines import nightly
+from pipelines.base import console, process_signals
+from pipelines.night.errors import guarded
+from pipelines.night.stage import STAGES, arguments, night_of
+from pipelines.runs import night_series, run_log
 
 
 def parser() -> console.Parser:
@@ -34,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.error(f"--from {args.first} lies after --to {args.last}")
 
     def work(log: run_log.RunLog) -> int:
-        night, dates = night_of(args, flags), series.between(args.first, args.last)
+        night, dates = night_of(args, flags), night_series.between(args.first, args.last)
         one = partial(nightly.attended, job=args.job, stages=STAGES, log=log)
-        codes = series.run(night, dates, one, log, keep_going=args.keep_going)
+        codes = night_series.run(night, dates, one, log, keep_going=args.keep_going)
         return next((code for code in codes if code), 0)
 
-    with signals.raised(), run_log.opened(args.log_format) as log:
+    with process_signals.raised(), run_log.opened(args.log_format) as log:
         return guarded(lambda: work(log), log.fail)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from pipelines import console
+from pipelines.base import console
 
 COMMANDS = {
     "simulate": "write logs to try it on, with what is true of them",

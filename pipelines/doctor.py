@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from pipelines import console
+from pipelines.base import console
 from pipelines.checks import findings
 from pipelines.checks.findings import Asked, Finding, problem
 

@@ -15,19 +15,22 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, neighbours, paths, ranking, report, vocabulary
-from pipelines.published_before import PublishedBefore, published_before, served_buckets
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import co_watches, files, night_metrics
-from transforms.baselines import CountVideos
-from transforms.co_watches import WriteCoWatches
-from transforms.collect import Record, WriteRecords, take_records
-from transforms.evaluation import WriteEvaluation
-from transforms.files import FileEntry
-from transforms.measuring import HoldoutInputs, cuts
-from transforms.next_day import MeasureNextDay
-from transforms.user_samples import Sample
-from transforms.window import Window
+from pipelines import neighbours, ranking, vocabulary
+from pipelines.base import manifest, paths
+from pipelines.night.published_nights import PublishedBefore, published_before, served_buckets
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.reports import report
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.user_sampling import Sample
+from transforms.evaluation import item_to_item, night_metrics
+from transforms.evaluation.baselines import CountVideos
+from transforms.evaluation.evaluate_lists import WriteEvaluation
+from transforms.evaluation.item_to_item import WriteCoWatches
+from transforms.evaluation.measure_batch import HoldoutInputs, cuts
+from transforms.evaluation.next_day import MeasureNextDay
+from transforms.logs.event_window import Window
 
 METRICS = night_metrics.FILE
 EXACT_USERS = 1_000  # for whom exact search is done beside an approximate one
@@ -97,7 +100,7 @@ def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str)
         holdout=night.holdout,
         counts=counts,
         shown=neighbours.search_inputs(night).videos,
-        sample=_sample(night, night.require("vocabulary").counts["window"]["users"], co_watches.MOST_USERS),
+        sample=_sample(night, night.require("vocabulary").counts["window"]["users"], item_to_item.MOST_USERS),
         folder=folder,
         name=f"co_watches-{attempt}.parquet",
     )

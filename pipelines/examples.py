@@ -16,16 +16,18 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, train, vocabulary
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import files, skew
-from transforms.collect import WriteRecords, take_records
-from transforms.default_examples import WriteDefaultExamples
-from transforms.encoding import DrawTimes, write_graph
-from transforms.examples import AGE, LabelDraw
-from transforms.features import FeatureSpec
-from transforms.files import FileEntry
-from transforms.write_examples import ExampleInputs, WriteExamples, WriteLabelCounts
+from pipelines import train, vocabulary
+from pipelines.base import manifest, paths
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from transforms.contracts.example_spec import FeatureSpec
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.core.records import WriteRecords, take_records
+from transforms.examples import skew
+from transforms.examples.default_examples import WriteDefaultExamples
+from transforms.examples.draw_examples import AGE, LabelDraw
+from transforms.examples.encoding import DrawTimes, write_graph
+from transforms.examples.write_examples import ExampleInputs, WriteExamples, WriteLabelCounts
 
 
 def plan(night: Night) -> Plan:

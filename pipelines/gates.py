@@ -23,19 +23,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipelines import manifest, night_results, paths, publication, report_history, train
-from pipelines.errors import GateError
-from pipelines.gate_settings import Gates
-from pipelines.manifest import Manifest, ManifestError
-from pipelines.night_results import STATES, GateResults
-from pipelines.sinks import protocol
-from pipelines.stages import Night
-from transforms import files, gates, night_metrics
-from transforms.bootstrap import FEWEST_USERS
-from transforms.compared import Compared, compare
-from transforms.gates import Gate, MeasuredNight, not_computed
-from transforms.night_metrics import NightMetrics
-from transforms.user_samples import Sample
+from pipelines import train
+from pipelines.base import manifest, paths
+from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.config.gate_settings import Gates
+from pipelines.night import night_results, publication_file, sink_protocol
+from pipelines.night.errors import GateError
+from pipelines.night.night_results import STATES, GateResults
+from pipelines.night.stage import Night
+from pipelines.reports import report_history
+from transforms.core import files
+from transforms.core.bootstrap import FEWEST_USERS
+from transforms.core.user_sampling import Sample
+from transforms.evaluation import gates, night_metrics
+from transforms.evaluation.gates import Gate, MeasuredNight, not_computed
+from transforms.evaluation.list_comparison import Compared, compare
+from transforms.evaluation.night_metrics import NightMetrics
 
 SAMPLED_USERS = 5_000  # whose lists are compared: a mean over them is exact to a hundredth
 NOBODY_HELD_OUT = "nobody was held out (examples.holdout_days, holdout_users)"
@@ -93,7 +96,7 @@ def in_words(night: Night) -> str:
 
 def night_before(night: Night) -> Night | None:
     """The newest earlier night that was published and not taken back."""
-    date = publication.newest_publication(night.root, night.date)
+    date = publication_file.newest_publication(night.root, night.date)
     return replace(night, date=date) if date else None
 
 
@@ -264,7 +267,7 @@ def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
 
 def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
     """Gates on the lists that would be served, and those of the night before."""
-    users = publication.from_stages(night.root, night.date).users
+    users = publication_file.from_stages(night.root, night.date).users
     if bounds.max_users_lost < 1:
         yield _users(before, users, most_lost=bounds.max_users_lost)
     index = _done(night, "index")
@@ -295,7 +298,7 @@ def _users(before: Night | None, tonight: int, *, most_lost: float) -> Gate:
 def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, *, candidates: int) -> Gate:
     if before is None:
         return not_computed("stayed", FIRST_NIGHT)
-    if publication.last_published(before.root, before.date) is None:
+    if publication_file.last_published(before.root, before.date) is None:
         return not_computed("stayed", f"the lists of the night of {before.date} were dropped")
     if 2 * night.job.neighbours.k > candidates:
         return not_computed("stayed", "lists are more than half as long as there are videos to choose from")
@@ -307,16 +310,16 @@ def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, 
 
 def _users_before(before: Night) -> int | None:
     """How many users the night before served, also if its lists were dropped since."""
-    if lists := publication.last_published(before.root, before.date):
+    if lists := publication_file.last_published(before.root, before.date):
         return lists.users
-    listed = manifest.record(before.folder(protocol.served_stage(before)))
-    return sum(entry.rows for entry in protocol.own(listed)) if listed else None
+    listed = manifest.record(before.folder(sink_protocol.served_stage(before)))
+    return sum(entry.rows for entry in sink_protocol.own(listed)) if listed else None
 
 
 def _compared(night: Night, before: Night | None, users: int) -> Compared:
     """The lists of a sample of users. Of two bucket counts, both powers of two, users of bucket b of one are in those
     of the other that are b modulo the smaller."""
-    lists_before = publication.last_published(before.root, before.date) if before else None
+    lists_before = publication_file.last_published(before.root, before.date) if before else None
     had = {paths.shard_index(path): path for path in lists_before.paths(night.root, "lists")} if lists_before else {}
     tonight = _files_of_buckets(night)
     smaller = min(len(tonight), len(had) or len(tonight))
@@ -330,9 +333,9 @@ def _compared(night: Night, before: Night | None, users: int) -> Compared:
 
 def _files_of_buckets(night: Night) -> dict[int, str]:
     """Path of the lists of each bucket; none where they were dropped since."""
-    stage = protocol.served_stage(night)
+    stage = sink_protocol.served_stage(night)
     listed = _done(night, stage)
-    entries = protocol.own(listed) if listed else []
+    entries = sink_protocol.own(listed) if listed else []
     return {paths.shard_index(entry.name): paths.join(night.folder(stage), entry.name) for entry in entries}
 
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import manifest, paths, train
-from pipelines.errors import StageError
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import files
-from transforms.candidates import AGE, candidate_videos, columns_of, shard_count
-from transforms.collect import WriteRecords, take_records
-from transforms.files import FileEntry
-from transforms.indexing import KINDS, VIDEOS, IndexInputs, IndexPart, WriteIndex, index_info, index_timings
+from pipelines import train
+from pipelines.base import manifest, paths
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.core.records import WriteRecords, take_records
+from transforms.search.candidates import AGE, candidate_videos, columns_of, shard_count
+from transforms.search.index_files import KINDS, VIDEOS, IndexInputs, IndexPart, WriteIndex, index_info, index_timings
 
 INFO = "info.json"
 

@@ -18,21 +18,24 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines import accounts, console, forget, joins, kept, log_notes, manifest, paths, readings, rewriting, store
-from pipelines.accounts import Account
-from pipelines.due import Due
-from pipelines.errors import StageError
-from pipelines.jobs import JobError
-from pipelines.raw_files import Found
-from pipelines.reading import LOGS, Reader
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from pipelines.store import Snapshot, TakenFile
-from transforms import bigquery, files
-from transforms.collect import Record
-from transforms.files import FileEntry
-from transforms.ingest import LISTED_ROWS
-from transforms.logs import count_rows
-from transforms.screen import Span
+from pipelines.base import console, manifest, paths, row_counts, snapshot_store
+from pipelines.base.raw_files import Found
+from pipelines.base.row_counts import Account
+from pipelines.base.snapshot_store import Snapshot, TakenFile
+from pipelines.config.jobs import JobError
+from pipelines.logs import forget_rows, joins, log_notes, reading_settings, rewriting
+from pipelines.logs.ingest_plan import Due
+from pipelines.logs.log_reader import LOGS, Reader
+from pipelines.night import night_list
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.core.records import Record
+from transforms.logs import bigquery_source
+from transforms.logs.ingest import LISTED_ROWS
+from transforms.logs.privacy import Span
+from transforms.logs.readers import count_rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,9 +83,9 @@ def run(night: Night) -> None:
     """Take every raw file not taken yet. Raises StageError above `max_reject_fraction`: then nothing is taken."""
     due = Due.of(night)
     if night.reread:
-        store.remove_damaged(night.root.snapshots)
+        snapshot_store.remove_damaged(night.root.snapshots)
     if due.work:
-        kept.sweep(night)
+        night_list.sweep(night)
     complete(night, _plan(night, due), partial(_work, night, due))
 
 
@@ -101,7 +104,7 @@ _SIDE = ("videos", "users", "hidden")
 
 def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     forgotten = _forgotten_before(night, due)
-    before = forget.apply(night, due.screen) if due.forgets else due.before
+    before = forget_rows.apply(night, due.screen) if due.forgets else due.before
     empty = Snapshot(
         buckets=before.buckets if before else _bucket_count(night, due),
         time_zone=night.job.logs.time_zone,
@@ -123,7 +126,7 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()
     entries = [FileEntry(**record["written"]) for record in side if "written" in record]
-    account = accounts.of_records(side)
+    account = row_counts.of_records(side)
     if due.changes_store:
         seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
         snapshot = _take(night, due, reader, snapshot, account, seconds[0] if seconds else None)
@@ -146,7 +149,7 @@ def _forgotten_before(night: Night, due: Due) -> set[int]:
     if due.before is None or not _list_is_new(due):
         return set()
     days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
-    gone = store.damaged(night.root.store, due.before.files, days)
+    gone = snapshot_store.damaged(night.root.store, due.before.files, days)
     return joins.forgotten_in_store(night.root.store, due.before.changed(gone, ()), due.screen.forgotten())
 
 
@@ -171,9 +174,9 @@ def _bucket_count(night: Night, due: Due) -> int:
     if night.job.storage.buckets:
         return night.job.storage.buckets
     watches = [file.path for file in due.found["watches"].files]
-    if watches[0].startswith(bigquery.PREFIX):
+    if watches[0].startswith(bigquery_source.PREFIX):
         raise JobError("storage.buckets is missing: a new store counts the rows of files, not of a BigQuery table")
-    return store.bucket_count(sum(count_rows(path) for path in watches))
+    return snapshot_store.bucket_count(sum(count_rows(path) for path in watches))
 
 
 def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
@@ -198,30 +201,32 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
             gone = [record["replaced"] for record in records if "replaced" in record]
-            snapshot = snapshot.changed(gone, [store.store_file(record) for record in records if "day" in record])
-            account = accounts.total([account, accounts.of_records(records)])
-    _check_rejects(night, accounts.total([account, side]))
+            snapshot = snapshot.changed(
+                gone, [snapshot_store.store_file(record) for record in records if "day" in record]
+            )
+            account = row_counts.total([account, row_counts.of_records(records)])
+    _check_rejects(night, row_counts.total([account, side]))
     _check_days(night, before, snapshot, due.spans)
     if due.reread:
         snapshot, replaced = rewriting.reread(night, before, snapshot, due.gone)
-        account = accounts.total([account, replaced])
-    snapshot, expired = kept.expire(night, snapshot)
+        account = row_counts.total([account, replaced])
+    snapshot, expired = night_list.expire(night, snapshot)
     done = replace(
         rewriting.accounted(snapshot, night.date, account, expired),
         number=due.next_number,
         date=night.date.isoformat(),
         taken=_taken([*before.taken, *due.pending]),
         days=_days(before, due.found),
-        readings=readings.of_job(night.job.logs),
+        readings=reading_settings.of_job(night.job.logs),
         older_readings=[*before.older_readings, *_older_readings(night, due, snapshot)],
     )
-    store.commit(night.root.snapshots, done)
+    snapshot_store.commit(night.root.snapshots, done)
     return done
 
 
 def _older_readings(night: Night, due: Due, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     """What the snapshot says of rows that stay as they were read under other settings."""
-    found = [*due.kept_changes, *readings.of_version(list(due.changes))]
+    found = [*due.kept_changes, *reading_settings.of_version(list(due.changes))]
     for change in found if not due.reread or due.kept_changes else ():
         if snapshot.rows(change.table):
             yield {"date": night.date.isoformat(), **asdict(change)}
@@ -230,7 +235,7 @@ def _older_readings(night: Night, due: Due, snapshot: Snapshot) -> Iterator[dict
 def _refused(night: Night, before: Snapshot, account: Account) -> dict[str, int]:
     """How many rows this date's ingests have refused, by table and reason: of each, only so many are listed."""
     earlier = before.accounts.get(night.date.isoformat())
-    return dict(accounts.total([account, *([earlier] if earlier else [])])["rejects"])
+    return dict(row_counts.total([account, *([earlier] if earlier else [])])["rejects"])
 
 
 def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
@@ -239,8 +244,8 @@ def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot
     The files are not opened: some may be lost or damaged.
     """
     gone = [file for span in spans for file in snapshot.within(*span)]
-    lost = [accounts.of_removed(file.table, "reingested", file.file.rows) for file in gone]
-    return snapshot.changed((file.file.name for file in gone), []), accounts.total(lost)
+    lost = [row_counts.of_removed(file.table, "reingested", file.file.rows) for file in gone]
+    return snapshot.changed((file.file.name for file in gone), []), row_counts.total(lost)
 
 
 def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Span, ...]) -> None:
@@ -256,7 +261,7 @@ def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Sp
 
 def _taken(every: list[TakenFile]) -> list[TakenFile]:
     """Of each raw file its last version; of a BigQuery table, one a date."""
-    return sorted({(f.path, f.changed if f.path.startswith(bigquery.PREFIX) else 0): f for f in every}.values())
+    return sorted({(f.path, f.changed if f.path.startswith(bigquery_source.PREFIX) else 0): f for f in every}.values())
 
 
 def _days(before: Snapshot, found: dict[str, Found]) -> dict[str, list[str]]:
@@ -288,7 +293,7 @@ def _listing(account: Account) -> str:
 def _counts(night: Night, due: Due, snapshot: Snapshot, side: Account) -> dict[str, Any]:
     """What the manifest says: the store, what became of the rows of this night, all its ingests together, and notes."""
     ours = snapshot.accounts.get(night.date.isoformat())
-    account: Record = accounts.total([*([ours] if ours else []), side])
+    account: Record = row_counts.total([*([ours] if ours else []), side])
     del account["rejects_files"]
     rows = {table.name: snapshot.rows(table.name) for table in LOGS}
     return {
@@ -333,8 +338,9 @@ def _notes_of_rows(side: list[Record]) -> list[str]:
 
 def _notes_of_readings(due: Due) -> Iterator[str]:
     if due.kept_changes:
-        yield f"events in the store stay as they were read under other settings: {readings.describe(due.kept_changes)}"
-    if readings.of_version(list(due.changes)) and not due.reread:
+        changes = reading_settings.describe(due.kept_changes)
+        yield f"events in the store stay as they were read under other settings: {changes}"
+    if reading_settings.of_version(list(due.changes)) and not due.reread:
         yield (
             "events in the store were read by an older version, which read some values in another way; "
             "watchnext nightly JOB.toml --reread reads them again"

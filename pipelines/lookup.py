@@ -18,14 +18,14 @@ from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len, set_cell_size
 
-from pipelines import console
-from pipelines.errors import guarded
-from pipelines.jobs import Job, JobError, load_job
-from pipelines.lookup_why import Moved
-from pipelines.options import pipeline_options
-from pipelines.served import Served
-from pipelines.served_lists import SOURCES, ServedList
-from transforms.id_text import clean_id
+from pipelines.base import console
+from pipelines.config.beam_options import pipeline_options
+from pipelines.config.jobs import Job, JobError, load_job
+from pipelines.night.errors import guarded
+from pipelines.serving.explain import Moved
+from pipelines.serving.served import Served
+from pipelines.serving.served_lists import SOURCES, ServedList
+from transforms.logs.id_text import clean_id
 
 NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
 _DASHED = re.compile(r"-(?!h$)[^-]")

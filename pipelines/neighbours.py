@@ -15,16 +15,16 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, store
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms.collect import Record, WriteRecords, take_records
-from transforms.files import FileEntry
-from transforms.folding import CheckFolding
-from transforms.indexing import VIDEOS
-from transforms.limits import BucketRecords, SearchInputs
-from transforms.neighbours import WriteNeighbours
-from transforms.similar import Block, WriteSimilar, blocks_of
-from transforms.window import BucketFiles, Window
+from pipelines.base import manifest, paths, snapshot_store
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from transforms.core.files import FileEntry
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.evaluation.folding_check import CheckFolding
+from transforms.logs.event_window import BucketFiles, Window
+from transforms.search.index_files import VIDEOS
+from transforms.search.neighbours import WriteNeighbours
+from transforms.search.similar import Block, WriteSimilar, blocks_of
+from transforms.search.user_limits import BucketRecords, SearchInputs
 
 SIMILAR_BLOCK = 16_384
 
@@ -121,7 +121,7 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
     span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
     for file in night.snapshot.within(span.start, span.end):
         if file.table == "watches":
-            seen.setdefault(file.bucket, []).append(store.path_to_read(night.root.store, file))
+            seen.setdefault(file.bucket, []).append(snapshot_store.path_to_read(night.root.store, file))
     return [
         BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), seen=tuple(seen.get(of.bucket, ())))
         for of in night.buckets()

@@ -22,27 +22,14 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 
-from pipelines import (
-    console,
-    dry_run,
-    earlier,
-    estimate,
-    gates,
-    ingest,
-    lock,
-    manifest,
-    nights_page,
-    notify,
-    openmetrics,
-    processes,
-    publish,
-    run_log,
-    series,
-    signals,
-)
-from pipelines.errors import StageError, exit_code, guarded, told, wants_traceback
-from pipelines.run_log import Outcome, RunLog
-from pipelines.stages import STAGES, Night, Plan, arguments, discard_damaged, night_of
+from pipelines import gates, ingest, publish
+from pipelines.base import console, lock, manifest, process_signals
+from pipelines.night import warm_start_base
+from pipelines.night.errors import StageError, exit_code, guarded, told, wants_traceback
+from pipelines.night.stage import STAGES, Night, Plan, arguments, discard_damaged, night_of
+from pipelines.reports import nights_page
+from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
+from pipelines.runs.run_log import Outcome, RunLog
 
 
 def parser() -> console.Parser:
@@ -77,13 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(log: RunLog) -> int:
         night, stages = night_of(args, flags), _chosen(args)
-        dates = [*(series.missed(night) if args.catch_up else ()), night.date]
+        dates = [*(night_series.missed(night) if args.catch_up else ()), night.date]
         if args.dry_run:
             return dry_run.show(night, dates, stages, as_json=log.as_json)
         one = partial(attended, job=args.job, stages=stages, log=log)
-        return series.run(night, dates, one, log, keep_going=True)[-1]
+        return night_series.run(night, dates, one, log, keep_going=True)[-1]
 
-    with signals.raised(), run_log.opened(args.log_format) as log:
+    with process_signals.raised(), run_log.opened(args.log_format) as log:
         return guarded(lambda: work(log), log.fail)
 
 
@@ -161,7 +148,7 @@ def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tupl
     try:
         with lock.held(night.root.lock):
             return 0, run(night, job, stages, log)
-    except signals.Stopped as stopped:
+    except process_signals.Stopped as stopped:
         return stopped.code, str(stopped)
     except Exception as error:
         message = told(error)
@@ -187,7 +174,7 @@ def _command(night: Night, job: str, stage: str, *, force: bool) -> list[str]:
 
 def _closing(night: Night, ran: list[str]) -> str:
     if not ran:
-        taken_back = night.date.isoformat() in earlier.withdrawn(night.root)
+        taken_back = night.date.isoformat() in warm_start_base.withdrawn(night.root)
         again = f"; it was taken back, and watchnext rollback --to {night.date} serves it again" if taken_back else ""
         return f"night {night.date}: nothing to do, every stage is complete{again}"
     served = publish.read(night.root)

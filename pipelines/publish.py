@@ -22,27 +22,29 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import gates, lock, manifest, nights_page, paths, publication, published_lists, retention
-from pipelines.errors import GateError, StageError, told
-from pipelines.intent import FORMAT_VERSION, Intent, IntentError
-from pipelines.publication import LISTS, NEIGHBOURS, PUBLISHED, PUBLISHED_LISTS, to_json
-from pipelines.publication import read as read
-from pipelines.published_lists import PublishedLists, PublishedListsError, Reference
-from pipelines.sinks import protocol
+from pipelines import gates
+from pipelines.base import lock, manifest, paths, published_lists
+from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
+from pipelines.night import publication_file, retention, sink_protocol
+from pipelines.night.errors import GateError, StageError, told
+from pipelines.night.publication_file import LISTS, NEIGHBOURS, PUBLISHED, PUBLISHED_LISTS, to_json
+from pipelines.night.publication_file import read as read
+from pipelines.night.sink_protocol import NightFiles, Sink
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.reports import nights_page
+from pipelines.serving.publish_journal import FORMAT_VERSION, Intent, IntentError
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from pipelines.sinks.bigtable_sink import BigtableSink
-from pipelines.sinks.protocol import NightFiles, Sink
 from pipelines.sinks.redis_sink import RedisSink
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import files
+from transforms.core import files
 
 RECALL = "recall"  # in the counts of stage publish, and in `published.json`: of the lists that were published
 
 
 def plan(night: Night) -> Plan:
     """Depends on the lists, on their evaluation, and on where they are served from."""
-    stages = (NEIGHBOURS, protocol.served_stage(night), "evaluation")
-    inputs, places = {stage: night.require(stage).digest for stage in stages}, protocol.settings(night.job)
+    stages = (NEIGHBOURS, sink_protocol.served_stage(night), "evaluation")
+    inputs, places = {stage: night.require(stage).digest for stage in stages}, sink_protocol.settings(night.job)
     return Plan("publish", inputs, {"storage": places} if places else {}, _due(night))
 
 
@@ -50,9 +52,9 @@ def _due(night: Night) -> str:
     """Why there is something to do although these lists were published before; empty if there is not."""
     if files.exists(night.root.publishing):
         return "a publication came to no end"
-    if publication.is_lost(night.root):
+    if publication_file.is_lost(night.root):
         return f"{night.root.published} is lost"
-    if not publication.is_of_stages(night.root, night.date):
+    if not publication_file.is_of_stages(night.root, night.date):
         return "its lists were written again"
     return ""
 
@@ -73,16 +75,16 @@ def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
     with nights_page.kept_up(night):
         complete(night, plan(night), lambda _folder, _attempt: _work(night), keep=published_lists.PREFIX)
-    retention.apply(night, publication.served_date(night.root))
+    retention.apply(night, publication_file.served_date(night.root))
 
 
 def _work(night: Night) -> StageResult:
     finish(night)
-    later = publication.served_date(night.root)
+    later = publication_file.served_date(night.root)
     is_backfill = later is not None and later > night.date
     if is_backfill:  # else this publication restores it
         restore(night)
-    lists = publication.from_stages(night.root, night.date, night.snapshot.buckets)
+    lists = publication_file.from_stages(night.root, night.date, night.snapshot.buckets)
     with _explained(night):
         check(night, lists)
         held = gates.check(night)
@@ -102,9 +104,9 @@ def _work(night: Night) -> StageResult:
 def _still_published(night: Night, lists: PublishedLists) -> PublishedLists | None:
     """The lists that the night was last published with, which a rollback to it serves; the new ones if these have the
     same content, or if the old ones are damaged. None if it was never published."""
-    before = publication.last_published(night.root, night.date)
+    before = publication_file.last_published(night.root, night.date)
     if before is None:
-        return lists if publication.was_published(night.root, night.date) else None
+        return lists if publication_file.was_published(night.root, night.date) else None
     try:
         check(night, before)
     except StageError:
@@ -131,7 +133,7 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
     The nights of the dates `withdrawn` are taken back, this one no more. If a sink fails before all are loaded, nothing
     has changed; if one fails after that, the next start finishes. Raises StageError if the night has no such lists.
     """
-    lists = publication.accepted(night.root, night.date)
+    lists = publication_file.accepted(night.root, night.date)
     if lists is None:
         raise StageError(f"the night of {night.date} has no complete lists: run watchnext nightly --date {night.date}")
     with _explained(night):
@@ -150,7 +152,7 @@ def _summary(night: Night) -> dict[str, Any]:
 
 
 def _serve(night: Night, lists: PublishedLists, summary: dict[str, Any], withdrawn: Iterable[str]) -> dict[str, Any]:
-    given, places = protocol.night_files(night.root, lists), configured(night)
+    given, places = sink_protocol.night_files(night.root, lists), configured(night)
     with _explained(night):
         for sink in places:
             sink.ready()
@@ -197,9 +199,9 @@ def _end(night: Night, intent: Intent) -> None:
 
 def restore(night: Night) -> str:
     """Serve the newest publication that was not taken back, if `published.json` is damaged or gone."""
-    if not publication.is_lost(night.root):
+    if not publication_file.is_lost(night.root):
         return ""
-    date = publication.newest_publication(night.root)
+    date = publication_file.newest_publication(night.root)
     if date is None:
         raise StageError(f"{night.root.published} is damaged, and no night was published: remove it, then run again")
     serve(replace(night, date=date))
@@ -209,7 +211,7 @@ def restore(night: Night) -> str:
 def _serve_what_is_published(night: Night) -> None:
     """Let every sink serve what `published.json` says and hold nothing else but what was served before; remove an
     intent that cannot be read."""
-    truth = (publication.read_if_valid(night.root) or {}).get("sinks", {})
+    truth = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
     for sink in configured(night):
         lock.require()
         known = truth.get(sink.name, {})
@@ -220,15 +222,15 @@ def _serve_what_is_published(night: Night) -> None:
 
 def refresh(night: Night, forgotten: pl.Series) -> None:
     """Let users who were taken out of the files leave `published.json` and the sinks too."""
-    entry = publication.read_if_valid(night.root)
-    if entry and (fresh := publication.refreshed(night.root, entry)) != entry:
+    entry = publication_file.read_if_valid(night.root)
+    if entry and (fresh := publication_file.refreshed(night.root, entry)) != entry:
         lock.require()
         files.replace_file(night.root.published, to_json(fresh))
     try:
         intent = Intent.pending(night.root)
     except IntentError:
         intent = None
-    if intent and (fresh := publication.refreshed(night.root, intent.entry)) != intent.entry:
+    if intent and (fresh := publication_file.refreshed(night.root, intent.entry)) != intent.entry:
         replace(intent, entry=fresh).declare(night.root)
     for sink in configured(night):
         sink.forget(forgotten)
@@ -236,11 +238,11 @@ def refresh(night: Night, forgotten: pl.Series) -> None:
 
 def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summary: dict[str, Any]) -> dict[str, Any]:
     """The content of `published.json` that serves these lists."""
-    served = publication.read_if_valid(night.root) or {}
+    served = publication_file.read_if_valid(night.root) or {}
     before = _before(night, lists, served)
     sinks = served.get("sinks", {})
     if not served and before:  # `published.json` was lost: what the sinks served before is known from the lists
-        given = protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
+        given = sink_protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
         sinks = {sink.name: {"serves": sink.version(given)} for sink in configured(night)}
     entry = {
         "format_version": FORMAT_VERSION,
@@ -262,8 +264,8 @@ def _before(night: Night, lists: PublishedLists, served: dict[str, Any]) -> dict
     """The publication before these lists, as `published.json` names it: what is served now, or, if that is the same
     lists, what was served before it."""
     if not served:
-        date = publication.newest_publication(night.root, night.date)
-        found = publication.last_published(night.root, date) if date else None
+        date = publication_file.newest_publication(night.root, night.date)
+        found = publication_file.last_published(night.root, date) if date else None
         return {"date": str(date), LISTS: published_lists.write(night.root, found).model_dump()} if found else None
     if LISTS not in served:
         return None
@@ -317,7 +319,7 @@ def _is_there(night: Night, intent: Intent, places: list[Sink]) -> bool:
     lists = _lists_of(night, intent)
     if lists is None:
         return False
-    given = protocol.night_files(night.root, lists)
+    given = sink_protocol.night_files(night.root, lists)
     versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
     if versions != {sink.name: sink.version(given) for sink in places}:
         return False
@@ -331,7 +333,7 @@ def _lists_of(night: Night, intent: Intent) -> PublishedLists | None:
     """The lists that an intent is about; None if they are gone. An intent of an older watchnext names none: those that
     the stages of its night left."""
     if LISTS not in intent.entry:
-        return publication.from_stages_if_complete(night.root, night.date)
+        return publication_file.from_stages_if_complete(night.root, night.date)
     try:
         return published_lists.read(night.root, Reference(**intent.entry[LISTS]))
     except PublishedListsError:
@@ -345,7 +347,7 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
             lock.require()
             sink.switch(served[sink.name]["serves"])
     lock.require()
-    before = publication.withdrawn(night.root)
+    before = publication_file.withdrawn(night.root)
     after = (before | set(intent.withdrawn)) - {intent.entry["date"]}
     if after != before:
         files.replace_file(night.root.withdrawn, to_json(sorted(after)))
@@ -354,7 +356,7 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
 
 
 def _is_published(night: Night, intent: Intent) -> bool:
-    served = publication.read_if_valid(night.root) or {}
+    served = publication_file.read_if_valid(night.root) or {}
     return all(served.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks", LISTS))
 
 
@@ -364,7 +366,7 @@ def _settle(night: Night, intent: Intent, places: list[Sink]) -> None:
     for sink in places:
         if sink.name in served:
             sink.settle({version for version in served[sink.name].values() if version})
-    publication.prune(night.root, intent.entry)
+    publication_file.prune(night.root, intent.entry)
     files.remove_files([night.root.publishing])
 
 
@@ -373,7 +375,7 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
     what the sinks hold may be the other run's."""
     lock.require()
     served = intent.entry.get("sinks", {})
-    truth = (publication.read_if_valid(night.root) or {}).get("sinks", {})
+    truth = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
     for sink in places:
         if sink.name in served:
             version, known = served[sink.name]["serves"], truth.get(sink.name, {})
@@ -381,7 +383,7 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
                 sink.switch(known.get("serves"))
             if version not in known.values():
                 sink.drop(version)
-    publication.prune(night.root)
+    publication_file.prune(night.root)
     files.remove_files([night.root.publishing])
 
 
@@ -394,7 +396,7 @@ def _explained(night: Night) -> Iterator[None]:
         message = told(error)
         if message is None:
             raise
-        served = publication.read_if_valid(night.root)
+        served = publication_file.read_if_valid(night.root)
         if message.endswith(" is served meanwhile"):
             raise
         meanwhile = f"the night of {served['date']}" if served else "no night"

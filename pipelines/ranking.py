@@ -20,19 +20,20 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines import manifest, paths, ranking_nights, train, vocabulary, workplace
-from pipelines.sinks import protocol
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms import files
-from transforms.collect import Record, WriteRecords, take_records
-from transforms.files import FileEntry
-from transforms.ranking import HeldOutRanking, RankCandidates, night_of
-from transforms.ranking_encoding import DrawNumbers, write_numbers_graph
-from transforms.ranking_examples import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
-from transforms.ranking_measuring import MeasureRanker
-from transforms.ranking_spec import RankingSpec
-from transforms.ranking_vocabulary import CountShown, add_shown, spec_of
-from transforms.vocabulary import WriteVocabulary
+from pipelines import train, vocabulary
+from pipelines.base import manifest, paths
+from pipelines.night import local_workdir, ranking_nights, sink_protocol
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.examples.vocabulary import WriteVocabulary
+from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
+from transforms.ranking.measure_ranker import MeasureRanker
+from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates, night_of
+from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
+from transforms.ranking.vocabulary import CountShown, add_shown, spec_of
 
 IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
@@ -45,8 +46,8 @@ _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_eve
 def plan(night: Night) -> Plan:
     """Depends on the lists, on all events of the window, on what earlier nights' generators said, and on
     `[ranking]`."""
-    lists = night.require(protocol.NEIGHBOURS)
-    inputs = {protocol.NEIGHBOURS: lists.digest}
+    lists = night.require(sink_protocol.NEIGHBOURS)
+    inputs = {sink_protocol.NEIGHBOURS: lists.digest}
     if why_not(night):
         return Plan("ranking", inputs, {"ranking": {"candidates": 0}})
     catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
@@ -93,7 +94,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
     entries += [FileEntry(**record["file"]) for record in ranked if "file" in record]
     counts = {name: value for name, value in found.items() if name != "values"}
-    counts |= {protocol.OF: night.require(protocol.NEIGHBOURS).attempt}
+    counts |= {sink_protocol.OF: night.require(sink_protocol.NEIGHBOURS).attempt}
     counts |= dict(_total(ranked)) | {RANKER: _ranker(attempt), ranking_nights.COUNT: generators, **learned}
     counts["holdout"] = next((record["ranker"] for record in ranked if "ranker" in record), None)
     return StageResult(entries, counts | {"notes": [] if found["covered"] else [_NO_GENERATOR]})
@@ -188,14 +189,14 @@ def _train(
     night: Night, spec: RankingSpec, written: list[FileEntry], folder: str, attempt: str
 ) -> tuple[dict[str, Any], list[FileEntry]]:
     """Counts of the training, and the entries of what it left."""
-    from trainer.ranker_config import RankerSettings
-    from trainer.ranker_task import train_ranker
-    from trainer.ranker_training import RankingFiles
+    from trainer.ranker.config import RankerSettings
+    from trainer.ranker.task import train_ranker
+    from trainer.ranker.training import RankingFiles
 
     settings = night.job.ranking.model_dump(include=set(RankerSettings.model_fields))
     records = [entry for entry in written if "/train/" in entry.name]
     graph = [entry.name for entry in written if entry.name.startswith(f"{GRAPH}/")]
-    with workplace.at(folder) as place:
+    with local_workdir.at(folder) as place:
         given = place.bring(folder, [*(entry.name for entry in records), *graph])
         result = train_ranker(
             RankingFiles(
@@ -241,7 +242,7 @@ def spec_of_night(night: Night) -> RankingSpec:
 
 def of_held_out(night: Night) -> HeldOutRanking | None:
     """What the held-out users' lists are ranked with, as of the start of the held-out days; None where none are."""
-    if protocol.served_stage(night) != protocol.RANKING:
+    if sink_protocol.served_stage(night) != sink_protocol.RANKING:
         return None
     inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
     return HeldOutRanking(

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import lock, rewriting, store
-from pipelines.errors import StageError, guarded
-from pipelines.jobs import JobError
-from pipelines.stages import Night, arguments, night_of
-from pipelines.store import Snapshot
-from transforms.frames import check_buckets
+from pipelines.base import lock, snapshot_store
+from pipelines.base.snapshot_store import Snapshot
+from pipelines.config.jobs import JobError
+from pipelines.logs import rewriting
+from pipelines.night.errors import StageError, guarded
+from pipelines.night.stage import Night, arguments, night_of
+from transforms.core.frames import check_buckets
 
 
 def run(night: Night, buckets: int) -> Snapshot:
@@ -22,14 +23,14 @@ def run(night: Night, buckets: int) -> Snapshot:
 
     Earlier nights keep the snapshots they refer to; the next ingest removes what none of those lists.
     """
-    before = store.latest(night.root.snapshots)
+    before = snapshot_store.latest(night.root.snapshots)
     if before is None:
         raise StageError(f"there is no store in {night.root.path} yet: set buckets ([storage]) for its first night")
     if before.buckets == buckets:
         return before
     arranged = rewriting.rearranged(night, before, buckets=buckets, zone=before.time_zone)
     done = replace(arranged, number=before.number + 1)
-    store.commit(night.root.snapshots, done)
+    snapshot_store.commit(night.root.snapshots, done)
     return done
 
 

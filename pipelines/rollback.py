@@ -15,9 +15,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import console, earlier, kept, lock, nights_page, openmetrics, publication, publish, signals
-from pipelines.errors import StageError, guarded
-from pipelines.stages import Night, arguments, night_of
+from pipelines import publish
+from pipelines.base import console, lock, process_signals
+from pipelines.night import night_list, publication_file, warm_start_base
+from pipelines.night.errors import StageError, guarded
+from pipelines.night.stage import Night, arguments, night_of
+from pipelines.reports import nights_page
+from pipelines.runs import openmetrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(console.printable(rollback(night, args.to)), file=sys.stderr)
         return 0
 
-    with signals.raised():
+    with process_signals.raised():
         return guarded(work)
 
 
@@ -44,14 +48,14 @@ def rollback(night: Night, to: dt.date | None) -> str:
     Raises StageError where there is no such night or it was never good enough to be published.
     """
     publish.finish(night)
-    before = publication.served_date(night.root)
+    before = publication_file.served_date(night.root)
     if before is None:
         raise StageError(f"nothing is published in {night.root.path}: there is nothing to take back")
     of = replace(night, date=_chosen(night, before) if to is None else to)
     if not _was_published(of):
         others = ", ".join(date.isoformat() for date in _dates(night))
         raise StageError(f"the night of {of.date} is not there, or never came to stage publish; there are {others}")
-    taken_back = [date.isoformat() for date in kept.nights(night.root) if date > of.date and date <= before]
+    taken_back = [date.isoformat() for date in night_list.nights(night.root) if date > of.date and date <= before]
     publish.serve(of, withdrawn=taken_back)
     for trouble in (*nights_page.refresh(of), openmetrics.refresh(of)):
         if trouble:
@@ -70,13 +74,13 @@ def _chosen(night: Night, before: dt.date) -> dt.date:
 
 def _dates(night: Night) -> list[dt.date]:
     """The nights that could be served, in order."""
-    out = earlier.withdrawn(night.root)
-    dates = (date for date in kept.nights(night.root) if date.isoformat() not in out)
+    out = warm_start_base.withdrawn(night.root)
+    dates = (date for date in night_list.nights(night.root) if date.isoformat() not in out)
     return [date for date in dates if _was_published(replace(night, date=date))]
 
 
 def _was_published(night: Night) -> bool:
-    return publication.accepted(night.root, night.date) is not None
+    return publication_file.accepted(night.root, night.date) is not None
 
 
 if __name__ == "__main__":

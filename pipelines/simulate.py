@@ -25,12 +25,12 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from pipelines import console
-from transforms.simulation import DayLogs, play_day
-from transforms.simulation_state import State, begin_day, start_state
-from transforms.simulation_tables import topics_frame, users_frame, videos_frame
-from transforms.simulation_truth import completed_watches, true_preferences
-from transforms.simulation_world import SimulationSettings, World, build_world
+from pipelines.base import console
+from transforms.simulation.play_day import DayLogs, play_day
+from transforms.simulation.state import State, begin_day, start_state
+from transforms.simulation.tables import topics_frame, users_frame, videos_frame
+from transforms.simulation.truth import completed_watches, true_preferences
+from transforms.simulation.world import SimulationSettings, World, build_world
 
 TRUTH_USERS = 20_000  # above so many users, preferences are written of these, spread evenly
 DAILY = ("watches", "searches", "impressions")

@@ -11,14 +11,15 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines import earlier, manifest, paths, workplace
-from pipelines.earlier import EarlierModel
-from pipelines.errors import StageError
-from pipelines.manifest import Manifest
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from pipelines.workplace import Workplace
-from transforms import files
-from transforms.features import FeatureSpec
+from pipelines.base import manifest, paths
+from pipelines.base.manifest import Manifest
+from pipelines.night import local_workdir, warm_start_base
+from pipelines.night.errors import StageError
+from pipelines.night.local_workdir import Workplace
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.warm_start_base import EarlierModel
+from transforms.contracts.example_spec import FeatureSpec
+from transforms.core import files
 
 if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own process needs
     from trainer.examples import ExampleFiles
@@ -30,7 +31,7 @@ VECTORS, HISTORY, INFO = "video_vectors.parquet", "history.json", "info.json"
 
 def plan(night: Night) -> Plan:
     """Depends on the examples, on the earlier model, and on every setting of `[model]` and `[training]`."""
-    found = earlier.of_night(night)
+    found = warm_start_base.of_night(night)
     inputs = {"examples": night.require("examples").digest, **({"earlier": found.digest} if found else {})}
     settings = {"model": night.job.model.model_dump(), "training": night.job.training.model_dump()}
     return Plan("train", inputs, settings)
@@ -39,15 +40,15 @@ def plan(night: Night) -> Plan:
 def run(night: Night) -> None:
     """Train, or go on from the checkpoints of a run that was killed."""
     if not plan(night).is_done(night):
-        earlier.fix(night)
-    complete(night, plan(night), partial(_work, night), keep=workplace.CHECKPOINTS)
+        warm_start_base.fix(night)
+    complete(night, plan(night), partial(_work, night), keep=local_workdir.CHECKPOINTS)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     from trainer.task import train
 
-    job, found = night.job, earlier.of_night(night)
-    with workplace.at(folder) as place:
+    job, found = night.job, warm_start_base.of_night(night)
+    with local_workdir.at(folder) as place:
         examples, base = _examples(night, place), _to_go_on_from(night, found, place)
         result = train(
             examples,
@@ -58,12 +59,12 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             earlier=base,
             saved=place.keep,
         )
-        left = (f"tower-{attempt}", f"state-{attempt}", workplace.CURVES)
+        left = (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES)
         entries = place.leave((VECTORS, HISTORY, INFO), left)
     counts = {"tower": f"tower-{attempt}", STATE: f"state-{attempt}", "steps": result.steps}
     counts |= {"examples": result.examples, "start": result.start}
     if job.training.warm_start:
-        counts[earlier.COUNT] = earlier.to_count(found)
+        counts[warm_start_base.COUNT] = warm_start_base.to_count(found)
     return StageResult(entries, {**counts, "notes": [result.start["why"]] if result.start["why"] else []})
 
 

@@ -10,12 +10,12 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import paths
-from pipelines.errors import StageError
-from pipelines.stages import Night, Plan, StageResult, complete, stage_main
-from transforms.collect import Record, WriteRecords, take_records
-from transforms.files import FileEntry
-from transforms.vocabulary import CountTokens, WriteVocabulary, add_descriptions
+from pipelines.base import paths
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from transforms.core.files import FileEntry
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.examples.vocabulary import CountTokens, WriteVocabulary, add_descriptions
 
 VIDEOS, TOKENS = "videos.parquet", "search_tokens.parquet"
 

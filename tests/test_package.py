@@ -17,7 +17,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms import environments
 from nights import REPOSITORY
 
-from pipelines.options import pipeline_options
+from pipelines.config.beam_options import pipeline_options
 
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
 BESIDE = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from trainer.errors import TrainingError
 from trainer.quiet import tf
-from transforms.features import FeatureSpec
+from transforms.contracts.example_spec import FeatureSpec
 
 LABEL_COUNTS, SEARCH_TOKENS = "label_counts.parquet", "search_tokens.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleFiles:
-    """The files of one night's examples: gzip TFRecords as `transforms.features` describes them.
+    """The files of one night's examples: gzip TFRecords as `transforms.contracts.example_spec` describes them.
 
     The order of the files is part of what makes a training repeatable: give them sorted.
     """

@@ -22,7 +22,7 @@ from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.model import Model, UserTower
 from trainer.quiet import tf
 from trainer.raw import RawFeatures
-from transforms.features import FeatureSpec
+from transforms.contracts.example_spec import FeatureSpec
 
 ROWS_AT_ONCE = 65_536
 

@@ -19,7 +19,7 @@ from trainer.record_files import RecordFiles, plain
 from trainer.replay import Replay
 from trainer.seeds import seed_of
 from trainer.stretches import share_stretches, shuffle_stretches
-from transforms.features import MISSING, FeatureSpec
+from transforms.contracts.example_spec import MISSING, FeatureSpec
 
 Batch = dict[str, tf.Tensor]
 Marks = Callable[[tf.Tensor], tf.Tensor]

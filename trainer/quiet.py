@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transforms.quiet import import_tensorflow
+from transforms.core.tensorflow_import import import_tensorflow
 
 tf = import_tensorflow()
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.quiet import tf
 from trainer.record_files import RecordFiles, plain
-from transforms.features import FeatureSpec
+from transforms.contracts.example_spec import FeatureSpec
 
 SHARE = 0.05  # of the users who are not held out
 _PLACES = 1 << 24

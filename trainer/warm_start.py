@@ -29,7 +29,7 @@ from trainer.replay import Replay
 from trainer.state import ROWS_AT_ONCE, SavedState, SavedTable, dense_of, vocabulary_of
 from trainer.step import TrainingStep
 from trainer.tables import Table
-from transforms.features import FeatureSpec
+from transforms.contracts.example_spec import FeatureSpec
 
 SPREAD = 0.1  # of the draws rows start from in a new model: keeps new rows of the same frequency apart
 # Settings that may change from night to night: the others say what the variables are, or what they mean.

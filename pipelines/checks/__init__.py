@@ -1,1 +1,1 @@
-"""What `watchnext doctor` looks at, one module a subject."""
+"""The checks of `watchnext doctor`, one module for each subject."""

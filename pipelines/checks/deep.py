@@ -25,10 +25,11 @@ def files(asked: Asked) -> Iterator[Finding]:
 
 def _stages(asked: Asked) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of every stage of every night."""
-    from pipelines import kept, manifest, paths
+    from pipelines.base import manifest, paths
+    from pipelines.night import night_list
 
     night = asked.night
-    for date in kept.nights(night.root):
+    for date in night_list.nights(night.root):
         for stage in paths.FOLDERS:
             folder = night.root.stage(date, stage)
             again = f"watchnext nightly {asked.job} --date {date}"
@@ -45,12 +46,13 @@ def _stages(asked: Asked) -> Iterator[Finding | int]:
 
 def _published(asked: Asked) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of what is served; files that a manifest lists too are read once."""
-    from pipelines import manifest, paths, publication
-    from pipelines.errors import StageError
+    from pipelines.base import manifest, paths
+    from pipelines.night import publication_file
+    from pipelines.night.errors import StageError
 
     root = asked.night.root
     try:
-        lists = publication.served(root)
+        lists = publication_file.served(root)
     except StageError as error:
         yield problem(NAME, str(error), f"watchnext nightly {asked.job} restores it, or watchnext rollback {asked.job}")
         return
@@ -72,13 +74,13 @@ def _published(asked: Asked) -> Iterator[Finding | int]:
 
 def _store(asked: Asked) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of the newest snapshot of the store."""
-    from pipelines import manifest, store
+    from pipelines.base import manifest, snapshot_store
 
     night = asked.night
     try:
-        newest = store.latest(night.root.snapshots)
+        newest = snapshot_store.latest(night.root.snapshots)
     except manifest.ManifestError as error:
-        yield problem(NAME, str(error), store.REBUILD.replace("JOB.toml", f"{asked.job} --date {night.date}"))
+        yield problem(NAME, str(error), snapshot_store.REBUILD.replace("JOB.toml", f"{asked.job} --date {night.date}"))
         return
     if newest is None:
         return

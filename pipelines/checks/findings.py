@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pipelines.checks.logs import Looked
-    from pipelines.stages import Night
+    from pipelines.night.stage import Night
 
 NARROWEST, WIDEST = 80, 100  # columns of a terminal that are made use of
 State = Literal["ok", "warning", "problem"]
@@ -64,9 +64,9 @@ class Asked:
         """The night it would be. Raises JobError, OptionError."""
         from zoneinfo import ZoneInfo
 
-        from pipelines.jobs import load_job
-        from pipelines.options import pipeline_options
-        from pipelines.stages import Night
+        from pipelines.config.beam_options import pipeline_options
+        from pipelines.config.jobs import load_job
+        from pipelines.night.stage import Night
 
         job = load_job(self.job)
         pipeline_options(self.runner_config, self.flags)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipelines import joins
 from pipelines.checks.findings import Asked, Finding, ok, warning
-from pipelines.checks.samples import Sample
-from pipelines.joins import Match
-from pipelines.reading import LOGS
-from transforms.frames import FRAME_ROWS
-from transforms.raw_columns import ident
+from pipelines.logs import joins
+from pipelines.logs.joins import Match
+from pipelines.logs.log_reader import LOGS
+from pipelines.logs.log_samples import Sample
+from transforms.core.frames import FRAME_ROWS
+from transforms.logs.columns import ident
 
 if TYPE_CHECKING:
     from pipelines.checks.logs import Looked

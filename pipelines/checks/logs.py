@@ -15,21 +15,23 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines import due, log_notes, privacy, raw_files, store
-from pipelines.checks import joins, samples
+from pipelines.base import raw_files, snapshot_store
+from pipelines.base.raw_files import Found
+from pipelines.base.snapshot_store import Snapshot
+from pipelines.checks import joins
 from pipelines.checks.column_names import nearest, renaming
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
 from pipelines.checks.patience import within
-from pipelines.checks.samples import Sample
-from pipelines.jobs import JobError
-from pipelines.raw_files import Found
-from pipelines.reading import Source
-from pipelines.settings import Privacy
-from pipelines.stages import Night
-from pipelines.store import Snapshot
-from transforms.bigquery import PREFIX
-from transforms.logs import LogError, LogTable, column_names, folder_values
-from transforms.screen import Screen
+from pipelines.config.jobs import JobError
+from pipelines.config.settings import Privacy
+from pipelines.logs import ingest_plan, log_notes, log_samples
+from pipelines.logs.log_reader import Source
+from pipelines.logs.log_samples import Sample
+from pipelines.night import privacy
+from pipelines.night.stage import Night
+from transforms.logs.bigquery_source import PREFIX
+from transforms.logs.privacy import Screen
+from transforms.logs.readers import LogError, LogTable, column_names, folder_values
 
 SHOWN_ROWS, SHOWN_REASONS, CELL = 3, 5, 24
 ANSWER_SECONDS = 60.0  # for a list of a table's files
@@ -58,11 +60,11 @@ class Looked:
     @classmethod
     def at(cls, night: Night, *, with_store: bool) -> Looked:
         """Look at all tables of a job, and at what the store has of them. What goes wrong with one is kept."""
-        before = store.latest(night.root.snapshots) if with_store else None
+        before = snapshot_store.latest(night.root.snapshots) if with_store else None
         found, failed = dict[str, Found](), dict[str, str]()
-        for table in due.TABLES:
+        for table in ingest_plan.TABLES:
             try:
-                found[table] = within(ANSWER_SECONDS, partial(due.find, night, table, before))
+                found[table] = within(ANSWER_SECONDS, partial(ingest_plan.find, night, table, before))
             except (LogError, TimeoutError) as error:
                 found[table], failed[table] = Found(), str(error)
         screen, unscreened = _screen(night, before)
@@ -70,7 +72,7 @@ class Looked:
             looked, columns, tables = dict[str, Sample](), dict[str, list[str]](), dict[str, LogTable]()
             for name in sorted(found, key=lambda table: table != "videos"):  # lengths of videos come first
                 catalogue = _catalogue(looked.get("videos"), scratch)
-                source = samples.sources(night, found, screen=screen, catalogue=catalogue).get(name)
+                source = log_samples.sources(night, found, screen=screen, catalogue=catalogue).get(name)
                 if source is None or source.raw[-1].path.startswith(PREFIX):
                     continue
                 tables[name] = source.table
@@ -97,7 +99,7 @@ def logs(asked: Asked) -> Iterator[Finding]:
     looked, job = asked.logs, asked.night.job
     if looked.unscreened:
         yield problem("privacy", looked.unscreened, "mend [privacy], or the environment of whatever runs the night")
-    for name in due.TABLES:
+    for name in ingest_plan.TABLES:
         if getattr(job.logs, name) is None:
             continue
         if name in looked.failed:
@@ -212,8 +214,8 @@ def _screen(night: Night, before: Snapshot | None) -> tuple[Screen, str]:
 
 def _look(source: Source, renamed: dict[str, str]) -> Sample:
     if source.table.name == "videos":
-        return samples.look(source, renamed, most_files=len(source.raw), rows=CATALOGUE_ROWS)
-    return samples.look(source, renamed)
+        return log_samples.look(source, renamed, most_files=len(source.raw), rows=CATALOGUE_ROWS)
+    return log_samples.look(source, renamed)
 
 
 def _catalogue(videos: Sample | None, scratch: str) -> str | None:

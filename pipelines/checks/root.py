@@ -19,8 +19,8 @@ OLD_DAYS = 1  # that what is published may lie behind the night
 
 def job(asked: Asked) -> Iterator[Finding]:
     """The job file and the Beam options."""
-    from pipelines.jobs import JobError
-    from pipelines.options import OptionError
+    from pipelines.config.beam_options import OptionError
+    from pipelines.config.jobs import JobError
 
     try:
         night = asked.night
@@ -47,7 +47,7 @@ def root(asked: Asked) -> Iterator[Finding]:
 def trouble(path: str) -> str:
     """Why a root cannot be written to; empty where it can. Of a local folder the permissions are looked at; elsewhere a
     file is written and removed."""
-    from transforms import files
+    from transforms.core import files
 
     def probe() -> None:
         name = files.join(path, f"doctor-{os.getpid()}")
@@ -70,7 +70,7 @@ def trouble(path: str) -> str:
 
 def lock(asked: Asked) -> Iterator[Finding]:
     """Who is at work on the root."""
-    from pipelines.lock import holder
+    from pipelines.base.lock import holder
 
     if taken := holder(asked.night.root.lock):
         yield warning("lock", taken, "wait for it to end, or stop it: until then a night is refused")
@@ -80,10 +80,10 @@ def lock(asked: Asked) -> Iterator[Finding]:
 
 def published(asked: Asked) -> Iterator[Finding]:
     """Which night is served, how old it is, and whether a publication came to no end."""
-    from pipelines import publication
-    from transforms import files
+    from pipelines.night import publication_file
+    from transforms.core import files
 
-    night, entry = asked.night, publication.read(asked.night.root)
+    night, entry = asked.night, publication_file.read(asked.night.root)
     if files.exists(night.root.publishing):
         what = f"{night.root.publishing}: a publication was begun and came to no end"
         yield warning("published", what, "run the night again: it finishes that one, or undoes it")
@@ -94,7 +94,7 @@ def published(asked: Asked) -> Iterator[Finding]:
     today = dt.datetime.now(ZoneInfo(night.job.logs.time_zone)).date()
     past = min(today, night.date) - date
     what = f"the night of {date}, {entry['users']:,} users, since {entry['published_at']}"
-    if missing := publication.missing(night.root):
+    if missing := publication_file.missing(night.root):
         yield problem("published", f"{what}; but {missing}", f"run the night of {date} again")
     elif past.days > OLD_DAYS:
         fix = "see why the nights since then failed: run watchnext nightly, or look at what its schedule wrote"

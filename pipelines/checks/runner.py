@@ -25,7 +25,7 @@ SHOWN = 300  # characters of an error
 
 def runner(asked: Asked) -> Iterator[Finding]:
     """Each address, and the job."""
-    from pipelines.options import endpoints
+    from pipelines.config.beam_options import endpoints
 
     silent = list(_silent(endpoints(asked.runner_config, asked.flags)))
     yield from silent
@@ -52,7 +52,7 @@ def ten_elements(config: str | None, flags: Sequence[str]) -> None:
     """Run a job of ten elements, as the stages run theirs. Raises what the runner raises, or where one is lost."""
     import apache_beam as beam
 
-    from pipelines.options import pipeline_options
+    from pipelines.config.beam_options import pipeline_options
 
     with beam.Pipeline(options=pipeline_options(config, flags)) as pipeline:
         numbers = pipeline | beam.Create(range(ELEMENTS)) | beam.Map(_squared)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipelines import estimate, machine
+from pipelines.base import machine
+from pipelines.base.machine import gib
+from pipelines.base.raw_files import Found
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
-from pipelines.estimate import Cost
-from pipelines.machine import gib
-from pipelines.raw_files import Found
-from pipelines.size import Size, sized
-from pipelines.stages import STAGES
-from transforms import files
+from pipelines.logs.log_size import Size, sized
+from pipelines.night.stage import STAGES
+from pipelines.runs import estimate
+from pipelines.runs.estimate import Cost
+from transforms.core import files
 
 NEARLY = 0.8  # of the memory
 # What to make smaller where a stage does not fit.

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import polars as pl
 
 from pipelines.checks.findings import Asked, Finding, ok, problem, warning
-from pipelines.checks.samples import Part, Sample
-from pipelines.stages import Night
-from transforms.days import day_at
-from transforms.frames import FRAME_ROWS
+from pipelines.logs.log_samples import Part, Sample
+from pipelines.night.stage import Night
+from transforms.core.days import day_at
+from transforms.core.frames import FRAME_ROWS
 
 TABLES = ("watches", "searches", "impressions")
 AHEAD_SECONDS = 600  # that clocks of other machines may be ahead of this one

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import polars as pl
 
 from pipelines.checks.findings import Asked, Finding, problem, warning
-from pipelines.checks.samples import Sample
-from transforms.plausible import FIRST_BIRTH_YEAR, HOUR, USUAL_SECONDS, unknown_countries
-from transforms.raw_columns import RawColumns
+from pipelines.logs.log_samples import Sample
+from transforms.logs.columns import RawColumns
+from transforms.logs.plausible import FIRST_BIRTH_YEAR, HOUR, USUAL_SECONDS, unknown_countries
 
 SECONDS = (
     *(("watches", "watch_seconds"), ("watches", "video_seconds")),

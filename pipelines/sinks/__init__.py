@@ -1,1 +1,1 @@
-"""Places that lists are served from besides their Parquet files: what each can do is in protocol.py."""
+"""The databases that lists are published to, one module for each."""

@@ -18,16 +18,16 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import paths
-from pipelines.errors import StageError
-from pipelines.options import pipeline_options
+from pipelines.base import paths
+from pipelines.config.beam_options import pipeline_options
+from pipelines.config.sink_settings import BigQuerySettings
+from pipelines.night.errors import StageError
+from pipelines.night.sink_protocol import NightFiles
+from pipelines.night.stage import Night
 from pipelines.sinks import gcp
-from pipelines.sinks.protocol import NightFiles
-from pipelines.sinks.settings import BigQuerySettings
-from pipelines.stages import Night
-from transforms import files as file_system
-from transforms.bigquery_lists import LoadLists, LoadVideos
-from transforms.errors import SinkError
+from transforms.core import files as file_system
+from transforms.sinks.bigquery_lists import LoadLists, LoadVideos
+from transforms.sinks.errors import SinkError
 
 NAME = "bigquery"
 USERS_A_STATEMENT = 10_000  # a query takes 10 MB of parameters

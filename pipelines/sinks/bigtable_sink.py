@@ -1,7 +1,7 @@
 """Bigtable: a row a user with a cell a version, and one row, `PREFIX#night`, that says which version is served.
 
     PREFIX#night   served = VERSION (what a server reads first); version:VERSION = loading, or loaded
-    PREFIX#user#USER_ID, PREFIX#default#COUNTRY   list:VERSION, vector:VERSION (`transforms.bigtable_lists`)
+    PREFIX#user#USER_ID, PREFIX#default#COUNTRY   list:VERSION, vector:VERSION (`transforms.sinks.bigtable_lists`)
 
 Versions that are no longer kept are removed cell by cell, in a pipeline over the table's tablets: ranges of rows do not
 hold a night, and to drop them would take an administrator's rights.
@@ -17,16 +17,16 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import manifest, paths
+from pipelines.base import manifest, paths
+from pipelines.config.sink_settings import BigtableSettings
+from pipelines.night.sink_protocol import NightFiles
+from pipelines.night.stage import Night
 from pipelines.sinks import gcp
-from pipelines.sinks.protocol import NightFiles
-from pipelines.sinks.settings import BigtableSettings
-from pipelines.stages import Night
-from transforms import bigtable_lists
-from transforms.bigtable_lists import CountRows, Place, RemoveVersions, WriteLists, tablets
-from transforms.collect import WriteRecords, take_records
-from transforms.errors import SinkError
-from transforms.redis_lists import FORMAT_VERSION
+from transforms.core.records import WriteRecords, take_records
+from transforms.sinks import bigtable_lists
+from transforms.sinks.bigtable_lists import CountRows, Place, RemoveVersions, WriteLists, tablets
+from transforms.sinks.errors import SinkError
+from transforms.sinks.redis_lists import FORMAT_VERSION
 
 NAME = "bigtable"
 SERVED, VERSION = "served", "version:"

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines import manifest, paths
-from pipelines.errors import StageError, causes
-from pipelines.sinks.protocol import NightFiles
-from transforms import files as file_system
-from transforms.errors import SinkError
-from transforms.list_rows import ListPart
+from pipelines.base import manifest, paths
+from pipelines.night.errors import StageError, causes
+from pipelines.night.sink_protocol import NightFiles
+from transforms.core import files as file_system
+from transforms.sinks.errors import SinkError
+from transforms.sinks.list_rows import ListPart
 
 _TOLD = re.compile(
     r"(?:google\.api_core\.exceptions\.\w+|BigQuery job \S+ failed\. Error Result): (.+?)(?: \[while running .*)?$",

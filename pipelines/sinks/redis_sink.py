@@ -15,15 +15,15 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import manifest, paths
-from pipelines.sinks.protocol import NightFiles
-from pipelines.sinks.settings import RedisSettings
-from pipelines.stages import Night
-from transforms import redis_lists
-from transforms.collect import Record, WriteRecords, take_records
-from transforms.errors import SinkError
-from transforms.redis_lists import Keys, Kind, LoadRedis, RedisPart, RedisVersion
-from transforms.redis_server import RedisServer, Session
+from pipelines.base import manifest, paths
+from pipelines.config.sink_settings import RedisSettings
+from pipelines.night.sink_protocol import NightFiles
+from pipelines.night.stage import Night
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.sinks import redis_lists
+from transforms.sinks.errors import SinkError
+from transforms.sinks.redis_lists import Keys, Kind, LoadRedis, RedisPart, RedisVersion
+from transforms.sinks.redis_server import RedisServer, Session
 
 
 def server_of(settings: RedisSettings) -> RedisServer:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from pipelines.jobs import Job, load_job
-from pipelines.settings import TABLES
-from pipelines.stages import STAGES
-from transforms import files
+from pipelines.config.jobs import Job, load_job
+from pipelines.config.settings import TABLES
+from pipelines.night.stage import STAGES
+from transforms.core import files
 
 # Of the options the template is started with, those that the stages' jobs get too.
 HANDED_ON = (

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from damage import Injected
 from two_nights import two_nights  # noqa: F401  # a fixture of several modules
 
-Injected = Callable[[str], None]
 _PROPERTY = "injected fault"
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 from commands import Done, stages_in_process, watchnext
-from conftest import Injected
-from damage import DAMAGE
+from damage import DAMAGE, Injected
 from nights import DATE
 from two_nights import MADE, all_lists, copy
 
 from pipelines import doctor
-from pipelines.errors import TOLD_ERRORS
+from pipelines.night.errors import TOLD_ERRORS
 
 COSTLY = ("model", "examples", "index", "vocabulary")  # folders of stages whose repair trains a model again
 _COMMAND = re.compile(r"watchnext ((?:nightly|rollback) [^;,]*?)(?: (?:makes|reads|serves|repairs)\b|$)")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from commands import Done, stages_in_process, watchnext
-from conftest import Injected
+from damage import Injected
 from nights import DATE, night
 from stores import DAYS, daily, day_of_watches, newest, write_day
 
-from transforms import files
+from transforms.core import files
 
 WRITES = ("write_parquet", "replace_parquet", "replace_entry", "replace_file", "remove_files")
 FORGET = '[privacy]\nforget = "forget.csv"\n'

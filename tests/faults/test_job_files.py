@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import pytest
 from commands import watchnext
-from conftest import Injected
+from damage import Injected
 from pydantic import BaseModel
 
-from pipelines.jobs import Job, JobError, load_job, table_of
+from pipelines.config.jobs import Job, JobError, load_job, table_of
 
 JOB = """\
 [logs]

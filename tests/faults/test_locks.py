@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Injected
+from damage import Injected
 from nights import DATE, REPOSITORY, environment, night, wait_for
 from stores import daily, newest
 
-from pipelines import lock
+from pipelines.base import lock
 
 VALUES = ["", "x", None, 0, -1, 1.5, 1e300, float("nan"), True, [], {}, 2**70, "\x00", "2026-11-21"]
 FIELDS = ("host", "machine", "boot", "pid_namespace", "pid", "started", "token", "beat")
@@ -131,7 +131,7 @@ def test_a_run_whose_lock_is_lost_at_any_moment_changes_nothing_more(tmp_path: P
 
 def _ingest(job: Path) -> int:
     from pipelines import ingest
-    from pipelines.stages import stage_main
+    from pipelines.night.stage import stage_main
 
     return stage_main(ingest, [str(job), "--date", DATE.isoformat()])
 

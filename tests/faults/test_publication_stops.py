@@ -14,15 +14,16 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import Injected
+from damage import Injected
 from nights import DATE, night, published_night, write_job
 from redis import exceptions
 from redis_server import Server, serving
 
 from pipelines import publish
-from pipelines.errors import TOLD_ERRORS
-from pipelines.served_lists import open_lists
-from transforms import files, redis_server
+from pipelines.night.errors import TOLD_ERRORS
+from pipelines.serving.served_lists import open_lists
+from transforms.core import files
+from transforms.sinks import redis_server
 
 USERS = [f"u{n}" for n in range(24)]
 NEXT = DATE + dt.timedelta(days=1)

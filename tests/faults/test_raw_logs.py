@@ -10,8 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from commands import stages_in_process, watchnext
-from conftest import Injected
-from damage import DAMAGE
+from damage import DAMAGE, Injected
 from nights import DATE, night, write_job
 from stores import DAYS, counts, day_of_watches, newest
 

@@ -1,0 +1,1 @@
+"""The job file: its tables, their checks, and the options of Beam."""

@@ -1,0 +1,211 @@
+"""JOB.toml, read and checked: the errors that a mistake in the file gets. The tables themselves are in settings.py.
+
+Paths may be relative to the job file's own folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from pipelines.base import raw_files
+from pipelines.base.paths import Root, below, escape_pattern, join
+from pipelines.config.gate_settings import Gates
+from pipelines.config.ranking_settings import Ranking
+from pipelines.config.settings import (
+    COLUMNS,
+    NAMES,
+    TABLES,
+    Examples,
+    Index,
+    Logs,
+    Neighbours,
+    NotifySettings,
+    Privacy,
+    Storage,
+    Table,
+)
+from pipelines.config.sink_settings import SECRET
+from trainer.config import ModelSettings, TrainingSettings
+from transforms.logs.bigquery_source import PREFIX
+
+
+class JobError(ValueError):
+    """A mistake in a job file: which setting, its value, the rule."""
+
+
+class Job(Table):
+    """A whole job file."""
+
+    logs: Logs
+    examples: Examples = Examples()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    index: Index = Index()
+    neighbours: Neighbours = Neighbours()
+    ranking: Ranking = Ranking()
+    gates: Gates = Gates()
+    storage: Storage = Storage()
+    privacy: Privacy = Privacy()
+    notify: NotifySettings = NotifySettings()
+
+    @model_validator(mode="after")
+    def _condition_has_a_catalogue(self) -> Job:
+        if self.index.only is not None and not self.logs.videos:
+            raise ValueError(f"index.only = {self.index.only!r} is of the catalogue: say where it is (logs.videos)")
+        return self
+
+    @model_validator(mode="after")
+    def _kept_days_hold_the_window(self) -> Job:
+        needed = self.examples.window_days + self.examples.holdout_days
+        if 0 < self.storage.keep_days < needed:
+            raise ValueError(
+                f"storage.keep_days must be 0 (all days) or at least window_days + holdout_days ({needed}), but is "
+                f"{self.storage.keep_days}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kept_days_hold_what_users_had(self) -> Job:
+        days = self.neighbours.exclude_days or 0
+        if 0 < self.storage.keep_days < days:
+            raise ValueError(
+                f"neighbours.exclude_days = {days}: of days beyond storage.keep_days ({self.storage.keep_days}) "
+                "nothing is known; give 0 for all days that are kept"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_have_a_catalogue(self) -> Job:
+        share = self.neighbours.max_share_per_channel
+        if share < 1 and not self.logs.videos:
+            raise ValueError(
+                f"neighbours.max_share_per_channel = {share:g}: which channel a video is of stands in the catalogue: "
+                "name it, as logs.videos"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_not_shared(self) -> Job:
+        """One column of a table may hold two of ours only if one of them is a name: a page may be its moment."""
+        for table in TABLES:
+            if getattr(self.logs, table) is None:
+                continue
+            renamed, readers = self.logs.renamed(table), dict[str, list[str]]()
+            for name in COLUMNS[table]:
+                if name not in NAMES:
+                    readers.setdefault(renamed.get(name, name), []).append(name)
+            for theirs, names in readers.items():
+                if len(names) > 1:
+                    raise ValueError(
+                        f"logs.columns: {' and '.join(names)} of {table} are read from one column, {theirs!r}: name "
+                        "another column for one of them, or one that the logs do not have if they lack it"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_known(self) -> Job:
+        users = (*COLUMNS["users"], *self.examples.user_categories)
+        known = COLUMNS | {"users": users, "forget": ("user_id",)}
+        every = [name for names in known.values() for name in names]
+        given = [(ours, every, "") for ours, theirs in self.logs.columns.items() if isinstance(theirs, str)]
+        for table, names in self.logs.columns.items():
+            given += [(ours, list(known[table]), f"{table}.") for ours in (names if isinstance(names, dict) else ())]
+        for ours, there, table in given:
+            if ours not in there:
+                nearest = difflib.get_close_matches(ours, there, 1, cutoff=0)[0]
+                setting = f"logs.columns.{table}"
+                raise ValueError(f"unknown setting {setting}{ours}; did you mean {setting}{nearest}?")
+        return self
+
+
+def load_job(path: str) -> Job:
+    """Read a job file; JobError names the file, the setting, its value and the rule."""
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # Notepad and PowerShell write a byte order mark
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such job file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise JobError(f"{path}: cannot be read as TOML: {error}") from error
+    try:
+        job = _absolute(Job.model_validate(content), str(file.resolve().parent))
+    except ValidationError as error:
+        lines = [f"{path}: {_explain(problem)}" for problem in error.errors()]
+        raise JobError("\n".join(lines)) from error
+    try:
+        overlap = _root_in_logs(job)
+    except ValueError as error:  # Beam knows no file system of this name, or lacks the package for it
+        raise JobError(f"{path}: storage.root = {job.storage.root!r}, or a path of [logs]: {error}") from error
+    if overlap:
+        raise JobError(f"{path}: {overlap}")
+    return job
+
+
+def _root_in_logs(job: Job) -> str:
+    """Why the storage root and the logs lie within each other; empty if they do not."""
+    root = Root(job.storage.root)
+    given = [(f"logs.{table}", getattr(job.logs, table)) for table in TABLES]
+    for setting, pattern in [*given, ("privacy.forget", job.privacy.forget)]:
+        if pattern is None or pattern.startswith(PREFIX):
+            continue
+        written = (root.published, join(root.snapshots, "1.json"), join(root.store, "watches/2000-01-01/1.parquet"))
+        if any(raw_files.would_read(pattern, path) for path in written):
+            return (
+                f"storage.root = {job.storage.root!r} lies within {setting}, so that a night would read its own files "
+                "as logs: name a folder elsewhere as the root, or a folder of logs alone"
+            )
+        if any(raw_files.lies_within(pattern, folder) for folder in (root.store, root.nights)):
+            return (
+                f"{setting} lies within storage.root = {job.storage.root!r}, among the files that nights write and "
+                "remove there: keep the logs elsewhere"
+            )
+    return ""
+
+
+def _absolute(job: Job, folder: str) -> Job:
+    """The job with the paths of its logs and its root made absolute, against the job file's folder."""
+    given = {name: below(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
+    update: dict[str, Table] = {"logs": job.logs.model_copy(update=given)}
+    redis = job.storage.redis
+    if redis and redis.ca_file:
+        redis = redis.model_copy(update={"ca_file": below(folder, redis.ca_file)})
+    update["storage"] = job.storage.model_copy(update={"root": below(folder, job.storage.root), "redis": redis})
+    if job.privacy.forget:
+        forget = below(escape_pattern(folder), job.privacy.forget)
+        update["privacy"] = job.privacy.model_copy(update={"forget": forget})
+    return job.model_copy(update=update)
+
+
+def _explain(problem: Any) -> str:
+    """One problem of pydantic's as one sentence."""
+    where = [str(part) for part in problem["loc"]]
+    name = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(where[-1], _known(where[:-1]), 1, cutoff=0)
+        return f"unknown setting {name}" + (f"; did you mean {'.'.join([*where[:-1], nearest[0]])}?" if nearest else "")
+    if problem["type"] == "missing":
+        return f"{name} is missing and has no default"
+    if problem["type"] == SECRET:
+        return f"{name} {problem['msg']}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name} = {problem['input']!r}: {message}" if name else message
+
+
+def _known(tables: list[str]) -> list[str]:
+    """Names of the settings of one table of the job file."""
+    kind: type[BaseModel] = Job
+    for table in tables:
+        kind = table_of(kind.model_fields[table]) or kind
+    return list(kind.model_fields)
+
+
+def table_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of a setting that is a table, whether or not it may be left out; None of any other."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

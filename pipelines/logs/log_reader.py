@@ -1,0 +1,164 @@
+"""How ingest reads: short Beam pipelines over some raw files, whose records say what they wrote and counted."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import apache_beam as beam
+
+from pipelines.base import manifest, paths, raw_files, snapshot_store
+from pipelines.base.raw_files import Found
+from pipelines.base.snapshot_store import Snapshot, TakenFile
+from pipelines.night.stage import Night
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.logs import bigquery_source, ingest, parsing, schemas
+from transforms.logs.ingest import Parse, ReadLogs, Tagged
+from transforms.logs.privacy import Screen, Span
+from transforms.logs.readers import LogTable
+
+LOGS = {
+    schemas.WATCHES: parsing.parse_watches,
+    schemas.SEARCHES: parsing.parse_searches,
+    schemas.IMPRESSIONS: parsing.parse_impressions,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One table's raw files, and what becomes of their rows."""
+
+    table: LogTable
+    raw: Sequence[TakenFile]
+    parse: Parse
+    screen: Screen
+    write: beam.PTransform
+    ranks: Mapping[str, int] = field(default_factory=dict)  # path -> place from the oldest; none: no file is newer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One attempt at reading raw files."""
+
+    night: Night
+    folder: str  # of the stage
+    attempt: str
+    buckets: int
+    screen: Screen
+    found: dict[str, Found]  # table -> its raw files
+    forgotten: set[int] = field(default_factory=set)  # places in the list of users to forget whose rows were met
+    start: dt.datetime | None = None  # of the events that are read from BigQuery; None: of the window
+    refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
+
+    def catalogue(self) -> list[Record]:
+        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users and of what
+        is never to be shown to them."""
+        return self._read(*self.side_sources())
+
+    def side_sources(self) -> list[Source]:
+        """The tables that are read anew each night."""
+        return [self._videos(), self._users(), self._hidden()]
+
+    def _videos(self) -> Source:
+        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone, before=self.night.future)
+        name = f"videos-{self.attempt}.parquet"
+        write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, name, self._first_of_newest_day("videos"))
+        return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write, self._ranks("videos"))
+
+    def _users(self) -> Source:
+        extra = tuple(self.night.job.examples.user_categories)
+        table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
+        name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
+        write = ingest.WriteDistinct("users", ("user_id",), self.buckets, self.folder, name)
+        parse = partial(parsing.parse_users, categories=extra, before=self.night.future)
+        return Source(table, self.found["users"].files, parse, self.screen, write, self._ranks("users"))
+
+    def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
+        """Day and file of the raw files of a table; none of a BigQuery table, whose rows come in no order."""
+        pattern = getattr(self.night.job.logs, table) or ""
+        of_files = not pattern.startswith(bigquery_source.PREFIX)
+        return raw_files.oldest_first(pattern, self.found[table].files) if of_files else []
+
+    def _ranks(self, table: str) -> dict[str, int]:
+        return {file.path: rank for rank, (_, file) in enumerate(self._oldest_first(table))}
+
+    def _first_of_newest_day(self, table: str) -> int:
+        """The lowest rank of the files of the newest day: with `{date}`, each day's are the whole table."""
+        ordered = [day for day, _ in self._oldest_first(table)]
+        return ordered.index(ordered[-1]) if ordered else 0
+
+    def _hidden(self) -> Source:
+        name = "hidden/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
+        write = ingest.WriteDistinct("hidden", ("user_id", "video_id"), self.buckets, self.folder, name)
+        return Source(schemas.HIDDEN, self.found["hidden"].files, parsing.parse_hidden, self.screen, write)
+
+    def logs(
+        self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
+    ) -> list[Record]:
+        """Some raw logs -> new files of the store, which the snapshot does not list yet; of `spans` alone, if given."""
+        return self._read(*self.log_sources(batch, snapshot, catalogue, spans))
+
+    def log_sources(
+        self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
+    ) -> list[Source]:
+        """The tables of some raw logs."""
+        rules = self.rules(catalogue)
+        screen, wanted = replace(self.screen, spans=spans), set(batch)
+        sources = []
+        for table, parse in LOGS.items():
+            raw = [file for file in self.found[table.name].files if file in wanted]
+            sources.append(Source(table, raw, partial(parse, rules=rules), screen, self._days(table.name, snapshot)))
+        return sources
+
+    def rules(self, catalogue: str | None) -> parsing.ParseRules:
+        """What decides on events; `catalogue`: path of the night's."""
+        logs = self.night.job.logs
+        return parsing.ParseRules(
+            before=self.night.future,
+            time_zone=logs.time_zone,
+            completed_fraction=logs.completed_fraction,
+            completed_seconds=logs.completed_seconds,
+            catalogue=catalogue,
+        )
+
+    def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
+        base = self.night.root.store
+        there = [(f.bucket, (f.day, snapshot_store.path_to_read(base, f))) for f in snapshot.files if f.table == table]
+        name = paths.shard_pattern(self.buckets, manifest.new_attempt(), "parquet")
+        return ingest.WriteDays(table, base, self.buckets, name, there, snapshot.time_zone)
+
+    def _read(self, *sources: Source) -> list[Record]:
+        """Run one pipeline over the raw files of some tables."""
+        given = [source for source in sources if source.raw]
+        if not given:
+            return []
+        records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
+        with self.night.pipeline("ingest") as pipeline:
+            [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
+        found = take_records(records)
+        self.forgotten.update(at for record in found for at in record.get("forgotten_ids", ()))
+        return found
+
+    def branch(self, pipeline: beam.Pipeline, source: Source) -> beam.PCollection[Record]:
+        """One table's part of a pipeline; gives all its records."""
+        name = source.table.name
+        logs = self._frames(pipeline, source)
+        refuse = ingest.WriteRefused(
+            self.night.root.rejects(self.night.date), f"{name}-{manifest.new_attempt()}.parquet", self.refused
+        )
+        written = logs["valid"] | f"Write {name}" >> source.write
+        refused = logs["refused"] | f"Refused {name}" >> refuse
+        return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
+
+    def _frames(self, pipeline: beam.Pipeline, source: Source) -> Tagged:
+        """A table's frames, from files or from BigQuery."""
+        table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
+        name = source.raw[0].path
+        if name.startswith(bigquery_source.PREFIX):
+            window = (self.start or self.night.start, self.night.future)
+            read = bigquery_source.ReadBigQuery(name, table, renamed, source.parse, *window, source.screen)
+            return pipeline | f"Read {table.name}" >> read
+        paths_read = pipeline | f"Files of {table.name}" >> self.night.create([file.path for file in source.raw])
+        return paths_read | f"Read {table.name}" >> ReadLogs(table, renamed, source.parse, source.screen, source.ranks)

@@ -1,0 +1,1 @@
+"""One night, its stages, and its relation to the nights before it."""

@@ -1,0 +1,203 @@
+"""Errors for the person who runs a night: one message and an exit code, wherever they were raised.
+
+Runners pass on what a worker raised in different ways: as the error itself, as an error of their own that wraps it, or,
+from another thread or machine, as the text of its traceback.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import grpc
+from apache_beam.io.filesystem import BeamIOError
+
+from pipelines.base import console
+from pipelines.base.lock import LockError
+from pipelines.base.manifest import ManifestError
+from pipelines.base.process_signals import Stopped
+from pipelines.base.published_lists import PublishedListsError
+from pipelines.config.beam_options import OptionError
+from pipelines.config.jobs import JobError
+from trainer.errors import TrainingError
+from transforms.core.files import DamagedFileError
+from transforms.logs.readers import LogError, LogSettingError
+from transforms.search.candidates import NoCandidatesError
+from transforms.sinks.errors import SinkError
+
+EXIT_CODES = """\
+exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or
+argument; 3 a gate failed: yesterday's lists stay served; 128 + n stopped by signal n (143: SIGTERM, 130: Ctrl-C)"""
+
+
+class StageError(RuntimeError):
+    """A stage that cannot go on, for a reason its message explains to whoever runs the night."""
+
+
+class GateError(StageError):
+    """A night that is not good enough to be published: which gate, the value, the bound, what to look at."""
+
+
+# Errors whose message is all that a person needs: it is printed without a traceback.
+TOLD_ERRORS = (
+    StageError,
+    GateError,
+    JobError,
+    OptionError,
+    ManifestError,
+    PublishedListsError,
+    LogError,
+    LogSettingError,
+    NoCandidatesError,
+    TrainingError,
+    SinkError,
+    DamagedFileError,
+    LockError,
+    OSError,
+)
+
+_BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, LogSettingError), 3: (GateError,)}
+_KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in TOLD_ERRORS if kind is not OSError}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
+_ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
+# Of Java, the last is the first cause; a job server may give that alone.
+_CAUSE = re.compile(r"(?:\A\s*|^Caused by: )(?:[\w$]+\.)*(?=\S)(.+)$", re.MULTILINE)
+_STEP = re.compile(r" \[while running '[^\n]*'\]$")  # which Beam adds to an error's message
+_TRACEBACK = "Traceback (most recent call last):\n"
+_CAUSED = "The above exception was the direct cause of the following exception:"
+# In the text of a traceback, the error follows the lines of the calls, which are indented. Its message ends where Beam
+# adds the step, where another traceback or one of Java follows, or at the end of the text.
+_ERROR = re.compile(
+    r"^(?:[\w.]+\.)?(?P<name>\w+): (?P<message>.*?)"
+    r"(?:(?P<step> \[while running '[^\n]*'\])(?=\n|\Z)|(?=\n\n(?:During|The above) |\n\s*\tat |\nCaused by: |\s*\Z))",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def guarded(work: Callable[[], int], say: Callable[[str], object] | None = None) -> int:
+    """Run a command; mistakes of the user, failures of the machine and signals become one message and an exit code.
+
+    `say` prints the message; without it, it goes to the standard error. Output whose reader has gone ends the command
+    with `console.PIPE_CLOSED` and no message.
+    """
+    say = say or (lambda message: print(f"watchnext: {console.printable(message)}", file=sys.stderr))
+    return console.print_to_reader(lambda: _reported(work, say))
+
+
+def _reported(work: Callable[[], int], say: Callable[[str], object]) -> int:
+    try:
+        return work()
+    except Stopped as stopped:
+        say(str(stopped))
+        return stopped.code
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and console.reader_is_gone():
+            raise
+        message = told(error)
+        if message is None or wants_traceback(error):
+            raise
+        say(message)
+        return exit_code(error)
+
+
+def wants_traceback(error: Exception) -> bool:
+    """Whether the environment asks for the whole traceback of a failure; a wrong setting has none worth reading."""
+    return bool(os.environ.get("WATCHNEXT_TRACEBACK")) and exit_code(error) == 1
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a command that an error ended, which a runner may have wrapped or passed on as text."""
+    found = _expected(error)
+    return next((code for code, kinds in _BY_CODE.items() if found and issubclass(found[0], kinds)), 1)
+
+
+def of_exit_code(code: int) -> type[Exception]:
+    """The error to raise where a process of ours ended with a code."""
+    return _BY_CODE.get(code, (StageError,))[0]
+
+
+def told(error: BaseException) -> str | None:
+    """The message for the user of an error that a runner may have wrapped or passed on as text; None of an unexpected
+    one, which is a bug: its traceback is to be shown."""
+    found = _expected(error)
+    return found[1] if found else _told_of_runner(error)
+
+
+def causes(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
+    """The error, then what caused it, and so on; each once, also if an error is among its own causes.
+
+    What an error was raised from is its cause. What was being handled when it was raised is not, unless Beam raised a
+    copy of that, with the step in its message: else the failure of a file would hide a bug in what reacts to it.
+    `with_context` gives both.
+    """
+    seen: BaseException | None = error
+    passed = set[int]()
+    while seen is not None and id(seen) not in passed:
+        passed.add(id(seen))
+        yield seen
+        seen = seen.__cause__ or (seen.__context__ if with_context or _STEP.search(str(seen)) else None)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is that of a full disk or an exhausted quota.
+
+    TensorFlow, Arrow and runners pass on the system's text; TensorFlow in a ResourceExhaustedError, which is also that
+    of exhausted memory.
+    """
+    return any(isinstance(seen, OSError) and seen.errno in _DISK_FULL for seen in causes(error)) or any(
+        os.strerror(code) in str(seen) for seen in causes(error) for code in _DISK_FULL
+    )
+
+
+def _expected(error: BaseException) -> tuple[type[BaseException], str] | None:
+    """The kind and the message of the expected error that an error is, or that caused it."""
+    for seen in causes(error):
+        if isinstance(seen, TOLD_ERRORS):
+            return type(seen), _message(type(seen).__name__, str(seen), is_os_error=isinstance(seen, OSError))
+        if found := _expected_in_text(str(seen)):
+            return found
+    return None
+
+
+def _message(name: str, message: str, *, is_os_error: bool) -> str:
+    text = _STEP.sub("", message)
+    return f"{name}: {text}" if is_os_error else text
+
+
+def _expected_in_text(text: str) -> tuple[type[BaseException], str] | None:
+    """The kind and the message of the expected error that the text of a traceback ends with, or that caused that."""
+    for before, traceback in reversed(list(pairwise(text.split(_TRACEBACK)))):
+        raised = _ERROR.search(traceback)
+        if raised is None:
+            return None
+        name, message = raised["name"], raised["message"]
+        if kind := _KINDS.get(name):
+            return kind, message
+        if os_error := _os_error(name):
+            return os_error, _message(name, message, is_os_error=True)
+        if not raised["step"] and not before.rstrip().endswith(_CAUSED):
+            return None
+    return None
+
+
+def _told_of_runner(error: BaseException) -> str | None:
+    """What to say where the runner itself failed, not our work on it: a server that is gone, a job it gave up."""
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return f"the runner's job server does not answer ({error.code().name}: {error.details()}); {_AGAIN}"
+    ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
+    if ended is None:
+        return None
+    causes = _CAUSE.findall(ended["said"]) or [""]
+    return f"the runner ended the job in state {ended['state']}: {causes[-1].rstrip('. ')}; {_AGAIN}"
+
+
+def _os_error(name: str) -> type[OSError] | None:
+    """The error of the system that has a name in a traceback."""
+    kind = BeamIOError if name == BeamIOError.__name__ else getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, OSError) else None

@@ -1,0 +1,59 @@
+"""What of the store stays: the snapshots that nights refer to, and the days within `keep_days`."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from pipelines.base import manifest, row_counts, snapshot_store
+from pipelines.base.paths import Root
+from pipelines.base.paths import nights as nights
+from pipelines.base.row_counts import Account
+from pipelines.base.snapshot_store import Snapshot
+from pipelines.night.stage import Night
+from transforms.core import files
+
+
+def sweep(night: Night) -> None:
+    """Remove snapshots nobody refers to and files none lists. With `keep_days`, nights beyond them refer to nothing.
+
+    Nothing is removed while a night's manifest cannot be read, as what it refers to is not known.
+    """
+    dates, days = nights(night.root), night.job.storage.keep_days
+    first = max(dates) - dt.timedelta(days=days) if dates and days else dt.date.min
+    try:
+        found = [snapshot_of(night.root, date) for date in dates if date >= first]
+    except manifest.ManifestError:
+        return
+    referred = {number for number in found if number is not None}
+    snapshot_store.sweep(night.root.store, night.root.snapshots, referred)
+
+
+def snapshot_of(root: Root, date: dt.date) -> int | None:
+    """The number of the snapshot a night refers to; None before its ingest is complete."""
+    found = manifest.load(root.stage(date, "ingest"))
+    return int(found.counts["snapshot"]) if found else None
+
+
+def next_number(root: Root) -> int:
+    """The number of the next snapshot: one that no snapshot has, damaged or not, and to which no night refers."""
+    taken = [snapshot_store.number_of(path) for path in snapshot_store.snapshots(root.snapshots)]
+    referred = (snapshot_of(root, date) for date in nights(root))
+    return 1 + max([*taken, *(number for number in referred if number is not None)], default=0)
+
+
+def is_there(root: Root, number: int) -> bool:
+    return files.exists(snapshot_store.path_of(root.snapshots, number))
+
+
+def expire(night: Night, snapshot: Snapshot) -> tuple[Snapshot, Account]:
+    """The snapshot without the days beyond `keep_days`, and the account of their rows.
+
+    Counted from DATE, or from the newest event where that is older: a clock that is wrong empties no store.
+    """
+    if not night.job.storage.keep_days or not snapshot.files:
+        return snapshot, row_counts.total([])
+    newest = dt.date.fromisoformat(max(file.day for file in snapshot.files)) + dt.timedelta(days=1)
+    first = (min(night.date, newest) - dt.timedelta(days=night.job.storage.keep_days)).isoformat()
+    gone = [file for file in snapshot.files if file.day < first]
+    lost = [row_counts.of_removed(file.table, "expired", file.file.rows) for file in gone]
+    return snapshot.changed((file.file.name for file in gone), []), row_counts.total(lost)

@@ -1,0 +1,106 @@
+"""What was measured of a night and what its gates found: the readers of `evaluation/metrics.json` and `gates.json`.
+
+`nights/DATE/gates.json` holds what `GateResults` describes. Both files are kept for ever, so files of older versions
+are read too: each field that was added later has a default.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.base import paths
+from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.night.stage import Night
+from transforms.core import files
+from transforms.evaluation import night_metrics
+from transforms.evaluation.gates import Gate, State
+from transforms.evaluation.night_metrics import NightMetrics
+
+STATES: tuple[State, ...] = ("passed", "failed", "not computed")
+
+
+class GateResults(BaseModel):
+    """What all gates found of one night."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    date: str
+    status: Literal["passed", "ungated", "failed", "forced"]
+    why: str  # of an ungated night, or the reason that a forced one was published for
+    compared_with: str | None  # date of the night before
+    counts: dict[State, int] = {}  # gates by state; older files have none
+    gates: tuple[Gate, ...]
+
+    def named(self, state: State) -> list[Gate]:
+        return [gate for gate in self.gates if gate.state == state]
+
+    @property
+    def unexpected(self) -> list[Gate]:
+        """Gates that should have been computed and were not."""
+        return [gate for gate in self.named("not computed") if not gate.expected]
+
+    def summary(self) -> dict[str, Any]:
+        """What the manifest of stage publish says: status, and if there is any, why, the names of failed gates, and the
+        reasons of those that were not computed."""
+        failed = [gate.name for gate in self.named("failed")]
+        reasons = {gate.name: gate.reason or gate.message for gate in self.named("not computed")}
+        found = {"status": self.status, "why": self.why, "failed": failed, "not_computed": reasons}
+        return {name: value for name, value in found.items() if value}
+
+    def in_words(self) -> str:
+        """How many gates ended in each state, and why some were not computed, in a line."""
+        counted = [f"{len(self.named(state))} {state}" for state in STATES if self.named(state)]
+        gates_of: dict[str, list[str]] = {}
+        for gate in self.named("not computed"):
+            gates_of.setdefault(gate.reason or gate.message, []).append(gate.name)
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in gates_of.items())
+        return f"gates: {', '.join(counted) or 'none'}" + (f" ({reasons})" if reasons else "")
+
+
+def gates(night: Night) -> GateResults | None:
+    """What the night's gates found; None before stage publish computed them.
+
+    Raises ManifestError for a file that cannot be read.
+    """
+    path = night.root.gates(night.date)
+    if not files.exists(path):
+        return None
+    try:
+        return GateResults.model_validate(json.loads(files.read_bytes(path)))
+    except ValueError as error:
+        fault = night_metrics.fields_at_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise ManifestError(f"{path} cannot be read ({fault}): remove it; stage publish writes it anew") from None
+
+
+def write_gates(night: Night, found: GateResults) -> None:
+    """Replace the night's `gates.json`."""
+    files.replace_file(night.root.gates(night.date), found.model_dump_json(indent=1).encode())
+
+
+def metrics(night: Night) -> NightMetrics | None:
+    """What stage evaluation measured; None if it did not, or in another format. Raises ManifestError for a file that
+    cannot be read."""
+    path = metrics_path(night)
+    if not files.exists(path):
+        return None
+    try:
+        return night_metrics.read(files.read_bytes(path))
+    except ValueError as error:
+        again = "remove the COMPLETED beside it and run the night again from evaluation"
+        raise ManifestError(f"{path} cannot be read ({error}): {again}") from None
+
+
+def recalls(evaluated: Manifest) -> dict[str, dict[str, float]]:
+    """system -> recall at each k, as the manifest of stage evaluation counts them."""
+    return {
+        system: {name: value for name, value in figures.items() if name.startswith("recall@")}
+        for system, figures in evaluated.counts.get("metrics", {}).items()
+    }
+
+
+def metrics_path(night: Night) -> str:
+    return paths.join(night.folder("evaluation"), night_metrics.FILE)

@@ -1,0 +1,88 @@
+"""`[privacy]`: the list of users to forget, and the key of pseudonyms, from the job file to what ingest works with."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from dataclasses import replace
+
+from pipelines.base import raw_files
+from pipelines.base.manifest import fingerprint
+from pipelines.base.raw_files import Found
+from pipelines.config.jobs import Job, JobError
+from transforms.core import secret_values
+from transforms.core.secret_values import KeySource
+from transforms.logs.privacy import ForgetList, Screen, pseudonym
+from transforms.logs.readers import LogSettingError
+
+
+def screen(job: Job, key_check: str | None) -> Screen:
+    """What ingest lets through. Raises JobError where the key is not the one of the store, whose check is given."""
+    key = pseudonym_key(job)
+    check = check_of(key)
+    if key_check is not None and key_check != check:
+        raise JobError(_other_key(job, key_check))
+    return Screen(forget=_forget_list(job), key=replace(_source(job), check=check) if key is not None else None)
+
+
+def pseudonym_key(job: Job) -> bytes | None:
+    """The key user ids are digested with; None where they stay as they are. Raises JobError without one, LogError where
+    a secret manager does not give it."""
+    if job.privacy.pseudonym_key_env is None and job.privacy.pseudonym_key_secret is None:
+        return None
+    try:
+        return _source(job).key()
+    except LogSettingError as error:
+        raise JobError(str(error)) from error
+
+
+def _source(job: Job) -> KeySource:
+    return KeySource(variable=job.privacy.pseudonym_key_env, secret=job.privacy.pseudonym_key_secret)
+
+
+def check_of(key: bytes | None) -> str:
+    """What a store keeps to know its key again, which does not give the key away; empty without one."""
+    return secret_values.check_of(key) if key is not None else ""
+
+
+def stored_id(job: Job, user_id: str, key_check: str) -> str:
+    """The id under which a user of the logs is kept. Raises JobError where the key is not that of the store."""
+    key = pseudonym_key(job)
+    if key_check != check_of(key):
+        raise JobError(_other_key(job, key_check))
+    return pseudonym(user_id, key) if key is not None else user_id
+
+
+def _other_key(job: Job, key_check: str) -> str:
+    root, name, secret = job.storage.root, job.privacy.pseudonym_key_env, job.privacy.pseudonym_key_secret
+    if name is None and secret is None:
+        return (
+            f"privacy.pseudonym_key_env is missing: the store in {root} holds pseudonyms; name the variable of its key"
+        )
+    setting = f"privacy.pseudonym_key_secret = {secret!r}"
+    if name is not None and (os.environ.get(name) or secret is None):
+        setting = f"privacy.pseudonym_key_env = {secret_values.shown_name(name)}"
+    if not key_check:
+        return (
+            f"{setting}: the store in {root} holds user ids as they came; begin a new root ([storage]), or leave the "
+            "setting out"
+        )
+    return (
+        f"{setting}: this is not the key of the store in {root}; set the key it was made with, or begin a new root "
+        "([storage])"
+    )
+
+
+def forget_files(job: Job) -> Found:
+    """The files of the list of users to forget. Raises LogError if there is none."""
+    never = dt.date.min  # paths of this list have no {date}
+    return raw_files.find("privacy.forget", job.privacy.forget or "", start=never, end=never)
+
+
+def _forget_list(job: Job) -> ForgetList:
+    if job.privacy.forget is None:
+        return ForgetList()
+    found, renamed = forget_files(job), tuple(sorted(job.logs.renamed("forget").items()))
+    unread = ForgetList(tuple(file.path for file in found.files), renamed, fingerprint(repr(found.files)))
+    ids = unread.ids()
+    return replace(unread, digest=fingerprint(ids.to_list()) if len(ids) else "")

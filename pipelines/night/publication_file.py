@@ -1,0 +1,346 @@
+"""What is published: `ROOT/published.json`, the publications of each night, and the lists of the files they serve.
+
+published.json -> nights/DATE/publish/lists-DIGITS.json -> the files
+nights/DATE/publish/COMPLETED: counts `published_lists`, the newest publication of the night; `lists`, what passed gates
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines.base import manifest, paths, published_lists
+from pipelines.base.manifest import Manifest
+from pipelines.base.paths import Root
+from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
+from pipelines.night.errors import StageError
+from transforms.core import files
+from transforms.core.files import FileEntry
+
+RANKING, NEIGHBOURS = "ranking", "neighbours"
+RANKED_ATTEMPT = "neighbours"  # in the counts of stage ranking: the attempt of stage neighbours whose lists it ranked
+PUBLISHED, LISTS, PUBLISHED_LISTS = "published", "lists", "published_lists"  # in the counts of stage publish
+VIDEO_VECTORS = "video_vectors.parquet"  # of stage train
+_REQUIRED = {"format_version": int, "date": str, "buckets": int, "users": int, "published_at": str}
+
+
+def read(root: Root, *, whole: bool = False) -> dict[str, Any] | None:
+    """The content of `published.json`; None before the first night is published. Raises StageError if it is damaged;
+    with `whole` also if it lacks any of what readers of lists need."""
+    if not files.exists(root.published):
+        return None
+    try:
+        content = json.loads(files.read_bytes(root.published))
+        _check_entry(content, whole=whole)
+        return dict(content)
+    except (ValueError, TypeError) as error:
+        raise StageError(f"{root.published} cannot be read ({error}): {_repair(root)}") from error
+
+
+def _check_entry(content: Any, *, whole: bool) -> None:
+    """Raise ValueError if this is not what `published.json` may hold."""
+    if not isinstance(content, dict):
+        raise ValueError(f"it must be a JSON object, but is {json.dumps(content)[:40]}")
+    for name, kind in _REQUIRED.items():
+        if (whole or name in content or name == "date") and not isinstance(content.get(name), kind):
+            raise ValueError(f"it has no valid {name!r}")
+    dt.date.fromisoformat(content["date"])
+    for reference in _references(content):
+        Reference.model_validate(reference)
+
+
+def _references(entry: dict[str, Any]) -> list[Any]:
+    """The references to lists that are served, and that were served before."""
+    return [place[LISTS] for place in (entry, entry.get("before") or {}) if LISTS in place]
+
+
+def _repair(root: Root) -> str:
+    """How to get `published.json` back."""
+    newest = newest_publication(root)
+    if newest is None:
+        return "remove it, then run watchnext nightly"
+    return (
+        f"run watchnext nightly JOB.toml --date {newest}, which restores it, or watchnext rollback JOB.toml --to DATE, "
+        "which serves the night of DATE"
+    )
+
+
+def read_if_valid(root: Root) -> dict[str, Any] | None:
+    """The content of `published.json`; None if there is none, or if it is damaged."""
+    try:
+        return read(root)
+    except StageError:
+        return None
+
+
+def is_lost(root: Root) -> bool:
+    """Whether `published.json` is damaged, or names lists that cannot be read, or is missing although a night was
+    published."""
+    try:
+        found = read(root, whole=True)
+    except StageError:
+        return True
+    if found is None:
+        return newest_publication(root) is not None
+    try:
+        return LISTS in found and not published_lists.read(root, Reference.model_validate(found[LISTS]))
+    except PublishedListsError:
+        return True
+
+
+def served_date(root: Root) -> dt.date | None:
+    """The date of the night that is served; if `published.json` is lost, of the newest publication that counts."""
+    try:
+        return dt.date.fromisoformat(json.loads(files.read_bytes(root.published))["date"])
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return newest_publication(root)
+
+
+def newest_publication(root: Root, before: dt.date | None = None) -> dt.date | None:
+    """The newest night, before a date if one is given, that was published and not taken back."""
+    out = withdrawn(root)
+    for date in reversed(paths.nights(root)):
+        if (before is None or date < before) and date.isoformat() not in out and was_published(root, date):
+            return date
+    return None
+
+
+def withdrawn(root: Root) -> frozenset[str]:
+    """The dates, as text, of the nights that were taken back: nothing goes on from them, nothing is compared with them.
+    `withdrawn.json` is a list of dates; nothing was withdrawn where there is no such file."""
+    if not files.exists(root.withdrawn):
+        return frozenset()
+    try:
+        dates = json.loads(files.read_bytes(root.withdrawn))
+        return frozenset(dt.date.fromisoformat(date).isoformat() for date in dates)
+    except (ValueError, TypeError) as error:
+        raise StageError(f"{root.withdrawn} must hold a JSON list of dates, but {error}") from error
+
+
+def was_published(root: Root, date: dt.date) -> bool:
+    """Whether a night was ever published, by what its stage publish says."""
+    done = manifest.record(root.stage(date, "publish"))
+    return bool(done and (done.counts.get(PUBLISHED) or done.counts.get(PUBLISHED_LISTS)))
+
+
+def served(root: Root) -> PublishedLists | None:
+    """The lists that are served; None before the first night is published.
+
+    In a root of an older watchnext, whose `published.json` names no lists, those that the stages of its night left.
+    Raises StageError.
+    """
+    found = read(root, whole=True)
+    if found is None:
+        return None
+    try:
+        if LISTS in found:
+            return published_lists.read(root, Reference.model_validate(found[LISTS]))
+        return from_stages(root, dt.date.fromisoformat(found["date"]), found["buckets"])
+    except (PublishedListsError, manifest.ManifestError) as error:
+        date = found["date"]
+        raise StageError(
+            f"{root.published} names lists of the night of {date} that cannot be read ({error}): run watchnext nightly "
+            f"JOB.toml --date {date}, or serve another night with watchnext rollback JOB.toml --to DATE"
+        ) from error
+
+
+def missing(root: Root) -> str:
+    """What of the lists that are served is not there, in words; empty if all is."""
+    try:
+        lists = served(root)
+    except StageError as error:
+        return str(error)
+    gone = (
+        [entry.name for entry in lists.entries if not files.exists(paths.join(root.path, entry.name))] if lists else []
+    )
+    return f"{len(gone)} of its files are gone, the first {gone[0]}" if gone else ""
+
+
+def last_published(root: Root, date: dt.date) -> PublishedLists | None:
+    """The lists that a night was last published with, whether or not they are served now; None if it was never
+    published, or if they were dropped since."""
+    found = read_if_valid(root)
+    if found and found["date"] == date.isoformat() and LISTS in found:
+        return _of(root, found[LISTS]["file"])
+    done = manifest.record(root.stage(date, "publish"))
+    if done and (name := done.counts.get(PUBLISHED_LISTS)):
+        return _of(root, name)
+    if done and done.counts.get(PUBLISHED) and LISTS not in done.counts:  # of an older watchnext
+        return from_stages_if_complete(root, date)
+    return None
+
+
+def accepted(root: Root, date: dt.date) -> PublishedLists | None:
+    """The lists that a rollback to a night serves: those it was last published with; of a night that was never
+    published, those that passed its gates. None if there are none."""
+    found = last_published(root, date)
+    done = manifest.load(root.stage(date, "publish"))
+    if found is not None or done is None:
+        return found
+    if name := done.counts.get(LISTS):
+        return _of(root, name)
+    return from_stages_if_complete(root, date)
+
+
+def _of(root: Root, name: str) -> PublishedLists | None:
+    """Lists by the name of their file; None if it is gone. Raises StageError if it is damaged."""
+    path = paths.join(root.path, name)
+    if not published_lists.is_below(name) or not files.exists(path):
+        return None
+    try:
+        return published_lists.load(path)
+    except PublishedListsError as error:
+        raise StageError(f"{error}: remove it and run the night again") from error
+
+
+def from_stages_if_complete(root: Root, date: dt.date) -> PublishedLists | None:
+    """`from_stages`; None if the night has no complete lists."""
+    if manifest.load(root.stage(date, NEIGHBOURS)) is None:
+        return None
+    return from_stages(root, date)
+
+
+def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> PublishedLists:
+    """The lists that the stages of a night left. Raises ManifestError if they are not complete, StageError if they are
+    not whole: a bucket without a file, another number of rows than of users."""
+    stage = served_stage(root, date)
+    listed = manifest.require(root.stage(date, stage), stage)
+    beside = manifest.require(root.stage(date, NEIGHBOURS), NEIGHBOURS)
+    lists = sorted(own(listed), key=lambda entry: paths.shard_index(entry.name))
+    trained = manifest.load(root.stage(date, "train"))
+    vectors = [entry for entry in trained.files if entry.name == VIDEO_VECTORS] if trained else []
+    content = {
+        "date": date,
+        "stage": stage,
+        "buckets": len(lists) if buckets is None else buckets,
+        "users": _users(listed, lists),
+        "attempt": _attempt(listed, beside),
+        "neighbours": beside.digest,
+        "lists": published_lists.renamed(lists, root.stage(date, stage), root),
+        "video_vectors": next(iter(published_lists.renamed(vectors, root.stage(date, "train"), root)), None),
+    }
+    for kind in ("defaults", "user_vectors", "similar"):
+        entries = beside.named(f"../{kind}/", ".parquet")
+        content[kind] = published_lists.renamed(entries, root.stage(date, NEIGHBOURS), root)
+    try:
+        return PublishedLists(**content)
+    except ValidationError as error:
+        raise StageError(
+            f"the lists of {root.stage(date, stage)} are not whole ({error.errors()[0]['msg']}): run the night again "
+            f"from {stage}"
+        ) from error
+
+
+def _attempt(listed: Manifest, beside: Manifest) -> str:
+    return manifest.fingerprint(listed.attempt, beside.attempt)
+
+
+def is_of_stages(root: Root, date: dt.date) -> bool:
+    """Whether the lists that stage publish accepted last are, under the same names, those that the stages of the night
+    have now; also if it accepted none, or an older watchnext did."""
+    done = manifest.load_readable(root.stage(date, "publish"))
+    name = done.counts.get(LISTS) if done else None
+    if not name:
+        return True
+    try:
+        accepted_last = _of(root, name)
+    except StageError:
+        return False
+    listed, beside = (manifest.load_readable(root.stage(date, one)) for one in (served_stage(root, date), NEIGHBOURS))
+    return bool(accepted_last and listed and beside and accepted_last.attempt == _attempt(listed, beside))
+
+
+def _users(listed: Manifest, lists: list[FileEntry]) -> int:
+    rows = sum(entry.rows for entry in lists)
+    return int(listed.counts.get("users", rows)) if listed.stage == NEIGHBOURS else rows
+
+
+def served_stage(root: Root, date: dt.date) -> str:
+    """The stage whose lists are served: ranking if it ranked the night's neighbours, else neighbours.
+
+    It did if it ranked lists of the same content, or of the same attempt, from whose files users were taken out since.
+    """
+    ranked, lists = (manifest.load(root.stage(date, stage)) for stage in (RANKING, NEIGHBOURS))
+    if not ranked or not lists or not own(ranked):
+        return NEIGHBOURS
+    is_of_these = ranked.inputs.get(NEIGHBOURS) == lists.digest or ranked.counts.get(RANKED_ATTEMPT) == lists.attempt
+    return RANKING if is_of_these else NEIGHBOURS
+
+
+def own(listed: Manifest) -> list[FileEntry]:
+    """The entries of a stage's lists, without what lies beside or below them."""
+    return [entry for entry in listed.named(ending=".parquet") if "/" not in entry.name]
+
+
+def adopt(root: Root) -> None:
+    """Let the `published.json` of an older watchnext, which names no lists, name those of its night, before a stage
+    replaces them. Call it with the lock held."""
+    found = read_if_valid(root)
+    if not found or LISTS in found:
+        return
+    try:
+        lists = from_stages(root, dt.date.fromisoformat(found["date"]), found["buckets"])
+    except (manifest.ManifestError, StageError):  # they are gone, or not whole: there is nothing to keep
+        return
+    reference = published_lists.write(root, lists)
+    files.replace_file(root.published, to_json(found | {LISTS: reference.model_dump()}))
+
+
+def prune(root: Root, intent: dict[str, Any] | None = None) -> None:
+    """Remove the lists that no publication needs any more, and their files: those that are neither served, nor were
+    served before, nor are named by an intent, nor are the newest ones of their night."""
+    entry = read_if_valid(root)
+    if entry is None:
+        return
+    needed = {reference["file"] for place in (entry, intent or {}) for reference in _references(place)}
+    for date in paths.nights(root):
+        pinned = published_lists.of_night(root, date)
+        done = manifest.record(root.stage(date, "publish")) if pinned else None
+        newest = {done.counts.get(name) for name in (LISTS, PUBLISHED_LISTS)} if done else set()
+        dead = [path for path in pinned if published_lists.relative(root, path) not in needed | newest]
+        if dead:
+            _remove(root, date, dead, [path for path in pinned if path not in dead])
+
+
+def _remove(root: Root, date: dt.date, dead: Iterable[str], alive: Iterable[str]) -> None:
+    """Remove lists of a night, and before them their files, but for those that others or a manifest name."""
+    kept = {path for one in alive for path in _named(root, one)}
+    for stage in (NEIGHBOURS, RANKING):
+        done = manifest.load(root.stage(date, stage))
+        kept |= set(manifest.entries(done.present, root.stage(date, stage))) if done else set()
+    for path in dead:
+        files.remove_files([name for name in _named(root, path) if name not in kept])
+        files.remove_files([path])
+
+
+def _named(root: Root, path: str) -> Iterator[str]:
+    """The paths of the files that one file of lists names; nothing if it cannot be read."""
+    try:
+        yield from (paths.join(root.path, entry.name) for entry in published_lists.load(path).entries)
+    except PublishedListsError:
+        return
+
+
+def refreshed(root: Root, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of `published.json` after users were forgotten: the lists' digests and the users as they are now."""
+    if LISTS not in entry:
+        return entry
+    found = entry | {LISTS: _current(root, entry[LISTS])}
+    if "before" in entry and LISTS in (entry["before"] or {}):
+        found["before"] = entry["before"] | {LISTS: _current(root, entry["before"][LISTS])}
+    if (lists := _of(root, entry[LISTS]["file"])) is not None:
+        found |= {"users": lists.users, "neighbours": lists.neighbours}
+    return found
+
+
+def _current(root: Root, reference: dict[str, str]) -> dict[str, str]:
+    path = paths.join(root.path, reference["file"])
+    return published_lists.current(root, path).model_dump() if files.exists(path) else reference
+
+
+def to_json(content: Any) -> bytes:
+    return json.dumps(content, indent=1).encode()

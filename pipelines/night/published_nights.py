@@ -1,0 +1,74 @@
+"""The lists that were served on the last day before a night, and what the night's store says people did with them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from pipelines.base import manifest, paths
+from pipelines.night import publication_file
+from pipelines.night.publication_file import PUBLISHED_LISTS
+from pipelines.night.stage import Night
+from transforms.evaluation.next_day import ServedBucket
+
+INPUT = "published_before"  # in the inputs of stage evaluation: the fingerprint of the publication
+
+
+@dataclass(frozen=True)
+class PublishedBefore:
+    """The night whose lists were served on the last day before another."""
+
+    date: dt.date  # whose lists
+    start: dt.datetime  # of the day
+    end: dt.datetime
+    fingerprint: str
+
+    def about(self) -> dict[str, str]:
+        """What `metrics.json` says of it."""
+        return {"date": self.date.isoformat(), "start": self.start.isoformat(), "end": self.end.isoformat()}
+
+
+def published_before(night: Night) -> PublishedBefore | None:
+    """The newest night before this one that was published and not taken back; None if there is none.
+
+    Fixed once stage evaluation has measured it: a night that is taken back later was served on the day all the same.
+    """
+    done = manifest.record(night.folder("evaluation"))
+    fixed = done.inputs.get(INPUT) if done else None
+    out, newest = publication_file.withdrawn(night.root), None
+    for date in reversed(paths.nights(night.root)):
+        if date < night.date and (found := _of(night, date)):
+            if found.fingerprint == fixed:
+                return found
+            newest = newest or (found if date.isoformat() not in out else None)
+    return newest
+
+
+def _of(night: Night, date: dt.date) -> PublishedBefore | None:
+    """An earlier night, if it was published."""
+    done = manifest.record(night.root.stage(date, "publish"))
+    if done is None or not publication_file.was_published(night.root, date):
+        return None
+    start, end = night.span(night.date - dt.timedelta(days=1))
+    of = done.fingerprint if done.counts.get("published") else done.counts[PUBLISHED_LISTS]
+    return PublishedBefore(date, start, end, manifest.fingerprint(date.isoformat(), of))
+
+
+def served_buckets(night: Night, before: PublishedBefore) -> list[ServedBucket]:
+    """For each bucket of a night's store, its files of the day and the lists its users were served; none if these
+    lists were dropped since.
+
+    The store may have had another bucket count: of two powers of two, users of bucket b of one are in those of the
+    other that are b modulo the smaller.
+    """
+    lists = publication_file.last_published(night.root, before.date)
+    if lists is None:
+        return []
+    smaller = min(lists.buckets, night.snapshot.buckets)
+    of_rest: dict[int, list[str]] = {}
+    for path in lists.paths(night.root, "lists"):
+        of_rest.setdefault(paths.shard_index(path) % smaller, []).append(path)
+    return [
+        ServedBucket(files=bucket, lists=tuple(of_rest.get(bucket.bucket % smaller, ())))
+        for bucket in night.buckets(before.start)
+    ]

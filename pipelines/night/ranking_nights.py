@@ -1,0 +1,75 @@
+"""Which earlier nights stage ranking asks what the generator said: those whose lists and vectors are still there.
+
+An impression of a day is told what the newest of them said whose date is that day or before: its model learned from
+events before its date alone, so never from what became of the impression. Fixed in the stage's manifest, like the
+model a night goes on from: what becomes of these nights later makes no night incomplete.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipelines import train
+from pipelines.base import manifest, paths
+from pipelines.base.manifest import Manifest
+from pipelines.night import night_list, sink_protocol, warm_start_base
+from pipelines.night.stage import Night
+from transforms.ranking.generator_features import GeneratorNight
+
+COUNT = "generators"  # the name in the manifest's counts: date -> digest of the lists
+_VECTORS = "../user_vectors/"
+
+
+def generators(night: Night) -> dict[str, str]:
+    """date -> digest of the lists of each night that is asked, in order: as fixed, else as they would be now."""
+    done = manifest.load_readable(night.folder(sink_protocol.RANKING))
+    if done and COUNT in done.counts:
+        fixed: Mapping[str, Any] = done.counts[COUNT]
+        return {date: found.digest if (found := _lists(night, date)) else digest for date, digest in fixed.items()}
+    return newest(night)
+
+
+def newest(night: Night) -> dict[str, str]:
+    """The nights that would be asked now: those within the window, and the newest before it."""
+    out = warm_start_base.withdrawn(night.root)
+    dates = [date for date in night_list.nights(night.root) if date < night.date and date.isoformat() not in out]
+    found = {date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _is_whole(night, date)}
+    before = [date for date in found if replace(night, date=date).end <= night.start]
+    return {date.isoformat(): found[date].digest for date in found if date not in before[:-1]}
+
+
+def _lists(night: Night, date: str) -> Manifest | None:
+    found = manifest.load(night.root.stage(dt.date.fromisoformat(date), sink_protocol.NEIGHBOURS))
+    return found if found and found.named(_VECTORS) else None
+
+
+def _is_whole(night: Night, date: dt.date) -> bool:
+    """Whether the night's lists are of the model it has."""
+    model, lists = manifest.load(night.root.stage(date, "train")), _lists(night, date.isoformat())
+    return bool(model and lists and lists.inputs.get("train") == model.digest)
+
+
+def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNight:
+    """What a night left for the users of one of so many buckets.
+
+    Bucket counts are powers of two: users of bucket b of one count are in those of the other that are b modulo the
+    smaller.
+    """
+    of = replace(night, date=dt.date.fromisoformat(date))
+    listed = of.require(sink_protocol.NEIGHBOURS)
+    own = sink_protocol.own(listed)
+    smaller = min(len(own), buckets)
+
+    def within(entries: list[Any]) -> tuple[str, ...]:
+        mine = [entry for entry in entries if paths.shard_index(entry.name) % smaller == bucket % smaller]
+        return tuple(manifest.entries(mine, of.folder(sink_protocol.NEIGHBOURS)))
+
+    return GeneratorNight(
+        start=of.end,
+        lists=within(own),
+        vectors=within(listed.named(_VECTORS)),
+        videos=paths.join(of.folder("train"), train.VECTORS),
+    )

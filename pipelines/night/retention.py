@@ -1,0 +1,83 @@
+"""What goes once a night is published: its training records, and most of the nights that are older than `keep_nights`.
+
+Of an older night stay its manifests, which from then on say that their files were dropped, and its report and figures:
+enough for the report's trend, and too little for `nightly` to take the night for complete. Run again, it is made anew.
+Never dropped are the night itself, what is or was last served, and the models that later nights go on from.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+from pipelines.base import manifest, paths, published_lists
+from pipelines.night import night_list, publication_file, warm_start_base
+from pipelines.night.stage import Night
+from transforms.core import files
+
+# stage -> the beginning of the names of what only the training of the night itself reads
+TRAINING = {"examples": "train/", "ranking": "examples/"}
+# What goes of each stage of an older night, as the beginning of names; stage publish, which lists no files, stays.
+# Ingest last: where it is dropped, all is.
+_OLDER = {stage: "" for stage in reversed(paths.FOLDERS) if stage not in ("evaluation", "publish")}
+_DROPPED = {"evaluation": "lists/", **_OLDER}
+
+
+def apply(night: Night, published: dt.date | None) -> None:
+    """Drop what no later night needs. published: the night that is served."""
+    settings, root = night.job.storage, night.root
+    done = {night.date, *_served(root, published)}
+    for date in done if not settings.keep_examples else ():
+        for stage, beginning in TRAINING.items():
+            _drop(root, date, stage, beginning)
+    stay = {*done, *_gone_on_from(night)}
+    for date in _older(night, settings.keep_nights):
+        ingest = manifest.record(root.stage(date, "ingest"))
+        if date not in stay and (ingest is None or ingest.dropped is None):
+            files.remove_files(published_lists.of_night(root, date))  # first: what they name is kept otherwise
+            files.remove_files(files.list_files(root.rejects(date)))
+            for stage, beginning in _DROPPED.items():
+                _drop(root, date, stage, beginning)
+
+
+def _older(night: Night, most: int) -> list[dt.date]:
+    """The dates of all nights but the newest `most`; none with 0."""
+    return night_list.nights(night.root)[:-most] if most else []
+
+
+def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
+    """The published night, the one that a rollback goes back to, and the one that `published.json` says was served
+    before."""
+    if published is None:
+        return set()
+    entry = publication_file.read_if_valid(root) or {}
+    before = [dt.date.fromisoformat(entry["before"]["date"])] if entry.get("before") else []
+    back = publication_file.newest_publication(root, published)
+    return {published, *before, *([back] if back else [])}
+
+
+def _gone_on_from(night: Night) -> set[dt.date]:
+    """The nights whose models a later one goes on from: the next, and those that have begun to train."""
+    nexts = replace(night, date=max(*night_list.nights(night.root), night.date) + dt.timedelta(days=1))
+    found = [warm_start_base.newest(nexts)]
+    found += [warm_start_base.of_night(replace(night, date=date)) for date in _in_training(night)]
+    return {dt.date.fromisoformat(model.date) for model in found if model}
+
+
+def _in_training(night: Night) -> list[dt.date]:
+    """The nights with a training that has not ended."""
+    begun = (
+        paths.join(night.root.stage(date, "train"), warm_start_base.PENDING) for date in night_list.nights(night.root)
+    )
+    return [date for date, path in zip(night_list.nights(night.root), begun, strict=True) if files.exists(path)]
+
+
+def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:
+    """Remove the files of a stage whose names begin so, and let its manifest say so first; all it left where it never
+    completed."""
+    folder = root.stage(date, stage)
+    found = manifest.record(folder)
+    if found is None or found.dropped in ("", beginning):  # said before, by a run that may have been cut short
+        manifest.sweep(folder, found, paths.BESIDE.get(stage, ()))
+    else:
+        manifest.commit(folder, replace(found, dropped=beginning))

@@ -1,0 +1,94 @@
+"""ROOT/index.html: all nights, newest first, with what became of each. Replaced whole after each night, whether it went
+well or not; `nights/DATE/outcome.json` says how its last run ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+from pipelines.base import manifest
+from pipelines.base.manifest import ManifestError
+from pipelines.night import night_list, night_results
+from pipelines.night.errors import told
+from pipelines.night.night_results import GateResults
+from pipelines.night.stage import STAGES, Night
+from pipelines.night.warm_start_base import withdrawn
+from pipelines.reports import report, report_history
+from pipelines.runs.run_log import Outcome
+from transforms.core import files
+from transforms.report.nights import NightRow, render_nights
+from transforms.report.page import Status
+
+
+@contextmanager
+def kept_up(night: Night) -> Iterator[None]:
+    """The night's report and the page show what was done within, whether or not it went well."""
+    try:
+        yield
+    finally:
+        report.write(night)
+        write(night)
+
+
+def write(night: Night, end: Outcome | None = None) -> str:
+    """Replace the page; what went wrong with that, in a line, empty if nothing did.
+
+    end: how the night ended, if its run is over.
+    """
+    try:
+        if end:
+            files.replace_file(night.root.outcome(night.date), json.dumps(asdict(end), indent=1).encode())
+            (report.write if end.code else report.rewrite_status)(night)
+        nights = [replace(night, date=date) for date in night_list.nights(night.root)]
+        figure = report_history.newest_figure(nights) or "recall"
+        served = report.served_date(night.root)
+        rows = [row(of, figure, served) for of in reversed(nights)]
+        files.replace_file(night.root.index, render_nights(rows, figure=figure).encode())
+        troubles = [report.rewrite_status(of) for of in nights if of.date.isoformat() in withdrawn(night.root)]
+    except Exception as error:
+        return f"{night.root.index} is not up to date: {told(error) or repr(error)}"
+    return "; ".join(trouble for trouble in troubles if trouble)
+
+
+def refresh(night: Night) -> list[str]:
+    """Let all reports and the page say which night is served now; what went wrong with that, a line each."""
+    troubles = [report.rewrite_status(replace(night, date=date)) for date in night_list.nights(night.root)]
+    return [trouble for trouble in (*troubles, write(night)) if trouble]
+
+
+def row(night: Night, figure: str, served: str) -> NightRow:
+    """One night, from its manifests, figures and gates. figure: that of the page; served: the date of the night that
+    is."""
+    lists, measured = manifest.record(night.folder("neighbours")), report_history.metrics(night)
+    own = measured.gate if measured and not report_history.holdout(measured, figure) else figure
+    recall = report_history.holdout(measured, own)
+    try:
+        gates, state = night_results.gates(night), None
+    except ManifestError as error:
+        gates, state = None, Status(text=str(error), level="warn")
+    return NightRow(
+        date=night.date.isoformat(),
+        status=state or _status(night, gates),
+        served=night.date.isoformat() == served,
+        recall=recall,
+        figure=own if recall and own != figure else "",
+        users=lists.counts.get("users") if lists else None,
+        failed=[gate.name for gate in gates.named("failed")] if gates else (),
+        unexpected=[gate.name for gate in gates.unexpected] if gates else (),
+        link=f"nights/{night.date}/report.html" if files.exists(night.root.report(night.date)) else "",
+    )
+
+
+def _status(night: Night, gates: GateResults | None) -> Status:
+    """Of a night that came to its end by its gates, of another by the stage it came to."""
+    path = night.root.outcome(night.date)
+    end = json.loads(files.read_bytes(path)) if files.exists(path) else {}
+    done = manifest.record(night.folder("publish"))
+    if (gates and gates.status == "failed") or (done and not end.get("code")):
+        return report.status_of(night, gates)
+    if done:
+        return Status(text=f"the last run failed: {end['message'].splitlines()[0]}", level="bad")
+    missing = next((stage for stage in STAGES if manifest.record(night.folder(stage)) is None), "publish")
+    return Status(text=f"failed in stage {missing}", level="bad") if end else Status(text="under way", level="warn")

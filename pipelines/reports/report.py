@@ -1,0 +1,283 @@
+"""The report of a night, `nights/DATE/report.html`: gathered from manifests, figures and gates, of this night and of
+those before it. Rendered after stage evaluation, and again after publish, whether or not a gate failed.
+
+It lies beside the folders of the stages, in no manifest: what it shows is still to come when those are committed. What
+is not there is left out. A report that cannot be written fails no night.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from pipelines import train
+from pipelines.base import console, manifest, paths
+from pipelines.base.machine import gib
+from pipelines.base.manifest import Manifest
+from pipelines.night import night_results
+from pipelines.night.errors import told
+from pipelines.night.night_results import GateResults
+from pipelines.night.stage import STAGES, Night
+from pipelines.night.warm_start_base import withdrawn
+from pipelines.reports import report_history, report_videos
+from transforms.core import files
+from transforms.evaluation import night_metrics
+from transforms.evaluation.folding_check import KINDS
+from transforms.report.page import Level, Report, Status, Training, render_report, with_status
+
+_FOLDING = {
+    "apart": "nobody watched both",
+    "other_country": "of another country",
+    "other_topic": "of another topic",
+    "folded": "folded",
+}
+_PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
+_UNGATED = "ungated: nothing has compared this night with a bound"
+_MEANWHILE = re.compile(r"; (the night of \S+|no night) is served meanwhile$")  # as the errors of publish end
+
+
+def write(night: Night) -> str:
+    """Replace the night's report; what went wrong with that, in a line, empty where nothing did."""
+    path = night.root.report(night.date)
+    try:
+        files.replace_file(path, render_report(gather(night)).encode())
+    except Exception as error:
+        trouble = f"{path} is not up to date: {told(error) or repr(error)}"
+        print(console.printable(trouble), file=sys.stderr)
+        return trouble
+    return ""
+
+
+def gather(night: Night) -> Report:
+    """What the report of a night shows, as far as the night has come."""
+    done = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
+    counts: dict[str, dict[str, Any]] = {stage: found.counts for stage, found in done.items()}
+    measured, gates = report_history.metrics(night), report_history.gates(night)
+    metrics = measured.to_dict() if measured else {}
+    figure = metrics.get("gate") or report_history.newest_figure(report_history.last(night))
+    with_vectors = "train" in done and "neighbours" in done
+    return Report(
+        date=night.date.isoformat(),
+        run=max((found.run for found in done.values()), default=""),
+        status=status_of(night, gates),
+        gates=[gate.model_dump() for gate in gates.gates] if gates else (),
+        headline=list(_headline(counts, metrics)),
+        figure=figure,
+        systems=_in_order(metrics),
+        beside=metrics.get("beside", {}),
+        **report_history.trend(night, figure),
+        **report_history.volumes(night),
+        slices=metrics.get("slices", {}),
+        shown=metrics.get("shown", {}),
+        ages=_ages(metrics.get("shown", {})),
+        ann_loss=metrics.get("ann_loss") or {},
+        ranking=metrics.get("ranking") or {},
+        ranker=counts.get("ranking", {}).get("holdout") or {},
+        training=_training(night) if "train" in done else Training(),
+        similar=report_videos.similar(night) if with_vectors else {},
+        map=report_videos.map_of(night) if "train" in done else None,
+        folding=folding(counts.get("neighbours", {})),
+        counts=list(_rows(counts)),
+        rejects=counts.get("ingest", {}).get("rejects", {}),
+        vocabulary=_vocabulary(counts),
+        seconds={stage: found.seconds for stage, found in done.items()},
+        costs=[(stage, _cost(found)) for stage, found in done.items() if found.peak_bytes],
+        settings=night.job.model_dump(mode="json"),
+        versions={name: _version(name) for name in _PACKAGES},
+    )
+
+
+def status(
+    gates: GateResults | None,
+    published: Mapping[str, Any] | None,
+    *,
+    night: str = "",
+    failed: str = "",
+    served: str = "",
+    back: Collection[str] = (),
+) -> Status:
+    """What became of a night.
+
+    published: what the manifest of publish counts, None if publish is not complete; night: its date; failed: how its
+    last run ended, if that was with an error; served: the date of the published night; back: the dates of the nights
+    that were taken back.
+    """
+    if gates is not None and gates.status == "failed":
+        names = ", ".join(gate.name for gate in gates.named("failed") or gates.unexpected)
+        return _not_published(f"failed at {names}", night=night, served=served)
+    if failed and (published is None or (served and served == night)):
+        return _not_published(_MEANWHILE.sub("", failed), night=night, served=served)
+    if gates is None:
+        return Status(text=_UNGATED, level="warn")
+    if published is None:
+        return Status(text="gates computed, not yet published", level="warn")
+    if night in back:
+        again = f"; the night of {served} was served again" if served else ""
+        return Status(text=f"taken back after it was published{again}", level="warn")
+    if not published.get("published"):
+        return Status(text="complete, not published: a later night is", level="ok")
+    return _published(gates, sorted(date for date in back if served == night < date))
+
+
+def _not_published(why: str, *, night: str, served: str) -> Status:
+    if served and served == night:
+        text = f"served with the lists of an earlier run; the figures are of the last one, not published: {why}"
+        return Status(text=text, level="bad")
+    meanwhile = f"; the night of {served} stayed served" if served else ""
+    return Status(text=f"not published: {why}{meanwhile}", level="bad")
+
+
+def _published(gates: GateResults, taken_back: Sequence[str]) -> Status:
+    """taken_back: the nights in whose place this one is served again."""
+    again = f"; served again, as {', '.join(taken_back)} was taken back" if taken_back else ""
+    if gates.status == "forced":
+        return Status(text=f"published in spite of failed gates: {gates.why}{again}", level="bad")
+    if gates.status == "ungated":
+        level: Level = "warn" if gates.unexpected else "neutral"
+        return Status(text=f"published, not compared (ungated): {gates.why}{again}", level=level)
+    return Status(text=f"published{again}", level="ok")
+
+
+def status_of(night: Night, gates: GateResults | None) -> Status:
+    """`status` of a night from its files. How its last run ended counts until a later run completes a stage."""
+    records = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
+    end = _json(night.root.outcome(night.date))
+    over = end.get("code") and end["run"] >= max((found.run for found in records.values()), default="")
+    publish = records.get("publish")
+    return status(
+        gates,
+        publish.counts if publish else None,
+        night=night.date.isoformat(),
+        failed=end["message"].splitlines()[0] if over else "",
+        served=served_date(night.root),
+        back=taken_back(night.root),
+    )
+
+
+def taken_back(root: paths.Root) -> list[str]:
+    """The dates of nights that were published and taken back, in order: a rollback takes back those that failed too."""
+    found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in withdrawn(root))
+    return sorted(date for date, done in found if done is not None and done.counts.get("published"))
+
+
+def rewrite_status(night: Night) -> str:
+    """Let the night's report say what became of the night since; what went wrong with that, in a line, empty if nothing
+    did. The rest of the page stays: files that it was made from may have been dropped."""
+    path = night.root.report(night.date)
+    try:
+        if files.exists(path):
+            page = files.read_bytes(path).decode()
+            changed = with_status(page, status_of(night, night_results.gates(night)))
+            if changed != page:
+                files.replace_file(path, changed.encode())
+    except Exception as error:
+        return f"{path} is not up to date: {told(error) or repr(error)}"
+    return ""
+
+
+def served_date(root: paths.Root) -> str:
+    """The date of the published night; empty before there is one, and if `published.json` cannot be read."""
+    try:
+        return str(_json(root.published).get("date", ""))
+    except (ValueError, TypeError):
+        return ""
+
+
+def _json(path: str) -> dict[str, Any]:
+    return dict(json.loads(files.read_bytes(path))) if files.exists(path) else {}
+
+
+def long_tail(counts: dict[str, int]) -> dict[str, float]:
+    """What the cut of the video vocabulary touches: shares of completed watches and of the users who have any. From
+    the counts of stage examples."""
+    touched, others = counts["users_with_out_of_vocabulary"], counts["users_with_nothing_else"]
+    completed = counts["watches"] - counts["watches_of_robots"] - counts["watches_not_completed"]
+    return {
+        "share of completed watches out of vocabulary": counts["watches_out_of_vocabulary"] / max(1, completed),
+        "share of users with one in their past": touched / max(1, counts["users_with_completed"]),
+        "share of users with nothing else in it": others / max(1, counts["users_with_completed"]),
+    }
+
+
+def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Shares of the pairs of each kind, those without pairs left out. From the counts of stage neighbours."""
+    found = {kind: counts["folding"][kind] for kind in KINDS} if "folding" in counts else {}
+    return {
+        kind: {shown: of[figure] / of["pairs"] for figure, shown in _FOLDING.items()}
+        for kind, of in found.items()
+        if of["pairs"]
+    }
+
+
+def _cost(of: Manifest) -> list[Any]:
+    return [of.processor_seconds, gib(of.peak_bytes), gib(sum(entry.bytes for entry in of.files))]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout that runs without being installed
+        return "not installed"
+
+
+def _headline(counts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    if "neighbours" in counts:
+        yield "users served", counts["neighbours"].get("users", 0)
+    if "info" in counts.get("index", {}):
+        yield "videos to choose from", counts["index"]["info"]["candidates"]["rows"]
+    if "window" in counts.get("vocabulary", {}):
+        yield "watches in the window", counts["vocabulary"]["window"]["watches"]
+    if "train_pointers" in counts.get("examples", {}):
+        yield "training labels", counts["examples"]["train_pointers"]
+    for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR):
+        if system in metrics.get("systems", {}):
+            yield f"{metrics['gate']}, {system}", metrics["systems"][system]["figures"][metrics["gate"]]
+
+
+def _ages(shown: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The freshness curves that are worth a line: of metrics of before there were any, none."""
+    names = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
+    return {name: shown[name]["by_day"] for name in names if shown.get(name, {}).get("by_day")}
+
+
+def _in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Measured of each system, its figures in the order in which people read them."""
+    ordered = night_metrics.figures(metrics) if metrics else {}
+    return {system: {**metrics["systems"][system], "figures": figures} for system, figures in ordered.items()}
+
+
+def _training(night: Night) -> Training:
+    folder = night.folder("train")
+    history, info = (json.loads(files.read_bytes(paths.join(folder, name))) for name in (train.HISTORY, train.INFO))
+    points = history["loss"]
+    spans = pairwise(points)
+    speeds = [(b["examples"] - a["examples"]) / max(b["seconds"] - a["seconds"], 1e-9) for a, b in spans]
+    return Training(
+        steps=[point["step"] for point in points],
+        losses=[point["loss"] for point in points],
+        speeds=speeds if len(speeds) > 1 else (),
+        epochs=[next(value for name, value in epoch.items() if "recall" in name) for epoch in history["holdout"]],
+        waiting=info.get("waiting_for_input_share"),
+    )
+
+
+def _vocabulary(counts: Mapping[str, Any]) -> dict[str, Any]:
+    cover = counts.get("vocabulary", {}).get("cover", {})
+    examples = counts.get("examples", {})
+    return {**cover, **({"long tail": long_tail(examples)} if "users_with_completed" in examples else {})}
+
+
+def _rows(counts: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """(stage, what, rows) of everything counted."""
+    for table, rows in counts.get("ingest", {}).get("tables", {}).items():
+        yield from (("ingest", f"{table} {what}", number) for what, number in rows.items())
+    for stage in ("examples", "neighbours", "ranking"):
+        for what, number in counts.get(stage, {}).items():
+            if isinstance(number, int):
+                yield stage, what.replace("_", " "), number

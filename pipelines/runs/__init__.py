@@ -1,0 +1,1 @@
+"""Running nights: processes, the run log, notifications, metrics, and estimates."""

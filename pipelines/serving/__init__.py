@@ -1,0 +1,1 @@
+"""Reading the published lists, and switching from one publication to the next."""

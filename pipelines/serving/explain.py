@@ -1,0 +1,61 @@
+"""Why a user's ranked videos stand where they do: the features that moved what is expected of each most.
+
+Computed anew from the night's files, for one user: the store, the lists before ranking, and the ranker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from pipelines import ranking
+from pipelines.night import night_list, sink_protocol
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night
+from transforms.core import files
+from transforms.core.frames import bucket_of
+from transforms.logs.robots import Events
+from transforms.ranking.rank_lists import moves_of, score_lists
+from transforms.ranking.ranker import load_ranker
+from transforms.search.neighbours import LISTS
+
+MOST = 3  # features of each video
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """One feature of one video."""
+
+    feature: str
+    times: float  # the expected seconds are so many times what they would be with the feature's mean
+
+
+def why(night: Night, kept_as: str) -> dict[str, list[Moved]]:
+    """For each ranked video of a user's list, the features that moved it most, the strongest first. Raises StageError
+    where the night was not ranked, or its events are no longer kept."""
+    if sink_protocol.served_stage(night) != sink_protocol.RANKING:
+        raise StageError(f"the night of {night.date} was not ranked: there is nothing to tell of its order (--why)")
+    number = night_list.snapshot_of(night.root, night.date)
+    if number is None or not night_list.is_there(night.root, number):
+        raise StageError(f"the store no longer has the events of the night of {night.date}: run a night, then --why")
+    spec = ranking.spec_of_night(night)
+    bucket = ranking.ranking_buckets(night)[bucket_of(kept_as, night.snapshot.buckets)]
+    lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).filter(user_id=kept_as)
+    inputs = ranking.inputs_of(night, spec)
+    ranker = load_ranker(ranking.ranker_of(night))
+    events = _of_user(inputs.window.events_with_impressions(bucket.files), kept_as)
+    count, end, found = night.job.ranking.candidates, inputs.window.end, dict[str, list[Moved]]()
+    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=count, at=end):
+        moves = moves_of(scored, ranker)
+        strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
+        for row, video in enumerate(scored.encoded.shown["video_id"]):
+            moved = ((spec.features[at], float(np.exp(moves[row, at]))) for at in strongest[row])
+            found[video] = [Moved(feature=feature, times=times) for feature, times in moved]
+    return found
+
+
+def _of_user(events: Events, user_id: str) -> Events:
+    own = {name: getattr(events, name).filter(user_id=user_id) for name in ("watches", "searches", "impressions")}
+    return replace(events, **own)

@@ -1,0 +1,109 @@
+"""What is published, read as a server reads it, and what it was made for: titles, and what users watched before.
+
+served = Served.open(job, "files")
+served.list_of("u0000001")           # their list, out of one file
+served.lists.default("SE")           # for a user nobody has seen
+served.last_watches("u0000001", 5)   # what they had before
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import polars as pl
+
+from pipelines.base import snapshot_store
+from pipelines.config.jobs import Job
+from pipelines.night import night_list, privacy, publication_file
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night
+from pipelines.serving import explain
+from pipelines.serving.explain import Moved
+from pipelines.serving.served_lists import FileLists, Lists, ServedList, open_lists
+from transforms.core.frames import bucket_of
+from transforms.logs.schemas import WATCH_SCHEMA
+
+_WATCHES = ("user_id", "time", "video_id", "completed")
+
+
+@dataclass(frozen=True)
+class Served:
+    """The published night of a job. User ids are those of the logs."""
+
+    night: Night
+    lists: Lists
+
+    @classmethod
+    def open(cls, job: Job, source: str, date: dt.date | None = None) -> Served:
+        """The night that one of `SOURCES` serves now, or, from the files, another night. Raises StageError if there is
+        none."""
+        lists = open_lists(job, source) if date is None else FileLists.of_night(job, date)
+        return cls(Night(job, lists.date), lists)
+
+    def list_of(self, user_id: str) -> ServedList | None:
+        """The list of a user, None for one the night did not serve."""
+        return self.lists.of_user(self._kept_as(user_id))
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the lists were ranked by expected watch time."""
+        known = self.lists.is_ranked
+        if known is None:
+            found = publication_file.last_published(self.night.root, self.night.date)
+            return found is not None and found.stage == publication_file.RANKING
+        return known
+
+    @property
+    def state(self) -> str:
+        """`served`, `published` for a night that was published and is not served, or `never published`."""
+        root, date = self.night.root, self.night.date
+        served = publication_file.read_if_valid(root)
+        if served and served["date"] == date.isoformat():
+            return "served"
+        return "published" if publication_file.was_published(root, date) else "never published"
+
+    def why(self, user_id: str) -> dict[str, list[Moved]]:
+        """What moved the expected seconds of each of the user's ranked videos most. Raises StageError if the night was
+        not ranked, or if its stages have made other lists since."""
+        left = publication_file.from_stages_if_complete(self.night.root, self.night.date)
+        if isinstance(self.lists, FileLists) and (left is None or left.attempt != self.lists.files.attempt):
+            raise StageError(
+                f"the stages of the night of {self.night.date} have made other lists since these were published, or "
+                "were dropped: there is nothing to tell of their order (--why)"
+            )
+        return explain.why(self.night, self._kept_as(user_id))
+
+    def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
+        """time, video_id, completed of the user's last n watches of the window, the newest first: from the files of one
+        bucket, back to the day that is needed; none where the store no longer has the night's snapshot."""
+        found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
+        kept_as = self._kept_as(user_id)
+        for _, files_of_day in groupby(self._watch_files(kept_as), key=lambda file: file[0]):
+            rows = self.night.window.unordered([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
+            found.append(rows.filter(user_id=kept_as))
+            if sum(part.height for part in found) >= n:
+                break
+        ordered = pl.concat(found).sort("time", "video_id", "completed", descending=[True, False, True])
+        return ordered.head(n).drop("user_id")
+
+    def _watch_files(self, kept_as: str) -> list[tuple[str, str]]:
+        """(day, path) of the files with watches of a user's bucket, the newest day first."""
+        number = night_list.snapshot_of(self.night.root, self.night.date)
+        if number is None or not night_list.is_there(self.night.root, number):
+            return []
+        snapshot = self.night.snapshot
+        bucket = bucket_of(kept_as, snapshot.buckets)
+        listed = snapshot.within(self.night.start, self.night.end)
+        own = [file for file in listed if file.table == "watches" and file.bucket == bucket]
+        return sorted(((f.day, snapshot_store.path_to_read(self.night.root.store, f)) for f in own), reverse=True)
+
+    def _kept_as(self, user_id: str) -> str:
+        return privacy.stored_id(self.night.job, user_id, self._key_check)
+
+    @cached_property
+    def _key_check(self) -> str:
+        newest = snapshot_store.latest(self.night.root.snapshots)
+        return newest.key_check if newest else ""

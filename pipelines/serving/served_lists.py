@@ -1,0 +1,175 @@
+"""Published lists where servers find them: in a night's files, or in Redis."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import polars as pl
+
+from pipelines.base import paths
+from pipelines.base.published_lists import PublishedLists
+from pipelines.config.jobs import Job
+from pipelines.night import publication_file
+from pipelines.night.errors import StageError
+from pipelines.serving.publish_journal import FORMAT_VERSION
+from pipelines.sinks.redis_sink import server_of
+from transforms.core import files
+from transforms.core.frames import bucket_of
+from transforms.sinks import redis_lists
+from transforms.sinks.redis_server import RedisServer
+
+SOURCES = ("files", "redis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedList:
+    """A list, best first; of a default list also the country it is for, None for all."""
+
+    video_ids: list[str]
+    scores: list[float] | None  # None where they are not kept
+    country: str | None = None
+
+
+class Lists(Protocol):
+    """The lists of one night in one place."""
+
+    @property
+    def date(self) -> dt.date: ...
+
+    @property
+    def is_ranked(self) -> bool | None:
+        """Whether they were ranked by expected watch time; None if this is not known here."""
+
+    def of_user(self, user_id: str) -> ServedList | None:
+        """The list of a user, by the id under which they are kept; None for one the night did not serve."""
+
+    def default(self, country: str | None) -> ServedList | None:
+        """The list of a country for users nobody has seen, or that of all countries; None in a night without them."""
+
+
+def open_lists(job: Job, source: str) -> Lists:
+    """The lists that are published now. Raises StageError where there are none."""
+    return RedisLists.open(job) if source == "redis" else FileLists.open(job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileLists:
+    """Parquet files: of a user, one is opened."""
+
+    root: paths.Root
+    files: PublishedLists
+
+    @classmethod
+    def open(cls, job: Job) -> FileLists:
+        root = paths.Root(job.storage.root)
+        found = publication_file.read(root, whole=True)
+        if found is None:
+            newest = publication_file.newest_publication(root)
+            lost = f"{root.published} is gone: run watchnext nightly --date {newest}, which restores it"
+            raise StageError(lost if newest else f"nothing is published in {root.path}: run watchnext nightly first")
+        if found["format_version"] != FORMAT_VERSION:
+            raise StageError(
+                f"{root.published} has format_version {found['format_version']}, this is {FORMAT_VERSION}: read it "
+                "with the watchnext that wrote it"
+            )
+        lists = publication_file.served(root)
+        assert lists is not None
+        return cls(root=root, files=lists)
+
+    @classmethod
+    def of_night(cls, job: Job, date: dt.date) -> FileLists:
+        """The lists that a night was last published with; if it never was, those that its stages left. Raises
+        StageError if there are none."""
+        root = paths.Root(job.storage.root)
+        lists = publication_file.last_published(root, date) or publication_file.from_stages_if_complete(root, date)
+        if lists is None:
+            there = [str(one) for one in paths.nights(root) if publication_file.from_stages_if_complete(root, one)]
+            raise StageError(
+                f"there are no complete lists of the night of {date} in {root.path}"
+                + (f"; there are {', '.join(there)}" if there else ": run watchnext nightly first")
+            )
+        return cls(root=root, files=lists)
+
+    @property
+    def date(self) -> dt.date:
+        return self.files.date
+
+    @property
+    def is_ranked(self) -> bool:
+        return self.files.stage == publication_file.RANKING
+
+    def of_user(self, user_id: str) -> ServedList | None:
+        path = self.files.paths(self.root, "lists")[bucket_of(user_id, self.files.buckets)]
+        rows = self._read(path, ["user_id", "video_ids", "scores"]).filter(user_id=user_id).drop("user_id").rows()
+        return ServedList(video_ids=rows[0][0], scores=rows[0][1]) if rows else None
+
+    def default(self, country: str | None) -> ServedList | None:
+        listed, columns = self.files.paths(self.root, "defaults"), ["country", "video_ids", "scores"]
+        lists = {row[0]: row for path in listed for row in self._read(path, columns).iter_rows()}
+        found = lists.get(country) or lists.get(None)
+        return ServedList(country=found[0], video_ids=found[1], scores=found[2]) if found else None
+
+    def _read(self, path: str, columns: list[str]) -> pl.DataFrame:
+        """Some columns of a served file. Raises StageError if it is gone or damaged."""
+        try:
+            return files.read_parquet(path, columns)
+        except (OSError, files.DamagedFileError, pl.exceptions.PolarsError) as error:
+            raise StageError(
+                f"{path}, which is served, cannot be read ({str(error).splitlines()[0]}): run the night of {self.date} "
+                f"again from {self.files.stage}, or serve another one with watchnext rollback JOB.toml --to DATE"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisLists:
+    """Keys of the version that the pointer named when it was opened."""
+
+    server: RedisServer
+    keys: redis_lists.Keys
+    version: str
+
+    @classmethod
+    def open(cls, job: Job) -> RedisLists:
+        settings = job.storage.redis
+        if settings is None:
+            raise StageError("--from redis: the job has no [storage.redis]; name the server there, or read the files")
+        server, keys = server_of(settings), redis_lists.Keys(settings.prefix)
+        with server.session() as redis:
+            version = redis.do("GET", keys.pointer)
+        if version is None:
+            raise StageError(
+                f"Redis at {settings.url} has no key {keys.pointer}: it serves no night; run watchnext nightly first"
+            )
+        text = version.decode(errors="replace")
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]+", text):
+            raise StageError(
+                f"Redis at {settings.url}: the key {keys.pointer} holds {text!r}, which watchnext did not write: run "
+                "watchnext rollback JOB.toml --to DATE with the date that is served"
+            )
+        return cls(server=server, keys=keys, version=text)
+
+    @property
+    def date(self) -> dt.date:
+        return dt.date.fromisoformat(self.version[:10])
+
+    @property
+    def is_ranked(self) -> None:
+        return None
+
+    def of_user(self, user_id: str) -> ServedList | None:
+        return self._read(self.keys.list_of(self.version, user_id))
+
+    def default(self, country: str | None) -> ServedList | None:
+        own = self._read(self.keys.default_of(self.version, country), country) if country else None
+        return own or self._read(self.keys.default_of(self.version, None))
+
+    def _read(self, key: str, country: str | None = None) -> ServedList | None:
+        with self.server.session() as redis:
+            value = redis.do("GET", key)
+        if value is None:
+            return None
+        video_ids, scores = redis_lists.decode_list(value)
+        return ServedList(video_ids=video_ids, scores=scores, country=country)

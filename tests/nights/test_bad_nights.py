@@ -1,0 +1,169 @@
+"""Nights that were made bad on purpose: a gate stops each of them, by name, and what was served before stays."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from nights import DATE, REPOSITORY, environment, night, nightly, simulated, write_job
+
+from pipelines import examples, ingest, publish, simulate, vocabulary
+from pipelines.base import manifest
+from pipelines.night import night_results
+from pipelines.night.errors import GateError
+from pipelines.night.night_results import GateResults
+from pipelines.night.stage import Night
+from trainer.quiet import tf
+from transforms.core import files
+
+FIRST = DATE - dt.timedelta(days=1)
+LEARNS = """\
+[examples]
+window_days = 10
+holdout_users = 1.0
+[model]
+dimension = 32
+hidden = [64]
+negatives = 100
+[training]
+epochs = 6
+batch_size = 256
+warm_start = false
+[neighbours]
+k = 20
+"""
+TINY_GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"  # 24 held-out users
+
+
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a job whose night is complete but for its publication, and the night before it published."""
+    job = simulated(tmp_path_factory.mktemp("bad"), TINY_GATES)
+    job.write_text(job.read_text().replace("k = 30", "k = 10"))  # of 60 videos: two lists of 30 are alike by chance
+    for date in (FIRST, DATE):
+        command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    first, second = night(job, FIRST), night(job)
+    assert results(second).status == "passed"
+    publish.serve(first)
+    manifest.revoke(second.folder("publish"))
+    return job.parent
+
+
+@pytest.fixture
+def made(two_nights: Path, tmp_path: Path) -> Night:
+    """A copy of the night, for a test to spoil."""
+    shutil.copytree(two_nights, tmp_path / "copy")
+    return night(tmp_path / "copy" / "job.toml")
+
+
+def results(of: Night) -> GateResults:
+    found = night_results.gates(of)
+    assert found is not None
+    return found
+
+
+def stopped_by(of: Night, gate: str, told: str) -> None:
+    """Publishing fails for this gate alone, and the night before is served as it was."""
+    before = publish.read(of.root)
+    with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
+        publish.run(of)
+    assert [gate.name for gate in results(of).named("failed")] == [gate]
+    assert publish.read(of.root) == before and before and before["date"] == FIRST.isoformat()
+
+
+@pytest.mark.slow
+def test_the_night_as_it_was_is_published(made: Night) -> None:
+    publish.run(made)
+    assert (publish.read(made.root) or {})["date"] == DATE.isoformat()
+
+
+@pytest.mark.slow
+def test_a_stale_index_is_stopped(made: Night) -> None:
+    """The index of the night before, and lists as they came from it."""
+    shutil.rmtree(made.folder("index"))
+    shutil.copytree(night(_job(made), FIRST).folder("index"), made.folder("index"))
+    stopped_by(made, "same night", "stage index was done with another model than the night's")
+
+
+@pytest.mark.slow
+def test_yesterday_s_tower_with_today_s_vectors_is_stopped(made: Night) -> None:
+    first = night(_job(made), FIRST)
+    today, yesterday = (f"{of.folder('train')}/{of.require('train').counts['tower']}" for of in (made, first))
+    shutil.rmtree(today)
+    shutil.copytree(yesterday, today)
+    stopped_by(made, "same night", rf"/model/tower-\w+/.* is not the file that the training of {DATE} wrote")
+
+
+@pytest.mark.slow
+def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
+    folder, listed = made.folder("neighbours"), made.require("neighbours")
+    own = [entry for entry in listed.files if not entry.name.startswith("../")]
+    rows = {entry.name: files.read_parquet(f"{folder}/{entry.name}") for entry in own}
+    same = next(lists["video_ids"][0] for lists in rows.values() if lists.height)
+    for name, lists in rows.items():
+        alike = pl.Series([same] * lists.height, dtype=pl.List(pl.String))
+        lists.with_columns(video_ids=alike).write_parquet(f"{folder}/{name}")
+    entries = [
+        replace(files.entry_of(folder, entry.name), rows=entry.rows) if entry.name in rows else entry
+        for entry in listed.files
+    ]
+    manifest.commit(folder, replace(listed, files=entries))
+    stopped_by(made, "sameness", r"two users' lists are alike by 1\.000")
+
+
+@pytest.mark.slow
+def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
+    """After a night that learned something, one whose labels were dealt out anew: popular videos stay popular, and
+    nobody's past says anything about them. Some hundred held-out users are needed for that to be beyond doubt."""
+    size = ["--users", "1600", "--videos", "300", "--days", "11", "--last-day", str(FIRST)]
+    assert simulate.main([str(tmp_path), *size]) == 0
+    tables = "\n".join(f'{table} = "{table}/{{date}}.parquet"' for table in ("watches", "searches"))
+    job = write_job(tmp_path, f'{tables}\nvideos = "videos.parquet"\nusers = "users.parquet"', LEARNS)
+    done = nightly(job, "--date", str(FIRST))
+    assert done.returncode == 0, done.stderr
+    of = night(job)
+    for stage in (ingest, vocabulary, examples):
+        stage.run(of)
+    deal_out_labels(of)
+    done = nightly(job, "--from", "train")
+    assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
+    failed = [gate.name for gate in results(of).named("failed")]
+    assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
+    assert (publish.read(of.root) or {})["date"] == str(FIRST)
+
+
+def deal_out_labels(of: Night) -> None:
+    """Every training example gets the label of another one, drawn at random."""
+    folder, listed = of.folder("examples"), of.require("examples")
+    records = {
+        entry.name: [
+            tf.train.Example.FromString(record.numpy())
+            for record in tf.data.TFRecordDataset(f"{folder}/{entry.name}", "GZIP")
+        ]
+        for entry in listed.named("train/")
+    }
+    lists = [record.features.feature["label"].int64_list.value for found in records.values() for record in found]
+    labels = [label for own in lists for label in own]
+    random.Random(1).shuffle(labels)
+    dealt = iter(labels)
+    for own in lists:
+        own[:] = [next(dealt) for _ in own]
+    for name, found in records.items():
+        with tf.io.TFRecordWriter(f"{folder}/{name}", "GZIP") as file:
+            for record in found:
+                file.write(record.SerializeToString())
+    entries = [replace(files.entry_of(folder, entry.name), rows=entry.rows) for entry in listed.files]
+    manifest.commit(folder, replace(listed, files=entries))
+
+
+def _job(of: Night) -> Path:
+    return Path(of.root.path).parent / "job.toml"

@@ -1,0 +1,348 @@
+"""A date that is served is run again in many ways, while readers ask for the lists of all users, in the files and in
+Redis, before and after every change of a file: they see the old lists of every user or the new ones, never a mixture,
+and nobody's list is missing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, RLock, Thread
+from typing import Any
+
+import polars as pl
+import pytest
+from nights import DATE, lists, night, nightly, simulated
+from redis_server import Server, serving
+from serving_reader import Reader
+from stores import DAYS, USERS, daily, day_of_watches, ingested, write_day
+
+from pipelines import gates, ingest, lookup, publish, rollback
+from pipelines.base import manifest, paths
+from pipelines.night import publication_file, warm_start_base
+from pipelines.night.errors import GateError
+from pipelines.night.stage import Night, Plan, StageResult, complete
+from pipelines.sinks.redis_sink import RedisSink
+from transforms.core import files
+from transforms.core.frames import bucket_of
+
+BEFORE = DATE - dt.timedelta(days=1)
+DEFAULTS = pl.DataFrame({"country": [None], "video_ids": [["d"]], "scores": [[1.0]]})
+Lists = dict[str, list[str]]
+
+
+class KillError(BaseException):
+    """The process is gone: nothing after it is done."""
+
+
+def lists_of(mark: str, k: int = 3, users: list[str] = USERS) -> Lists:
+    """Lists that tell of which run they are."""
+    return {user: [f"{mark}-{user}-{n}" for n in range(k)] for user in users}
+
+
+@dataclass
+class World:
+    """A job with two published nights, a Redis server, and readers that look whenever a file is changed."""
+
+    job: Path
+    server: Server
+    allowed: list[Lists] = field(default_factory=list)
+    lock: RLock = field(default_factory=RLock)
+    reader: Reader | None = None  # one that followed published.json when it last looked
+    polls: int = 0
+    found: list[str] = field(default_factory=list)  # what was wrong
+    not_asked: set[str] = field(default_factory=set)  # users who may come or go
+
+    @property
+    def of(self) -> Night:
+        return night(self.job)
+
+    def run(self, mark: str, k: int = 3, date: dt.date = DATE, fails: str = "") -> None:
+        """The stages from neighbours on, as a run with another seed would leave them; killed in the stage `fails`."""
+        of = night(self.job, date)
+
+        def neighbours(folder: str, attempt: str) -> StageResult:
+            entries = []
+            for bucket in range(of.snapshot.buckets):
+                own = [(u, ids, [1.0] * k) for u, ids in lists_of(mark, k).items() if self.bucket(of, u) == bucket]
+                rows = pl.DataFrame(
+                    own, schema=["user_id", "video_ids", "scores"], orient="row", infer_schema_length=None
+                )
+                rows = rows.cast({"user_id": pl.String, "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)})
+                name = paths.shard(bucket, of.snapshot.buckets, attempt, "parquet")
+                entries.append(files.write_parquet(rows, folder, name))
+                vectors = rows.select("user_id", vector="scores")
+                entries.append(files.write_parquet(vectors, folder, f"../user_vectors/{name}"))
+                if fails == "neighbours" and bucket == 4:
+                    raise KillError
+            entries.append(files.write_parquet(DEFAULTS, folder, f"../defaults/defaults-{attempt}.parquet"))
+            return StageResult(entries, {"users": len(USERS)})
+
+        def other(stage: str) -> Callable[[str, str], StageResult]:
+            def work(folder: str, attempt: str) -> StageResult:
+                entry = files.write_parquet(DEFAULTS, folder, f"vocabulary/rows-{attempt}.parquet")
+                if fails == stage:
+                    raise KillError
+                return StageResult([entry])
+
+            return work
+
+        complete(of, Plan("neighbours", {"mark": mark}, {"k": k}), neighbours)
+        for stage in ("ranking", "evaluation"):
+            complete(of, Plan(stage, {"neighbours": of.require("neighbours").digest}, {}), other(stage))
+        publish.run(of)
+
+    def bucket(self, of: Night, user: str) -> int:
+        return bucket_of(user, of.snapshot.buckets)
+
+    def in_files(self) -> Lists:
+        """What a server finds that reads files."""
+        with self.lock:
+            return self._read(Reader(self.of.root.path))
+
+    def _read(self, reader: Reader) -> Lists:
+        found = {user: reader.list_of(user) for user in USERS}
+        return {user: one[0] for user, one in found.items() if one is not None}
+
+    def poll(self) -> None:
+        """Ask for all lists, in the files, in Redis, and of a reader that began before the last change."""
+        with self.lock:
+            self.polls += 1
+            before, self.reader = self.reader, Reader(self.of.root.path)
+            places = {"files": self._read(self.reader), "redis": self.server.lists()}
+            if before is not None:
+                places["files as of before"] = self._read(before)
+            for place, lists in places.items():
+                asked = {user: ids for user, ids in lists.items() if user not in self.not_asked}
+                if asked not in [{u: i for u, i in one.items() if u not in self.not_asked} for one in self.allowed]:
+                    self.found.append(f"poll {self.polls}, {place}: {asked}")
+
+    def check(self, *now: Lists) -> None:
+        """That nothing was wrong, and that everything serves one of these lists now."""
+        self.poll()
+        assert self.found == [] and self.polls > 5
+        assert self.in_files() in now and self.server.lists() in now
+        shown = lookup.lookup(self.of.job, USERS[1], 9)
+        assert [item.video_id for item in shown.items] in [one[USERS[1]] for one in now]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    yield from serving()
+
+
+@pytest.fixture
+def world(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> World:
+    (tmp_path / "forget.csv").write_text("user_id\n")
+    more = f'[privacy]\nforget = "forget.csv"\n[storage.redis]\nurl = "{server.url}"\nretry_seconds = 0.3\n'
+    made = World(daily(tmp_path, more), server)
+    for date, mark in ((BEFORE, "before"), (DATE, "old")):
+        ingested(made.job, date)
+        made.run(mark, date=date)
+    made.allowed = [lists_of("old")]
+    for name in ("write_parquet", "replace_parquet", "replace_file", "remove_files"):
+        monkeypatch.setattr(files, name, polled(made, getattr(files, name)))
+    for name in ("load", "switch", "settle", "drop"):
+        monkeypatch.setattr(RedisSink, name, polled(made, getattr(RedisSink, name)))
+    return made
+
+
+def polled(world: World, real: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a look of the readers before and after it."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        world.poll()
+        result = real(*given, **named)
+        world.poll()
+        return result
+
+    return call
+
+
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Night) -> None:
+        raise GateError("recall is 0.01")
+
+    monkeypatch.setattr(gates, "check", fail)
+
+
+def test_another_seed(world: World) -> None:
+    world.allowed.append(lists_of("new"))
+    world.run("new")
+    world.check(lists_of("new"))
+
+
+def test_another_k(world: World) -> None:
+    world.allowed.append(lists_of("new", 7))
+    world.run("new", 7)
+    world.check(lists_of("new", 7))
+
+
+def test_a_gate_that_fails_and_the_night_after_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        failing(patched)
+        for mark in ("bad", "worse"):
+            with pytest.raises(GateError, match="the night of 2026-11-21 is served meanwhile"):
+                world.run(mark)
+    world.check(lists_of("old"))
+    world.allowed.append(lists_of("good"))
+    world.run("good")
+    world.check(lists_of("good"))
+
+
+@pytest.mark.parametrize("stage", ["neighbours", "ranking", "evaluation"])
+def test_a_kill_in_a_stage(world: World, stage: str) -> None:
+    for mark in ("cut", "cut again"):
+        with pytest.raises(KillError):
+            world.run(mark, fails=stage)
+    world.check(lists_of("old"))
+    world.allowed.append(lists_of("new"))
+    world.run("new")
+    world.check(lists_of("new"))
+
+
+def test_days_that_are_ingested_again(world: World) -> None:
+    write_day(world.job.parent, DAYS[1], day_of_watches(DAYS[1], mark="again"))
+    ingested(world.job, DATE, DAYS[1])
+    world.check(lists_of("old"))
+    world.allowed.append(lists_of("new"))
+    world.run("new")
+    world.check(lists_of("new"))
+
+
+def test_another_user_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also out of lists that are served and that no stage lists any more."""
+    with monkeypatch.context() as patched, pytest.raises(GateError):
+        failing(patched)
+        world.run("bad")
+    world.not_asked.add(USERS[3])
+    (world.job.parent / "forget.csv").write_text(f"user_id\n{USERS[3]}\n")
+    ingest.run(world.of)
+    left = {user: ids for user, ids in lists_of("old").items() if user != USERS[3]}
+    world.check(left)
+    served = publish.read(world.of.root) or {}
+    assert served["users"] == len(left) and publication_file.served(world.of.root) is not None
+    listed = files.entry_of(world.of.root.path, served["lists"]["file"])
+    assert listed.digest == served["lists"]["digest"]
+    lists = publication_file.served(world.of.root)
+    assert lists is not None
+    publish.check(world.of, lists)
+    for path in Path(world.of.root.nights).rglob("*.parquet"):
+        rows = pl.read_parquet(path)
+        assert "user_id" not in rows.columns or USERS[3] not in rows["user_id"].to_list(), path
+
+
+def test_a_rollback_in_between(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched, pytest.raises(GateError):
+        failing(patched)
+        world.run("bad")
+    world.allowed.append(lists_of("before"))
+    rollback.rollback(world.of, None)
+    world.check(lists_of("before"))
+    assert warm_start_base.withdrawn(world.of.root) == {DATE.isoformat()}
+    rollback.rollback(world.of, DATE)
+    world.check(lists_of("old"))  # not those whose gates failed, which are what stage neighbours left
+    world.allowed = [lists_of("old"), lists_of("new")]
+    world.reader = None
+    world.run("new")
+    world.check(lists_of("new"))
+
+
+@pytest.mark.parametrize("when", ["before load", "before switch", "after switch"])
+def test_a_publication_that_is_interrupted(world: World, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    world.allowed.append(lists_of("new"))
+    with monkeypatch.context() as patched, pytest.raises(KillError):
+        name = when.split()[1]
+        real = getattr(RedisSink, name)
+
+        def killed(*given: Any) -> None:
+            if when == "after switch":
+                real(*given)
+            raise KillError
+
+        patched.setattr(RedisSink, name, killed)
+        world.run("new")
+    assert world.in_files() == lists_of("old") and files.exists(world.of.root.publishing)
+    assert world.server.lists() == lists_of("new" if when == "after switch" else "old")
+    world.poll()
+    with pytest.raises(KillError):  # the next attempt at the date is killed too, before it publishes
+        world.run("newer", fails="neighbours")
+    publish.recover(night(world.job, DATE + dt.timedelta(days=1)))
+    now = lists_of("old" if when == "before load" else "new")
+    world.check(now)
+    world.allowed = [now, lists_of("last")]
+    world.reader = None
+    world.run("last")
+    world.check(lists_of("last"))
+
+
+def test_two_publications_stay_readable_and_no_more(world: World) -> None:
+    for n in range(3):
+        world.allowed.append(lists_of(f"new {n}"))
+        world.run(f"new {n}")
+    root = world.of.root
+    named = {entry["file"] for entry in _references(root)}
+    there = {path[len(root.path) + 1 :] for path in files.list_files(root.stage(DATE, "publish"))}
+    assert {name for name in there if name.endswith(".json")} == named and len(named) == 2
+    assert len([path for path in files.list_files(root.stage(DATE, "neighbours")) if path.endswith("parquet")]) == 16
+
+
+def _references(root: paths.Root) -> list[dict[str, str]]:
+    served = publish.read(root) or {}
+    return [served["lists"], served["before"]["lists"]]
+
+
+def test_a_root_of_an_older_watchnext_is_pinned_before_a_stage_changes_it(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "forget.csv").write_text("user_id\n")
+    world = World(daily(tmp_path), server)
+    ingested(world.job)
+    world.run("old")
+    root = world.of.root
+    older = {name: value for name, value in (publish.read(root) or {}).items() if name != "lists"}
+    files.remove_files(map(str, Path(root.path).glob("nights/*/publish/lists-*.json")))
+    files.replace_file(root.published, publication_file.to_json(older))
+    assert [item.video_id for item in lookup.lookup(world.of.job, USERS[1], 9).items] == lists_of("old")[USERS[1]]
+    with pytest.raises(KillError):
+        world.run("new", fails="neighbours")
+    assert world.in_files() == lists_of("old")
+    assert (publish.read(root) or {}) | older == publish.read(root)
+    manifest.revoke(world.of.folder("neighbours"))
+    assert world.in_files() == lists_of("old")
+
+
+def in_files(root: str) -> Lists:
+    """Every user's list, as a server reads them all from one published.json."""
+    rows = pl.concat([pl.read_parquet(path) for path in Reader(root).paths("lists")])
+    return dict(rows.select("user_id", "video_ids").iter_rows())
+
+
+@pytest.mark.slow
+def test_whole_nights_of_the_same_date_while_a_server_reads(tmp_path: Path) -> None:
+    """First as it is, then with another seed and a gate that fails, then published in spite of that."""
+    job = simulated(tmp_path)
+    assert nightly(job, "--force-publish", "it is the first").returncode == 0
+    of, found, over = night(job), list[Lists](), Event()
+    old = in_files(of.root.path)
+
+    def read() -> None:
+        while not over.is_set():
+            lists_now = in_files(of.root.path)
+            if not found or found[-1] != lists_now:
+                found.append(lists_now)
+
+    reader = Thread(target=read)
+    reader.start()
+    try:
+        text = job.read_text().replace("[training]\n", "[training]\nseed = 2\n")
+        job.write_text(f"{text}[gates]\nmin_volume = 0\nmax_volume = 0.01\n")
+        assert nightly(job).returncode == 3
+        made = dict(lists(of).select("user_id", "video_ids").iter_rows())
+        assert made != old and in_files(of.root.path) == old and found == [old]
+        shown = lookup.lookup(of.job, "u0000001", 30)
+        assert [item.video_id for item in shown.items] == old["u0000001"]
+        assert nightly(job, "--force-publish", "the lists are right").returncode == 0
+    finally:
+        over.set()
+        reader.join()
+    assert found[:1] == [old] and found[1:] in ([], [made]) and in_files(of.root.path) == made

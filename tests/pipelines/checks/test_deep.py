@@ -1,0 +1,99 @@
+"""`watchnext doctor --deep`: files whose content is not what was written, and the command for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nights import DATE
+from stores import DAYS, daily, ingested, newest
+
+from pipelines import doctor
+from pipelines.base import manifest
+from pipelines.base.published_lists import PublishedLists
+from pipelines.checks import deep
+from pipelines.checks.findings import Asked
+from pipelines.night import publication_file
+from pipelines.night.stage import Night
+from transforms.core import files
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    return daily(tmp_path)
+
+
+@pytest.fixture
+def of(job: Path) -> Night:
+    return ingested(job)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_all_files_are_read_and_found_whole(job: Path, of: Night) -> None:
+    (found,) = deep.files(Asked(job=str(job), date=DATE))
+    count = len(newest(of).files) + len(of.require("ingest").files)
+    assert (found.state, found.what) == ("ok", f"{count} files that count are what was written")
+
+
+def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, of: Night) -> None:
+    watches = [file for file in newest(of).files if file.table == "watches"]
+    flipped, lost = (Path(of.root.store, next(f.file.name for f in watches if f.day == day)) for day in DAYS[:2])
+    flip(flipped)
+    lost.unlink()
+    users, other = manifest.entries(of.require("ingest").named("users/"), of.folder("ingest"))[:2]
+    flip(Path(users))
+    Path(other).write_bytes(b"")
+    found = {finding.what: finding.fix for finding in deep.files(Asked(job=str(job), date=DATE))}
+    again = f"watchnext nightly {job} --date {DATE}"
+    night, nightly = f"{again} --from ingest", f"{again} --reingest"
+    size = next(entry.bytes for entry in of.require("ingest").files if other.endswith(entry.name))
+    assert found == {
+        f"{users} is not what stage ingest wrote: its digest is another": f"{night} makes the stage's files anew",
+        f"{other} has 0 bytes, but stage ingest wrote {size:,}": f"{night} makes the stage's files anew",
+        f"{flipped} is not what was written: its digest is another": f"{nightly} {DAYS[0]} reads its day again",
+        f"{lost} is missing": f"{nightly} {DAYS[1]} reads its day again",
+    }
+
+
+def test_a_manifest_that_cannot_be_read_is_one_of_them(job: Path, of: Night) -> None:
+    Path(of.folder("ingest"), "COMPLETED").write_text('{"format')
+    (found,) = (finding for finding in deep.files(Asked(job=str(job), date=DATE)) if finding.state == "problem")
+    assert "COMPLETED cannot be read" in found.what and f"nightly {job} --date {DATE}" in found.fix
+
+
+def test_without_an_ingest_there_is_nothing_to_read(job: Path) -> None:
+    (found,) = deep.files(Asked(job=str(job), date=DATE))
+    assert found.what == "0 files that count are what was written"
+
+
+def test_the_check_is_made_only_with_deep(
+    job: Path, of: Night, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[2:4])
+    assert doctor.main([str(job), "--date", DATE.isoformat()]) == 0
+    assert "files that count" not in capsys.readouterr().out
+    flip(Path(of.root.store, newest(of).files[0].file.name))
+    assert doctor.main([str(job), "--date", DATE.isoformat(), "--deep"]) == 1
+    assert "is not what was written" in capsys.readouterr().out
+
+
+def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_named(
+    job: Path, of: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = files.replace_entry(of.root.path, f"nights/{DATE}/neighbours/00000-of-00001-aa.parquet", 1, b"lists")
+    served = PublishedLists(
+        date=DATE, stage="neighbours", buckets=1, users=1, attempt="a", neighbours="d", lists=(entry,)
+    )
+    monkeypatch.setattr(publication_file, "served", lambda _root: served)
+    (whole,) = deep.files(Asked(job=str(job), date=DATE))
+    assert whole.state == "ok"
+    path = Path(of.root.path, entry.name)
+    path.write_bytes(b"lost?")
+    (found,) = (finding for finding in deep.files(Asked(job=str(job), date=DATE)) if finding.state == "problem")
+    assert found.what == f"{path} is not what was written: its digest is another"
+    assert f"watchnext nightly {job} --date {DATE} --force neighbours" in found.fix

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.base import paths, raw_files
+from pipelines.config.jobs import Job, JobError, load_job
+
+ALONE = '[logs]\nwatches = "/logs/watches"\n'
+
+
+def job_of(folder: Path, text: str) -> Job:
+    path = folder / "job.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_job(str(path))
+
+
+def error_of(folder: Path, text: str) -> str:
+    with pytest.raises(JobError) as caught:
+        job_of(folder, text)
+    return str(caught.value)
+
+
+def test_every_setting_but_the_logs_has_the_default_of_the_contract(tmp_path: Path) -> None:
+    assert job_of(tmp_path, ALONE).model_dump() == {
+        "logs": {
+            "watches": "/logs/watches",
+            "searches": None,
+            "videos": None,
+            "users": None,
+            "hidden": None,
+            "impressions": None,
+            "completed_fraction": 0.5,
+            "completed_seconds": 30,
+            "max_reject_fraction": 0.001,
+            "allow_missing_days": False,
+            "time_zone": "UTC",
+            "batch_bytes": 256_000_000,
+            "columns": {},
+        },
+        "examples": {
+            "window_days": 28,
+            "watch_vocabulary": 1_000_000,
+            "search_vocabulary": 1_000_000,
+            "watch_history": 50,
+            "search_history": 50,
+            "per_user": 20,
+            "max_sequence": 1_000,
+            "holdout_days": 1,
+            "holdout_users": 0.05,
+            "user_categories": [],
+            "seed": 1,
+            "withhold_last_search": True,
+            "long_tail": "zero",
+            "long_tail_rows": 10_000,
+            "max_events_per_day": 1_000,
+        },
+        "model": {
+            "dimension": 256,
+            "hidden": [1024, 512],
+            "activation": "relu",
+            "history": "mean",
+            "attention_blocks": 2,
+            "attention_heads": 2,
+            "attention_dropout": 0.2,
+            "example_age": True,
+            "dropout": 0.0,
+            "loss": "sampled_softmax",
+            "negatives": 2_000,
+            "sampler": "label_counts",
+            "hard_pool": 20_000,
+            "hard_share": 0.1,
+            "softmax_limit": 20_000,
+        },
+        "training": {
+            "batch_size": 1024,
+            "epochs": 5,
+            "max_steps": None,
+            "table_learning_rate": 0.05,
+            "tower_learning_rate": 1e-3,
+            "checkpoint_steps": 1000,
+            "holdout_sample": 2_000,
+            "early_stopping_epochs": 0,
+            "strategy": "auto",
+            "seed": 1,
+            "cache_bytes": 2**30,
+            "warm_start": True,
+            "warm_epochs": None,
+            "replay_fraction": 0.2,
+            "accumulator_damping": 0.9,
+        },
+        "index": {"recall": 0.95, "only": None, "shard_videos": 4_000_000},
+        "neighbours": {
+            "k": 200,
+            "exclude": "completed",
+            "exclude_days": None,
+            "max_share_per_channel": 1.0,
+            "similar": 20,
+        },
+        "ranking": {
+            "candidates": 50,
+            "video_vocabulary": 100_000,
+            "channel_vocabulary": 10_000,
+            "watch_history": 50,
+            "cut": 10,
+            "hidden": [256],
+            "powers": True,
+            "positive_weights": "watch_seconds",
+            "epochs": 3,
+            "batch_size": 1024,
+            "dropout": 0.0,
+            "table_learning_rate": 0.05,
+            "tower_learning_rate": 1e-3,
+            "seed": 1,
+            "cache_bytes": 2**30,
+        },
+        "gates": {
+            "most_popular": True,
+            "ranking": True,
+            "max_recall_lost": 0.1,
+            "max_ann_shortfall": 0.05,
+            "max_ann_loss": 0.05,
+            "max_users_lost": 0.2,
+            "min_coverage": 0.005,
+            "max_sameness": 0.8,
+            "max_rejects": 0.01,
+            "min_stayed": 0.1,
+            "max_stayed": 0.999,
+            "same_night": True,
+            "min_volume": 0.7,
+            "max_volume": 2.0,
+            "max_skew": 0.25,
+            "stop_if_not_computed": False,
+        },
+        "storage": {
+            "root": str(tmp_path / "runs"),
+            "buckets": 0,
+            "keep_days": 0,
+            "keep_nights": 14,
+            "keep_examples": False,
+            "check_space": True,
+            "redis": None,
+            "bigtable": None,
+            "bigquery": None,
+        },
+        "privacy": {"forget": None, "pseudonym_key_env": None, "pseudonym_key_secret": None},
+        "notify": {"on": "failure", "command": None, "webhook_env": None, "timeout_seconds": 10},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[examples]\nwindow_day = 7\n", "unknown setting examples.window_day; did you mean examples.window_days?"),
+        ("[neighbors]\nk = 3\n", "unknown setting neighbors; did you mean neighbours?"),
+        ("[model]\ndimensions = 8\n", "unknown setting model.dimensions; did you mean model.dimension?"),
+        (
+            '[logs.columns]\nwatch_secs = "w"\n',
+            "unknown setting logs.columns.watch_secs; did you mean logs.columns.watch_seconds?",
+        ),
+        (
+            '[logs.columns.users]\nbirthyear = "w"\n',
+            "unknown setting logs.columns.users.birthyear; did you mean logs.columns.users.birth_year?",
+        ),
+        ('[logs.columns.watched]\nuser_id = "u"\n', "watched is no log table; they are watches, searches, videos"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text: str, told: str) -> None:
+    assert told in error_of(tmp_path, ALONE + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "value", "rule"),
+    [
+        ("[neighbours]\nk = -3\n", "neighbours.k", "-3", "greater than 0"),
+        ('[neighbours]\nk = "many"\n', "neighbours.k", "'many'", "valid integer"),
+        ('[neighbours]\nexclude = "seen"\n', "neighbours.exclude", "'seen'", "'completed', 'watched' or 'none'"),
+        ("[examples]\nwindow_days = 999_999_999\n", "examples.window_days", "999999999", "less than or equal to 36500"),
+        ("[storage]\nkeep_days = 99_999_999\n", "storage.keep_days", "99999999", "less than or equal to 36500"),
+        ("[neighbours]\nexclude_days = -1\n", "neighbours.exclude_days", "-1", "greater than or equal to 0"),
+        ("[neighbours]\nmax_share_per_channel = 0\n", "neighbours.max_share_per_channel", "0", "greater than 0"),
+        ("[index]\nshard_videos = 0\n", "index.shard_videos", "0", "greater than 0"),
+        ('[index]\nonly = "age_day < 1"\n', "index.only", "'age_day < 1'", "no column age_day; did you mean age_days?"),
+        ("[examples]\nholdout_users = 1.5\n", "examples.holdout_users", "1.5", "less than or equal to 1"),
+        ("[examples]\nper_user = -1\n", "examples.per_user", "-1", "greater than or equal to 0"),
+        ("[model]\nhidden = [64, 0]\n", "model.hidden.1", "0", "greater than 0"),
+        ("[training]\nepochs = 1.5\n", "training.epochs", "1.5", "valid integer"),
+        ('[storage]\nroot = " "\n', "storage.root", "' '", "it is empty: name a folder"),
+        ('[logs.columns]\ntime = ""\n', "logs.columns", "''", "the name of your column for time is empty"),
+        ('[logs.columns.users]\ngender = ""\n', "logs.columns", "''", "the name of your column for gender is empty"),
+        ("[storage]\nbuckets = 12\n", "storage.buckets", "12", "a power of two from 8 to 4096"),
+        ("[storage]\nkeep_nights = -1\n", "storage.keep_nights", "-1", "greater than or equal to 0"),
+        ('[notify]\non = "never"\n', "notify.on", "'never'", "'failure' or 'always'"),
+        ("[notify]\ntimeout_seconds = 0\n", "notify.timeout_seconds", "0", "greater than 0"),
+        ("[storage]\nbuckets = 4\n", "storage.buckets", "4", "a power of two from 8 to 4096"),
+        ("time_zone = 'Mars/Base'\n", "logs.time_zone", "'Mars/Base'", "no IANA time zone"),
+        ("max_reject_fraction = 2\n", "logs.max_reject_fraction", "2", "less than or equal to 1"),
+        ("completed_fraction = 0\n", "logs.completed_fraction", "0", "greater than 0"),
+        (
+            "[examples]\nmax_sequence = 40\n",
+            "examples",
+            "40",
+            "max_sequence must be at least watch_history and search_history",
+        ),
+        ("[examples]\nlong_tail_rows = 0\n", "examples.long_tail_rows", "0", "greater than 0"),
+        ('[examples]\nlong_tail = "drop"\n', "examples.long_tail", "'drop'", "'zero' or 'hash'"),
+        ("[examples]\nmax_events_per_day = -1\n", "examples.max_events_per_day", "-1", "greater than or equal to 0"),
+        ("[examples]\nwindow_days = 3\nholdout_days = 3\n", "examples", "3", "holdout_days must be below window_days"),
+    ],
+)
+def test_a_wrong_value_names_setting_value_and_rule(
+    tmp_path: Path, text: str, setting: str, value: str, rule: str
+) -> None:
+    told = error_of(tmp_path, ALONE + text)
+    assert f"{setting} = " in told and value in told and rule in told
+    assert str(tmp_path / "job.toml") in told
+
+
+def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    told = error_of(tmp_path, ALONE + "[neighbours]\nk = 0\n[index]\nrecal = 0.9\n")
+    assert len(told.splitlines()) == 2 and "neighbours.k" in told and "index.recall" in told
+
+
+def test_paths_are_relative_to_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = '[logs]\nwatches = "../w/{date}.csv"\nvideos = "/data/v.csv"\nusers = "gs://bucket/u/*.parquet"\n'
+    (tmp_path / "inner" / "job.toml").write_text(text + '[storage]\nroot = "../runs"\n')
+    job = load_job("inner/job.toml")
+    assert Path(job.logs.watches).resolve() == Path(tmp_path / "w" / "{date}.csv").resolve()
+    assert Path(job.storage.root).resolve() == Path(tmp_path / "runs").resolve()
+    assert (job.logs.videos, job.logs.users, job.logs.searches) == ("/data/v.csv", "gs://bucket/u/*.parquet", None)
+
+
+def test_columns_are_renamed_for_all_tables_or_for_one(tmp_path: Path) -> None:
+    text = ALONE + '[logs.columns]\nuser_id = "uid"\ntime = "ts"\n[logs.columns.searches]\ntime = "when"\n'
+    logs = job_of(tmp_path, text).logs
+    assert logs.renamed("watches") == {"user_id": "uid", "time": "ts"}
+    assert logs.renamed("searches") == {"user_id": "uid", "time": "when"}
+
+
+def test_a_category_of_the_users_table_may_be_renamed(tmp_path: Path) -> None:
+    text = ALONE + '[logs.columns.users]\nplan = "subscription"\n'
+    assert "logs.columns.users.plan" in error_of(tmp_path, text)
+    job = job_of(tmp_path, text + '[examples]\nuser_categories = ["plan"]\n')
+    assert job.logs.renamed("users") == {"plan": "subscription"}
+
+
+def test_what_is_no_toml_says_where(tmp_path: Path) -> None:
+    told = error_of(tmp_path, "[logs\nwatches = 1\n")
+    assert "cannot be read as TOML" in told and "line 1" in told and "job.toml" in told
+
+
+def test_missing_logs_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    assert "logs is missing and has no default" in error_of(tmp_path, "[model]\ndimension = 8\n")
+    assert "logs.watches is missing and has no default" in error_of(tmp_path, "[logs]\n")
+    with pytest.raises(JobError, match=r"nowhere.toml: no such job file"):
+        load_job(str(tmp_path / "nowhere.toml"))
+    with pytest.raises(JobError, match="cannot be read"):
+        load_job(str(tmp_path))
+
+
+def test_rules_need_what_they_are_about(tmp_path: Path) -> None:
+    told = error_of(tmp_path, ALONE + '[index]\nonly = "age_days < 1"\n')
+    assert "index.only = 'age_days < 1' is of the catalogue: say where it is (logs.videos)" in told
+    told = error_of(tmp_path, ALONE + "[neighbours]\nmax_share_per_channel = 0.25\n")
+    assert "neighbours.max_share_per_channel = 0.25: which channel a video is of stands in the catalogue" in told
+    told = error_of(tmp_path, ALONE + "[neighbours]\nexclude_days = 90\n[storage]\nkeep_days = 60\n")
+    assert "neighbours.exclude_days = 90: of days beyond storage.keep_days (60) nothing is known; give 0" in told
+    text = ALONE + 'videos = "v.csv"\nhidden = "h.csv"\n[neighbours]\nmax_share_per_channel = 0.25\nexclude_days = 60\n'
+    job = job_of(tmp_path, text + "[storage]\nkeep_days = 60\n")
+    assert (job.neighbours.max_share_per_channel, job.neighbours.exclude_days) == (0.25, 60)
+    assert job.logs.hidden == str(tmp_path / "h.csv")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_job(tmp_path: Path) -> None:
+    assert job_of(tmp_path, f"\ufeff{ALONE}").logs.watches == "/logs/watches"
+
+
+@pytest.mark.parametrize("name", ["logs [prod]", "run?", "a*b", "{date}"])
+def test_the_folder_of_a_job_is_no_part_of_a_pattern(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    job = job_of(folder, '[logs]\nwatches = "w-*.csv"\n[privacy]\nforget = "f.csv"\n')
+    assert job.storage.root == str(folder / "runs")
+    assert raw_files.spelled_out(job.logs.watches) == f"{folder}/" and job.logs.watches.endswith("/w-*.csv")
+    for given in (job.logs.watches, job.privacy.forget):
+        assert given is not None and given.startswith(paths.escape_pattern(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("watches", "root", "refused"),
+    [
+        ("data", "data/runs", "lies within logs.watches"),
+        ("data", "data", "lies within logs.watches"),
+        (".", "runs", "lies within logs.watches"),
+        ("data/*", "data/runs", "lies within logs.watches"),
+        ("data/**/*.parquet", "data/a/runs", "lies within logs.watches"),
+        ("link", "data/runs", "lies within logs.watches"),
+        ("s3://b/data", "s3://b/data/runs", "lies within logs.watches"),
+        ("runs/store/w.csv", "runs", "lies within storage.root"),
+        ("s3://b/runs/nights/{date}", "s3://b/runs", "lies within storage.root"),
+        ("data/*.csv", "data/runs", ""),
+        ("data", "data-runs", ""),
+        ("data", "data/_runs", ""),
+        ("logs", ".", ""),
+        ("s3://b/data", "s3://b/database", ""),
+        ("s3://b/data", "data/runs", ""),
+    ],
+)
+def test_a_root_within_the_logs_is_refused(tmp_path: Path, watches: str, root: str, refused: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    text = f'[logs]\nwatches = "{watches}"\n[storage]\nroot = "{root}"\n'
+    if refused:
+        message = error_of(tmp_path, text)
+        assert refused in message and "storage.root" in message and "logs.watches" in message
+    else:
+        assert job_of(tmp_path, text).storage.root.endswith(root.strip("."))
+
+
+@pytest.mark.parametrize(
+    ("columns", "refused"),
+    [
+        ('user_id = "id"\nvideo_id = "id"', "user_id and video_id of watches are read from one column, 'id'"),
+        (
+            'completed = "w"\nwatch_seconds = "w"',
+            "completed and watch_seconds of watches are read from one column, 'w'",
+        ),
+        ('watch_seconds = "completed"', "completed and watch_seconds of watches are read from one column, 'completed'"),
+        ('[logs.columns.watches]\ntime = "user_id"', "user_id and time of watches are read from one column, 'user_id'"),
+        ('[logs.columns.impressions]\npage_id = "time"', ""),
+        ('device = "country"', ""),
+        ('time = "date"\n[logs.columns.videos]\nupload_time = "date"', ""),
+        ('user_id = "video_id"\nvideo_id = "user_id"', ""),
+    ],
+)
+def test_two_values_of_a_row_need_two_columns(tmp_path: Path, columns: str, refused: str) -> None:
+    text = f'{ALONE}impressions = "/logs/i"\nvideos = "/logs/v"\n[logs.columns]\n{columns}\n'
+    if refused:
+        assert f"logs.columns: {refused}" in error_of(tmp_path, text)
+    else:
+        job_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        ('["row"]', "'row' is reserved"),
+        ('["user_id"]', "'user_id' is reserved"),
+        ('["reason"]', "'reason' is reserved"),
+        ('["plan", "birth_year"]', "'birth_year' is reserved"),
+        ('["watches"]', "'watches' is reserved"),
+        ('["plan", "plan"]', "'plan' is given twice"),
+        ('[""]', "a name is empty"),
+    ],
+)
+def test_a_category_of_users_has_a_name_of_its_own(tmp_path: Path, names: str, refused: str) -> None:
+    assert refused in error_of(tmp_path, f"{ALONE}[examples]\nuser_categories = {names}\n")
+    assert job_of(tmp_path, f'{ALONE}[examples]\nuser_categories = ["plan", "language"]\n')
+
+
+def test_the_list_of_users_to_forget_may_have_a_column_of_another_name(tmp_path: Path) -> None:
+    job = job_of(tmp_path, f'{ALONE}[logs.columns]\nuser_id = "uid"\n[logs.columns.forget]\nuser_id = "member"\n')
+    assert job.logs.renamed("forget") == {"user_id": "member"} and job.logs.renamed("watches") == {"user_id": "uid"}
+    told = error_of(tmp_path, f'{ALONE}[logs.columns.forget]\nvideo_id = "v"\n')
+    assert "unknown setting logs.columns.forget.video_id; did you mean logs.columns.forget.user_id?" in told
+
+
+def test_a_root_of_an_unknown_file_system_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text('[logs]\nwatches = "w"\n[storage]\nroot = "moon://far/away"\n')
+    with pytest.raises(JobError, match=r"storage.root = 'moon://far/away', .*Unable to get filesystem"):
+        load_job(str(path))

@@ -1,0 +1,108 @@
+"""Settings of `[storage.redis]`: defaults, rules, and that no password is ever shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config.jobs import Job, JobError, load_job
+from transforms.sinks.errors import SinkError
+from transforms.sinks.redis_server import RedisServer
+
+ALONE = '[logs]\nwatches = "/logs/watches"\n'
+
+
+def job_of(folder: Path, lines: str) -> Job:
+    path = folder / "job.toml"
+    path.write_text(f"{ALONE}[storage.redis]\n{lines}\n", encoding="utf-8")
+    return load_job(str(path))
+
+
+def error_of(folder: Path, lines: str) -> str:
+    with pytest.raises(JobError) as caught:
+        job_of(folder, lines)
+    return str(caught.value)
+
+
+def test_every_setting_but_the_url_has_a_default(tmp_path: Path) -> None:
+    redis = job_of(tmp_path, 'url = "redis://cache:6379/2"').storage.redis
+    assert redis is not None and redis.model_dump() == {
+        "url": "redis://cache:6379/2",
+        "prefix": "watchnext",
+        "user_env": None,
+        "password_env": None,
+        "ca_file": None,
+        "vectors": False,
+        "scores": False,
+        "expire_hours": 1,
+        "retry_seconds": 60,
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ann:hunter2@cache/0",
+        "rediss://:hunter2@cache:6379",
+        "redis://cache?password=hunter2",
+        "unix://a:hunter2@/s",
+        "redis:/:hunter2@cache",
+        "redis//ann:hunter2@cache:6379/0",
+        "cache:hunter2@6379",
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
+    told = error_of(tmp_path, f'url = "{url}"')
+    assert "storage.redis.url must hold no user or password: put them into environment variables" in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('url = "http://cache"', "storage.redis.url = 'http://cache': url must be redis://HOST:PORT/DATABASE"),
+        ('url = "redis:///0"', "url must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH"),
+        ('prefix = "a"', "storage.redis.url is missing and has no default"),
+        ('url = "redis://c"\nprefix = "a*b"', "storage.redis.prefix = 'a*b': prefix must be of letters, digits, and"),
+        ('url = "redis://c"\nexpire_hours = 0', "storage.redis.expire_hours = 0"),
+        ('url = "redis://c"\nretry_seconds = -1', "storage.redis.retry_seconds = -1"),
+        ('url = "redis://c"\nca_file = "ca.pem"', "ca_file is for TLS, which redis://c is without: begin the url with"),
+        (
+            'url = "redis://c"\nvector = true',
+            "unknown setting storage.redis.vector; did you mean storage.redis.vectors?",
+        ),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, lines: str, told: str) -> None:
+    assert told in error_of(tmp_path, lines)
+
+
+@pytest.mark.parametrize("url", ["redis://cache:6379x/0", "redis://cache:99999", "redis://ann:hunter2", "redis://[::1"])
+def test_a_mistyped_port_is_named_and_the_url_is_not_shown(tmp_path: Path, url: str) -> None:
+    message = error_of(tmp_path, f'url = "{url}"')
+    assert "storage.redis.url must be redis://HOST:PORT/DATABASE" in message and "a PORT from 0 to 65535" in message
+    assert url not in message and "hunter2" not in message
+
+
+def test_the_authority_s_path_is_relative_to_the_job_file(tmp_path: Path) -> None:
+    redis = job_of(tmp_path, 'url = "rediss://cache"\nca_file = "certs/ca.pem"').storage.redis
+    assert redis is not None and redis.ca_file == str(tmp_path / "certs" / "ca.pem")
+
+
+@pytest.mark.parametrize("setting", ["user_env", "password_env"])
+def test_a_secret_in_place_of_the_name_of_its_variable_is_not_shown(tmp_path: Path, setting: str) -> None:
+    for secret in ("redis://:hunter2@cache:6379", "hunter2!", "hunter 2"):
+        message = error_of(tmp_path, f'url = "redis://c"\n{setting} = "{secret}"')
+        assert f"storage.redis.{setting} must be the name of an environment variable" in message
+        assert secret not in message and "hunter" not in message
+
+
+def test_a_variable_that_is_not_set_is_named_but_what_may_be_a_secret_is_not() -> None:
+    for name, shown in (
+        ("THE_PASSWORD_2", "'THE_PASSWORD_2'"),
+        ("hunter2", "(not shown: it may be the secret itself)"),
+    ):
+        with pytest.raises(SinkError) as caught, RedisServer(url="redis://c", password_env=name).session():
+            pass
+        assert str(caught.value) == f"storage.redis.password_env = {shown}: the environment variable is not set"

@@ -1,0 +1,250 @@
+"""Users who are to be forgotten leave the store, its snapshots, every night and what is published, and stay away."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from nights import DATE, night, published_night
+from stores import (
+    DAYS,
+    PATHS,
+    SHOWN,
+    USERS,
+    all_bytes,
+    below,
+    counts,
+    daily,
+    day_of_watches,
+    events,
+    ingested,
+    newest,
+    write_day,
+)
+
+from pipelines import ingest, publish
+from pipelines.base import manifest, snapshot_store
+from pipelines.logs import forget_rows
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.examples.tfrecords import read_tfrecords, write_tfrecords
+from transforms.logs.readers import LogError
+
+GONE = USERS[2:5]
+REMOVED = {table: {"forgotten": rows} for table, rows in (("watches", 30), ("searches", 10), ("impressions", 90))}
+FORGET = '[privacy]\nforget = "forget.csv"\n'
+RECORDS = {
+    "examples": "train/00000-of-00001-aa.tfrecord.gz",
+    "ranking": "examples/train/00000-of-00001-aa.tfrecord.gz",
+}
+TOMORROW = DATE + dt.timedelta(days=1)
+LISTS = pl.DataFrame(
+    {"user_id": USERS, "video_ids": [["0v"]] * 9, "scores": [[1.0]] * 9},
+    schema_overrides={"scores": pl.List(pl.Float32)},
+)
+
+
+def to_forget(folder: Path, users: list[str]) -> None:
+    (folder / "forget.csv").write_text("user_id\n" + "".join(f"{user}\n" for user in users))
+
+
+def bad_row(user: str) -> pl.DataFrame:
+    return pl.DataFrame({"user_id": [user], "video_id": ["v"], "time": ["never"], "watch_seconds": ["1"]})
+
+
+def with_history(folder: Path) -> Path:
+    """A job with a list of nobody, refused rows, two nights, and a published one with records and lists."""
+    to_forget(folder, [])
+    job = daily(folder, FORGET, logs=f"{PATHS}\n{SHOWN}")
+    (folder / "w" / "more").mkdir()
+    job.write_text(job.read_text().replace("w/{date}.parquet", "w"))
+    for user in (USERS[0], USERS[3]):
+        bad_row(user).write_csv(folder / "w" / f"bad-{user}.csv")
+    published_night(job, LISTS)
+    first = ingested(job)
+    write_day(folder, DATE.isoformat(), day_of_watches(DATE.isoformat()))
+    ingested(job, TOMORROW)
+    rows = pl.DataFrame({"user_id": USERS, "watches": [[n] for n in range(9)]})
+    found = {stage: [write_tfrecords(rows, first.folder(stage), name)] for stage, name in RECORDS.items()}
+    found["ranking"].append(files.write_parquet(LISTS, first.folder("ranking"), "00000-of-00001-aa.parquet"))
+    for stage, entries in found.items():
+        done = manifest.Manifest(stage=stage, date=str(DATE), fingerprint="x", files=entries, attempt="aa")
+        manifest.commit(first.folder(stage), done)
+    (Path(first.folder("neighbours")) / "orphan.parquet").write_bytes(b"2u")
+    return job
+
+
+def check_forgotten(of: Night) -> None:
+    found = all_bytes(of.root.path)
+    for user in GONE:
+        assert f'"{user}"'.encode() not in found, user
+    for table in ("watches", "searches", "impressions"):
+        for path in snapshot_store.snapshots(of.root.snapshots):
+            assert set(events(of, table, snapshot_store.load(path))["user_id"]) <= set(USERS) - set(GONE)
+    first = Night(of.job, DATE)
+    for stage, name in RECORDS.items():
+        columns = {"user_id": pl.String(), "watches": pl.List(pl.Int64())}
+        records = read_tfrecords(f"{first.folder(stage)}/{name}", columns)
+        assert records.rows() == [(user, [n]) for n, user in enumerate(USERS) if user not in GONE], stage
+    assert first.require("ranking").counts["users"] == 6
+    listed = first.require("neighbours")
+    for stage in ("ingest", "examples", "neighbours", "ranking"):
+        folder = first.folder(stage)
+        for entry in first.require(stage).files:
+            assert files.entry_of(folder, entry.name).digest == entry.digest
+    assert listed.counts["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
+    served = publish.read(of.root)
+    assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
+    assert not forget_rows.is_due(newest(of), ingest.Due.of(of).screen)
+    listed_files = {
+        f"{of.root.store}/{f.file.name}"
+        for p in snapshot_store.snapshots(of.root.snapshots)
+        for f in snapshot_store.load(p).files
+    }
+    assert below(of) == listed_files
+
+
+def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = with_history(tmp_path)
+    of = night(job, TOMORROW)
+    before, told = events(of), list[str]()
+    assert ingest.plan(of).is_done(of)
+    to_forget(tmp_path, GONE)
+    assert not ingest.plan(of).is_done(of)
+    sink = SimpleNamespace(forget=lambda users: told.extend(users))
+    monkeypatch.setattr(publish, "configured", lambda _: [sink])
+    ingest.run(of)
+    check_forgotten(of)
+    assert sorted(told) == GONE
+    assert events(of).equals(before.filter(~pl.col("user_id").is_in(GONE)))
+    assert counts(of)["removed"] == REMOVED
+    tables: Any = counts(of)["tables"]
+    assert tables["users"] == {"read": 9, "refused": 0, "duplicates": 0, "forgotten": 3, "other_days": 0, "kept": 6}
+    digests = [newest(of).digest, all_bytes(of.root.path)]
+    ingest.run(of)
+    assert [newest(of).digest, all_bytes(of.root.path)] == digests and ingest.plan(of).is_done(of)
+
+
+def test_files_that_were_dropped_are_not_looked_for(tmp_path: Path) -> None:
+    job = with_history(tmp_path)
+    first = Night(night(job).job, DATE)
+    manifest.commit(first.folder("examples"), replace(first.require("examples"), dropped="train/"))
+    to_forget(tmp_path, GONE)
+    ingest.run(night(job, TOMORROW))
+    assert first.require("examples").dropped == "train/" and first.require("examples").present == []
+    found = all_bytes(first.root.path)
+    assert not any(f'"{user}"'.encode() in found for user in GONE)
+
+
+def test_rows_of_users_to_forget_are_dropped_and_counted_from_then_on(tmp_path: Path) -> None:
+    to_forget(tmp_path, GONE)
+    job = daily(tmp_path, FORGET)
+    job.write_text(job.read_text().replace("w/{date}.parquet", "w"))
+    bad_row(GONE[0]).write_csv(tmp_path / "w" / "bad.csv")
+    (tmp_path / "w" / "broken.csv").write_text(f"user_id,video_id,time,watch_seconds\n{GONE[1]},v\n{USERS[0]},v\n")
+    of = ingested(job)
+    tables: Any = counts(of)["tables"]
+    assert tables["watches"] == {
+        "read": 75, "refused": 2, "duplicates": 0, "forgotten": 25, "other_days": 0, "kept": 48
+    }  # fmt: skip
+    rejects = pl.concat([pl.read_parquet(path) for path in files.list_files(of.root.rejects(DATE))]).sort("row")
+    assert rejects["text"].to_list() == [None, f"{USERS[0]},v"]
+    for user in GONE:
+        assert f'"{user}"'.encode() not in all_bytes(of.root.path)
+    write_day(tmp_path, DAYS[0], day_of_watches(DAYS[0], mark="again"))
+    assert set(events(ingested(job))["user_id"]) == set(USERS) - set(GONE)
+
+
+class StopError(Exception):
+    pass
+
+
+def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = with_history(tmp_path)
+    of = night(job, TOMORROW)
+    to_forget(tmp_path, GONE)
+    real: dict[str, Callable[..., Any]] = {
+        name: getattr(files, name) for name in ("write_parquet", "replace_parquet", "replace_entry", "replace_file")
+    }
+    left = [0]
+
+    def stopping(name: str) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise StopError
+            return real[name](*given, **named)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(files, name, stopping(name))
+    stops = 0
+    for at in (2, 5, 9, 13, 8, 6, 5, 4, 3, 2):
+        left[0] = at
+        try:
+            ingest.run(of)
+        except Exception as error:
+            stops += 1
+            assert "Stop" in repr(error) or isinstance(error.__cause__, StopError), error
+            continue
+        break
+    assert stops >= 5
+    left[0] = 0
+    ingest.run(of)
+    monkeypatch.undo()
+    check_forgotten(of)
+    assert counts(of)["removed"] == REMOVED
+
+
+def test_a_list_that_cannot_be_read_stops_the_night(tmp_path: Path) -> None:
+    job = daily(tmp_path, FORGET)
+    with pytest.raises(LogError, match=r"privacy.forget = .*forget.csv': no log files there"):
+        ingested(job)
+    (tmp_path / "forget.csv").write_text('user_id,why\n2u,asked\n"",lost\n')
+    with pytest.raises(LogError, match=r"forget.csv: row 2 has no user_id that can be read: nobody may be overlooked"):
+        ingested(job)
+    to_forget(tmp_path, USERS)
+    with pytest.raises(StageError, match="there is not one valid watch in these logs"):
+        ingested(job)
+
+
+def test_entries_of_scrubbed_files_are_those_of_the_files(tmp_path: Path) -> None:
+    job = with_history(tmp_path)
+    to_forget(tmp_path, GONE)
+    of = ingested(job, TOMORROW)
+    first = Night(of.job, DATE)
+    entry: FileEntry
+    for entry in first.require("neighbours").files:
+        assert files.read_parquet(files.join(first.folder("neighbours"), entry.name)).height == entry.rows
+
+
+def test_damaged_files_stop_no_forgetting_for_ever(tmp_path: Path) -> None:
+    """Refused rows that cannot be read are removed, and a day that is ingested again need not be read before."""
+    to_forget(tmp_path, [])
+    job = daily(tmp_path, FORGET)
+    of = ingested(job)
+    before = events(of)
+    rejects = Path(of.root.rejects(DATE))
+    rejects.mkdir(parents=True, exist_ok=True)
+    (rejects / "watches-aa.parquet.4711.tmp").write_bytes(b"PAR1half")
+    (rejects / "watches-bb.parquet").write_bytes(b"PAR1half")
+    damaged = next(f for f in newest(of).files if (f.table, f.day) == ("watches", DAYS[1]))
+    path = Path(of.root.store, damaged.file.name)
+    path.write_bytes(path.read_bytes()[:-9])
+    to_forget(tmp_path, USERS[:8])
+    with pytest.raises(Exception, match=rf"{path.name} is damaged .* --reingest {DAYS[1]} reads"):
+        ingested(job)
+    of = ingested(job, DATE, DAYS[1])
+    assert events(of).equals(before.filter(pl.col("user_id") == USERS[8]))
+    assert not (rejects / "watches-bb.parquet").exists() and not path.exists()

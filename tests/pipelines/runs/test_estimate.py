@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from nights import night, simulated, watch_rows, write_job
+
+from pipelines.base.machine import GIB
+from pipelines.config.jobs import Job
+from pipelines.logs.log_size import Size
+from pipelines.night.errors import StageError
+from pipelines.night.stage import STAGES
+from pipelines.runs import estimate
+from pipelines.runs.estimate import Cost
+
+# `watchnext simulate` with its defaults, and with 20,000 users and videos: what the stages counted.
+SMALL = Size(
+    watches=167_241,
+    searches=34_325,
+    impressions=0,
+    new_events=201_566,
+    batch_bytes=2_296_669,
+    event_bytes=14,
+    users=1_991,
+    videos=951,
+    tokens=5_199,
+    completed=79_762,
+    token_occurrences=109_532,
+    labels=31_349,
+    buckets=8,
+)
+LARGE = Size(
+    watches=1_587_048,
+    searches=325_862,
+    impressions=0,
+    new_events=1_912_910,
+    batch_bytes=22_488_768,
+    event_bytes=13.5,
+    users=19_928,
+    videos=18_090,
+    tokens=17_292,
+    completed=884_464,
+    token_occurrences=1_040_759,
+    labels=320_447,
+    buckets=8,
+)
+SIMULATED = {
+    "model": {"dimension": 64, "hidden": [256], "negatives": 1_000},
+    "training": {"epochs": 8},
+    "examples": {"holdout_users": 0.2},
+    "neighbours": {"k": 100},
+}
+# Of the nights of these, by stage: GiB of its process at its highest, and bytes of what it left.
+MEASURED = [
+    (SMALL, "ingest", 0.369, 3_362_329),
+    (SMALL, "vocabulary", 0.325, 31_026),
+    (SMALL, "examples", 0.958, 1_159_596),
+    (SMALL, "train", 0.963, 5_331_724),
+    (SMALL, "index", 0.286, 493_921),
+    (SMALL, "neighbours", 0.888, 1_662_557),
+    (SMALL, "evaluation", 0.893, 137_596),
+    (LARGE, "ingest", 0.612, 27_583_475),
+    (LARGE, "vocabulary", 0.414, 146_848),
+    (LARGE, "examples", 1.205, 12_276_659),
+    (LARGE, "train", 1.204, 30_570_167),
+    (LARGE, "index", 0.325, 9_302_278),
+    (LARGE, "neighbours", 1.122, 17_546_091),
+    (LARGE, "evaluation", 0.967, 1_120_116),
+]
+# `python -m benchmarks.examples OUT`, and the same with four times the events (docs/log.md).
+BENCHMARK = replace(
+    LARGE,
+    watches=9_999_976,
+    searches=999_992,
+    new_events=10_999_968,
+    batch_bytes=177_519_160,
+    users=500_000,
+    buckets=16,
+)
+
+
+def job_of(**tables: Any) -> Job:
+    return Job.model_validate({"logs": {"watches": "w"}, **tables})
+
+
+def by_stage(job: Job, size: Size, threads: int = 2) -> dict[str, Cost]:
+    return {cost.stage: cost for cost in estimate.costs(job, size, threads=threads)}
+
+
+def test_every_stage_has_its_cost_in_order() -> None:
+    assert [cost.stage for cost in estimate.costs(job_of(), SMALL, threads=1)] == list(STAGES)
+
+
+def test_ranking_costs_by_its_impressions_and_candidates() -> None:
+    without = by_stage(job_of(), SMALL)["ranking"]
+    assert without.disk_bytes == 0 and without.seconds < 5
+    shown = replace(LARGE, impressions=3_000_000)
+    some = by_stage(job_of(), shown)["ranking"]
+    assert by_stage(job_of(ranking={"candidates": 0}), shown)["ranking"] == by_stage(job_of(), LARGE)["ranking"]
+    for more in (
+        job_of(ranking={"candidates": 200}),
+        job_of(ranking={"epochs": 30}),
+        job_of(ranking={"hidden": "1024"}),
+    ):
+        assert by_stage(more, shown)["ranking"].seconds > some.seconds
+    assert by_stage(job_of(), replace(shown, impressions=6_000_000))["ranking"].scratch_bytes == 2 * some.scratch_bytes
+
+
+@pytest.mark.parametrize(("size", "stage", "gib", "left"), MEASURED, ids=lambda value: getattr(value, "users", value))
+def test_memory_and_disk_of_measured_nights_are_met_to_a_factor_of_two(
+    size: Size, stage: str, gib: float, left: int
+) -> None:
+    cost = by_stage(job_of(**SIMULATED), size)[stage]
+    assert gib / 2 < cost.memory_bytes / GIB < 2 * gib
+    assert left / 2.5 < cost.disk_bytes < 2.5 * left
+
+
+@pytest.mark.parametrize(
+    ("stage", "seconds"),
+    [("ingest", 20.7), ("vocabulary", 7.4), ("examples", 26.1)],
+)
+def test_times_of_the_examples_benchmark_are_met_to_a_factor_of_two(stage: str, seconds: float) -> None:
+    cost = by_stage(job_of(), BENCHMARK)[stage]
+    assert seconds / 2 < cost.seconds < 2 * seconds
+    assert cost.memory_bytes < 2 * 2.1 * GIB
+
+
+def test_four_times_the_events_are_met_too() -> None:
+    four_fold = replace(
+        BENCHMARK,
+        watches=4 * BENCHMARK.watches,
+        searches=4 * BENCHMARK.searches,
+        new_events=4 * BENCHMARK.new_events,
+        batch_bytes=256_000_000,
+        buckets=64,
+    )
+    found = by_stage(job_of(), four_fold)
+    stages = [found[stage] for stage in ("ingest", "vocabulary", "examples")]
+    assert 201.3 / 2 < sum(cost.seconds for cost in stages) < 201.3 * 2
+    assert 3.0 / 2 < max(cost.memory_bytes for cost in stages) / GIB < 3.0 * 2
+
+
+@pytest.mark.parametrize(
+    ("dimension", "hidden", "examples_a_second"),
+    [(64, [1024, 512], 17_110), (256, [1024, 512], 8_460), (64, [256], 34_227)],
+)
+def test_the_speed_of_training_is_met_to_a_quarter(dimension: int, hidden: list[int], examples_a_second: int) -> None:
+    job = job_of(model={"dimension": dimension, "hidden": hidden}, training={"epochs": 1})
+    none, some = (by_stage(job, replace(SMALL, labels=labels))["train"].seconds for labels in (0, 1_000_000))
+    assert 1_000_000 / (some - none) == pytest.approx(examples_a_second, rel=0.25)
+
+
+def test_a_night_of_real_logs_is_met_to_a_factor_of_two() -> None:
+    kuairand = replace(
+        SMALL,
+        watches=817_187,
+        searches=0,
+        new_events=817_187,
+        users=26_469,
+        videos=6_456,
+        tokens=0,
+        completed=310_000,
+        labels=310_000,
+        token_occurrences=0,
+    )
+    settings = {"model": {"dimension": 64, "hidden": [256], "history": "recency"}, "training": {"epochs": 8}}
+    found = estimate.costs(job_of(**settings, examples={"per_user": 0, "holdout_days": 0}), kuairand, threads=2)
+    assert 129 / 2 < sum(cost.seconds for cost in found) < 129 * 2
+
+
+def test_a_large_catalogue_is_known_by_its_tables_and_its_index() -> None:
+    million = replace(LARGE, videos=1_000_000, tokens=1_000_000, users=1_000_000)
+    found = by_stage(job_of(), million)
+    table = 1_000_000 * 256 * 4
+    assert found["train"].memory_bytes > 3 * 1.4 * table and found["train"].disk_bytes > 5 * table
+    assert found["train"].scratch_bytes > 6 * table  # two checkpoints
+    assert found["neighbours"].memory_bytes > 1.25 * table
+    assert 2 * 43 < found["index"].seconds < 10 * 43
+    assert 1_000_000 / 5_976 < found["neighbours"].seconds < 10 * 1_000_000 / 5_976
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"training": {"epochs": 1}}, {"training": {"epochs": 2}}),
+        ({"model": {"history": "mean"}}, {"model": {"history": "attention"}}),
+        ({"model": {"loss": "sampled_softmax"}}, {"model": {"loss": "softmax"}}),
+        ({"training": {"max_steps": 10}}, {"training": {"epochs": 5}}),
+    ],
+)
+def test_what_makes_training_longer(less: dict[str, Any], more: dict[str, Any]) -> None:
+    first, second = (by_stage(job_of(**tables), LARGE)["train"].seconds for tables in (less, more))
+    assert first < second
+
+
+def test_the_room_for_stages_is_what_they_leave_and_the_most_one_uses_meanwhile() -> None:
+    def cost(left: int, meanwhile: int) -> Cost:
+        return Cost(stage="train", seconds=1, memory_bytes=1, disk_bytes=left, scratch_bytes=meanwhile)
+
+    assert estimate.space_needed([]) == 0
+    assert estimate.space_needed([cost(5, 0), cost(3, 10), cost(2, 1)]) == 18
+    assert estimate.space_needed([cost(5, 9), cost(3, 1)]) == 14
+
+
+def test_core_hours_are_those_of_beam_s_stages_on_two_cores() -> None:
+    found = [Cost(stage=stage, seconds=1_800, memory_bytes=0, disk_bytes=0) for stage in ("ingest", "train", "index")]
+    assert estimate.core_hours(found) == 2.0
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def with_free(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - free, free))
+
+
+def test_a_night_that_will_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = night(simulated(tmp_path))
+    with_free(100_000, monkeypatch)
+    said = (
+        r"runs': the night of 2026-11-21 is estimated to need \d+ MiB of disk, most of it in stage \w+, but 0 MiB are"
+    )
+    with pytest.raises(StageError, match=said) as caught:
+        estimate.check_space(of)
+    assert "check_space = false ([storage])" in str(caught.value)
+    estimate.check_space(of, ["publish"])  # leaves next to nothing
+    with_free(10**9, monkeypatch)
+    estimate.check_space(of)
+
+
+def test_the_check_of_space_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch_rows().write_parquet(tmp_path / "w.parquet")
+    with_free(0, monkeypatch)
+    with pytest.raises(StageError, match="estimated to need"):
+        estimate.check_space(night(write_job(tmp_path, 'watches = "w.parquet"')))
+    estimate.check_space(night(write_job(tmp_path, 'watches = "w.parquet"', "[storage]\ncheck_space = false\n")))
+
+
+def test_logs_that_cannot_be_read_are_left_to_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(0, monkeypatch)
+    estimate.check_space(night(write_job(tmp_path, 'watches = "nowhere"')))

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nights import wait_for
+
+from pipelines.base import lock, parent_pipe
+from pipelines.config.settings import NotifySettings
+from pipelines.runs import notify
+from pipelines.runs.run_log import Outcome
+
+FAILED = Outcome(run="r1", date="2026-11-21", code=1, message="stage train ended", seconds=3.5)
+DONE = Outcome(run="r2", date="2026-11-22", code=0, message="published", seconds=4.5)
+SENT = {
+    "run": "r1",
+    "date": "2026-11-21",
+    "status": "failed",
+    "exit_code": 1,
+    "seconds": 3.5,
+    "root": "/runs",
+    "message": "stage train ended",
+    "text": "watchnext: night 2026-11-21 failed (exit code 1): stage train ended",
+}
+
+
+def send(end: Outcome = FAILED, **settings: Any) -> str:
+    return notify.send(NotifySettings(**settings), end, root="/runs")
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """Where `writes` puts what it was told."""
+    return tmp_path / "told.json"
+
+
+def writes(told: Path) -> list[str]:
+    """A command that keeps its standard input and those of its variables that are ours."""
+    script = "import json, os, sys\nours = {k: v for k, v in os.environ.items() if k.startswith('WATCHNEXT_')}\n"
+    script += "json.dump([json.load(sys.stdin), ours], open(sys.argv[1], 'w'))"
+    return [sys.executable, "-c", script, str(told)]
+
+
+def test_a_command_gets_all_there_is_to_say_as_json_and_as_variables(
+    told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lock.TOKEN_VARIABLE, "token")
+    monkeypatch.setenv(parent_pipe.VARIABLE, "3")
+    assert send(command=writes(told)) == ""
+    content, variables = json.loads(told.read_text())
+    assert content == SENT
+    assert variables.items() >= {f"WATCHNEXT_{name.upper()}": str(value) for name, value in SENT.items()}.items()
+    assert not variables.keys() & {lock.TOKEN_VARIABLE, parent_pipe.VARIABLE}
+
+
+def test_a_command_may_be_a_line_for_the_shell(told: Path) -> None:
+    assert send(command=f'printf %s "$WATCHNEXT_DATE $WATCHNEXT_STATUS" > {told} && cat > /dev/null') == ""
+    assert told.read_text() == "2026-11-21 failed"
+
+
+@pytest.mark.parametrize(
+    ("on", "end", "tells"),
+    [("failure", FAILED, True), ("failure", DONE, False), ("always", FAILED, True), ("always", DONE, True)],
+)
+def test_a_night_that_went_well_is_told_where_that_is_wanted(told: Path, on: str, end: Outcome, tells: bool) -> None:
+    assert send(end, command=writes(told), on=on) == ""
+    assert told.exists() == tells
+
+
+def test_of_a_night_that_went_well_no_exit_code_is_shown() -> None:
+    found = notify.message(DONE, "/runs")
+    assert found["text"] == "watchnext: night 2026-11-22 done: published" and found["exit_code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "trouble"),
+    [
+        (["/nowhere/mail"], "notify.command cannot be run: .*No such file"),
+        ("echo out of paper >&2; exit 4", "notify.command ended with exit code 4: out of paper"),
+        ("exit 5", "notify.command ended with exit code 5$"),
+        (
+            [sys.executable, "-c", "import threading; threading.Event().wait()"],
+            r"notify.command took longer than 0\.2 s \(notify.timeout_seconds\) and was ended",
+        ),
+    ],
+)
+def test_a_command_that_fails_is_a_warning(command: str | list[str], trouble: str) -> None:
+    with pytest.raises(AssertionError, match=trouble):
+        raise AssertionError(send(command=command, timeout_seconds=0.2 if "0" in trouble else 10))
+
+
+def test_at_the_timeout_all_that_a_command_started_is_ended(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    command = f"sleep 1000 & echo $$ $! > {pids}; wait"
+    trouble = send(command=command, timeout_seconds=3)
+    assert trouble == "notify.command took longer than 3 s (notify.timeout_seconds) and was ended"
+    wait_for(lambda: not [pid for pid in pids.read_text().split() if running(pid)])
+
+
+def running(pid: str) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_message_that_no_variable_can_hold_is_sent_whole(told: Path) -> None:
+    message = "\0\ud800" + "x" * 200_000
+    assert send(replace(FAILED, message=message), command=writes(told)) == ""
+    content, variables = json.loads(told.read_text())
+    assert content["message"] == message and variables["WATCHNEXT_MESSAGE"].startswith("\\ud800xxx")
+
+
+@contextmanager
+def server(answer: int, location: str = "") -> Iterator[tuple[str, list[tuple[str, str, Any]]]]:
+    """A web server on this machine with one answer: its URL, and what was sent to it (method, content type, body)."""
+    got: list[tuple[str, str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.command, self.headers["Content-Type"], json.loads(body)))
+            self.send_response(answer)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    web = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{web.server_port}/hook?key=secret", got
+    finally:
+        web.shutdown()
+        thread.join()
+        web.server_close()
+
+
+def test_a_webhook_is_sent_the_same_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(204) as (url, got):
+        monkeypatch.setenv("ALERTS", url)
+        assert send(webhook_env="ALERTS") == ""
+    assert got == [("POST", "application/json", SENT)]
+
+
+def test_a_webhook_that_refuses_is_a_warning_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(403) as (url, _):
+        monkeypatch.setenv("ALERTS", url)
+        trouble = send(webhook_env="ALERTS")
+    assert trouble == "notify.webhook_env = 'ALERTS': the server answered 403 Forbidden"
+
+
+@pytest.mark.parametrize(("code", "reason"), [(301, "Moved Permanently"), (302, "Found"), (307, "Temporary Redirect")])
+def test_a_webhook_that_redirects_is_a_warning_and_nothing_is_lost_in_silence(
+    code: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(code, "/login?token=secret") as (url, got):
+        monkeypatch.setenv("ALERTS", url)
+        trouble = send(webhook_env="ALERTS")
+    said = f"the server answered {code} {reason}; it redirects to another URL: name that one"
+    assert len(got) == 1 and trouble == f"notify.webhook_env = 'ALERTS': {said}"
+
+
+def test_a_webhook_that_cannot_be_reached_is_a_warning_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(204) as (url, _):
+        pass
+    monkeypatch.setenv("ALERTS", url)  # of a server that is gone
+    trouble = send(webhook_env="ALERTS")
+    assert (
+        trouble.startswith("notify.webhook_env = 'ALERTS': the server cannot be reached: ") and "secret" not in trouble
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "trouble"),
+    [
+        (None, "the environment variable is not set, so nobody was told"),
+        ("file:///etc/secret", "the environment variable holds no http or https URL, so nobody was told"),
+        ("http://127.0.0.1:secret/", "the request failed: "),
+        ("http://[secret/", "the request failed: "),
+        ("http://127.0.0.1:99999999/secret", "the "),
+        ("http://127.0.0.1/sec ret", "the request failed: "),
+        ("http://127.0.0.1/s\u00e9cret", "the request failed: "),
+        ("http:///secret", "the server cannot be reached: "),
+    ],
+)
+def test_a_webhook_without_a_proper_url_is_a_warning(
+    url: str | None, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ALERTS", raising=False)
+    if url:
+        monkeypatch.setenv("ALERTS", url)
+    said = send(webhook_env="ALERTS")
+    assert said.startswith(f"notify.webhook_env = 'ALERTS': {trouble}") and "secret" not in said
+
+
+def test_both_are_told_and_both_may_fail() -> None:
+    assert send(command="exit 1", webhook_env="NO_SUCH_ALERTS").count(";") == 1

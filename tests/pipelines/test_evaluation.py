@@ -1,0 +1,156 @@
+"""Two nights in a row: what they say of themselves against what anybody could compute from their files and the logs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from nights import DATE, REPOSITORY, environment, lists, night, simulated
+
+from pipelines import evaluation
+from pipelines.night.stage import Night
+from transforms.evaluation import night_metrics
+
+FIRST = DATE - dt.timedelta(days=1)
+SCORER = REPOSITORY.parent / "shared" / "tools" / "score_neighbours.py"
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Night, Night]:
+    """The night of the day before, and the night."""
+    job = simulated(tmp_path_factory.mktemp("evaluated"))
+    for date in (FIRST, DATE):
+        command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return night(job, FIRST), night(job)
+
+
+def metrics_of(of: Night) -> dict[str, Any]:
+    found = night_metrics.parse(Path(of.folder("evaluation"), evaluation.METRICS).read_bytes())
+    assert found is not None
+    return found
+
+
+def held_out_lists(of: Night) -> pl.DataFrame:
+    listed = of.require("evaluation").named("lists/")
+    return pl.concat(pl.read_parquet(f"{of.folder('evaluation')}/{entry.name}") for entry in listed)
+
+
+def completed_on(of: Night, day: dt.date) -> dict[str, set[str]]:
+    """What each user completed on a day, from the raw logs, as the contract has it."""
+    folder = Path(of.root.path).parent
+    length = dict(pl.read_parquet(folder / "videos.parquet").select("video_id", "video_seconds").iter_rows())
+    found: dict[str, set[str]] = {}
+    for row in pl.read_parquet(folder / f"watches/{day}.parquet").iter_rows(named=True):
+        seconds = row.get("video_seconds") or length.get(row["video_id"])
+        if row["watch_seconds"] >= (0.5 * seconds if seconds else 30):
+            found.setdefault(str(row["user_id"]), set()).add(str(row["video_id"]))
+    return found
+
+
+def held_out(of: Night) -> dict[str, set[str]]:
+    wanted = completed_on(of, of.date - dt.timedelta(days=1))
+    users = pl.Series(sorted(wanted))
+    return {user: wanted[user] for user in users.filter(of.holdout.users(users))}
+
+
+def figures_by_hand(found: pl.DataFrame, wanted: dict[str, set[str]], k: int) -> dict[str, float]:
+    """One user at a time, one video at a time."""
+    shown = dict(found.select("user_id", "video_ids").iter_rows())
+    hits = {user: [video in want for video in shown.get(user, [])[:k]] for user, want in wanted.items()}
+    pairs = sum(map(len, wanted.values()))
+    precisions = {u: [sum(row[: r + 1]) / (r + 1) for r, hit in enumerate(row) if hit] for u, row in hits.items()}
+    gains = {u: sum(1 / math.log2(r + 2) for r, hit in enumerate(row) if hit) for u, row in hits.items()}
+    ideal = {u: sum(1 / math.log2(r + 2) for r in range(min(len(want), k))) for u, want in wanted.items()}
+    users = len(wanted)
+    return {
+        "users": users,
+        "pairs": pairs,
+        f"recall@{k}": sum(map(sum, hits.values())) / pairs,
+        f"hit@{k}": sum(map(any, hits.values())) / users,
+        f"ndcg@{k}": sum(gains[u] / ideal[u] for u in wanted) / users,
+        "map": sum(sum(precisions[u]) / min(len(want), k) for u, want in wanted.items()) / users,
+        "mrr": sum(1 / (row.index(True) + 1) for row in hits.values() if any(row)) / users,
+    }
+
+
+@pytest.mark.slow
+def test_figures_are_those_of_the_lists_that_were_kept(nights: tuple[Night, Night]) -> None:
+    for of in nights:
+        metrics, k = metrics_of(of), of.job.neighbours.k
+        expected = figures_by_hand(held_out_lists(of), held_out(of), k)
+        found = metrics["systems"]["neighbours"]["figures"]
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-10)
+        assert (found["users"], found["pairs"]) == (expected["users"], expected["pairs"])
+        assert set(metrics["systems"]) == set(night_metrics.SYSTEMS)
+        for measured in metrics["systems"].values():
+            assert (measured["figures"]["users"], measured["figures"]["pairs"]) == (found["users"], found["pairs"])
+        assert of.require("evaluation").counts["metrics"] == night_metrics.figures(metrics)
+
+
+@pytest.mark.slow
+def test_figures_are_those_of_another_scorer(nights: tuple[Night, Night], tmp_path: Path) -> None:
+    if not SCORER.exists():
+        pytest.skip(f"there is no {SCORER.name} beside this checkout")
+    spec = importlib.util.spec_from_file_location("scorer", SCORER)
+    assert spec and spec.loader
+    scorer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scorer)
+    for of in nights:
+        wanted = [(user, video) for user, videos in held_out(of).items() for video in sorted(videos)]
+        truth = pl.DataFrame(wanted, schema=["user_id", "video_id"], orient="row")
+        theirs = scorer.score(held_out_lists(of), truth, [10, of.job.neighbours.k])
+        ours = metrics_of(of)["systems"]["neighbours"]["figures"]
+        shared = set(theirs) & set(ours)
+        assert shared == {"users", "pairs", *(f"{f}@{k}" for f in ("recall", "hit", "ndcg") for k in (10, 30))}
+        assert {name: round(float(ours[name]), 5) for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.slow
+def test_the_lists_published_before_are_measured_against_the_day_they_were_served(nights: tuple[Night, Night]) -> None:
+    before, of = nights
+    assert metrics_of(before)["served"] is None
+    served, k = metrics_of(of)["served"], of.job.neighbours.k
+    assert (served["date"], served["start"], served["end"]) == (
+        FIRST.isoformat(),
+        f"{FIRST}T00:00:00+00:00",
+        f"{DATE}T00:00:00+00:00",
+    )
+    wanted = completed_on(of, FIRST)
+    expected = figures_by_hand(lists(before), wanted, k)
+    assert {name: served["figures"][name] for name in expected} == pytest.approx(expected, abs=1e-10)
+    listed = set(lists(before)["user_id"])
+    assert served["share"] == sum(user in listed for user in wanted) / len(wanted)
+    with_a_list = figures_by_hand(lists(before), {u: want for u, want in wanted.items() if u in listed}, k)
+    assert served["with_a_list"]["figures"]["mrr"] == pytest.approx(with_a_list["mrr"], abs=1e-10)
+
+
+@pytest.mark.slow
+def test_slices_add_up_to_all_users_and_all_labels(nights: tuple[Night, Night]) -> None:
+    metrics = metrics_of(nights[1])
+    total = metrics["systems"]["neighbours"]["figures"]
+    for kind, values in metrics["slices"].items():
+        parts = [systems["neighbours"]["figures"] for systems in values.values()]
+        assert sum(part["pairs"] for part in parts) == total["pairs"], kind
+        if kind != "upload":
+            assert sum(part["users"] for part in parts) == total["users"], kind
+    assert {"country", "device", "history", "user", "upload"} == set(metrics["slices"])
+
+
+@pytest.mark.slow
+def test_an_evaluated_night_is_not_evaluated_again(nights: tuple[Night, Night]) -> None:
+    for of in nights:
+        path = Path(of.folder("evaluation"), evaluation.METRICS)
+        before = path.read_bytes()
+        evaluation.run(of)
+        assert path.read_bytes() == before and evaluation.plan(of).is_done(of)
+    assert json.loads(before)["format_version"] == night_metrics.FORMAT_VERSION

@@ -1,0 +1,303 @@
+"""Stage publish before gates: what a failed one leaves as it was, what is written down, how a person overrules it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from nights import DATE, night, published_night, with_figures, write_job
+
+from pipelines import gates, nightly, publish
+from pipelines.base import manifest
+from pipelines.base.manifest import ManifestError
+from pipelines.config.gate_settings import Gates
+from pipelines.config.jobs import JobError
+from pipelines.night import night_results
+from pipelines.night.errors import GateError, StageError
+from pipelines.night.night_results import GateResults
+from pipelines.night.stage import Night, stage_main
+from pipelines.reports import nights_page, report
+from transforms.core import files
+
+NEXT = DATE + dt.timedelta(days=1)
+LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
+FEWER = LISTS.head(2)
+LOST = r"gate users: 2 users would be served, 3 were the night before \(-33\.3%\), bound: at most 0\.2 fewer"
+
+NOBODY = "nobody was held out (examples.holdout_days, holdout_users)"
+MEASURED = ["most popular", "recall", "approximate search"]  # the gates on what was measured of held-out users
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    return write_job(tmp_path, 'watches = "w"')
+
+
+def ready(job: Path, rows: pl.DataFrame, date: dt.date = NEXT) -> Night:
+    return published_night(job, rows, date=date, publish=False)
+
+
+def results(of: Night) -> GateResults:
+    found = night_results.gates(of)
+    assert found is not None
+    return found
+
+
+def served(of: Night) -> dict[str, Any]:
+    return publish.read(of.root) or {}
+
+
+def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:
+    before = served(published_night(job, LISTS))
+    of = ready(job, FEWER)
+    with pytest.raises(
+        GateError,
+        match=rf"^1 of 4 gates failed, 3 could not be computed\. {LOST} .*--force-publish REASON; the night of 2026-1",
+    ):
+        publish.run(of)
+    assert served(of) == before and manifest.load(of.folder("publish")) is None
+    found = results(of)
+    assert (found.status, found.compared_with, found.why) == ("failed", "2026-11-21", "")
+    assert [(gate.name, gate.ok) for gate in found.gates] == [(name, None) for name in MEASURED] + [("users", False)]
+    assert {gate.reason for gate in found.named("not computed")} == {NOBODY} and not found.unexpected
+
+
+def test_the_exit_code_of_the_stage_is_that_of_gates(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published_night(job, LISTS)
+    ready(job, FEWER)
+    assert stage_main(publish, [str(job), "--date", NEXT.isoformat()]) == 3
+    assert "watchnext: 1 of 4 gates failed, 3 could not be computed. gate users: " in capsys.readouterr().err
+    assert stage_main(publish, [str(job), "--date", NEXT.isoformat(), "--force-publish", "it is a holiday"]) == 0
+    assert served(night(job))["date"] == NEXT.isoformat()
+
+
+def test_a_night_is_published_for_a_reason_that_is_written_down(job: Path) -> None:
+    published_night(job, LISTS)
+    of = ready(job, FEWER)
+    publish.run(Night(of.job, of.date, force_publish="half of them left"))
+    held = {"status": "forced", "why": "half of them left", "not_computed": dict.fromkeys(MEASURED, NOBODY)}
+    assert (served(of)["date"], served(of)["gates"]) == ("2026-11-22", held)
+    counts = of.require("publish").counts
+    assert counts["gates"] == {**held, "failed": ["users"]}
+    assert counts["notes"][0].startswith(
+        "FORCED, in spite of what gates found (half of them left): gate users: 2 users"
+    )
+
+
+def test_a_reason_without_a_failed_gate_is_not_needed(job: Path) -> None:
+    published_night(job, LISTS)
+    of = ready(job, LISTS)
+    publish.run(Night(of.job, of.date, force_publish="to be sure"))
+    not_computed = dict.fromkeys(MEASURED, NOBODY)
+    assert served(of)["gates"] == {"status": "ungated", "why": NOBODY, "not_computed": not_computed}
+
+
+def test_a_repaired_night_is_published_as_any_other(job: Path) -> None:
+    published_night(job, LISTS)
+    with pytest.raises(GateError, match=LOST):
+        publish.run(ready(job, FEWER))
+    of = ready(job, LISTS)
+    publish.run(of)
+    assert served(of)["date"] == "2026-11-22" and results(of).status == "ungated"
+
+
+def test_a_gate_that_is_off_stops_nothing(job: Path) -> None:
+    published_night(job, LISTS)
+    job.write_text(job.read_text() + "[gates]\nmax_users_lost = 1\n")
+    of = ready(job, FEWER)
+    publish.run(of)
+    assert served(of)["date"] == "2026-11-22" and [gate.name for gate in results(of).gates] == MEASURED
+
+
+def test_nothing_is_compared_with_a_night_that_was_taken_back(job: Path) -> None:
+    of = published_night(job, LISTS, date=DATE - dt.timedelta(days=1))
+    more = pl.concat([LISTS, LISTS.with_columns(user_id=pl.col("user_id") + "2")])
+    published_night(job, more, date=DATE)
+    assert gates.night_before(night(job, NEXT)) == night(job, DATE)
+    publish.serve(of, withdrawn=[DATE.isoformat()])
+    assert gates.night_before(night(job, NEXT)) == of
+    publish.run(ready(job, LISTS))
+    assert served(of)["date"] == "2026-11-22"
+
+
+def test_a_backfill_is_held_against_the_night_before_it(job: Path) -> None:
+    published_night(job, LISTS, date=DATE - dt.timedelta(days=1))
+    published_night(job, LISTS, date=NEXT)
+    with pytest.raises(GateError, match=LOST):
+        publish.run(ready(job, FEWER, DATE))
+    assert served(night(job))["date"] == NEXT.isoformat()
+
+
+def published_with_figures(job: Path, k: int, recalls: dict[int, float]) -> Night:
+    of = with_figures(ready(job, LISTS, DATE), k, recalls)
+    publish.run(of)
+    return of
+
+
+def test_a_first_night_is_published_and_says_what_was_not_compared(job: Path) -> None:
+    of = published_with_figures(job, 10, {10: 0.4})
+    found = results(of)
+    assert (found.status, found.why) == ("ungated", gates.FIRST_NIGHT) and not found.unexpected
+    assert found.counts == {"passed": 1, "failed": 0, "not computed": 3}
+    reasons = f"recall, users: {gates.FIRST_NIGHT}; approximate search: search is exact"
+    assert gates.in_words(of) == f"gates: 1 passed, 3 not computed ({reasons})"
+    assert of.require("publish").counts["notes"] == [f"UNGATED: {gates.FIRST_NIGHT}"]
+    assert nightly._closing(of, ["publish"]).endswith(f"report.html; gates: 1 passed, 3 not computed ({reasons})")
+    assert served(of)["gates"]["not_computed"].keys() == {"recall", "approximate search", "users"}
+
+
+@pytest.mark.parametrize(("recall", "state"), [(0.4, "passed"), (0.1, "failed")])
+def test_nights_with_lists_of_unequal_lengths_are_compared_at_a_k_of_both(job: Path, recall: float, state: str) -> None:
+    published_with_figures(job, 50, {10: 0.4, 50: 0.6})
+    of = with_figures(ready(job, LISTS), 20, {10: recall, 20: 0.5})
+    if state == "failed":
+        with pytest.raises(GateError, match=r"gate recall: recall@10 is 0\.1000, and was 0\.4000 the night before"):
+            publish.run(of)
+    else:
+        publish.run(of)
+    found = results(of)
+    assert next(gate.state for gate in found.gates if gate.name == "recall") == state
+    assert found.status == state and served(of)["date"] == str(NEXT if state == "passed" else DATE)
+
+
+def without_file(of: Night) -> None:
+    files.remove_files([night_results.metrics_path(of)])
+
+
+def cut_short(of: Night) -> None:
+    path = Path(night_results.metrics_path(of))
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def without_figures(of: Night) -> None:
+    path = Path(night_results.metrics_path(of))
+    path.write_text(path.read_text().replace('"figures"', '"figuers"'))
+
+
+def with_nan(of: Night) -> None:
+    path = Path(night_results.metrics_path(of))
+    path.write_text(re.sub(r'"replicates": {[^}]*}', '"replicates": {"recall@10": [NaN, null]}', path.read_text()))
+
+
+def of_another_k(of: Night) -> None:
+    path = Path(night_results.metrics_path(of))
+    path.write_text(path.read_text().replace("recall@10", "recall@5"))
+
+
+UNEXPECTED = [
+    (without_file, r"metrics\.json is missing"),
+    (cut_short, r"metrics\.json cannot be read \("),
+    (without_figures, r"metrics\.json cannot be read \(systems\.neighbours\.figures: field required"),
+    (with_nan, "unequal numbers of bootstrap replicates"),
+    (of_another_k, r"no recall@10 with replicates of both nights, nor recall at another k \(was k changed\?\)"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "why"), UNEXPECTED, ids=[spoil.__name__ for spoil, _ in UNEXPECTED])
+def test_what_should_be_compared_and_cannot_be_is_never_passed_in_silence(
+    job: Path, spoil: Callable[[Night], None], why: str
+) -> None:
+    spoil(published_with_figures(job, 10, {10: 0.4}))
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4})
+    publish.run(of)
+    found = results(of)
+    assert found.status == "ungated" and re.match(f"recall could not be computed: .*{why}", found.why)
+    assert [(gate.name, gate.state) for gate in found.unexpected] == [("recall", "not computed")]
+    counts = of.require("publish").counts
+    assert re.match(f"WARNING: gate recall: not computed: .*{why}", counts["notes"][0])
+    assert counts["gates"]["status"] == served(of)["gates"]["status"] == "ungated"
+    assert report.status_of(of, found).level == "warn"
+    manifest.revoke(of.folder("publish"))
+    stops = replace(of, job=of.job.model_copy(update={"gates": Gates(stop_if_not_computed=True)}))
+    with pytest.raises(GateError, match=f"1 of 4 gates failed, 2 could not be computed.*{why}"):
+        publish.run(stops)
+    publish.run(replace(stops, force_publish="figures were lost"))
+    assert results(of).status == "forced"
+    assert re.search(f"FORCED.*figures were lost.*{why}", of.require("publish").counts["notes"][0])
+
+
+def test_figures_of_the_night_itself_that_cannot_be_read_stop_it(job: Path) -> None:
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4})
+    cut_short(of)
+    with pytest.raises(StageError, match=r"metrics\.json cannot be read .* run the night again from evaluation"):
+        publish.run(of)
+    assert "Night of 2026-11-22" in Path(of.root.report(of.date)).read_text()
+    assert not served(of)
+
+
+def test_gates_of_an_older_version_are_read_and_faults_name_their_field(job: Path) -> None:
+    of = published_night(job, LISTS)
+    path = Path(of.root.gates(of.date))
+    old = {"format_version": 1, "date": "2026-11-21", "status": "ungated", "why": "w", "compared_with": None}
+    path.write_text(json.dumps(old | {"gates": [{"name": "n", "value": 1, "bound": "b", "ok": None, "message": "m"}]}))
+    assert results(of).named("not computed")[0].message == "m" and results(of).status == "ungated"
+    path.write_text(json.dumps(old | {"gates": [{"name": "n", "value": 1, "bound": "b", "ok": 7, "message": "m"}]}))
+    with pytest.raises(ManifestError, match=r"gates\.json cannot be read \(gates\.0\.state: input should be"):
+        results(of)
+    path.write_text(json.dumps({name: value for name, value in old.items() if name != "why"} | {"gates": [], "x": 1}))
+    with pytest.raises(ManifestError, match=r"why: field required; x: extra inputs are not permitted"):
+        results(of)
+    assert nights_page.write(of) == "" and "why: field required" in Path(of.root.index).read_text()
+
+
+def made_of(of: Night, stage: str, inputs: dict[str, str], date: dt.date | None = None) -> None:
+    done = manifest.Manifest(
+        stage=stage, date=(date or of.date).isoformat(), fingerprint=stage, files=[], inputs=inputs,
+        counts={"info": {"candidates": {"rows": 9, "recall": 1.0}}},
+    )  # fmt: skip
+    manifest.commit(of.folder(stage), done)
+
+
+def test_stages_of_another_model_are_named(job: Path) -> None:
+    of = ready(job, LISTS)
+    made_of(of, "train", {})
+    model = of.require("train").digest
+    made_of(of, "index", {"model": model})
+    made_of(of, "evaluation", {"train": model, "index": of.require("index").digest})
+    assert gates.check(of).gates[0].state == "passed"
+    made_of(of, "index", {"model": "another"}, DATE)
+    told = (
+        "gate same night: stage index was done with another model than the night's; "
+        f"{of.folder('index')} is of the night of 2026-11-21, bound: all of one training"
+    )
+    with pytest.raises(GateError, match=re.escape(told)):
+        publish.run(of)
+    made_of(of, "index", {"model": model})
+    made_of(of, "evaluation", {"train": model, "index": "another"})
+    with pytest.raises(GateError, match="gate same night: stage evaluation was done with another index than the night"):
+        publish.run(of)
+    assert not served(of)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--only", "train"], "--force-publish is for stage publish of one night"),
+        (["--catch-up"], "--force-publish is for stage publish of one night"),
+    ],
+)
+def test_a_reason_is_of_one_night_and_its_publication(
+    job: Path, more: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        nightly.main([str(job), "--force-publish", "because", *more])
+    assert told in capsys.readouterr().err
+
+
+def test_a_reason_is_not_empty(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        nightly.main([str(job), "--force-publish", " "])
+    assert "a reason is needed: it is written to published.json" in capsys.readouterr().err
+
+
+def test_bounds_must_be_in_order(job: Path) -> None:
+    job.write_text(job.read_text() + "[gates]\nmin_volume = 3\n")
+    with pytest.raises(JobError, match=r"min_volume must not be above max_volume \(2\), but is 3"):
+        night(job)

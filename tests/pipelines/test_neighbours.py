@@ -1,0 +1,75 @@
+"""Stage neighbours: which watches count as had, for serving and as of the start of the held-out days."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from nights import DATE
+from stores import daily, ingested
+
+from pipelines import neighbours
+from pipelines.base import manifest
+from pipelines.night.stage import Night
+
+SETTINGS = "[neighbours]\nexclude_days = {}\n"
+LATER = DATE + dt.timedelta(days=1)  # the window of 4 days begins on the second day of the logs
+
+
+def night_of(folder: Path, exclude_days: int | None) -> Night:
+    """A night with logs of 4 days, the first of them before its window, and no examples."""
+    job = daily(folder, SETTINGS.format(exclude_days) if exclude_days is not None else "")
+    job.write_text(job.read_text().replace("max_reject", "allow_missing_days = true\nmax_reject"))
+    ingested(job)
+    of = ingested(job, LATER)
+    done = manifest.Manifest(stage="examples", date=str(LATER), fingerprint="x", files=[])
+    manifest.commit(of.folder("examples"), done)
+    return of
+
+
+def days_of(of: Night, split: str) -> list[int]:
+    """How many days before the night the files lie whose watches may count as had."""
+    paths = [path for bucket in neighbours.bucket_records(of, split) for path in bucket.seen]
+    assert all("/watches/" in path for path in paths)
+    return sorted({(LATER - dt.date.fromisoformat(path.split("/")[-2])).days for path in paths})
+
+
+@pytest.mark.parametrize(
+    ("exclude_days", "serving", "holdout"),
+    [
+        (None, [2, 3, 4], [2, 3, 4]),
+        (0, [2, 3, 4, 5], [2, 3, 4, 5]),
+        (1, [], [2]),
+        (2, [2], [2, 3]),
+        (4, [2, 3, 4], [2, 3, 4, 5]),
+    ],
+)
+def test_exclude_days_count_back_from_date_and_from_the_held_out_days(
+    exclude_days: int | None, serving: list[int], holdout: list[int], tmp_path: Path
+) -> None:
+    of = night_of(tmp_path, exclude_days)
+    assert (days_of(of, "serving"), days_of(of, "holdout")) == (serving, holdout)
+    for held_out, ends in ((False, of.end), (True, of.holdout_start)):
+        span = neighbours._seen_window(of, held_out=held_out)
+        first = of.start if exclude_days is None else ends - dt.timedelta(days=exclude_days)
+        assert span.end == ends and span.start == (
+            first if exclude_days != 0 else dt.datetime.min.replace(tzinfo=dt.UTC)
+        )
+
+
+def test_what_lies_before_the_window_matters_with_exclude_days_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    window, ever = (neighbours.limit_digests(night_of(tmp_path / name, days)) for name, days in (("a", None), ("b", 0)))
+    assert {name for name in window if window[name] != ever[name]} == {"seen"}
+
+
+@pytest.mark.parametrize(
+    ("empty", "beginning"), [(0, None), (3, "3 of 1,200 lists are empty: "), (1_200, "all 1,200 lists are empty: ")]
+)
+def test_a_night_says_how_many_lists_are_empty_and_why(empty: int, beginning: str | None) -> None:
+    notes = neighbours.empty_lists_note(empty, 1_200, "completed")
+    assert len(notes) == (0 if beginning is None else 1)
+    if beginning is not None:
+        assert notes[0].startswith(beginning) and 'neighbours.exclude = "completed"' in notes[0]

@@ -1,0 +1,156 @@
+"""Two nights in a row with impressions: what is learned from, what is ranked, and what a person is told of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from nights import DATE, RANKING, REPOSITORY, environment, lists, night, simulated, with_impressions
+
+from pipelines import evaluation, lookup, publish, ranking
+from pipelines.night import publication_file, ranking_nights, sink_protocol
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night
+from pipelines.runs import dry_run
+from pipelines.serving.explain import MOST, why
+from transforms.evaluation import night_metrics
+from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
+from transforms.ranking.generator_features import GENERATOR_NUMBERS
+
+FIRST = DATE - dt.timedelta(days=1)
+
+
+def nightly(job: Path, date: dt.date) -> str:
+    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[dt.date, str]]:
+    """The job of two nights, and what was said of each."""
+    job = with_impressions(simulated(tmp_path_factory.mktemp("ranked"), RANKING))
+    return job, {date: nightly(job, date) for date in (FIRST, DATE)}
+
+
+def ranked_lists(of: Night) -> pl.DataFrame:
+    done = of.require("ranking")
+    names = [entry.name for entry in sink_protocol.own(done)]
+    assert len(names) == of.snapshot.buckets
+    return pl.concat(pl.read_parquet(f"{of.folder('ranking')}/{name}") for name in names).sort("user_id")
+
+
+def spec_of(of: Night) -> set[str]:
+    return set(ranking.spec_of_night(of).numbers)
+
+
+def test_the_first_of_each_list_are_put_in_order_and_the_rest_stay(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    before, after = lists(of), ranked_lists(of)
+    assert after["user_id"].to_list() == before["user_id"].to_list()
+    for had, has in zip(before["video_ids"], after["video_ids"], strict=True):
+        assert set(had[:12]) == set(has[:12]) and list(had[12:]) == list(has[12:])
+    assert any(list(had) != list(has) for had, has in zip(before["video_ids"], after["video_ids"], strict=True))
+    for scores in after["scores"]:
+        assert sorted(scores, reverse=True) == list(scores) and min(scores[:12]) > 0
+        assert list(scores[12:]) == [-float(place) for place in range(13, len(scores) + 1)]
+
+
+def test_each_night_learns_from_what_earlier_ones_said(told: tuple[Path, dict[dt.date, str]]) -> None:
+    job, said = told
+    first, of = night(job, FIRST), night(job)
+    assert "learned without what the generator says" in said[FIRST] and "learned without" not in said[DATE]
+    assert spec_of(first) & set(GENERATOR_NUMBERS) == set()
+    assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
+    counts = of.require("ranking").counts
+    shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
+    held_out = shown.filter(of.holdout.users(shown["user_id"]), pl.col("time") >= of.holdout_start)
+    assert counts["impressions"] == shown.height - held_out.height
+    assert counts["covered"] == shown.filter(pl.col("time") >= first.end).height - held_out.height
+    assert list(counts[ranking_nights.COUNT]) == [FIRST.isoformat()]
+    assert counts["holdout"]["figures"]["impressions"] == held_out.height
+    assert counts["users"] == lists(of).height and counts["candidates"] == 12 * counts["users"]
+
+
+def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    assert ranking.plan(of).is_done(of)
+    aside = Path(of.root.night(FIRST)).with_name("aside")
+    shutil.move(of.root.night(FIRST), aside)
+    try:
+        assert ranking_nights.newest(of) == {}
+        assert list(ranking_nights.generators(of)) == [FIRST.isoformat()] and ranking.plan(of).is_done(of)
+    finally:
+        shutil.move(aside, of.root.night(FIRST))
+
+
+def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    assert not list(Path(of.folder("ranking")).rglob("*.tfrecord.gz")), "keep_examples is off"
+    served = publish.read(of.root)
+    assert served is not None and served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
+    assert dry_run.outlooks(of, ["ranking"])[0].state == "complete"
+
+
+def test_the_night_says_whether_ranking_helped(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    found = night_metrics.parse(Path(of.folder("evaluation"), evaluation.METRICS).read_bytes())
+    assert found is not None and found["ranking"]["cut"] == 10 and found["ranking"]["wanted_seconds"] > 0
+    assert found["ranking"]["users"] == found["holdout"]["users"]
+    page = Path(of.root.report(DATE)).read_text()
+    assert "per-user loss" in page
+
+
+def test_a_person_is_told_the_seconds_and_why(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    user = ranked_lists(of)["user_id"][0]
+    found = lookup.lookup(of.job, user, 14, why=True)
+    assert [item.seconds is not None for item in found.items] == [True] * 12 + [False] * 2
+    assert all(len(item.why) == MOST and item.why[0].times > 0 for item in found.items[:12])
+    assert found.items[12].score is None and found.items[12].why == []
+    text = lookup.to_text(found)
+    assert f"{found.items[0].seconds:.0f} s" in text and "why: so many times" in text
+    plain = lookup.lookup(of.job, user, 14)
+    assert [item.seconds for item in plain.items] == [item.seconds for item in found.items]
+    assert "why" not in lookup.to_text(plain) and json.loads(json.dumps(found.items[0].why[0].feature))
+
+
+def test_another_cut_of_the_report_leaves_the_ranker_as_it_is(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    other = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"cut": 3})}))
+    assert evaluation.plan(of).is_done(of) and not evaluation.plan(other).is_done(other)
+    assert ranking.plan(of).fingerprint == ranking.plan(other).fingerprint
+
+
+def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) -> None:
+    of = night(told[0])
+    off = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"candidates": 0})}))
+    assert not ranking.plan(off).is_done(off)
+    ranking.run(off)
+    done = off.require("ranking")
+    assert done.counts["notes"] == ["ranking.candidates = 0: lists stay in the neighbours' order"]
+    assert done.files == [] and sink_protocol.served_stage(off) == "neighbours" and ranking.of_held_out(off) is None
+    served = publication_file.served(of.root)
+    assert served is not None
+    left = {str(path) for path in Path(of.folder("ranking")).rglob("*.parquet")}
+    assert left == set(served.paths(of.root, "lists")), "only what is published is left"
+    with pytest.raises(StageError, match="was not ranked"):
+        why(off, lists(of)["user_id"][0])
+
+
+def test_logs_without_impressions_are_told(tmp_path: Path) -> None:
+    reason = "no impressions (logs.impressions): lists stay in the neighbours' order"
+    job = simulated(tmp_path, "")
+    assert reason in nightly(job, DATE)
+    assert night(job).require("ranking").counts == {ranking.WHY_NOT: reason, "notes": [reason]}
+    served = publish.read(night(job).root)
+    assert served is not None and served["stage"] == "neighbours"

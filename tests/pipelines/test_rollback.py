@@ -1,0 +1,124 @@
+"""An earlier night served again, those after it taken back."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from nights import DATE, night, published_night, write_job
+from redis_server import Server, serving
+
+from pipelines import cli, nightly, publish, rollback
+from pipelines.base import manifest
+from pipelines.night import warm_start_base
+from pipelines.night.errors import StageError
+from pipelines.night.stage import Night
+from pipelines.runs.run_log import RunLog
+
+DAYS = [DATE + dt.timedelta(days=n) for n in range(4)]
+
+
+def ready(job: Path, date: dt.date, *, publish: bool = True) -> Night:
+    """A night whose lists tell which it is."""
+    scores = pl.Series([[1.0]], dtype=pl.List(pl.Float32))
+    lists = pl.DataFrame({"user_id": ["ann"], "video_ids": [[f"v{date}"]], "scores": scores})
+    return published_night(job, lists, date=date, publish=publish)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A job with four published nights."""
+    job = write_job(tmp_path, 'watches = "w"')
+    for date in DAYS:
+        ready(job, date)
+    return job
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    yield from serving()
+
+
+def served(job: Path) -> str:
+    return str((publish.read(night(job).root) or {})["date"])
+
+
+def test_the_night_before_is_served_again_and_the_later_one_is_taken_back(job: Path) -> None:
+    told = rollback.rollback(night(job), None)
+    assert told == "the night of 2026-11-23 is served again; taken back: 2026-11-24"
+    assert served(job) == "2026-11-23" and warm_start_base.withdrawn(night(job).root) == {"2026-11-24"}
+    assert rollback.rollback(night(job), None).startswith(
+        "the night of 2026-11-22 is served again; taken back: 2026-11-23"
+    )
+    assert served(job) == "2026-11-22" and warm_start_base.withdrawn(night(job).root) == {"2026-11-23", "2026-11-24"}
+
+
+def test_a_named_night_takes_back_all_after_it(job: Path) -> None:
+    rollback.rollback(night(job), DAYS[0])
+    assert served(job) == "2026-11-21"
+    assert json.loads(Path(night(job).root.withdrawn).read_text()) == ["2026-11-22", "2026-11-23", "2026-11-24"]
+
+
+def test_a_night_that_was_taken_back_can_be_served_again(job: Path) -> None:
+    rollback.rollback(night(job), DAYS[0])
+    assert rollback.rollback(night(job), DAYS[2]) == "the night of 2026-11-23 is served again; none taken back"
+    assert served(job) == "2026-11-23" and warm_start_base.withdrawn(night(job).root) == {"2026-11-22", "2026-11-24"}
+
+
+def test_a_new_run_of_a_night_that_was_taken_back_counts_again(job: Path) -> None:
+    rollback.rollback(night(job), DAYS[2])
+    of = night(job, DAYS[3])
+    assert publish.plan(of).is_done(of)  # the same night again would be as bad: it stays taken back
+    publish.run(of)
+    assert served(job) == "2026-11-23"
+    manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), counts={"users": 1, "better": 1}))
+    publish.run(of)
+    assert served(job) == "2026-11-24" and warm_start_base.withdrawn(of.root) == set()
+
+
+def test_a_run_of_a_night_that_was_taken_back_says_how_it_is_served_again(job: Path) -> None:
+    rollback.rollback(night(job), None)
+    told = [nightly.run(night(job, date), str(job), ("publish",), RunLog(run="x", as_json=True)) for date in DAYS[2:]]
+    assert told == [
+        "night 2026-11-23: nothing to do, every stage is complete",
+        "night 2026-11-24: nothing to do, every stage is complete; it was taken back, and watchnext rollback "
+        "--to 2026-11-24 serves it again",
+    ]
+
+
+def test_a_night_no_longer_in_redis_is_loaded_again(tmp_path: Path, server: Server) -> None:
+    job = write_job(tmp_path, 'watches = "w"', f'[storage.redis]\nurl = "{server.url}"\n')
+    for date in DAYS:
+        ready(job, date)
+    server.client.delete(*server.contents("watchnext:2026-11-21*"))
+    rollback.rollback(night(job), DAYS[0])
+    assert server.lists() == {"ann": ["v2026-11-21"]}
+    server.client.flushall()
+    assert rollback.rollback(night(job), DAYS[0]) == "the night of 2026-11-21 is served again; none taken back"
+    assert server.lists() == {"ann": ["v2026-11-21"]}
+
+
+def test_there_must_be_a_night_to_go_back_to(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "w"')
+    with pytest.raises(StageError, match=r"nothing is published in .*runs: there is nothing to take back"):
+        rollback.rollback(night(job), None)
+    ready(job, DATE)
+    with pytest.raises(StageError, match="no night before 2026-11-21 is left to go back to"):
+        rollback.rollback(night(job), None)
+    ready(job, DAYS[1], publish=False)
+    told = "the night of 2026-11-22 is not there, or never came to stage publish; there are 2026-11-21"
+    with pytest.raises(StageError, match=told):
+        rollback.rollback(night(job), DAYS[1])
+    assert served(job) == "2026-11-21"
+
+
+def test_the_command_says_what_it_did(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rollback", str(job), "--to", "2026-11-22"]) == 0
+    assert capsys.readouterr().err == ("the night of 2026-11-22 is served again; taken back: 2026-11-23, 2026-11-24\n")
+    assert cli.main(["rollback", str(job), "--to", "2026-11-02"]) == 1
+    assert "watchnext: the night of 2026-11-02 is not there" in capsys.readouterr().err

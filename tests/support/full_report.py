@@ -1,0 +1,66 @@
+"""A report in which every part has something to show."""
+
+import numpy as np
+
+from transforms.report.page import Report, Status, Training
+from transforms.report.video_map import video_map
+
+EARLIER_RUN = "served with the lists of an earlier run; the figures are of the last one, not published: "
+
+
+ATTACK = "<script>alert(1)</script>"
+
+
+FULL = Report(
+    date="2026-11-21",
+    status=Status(text="ungated", level="warn"),
+    headline=[("users served", 1_999), ("recall@100", 0.30184)],
+    figure="recall@100",
+    systems={
+        "neighbours": {
+            "figures": {"users": 100, "recall@50": 0.1963, "recall@100": 0.3018, "map": 0.0512},
+            "intervals": {"recall@100": [0.281, 0.322]},
+        },
+        "most popular": {"figures": {"users": 100, "recall@50": 0.1487, "recall@100": 0.2256}, "intervals": {}},
+    },
+    beside={"most popular": {"value": 0.0762, "low": 0.051, "high": 0.101}},
+    gates=[
+        {"name": "users", "value": 0.0, "bound": "", "ok": True, "message": "gate users: as many as before"},
+        {"name": "recall", "value": -0.2, "bound": "", "ok": False, "message": "gate recall: lost too much"},
+        {"name": "index recall", "value": None, "bound": "", "ok": None, "message": "gate index recall: no index"},
+    ],
+    trend_nights=["2026-11-20", "2026-11-21"],
+    trend={"held-out users": [None, (0.3018, 0.281, 0.322)]},
+    slices={"upload": {"fresh": {"neighbours": {"figures": {"users": 7, "recall@100": 0.41}, "intervals": {}}}}},
+    shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
+    ages={"neighbours": [0.25, 0.5, 0.0], "watched": [0.5, 0.1, 0.2]},
+    ann_loss={"index": "exact"},
+    ranking={
+        "cut": 7,
+        "users": 9,
+        "wanted_seconds": 1_234,
+        "neighbours": {"recall": 0.1357, "interval": [0.11, 0.15]},
+        "ranking": {"recall": 0.2468, "interval": [0.21, 0.27]},
+        "difference": {"value": 0.1111, "low": 0.066, "high": 0.155},
+    },
+    ranker={
+        "figures": {"impressions": 4_321, "per_user_loss": 0.3579, "pairs": 5},
+        "calibration": [{"impressions": 432, "predicted_seconds": 31.5, "watched_seconds": 29.75}],
+    },
+    map=video_map(np.eye(4, 3), ["en", "en", "es", "de"], by="language"),
+    days=["2026-11-19", "2026-11-20"],
+    events={"watches": [10, 20], "searches": [1, 2]},
+    night_rows=[("2026-11-21", [1_300, 1_299, 1, 99])],
+    training=Training(
+        steps=[0, 10, 20], losses=[7.5, 6.25, 5.0], speeds=[90.0, 95.0], epochs=[0.21, 0.27], waiting=0.0625
+    ),
+    similar={"Popular videos": [("Trains at night", [("Night trains", 0.934), ("Trains", 0.5)]), ("Alone", [])]},
+    folding={"similar": {"folded": 0.0123, "of another topic": 0.4}, "random": {"folded": 0.8765}},
+    counts=[("ingest", "watches", 1_234_567)],
+    rejects={"time in the future": 3, "null user_id": 12},
+    vocabulary={"videos": {"kept": 9_876, "cut": 124}},
+    seconds={"ingest": 12.34, "train": 72.0},
+    costs=[("train", [143.2, "2.5 GiB", "77 MiB"])],
+    settings={"model": {"hidden": [1024, 512], "history": "recency"}},
+    versions={"tensorflow": "2.21.0"},
+)

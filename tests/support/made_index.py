@@ -1,0 +1,50 @@
+"""An index of made vectors, in one shard or several, and a tower that reads vectors from a file: no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from transforms.search import shard_search, user_search
+from transforms.search.index_files import POSITIONS, VIDEOS, to_matrix
+from transforms.search.top_k import ExactIndex, save_index
+
+
+def write_made_index(
+    folder: Path, vectors: np.ndarray, video_ids: Sequence[str], *, shards: int = 1, uploads: pl.Series | None = None
+) -> tuple[tuple[str, ...], str]:
+    """(folders of the shards, path of `VIDEOS`) of an exact index of vectors [n, d]; video_ids in rising order.
+
+    Row r is of shard r * 7 % shards; the ids of the vocabulary count from 1 in the order of the rows.
+    """
+    n = len(vectors)
+    never = pl.Series([None] * n, dtype=pl.Datetime("us", "UTC"))
+    videos = {"video_id": list(video_ids), "id": range(1, n + 1), "upload_time": never if uploads is None else uploads}
+    pl.DataFrame(videos).write_parquet(folder / VIDEOS)
+    folders = []
+    for shard in range(shards):
+        positions = np.flatnonzero(np.arange(n) * 7 % shards == shard)
+        path = folder / f"candidates/{shard:05d}-of-{shards:05d}"
+        path.mkdir(parents=True)
+        save_index(ExactIndex(vectors=np.asarray(vectors[positions], np.float32)), path)
+        np.save(path / POSITIONS, positions)
+        folders.append(str(path))
+    return tuple(folders), str(folder / VIDEOS)
+
+
+class MadeTower:
+    """Its records are Parquet files of user_id and vector, given two at a time."""
+
+    def users(self, path: str) -> Iterator[tuple[list[str], np.ndarray]]:
+        for rows in pl.read_parquet(path).iter_slices(2):
+            yield rows["user_id"].to_list(), to_matrix(rows["vector"])
+
+
+def use_made_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What searches for users finds a `MadeTower` wherever it looks for one."""
+    for module in (user_search, shard_search):
+        monkeypatch.setattr(module, "load_tower", lambda folder: MadeTower())

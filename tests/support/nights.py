@@ -1,0 +1,243 @@
+"""Small jobs, logs and nights for the tests of the pipelines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines import publish as publish_stage
+from pipelines import simulate
+from pipelines.base import manifest, paths, snapshot_store
+from pipelines.config.jobs import load_job
+from pipelines.night import sink_protocol
+from pipelines.night.stage import STAGES, Night
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.core.frames import bucket_of
+
+DATE = dt.date(2026, 11, 21)
+REPOSITORY = Path(__file__).parents[2]
+DATAFLOW = (  # options of a person who has a project there
+    "--runner=DataflowRunner",
+    "--project=my-project",
+    "--region=europe-west1",
+    "--temp_location=gs://my-bucket/temp",
+    "--sdk_container_image=europe-docker.pkg.dev/my-project/watchnext/worker:1",
+)
+
+EVENTS = ("watches", "searches", "impressions")
+
+# A model that trains in a second.
+TINY = """\
+[model]
+dimension = 8
+hidden = [16]
+negatives = 32
+[training]
+epochs = 1
+batch_size = 128
+checkpoint_steps = 2
+[neighbours]
+k = 30
+similar = 5
+"""
+RANKING = (
+    "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"  # where there are impressions
+)
+
+
+def write_job(folder: Path, logs: str, more: str = "") -> Path:
+    """A job file with these lines in `[logs]`; its ROOT is `runs` beside it."""
+    job = folder / "job.toml"
+    job.parent.mkdir(parents=True, exist_ok=True)
+    job.write_text(f"[logs]\n{logs}\n{more}", encoding="utf-8")
+    return job
+
+
+def night(job: Path, date: dt.date = DATE) -> Night:
+    """The night of a job file."""
+    return Night(load_job(str(job)), date)
+
+
+def simulated(folder: Path, more: str = "") -> Path:
+    """Five days of logs of 120 users and 60 videos, and a job file with a tiny model for the night after them."""
+    last = (DATE - dt.timedelta(days=1)).isoformat()
+    size = ["--users", "120", "--videos", "60", "--days", "5", "--last-day", last]
+    assert simulate.main([str(folder), *size]) == 0
+    logs = 'watches = "watches/{date}.parquet"\nsearches = "searches/{date}.parquet"\n'
+    logs += 'videos = "videos.parquet"\nusers = "users.parquet"'
+    return write_job(folder, logs, f"[examples]\nwindow_days = 5\nholdout_users = 0.2\n{TINY}{more}")
+
+
+def with_impressions(job: Path) -> Path:
+    """The job file, its logs with those of what was shown beside it."""
+    job.write_text(job.read_text().replace("[logs]\n", '[logs]\nimpressions = "impressions/{date}.parquet"\n', 1))
+    return job
+
+
+def watch_rows(count: int = 40, days: int = 4, users: int = 7, videos: int = 5) -> pl.DataFrame:
+    """Watches of the days before DATE, no two alike, each user and video often."""
+    first = dt.datetime.combine(DATE, dt.time(), dt.UTC) - dt.timedelta(days=days)
+    at = pl.int_range(count, eager=True)
+    time = pl.datetime_range(
+        first, first + dt.timedelta(days=days), f"{days * 86_400 // count}s", closed="left", eager=True
+    )
+    return pl.DataFrame(
+        {"user_id": (at % users).cast(pl.String) + "u", "video_id": (at % videos).cast(pl.String) + "v"}
+    ).with_columns(time=time.head(count).dt.cast_time_unit("us"), watch_seconds=(at * 7 % 50).cast(pl.Float64))
+
+
+def published_night(
+    job: Path,
+    rows: pl.DataFrame,
+    *,
+    titles: pl.DataFrame | None = None,
+    vectors: pl.DataFrame | None = None,
+    defaults: pl.DataFrame | None = None,
+    date: dt.date = DATE,
+    publish: bool = True,
+    attempt: str = "aa",
+) -> Night:
+    """A night with these lists, and vectors of the same users, 8 buckets, as its stages would have left it; published,
+    if wanted. Lists of another `attempt` have files of their own."""
+    of = night(job, date)
+    snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=8, number=1))
+    catalogue = [files.write_parquet(titles, of.folder("ingest"), "videos-aa.parquet")] if titles is not None else []
+    _commit(of, "ingest", catalogue, snapshot=1)
+    buckets = [bucket_of(user, 8) for user in rows["user_id"]]
+    parts = {bucket: rows.filter(pl.Series(buckets) == bucket) for bucket in range(8)}
+    names = [paths.shard(bucket, 8, attempt, "parquet") for bucket in range(8)]
+    listed = [files.write_parquet(parts[n], of.folder("neighbours"), name) for n, name in enumerate(names)]
+    given = vectors if vectors is not None else rows.clear()
+    parts_of = {"similar": [rows.clear()] * 8, "user_vectors": [given.join(parts[n], "user_id", "semi") for n in parts]}
+    beside = [
+        files.write_parquet(part, of.folder("neighbours"), f"../{folder}/{name}")
+        for folder, frames in parts_of.items()
+        for name, part in zip(names, frames, strict=True)
+    ]
+    if defaults is not None:
+        beside.append(
+            files.write_parquet(defaults, of.folder("neighbours"), f"../defaults/00000-of-00001-{attempt}.parquet")
+        )
+    _commit(of, "neighbours", [*listed, *beside], attempt, users=rows.height)
+    _commit(of, "evaluation", [])
+    if publish:
+        publish_stage.run(of)
+    return of
+
+
+def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
+    """The night, with figures of 90 held-out users: recall of its lists at some k, and of popular videos 0.1."""
+
+    def system(own: dict[int, float]) -> dict[str, Any]:
+        shown = {f"recall@{cut}": value for cut, value in own.items()}
+        near = {name: [value + n / 1_000 for n in range(-5, 6)] for name, value in shown.items()}
+        intervals = {name: [value - 0.005, value + 0.005] for name, value in shown.items()}
+        return {"figures": {"users": 90, **shown}, "intervals": intervals, "replicates": near}
+
+    metrics = {
+        "format_version": 1,
+        "k": k,
+        "gate": f"recall@{k}",
+        "holdout": {"start": "a", "end": "b", "users": 90},
+        "systems": {"neighbours": system(recalls), "most popular": system(dict.fromkeys(recalls, 0.1))},
+        "beside": {"most popular": {"value": 0.1, "low": 0.05, "high": 0.15}},
+        "ann_loss": {"index": "exact"},
+    }
+    entry = files.replace_entry(of.folder("evaluation"), "metrics.json", 1, json.dumps(metrics).encode())
+    counts = {"metrics": {"neighbours": {f"recall@{cut}": value for cut, value in recalls.items()}}}
+    manifest.commit(of.folder("evaluation"), replace(of.require("evaluation"), files=[entry], counts=counts))
+    return of
+
+
+def _commit(of: Night, stage: str, entries: list[FileEntry], attempt: str = "aa", **counts: int) -> None:
+    entries = sorted(entries, key=lambda entry: entry.name)
+    done = manifest.Manifest(
+        stage=stage, date=of.date.isoformat(), fingerprint=stage, files=entries, counts=counts, attempt=attempt
+    )
+    manifest.commit(of.folder(stage), done)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command that a user starts: no bars, no lock of another run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WATCHNEXT_")}
+
+
+def nightly(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m pipelines.nightly` on DATE, to its end."""
+    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat(), *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+
+
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 60
+) -> None:
+    """Look again and again until the condition holds. Fails where the process ends before, or time runs out."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if process is not None:
+            assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)  # leaves the processor to the process that is waited for
+
+
+def children(pid: int) -> dict[int, str]:
+    """Running child processes and their command lines."""
+    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True, check=False)
+    return {int(line.split(None, 1)[0]): line.split(None, 1)[1] for line in found.stdout.splitlines()}
+
+
+def lists(of: Night, stage: str = sink_protocol.NEIGHBOURS) -> pl.DataFrame:
+    """All users' lists of a night, as a stage left them, by user, with the bucket of the file each is in."""
+    names = [entry.name for entry in sink_protocol.own(of.require(stage))]
+    frames = [files.read_parquet(f"{of.folder(stage)}/{name}").with_columns(bucket=int(name[:5])) for name in names]
+    return pl.concat(frames).sort("user_id")
+
+
+def contents(of: Night, stage: str) -> dict[str, str]:
+    """Digests of a stage's files by name, without the mark of the attempt; not what TensorFlow writes, never twice
+    the same."""
+    found = of.require(stage)
+    named = {manifest.logical_name(entry.name, found.attempt): entry.digest for entry in found.files}
+    return {name: digest for name, digest in named.items() if "tfrecord" not in name and "transform_fn" not in name}
+
+
+def records(of: Night, folder: str | None = None) -> dict[str, list[bytes]]:
+    """The records of a night's files of examples, by file; of copies in a local folder, where one is given. Their
+    features are put in order, which is any in the file: it is that of a hash table."""
+    from trainer.quiet import tf
+
+    found, folder = of.require("examples"), folder or of.folder("examples")
+    read = {}
+    for entry in found.named(ending=".tfrecord.gz"):
+        raw = tf.data.TFRecordDataset(f"{folder}/{entry.name}", compression_type="GZIP").as_numpy_iterator()
+        examples = [tf.train.Example.FromString(record) for record in raw]
+        name = manifest.logical_name(entry.name, found.attempt)
+        read[name] = [example.SerializeToString(deterministic=True) for example in examples]
+    return read
+
+
+def commits(of: Night) -> dict[str, bytes]:
+    """The manifests of the stages that are complete."""
+    written = {stage: Path(of.folder(stage)) / manifest.NAME for stage in STAGES}
+    return {stage: path.read_bytes() for stage, path in written.items() if path.exists()}
+
+
+def rooted(job: Path, root: str) -> str:
+    """The text of a job file with the same logs by their whole paths, and another ROOT."""
+    text = job.read_text()
+    for name in (*(f"{table}/{{date}}.parquet" for table in EVENTS), "videos.parquet", "users.parquet"):
+        text = text.replace(f'"{name}"', f'"{job.parent}/{name}"')
+    table = "[storage]\n"
+    head, _, rest = text.partition(table)
+    return f'{head}{table}root = "{root}"\n{rest}'

@@ -1,0 +1,81 @@
+"""The ranker as it is served: what each signature gives is what the ranker gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ranking_records import BARE, SPEC, random_records, write_graph
+
+from trainer.quiet import tf
+from trainer.ranker.config import RankerSettings
+from trainer.ranker.export import ServedRanker, export_ranker, ranker_specs
+from trainer.ranker.inputs import served_batch
+from trainer.ranker.model import PARTS, REQUEST, Ranker
+from transforms.contracts.ranking_spec import RankingSpec
+
+RECORDS = random_records(40, seed=1)
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
+    graph = write_graph(tmp_path_factory.mktemp("graph"))
+    made = Ranker(SPEC, RankerSettings(hidden=[8, 4]), graph=graph, odds=3.0, seed=1)
+    for part in PARTS:
+        made.means[part].assign(np.random.default_rng(1).normal(size=made.width(part)).astype(np.float32))
+    return made
+
+
+def features() -> dict[str, tf.Tensor]:
+    """Each impression as a request of its own."""
+    batch = served_batch(tf.constant(RECORDS), SPEC)[1]
+    rows = tf.range(len(batch["video"]))
+    return {REQUEST: rows, **{name: batch[name] for name in SPEC.features}}
+
+
+def test_what_is_loaded_again_gives_what_the_ranker_gave(ranker: Ranker, tmp_path: Path) -> None:
+    export_ranker(ranker, str(tmp_path / "ranker"))
+    loaded, asked = tf.saved_model.load(str(tmp_path / "ranker")), features()
+    scored = loaded.signatures["score"](**asked)["log_odds"].numpy()
+    np.testing.assert_allclose(scored, ranker(asked), rtol=1e-5, atol=1e-5)
+    of_records = loaded.signatures["records"](records=tf.constant(RECORDS))
+    np.testing.assert_allclose(of_records["log_odds"], scored, rtol=1e-5, atol=1e-5)
+    explained = loaded.signatures["explain"](**asked)
+    np.testing.assert_allclose(explained["log_odds"], scored, rtol=1e-5, atol=1e-5)
+    assert explained["moves"].shape == (len(scored), len(SPEC.features))
+    assert RankingSpec.from_json((tmp_path / "ranker" / "spec.json").read_text(encoding="utf-8")) == SPEC
+
+
+def test_records_say_whose_each_impression_is(ranker: Ranker) -> None:
+    parsed, batch = served_batch(tf.constant(RECORDS), SPEC)
+    found = {name: of.numpy() for name, of in ServedRanker(ranker).records(tf.constant(RECORDS)).items()}
+    np.testing.assert_array_equal(np.bincount(found["user"], minlength=40), parsed.impressions)
+    assert found["user_id"].tolist() == [f"user {i}".encode() for i in range(40)]
+    for name in ("clicked", "watch_seconds", "page", "impression_day", "video"):
+        np.testing.assert_array_equal(found[name], batch[name])
+
+
+def test_a_move_is_what_a_feature_s_mean_in_its_place_would_change(ranker: Ranker) -> None:
+    asked = features()
+    inputs = {part: of.numpy() for part, of in ranker.inputs(asked, ranker.embed(asked)).items()}
+    found = ServedRanker(ranker).explain(asked)
+    log_odds = ranker(asked).numpy()
+    for place, name in enumerate(SPEC.features):
+        part = "query" if name in SPEC.query_features else "impression"
+        changed = {one: of.copy() for one, of in inputs.items()}
+        columns = ranker.columns[part][name]
+        changed[part][:, columns] = ranker.means[part].numpy()[columns]
+        expected = log_odds - ranker.logits({p: tf.constant(of) for p, of in changed.items()}, None).numpy()
+        np.testing.assert_allclose(found["moves"][:, place], expected, rtol=1e-3, atol=1e-4)
+    assert np.abs(found["moves"]).max() > 0.1
+
+
+def test_the_inputs_are_the_spec_s_features() -> None:
+    assert list(ranker_specs(SPEC)) == [REQUEST, *SPEC.features]
+    bare = ranker_specs(BARE)
+    assert {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in bare.items()} == {
+        "request": ([None], "int32"),
+        "watches": ([None, 3], "int32"),
+        "video": ([None], "int32"),
+    }

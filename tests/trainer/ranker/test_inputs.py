@@ -1,0 +1,84 @@
+"""Impressions with their histories, against plain Python, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ranking_records import BARE, SPEC, random_records, random_user, record, write_records
+
+from trainer.quiet import tf
+from trainer.ranker.inputs import impression_batches, labels_of, parse_ranking_records, served_batch
+from trainer.record_files import RecordFiles
+from transforms.contracts.ranking_spec import RankingSpec
+
+
+def users(seed: int, count: int, spec: RankingSpec = SPEC) -> list[dict[str, Any]]:
+    draw = np.random.default_rng(seed)
+    return [random_user(draw, spec) for _ in range(count)]
+
+
+def window(values: np.ndarray, end: int, length: int) -> list[int]:
+    """The last `length` of the first `end`, filled up with 0 in front."""
+    last = values[:end][-length:].tolist()
+    return [0] * (length - len(last)) + last
+
+
+@pytest.mark.parametrize("spec", [SPEC, BARE], ids=["all features", "next to none"])
+def test_impressions_see_the_windows_before_them_and_their_own_features(spec: RankingSpec) -> None:
+    made = users(1, 30, spec)
+    _, batch = served_batch(tf.constant([record(f"u{i}", of, spec) for i, of in enumerate(made)]), spec)
+    histories = {"watches": spec.watch_history, **({"tokens": spec.search_history} if spec.tokens else {})}
+    for name, length in histories.items():
+        expected = [window(of[name], end, length) for of in made for end in of[f"{name}_end"]]
+        np.testing.assert_array_equal(batch[name].numpy(), expected)
+    for name in [*spec.impression_features, *spec.categories, *spec.numbers, "clicked", "watch_seconds", "page"]:
+        expected = np.concatenate([of[name] for of in made])
+        np.testing.assert_array_equal(batch[name].numpy(), expected.astype(batch[name].dtype.as_numpy_dtype))
+
+
+def test_a_pass_has_each_impression_once_in_a_drawn_order(tmp_path: Path) -> None:
+    files = RecordFiles.of(write_records(tmp_path, random_records(60, seed=2)))
+
+    def seconds(seed: int, epochs: range) -> list[float]:
+        batches = impression_batches(files, SPEC, batch_size=7, seed=seed, epochs=epochs)
+        return [float(value) for batch in batches for value in batch["watch_seconds"]]
+
+    expected = sorted(float(of) for user in users(2, 60) for of in user["watch_seconds"])
+    one, again, other, second = seconds(1, range(1)), seconds(1, range(1)), seconds(2, range(1)), seconds(1, range(2))
+    assert sorted(one) == sorted(other) == expected
+    assert one == again == second[: len(one)]
+    assert one != other and second[len(one) :] != one
+    assert sorted(second[len(one) :]) == expected
+
+
+def test_labels_alone_are_those_of_all_records(tmp_path: Path) -> None:
+    files = RecordFiles.of(write_records(tmp_path, random_records(20, seed=3)))
+    clicked, seconds = (np.concatenate([part[i].numpy() for part in labels_of(files)]) for i in (0, 1))
+    made = users(3, 20)
+    for found, name in ((clicked, "clicked"), (seconds, "watch_seconds")):
+        assert sorted(found) == sorted(np.concatenate([of[name] for of in made]).astype(float))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"score": [1.0]}, "score must have one value a pointer"),
+        ({"clicked": [1, 0, 1]}, "clicked must have one value a pointer"),
+        ({"watches_end": [0, 5]}, "watches_end must lie in the record's watches"),
+        ({"clicked": [2, 0]}, "clicked must be 0 or 1"),
+        ({"watch_seconds": [-1.0, 0]}, "watch_seconds finite, and 0 where clicked is"),
+        ({"watch_seconds": [1.0, 2.0]}, "watch_seconds finite, and 0 where clicked is"),
+        ({"watch_seconds": [float("inf"), 0]}, "watch_seconds finite, and 0 where clicked is"),
+        ({"watch_seconds": [float("nan"), 0]}, "watch_seconds finite, and 0 where clicked is"),
+    ],
+)
+def test_records_that_no_ranker_should_learn_from_are_refused(changed: dict[str, Any], message: str) -> None:
+    names = ["video", "channel", "page", "impression_day", *SPEC.categories, *SPEC.numbers, "watches_end", "tokens_end"]
+    sound: dict[str, Any] = {name: [0, 0] for name in names} | {"watches": [3, 4], "tokens": [1], "clicked": [1, 0]}
+    sound |= {"watch_seconds": [9.0, 0]}
+    assert parse_ranking_records(tf.constant([record("u", sound)]), SPEC).impressions.numpy().tolist() == [2]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        parse_ranking_records(tf.constant([record("u", sound | changed)]), SPEC)

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nights import REPOSITORY
+from trainer_records import SPEC, random_records, write_folder
+
+from trainer.config import ModelSettings, TrainingSettings
+from trainer.distribution import SHARE, Replicas, find_kind, make_replicas, part_of, workers_of
+from trainer.errors import TrainingError
+from trainer.examples import read_folder
+from trainer.inputs import cut_windows, parse_records
+from trainer.losses import make_loss
+from trainer.model import Model
+from trainer.quiet import tf
+from trainer.step import TrainingStep
+from trainer.task import train
+
+MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
+TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
+
+# Two devices of one process can only be made before TensorFlow is used.
+TWO_DEVICES = """
+import sys
+from trainer.quiet import tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from trainer.task import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
+    train = {f"{i}": random_records(30, seed=i) for i in range(2)}
+    holdout = {"h": random_records(20, seed=9, pointers=1)}
+    return write_folder(tmp_path_factory.mktemp("examples"), train=train, holdout=holdout)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, examples: str) -> Path:
+    """What one device learns."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(read_folder(examples), str(folder), model=MODEL, training=TRAINING, attempt="x")
+    return folder
+
+
+def arguments(examples: str, output: Path) -> list[str]:
+    settings = output.with_suffix(".json")
+    settings.write_text(json.dumps({"model": MODEL.model_dump(), "training": TRAINING.model_dump()}))
+    return ["--examples", examples, "--output", str(output), "--settings", str(settings), "--attempt", "x"]
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    # A TensorFlow that was told of other hosts or TPUs is not this test's.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "TPU_NAME")}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env={**inherited, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def same_training(one: Path, other: Path) -> None:
+    """The same curve, holdout figures and vectors, but for the order of sums."""
+    first, second = (json.loads((folder / "history.json").read_text()) for folder in (one, other))
+    points = [[(point["step"], point["examples"]) for point in each["loss"]] for each in (first, second)]
+    assert points[0] == points[1] and len(points[0]) > 5
+    losses = [[point["loss"] for point in each["loss"]] for each in (first, second)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    vectors = [
+        np.array(pq.read_table(folder / "video_vectors.parquet")["vector"].to_pylist()) for folder in (one, other)
+    ]
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-3, atol=1e-5)
+    # A pass of which the last batch is no whole one, and not to be halved either.
+    assert first["loss"][-1]["examples"] % 64 not in (0, 32) and [f["epoch"] for f in second["holdout"]] == [1, 2]
+
+
+def test_two_devices_learn_what_one_learns_and_can_be_taken_up_by_one(
+    tmp_path: Path, examples: str, alone: Path
+) -> None:
+    given_to_both = arguments(examples, tmp_path / "two")
+    process = start(["-c", TWO_DEVICES, *given_to_both, "--strategy", "mirrored"])
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    same_training(alone, tmp_path / "two")
+    checkpoints = sorted(path.name for path in (tmp_path / "two" / "checkpoints").glob("*/ckpt-*.index"))
+    assert checkpoints == sorted(path.name for path in (alone / "checkpoints").glob("*/ckpt-*.index"))
+    # One device goes on from where the two stood: at the end, so that not a step is made.
+    before = (tmp_path / "two" / "video_vectors.parquet").read_bytes()
+    result = train(read_folder(examples), str(tmp_path / "two"), model=MODEL, training=TRAINING, attempt="y")
+    assert (tmp_path / "two" / "video_vectors.parquet").read_bytes() == before
+    assert result.steps == json.loads((alone / "history.json").read_text())["loss"][-1]["step"]
+
+
+@pytest.mark.slow
+def test_two_hosts_learn_what_one_learns_and_the_first_writes(tmp_path: Path, examples: str, alone: Path) -> None:
+    given_to_both = arguments(examples, tmp_path / "hosts")
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    hosts = [
+        start(
+            ["-m", "trainer.task", *given_to_both],
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]
+    try:
+        printed = [host.communicate(timeout=300) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [host.returncode for host in hosts] == [0, 0], printed
+    same_training(alone, tmp_path / "hosts")
+    names = ("checkpoints", "tensorboard")
+    for found in names:  # a second writer would have left files of its own
+        files = {path.name.split(".v2")[0] for path in (tmp_path / "hosts" / found).rglob("*") if path.is_file()}
+        assert len([name for name in files if "tfevents" in name]) == (1 if found == "tensorboard" else 0)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@given(size=st.integers(1, 20), count=st.integers(1, 8))
+def test_the_parts_of_a_batch_hold_each_label_once(size: int, count: int) -> None:
+    batch = {"label": tf.range(size), "watches": tf.reshape(tf.range(size * 2), [size, 2])}
+    parts = [part_of(batch, tf.constant(number, tf.int64), count) for number in range(count)]
+    counted = [part for part in parts if float(part[SHARE]) > 0]
+    assert [int(label) for part in counted for label in part["label"]] == list(range(size))
+    np.testing.assert_allclose([float(part[SHARE]) for part in counted], [len(p["label"]) / size for p in counted])
+    sizes = [len(part["label"]) for part in counted]
+    assert max(sizes) - min(sizes) <= 1 and all(len(part["label"]) > 0 for part in parts)
+    assert all((part["watches"][:, 0] == 2 * part["label"]).numpy().all() for part in parts)
+
+
+def test_static_parts_have_a_known_shape() -> None:
+    batch = {"label": tf.TensorSpec([8], tf.int32), "watches": tf.TensorSpec([8, 5], tf.int32)}
+    cut = tf.function(lambda batch: part_of(batch, tf.constant(1, tf.int64), 4, static=True))
+    made = cut.get_concrete_function(batch).structured_outputs
+    assert made["label"].shape == [2] and made["watches"].shape == [2, 5]
+
+
+@pytest.mark.parametrize("history", ["mean", "recency"])
+@pytest.mark.parametrize("loss", ["sampled_softmax", "mixed"])
+def test_the_whole_step_compiles_for_a_tpu_and_is_the_plain_step(history: str, loss: str) -> None:
+    parsed = parse_records(tf.constant(random_records(20, seed=3)), SPEC, training=True)
+    batch = cut_windows(parsed.lists, parsed.pointers, SPEC)
+    plain, compiled = (new_step(history, loss, static=static) for static in (False, True))
+    run = tf.function(compiled, jit_compile=True, autograph=False)
+    for _ in range(3):
+        np.testing.assert_allclose(float(run(batch)), float(plain(batch)), rtol=1e-5)
+    for one, other in zip(plain.variables, compiled.variables, strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def new_step(history: str, loss: str, *, static: bool) -> TrainingStep:
+    settings = ModelSettings.model_validate(
+        {"dimension": 8, "hidden": [16], "negatives": 10, "history": history, "loss": loss}
+    )
+    counts = np.arange(SPEC.videos, 0, -1)
+    model = Model(SPEC, settings, counts, seed=1)
+    loss_of_it = make_loss(settings, model, counts)
+    return TrainingStep(model, loss_of_it, TrainingSettings(), replicas=Replicas(static=static))
+
+
+WORKERS = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
+ONE_WORKER = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "kind"),
+    [
+        ({}, 0, "one"),
+        ({}, 1, "one"),
+        ({}, 8, "mirrored"),
+        ({"TF_CONFIG": json.dumps(WORKERS)}, 8, "multi_worker"),
+        ({"TF_CONFIG": json.dumps(ONE_WORKER)}, 1, "one"),
+        ({"TPU_NAME": "local"}, 0, "tpu"),
+    ],
+)
+def test_the_strategy_follows_from_what_is_there(environment: dict[str, str], gpus: int, kind: str) -> None:
+    assert find_kind(environment, gpus=gpus) == kind
+
+
+def test_the_chief_is_one_of_the_hosts() -> None:
+    both = {"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "chief", "index": 0}}
+    assert workers_of({"TF_CONFIG": json.dumps(both)}) == ["a:1", "b:2"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["{", "[]", {"cluster": {"worker": ["a:1", "b:2"]}}, {**WORKERS, "task": {"type": "worker", "index": 2}}],
+)
+def test_a_malformed_tf_config_is_shown(config: Any) -> None:
+    text = config if isinstance(config, str) else json.dumps(config)
+    with pytest.raises(TrainingError, match=r'TF_CONFIG must be JSON like \{"cluster"'):
+        workers_of({"TF_CONFIG": text})
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("mirrored", "needs more than one GPU, but TensorFlow finds 0"),
+        ("multi_worker", "needs the hosts in TF_CONFIG, but it names 0"),
+        ("tpu", "needs TPU_NAME in the environment"),
+        ("cluster", "strategy must be one of auto, one, mirrored, multi_worker, tpu, but is cluster"),
+    ],
+)
+def test_what_a_strategy_lacks_is_named(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(TrainingError, match=message):
+        make_replicas(kind)

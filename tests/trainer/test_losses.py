@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from trainer.config import ModelSettings
+from trainer.errors import TrainingError
+from trainer.losses import Candidates, Compared, Loss, make_loss, noise_contrastive, sampled_softmax
+from trainer.model import Model
+from trainer.quiet import tf
+from trainer.sampling import OUT, HardNegatives, NegativeSampler
+from transforms.contracts.example_spec import FeatureSpec
+
+VIDEOS, DIMENSION, BATCH = 9, 4, 6
+SPEC = FeatureSpec(videos=VIDEOS, tokens=0, watch_history=3, search_history=0)
+COUNTS = np.arange(VIDEOS, 0, -1) ** 2
+SHARES = (COUNTS + 1) / (COUNTS + 1).sum()
+SEED = tf.constant([1, 2])
+Arrays = npt.NDArray[Any]
+
+
+def arrays(seed: int) -> tuple[Arrays, Arrays, Arrays, Arrays]:
+    """User vectors, video vectors and biases by id, labels."""
+    draw = np.random.default_rng(seed)
+    shapes = [(BATCH, DIMENSION), (VIDEOS + 1, DIMENSION), (VIDEOS + 1,)]
+    users, vectors, biases = (draw.normal(size=shape).astype(np.float32) for shape in shapes)
+    return users, vectors, biases, draw.integers(1, VIDEOS + 1, BATCH)
+
+
+def compare(labels: Arrays, negatives: Arrays, vectors: Any, biases: Any, log_expected: Arrays) -> Compared:
+    labels, negatives = tf.constant(labels, tf.int32), tf.constant(negatives, tf.int32)
+    return Compared(
+        labels=labels,
+        label_vectors=tf.gather(vectors, labels),
+        label_biases=tf.gather(biases, labels),
+        label_log_expected=tf.gather(log_expected, labels),
+        negatives=negatives,
+        negative_vectors=tf.gather(vectors, negatives),
+        negative_biases=tf.gather(biases, negatives),
+        negative_log_expected=tf.gather(log_expected, negatives),
+    )
+
+
+def expected_draws(count: int) -> Arrays:
+    return np.concatenate([[1], count * SHARES]).astype(np.float32)
+
+
+def same_value_and_gradients(ours: Callable[..., tf.Tensor], theirs: Callable[..., tf.Tensor], *given: Arrays) -> None:
+    """Both of the same arrays; gradients with respect to each."""
+    inputs = [tf.constant(array) for array in given]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(inputs)
+        a, b = ours(*inputs), theirs(*inputs)
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    for x, y in zip(tape.gradient(a, inputs), tape.gradient(b, inputs), strict=True):
+        np.testing.assert_allclose(tf.convert_to_tensor(x), tf.convert_to_tensor(y), atol=1e-5)
+
+
+def full_softmax(labels: Arrays) -> Callable[..., tf.Tensor]:
+    def loss(users: tf.Tensor, vectors: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        logits = users @ tf.transpose(vectors[1:]) + biases[1:]
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels - 1, logits=logits))
+
+    return loss
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_with_all_videos_drawn_it_is_the_full_softmax_in_value_and_gradient(seed: int) -> None:
+    *given, labels = arrays(seed)
+    nothing = np.zeros(VIDEOS + 1, np.float32)
+    every = np.arange(1, VIDEOS + 1)
+    same_value_and_gradients(
+        lambda users, *tables: sampled_softmax(users, compare(labels, every, *tables, nothing)),
+        full_softmax(labels),
+        *given,
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(sampled_softmax, tf.nn.sampled_softmax_loss), (noise_contrastive, tf.nn.nce_loss)],
+    ids=["sampled_softmax", "nce"],
+)
+def test_they_are_tensorflows_on_the_same_candidates_in_value_and_gradient(ours: Any, theirs: Any, seed: int) -> None:
+    *given, labels = arrays(seed)
+    # Distinct: of a negative drawn twice TensorFlow masks one accidental hit and leaves the other.
+    negatives = np.random.default_rng(seed).permutation(np.arange(1, VIDEOS + 1))[:6]
+    assert set(negatives) & set(labels)
+    expected = expected_draws(6)
+
+    def tensorflows(users: tf.Tensor, vectors: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        losses = theirs(
+            vectors,
+            biases,
+            labels[:, None],
+            users,
+            num_sampled=6,
+            num_classes=VIDEOS + 1,
+            sampled_values=(negatives, expected[labels][:, None], expected[negatives]),
+            remove_accidental_hits=True,
+        )
+        return tf.reduce_mean(losses)
+
+    same_value_and_gradients(
+        lambda users, *tables: ours(users, compare(labels, negatives, *tables, np.log(expected))), tensorflows, *given
+    )
+
+
+def softmax_by_hand(positive: float, negatives: Arrays) -> float:
+    return float(np.log(np.exp(positive) + np.exp(negatives).sum()) - positive)
+
+
+def nce_by_hand(positive: float, negatives: Arrays) -> float:
+    return float(np.log1p(np.exp(-positive)) + np.log1p(np.exp(negatives)).sum())
+
+
+BY_HAND = {sampled_softmax: softmax_by_hand, noise_contrastive: nce_by_hand}
+
+
+def by_hand(one: Any, given: tuple[Arrays, ...], negatives: Arrays, expected: Arrays) -> float:
+    users, vectors, biases, labels = given
+    losses = []
+    for user, label in zip(users, labels, strict=True):
+        logits = vectors @ user + biases - np.log(expected)
+        losses.append(one(logits[label], logits[negatives[negatives != label]]))
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("compared_by", BY_HAND)
+def test_negatives_drawn_twice_count_twice_and_no_accidental_hit_is_left(compared_by: Any, seed: int) -> None:
+    given = users, vectors, biases, labels = arrays(seed)
+    negatives = np.random.default_rng(seed).integers(1, VIDEOS + 1, 20)
+    expected = expected_draws(20)
+    ours = compared_by(users, compare(labels, negatives, vectors, biases, np.log(expected)))
+    np.testing.assert_allclose(ours, by_hand(BY_HAND[compared_by], given, negatives, expected), rtol=1e-5)
+
+
+def built(name: str, seed: int = 1, **settings: Any) -> tuple[Loss[Any], Arrays, Arrays]:
+    """A loss over tables of random rows, users and labels."""
+    users, vectors, biases, labels = arrays(seed)
+    chosen = ModelSettings(dimension=DIMENSION, hidden=[], loss=name, **settings)
+    model = Model(SPEC, chosen, COUNTS, seed=1)
+    model.videos.weights[1:].assign(vectors[1:])
+    model.biases.weights[1:].assign(biases[1:, None])
+    loss = make_loss(chosen, model, COUNTS)
+    for number, table in enumerate(loss.tables.values()):
+        table.weights[1:].assign(tf.random.stateless_normal([table.size, table.dimension], [seed, number]))
+    return loss, tf.constant(users), tf.constant(labels, tf.int32)
+
+
+def value(loss: Loss[Any], users: Arrays, labels: Arrays) -> float:
+    return float(loss(users, labels, loss.candidates(labels, users, seed=SEED)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "one"),
+    [
+        ({"name": "sampled_softmax", "negatives": 20}, softmax_by_hand),
+        ({"name": "nce", "negatives": 20}, nce_by_hand),
+        ({"name": "in_batch"}, softmax_by_hand),
+        ({"name": "mixed", "negatives": 20}, softmax_by_hand),
+    ],
+    ids=lambda value: value.get("name") if isinstance(value, dict) else "",
+)
+def test_what_is_drawn_is_compared_by_hand_the_same(settings: dict[str, Any], one: Any) -> None:
+    loss, users, labels = built(**settings)
+    drawn = loss.sampler(labels, users, seed=SEED).ids.numpy()
+    # One row's own label is in the batch once and no negative of it: the others are.
+    times = {"in_batch": BATCH, "mixed": BATCH - 1 + 20}.get(settings["name"], 20)
+    expected = by_hand(one, arrays(1), drawn, expected_draws(times))
+    np.testing.assert_allclose(value(loss, users, labels), expected, rtol=1e-5)
+
+
+class EachOnce(NegativeSampler):
+    """All videos, then all again, as often as asked for; each expected once."""
+
+    def draw(self, count: int, *, seed: tf.Tensor) -> tf.Tensor:
+        return 1 + tf.range(count) % VIDEOS
+
+    def log_expected(self, ids: tf.Tensor, *, count: int | tf.Tensor) -> tf.Tensor:
+        return tf.zeros(ids.shape)
+
+    def log_presence(self, ids: tf.Tensor, *, count: int) -> tf.Tensor:
+        return tf.zeros(ids.shape)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_hard_negatives_are_compared_by_hand_the_same(seed: int) -> None:
+    """A row's softmax over its label and the negatives that are not it, each less its own log expected."""
+    loss, users, labels = built("hard_negatives", seed, negatives=8, hard_pool=20, hard_share=0.5)
+    drawn = loss.sampler(labels, users, seed=SEED)
+    ids, (given, vectors, biases, _) = drawn.ids.numpy(), arrays(seed)
+    losses = []
+    for user, label, expected in zip(given, labels.numpy(), drawn.label_log_expected.numpy(), strict=True):
+        scores = (vectors @ user + biases)[ids] - drawn.log_expected.numpy()
+        counts = (ids != label) & (drawn.log_expected.numpy() < OUT / 2)  # the others are in the pool as well
+        losses.append(softmax_by_hand(vectors[label] @ user + biases[label] - expected, scores[counts]))
+    np.testing.assert_allclose(value(loss, users, labels), np.mean(losses), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("hard", "seed"), [(1, 1), (4, 2), (9, 3), (12, 4)])
+def test_hard_negatives_are_the_full_softmax_when_all_videos_are_drawn(hard: int, seed: int) -> None:
+    *given, labels = arrays(seed)
+    loss, users, _ = built("hard_negatives", seed)
+    sampler, count = EachOnce(COUNTS), VIDEOS + hard
+    loss.sampler = HardNegatives(
+        sampler, loss.videos, loss.biases, count=count, share=hard / count, pool=max(VIDEOS, hard)
+    )
+    candidates = loss.candidates(tf.constant(labels, tf.int32), users, seed=SEED)
+    same_value_and_gradients(of_rows(loss, candidates, labels), full_softmax(labels), *given)
+
+
+def of_rows(loss: Loss[Any], candidates: Candidates, labels: Arrays) -> Callable[..., tf.Tensor]:
+    """A loss as a function of user vectors, whole tables of video vectors, and biases."""
+
+    def value(users: tf.Tensor, vectors: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        rows = {"videos": vectors, "biases": biases[:, tf.newaxis]}
+        used = {name: replace(each, rows=tf.gather(rows[name], each.ids)) for name, each in candidates.used.items()}
+        return loss(users, tf.constant(labels, tf.int32), replace(candidates, used=used))
+
+    return value
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "mixed"])
+def test_with_each_video_drawn_once_they_are_the_full_softmax(name: str) -> None:
+    *given, _ = arrays(5)
+    labels = np.full(BATCH, 3)  # one for all, so that `mixed` has no negatives among them: each is an accidental hit
+    loss, users, _ = built(name, 5)
+    loss.sampler.sampler, loss.sampler.count = EachOnce(COUNTS), VIDEOS
+    candidates = loss.candidates(tf.constant(labels, tf.int32), users, seed=SEED)
+    same_value_and_gradients(of_rows(loss, candidates, labels), full_softmax(labels), *given)
+
+
+def test_in_batch_with_each_video_a_label_once_is_the_full_softmax() -> None:
+    draw = np.random.default_rng(1)
+    *_, vectors, biases, _ = arrays(1)
+    users, labels = draw.normal(size=(VIDEOS, DIMENSION)).astype(np.float32), draw.permutation(VIDEOS) + 1
+    loss, *_ = built("in_batch")
+    loss.sampler.sampler = EachOnce(COUNTS)
+    candidates = loss.candidates(tf.constant(labels, tf.int32), tf.constant(users), seed=SEED)
+    same_value_and_gradients(of_rows(loss, candidates, labels), full_softmax(labels), users, vectors, biases)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_full_softmax_is_cross_entropy_over_all_videos_in_value_and_gradient(seed: int) -> None:
+    loss, users, labels = built("softmax", seed)
+    *given, _ = arrays(seed)
+    candidates = loss.candidates(labels, users, seed=SEED)
+    same_value_and_gradients(of_rows(loss, candidates, labels.numpy()), full_softmax(labels.numpy()), *given)
+    logits = given[0] @ given[1][1:].T + given[2][1:]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(probabilities[np.arange(BATCH), labels.numpy() - 1]).mean()
+    np.testing.assert_allclose(value(loss, users, labels), expected, rtol=1e-5)
+
+
+def test_the_tree_is_minus_the_log_of_the_leaf_and_the_leaves_sum_to_one() -> None:
+    loss, users, labels = built("hierarchical_softmax")
+    scores = loss.scores(users).numpy()[:, 1:]
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
+    expected = -scores[np.arange(BATCH), labels.numpy() - 1].mean()
+    np.testing.assert_allclose(value(loss, users, labels), expected, rtol=1e-5)
+
+
+def test_a_tree_over_one_video_knows_it() -> None:
+    settings = ModelSettings(dimension=2, hidden=[], loss="hierarchical_softmax")
+    model = Model(replace(SPEC, videos=1), settings, np.array([5]), seed=1)
+    loss, users, labels = make_loss(settings, model, np.array([5])), tf.ones([2, 2]), tf.constant([1, 1])
+    assert value(loss, users, labels) == 0
+    assert loss.scores(users).numpy().tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "in_batch", "softmax"])
+def test_scores_are_the_logits_that_serving_sorts_by(name: str) -> None:
+    loss, users, _ = built(name)
+    given, vectors, biases, _ = arrays(1)
+    np.testing.assert_allclose(loss.scores(users)[:, 1:], given @ vectors[1:].T + biases[1:], rtol=1e-5, atol=1e-6)
+
+
+EVERY = get_args(ModelSettings.model_fields["loss"].annotation)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_losses_and_their_gradients_compile_for_accelerators(name: str) -> None:
+    loss, users, labels = built(name, negatives=8, hard_pool=20)
+    candidates = loss.candidates(labels, users, seed=SEED)
+    rows = {table: used.rows for table, used in candidates.used.items()}
+
+    def learn(users: tf.Tensor, rows: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        used = {table: replace(each, rows=rows[table]) for table, each in candidates.used.items()}
+        with tf.GradientTape() as tape:
+            tape.watch([users, rows])
+            found = loss(users, labels, replace(candidates, used=used))
+        gradients = tape.gradient(found, [users, *rows.values()])
+        return found, *(tf.convert_to_tensor(gradient) for gradient in gradients)
+
+    compiled = tf.function(learn, jit_compile=True, autograph=False)(users, rows)
+    for a, b in zip(compiled, learn(users, rows), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "mixed", "hard_negatives"])
+def test_drawing_compiles_for_accelerators(name: str) -> None:
+    loss, users, labels = built(name, negatives=8, hard_pool=20)
+
+    def draw() -> tuple[tf.Tensor, ...]:
+        drawn = loss.sampler(labels, users, seed=SEED)
+        return drawn.ids, drawn.log_expected, drawn.label_log_expected
+
+    for a, b in zip(tf.function(draw, jit_compile=True, autograph=False)(), draw(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "nce", "hierarchical_softmax", "softmax"])
+def test_parts_of_a_batch_come_to_the_loss_of_the_whole(name: str) -> None:
+    """As replicas compute it: each its part, with negatives of the seed alone."""
+    loss, users, labels = built(name, negatives=8)
+    parts = [value(loss, users[part], labels[part]) for part in (slice(0, 3), slice(3, 6))]
+    np.testing.assert_allclose(np.mean(parts), value(loss, users, labels), rtol=1e-5)
+
+
+def test_the_learned_sampler_is_one_of_nce() -> None:
+    loss, users, labels = built("nce", negatives=20, sampler="learned_unigram")
+    candidates = loss.candidates(labels, users, seed=SEED)
+    expected = np.zeros(VIDEOS + 1, np.float32)
+    expected[candidates.drawn.ids.numpy()] = candidates.drawn.log_expected.numpy()
+    expected[labels.numpy()] = candidates.drawn.label_log_expected.numpy()
+    found = float(loss(users, labels, candidates))
+    np.testing.assert_allclose(
+        found, by_hand(nce_by_hand, arrays(1), candidates.drawn.ids.numpy(), np.exp(expected)), rtol=1e-5
+    )
+
+
+def test_a_softmax_over_many_videos_is_refused_unless_asked_for() -> None:
+    with pytest.raises(TrainingError, match=r"at most 8 videos, but there are 9.*raise softmax_limit"):
+        built("softmax", softmax_limit=8)
+    built("softmax", softmax_limit=9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampler": "learned_unigram"}, 'is for loss = "nce" alone, but the loss is "sampled_softmax"'),
+        ({"loss": "hard_negatives", "negatives": 1}, "must be at least 2"),
+        ({"loss": "hard_negatives", "negatives": 30, "hard_pool": 20}, r"at most hard_pool \(20\).*but is 30"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelSettings(**settings)

@@ -1,0 +1,357 @@
+"""Rows follow their names from one model to the next, beside plain dictionaries; and what cannot be gone on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trainer_records import SPEC, random_records, write_folder
+
+import trainer.training
+from trainer import state, warm_start
+from trainer.config import ModelSettings, TrainingSettings
+from trainer.examples import Names, read_folder
+from trainer.losses import make_loss
+from trainer.model import Model
+from trainer.quiet import tf
+from trainer.state import SavedState, dense_of, vocabulary_of, write_state
+from trainer.step import TrainingStep
+from trainer.task import TrainingResult, main, train
+from trainer.warm_start import Earlier, begin, difference, shape_of
+from transforms.contracts.example_spec import FeatureSpec
+
+MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
+TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=2, replay_fraction=0.5)
+PARTS = 4  # rows carried over at once in these tests: tables have several parts
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_parts() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "ROWS_AT_ONCE", PARTS)
+        patch.setattr(warm_start, "ROWS_AT_ONCE", PARTS)
+        yield
+
+
+def spec_of(videos: list[str], tokens: list[str], countries: list[str], shared_rows: int = 0) -> FeatureSpec:
+    categories = {"country": countries}
+    return FeatureSpec(
+        videos=len(videos), tokens=len(tokens), watch_history=5, search_history=4, categories=categories,
+        shared_rows=shared_rows,
+    )  # fmt: skip
+
+
+def names_of(**vocabularies: list[str]) -> dict[str, Names]:
+    """The longer ago in its list, the more frequent; halved every other row."""
+    return {
+        name: Names(names=pa.array(found, pa.string()), counts=2 ** (10 - np.arange(len(found)) // 2))
+        for name, found in vocabularies.items()
+    }
+
+
+def new_step(
+    spec: FeatureSpec, dimensions: Mapping[str, int] | None = None, *, seed: int = 1, model: ModelSettings = MODEL
+) -> TrainingStep:
+    counts = np.ones(spec.videos, np.int64)
+    fresh = Model(spec, model, counts, seed=seed, category_dimensions=dimensions)
+    return TrainingStep(fresh, make_loss(model, fresh, counts), TrainingSettings(seed=seed))
+
+
+def learn(step: TrainingStep, seed: int = 3) -> None:
+    """Give every variable of a step values of its own, zeros in the rows of no one."""
+    draw = np.random.default_rng(seed)
+    for name, table in step.adagrad.tables.items():
+        for variable in (table.weights, step.adagrad.accumulators[name]):
+            values = draw.random(variable.shape.as_list(), np.float32)
+            values[0] = 0
+            variable.assign(values)
+    for variable in dense_of(step).values():
+        values = draw.integers(1, 100, variable.shape.as_list())
+        variable.assign(tf.cast(values, variable.dtype))
+
+
+def by_name(step: TrainingStep, names: dict[str, Names]) -> dict[tuple[str, str], tuple[list[float], float]]:
+    """(table, name) -> row and accumulator; rows behind the named ones by their place there."""
+    found = {}
+    for table_name, table in step.adagrad.tables.items():
+        rows, accumulators = table.weights.numpy(), step.adagrad.accumulators[table_name].numpy()
+        named = names[vocabulary_of(table_name)].names.to_pylist()
+        named += [f"shared {i}" for i in range(table.size - len(named))]
+        for at, name in enumerate(named, 1):
+            found[table_name, name] = (rows[at].tolist(), float(accumulators[at]))
+    return found
+
+
+WORDS = st.lists(st.sampled_from([f"w{i}" for i in range(14)]), min_size=1, unique=True)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.tuples(WORDS, WORDS), st.tuples(WORDS, WORDS), st.tuples(WORDS, WORDS), st.sampled_from([0, 3]))
+def test_rows_follow_their_names(
+    tmp_path_factory: pytest.TempPathFactory,
+    videos: tuple[list[str], list[str]],
+    tokens: tuple[list[str], list[str]],
+    countries: tuple[list[str], list[str]],
+    shared_rows: int,
+) -> None:
+    folder = str(tmp_path_factory.mktemp("state"))
+    specs = [spec_of(v, t, c, shared_rows) for v, t, c in zip(videos, tokens, countries, strict=True)]
+    names = [names_of(videos=v, tokens=t, country=c) for v, t, c in zip(videos, tokens, countries, strict=True)]
+    old = new_step(specs[0])
+    learn(old)
+    write_state(old, names[0], shape_of(specs[0], MODEL, old), folder)
+    earlier = Earlier(state=folder, name="then", days=1)
+    step, start = begin(earlier, lambda d: new_step(specs[1], d, seed=2), spec=specs[1], settings=MODEL)
+    assert start.why == ""
+    drawn = by_name(step, names[1])
+    start.carry_over(step, names[1], damping=0.25)
+    then, now = by_name(old, names[0]), by_name(step, names[1])
+    for key, (row, accumulator) in now.items():
+        if key in then:
+            assert row == then[key][0] and accumulator == pytest.approx(0.25 * then[key][1])
+        else:
+            assert accumulator == 0 and (key[0], "shared 0") != key
+    for name, table in step.adagrad.tables.items():
+        assert not table.weights.numpy()[0].any() and not step.adagrad.accumulators[name].numpy()[0].any(), name
+        if not any(key in then for key in now if key[0] == name):  # nobody known: as drawn
+            assert {key: now[key] for key in now if key[0] == name} == {k: drawn[k] for k in drawn if k[0] == name}
+    for name, variable in dense_of(step).items():
+        np.testing.assert_array_equal(variable.numpy(), dense_of(old)[name].numpy())
+    known = {name: len(set(a) & set(b)) for name, (a, b) in {"videos": videos, "tokens": tokens}.items()}
+    assert {name: count for name, count in start.known(names[1]).items() if name in known} == known
+
+
+def test_what_is_new_starts_near_the_mean_of_what_is_about_as_frequent(tmp_path: Path) -> None:
+    """By two powers of two: frequent rows lie at 10, rare ones at -10, and nothing is known in between."""
+    old_names = {"videos": Names(names=pa.array(["a", "b", "c", "d"]), counts=np.array([1000, 1001, 3, 3]))}
+    old = new_step(spec_of(["a", "b", "c", "d"], ["t"], ["SE"]))
+    old.model.videos.weights.assign(np.repeat([[0], [9], [11], [-9], [-11]], 8, axis=1).astype(np.float32))
+    old.model.biases.weights.assign([[0.0], [5.0], [7.0], [-5.0], [-7.0]])
+    write_state(old, old_names, shape_of(old.model.tower.spec, MODEL, old), str(tmp_path))
+    videos = ["x", "a", "y", "z", "c", "w"]
+    now = {"videos": Names(names=pa.array(videos), counts=np.array([1020, 1000, 600, 3, 3, 0]))}
+    spec = spec_of(videos, ["t"], ["SE"])
+    step, start = begin(
+        Earlier(state=str(tmp_path), name="then", days=1), lambda d: new_step(spec, d), spec=spec, settings=MODEL
+    )
+    drawn = step.model.videos.weights.numpy()
+    start.carry_over(step, now, damping=1.0)
+    rows = step.model.videos.weights.numpy()
+    # Means over those known now: a alone of the frequent, c alone of the rare; w is rarer than any.
+    for at, centre in {1: 9, 3: 9, 4: -9, 6: -9}.items():
+        np.testing.assert_allclose(rows[at], centre + warm_start.SPREAD * drawn[at], rtol=1e-6)
+    assert len({tuple(rows[at]) for at in (1, 3)}) == 2
+    assert rows[2].tolist() == [9] * 8 and rows[5].tolist() == [-9] * 8
+    assert step.model.biases.weights.numpy()[:, 0].tolist() == [0, 5, 5, 5, -5, -5, -5]
+
+
+SHAPES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"dimension": 16}, {}, "dimension is 16, but was 8"),
+    ({"hidden": [16, 8]}, {}, r"hidden is \[16, 8\], but was \[16\]"),
+    ({"history": "mean"}, {}, "history is mean, but was recency"),
+    ({"activation": "gelu"}, {}, "activation is gelu, but was relu"),
+    ({"loss": "hierarchical_softmax"}, {}, "tables is .*nodes.*, but was"),
+    ({}, {"watch_history": 6}, "watch_history is 6, but was 5"),
+    ({}, {"tokens": 0}, "searches is False, but was True"),
+    ({}, {"categories": {}}, r"categories is \[\], but was \['country'\]"),
+    ({}, {"numbers": ["age"]}, r"numbers is \['age'\], but was \[\]"),
+    ({}, {"shared_rows": 4}, "shared_rows is 4, but was 0"),
+]
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Earlier:
+    """The state of a model of three videos."""
+    folder, spec = str(tmp_path_factory.mktemp("earlier")), spec_of(["a", "b", "c"], ["t"], ["SE", "DE"])
+    step = new_step(spec)
+    learn(step)
+    write_state(
+        step, names_of(videos=["a", "b", "c"], tokens=["t"], country=["SE", "DE"]), shape_of(spec, MODEL, step), folder
+    )
+    return Earlier(state=folder, name="2026-11-20", days=1)
+
+
+@pytest.mark.parametrize(("model", "spec", "message"), SHAPES)
+def test_another_shape_is_a_cold_start_that_says_why(
+    earlier: Earlier, model: dict[str, Any], spec: dict[str, Any], message: str
+) -> None:
+    changed = ModelSettings(**MODEL.model_dump() | model)
+    other = replace(spec_of(["a", "b", "c"], ["t"], ["SE", "DE"]), **spec)
+    step, start = begin(earlier, lambda d: new_step(other, d, model=changed), spec=other, settings=changed)
+    assert start.state is None and start.replay(0.2) is None
+    with pytest.raises(AssertionError, match=f"^cold start: {message}.* in the model of 2026-11-20$"):
+        raise AssertionError(start.why)
+    before = (
+        by_name(step, names := names_of(videos=["a", "b", "c"], tokens=["t"], country=["SE", "DE"]))
+        if not model
+        else {}
+    )
+    start.carry_over(step, names_of(videos=["a", "b", "c"]), damping=0.5)
+    assert not before or by_name(step, names) == before
+    assert start.told(names_of(videos=["a"])) == {"from": None, "why": start.why, "rows": {}}
+
+
+@pytest.mark.parametrize("free", [{"dropout": 0.3}, {"negatives": 5}, {"attention_blocks": 5}, {"loss": "in_batch"}])
+def test_settings_that_leave_the_shape_alone_may_change(earlier: Earlier, free: dict[str, Any]) -> None:
+    changed = ModelSettings(**MODEL.model_dump() | free)
+    spec = spec_of(["a", "c", "d"], ["t"], ["SE", "DE"])
+    _, start = begin(earlier, lambda d: new_step(spec, d, model=changed), spec=spec, settings=changed)
+    assert start.why == "" and start.state is not None
+
+
+def test_a_value_more_leaves_the_length_of_its_category_s_vectors(earlier: Earlier) -> None:
+    countries = ["SE", "DE", "FR", "NO", "FI", "DK", "IS", "PL"]
+    spec = spec_of(["a", "b", "c"], ["t"], countries)
+    step, start = begin(earlier, lambda d: new_step(spec, d), spec=spec, settings=MODEL)
+    assert start.why == "" and step.model.tower.tables["country"].dimension == 3
+    assert new_step(spec).model.tower.tables["country"].dimension == 5
+    start.carry_over(step, names_of(videos=["a", "b", "c"], tokens=["t"], country=countries), damping=0.5)
+
+
+def test_variables_of_another_program_are_a_cold_start(earlier: Earlier, tmp_path: Path) -> None:
+    folder = shutil.copytree(earlier.state, tmp_path / "state")
+    about = json.loads((folder / "state.json").read_text())
+    about["shape"]["variables"]["value_0"] = [5, 5]
+    (folder / "state.json").write_text(json.dumps(about))
+    spec = spec_of(["a", "b", "c"], ["t"], ["SE", "DE"])
+    _, start = begin(replace(earlier, state=str(folder)), lambda d: new_step(spec, d), spec=spec, settings=MODEL)
+    assert start.why.startswith("cold start: variables is ")
+    about["format_version"] = 99
+    (folder / "state.json").write_text(json.dumps(about))
+    for place, message in ((folder, "has format_version 99, but this is 1"), (tmp_path, "state.json does not exist")):
+        _, start = begin(replace(earlier, state=str(place)), lambda d: new_step(spec, d), spec=spec, settings=MODEL)
+        assert message in start.why and start.state is None
+
+
+def test_the_first_difference_is_told() -> None:
+    assert difference({"a": 1, "b": 2}, {"a": 1, "b": 2}) == difference({"a": 1, "gone": 1}, {"a": 1}) == ""
+    assert difference({"a": 1}, {"a": 2, "c": 1}) == "a is 2, but was 1"
+    assert difference({}, {"c": 1}) == "c is 1, but was unknown"
+
+
+def test_a_table_is_read_a_part_at_a_time(earlier: Earlier) -> None:
+    assert all(isinstance(table.rows, np.memmap) for table in SavedState.read(earlier.state).tables.values())
+
+
+def test_a_state_may_lie_on_another_file_system() -> None:
+    spec, names = spec_of(["a", "b"], ["t"], ["SE"]), names_of(videos=["a", "b"], tokens=["t"], country=["SE"])
+    step = new_step(spec)
+    learn(step)
+    write_state(step, names, shape_of(spec, MODEL, step), "ram://night/state")
+    read = SavedState.read("ram://night/state")
+    np.testing.assert_array_equal(read.tables["watches"].rows, step.model.tower.tables["watches"].weights)
+    assert read.tables["biases"].names.to_pylist() == ["a", "b"]
+
+
+# ---- whole trainings
+
+
+def small_examples(folder: Path) -> str:
+    train_records = {f"{i}": random_records(30, seed=i) for i in range(2)}
+    return write_folder(folder, train=train_records, holdout={"h": random_records(20, seed=9, pointers=1)})
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return small_examples(tmp_path_factory.mktemp("examples"))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, examples: str) -> TrainingResult:
+    """The training of a night that there is none before."""
+    return run(examples, tmp_path_factory.mktemp("first"))
+
+
+def run(examples: str, output: Path, before: Earlier | None = None, **changes: Any) -> TrainingResult:
+    training = TRAINING.model_copy(update=changes)
+    return train(read_folder(examples), str(output), model=MODEL, training=training, attempt="1", earlier=before)
+
+
+def vectors(result: TrainingResult) -> np.ndarray[Any, Any]:
+    return np.array(pq.read_table(result.video_vectors)["vector"].to_pylist())
+
+
+def test_without_a_step_the_model_is_the_earlier_one(tmp_path: Path, examples: str, first: TrainingResult) -> None:
+    before = Earlier(state=first.state, name="then", days=0)
+    again = run(examples, tmp_path, before, replay_fraction=0.0, warm_epochs=1)
+    assert (again.steps, again.examples) == (0, 0)
+    assert (vectors(again) == vectors(first)).all()
+    last = {name: value for name, value in first.holdout[-1].items() if name != "epoch"}
+    assert [{n: v for n, v in figures.items() if n != "epoch"} for figures in again.holdout] == [last]
+    names = {"country": 3, "tokens": 12, "videos": 30}
+    rows = {name: {"known": n, "names": n} for name, n in names.items()}
+    assert again.start == {"from": "then", "why": "", "rows": rows}
+    assert first.start == {"from": None, "why": "", "rows": {}}
+
+
+def test_a_warm_training_learns_from_the_new_and_from_some_of_the_old(
+    tmp_path: Path, examples: str, first: TrainingResult
+) -> None:
+    records = [tf.train.Example.FromString(r) for i in range(2) for r in random_records(30, seed=i)]
+    days = [day for r in records for day in r.features.feature["label_days"].int64_list.value]
+    new = sum(day < 2 for day in days)
+    before = Earlier(state=first.state, name="then", days=2)
+    warm = run(examples, tmp_path, before)
+    assert 2 * new < warm.examples == 2 * new + (len(days) - new)  # two passes, half of the old ones each
+    assert warm.examples < first.examples == 2 * len(days)
+    assert not np.allclose(vectors(warm), vectors(first))
+    assert run(examples, tmp_path / "one", before, warm_epochs=1).examples < warm.examples
+
+
+def test_a_warm_training_that_was_killed_comes_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str, first: TrainingResult
+) -> None:
+    before = Earlier(state=first.state, name="then", days=2)
+    whole = run(examples, tmp_path / "whole", before)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_run: object, _loss: float, step: int) -> None:
+        if step == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer.training._Run, "_check", kill)
+        run(examples, tmp_path / "killed", before)
+    again = run(examples, tmp_path / "killed", before)
+    assert (vectors(again) == vectors(whole)).all() and again.holdout == whole.holdout
+    assert again.start == whole.start
+    # Another model to go on from is another training: it does not take up these checkpoints.
+    assert run(examples, tmp_path / "killed", replace(before, days=1)).examples < whole.examples
+
+
+def test_a_model_is_gone_on_from_at_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], examples: str, first: TrainingResult
+) -> None:
+    described = {"model": MODEL.model_dump() | {"dimension": 4}, "training": TRAINING.model_dump()}
+    (tmp_path / "settings.json").write_text(json.dumps(described))
+    base = str(Path(first.info).parent)
+    arguments = ["--examples", examples, "--output", f"{tmp_path}/model", "--settings", f"{tmp_path}/settings.json"]
+    assert main([*arguments, "--earlier", base]) == 0
+    said = f"cold start: dimension is 4, but was 8 in the model of {base}"
+    printed = capsys.readouterr()
+    assert printed.err.strip() == said and json.loads(printed.out)["start"]["why"] == said
+    described["model"] = MODEL.model_dump()
+    (tmp_path / "settings.json").write_text(json.dumps(described))
+    assert main([*arguments, "--earlier", base, "--earlier-days", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["start"]["from"] == base
+    assert main([*arguments, "--earlier", str(tmp_path)]) == 1
+    assert "--earlier must name the output folder of a training" in capsys.readouterr().err
+
+
+def test_search_tokens_of_other_examples_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = small_examples(tmp_path / "examples")
+    pq.write_table(pa.table({"token": ["a"], "count": [1]}), f"{folder}/search_tokens.parquet")
+    assert main(["--examples", folder, "--output", str(tmp_path / "model")]) == 1
+    assert f"must hold {SPEC.tokens} tokens, as spec.json says, but holds 1" in capsys.readouterr().err

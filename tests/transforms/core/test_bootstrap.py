@@ -1,0 +1,138 @@
+"""The bootstrap: weights are Poisson's, sums do not feel how users are split, intervals cover what they should."""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.core.bootstrap import REPLICATES, UNIT, Replicates, interval, weights
+from transforms.core.frames import mix
+
+DIGESTS = mix(1, np.arange(3_000))
+
+
+def test_weights_are_those_of_poisson() -> None:
+    drawn = weights(DIGESTS)
+    assert drawn.shape == (len(DIGESTS), REPLICATES)
+    found = np.bincount(drawn.ravel(), minlength=10) / drawn.size
+    expected = [math.exp(-1) / math.factorial(n) for n in range(len(found))]
+    error = [5 * math.sqrt(p / drawn.size) + 1 / drawn.size for p in expected]
+    assert np.all(np.abs(found - expected) < error)
+    assert drawn.max() >= 7
+
+
+def test_weights_are_independent_of_one_another() -> None:
+    drawn = weights(DIGESTS).astype(float) - 1
+    between_users = drawn[:300] @ drawn[:300].T / REPLICATES
+    between_replicates = drawn.T @ drawn / len(DIGESTS)
+    for found, n in ((between_users, REPLICATES), (between_replicates, len(DIGESTS))):
+        apart = found[~np.eye(len(found), dtype=bool)]
+        assert abs(apart.mean()) < 0.01 and np.abs(apart).max() < 7 / math.sqrt(n)
+        assert apart.std() == pytest.approx(1 / math.sqrt(n), rel=0.05)
+
+
+def test_a_weight_is_the_inverse_of_the_distribution_function() -> None:
+    uniform = mix(0x626F6F74, DIGESTS[:40, None], np.arange(REPLICATES)[None, :])
+    cumulated = np.cumsum([math.exp(-1) / math.factorial(n) for n in range(18)])
+    by_hand = np.searchsorted(cumulated, uniform.astype(np.float64) / 2**64, side="right")
+    assert np.array_equal(weights(DIGESTS[:40]), by_hand)
+
+
+def test_a_user_s_weights_depend_on_the_user_alone() -> None:
+    some = weights(DIGESTS[[5, 900, 2]])
+    assert np.array_equal(some, weights(DIGESTS)[[5, 900, 2]])
+    assert weights(DIGESTS[:0]).shape == (0, REPLICATES)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.floats(0, 1)), max_size=8), st.lists(st.integers(0, 8), max_size=3))
+def test_sums_do_not_depend_on_how_users_are_split(users: list[tuple[int, float]], splits: list[int]) -> None:
+    drawn = weights(DIGESTS[: len(users)])
+    columns = {
+        "n": np.array([n for n, _ in users], np.int64),
+        "x": np.array([x for _, x in users], np.float64),
+    }
+    whole = Replicates.of(drawn, columns)
+    bounds = [0, *sorted(min(s, len(users)) for s in splits), len(users)]
+    parts = [
+        Replicates.of(drawn[a:b], {name: column[a:b] for name, column in columns.items()}) for a, b in pairwise(bounds)
+    ]
+    merged = reduce(Replicates.merge, reversed(parts))
+    assert np.array_equal(merged.sums, whole.sums)  # exactly
+    order = np.argsort(columns["x"], kind="stable")
+    mixed = Replicates.of(drawn[order], {name: column[order] for name, column in columns.items()})
+    assert np.array_equal(mixed.sums, whole.sums)
+
+
+def test_sums_are_exact_where_floats_would_not_be() -> None:
+    draw = np.random.default_rng(2)
+    n = 700
+    values = {"count": draw.integers(0, 2**40, n), "share": draw.random(n)}
+    sums = Replicates.of(weights(DIGESTS[:n]), values)
+    drawn = weights(DIGESTS[:n]).astype(object)
+    assert sums.sums[0].tolist() == (values["count"].astype(object) @ drawn).tolist()
+    units = np.rint(values["share"] / UNIT).astype(np.int64).astype(object)
+    assert sums.sums[1].tolist() == (units @ drawn).tolist()
+
+
+def test_ratios_are_those_of_the_weighted_users() -> None:
+    found, wanted = np.array([1, 0, 3]), np.array([2, 1, 3])
+    drawn = weights(DIGESTS[:3])
+    ratio = Replicates.of(drawn, {"found": found, "pairs": wanted}).ratio("found", "pairs")
+    for r in range(REPLICATES):
+        pairs = int(drawn[:, r] @ wanted)
+        assert math.isnan(ratio[r]) if pairs == 0 else ratio[r] == int(drawn[:, r] @ found) / pairs
+    assert np.isnan(ratio).sum() > 20  # three users: one replicate in twenty has none of them
+    assert not math.isnan(interval(ratio)[0])
+    assert all(map(math.isnan, interval(np.full(3, np.nan))))
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
+    draw = np.random.default_rng(4)
+    n = 600
+    wanted = draw.integers(1, 9, n)
+    found = draw.binomial(wanted, draw.beta(1, 3, n))
+    low, high = interval(Replicates.of(weights(DIGESTS[:n]), {"f": found, "w": wanted}).ratio("f", "w"))
+    rows = draw.integers(0, n, (4_000, n))
+    plain = found[rows].sum(axis=1) / wanted[rows].sum(axis=1)
+    width = np.subtract(*np.percentile(plain, (97.5, 2.5)))
+    assert [low, high] == pytest.approx(np.percentile(plain, (2.5, 97.5)), abs=0.08 * width)
+
+
+@pytest.mark.parametrize("kind", ["share", "ratio", "difference"])
+def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
+    draw, n, rounds = np.random.default_rng(5), 150, 300
+    covered = 0
+    for seed in range(rounds):
+        drawn = weights(mix(seed, np.arange(n)))
+        wanted = draw.integers(1, 6, n)
+        one, other = draw.binomial(wanted, 0.3), draw.binomial(wanted, 0.25)
+        sums = Replicates.of(drawn, {"one": one, "other": other, "hit": one > 0, "w": wanted, "n": np.ones(n, int)})
+        values, truth = {
+            "ratio": (sums.ratio("one", "w"), 0.3),
+            "share": (sums.ratio("hit", "n"), np.mean([1 - 0.7**w for w in range(1, 6)])),
+            "difference": (sums.ratio("one", "w") - sums.ratio("other", "w"), 0.05),
+        }[kind]
+        low, high = interval(values)
+        covered += low <= truth <= high
+    assert 0.90 <= covered / rounds <= 0.985  # .95, and four standard errors of 300 rounds
+
+
+def test_mistakes_are_named() -> None:
+    drawn = weights(DIGESTS[:2])
+    with pytest.raises(ValueError, match=r"x must have a value for each of 2 users, but is \(3,\)"):
+        Replicates.of(drawn, {"x": np.ones(3)})
+    with pytest.raises(ValueError, match="x must lie between 0 and 1,024, but does not"):
+        Replicates.of(drawn, {"x": np.array([0.5, -0.5])})
+    with pytest.raises(ValueError, match="n must lie between 0 and 1,099,511,627,776, but does not"):
+        Replicates.of(drawn, {"n": np.array([0, 2**41])})
+    with pytest.raises(ValueError, match="x must lie between 0 and 1,024, but does not"):
+        Replicates.of(drawn, {"x": np.array([0.5, np.nan])})
+    one, other = (Replicates.of(drawn, {name: np.ones(2)}) for name in "ab")
+    with pytest.raises(ValueError, match=r"same columns merge, but these are \('a',\) and \('b',\)"):
+        one.merge(other)

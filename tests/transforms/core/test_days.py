@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transforms.core.days import day_at, day_of, midnight, span
+
+DAY = dt.timedelta(days=1)
+INSTANT = dt.timedelta(microseconds=1)
+ZONES = st.sampled_from(sorted(zoneinfo.available_timezones()))
+DAYS = st.dates(dt.date(1900, 1, 1), dt.date(2037, 12, 31))
+MOMENTS = st.datetimes(dt.datetime(1900, 1, 3), dt.datetime(2037, 12, 31), timezones=st.just(dt.UTC))
+# Zones whose midnight is skipped, comes twice, or lies in a repeated hour; and days around it.
+HARD = [
+    ("Asia/Beirut", dt.date(2021, 3, 28), "2021-03-27 22:00"),
+    ("America/Sao_Paulo", dt.date(2017, 10, 15), "2017-10-15 03:00"),
+    ("America/Sao_Paulo", dt.date(2018, 2, 18), "2018-02-18 03:00"),
+    ("America/Havana", dt.date(2025, 3, 9), "2025-03-09 05:00"),
+    ("America/Havana", dt.date(2025, 11, 2), "2025-11-02 04:00"),
+    ("America/St_Johns", dt.date(2006, 10, 29), "2006-10-29 02:30"),
+    ("Pacific/Apia", dt.date(2011, 12, 30), "2011-12-30 10:00"),
+    ("Pacific/Apia", dt.date(2011, 12, 31), "2011-12-30 10:00"),
+    ("America/Toronto", dt.date(1919, 3, 31), "1919-03-31 04:30"),
+    ("Europe/Berlin", dt.date(2026, 11, 21), "2026-11-20 23:00"),
+    ("UTC", dt.date(2026, 11, 21), "2026-11-21 00:00"),
+]
+
+
+def series(moments: list[dt.datetime | None]) -> pl.Series:
+    return pl.Series("time", moments, pl.Datetime("us", "UTC"))
+
+
+@pytest.mark.parametrize(("zone", "day", "begins"), HARD)
+def test_midnights_that_are_skipped_or_come_twice(zone: str, day: dt.date, begins: str) -> None:
+    moment = midnight(day, zone)
+    assert f"{moment:%Y-%m-%d %H:%M}" == begins and moment.tzinfo is dt.UTC
+    assert moment.astimezone(ZoneInfo(zone)).date() >= day > (moment - INSTANT).astimezone(ZoneInfo(zone)).date()
+
+
+@settings(max_examples=500)
+@given(ZONES, DAYS)
+def test_a_day_begins_when_clocks_first_show_it(zone: str, day: dt.date) -> None:
+    moment, clocks = midnight(day, zone), ZoneInfo(zone)
+    assert moment.astimezone(clocks).date() >= day
+    for hours in range(30):
+        assert (moment - INSTANT - dt.timedelta(hours=hours)).astimezone(clocks).date() < day
+
+
+@settings(max_examples=500)
+@given(ZONES, MOMENTS)
+def test_every_moment_lies_in_exactly_one_day(zone: str, moment: dt.datetime) -> None:
+    around = [moment.date() + n * DAY for n in range(-3, 4)]
+    holding = [day for day in around if span(day, zone)[0] <= moment < span(day, zone)[1]]
+    assert holding == [day_at(moment, zone)] == day_of(series([moment]), zone).to_list()
+
+
+@given(st.one_of(ZONES, st.sampled_from([zone for zone, _, _ in HARD])), st.lists(MOMENTS, max_size=20))
+def test_days_of_many_moments_are_those_of_each(zone: str, moments: list[dt.datetime]) -> None:
+    found = day_of(series([*moments, None]), zone)
+    assert found.dtype == pl.Date and found.name == "time"
+    assert found.to_list() == [*(day_at(moment, zone) for moment in moments), None]
+
+
+@pytest.mark.parametrize(("zone", "day", "begins"), HARD)
+def test_days_around_a_change_of_clocks(zone: str, day: dt.date, begins: str) -> None:
+    first = dt.datetime.combine(day - DAY, dt.time(), dt.UTC)
+    moments = [first + n * dt.timedelta(minutes=7) for n in range(700)]
+    found = day_of(series(moments), zone)
+    assert found.is_sorted() and found.to_list() == [day_at(moment, zone) for moment in moments]
+
+
+def test_days_are_in_order_and_leave_nothing_out_through_years_of_every_zone() -> None:
+    """The newest transitions of every zone; that days share their ends with their neighbours makes them complete."""
+    days = [dt.date(2005, 1, 1) + n * DAY for n in range(0, 2_900, 29)]
+    for zone in zoneinfo.available_timezones():
+        begins = [midnight(day, zone) for day in days]
+        assert begins == sorted(begins), zone
+
+
+def test_no_moments_have_no_days() -> None:
+    assert day_of(series([]), "Asia/Tokyo").to_list() == [] and day_of(series([None]), "Asia/Tokyo").to_list() == [None]

@@ -1,0 +1,207 @@
+"""Files on the local file system and on one that is not: whole or absent, and described as they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import polars as pl
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_files import MemoryFileSystem
+
+from transforms.core import files
+
+FRAME = pl.DataFrame({"user_id": ["a", "b", None], "n": [[1], [], None]})
+
+
+@pytest.fixture(params=["local", "remote"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that does not exist yet, on either kind of file system."""
+    MemoryFileSystem.content.clear()
+    return str(tmp_path / "new") if request.param == "local" else "memory://bucket/new"
+
+
+def test_a_written_frame_is_read_back_and_described(folder: str) -> None:
+    entry = files.write_parquet(FRAME, folder, "day/a.parquet")
+    content = files.read_bytes(files.join(folder, "day/a.parquet"))
+    assert entry == files.FileEntry(
+        name="day/a.parquet", rows=3, bytes=len(content), digest=xxhash.xxh3_128_hexdigest(content)
+    )
+    assert files.read_parquet(files.join(folder, "day/a.parquet")).equals(FRAME)
+    assert files.read_parquet(files.join(folder, "day/a.parquet"), ["n"]).columns == ["n"]
+
+
+def test_the_same_frame_gives_the_same_bytes(folder: str) -> None:
+    first, second = (files.write_parquet(FRAME, folder, name) for name in ("a", "b"))
+    assert (first.bytes, first.digest) == (second.bytes, second.digest)
+
+
+def test_a_replaced_file_has_the_new_content_and_leaves_nothing_beside(folder: str) -> None:
+    for text in (b"old and long", b"new"):
+        entry = files.replace_entry(folder, "CURRENT", 1, text)
+        assert files.read_bytes(files.join(folder, "CURRENT")) == text
+    assert entry == files.FileEntry(name="CURRENT", rows=1, bytes=3, digest=xxhash.xxh3_128_hexdigest(b"new"))
+    assert files.list_files(folder) == [files.join(folder, "CURRENT")]
+    replaced = files.replace_parquet(FRAME, folder, "CURRENT")
+    assert replaced.rows == 3
+    assert files.read_parquet(files.join(folder, "CURRENT")).equals(FRAME)
+
+
+def test_files_below_are_listed_described_and_removed(folder: str) -> None:
+    assert files.list_files(folder) == []
+    for name in ("b/2", "b/1", "a/3"):
+        files.replace_file(files.join(folder, name), name.encode())
+    paths = [files.join(folder, name) for name in ("a/3", "b/1", "b/2")]
+    assert files.list_files(folder) == paths
+    assert [entry.name for entry in files.entries_below(folder, "b")] == ["b/1", "b/2"]
+    assert files.entry_of(folder, "a/3") == files.FileEntry(
+        name="a/3", rows=0, bytes=3, digest=xxhash.xxh3_128_hexdigest(b"a/3")
+    )
+    files.remove_files([*paths[:2], files.join(folder, "never was")])
+    assert files.list_files(folder) == paths[2:]
+    assert [files.exists(path) for path in paths] == [False, False, True]
+
+
+def test_removing_files_removes_the_folders_they_leave_empty(tmp_path: Path) -> None:
+    for name in ("a/1", "b/1", "b/2"):
+        files.replace_file(str(tmp_path / name), b"")
+    files.remove_files([str(tmp_path / "a/1"), str(tmp_path / "b/1")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a [1]", "a?", "a*"])
+def test_paths_are_no_patterns(folder: str, name: str) -> None:
+    others = [files.join(folder, other, "x") for other in ("a 1", "ab")]
+    path = files.join(folder, name, "x")
+    for one in (path, *others):
+        files.replace_file(one, b"x")
+    assert files.exists(path) and files.list_files(files.join(folder, name)) == [path]
+    files.remove_files([path])
+    assert not files.exists(path) and files.list_files(folder) == others
+
+
+def test_a_local_copy_has_no_sign_of_a_pattern(tmp_path: Path) -> None:
+    path = tmp_path / "a [1]?" / "model"
+    path.mkdir(parents=True)
+    copy = Path(files.local_copy(str(path)))
+    assert not set("[]?*") & set(str(copy))
+    (copy / "x").write_bytes(b"x")
+    assert (path / "x").read_bytes() == b"x"
+    assert files.local_copy(str(tmp_path)) == str(tmp_path)
+
+
+def test_an_upload_and_its_local_copies(folder: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    assert files.upload(source, folder, "model/sub/part").bytes == 7
+    files.upload(source, folder, "model/top")
+    copy = Path(files.local_copy(files.join(folder, "model")))
+    assert copy.name == "model"
+    assert {str(p.relative_to(copy)): p.read_bytes() for p in copy.rglob("*") if p.is_file()} == {
+        "sub/part": b"content",
+        "top": b"content",
+    }
+    one = Path(files.local_copy(files.join(folder, "model/top")))
+    assert (one.name, one.read_bytes()) == ("top", b"content")
+
+
+def test_a_failed_replacement_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "CURRENT"
+    files.replace_file(str(path), b"old")
+
+    def fails(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fails)
+    with pytest.raises(OSError, match="disk full"):
+        files.replace_file(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@given(st.lists(st.sampled_from(["a", "b"]), max_size=3), st.integers(0, 3))
+def test_join_goes_up_and_down(down: list[str], up: int) -> None:
+    folder = "/" + "/".join(f"f{i}" for i in range(5))
+    expected = "/" + "/".join([*(f"f{i}" for i in range(5 - up)), *down, "x"])
+    assert files.join(folder, "../" * up + "/".join([*down, "x"])) == expected
+    assert files.join("memory://b" + folder, "../" * up + "/".join([*down, "x"])) == "memory://b" + expected
+
+
+def test_join_with_no_name_is_the_folder() -> None:
+    assert files.join("/a/b") == "/a/b"
+    assert files.join("/a/b/", "../c") == "/a/c"
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was written to the disk and put in place, in order: paths, and `-> path` of a file that was replaced."""
+    found: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def syncing(number: int) -> None:
+        found.append(os.readlink(f"/proc/self/fd/{number}"))
+        fsync(number)
+
+    def replacing(path: Path, target: str) -> Path:
+        found.append(f"-> {target}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    return found
+
+
+def test_a_replaced_file_outlives_a_power_cut_and_so_do_new_folders(tmp_path: Path, synced: list[str]) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    files.replace_file(str(path), b"new")
+    assert synced == [
+        str(tmp_path / "a"),
+        str(tmp_path),
+        f"{path}.{os.getpid()}.tmp",
+        f"-> {path}",
+        str(path.parent),
+    ]
+
+
+def test_files_and_the_folders_above_them_are_synced_and_missing_ones_left_out(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    for name in ("top/a/one", "top/b/c/two"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    names = ["top/a/one", "top/b/c/two", "top/b/gone"]
+    files.sync([str(tmp_path / name) for name in names], str(tmp_path / "top"))
+    expected = ["top", "top/a", "top/a/one", "top/b", "top/b/c", "top/b/c/two"]
+    assert sorted(synced) == [str(tmp_path / name) for name in expected]
+    assert max(map(synced.index, [str(tmp_path / name) for name in names[:2]])) < 2, "folders after their files"
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_a_file_system_without_fsync_of_folders_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def fsync(number: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with nullcontext() if error == errno.EINVAL else pytest.raises(OSError, match="Input/output error"):
+        files.replace_file(str(tmp_path / "file"), b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 40, -20])
+def test_a_file_that_is_no_whole_parquet_is_named(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "a.parquet")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(files.DamagedFileError, match=rf"^{path} is no whole Parquet file \(.+\): watchnext doctor"):
+        files.read_parquet(str(path))
+    files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "b.parquet")
+    with pytest.raises(files.DamagedFileError, match="1 more files is no whole Parquet file"):
+        files.read_parquets([str(tmp_path / "b.parquet"), str(path)], ["n"])

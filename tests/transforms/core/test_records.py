@@ -1,0 +1,45 @@
+"""Records come back from workers, in an order that does not depend on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transforms.core.records import WriteRecords, take_records, write_records
+
+VALUES = st.one_of(st.integers(), st.text(max_size=5), st.lists(st.none()))
+RECORDS = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), max_size=6)
+
+
+@settings(max_examples=40)
+@given(RECORDS, st.randoms(use_true_random=False))
+def test_records_come_back_whatever_their_order(
+    tmp_path_factory: Any, records: list[dict[str, Any]], chance: Any
+) -> None:
+    path = tmp_path_factory.mktemp("records") / "records.json"
+    write_records(records, str(path))
+    content = path.read_bytes()
+    write_records(chance.sample(records, len(records)), str(path))
+    assert path.read_bytes() == content
+    found = take_records(str(path))
+    assert all(found.count(record) == records.count(record) for record in (*found, *records))
+    assert not path.exists()
+
+
+def test_a_pipeline_leaves_all_records_in_one_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "new" / "records.json")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create([{"n": n, "of": {"a": [n]}} for n in (2, 1, 3)]) | WriteRecords(path)
+    assert take_records(path) == [{"n": n, "of": {"a": [n]}} for n in (1, 2, 3)]
+
+
+def test_no_record_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "records.json"
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create([]) | WriteRecords(str(path))
+    assert not path.exists()
+    assert take_records(str(path)) == []

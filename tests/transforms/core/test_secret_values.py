@@ -1,0 +1,194 @@
+"""The key of pseudonyms: each process reads it for itself, and it is in no job's graph."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import os
+import pickle
+import sys
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import apache_beam as beam
+import polars as pl
+import pytest
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from nights import night, write_job
+
+from pipelines.base.raw_files import Found
+from pipelines.base.snapshot_store import Snapshot, TakenFile
+from pipelines.config.jobs import JobError, load_job
+from pipelines.logs.log_reader import Reader
+from pipelines.night import privacy
+from transforms.core import secret_values
+from transforms.core.secret_values import KeySource
+from transforms.logs.privacy import Screen, pseudonym
+from transforms.logs.readers import LogSettingError
+
+VARIABLE = "KEY_OF_THIS_TEST"
+KEYS = {
+    "ascii": b"a key of sixteen characters",
+    "not UTF-8": b"\xff\xfe0123456789abcdef",
+    "of 8 letters": "äöüßéèçñ".encode(),
+}
+SECRET = "projects/p/secrets/s/versions/1"
+
+
+@pytest.fixture(params=KEYS.values(), ids=KEYS)
+def key(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setenv(VARIABLE, os.fsdecode(request.param))
+    return bytes(request.param)
+
+
+def job_with_key(folder: Path, settings: str = f'pseudonym_key_env = "{VARIABLE}"') -> Path:
+    return write_job(folder, 'watches = "w.csv"', f"[privacy]\n{settings}\n")
+
+
+def test_a_key_of_any_bytes_makes_the_digests(key: bytes, tmp_path: Path) -> None:
+    screen = privacy.screen(load_job(str(job_with_key(tmp_path))), None)
+    named = screen.named(pl.DataFrame({"user_id": ["ann"]}))
+    assert named["user_id"].to_list() == [pseudonym("ann", key)]
+    assert privacy.stored_id(load_job(str(job_with_key(tmp_path))), "ann", privacy.check_of(key)) == pseudonym(
+        "ann", key
+    )
+
+
+def carried(pipeline: beam.Pipeline) -> bytes:
+    """All bytes of a job's graph, those of its functions unpacked."""
+    graph: Any = pipeline.to_runner_api()
+    parts = [graph.SerializeToString()]
+    for transform in graph.components.transforms.values():
+        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
+            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn.payload
+            packed = base64.b64decode(payload)
+            parts.append(bz2.decompress(packed) if packed.startswith(b"BZh") else packed)
+    assert any(b"ReadLogs" in part for part in parts[1:]), "the functions that read logs are among them"
+    return b"".join(parts)
+
+
+def forms(key: bytes) -> list[bytes]:
+    """A key as it may be written somewhere."""
+    return [key, key.hex().encode(), base64.b64encode(key), base64.urlsafe_b64encode(key), repr(key)[2:-1].encode()]
+
+
+def graph_of(job: Path) -> bytes:
+    """What the graph of an ingest of one file carries."""
+    of = night(job)
+    screen = privacy.screen(of.job, None)
+    found = Found(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
+    tables = defaultdict(Found, watches=found)
+    reader = Reader(night=of, folder=of.folder("ingest"), attempt="aa", buckets=8, screen=screen, found=tables)
+    pipeline = of.pipeline("ingest")
+    for source in reader.log_sources(found.files, Snapshot(buckets=8), None):
+        if source.raw:
+            reader.branch(pipeline, source)
+    return carried(pipeline)
+
+
+def test_the_key_is_in_no_job_graph(key: bytes, tmp_path: Path) -> None:
+    graph = graph_of(job_with_key(tmp_path))
+    assert VARIABLE.encode() in graph
+    assert [form for form in forms(key) if form in graph] == []
+
+
+def test_what_travels_to_workers_holds_no_key(key: bytes, tmp_path: Path) -> None:
+    screen = privacy.screen(load_job(str(job_with_key(tmp_path))), None)
+    packed = pickle.dumps(screen, protocol=0)
+    assert [form for form in forms(key) if form in packed] == [] and pickle.loads(packed) == screen
+
+
+def screen_of(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> Screen:
+    monkeypatch.setenv(VARIABLE, os.fsdecode(key))
+    return privacy.screen(load_job(str(job_with_key(folder))), None)
+
+
+def test_a_worker_without_the_key_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_of(tmp_path, KEYS["ascii"], monkeypatch)
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': the environment variable is not set on this worker"):
+        screen.named(pl.DataFrame({"user_id": ["ann"]}))
+
+
+def test_a_worker_with_another_key_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = screen_of(tmp_path, KEYS["ascii"], monkeypatch)
+    monkeypatch.setenv(VARIABLE, "another key of sixteen characters")
+    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': this worker has another key of pseudonyms than the"):
+        screen.named(pl.DataFrame({"user_id": ["ann"]}))
+
+
+@pytest.mark.parametrize(
+    ("value", "trouble"),
+    [
+        (b" " * 16, "is too simple: it repeats one byte"),
+        (b"\xff" * 40, "is too simple: it repeats one byte"),
+        (b"0" * 15, "has 15 characters"),
+        (b"\xff\x00"[:1] + b"0123456789abcd", "has 15 bytes"),
+        ("äöüßé".encode(), "has 10 bytes"),
+    ],
+)
+def test_a_key_that_is_short_or_simple_is_refused_and_not_shown(
+    value: bytes, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(JobError) as caught:
+        screen_of(tmp_path, value, monkeypatch)
+    assert str(caught.value) == (
+        f"privacy.pseudonym_key_env = '{VARIABLE}': the environment variable {trouble}; it must hold the key of "
+        "pseudonyms, 16 bytes or more"
+    )
+
+
+class Client:
+    """A secret manager with one secret, which counts how often it is asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def access_secret_version(self, name: str) -> Any:
+        self.asked.append(name)
+        return SimpleNamespace(payload=SimpleNamespace(data=KEYS["not UTF-8"]))
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the secrets that were asked for."""
+    asked: list[str] = []
+    monkeypatch.setattr(Client, "asked", asked)
+    monkeypatch.setitem(sys.modules, "google.cloud.secretmanager", SimpleNamespace(SecretManagerServiceClient=Client))
+    secret_values._read_secret.cache_clear()
+    return asked
+
+
+def test_the_key_may_come_from_a_secret_manager_once_a_process(manager: list[str], tmp_path: Path) -> None:
+    job = load_job(str(job_with_key(tmp_path, f'pseudonym_key_secret = "{SECRET}"')))
+    screen = privacy.screen(job, None)
+    for user in ("ann", "bob"):
+        assert screen.named(pl.DataFrame({"user_id": [user]}))["user_id"][0] == pseudonym(user, KEYS["not UTF-8"])
+    assert manager == [SECRET]
+    assert [form for form in forms(KEYS["not UTF-8"]) if form in pickle.dumps(screen, protocol=0)] == []
+
+
+def test_a_variable_that_is_set_goes_before_the_secret(
+    manager: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = f'pseudonym_key_env = "{VARIABLE}"\npseudonym_key_secret = "{SECRET}"'
+    job = load_job(str(job_with_key(tmp_path, settings)))
+    monkeypatch.setenv(VARIABLE, os.fsdecode(KEYS["ascii"]))
+    assert privacy.pseudonym_key(job) == KEYS["ascii"] and manager == []
+    monkeypatch.delenv(VARIABLE)
+    assert privacy.pseudonym_key(job) == KEYS["not UTF-8"] and manager == [SECRET]
+
+
+@pytest.mark.parametrize("setting", ["pseudonym_key_env", "pseudonym_key_secret"])
+def test_a_key_in_the_job_file_itself_is_refused(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=f"privacy.{setting}"):
+        load_job(str(job_with_key(tmp_path, f'{setting} = "a key of sixteen characters"')))
+
+
+def test_what_is_no_name_of_a_variable_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job(str(job_with_key(tmp_path, 'pseudonym_key_env = "a key of sixteen characters"')))
+    assert "sixteen" not in str(caught.value)
+    assert KeySource(variable="hunter2") and secret_values.shown_name("hunter2").startswith("(not shown")

@@ -1,0 +1,388 @@
+"""Every gate both ways, and what each says."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.evaluation import gates
+from transforms.evaluation.gates import Gate, MeasuredNight
+
+FIGURE = "recall@10"
+
+
+def measured(value: float, spread: float = 0.01) -> dict[str, Any]:
+    """What `to_json` says of a figure whose replicates lie evenly about it."""
+    return {"figures": {FIGURE: value}, "replicates": {FIGURE: (value + np.linspace(-spread, spread, 41)).tolist()}}
+
+
+def nights(ours: float, theirs: float, popular: float = 0.2, popular_before: float = 0.2) -> Gate:
+    tonight = MeasuredNight(measured(ours), measured(popular))
+    before = MeasuredNight(measured(theirs), measured(popular_before))
+    return gates.recall_before(tonight, before, FIGURE, most_lost=0.1)
+
+
+def beside(value: float, low: float, high: float) -> Gate:
+    return gates.most_popular({"value": value, "low": low, "high": high}, FIGURE)
+
+
+def ranked(value: float, low: float, high: float) -> Gate:
+    found = {
+        "wanted_seconds": 9,
+        "neighbours": {"recall": 0.25},
+        "difference": {"value": value, "low": low, "high": high},
+    }
+    return gates.ranking(found, 7)
+
+
+def coverage(distinct: int) -> Gate:
+    return gates.coverage(distinct=distinct, lists=100, length=10, candidates=5_000, least=0.1)
+
+
+CASES: list[tuple[Callable[..., Gate], tuple[Any, ...], tuple[Any, ...], str]] = [
+    (
+        beside,
+        (-0.01, -0.03, 0.001),
+        (-0.02, -0.03, -0.01),
+        r"gate most popular: recall@10 less .* is -0\.0200 \(-0\.03",
+    ),
+    (
+        ranked,
+        (-0.01, -0.03, 0.001),
+        (-0.02, -0.03, -0.01),
+        r"gate ranking: the first 7 of ranked lists hold -0\.0200 \(-0\.0300 to -0\.0100\) more .* neighbours, 0\.25",
+    ),
+    (
+        nights,
+        (0.38, 0.4),
+        (0.3, 0.4),
+        r"gate recall: recall@10 is 0\.3000, and was 0\.4000 .* bound: not below 0\.3600",
+    ),
+    (nights, (0.3, 0.4, 0.15), (0.24, 0.4, 0.15), r"popular videos 0\.1500 and 0\.2000; .* bound: not below 0\.2700"),
+    (
+        lambda recall: gates.ann_recall(recall, wanted=0.95, most_short=0.05),
+        (0.91,),
+        (0.85,),
+        r"gate index recall: the index finds 0\.850 .* bound: at least 0\.900 \(index\.recall = 0\.95",
+    ),
+    (
+        lambda ours: gates.ann_loss(measured(0.4), measured(ours), FIGURE, most_lost=0.05),
+        (0.395,),
+        (0.3,),
+        r"gate approximate search: recall@10 by exact search is 0\.4000 and by the index 0\.3000, bound: at most 0\.05",
+    ),
+    (
+        lambda tonight: gates.users(before=1_000, tonight=tonight, most_lost=0.2),
+        (800,),
+        (640,),
+        r"gate users: 640 users would be served, 1,000 were the night before \(-36\.0%\), bound: at most 0\.2 fewer",
+    ),
+    (coverage, (100,), (99,), r"gate coverage: 99 distinct videos in 100 lists, of 1,000 that could be \(0\.099\)"),
+    (
+        lambda value: gates.sameness(value, most=0.8),
+        (0.8,),
+        (1.0,),
+        r"gate sameness: two users' lists are alike by 1\.000 .* bound: at most 0\.8 \(gates\.max_sameness\)",
+    ),
+    (
+        lambda value: gates.stayed(value, least=0.1, most=0.99),
+        (0.5,),
+        (0.05,),
+        r"gate stayed: 5\.0% of a user's list stayed .* bound: 0\.1 to 0\.99",
+    ),
+    (lambda value: gates.stayed(value, least=0.1, most=0.99), (0.1,), (1.0,), r"100\.0% .* too much: no new day was"),
+    (
+        lambda n: gates.rejects(read=1_000, reasons={"watches: no time": n}, most=0.01),
+        (10,),
+        (20,),
+        r"gate rejects: 20 of 1,000 rows were refused \(2\.00%\), bound: at most 0\.01 .*: 20 x watches: no time",
+    ),
+    (
+        lambda *troubles: gates.same_night(troubles),
+        (),
+        ("the index is old",),
+        r"gate same night: the index is old, bound: all of one training .*: run the night again from train",
+    ),
+    (
+        lambda newest: gates.volume("watches", [100, 120, 90, newest], least=0.7, most=2),
+        (63,),
+        (62,),
+        r"gate volume of watches: 62 watches on the newest day, 90 to 120 on those before, bound: 0\.7 x the fewest",
+    ),
+    (
+        lambda newest: gates.volume("w", [100, 120, 90, newest], least=0.7, most=2),
+        (240,),
+        (241,),
+        r"none was sent twice",
+    ),
+    (
+        lambda users: gates.skew("device", {"1": 70, "2": 30}, {"1": users, "2": 100 - users}, most=0.25),
+        (60,),
+        (10,),
+        r"gate skew of device: the population .* is 1\.\d+, bound: at most 0\.25 .*trained on 1: 70, 2: 30",
+    ),
+]
+
+
+@pytest.mark.parametrize(("gate", "good", "bad", "message"), CASES, ids=[str(n) for n in range(len(CASES))])
+def test_every_gate_lets_pass_and_stops(
+    gate: Callable[..., Gate], good: tuple[Any, ...], bad: tuple[Any, ...], message: str
+) -> None:
+    passed, failed = gate(*good), gate(*bad)
+    assert passed.ok is True and failed.ok is False
+    assert re.search(message, failed.message), failed.message
+    assert failed.bound in failed.message and len(failed.message) > len(failed.bound) + 40
+    assert failed.name == passed.name and failed.message.startswith(f"gate {failed.name}: ")
+
+
+@pytest.mark.parametrize(
+    ("gate", "why"),
+    [
+        (gates.most_popular(None, FIGURE), "no users were held out"),
+        (gates.ranking(None, 7), "no lists were ranked, or no users were held out"),
+        (gates.ranking({"users": 3, "wanted_seconds": 0}, 7), "no lists were ranked, or no users were held out"),
+        (
+            gates.recall_before(
+                MeasuredNight(measured(0.3), measured(0.2)),
+                MeasuredNight({"figures": {"recall@20": 0.4}}, {"figures": {}}),
+                FIGURE,
+                most_lost=0.1,
+            ),
+            "there is no recall@10 with replicates of both nights, nor recall at another k",
+        ),
+        (gates.ann_loss({"figures": {}}, measured(0.3), FIGURE, most_lost=0.1), "search is exact"),
+        (gates.sameness(None, most=0.8), "nearly as long as there are videos"),
+        (gates.stayed(None, least=0.1, most=0.9), "no lists of a night before"),
+        (gates.volume("watches", [1, 2, 3], least=0.7, most=2), "fewer than 3 days"),
+        (gates.skew("device", {}, {}, most=0.1), "nobody is both trained on and served"),
+    ],
+)
+def test_what_cannot_be_compared_stops_nothing(gate: Gate, why: str) -> None:
+    assert gate.state == "not computed" and gate.ok is None and gate.value is None
+    assert why in gate.reason and gate.message == f"gate {gate.name}: not computed: {gate.reason}"
+
+
+@given(st.lists(st.sets(st.integers(0, 30), min_size=3, max_size=3), min_size=2, max_size=8))
+def test_alike_is_the_mean_overlap_of_all_pairs_above_chance(lists: list[set[int]]) -> None:
+    held = pl.Series([video for videos in lists for video in videos]).value_counts()["count"]
+    overlaps = [len(one & other) / 3 for one, other in combinations(lists, 2)]
+    chance = 3 / 31
+    expected = (sum(overlaps) / len(overlaps) - chance) / (1 - chance)
+    assert gates.alike(held, lists=len(lists), candidates=31) == pytest.approx(expected, abs=1e-9)
+
+
+def test_alike_is_one_for_the_same_list_and_unknown_where_chance_decides() -> None:
+    assert gates.alike(pl.Series([50] * 10), lists=50, candidates=1_000) == pytest.approx(1)
+    assert gates.alike(pl.Series([50] * 10), lists=50, candidates=15) is None
+    assert gates.alike(pl.Series([1] * 10), lists=1, candidates=1_000) is None
+    assert gates.alike(pl.Series([], dtype=pl.UInt32), lists=0, candidates=10) is None
+
+
+def of_two_cuts(short: float, long: float | None = None) -> dict[str, Any]:
+    """What is kept of a night that measured recall@10, and of one with longer lists recall@20 too."""
+    parts = [measured(short)]
+    if long is not None:
+        renamed = {name: {"recall@20": of[FIGURE]} for name, of in measured(long).items()}
+        parts.append(renamed)
+    return {name: {figure: of for part in parts for figure, of in part[name].items()} for name in parts[0]}
+
+
+@pytest.mark.parametrize(("ours", "state"), [(0.39, "passed"), (0.2, "failed")])
+def test_nights_with_lists_of_unequal_lengths_are_compared_at_the_largest_k_of_both(ours: float, state: str) -> None:
+    tonight = MeasuredNight(of_two_cuts(ours, 0.6), of_two_cuts(0.2, 0.3))
+    before = MeasuredNight(of_two_cuts(0.4), of_two_cuts(0.2))
+    for nights_ in ((tonight, before, "recall@20"), (before, tonight, "recall@10")):
+        gate = gates.recall_before(*nights_, most_lost=0.1)
+        assert "gate recall: recall@10 is" in gate.message
+    assert gates.recall_before(tonight, before, "recall@20", most_lost=0.1).state == state
+
+
+def test_a_night_without_replicates_in_common_is_an_unexpected_gap() -> None:
+    other = {name: {"recall@30": of[FIGURE]} for name, of in measured(0.4).items()}
+    gate = gates.recall_before(
+        MeasuredNight(measured(0.3), measured(0.2)), MeasuredNight(other, other), FIGURE, most_lost=0.1
+    )
+    assert (gate.state, gate.expected) == ("not computed", False) and "was k changed?" in gate.reason
+
+
+def holed(value: float, known: slice) -> dict[str, Any]:
+    """A figure whose replicates are null but for some."""
+    found = measured(value)
+    values = found["replicates"][FIGURE]
+    return found | {"replicates": {FIGURE: [v if n in range(41)[known] else None for n, v in enumerate(values)]}}
+
+
+def test_an_interval_of_no_replicates_passes_nothing() -> None:
+    odd, even = holed(0.3, slice(1, None, 2)), holed(0.1, slice(0, None, 2))
+    assert not set(range(41)[1::2]) & set(range(41)[0::2])  # so that every difference is null
+    found = [
+        gates.recall_before(
+            MeasuredNight(even, measured(0.2)), MeasuredNight(odd, measured(0.2)), FIGURE, most_lost=0.1
+        ),
+        gates.ann_loss(odd, even, FIGURE, most_lost=0.1),
+        beside(-0.5, math.nan, math.nan),
+        ranked(-0.5, math.nan, math.nan),
+    ]
+    assert [(gate.state, gate.expected) for gate in found] == [("not computed", False)] * 4
+    assert all("nan, which is not a finite number" in gate.reason for gate in found)
+
+
+def test_few_held_out_users_fail_nothing_by_chance() -> None:
+    """The paired differences of a few users whose lists are as good as the popular videos: chance fails the gate in
+    about 2.5 % of nights, and in as good as every one if the lists are clearly worse."""
+    rng = np.random.default_rng(7)
+
+    def failed(users: int, shift: float) -> float:
+        draws = rng.normal(shift, 0.2, (400, users))
+        weights = rng.poisson(1, (1_000, users))
+        known = weights.sum(1) > 0
+        replicates = (draws @ weights[known].T) / weights[known].sum(1)
+        bounds = np.percentile(replicates, [2.5, 97.5], axis=1).T
+        found = [
+            gates.most_popular({"value": own.mean(), "low": low, "high": high}, FIGURE, held_out=users).state
+            for own, (low, high) in zip(draws, bounds, strict=True)
+        ]
+        return found.count("failed") / len(found)
+
+    for users in (2, 5, 8, 15, 40):
+        assert failed(users, 0.0) <= 0.045, users
+    assert failed(2, -1.0) == 0 and failed(8, -1.0) > 0.99 and failed(40, -0.2) > 0.99
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 10_000),
+    st.floats(),
+    st.sampled_from([0, 1, -0.0, math.nan, math.inf, -math.inf, 1e308, -1e308]),
+)
+COUNTS = st.dictionaries(st.sampled_from("abcd"), NUMBERS, max_size=4)
+REPLICATES = st.lists(st.one_of(NUMBERS, st.none()), max_size=6)
+MEASURED = st.fixed_dictionaries(
+    {
+        "figures": st.fixed_dictionaries({FIGURE: NUMBERS}, optional={"users": st.integers(0, 9)}),
+        "replicates": st.fixed_dictionaries({FIGURE: REPLICATES}),
+    }
+)
+DIFFERENCE = st.fixed_dictionaries({"value": NUMBERS, "low": NUMBERS, "high": NUMBERS})
+RANKED = st.fixed_dictionaries(
+    {"wanted_seconds": NUMBERS, "neighbours": st.fixed_dictionaries({"recall": NUMBERS}), "difference": DIFFERENCE},
+    optional={"users": st.integers(0, 9)},
+)
+NIGHT = st.builds(MeasuredNight, MEASURED, MEASURED)
+
+
+def whole(value: Any) -> bool:
+    """Whether all numbers in a value are finite; null replicates are of no users and count as known."""
+    if isinstance(value, MeasuredNight):
+        return whole([value.lists["figures"], value.popular["figures"]])
+    if isinstance(value, dict):
+        return all(whole(of) for name, of in value.items() if name != "replicates")
+    if isinstance(value, list | tuple):
+        return all(whole(of) for of in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    ("gate", "inputs"),
+    [
+        (gates.most_popular, st.tuples(DIFFERENCE, st.just(FIGURE))),
+        (gates.ranking, st.tuples(RANKED, st.just(7))),
+        (lambda *of: gates.recall_before(*of[:2], FIGURE, most_lost=of[2]), st.tuples(NIGHT, NIGHT, NUMBERS)),
+        (lambda *of: gates.ann_recall(of[0], wanted=of[1], most_short=of[2]), st.tuples(*[NUMBERS] * 3)),
+        (lambda *of: gates.ann_loss(*of[:2], FIGURE, most_lost=of[2]), st.tuples(MEASURED, MEASURED, NUMBERS)),
+        (lambda *of: gates.users(before=of[0], tonight=of[1], most_lost=of[2]), st.tuples(*[NUMBERS] * 3)),
+        (
+            lambda *of: gates.coverage(distinct=of[0], lists=of[1], length=of[2], candidates=of[3], least=of[4]),
+            st.tuples(*[NUMBERS] * 5),
+        ),
+        (lambda *of: gates.sameness(of[0], most=of[1]), st.tuples(*[NUMBERS] * 2)),
+        (
+            lambda *of: gates.stayed(of[0], least=of[1], most=of[2], places=of[3]),
+            st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+        ),
+        (lambda *of: gates.rejects(read=of[0], reasons=of[1], most=of[2]), st.tuples(NUMBERS, COUNTS, NUMBERS)),
+        (
+            lambda *of: gates.volume("watches", of[0], least=of[1], most=of[2]),
+            st.tuples(st.lists(NUMBERS, max_size=8), NUMBERS, NUMBERS),
+        ),
+        (lambda *of: gates.skew("device", *of[:2], most=of[2]), st.tuples(COUNTS, COUNTS, NUMBERS)),
+    ],
+)
+@given(st.data())
+def test_no_input_crashes_a_gate_or_passes_it_without_finite_numbers(
+    gate: Callable[..., Gate], inputs: st.SearchStrategy[tuple[Any, ...]], data: st.DataObject
+) -> None:
+    given_ = data.draw(inputs)
+    found = gate(*given_)
+    assert found.state in ("passed", "failed", "not computed")
+    assert found.ok is {"passed": True, "failed": False, "not computed": None}[found.state]
+    assert bool(found.reason) == (found.state == "not computed")
+    assert found.value is None or math.isfinite(found.value)
+    assert whole(given_) or found.state != "passed"
+    assert Gate.model_validate_json(found.model_dump_json()) == found
+
+
+def test_gates_of_older_files_are_read() -> None:
+    for ok, state in ((True, "passed"), (False, "failed"), (None, "not computed")):
+        old = {"name": "users", "value": 0.5, "bound": "b", "ok": ok, "message": "m"}
+        assert Gate.model_validate(old).state == state
+
+
+def histogram(counts: Any) -> dict[str, int]:
+    return {str(value): int(users) for value, users in enumerate(counts) if users}
+
+
+@pytest.mark.parametrize("users", [20, 50, 200, 2_000])
+@pytest.mark.parametrize("classes", [2, 5, 21])
+def test_chance_does_not_fail_skew(users: int, classes: int) -> None:
+    rng = np.random.default_rng(users + classes)
+
+    def failed(most: float) -> float:
+        found = []
+        for _ in range(200):
+            shares = rng.dirichlet(np.ones(classes))
+            sides = [histogram(rng.multinomial(users, shares)) for _ in range(2)]
+            found.append(gates.skew("device", *sides, most=most).state)
+        return found.count("failed") / len(found)
+
+    assert failed(0.25) <= 0.01
+    assert failed(1e-9) <= 0.05  # a bound of no shift at all: 2.5 % but for the error of 200 draws
+
+
+def test_a_real_shift_fails_skew() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        train, serving = rng.multinomial(5_000, [0.5, 0.3, 0.1, 0.1]), rng.multinomial(5_000, [0.25] * 4)
+        assert gates.skew("device", histogram(train), histogram(serving), most=0.25).state == "failed"
+
+
+def test_lists_of_few_users_that_all_stayed_are_no_proof_that_nothing_was_learned() -> None:
+    """Were one place in fifty to change, three lists of ten would stay as they are every second night."""
+    assert gates.stayed(1.0, least=0.1, most=0.999, places=30).state == "passed"
+    assert gates.stayed(1.0, least=0.1, most=0.999, places=10_000).state == "failed"
+    assert gates.stayed(0.0, least=0.1, most=0.999, places=300).state == "failed"
+
+
+def test_events_after_days_without_any_are_compared_with_nothing() -> None:
+    gate = gates.volume("watches", [0, 0, 0, 5], least=0.7, most=2)
+    assert (gate.state, gate.expected) == ("not computed", False)
+    assert gate.reason == "there are 5 watches on the newest day, but none on the 3 days before"
+
+
+@pytest.mark.parametrize("days", [[0, 0, 0, 0], [5, 5, 5, 5]])
+def test_days_alike_are_no_change_of_volume(days: list[int]) -> None:
+    gate = gates.volume("watches", days, least=0.7, most=2)
+    assert (gate.ok, gate.value) == (True, 1.0)
+
+
+def test_no_bound_is_no_bound() -> None:
+    assert gates.volume("watches", [5, 5, 5, 5_000], least=0, most=0).ok
+    assert gates.volume("watches", [5, 5, 5, 0], least=0, most=2).ok

@@ -1,0 +1,103 @@
+"""Lists that were served against what was then completed: plain loops, and the whole day in Beam."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pytest
+from apache_beam.testing.util import assert_that
+from hypothesis import given
+from hypothesis import strategies as st
+from made_frames import hours, search, searches_frame, watch, watches_frame, write
+
+from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics
+from transforms.evaluation.next_day import MeasureNextDay, ServedBucket, completed_since, find
+from transforms.evaluation.night_metrics import EVERYBODY, WITH_A_LIST, Key
+from transforms.evaluation.user_metrics import Measured
+from transforms.logs.event_window import BucketFiles, Window
+
+DAY = hours(24)
+WINDOW = Window(start=hours(0), end=hours(48), max_events_per_day=4)
+LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String())})
+videos = st.lists(st.sampled_from("abcdefg"), unique=True, max_size=5)
+
+
+def frames(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    pairs = [(user, video) for user, own in wanted.items() for video in own]
+    return (
+        pl.DataFrame({"user_id": list(lists), "video_ids": list(lists.values())}, schema=LISTS),
+        pl.DataFrame(pairs, schema={"user_id": pl.String, "video_id": pl.String}, orient="row"),
+    )
+
+
+@given(st.dictionaries(st.sampled_from("pqrst"), videos), st.dictionaries(st.sampled_from("pqrst"), videos))
+def test_hits_are_those_of_each_video_of_each_list(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> None:
+    found = find(*frames(lists, wanted))
+    users = sorted(user for user, own in wanted.items() if own)
+    assert found.user_ids.to_list() == users
+    assert found.wanted.tolist() == [len(wanted[user]) for user in users]
+    assert found.served.tolist() == [user in lists for user in users]
+    longest = max((len(lists.get(user, [])) for user in users), default=0)
+    expected = [[video in wanted[user] for video in lists.get(user, [])] for user in users]
+    assert found.hits.tolist() == [row + [False] * (longest - len(row)) for row in expected]
+
+
+def test_only_completed_watches_of_the_day_count_each_video_once(tmp_path: Path) -> None:
+    rows = [
+        watch("a", 23.9, "before"),
+        watch("a", 24, "x"),
+        watch("a", 30, "x"),
+        watch("a", 47, "not completed", False),
+        watch("a", 48, "after"),
+        watch("b", 40, "y"),
+        *(watch("robot", 25 + n, f"r{n}") for n in range(3)),
+    ]
+    asked = [search("robot", 26 + n, "q") for n in range(2)]
+    bucket = BucketFiles(
+        bucket=0,
+        watches=(write(watches_frame(rows), tmp_path / "w"),),
+        searches=(write(searches_frame(asked), tmp_path / "s"),),
+    )
+    assert completed_since(WINDOW, bucket, DAY).rows() == [("a", "x"), ("b", "y")]
+    within = completed_since(WINDOW, bucket, hours(27))  # the robot's day began before
+    assert within.rows() == [("a", "x"), ("b", "y")]
+    without_limit = Window(start=hours(0), end=hours(48))
+    assert ("robot", "r0") in completed_since(without_limit, bucket, DAY).rows()
+
+
+def test_a_day_s_figures_are_those_of_its_lists(tmp_path: Path) -> None:
+    draw = np.random.default_rng(8)
+    names = [f"v{n}" for n in range(30)]
+    lists = {f"u{n}": draw.permutation(names)[: draw.integers(1, 9)].tolist() for n in range(40)}
+    watched = {f"u{n}": sorted(set(draw.choice(names, draw.integers(1, 9)).tolist())) for n in range(20, 60)}
+    every_list, _ = frames(lists, {})
+    paths = [write(every_list[part::2], tmp_path / f"lists-{part}") for part in range(2)]
+    buckets = [ServedBucket(files=BucketFiles(bucket=9), lists=(paths[0],))]
+    for part in range(4):
+        rows = [watch(u, 30, v) for u, own in watched.items() if int(u[1:]) % 4 == part for v in own]
+        files = BucketFiles(bucket=part, watches=(write(watches_frame(rows), tmp_path / f"w{part}"),))
+        buckets.append(ServedBucket(files=files, lists=(paths[part % 2],)))
+
+    def check(groups: list[tuple[Key, Measured]]) -> None:
+        whole = find(*frames(lists, watched))
+        expected = RankingMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8))
+        served = UserMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8)).of(whole.served).total()
+        assert {name: measured.metrics for name, measured in groups} == {
+            ("served", EVERYBODY): expected,
+            ("served", WITH_A_LIST): served,
+        }
+        assert 0 < served.users < expected.users == 40
+
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        window = Window(start=hours(0), end=hours(48))
+        assert_that(pipeline | beam.Create(buckets) | MeasureNextDay(window, DAY, (8, 2)), check)
+
+
+def test_a_day_without_watches_measures_nothing(tmp_path: Path) -> None:
+    path = write(frames({"a": ["x"]}, {})[0], tmp_path / "lists")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        empty = pipeline | beam.Create([ServedBucket(files=BucketFiles(bucket=0), lists=(path,))])
+        assert_that(empty | MeasureNextDay(WINDOW, DAY, (5,)), lambda found: pytest.fail(str(found)) if found else None)

@@ -1,0 +1,198 @@
+"""`metrics.json`: what is put where, and what is null where there is nothing to say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transforms.contracts.retrieval_metrics import UserMetrics
+from transforms.core.bootstrap import REPLICATES, weights
+from transforms.core.frames import mix
+from transforms.core.records import Record
+from transforms.evaluation.night_metrics import (
+    FORMAT_VERSION,
+    SYSTEMS,
+    figures,
+    measured_record,
+    parse,
+    read,
+    serialize,
+    to_json,
+)
+from transforms.evaluation.user_metrics import Measured
+
+K, USERS = 4, 30
+DRAW = np.random.default_rng(3)
+WANTED = DRAW.integers(4, 7, USERS)
+DRAWN = weights(mix(2, np.arange(USERS)))
+
+
+def measured(chance: float) -> Measured:
+    hits = np.random.default_rng(4).random((USERS, K)) < chance  # the better a system, the more of the same hits
+    return Measured.of(UserMetrics.from_hits(hits, WANTED, ks=(2, K)), DRAWN)
+
+
+CHANCES = dict(zip(SYSTEMS, (0.6, 0.4, 0.2, 0.5), strict=True))
+
+
+def content(*more: Record, served: dict[str, str] | None = None) -> dict[str, Any]:
+    records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in CHANCES.items()]
+    # as they come back from the workers
+    told = json.loads(json.dumps([*records, *more], sort_keys=True))
+    return to_json(told, k=K, index="scann", holdout=("then", "now"), served=served)
+
+
+def test_systems_have_figures_intervals_and_the_replicates_of_what_is_compared() -> None:
+    found = content()
+    assert list(found["systems"]) == list(SYSTEMS)
+    for system, chance in CHANCES.items():
+        of = found["systems"][system]
+        assert of["figures"] == measured(chance).metrics.compute()
+        of_every_k = system in ("neighbours", "most popular")
+        assert set(of["replicates"]) == ({"recall@2", "recall@4"} if of_every_k else {found["gate"]})
+        assert found["gate"] == "recall@4"
+        assert len(of["replicates"]["recall@4"]) == REPLICATES
+    assert found["holdout"] == {"start": "then", "end": "now", "users": USERS}
+
+
+def test_each_system_is_compared_with_the_neighbours() -> None:
+    found = content()
+    assert list(found["beside"]) == [*SYSTEMS][1:]
+    for system, difference in found["beside"].items():
+        ours, theirs = (found["systems"][s]["figures"]["recall@4"] for s in (SYSTEMS[0], system))
+        assert difference["value"] == ours - theirs
+        assert 0 < difference["low"] < difference["value"] < difference["high"]
+
+
+def test_slices_are_by_kind_value_and_system() -> None:
+    some = Measured.of(UserMetrics.from_hits(np.ones((USERS, K), bool), WANTED, ks=(2, K)), DRAWN, ["recall@4"])
+    keys = [("slices", "country", value, system) for value in ("SE", "DE") for system in SYSTEMS[:2]]
+    found = content(*(measured_record(key, some, k=K) for key in keys))["slices"]
+    assert {kind: {value: list(systems) for value, systems in of.items()} for kind, of in found.items()} == {
+        "country": {"DE": sorted(SYSTEMS[:2]), "SE": sorted(SYSTEMS[:2])}
+    }
+    assert set(found["country"]["DE"][SYSTEMS[0]]) == {"figures", "intervals"}
+
+
+def test_slices_by_number_come_in_their_order() -> None:
+    some = measured(0.3)
+    values = ["5-19", "50+", "0", "1-4", "20-49"]
+    found = content(*(measured_record(("slices", "history", value, SYSTEMS[0]), some, k=K) for value in values))
+    assert list(found["slices"]["history"]) == ["0", "1-4", "5-19", "20-49", "50+"]
+
+
+def test_popularity_is_told_beside_that_of_what_was_watched() -> None:
+    lists = {"watched": 5.0, "neighbours": 3.5, "most popular": 1.0}
+    records = [{"key": ["shown", name], "measured": {"videos": 9, "mean_log2_rank": r}} for name, r in lists.items()]
+    found = content(*records, {"key": ["shown", "item to item"], "measured": {"videos": 0}})["shown"]
+    assert {name: of.get("popularity_bias") for name, of in found.items()} == {
+        "watched": None,
+        "neighbours": 1.5,
+        "most popular": 4.0,
+        "item to item": None,
+    }
+
+
+def test_the_loss_of_an_approximate_search() -> None:
+    sides = {"neighbours": 0.3, "exact search": 0.4, "overlap": 0.9}
+    found = content(*(measured_record(("ann_loss", name), measured(c), k=K) for name, c in sides.items()))["ann_loss"]
+    assert found["index"] == "scann"
+    assert found["difference"]["value"] < 0
+    assert found["difference"]["high"] < 0
+    assert found["overlap"]["figures"] == measured(0.9).metrics.compute()
+    assert "replicates" in found["exact search"] and "replicates" not in found["overlap"]
+    assert content()["ann_loss"] == {"index": "scann"}
+
+
+def test_what_was_served_before() -> None:
+    about = {"date": "2026-11-20", "start": "a", "end": "b"}
+    keys = {"everybody": measured(0.5), "with a list": measured(0.5)}
+    records = [measured_record(("served", name), value, k=K) for name, value in keys.items()]
+    found = content(*records, served=about)["served"]
+    assert {name: found[name] for name in about} == about
+    assert found["share"] == 1.0 and set(found["replicates"]) == {"recall@4"}
+    assert "replicates" not in found["with_a_list"]
+    assert content(served=about)["served"] is None  # nobody watched anything
+
+
+def test_nobody_held_out_is_null() -> None:
+    found = to_json([{"file": {}}], k=K, index="exact", holdout=("then", "now"), served=None)
+    assert found == {
+        "format_version": FORMAT_VERSION,
+        "k": K,
+        "gate": "recall@4",
+        "holdout": None,
+        "systems": {},
+        "beside": {},
+        "slices": {},
+        "shown": {},
+        "ann_loss": None,
+        "ranking": None,
+        "served": None,
+    }
+
+
+def test_what_ranking_found_stands_with_its_cut() -> None:
+    records = [{"key": ["ranking"], "measured": {"users": 3, "wanted_seconds": 0}}]
+    found = to_json(records, k=K, index="exact", holdout=("then", "now"), served=None, cut=7)
+    assert found["ranking"] == {"cut": 7, "users": 3, "wanted_seconds": 0}
+    assert figures(found) == {}
+
+
+def test_figures_come_in_the_order_people_read_them() -> None:
+    found = figures(content())
+    assert list(found) == list(SYSTEMS)
+    cut = ["recall@2", "hit@2", "ndcg@2", "recall@4", "hit@4", "ndcg@4"]
+    assert list(found["neighbours"]) == ["users", "pairs", *cut, "map", "mrr"]
+
+
+@pytest.mark.parametrize("old", [{"neighbours": {"recall@4": 0.5}}, {"format_version": FORMAT_VERSION + 1}, {}])
+def test_what_another_version_kept_is_nothing(old: dict[str, Any]) -> None:
+    assert parse(json.dumps(old).encode()) is None
+
+
+def whole() -> dict[str, Any]:
+    """A file with every part."""
+    some = measured(0.3)
+    keys = [("slices", "country", "SE", "neighbours"), ("ann_loss", "neighbours"), ("ann_loss", "exact search")]
+    keys += [("ann_loss", "overlap"), ("served", "everybody"), ("served", "with a list")]
+    shown = {"key": ["shown", "neighbours"], "measured": {"videos": 9, "mean_log2_rank": 1.5, "by_day": [0.5, 0.5]}}
+    order = {"recall": 0.5, "interval": [0.4, 0.6]}
+    difference = {"value": 0.0, "low": -0.1, "high": 0.1}
+    ranked = {"users": 3, "wanted_seconds": 9, "neighbours": order, "ranking": order, "difference": difference}
+    about = {"date": "2026-11-20", "start": "a", "end": "b"}
+    records = [measured_record(key, some, k=K) for key in keys]
+    return content(*records, shown, {"key": ["ranking"], "measured": ranked}, served=about)
+
+
+def test_what_is_written_is_read() -> None:
+    assert parse(serialize(content())) == content()
+    for of in (content(), whole(), to_json([], k=K, index="exact", holdout=None, served=None)):
+        found = read(serialize(of))
+        assert found is not None and json.loads(serialize(found.to_dict())) == json.loads(serialize(of))
+
+
+def test_older_files_are_read_and_faults_name_their_field() -> None:
+    for part in ("holdout", "beside", "slices", "shown", "ann_loss", "ranking", "served", "k", "gate"):
+        assert read(json.dumps({name: of for name, of in whole().items() if name != part}).encode()) is not None
+    spoilt = whole()
+    spoilt["systems"]["neighbours"]["figures"]["recall@4"] = "high"
+    del spoilt["systems"]["most popular"]["figures"]
+    with pytest.raises(
+        ValueError, match=r"systems\.neighbours\.figures\.recall@4.*systems\.most popular\.figures: field r"
+    ):
+        read(serialize(spoilt))
+    with pytest.raises(ValueError, match=r"^gaet: extra inputs are not permitted$"):
+        read(serialize(whole() | {"gaet": "recall@4"}))
+    with pytest.raises(ValueError, match=r"^systems: field required$"):
+        read(json.dumps({"format_version": FORMAT_VERSION}).encode())
+    with pytest.raises(ValueError, match="it must be a JSON object, but is of type list"):
+        read(b"[]")
+
+
+def test_figures_that_are_no_numbers_are_not_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        serialize({"a": float("nan")})

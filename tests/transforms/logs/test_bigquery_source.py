@@ -1,0 +1,84 @@
+"""BigQuery tables: read by Beam's own reader in the job's graph, on Dataflow alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from made_frames import hours
+from nights import DATAFLOW, DATE, night, write_job
+
+from pipelines import ingest
+from pipelines.base.snapshot_store import Snapshot
+from pipelines.config.jobs import JobError
+from pipelines.night.stage import Night
+from transforms.logs.bigquery_source import ReadBigQuery, raw_frame
+from transforms.logs.parsing import ParseRules, parse_searches
+from transforms.logs.readers import LogError
+from transforms.logs.schemas import SEARCHES
+
+NAME = "bigquery:my-project.logs.searches"
+PARSE = partial(parse_searches, rules=ParseRules(before=hours(1000)))
+WINDOW = (dt.datetime(2024, 3, 1, tzinfo=dt.UTC), dt.datetime(2024, 3, 29, tzinfo=dt.UTC))
+ROWS: list[dict[str, Any]] = [
+    {"uid": 7, "time": hours(1), "query": "jazz", "page": {"nested": 1}},
+    {"uid": None, "time": hours(2), "query": "rock", "page": None},
+]
+
+
+def read() -> ReadBigQuery:
+    return ReadBigQuery(NAME, SEARCHES, {"user_id": "uid"}, PARSE, *WINDOW)
+
+
+def steps_of(pipeline: beam.Pipeline) -> set[str]:
+    return {step.unique_name for step in pipeline.to_runner_api().components.transforms.values()}
+
+
+def test_the_job_s_graph_holds_beam_s_reader_of_the_table_and_the_window() -> None:
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    found = pipeline | read()
+    assert set(found) == {"valid", "refused", "counts"}
+    assert any("ReadFromBigQuery" in name for name in steps_of(pipeline))
+    where = "time >= TIMESTAMP('2024-03-01T00:00:00+00:00') AND time < TIMESTAMP('2024-03-29T00:00:00+00:00')"
+    assert read().restriction() == where
+
+
+def test_rows_of_a_table_are_parsed_as_those_of_a_file() -> None:
+    (parsed,) = read()._parse(ROWS)
+    assert parsed.valid.select("user_id", "time", "query").rows() == [("7", hours(1), "jazz")]
+    assert parsed.refused.select("file", "row", "reason").rows() == [(NAME, 2, "user_id is null")]
+    assert raw_frame(ROWS, NAME, SEARCHES, {"user_id": "uid"}).rows.columns == ["user_id", "time", "query", "row"]
+    with pytest.raises(LogError, match=r"bigquery:my-project.logs.searches: the searches table lacks 'user_id'"):
+        raw_frame(ROWS, NAME, SEARCHES, {})
+
+
+def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"')
+    with pytest.raises(
+        LogError, match=r"BigQuery tables are read on Dataflow alone .* but the runner is FnApiRunner; ex"
+    ):
+        ingest.plan(night(job))
+    on_dataflow = Night(night(job).job, DATE, flags=DATAFLOW)
+    assert [file.path for file in ingest.Due.of(on_dataflow).pending] == ["bigquery:my-project.logs.watches"]
+    with pytest.raises(JobError, match=r"storage.buckets is missing: a new store counts the rows of files"):
+        ingest.run(on_dataflow)
+
+
+def test_ingest_reads_the_table_in_its_pipeline(tmp_path: Path) -> None:
+    job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"', "[storage]\nbuckets = 8\n")
+    of = Night(night(job).job, DATE, flags=DATAFLOW)
+    due = ingest.Due.of(of)
+    reader = ingest.Reader(
+        night=of, folder=str(tmp_path), attempt="aa", buckets=8, screen=due.screen, found=due.readable
+    )
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    for source in reader.log_sources(due.pending, Snapshot(buckets=8), None):
+        if source.raw:
+            reader.branch(pipeline, source)
+    steps = steps_of(pipeline)
+    assert any("Read watches/ReadFromBigQuery" in name for name in steps)
+    assert any("Write watches" in name for name in steps)

@@ -1,0 +1,192 @@
+"""Ranked lists: the first by expected seconds, the rest as it was; every video stays, and scores fall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_frames import hours, watch, write
+from shown import CATALOGUE, USERS, events_of, impression
+
+from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.records import WriteRecords, take_records
+from transforms.logs.event_window import BucketFiles, Window
+from transforms.ranking import rank_lists
+from transforms.ranking.rank_lists import (
+    LONGEST_SECONDS,
+    HeldOutRanking,
+    RankCandidates,
+    candidates_of,
+    moves_of,
+    night_of,
+    ranked,
+    score_lists,
+    to_seconds,
+)
+from transforms.ranking.records import RankingBucket, RankingInputs
+from transforms.search.neighbours import LISTS
+
+SPEC = RankingSpec(
+    videos=4,
+    watch_history=2,
+    numbers=["score", "rank", "similarity_last", "video_watches", "user_watches"],
+    query=["user_watches"],
+)
+VIDEO_IDS = ["v", "w", "x", "y"]
+ROWS = {"b": (["w", "v", "x"], [3.0, 2.0, 1.0]), "a": (["x", "v", "y", "w"], [4.0, 3.0, 2.0, 1.0]), "c": ([], [])}
+WATCHES = [watch("a", 1, "v", watch_seconds=9.0), watch("b", 2, "x"), watch("a", 30, "y", watch_seconds=40.0)]
+END = hours(24)
+
+
+def lists_of(rows: dict[str, tuple[list[str], list[float]]]) -> pl.DataFrame:
+    return pl.DataFrame([(user, *of) for user, of in rows.items()], schema=LISTS, orient="row")
+
+
+class ByHand:
+    """A ranker that expects e to the minus rank, and much more of what the user watched before."""
+
+    spec = SPEC
+
+    def score(self, request: Any, query: dict[str, Any], impressions: dict[str, Any]) -> Any:
+        assert set(query) == {"watches", "user_watches"} and len(query["user_watches"]) == request.max(initial=-1) + 1
+        return (10 * impressions["video_watches"] - impressions["rank"]).astype(np.float32)
+
+    def explain(self, request: Any, query: dict[str, Any], impressions: dict[str, Any]) -> Any:
+        return np.repeat(impressions["score"][:, None], len(SPEC.features), axis=1)
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_lists, "load_ranker", lambda folder: ByHand())
+
+
+def inputs_in(folder: Path) -> RankingInputs:
+    vocabulary = pl.DataFrame({"token": VIDEO_IDS, "count": [4, 3, 2, 1]})
+    return RankingInputs(
+        window=Window(start=hours(0), end=END),
+        spec=SPEC,
+        zone="UTC",
+        videos=write(vocabulary, folder / "videos.parquet"),
+        channels="",
+        tokens="",
+        catalogue=write(CATALOGUE, folder / "catalogue.parquet"),
+    )
+
+
+def vectors_in(folder: Path) -> str:
+    vectors = pl.DataFrame({"video_id": VIDEO_IDS, "vector": [[1.0, 0.0, 0.0]] * 4})
+    return write(vectors, folder / "vectors.parquet")
+
+
+def files_in(folder: Path) -> BucketFiles:
+    events = events_of(WATCHES, impressions=[impression("a", 3, "w"), impression("a", 40, "x")])
+    return BucketFiles(
+        bucket=5,
+        watches=(write(events.watches, folder / "w"),),
+        impressions=(write(events.impressions, folder / "i"),),
+        users=(write(USERS, folder / "u"),),
+    )
+
+
+def test_candidates_are_the_first_of_each_list() -> None:
+    found = candidates_of(lists_of(ROWS), 2, END)
+    assert found.select("list", "user_id", "video_id", "rank", "score").rows() == [
+        (0, "b", "w", 1.0, 3.0),
+        (0, "b", "v", 2.0, 2.0),
+        (1, "a", "x", 1.0, 4.0),
+        (1, "a", "v", 2.0, 3.0),
+    ]
+    assert found["time"].unique().to_list() == [END]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("vwxyz"), unique=True), max_size=4),
+    st.integers(0, 6),
+    st.randoms(use_true_random=False),
+)
+def test_every_video_stays_and_scores_fall(videos: list[list[str]], count: int, random: Any) -> None:
+    lists = lists_of({f"u{n}": (of, [-float(i) for i in range(len(of))]) for n, of in enumerate(videos)})
+    candidates = candidates_of(lists, count, END)
+    seconds = np.array([random.choice([0.5, 1.0, 7.0]) for _ in range(candidates.height)], np.float32)
+    order = list(range(candidates.height))
+    random.shuffle(order)
+    found = ranked(lists, candidates[order], seconds[order], count)
+    assert found.schema == LISTS and found["user_id"].to_list() == lists["user_id"].to_list()
+    expected = dict(zip(candidates.select("list", "video_id").iter_rows(), seconds.tolist(), strict=True))
+    for row, (of, shown, scores) in enumerate(zip(videos, found["video_ids"], found["scores"], strict=True)):
+        head = sorted(of[:count], key=lambda video, row=row, of=of: (-expected[row, video], of.index(video)))
+        assert list(shown) == head + of[count:]
+        behind = [-float(place) for place in range(count + 1, len(of) + 1)]
+        assert list(scores) == [expected[row, video] for video in head] + behind
+        assert sorted(scores, reverse=True) == list(scores)
+
+
+def test_seconds_are_odds_within_what_can_be_served() -> None:
+    found = to_seconds(np.array([-1e9, 0.0, 1.0, 1e9], np.float32))
+    assert found.tolist() == pytest.approx([1 / LONGEST_SECONDS, 1.0, np.e, LONGEST_SECONDS], rel=1e-5)
+    assert (found > 0).all()
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> None:
+    path = write(lists_of(ROWS), tmp_path / "lists.parquet")
+    night = night_of(hours(0), (), vectors_in(tmp_path))
+    bucket = RankingBucket(files=files_in(tmp_path), nights=(night,), lists=(path,))
+    rank = RankCandidates(inputs_in(tmp_path), "ranker", 3, str(tmp_path / "out"), "{bucket:05d}.parquet")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create([bucket]) | rank | WriteRecords(str(tmp_path / "records"))
+    records = take_records(str(tmp_path / "records"))
+    assert [record["counts"] for record in records if "counts" in record] == [{"users": 3, "candidates": 6}]
+    (entry,) = (record["file"] for record in records if "file" in record)
+    found = pl.read_parquet(tmp_path / "out" / entry["name"])
+    assert entry["name"] == "00005.parquet" and entry["rows"] == 3
+    assert found["user_id"].to_list() == ["b", "a", "c"]
+    assert found["video_ids"].to_list() == [["x", "w", "v"], ["v", "x", "y", "w"], []]
+    assert found["scores"].to_list()[1] == pytest.approx([np.exp(8), np.exp(-1), np.exp(-3), -4.0], rel=1e-6)
+
+
+def test_a_candidate_is_told_what_the_list_and_the_vectors_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, files = inputs_in(tmp_path), files_in(tmp_path)
+    bucket = RankingBucket(files=files, nights=(night_of(hours(0), (), vectors_in(tmp_path)),))
+    events = inputs.window.events_with_impressions(files)
+    ranker: Any = ByHand()
+    monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 1)
+    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END))
+    assert [part["user_id"].to_list() for part, _ in parts] == [["b"], ["a"], ["c"]]
+    monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 9)
+    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END)
+    alone = np.concatenate([part.seconds for _, part in parts])
+    assert sorted(alone.tolist()) == sorted(scored.seconds.tolist())
+    told = scored.encoded.impressions
+    assert scored.encoded.shown.select("user_id", "video_id").rows() == [("a", "v"), ("a", "x"), ("b", "v"), ("b", "w")]
+    assert told["score"].tolist() == [3.0, 4.0, 2.0, 3.0] and told["rank"].tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert told["video_watches"].tolist() == [1.0, 0.0, 0.0, 0.0] and told["similarity_last"].tolist() == [1.0] * 4
+    assert scored.encoded.query["user_watches"].tolist() == [1.0, 1.0]
+    assert moves_of(scored, ranker)[:, 0].tolist() == [3.0, 4.0, 2.0, 3.0]
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_held_out_users_are_measured_in_either_order(tmp_path: Path) -> None:
+    held_out = HeldOutRanking(inputs=inputs_in(tmp_path), ranker="ranker", videos=vectors_in(tmp_path), count=3, cut=1)
+    then = pl.DataFrame(
+        {
+            "user_id": ["a", "a", "b", "stranger"],
+            "video_id": ["v", "x", "w", "v"],
+            "completed": [True, True, True, True],
+            "watch_seconds": [50.0, 30.0, 20.0, 99.0],
+        }
+    )
+    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).to_json()
+    assert (found["users"], found["wanted_seconds"]) == (3, 100)
+    assert found["neighbours"]["recall"] == 0.5 and found["ranking"]["recall"] == 0.5
+    then = then.with_columns(completed=pl.col("video_id") != "w")
+    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).to_json()
+    assert (found["neighbours"]["recall"], found["ranking"]["recall"]) == (30 / 80, 50 / 80)
+    assert SimpleNamespace(**found["difference"]).value == pytest.approx(20 / 80)

@@ -1,0 +1,182 @@
+"""Records of impressions: ids, lists and labels as `ranking_spec` describes them, training and holdout apart."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+from made_frames import hours, search, watch, write
+from shown import CATALOGUE, USERS, events_of, impression
+
+from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.records import WriteRecords, take_records
+from transforms.examples.tfrecords import read_tfrecords
+from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.ranking.features import Past
+from transforms.ranking.records import (
+    RankingBucket,
+    RankingInputs,
+    WriteRankingExamples,
+    category_ids,
+    encode,
+    read_shared,
+    records,
+)
+
+SPEC = RankingSpec(
+    videos=3,
+    channels=1,
+    tokens=2,
+    watch_history=2,
+    search_history=2,
+    categories={"country": ["DE", "SE"], "hour": [str(n) for n in range(24)], "video_language": ["sv"]},
+    numbers=["user_watches", "video_watches", "seconds_since_video", "age"],
+    query=["country", "hour", "user_watches", "age"],
+)
+WATCHES = [
+    watch("a", 1, "w", country="SE"),
+    watch("a", 2, "far"),
+    watch("a", 3, "v", country="DE"),
+    watch("b", 1, "v", country="FR"),
+]
+SEARCHES = [search("a", 1, "cat"), search("a", 2, "rare"), search("a", 4, "dog"), search("b", 9, "dog")]
+SHOWN = [
+    impression("a", 2, "v", "p2", seconds=7.5),
+    impression("a", 2, "x", "p1"),
+    impression("a", 4, "w", "p2"),
+    impression("a", 4, "y", "p3"),
+    impression("b", 30, "w", "p1", seconds=2.0),
+    impression("b", 3, "v", "p1"),
+]
+WINDOW = Window(start=hours(0), end=hours(48))
+HOLDOUT = Holdout(start=hours(24), share=1.0, seed=1)
+
+
+def inputs_in(folder: Path, spec: RankingSpec = SPEC) -> RankingInputs:
+    counted = {"videos": ["v", "w", "y"], "channels": ["c"], "tokens": ["cat", "dog"]}
+    paths = {
+        name: write(pl.DataFrame({"token": ids, "count": [1] * len(ids)}), folder / f"{name}.parquet")
+        for name, ids in counted.items()
+    }
+    return RankingInputs(
+        window=WINDOW, spec=spec, zone="UTC", catalogue=write(CATALOGUE, folder / "catalogue.parquet"), **paths
+    )
+
+
+def bucket_in(folder: Path, shown: list[dict[str, Any]] = SHOWN) -> RankingBucket:
+    events = events_of(WATCHES, SEARCHES, shown)
+    return RankingBucket(
+        files=BucketFiles(
+            bucket=3,
+            watches=(write(events.watches, folder / "w"),),
+            searches=(write(events.searches, folder / "s"),),
+            impressions=(write(events.impressions, folder / "i"),),
+            users=(write(USERS, folder / "u"),),
+        )
+    )
+
+
+def rows_of(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    columns = [pl.col(name).fill_nan(None) for name, kind in frame.schema.items() if kind == pl.Float32]
+    assert not columns
+    return {row.pop("user_id"): row for row in frame.iter_rows(named=True)}
+
+
+EXPECTED = {
+    "a": {
+        "clicked": [0, 1, 0, 0],
+        "watch_seconds": [0.0, 7.5, 0.0, 0.0],
+        "page": [0, 1, 1, 2],
+        "impression_day": [19783] * 4,
+        "country": [2, 2, 2, 1],
+        "hour": [3, 3, 3, 5],
+        "user_watches": [1.0, 1.0, 1.0, 3.0],
+        "age": [34.0] * 4,
+        "watches_end": [1, 1, 1, 3],
+        "tokens_end": [1, 1, 1, 1],
+        "video": [0, 1, 2, 3],
+        "channel": [0, 1, 1, 0],
+        "video_language": [0, 1, 0, 0],
+        "video_watches": [0.0, 0.0, 1.0, 0.0],
+        "watches": [2, 0, 1],
+        "tokens": [1],
+    }
+}
+
+
+def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
+    inputs, events = inputs_in(tmp_path), events_of(WATCHES, SEARCHES, SHOWN)
+    shared, past = read_shared(inputs), Past.of(events, USERS, CATALOGUE, [])
+    features = past.features(events.impressions, zone="UTC")
+    encoded = encode(past, features, {}, shared, SPEC)
+    found = records(encoded, SPEC, zone="UTC")
+    assert found["user_id"].to_list() == ["a", "b"]
+    row = found.row(0, named=True)
+    since = row.pop("seconds_since_video")
+    assert {name: value for name, value in row.items() if name != "user_id"} == EXPECTED["a"]
+    assert np.isnan([since[0], since[1], since[3]]).all() and since[2] == 3600
+    other = found.row(1, named=True)
+    assert (other["country"], other["page"], other["impression_day"]) == ([0, 0], [0, 0], [19783, 19784])
+    assert np.isnan(other["age"]).all() and other["tokens"] == [] and other["tokens_end"] == [0, 0]
+    query = encoded.query_arrays(SPEC)
+    assert query["watches"].tolist() == [[0, 2], [0, 1], [0, 1]]
+    assert query["tokens"].tolist() == [[0, 1], [0, 1], [0, 0]]
+
+
+def test_unknown_and_absent_values_are_missing() -> None:
+    rows = pl.DataFrame({"country": ["SE", None, "FR", "DE"]})
+    assert category_ids(rows, "country", SPEC).tolist() == [2, 0, 0, 1]
+    assert category_ids(rows, "video_language", SPEC).tolist() == [0] * 4
+
+
+def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC) -> tuple[list[Any], list[str]]:
+    """The records, and where the numbers went."""
+    write_all = WriteRankingExamples(inputs_in(folder, spec), HOLDOUT, str(folder), "{bucket:05d}.tfrecord.gz")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        found = pipeline | beam.Create([bucket_in(folder, shown)]) | write_all
+        found["records"] | WriteRecords(str(folder / "records"))
+        found["numbers"] | beam.Map(lambda frame: {"n": frame.write_json()}) | "N" >> WriteRecords(str(folder / "n"))
+    return take_records(str(folder / "records")), [row["n"] for row in take_records(str(folder / "n"))]
+
+
+def test_held_out_impressions_are_written_apart(tmp_path: Path) -> None:
+    found, numbers = written(tmp_path, SHOWN)
+    counts = {name: value for record in found for name, value in record.get("counts", {}).items()}
+    assert counts == {
+        "train_impressions": 5,
+        "train_clicked": 1,
+        "holdout_impressions": 1,
+        "holdout_clicked": 1,
+    }
+    entries = {record["file"]["name"]: record["file"]["rows"] for record in found if "file" in record}
+    assert entries == {"examples/train/00003.tfrecord.gz": 2, "examples/holdout/00003.tfrecord.gz": 1}
+    kinds = {"user_id": pl.String(), "video": pl.List(pl.Int64()), "watches_end": pl.List(pl.Int64())}
+    read = {
+        split: read_tfrecords(f"{tmp_path}/examples/{split}/00003.tfrecord.gz", kinds) for split in ("train", "holdout")
+    }
+    assert read["train"].rows() == [("a", [0, 1, 2, 3], [1, 1, 1, 3]), ("b", [1], [1])]
+    assert read["holdout"].rows() == [("b", [2], [1])]
+    (frame,) = numbers
+    told = pl.read_json(frame.encode())
+    assert told.columns == ["user_id", "video_id", "time", *SPEC.numbers] and told.height == 5
+    assert told["time"].cast(pl.String).str.contains("2024-03-01").all(), "nothing of the held-out day"
+
+
+def test_a_bucket_without_impressions_leaves_no_file(tmp_path: Path) -> None:
+    found, numbers = written(tmp_path, [])
+    assert [list(record) for record in found] == [["counts"]] and numbers == []
+
+
+def test_a_spec_without_searches_and_channels_leaves_them_out(tmp_path: Path) -> None:
+    spec = RankingSpec(videos=3, watch_history=2, numbers=[], query=[])
+    inputs, events = inputs_in(tmp_path, spec), events_of(WATCHES, SEARCHES, SHOWN)
+    past = Past.of(events, USERS, CATALOGUE, [])
+    encoded = encode(past, past.features(events.impressions, zone="UTC"), {}, read_shared(inputs), spec)
+    assert set(records(encoded, spec, zone="UTC").columns) == {
+        *("user_id", "clicked", "watch_seconds", "page", "impression_day", "watches", "watches_end", "video")
+    }
+    assert dt.date(2024, 3, 1).toordinal() - dt.date(1970, 1, 1).toordinal() == 19783

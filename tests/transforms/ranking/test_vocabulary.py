@@ -1,0 +1,100 @@
+"""What there is to learn from: counted over what may be learned from, and the features there is something to say of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+import pytest
+from made_frames import hours, watch, write
+from shown import CATALOGUE, USERS, events_of, impression
+
+from transforms.core.records import WriteRecords, take_records
+from transforms.examples.vocabulary import WriteVocabulary
+from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
+from transforms.ranking.generator_features import GENERATOR_NUMBERS
+from transforms.ranking.vocabulary import CountShown, add_shown, spec_of
+
+SHOWN = [
+    impression("a", 1, "v", seconds=3.0),
+    impression("a", 2, "w", "began before the night", seconds=4.0),
+    impression("a", 3, "y", "began before the night"),
+    impression("a", 3, "x", "began with the night"),
+    impression("b", 4, "v", seconds=5.0),
+    impression("b", 30, "x", seconds=9.0),
+]
+FOUND: dict[str, Any] = {
+    "impressions": 5,
+    "clicked": 3,
+    "watch_seconds": 12.0,
+    "covered": 2,
+    "watches_with_seconds": 1,
+    "birth_year": 1,
+    "upload_time": 3,
+    "video_seconds": 3,
+    "values": {"video_language": {"sv": 2}, "language": {}},
+}
+SIZES: dict[str, Any] = {"videos": 3, "channels": 1, "tokens": 2, "watch_history": 5, "search_history": 6}
+
+
+def test_held_out_impressions_count_for_nothing(tmp_path: Path) -> None:
+    events = events_of([watch("a", 1, "v", watch_seconds=2.0), watch("a", 2, "v")], impressions=SHOWN)
+    bucket = BucketFiles(
+        bucket=0,
+        watches=(write(events.watches, tmp_path / "w"),),
+        impressions=(write(events.impressions, tmp_path / "i"),),
+        users=(write(USERS, tmp_path / "u"),),
+    )
+    count = CountShown(
+        Window(start=hours(0), end=hours(48)),
+        Holdout(start=hours(24), share=1.0, seed=1),
+        write(CATALOGUE, tmp_path / "catalogue.parquet"),
+        hours(3),
+    )
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        counted = pipeline | beam.Create([bucket, BucketFiles(bucket=1)]) | count
+        written = [
+            counted[name] | name >> WriteVocabulary(2, str(tmp_path), f"{name}.parquet")
+            for name in ("videos", "channels")
+        ]
+        (*written, counted["shown"]) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
+    records = take_records(str(tmp_path / "records"))
+    assert add_shown(record for record in records if "vocabulary" not in record) == FOUND
+    assert pl.read_parquet(tmp_path / "videos.parquet").rows() == [("v", 2), ("w", 1)]
+    assert pl.read_parquet(tmp_path / "channels.parquet").rows() == [("c", 3)]
+
+
+def test_a_spec_has_what_the_logs_know() -> None:
+    spec = spec_of(FOUND, categories={"country": ["SE", "DE"]}, **SIZES)
+    assert spec.numbers == [*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS]
+    assert list(spec.categories) == ["country", "hour", "video_language"]
+    assert spec.query_categories == ["country", "hour"] and spec.impression_categories == ["video_language"]
+    assert spec.query_numbers == list(QUERY_NUMBERS)
+    assert (spec.videos, spec.channels, spec.tokens, spec.watch_history, spec.search_history) == (3, 1, 2, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sizes", "gone"),
+    [
+        ({"covered": 0}, {}, set(GENERATOR_NUMBERS)),
+        ({"birth_year": 0}, {}, {"age"}),
+        ({"watches_with_seconds": 0}, {}, {"user_mean_watch_seconds"}),
+        ({"upload_time": 0}, {}, {"video_age_seconds"}),
+        ({"video_seconds": 0}, {}, {"video_seconds"}),
+        ({}, {"channels": 0}, {"channel_watches", "seconds_since_channel", "channel_unclicked"}),
+    ],
+)
+def test_what_nobody_knows_is_left_out(changed: dict[str, Any], sizes: dict[str, int], gone: set[str]) -> None:
+    spec = spec_of({**FOUND, **changed}, categories={}, **{**SIZES, **sizes})
+    assert {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS} - set(spec.numbers) == gone
+
+
+def test_values_come_most_frequent_first() -> None:
+    values = {"video_language": {"b": 2, "a": 2, "c": 9}, "language": {"sv": 1}}
+    spec = spec_of({**FOUND, "values": values}, categories={}, **SIZES)
+    assert spec.categories["video_language"] == ["c", "a", "b"] and spec.categories["language"] == ["sv"]
+    spec = spec_of({**FOUND, "values": values}, categories={"language": ["de"]}, **SIZES)
+    assert spec.categories["language"] == ["de"], "as the generator counts it, where it does"

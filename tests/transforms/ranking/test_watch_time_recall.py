@@ -1,0 +1,67 @@
+"""Watch time found first by either order, against plain Python; parts merge exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.core.bootstrap import weights
+from transforms.core.frames import id_digests
+from transforms.ranking.watch_time_recall import WatchTime, seconds_found, wanted_of
+
+USERS, VIDEOS = st.sampled_from("abc"), st.sampled_from("vwxyz")
+WATCHES = st.lists(st.tuples(USERS, VIDEOS, st.booleans(), st.one_of(st.none(), st.integers(0, 900))), max_size=15)
+LISTS = st.dictionaries(USERS, st.permutations("vwxyz").map(list), min_size=1)
+
+
+def watches_of(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    kinds = {"user_id": pl.String, "video_id": pl.String, "completed": pl.Boolean, "watch_seconds": pl.Float32}
+    return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def oracle(rows: list[tuple[Any, ...]]) -> dict[tuple[str, str], int]:
+    done = {(user, video) for user, video, completed, _ in rows if completed}
+    return {key: max(1, sum(s or 0 for u, v, c, s in rows if (u, v) == key and c is not None)) for key in done}
+
+
+@given(WATCHES, LISTS, st.integers(1, 6))
+def test_seconds_are_those_of_plain_python(rows: list[tuple[Any, ...]], lists: dict[str, list[str]], cut: int) -> None:
+    wanted = oracle(rows)
+    found = wanted_of(watches_of(rows))
+    assert {(user, video): seconds for user, video, seconds in found.iter_rows()} == wanted
+    frame = pl.DataFrame({"user_id": list(lists), "video_ids": list(lists.values())})
+    expected = [sum(wanted.get((user, video), 0) for video in shown[:cut]) for user, shown in lists.items()]
+    assert seconds_found(frame, found, cut).tolist() == expected
+
+
+def watch_time(users: list[str], columns: dict[str, list[int]]) -> WatchTime:
+    drawn = weights(id_digests(pl.Series(users)).to_numpy())
+    return WatchTime.of({name: np.array(values, np.int64) for name, values in columns.items()}, drawn)
+
+
+def test_parts_merge_exactly_and_tell_the_difference() -> None:
+    users = [f"u{n}" for n in range(40)]
+    columns = {"wanted": [10] * 40, "neighbours": [2] * 40, "ranking": [2 + n % 3 for n in range(40)]}
+    whole = watch_time(users, columns)
+    parts = [
+        watch_time(users[part], {name: values[part] for name, values in columns.items()})
+        for part in (slice(0, 7), slice(7, 40))
+    ]
+    assert parts[0].merge(parts[1]).to_json() == whole.to_json() == parts[1].merge(parts[0]).to_json()
+    found = whole.to_json()
+    more = sum(n % 3 for n in range(40)) / 400
+    assert (found["users"], found["wanted_seconds"]) == (40, 400)
+    assert found["neighbours"] == {"recall": 0.2, "interval": [pytest.approx(0.2)] * 2}
+    assert found["ranking"]["recall"] == pytest.approx(0.2 + more)
+    difference = found["difference"]
+    assert difference["value"] == pytest.approx(more) and 0 < difference["low"] < more < difference["high"]
+
+
+def test_nothing_watched_is_no_recall() -> None:
+    found = watch_time(["a"], {"wanted": [0], "neighbours": [0], "ranking": [0]}).to_json()
+    assert found == {"users": 1, "wanted_seconds": 0}

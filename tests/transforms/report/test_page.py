@@ -1,0 +1,371 @@
+"""The report: every part shown when there, explained when not, harmless whatever the data."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from full_report import ATTACK, EARLIER_RUN, FULL
+from nights import night, write_job
+
+from pipelines.base import manifest, snapshot_store
+from pipelines.base.manifest import Manifest
+from pipelines.night.night_results import GateResults
+from pipelines.reports.report import folding, gather, status
+from transforms.core import files
+from transforms.core.files import FileEntry
+from transforms.report.figures import figure
+from transforms.report.nights import NightRow, render_nights
+from transforms.report.page import Level, Report, Status, Training, render_report, with_status
+from transforms.report.video_map import video_map
+
+VOID = {"meta", "br", "link", "img", "path", "use"}
+
+
+class Outline(HTMLParser):
+    """Tags, attributes and visible text of a page; fails where tags do not close in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open and data.strip():
+            self.words.append(" ".join(data.split()))
+
+
+def test_shows_every_part() -> None:
+    page = Outline(render_report(FULL))
+    shown = set(page.words)
+    assert {"Night of 2026-11-21", "ungated", "1,999", "0.3018", "Trains at night", "0.93", "no neighbours"} <= shown
+    assert {"1,234,567", "null user_id", "9,876", "1,024, 512", "recency", "2.21.0", "12.3 s", "72.0 s"} <= shown
+    assert page.words[page.words.index("143.20") :][:3] == ["143.20", "2.5 GiB", "77 MiB"]
+    assert {"The freshness curve", "days since upload", "50 %"} <= shown
+    assert {"recall@50", "0.1487", "0.1963", "0.2100"} <= shown
+    assert page.words[page.words.index("folded", page.words.index("share of pairs")) :][:3] == [
+        "folded",
+        "0.0123",
+        "0.8765",
+    ]
+    assert {
+        "0.281 to 0.322",
+        "0.0762",
+        "0.051 to 0.101",
+        "0.4782",
+        "1,299",
+        "Popular videos",
+        "0.0625",
+        "0.4100",
+    } <= shown
+    assert {"0.2468", "0.210 to 0.270", "0.066 to 0.155", "per-user loss", "0.3579", "31.50", "29.75"} <= shown
+    assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
+    assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
+    assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
+    assert [tag for tag, _ in page.tags].count("svg") == 9
+
+
+def test_a_missing_figure_is_a_dash() -> None:
+    words = Outline(render_report(FULL)).words
+    assert words[words.index("map") :][:3] == ["map", "0.0512", "-"]
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Report) if f.name != "date"])
+def test_every_part_may_be_missing(name: str) -> None:
+    empty = getattr(Report(date="x"), name)
+    Outline(render_report(dataclasses.replace(FULL, **{name: empty})))
+    Outline(render_report(dataclasses.replace(Report(date="x"), **{name: getattr(FULL, name)})))
+
+
+def test_shares_of_folded_pairs_come_from_the_counts() -> None:
+    counts = {"pairs": 8, "apart": 4, "other_country": 2, "other_topic": 6, "folded": 1}
+    shares = {"nobody watched both": 0.5, "of another country": 0.25, "of another topic": 0.75, "folded": 0.125}
+    nothing = dict.fromkeys(counts, 0)
+    assert folding({"folding": {"videos": 3, "similar": counts, "random": nothing}}) == {"similar": shares}
+    assert folding({"users": 1}) == {}
+
+
+def test_an_empty_night_says_why() -> None:
+    page = Outline(render_report(Report(date="2026-11-21")))
+    assert any("nothing was measured" in word for word in page.words)
+    assert any("No training curve" in word for word in page.words)
+    assert "svg" not in [tag for tag, _ in page.tags]
+
+
+def test_data_is_never_markup() -> None:
+    bad = Report(
+        date=ATTACK,
+        status=Status(text=ATTACK, level="bad"),
+        headline=[(ATTACK, ATTACK)],
+        systems={
+            ATTACK: {"figures": {"recall@10": 0.5, ATTACK: 1.0}},
+            "$x_{$ & y": {"figures": {"recall@10": 0.1}},
+        },
+        gates=[{"name": ATTACK, "ok": False, "message": ATTACK}],
+        map=video_map(np.eye(3), [ATTACK, "a", "b"], by=ATTACK),
+        slices={ATTACK: {ATTACK: {ATTACK: {"figures": {"users": 1}}}}},
+        similar={ATTACK: [(ATTACK, [(ATTACK, 0.5)])]},
+        folding={ATTACK: {ATTACK: 0.5}},
+        counts=[(ATTACK, ATTACK, 1)],
+        rejects={ATTACK: 1},
+        vocabulary={ATTACK: ATTACK},
+        seconds={ATTACK: 1.0, "$\\frac$": 2.0},
+        costs=[(ATTACK, [ATTACK])],
+        shown={ATTACK: {"coverage": 1.0}},
+        ages={ATTACK: [1.0]},
+        settings={ATTACK: {ATTACK: [ATTACK]}},
+        versions={'" onload="alert(1)': ATTACK},
+    )
+    html = render_report(bad)
+    page = Outline(html)
+    assert "<script" not in html
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.words.count(ATTACK) >= 15
+    assert {"$x_{$ & y", "$\\frac$"} <= set(page.words)
+
+
+def test_opens_offline_in_one_small_file() -> None:
+    html = render_report(FULL)
+    page = Outline(html)
+    links = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href", "xlink:href")]
+    links.remove("../../index.html")  # of all nights, beside it
+    assert all(str(link).startswith("#") for link in links)
+    assert "@import" not in html
+    assert not re.findall(r"url\((?!#)", html)
+    assert len(html.encode()) < 200_000
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = {str(link)[1:] for link in links} | set(re.findall(r"url\(#([^)]+)\)", html))
+    assert targets <= set(ids)
+
+
+def test_long_curves_stay_small() -> None:
+    many = Training(steps=range(1_000_000), losses=[1.0 / (i + 1) for i in range(1_000_000)])
+    assert len(render_report(Report(date="x", training=many))) < 300_000
+
+
+def test_the_same_night_gives_the_same_page() -> None:
+    assert render_report(FULL) == render_report(FULL)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1_234_567, "1,234,567"),
+        (0.19634, "0.1963"),
+        (12.345, "12.35"),
+        (1234.5, "1,234"),
+        (3.0, "3"),
+        (0.0, "0"),
+        (0.00002, "2e-05"),
+        (float("nan"), "-"),
+        (None, "-"),
+        (True, "yes"),
+        ([1, 0.5], "1, 0.5000"),
+        ([], "none"),
+        ("a", "a"),
+    ],
+)
+def test_figures_as_people_read_them(value: object, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    entries = [FileEntry(name=f"{n}", rows=1, bytes=40 * 2**20, digest="") for n in range(2)]
+    for stage, peak in (("ingest", 0), ("vocabulary", 3 * 2**30)):  # the first from before it was kept
+        counts = {"snapshot": 1} if stage == "ingest" else {}
+        done = Manifest(
+            stage=stage, date="d", fingerprint="", files=entries if peak else [], seconds=2.5,
+            processor_seconds=4.25, peak_bytes=peak, counts=counts,
+        )  # fmt: skip
+        manifest.commit(of.folder(stage), done)
+    snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=8, number=1))
+    found = gather(of)
+    assert found.costs == [("vocabulary", [4.25, "3.0 GiB", "80 MiB"])]
+    assert found.seconds == {"ingest": 2.5, "vocabulary": 2.5}
+
+
+def test_freshness_curves_are_those_of_lists_popular_videos_and_what_was_watched(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    shown = {"watched": {"by_day": [0.5]}, "item to item": {"by_day": [0.1]}, "neighbours": {"by_day": [0.2]}}
+    content = {"format_version": 1, "gate": "recall@5", "systems": {}, "shown": shown, "served": None}
+    files.replace_file(f"{of.folder('evaluation')}/metrics.json", json.dumps(content).encode())
+    assert list(gather(of).ages.items()) == [("neighbours", [0.2]), ("watched", [0.5])]
+    before = {name: {"coverage": 1.0} for name in shown}
+    files.replace_file(f"{of.folder('evaluation')}/metrics.json", json.dumps(content | {"shown": before}).encode())
+    assert gather(of).ages == {}
+
+
+def test_losses_need_steps() -> None:
+    with pytest.raises(ValueError, match="each loss needs its step, but there are 1 and 2"):
+        Training(steps=[1, 2], losses=[0.5])
+
+
+def test_matplotlib_waits_for_a_report() -> None:
+    code = "import sys, transforms.report.page; assert 'matplotlib' not in sys.modules and 'polars' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def results(given: dict[str, Any]) -> GateResults | None:
+    """A `gates.json`, as an older version wrote it."""
+    listed = [{"value": None, "bound": "", "message": ""} | gate for gate in given.get("gates", ())]
+    return GateResults(**{"date": "d", "why": "", "compared_with": None} | given | {"gates": listed}) if given else None
+
+
+@pytest.mark.parametrize(
+    ("gates", "published", "text", "level"),
+    [
+        ({}, None, "ungated: nothing has compared this night with a bound", "warn"),
+        ({"status": "passed"}, {"published": True}, "published", "ok"),
+        ({"status": "passed"}, None, "gates computed, not yet published", "warn"),
+        ({"status": "passed"}, {"published": False}, "complete, not published: a later night is", "ok"),
+        (
+            {"status": "ungated", "why": "a first night"},
+            {"published": True},
+            "published, not compared (ungated): a first night",
+            "neutral",
+        ),
+        (
+            {"status": "ungated", "why": "recall", "gates": [{"name": "recall", "ok": None, "expected": False}]},
+            {"published": True},
+            "published, not compared (ungated): recall",
+            "warn",
+        ),
+        ({"status": "forced", "why": "ok"}, {"published": True}, "published in spite of failed gates: ok", "bad"),
+        (
+            {"status": "failed", "gates": [{"name": "users", "ok": False}]},
+            None,
+            "not published: failed at users",
+            "bad",
+        ),
+    ],
+)
+def test_status_is_what_gates_and_publish_say(
+    gates: dict[str, Any], published: dict[str, Any] | None, text: str, level: Level
+) -> None:
+    assert status(results(gates), published) == Status(text=text, level=level)
+
+
+@pytest.mark.parametrize(
+    ("night", "gates", "failed", "text", "level"),
+    [
+        ("2026-11-21", "passed", "", "published; served again, as 2026-11-22 was taken back", "ok"),
+        (
+            "2026-11-22",
+            "passed",
+            "",
+            "taken back after it was published; the night of 2026-11-21 was served again",
+            "warn",
+        ),
+        ("2026-11-20", "passed", "", "published", "ok"),
+        (
+            "2026-11-21",
+            "failed",
+            "",
+            EARLIER_RUN + "failed at users",
+            "bad",
+        ),
+        (
+            "2026-11-21",
+            "passed",
+            "no logs",
+            EARLIER_RUN + "no logs",
+            "bad",
+        ),
+    ],
+)
+def test_status_after_a_rollback_and_after_another_run_of_the_served_night(
+    night: str, gates: str, failed: str, text: str, level: Level
+) -> None:
+    given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
+    found = status(given, {"published": True}, night=night, failed=failed, served="2026-11-21", back={"2026-11-22"})
+    assert found == Status(text=text, level=level)
+
+
+def test_the_status_of_a_report_is_replaced_and_the_rest_of_it_stays() -> None:
+    before, after = Status(text="published <b>", level="ok"), Status(text="taken back & gone \\1", level="warn")
+    page = render_report(dataclasses.replace(FULL, status=before))
+    assert with_status(page, after) == render_report(dataclasses.replace(FULL, status=after)) != page
+    assert with_status(with_status(page, after), before) == page
+
+
+@pytest.mark.parametrize(
+    ("gates", "failed", "text"),
+    [
+        ({}, "ingest failed", "not published: ingest failed; the night of 2026-11-20 stayed served"),
+        (
+            {"status": "passed"},
+            "Redis is away; the night of 2026-11-20 is served meanwhile",
+            "not published: Redis is away; the night of 2026-11-20 stayed served",
+        ),
+        (
+            {"status": "failed", "gates": [{"name": "users", "ok": False}]},
+            "1 of 3 gates failed",
+            "not published: failed at users; the night of 2026-11-20 stayed served",
+        ),
+    ],
+)
+def test_status_of_a_night_that_failed_says_why_and_what_is_served(
+    gates: dict[str, Any], failed: str, text: str
+) -> None:
+    found = results(gates)
+    assert status(found, None, failed=failed, served="2026-11-20") == Status(text=text, level="bad")
+    assert status(found, {"published": True}, failed=failed).text.startswith("not published: ") == (
+        gates.get("status") == "failed"
+    )
+
+
+def test_the_map_keeps_distances_of_what_lies_in_a_plane() -> None:
+    rng = np.random.default_rng(5)
+    plane = rng.normal(size=(50, 2)) @ np.linalg.qr(rng.normal(size=(6, 2)))[0].T + 3
+    found = video_map(plane, ["a"] * 50, by="x")
+    assert found is not None and found.kept == pytest.approx(1)
+    apart = [np.linalg.norm(points[:, None] - points, axis=-1) for points in (plane, found.places)]
+    np.testing.assert_allclose(apart[0], apart[1], atol=1e-9)
+    assert video_map(plane[:2], ["a"] * 2, by="x") is None
+
+
+def test_the_map_tells_seven_groups_apart() -> None:
+    names = [name for i, name in enumerate("abcdefghi") for _ in range(9 - i)]
+    found = video_map(np.random.default_rng(1).normal(size=(len(names), 4)), names, by="x")
+    assert found is not None and sorted(set(found.groups)) == [*"abcdefg", "the rest"]
+
+
+def test_all_nights_on_a_page() -> None:
+    good = NightRow(
+        date="2026-11-21",
+        status=FULL.status or Status(text="", level="ok"),
+        recall=(0.3, 0.2, 0.4),
+        users=9,
+        link="nights/2026-11-21/report.html",
+    )
+    bad = NightRow(date=ATTACK, status=Status(text="failed in stage train", level="bad"), failed=["users", ATTACK])
+    html = render_nights([bad, good], figure="recall@100")
+    page = Outline(html)
+    assert "<script" not in html and {"0.3000", "0.200 to 0.400", "failed in stage train", "recall@100"} <= set(
+        page.words
+    )
+    assert [a["href"] for tag, a in page.tags if tag == "a"] == ["nights/2026-11-21/report.html"]

@@ -1,0 +1,237 @@
+"""Indexes as files: what was written is what is searched, in one shard or several."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pa_parquet
+import pytest
+from made_frames import write
+from searches import excluding
+
+from transforms.core.records import Record, WriteRecords, take_records
+from transforms.search import index_files
+from transforms.search.candidates import candidate_videos
+from transforms.search.exact_search import ExactIndex
+from transforms.search.index_files import (
+    POSITIONS,
+    SAMPLE,
+    VIDEOS,
+    IndexInputs,
+    IndexPart,
+    WriteIndex,
+    directions,
+    found_of_sample,
+    index_info,
+    index_timings,
+    merged_recall,
+    read_index,
+    read_vectors,
+    read_videos,
+    to_matrix,
+    write_index,
+)
+from transforms.search.shard_search import merge
+from transforms.search.top_k import Candidates, Cap, Excluded, build_index, top_k
+
+VECTORS = pl.DataFrame(
+    {"id": [1, 2, 3, 4], "video_id": ["d", "b", "a", "c"], "vector": [[3.0, 4, 1], [0, 0, 2], [0, 2, 3], [-1, 0, 4]]},
+    schema_overrides={"vector": pl.List(pl.Float32)},
+)
+
+
+def inputs(folder: Path, vectors: pl.DataFrame, shards: int = 1, **more: Any) -> IndexInputs:
+    """All videos as candidates, their `VIDEOS` written."""
+    return IndexInputs(
+        vectors=write(vectors, folder / "vectors"),
+        videos=write(candidate_videos(vectors, None), folder / VIDEOS),
+        tower="not needed by exact search",
+        serving=(),
+        **{"k": 2, "similar": 1, "recall": 0.9, "shards": shards, **more},
+    )
+
+
+def made(videos: int, dimension: int, seed: int = 1) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((20, dimension))
+    matrix = (centres[rng.integers(20, size=videos)] + 0.7 * rng.standard_normal((videos, dimension))).astype(
+        np.float32
+    )
+    names = [f"v{i:05d}" for i in rng.permutation(videos)]
+    rows = pl.Series(matrix.tolist(), dtype=pl.List(pl.Float32))
+    return pl.DataFrame({"id": np.arange(1, videos + 1), "video_id": names, "vector": rows})
+
+
+def test_vectors_as_a_matrix() -> None:
+    assert to_matrix(VECTORS["vector"]).tolist() == VECTORS["vector"].to_list()
+    assert to_matrix(VECTORS["vector"]).dtype == np.float32
+
+
+def test_directions_have_length_one_and_no_bias() -> None:
+    found = directions(to_matrix(VECTORS["vector"]))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0, 1], [-1, 0]], rtol=1e-6)
+
+
+def test_vectors_are_read_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, asked = made(50, 3), []
+    vectors.write_parquet(tmp_path / "vectors", row_group_size=8)
+    read = pa_parquet.ParquetFile.read_row_group
+
+    def read_and_note(file: Any, group: int, **more: Any) -> Any:
+        asked.append(group)
+        return read(file, group, **more)
+
+    monkeypatch.setattr(pa_parquet.ParquetFile, "read_row_group", read_and_note)
+    chosen = np.array([50, 3, 20, 21, 1])
+    found = read_vectors(str(tmp_path / "vectors"), chosen)
+    assert found.tolist() == [vectors["vector"].to_list()[i - 1] for i in chosen]
+    assert asked == list(range(7))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
+    made_of = inputs(tmp_path, VECTORS, shards)
+    parts = [IndexPart(kind, shard) for kind in ("candidates", "similar") for shard in range(shards)]
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        records = pipeline | beam.Create(parts) | WriteIndex(made_of, str(tmp_path), "1")
+        records | WriteRecords(str(tmp_path / "records"))
+    found = take_records(str(tmp_path / "records"))
+    assert all((tmp_path / r["file"]["name"]).stat().st_size == r["file"]["bytes"] for r in found if "file" in r)
+    info = index_info(found, str(tmp_path))
+    for kind, dimension in (("candidates", 3), ("similar", 2)):
+        about = {name: info[kind][name] for name in ("kind", "dimension", "recall", "rows")}
+        assert about == {"kind": "exact", "dimension": dimension, "recall": 1.0, "rows": 4}
+        assert len(info[kind]["shards"]) == len(index_timings(found, kind)) == shards
+    videos = read_videos(made_of.videos)
+    assert videos["position"].to_list() == [0, 1, 2, 3]
+    assert videos["video_id"].to_list() == ["a", "b", "c", "d"]
+    matrix = to_matrix(VECTORS.sort("video_id")["vector"])
+    seen = []
+    for shard in range(shards):
+        below = f"{shard:05d}-of-{shards:05d}"
+        positions = np.load(tmp_path / "candidates-1" / below / POSITIONS)
+        assert positions.dtype == np.int32
+        index, similar = (read_index(str(tmp_path / f"{kind}-1" / below)) for kind in ("candidates", "similar"))
+        np.testing.assert_array_equal(index.vectors, matrix[positions])
+        np.testing.assert_array_equal(similar.vectors, directions(matrix)[positions])
+        seen += positions.tolist()
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record], int]:
+    """The similar videos of 4,000, in four approximate shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    made_of = inputs(folder, made(4_000, 16), 4, similar=19)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_files, "EXACT_BELOW", 1_000)
+        return (
+            folder,
+            [r for s in range(4) for r in write_index(IndexPart("similar", s), made_of, str(folder), "1")],
+            20,
+        )
+
+
+def test_a_search_of_all_shards_finds_what_one_index_finds(shards: tuple[Path, list[Record], int]) -> None:
+    folder, records, k = shards
+    videos = candidate_videos(made(4_000, 16), None)
+    matrix = directions(read_vectors(str(folder / "vectors"), videos["id"].to_numpy()))
+    queries = matrix[::40]
+    scores, positions = [], []
+    for shard in range(4):
+        part = folder / "similar-1" / f"{shard:05d}-of-00004"
+        top = top_k(read_index(str(part)), queries, k=k, excluded=Excluded.nothing(len(queries)))
+        scores.append(top.scores)
+        positions.append(np.load(part / POSITIONS)[top.positions])
+    order = np.argsort(-np.concatenate(scores, axis=1), axis=1)[:, :k]
+    found = np.take_along_axis(np.concatenate(positions, axis=1), order, axis=1)
+    true = ExactIndex(vectors=matrix).search(queries, k).positions
+    recall = np.mean([len(set(a) & set(b)) / k for a, b in zip(found.tolist(), true.tolist(), strict=True)])
+    info = index_info(records, str(folder))["similar"]
+    assert info["kind"] == "scann"
+    assert info["rows"] == 4_000
+    assert 0.9 <= info["recall"] < 1
+    assert abs(recall - info["recall"]) < 0.03  # other queries than it was measured on
+    assert {r["file"]["name"].rsplit("/", 1)[1] for r in records if "file" in r} >= {SAMPLE, POSITIONS, "info.json"}
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_eight_exact_shards_give_what_one_gives(most: int | None, tmp_path: Path) -> None:
+    made_of, k = inputs(tmp_path, made(500, 4), 8), 20
+    for shard in range(8):
+        list(write_index(IndexPart("candidates", shard), made_of, str(tmp_path), "1"))
+    matrix = read_vectors(made_of.vectors, pl.read_parquet(made_of.videos)["id"].to_numpy())
+    rng = np.random.default_rng(3)
+    queries, channel = rng.standard_normal((30, 4)).astype(np.float32), rng.integers(-1, 40, 500).astype(np.int32)
+    seen = [rng.integers(0, 500, rng.integers(0, 200)) for _ in queries]
+    parts = []
+    for shard in range(8):
+        folder = tmp_path / "candidates-1" / f"{shard:05d}-of-00008"
+        positions = np.load(folder / POSITIONS)
+        own = [np.flatnonzero(np.isin(positions, row)).tolist() for row in seen]
+        cap = Cap(channel=channel[positions], most=most) if most else None
+        top = top_k(read_index(str(folder)), queries, k=k, excluded=excluding(own), cap=cap)
+        of_all = np.where(top.positions >= 0, positions[top.positions], -1)
+        parts.append(Candidates(positions=of_all.astype(np.int32), scores=top.scores))
+    whole_cap = Cap(channel=channel, most=most) if most else None
+    whole = ExactIndex(vectors=matrix)
+    true = top_k(whole, queries, k=k, excluded=excluding([row.tolist() for row in seen]), cap=whole_cap)
+    found = merge(parts, k, whole_cap)
+    np.testing.assert_array_equal(found.positions, true.positions)
+    np.testing.assert_allclose(found.scores, true.scores, rtol=1e-5)
+
+
+def test_recall_of_merged_shards_is_that_of_the_best_of_all() -> None:
+    matrix = to_matrix(made(300, 8)["vector"])
+    queries, halves, k = matrix[:20] + 0.1, (np.arange(0, 300, 2), np.arange(1, 300, 2)), 5
+
+    class Every(ExactIndex):
+        """Misses the best."""
+
+        def search(self, queries: Any, k: int) -> Any:
+            found = super().search(queries, k)
+            found.positions[:, 0] = -1
+            return found
+
+    parts = [
+        found_of_sample(kind(vectors=matrix[half]), queries, k)
+        for kind, half in zip((ExactIndex, Every), halves, strict=True)
+    ]
+    true = ExactIndex(vectors=matrix).search(queries, k).positions
+    missed = [half[1][np.argmax(matrix[half[1]] @ query)] for query in queries for half in [halves]]
+    expected = np.mean([np.isin(row, [gone], invert=True).mean() for row, gone in zip(true, missed, strict=True)])
+    assert merged_recall(parts, k) == pytest.approx(expected)
+    assert 0.8 <= expected < 1
+
+
+def test_an_index_is_loaded_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(write_index(IndexPart("candidates", 0), inputs(tmp_path, VECTORS), str(tmp_path), "1"))
+    folder, loads = str(tmp_path / "candidates-1" / "00000-of-00001"), []
+    load = index_files.load_index
+
+    def load_and_note(path: Path) -> Any:
+        loads.append(path)
+        return load(path)
+
+    monkeypatch.setattr(index_files, "load_index", load_and_note)
+    with ThreadPoolExecutor(8) as threads:  # as of bundles and of buckets side by side
+        found = list(threads.map(lambda _: read_index(folder), range(32)))
+    assert all(one is found[0] for one in found)
+    assert len(loads) == 1
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create(range(8)) | beam.Reshuffle() | beam.Map(lambda _: read_index(folder).search)
+    assert len(loads) == 1
+
+
+def test_an_index_of_one_shard_is_the_same_as_one_built_whole(tmp_path: Path) -> None:
+    vectors = made(500, 4)
+    list(write_index(IndexPart("candidates", 0), inputs(tmp_path, vectors), str(tmp_path), "1"))
+    queries = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+    one = read_index(str(tmp_path / "candidates-1" / "00000-of-00001"))
+    whole = build_index(to_matrix(vectors.sort("video_id")["vector"]), k=2)
+    np.testing.assert_array_equal(one.search(queries, 9).positions, whole.search(queries, 9).positions)

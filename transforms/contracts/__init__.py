@@ -1,0 +1,1 @@
+"""Record formats and metrics shared with the trainer. These modules import numpy only."""

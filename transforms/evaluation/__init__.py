@@ -1,0 +1,1 @@
+"""Measurement of lists and models. Nothing in this package changes what is served."""

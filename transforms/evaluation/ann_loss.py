@@ -1,0 +1,58 @@
+"""What is lost by searching approximately: the same users' lists by exact search, under the same rules.
+
+Exact search reads every vector, so it is done for a sample of users: those of some buckets, many at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transforms.core import files
+from transforms.search.exact_search import ExactIndex
+from transforms.search.exclusions import Cap, Excluded
+from transforms.search.index_files import POSITIONS
+from transforms.search.shard_search import merge
+from transforms.search.top_k import Candidates, TopK, load_vectors, top_k
+
+Floats = NDArray[np.float32]
+
+
+def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: Cap | None, *, k: int) -> TopK:
+    """The true lists of users with these vectors, [b, d], from the shards of an index. One shard is read at a time,
+    from disk."""
+    parts = []
+    for folder in folders:
+        local = Path(files.local_copy(folder))
+        index, positions = ExactIndex(vectors=load_vectors(local)), np.load(local / POSITIONS).astype(np.int64)
+        of_shard = None if cap is None else Cap(channel=cap.channel[positions], most=cap.most)
+        found = top_k(index, vectors, k=k, excluded=within(excluded, positions), cap=of_shard)
+        of_all = np.where(found.positions >= 0, positions[found.positions], -1).astype(np.int32)
+        parts.append(Candidates(positions=of_all, scores=found.scores))
+    return merge(parts, k, cap)
+
+
+def of_queries(excluded: Excluded, rows: NDArray[np.int64]) -> Excluded:
+    """What is excluded for some of the queries, in the order given."""
+    counts = np.diff(excluded.offsets)[rows]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    at = np.repeat(excluded.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+    group = None if excluded.group is None else excluded.group[rows]
+    return Excluded(offsets=offsets, positions=excluded.positions[at], hidden=excluded.hidden, group=group)
+
+
+def within(excluded: Excluded, positions: NDArray[np.int64]) -> Excluded:
+    """What is excluded of some positions (ascending), numbered as if there were no others."""
+    at = np.minimum(np.searchsorted(positions, excluded.positions), len(positions) - 1)
+    inside = positions[at] == excluded.positions
+    query = np.repeat(np.arange(len(excluded.offsets) - 1), np.diff(excluded.offsets))[inside]
+    counts = np.bincount(query, minlength=len(excluded.offsets) - 1)
+    return Excluded(
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        positions=at[inside].astype(np.int32),
+        hidden=None if excluded.hidden is None else excluded.hidden[:, positions],
+        group=excluded.group,
+    )

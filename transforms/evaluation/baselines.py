@@ -1,0 +1,75 @@
+"""What the lists are measured beside: one order of all videos for everybody, under the rules of serving.
+
+order = by_count(counts, videos)
+top = in_order(order, query_rules(excluded, cap, b, n), k=200)  # the first 200 that each user may be shown
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+
+from transforms.core import progress
+from transforms.core.records import Record
+from transforms.examples.vocabulary import WriteVocabulary, count_videos
+from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.search.exact_search import BLOCK, NEVER, Candidates, Positions
+from transforms.search.exclusions import QueryRules
+from transforms.search.top_k import TopK
+
+_COLUMNS = ("user_id", "time", "video_id", "completed")
+
+
+def by_count(counts: pl.DataFrame, videos: pl.DataFrame) -> Positions:
+    """The positions of an index, the most counted first, ties by position. counts: token, count; videos: `VIDEOS`."""
+    known = videos.join(counts, left_on="video_id", right_on="token", how="left", maintain_order="left")
+    return np.argsort(-known["count"].fill_null(0).to_numpy(), kind="stable").astype(np.int32)
+
+
+def in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
+    """For each query the first k of one order of all positions that the rules leave; scores fall with the place.
+
+    No user's search: the order is walked down as far as the users who may be shown least of it need.
+    """
+    b, n = len(rules.left), len(order)
+    positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), NEVER, np.float32)
+    pending, depth = np.flatnonzero(rules.most), min(n, 2 * k)
+    while len(pending):
+        head = Candidates(positions=order[:depth], scores=-np.arange(depth, dtype=np.float32))
+        size, short = max(1, BLOCK // 4 // depth), []
+        for rows in (pending[start : start + size] for start in range(0, len(pending), size)):
+            found = rules.of(rows).best(_repeated(head, len(rows)), k)
+            positions[rows], scores[rows] = found.positions, found.scores
+            short.append(rows[(found.positions >= 0).sum(axis=1) < np.minimum(rules.most[rows], k)])
+        pending = np.concatenate(short) if depth < n else pending[:0]
+        depth = min(n, 4 * depth)
+    return TopK(positions=positions, scores=scores, lengths=(positions >= 0).sum(axis=1).astype(np.int32))
+
+
+def _repeated(head: Candidates, times: int) -> Candidates:
+    shape = (times, len(head.positions))
+    return Candidates(positions=np.broadcast_to(head.positions, shape), scores=np.broadcast_to(head.scores, shape))
+
+
+@dataclass
+class CountVideos(beam.PTransform):
+    """Bucket files -> a Parquet file of the `n` videos most often completed in the window (`COUNTS`), of the learnable
+    watches; gives `write_vocabulary`'s record."""
+
+    window: Window
+    holdout: Holdout
+    n: int
+    folder: str
+    name: str
+
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[Record]:
+        counts = buckets | beam.Reshuffle() | beam.Map(self._count).with_output_types(pl.DataFrame)
+        return counts | WriteVocabulary(self.n, self.folder, self.name)
+
+    def _count(self, bucket: BucketFiles) -> pl.DataFrame:
+        events = self.window.unordered_events(bucket, _COLUMNS, ("user_id", "time"))
+        progress.advance()
+        return count_videos(self.holdout.learnable(events.watches))

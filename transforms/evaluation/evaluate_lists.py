@@ -1,0 +1,117 @@
+"""How good the lists would have been: held-out users, searched for as of the start of the held-out days.
+
+Same tower, index, exclusions and rules as serving, beside simpler systems under the same. What was uploaded in the
+held-out days could not have been shown; such labels count as missed, like those out of vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+
+from transforms.core import progress
+from transforms.core.frames import concat
+from transforms.core.parquet_writer import ParquetParts
+from transforms.core.records import Record
+from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
+from transforms.evaluation.list_statistics import Tally, by_day, figures
+from transforms.evaluation.measure_batch import HoldoutInputs, Shared, measure, measure_ann_loss, read_shared
+from transforms.evaluation.night_metrics import RANKED, WATCHED, Key, measured_record
+from transforms.evaluation.user_metrics import Measured
+from transforms.examples.tfrecords import read_tfrecords
+from transforms.logs.event_window import Window
+from transforms.ranking.rank_lists import HeldOutRanking
+from transforms.ranking.watch_time_recall import WatchTime
+from transforms.search.index_files import read_videos
+from transforms.search.neighbours import to_lists
+from transforms.search.user_limits import BucketRecords, Found
+from transforms.search.user_search import SearchBuckets
+
+_FILE: Key = ("file",)
+
+
+@dataclass
+class WriteEvaluation(beam.PTransform):
+    """`BucketRecords` of the holdout -> lists/*.parquet, one a bucket; gives records of files, and of everything that
+    was measured, by the keys of `night_metrics`.
+
+    window: of the night, the held-out days with it.
+    """
+
+    inputs: HoldoutInputs
+    window: Window
+    folder: str
+    name: str
+    threads: int = 1  # buckets at a time
+    ranking: HeldOutRanking | None = None  # what the lists are ranked with, where they are
+
+    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
+        found = buckets | SearchBuckets(self.inputs.search, self._evaluate, self.threads)
+        written = found | "Files" >> beam.Filter(lambda pair: pair[0] == _FILE) | beam.Values()
+        values = found | "Measured" >> beam.Filter(lambda pair: pair[0] != _FILE).with_output_types(tuple[Key, Any])
+        measured = values | beam.CombinePerKey(_merge) | beam.MapTuple(self._record)
+        return (written, measured) | beam.Flatten()
+
+    def _evaluate(self, bucket: BucketRecords, found: Iterator[Found]) -> Iterator[tuple[Key, Any]]:
+        progress.advance()
+        if not bucket.records:
+            return
+        shared, search = read_shared(self.inputs), self.inputs.search
+        held_out, first, video_ids = self._held_out(bucket, shared), 0, read_videos(search.videos)["video_id"]
+        exact = self.inputs.exact
+        lists = ParquetParts(self.folder, f"lists/{self.name.format(bucket=bucket.files.bucket)}")
+        total: dict[Key, Any] = {}
+        to_rank: list[pl.DataFrame] = []  # of all batches, so that the bucket's events are read once
+        with lists:
+            for batch in found:
+                users = held_out.batch(first, len(batch.user_ids))
+                first += len(batch.user_ids)
+                shown = to_lists(batch.user_ids, batch.top, video_ids)
+                lists.write(shown)
+                if self.ranking is not None:
+                    to_rank.append(shown)
+                _add(total, measure(users, batch, shared, search))
+                if exact is not None and bucket.files.bucket < exact.buckets:
+                    rows = np.flatnonzero(exact.drawn(users.user_ids).to_numpy())
+                    _add(total, measure_ann_loss(users, batch, rows, shared, search))
+        if self.ranking is not None and to_rank:
+            _add(total, [(RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._then(bucket)))])
+        yield _FILE, {"file": asdict(lists.entry())}
+        yield from total.items()
+
+    def _then(self, bucket: BucketRecords) -> pl.DataFrame:
+        """The watches of the held-out days."""
+        watches = self.window.events_with_impressions(bucket.files).watches
+        return watches.filter(pl.col("time") >= self.inputs.as_of)
+
+    def _held_out(self, bucket: BucketRecords, shared: Shared) -> HeldOut:
+        records = read_tfrecords(bucket.records, RECORD)
+        events = self.window.unordered_events(bucket.files, COLUMNS, ("user_id", "time"))
+        return HeldOut.of(records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of)
+
+    def _record(self, key: Key, value: Measured | Tally | WatchTime) -> Record:
+        if isinstance(value, WatchTime):
+            return {"key": key, "measured": value.to_json()}
+        if isinstance(value, Measured):
+            return measured_record(key, value, k=self.inputs.search.k)
+        shared = read_shared(self.inputs)
+        found = figures(value, shared.uploads, self.inputs.as_of)
+        if key[-1] != WATCHED:
+            found["coverage"] = found["distinct"] / len(shared.id_of)
+        return {"key": key, "measured": {**found, "by_day": by_day(value, shared.uploads, self.inputs.as_of)}}
+
+
+def _add(total: dict[Key, Any], measured: Iterable[tuple[Key, Any]]) -> None:
+    """Merge what a batch adds into what a bucket has: one of its size is in memory, however many batches there are."""
+    for key, value in measured:
+        total[key] = total[key].merge(value) if key in total else value
+
+
+def _merge(values: Iterable[Any]) -> Any:
+    return reduce(lambda one, other: one.merge(other), values)

@@ -1,0 +1,192 @@
+"""Folding: videos that have nothing to do with each other and yet lie side by side.
+
+Training pulls together what the same people watch, and pushes apart only what its negatives show. Groups that share no
+watchers may come to lie over one another by accident (Google's course on recommendation systems, "folding"), and then
+users of one are shown videos of the other. Of a sample of videos and their similar ones, a pair counts as *folded* that
+no user of the window watched both of and that differs in country or topic. A share says little by itself, so the same
+videos are also paired at random.
+
+files of similar videos -> draw_videos -> sample_pairs ---+
+bucket files            -> evidence_of -> merge_evidence -+-> folding_counts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from transforms.core import files, progress
+from transforms.core.frames import concat, id_digests, mix
+from transforms.core.records import Record
+from transforms.logs.event_window import BucketFiles, Window, read_users
+
+MOST_VIDEOS = 2_000
+KINDS = SIMILAR, RANDOM = ("similar", "random")
+
+_DRAWN = pl.Schema({"video_id": pl.String(), "video_ids": pl.List(pl.String())})
+_WATCHERS = pl.Schema({"video_id": pl.String(), "country": pl.String(), "users": pl.Int64()})
+_WATCHES, _SEARCHES = ("user_id", "time", "video_id", "country"), ("user_id", "time")  # columns of the events
+_DRAW_OF_VIDEOS = 0x666F6C64696E67  # "folding"
+_FIRST_WATCHERS, _LOOKUPS_AT_ONCE = 4, 1 << 20
+
+
+def draw_videos(parts: Iterable[pl.DataFrame], most: int = MOST_VIDEOS) -> pl.DataFrame:
+    """The `most` videos with the smallest digests: video_id, video_ids, by video_id. Draws of parts may be drawn from
+    again.
+
+    parts: each with video_id, every video in one of them only, and video_ids, the similar ones.
+    """
+    rows = concat([pl.DataFrame(schema=_DRAWN), *(part.select(_DRAWN.names()) for part in parts)])
+    digests = mix(_DRAW_OF_VIDEOS, id_digests(rows["video_id"]).to_numpy())
+    return rows[np.argsort(digests)[:most]].sort("video_id")
+
+
+def sample_pairs(drawn: pl.DataFrame) -> pl.DataFrame:
+    """video_id, other_id, kind: each drawn video with its similar ones (`SIMILAR`), and with those of any
+    of them (`RANDOM`): the same others as often, dealt out anew, less those that met themselves."""
+    near = drawn.explode("video_ids", empty_as_null=False, keep_nulls=False).rename({"video_ids": "other_id"})
+    dealt = np.random.default_rng(_DRAW_OF_VIDEOS).permutation(near.height)
+    far = near.with_columns(near["other_id"].gather(dealt)).filter(pl.col("video_id") != pl.col("other_id"))
+    return pl.concat([near.with_columns(kind=pl.lit(SIMILAR)), far.with_columns(kind=pl.lit(RANDOM))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What some buckets know of the pairs. Users are in one bucket, so that counts of several add up."""
+
+    together: NDArray[np.bool_]  # [pairs]: whether some user watched both
+    watchers: pl.DataFrame  # video_id, country, users: how many watched a video of the pairs, by their country
+
+
+def evidence_of(watches: pl.DataFrame, users: pl.DataFrame, pairs: pl.DataFrame) -> Evidence:
+    """Of one bucket. watches: user_id, video_id, country; users: user_id, and country where the table has it, which
+    stands in for one missing in a watch; pairs: `sample_pairs`."""
+    of_pairs = watches.join(_involved(pairs), on="video_id", how="semi")
+    if "country" in users.columns:
+        theirs = users.select("user_id", home="country")
+        of_pairs = of_pairs.join(theirs, on="user_id", how="left").with_columns(country=pl.coalesce("country", "home"))
+    by_country = of_pairs.select("user_id", "video_id", "country").drop_nulls().unique()
+    counted = by_country.group_by("video_id", "country").agg(users=pl.len().cast(pl.Int64))
+    return Evidence(together=watched_together(of_pairs, pairs), watchers=counted.match_to_schema(_WATCHERS))
+
+
+def watched_together(watches: pl.DataFrame, pairs: pl.DataFrame) -> NDArray[np.bool_]:
+    """For each pair (video_id, other_id) whether a user watched both: bool [pairs]. watches: user_id, video_id, in any
+    order, repeats allowed.
+
+    Looks up the watchers of the rarer video of a pair among those of the other, a few of them and then ever more, as
+    most pairs that anybody watched need only a few: at most one look-up a pair and watcher of its rarer video.
+    """
+    videos = _involved(pairs).with_row_index("number")
+    users = watches.select(pl.col("user_id").unique()).with_row_index("user")
+    seen = watches.join(videos, on="video_id").join(users, on="user_id")
+    m, found = users.height, np.zeros(pairs.height, np.bool_)
+    watched = np.unique(seen["number"].to_numpy().astype(np.int64) * m + seen["user"].to_numpy())
+    first = np.searchsorted(watched, np.arange(videos.height + 1) * m)
+    count = np.diff(first)
+    rarer, other = (_numbers(pairs[name], videos) for name in ("video_id", "other_id"))
+    swapped = count[rarer] > count[other]
+    rarer, other = np.where(swapped, other, rarer), np.where(swapped, rarer, other)
+    left, done, size = np.flatnonzero(count[rarer] > 0), 0, _FIRST_WATCHERS
+    while len(left):
+        for part in np.array_split(left, -(-len(left) * size // _LOOKUPS_AT_ONCE)):
+            take = np.minimum(count[rarer[part]] - done, size)
+            pair = np.repeat(part, take)
+            at = np.arange(len(pair)) - np.repeat(np.cumsum(take) - take, take) + done
+            wanted = other[pair] * m + watched[first[rarer[pair]] + at] % m
+            place = np.minimum(np.searchsorted(watched, wanted), len(watched) - 1)
+            found[pair[watched[place] == wanted]] = True
+        done, size = done + size, min(4 * size, _LOOKUPS_AT_ONCE)
+        left = left[~found[left] & (count[rarer[left]] > done)]
+    return found
+
+
+def _involved(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The videos of the pairs, each once: video_id."""
+    return pl.concat([pairs["video_id"], pairs["other_id"].rename("video_id")]).unique().to_frame()
+
+
+def _numbers(ids: pl.Series, videos: pl.DataFrame) -> NDArray[np.int64]:
+    found = ids.to_frame("video_id").join(videos, on="video_id", how="left", maintain_order="left")
+    return found["number"].to_numpy().astype(np.int64)
+
+
+def merge_evidence(parts: Iterable[Evidence]) -> Evidence:
+    """What several buckets, or merged ones, know together."""
+    given = list(parts)
+    watchers = concat([pl.DataFrame(schema=_WATCHERS), *(part.watchers for part in given)])
+    return Evidence(
+        together=np.logical_or.reduce([part.together for part in given]) if given else np.zeros(0, np.bool_),
+        watchers=watchers.group_by("video_id", "country").agg(pl.col("users").sum()),
+    )
+
+
+def home_countries(watchers: pl.DataFrame) -> pl.DataFrame:
+    """video_id, country: where most of a video's watchers come from, the first by name of several."""
+    ordered = watchers.sort(["users", "country"], descending=[True, False])
+    return ordered.unique("video_id", keep="first", maintain_order=True).select("video_id", "country")
+
+
+def folding_counts(pairs: pl.DataFrame, found: Evidence, catalogue: pl.DataFrame) -> Record:
+    """How many videos were drawn and, for `SIMILAR` and `RANDOM`, how many pairs they make, how many of these nobody
+    watched both of, are of another country, of another topic, and are folded.
+
+    catalogue: video_id, channel, language. The topic of a pair is the channel where both have one, else the language
+    where both have one; a country or topic that is not known is not another one.
+    """
+    known = catalogue.join(home_countries(found.watchers), on="video_id", how="full", coalesce=True)
+    rows = pairs.with_columns(apart=pl.Series(~found.together, dtype=pl.Boolean))
+    for side, suffix in (("video_id", ""), ("other_id", "_of_other")):
+        named = known.rename({name: f"{name}{suffix}" for name in ("channel", "language", "country")})
+        rows = rows.join(named, left_on=side, right_on="video_id", how="left", maintain_order="left")
+    other = {name: pl.col(name) != pl.col(f"{name}_of_other") for name in ("channel", "language", "country")}
+    rows = rows.with_columns(
+        other_country=other["country"].fill_null(False),
+        other_topic=pl.coalesce(other["channel"], other["language"], pl.lit(False)),
+    ).with_columns(folded=pl.col("apart") & (pl.col("other_country") | pl.col("other_topic")))
+    counts: Record = {"videos": pairs["video_id"].n_unique()}
+    for kind in KINDS:
+        of_kind = rows.filter(kind=kind)
+        figures = {name: int(of_kind[name].sum()) for name in ("apart", "other_country", "other_topic", "folded")}
+        counts[kind] = {"pairs": of_kind.height, **figures}
+    return counts
+
+
+@dataclass
+class CheckFolding(beam.PTransform):
+    """(paths of files of similar videos, `BucketFiles`) -> one record, {"folding": `folding_counts`}."""
+
+    window: Window
+    catalogue: str | None  # path of the night's catalogue
+
+    def expand(self, given: tuple[beam.PCollection[str], beam.PCollection[BucketFiles]]) -> beam.PCollection[Record]:
+        similar, buckets = given
+        drawn = similar | "ReadSimilar" >> beam.Map(_read_drawn).with_output_types(pl.DataFrame)
+        one = drawn | "DrawVideos" >> beam.CombineGlobally(draw_videos).with_output_types(pl.DataFrame)
+        pairs = beam.pvalue.AsSingleton(one | "Pairs" >> beam.Map(sample_pairs).with_output_types(pl.DataFrame))
+        evidence = buckets | beam.Reshuffle() | "Evidence" >> beam.Map(self._evidence, pairs=pairs)
+        merged = evidence | "Merge" >> beam.CombineGlobally(merge_evidence)
+        return merged | "Count" >> beam.Map(self._count, pairs=pairs)
+
+    def _evidence(self, bucket: BucketFiles, pairs: pl.DataFrame) -> Evidence:
+        watches = self.window.unordered_events(bucket, _WATCHES, _SEARCHES).watches
+        found = evidence_of(watches, read_users(bucket), pairs)
+        progress.advance()
+        return found
+
+    def _count(self, found: Evidence, pairs: pl.DataFrame) -> Record:
+        columns = ["video_id", "channel", "language"]
+        known = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+        if self.catalogue is not None:
+            everything = files.read_parquet(self.catalogue, columns)
+            known = everything.join(_involved(pairs), on="video_id", how="semi")
+        return {"folding": folding_counts(pairs, found, known)}
+
+
+def _read_drawn(path: str) -> pl.DataFrame:
+    return draw_videos([files.read_parquet(path, _DRAWN.names())])

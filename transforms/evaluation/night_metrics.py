@@ -1,0 +1,282 @@
+"""`evaluation/metrics.json`: what a night is measured by, for the gates, the report and whoever compares nights.
+
+| key            | what                                                                                               |
+|----------------|----------------------------------------------------------------------------------------------------|
+| format_version | 1; `read` gives None for any other                                                                 |
+| k, gate        | how long lists are; the figure that nights and systems are compared by: recall@k                   |
+| holdout        | start and end of the held-out days (ISO 8601, UTC) and how many users were measured; null: nobody  |
+| systems        | system -> measured: `neighbours`, and what it is measured beside                                   |
+| beside         | system -> the difference of the gate figure, neighbours less the system: value, low, high          |
+| slices         | kind -> value -> system -> measured, of these users (or, by `upload`, of these labels) alone       |
+| shown          | system, or `watched` for the labels -> what its videos are like (`shown.figures`); of systems also |
+|                | coverage, the share of candidates that any list shows, and popularity_bias: by how many doublings  |
+|                | of the place by popularity what is shown is more popular than what was watched; by_day: the share  |
+|                | of those that were uploaded 0, 1, ... days before (`shown.by_day`)                                 |
+| ann_loss       | index: its kind; where it is approximate, of a sample of users: `neighbours` and `exact search`,   |
+|                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
+| served         | date of the night that was published before, start and end of the day, measured against what was   |
+|                | completed on it; with_a_list: the same of users who had one, share: of users; null: no such night  |
+| ranking        | where lists were ranked, of the held-out users' lists: `ranking_recall.WatchTime.to_json`, and     |
+|                | cut, how many of the first videos were looked at; null: none were                                  |
+
+Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, where nights or
+systems are compared, replicates (name -> values, null where a replicate has no users). See `measured`. Nights are
+compared by `neighbours` and `most popular`, which keep the replicates of recall at every k, so that nights with lists
+of unequal lengths can be compared too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from transforms.core.records import Record
+from transforms.evaluation.user_metrics import Measured, difference
+
+FORMAT_VERSION = 1
+FILE = "metrics.json"
+NEIGHBOURS, EXACT_SEARCH = "neighbours", "exact search"
+MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last day", "item to item"
+SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
+WATCHED, OVERLAP, EVERYBODY, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
+_ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
+
+RANKED = ("ranking",)  # the key of what `ranking_recall` measured
+
+Key = tuple[str, ...]  # what was measured: a part of the file, and what of it
+Number = int | float
+
+
+class _Part(BaseModel):
+    """A part of the file. A field that is unknown is an error: another version wrote it, or somebody mistyped it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MeasuredFigures(_Part):
+    """What was measured of one system; see the module's text."""
+
+    figures: dict[str, Number]
+    intervals: dict[str, tuple[float, float]]
+    replicates: dict[str, list[float | None]] = {}
+
+
+class PairedDifference(_Part):
+    """One figure less another, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class MeasuredHoldout(_Part):
+    """The held-out days and how many users were measured."""
+
+    start: str
+    end: str
+    users: int
+
+
+class MeasuredAnnLoss(_Part):
+    """What approximate search loses."""
+
+    index: str
+    neighbours: MeasuredFigures | None = None
+    exact_search: MeasuredFigures | None = Field(None, alias=EXACT_SEARCH)
+    difference: PairedDifference | None = None
+    overlap: MeasuredFigures | None = None
+
+
+class MeasuredServed(MeasuredFigures):
+    """The lists that were published before, on the day after."""
+
+    date: str = ""
+    start: str = ""
+    end: str = ""
+    with_a_list: MeasuredFigures | None = None
+    share: float | None = None
+
+
+class RankedRecall(_Part):
+    """Watch-time recall of one order of the lists."""
+
+    recall: float
+    interval: tuple[float, float]
+
+
+class MeasuredRanking(_Part):
+    """What re-ranking adds."""
+
+    cut: int = 0
+    users: int
+    wanted_seconds: int
+    neighbours: RankedRecall | None = None
+    ranking: RankedRecall | None = None
+    difference: PairedDifference | None = None
+
+
+class NightMetrics(_Part):
+    """The whole file, as `read` gives it."""
+
+    format_version: int
+    k: int = 0
+    gate: str = ""
+    holdout: MeasuredHoldout | None = None
+    systems: dict[str, MeasuredFigures]
+    beside: dict[str, PairedDifference | None] = {}
+    slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = {}
+    shown: dict[str, dict[str, Number | list[float]]] = {}
+    ann_loss: MeasuredAnnLoss | None = None
+    ranking: MeasuredRanking | None = None
+    served: MeasuredServed | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of the file."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+def gate_figure(k: int) -> str:
+    """The figure that is compared."""
+    return f"recall@{k}"
+
+
+def measured_record(key: Key, value: Measured, *, k: int) -> Record:
+    """What was measured under a key, as `to_json` takes it, with the replicates of what is compared."""
+    compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
+    kept = [gate_figure(k)] if compared else []
+    if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR)):
+        kept = [name for name in value.replicates.names if name.startswith("recall@")]
+    return {"key": key, "measured": value.to_json(kept)}
+
+
+def to_json(
+    records: Iterable[Record],
+    *,
+    k: int,
+    index: str,
+    holdout: tuple[str, str] | None,
+    served: Mapping[str, str] | None,
+    cut: int = 0,
+) -> dict[str, Any]:
+    """The content of the file, from records with a `key` and what was measured under it.
+
+    Keys: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("shown", SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
+    ("served", `EVERYBODY` or `WITH_A_LIST`), `RANKED`. holdout: start and end; served: date, start, end of what was
+    served; cut: of the ranked lists.
+    """
+    found: dict[Key, Any] = {tuple(record["key"]): record["measured"] for record in records if "key" in record}
+    gate = gate_figure(k)
+    systems = {system: found["systems", system] for system in SYSTEMS if ("systems", system) in found}
+    slices: dict[str, Any] = {}
+    for key in sorted((key for key in found if key[0] == "slices"), key=_numbers_first):
+        slices.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = found[key]
+    users = systems[NEIGHBOURS]["figures"]["users"] if systems else 0
+    return {
+        "format_version": FORMAT_VERSION,
+        "k": k,
+        "gate": gate,
+        "holdout": {"start": holdout[0], "end": holdout[1], "users": users} if holdout and users else None,
+        "systems": systems,
+        "beside": {
+            other: _difference(systems[NEIGHBOURS], measured, gate)
+            for other, measured in systems.items()
+            if other != NEIGHBOURS
+        },
+        "slices": slices,
+        "shown": _shown({key[1]: found[key] for key in sorted(found) if key[0] == "shown"}),
+        "ann_loss": {"index": index, **_ann_loss(found, gate)} if systems else None,
+        "ranking": {"cut": cut, **found[RANKED]} if RANKED in found else None,
+        "served": {**served, **_served(found)} if served and ("served", EVERYBODY) in found else None,
+    }
+
+
+def _numbers_first(key: Key) -> tuple[Any, ...]:
+    """By kind; values that begin with a number by that."""
+    number = re.match(r"\d+", key[2])
+    return key[1], not number, int(number[0]) if number else 0, *key[2:]
+
+
+def _shown(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    watched = found.get(WATCHED, {}).get("mean_log2_rank")
+    return {
+        name: figures | {"popularity_bias": watched - figures["mean_log2_rank"]}
+        if name != WATCHED and watched is not None and "mean_log2_rank" in figures
+        else figures
+        for name, figures in found.items()
+    }
+
+
+def _ann_loss(found: Mapping[Key, Any], gate: str) -> dict[str, Any]:
+    sides = [found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH)]
+    if not all(sides):
+        return {}
+    ours, exact = sides
+    return {
+        NEIGHBOURS: ours,
+        EXACT_SEARCH: exact,
+        "difference": _difference(ours, exact, gate),
+        OVERLAP: found["ann_loss", OVERLAP],
+    }
+
+
+def _served(found: Mapping[Key, Any]) -> dict[str, Any]:
+    everybody, listed = found["served", EVERYBODY], found["served", WITH_A_LIST]
+    share = listed["figures"]["users"] / everybody["figures"]["users"]
+    return {**everybody, "with_a_list": listed, "share": share}
+
+
+def _difference(ours: Any, theirs: Any, gate: str) -> dict[str, float] | None:
+    found = difference(ours, theirs, gate)
+    return asdict(found) if found else None
+
+
+def serialize(metrics: Mapping[str, Any]) -> bytes:
+    return json.dumps(metrics, indent=1, allow_nan=False).encode()
+
+
+def parse(content: bytes) -> dict[str, Any] | None:
+    """What `serialize` wrote; None for the figures of a version that kept other ones. Raises ValueError for what is no
+    JSON object."""
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError(f"it must be a JSON object, but is of type {type(found).__name__}")
+    return found if found.get("format_version") == FORMAT_VERSION else None
+
+
+def read(content: bytes) -> NightMetrics | None:
+    """What `serialize` wrote, checked; None for another format version. Raises ValueError that names the fields that
+    are unknown, missing or of another type."""
+    found = parse(content)
+    if found is None:
+        return None
+    try:
+        return NightMetrics.model_validate(found)
+    except ValidationError as error:
+        raise ValueError(fields_at_fault(error)) from None
+
+
+def fields_at_fault(error: ValidationError) -> str:
+    """The fields of a file that a model refuses, and why, in a line."""
+    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
+    shown = [f"{field}: {message[:1].lower()}{message[1:]}" for field, message in faults[:3]]
+    return "; ".join([*shown, *([f"and {len(faults) - 3} more"] if len(faults) > 3 else [])])
+
+
+def figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures alone, by system, in the order in which people read them."""
+    return {
+        system: {name: measured["figures"][name] for name in sorted(measured["figures"], key=_place)}
+        for system, measured in metrics["systems"].items()
+    }
+
+
+def _place(figure: str) -> tuple[int, int, int]:
+    """Counts first, then those with a cut by cut, then the others."""
+    name, _, cut = figure.partition("@")
+    place = _ORDER.index(name)
+    return (1, int(cut), place) if cut else (0 if name in ("users", "pairs") else 2, 0, place)

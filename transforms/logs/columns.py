@@ -1,0 +1,233 @@
+"""The columns of a raw frame, whatever their types, read as what a table has: ids, texts, numbers, words for true and
+false, moments.
+
+A value that exists but cannot be read becomes null, and so does one that does not exist: `RawColumns.reasons` tells the
+two apart. Text that is empty or a word for null (`NULL_WORDS`) does not exist, in every format.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from transforms.logs.id_text import clean_ids, read_ids
+from transforms.logs.schemas import TIME
+
+NULL_WORDS = ("", "null", "NULL", "\\N")  # of text that is no id
+# Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
+_FIRST_MILLISECONDS = 100_000_000_000
+_LAST_MILLISECONDS = 100_000_000_000_000
+_LARGEST_WHOLE_FLOAT = 2**53
+_LARGEST_FLOAT_32 = 3.4e38
+_TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # of a second
+_ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
+
+Reason = tuple[pl.Series | pl.Expr, str]  # which rows, and why they are refused
+
+
+def ident(values: pl.Series) -> pl.Series:
+    """Ids of any type as strings in one form; null if there is none or it cannot be read.
+
+    Numbers without a fraction are their integers, text is as `id_text` has it. Ids with control characters cannot be
+    read.
+    """
+    kind = values.dtype
+    if kind.is_float():
+        whole = values.is_finite() & (values == values.round()) & (values.abs() < _LARGEST_WHOLE_FLOAT)
+        values = values.set(~whole, None).cast(pl.Int64)
+    if kind.is_decimal():
+        texts = values.cast(pl.String)
+        return texts.str.extract(r"^(-?\d+)(?:\.0*)?$", 1).replace("-0", "0")
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return clean_ids(values.cast(pl.String))
+    if not kind.is_numeric():
+        values = pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
+    return values.cast(pl.String)
+
+
+class RawColumns:
+    """Reads the columns of one raw frame, whatever their types; remembers which, to say what could not be read."""
+
+    def __init__(self, raw: pl.DataFrame) -> None:
+        self.raw = raw
+        self.required: list[str] = []
+        self.checked: list[str] = []
+        self._ids: dict[str, pl.Series] = {}
+        self._plain: dict[str, pl.Series] = {}
+
+    def _values(self, name: str) -> pl.Series | None:
+        """A column that is no id, with null for words that mean it; None if the table has none."""
+        if name not in self.raw.columns:
+            return None
+        if name not in self._plain:
+            values = self.raw[name]
+            if values.dtype in (pl.Categorical, pl.Enum):
+                values = values.cast(pl.String)
+            self._plain[name] = _without_null_words(values) if values.dtype == pl.String else values
+        return self._plain[name]
+
+    def _absent(self, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
+        return pl.lit(None, kind).alias(name)
+
+    def ident(self, name: str) -> pl.Expr:
+        """An id as string."""
+        self.required.append(name)
+        self.checked.append(name)
+        if name not in self.raw.columns:
+            return self._absent(name, pl.String)
+        self._ids[name] = ident(self.raw[name]).alias(name)
+        return pl.lit(self._ids[name])
+
+    def text(self, name: str) -> pl.Expr:
+        values = self._values(name)
+        if values is None:
+            return self._absent(name, pl.String)
+        return pl.lit(_as_text(values)).alias(name)
+
+    def typed_text(self, name: str) -> pl.Expr:
+        """What a person typed: a word for null is a word like any other."""
+        if name not in self.raw.columns:
+            return self._absent(name, pl.String)
+        return pl.lit(_as_text(self.raw[name]).replace("", None)).alias(name)
+
+    def texts(self, name: str) -> pl.Expr:
+        """A list of texts, or one text, as one text with commas."""
+        values = self._values(name)
+        if values is None or not isinstance(values.dtype, pl.List):
+            return self.text(name)
+        return pl.col(name).cast(pl.List(pl.String)).list.join(",", ignore_nulls=True)
+
+    def number(self, name: str) -> pl.Expr:
+        """A finite number as Float32; a duration as its seconds."""
+        self.checked.append(name)
+        values = self._values(name)
+        if values is None:
+            return self._absent(name, pl.Float32)
+        kind = values.dtype
+        if isinstance(kind, pl.Duration):
+            number = pl.lit(values.to_physical()) / _TICKS[kind.time_unit]
+        elif kind.is_numeric() or kind == pl.String:
+            number = pl.lit(values).cast(pl.Float64, strict=False)
+        else:
+            return self._absent(name, pl.Float32)
+        small = number.is_finite() & (number.abs() <= _LARGEST_FLOAT_32)
+        return pl.when(small).then(number).cast(pl.Float32).alias(name)
+
+    def boolean(self, name: str) -> pl.Expr:
+        """true/false, t/f, yes/no, 1/0 in text; 1 and 0 as numbers."""
+        self.checked.append(name)
+        values = self._values(name)
+        if values is None:
+            return self._absent(name, pl.Boolean)
+        kind = values.dtype
+        if kind == pl.Boolean:
+            return pl.lit(values)
+        if not (kind.is_numeric() or kind == pl.String):
+            return self._absent(name, pl.Boolean)
+        number = kind.is_float() or kind.is_decimal()
+        word = pl.lit(values).cast(pl.Float64 if number else pl.String).cast(pl.String).str.to_lowercase()
+        yes = word.is_in(["true", "t", "yes", "y", "1", "1.0"])
+        no = word.is_in(["false", "f", "no", "n", "0", "0.0"])
+        return pl.when(yes).then(True).when(no).then(False).alias(name)
+
+    def time(self, zone: str, name: str = "time") -> pl.Expr:
+        """A moment: a timestamp, epoch seconds or milliseconds, or ISO 8601; without an offset, in `zone`."""
+        if name == "time":
+            self.required.append(name)
+        self.checked.append(name)
+        values = self._values(name)
+        if values is None:
+            return self._absent(name, TIME)
+        kind, column = values.dtype, pl.lit(values)
+        if isinstance(kind, pl.Datetime):
+            moment = column.cast(pl.Datetime("us", kind.time_zone))
+            return (moment.dt.convert_time_zone("UTC") if kind.time_zone else _in_utc(moment, zone)).alias(name)
+        if kind == pl.Date:
+            return _in_utc(column.cast(pl.Datetime("us")), zone).alias(name)
+        if kind == pl.String:
+            epoch = _from_epoch(column.cast(pl.Float64, strict=False), column.cast(pl.Int64, strict=False))
+            return pl.coalesce(epoch, _from_iso_8601(column, zone)).alias(name)
+        if kind.is_numeric():
+            whole = column.cast(pl.Int64, strict=False) if kind.is_integer() else pl.lit(None, pl.Int64)
+            return _from_epoch(column.cast(pl.Float64), whole).alias(name)
+        return self._absent(name, TIME)
+
+    def reasons(self, read: pl.DataFrame) -> list[Reason]:
+        """Null ids and times, and values that exist but could not be read; one mask over the rows each."""
+        found: list[Reason] = []
+        for name in self.checked:
+            if name not in self.raw.columns:
+                continue
+            if name in self._ids:
+                found += self._id_reasons(name)
+                continue
+            values = self._values(name)
+            assert values is not None
+            given = values.is_not_null()
+            if name in self.required:
+                found.append((~given, f"{name} is null"))
+            found.append((given & read[name].is_null(), f"{name} cannot be read"))
+        return found
+
+    def _id_reasons(self, name: str) -> list[Reason]:
+        raw, read = self.raw[name], self._ids[name]
+        if not read.null_count():
+            return []
+        lacks, given = read.is_null(), raw.is_not_null()
+        if raw.dtype not in (pl.String, pl.Categorical, pl.Enum):
+            return [(~given, f"{name} is null"), (given & lacks, f"{name} cannot be read")]
+        _, hidden = read_ids(raw.cast(pl.String))
+        if hidden is None:
+            return [(lacks, f"{name} is null")]
+        return [(hidden, f"{name} holds control characters"), (lacks & ~hidden, f"{name} is null")]
+
+
+def _without_null_words(values: pl.Series) -> pl.Series:
+    """Text with null for `NULL_WORDS`; comparisons of whole columns are faster than `is_in`."""
+    is_null = values == ""
+    if (values >= min(filter(None, NULL_WORDS))).any():  # not so of numbers
+        for word in filter(None, NULL_WORDS):
+            is_null |= values == word
+    return values.set(is_null, None) if is_null.any() else values
+
+
+def _as_text(values: pl.Series) -> pl.Series:
+    """Values of any type as text; null for what has no text."""
+    kind = values.dtype
+    if kind == pl.String:
+        return values
+    if kind.is_nested() or kind in (pl.Duration, pl.Binary, pl.Object):
+        return pl.repeat(None, len(values), dtype=pl.String, eager=True)
+    return values.cast(pl.String)
+
+
+def _from_epoch(value: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    """Epoch seconds or milliseconds -> time; null outside of what is either."""
+    milliseconds = value.abs() >= _FIRST_MILLISECONDS
+    exact = pl.when(milliseconds).then(whole * 1_000).otherwise(whole * 1_000_000)
+    rounded = pl.when(milliseconds).then(value * 1e3).otherwise(value * 1e6).round()
+    usable = value.is_finite() & (value.abs() < _LAST_MILLISECONDS)
+    return (
+        pl.when(usable)
+        .then(pl.coalesce(exact, rounded.cast(pl.Int64, strict=False)))
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC")
+    )
+
+
+def _from_iso_8601(text: pl.Expr, zone: str) -> pl.Expr:
+    part = text.str.strip_chars().str.extract_groups(_ISO_8601)
+    day, minute, second, fraction, offset = (part.struct[at] for at in range(5))
+    local = pl.concat_str(
+        day, pl.lit("T"), minute.fill_null("00:00"), second.fill_null(":00"), fraction.fill_null(".0")
+    ).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    sign = pl.when(offset.str.starts_with("-")).then(-1).otherwise(1)
+    hours = offset.str.slice(1, 2).cast(pl.Int64, strict=False)
+    minutes = offset.str.replace(":", "").str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0)
+    ahead = pl.duration(minutes=pl.when(offset == "Z").then(0).otherwise(sign * (hours * 60 + minutes)))
+    return pl.when(offset.is_null()).then(_in_utc(local, zone)).otherwise((local - ahead).dt.replace_time_zone("UTC"))
+
+
+def _in_utc(local: pl.Expr, zone: str) -> pl.Expr:
+    """Wall-clock times of `zone` in UTC: the first of the two in an hour that comes twice, null in one that does
+    not."""
+    return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")

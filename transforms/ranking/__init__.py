@@ -1,0 +1,1 @@
+"""Impressions, the ranker's records, and lists ordered by expected watch time."""

@@ -1,0 +1,140 @@
+"""What the ranker has embeddings and numbers for: the videos and channels most often clicked, what the logs know.
+
+store, catalogue -> CountShown -> WriteVocabulary -> ranked/{videos,channels}.parquet
+                               -> records of what there is -> spec_of -> RankingSpec
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+
+from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core import progress
+from transforms.core.records import Record
+from transforms.core.threads import SideBySide
+from transforms.examples.draw_examples import BIRTH_YEAR
+from transforms.examples.vocabulary import COUNTS, MOST_VALUES
+from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
+from transforms.ranking.features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGUAGE, VIDEO_LANGUAGE, page_starts
+from transforms.ranking.generator_features import GENERATOR_NUMBERS
+from transforms.ranking.records import read_catalogue
+
+_CATALOGUE_NUMBERS = {"video_age_seconds": "upload_time", "video_seconds": "video_seconds"}
+_OF_CHANNELS = ("channel_watches", "seconds_since_channel", "channel_unclicked")
+
+
+@dataclass
+class CountShown(beam.PTransform):
+    """Bucket files -> {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`: records of
+    what there is to learn from}. Impressions of held-out users on held-out days count for nothing.
+
+    starts: of the nights whose generator may be asked, in order.
+    """
+
+    window: Window
+    holdout: Holdout
+    catalogue: str  # path, "" for none
+    first_night: dt.datetime | None  # from here on there is a generator to ask
+    threads: int = 1  # buckets at a time
+
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
+        count = SideBySide(self._count, self.threads, ("channels", "shown"), "videos")
+        found = buckets | beam.Reshuffle() | count
+        found.videos.element_type = found.channels.element_type = pl.DataFrame
+        return {"videos": found.videos, "channels": found.channels, "shown": found.shown}
+
+    def _count(self, bucket: BucketFiles) -> Iterator[Any]:
+        events = self.window.events_with_impressions(bucket)
+        shown = self.holdout.learnable(events.impressions)
+        clicked = shown.filter("clicked").select("video_id")
+        known = clicked.join(read_catalogue(self.catalogue), on="video_id")
+        yield _counts(clicked["video_id"])
+        yield beam.pvalue.TaggedOutput("channels", _counts(known["channel"].drop_nulls()))
+        users = read_users(bucket).join(shown.select("user_id").unique(), on="user_id", how="semi")
+        covered = (page_starts(shown, events.impressions) >= self.first_night).sum() if self.first_night else 0
+        record = {
+            "impressions": shown.height,
+            "clicked": clicked.height,
+            "watch_seconds": float(shown["watch_seconds"].cast(pl.Float64).sum()),
+            "covered": covered,
+            "watches_with_seconds": events.watches["watch_seconds"].count(),
+            BIRTH_YEAR: users[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
+            **{column: known[column].count() for column in _CATALOGUE_NUMBERS.values()},
+            "values": {VIDEO_LANGUAGE: _values(known, "language"), USER_LANGUAGE: _values(users, USER_LANGUAGE)},
+        }
+        yield beam.pvalue.TaggedOutput("shown", record)
+        progress.advance()
+
+
+def _counts(tokens: pl.Series) -> pl.DataFrame:
+    counts = tokens.to_frame("token").group_by("token").agg(count=pl.len().cast(pl.Int64))
+    return counts.match_to_schema(COUNTS)
+
+
+def _values(rows: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(rows[column].drop_nulls().value_counts().iter_rows()) if column in rows.columns else {}
+
+
+def add_shown(records: Iterable[Record]) -> Record:
+    """`CountShown`'s records of all buckets as one."""
+    total: Counter[str] = Counter()
+    values: dict[str, Counter[str]] = {VIDEO_LANGUAGE: Counter(), USER_LANGUAGE: Counter()}
+    for record in records:
+        total.update({name: number for name, number in record.items() if name != "values"})
+        for name, counts in record["values"].items():
+            values[name].update(counts)
+    return {**total, "values": {name: dict(counts) for name, counts in values.items()}}
+
+
+def spec_of(
+    found: Mapping[str, Any],
+    *,
+    videos: int,
+    channels: int,
+    tokens: int,
+    watch_history: int,
+    search_history: int,
+    categories: Mapping[str, Sequence[str]],
+) -> RankingSpec:
+    """The features there is something to say of. found: `add_shown`'s; videos, channels, tokens: rows of the
+    vocabularies; categories: of the generator, name -> values, most frequent first."""
+    of_request: dict[str, list[str]] = {name: list(values) for name, values in categories.items()}
+    of_request[HOUR] = [str(hour) for hour in range(24)]
+    of_request |= (
+        _most_frequent({USER_LANGUAGE: found["values"][USER_LANGUAGE]}) if USER_LANGUAGE not in categories else {}
+    )
+    of_video = _most_frequent({VIDEO_LANGUAGE: found["values"][VIDEO_LANGUAGE]})
+    unknown = {name for name, column in _CATALOGUE_NUMBERS.items() if not found[column]}
+    unknown |= set(() if channels else _OF_CHANNELS)
+    unknown |= {
+        name
+        for name, there in (("age", BIRTH_YEAR), ("user_mean_watch_seconds", "watches_with_seconds"))
+        if not found[there]
+    }
+    numbers = (*(GENERATOR_NUMBERS if found["covered"] else ()), *NUMBERS, *QUERY_NUMBERS)
+    return RankingSpec(
+        videos=videos,
+        channels=channels,
+        tokens=tokens,
+        watch_history=watch_history,
+        search_history=search_history,
+        categories=of_request | of_video,
+        numbers=[name for name in numbers if name not in unknown],
+        query=[*of_request, *QUERY_NUMBERS],
+    )
+
+
+def _most_frequent(values: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
+    """Of each category that has values, the most frequent first, ties by value."""
+    return {
+        name: sorted(counts, key=lambda value: (-counts[value], value))[:MOST_VALUES]
+        for name, counts in values.items()
+        if counts
+    }

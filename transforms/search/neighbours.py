@@ -1,0 +1,97 @@
+"""Every user's k nearest videos: the user tower, the search, and what each user has had left out (paper, 3.1).
+
+serving records of a bucket -> SearchBuckets -> Parquet: user_id, video_ids (best first), scores (falling)
+records of nobody, by country -> SearchBuckets -> the lists of users nobody has seen
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from transforms.core import files, progress
+from transforms.core.parquet_writer import ParquetParts
+from transforms.core.records import Record
+from transforms.logs.event_window import read_hidden
+from transforms.search.index_files import read_videos
+from transforms.search.top_k import TopK
+from transforms.search.tower import vectors_frame
+from transforms.search.user_limits import BucketRecords, Found, SearchInputs
+from transforms.search.user_search import SearchBuckets
+
+LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())})
+USER_VECTORS = "../user_vectors"
+DEFAULTS = "../defaults"
+
+
+def to_lists(user_ids: list[str], top: TopK, video_ids: pl.Series) -> pl.DataFrame:
+    """Search results -> `LISTS`, a row a user in the given order. video_ids: of each position of the index."""
+    filled = np.arange(top.positions.shape[1]) < top.lengths[:, None]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(top.lengths)]), pa.int64())
+    shown = video_ids.gather(top.positions[filled]).to_arrow().cast(pa.large_string())
+    scores = pa.array(top.scores[filled], pa.float32())
+    columns = [pa.LargeListArray.from_arrays(offsets, values) for values in (shown, scores)]
+    return pl.DataFrame({"user_id": user_ids, "video_ids": columns[0], "scores": columns[1]}, schema_overrides=LISTS)
+
+
+@dataclass
+class WriteNeighbours(beam.PTransform):
+    """`BucketRecords` -> one Parquet file a bucket of lists and one of user vectors, and one of the default lists;
+    gives records of files and counts.
+
+    A file of a bucket without users has no rows, and no vectors beside it. Rows are in the order of the records.
+    """
+
+    inputs: SearchInputs
+    folder: str
+    name: str  # pattern of a bucket's file
+    defaults: str = "defaults.parquet"  # name of the file of default lists
+    threads: int = 1  # buckets at a time
+
+    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
+        return buckets | SearchBuckets(self.inputs, self._write, self.threads)
+
+    def _write(self, bucket: BucketRecords, found: Iterator[Found]) -> Iterator[Record]:
+        yield from self._write_defaults(found) if bucket.defaults else self._write_users(bucket, found)
+        progress.advance()
+
+    def _write_users(self, bucket: BucketRecords, found: Iterator[Found]) -> Iterator[Record]:
+        name = self.name.format(bucket=bucket.files.bucket)
+        if not bucket.records:
+            yield {"file": asdict(files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name))}
+            return
+        video_ids, never = read_videos(self.inputs.videos)["video_id"], set(read_hidden(bucket.files)["user_id"])
+        counts: Counter[str] = Counter()
+        lists, vectors = (ParquetParts(self.folder, one) for one in (name, f"{USER_VECTORS}/{name}"))
+        with lists, vectors:
+            for batch in found:
+                lists.write(to_lists(batch.user_ids, batch.top, video_ids))
+                vectors.write(vectors_frame(batch.user_ids, batch.vectors))
+                counts.update(self._counts(batch, never))
+        yield from ({"file": asdict(parts.entry())} for parts in (lists, vectors))
+        yield {"counts": dict(counts)}
+
+    def _counts(self, found: Found, never: set[str]) -> dict[str, int]:
+        counts = {
+            "users": len(found.user_ids),
+            "short_lists": int((found.top.lengths < self.inputs.k).sum()),
+            "empty_lists": int((found.top.lengths == 0).sum()),
+        }
+        if never:
+            counts["users_with_hidden_videos"] = sum(user in never for user in found.user_ids)
+        if found.excluded.group is not None:
+            counts["users_without_a_listed_country"] = int((found.excluded.group == 0).sum())
+        return counts
+
+    def _write_defaults(self, found: Iterator[Found]) -> Iterator[Record]:
+        video_ids = read_videos(self.inputs.videos)["video_id"]
+        lists = pl.concat([to_lists(batch.user_ids, batch.top, video_ids) for batch in found])
+        lists = lists.select(pl.col("user_id").replace("", None).alias("country"), "video_ids", "scores")
+        yield {"file": asdict(files.write_parquet(lists, self.folder, f"{DEFAULTS}/{self.defaults}"))}
+        yield {"counts": {"default_lists": lists.height}}

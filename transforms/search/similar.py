@@ -1,0 +1,98 @@
+"""Every video's nearest videos, by cosine: from an index of its own, whose vectors have length 1 and no bias.
+
+blocks of an index's rows -> WriteSimilar -> Parquet: video_id, video_ids (nearest first), scores (cosines)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+from numpy.typing import NDArray
+
+from transforms.core import files, progress
+from transforms.core.records import Record
+from transforms.search.index_files import POSITIONS, read_index, read_videos
+from transforms.search.neighbours import to_lists
+from transforms.search.shard_search import merge, read_partials, save_partial
+from transforms.search.top_k import Excluded, Index, TopK, load_index, load_vectors, top_k
+
+SIMILAR = "../similar"
+SLICE = 256  # blocks that go through all shards together
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """Rows start to end of one shard of an index; `number` tells it from all others."""
+
+    number: int
+    shard: int
+    start: int
+    end: int
+
+
+@dataclass
+class WriteSimilar(beam.PTransform):
+    """`Block`s -> one Parquet file each of the k nearest videos of each video, without itself, in the order of the
+    rows; gives records of the files."""
+
+    index: tuple[str, ...]  # folders of its shards
+    videos: str  # path of the positions' `VIDEOS`
+    k: int
+    folder: str
+    name: str  # pattern of a file's name, with {block}
+
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Record]:
+        if len(self.index) == 1:
+            return blocks | beam.Reshuffle() | beam.Map(self._write_alone)
+        keyed = beam.Map(lambda block: (block.number // SLICE, block)).with_output_types(tuple[int, Block])
+        return blocks | keyed | beam.GroupByKey() | beam.Values() | beam.FlatMap(self._write_slice)
+
+    def _write_alone(self, block: Block) -> Record:
+        index = read_index(self.index[0])
+        top = self._search(index, np.asarray(index.vectors[block.start : block.end]), _own(block))
+        return self._write(block, top, np.arange(block.start, block.end))
+
+    def _write_slice(self, blocks: Iterable[Block]) -> Iterator[Record]:
+        """Searches one shard after the other, see `shard_search`."""
+        ordered = sorted(blocks)
+        local = [Path(files.local_copy(folder)) for folder in self.index]
+        positions = [np.load(folder / POSITIONS).astype(np.int64) for folder in local]
+        with tempfile.TemporaryDirectory() as scratch:
+            for shard, folder in enumerate(local):
+                index = load_index(folder)
+                for block in ordered:
+                    vectors = load_vectors(local[block.shard])[block.start : block.end]
+                    own = _own(block) if block.shard == shard else Excluded.nothing(block.end - block.start)
+                    top = self._search(index, np.asarray(vectors), own)
+                    save_partial(top, positions[shard], Path(scratch) / f"{block.number}", shard)
+                del index
+            for block in ordered:
+                top = merge(read_partials(Path(scratch) / f"{block.number}"), self.k, None)
+                yield self._write(block, top, positions[block.shard][block.start : block.end])
+
+    def _search(self, index: Index, vectors: NDArray[np.float32], own: Excluded) -> TopK:
+        return top_k(index, vectors, k=self.k, excluded=own)
+
+    def _write(self, block: Block, top: TopK, positions: NDArray[np.int64]) -> Record:
+        video_ids = read_videos(self.videos)["video_id"]
+        rows = to_lists(video_ids[positions].to_list(), top, video_ids).rename({"user_id": "video_id"})
+        progress.advance()
+        name = f"{SIMILAR}/{self.name.format(block=block.number)}"
+        return {"file": asdict(files.write_parquet(rows, self.folder, name))}
+
+
+def _own(block: Block) -> Excluded:
+    """Each row of a block leaves out itself."""
+    rows = np.arange(block.start, block.end, dtype=np.int32)
+    return Excluded(offsets=np.arange(len(rows) + 1), positions=rows)
+
+
+def blocks_of(rows: list[int], size: int) -> list[Block]:
+    """Blocks of at most `size` rows, of the shards that have so many rows each."""
+    cut = [(shard, start, min(start + size, n)) for shard, n in enumerate(rows) for start in range(0, n, size)]
+    return [Block(number, *one) for number, one in enumerate(cut)]

@@ -1,0 +1,61 @@
+"""Which videos the users of each bucket get: their vectors, their limits, and the index, a batch of users at a time.
+
+records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> Found -> what becomes of them
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.core.frames import MOST_BUCKETS
+from transforms.core.threads import side_by_side
+from transforms.search.index_files import read_index
+from transforms.search.shard_search import Finish, search_shards
+from transforms.search.tower import load_tower
+from transforms.search.user_limits import BucketRecords, Found, Limits, SearchInputs
+
+SLICE = 64  # buckets that go through all shards together on one of many workers, or through the threads of one
+_BESIDE = 1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
+
+
+@dataclass
+class SearchBuckets(beam.PTransform):
+    """`BucketRecords` -> what `finish` makes of each and of what was found for its users, some buckets at a time."""
+
+    inputs: SearchInputs
+    finish: Finish
+    threads: int = 1
+
+    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection:
+        if len(self.inputs.index) == 1:
+            size = 1 if self.threads == 1 else SLICE
+            slices = buckets | beam.Reshuffle() | beam.BatchElements(size, size)
+        else:
+            # One process with threads does all the work: every bucket at once, so that each shard is loaded once.
+            size = SLICE if self.threads == 1 else MOST_BUCKETS
+            keyed = beam.Map(lambda bucket: (bucket.files.bucket // size, bucket))
+            slices = buckets | keyed.with_output_types(tuple[int, BucketRecords]) | beam.GroupByKey() | beam.Values()
+        return slices | beam.FlatMap(self._search)
+
+    def _search(self, buckets: Iterable[BucketRecords]) -> Iterator[Any]:
+        ordered = sorted(buckets, key=lambda bucket: bucket.files.bucket)
+        if len(self.inputs.index) == 1:
+            at_once = self.threads + _BESIDE if self.threads > 1 else 1
+            yield from side_by_side(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)), at_once)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from search_shards(ordered, self.inputs, self.finish, self.threads, Path(scratch))
+
+
+def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[Found]:
+    """What is found for the users of a bucket in an index of one shard."""
+    if bucket.records:
+        limits, index = Limits.of(bucket, inputs), read_index(inputs.index[0])
+        for user_ids, vectors in load_tower(inputs.tower).users(bucket.records):
+            yield limits.search(index, user_ids, vectors, inputs.k)

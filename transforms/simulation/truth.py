@@ -1,0 +1,127 @@
+"""What is true of simulated users: the probability of their next watch, and how long they would watch.
+
+Closed forms of what `transforms.simulation.play_day` draws: the best that any model could reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from transforms.simulation.play_day import DayLogs
+from transforms.simulation.state import (
+    COMPLETED,
+    CONTINUE,
+    MODE_SHARES,
+    OWN_LANGUAGE,
+    QUEST,
+    REDRAWS,
+    REFUSE,
+    SERIES,
+    USUAL_DEVICE,
+    Shelves,
+    State,
+    expected_fraction,
+    has_seen,
+    taste_shares,
+)
+from transforms.simulation.world import DEVICE_SHARES, LANGUAGE_SHARES, LANGUAGES, Floats, Ints, World
+
+CHUNK_CELLS = 250_000  # users x videos at a time: what stays in the cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """Two tables of the same (user_id, video_id) rows, best first within a user."""
+
+    probabilities: pl.DataFrame  # user_id, video_id, probability
+    watch_seconds: pl.DataFrame  # user_id, video_id, watch_seconds
+
+
+def watch_probabilities(world: World, state: State, day: int, *, users: Ints) -> Floats:
+    """Probability that each video is the user's next watch, at the day's first minute [users, videos]; rows sum to 1.
+
+    `state` is that of the day's morning (`begin_day`). What is uploaded during the day has probability 0.
+    """
+    time = world.settings.start(day)
+    shelves, live = Shelves.at(world, time), world.catalogue.live(time)
+    taste = taste_shares(state.tastes[users].astype(np.float64))
+    last, following, rows = state.last_niche[users], state.next_episode[users], np.arange(len(users))
+    continues = np.where(last >= 0, MODE_SHARES[CONTINUE], 0)
+    series = np.where((following >= 0) & live[following], MODE_SHARES[SERIES], 0)
+    niche = taste * (1 - continues - series - MODE_SHARES[QUEST])[:, None]
+    # A series watch without an episode to go on with falls back to taste, as a continuation without a past does.
+    niche[rows, state.quest[users]] += MODE_SHARES[QUEST]
+    niche[rows, last] += continues
+    language = np.eye(len(LANGUAGES))[world.population.language[users]]
+    language = OWN_LANGUAGE * language + (1 - OWN_LANGUAGE) * np.array(LANGUAGE_SHARES)
+    first = _by_shelves(world, shelves, niche, language, time)
+    first[rows, following] += series
+    refused = REFUSE * has_seen(state.seen, users[:, None], np.arange(world.settings.videos)[None, :])
+    redrawn = _by_shelves(world, shelves, taste, language, time)
+    again = (redrawn * refused).sum(axis=1, keepdims=True)
+    rounds = sum(again**i for i in range(REDRAWS - 1))
+    settled = redrawn * ((1 - refused) * rounds + again ** (REDRAWS - 1))
+    return first * (1 - refused) + (first * refused).sum(axis=1, keepdims=True) * settled
+
+
+def _by_shelves(world: World, shelves: Shelves, niche: Floats, language: Floats, time: int) -> Floats:
+    """Niche shares [users, niches] and language shares [users, languages] to video shares [users, videos]."""
+    shelf = (niche[:, :, None] * language[:, None, :]).reshape(len(niche), -1)
+    weights = world.catalogue.weights(time)
+    density = np.where(shelves.empty, 0, shelf / shelves.total)
+    anywhere = (shelf * shelves.empty).sum(axis=1, keepdims=True) / weights.sum()
+    shelf_of, share = world.catalogue.shelf, world.catalogue.share
+    shares = density[:, shelf_of[:, 0]] * share[:, 0] + density[:, shelf_of[:, 1]] * share[:, 1]
+    return weights * (shares + anywhere)
+
+
+def expected_watch_seconds(world: World, state: State, *, users: Ints, videos: Ints) -> Floats:
+    """Expected seconds watched by each user of each of these videos [users, n], `videos` [users, n], over devices."""
+    taste = taste_shares(state.tastes[users].astype(np.float64))
+    rows = np.arange(len(users))[:, None, None]
+    liked = (taste[rows, world.catalogue.niche[videos]] * world.catalogue.share[videos]).sum(axis=2)
+    usual = np.eye(len(DEVICE_SHARES))[world.population.device[users]]
+    shares = USUAL_DEVICE * usual + (1 - USUAL_DEVICE) * np.array(DEVICE_SHARES)
+    every = np.arange(len(DEVICE_SHARES))[:, None, None]
+    fraction = expected_fraction(world, taste=liked, videos=videos, device=every)
+    return np.einsum("ud,dun->un", shares, fraction) * world.catalogue.seconds[videos]
+
+
+def true_preferences(world: World, state: State, day: int, *, users: Ints, top: int = 200) -> Preferences:
+    """The `top` most probable next watches of each of these users (fewer in a small catalogue), ties by video."""
+    parts = list(_preferences(world, state, day, users, top))
+    return Preferences(
+        probabilities=pl.concat([part.drop("watch_seconds") for part in parts]),
+        watch_seconds=pl.concat([part.drop("probability") for part in parts]),
+    )
+
+
+def _preferences(world: World, state: State, day: int, users: Ints, top: int) -> Iterator[pl.DataFrame]:
+    size = max(1, CHUNK_CELLS // world.settings.videos)
+    for chunk in (users[first : first + size] for first in range(0, len(users), size)):
+        shares = watch_probabilities(world, state, day, users=chunk)
+        top = min(top, world.settings.videos)
+        best = np.sort(np.argpartition(-shares, top - 1, axis=1)[:, :top], axis=1)
+        order = np.argsort(-np.take_along_axis(shares, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
+        frame = pl.DataFrame(
+            {
+                "user_id": world.population.ids.gather(np.repeat(chunk, top)),
+                "video_id": world.catalogue.ids.gather(best.ravel()),
+                "probability": np.take_along_axis(shares, best, axis=1).ravel(),
+                "watch_seconds": expected_watch_seconds(world, state, users=chunk, videos=best).ravel(),
+            }
+        )
+        yield frame.filter(pl.col("probability") > 0)
+
+
+def completed_watches(world: World, logs: DayLogs) -> pl.DataFrame:
+    """The distinct (user_id, video_id) completed in these logs, in order of both, also where a row lacks the length."""
+    lengths = pl.DataFrame({"video_id": world.catalogue.ids, "seconds": world.catalogue.seconds})
+    rows = logs.watches.join(lengths, on="video_id")
+    done = rows.filter(pl.col("watch_seconds") >= COMPLETED * pl.col("seconds"))
+    return done.select("user_id", "video_id").unique().sort("user_id", "video_id")

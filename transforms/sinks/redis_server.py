@@ -1,0 +1,128 @@
+"""A Redis server: how it is reached, tried again while it does not answer, and its errors in words.
+
+    with RedisServer(url="redis://localhost:6379/0").session() as redis:
+        redis.do("SET", "key", b"value")
+
+A command that is tried again may have been done before its answer was lost: send only such as may be done twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from transforms.core.secret_values import shown_name
+from transforms.sinks.errors import SinkError
+
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisServer:
+    """Where a server is. User and password stay in the environment, of workers too: they are in no job graph."""
+
+    url: str
+    user_env: str | None = None
+    password_env: str | None = None
+    ca_file: str | None = None
+    retry_seconds: float = 60.0
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session for as long as it is needed. Connects at the first command."""
+        client = self._client()
+        try:
+            yield Session(self, client)
+        finally:
+            client.close()
+
+    def _client(self) -> Any:
+        try:
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+        except ImportError as error:
+            raise SinkError("[storage.redis] needs the package redis: pip install 'watchnext[redis]'") from error
+        tls = {"ssl_ca_certs": self.ca_file} if self.ca_file else {}
+        secrets = {
+            "username": _secret("user_env", self.user_env),
+            "password": _secret("password_env", self.password_env),
+        }
+        try:
+            client = redis.Redis.from_url(
+                self.url,
+                protocol=2,  # every server knows it
+                retry=Retry(NoBackoff(), 0),  # the session retries: here each command would retry each connection's
+                socket_connect_timeout=CONNECT_SECONDS,
+                socket_timeout=ANSWER_SECONDS,
+                **secrets,
+                **tls,
+            )
+            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # checks the options
+        except (ValueError, TypeError) as error:
+            raise SinkError(f"storage.redis.url cannot be used ({error}): correct it, then run again") from error
+        return client
+
+
+class Session:
+    """Commands to one server."""
+
+    def __init__(self, server: RedisServer, client: Any) -> None:
+        from redis.backoff import ExponentialBackoff
+        from redis.retry import Retry
+
+        self._server, self._client = server, client
+        backoff = ExponentialBackoff(cap=LONGEST_WAIT_SECONDS, base=FIRST_WAIT_SECONDS / 2)
+        self._retry = Retry(backoff, _retries(server.retry_seconds))
+
+    def do(self, *command: Any) -> Any:
+        """The answer to a command, as the library parses it. Raises SinkError after `retry_seconds` without one, and
+        at once where the server refuses the command."""
+        from redis import exceptions as errors
+
+        where = f"Redis at {self._server.url}"
+        try:
+            return self._retry.call_with_retry(lambda: self._once(command), lambda _: None)
+        except (errors.ConnectionError, errors.TimeoutError) as error:
+            raise SinkError(
+                f"{where} does not answer, tried for {self._server.retry_seconds:g} s: {error}; start it or correct "
+                "storage.redis.url, then run again"
+            ) from error
+        except errors.OutOfMemoryError as error:
+            raise SinkError(
+                f"{where} is full: it takes no more than its maxmemory; give it more, or load less ([storage.redis] "
+                "vectors, scores; [neighbours] k), then run again"
+            ) from error
+        except errors.RedisError as error:
+            raise SinkError(f"{where} refuses {command[0]}: {error}") from error
+
+    def _once(self, command: tuple[Any, ...]) -> Any:
+        from redis import exceptions as errors
+
+        try:
+            return self._client.execute_command(*command)
+        except (errors.AuthenticationError, errors.AuthorizationError) as error:  # no use in trying again
+            raise SinkError(
+                f"Redis at {self._server.url} refuses this user or password: {error}; set the variables that "
+                "storage.redis.user_env and password_env name"
+            ) from error
+
+
+def _secret(setting: str, variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise SinkError(f"storage.redis.{setting} = {shown_name(variable)}: the environment variable is not set")
+    return os.environ[variable]
+
+
+def _retries(seconds: float) -> int:
+    """How many times to try again so that the waits between come to so many seconds."""
+    waited, wait, count = 0.0, FIRST_WAIT_SECONDS, 0
+    while waited < seconds:
+        waited, wait, count = waited + wait, min(2 * wait, LONGEST_WAIT_SECONDS), count + 1
+    return count
