@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 
 from pipelines.base import console
 from pipelines.checks import findings
-from pipelines.checks.findings import Asked, Finding, problem
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, problem
 
 
 @dataclass(frozen=True, kw_only=True)

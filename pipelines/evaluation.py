@@ -15,8 +15,9 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import neighbours, ranking, vocabulary
+from pipelines import neighbours, ranking
 from pipelines.base import manifest, paths
+from pipelines.night import artifacts
 from pipelines.night.published_nights import PublishedBefore, published_before, served_buckets
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import report
@@ -92,7 +93,7 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
 
 
 def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection[Record]]:
-    counts = paths.join(night.folder("vocabulary"), vocabulary.VIDEOS)
+    counts = paths.join(night.folder("vocabulary"), artifacts.VIDEOS)
     last_day, n = _last_day(night), night.job.examples.watch_vocabulary
     count = CountVideos(last_day, night.holdout, n, folder, f"last_day-{attempt}.parquet")
     near = WriteCoWatches(
@@ -129,7 +130,7 @@ def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> 
     exact = night.require("index").counts["info"]["candidates"]["kind"] == "exact"
     inputs = HoldoutInputs(
         search=neighbours.search_inputs(night, held_out=True),
-        counts=paths.join(night.folder("vocabulary"), vocabulary.VIDEOS),
+        counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),
         last_day=_written(beside, "vocabulary", folder),
         co_watches=_written(beside, "co_watches", folder),
         spec=paths.join(night.folder("examples"), "spec.json"),

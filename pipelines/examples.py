@@ -16,8 +16,9 @@ from functools import partial
 
 import apache_beam as beam
 
-from pipelines import train, vocabulary
+from pipelines import train
 from pipelines.base import manifest, paths
+from pipelines.night import artifacts
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
@@ -69,7 +70,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, "spec.json", 1, spec.to_json().encode()))
     if spec.tokens:  # whose ids a later night's model is to find again
-        tokens = files.read_bytes(paths.join(night.folder("vocabulary"), vocabulary.TOKENS))
+        tokens = files.read_bytes(paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS))
         entries.append(files.replace_entry(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
     counts: Counter[str] = Counter()
@@ -113,8 +114,8 @@ def _writer(
     )
     base = night.folder("vocabulary")
     inputs = ExampleInputs(
-        videos=paths.join(base, vocabulary.VIDEOS),
-        search_tokens=paths.join(base, vocabulary.TOKENS) if spec.tokens else None,
+        videos=paths.join(base, artifacts.VIDEOS),
+        search_tokens=paths.join(base, artifacts.SEARCH_TOKENS) if spec.tokens else None,
         graph=paths.join(folder, graph),
         shared_rows=spec.shared_rows,
     )
@@ -132,8 +133,8 @@ def _spec(night: Night) -> FeatureSpec:
     counted = night.require("vocabulary")
     rows = {entry.name: entry.rows for entry in counted.files}
     return FeatureSpec(
-        videos=rows[vocabulary.VIDEOS],
-        tokens=rows.get(vocabulary.TOKENS, 0),
+        videos=rows[artifacts.VIDEOS],
+        tokens=rows.get(artifacts.SEARCH_TOKENS, 0),
         watch_history=night.job.examples.watch_history,
         search_history=night.job.examples.search_history,
         categories=counted.counts["window"]["categories"],

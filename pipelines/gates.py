@@ -23,11 +23,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pipelines import train
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest, ManifestError
 from pipelines.config.gate_settings import Gates
-from pipelines.night import night_results, publication_file, sink_protocol
+from pipelines.night import artifacts, night_results, publication_file, sink_protocol
 from pipelines.night.errors import GateError
 from pipelines.night.night_results import STATES, GateResults
 from pipelines.night.stage import Night
@@ -144,7 +143,7 @@ def _all(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
 def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest | None]) -> Iterator[str]:
     """What was not made from the model of the night, as its manifests and the model's files say."""
     if model.dropped is None:
-        served = [*model.named(train.VECTORS), *model.named(f"{model.counts.get('tower', 'tower')}/")]
+        served = [*model.named(artifacts.VIDEO_VECTORS), *model.named(f"{model.counts.get('tower', 'tower')}/")]
         for entry in served:
             path = paths.join(night.folder("train"), entry.name)
             if not files.exists(path) or files.entry_of(night.folder("train"), entry.name).digest != entry.digest:

@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from pipelines import train
 from pipelines.base import manifest, paths
+from pipelines.night import artifacts
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core import files
@@ -73,14 +73,14 @@ def _candidates(night: Night) -> pl.DataFrame:
     only, catalogue = night.job.index.only, night.catalogue()
     columns = sorted({"video_id", "available", "upload_time"} | columns_of(only) - {AGE})
     known = files.read_parquet(catalogue, columns) if catalogue else None
-    vectors = files.read_parquet(paths.join(night.folder("train"), train.VECTORS), ["video_id", "id"])
+    vectors = files.read_parquet(paths.join(night.folder("train"), artifacts.VIDEO_VECTORS), ["video_id", "id"])
     return candidate_videos(vectors, known, only, night.end)
 
 
 def _inputs(night: Night, folder: str, shards: int) -> IndexInputs:
     model, examples = night.folder("train"), night.folder("examples")
     return IndexInputs(
-        vectors=paths.join(model, train.VECTORS),
+        vectors=paths.join(model, artifacts.VIDEO_VECTORS),
         videos=paths.join(folder, VIDEOS),
         tower=paths.join(model, night.require("train").counts["tower"]),
         serving=tuple(manifest.entries(night.require("examples").named("serving/"), examples)),

@@ -24,12 +24,14 @@ from functools import partial
 
 from pipelines import gates, ingest, publish
 from pipelines.base import console, lock, manifest, process_signals
-from pipelines.night import warm_start_base
+from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import StageError, exit_code, guarded, told, wants_traceback
+from pipelines.night.outcome import Outcome
 from pipelines.night.stage import STAGES, Night, Plan, arguments, discard_damaged, night_of
 from pipelines.reports import nights_page
 from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
-from pipelines.runs.run_log import Outcome, RunLog
+from pipelines.runs.run_log import RunLog
+from pipelines.serving import publication
 
 
 def parser() -> console.Parser:
@@ -124,7 +126,7 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
 def _finish_publication(night: Night, screen: processes.Screen) -> None:
     """Finish or undo now, not hours later, what a publication left that came to no end; stage publish tries again."""
     try:
-        if done := publish.recover(night):
+        if done := publication.recover(night):
             screen.line(done)
     except StageError as error:
         screen.line(str(error))
@@ -177,7 +179,7 @@ def _closing(night: Night, ran: list[str]) -> str:
         taken_back = night.date.isoformat() in warm_start_base.withdrawn(night.root)
         again = f"; it was taken back, and watchnext rollback --to {night.date} serves it again" if taken_back else ""
         return f"night {night.date}: nothing to do, every stage is complete{again}"
-    served = publish.read(night.root)
+    served = publication_file.read(night.root)
     if served is None:
         state = "nothing is published"
     elif served["date"] == night.date.isoformat():

@@ -20,9 +20,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines import train, vocabulary
 from pipelines.base import manifest, paths
-from pipelines.night import local_workdir, ranking_nights, sink_protocol
+from pipelines.night import artifacts, local_workdir, ranking_nights, sink_protocol
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
@@ -130,7 +129,7 @@ def ranking_spec(night: Night, found: Record, vocabularies: list[FileEntry]) -> 
     """
     rows = {entry.name: entry.rows for entry in vocabularies}
     counted = night.require("vocabulary")
-    tokens = {entry.name: entry.rows for entry in counted.files}.get(vocabulary.TOKENS, 0)
+    tokens = {entry.name: entry.rows for entry in counted.files}.get(artifacts.SEARCH_TOKENS, 0)
     return spec_of(
         found,
         videos=rows[VIDEOS],
@@ -151,7 +150,7 @@ def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
         zone=night.job.logs.time_zone,
         videos=paths.join(folder, VIDEOS),
         channels=paths.join(folder, CHANNELS) if spec.channels else "",
-        tokens=paths.join(night.folder("vocabulary"), vocabulary.TOKENS) if spec.tokens else "",
+        tokens=paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS) if spec.tokens else "",
         catalogue=night.catalogue() or "",
     )
 
@@ -208,7 +207,7 @@ def _train(
             settings=RankerSettings(**settings),
             attempt=attempt,
         )
-        told = (f"{TRAINING}/{train.HISTORY}", f"{TRAINING}/{train.INFO}")
+        told = (f"{TRAINING}/{artifacts.TRAINING_HISTORY}", f"{TRAINING}/{artifacts.MODEL_INFO}")
         entries = place.leave(told, [_ranker(attempt)])
     return {"steps": result.steps, "examples": result.examples}, entries
 
@@ -248,7 +247,7 @@ def of_held_out(night: Night) -> HeldOutRanking | None:
     return HeldOutRanking(
         inputs=replace(inputs, window=replace(inputs.window, end=night.holdout_start)),
         ranker=ranker_of(night),
-        videos=paths.join(night.folder("train"), train.VECTORS),
+        videos=paths.join(night.folder("train"), artifacts.VIDEO_VECTORS),
         count=settings.candidates,
         cut=settings.cut,
     )

@@ -15,13 +15,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines import publish
 from pipelines.base import console, lock, process_signals
 from pipelines.night import night_list, publication_file, warm_start_base
 from pipelines.night.errors import StageError, guarded
 from pipelines.night.stage import Night, arguments, night_of
 from pipelines.reports import nights_page
 from pipelines.runs import openmetrics
+from pipelines.serving import publication
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def rollback(night: Night, to: dt.date | None) -> str:
 
     Raises StageError where there is no such night or it was never good enough to be published.
     """
-    publish.finish(night)
+    publication.finish(night)
     before = publication_file.served_date(night.root)
     if before is None:
         raise StageError(f"nothing is published in {night.root.path}: there is nothing to take back")
@@ -56,7 +56,7 @@ def rollback(night: Night, to: dt.date | None) -> str:
         others = ", ".join(date.isoformat() for date in _dates(night))
         raise StageError(f"the night of {of.date} is not there, or never came to stage publish; there are {others}")
     taken_back = [date.isoformat() for date in night_list.nights(night.root) if date > of.date and date <= before]
-    publish.serve(of, withdrawn=taken_back)
+    publication.serve(of, withdrawn=taken_back)
     for trouble in (*nights_page.refresh(of), openmetrics.refresh(of)):
         if trouble:
             print(console.printable(f"watchnext: warning: {trouble}"), file=sys.stderr)

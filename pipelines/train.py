@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
-from pipelines.night import local_workdir, warm_start_base
+from pipelines.night import artifacts, local_workdir, warm_start_base
 from pipelines.night.errors import StageError
 from pipelines.night.local_workdir import Workplace
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
@@ -24,9 +24,6 @@ from transforms.core import files
 if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own process needs
     from trainer.examples import ExampleFiles
     from trainer.warm_start import Earlier
-
-STATE = "state"
-VECTORS, HISTORY, INFO = "video_vectors.parquet", "history.json", "info.json"
 
 
 def plan(night: Night) -> Plan:
@@ -60,8 +57,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             saved=place.keep,
         )
         left = (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES)
-        entries = place.leave((VECTORS, HISTORY, INFO), left)
-    counts = {"tower": f"tower-{attempt}", STATE: f"state-{attempt}", "steps": result.steps}
+        entries = place.leave((artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO), left)
+    counts = {"tower": f"tower-{attempt}", artifacts.MODEL_STATE: f"state-{attempt}", "steps": result.steps}
     counts |= {"examples": result.examples, "start": result.start}
     if job.training.warm_start:
         counts[warm_start_base.COUNT] = warm_start_base.to_count(found)
@@ -100,7 +97,7 @@ def _to_go_on_from(night: Night, found: EarlierModel | None, place: Workplace) -
     date = dt.date.fromisoformat(found.date)
     folder = night.root.stage(date, "train")
     done: Manifest = manifest.require(folder, "train")
-    state = done.counts.get(STATE, STATE)
+    state = done.counts.get(artifacts.MODEL_STATE, artifacts.MODEL_STATE)
     names = [entry.name for entry in done.named(f"{state}/")]
     return Earlier(state=f"{place.bring(folder, names)}/{state}", name=found.date, days=(night.date - date).days)
 

@@ -11,13 +11,12 @@ from functools import partial
 import apache_beam as beam
 
 from pipelines.base import paths
+from pipelines.night import artifacts
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core.files import FileEntry
 from transforms.core.records import Record, WriteRecords, take_records
 from transforms.examples.vocabulary import CountTokens, WriteVocabulary, add_descriptions
-
-VIDEOS, TOKENS = "videos.parquet", "search_tokens.parquet"
 
 
 def plan(night: Night) -> Plan:
@@ -51,8 +50,10 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     count = CountTokens(night.window, night.holdout, tuple(settings.user_categories), night.threads)
     with night.pipeline("vocabulary") as pipeline:
         counts = pipeline | night.create(night.buckets()) | count
-        videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, VIDEOS)
-        tokens = counts["search_tokens"] | "Tokens" >> WriteVocabulary(settings.search_vocabulary, folder, TOKENS)
+        videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, artifacts.VIDEOS)
+        tokens = counts["search_tokens"] | "Tokens" >> WriteVocabulary(
+            settings.search_vocabulary, folder, artifacts.SEARCH_TOKENS
+        )
         (videos, tokens, counts["window"]) | beam.Flatten() | WriteRecords(records)
     found = take_records(records)
     window = add_descriptions([record for record in found if "vocabulary" not in record])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.checks.findings import Asked, Finding, ok, problem
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem
 
 NAME = "files"
 

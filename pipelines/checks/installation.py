@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem, warning
 
 OURS = "watchnext"
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")

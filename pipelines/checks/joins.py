@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipelines.checks.findings import Asked, Finding, ok, warning
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, warning
 from pipelines.logs import joins
 from pipelines.logs.joins import Match
 from pipelines.logs.log_reader import LOGS
@@ -17,7 +18,7 @@ from transforms.core.frames import FRAME_ROWS
 from transforms.logs.columns import ident
 
 if TYPE_CHECKING:
-    from pipelines.checks.logs import Looked
+    from pipelines.checks.inspected_logs import Looked
 
 FIX = "are the ids written as in the events? 7 and 007 are two ids, and upper and lower case differ"
 

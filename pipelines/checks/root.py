@@ -4,16 +4,13 @@ and can the sinks be reached."""
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pipelines.checks.findings import Asked, Finding, ok, problem, warning
-from pipelines.checks.patience import within
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem, warning
 
-ANSWER_SECONDS = 30.0  # for a remote root
 OLD_DAYS = 1  # that what is published may lie behind the night
 
 
@@ -42,30 +39,6 @@ def root(asked: Asked) -> Iterator[Finding]:
         yield problem("root", f"{path} cannot be written to: {asked.root_trouble}", fix)
     else:
         yield ok("root", f"{path} can be written to")
-
-
-def trouble(path: str) -> str:
-    """Why a root cannot be written to; empty where it can. Of a local folder the permissions are looked at; elsewhere a
-    file is written and removed."""
-    from transforms.core import files
-
-    def probe() -> None:
-        name = files.join(path, f"doctor-{os.getpid()}")
-        files.replace_file(name, b"a probe of watchnext doctor; may be removed")
-        files.remove_files([name])
-
-    try:
-        if not files.is_local(path):
-            within(ANSWER_SECONDS, probe)
-            return ""
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    place = Path(path)
-    while not place.exists():
-        place = place.parent
-    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
-        return ""
-    return f"{place} is not this user's to write to" if place.is_dir() else f"{place} is a file"
 
 
 def lock(asked: Asked) -> Iterator[Finding]:
@@ -105,14 +78,14 @@ def published(asked: Asked) -> Iterator[Finding]:
 
 def sinks(asked: Asked) -> Iterator[Finding]:
     """Whether every place the lists are loaded into can be reached and used."""
-    from pipelines import publish
+    from pipelines.serving import publication
 
     night = asked.night
     storage = night.job.storage
     if redis := getattr(storage, "redis", None):  # doctor does not wait for a server to come back
         storage = storage.model_copy(update={"redis": redis.model_copy(update={"retry_seconds": 0})})
         night = replace(night, job=night.job.model_copy(update={"storage": storage}))
-    places = publish.configured(night)
+    places = publication.configured(night)
     for place in places:
         try:
             place.ready()

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.checks.findings import Asked, Finding, ok, problem
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem
 
 ELEMENTS = 10
 ANSWER_SECONDS = 5.0  # for an address to answer

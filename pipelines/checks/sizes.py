@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pipelines.base import machine
 from pipelines.base.machine import gib
 from pipelines.base.raw_files import Found
-from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.logs.log_size import Size, sized
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.logs.log_samples import Part, Sample
 from pipelines.night.stage import Night
 from transforms.core.days import day_at

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipelines.checks.findings import Asked, Finding, problem, warning
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, problem, warning
 from pipelines.logs.log_samples import Sample
 from transforms.logs.columns import RawColumns
 from transforms.logs.plausible import FIRST_BIRTH_YEAR, HOUR, USUAL_SECONDS, unknown_countries

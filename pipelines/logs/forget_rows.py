@@ -41,7 +41,7 @@ def is_due(snapshot: Snapshot | None, screen: Screen) -> bool:
 
 def apply(night: Night, screen: Screen) -> Snapshot:
     """Remove the users from all that is kept; the newest snapshot as it then is."""
-    from pipelines import publish  # sinks, gates, reports: what an ingest that forgets nobody need not load
+    from pipelines.serving import publication  # sinks, gates, reports: an ingest that forgets nobody does not load them
 
     users = screen.names_to_remove()
     _forget_in_store(night, screen, users)
@@ -49,7 +49,7 @@ def apply(night: Night, screen: Screen) -> Snapshot:
         digest = _neighbours_digest(night, date)
         fresh = _forget_in_night(night, date, screen, users)
         _forget_in_publications(night, date, screen, users, fresh, {digest: _neighbours_digest(night, date)})
-    publish.refresh(night, users)
+    publication.refresh(night, users)
     night_list.sweep(night)
     newest = snapshot_store.latest(night.root.snapshots)
     assert newest is not None

@@ -10,8 +10,9 @@ from pipelines.base import raw_files
 from pipelines.base.manifest import fingerprint
 from pipelines.base.raw_files import Found
 from pipelines.config.jobs import Job, JobError
-from transforms.core import secret_values
-from transforms.core.secret_values import KeySource
+from transforms.core.printable import shown_name
+from transforms.logs import key_source
+from transforms.logs.key_source import KeySource
 from transforms.logs.privacy import ForgetList, Screen, pseudonym
 from transforms.logs.readers import LogSettingError
 
@@ -42,7 +43,7 @@ def _source(job: Job) -> KeySource:
 
 def check_of(key: bytes | None) -> str:
     """What a store keeps to know its key again, which does not give the key away; empty without one."""
-    return secret_values.check_of(key) if key is not None else ""
+    return key_source.check_of(key) if key is not None else ""
 
 
 def stored_id(job: Job, user_id: str, key_check: str) -> str:
@@ -61,7 +62,7 @@ def _other_key(job: Job, key_check: str) -> str:
         )
     setting = f"privacy.pseudonym_key_secret = {secret!r}"
     if name is not None and (os.environ.get(name) or secret is None):
-        setting = f"privacy.pseudonym_key_env = {secret_values.shown_name(name)}"
+        setting = f"privacy.pseudonym_key_env = {shown_name(name)}"
     if not key_check:
         return (
             f"{setting}: the store in {root} holds user ids as they came; begin a new root ([storage]), or leave the "

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipelines import train
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
-from pipelines.night import night_list, sink_protocol, warm_start_base
+from pipelines.night import artifacts, night_list, sink_protocol, warm_start_base
 from pipelines.night.stage import Night
 from transforms.ranking.generator_features import GeneratorNight
 
@@ -71,5 +70,5 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
         start=of.end,
         lists=within(own),
         vectors=within(listed.named(_VECTORS)),
-        videos=paths.join(of.folder("train"), train.VECTORS),
+        videos=paths.join(of.folder("train"), artifacts.VIDEO_VECTORS),
     )

@@ -13,10 +13,10 @@ from pipelines.base.manifest import ManifestError
 from pipelines.night import night_list, night_results
 from pipelines.night.errors import told
 from pipelines.night.night_results import GateResults
+from pipelines.night.outcome import Outcome
 from pipelines.night.stage import STAGES, Night
 from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report, report_history
-from pipelines.runs.run_log import Outcome
 from transforms.core import files
 from transforms.report.nights import NightRow, render_nights
 from transforms.report.page import Status

@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipelines import train
 from pipelines.base import console, manifest, paths
 from pipelines.base.machine import gib
 from pipelines.base.manifest import Manifest
-from pipelines.night import night_results
+from pipelines.night import artifacts, night_results
 from pipelines.night.errors import told
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import STAGES, Night
@@ -254,7 +253,8 @@ def _in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _training(night: Night) -> Training:
     folder = night.folder("train")
-    history, info = (json.loads(files.read_bytes(paths.join(folder, name))) for name in (train.HISTORY, train.INFO))
+    names = (artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO)
+    history, info = (json.loads(files.read_bytes(paths.join(folder, name))) for name in names)
     points = history["loss"]
     spans = pairwise(points)
     speeds = [(b["examples"] - a["examples"]) / max(b["seconds"] - a["seconds"], 1e-9) for a, b in spans]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from pipelines import train
 from pipelines.base import manifest, paths
+from pipelines.night import artifacts
 from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.report.video_map import VideoMap, video_map
@@ -67,7 +67,7 @@ def _nearest(ids: list[str], cosines: list[float], titles: dict[str, str]) -> li
 
 def _vectors(night: Night, columns: list[str]) -> pl.DataFrame:
     """By id, which is the order of popularity."""
-    return files.read_parquet(paths.join(night.folder("train"), train.VECTORS), columns).sort("id")
+    return files.read_parquet(paths.join(night.folder("train"), artifacts.VIDEO_VECTORS), columns).sort("id")
 
 
 def _catalogue(night: Night, columns: list[str]) -> pl.DataFrame:

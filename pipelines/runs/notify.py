@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 from pipelines.base import lock, parent_pipe
 from pipelines.config.settings import NotifySettings
-from pipelines.runs.run_log import Outcome
-from transforms.core.secret_values import shown_name
+from pipelines.night.outcome import Outcome
+from transforms.core.printable import shown_name
 
 _OURS = (lock.TOKEN_VARIABLE, lock.PATH_VARIABLE, parent_pipe.VARIABLE)  # of this run's own stages, nobody else's
 _SHOWN = 500  # characters of what a command that failed wrote

@@ -19,10 +19,10 @@ from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
 from pipelines.night import night_results, publication_file
 from pipelines.night.errors import told
+from pipelines.night.outcome import Outcome
 from pipelines.night.sink_protocol import NEIGHBOURS, served_stage
 from pipelines.night.stage import STAGES, Night
 from pipelines.reports import report, report_history
-from pipelines.runs.run_log import Outcome
 from transforms.core import files
 
 Labels = tuple[tuple[str, str], ...]

@@ -21,21 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.base import console
+from pipelines.night.outcome import Outcome
 from pipelines.night.stage import RUN_VARIABLE
 from pipelines.runs.processes import Screen
 
 FORMATS = ("text", "json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a night ended."""
-
-    run: str
-    date: str
-    code: int  # the exit code
-    message: str
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,11 @@ from nights import DATE, REPOSITORY, environment, night, nightly, simulated, wri
 
 from pipelines import examples, ingest, publish, simulate, vocabulary
 from pipelines.base import manifest
-from pipelines.night import night_results
+from pipelines.night import night_results, publication_file
 from pipelines.night.errors import GateError
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import Night
+from pipelines.serving import publication
 from trainer.quiet import tf
 from transforms.core import files
 
@@ -53,7 +54,7 @@ def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
     first, second = night(job, FIRST), night(job)
     assert results(second).status == "passed"
-    publish.serve(first)
+    publication.serve(first)
     manifest.revoke(second.folder("publish"))
     return job.parent
 
@@ -73,17 +74,17 @@ def results(of: Night) -> GateResults:
 
 def stopped_by(of: Night, gate: str, told: str) -> None:
     """Publishing fails for this gate alone, and the night before is served as it was."""
-    before = publish.read(of.root)
+    before = publication_file.read(of.root)
     with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
         publish.run(of)
     assert [gate.name for gate in results(of).named("failed")] == [gate]
-    assert publish.read(of.root) == before and before and before["date"] == FIRST.isoformat()
+    assert publication_file.read(of.root) == before and before and before["date"] == FIRST.isoformat()
 
 
 @pytest.mark.slow
 def test_the_night_as_it_was_is_published(made: Night) -> None:
     publish.run(made)
-    assert (publish.read(made.root) or {})["date"] == DATE.isoformat()
+    assert (publication_file.read(made.root) or {})["date"] == DATE.isoformat()
 
 
 @pytest.mark.slow
@@ -138,7 +139,7 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
     failed = [gate.name for gate in results(of).named("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
-    assert (publish.read(of.root) or {})["date"] == str(FIRST)
+    assert (publication_file.read(of.root) or {})["date"] == str(FIRST)
 
 
 def deal_out_labels(of: Night) -> None:

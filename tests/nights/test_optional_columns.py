@@ -11,6 +11,7 @@ import pytest
 from nights import DATE, RANKING, TINY, lists, night, write_job
 
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
+from pipelines.night import publication_file
 from pipelines.night.stage import Night
 from transforms.logs.schemas import USERS, VIDEOS, WATCHES
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
@@ -131,6 +132,6 @@ def test_a_whole_night_ranks_and_publishes(
     of = night_without(tmp_path, columns, tables_left_out)
     for stage in STAGES:
         stage.run(of)
-    served = publish.read(of.root)
+    served = publication_file.read(of.root)
     assert served is not None and (served["stage"], served["users"]) == ("ranking", USER_COUNT)
     assert lists(of, "ranking")["video_ids"].list.len().sum() > 0

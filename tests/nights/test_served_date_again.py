@@ -23,6 +23,7 @@ from pipelines.base import manifest, paths
 from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import GateError
 from pipelines.night.stage import Night, Plan, StageResult, complete
+from pipelines.serving import publication
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 from transforms.core.frames import bucket_of
@@ -221,13 +222,13 @@ def test_another_user_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch
     ingest.run(world.of)
     left = {user: ids for user, ids in lists_of("old").items() if user != USERS[3]}
     world.check(left)
-    served = publish.read(world.of.root) or {}
+    served = publication_file.read(world.of.root) or {}
     assert served["users"] == len(left) and publication_file.served(world.of.root) is not None
     listed = files.entry_of(world.of.root.path, served["lists"]["file"])
     assert listed.digest == served["lists"]["digest"]
     lists = publication_file.served(world.of.root)
     assert lists is not None
-    publish.check(world.of, lists)
+    publication.check(world.of, lists)
     for path in Path(world.of.root.nights).rglob("*.parquet"):
         rows = pl.read_parquet(path)
         assert "user_id" not in rows.columns or USERS[3] not in rows["user_id"].to_list(), path
@@ -268,7 +269,7 @@ def test_a_publication_that_is_interrupted(world: World, monkeypatch: pytest.Mon
     world.poll()
     with pytest.raises(KillError):  # the next attempt at the date is killed too, before it publishes
         world.run("newer", fails="neighbours")
-    publish.recover(night(world.job, DATE + dt.timedelta(days=1)))
+    publication.recover(night(world.job, DATE + dt.timedelta(days=1)))
     now = lists_of("old" if when == "before load" else "new")
     world.check(now)
     world.allowed = [now, lists_of("last")]
@@ -289,7 +290,7 @@ def test_two_publications_stay_readable_and_no_more(world: World) -> None:
 
 
 def _references(root: paths.Root) -> list[dict[str, str]]:
-    served = publish.read(root) or {}
+    served = publication_file.read(root) or {}
     return [served["lists"], served["before"]["lists"]]
 
 
@@ -299,14 +300,14 @@ def test_a_root_of_an_older_watchnext_is_pinned_before_a_stage_changes_it(tmp_pa
     ingested(world.job)
     world.run("old")
     root = world.of.root
-    older = {name: value for name, value in (publish.read(root) or {}).items() if name != "lists"}
+    older = {name: value for name, value in (publication_file.read(root) or {}).items() if name != "lists"}
     files.remove_files(map(str, Path(root.path).glob("nights/*/publish/lists-*.json")))
     files.replace_file(root.published, publication_file.to_json(older))
     assert [item.video_id for item in lookup.lookup(world.of.job, USERS[1], 9).items] == lists_of("old")[USERS[1]]
     with pytest.raises(KillError):
         world.run("new", fails="neighbours")
     assert world.in_files() == lists_of("old")
-    assert (publish.read(root) or {}) | older == publish.read(root)
+    assert (publication_file.read(root) or {}) | older == publication_file.read(root)
     manifest.revoke(world.of.folder("neighbours"))
     assert world.in_files() == lists_of("old")
 

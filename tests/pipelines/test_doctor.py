@@ -14,7 +14,8 @@ from pipelines import cli, doctor
 from pipelines.checks import findings
 from pipelines.checks import installation as doctor_installation
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.findings import Asked, Finding, ok, problem, warning
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.doctor import CHECKS, Check
 
 TOLD = (  # by name of the check: what is told of whole logs

@@ -19,11 +19,12 @@ from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError
 from pipelines.config.gate_settings import Gates
 from pipelines.config.jobs import JobError
-from pipelines.night import night_results
+from pipelines.night import night_results, publication_file
 from pipelines.night.errors import GateError, StageError
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import Night, stage_main
 from pipelines.reports import nights_page, report
+from pipelines.serving import publication
 from transforms.core import files
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -51,7 +52,7 @@ def results(of: Night) -> GateResults:
 
 
 def served(of: Night) -> dict[str, Any]:
-    return publish.read(of.root) or {}
+    return publication_file.read(of.root) or {}
 
 
 def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:
@@ -121,7 +122,7 @@ def test_nothing_is_compared_with_a_night_that_was_taken_back(job: Path) -> None
     more = pl.concat([LISTS, LISTS.with_columns(user_id=pl.col("user_id") + "2")])
     published_night(job, more, date=DATE)
     assert gates.night_before(night(job, NEXT)) == night(job, DATE)
-    publish.serve(of, withdrawn=[DATE.isoformat()])
+    publication.serve(of, withdrawn=[DATE.isoformat()])
     assert gates.night_before(night(job, NEXT)) == of
     publish.run(ready(job, LISTS))
     assert served(of)["date"] == "2026-11-22"

@@ -37,6 +37,7 @@ from serving_reader import Reader
 from pipelines import examples, ingest, neighbours, publish, train, vocabulary
 from pipelines.base import lock, paths
 from pipelines.base.manifest import NAME
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import STAGES, Night
 from pipelines.runs import dry_run
@@ -178,7 +179,7 @@ def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturb
 
 @pytest.mark.slow
 def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
-    served = publish.read(undisturbed.root)
+    served = publication_file.read(undisturbed.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
     report = Path(undisturbed.root.report(undisturbed.date))
     assert report.stat().st_size > 10_000 and "recall@" in report.read_text(encoding="utf-8")
@@ -296,7 +297,7 @@ def test_a_night_killed_in_every_stage_comes_to_the_result_of_an_undisturbed_one
         assert list(after) == list(STAGES[:done]), f"the kill in {stage} came too late: {told}"
         assert before.items() <= after.items(), "a stage that was complete was run again"
         assert ("was killed by signal 9; nothing was published" in told) == (KILLS[stage][0] == "stage"), told
-        assert publish.read(of.root) is None
+        assert publication_file.read(of.root) is None
         before = after
     done_now = nightly(job)
     assert done_now.returncode == 0, done_now.stderr
@@ -374,7 +375,7 @@ def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> N
     done = nightly(job)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert f"{path}: not a whole parquet file" in done.stderr and "nothing was published" in done.stderr
-    assert publish.read(night(job).root) is None and commits(night(job)) == {}
+    assert publication_file.read(night(job).root) is None and commits(night(job)) == {}
     shutil.rmtree(tmp_path / "runs")
 
 

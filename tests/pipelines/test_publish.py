@@ -14,10 +14,12 @@ from nights import DATE, night, published_night, write_job
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import ManifestError
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from pipelines.runs import run_log
+from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.frames import bucket_of
 from transforms.sinks.errors import SinkError
@@ -36,13 +38,13 @@ def job(tmp_path: Path) -> Path:
 
 
 def test_nothing_is_published_before_the_first_night(job: Path) -> None:
-    assert publish.read(night(job).root) is None
+    assert publication_file.read(night(job).root) is None
 
 
 def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     of = ready(job)
     publish.run(of)
-    served = publish.read(of.root)
+    served = publication_file.read(of.root)
     assert served is not None
     assert dt.datetime.fromisoformat(served.pop("published_at")).tzinfo == dt.UTC
     digest = of.require("neighbours").digest
@@ -79,7 +81,7 @@ def test_lists_that_are_not_whole_are_not_published(job: Path, damage: str) -> N
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StageError, match=rf"{path.name} is not the file stage neighbours wrote: run the night again"):
         publish.run(of)
-    assert publish.read(of.root) is None and manifest.load(of.folder("publish")) is None
+    assert publication_file.read(of.root) is None and manifest.load(of.folder("publish")) is None
 
 
 def test_other_lists_are_published_anew(job: Path) -> None:
@@ -89,7 +91,7 @@ def test_other_lists_are_published_anew(job: Path) -> None:
     manifest.commit(of.folder("neighbours"), replace(listed, counts={"users": 3, "more": 1}))
     assert not publish.plan(of).is_done(of)
     publish.run(of)
-    assert (publish.read(of.root) or {})["neighbours"] == of.require("neighbours").digest != listed.digest
+    assert (publication_file.read(of.root) or {})["neighbours"] == of.require("neighbours").digest != listed.digest
 
 
 def test_a_night_without_lists_is_not_published(job: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_damaged_file_is_named(job: Path) -> None:
     Path(root.path).mkdir()
     Path(root.published).write_text("{")
     with pytest.raises(StageError, match=r"published.json cannot be read .*: remove it, then run watchnext"):
-        publish.read(root)
+        publication_file.read(root)
 
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -195,14 +197,14 @@ class Faults:
 
             monkeypatch.setattr(files, name, call)
 
-        monkeypatch.setattr(publish, "configured", sinks)
+        monkeypatch.setattr(publication, "configured", sinks)
         stopping("replace_file")
         stopping("remove_files")
 
     def check(self, root: paths.Root) -> None:
         """What every sink serves is whole, and one of two nights; where nothing is under way, it is what is
         published."""
-        served = publish.read(root) or {}
+        served = publication_file.read(root) or {}
         for name, place in self.places.items():
             assert place.serves is None or place.versions[place.serves] == USERS
             if not files.exists(root.publishing):
@@ -222,7 +224,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 
 def versions(of: Night) -> dict[str, str]:
-    return {name: served["serves"] for name, served in (publish.read(of.root) or {})["sinks"].items()}
+    return {name: served["serves"] for name, served in (publication_file.read(of.root) or {})["sinks"].items()}
 
 
 def test_every_sink_is_loaded_before_any_is_switched(job: Path, faults: Faults) -> None:
@@ -245,7 +247,7 @@ def test_the_night_before_stays_and_older_ones_expire(job: Path, faults: Faults)
         publish.run(of)
         found.append(versions(of)["one"])
     assert faults.places["one"].expired == set(found[:2])
-    entry = (publish.read(of.root) or {})["sinks"]["two"]
+    entry = (publication_file.read(of.root) or {})["sinks"]["two"]
     assert entry == {"serves": found[3], "before": found[2]}
 
 
@@ -253,9 +255,9 @@ def test_a_night_published_again_keeps_the_one_before_it(job: Path, faults: Faul
     publish.run(ready(job))
     of = ready(job, NEXT)
     publish.run(of)
-    before = (publish.read(of.root) or {})["sinks"]
-    publish.serve(of)
-    assert (publish.read(of.root) or {})["sinks"] == before
+    before = (publication_file.read(of.root) or {})["sinks"]
+    publication.serve(of)
+    assert (publication_file.read(of.root) or {})["sinks"] == before
     assert before["one"]["before"] != before["one"]["serves"] and not faults.places["one"].expired
 
 
@@ -286,7 +288,7 @@ def test_a_process_killed_at_any_call_leaves_the_old_night_or_the_new(
             except KillError:
                 came |= stop == at
             faults.check(root)
-        served = publish.read(root) or {}
+        served = publication_file.read(root) or {}
         assert served["date"] == str(max(NEXT, again)) and not files.exists(root.publishing)
         for name, place in faults.places.items():
             assert place.serves == served["sinks"][name]["serves"]
@@ -298,13 +300,13 @@ def test_a_process_killed_at_any_call_leaves_the_old_night_or_the_new(
 def test_nothing_changes_where_a_sink_cannot_be_loaded(job: Path, faults: Faults, at: str) -> None:
     publish.run(ready(job))
     before = {name: (place.serves, dict(place.versions)) for name, place in faults.places.items()}
-    entry = publish.read(night(job).root)
+    entry = publication_file.read(night(job).root)
     of = ready(job, NEXT)
     faults.at, faults.error = at, SinkError("the place is full: empty it")
     with pytest.raises(StageError, match=r"^the place is full: empty it; the night of 2026-11-21 is served meanwhile$"):
         publish.run(of)
     assert {name: (place.serves, place.versions) for name, place in faults.places.items()} == before
-    assert publish.read(of.root) == entry and not files.exists(of.root.publishing)
+    assert publication_file.read(of.root) == entry and not files.exists(of.root.publishing)
     faults.heal()
     publish.run(of)
     faults.check(of.root)
@@ -325,7 +327,7 @@ def test_a_sink_that_is_gone_is_cleaned_at_the_next_start(job: Path, faults: Fau
         publish.run(of)
     assert files.exists(of.root.publishing) and faults.places["two"].versions
     faults.call = real  # type: ignore[method-assign]
-    publish.recover(night(job, NEXT))
+    publication.recover(night(job, NEXT))
     assert not files.exists(of.root.publishing)
     assert faults.places == {"one": Place(), "two": Place()}
 
@@ -336,10 +338,10 @@ def test_what_was_loaded_everywhere_is_finished_by_a_start_on_another_night(job:
     faults.at, faults.error = "two switch", SinkError("two is gone")
     with pytest.raises(StageError, match="two is gone; the night of 2026-11-21 is served meanwhile"):
         publish.run(of)
-    assert (publish.read(of.root) or {})["date"] == "2026-11-21" and publish.plan(of).due
+    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21" and publish.plan(of).due
     faults.heal()
-    publish.recover(night(job, NEXT + dt.timedelta(days=1)))
-    assert (publish.read(of.root) or {})["date"] == "2026-11-22"
+    publication.recover(night(job, NEXT + dt.timedelta(days=1)))
+    assert (publication_file.read(of.root) or {})["date"] == "2026-11-22"
     faults.check(of.root)
 
 
@@ -350,8 +352,8 @@ def test_a_sink_that_lost_what_it_held_is_loaded_again_before_the_switch(job: Pa
         publish.run(of)
     faults.heal()
     faults.places["two"].versions.clear()
-    publish.recover(of)
-    assert "two load" in faults.calls and (publish.read(of.root) or {})["date"] == "2026-11-21"
+    publication.recover(of)
+    assert "two load" in faults.calls and (publication_file.read(of.root) or {})["date"] == "2026-11-21"
     faults.check(of.root)
 
 
@@ -373,13 +375,13 @@ def test_a_publication_is_undone_only_if_what_it_serves_is_not_the_same(job: Pat
         files.remove_files(published_lists.of_night(of.root, of.date))
     else:
         faults.places["three"] = Place()
-    publish.recover(of)
+    publication.recover(of)
     if change in ("attempt", "gone"):  # the stage ran again since: the lists of the publication are there all the same
         faults.check(of.root)
-        assert (publish.read(of.root) or {})["date"] == "2026-11-22"
+        assert (publication_file.read(of.root) or {})["date"] == "2026-11-22"
         return
     assert {name: faults.places[name].serves for name in before} == before
-    assert (publish.read(of.root) or {})["date"] == "2026-11-21"
+    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21"
     assert all(len(faults.places[name].versions) == 1 for name in before)
 
 
@@ -387,10 +389,10 @@ def test_taken_back_nights_are_listed_and_a_night_that_is_served_is_not(job: Pat
     of = ready(job)
     publish.run(of)
     publish.run(ready(job, NEXT))
-    publish.serve(of, withdrawn=["2026-11-22", "2026-11-23"])
+    publication.serve(of, withdrawn=["2026-11-22", "2026-11-23"])
     assert json.loads(Path(of.root.withdrawn).read_text()) == ["2026-11-22", "2026-11-23"]
-    assert (publish.read(of.root) or {})["date"] == "2026-11-21"
-    publish.serve(night(job, NEXT))
+    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    publication.serve(night(job, NEXT))
     assert json.loads(Path(of.root.withdrawn).read_text()) == ["2026-11-23"]
 
 
@@ -402,8 +404,8 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
     entry = lists.lists[bucket_of("b", 8)]
     fresh = lists.changed({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(update={"neighbours": "new"})
     published_lists.rewrite(path, fresh)
-    publish.refresh(night(job, NEXT), pl.Series(["b"]))
-    served = publish.read(of.root) or {}
+    publication.refresh(night(job, NEXT), pl.Series(["b"]))
+    served = publication_file.read(of.root) or {}
     assert (served["users"], served["date"], served["neighbours"]) == (2, "2026-11-21", "new") and "sinks" in served
     assert served["lists"]["digest"] == files.entry_of(of.folder("publish"), path.rsplit("/", 1)[1]).digest
     assert faults.places["one"].versions == {versions(of)["one"]: ["a", "c"]}
@@ -419,13 +421,13 @@ def test_a_damaged_intent_leaves_what_is_published(job: Path, faults: Faults, da
         publish.run(of)
     faults.heal()
     Path(of.root.publishing).write_text(damage)
-    assert "publishing.json cannot be read" in publish.recover(of)
+    assert "publishing.json cannot be read" in publication.recover(of)
     assert not files.exists(of.root.publishing)
-    served = publish.read(of.root) or {}
+    served = publication_file.read(of.root) or {}
     for name, place in faults.places.items():
         assert place.serves == served["sinks"][name]["serves"] and place.versions[place.serves] == USERS
     publish.run(of)
-    assert (publish.read(of.root) or {})["date"] == "2026-11-22"
+    assert (publication_file.read(of.root) or {})["date"] == "2026-11-22"
 
 
 def test_an_error_nobody_foresaw_is_not_told_as_one(job: Path, faults: Faults) -> None:
@@ -446,5 +448,5 @@ def test_a_nightly_finishes_what_a_publication_left_before_anything_else(
         assert "two is gone; no night is served meanwhile" in capsys.readouterr().err
         faults.heal()
         nightly.run(night(job, NEXT), str(job), (), log)
-    assert (publish.read(of.root) or {})["date"] == "2026-11-21"
+    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21"
     faults.check(of.root)

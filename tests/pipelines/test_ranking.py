@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from nights import DATE, RANKING, REPOSITORY, environment, lists, night, simulated, with_impressions
 
-from pipelines import evaluation, lookup, publish, ranking
+from pipelines import evaluation, lookup, ranking
 from pipelines.night import publication_file, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
@@ -96,7 +96,7 @@ def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(told:
 def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
     of = night(told[0])
     assert not list(Path(of.folder("ranking")).rglob("*.tfrecord.gz")), "keep_examples is off"
-    served = publish.read(of.root)
+    served = publication_file.read(of.root)
     assert served is not None and served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
     assert dry_run.outlooks(of, ["ranking"])[0].state == "complete"
 
@@ -152,5 +152,5 @@ def test_logs_without_impressions_are_told(tmp_path: Path) -> None:
     job = simulated(tmp_path, "")
     assert reason in nightly(job, DATE)
     assert night(job).require("ranking").counts == {ranking.WHY_NOT: reason, "notes": [reason]}
-    served = publish.read(night(job).root)
+    served = publication_file.read(night(job).root)
     assert served is not None and served["stage"] == "neighbours"

@@ -15,7 +15,7 @@ from redis_server import Server, serving
 
 from pipelines import cli, nightly, publish, rollback
 from pipelines.base import manifest
-from pipelines.night import warm_start_base
+from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.runs.run_log import RunLog
@@ -45,7 +45,7 @@ def server() -> Iterator[Server]:
 
 
 def served(job: Path) -> str:
-    return str((publish.read(night(job).root) or {})["date"])
+    return str((publication_file.read(night(job).root) or {})["date"])
 
 
 def test_the_night_before_is_served_again_and_the_later_one_is_taken_back(job: Path) -> None:

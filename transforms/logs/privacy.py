@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import polars as pl
 
-from transforms.core.secret_values import KeySource
 from transforms.logs import spellings
 from transforms.logs.columns import ident
+from transforms.logs.key_source import KeySource
 from transforms.logs.parsing import Parsed
 from transforms.logs.readers import LogError, LogTable, read_log
 

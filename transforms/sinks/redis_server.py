@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transforms.core.secret_values import shown_name
+from transforms.core.printable import shown_name
 from transforms.sinks.errors import SinkError
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0

@@ -12,7 +12,7 @@ from pipelines import doctor
 from pipelines.base import manifest
 from pipelines.base.published_lists import PublishedLists
 from pipelines.checks import deep
-from pipelines.checks.findings import Asked
+from pipelines.checks.asked import Asked
 from pipelines.night import publication_file
 from pipelines.night.stage import Night
 from transforms.core import files

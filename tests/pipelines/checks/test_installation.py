@@ -10,7 +10,8 @@ import pytest
 from nights import REPOSITORY, watch_rows, write_job
 
 from pipelines.checks import installation as doctor_installation
-from pipelines.checks.findings import Asked, Finding
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding
 
 ASKED = Asked(job="nowhere.toml")
 

@@ -9,7 +9,8 @@ from nights import DATE, night, simulated, watch_rows, write_job
 from pipelines import doctor, ingest
 from pipelines.checks import joins as doctor_joins
 from pipelines.checks import logs as doctor_logs
-from pipelines.checks.findings import Asked, Finding
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding
 
 
 def found_in(folder: Path, logs: str, more: str = "") -> dict[str, Finding]:

@@ -9,10 +9,12 @@ import polars as pl
 import pytest
 from nights import DATE, published_night, write_job
 
-from pipelines import publish
 from pipelines.base import lock
 from pipelines.checks import root as doctor_root
-from pipelines.checks.findings import Asked, Finding
+from pipelines.checks import root_access
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding
+from pipelines.serving import publication
 from transforms.core import files
 from transforms.sinks.errors import SinkError
 
@@ -97,7 +99,7 @@ def never_answer(path: str, content: bytes) -> None:
 def test_a_remote_root_is_probed(
     answer: Callable[[str, bytes], None] | None, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_root, "ANSWER_SECONDS", 0.1 if answer is never_answer else 30)
+    monkeypatch.setattr(root_access, "ANSWER_SECONDS", 0.1 if answer is never_answer else 30)
     real = files.is_local
     monkeypatch.setattr(files, "is_local", lambda path: real(path) and path != str(tmp_path / "runs"))
     if answer is not None:
@@ -174,7 +176,9 @@ class Place:
 def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asked_of(tmp_path)
     assert only(list(doctor_root.sinks(asked))).what == "none beside the night's files"
-    monkeypatch.setattr(publish, "configured", lambda night: [Place("bigtable", "no such instance"), Place("redis")])
+    monkeypatch.setattr(
+        publication, "configured", lambda night: [Place("bigtable", "no such instance"), Place("redis")]
+    )
     found = list(doctor_root.sinks(asked))
     assert [(one.state, one.what) for one in found] == [
         ("problem", "bigtable: no such instance"),

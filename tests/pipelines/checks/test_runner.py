@@ -7,7 +7,8 @@ import pytest
 from nights import write_job
 
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.findings import Asked, Finding
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding
 from pipelines.config.beam_options import endpoints
 
 

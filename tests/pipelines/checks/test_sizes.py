@@ -10,7 +10,8 @@ from nights import DATAFLOW, DATE, watch_rows, write_job
 from pipelines.base import machine
 from pipelines.base.machine import Memory
 from pipelines.checks import sizes as doctor_sizes
-from pipelines.checks.findings import Asked, Finding
+from pipelines.checks.asked import Asked
+from pipelines.checks.findings import Finding
 from pipelines.night.stage import STAGES
 
 GIB = 2**30

@@ -28,11 +28,13 @@ from stores import (
     write_day,
 )
 
-from pipelines import ingest, publish
+from pipelines import ingest
 from pipelines.base import manifest, snapshot_store
 from pipelines.logs import forget_rows
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
+from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.examples.tfrecords import read_tfrecords, write_tfrecords
@@ -101,7 +103,7 @@ def check_forgotten(of: Night) -> None:
         for entry in first.require(stage).files:
             assert files.entry_of(folder, entry.name).digest == entry.digest
     assert listed.counts["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
-    served = publish.read(of.root)
+    served = publication_file.read(of.root)
     assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
     assert not forget_rows.is_due(newest(of), ingest.Due.of(of).screen)
     listed_files = {
@@ -120,7 +122,7 @@ def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path, monkeypat
     to_forget(tmp_path, GONE)
     assert not ingest.plan(of).is_done(of)
     sink = SimpleNamespace(forget=lambda users: told.extend(users))
-    monkeypatch.setattr(publish, "configured", lambda _: [sink])
+    monkeypatch.setattr(publication, "configured", lambda _: [sink])
     ingest.run(of)
     check_forgotten(of)
     assert sorted(told) == GONE

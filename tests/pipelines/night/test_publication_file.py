@@ -20,6 +20,7 @@ from pipelines.night import publication_file
 from pipelines.night.errors import StageError, guarded
 from pipelines.night.stage import Night
 from pipelines.runs import night_series, run_log
+from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.frames import bucket_of
 
@@ -53,7 +54,7 @@ def shown(of: Night, user: str = "ann", **asked: Any) -> list[str]:
 
 
 def entry(of: Night) -> dict[str, Any]:
-    found = dict(publish.read(of.root) or {})
+    found = dict(publication_file.read(of.root) or {})
     del found["published_at"]
     return found
 
@@ -82,7 +83,7 @@ def test_what_is_restored_is_never_a_night_that_was_taken_back(job: Path) -> Non
     of = night(job)
     rollback.rollback(of, None)
     damage(of, "{}")
-    publish.recover(night(job, NEXT))
+    publication.recover(night(job, NEXT))
     assert shown(of) == ["2026-11-20-ann"] and publication_file.withdrawn(of.root) == {"2026-11-21"}
 
 
@@ -104,7 +105,7 @@ def test_a_later_night_is_published_though_what_is_lost_cannot_be_restored(job: 
     with pytest.raises(
         StageError, match=r"is not the file stage neighbours wrote: run the night again from neighbours"
     ):
-        publish.recover(of)
+        publication.recover(of)
     with pytest.raises(StageError, match=r"is not the file stage neighbours wrote"):  # not moved backwards either
         publish.run(published_night(job, lists(BEFORE), date=BEFORE, publish=False))
     assert shown(published_night(job, lists(NEXT), date=NEXT)) == ["2026-11-22-ann"]
@@ -130,12 +131,12 @@ def test_lists_of_files_that_are_lost_are_made_again_by_a_run_of_the_night(job: 
 
 def test_two_publications_are_named(job: Path) -> None:
     of = night(job)
-    served = publish.read(of.root) or {}
+    served = publication_file.read(of.root) or {}
     first, second = (Reference(**place["lists"]) for place in (served["before"], served))
     assert [published_lists.read(of.root, one).date for one in (first, second)] == [BEFORE, DATE]
     assert served["before"]["date"] == "2026-11-20"
-    publish.serve(of)
-    assert (publish.read(of.root) or {})["before"] == served["before"], "the same twice is the same once"
+    publication.serve(of)
+    assert (publication_file.read(of.root) or {})["before"] == served["before"], "the same twice is the same once"
 
 
 def test_another_night_is_looked_up(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,10 +176,10 @@ def test_a_name_that_leaves_the_root_is_refused(job: Path, name: str) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(PublishedListsError, match="does not lie below the root"):
         published_lists.load(str(path))
-    served = publish.read(of.root) or {}
+    served = publication_file.read(of.root) or {}
     Path(of.root.published).write_text(json.dumps(served | {"lists": {"file": name, "digest": "x"}}))
     with pytest.raises(StageError, match=r"published\.json cannot be read"):
-        publish.read(of.root)
+        publication_file.read(of.root)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../../x", "gs://b/x", ""])
@@ -223,7 +224,7 @@ def test_commands_end_with_one_message(job: Path) -> None:
     said: list[str] = []
 
     def work() -> int:
-        publish.read(night(job).root)
+        publication_file.read(night(job).root)
         return 0
 
     assert guarded(work, said.append) == 1 and len(said) == 1

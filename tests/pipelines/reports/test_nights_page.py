@@ -13,10 +13,10 @@ from nights import DATE, night, published_night, with_figures, write_job
 
 from pipelines import publish, rollback
 from pipelines.night.errors import GateError
+from pipelines.night.outcome import Outcome
 from pipelines.night.stage import Night
 from pipelines.reports import nights_page, report
 from pipelines.runs import openmetrics
-from pipelines.runs.run_log import Outcome
 
 LISTS = pl.DataFrame(
     {"user_id": ["1u"], "video_ids": [["1v", "2v"]], "scores": [[0.5, 0.25]]},

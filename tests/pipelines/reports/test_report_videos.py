@@ -11,9 +11,9 @@ import pytest
 from made_frames import hours
 from nights import DATE, night, write_job
 
-from pipelines import train
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
+from pipelines.night import artifacts
 from pipelines.night.stage import Night
 from pipelines.reports import report_videos
 from pipelines.reports.report_videos import SHOWN_NEIGHBOURS, SHOWN_VIDEOS
@@ -44,7 +44,7 @@ def made(folder: Path, catalogue: dict[str, Any] | None = None, *, similar: bool
             "vector": [[np.cos(n), np.sin(n), 0.0] for n in range(videos)],
         }
     ).sample(fraction=1, shuffle=True, seed=1)
-    committed(of, "train", [files.write_parquet(vectors, of.folder("train"), train.VECTORS)])
+    committed(of, "train", [files.write_parquet(vectors, of.folder("train"), artifacts.VIDEO_VECTORS)])
     near = pl.DataFrame(
         {
             "video_id": [video for n, video in enumerate(IDS) if n % 3],

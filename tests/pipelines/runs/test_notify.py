@@ -15,8 +15,8 @@ from nights import wait_for
 
 from pipelines.base import lock, parent_pipe
 from pipelines.config.settings import NotifySettings
+from pipelines.night.outcome import Outcome
 from pipelines.runs import notify
-from pipelines.runs.run_log import Outcome
 
 FAILED = Outcome(run="r1", date="2026-11-21", code=1, message="stage train ended", seconds=3.5)
 DONE = Outcome(run="r2", date="2026-11-22", code=0, message="published", seconds=4.5)

@@ -14,11 +14,11 @@ from memory_files import MemoryFileSystem
 from night_files import LISTS, night_files
 from nights import night, write_job
 
-from pipelines import publish
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import StageError
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
+from pipelines.serving import publication
 from pipelines.sinks import bigquery_sink
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from transforms.sinks.errors import SinkError
@@ -251,4 +251,4 @@ def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
 
 def test_a_job_that_names_it_has_it_among_its_sinks(tmp_path: Path) -> None:
     sink = sink_of(tmp_path)
-    assert publish.configured(sink.night) == [sink]
+    assert publication.configured(sink.night) == [sink]

@@ -15,10 +15,10 @@ from google.rpc.status_pb2 import Status
 from night_files import LISTS, night_files
 from nights import night, published_night, write_job
 
-from pipelines import publish
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import StageError
 from pipelines.night.sink_protocol import NightFiles
+from pipelines.serving import publication
 from pipelines.sinks.bigtable_sink import BigtableSink
 from transforms.sinks.errors import SinkError
 from transforms.sinks.redis_lists import decode_list, decode_vector
@@ -240,7 +240,7 @@ def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
 
 def test_a_job_that_names_it_publishes_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sink = sink_of(tmp_path)
-    assert publish.configured(sink.night) == [sink]
+    assert publication.configured(sink.night) == [sink]
     rows = pl.DataFrame(LISTS, schema=["user_id", "video_ids", "scores"], orient="row")
     with stand_in(monkeypatch, "watchnext") as table:
         published_night(tmp_path / "job.toml", rows)

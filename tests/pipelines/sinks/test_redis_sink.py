@@ -20,8 +20,10 @@ from redis_server import KEEPING, Server, serving
 
 from pipelines import publish
 from pipelines.base import manifest
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
+from pipelines.serving import publication
 from transforms.core import files
 from transforms.sinks.redis_lists import BLOCK_ROWS, decode_list, decode_vector
 from transforms.sinks.redis_server import Session
@@ -75,7 +77,7 @@ def register(server: Server) -> dict[str, Any]:
 
 
 def served(of: Night) -> str:
-    return str((publish.read(of.root) or {})["sinks"]["redis"]["serves"])
+    return str((publication_file.read(of.root) or {})["sinks"]["redis"]["serves"])
 
 
 def test_a_night_is_there_for_readers(job: Path, server: Server) -> None:
@@ -132,7 +134,7 @@ def test_a_night_that_was_to_expire_is_loaded_again_where_it_is_served_again(job
     for days in range(3):
         publish.run(ready(job, DATE + dt.timedelta(days=days)))
     server.client.delete(*list(server.contents("watchnext:2026-11-21*"))[:5])
-    publish.serve(night(job))
+    publication.serve(night(job))
     assert server.lists() == expected(DATE)
     assert {server.client.ttl(name) for name in server.contents("watchnext:2026-11-21*")} == {-1}
 
@@ -140,9 +142,9 @@ def test_a_night_that_was_to_expire_is_loaded_again_where_it_is_served_again(job
 def test_a_night_that_is_there_is_not_loaded_again(job: Path, server: Server) -> None:
     of = ready(job)
     publish.run(of)
-    assert publish.serve(of) == {"redis": {"version": served(of), "keys": 0}}
+    assert publication.serve(of) == {"redis": {"version": served(of), "keys": 0}}
     server.client.delete(f"watchnext:{served(of)}:u3")
-    assert publish.serve(of) == {"redis": {"version": served(of), "keys": 42}}
+    assert publication.serve(of) == {"redis": {"version": served(of), "keys": 42}}
     assert server.lists() == expected(DATE)
 
 
@@ -151,7 +153,7 @@ def test_forgotten_users_leave_every_night(tmp_path: Path, server: Server) -> No
     for date in (DATE, NEXT):
         publish.run(ready(job, date))
     before = set(server.contents())
-    publish.refresh(night(job), pl.Series(["u3", "u5", "nobody"]))
+    publication.refresh(night(job), pl.Series(["u3", "u5", "nobody"]))
     gone = before - set(server.contents())
     versions = list(register(server))
     assert gone == {f"watchnext:{v}{kind}:{u}" for v in versions for kind in ("", ".vector") for u in ("u3", "u5")}
@@ -170,8 +172,8 @@ def test_a_user_with_the_documented_rights_can_do_it_all(
     job = job_of(tmp_path, server, 'vectors = true\nuser_env = "THE_USER"\npassword_env = "THE_PASSWORD"\n')
     for days in range(3):
         publish.run(ready(job, DATE + dt.timedelta(days=days)))
-    publish.refresh(night(job), pl.Series(USERS[:1]))
-    assert "secret" not in json.dumps(publish.read(night(job).root)) and len(register(server)) == 3
+    publication.refresh(night(job), pl.Series(USERS[:1]))
+    assert "secret" not in json.dumps(publication_file.read(night(job).root)) and len(register(server)) == 3
     assert set(server.lists()) == set(USERS[1:])
 
 
@@ -233,12 +235,12 @@ def at_command(monkeypatch: pytest.MonkeyPatch, at: When, do: Callable[[], None]
 def test_a_server_that_is_gone_before_is_named_and_changes_nothing(job: Path, server: Server) -> None:
     publish.run(ready(job))
     of = ready(job, NEXT)
-    entry = publish.read(of.root)
+    entry = publication_file.read(of.root)
     server.kill()
     told = r"^Redis at unix://.*redis.sock does not answer, tried for 0.3 s: .*; the night of 2026-11-21 is served"
     with pytest.raises(StageError, match=told):
         publish.run(of)
-    assert publish.read(of.root) == entry and manifest.load(of.folder("publish")) is None
+    assert publication_file.read(of.root) == entry and manifest.load(of.folder("publish")) is None
     assert not files.exists(of.root.publishing)
 
 
@@ -254,9 +256,9 @@ def test_a_server_that_is_gone_at_the_switch_serves_the_old_night_until_the_next
     with pytest.raises(StageError, match="does not answer"):
         publish.run(of)
     keeping_server.start()
-    assert keeping_server.lists() == expected(DATE) and (publish.read(of.root) or {})["date"] == "2026-11-21"
-    publish.recover(night(job, NEXT + dt.timedelta(days=1)))
-    assert keeping_server.lists() == expected(NEXT) and (publish.read(of.root) or {})["date"] == "2026-11-22"
+    assert keeping_server.lists() == expected(DATE) and (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    publication.recover(night(job, NEXT + dt.timedelta(days=1)))
+    assert keeping_server.lists() == expected(NEXT) and (publication_file.read(of.root) or {})["date"] == "2026-11-22"
 
 
 def test_a_server_started_anew_in_the_midst_is_noticed(
@@ -308,7 +310,7 @@ def test_a_server_killed_at_a_random_moment_of_a_load_serves_the_old_night_whole
                 assert "does not answer" in str(error) and not back
         if not server._answers():
             server.start()
-        state = (publish.read(of.root) or {})["date"]
+        state = (publication_file.read(of.root) or {})["date"]
         assert server.lists() == (expected(date) if state == str(date) else old)
         publish.run(of)
         assert server.lists() == expected(date) and not files.exists(of.root.publishing)
@@ -361,13 +363,13 @@ def test_a_publishing_process_killed_at_random_moments_comes_to_the_same_end(job
             process.kill()
             process.communicate()
         killed += process.returncode < 0
-        state = (publish.read(of.root) or {})["date"]
+        state = (publication_file.read(of.root) or {})["date"]
         pointer = server.client.get("watchnext:night").decode()[:10]
         assert server.lists() == expected(dt.date.fromisoformat(pointer)) and pointer >= state
     done = start(job, NEXT)
     assert done.communicate()[1] == "" and done.returncode == 0
     assert killed >= 2 and server.lists() == expected(NEXT) and not intent.exists()
-    assert set(register(server)) == {served(of), (publish.read(of.root) or {})["sinks"]["redis"]["before"]}
+    assert set(register(server)) == {served(of), (publication_file.read(of.root) or {})["sinks"]["redis"]["before"]}
     assert len(server.contents("watchnext:20*")) == 84
 
 
@@ -388,7 +390,7 @@ def test_a_file_that_was_cut_ends_publish_with_its_name(job: Path, folder: str) 
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(StageError, match=rf"{path.name} is not the file stage neighbours wrote: .* from neighbours"):
         publish.run(of)
-    assert publish.read(of.root) is None
+    assert publication_file.read(of.root) is None
 
 
 def test_an_error_nobody_expected_ends_publish_as_it_is(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import hashlib
 import hmac
 import importlib
 import os
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from transforms.core.printable import shown_name
 from transforms.logs.readers import LogError, LogSettingError
 
 SHORTEST_KEY = 16  # bytes
@@ -50,12 +50,6 @@ class KeySource:
 def check_of(key: bytes) -> str:
     """What is kept of a key to know it again, which does not give the key away."""
     return hmac.digest(key, _CHECKED, hashlib.sha256).hex()[:16]
-
-
-def shown_name(variable: str) -> str:
-    """The name of an environment variable for a message. One that is not written as such names are may be the secret
-    itself, in the wrong place: it is not shown."""
-    return repr(variable) if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "(not shown: it may be the secret itself)"
 
 
 def _trouble(key: bytes) -> str:

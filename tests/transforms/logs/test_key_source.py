@@ -24,8 +24,9 @@ from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import JobError, load_job
 from pipelines.logs.log_reader import Reader
 from pipelines.night import privacy
-from transforms.core import secret_values
-from transforms.core.secret_values import KeySource
+from transforms.core.printable import shown_name
+from transforms.logs import key_source
+from transforms.logs.key_source import KeySource
 from transforms.logs.privacy import Screen, pseudonym
 from transforms.logs.readers import LogSettingError
 
@@ -157,7 +158,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     monkeypatch.setattr(Client, "asked", asked)
     monkeypatch.setitem(sys.modules, "google.cloud.secretmanager", SimpleNamespace(SecretManagerServiceClient=Client))
-    secret_values._read_secret.cache_clear()
+    key_source._read_secret.cache_clear()
     return asked
 
 
@@ -191,4 +192,4 @@ def test_what_is_no_name_of_a_variable_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         load_job(str(job_with_key(tmp_path, 'pseudonym_key_env = "a key of sixteen characters"')))
     assert "sixteen" not in str(caught.value)
-    assert KeySource(variable="hunter2") and secret_values.shown_name("hunter2").startswith("(not shown")
+    assert KeySource(variable="hunter2") and shown_name("hunter2").startswith("(not shown")
