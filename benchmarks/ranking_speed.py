@@ -27,7 +27,7 @@ from trainer.ranker.config import TOWERS, RankerSettings
 from trainer.ranker.export import export_ranker
 from trainer.ranker.task import read_ranking_folder
 from trainer.ranker.training import fit_ranker
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.ranking.rank_lists import RankCandidates
 from transforms.simulation.world import SimulationSettings
 
@@ -85,7 +85,7 @@ def rank(night: Night, ranker: str) -> tuple[int, int, float]:
         )
         ranked | WriteRecords(f"{folder}/records.json")
     seconds = time.perf_counter() - began
-    counts = [record["counts"] for record in take_records(f"{folder}/records.json") if "counts" in record]
+    counts = [record["counts"] for record in pop_records(f"{folder}/records.json") if "counts" in record]
     return sum(of["users"] for of in counts), sum(of["candidates"] for of in counts), seconds
 
 

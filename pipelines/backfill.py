@@ -13,8 +13,8 @@ from functools import partial
 
 from pipelines import nightly
 from pipelines.base import console, process_signals
-from pipelines.night.errors import guarded
-from pipelines.night.stage import STAGES, arguments, night_of
+from pipelines.night.errors import run_command
+from pipelines.night.stage import STAGES, arguments, night_from_args
 from pipelines.runs import night_series, run_log
 
 
@@ -36,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.error(f"--from {args.first} lies after --to {args.last}")
 
     def work(log: run_log.RunLog) -> int:
-        night, dates = night_of(args, flags), night_series.between(args.first, args.last)
-        one = partial(nightly.attended, job=args.job, stages=STAGES, log=log)
+        night, dates = night_from_args(args, flags), night_series.between(args.first, args.last)
+        one = partial(nightly.run_with_reporting, job=args.job, stages=STAGES, log=log)
         codes = night_series.run(night, dates, one, log, keep_going=args.keep_going)
         return next((code for code in codes if code), 0)
 
     with process_signals.raised(), run_log.opened(args.log_format) as log:
-        return guarded(lambda: work(log), log.fail)
+        return run_command(lambda: work(log), log.fail)
 
 
 if __name__ == "__main__":

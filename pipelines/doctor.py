@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 from pipelines.base import console
 from pipelines.checks import findings
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, problem
 
 
@@ -58,22 +58,22 @@ CHECKS = (
 DEEP = Check(name="files", module="deep", function="files", of_root=True)
 
 
-def diagnose(asked: Asked, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
+def diagnose(asked: DoctorRequest, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
     """The findings of all checks, in their order, as they come. A check that fails by itself is a problem found."""
     job = next((check for check in checks if check.name == "job"), None)
-    of_job = made(job, asked) if job else []  # first: without a job there is nothing else to ask of it
+    of_job = run_check(job, asked) if job else []  # first: without a job there is nothing else to ask of it
     usable = not findings.exit_code(of_job)
     wanted = [check for check in checks if usable or not check.of_job]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
-        begun = {check.name: pool.submit(made, check, asked) for check in wanted if check.waits}
+        begun = {check.name: pool.submit(run_check, check, asked) for check in wanted if check.waits}
         for check in wanted:
             if check is job:
                 yield from of_job
             elif not (check.of_root and asked.root_trouble):
-                yield from begun[check.name].result() if check.waits else made(check, asked)
+                yield from begun[check.name].result() if check.waits else run_check(check, asked)
 
 
-def made(check: Check, asked: Asked) -> list[Finding]:
+def run_check(check: Check, asked: DoctorRequest) -> list[Finding]:
     """The findings of one check, whatever happens in it."""
     try:
         return list(getattr(importlib.import_module(f"pipelines.checks.{check.module}"), check.function)(asked))
@@ -90,7 +90,7 @@ def made(check: Check, asked: Asked) -> list[Finding]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what was found. 0: no problem; 1: at least one; 2: a wrong argument."""
     args, flags = _parser().parse_known_args(argv)
-    asked = Asked(
+    asked = DoctorRequest(
         job=args.job,
         date=args.date,
         runner_config=args.runner_config,
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.print_to_reader(lambda: _print(asked, checks, as_json=args.json))
 
 
-def _print(asked: Asked, checks: Sequence[Check], *, as_json: bool) -> int:
+def _print(asked: DoctorRequest, checks: Sequence[Check], *, as_json: bool) -> int:
     colours, width = findings.screen()
     found = []
     for finding in diagnose(asked, checks):

@@ -23,8 +23,8 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import report
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, take_records
-from transforms.core.user_sampling import Sample
+from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item, night_metrics
 from transforms.evaluation.baselines import CountVideos
 from transforms.evaluation.evaluate_lists import WriteEvaluation
@@ -89,7 +89,7 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
             measured = pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, cuts(k))
             found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
         found | beam.Flatten() | WriteRecords(records)
-    return take_records(records)
+    return pop_records(records)
 
 
 def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection[Record]]:
@@ -119,8 +119,8 @@ def _last_day(night: Night) -> Window:
     return replace(night.window, start=start, end=end)
 
 
-def _sample(night: Night, users: int, most: int) -> Sample:
-    return Sample.of(users=users, buckets=night.snapshot.buckets, most=most)
+def _sample(night: Night, users: int, most: int) -> UserSample:
+    return UserSample.of(users=users, buckets=night.snapshot.buckets, most=most)
 
 
 def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> list[Record]:
@@ -141,7 +141,7 @@ def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> 
         buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
         write = WriteEvaluation(inputs, night.window, folder, name, night.threads, ranking.of_held_out(night))
         buckets | write | WriteRecords(records)
-    return take_records(records)
+    return pop_records(records)
 
 
 def _written(records: list[Record], kind: str, folder: str) -> str:

@@ -23,7 +23,7 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.examples import skew
 from transforms.examples.default_examples import WriteDefaultExamples
 from transforms.examples.draw_examples import AGE, LabelDraw
@@ -66,7 +66,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         nobody = _defaults(night, spec, write, attempt)
         defaults = pipeline | "Defaults" >> night.create([spec.categories.get("country", [])]) | nobody
         (written["records"], labels, defaults) | beam.Flatten() | WriteRecords(records)
-    found = take_records(records)
+    found = pop_records(records)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, "spec.json", 1, spec.to_json().encode()))
     if spec.tokens:  # whose ids a later night's model is to find again

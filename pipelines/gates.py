@@ -33,7 +33,7 @@ from pipelines.night.stage import Night
 from pipelines.reports import report_history
 from transforms.core import files
 from transforms.core.bootstrap import FEWEST_USERS
-from transforms.core.user_sampling import Sample
+from transforms.core.user_sampling import UserSample
 from transforms.evaluation import gates, night_metrics
 from transforms.evaluation.gates import Gate, MeasuredNight, not_computed
 from transforms.evaluation.list_comparison import Compared, compare
@@ -87,7 +87,7 @@ def summary(night: Night) -> dict[str, Any]:
     return held | ({"recall": recalls} if recalls else {})
 
 
-def in_words(night: Night) -> str:
+def summary_line(night: Night) -> str:
     """How many of the night's gates ended in each state, for the line at its end; empty if they were never computed."""
     found = report_history.gates(night)
     return found.in_words() if found else ""
@@ -279,8 +279,8 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
         yield gates.coverage(**counted, candidates=candidates, least=bounds.min_coverage)
     if bounds.max_sameness < 1:
         enough = found.lists >= FEWEST_USERS
-        alike = gates.alike(found.shown, lists=found.lists, candidates=candidates) if enough else None
-        yield gates.sameness(alike, most=bounds.max_sameness)
+        alike = gates.list_overlap(found.shown, lists=found.lists, candidates=candidates) if enough else None
+        yield gates.list_overlap_gate(alike, most=bounds.max_sameness)
     if bounds.min_stayed or bounds.max_stayed < 1:
         yield _stayed(night, before, found, bounds, candidates=candidates)
 
@@ -304,7 +304,7 @@ def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, 
     if found.stayed is None:
         reason = f"no user has a list of both this night and the night of {before.date}"
         return not_computed("stayed", reason, expected=False)
-    return gates.stayed(found.stayed, least=bounds.min_stayed, most=bounds.max_stayed, places=found.places)
+    return gates.retention(found.stayed, least=bounds.min_stayed, most=bounds.max_stayed, places=found.places)
 
 
 def _users_before(before: Night) -> int | None:
@@ -322,7 +322,7 @@ def _compared(night: Night, before: Night | None, users: int) -> Compared:
     had = {paths.shard_index(path): path for path in lists_before.paths(night.root, "lists")} if lists_before else {}
     tonight = _files_of_buckets(night)
     smaller = min(len(tonight), len(had) or len(tonight))
-    sample = Sample.of(users=users, buckets=smaller, most=SAMPLED_USERS)
+    sample = UserSample.of(users=users, buckets=smaller, most=SAMPLED_USERS)
 
     def within(found: dict[int, str], bucket: int) -> list[str]:
         return [path for number, path in found.items() if number % smaller == bucket]

@@ -20,7 +20,7 @@ from pipelines.night.errors import StageError
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.search.candidates import AGE, candidate_videos, columns_of, shard_count
 from transforms.search.index_files import KINDS, VIDEOS, IndexInputs, IndexPart, WriteIndex, index_info, index_timings
 
@@ -59,7 +59,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline("index") as pipeline:
         pipeline | night.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
-    found = take_records(records)
+    found = pop_records(records)
     info = index_info(found, folder)
     timed = {kind: about | {"timings": index_timings(found, kind)} for kind, about in info.items()}
     entries += [FileEntry(**record["file"]) for record in found if "file" in record]

@@ -19,12 +19,12 @@ from functools import partial
 from typing import Any
 
 from pipelines.base import console, manifest, paths, row_counts, snapshot_store
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.row_counts import Account
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import JobError
 from pipelines.logs import forget_rows, joins, log_notes, reading_settings, rewriting
-from pipelines.logs.ingest_plan import Due
+from pipelines.logs.ingest_plan import IngestPlan
 from pipelines.logs.log_reader import LOGS, Reader
 from pipelines.night import night_list
 from pipelines.night.errors import StageError
@@ -76,12 +76,12 @@ def options_of(night: Night) -> list[str]:
 def plan(night: Night) -> Plan:
     """Done when no raw file is left to take, the list of users to forget was applied, no day is to be read again, and
     the catalogue and users are still those that were read."""
-    return _plan(night, Due.of(night))
+    return _plan(night, IngestPlan.of(night))
 
 
 def run(night: Night) -> None:
     """Take every raw file not taken yet. Raises StageError above `max_reject_fraction`: then nothing is taken."""
-    due = Due.of(night)
+    due = IngestPlan.of(night)
     if night.reread:
         snapshot_store.remove_damaged(night.root.snapshots)
     if due.work:
@@ -89,7 +89,7 @@ def run(night: Night) -> None:
     complete(night, _plan(night, due), partial(_work, night, due))
 
 
-def _plan(night: Night, due: Due) -> Plan:
+def _plan(night: Night, due: IngestPlan) -> Plan:
     inputs = {name: manifest.fingerprint([asdict(file) for file in due.found[name].files]) for name in _SIDE}
     inputs["forget"] = due.screen.forget.digest
     settings = {
@@ -102,7 +102,7 @@ def _plan(night: Night, due: Due) -> Plan:
 _SIDE = ("videos", "users", "hidden")
 
 
-def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
+def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResult:
     forgotten = _forgotten_before(night, due)
     before = forget_rows.apply(night, due.screen) if due.forgets else due.before
     empty = Snapshot(
@@ -139,12 +139,12 @@ def _work(night: Night, due: Due, folder: str, attempt: str) -> StageResult:
     return StageResult(entries, counts | _joined(night, due, snapshot, entries, forgotten, counts["notes"]))
 
 
-def _list_is_new(due: Due) -> bool:
+def _list_is_new(due: IngestPlan) -> bool:
     """Whether the list of users to forget is applied for the first time."""
     return bool(due.screen.forget.paths) and (due.before is None or due.forgets)
 
 
-def _forgotten_before(night: Night, due: Due) -> set[int]:
+def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
     """The places in a changed list of users to forget of those who have events in the store."""
     if due.before is None or not _list_is_new(due):
         return set()
@@ -154,7 +154,7 @@ def _forgotten_before(night: Night, due: Due) -> set[int]:
 
 
 def _joined(
-    night: Night, due: Due, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int], notes: list[str]
+    night: Night, due: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int], notes: list[str]
 ) -> dict[str, Any]:
     """What has no partner in the logs: ids of the tables that are read anew and of a new list of users to forget."""
     folder = night.folder("ingest")
@@ -169,7 +169,7 @@ def _joined(
     return {"joins": counts, "notes": [*notes, *said]}
 
 
-def _bucket_count(night: Night, due: Due) -> int:
+def _bucket_count(night: Night, due: IngestPlan) -> int:
     """The bucket count of a new store."""
     if night.job.storage.buckets:
         return night.job.storage.buckets
@@ -188,7 +188,9 @@ def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
     files.remove_files(path for path in files.list_files(folder) if path not in listed)
 
 
-def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Account, catalogue: str | None) -> Snapshot:
+def _take(
+    night: Night, due: IngestPlan, reader: Reader, before: Snapshot, side: Account, catalogue: str | None
+) -> Snapshot:
     """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
     if due.rearranges:
         before = rewriting.rearranged(night, before, buckets=before.buckets, zone=due.time_zone)
@@ -224,7 +226,7 @@ def _take(night: Night, due: Due, reader: Reader, before: Snapshot, side: Accoun
     return done
 
 
-def _older_readings(night: Night, due: Due, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+def _older_readings(night: Night, due: IngestPlan, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     """What the snapshot says of rows that stay as they were read under other settings."""
     found = [*due.kept_changes, *reading_settings.of_version(list(due.changes))]
     for change in found if not due.reread or due.kept_changes else ():
@@ -264,7 +266,7 @@ def _taken(every: list[TakenFile]) -> list[TakenFile]:
     return sorted({(f.path, f.changed if f.path.startswith(bigquery_source.PREFIX) else 0): f for f in every}.values())
 
 
-def _days(before: Snapshot, found: dict[str, Found]) -> dict[str, list[str]]:
+def _days(before: Snapshot, found: dict[str, RawFiles]) -> dict[str, list[str]]:
     return {name: sorted({*before.days.get(name, []), *of.days}) for name, of in found.items() if of.days}
 
 
@@ -290,7 +292,7 @@ def _listing(account: Account) -> str:
     return f"{listed:,} of them, the first {LISTED_ROWS:,} of each reason, are listed"
 
 
-def _counts(night: Night, due: Due, snapshot: Snapshot, side: Account) -> dict[str, Any]:
+def _counts(night: Night, due: IngestPlan, snapshot: Snapshot, side: Account) -> dict[str, Any]:
     """What the manifest says: the store, what became of the rows of this night, all its ingests together, and notes."""
     ours = snapshot.accounts.get(night.date.isoformat())
     account: Record = row_counts.total([*([ours] if ours else []), side])
@@ -336,7 +338,7 @@ def _notes_of_rows(side: list[Record]) -> list[str]:
     ]
 
 
-def _notes_of_readings(due: Due) -> Iterator[str]:
+def _notes_of_readings(due: IngestPlan) -> Iterator[str]:
     if due.kept_changes:
         changes = reading_settings.describe(due.kept_changes)
         yield f"events in the store stay as they were read under other settings: {changes}"
@@ -353,7 +355,7 @@ def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
         yield f"{refused:,} rows were refused: {_listing(account)} in {night.root.rejects(night.date)}"
 
 
-def _notes_of_files(night: Night, due: Due) -> Iterator[str]:
+def _notes_of_files(night: Night, due: IngestPlan) -> Iterator[str]:
     yield from (f"{setting}: {text}" for setting, text in log_notes.of_files(night.job, due.found))
 
 

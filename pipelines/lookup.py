@@ -21,7 +21,7 @@ from rich.cells import cell_len, set_cell_size
 from pipelines.base import console
 from pipelines.config.beam_options import pipeline_options
 from pipelines.config.jobs import Job, JobError, load_job
-from pipelines.night.errors import guarded
+from pipelines.night.errors import run_command
 from pipelines.serving.explain import Moved
 from pipelines.serving.served import Served
 from pipelines.serving.served_lists import SOURCES, ServedList
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))
         return 0 if found.known else 1
 
-    return guarded(work)
+    return run_command(work)
 
 
 class _Parser(console.Parser):

@@ -18,7 +18,7 @@ import apache_beam as beam
 from pipelines.base import manifest, paths, snapshot_store
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.evaluation.folding_check import CheckFolding
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.search.index_files import VIDEOS
@@ -54,7 +54,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             watched = pipeline | "Watched" >> night.create(night.buckets())
             written += [similar, (listed, watched) | CheckFolding(night.window, night.catalogue())]
         written | beam.Flatten() | WriteRecords(records)
-    found = take_records(records)
+    found = pop_records(records)
     counts = {**total(found), **next((record for record in found if "folding" in record), {})}
     notes = empty_lists_note(counts.get("empty_lists", 0), counts.get("users", 0), night.job.neighbours.exclude)
     return StageResult([FileEntry(**r["file"]) for r in found if "file" in r], {**counts, "notes": notes})

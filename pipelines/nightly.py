@@ -25,9 +25,9 @@ from functools import partial
 from pipelines import gates, ingest, publish
 from pipelines.base import console, lock, manifest, process_signals
 from pipelines.night import publication_file, warm_start_base
-from pipelines.night.errors import StageError, exit_code, guarded, told, wants_traceback
+from pipelines.night.errors import StageError, exit_code, run_command, user_message, wants_traceback
 from pipelines.night.outcome import Outcome
-from pipelines.night.stage import STAGES, Night, Plan, arguments, discard_damaged, night_of
+from pipelines.night.stage import STAGES, Night, Plan, arguments, discard_damaged, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
 from pipelines.runs.run_log import RunLog
@@ -65,18 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.error("--force-publish is for stage publish of one night: not with --catch-up, or --only another stage")
 
     def work(log: RunLog) -> int:
-        night, stages = night_of(args, flags), _chosen(args)
+        night, stages = night_from_args(args, flags), _chosen(args)
         dates = [*(night_series.missed(night) if args.catch_up else ()), night.date]
         if args.dry_run:
             return dry_run.show(night, dates, stages, as_json=log.as_json)
-        one = partial(attended, job=args.job, stages=stages, log=log)
+        one = partial(run_with_reporting, job=args.job, stages=stages, log=log)
         return night_series.run(night, dates, one, log, keep_going=True)[-1]
 
     with process_signals.raised(), run_log.opened(args.log_format) as log:
-        return guarded(lambda: work(log), log.fail)
+        return run_command(lambda: work(log), log.fail)
 
 
-def attended(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> int:
+def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> int:
     """One night to its end, whatever that is, and its exit code. The log, ROOT/metrics.prom and whom `[notify]` names
     are told."""
     began = time.monotonic()
@@ -123,7 +123,7 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
     return _closing(night, ran)
 
 
-def _finish_publication(night: Night, screen: processes.Screen) -> None:
+def _finish_publication(night: Night, screen: processes.ConsoleDisplay) -> None:
     """Finish or undo now, not hours later, what a publication left that came to no end; stage publish tries again."""
     try:
         if done := publication.recover(night):
@@ -153,7 +153,7 @@ def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tupl
     except process_signals.Stopped as stopped:
         return stopped.code, str(stopped)
     except Exception as error:
-        message = told(error)
+        message = user_message(error)
         if message is None or wants_traceback(error):
             message = traceback.format_exc().rstrip()
         return exit_code(error), message
@@ -186,7 +186,7 @@ def _closing(night: Night, ran: list[str]) -> str:
         state = f"published: {served['date']}, {served['users']:,} users"
     else:
         state = f"not published (the night of {served['date']} is served)"
-    held = f"; {gates.in_words(night)}" if "publish" in ran else ""
+    held = f"; {gates.summary_line(night)}" if "publish" in ran else ""
     return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}{held}"
 
 

@@ -25,14 +25,7 @@ from pipelines.night.publication_file import LISTS, NEIGHBOURS, PUBLISHED, PUBLI
 from pipelines.night.publication_file import read as read
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import nights_page
-from pipelines.serving.publication import (
-    RECALL,
-    check,
-    finish,
-    naming_what_is_served,
-    restore,
-    serve_lists,
-)
+from pipelines.serving.publication import RECALL, check, finish, naming_what_is_served, restore, serve_lists
 from transforms.core import files
 
 
@@ -68,7 +61,7 @@ def _reason(text: str) -> str:
 
 def run(night: Night) -> None:
     """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
-    with nights_page.kept_up(night):
+    with nights_page.refreshing_index(night):
         complete(night, plan(night), lambda _folder, _attempt: _work(night), keep=published_lists.PREFIX)
     retention.apply(night, publication_file.served_date(night.root))
 

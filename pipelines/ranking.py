@@ -26,11 +26,11 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.examples.vocabulary import WriteVocabulary
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
 from transforms.ranking.measure_ranker import MeasureRanker
-from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates, night_of
+from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates, generator_night
 from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
 from transforms.ranking.vocabulary import CountShown, add_shown, spec_of
 
@@ -117,7 +117,7 @@ def count_impressions(
         videos = counted["videos"] | "Videos" >> WriteVocabulary(settings.video_vocabulary, folder, VIDEOS)
         channels = counted["channels"] | "Channels" >> WriteVocabulary(settings.channel_vocabulary, folder, CHANNELS)
         (videos, channels, counted["shown"]) | beam.Flatten() | WriteRecords(records)
-    found = take_records(records)
+    found = pop_records(records)
     entries = [FileEntry(**record["vocabulary"]) for record in found if "vocabulary" in record]
     return add_shown(record for record in found if "vocabulary" not in record), entries
 
@@ -178,7 +178,7 @@ def write_ranking_examples(
     drawn, graph = paths.join(folder, numbers), paths.join(folder, GRAPH)
     written_graph = write_numbers_graph(files.read_parquet(drawn), graph, spec=spec, pipeline=night.pipeline_here())
     files.remove_files([drawn])
-    found = take_records(paths.join(folder, records))
+    found = pop_records(paths.join(folder, records))
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
     entries.append(files.replace_entry(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
     return [*entries, *files.seen_from_above(written_graph, GRAPH)]
@@ -195,7 +195,7 @@ def _train(
     settings = night.job.ranking.model_dump(include=set(RankerSettings.model_fields))
     records = [entry for entry in written if "/train/" in entry.name]
     graph = [entry.name for entry in written if entry.name.startswith(f"{GRAPH}/")]
-    with local_workdir.at(folder) as place:
+    with local_workdir.open_workdir(folder) as place:
         given = place.bring(folder, [*(entry.name for entry in records), *graph])
         result = train_ranker(
             RankingFiles(
@@ -226,7 +226,7 @@ def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: st
         parts = sorted(manifest.entries(held_out, folder))
         measured = pipeline | "Holdout" >> night.create(parts) | MeasureRanker(ranker)
         (ranked, measured) | beam.Flatten() | WriteRecords(records)
-    return take_records(records)
+    return pop_records(records)
 
 
 def ranker_of(night: Night) -> str:
@@ -259,7 +259,7 @@ def ranking_buckets(night: Night) -> list[RankingBucket]:
     found = []
     for of in night.buckets():
         said = ranking_nights.of_bucket(night, date, of.bucket, buckets)
-        alone = night_of(night.start, said.vectors, said.videos)
+        alone = generator_night(night.start, said.vectors, said.videos)
         found.append(RankingBucket(files=of, nights=(alone,), lists=said.lists))
     return found
 

@@ -13,8 +13,8 @@ from pipelines.base import lock, snapshot_store
 from pipelines.base.snapshot_store import Snapshot
 from pipelines.config.jobs import JobError
 from pipelines.logs import rewriting
-from pipelines.night.errors import StageError, guarded
-from pipelines.night.stage import Night, arguments, night_of
+from pipelines.night.errors import StageError, run_command
+from pipelines.night.stage import Night, arguments, night_from_args
 from transforms.core.frames import check_buckets
 
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, flags = parser.parse_known_args(argv)
 
     def work() -> int:
-        night = night_of(args, flags)
+        night = night_from_args(args, flags)
         try:
             check_buckets(args.buckets)
         except ValueError as error:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the store has {done.buckets} buckets, {rows:,} events, {len(done.files):,} files", file=sys.stderr)
         return 0
 
-    return guarded(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from pipelines.base import console, lock, process_signals
 from pipelines.night import night_list, publication_file, warm_start_base
-from pipelines.night.errors import StageError, guarded
-from pipelines.night.stage import Night, arguments, night_of
+from pipelines.night.errors import StageError, run_command
+from pipelines.night.stage import Night, arguments, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import openmetrics
 from pipelines.serving import publication
@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, flags = parser.parse_known_args(argv)
 
     def work() -> int:
-        night = night_of(args, flags)
+        night = night_from_args(args, flags)
         with lock.held(night.root.lock):
             print(console.printable(rollback(night, args.to)), file=sys.stderr)
         return 0
 
     with process_signals.raised():
-        return guarded(work)
+        return run_command(work)
 
 
 def rollback(night: Night, to: dt.date | None) -> str:

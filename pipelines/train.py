@@ -15,7 +15,7 @@ from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, local_workdir, warm_start_base
 from pipelines.night.errors import StageError
-from pipelines.night.local_workdir import Workplace
+from pipelines.night.local_workdir import LocalWorkdir
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.night.warm_start_base import EarlierModel
 from transforms.contracts.example_spec import FeatureSpec
@@ -45,7 +45,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     from trainer.task import train
 
     job, found = night.job, warm_start_base.of_night(night)
-    with local_workdir.at(folder) as place:
+    with local_workdir.open_workdir(folder) as place:
         examples, base = _examples(night, place), _to_go_on_from(night, found, place)
         result = train(
             examples,
@@ -65,7 +65,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     return StageResult(entries, {**counts, "notes": [result.start["why"]] if result.start["why"] else []})
 
 
-def _examples(night: Night, place: Workplace) -> ExampleFiles:
+def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
     """The night's examples, where the trainer can read them."""
     from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, graph_of
 
@@ -89,7 +89,7 @@ def _examples(night: Night, place: Workplace) -> ExampleFiles:
     )
 
 
-def _to_go_on_from(night: Night, found: EarlierModel | None, place: Workplace) -> Earlier | None:
+def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir) -> Earlier | None:
     from trainer.warm_start import Earlier
 
     if found is None:

@@ -15,7 +15,7 @@ from pipelines.night import artifacts
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.examples.vocabulary import CountTokens, WriteVocabulary, add_descriptions
 
 
@@ -55,7 +55,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             settings.search_vocabulary, folder, artifacts.SEARCH_TOKENS
         )
         (videos, tokens, counts["window"]) | beam.Flatten() | WriteRecords(records)
-    found = take_records(records)
+    found = pop_records(records)
     window = add_descriptions([record for record in found if "vocabulary" not in record])
     if not window["completed"]:
         raise StageError(_why_no_label(night, window))

@@ -16,7 +16,7 @@ from trainer.reading import Readers
 from trainer.seeds import seed_of
 from trainer.tables import Embedded
 
-UNSEEN = -1e9  # added to the logit of a place that may not be seen: exp of it is 0
+MASKED_LOGIT = -1e9  # added to the logit of a place that may not be seen: exp of it is 0
 FIRST_DROPOUT = 1_000  # numbers of the blocks' dropouts, apart from those of the tower's layers
 DROPOUTS = 3  # of one block
 
@@ -81,7 +81,7 @@ class Attention(tf.Module):
 
     def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         causal = tf.linalg.band_part(tf.ones([self.length, self.length], tf.bool), -1, 0)
-        seen = tf.where(causal & history.known[:, tf.newaxis, tf.newaxis, :], 0.0, UNSEEN)
+        seen = tf.where(causal & history.known[:, tf.newaxis, tf.newaxis, :], 0.0, MASKED_LOGIT)
         places = tf.stack([readers.row, tf.maximum(readers.at - 1, 0)], axis=1)
         states = history.vectors()
         for block in self.blocks[:-1]:

@@ -27,7 +27,7 @@ from trainer.errors import TrainingError
 from trainer.model import Model
 from trainer.quiet import tf
 from trainer.sampling import (
-    OUT,
+    MASKED_LOGIT,
     ByLabelCounts,
     Drawn,
     HardNegatives,
@@ -62,7 +62,7 @@ def corrected_logits(users: tf.Tensor, compared: Compared) -> tuple[tf.Tensor, t
     negative = tf.matmul(users, compared.negative_vectors, transpose_b=True)
     negative += compared.negative_biases - compared.negative_log_expected  # one pass over the widest tensor, not two
     positive -= compared.label_log_expected
-    return positive, tf.where(hits(compared.labels, compared.negatives), -OUT, negative)
+    return positive, tf.where(hits(compared.labels, compared.negatives), -MASKED_LOGIT, negative)
 
 
 def sampled_softmax(users: tf.Tensor, compared: Compared) -> tf.Tensor:

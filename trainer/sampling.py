@@ -15,7 +15,9 @@ import numpy.typing as npt
 from trainer.quiet import tf
 from trainer.tables import Table
 
-OUT = 1e9  # taken from the logit of what must not count, such as a negative that is the label itself: exp of it is 0
+MASKED_LOGIT = (
+    1e9  # taken from the logit of what must not count, such as a negative that is the label itself: exp of it is 0
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,10 @@ class HardNegatives(tf.Module):
         return Drawn(
             ids=tf.concat([draws, hard], axis=0),
             log_expected=tf.concat(
-                [tf.where(draw_best >= floor, OUT, drawn.log_expected), tf.where(found, self._present(hard), OUT)],
+                [
+                    tf.where(draw_best >= floor, MASKED_LOGIT, drawn.log_expected),
+                    tf.where(found, self._present(hard), MASKED_LOGIT),
+                ],
                 axis=0,
             ),
             label_log_expected=tf.where(label_best >= floor, self._present(labels), drawn.label_log_expected),
@@ -175,7 +180,7 @@ class HardNegatives(tf.Module):
 
 def best_for_others(labels: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """Each video's highest of the scores [batch, ids] for a row whose label it is not; -OUT where there is none."""
-    return tf.reduce_max(tf.where(hits(labels, ids), -OUT, scores), axis=0)
+    return tf.reduce_max(tf.where(hits(labels, ids), -MASKED_LOGIT, scores), axis=0)
 
 
 def hardest(pool: tf.Tensor, best: tf.Tensor, *, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -185,8 +190,8 @@ def hardest(pool: tf.Tensor, best: tf.Tensor, *, count: int) -> tuple[tf.Tensor,
     them: -OUT where the pool holds no more than `count`.
     """
     again = tf.concat([[False], pool[1:] == pool[:-1]], axis=0)
-    values, places = tf.math.top_k(tf.where(again, -OUT, best), k=count)
-    return tf.gather(pool, places), values > -OUT, values[-1]
+    values, places = tf.math.top_k(tf.where(again, -MASKED_LOGIT, best), k=count)
+    return tf.gather(pool, places), values > -MASKED_LOGIT, values[-1]
 
 
 class LearnedUnigram(tf.Module):

@@ -15,7 +15,7 @@ VARIABLE = "WATCHNEXT_LIFELINE"  # number of the file that ends when the nightly
 
 
 @contextmanager
-def lent() -> Iterator[int]:
+def open_pipe() -> Iterator[int]:
     """The end of a pipe to hand to a stage, as an open file and by its number in `VARIABLE`."""
     reading, writing = os.pipe()
     try:
@@ -30,7 +30,7 @@ def is_stage() -> bool:
     return VARIABLE in os.environ
 
 
-def follow() -> None:
+def exit_with_parent() -> None:
     """In a stage that a nightly started: end this process as soon as the nightly is gone."""
     if number := os.environ.get(VARIABLE):
         threading.Thread(target=_wait, args=(int(number),), daemon=True).start()

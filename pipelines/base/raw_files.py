@@ -34,7 +34,7 @@ _ESCAPE = re.compile(r"\[([*?\[{])\]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RawFiles:
     """The raw files of one table, sorted by path, and with `{date}` the days that have one, in order."""
 
     files: tuple[TakenFile, ...] = ()
@@ -51,7 +51,7 @@ def find(
     end: dt.date,
     seen: Collection[str] = (),
     allow_missing_days: bool = False,
-) -> Found:
+) -> RawFiles:
     """The raw files of one table; with `{date}` those of the days from `start` up to but not `end`.
 
     `seen`: days that had a file before, which may be gone since. Raises LogError, naming the setting, where there is no
@@ -60,7 +60,7 @@ def find(
     if not pattern.strip():
         raise LogSettingError(f"{setting} is empty: give a file, a folder or a glob")
     if pattern.startswith(PREFIX):
-        return Found(files=(_table(setting, pattern, end),))
+        return RawFiles(files=(_table(setting, pattern, end),))
     if "{date}" not in pattern:
         if not (matched := _match(pattern)).taken:
             raise LogSettingError(_nothing(setting, pattern, "", matched.passed_over))
@@ -79,7 +79,7 @@ def find(
     return _found(pattern, [_Matched(passed_over=passed_over), *by_day.values()], days=tuple(by_day))
 
 
-def describe_passed_over(found: Found) -> str:
+def describe_passed_over(found: RawFiles) -> str:
     """How many files of a table were passed over, the names of the first ones, and which files are read; empty where
     none was."""
     if not found.passed_over:
@@ -91,7 +91,7 @@ def describe_passed_over(found: Found) -> str:
     )
 
 
-def describe_ignored_keys(found: Found, columns: Iterable[str]) -> str:
+def describe_ignored_keys(found: RawFiles, columns: Iterable[str]) -> str:
     """Which keys of folders named `key=value` are not read; empty where there is none. columns: the names, as the logs
     have them, of all columns that the table knows."""
     ignored = sorted(set(found.keys) - set(columns))
@@ -153,12 +153,12 @@ def first_within(files_found: Iterable[TakenFile], folders: Collection[str]) -> 
     return ""
 
 
-def _found(pattern: str, matches: Iterable[_Matched], days: tuple[str, ...] = ()) -> Found:
+def _found(pattern: str, matches: Iterable[_Matched], days: tuple[str, ...] = ()) -> RawFiles:
     every = list(matches)
     taken = sorted({file for matched in every for file in matched.taken})
     keys = {key for file in taken for key in folder_values(file.path)} - set(folder_values(f"{pattern}/"))
     passed_over = sorted({path for matched in every for path in matched.passed_over})
-    return Found(files=tuple(taken), days=days, passed_over=tuple(passed_over), keys=tuple(sorted(keys)))
+    return RawFiles(files=tuple(taken), days=days, passed_over=tuple(passed_over), keys=tuple(sorted(keys)))
 
 
 def _nothing(setting: str, pattern: str, span: str, passed_over: Collection[str] = ()) -> str:

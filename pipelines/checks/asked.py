@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.checks.inspected_logs import Looked
+    from pipelines.checks.inspected_logs import InspectedLogs
     from pipelines.night.stage import Night
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class DoctorRequest:
     """What doctor was asked to look at. The properties need the project's packages, and raise where they are broken."""
 
     job: str  # path
@@ -45,8 +45,8 @@ class Asked:
         return trouble(self.night.job.storage.root)
 
     @cached_property
-    def logs(self) -> Looked:
+    def logs(self) -> InspectedLogs:
         """The job's logs, looked at once for all checks."""
-        from pipelines.checks.inspected_logs import Looked
+        from pipelines.checks.inspected_logs import InspectedLogs
 
-        return Looked.at(self.night, with_store=not self.root_trouble)
+        return InspectedLogs.at(self.night, with_store=not self.root_trouble)

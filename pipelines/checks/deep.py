@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem
 
 NAME = "files"
 
 
-def files(asked: Asked) -> Iterator[Finding]:
+def files(asked: DoctorRequest) -> Iterator[Finding]:
     """A finding for each damaged or missing file that a stage's manifest, the newest snapshot of the store or
     `published.json` names."""
     damaged, looked = 0, 0
@@ -24,7 +24,7 @@ def files(asked: Asked) -> Iterator[Finding]:
         yield ok(NAME, f"{looked:,} files that count are what was written")
 
 
-def _stages(asked: Asked) -> Iterator[Finding | int]:
+def _stages(asked: DoctorRequest) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of every stage of every night."""
     from pipelines.base import manifest, paths
     from pipelines.night import night_list
@@ -45,7 +45,7 @@ def _stages(asked: Asked) -> Iterator[Finding | int]:
                 yield len(found.present)
 
 
-def _published(asked: Asked) -> Iterator[Finding | int]:
+def _published(asked: DoctorRequest) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of what is served; files that a manifest lists too are read once."""
     from pipelines.base import manifest, paths
     from pipelines.night import publication_file
@@ -73,7 +73,7 @@ def _published(asked: Asked) -> Iterator[Finding | int]:
     yield len(own)
 
 
-def _store(asked: Asked) -> Iterator[Finding | int]:
+def _store(asked: DoctorRequest) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of the newest snapshot of the store."""
     from pipelines.base import manifest, snapshot_store
 

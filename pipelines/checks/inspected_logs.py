@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.base import snapshot_store
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot
-from pipelines.checks.patience import within
+from pipelines.checks.patience import with_timeout
 from pipelines.config.jobs import JobError
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import Source
-from pipelines.logs.log_samples import Sample
+from pipelines.logs.log_samples import TableSample
 from pipelines.night import privacy
 from pipelines.night.stage import Night
 from transforms.logs.bigquery_source import PREFIX
-from transforms.logs.privacy import Screen
+from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import LogError, LogTable, column_names, folder_values
 
 ANSWER_SECONDS = 60.0  # for a list of a table's files
@@ -28,15 +28,15 @@ CATALOGUE_ROWS = 2_000_000  # of a catalogue's file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class InspectedLogs:
     """What of a job's logs could be found and read, by table, and why not."""
 
-    found: dict[str, Found]
-    samples: dict[str, Sample]
+    found: dict[str, RawFiles]
+    samples: dict[str, TableSample]
     columns: dict[str, list[str]]  # of the newest file
     tables: dict[str, LogTable]
     failed: dict[str, str]
-    screen: Screen
+    screen: PrivacyFilter
     unscreened: str  # why `[privacy]` cannot be applied, so that no row is shown
     before: Snapshot | None
 
@@ -46,18 +46,18 @@ class Looked:
         return not self.unscreened and self.screen.key is None
 
     @classmethod
-    def at(cls, night: Night, *, with_store: bool) -> Looked:
+    def at(cls, night: Night, *, with_store: bool) -> InspectedLogs:
         """Look at all tables of a job, and at what the store has of them. What goes wrong with one is kept."""
         before = snapshot_store.latest(night.root.snapshots) if with_store else None
-        found, failed = dict[str, Found](), dict[str, str]()
+        found, failed = dict[str, RawFiles](), dict[str, str]()
         for table in ingest_plan.TABLES:
             try:
-                found[table] = within(ANSWER_SECONDS, partial(ingest_plan.find, night, table, before))
+                found[table] = with_timeout(ANSWER_SECONDS, partial(ingest_plan.find, night, table, before))
             except (LogError, TimeoutError) as error:
-                found[table], failed[table] = Found(), str(error)
+                found[table], failed[table] = RawFiles(), str(error)
         screen, unscreened = _screen(night, before)
         with tempfile.TemporaryDirectory() as scratch:
-            looked, columns, tables = dict[str, Sample](), dict[str, list[str]](), dict[str, LogTable]()
+            looked, columns, tables = dict[str, TableSample](), dict[str, list[str]](), dict[str, LogTable]()
             for name in sorted(found, key=lambda table: table != "videos"):  # lengths of videos come first
                 catalogue = _catalogue(looked.get("videos"), scratch)
                 source = log_samples.sources(night, found, screen=screen, catalogue=catalogue).get(name)
@@ -82,21 +82,21 @@ class Looked:
         )
 
 
-def _screen(night: Night, before: Snapshot | None) -> tuple[Screen, str]:
+def _screen(night: Night, before: Snapshot | None) -> tuple[PrivacyFilter, str]:
     """What ingest lets in, and why that cannot be told."""
     try:
         return privacy.screen(night.job, before.key_check if before else None), ""
     except (JobError, LogError) as error:
-        return Screen(), str(error)
+        return PrivacyFilter(), str(error)
 
 
-def _look(source: Source, renamed: dict[str, str]) -> Sample:
+def _look(source: Source, renamed: dict[str, str]) -> TableSample:
     if source.table.name == "videos":
         return log_samples.look(source, renamed, most_files=len(source.raw), rows=CATALOGUE_ROWS)
     return log_samples.look(source, renamed)
 
 
-def _catalogue(videos: Sample | None, scratch: str) -> str | None:
+def _catalogue(videos: TableSample | None, scratch: str) -> str | None:
     """Path of a file of the catalogue's valid rows, as parsing wants it."""
     path = Path(scratch) / "videos.parquet"
     if videos is not None and not path.exists():

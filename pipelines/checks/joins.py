@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, warning
 from pipelines.logs import joins
 from pipelines.logs.joins import Match
 from pipelines.logs.log_reader import LOGS
-from pipelines.logs.log_samples import Sample
+from pipelines.logs.log_samples import TableSample
 from transforms.core.frames import FRAME_ROWS
 from transforms.logs.columns import ident
 
 if TYPE_CHECKING:
-    from pipelines.checks.inspected_logs import Looked
+    from pipelines.checks.inspected_logs import InspectedLogs
 
 FIX = "are the ids written as in the events? 7 and 007 are two ids, and upper and lower case differ"
 
 
-def of_tables(asked: Asked, looked: Looked) -> Iterator[Finding]:
+def of_tables(asked: DoctorRequest, looked: InspectedLogs) -> Iterator[Finding]:
     """Users of the users table and of hidden pairs, hidden videos, and countries without a partner."""
     logs = [sample for table in LOGS if (sample := looked.samples.get(table.name))]
     whole = bool(logs) and all(map(is_whole, logs)) and not any(table.name in looked.failed for table in LOGS)
@@ -48,7 +48,7 @@ def of_tables(asked: Asked, looked: Looked) -> Iterator[Finding]:
             yield _finding("logs.videos", "countries", match, whole=all(map(is_whole, places)), with_values=True)
 
 
-def of_forget_list(asked: Asked, looked: Looked) -> Iterator[Finding]:
+def of_forget_list(asked: DoctorRequest, looked: InspectedLogs) -> Iterator[Finding]:
     """Ids of the list of users to forget that are of nobody."""
     screen, before = looked.screen, looked.before
     if not screen.forget.paths:
@@ -70,7 +70,7 @@ def of_forget_list(asked: Asked, looked: Looked) -> Iterator[Finding]:
     yield _finding("privacy.forget", "forget", match, whole=whole, with_values=looked.shows_ids)
 
 
-def is_whole(sample: Sample) -> bool:
+def is_whole(sample: TableSample) -> bool:
     """Whether all rows of a table were looked at."""
     return len(sample.parts) == len(sample.files) and all(part.raw.height < FRAME_ROWS for part in sample.parts)
 
@@ -86,6 +86,6 @@ def _finding(check: str, name: str, match: Match, *, whole: bool, with_values: b
     return warning(check, f"{some}{shown}", FIX) if match.unmatched == match.values else ok(check, some)
 
 
-def _distinct(samples: list[Sample], column: str) -> pl.Series:
+def _distinct(samples: list[TableSample], column: str) -> pl.Series:
     found = [sample.valid[column].cast(pl.String) for sample in samples if column in sample.valid.columns]
     return pl.concat([pl.Series(column, [], dtype=pl.String), *found]).drop_nulls().unique()

@@ -14,10 +14,10 @@ import polars as pl
 
 from pipelines.base import raw_files
 from pipelines.checks import joins
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.column_names import nearest, renaming
 from pipelines.checks.findings import Finding, ok, problem, warning
-from pipelines.checks.inspected_logs import Looked
+from pipelines.checks.inspected_logs import InspectedLogs
 from pipelines.config.settings import Privacy
 from pipelines.logs import ingest_plan, log_notes
 from transforms.logs.bigquery_source import PREFIX
@@ -27,7 +27,7 @@ SHOWN_ROWS, SHOWN_REASONS, CELL = 3, 5, 24
 FEW_KNOWN = 0.5  # share of watches whose video the catalogue has, below which something is wrong
 
 
-def logs(asked: Asked) -> Iterator[Finding]:
+def logs(asked: DoctorRequest) -> Iterator[Finding]:
     """Each table's files, columns and rows, and whether the tables speak of the same videos and users."""
     looked, job = asked.logs, asked.night.job
     if looked.unscreened:
@@ -50,7 +50,7 @@ def logs(asked: Asked) -> Iterator[Finding]:
     yield from _one_world(looked)
 
 
-def _files(asked: Asked, looked: Looked) -> Iterator[Finding]:
+def _files(asked: DoctorRequest, looked: InspectedLogs) -> Iterator[Finding]:
     """Files that a night would pass over, and values in the names of folders that it would not read."""
     found = {name: files for name, files in looked.found.items() if name not in looked.failed}
     job = asked.night.job
@@ -61,7 +61,7 @@ def _files(asked: Asked, looked: Looked) -> Iterator[Finding]:
         yield warning(setting, text, fix)
 
 
-def _unreadable(asked: Asked, looked: Looked, name: str) -> Finding:
+def _unreadable(asked: DoctorRequest, looked: InspectedLogs, name: str) -> Finding:
     """A table that is not there, cannot be read, or lacks columns."""
     table, columns = looked.tables.get(name), looked.columns.get(name)
     given = asked.night.job.logs.renamed(name)
@@ -74,7 +74,7 @@ def _unreadable(asked: Asked, looked: Looked, name: str) -> Finding:
     return problem(f"logs.{name}", looked.failed[name], renaming(name, lacking, _unused(table, given, columns)))
 
 
-def _columns(asked: Asked, looked: Looked, name: str) -> Iterator[Finding]:
+def _columns(asked: DoctorRequest, looked: InspectedLogs, name: str) -> Iterator[Finding]:
     """Optional columns that are not there by our names, but perhaps by others."""
     table, columns, given = looked.tables[name], looked.columns[name], asked.night.job.logs.renamed(name)
     unused = _unused(table, given, columns)
@@ -90,7 +90,7 @@ def _unused(table: LogTable, given: dict[str, str], columns: list[str]) -> list[
     return [column for column in columns if column not in used]
 
 
-def _rows(asked: Asked, looked: Looked, name: str) -> Finding:
+def _rows(asked: DoctorRequest, looked: InspectedLogs, name: str) -> Finding:
     """What ingest would make of the rows that were looked at."""
     sample = looked.samples[name]
     valid, refused = sample.valid, sample.refused
@@ -119,7 +119,7 @@ def _reasons(refused: pl.DataFrame, *, with_text: bool) -> Iterator[str]:
         yield f"{row['len']:,} x {row['reason']}; {Path(row['file']).name} row {row['row']}{text}"
 
 
-def _one_world(looked: Looked) -> Iterator[Finding]:
+def _one_world(looked: InspectedLogs) -> Iterator[Finding]:
     """Whether the catalogue knows the videos that are watched: what it does not know is never shown."""
     watches, videos = looked.samples.get("watches"), looked.samples.get("videos")
     if watches is None or videos is None or watches.valid.is_empty():

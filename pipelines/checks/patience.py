@@ -9,7 +9,7 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 
-def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+def with_timeout(seconds: float, ask: Callable[[], Answer]) -> Answer:
     """What `ask` gives or raises. TimeoutError where it takes longer: it is then left alone and ends with the
     process."""
     answers: list[Answer] = []

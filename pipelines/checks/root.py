@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 
 OLD_DAYS = 1  # that what is published may lie behind the night
 
 
-def job(asked: Asked) -> Iterator[Finding]:
+def job(asked: DoctorRequest) -> Iterator[Finding]:
     """The job file and the Beam options."""
     from pipelines.config.beam_options import OptionError
     from pipelines.config.jobs import JobError
@@ -31,7 +31,7 @@ def job(asked: Asked) -> Iterator[Finding]:
     yield ok("job", f"{asked.job}, the night of {night.date}, on {night.runner}")
 
 
-def root(asked: Asked) -> Iterator[Finding]:
+def root(asked: DoctorRequest) -> Iterator[Finding]:
     """Whether the root can be written to."""
     path = asked.night.job.storage.root
     if asked.root_trouble:
@@ -41,7 +41,7 @@ def root(asked: Asked) -> Iterator[Finding]:
         yield ok("root", f"{path} can be written to")
 
 
-def lock(asked: Asked) -> Iterator[Finding]:
+def lock(asked: DoctorRequest) -> Iterator[Finding]:
     """Who is at work on the root."""
     from pipelines.base.lock import holder
 
@@ -51,7 +51,7 @@ def lock(asked: Asked) -> Iterator[Finding]:
         yield ok("lock", "nobody is at work on this root")
 
 
-def published(asked: Asked) -> Iterator[Finding]:
+def published(asked: DoctorRequest) -> Iterator[Finding]:
     """Which night is served, how old it is, and whether a publication came to no end."""
     from pipelines.night import publication_file
     from transforms.core import files
@@ -76,7 +76,7 @@ def published(asked: Asked) -> Iterator[Finding]:
         yield ok("published", what)
 
 
-def sinks(asked: Asked) -> Iterator[Finding]:
+def sinks(asked: DoctorRequest) -> Iterator[Finding]:
     """Whether every place the lists are loaded into can be reached and used."""
     from pipelines.serving import publication
 

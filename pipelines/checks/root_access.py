@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.checks.patience import within
+from pipelines.checks.patience import with_timeout
 
 ANSWER_SECONDS = 30.0  # for a remote root
 
@@ -22,7 +22,7 @@ def trouble(path: str) -> str:
 
     try:
         if not files.is_local(path):
-            within(ANSWER_SECONDS, probe)
+            with_timeout(ANSWER_SECONDS, probe)
             return ""
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem
 
 ELEMENTS = 10
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 5.0  # for an address to answer
 SHOWN = 300  # characters of an error
 
 
-def runner(asked: Asked) -> Iterator[Finding]:
+def runner(asked: DoctorRequest) -> Iterator[Finding]:
     """Each address, and the job."""
     from pipelines.config.beam_options import endpoints
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.base import machine
 from pipelines.base.machine import gib
-from pipelines.base.raw_files import Found
-from pipelines.checks.asked import Asked
+from pipelines.base.raw_files import RawFiles
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
-from pipelines.logs.log_size import Size, sized
+from pipelines.logs.log_size import Size, measure_size
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
@@ -25,7 +25,7 @@ SMALLER = {
 OTHERWISE = "write the store for more buckets (watchnext rebucket), or lower window_days ([examples])"
 
 
-def memory(asked: Asked) -> Iterator[Finding]:
+def memory(asked: DoctorRequest) -> Iterator[Finding]:
     """The stage that needs most, against what processes here may use."""
     size, found = _costs(asked)
     if size is None:
@@ -49,7 +49,7 @@ def memory(asked: Asked) -> Iterator[Finding]:
         yield ok("memory", f"{what}; all stages:", *table)
 
 
-def disk(asked: Asked) -> Iterator[Finding]:
+def disk(asked: DoctorRequest) -> Iterator[Finding]:
     """What a whole night needs, against what is free where the root is."""
     size, found = _costs(asked)
     path = asked.night.job.storage.root
@@ -65,7 +65,7 @@ def disk(asked: Asked) -> Iterator[Finding]:
         yield ok("disk", what)
 
 
-def time(asked: Asked) -> Iterator[Finding]:
+def time(asked: DoctorRequest) -> Iterator[Finding]:
     """Hours of a first night, and core-hours where workers are paid for."""
     size, found = _costs(asked)
     if size is None:
@@ -84,10 +84,10 @@ def time(asked: Asked) -> Iterator[Finding]:
     yield ok("time", f"{whole}; {beam}{paid}")
 
 
-def _costs(asked: Asked) -> tuple[Size | None, list[Cost]]:
+def _costs(asked: DoctorRequest) -> tuple[Size | None, list[Cost]]:
     night, looked = asked.night, asked.logs
-    found = {name: Found() if name in looked.failed else raw for name, raw in looked.found.items()}
-    size = sized(night, found, looked.samples, looked.before)
+    found = {name: RawFiles() if name in looked.failed else raw for name, raw in looked.found.items()}
+    size = measure_size(night, found, looked.samples, looked.before)
     return size, estimate.costs(night.job, size, threads=night.threads) if size else []
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
-from pipelines.logs.log_samples import Part, Sample
+from pipelines.logs.log_samples import FileSample, TableSample
 from pipelines.night.stage import Night
 from transforms.core.days import day_at
 from transforms.core.frames import FRAME_ROWS
@@ -24,7 +24,7 @@ _OFFSET = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def times(asked: Asked) -> Iterator[Finding]:
+def times(asked: DoctorRequest) -> Iterator[Finding]:
     """Units, offsets, days that begin elsewhere, times in the future, days that have not come, this machine's clock."""
     night, before = asked.night, 0
     for name in TABLES:
@@ -41,7 +41,7 @@ def times(asked: Asked) -> Iterator[Finding]:
         yield ok("times", f"the newest watch looked at is of {_stamp(newest)}, days begin at 00:00 {zone}")
 
 
-def _of_table(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
+def _of_table(asked: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
     night = asked.night
     yield from _units(name, sample)
     yield from _offsets(night, name, sample)
@@ -52,7 +52,7 @@ def _of_table(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
         yield from _clock(name, sample)
 
 
-def _units(name: str, sample: Sample) -> Iterator[Finding]:
+def _units(name: str, sample: TableSample) -> Iterator[Finding]:
     """Numbers that are neither seconds nor milliseconds, or both."""
     numbers = pl.concat(_numbers(part) for part in sample.parts).drop_nulls()
     if numbers.is_empty():
@@ -74,13 +74,13 @@ def _units(name: str, sample: Sample) -> Iterator[Finding]:
         yield warning(f"times.{name}", what, "write all of them in one unit")
 
 
-def _numbers(part: Part) -> pl.Series:
+def _numbers(part: FileSample) -> pl.Series:
     """The times of a file that are numbers, or text that spells them."""
     raw = part.raw["time"] if "time" in part.raw.columns else pl.Series([], dtype=pl.Float64)
     return raw.cast(pl.Float64, strict=False) if raw.dtype.is_numeric() or raw.dtype == pl.String else _none(part)
 
 
-def _none(part: Part) -> pl.Series:
+def _none(part: FileSample) -> pl.Series:
     return pl.Series([None] * part.raw.height, dtype=pl.Float64)
 
 
@@ -89,7 +89,7 @@ def _are_dates(numbers: pl.Series) -> bool:
     return bool(texts.str.to_date("%Y%m%d", strict=False).is_not_null().all())
 
 
-def _offsets(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
+def _offsets(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
     """Times without an offset, where the job does not say in which zone they are."""
     without = sum(_without_offset(part) for part in sample.parts)
     if without and "time_zone" not in night.job.logs.model_fields_set:
@@ -98,7 +98,7 @@ def _offsets(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
         yield warning(f"times.{name}", what, fix)
 
 
-def _without_offset(part: Part) -> int:
+def _without_offset(part: FileSample) -> int:
     raw = part.raw["time"] if "time" in part.raw.columns else pl.Series([], dtype=pl.Null)
     if isinstance(raw.dtype, pl.Datetime):
         return raw.count() if raw.dtype.time_zone is None else 0
@@ -109,7 +109,7 @@ def _without_offset(part: Part) -> int:
     return int((clock & ~written.str.contains(_OFFSET).fill_null(True)).sum())
 
 
-def _future(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
+def _future(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
     """Rows that would be refused for lying after the night."""
     ahead = int(sample.refused["reason"].str.contains("time lies in the future").sum())
     if ahead:
@@ -118,7 +118,7 @@ def _future(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
         yield warning(f"times.{name}", what, fix)
 
 
-def _days(night: Night, name: str, sample: Sample) -> Iterator[Finding]:
+def _days(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
     """Files of one day each whose events lie on others."""
     if "{date}" not in getattr(night.job.logs, name):
         return
@@ -147,7 +147,7 @@ def _shift(since: dt.timedelta) -> str:
     return f"the first event is {abs(hours)} h {'before' if hours < 0 else 'after'} 00:00 there"
 
 
-def _newest(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
+def _newest(asked: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
     """How old the newest day is that has a file, or the newest event; not known of a file that was not read whole."""
     night, days = asked.night, asked.logs.found[name].days
     if not days and sample.parts[-1].raw.height >= FRAME_ROWS:
@@ -163,7 +163,7 @@ def _newest(asked: Asked, name: str, sample: Sample) -> Iterator[Finding]:
         yield warning(f"times.{name}", f"the newest is of {newest}, {past} days before {night.date}", fix)
 
 
-def _clock(name: str, sample: Sample) -> Iterator[Finding]:
+def _clock(name: str, sample: TableSample) -> Iterator[Finding]:
     """Events and files from this machine's future."""
     now = time.time()
     ahead = [event.timestamp() - now for event in sample.valid["time"].top_k(1)]

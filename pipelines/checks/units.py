@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, problem, warning
-from pipelines.logs.log_samples import Sample
+from pipelines.logs.log_samples import TableSample
 from transforms.logs.columns import RawColumns
 from transforms.logs.plausible import FIRST_BIRTH_YEAR, HOUR, USUAL_SECONDS, unknown_countries
 
@@ -22,7 +22,7 @@ LONG_SHARE = 1 / 3  # of what is usual: a median above it looks like another uni
 FEW_UNKNOWN = 0.01  # share of countries that may be no codes
 
 
-def units(asked: Asked) -> Iterator[Finding]:
+def units(asked: DoctorRequest) -> Iterator[Finding]:
     """Seconds that are milliseconds, uploads to come, years of birth and countries that are none."""
     samples = asked.logs.samples
     for table, column in SECONDS:
@@ -37,7 +37,7 @@ def units(asked: Asked) -> Iterator[Finding]:
             yield from _countries(table, column, samples[table])
 
 
-def _numbers(sample: Sample, column: str) -> pl.Series:
+def _numbers(sample: TableSample, column: str) -> pl.Series:
     """A column of numbers as the raw rows have it."""
     parts = [
         part.raw.select(RawColumns(part.raw).number(column)) for part in sample.parts if column in part.raw.columns
@@ -45,7 +45,7 @@ def _numbers(sample: Sample, column: str) -> pl.Series:
     return pl.concat(parts).to_series().drop_nulls() if parts else pl.Series(column, [], pl.Float32)
 
 
-def _seconds(table: str, column: str, sample: Sample) -> Iterator[Finding]:
+def _seconds(table: str, column: str, sample: TableSample) -> Iterator[Finding]:
     numbers = _numbers(sample, column)
     given = numbers.filter(numbers > 0)
     typical = float(given.median() or 0)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def _seconds(table: str, column: str, sample: Sample) -> Iterator[Finding]:
     yield (problem if typical > USUAL_SECONDS[column] else warning)(f"units.{table}", what, fix)
 
 
-def _uploads(asked: Asked, sample: Sample) -> Iterator[Finding]:
+def _uploads(asked: DoctorRequest, sample: TableSample) -> Iterator[Finding]:
     times = sample.valid["upload_time"]
     ahead = int((times >= asked.night.future).sum())
     if ahead:
@@ -64,7 +64,7 @@ def _uploads(asked: Asked, sample: Sample) -> Iterator[Finding]:
         yield warning("units.videos", what, "these videos are not available before; if they are, mend upload_time")
 
 
-def _birth_years(sample: Sample) -> Iterator[Finding]:
+def _birth_years(sample: TableSample) -> Iterator[Finding]:
     given = len(_numbers(sample, "birth_year"))
     unknown = given - sample.valid["birth_year"].count()
     if unknown > 0:
@@ -72,7 +72,7 @@ def _birth_years(sample: Sample) -> Iterator[Finding]:
         yield warning("units.users", what, "these ages are unknown to the model; write the year alone, such as 1990")
 
 
-def _countries(table: str, column: str, sample: Sample) -> Iterator[Finding]:
+def _countries(table: str, column: str, sample: TableSample) -> Iterator[Finding]:
     values = sample.valid[column].drop_nulls()
     values = values.str.split(",").explode() if column == "countries" else values
     unknown = unknown_countries(values)

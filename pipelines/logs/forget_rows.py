@@ -25,8 +25,8 @@ from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.files import DamagedFileError, FileEntry
 from transforms.core.frames import id_digests
-from transforms.core.records import Record, WriteRecords, take_records
-from transforms.logs.privacy import Screen, without_texts
+from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.logs.privacy import PrivacyFilter, without_texts
 from transforms.logs.store_rewrite import RewriteFiles, Scrub, WithoutForgotten
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
@@ -34,12 +34,12 @@ _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # what of a publication
 _LEARNED = ("train", "index")  # stages that keep nothing of a single user
 
 
-def is_due(snapshot: Snapshot | None, screen: Screen) -> bool:
+def is_due(snapshot: Snapshot | None, screen: PrivacyFilter) -> bool:
     """Whether the list of users changed since it was applied to what is kept."""
     return snapshot is not None and snapshot.forgotten != screen.forget.digest
 
 
-def apply(night: Night, screen: Screen) -> Snapshot:
+def apply(night: Night, screen: PrivacyFilter) -> Snapshot:
     """Remove the users from all that is kept; the newest snapshot as it then is."""
     from pipelines.serving import publication  # sinks, gates, reports: an ingest that forgets nobody does not load them
 
@@ -62,7 +62,7 @@ def _buckets(users: pl.Series, count: int) -> set[int]:
     return {int(digest) % count for digest in id_digests(users)}
 
 
-def _forget_in_store(night: Night, screen: Screen, users: pl.Series) -> None:
+def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> None:
     """Rewrite the data files of all snapshots that hold events of the users, then the snapshots, the newest last.
 
     A damaged file of a day that this run ingests again leaves the snapshots: nobody can read it.
@@ -100,7 +100,12 @@ def _neighbours_digest(night: Night, date: dt.date) -> str:
 
 
 def _forget_in_publications(
-    night: Night, date: dt.date, screen: Screen, users: pl.Series, fresh: dict[str, FileEntry], digests: dict[str, str]
+    night: Night,
+    date: dt.date,
+    screen: PrivacyFilter,
+    users: pl.Series,
+    fresh: dict[str, FileEntry],
+    digests: dict[str, str],
 ) -> None:
     """Rewrite the files that publications of a night serve and no manifest lists any more, then the lists of their
     files. fresh: entries of the files that were rewritten already, by name relative to ROOT; digests: old -> new, of
@@ -117,17 +122,17 @@ def _forget_in_publications(
             published_lists.rewrite(path, changed)
 
 
-def _scrubbed(night: Night, folder: str, names: list[str], screen: Screen) -> dict[str, FileEntry]:
+def _scrubbed(night: Night, folder: str, names: list[str], screen: PrivacyFilter) -> dict[str, FileEntry]:
     """Take the users out of some files; the entries of these, changed or not, by name."""
     if not names:
         return {}
     records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
     with night.pipeline("ingest") as pipeline:
         pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
-    return {record["file"]["name"]: FileEntry(**record["file"]) for record in take_records(records)}
+    return {record["file"]["name"]: FileEntry(**record["file"]) for record in pop_records(records)}
 
 
-def _forget_in_night(night: Night, date: dt.date, screen: Screen, users: pl.Series) -> dict[str, FileEntry]:
+def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: pl.Series) -> dict[str, FileEntry]:
     """Rewrite a night's files by bucket, and the texts of refused rows; remove what nothing lists. The entries of the
     files that may have changed, by name relative to ROOT."""
     fresh: dict[str, FileEntry] = {}
@@ -157,7 +162,7 @@ def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
 
 
 def _forget_in_stage(
-    night: Night, folder: str, found: Manifest, screen: Screen, users: pl.Series
+    night: Night, folder: str, found: Manifest, screen: PrivacyFilter, users: pl.Series
 ) -> Iterable[FileEntry]:
     """Rewrite a stage's files by bucket, then its manifest; the entries of the files that may have changed."""
     parts = {entry.name: part for entry in found.present if (part := _BUCKET.search(entry.name))}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipelines.base import manifest, raw_files, snapshot_store
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.logs import forget_rows, reading_settings
 from pipelines.logs.log_reader import LOGS
@@ -15,20 +15,20 @@ from pipelines.logs.reading_settings import Change
 from pipelines.night import night_list, privacy
 from pipelines.night.stage import Night
 from transforms.logs import bigquery_source
-from transforms.logs.privacy import Screen, Span
+from transforms.logs.privacy import PrivacyFilter, Span
 from transforms.logs.readers import LogError, LogSettingError
 
 TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
+class IngestPlan:
     """What there is to do for a night."""
 
     before: Snapshot | None
-    screen: Screen
-    found: dict[str, Found]  # table -> its raw files of the window
-    readable: dict[str, Found]  # the same, and those of the days to ingest again
+    screen: PrivacyFilter
+    found: dict[str, RawFiles]  # table -> its raw files of the window
+    readable: dict[str, RawFiles]  # the same, and those of the days to ingest again
     spans: tuple[Span, ...]  # the days to ingest again
     lost: bool  # the snapshot this night refers to grew too old and is gone
     next_number: int  # of the snapshot that this ingest writes
@@ -38,7 +38,7 @@ class Due:
     keep_old_readings: bool = False  # whether rows that were read under other settings stay
 
     @classmethod
-    def of(cls, night: Night) -> Due:
+    def of(cls, night: Night) -> IngestPlan:
         """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's, and for
         settings under which the rows of the store would be other ones (`readings`)."""
         before = (snapshot_store.newest_readable if night.reread else snapshot_store.latest)(night.root.snapshots)
@@ -53,7 +53,7 @@ class Due:
             found=found,
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
             spans=() if night.reread else tuple(night.span(day) for day in night.reingest),
-            lost=number is not None and not night_list.is_there(night.root, number),
+            lost=number is not None and not night_list.snapshot_exists(night.root, number),
             next_number=night_list.next_number(night.root) if night.reread else 1 + (before.number if before else 0),
             time_zone=night.job.logs.time_zone,
             changes=tuple(changes),
@@ -131,15 +131,15 @@ class Due:
         return bool(self.told)
 
 
-def _logs(found: dict[str, Found]) -> list[TakenFile]:
+def _logs(found: dict[str, RawFiles]) -> list[TakenFile]:
     return [file for table in LOGS for file in found[table.name].files]
 
 
-def find(night: Night, table: str, before: Snapshot | None) -> Found:
+def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:
     """A table's raw files; with `{date}`, those of the window."""
     pattern = getattr(night.job.logs, table)
     if pattern is None:
-        return Found()
+        return RawFiles()
     if pattern.startswith(bigquery_source.PREFIX) and night.runner != "DataflowRunner":
         raise LogSettingError(
             f"logs.{table} = {pattern!r}: BigQuery tables are read on Dataflow alone (--runner DataflowRunner), but "
@@ -161,7 +161,7 @@ def find(night: Night, table: str, before: Snapshot | None) -> Found:
     return found
 
 
-def _find_again(night: Night, table: str, before: Snapshot | None, found: Found) -> Found:
+def _find_again(night: Night, table: str, before: Snapshot | None, found: RawFiles) -> RawFiles:
     """The raw files of the window, and those that may hold events of the days to ingest again.
 
     With `{date}` those are the day's own file, later ones, and the one before: days may begin elsewhere where the files
@@ -182,4 +182,4 @@ def _find_again(night: Night, table: str, before: Snapshot | None, found: Found)
             f"logs.{table} = {pattern!r}: no file for {', '.join(lacking)}, so --reingest would empty that day; "
             "nothing was changed (allow_missing_days = true in [logs] lets it)"
         )
-    return Found(files=tuple(sorted({*found.files, *more.files})), days=found.days)
+    return RawFiles(files=tuple(sorted({*found.files, *more.files})), days=found.days)

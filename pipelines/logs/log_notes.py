@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipelines.base import raw_files
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.config.jobs import Job
 from pipelines.config.settings import COLUMNS
 from pipelines.night import privacy
 
 
-def of_files(job: Job, found: Mapping[str, Found]) -> Iterator[tuple[str, str]]:
+def of_files(job: Job, found: Mapping[str, RawFiles]) -> Iterator[tuple[str, str]]:
     """(setting, sentence) of files that were passed over and of folders' keys that no column is read from.
 
     found: table -> its raw files, as `due.find` gives them.
@@ -29,7 +29,7 @@ def columns_of(job: Job, table: str) -> list[str]:
     return [renamed.get(ours, ours) for ours in (*COLUMNS.get(table, ("user_id",)), *extra)]
 
 
-def _of_setting(setting: str, found: Found, columns: list[str]) -> Iterator[tuple[str, str]]:
+def _of_setting(setting: str, found: RawFiles, columns: list[str]) -> Iterator[tuple[str, str]]:
     if text := raw_files.describe_passed_over(found):
         yield setting, text
     if text := raw_files.describe_ignored_keys(found, columns):

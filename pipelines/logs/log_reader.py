@@ -10,13 +10,13 @@ from functools import partial
 import apache_beam as beam
 
 from pipelines.base import manifest, paths, raw_files, snapshot_store
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.night.stage import Night
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.logs import bigquery_source, ingest, parsing, schemas
 from transforms.logs.ingest import Parse, ReadLogs, Tagged
-from transforms.logs.privacy import Screen, Span
+from transforms.logs.privacy import PrivacyFilter, Span
 from transforms.logs.readers import LogTable
 
 LOGS = {
@@ -33,7 +33,7 @@ class Source:
     table: LogTable
     raw: Sequence[TakenFile]
     parse: Parse
-    screen: Screen
+    screen: PrivacyFilter
     write: beam.PTransform
     ranks: Mapping[str, int] = field(default_factory=dict)  # path -> place from the oldest; none: no file is newer
 
@@ -46,8 +46,8 @@ class Reader:
     folder: str  # of the stage
     attempt: str
     buckets: int
-    screen: Screen
-    found: dict[str, Found]  # table -> its raw files
+    screen: PrivacyFilter
+    found: dict[str, RawFiles]  # table -> its raw files
     forgotten: set[int] = field(default_factory=set)  # places in the list of users to forget whose rows were met
     start: dt.datetime | None = None  # of the events that are read from BigQuery; None: of the window
     refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
@@ -137,7 +137,7 @@ class Reader:
         records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("ingest") as pipeline:
             [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
-        found = take_records(records)
+        found = pop_records(records)
         self.forgotten.update(at for record in found for at in record.get("forgotten_ids", ()))
         return found
 

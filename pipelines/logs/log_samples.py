@@ -14,24 +14,24 @@ from typing import TypeVar
 
 import polars as pl
 
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.logs.log_reader import LOGS, Reader, Source
 from pipelines.night.stage import Night
 from transforms.core.frames import FEWEST_BUCKETS, FRAME_ROWS
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.ingest import REFUSED, screened_frame
-from transforms.logs.privacy import Screen
+from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, RawFrame, estimated_rows, read_log
 
 FILES = 4  # whose first rows are read
 COUNTED_FILES = 12  # whose rows are counted
-OPEN = Screen()
+OPEN = PrivacyFilter()
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class FileSample:
     """The first rows of one raw file."""
 
     file: TakenFile
@@ -41,12 +41,12 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class TableSample:
     """Some rows of one table."""
 
     files: tuple[TakenFile, ...]
     rows: int  # about so many in all files
-    parts: tuple[Part, ...]  # by file, in order
+    parts: tuple[FileSample, ...]  # by file, in order
 
     @property
     def valid(self) -> pl.DataFrame:
@@ -58,21 +58,21 @@ class Sample:
 
     def distinct(self, column: str, rows: int) -> int:
         """About how many values a column has in `rows` rows."""
-        return grown([part.valid[column] for part in self.parts], rows)
+        return extrapolate_distinct([part.valid[column] for part in self.parts], rows)
 
 
 def sources(
-    night: Night, found: Mapping[str, Found], *, screen: Screen = OPEN, catalogue: str | None = None
+    night: Night, found: Mapping[str, RawFiles], *, screen: PrivacyFilter = OPEN, catalogue: str | None = None
 ) -> dict[str, Source]:
     """Of each table that has raw files, what ingest makes of their rows. catalogue: path of its file, for lengths."""
-    every = dict.fromkeys((*found, *(table.name for table in LOGS)), Found()) | dict(found)
+    every = dict.fromkeys((*found, *(table.name for table in LOGS)), RawFiles()) | dict(found)
     reader = Reader(night=night, folder=night.root.path, attempt="", buckets=FEWEST_BUCKETS, screen=screen, found=every)
     logs = [file for table in LOGS for file in every[table.name].files]
     listed = [*reader.log_sources(logs, Snapshot(buckets=FEWEST_BUCKETS), catalogue), *reader.side_sources()]
     return {source.table.name: source for source in listed if source.raw}
 
 
-def look_at(night: Night, found: Mapping[str, Found]) -> dict[str, Sample]:
+def look_at(night: Night, found: Mapping[str, RawFiles]) -> dict[str, TableSample]:
     """A sample of each table that has raw files which can be read. Raises LogError."""
     given = sources(night, found)
     return {name: look(source, night.job.logs.renamed(name)) for name, source in given.items() if _is_files(source)}
@@ -82,16 +82,16 @@ def _is_files(source: Source) -> bool:
     return not source.raw[0].path.startswith(PREFIX)
 
 
-def look(source: Source, renamed: dict[str, str], *, most_files: int = FILES, rows: int = FRAME_ROWS) -> Sample:
+def look(source: Source, renamed: dict[str, str], *, most_files: int = FILES, rows: int = FRAME_ROWS) -> TableSample:
     """The first `rows` rows, or somewhat more, of some of a table's files, spread evenly, the newest among them. Raises
     LogError."""
     raw = sorted(source.raw)
     parts = []
-    for file in spread(raw, most_files):
+    for file in evenly_spaced(raw, most_files):
         frame = _first_rows(file.path, source, renamed, rows)
         parsed = screened_frame(frame, file.path, source.table, source.parse, source.screen)
-        parts.append(Part(file=file, raw=frame.rows, valid=parsed.valid, refused=parsed.refused.cast(REFUSED)))
-    return Sample(files=tuple(raw), rows=rows_of(raw), parts=tuple(parts))
+        parts.append(FileSample(file=file, raw=frame.rows, valid=parsed.valid, refused=parsed.refused.cast(REFUSED)))
+    return TableSample(files=tuple(raw), rows=rows_of(raw), parts=tuple(parts))
 
 
 def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -> RawFrame:
@@ -116,21 +116,21 @@ def _nothing(source: Source) -> RawFrame:
 
 def rows_of(raw: Sequence[TakenFile]) -> int:
     """About how many rows some raw files have; none where they are tables of BigQuery. Raises LogError."""
-    counted = [file for file in spread(raw, COUNTED_FILES) if not file.path.startswith(PREFIX) and file.bytes]
+    counted = [file for file in evenly_spaced(raw, COUNTED_FILES) if not file.path.startswith(PREFIX) and file.bytes]
     if not counted:
         return 0
     rows = sum(estimated_rows(file.path, file.bytes) for file in counted)
     return round(rows * sum(file.bytes for file in raw) / sum(file.bytes for file in counted))
 
 
-def spread(items: Sequence[Item], most: int) -> list[Item]:
+def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
     """At most so many of the items, evenly spread, the last one always among them."""
     if len(items) <= most:
         return list(items)
     return [items[math.ceil((at + 1) * len(items) / most) - 1] for at in range(most)]
 
 
-def grown(parts: Sequence[pl.Series], rows: int) -> int:
+def extrapolate_distinct(parts: Sequence[pl.Series], rows: int) -> int:
     """How many distinct values a column of `rows` rows has, judged from parts of it; `rows` where there is no part.
 
     Distinct values grow as a power of the rows (Heaps' law), whose exponent the first half of the parts and all of them

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipelines.base import snapshot_store
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import Job
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import LOGS
-from pipelines.logs.log_samples import Sample
+from pipelines.logs.log_samples import TableSample
 from pipelines.night.stage import Night
 from transforms.examples.tokens import tokenize
 from transforms.logs.readers import LogError
@@ -51,13 +51,13 @@ def size_of(night: Night) -> Size | None:
     before = snapshot_store.latest(night.root.snapshots)
     try:
         found = {table: ingest_plan.find(night, table, before) for table in ingest_plan.TABLES}
-        return sized(night, found, log_samples.look_at(night, found), before)
+        return measure_size(night, found, log_samples.look_at(night, found), before)
     except (LogError, OSError):
         return None
 
 
-def sized(
-    night: Night, found: Mapping[str, Found], looked: Mapping[str, Sample], before: Snapshot | None
+def measure_size(
+    night: Night, found: Mapping[str, RawFiles], looked: Mapping[str, TableSample], before: Snapshot | None
 ) -> Size | None:
     """`size_of`, from samples by table; None without a valid watch among them."""
     if "watches" not in looked or looked["watches"].valid.is_empty():
@@ -71,7 +71,9 @@ def sized(
     done = watches.valid.filter("completed")
     completed = round(rows["watches"] * done.height / watches.valid.height)
     users = watches.distinct("user_id", rows["watches"])
-    videos = log_samples.grown([part.valid.filter("completed")["video_id"] for part in watches.parts], completed)
+    videos = log_samples.extrapolate_distinct(
+        [part.valid.filter("completed")["video_id"] for part in watches.parts], completed
+    )
     tokens, occurrences = _tokens(looked.get("searches"), rows["searches"])
     return Size(
         watches=rows["watches"],
@@ -109,10 +111,10 @@ def _event_bytes(watches: pl.DataFrame, rows: int, file_count: int) -> float:
     return written.tell() / some.height + LEAST_FILE_BYTES * min(file_count, rows) / max(1, rows)
 
 
-def _tokens(searches: Sample | None, rows: int) -> tuple[int, int]:
+def _tokens(searches: TableSample | None, rows: int) -> tuple[int, int]:
     """(distinct tokens, all their occurrences) of so many searches."""
     if searches is None or searches.valid.is_empty():
         return 0, 0
     parts = [tokenize(part.valid["query"])["token"] for part in searches.parts]
     occurrences = round(rows * sum(map(len, parts)) / searches.valid.height)
-    return log_samples.grown(parts, occurrences), occurrences
+    return log_samples.extrapolate_distinct(parts, occurrences), occurrences

@@ -12,15 +12,15 @@ from pipelines.config.jobs import JobError
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.logs.parsing import ParseRules
-from transforms.logs.store_rewrite import DecideAgain, Part, Rearrange, RewriteFiles
+from transforms.logs.store_rewrite import DecideAgain, Rearrange, RewriteFiles, RewriteTask
 
 
-def part_of(file: StoreFile, buckets: int) -> Part:
+def part_of(file: StoreFile, buckets: int) -> RewriteTask:
     """A data file as a step that rewrites it takes it, with a name nobody used for what stays."""
     name = f"{file.table}/{file.day}/{file.bucket:05d}-of-{buckets:05d}-{manifest.new_attempt()}.parquet"
-    return Part(
+    return RewriteTask(
         table=file.table,
         day=file.day,
         bucket=file.bucket,
@@ -31,14 +31,14 @@ def part_of(file: StoreFile, buckets: int) -> Part:
     )
 
 
-def run(night: Night, parts: list[Part], rewrite: RewriteFiles | Rearrange) -> list[Record]:
+def run(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rearrange) -> list[Record]:
     """The records of rewriting some data files."""
     if not parts:
         return []
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
     with night.pipeline("ingest") as pipeline:
         pipeline | night.create(parts) | rewrite | WriteRecords(records)
-    return take_records(records)
+    return pop_records(records)
 
 
 def rearranged(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Snapshot:

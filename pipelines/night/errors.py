@@ -44,7 +44,7 @@ class GateError(StageError):
 
 
 # Errors whose message is all that a person needs: it is printed without a traceback.
-TOLD_ERRORS = (
+EXPECTED_ERRORS = (
     StageError,
     GateError,
     JobError,
@@ -62,7 +62,7 @@ TOLD_ERRORS = (
 )
 
 _BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, LogSettingError), 3: (GateError,)}
-_KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in TOLD_ERRORS if kind is not OSError}
+_KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in EXPECTED_ERRORS if kind is not OSError}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
 _ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
@@ -80,7 +80,7 @@ _ERROR = re.compile(
 )
 
 
-def guarded(work: Callable[[], int], say: Callable[[str], object] | None = None) -> int:
+def run_command(work: Callable[[], int], say: Callable[[str], object] | None = None) -> int:
     """Run a command; mistakes of the user, failures of the machine and signals become one message and an exit code.
 
     `say` prints the message; without it, it goes to the standard error. Output whose reader has gone ends the command
@@ -99,7 +99,7 @@ def _reported(work: Callable[[], int], say: Callable[[str], object]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and console.reader_is_gone():
             raise
-        message = told(error)
+        message = user_message(error)
         if message is None or wants_traceback(error):
             raise
         say(message)
@@ -122,7 +122,7 @@ def of_exit_code(code: int) -> type[Exception]:
     return _BY_CODE.get(code, (StageError,))[0]
 
 
-def told(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """The message for the user of an error that a runner may have wrapped or passed on as text; None of an unexpected
     one, which is a bug: its traceback is to be shown."""
     found = _expected(error)
@@ -158,7 +158,7 @@ def is_disk_full(error: BaseException) -> bool:
 def _expected(error: BaseException) -> tuple[type[BaseException], str] | None:
     """The kind and the message of the expected error that an error is, or that caused it."""
     for seen in causes(error):
-        if isinstance(seen, TOLD_ERRORS):
+        if isinstance(seen, EXPECTED_ERRORS):
             return type(seen), _message(type(seen).__name__, str(seen), is_os_error=isinstance(seen, OSError))
         if found := _expected_in_text(str(seen)):
             return found

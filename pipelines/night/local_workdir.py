@@ -27,7 +27,7 @@ _NEWEST = "checkpoint"  # the file of TensorFlow's that says which checkpoints t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
+class LocalWorkdir:
     """The folder of a stage, and the local one it is worked in."""
 
     folder: str
@@ -76,16 +76,16 @@ def _names(local: Path, below: str) -> list[str]:
 
 
 @contextmanager
-def at(folder: str) -> Iterator[Workplace]:
+def open_workdir(folder: str) -> Iterator[LocalWorkdir]:
     """The workplace of a stage's folder, with the checkpoints that lie there."""
     with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
         if files.is_local(folder):
             folder = files.local_copy(folder)
-            yield Workplace(folder=folder, local=folder, scratch=scratch)
+            yield LocalWorkdir(folder=folder, local=folder, scratch=scratch)
             return
         local = Path(scratch) / "model"
         local.mkdir()
-        place = Workplace(folder=folder, local=str(local), scratch=scratch)
+        place = LocalWorkdir(folder=folder, local=str(local), scratch=scratch)
         files.download(folder, files.list_files(paths.join(folder, CHECKPOINTS)), local)
         place.kept.update(place._found())
         yield place

@@ -41,7 +41,7 @@ def next_number(root: Root) -> int:
     return 1 + max([*taken, *(number for number in referred if number is not None)], default=0)
 
 
-def is_there(root: Root, number: int) -> bool:
+def snapshot_exists(root: Root, number: int) -> bool:
     return files.exists(snapshot_store.path_of(root.snapshots, number))
 
 

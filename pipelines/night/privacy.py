@@ -8,22 +8,22 @@ from dataclasses import replace
 
 from pipelines.base import raw_files
 from pipelines.base.manifest import fingerprint
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.config.jobs import Job, JobError
 from transforms.core.printable import shown_name
 from transforms.logs import key_source
 from transforms.logs.key_source import KeySource
-from transforms.logs.privacy import ForgetList, Screen, pseudonym
+from transforms.logs.privacy import ForgetList, PrivacyFilter, pseudonym
 from transforms.logs.readers import LogSettingError
 
 
-def screen(job: Job, key_check: str | None) -> Screen:
+def screen(job: Job, key_check: str | None) -> PrivacyFilter:
     """What ingest lets through. Raises JobError where the key is not the one of the store, whose check is given."""
     key = pseudonym_key(job)
     check = check_of(key)
     if key_check is not None and key_check != check:
         raise JobError(_other_key(job, key_check))
-    return Screen(forget=_forget_list(job), key=replace(_source(job), check=check) if key is not None else None)
+    return PrivacyFilter(forget=_forget_list(job), key=replace(_source(job), check=check) if key is not None else None)
 
 
 def pseudonym_key(job: Job) -> bytes | None:
@@ -74,7 +74,7 @@ def _other_key(job: Job, key_check: str) -> str:
     )
 
 
-def forget_files(job: Job) -> Found:
+def forget_files(job: Job) -> RawFiles:
     """The files of the list of users to forget. Raises LogError if there is none."""
     never = dt.date.min  # paths of this list have no {date}
     return raw_files.find("privacy.forget", job.privacy.forget or "", start=never, end=never)

@@ -28,7 +28,7 @@ from pipelines.base.manifest import Manifest
 from pipelines.config.beam_options import EMBEDDED, pipeline_options, runner_name
 from pipelines.config.jobs import Job, JobError, load_job
 from pipelines.night import publication_file
-from pipelines.night.errors import EXIT_CODES, StageError, guarded, is_disk_full
+from pipelines.night.errors import EXIT_CODES, StageError, is_disk_full, run_command
 from transforms.core import days, files, progress
 from transforms.core.files import FileEntry
 from transforms.logs.event_window import BucketFiles, Holdout, Window
@@ -267,7 +267,7 @@ def arguments(command: str, description: str = "", *, of_one_night: bool = True)
     return parser
 
 
-def night_of(args: argparse.Namespace, flags: Sequence[str]) -> Night:
+def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     job = load_job(args.job)
     date = getattr(args, "date", None) or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
     pipeline_options(args.runner_config, flags)  # a mistyped option fails here, before anything starts
@@ -329,10 +329,10 @@ def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
 def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
     args, flags = stage_parser(module).parse_known_args(argv)
-    parent_pipe.follow()
+    parent_pipe.exit_with_parent()
 
     def work() -> int:
-        night = night_of(args, flags)
+        night = night_from_args(args, flags)
         with _reporting_a_full_disk(night, _name_of(module)), lock.held(night.root.lock):
             for line in () if parent_pipe.is_stage() else discard_damaged(night):  # the nightly has just done so
                 print(f"watchnext: {line}", file=sys.stderr)
@@ -340,7 +340,7 @@ def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
         return 0
 
     with process_signals.raised():
-        code = guarded(work)
+        code = run_command(work)
     if code and parent_pipe.is_stage():
         console.drop_errors()  # what libraries write while the process ends is no part of the message
     if code > 128:  # stopped: threads of Beam, which know nothing of it, would be waited for

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError
 from pipelines.night import night_list, night_results
-from pipelines.night.errors import told
+from pipelines.night.errors import user_message
 from pipelines.night.night_results import GateResults
 from pipelines.night.outcome import Outcome
 from pipelines.night.stage import STAGES, Night
@@ -23,7 +23,7 @@ from transforms.report.page import Status
 
 
 @contextmanager
-def kept_up(night: Night) -> Iterator[None]:
+def refreshing_index(night: Night) -> Iterator[None]:
     """The night's report and the page show what was done within, whether or not it went well."""
     try:
         yield
@@ -48,7 +48,7 @@ def write(night: Night, end: Outcome | None = None) -> str:
         files.replace_file(night.root.index, render_nights(rows, figure=figure).encode())
         troubles = [report.rewrite_status(of) for of in nights if of.date.isoformat() in withdrawn(night.root)]
     except Exception as error:
-        return f"{night.root.index} is not up to date: {told(error) or repr(error)}"
+        return f"{night.root.index} is not up to date: {user_message(error) or repr(error)}"
     return "; ".join(trouble for trouble in troubles if trouble)
 
 

@@ -20,7 +20,7 @@ from pipelines.base import console, manifest, paths
 from pipelines.base.machine import gib
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, night_results
-from pipelines.night.errors import told
+from pipelines.night.errors import user_message
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import STAGES, Night
 from pipelines.night.warm_start_base import withdrawn
@@ -47,7 +47,7 @@ def write(night: Night) -> str:
     try:
         files.replace_file(path, render_report(gather(night)).encode())
     except Exception as error:
-        trouble = f"{path} is not up to date: {told(error) or repr(error)}"
+        trouble = f"{path} is not up to date: {user_message(error) or repr(error)}"
         print(console.printable(trouble), file=sys.stderr)
         return trouble
     return ""
@@ -176,7 +176,7 @@ def rewrite_status(night: Night) -> str:
             if changed != page:
                 files.replace_file(path, changed.encode())
     except Exception as error:
-        return f"{path} is not up to date: {told(error) or repr(error)}"
+        return f"{path} is not up to date: {user_message(error) or repr(error)}"
     return ""
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pipelines.base import console, lock, manifest
 from pipelines.base.manifest import Manifest, ManifestError
-from pipelines.night.errors import told
+from pipelines.night.errors import user_message
 from pipelines.night.stage import Night, Plan
 
 _NO_SETTING = "(no such setting)"
@@ -64,7 +64,7 @@ def _outlook(night: Night, stage: str, earlier: str | None) -> tuple[State, str]
     try:
         plan = importlib.import_module(f"pipelines.{stage}").plan(night)
     except Exception as error:
-        message = told(error)
+        message = user_message(error)
         if message is None:
             raise
         if earlier is None or not isinstance(error, ManifestError):  # else what it reads is yet to be made

@@ -18,7 +18,7 @@ from typing import Any
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
 from pipelines.night import night_results, publication_file
-from pipelines.night.errors import told
+from pipelines.night.errors import user_message
 from pipelines.night.outcome import Outcome
 from pipelines.night.sink_protocol import NEIGHBOURS, served_stage
 from pipelines.night.stage import STAGES, Night
@@ -86,7 +86,7 @@ def write(night: Night, end: Outcome) -> str:
         run = Run(date=end.date, ended=now, seconds=end.seconds, code=end.code, succeeded=succeeded, succeeded_date=of)
         files.replace_file(path, render(list(gauges(night, run))).encode())
     except Exception as error:
-        if (message := told(error)) is None:
+        if (message := user_message(error)) is None:
             raise
         return f"{path} is not up to date: {message}"
     return ""
@@ -99,7 +99,7 @@ def refresh(night: Night) -> str:
     try:
         files.replace_file(path, render(list(gauges(night, _last_run(path)))).encode())
     except Exception as error:
-        if (message := told(error)) is None:
+        if (message := user_message(error)) is None:
             raise
         return f"{path} is not up to date: {message}"
     return ""

@@ -25,7 +25,7 @@ _SHOWN_BYTES = 20_000  # of a failed stage's messages
 _GRACE_SECONDS = 10.0  # for a stage to end by itself when the night is stopped
 
 
-class Screen:
+class ConsoleDisplay:
     """The progress of a night on the standard error."""
 
     def __init__(self, stages: int) -> None:
@@ -33,7 +33,7 @@ class Screen:
         form = "{desc} {bar:20} {n}/{total} stages {elapsed}{postfix}"
         self._bar = tqdm(total=stages, bar_format=form, leave=False) if sys.stderr.isatty() else None
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> ConsoleDisplay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -64,7 +64,7 @@ class Screen:
             self._bar.write(text, file=sys.stderr)
 
 
-def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> None:
+def run_stage(command: list[str], *, screen: ConsoleDisplay, shows_progress: bool) -> None:
     """Run a stage's process to its end. Raises StageError with what it wrote where it fails; GateError and JobError
     where its exit code says so.
 
@@ -72,7 +72,7 @@ def run_stage(command: list[str], *, screen: Screen, shows_progress: bool) -> No
     a stage that `shows_progress` of its own on a terminal.
     """
     on_screen = shows_progress and sys.stderr.isatty()
-    with tempfile.TemporaryFile() as kept, tempfile.NamedTemporaryFile() as told, parent_pipe.lent() as line:
+    with tempfile.TemporaryFile() as kept, tempfile.NamedTemporaryFile() as told, parent_pipe.open_pipe() as line:
         environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0", progress.VARIABLE: told.name}
         environment[parent_pipe.VARIABLE] = str(line)
         process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment, pass_fds=(line,))
@@ -95,7 +95,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], screen: Screen, told: str) -> None:
+def _wait(process: subprocess.Popen[bytes], screen: ConsoleDisplay, told: str) -> None:
     began = time.monotonic()
     while True:
         try:

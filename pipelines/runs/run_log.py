@@ -23,7 +23,7 @@ from typing import Any
 from pipelines.base import console
 from pipelines.night.outcome import Outcome
 from pipelines.night.stage import RUN_VARIABLE
-from pipelines.runs.processes import Screen
+from pipelines.runs.processes import ConsoleDisplay
 
 FORMATS = ("text", "json")
 
@@ -59,9 +59,9 @@ class RunLog:
         """Whether a stage's own progress is to be seen on a terminal."""
         return stage == "train" and not self.as_json
 
-    def screen(self, date: dt.date, stages: int) -> Screen:
+    def screen(self, date: dt.date, stages: int) -> ConsoleDisplay:
         """What shows the stages of a night."""
-        return JsonScreen(self, date) if self.as_json else Screen(stages)
+        return JsonScreen(self, date) if self.as_json else ConsoleDisplay(stages)
 
     def _write(self, record: dict[str, Any]) -> None:
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -69,7 +69,7 @@ class RunLog:
         print(console.printable_json(line, sys.stderr), file=sys.stderr, flush=True)
 
 
-class JsonScreen(Screen):
+class JsonScreen(ConsoleDisplay):
     """A screen nobody looks at: every stage is two events."""
 
     def __init__(self, log: RunLog, date: dt.date) -> None:

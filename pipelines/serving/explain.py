@@ -38,7 +38,7 @@ def why(night: Night, kept_as: str) -> dict[str, list[Moved]]:
     if sink_protocol.served_stage(night) != sink_protocol.RANKING:
         raise StageError(f"the night of {night.date} was not ranked: there is nothing to tell of its order (--why)")
     number = night_list.snapshot_of(night.root, night.date)
-    if number is None or not night_list.is_there(night.root, number):
+    if number is None or not night_list.snapshot_exists(night.root, number):
         raise StageError(f"the store no longer has the events of the night of {night.date}: run a night, then --why")
     spec = ranking.spec_of_night(night)
     bucket = ranking.ranking_buckets(night)[bucket_of(kept_as, night.snapshot.buckets)]

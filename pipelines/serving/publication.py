@@ -14,7 +14,7 @@ from pipelines import gates
 from pipelines.base import lock, manifest, paths, published_lists
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.night import publication_file, sink_protocol
-from pipelines.night.errors import GateError, StageError, told
+from pipelines.night.errors import GateError, StageError, user_message
 from pipelines.night.publication_file import LISTS, NEIGHBOURS, to_json
 from pipelines.night.publication_file import read as read
 from pipelines.night.sink_protocol import NightFiles, Sink
@@ -224,7 +224,7 @@ def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -
         try:
             _undo(night, intent, places)
         except Exception as error:  # a sink that is gone, mostly: the next start tries again
-            if told(error) is None:
+            if user_message(error) is None:
                 raise
         raise
 
@@ -309,7 +309,7 @@ def naming_what_is_served(night: Night) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = told(error)
+        message = user_message(error)
         if message is None:
             raise
         served = publication_file.read_if_valid(night.root)

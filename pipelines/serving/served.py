@@ -92,7 +92,7 @@ class Served:
     def _watch_files(self, kept_as: str) -> list[tuple[str, str]]:
         """(day, path) of the files with watches of a user's bucket, the newest day first."""
         number = night_list.snapshot_of(self.night.root, self.night.date)
-        if number is None or not night_list.is_there(self.night.root, number):
+        if number is None or not night_list.snapshot_exists(self.night.root, number):
             return []
         snapshot = self.night.snapshot
         bucket = bucket_of(kept_as, snapshot.buckets)

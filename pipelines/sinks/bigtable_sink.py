@@ -22,7 +22,7 @@ from pipelines.config.sink_settings import BigtableSettings
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from pipelines.sinks import gcp
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.sinks import bigtable_lists
 from transforms.sinks.bigtable_lists import CountRows, Place, RemoveVersions, WriteLists, tablets
 from transforms.sinks.errors import SinkError
@@ -85,7 +85,7 @@ class BigtableSink:
         with self.night.pipeline("publish") as pipeline:
             ranges = pipeline | self.night.create(tablets(self.place))
             ranges | CountRows(self.place, version) | WriteRecords(records)
-        return sum(int(record["rows"]) for record in take_records(records))
+        return sum(int(record["rows"]) for record in pop_records(records))
 
     def switch(self, version: str | None) -> None:
         with self._explained():

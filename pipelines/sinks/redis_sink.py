@@ -19,7 +19,7 @@ from pipelines.base import manifest, paths
 from pipelines.config.sink_settings import RedisSettings
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.sinks import redis_lists
 from transforms.sinks.errors import SinkError
 from transforms.sinks.redis_lists import Keys, Kind, LoadRedis, RedisPart, RedisVersion
@@ -132,7 +132,7 @@ class RedisSink:
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("publish") as pipeline:
             pipeline | self.night.create(parts) | LoadRedis(wanted, self.night.threads) | WriteRecords(records)
-        return take_records(records)
+        return pop_records(records)
 
     def _register(self, redis: Session) -> dict[str, dict[str, Any]]:
         found: dict[bytes, bytes] = redis.do("HGETALL", self.keys.register)

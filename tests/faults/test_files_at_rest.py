@@ -17,7 +17,7 @@ from nights import DATE
 from two_nights import MADE, all_lists, copy
 
 from pipelines import doctor
-from pipelines.night.errors import TOLD_ERRORS
+from pipelines.night.errors import EXPECTED_ERRORS
 
 COSTLY = ("model", "examples", "index", "vocabulary")  # folders of stages whose repair trains a model again
 _COMMAND = re.compile(r"watchnext ((?:nightly|rollback) [^;,]*?)(?: (?:makes|reads|serves|repairs)\b|$)")
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_noticed_or_harmless_and_the_named_commands_repair_it(
             what = f"{damage} {path}"
             try:
                 assert all_lists(job) == expected, what
-            except TOLD_ERRORS as error:
+            except EXPECTED_ERRORS as error:
                 assert str(error), what
             done = way_back(job)
             for one in done:

@@ -20,7 +20,7 @@ from redis import exceptions
 from redis_server import Server, serving
 
 from pipelines import publish
-from pipelines.night.errors import TOLD_ERRORS
+from pipelines.night.errors import EXPECTED_ERRORS
 from pipelines.serving.served_lists import open_lists
 from transforms.core import files
 from transforms.sinks import redis_server
@@ -123,7 +123,7 @@ def attempt(job: Path, date: dt.date) -> str:
     """Publish as a process of its own would; how that ended."""
     try:
         publish.run(night(job, date))
-    except TOLD_ERRORS as error:
+    except EXPECTED_ERRORS as error:
         return str(error)
     except BaseException as error:
         if KillError.__name__ in repr(error):  # Beam wraps what its workers raise

@@ -14,7 +14,7 @@ from pipelines import cli, doctor
 from pipelines.checks import findings
 from pipelines.checks import installation as doctor_installation
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.doctor import CHECKS, Check
 
@@ -38,9 +38,9 @@ TOLD = (  # by name of the check: what is told of whole logs
 )
 
 
-def asked_of(folder: Path) -> Asked:
+def asked_of(folder: Path) -> DoctorRequest:
     watch_rows().write_parquet(folder / "w.parquet")
-    return Asked(job=str(write_job(folder, 'watches = "w.parquet"')), date=DATE)
+    return DoctorRequest(job=str(write_job(folder, 'watches = "w.parquet"')), date=DATE)
 
 
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_without_a_job_the_installation_is_looked_at_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_processes(monkeypatch)
-    found = list(doctor.diagnose(Asked(job=str(tmp_path / "nowhere.toml"))))
+    found = list(doctor.diagnose(DoctorRequest(job=str(tmp_path / "nowhere.toml"))))
     assert [one.check for one in found] == ["python", "packages", "job", "tensorflow", "scann"]
     assert [one.check for one in found if one.state == "problem"] == ["job"]
 
@@ -104,21 +104,21 @@ def test_what_lies_in_a_root_is_not_asked_of_one_that_cannot_be_used(
     (tmp_path / "file").write_text("")
     watch_rows().write_parquet(tmp_path / "w.parquet")
     job = write_job(tmp_path, 'watches = "w.parquet"', '[storage]\nroot = "file/runs"\n')
-    found = {one.check: one.state for one in doctor.diagnose(Asked(job=str(job), date=DATE))}
+    found = {one.check: one.state for one in doctor.diagnose(DoctorRequest(job=str(job), date=DATE))}
     assert [name for name, state in found.items() if state == "problem"] == ["root"]
     assert found["logs.watches"] == "ok" and not {"lock", "published"} & set(found)
 
 
-def fails(_asked: Asked) -> Iterator[Finding]:
+def fails(_asked: DoctorRequest) -> Iterator[Finding]:
     yield ok("first", "seen before it failed")
     raise ZeroDivisionError("by chance")
 
 
-def lacks(_asked: Asked) -> list[Finding]:
+def lacks(_asked: DoctorRequest) -> list[Finding]:
     raise ModuleNotFoundError("No module named 'polars'")
 
 
-def fine(_asked: Asked) -> list[Finding]:
+def fine(_asked: DoctorRequest) -> list[Finding]:
     return [ok("fine", "as it should be"), warning("fine", "a", "b")]
 
 
@@ -132,7 +132,7 @@ def checks_of(*functions: str, monkeypatch: pytest.MonkeyPatch) -> list[Check]:
 
 def test_a_check_that_fails_by_itself_is_a_problem_and_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = checks_of("fails", "fine", "lacks", "fails", "fine", monkeypatch=monkeypatch)
-    found = list(doctor.diagnose(Asked(job="x"), checks))
+    found = list(doctor.diagnose(DoctorRequest(job="x"), checks))
     failed = problem(
         "fails",
         "could not be looked at: ZeroDivisionError: by chance",
@@ -143,11 +143,11 @@ def test_a_check_that_fails_by_itself_is_a_problem_and_the_others_are_made(monke
         "could not be looked at: No module named 'polars'",
         "make setup, or install what is missing: see packages",
     )
-    assert found == [failed, *fine(Asked(job="x")), lacking, failed, *fine(Asked(job="x"))]
+    assert found == [failed, *fine(DoctorRequest(job="x")), lacking, failed, *fine(DoctorRequest(job="x"))]
 
 
 def test_a_check_whose_module_is_broken_is_a_problem() -> None:
-    found = doctor.made(Check(name="gone", module="doctor_of_nothing", function="x"), Asked(job="x"))
+    found = doctor.run_check(Check(name="gone", module="doctor_of_nothing", function="x"), DoctorRequest(job="x"))
     assert [one.state for one in found] == ["problem"] and "doctor_of_nothing" in found[0].what
 
 

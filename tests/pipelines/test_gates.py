@@ -148,7 +148,7 @@ def test_a_first_night_is_published_and_says_what_was_not_compared(job: Path) ->
     assert (found.status, found.why) == ("ungated", gates.FIRST_NIGHT) and not found.unexpected
     assert found.counts == {"passed": 1, "failed": 0, "not computed": 3}
     reasons = f"recall, users: {gates.FIRST_NIGHT}; approximate search: search is exact"
-    assert gates.in_words(of) == f"gates: 1 passed, 3 not computed ({reasons})"
+    assert gates.summary_line(of) == f"gates: 1 passed, 3 not computed ({reasons})"
     assert of.require("publish").counts["notes"] == [f"UNGATED: {gates.FIRST_NIGHT}"]
     assert nightly._closing(of, ["publish"]).endswith(f"report.html; gates: 1 passed, 3 not computed ({reasons})")
     assert served(of)["gates"]["not_computed"].keys() == {"recall", "approximate search", "users"}

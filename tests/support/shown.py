@@ -12,7 +12,7 @@ from made_frames import hours, search, watch
 
 from transforms.logs.robots import Events
 from transforms.logs.schemas import IMPRESSION_SCHEMA, SEARCH_SCHEMA, VIDEO_SCHEMA, WATCH_SCHEMA
-from transforms.ranking.features import Past
+from transforms.ranking.features import ImpressionContext
 
 CATALOGUE = pl.DataFrame(
     [
@@ -53,8 +53,8 @@ def events_of(
     )
 
 
-def past_of(events: Events, shown: pl.DataFrame | None = None) -> Past:
-    return Past.of(events, USERS, CATALOGUE, [] if shown is None else [shown])
+def past_of(events: Events, shown: pl.DataFrame | None = None) -> ImpressionContext:
+    return ImpressionContext.of(events, USERS, CATALOGUE, [] if shown is None else [shown])
 
 
 SECONDS = st.one_of(st.none(), st.integers(0, 400).map(lambda n: n / 4))

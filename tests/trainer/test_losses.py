@@ -13,7 +13,7 @@ from trainer.errors import TrainingError
 from trainer.losses import Candidates, Compared, Loss, make_loss, noise_contrastive, sampled_softmax
 from trainer.model import Model
 from trainer.quiet import tf
-from trainer.sampling import OUT, HardNegatives, NegativeSampler
+from trainer.sampling import MASKED_LOGIT, HardNegatives, NegativeSampler
 from transforms.contracts.example_spec import FeatureSpec
 
 VIDEOS, DIMENSION, BATCH = 9, 4, 6
@@ -200,7 +200,7 @@ def test_hard_negatives_are_compared_by_hand_the_same(seed: int) -> None:
     losses = []
     for user, label, expected in zip(given, labels.numpy(), drawn.label_log_expected.numpy(), strict=True):
         scores = (vectors @ user + biases)[ids] - drawn.log_expected.numpy()
-        counts = (ids != label) & (drawn.log_expected.numpy() < OUT / 2)  # the others are in the pool as well
+        counts = (ids != label) & (drawn.log_expected.numpy() < MASKED_LOGIT / 2)  # the others are in the pool as well
         losses.append(softmax_by_hand(vectors[label] @ user + biases[label] - expected, scores[counts]))
     np.testing.assert_allclose(value(loss, users, labels), np.mean(losses), rtol=1e-5)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trainer.quiet import tf
 from trainer.sampling import (
-    OUT,
+    MASKED_LOGIT,
     ByLabelCounts,
     HardNegatives,
     InBatch,
@@ -124,7 +124,7 @@ def test_the_hard_ones_score_highest_for_a_user_whose_label_they_are_not_each_on
     expected = best_by_hand(labels.tolist(), scores)
     ranked = sorted(set(pool.tolist()) & set(expected), key=lambda video: -expected[video])[:4]
     assert ids.numpy()[found].tolist() == ranked
-    assert float(floor) == (expected[ranked[-1]] if len(ranked) == 4 else -OUT)
+    assert float(floor) == (expected[ranked[-1]] if len(ranked) == 4 else -MASKED_LOGIT)
 
 
 def test_fewer_hard_ones_than_asked_for_are_marked() -> None:
@@ -132,7 +132,7 @@ def test_fewer_hard_ones_than_asked_for_are_marked() -> None:
     best = best_for_others(tf.constant([2]), pool, tf.constant([[0.5, 0.5, 3.0]]))
     ids, found, floor = hardest(pool, best, count=3)
     assert ids.numpy()[found].tolist() == [1]  # the second 1 is a repeat, and 2 is the only user's label
-    assert float(floor) == -OUT
+    assert float(floor) == -MASKED_LOGIT
 
 
 def one_dimensional(biases: npt.NDArray[np.float32]) -> tuple[Table, Table]:
@@ -148,9 +148,11 @@ def test_a_video_counts_as_hard_or_as_drawn_by_its_score() -> None:
     drawn = sampler(LABELS, tf.zeros([3, 1]), seed=SEED)
     ids, expected = drawn.ids.numpy(), drawn.log_expected.numpy()
     assert ids[10:].tolist() == [3, 1]  # the highest biases; a pool of 500 surely has them
-    assert ((expected[:10] > OUT / 2) == np.isin(ids[:10], [1, 3])).all() and not np.isin(ids[:10], [1, 3]).all()
+    assert ((expected[:10] > MASKED_LOGIT / 2) == np.isin(ids[:10], [1, 3])).all() and not np.isin(
+        ids[:10], [1, 3]
+    ).all()
     present = 1 - (1 - SHARES) ** 500
-    kept = expected < OUT / 2
+    kept = expected < MASKED_LOGIT / 2
     by_hand = np.where(np.isin(ids, [1, 3]), present[ids - 1], 10 * SHARES[ids - 1])
     np.testing.assert_allclose(np.exp(expected[kept]), by_hand[kept], rtol=1e-4)
     np.testing.assert_allclose(np.exp(drawn.label_log_expected), 10 * SHARES[[3, 1, 3]], rtol=1e-4)

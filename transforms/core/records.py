@@ -22,7 +22,7 @@ def write_records(records: list[Record], path: str) -> None:
     files.replace_file(path, ("[" + ",\n".join(lines) + "]").encode())
 
 
-def take_records(path: str) -> list[Record]:
+def pop_records(path: str) -> list[Record]:
     """The records a pipeline left at `path`, which is removed; none where it left no file."""
     if not files.exists(path):
         return []

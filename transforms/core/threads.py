@@ -20,7 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-def once_a_process(load: Callable[[Key], Value]) -> Callable[[Key], Value]:
+def process_cache(load: Callable[[Key], Value]) -> Callable[[Key], Value]:
     """`load`, which keeps what it gave for the last two keys; threads that ask at once wait for the first of them."""
     kept, lock = lru_cache(maxsize=2)(load), Lock()
 
@@ -33,7 +33,7 @@ def once_a_process(load: Callable[[Key], Value]) -> Callable[[Key], Value]:
 
 
 @dataclass
-class SideBySide(beam.PTransform):
+class ThreadedMap(beam.PTransform):
     """Elements -> what `work` makes of each, `threads` of them at a time: `tags` and `main` as `with_outputs` has them.
 
     As many elements and all that comes of them are in memory together. An error of one is raised when those beside it

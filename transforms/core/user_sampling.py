@@ -21,14 +21,14 @@ _DRAW_OF_USERS = 0x73616D706C65  # "sample"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class UserSample:
     """Users of the first `buckets` buckets, a `share` of them."""
 
     buckets: int
     share: float
 
     @classmethod
-    def of(cls, *, users: int, buckets: int, most: int) -> Sample:
+    def of(cls, *, users: int, buckets: int, most: int) -> UserSample:
         """About `most` of `users` users, all of them where there are fewer."""
         share = min(1.0, most / max(1, users))
         taken = math.ceil(buckets * share)

@@ -29,7 +29,7 @@ def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap
         local = Path(files.local_copy(folder))
         index, positions = ExactIndex(vectors=load_vectors(local)), np.load(local / POSITIONS).astype(np.int64)
         of_shard = None if cap is None else Cap(channel=cap.channel[positions], most=cap.most)
-        found = top_k(index, vectors, k=k, excluded=within(excluded, positions), cap=of_shard)
+        found = top_k(index, vectors, k=k, excluded=restrict_exclusions(excluded, positions), cap=of_shard)
         of_all = np.where(found.positions >= 0, positions[found.positions], -1).astype(np.int32)
         parts.append(Candidates(positions=of_all, scores=found.scores))
     return merge(parts, k, cap)
@@ -44,7 +44,7 @@ def of_queries(excluded: Excluded, rows: NDArray[np.int64]) -> Excluded:
     return Excluded(offsets=offsets, positions=excluded.positions[at], hidden=excluded.hidden, group=group)
 
 
-def within(excluded: Excluded, positions: NDArray[np.int64]) -> Excluded:
+def restrict_exclusions(excluded: Excluded, positions: NDArray[np.int64]) -> Excluded:
     """What is excluded of some positions (ascending), numbered as if there were no others."""
     at = np.minimum(np.searchsorted(positions, excluded.positions), len(positions) - 1)
     inside = positions[at] == excluded.positions

@@ -16,7 +16,7 @@ from transforms.core import progress
 from transforms.core.records import Record
 from transforms.examples.vocabulary import WriteVocabulary, count_videos
 from transforms.logs.event_window import BucketFiles, Holdout, Window
-from transforms.search.exact_search import BLOCK, NEVER, Candidates, Positions
+from transforms.search.exact_search import BLOCK, MASKED_SCORE, Candidates, Positions
 from transforms.search.exclusions import QueryRules
 from transforms.search.top_k import TopK
 
@@ -35,7 +35,7 @@ def in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
     No user's search: the order is walked down as far as the users who may be shown least of it need.
     """
     b, n = len(rules.left), len(order)
-    positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), NEVER, np.float32)
+    positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), MASKED_SCORE, np.float32)
     pending, depth = np.flatnonzero(rules.most), min(n, 2 * k)
     while len(pending):
         head = Candidates(positions=order[:depth], scores=-np.arange(depth, dtype=np.float32))

@@ -30,7 +30,7 @@ from transforms.ranking.rank_lists import HeldOutRanking
 from transforms.ranking.watch_time_recall import WatchTime
 from transforms.search.index_files import read_videos
 from transforms.search.neighbours import to_lists
-from transforms.search.user_limits import BucketRecords, Found
+from transforms.search.user_limits import BucketRecords, SearchResult
 from transforms.search.user_search import SearchBuckets
 
 _FILE: Key = ("file",)
@@ -58,7 +58,7 @@ class WriteEvaluation(beam.PTransform):
         measured = values | beam.CombinePerKey(_merge) | beam.MapTuple(self._record)
         return (written, measured) | beam.Flatten()
 
-    def _evaluate(self, bucket: BucketRecords, found: Iterator[Found]) -> Iterator[tuple[Key, Any]]:
+    def _evaluate(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[tuple[Key, Any]]:
         progress.advance()
         if not bucket.records:
             return

@@ -281,7 +281,7 @@ def coverage(*, distinct: int, lists: int, length: int, candidates: int, least: 
     )
 
 
-def sameness(value: float | None, *, most: float) -> Gate:
+def list_overlap_gate(value: float | None, *, most: float) -> Gate:
     """value: `alike` of the lists."""
     name = "sameness"
     if value is None:
@@ -300,7 +300,7 @@ def sameness(value: float | None, *, most: float) -> Gate:
     )
 
 
-def alike(shown: pl.Series, *, lists: int, candidates: int) -> float | None:
+def list_overlap(shown: pl.Series, *, lists: int, candidates: int) -> float | None:
     """The mean share that two users' lists have in common, above chance: 0 as by chance, 1 the same for all.
 
     shown: how many of the `lists` lists hold each video. None if chance alone gives more than half.
@@ -314,7 +314,7 @@ def alike(shown: pl.Series, *, lists: int, candidates: int) -> float | None:
     return (pairs / length - chance) / (1 - chance)
 
 
-def stayed(value: float | None, *, least: float, most: float, places: int | None = None) -> Gate:
+def retention(value: float | None, *, least: float, most: float, places: int | None = None) -> Gate:
     """value: the mean share of a user's list that was in it the night before; None without lists of such a night, or
     if lists are nearly as long as there are videos to show. places: in all these lists together, for the 95 % interval
     of the share; None: the share is taken as exact."""

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from transforms.core import files, progress
 from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame
 from transforms.core.records import Record
-from transforms.core.user_sampling import Sample
+from transforms.core.user_sampling import UserSample
 from transforms.logs.event_window import BucketFiles, Holdout, Window
-from transforms.search.exact_search import NEVER, Candidates, Positions
+from transforms.search.exact_search import MASKED_SCORE, Candidates, Positions
 
 LAST, NEAREST, MOST_USERS = 20, 50, 50_000
 UNIT = 2**-30  # of weights
@@ -153,14 +153,14 @@ class CoWatched:
         row = keys >> 32
         order, column = _best(row, sums)
         shape = (users, int(column.max(initial=-1)) + 1)
-        positions, scores = np.full(shape, -1, np.int32), np.full(shape, NEVER, np.float32)
+        positions, scores = np.full(shape, -1, np.int32), np.full(shape, MASKED_SCORE, np.float32)
         positions[row, column], scores[row, column] = keys[order] & 0xFFFFFFFF, sums[order] * UNIT
         asked = np.arange(users, dtype=np.int64)[:, None] << 32 | np.maximum(fallback, 0)
         there = keys[np.minimum(np.searchsorted(keys, asked), len(keys) - 1)] == asked if len(keys) else False
         others = np.where(there, np.int32(-1), fallback)
         return Candidates(
             positions=np.concatenate([positions, others], axis=1),
-            scores=np.concatenate([scores, np.where(others < 0, NEVER, np.float32(0))], axis=1),
+            scores=np.concatenate([scores, np.where(others < 0, MASKED_SCORE, np.float32(0))], axis=1),
         )
 
 
@@ -176,7 +176,7 @@ class WriteCoWatches(beam.PTransform):
     holdout: Holdout
     counts: str
     shown: str
-    sample: Sample
+    sample: UserSample
     folder: str
     name: str
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from transforms.core import files
-from transforms.core.user_sampling import Sample
+from transforms.core.user_sampling import UserSample
 
 _COLUMNS = ["user_id", "video_ids"]
 
@@ -23,7 +23,7 @@ class Compared:
     places: int  # in the lists of users who had one before
 
 
-def compare(parts: Iterable[tuple[Sequence[str], Sequence[str]]], sample: Sample) -> Compared:
+def compare(parts: Iterable[tuple[Sequence[str], Sequence[str]]], sample: UserSample) -> Compared:
     """parts: paths of the lists of the same users, of one night and of the night before (none: no such night); those
     of a sample of users count."""
     shown: list[pl.DataFrame] = []
@@ -52,6 +52,6 @@ def stayed_of(tonight: pl.DataFrame, before: pl.DataFrame) -> pl.Series:
     return both.select(share=kept / pl.col("video_ids").list.len())["share"]
 
 
-def _lists(paths: Sequence[str], sample: Sample) -> pl.DataFrame:
+def _lists(paths: Sequence[str], sample: UserSample) -> pl.DataFrame:
     rows = files.read_parquets(list(paths), _COLUMNS)
     return rows.filter(sample.drawn(rows["user_id"])).filter(pl.col("video_ids").list.len() > 0)

@@ -18,8 +18,8 @@ from transforms.contracts.retrieval_metrics import UserMetrics, hits_from_ids
 from transforms.core import files
 from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
-from transforms.core.threads import once_a_process
-from transforms.core.user_sampling import Sample
+from transforms.core.threads import process_cache
+from transforms.core.user_sampling import UserSample
 from transforms.evaluation.ann_loss import exact_lists, of_queries
 from transforms.evaluation.baselines import by_count, in_order
 from transforms.evaluation.held_out import HeldOut
@@ -43,7 +43,7 @@ from transforms.search.exact_search import Positions
 from transforms.search.exclusions import query_rules
 from transforms.search.index_files import read_videos
 from transforms.search.top_k import TopK
-from transforms.search.user_limits import Found, SearchInputs, read_rules
+from transforms.search.user_limits import SearchInputs, SearchResult, read_rules
 
 CUTS = (10, 50, 100, 200)
 SLICED = (NEIGHBOURS, MOST_POPULAR)  # the systems whose slices are kept
@@ -63,7 +63,7 @@ class HoldoutInputs:
     last_day: str  # path of the `COUNTS` of the last day, "" for none
     co_watches: str  # path of `NEAR`, "" for none
     spec: str  # path of the examples' spec
-    exact: Sample | None  # for whom exact search is done too
+    exact: UserSample | None  # for whom exact search is done too
 
     @property
     def as_of(self) -> dt.datetime:
@@ -86,7 +86,7 @@ class Shared:
     near: CoWatched
 
 
-@once_a_process
+@process_cache
 def read_shared(inputs: HoldoutInputs) -> Shared:
     """Once a process."""
     spec = FeatureSpec.from_json(files.read_bytes(inputs.spec).decode())
@@ -120,7 +120,7 @@ def known_videos(counts: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
 
 
 def measure(
-    users: HeldOut, found: Found, shared: Shared, inputs: SearchInputs
+    users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[Key, Measured | Tally]]:
     """What a batch of users adds to each figure, by the keys of `night_metrics`."""
     ks, gate, drawn = cuts(inputs.k), gate_figure(inputs.k), weights(id_digests(users.user_ids).to_numpy())
@@ -139,7 +139,7 @@ def measure(
 
 
 def measure_ann_loss(
-    users: HeldOut, found: Found, rows: NDArray[np.int64], shared: Shared, inputs: SearchInputs
+    users: HeldOut, found: SearchResult, rows: NDArray[np.int64], shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[Key, Measured]]:
     """What some users of a batch add to the figures of `ann_loss`."""
     ks, drawn = cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
@@ -157,7 +157,7 @@ def measure_ann_loss(
     yield ("ann_loss", OVERLAP), Measured.of(UserMetrics.from_hits(hits, wanted, ks=ks), drawn, [gate_figure(inputs.k)])
 
 
-def _systems(users: HeldOut, found: Found, shared: Shared, inputs: SearchInputs) -> Iterator[tuple[str, TopK]]:
+def _systems(users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs) -> Iterator[tuple[str, TopK]]:
     b, n = len(found.user_ids), len(shared.id_of)
     rules = query_rules(found.excluded, read_rules(inputs).cap, b, n)
     yield NEIGHBOURS, found.top

@@ -35,7 +35,7 @@ def completed_since(window: Window, bucket: BucketFiles, since: dt.datetime) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class MatchedWatches:
     """What lists found, a row a user who wanted something, by user."""
 
     user_ids: pl.Series
@@ -44,7 +44,7 @@ class Found:
     served: NDArray[np.bool_]  # [users]: whether there is a list
 
 
-def find(lists: pl.DataFrame, pairs: pl.DataFrame) -> Found:
+def find(lists: pl.DataFrame, pairs: pl.DataFrame) -> MatchedWatches:
     """Lists against what was wanted. lists: user_id, video_ids, best first, a row a user; pairs: user_id, video_id,
     distinct."""
     users = pairs.group_by("user_id").len("wanted").sort("user_id").with_row_index("row")
@@ -57,7 +57,7 @@ def find(lists: pl.DataFrame, pairs: pl.DataFrame) -> Found:
     hits[hit["row"].to_numpy(), hit["rank"].to_numpy()] = True
     served = np.zeros(users.height, np.bool_)
     served[theirs["row"].to_numpy()] = True
-    return Found(
+    return MatchedWatches(
         user_ids=users["user_id"], hits=hits, wanted=users["wanted"].to_numpy().astype(np.int64), served=served
     )
 

@@ -19,7 +19,7 @@ from transforms.core import progress
 from transforms.core.records import Record
 from transforms.examples import draw_examples
 from transforms.examples.encoding import FeatureGraph, load_graph
-from transforms.examples.histories import Pasts, Vocabularies
+from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.vocabulary import COUNTS
 from transforms.examples.write_examples import keep_features
@@ -30,7 +30,7 @@ def default_records(countries: Sequence[str], end: dt.datetime, spec: FeatureSpe
     """Serving records at `end` of a user of no known country, and of one in each country: rows of `features`."""
     named = {"user_id": ["", *countries], "country": [None, *countries]}
     users, none = pl.DataFrame(named, schema=dict.fromkeys(named, pl.String)), pl.DataFrame(schema=COUNTS)
-    nothing = Pasts.of(
+    nothing = UserHistories.of(
         pl.DataFrame(schema=WATCH_SCHEMA), pl.DataFrame(schema=SEARCH_SCHEMA), users, Vocabularies.of(none, none)
     )
     pasts = replace(nothing, active=users["user_id"])

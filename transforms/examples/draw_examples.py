@@ -23,7 +23,7 @@ import polars as pl
 
 from transforms.contracts.example_spec import MISSING
 from transforms.core.frames import id_digests, mix
-from transforms.examples.histories import WATCH_CATEGORIES, Pasts
+from transforms.examples.histories import WATCH_CATEGORIES, UserHistories
 from transforms.logs.event_window import Holdout
 from transforms.logs.schemas import TIME
 
@@ -82,7 +82,7 @@ class DrawnLabels:
     not_drawn: int
 
 
-def draw_labels(pasts: Pasts, draw: LabelDraw) -> DrawnLabels:
+def draw_labels(pasts: UserHistories, draw: LabelDraw) -> DrawnLabels:
     """One pointer a label: the `per_user` learnable watches of each user with the smallest digest of (seed, user,
     video, time).
 
@@ -133,13 +133,13 @@ def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
     return pl.Series(mix(seed, _DRAW_OF_LABELS, users, videos, labels["time"].to_physical().to_numpy()))
 
 
-def serving_pointers(pasts: Pasts, end: dt.datetime) -> pl.DataFrame:
+def serving_pointers(pasts: UserHistories, end: dt.datetime) -> pl.DataFrame:
     """One pointer for every user with a watch or a search in the window, at its end; `label` empty, example age 0."""
     at = pasts.active.to_frame().select("user_id", time=_moment(end), label=pl.lit([], pl.List(pl.Int64)))
     return _inputs(at, pasts).with_columns(*_NO_AGE)
 
 
-def holdout_pointers(pasts: Pasts, holdout: Holdout) -> pl.DataFrame:
+def holdout_pointers(pasts: UserHistories, holdout: Holdout) -> pl.DataFrame:
     """One pointer for every held-out user who completed a video in the held-out days, at their start.
 
     `label` holds all distinct videos completed then, in id order, 0 once for each that is out of vocabulary.
@@ -150,7 +150,7 @@ def holdout_pointers(pasts: Pasts, holdout: Holdout) -> pl.DataFrame:
     return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(*_NO_AGE)
 
 
-def _inputs(at: pl.DataFrame, pasts: Pasts, *, withhold: bool = False) -> pl.DataFrame:
+def _inputs(at: pl.DataFrame, pasts: UserHistories, *, withhold: bool = False) -> pl.DataFrame:
     """`at` (ordered by user_id and time) with what lies strictly before: watches_end, tokens_end, the context, the age.
 
     withhold: without the searches from the user's last watch on, equal times included, that came at most
@@ -189,7 +189,7 @@ def days_before(newest: dt.datetime) -> pl.Expr:
     return age.cast(pl.Float32).alias("example_age")
 
 
-def records(pointers: pl.DataFrame, pasts: Pasts, *, max_sequence: int) -> pl.DataFrame:
+def records(pointers: pl.DataFrame, pasts: UserHistories, *, max_sequence: int) -> pl.DataFrame:
     """Pointers and pasts -> one row a user with the features of `features`: user_id, and a list for each of the others.
 
     `watches` and `tokens` reach to the user's last pointer, at most `max_sequence` events back; the ends count from

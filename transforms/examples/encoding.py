@@ -24,7 +24,7 @@ from transforms.core import files, progress
 from transforms.core.files import FileEntry
 from transforms.core.frames import id_digests, mix
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.core.threads import once_a_process
+from transforms.core.threads import process_cache
 from transforms.examples.draw_examples import days_before
 from transforms.examples.tft_graph import write_tft_graph
 from transforms.logs.event_window import BucketFiles, Holdout, Window
@@ -160,7 +160,7 @@ class FeatureGraph:
         return {name: value.numpy().ravel() for name, value in self._layer(inputs).items()}
 
 
-@once_a_process
+@process_cache
 def load_graph(folder: str) -> FeatureGraph:
     """The graph at `folder`, once a process."""
     return FeatureGraph(folder)

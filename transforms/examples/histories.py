@@ -49,7 +49,7 @@ class Vocabularies:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pasts:
+class UserHistories:
     """One bucket's users' pasts.
 
     watches: user_id, time, video_id, completed, `id` and `input` (`Vocabularies.with_ids`), the context as last known
@@ -71,7 +71,7 @@ class Pasts:
     @classmethod
     def of(
         cls, watches: pl.DataFrame, searches: pl.DataFrame, users: pl.DataFrame, vocabularies: Vocabularies
-    ) -> Pasts:
+    ) -> UserHistories:
         """From events ordered by user and time, as `Window` reads them, and the users of the bucket."""
         context = [_last_known(watches[name]) for name in WATCH_CATEGORIES]
         asked = with_tokens(searches, vocabularies.tokens)

@@ -17,7 +17,7 @@ import polars as pl
 from transforms.core import files, progress
 from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame, concat, id_digests
 from transforms.core.records import Record
-from transforms.core.threads import SideBySide
+from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR, active_users, category_counts
 from transforms.examples.histories import WATCH_CATEGORIES
 from transforms.examples.tokens import tokenize
@@ -114,7 +114,7 @@ class CountTokens(beam.PTransform):
     threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
-        count = SideBySide(self._count, self.threads, ("search_tokens", "window"), "videos")
+        count = ThreadedMap(self._count, self.threads, ("search_tokens", "window"), "videos")
         found = buckets | beam.Reshuffle() | count
         found.videos.element_type = found.search_tokens.element_type = pl.DataFrame
         return {"videos": found.videos, "search_tokens": found.search_tokens, "window": found.window}

@@ -13,11 +13,11 @@ from transforms.contracts.example_spec import MISSING, SPLITS, FeatureSpec
 from transforms.core import files, progress
 from transforms.core.frames import GatherFrames
 from transforms.core.records import Record
-from transforms.core.threads import SideBySide, once_a_process
+from transforms.core.threads import ThreadedMap, process_cache
 from transforms.examples import draw_examples, skew
 from transforms.examples.draw_examples import DrawnLabels, LabelDraw
 from transforms.examples.encoding import load_graph
-from transforms.examples.histories import Pasts, Vocabularies
+from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.vocabulary import COUNTS
 from transforms.logs.event_window import BucketFiles, Window, read_users
@@ -36,7 +36,7 @@ class ExampleInputs:
     shared_rows: int = 0  # of the videos out of vocabulary, together
 
 
-def account(events: Events, pasts: Pasts, drawn: DrawnLabels) -> Record:
+def account(events: Events, pasts: UserHistories, drawn: DrawnLabels) -> Record:
     """What became of a bucket's events, by name: `watches` are the `train_pointers` and all that begin `watches_`,
     `searches` all that begin `searches_`; a watch is counted where it was first left out.
 
@@ -86,14 +86,14 @@ class WriteExamples(beam.PTransform):
     threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
-        write = SideBySide(self._write, self.threads, ("label_counts",), "records")
+        write = ThreadedMap(self._write, self.threads, ("label_counts",), "records")
         found = buckets | beam.Reshuffle() | write
         found.label_counts.element_type = pl.DataFrame
         return {"records": found.records, "label_counts": found.label_counts}
 
     def _write(self, bucket: BucketFiles) -> Iterator[Any]:
         events, users = self.window.events(bucket), read_users(bucket)
-        pasts = Pasts.of(events.watches, events.searches, users, load_vocabularies(self.inputs))
+        pasts = UserHistories.of(events.watches, events.searches, users, load_vocabularies(self.inputs))
         drawn = draw_examples.draw_labels(pasts, self.draw)
         pointers_of = {
             "train": drawn.pointers,
@@ -128,7 +128,7 @@ def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
     return counts.match_to_schema(COUNTS)
 
 
-@once_a_process
+@process_cache
 def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     """The vocabularies, once a process."""
     videos = files.read_parquet(inputs.videos)

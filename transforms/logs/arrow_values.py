@@ -88,7 +88,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (*tests, pa.types.is_large_list_view))
 
 
-def plain(values: pa.Array, ours: str) -> pa.Array:
+def plain_values(values: pa.Array, ours: str) -> pa.Array:
     """The values of a column that `check_type` let pass, in a type that parsing reads.
 
     Raises ColumnTypeError for binary that is neither text nor UUIDs.
@@ -122,7 +122,7 @@ def _plain_list(values: pa.Array, ours: str) -> pa.Array:
         values = values.cast(pa.large_list(kind.value_type))
     elif pa.types.is_fixed_size_list(kind):
         values = values.cast(pa.list_(kind.value_type))
-    items = plain(values.flatten(), ours)
+    items = plain_values(values.flatten(), ours)
     if not _is_text(items.type):
         items = items.cast(pa.string())
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)

@@ -16,7 +16,7 @@ import polars as pl
 from transforms.core.frames import FRAME_ROWS
 from transforms.logs.ingest import OPEN, Parse, Tagged, parsed_outputs, screened_frame
 from transforms.logs.parsing import Parsed
-from transforms.logs.privacy import Screen
+from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, LogTable, RawFrame, names_in_file, with_copies
 
 PREFIX = "bigquery:"
@@ -35,7 +35,7 @@ class ReadBigQuery(beam.PTransform):
     parse: Parse
     start: dt.datetime
     end: dt.datetime
-    screen: Screen = OPEN
+    screen: PrivacyFilter = OPEN
 
     def expand(self, pipeline: beam.Pipeline) -> Tagged:
         from apache_beam.io.gcp.bigquery import ReadFromBigQuery  # a second to import, needed nowhere else

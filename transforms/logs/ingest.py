@@ -19,7 +19,7 @@ from transforms.core.event_order import sort_events
 from transforms.core.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.core.records import Record
 from transforms.logs.parsing import Parsed
-from transforms.logs.privacy import Screen, screened
+from transforms.logs.privacy import PrivacyFilter, screened
 from transforms.logs.readers import LogTable, RawFrame, read_log
 from transforms.logs.schemas import DECIDED
 
@@ -32,7 +32,7 @@ _FILES_AT_ONCE = 2  # that a bucket is written to: compressing them is native co
 Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, Any]  # day, path: a `VerifiedPath` stays one on its way to the workers
 LISTED_ROWS = 1_000  # refused rows that are kept of each table and reason; all are counted
-OPEN = Screen()  # lets everything through
+OPEN = PrivacyFilter()  # lets everything through
 RANK, ROW = "file_rank", "file_row"  # where a row of a table with one row a key comes from
 
 
@@ -41,7 +41,7 @@ def parse_log(
     table: LogTable,
     renamed: dict[str, str],
     parse: Parse,
-    screen: Screen = OPEN,
+    screen: PrivacyFilter = OPEN,
     rank: int | None = None,
 ) -> Iterator[Parsed]:
     """One file -> `screened_frame` of each of its frames. rank: the file's place among those of the table, the newest
@@ -51,7 +51,7 @@ def parse_log(
 
 
 def screened_frame(
-    raw: RawFrame, source: str, table: LogTable, parse: Parse, screen: Screen, rank: int | None = None
+    raw: RawFrame, source: str, table: LogTable, parse: Parse, screen: PrivacyFilter, rank: int | None = None
 ) -> Parsed:
     """A raw frame -> valid rows, and refused ones as `REFUSED`; every row is in one of the two or counted as left
     out."""
@@ -184,7 +184,7 @@ class ReadLogs(beam.PTransform):
     table: LogTable
     renamed: dict[str, str]
     parse: Parse
-    screen: Screen = OPEN
+    screen: PrivacyFilter = OPEN
     ranks: Mapping[str, int] = field(default_factory=dict)  # path -> `rank` of its rows
 
     def expand(self, paths: beam.PCollection[str]) -> Tagged:

@@ -47,7 +47,7 @@ class ForgetList:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Screen:
+class PrivacyFilter:
     """What becomes of the rows of a raw frame, besides being parsed."""
 
     forget: ForgetList = ForgetList()
@@ -104,7 +104,7 @@ class Screen:
         return pseudonyms(names, self.key.key()) if self.key is not None else names
 
 
-def screened(parsed: Parsed, screen: Screen, *, forgotten: int) -> Parsed:
+def screened(parsed: Parsed, screen: PrivacyFilter, *, forgotten: int) -> Parsed:
     """A parsed frame as the screen lets it through; `forgotten`: its rows that were left out before."""
     dated = screen.dated(parsed.valid)
     other_days = parsed.valid.height - dated.height

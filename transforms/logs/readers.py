@@ -247,7 +247,7 @@ def _read_parquet(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, 
         arrow_values.check_type(name, ours, schema.field(name).type, lists=ours in lists)
     first = 1
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
-        arrays = {ours: arrow_values.plain(batch.column(name), ours) for name, ours in columns.items()}
+        arrays = {ours: arrow_values.plain_values(batch.column(name), ours) for name, ours in columns.items()}
         frame = pl.DataFrame(pa.table(arrays))
         yield RawFrame(frame.with_columns(_row_numbers(first, batch.num_rows)), pl.DataFrame(schema=BROKEN))
         first += batch.num_rows

@@ -22,7 +22,7 @@ from transforms.core.frames import GroupFrames, partition_by_bucket
 from transforms.core.records import Record
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.logs.parsing import ParseRules, decide_again
-from transforms.logs.privacy import Screen
+from transforms.logs.privacy import PrivacyFilter
 
 Rule = Callable[[pl.DataFrame], pl.DataFrame]  # the rows as they are to be
 
@@ -31,7 +31,7 @@ Rule = Callable[[pl.DataFrame], pl.DataFrame]  # the rows as they are to be
 class WithoutForgotten:
     """Leaves out the users to forget."""
 
-    screen: Screen
+    screen: PrivacyFilter
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         return rows.join(
@@ -50,7 +50,7 @@ class DecideAgain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class RewriteTask:
     """One file of a store: which events it holds, and under which name those that stay are written."""
 
     table: str
@@ -67,7 +67,7 @@ class Part:
         return files.read_parquet(files.VerifiedPath(path, self.digest, self.repair) if self.digest else path)
 
 
-def rewrite(part: Part, rule: Rule, store: str) -> Iterator[Record]:
+def rewrite(part: RewriteTask, rule: Rule, store: str) -> Iterator[Record]:
     """A record with `replaced` (the old name), `left_out` rows and the new `file`, None where no row stays.
 
     Nothing if the rule changes nothing: the file stays as it is.
@@ -88,10 +88,10 @@ class RewriteFiles(beam.PTransform):
     rule: Rule
     store: str
 
-    def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection[Record]:
+    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[Record]:
         return parts | beam.Reshuffle() | beam.FlatMap(self._rewrite)
 
-    def _rewrite(self, part: Part) -> Iterator[Record]:
+    def _rewrite(self, part: RewriteTask) -> Iterator[Record]:
         yield from rewrite(part, self.rule, self.store)
         progress.advance()
 
@@ -112,11 +112,11 @@ class Rearrange(beam.PTransform):
     name: str
     zone: str = days.UTC
 
-    def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection[Record]:
+    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[Record]:
         split = beam.FlatMap(self._split).with_output_types(tuple[DayKey, pl.DataFrame])
         return parts | beam.Reshuffle() | split | GroupFrames() | beam.MapTuple(self._write)
 
-    def _split(self, part: Part) -> Iterator[tuple[DayKey, pl.DataFrame]]:
+    def _split(self, part: RewriteTask) -> Iterator[tuple[DayKey, pl.DataFrame]]:
         events = part.read(self.store)
         dated = events.with_columns(days.day_of(events["time"], self.zone).alias("day"))
         for (day,), of_day in dated.partition_by("day", as_dict=True, include_key=False).items():
@@ -131,7 +131,7 @@ class Rearrange(beam.PTransform):
         return {"table": table, "day": day, "bucket": bucket, "file": asdict(entry)}
 
 
-def scrub(name: str, folder: str, screen: Screen) -> FileEntry:
+def scrub(name: str, folder: str, screen: PrivacyFilter) -> FileEntry:
     """Take the users to forget out of a file of lists, vectors or rows (Parquet) or of records (TFRecord), in place.
 
     Readers find the old file or the new. Gives the entry of the file as it then is, changed or not: an attempt that was
@@ -172,7 +172,7 @@ class Scrub(beam.PTransform):
     """Names of files in a folder -> a record of each as `scrub` leaves it."""
 
     folder: str
-    screen: Screen
+    screen: PrivacyFilter
 
     def expand(self, names: beam.PCollection[str]) -> beam.PCollection[Record]:
         return names | beam.Reshuffle() | beam.Map(self._scrub)

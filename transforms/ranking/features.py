@@ -47,7 +47,7 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
+class ImpressionContext:
     """What the users of a bucket did, by number of user and of video."""
 
     user_ids: pl.Series  # in order; a user's number is their place
@@ -60,7 +60,9 @@ class Past:
     events: Events
 
     @classmethod
-    def of(cls, events: Events, users: pl.DataFrame, catalogue: pl.DataFrame, shown: Sequence[pl.DataFrame]) -> Past:
+    def of(
+        cls, events: Events, users: pl.DataFrame, catalogue: pl.DataFrame, shown: Sequence[pl.DataFrame]
+    ) -> ImpressionContext:
         """events: with impressions, ids as String, in any order; users: rows of the users table; catalogue: `CATALOGUE`
         of the videos it knows; shown: frames with user_id and video_id that features will be wanted of."""
         with_users = [events.watches, events.searches, events.impressions, *shown]

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from transforms.core import files
-from transforms.core.threads import once_a_process
-from transforms.ranking.features import Features, Past
+from transforms.core.threads import process_cache
+from transforms.ranking.features import Features, ImpressionContext
 from transforms.ranking.timelines import Floats, Ints
 from transforms.search.index_files import to_matrix
 
@@ -46,7 +46,7 @@ class VideoVectors:
     lengths: Floats  # of v
 
 
-@once_a_process
+@process_cache
 def read_video_vectors(path: str) -> VideoVectors:
     """Once a process, the last two nights'."""
     rows = files.read_parquet(path, ["video_id", "vector"])
@@ -57,7 +57,7 @@ def read_video_vectors(path: str) -> VideoVectors:
 
 
 def generator_features(
-    features: Features, past: Past, nights: Sequence[GeneratorNight], *, listed: bool = False
+    features: Features, past: ImpressionContext, nights: Sequence[GeneratorNight], *, listed: bool = False
 ) -> dict[str, Floats]:
     """`GENERATOR_NUMBERS`, each float32 [shown]: of the newest night that had begun at the page's first moment.
 
@@ -77,7 +77,9 @@ def generator_features(
     return found
 
 
-def _of_night(features: Features, past: Past, night: GeneratorNight, rows: Ints, listed: bool) -> dict[str, Floats]:
+def _of_night(
+    features: Features, past: ImpressionContext, night: GeneratorNight, rows: Ints, listed: bool
+) -> dict[str, Floats]:
     videos = read_video_vectors(night.videos)
     place = places(past.video_ids, videos.video_ids)
     shown = features.shown[rows]
@@ -133,7 +135,7 @@ def _ranks(shown: pl.DataFrame, night: GeneratorNight) -> Floats:
 
 
 def _histories(
-    features: Features, past: Past, videos: VideoVectors, place: Ints, requests: Ints
+    features: Features, past: ImpressionContext, videos: VideoVectors, place: Ints, requests: Ints
 ) -> tuple[Ints, Floats]:
     """For each request the row of the last video watched (-1: without a vector), and the mean v of the last `HISTORY`
     that have one (0 without any): [requests], [requests, d]."""

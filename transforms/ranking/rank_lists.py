@@ -23,11 +23,11 @@ from transforms.core import files, progress
 from transforms.core.bootstrap import weights
 from transforms.core.frames import concat, id_digests
 from transforms.core.records import Record
-from transforms.core.threads import SideBySide
+from transforms.core.threads import ThreadedMap
 from transforms.logs.event_window import BucketFiles, read_users
 from transforms.logs.robots import Events
 from transforms.logs.schemas import TIME
-from transforms.ranking.features import Past
+from transforms.ranking.features import ImpressionContext
 from transforms.ranking.generator_features import GeneratorNight, generator_features
 from transforms.ranking.ranker import Ranker, load_ranker
 from transforms.ranking.records import Encoded, RankingBucket, RankingInputs, encode, read_shared
@@ -110,13 +110,13 @@ def score_lists(
     night: score and rank as the lists have them.
     """
     heads = candidates_of(lists, count, at).select("user_id", "video_id")
-    past = Past.of(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
+    past = ImpressionContext.of(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
     for part in lists.iter_slices(LISTS_AT_ONCE):
         yield part, _score(candidates_of(part, count, at), past, bucket, ranker, inputs)
 
 
 def _score(
-    candidates: pl.DataFrame, past: Past, bucket: RankingBucket, ranker: Ranker, inputs: RankingInputs
+    candidates: pl.DataFrame, past: ImpressionContext, bucket: RankingBucket, ranker: Ranker, inputs: RankingInputs
 ) -> Scored:
     features, shared, spec = past.features(candidates, zone=inputs.zone), read_shared(inputs), ranker.spec
     said = generator_features(features, past, bucket.nights, listed=True)
@@ -142,7 +142,7 @@ class RankCandidates(beam.PTransform):
     threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[RankingBucket]) -> beam.PCollection[Record]:
-        return (buckets | beam.Reshuffle() | SideBySide(self._rank, self.threads, (), "records")).records
+        return (buckets | beam.Reshuffle() | ThreadedMap(self._rank, self.threads, (), "records")).records
 
     def _rank(self, bucket: RankingBucket) -> Iterator[Record]:
         lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).match_to_schema(
@@ -174,7 +174,7 @@ class HeldOutRanking:
         """`LISTS` of some users, as of that moment, against what they watched `then` (user_id, video_id, completed,
         watch_seconds)."""
         end = self.inputs.window.end
-        given = RankingBucket(files=bucket, nights=(night_of(self.inputs.window.start, (), self.videos),))
+        given = RankingBucket(files=bucket, nights=(generator_night(self.inputs.window.start, (), self.videos),))
         events = self.inputs.window.events_with_impressions(bucket)
         ranker = load_ranker(self.ranker)
         scored = score_lists(lists, given, events, ranker, self.inputs, count=self.count, at=end)
@@ -189,7 +189,7 @@ class HeldOutRanking:
         return WatchTime.of(columns, weights(id_digests(lists["user_id"]).to_numpy()))
 
 
-def night_of(start: dt.datetime, vectors: tuple[str, ...], videos: str) -> GeneratorNight:
+def generator_night(start: dt.datetime, vectors: tuple[str, ...], videos: str) -> GeneratorNight:
     """A night as the generator of candidates of its own lists: score and rank come with them."""
     return GeneratorNight(start=start, lists=(), vectors=vectors, videos=videos)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.files import local_copy, local_while
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.core.threads import once_a_process
+from transforms.core.threads import process_cache
 
 CANDIDATES_AT_ONCE = 16_384  # what a layer of 1,024 makes of them is 64 MB
 USERS_AT_ONCE = 256  # of a record file, whose users have any number of impressions
@@ -73,7 +73,7 @@ class Ranker:
         return self._tf.float32 if name in self.spec.numbers else self._tf.int32
 
 
-@once_a_process
+@process_cache
 def load_ranker(folder: str) -> Ranker:
     """The ranker at `folder`, once a process."""
     return Ranker(folder)

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
-from transforms.core.threads import SideBySide, once_a_process
+from transforms.core.threads import ThreadedMap, process_cache
 from transforms.examples.histories import with_tokens
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.vocabulary import COUNTS
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.logs.schemas import VIDEO_SCHEMA
-from transforms.ranking.features import CATALOGUE, CHANNEL, Features, Past
+from transforms.ranking.features import CATALOGUE, CHANNEL, Features, ImpressionContext
 from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, places
 from transforms.ranking.timelines import Ints, Span, Timeline, last_of
 
@@ -64,7 +64,7 @@ class Shared:
     catalogue: pl.DataFrame
 
 
-@once_a_process
+@process_cache
 def _read_shared(paths: tuple[str, str, str, str]) -> Shared:
     videos, channels, tokens, catalogue = paths
     known = files.read_parquet(tokens) if tokens else pl.DataFrame(schema=COUNTS)
@@ -113,7 +113,9 @@ class Encoded:
         return found
 
 
-def encode(past: Past, features: Features, said: dict[str, Any], shared: Shared, spec: RankingSpec) -> Encoded:
+def encode(
+    past: ImpressionContext, features: Features, said: dict[str, Any], shared: Shared, spec: RankingSpec
+) -> Encoded:
     """Features and what the generator says (`generator_features`) -> what the ranker of `spec` takes."""
     shown = features.shown.with_columns(pl.Series(name, said[name], pl.Float32) for name in said)
     of_video = places(past.video_ids, shared.videos) + 1
@@ -152,7 +154,7 @@ def _numbers(rows: pl.DataFrame, name: str) -> NDArray[np.float32]:
     return rows[name].cast(pl.Float32).fill_null(np.nan).to_numpy()
 
 
-def _tokens(past: Past, features: Features, shared: Shared) -> tuple[Ints, Span]:
+def _tokens(past: ImpressionContext, features: Features, shared: Shared) -> tuple[Ints, Span]:
     """Ids of the search tokens by user and time, and which come before each request."""
     asked = with_tokens(past.events.searches, shared.tokens).explode("input", empty_as_null=False, keep_nulls=False)
     user, ids = past.numbers_of(asked), asked["input"].cast(pl.Int64).to_numpy()
@@ -213,7 +215,7 @@ class WriteRankingExamples(beam.PTransform):
     threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[RankingBucket]) -> dict[str, beam.PCollection]:
-        found = buckets | beam.Reshuffle() | SideBySide(self._write, self.threads, ("numbers",), "records")
+        found = buckets | beam.Reshuffle() | ThreadedMap(self._write, self.threads, ("numbers",), "records")
         found.numbers.element_type = pl.DataFrame
         return {"records": found.records, "numbers": found.numbers}
 
@@ -222,7 +224,7 @@ class WriteRankingExamples(beam.PTransform):
         events = inputs.window.events_with_impressions(bucket.files)
         shown = events.impressions
         late = (shown["time"] >= self.holdout.start) & self.holdout.users(shown["user_id"])
-        past = Past.of(events, read_users(bucket.files), shared.catalogue, [])
+        past = ImpressionContext.of(events, read_users(bucket.files), shared.catalogue, [])
         counts = dict[str, int]()
         for split, part in (("train", shown.filter(~late)), ("holdout", shown.filter(late))):
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}

@@ -18,7 +18,7 @@ import polars as pl
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import progress
 from transforms.core.records import Record
-from transforms.core.threads import SideBySide
+from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR
 from transforms.examples.vocabulary import COUNTS, MOST_VALUES
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
@@ -45,7 +45,7 @@ class CountShown(beam.PTransform):
     threads: int = 1  # buckets at a time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
-        count = SideBySide(self._count, self.threads, ("channels", "shown"), "videos")
+        count = ThreadedMap(self._count, self.threads, ("channels", "shown"), "videos")
         found = buckets | beam.Reshuffle() | count
         found.videos.element_type = found.channels.element_type = pl.DataFrame
         return {"videos": found.videos, "channels": found.channels, "shown": found.shown}

@@ -30,7 +30,7 @@ def _decimal(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 else f"{value:,.2f}" if abs(value) < 1_000 else f"{value:,.0f}"
 
 
-def plain(text: str) -> str:
+def without_markup(text: str) -> str:
     """A label in a plot as it is: a dollar sign starts no formula there."""
     return text.replace("$", r"\$")
 

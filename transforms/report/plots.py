@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transforms.report.figures import plain
+from transforms.report.figures import without_markup
 from transforms.report.video_map import VideoMap
 
 # Readable on white and on black.
@@ -45,7 +45,7 @@ def trends(label: str, nights: Sequence[str], lines: Mapping[str, Points]) -> Ma
         values, low, high = (np.array([np.nan if p is None else p[i] for p in points]) for i in range(3))
         places = np.arange(len(points))
         at.errorbar(places, values, yerr=[values - low, high - values], color=colour, ecolor=colour, elinewidth=1,
-                    capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=plain(name))  # fmt: skip
+                    capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=without_markup(name))  # fmt: skip
     _days(at, nights)
     at.margins(y=0.2)
     _legend(at, len(lines))
@@ -57,7 +57,7 @@ def volumes(label: str, days: Sequence[str], tables: Mapping[str, Sequence[int]]
     drawn, at = _axes(height=2.3)
     below = np.zeros(len(days))
     for (table, rows), colour in zip(tables.items(), cycle(COLOURS), strict=False):
-        at.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=plain(table))
+        at.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=without_markup(table))
         below += rows
     _days(at, days)
     at.yaxis.set_major_formatter("{x:,.0f}")
@@ -72,12 +72,12 @@ def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup
     width = 0.8 / len(bars)
     for i, ((system, line), colour) in enumerate(zip(bars.items(), cycle(COLOURS), strict=False)):
         places = [x + (i - (len(bars) - 1) / 2) * width for x in range(len(cuts))]
-        at.bar(places, [value for value, _, _ in line], width * 0.92, label=plain(system), color=colour)
+        at.bar(places, [value for value, _, _ in line], width * 0.92, label=without_markup(system), color=colour)
         for x, (value, low, high) in zip(places, line, strict=True):
             if low is not None and high is not None:
                 at.plot([x, x], [low, high], color=INK, linewidth=1.3)
             at.text(x, high or value, f"{value:.2f}".lstrip("0"), ha="center", va="bottom", fontsize=8, color=INK)
-    at.set_xticks(range(len(cuts)), [plain(cut) for cut in cuts])
+    at.set_xticks(range(len(cuts)), [without_markup(cut) for cut in cuts])
     at.margins(y=0.12)
     _legend(at, len(bars), columns=2)
     return _svg(drawn, label)
@@ -87,7 +87,15 @@ def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str,
     """A line of shares for each name, over 0, 1, ..."""
     drawn, at = _axes(height=2.5)
     for (name, values), colour in zip(lines.items(), cycle(COLOURS), strict=False):
-        at.plot(range(len(values)), values, color=colour, linewidth=1.6, marker="o", markersize=3, label=plain(name))
+        at.plot(
+            range(len(values)),
+            values,
+            color=colour,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+            label=without_markup(name),
+        )
     at.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     at.set_xlabel(axes[0], color=INK)
     at.set_ylabel(axes[1], color=INK)
@@ -100,7 +108,7 @@ def seconds(label: str, of: Mapping[str, float]) -> Markup:
     """Seconds of each stage, the first on top."""
     drawn, at = _axes(height=0.6 + 0.3 * len(of))
     bars = at.barh(range(len(of)), list(of.values()), 0.65, color=COLOURS[0])
-    at.set_yticks(range(len(of)), [plain(stage) for stage in of])
+    at.set_yticks(range(len(of)), [without_markup(stage) for stage in of])
     at.bar_label(bars, labels=[f"{s:,.1f} s" for s in of.values()], padding=4, fontsize=9, color=INK)
     at.invert_yaxis()
     at.margins(x=0.12)
@@ -117,7 +125,7 @@ def cloud(label: str, of: VideoMap) -> Markup:
     names = sorted(set(of.groups), key=lambda name: (-int((groups == name).sum()), name))
     for name, colour in zip(names, cycle(COLOURS), strict=False):
         points = of.places[groups == name]
-        at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=plain(name))
+        at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=without_markup(name))
     at.set_xticks([])
     at.set_yticks([])
     at.spines["bottom"].set_visible(False)
@@ -129,7 +137,7 @@ def _days(at: Any, days: Sequence[str]) -> None:
     """Dates below the axis without their year, at most ten of them."""
     every = -(-len(days) // 10)
     places = range((len(days) - 1) % every, len(days), every)
-    at.set_xticks(list(places), [plain(days[i][5:]) for i in places])
+    at.set_xticks(list(places), [without_markup(days[i][5:]) for i in places])
     at.set_xlim(-0.6, len(days) - 0.4)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NEVER = np.float32(-np.inf)  # the score of what must not be found
+MASKED_SCORE = np.float32(-np.inf)  # the score of what must not be found
 BLOCK = 2**24  # scores in memory at once (64 MiB)
 
 Floats = NDArray[np.float32]
@@ -57,7 +57,7 @@ def best(scores: Floats, k: int) -> Candidates:
     row, position = np.divmod(found, max(1, scores.shape[1]))
     counts = np.bincount(row, minlength=len(scores))
     slot = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
-    values = np.full((len(scores), max(1, counts.max(initial=0))), NEVER, np.float32)
+    values = np.full((len(scores), max(1, counts.max(initial=0))), MASKED_SCORE, np.float32)
     positions = np.full(values.shape, -1, np.int32)
     values[row, slot], positions[row, slot] = scores.reshape(-1)[found], position
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]  # found in order of position: ties stay in it
@@ -83,7 +83,8 @@ def padded(positions: Positions, scores: Floats, k: int) -> Candidates:
     """Filled up to k columns."""
     missing = ((0, 0), (0, k - positions.shape[1]))
     return Candidates(
-        positions=np.pad(positions, missing, constant_values=-1), scores=np.pad(scores, missing, constant_values=NEVER)
+        positions=np.pad(positions, missing, constant_values=-1),
+        scores=np.pad(scores, missing, constant_values=MASKED_SCORE),
     )
 
 

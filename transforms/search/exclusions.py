@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.search.exact_search import NEVER, Candidates, Floats, Positions
+from transforms.search.exact_search import MASKED_SCORE, Candidates, Floats, Positions
 
 Bools = NDArray[np.bool_]
 
@@ -95,10 +95,10 @@ class QueryRules:
         """Sets those of scores [rows, n], of the queries from `start` on, that are excluded or hidden to -inf."""
         rows = len(scores)
         low, high = np.searchsorted(self.keys, (start * self.n, (start + rows) * self.n))
-        scores.reshape(-1)[self.keys[low:high] - start * self.n] = NEVER
+        scores.reshape(-1)[self.keys[low:high] - start * self.n] = MASKED_SCORE
         if self.hidden is not None:
             hidden = self.hidden[0] if len(self.hidden) == 1 else self.hidden[self.group[start : start + rows]]
-            np.copyto(scores, NEVER, where=hidden)
+            np.copyto(scores, MASKED_SCORE, where=hidden)
 
     def best(self, found: Candidates, k: int) -> Candidates:
         """The first k of each row that keep to all rules; filled up like `Candidates`."""
@@ -133,7 +133,7 @@ def first_kept(found: Candidates, keep: Bools, k: int) -> Candidates:
     first = keep & (rank <= k)
     slots = np.arange(k) < first.sum(axis=1)[:, None]  # as many in each row, so the two are filled in the same order
     positions = np.full((len(keep), k), -1, np.int32)
-    scores = np.full((len(keep), k), NEVER, np.float32)
+    scores = np.full((len(keep), k), MASKED_SCORE, np.float32)
     positions[slots], scores[slots] = found.positions[first], found.scores[first]
     return Candidates(positions=positions, scores=scores)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from transforms.core import files, progress
 from transforms.core.records import Record
-from transforms.core.threads import once_a_process
+from transforms.core.threads import process_cache
 from transforms.search.candidates import shard_positions
 from transforms.search.exact_search import ExactIndex
 from transforms.search.top_k import EXACT_BELOW, Index, build_index, drawn, load_index, save_index
@@ -184,13 +184,13 @@ def _shards(records: Sequence[Record], kind: str) -> list[Record]:
     return sorted((r for r in records if r.get("kind") == kind), key=lambda r: int(r["shard"]))
 
 
-@once_a_process
+@process_cache
 def read_index(folder: str) -> Index:
     """One shard of an index, once a process: from where it lies, or from a copy of a remote one."""
     return load_index(Path(files.local_copy(folder)))
 
 
-@once_a_process
+@process_cache
 def read_videos(path: str) -> pl.DataFrame:
     """`VIDEOS` of an index, with `position`, once a process."""
     return files.read_parquet(path).with_row_index("position").cast({"position": pl.Int32})

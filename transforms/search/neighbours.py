@@ -22,7 +22,7 @@ from transforms.logs.event_window import read_hidden
 from transforms.search.index_files import read_videos
 from transforms.search.top_k import TopK
 from transforms.search.tower import vectors_frame
-from transforms.search.user_limits import BucketRecords, Found, SearchInputs
+from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
 from transforms.search.user_search import SearchBuckets
 
 LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())})
@@ -57,11 +57,11 @@ class WriteNeighbours(beam.PTransform):
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
         return buckets | SearchBuckets(self.inputs, self._write, self.threads)
 
-    def _write(self, bucket: BucketRecords, found: Iterator[Found]) -> Iterator[Record]:
+    def _write(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[Record]:
         yield from self._write_defaults(found) if bucket.defaults else self._write_users(bucket, found)
         progress.advance()
 
-    def _write_users(self, bucket: BucketRecords, found: Iterator[Found]) -> Iterator[Record]:
+    def _write_users(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[Record]:
         name = self.name.format(bucket=bucket.files.bucket)
         if not bucket.records:
             yield {"file": asdict(files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name))}
@@ -77,7 +77,7 @@ class WriteNeighbours(beam.PTransform):
         yield from ({"file": asdict(parts.entry())} for parts in (lists, vectors))
         yield {"counts": dict(counts)}
 
-    def _counts(self, found: Found, never: set[str]) -> dict[str, int]:
+    def _counts(self, found: SearchResult, never: set[str]) -> dict[str, int]:
         counts = {
             "users": len(found.user_ids),
             "short_lists": int((found.top.lengths < self.inputs.k).sum()),
@@ -89,7 +89,7 @@ class WriteNeighbours(beam.PTransform):
             counts["users_without_a_listed_country"] = int((found.excluded.group == 0).sum())
         return counts
 
-    def _write_defaults(self, found: Iterator[Found]) -> Iterator[Record]:
+    def _write_defaults(self, found: Iterator[SearchResult]) -> Iterator[Record]:
         video_ids = read_videos(self.inputs.videos)["video_id"]
         lists = pl.concat([to_lists(batch.user_ids, batch.top, video_ids) for batch in found])
         lists = lists.select(pl.col("user_id").replace("", None).alias("country"), "video_ids", "scores")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.core.tensorflow_import import import_without
-from transforms.search.exact_search import NEVER, Candidates, Floats, Positions, best, checked, padded
+from transforms.search.exact_search import MASKED_SCORE, Candidates, Floats, Positions, best, checked, padded
 
 TREE_FROM = 100_000  # below, hashing and rescoring all points is fast enough without a partition tree
 POINTS_A_LEAF = 100  # that centres are learned from; with half of them, a tree of a million found a tenth less
@@ -65,7 +65,7 @@ class ScannIndex:
         )
         missing = np.isnan(scores)  # ScaNN's sign for: the leaves held fewer
         positions = np.where(missing, -1, found.astype(np.int32)).astype(np.int32)
-        return padded(*_ties_by_position(positions, np.where(missing, NEVER, scores)), k)
+        return padded(*_ties_by_position(positions, np.where(missing, MASKED_SCORE, scores)), k)
 
 
 def load_scann(folder: Path, vectors: Floats, info: dict[str, Any]) -> ScannIndex:

@@ -22,9 +22,9 @@ from transforms.search.exclusions import first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
 from transforms.search.top_k import Candidates, Cap, Index, TopK, load_index
 from transforms.search.tower import load_tower, vectors_frame
-from transforms.search.user_limits import BucketRecords, Found, Limits, SearchInputs
+from transforms.search.user_limits import BucketRecords, Limits, SearchInputs, SearchResult
 
-Finish = Callable[[BucketRecords, Iterator[Found]], Iterable[Any]]
+Finish = Callable[[BucketRecords, Iterator[SearchResult]], Iterable[Any]]
 
 
 def search_shards(
@@ -77,11 +77,11 @@ def _save_partials(
     return ()
 
 
-def _merged(bucket: BucketRecords, inputs: SearchInputs, scratch: Path) -> Iterator[Found]:
+def _merged(bucket: BucketRecords, inputs: SearchInputs, scratch: Path) -> Iterator[SearchResult]:
     limits = Limits.of(bucket, inputs)
     for path, user_ids, vectors in _saved(bucket, scratch):
         top = merge(read_partials(path), inputs.k, limits.rules.cap)
-        yield Found(user_ids=user_ids, vectors=vectors, excluded=limits.excluded(user_ids), top=top)
+        yield SearchResult(user_ids=user_ids, vectors=vectors, excluded=limits.excluded(user_ids), top=top)
 
 
 def save_partial(top: TopK, positions: NDArray[np.int64], path: Path, shard: int) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.search.exact_search import BLOCK, NEVER, Candidates, ExactIndex, Floats, checked
+from transforms.search.exact_search import BLOCK, MASKED_SCORE, Candidates, ExactIndex, Floats, checked
 from transforms.search.exclusions import Cap, Excluded, QueryRules, query_rules
 from transforms.search.scann_index import ScannIndex, load_scann, train_scann, tune_scann
 
@@ -151,7 +151,7 @@ def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded, cap: Cap
     """
     queries = checked(queries, index.vectors, k)
     b, rules = len(queries), query_rules(excluded, cap, len(queries), len(index.vectors))
-    positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), NEVER, np.float32)
+    positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), MASKED_SCORE, np.float32)
     wanted = np.minimum(rules.most, k)
     depths = _first_depths(k, rules) if isinstance(index, ScannIndex) else np.full(b, k)
     pending = np.flatnonzero(wanted)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from transforms.core import files
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.core.threads import once_a_process
+from transforms.core.threads import process_cache
 
 BATCH = 4_096
 
@@ -42,7 +42,7 @@ class Tower:
         return np.concatenate([vectors for vectors in found if len(vectors)]).astype(np.float32)
 
 
-@once_a_process
+@process_cache
 def load_tower(folder: str) -> Tower:
     """The tower at `folder`, once a process."""
     return Tower(folder)

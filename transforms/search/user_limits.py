@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files
-from transforms.core.threads import once_a_process
+from transforms.core.threads import process_cache
 from transforms.logs import countries
 from transforms.logs.event_window import BucketFiles, Window, read_hidden, read_users
 from transforms.logs.schemas import WATCH_SCHEMA
@@ -51,7 +51,7 @@ class BucketRecords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SearchResult:
     """What was found for a batch of users, and what was left out for them."""
 
     user_ids: list[str]
@@ -60,7 +60,7 @@ class Found:
     top: TopK
 
 
-@once_a_process
+@process_cache
 def read_rules(inputs: SearchInputs) -> ServingRules:
     """The rules of all positions, once a process."""
     videos = read_videos(inputs.videos)
@@ -106,10 +106,10 @@ class Limits:
         group = self.rules.groups(known.to_list())
         return Excluded(offsets=offsets, positions=positions, hidden=self.rules.hidden, group=group)
 
-    def search(self, index: Index, user_ids: list[str], vectors: NDArray[np.float32], k: int) -> Found:
+    def search(self, index: Index, user_ids: list[str], vectors: NDArray[np.float32], k: int) -> SearchResult:
         excluded = self.excluded(user_ids)
         top = top_k(index, vectors, k=k, excluded=excluded, cap=self.rules.cap)
-        return Found(user_ids=user_ids, vectors=vectors, excluded=excluded, top=top)
+        return SearchResult(user_ids=user_ids, vectors=vectors, excluded=excluded, top=top)
 
 
 def _countries(bucket: BucketFiles, window: Window, rules: ServingRules) -> pl.DataFrame:

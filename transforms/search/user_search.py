@@ -18,7 +18,7 @@ from transforms.core.threads import side_by_side
 from transforms.search.index_files import read_index
 from transforms.search.shard_search import Finish, search_shards
 from transforms.search.tower import load_tower
-from transforms.search.user_limits import BucketRecords, Found, Limits, SearchInputs
+from transforms.search.user_limits import BucketRecords, Limits, SearchInputs, SearchResult
 
 SLICE = 64  # buckets that go through all shards together on one of many workers, or through the threads of one
 _BESIDE = 1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
@@ -53,7 +53,7 @@ class SearchBuckets(beam.PTransform):
             yield from search_shards(ordered, self.inputs, self.finish, self.threads, Path(scratch))
 
 
-def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[Found]:
+def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[SearchResult]:
     """What is found for the users of a bucket in an index of one shard."""
     if bucket.records:
         limits, index = Limits.of(bucket, inputs), read_index(inputs.index[0])

@@ -19,7 +19,7 @@ import apache_beam as beam
 import polars as pl
 
 from transforms.core.records import Record
-from transforms.core.threads import once_a_process
+from transforms.core.threads import process_cache
 from transforms.sinks.list_rows import ReadRows
 from transforms.sinks.redis_lists import encode_lists, encode_vectors
 
@@ -46,7 +46,7 @@ class Place:
         return [(self.key(kind, ""), self.key(f"{kind}$")) for kind in ("default", "user")]
 
 
-@once_a_process
+@process_cache
 def opened(place: Place) -> Any:
     """The client library's table; its connections serve all threads."""
     from google.cloud.bigtable import Client

@@ -25,7 +25,7 @@ from isal import isal_zlib
 
 from transforms.core import files, progress
 from transforms.core.records import Record
-from transforms.core.threads import SideBySide
+from transforms.core.threads import ThreadedMap
 from transforms.sinks.errors import SinkError
 from transforms.sinks.redis_server import RedisServer, Session
 
@@ -154,7 +154,7 @@ class LoadRedis(beam.PTransform):
     threads: int = 1
 
     def expand(self, parts: beam.PCollection[RedisPart]) -> beam.PCollection[Record]:
-        return (parts | beam.Reshuffle() | SideBySide(self.version.load, self.threads, (), "records")).records
+        return (parts | beam.Reshuffle() | ThreadedMap(self.version.load, self.threads, (), "records")).records
 
 
 _EXPIRE = "for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[1]) end"  # one answer for all of them

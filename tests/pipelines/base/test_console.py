@@ -14,7 +14,7 @@ from typing import TextIO
 import pytest
 
 from pipelines.base import console
-from pipelines.night.errors import StageError, guarded
+from pipelines.night.errors import StageError, run_command
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def test_output_that_nobody_reads_ends_a_command_without_a_traceback(text: str) 
 
     said: list[str] = []
     with closed_pipe() as output:
-        assert guarded(work, said.append) == 141 and said == []
+        assert run_command(work, said.append) == 141 and said == []
         print("more", file=output, flush=True)  # goes nowhere: the interpreter can flush when it ends
 
 
@@ -48,14 +48,14 @@ def test_another_broken_pipe_is_an_error(capsys: pytest.CaptureFixture[str]) -> 
     def work() -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
-    assert guarded(work) == 1
+    assert run_command(work) == 1
     assert capsys.readouterr().err == "watchnext: BrokenPipeError: [Errno 32] Broken pipe\n"
 
 
 def test_a_locale_without_the_letters_of_a_title_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    assert guarded(lambda: print("Zo\u00eb \u6f22") or 0) == 0
+    assert run_command(lambda: print("Zo\u00eb \u6f22") or 0) == 0
     assert written.getvalue() == b"Zo\\xeb \\u6f22\n"
 
 
@@ -98,7 +98,7 @@ def test_messages_of_errors_hold_no_control_characters(capsys: pytest.CaptureFix
     def work() -> int:
         raise StageError("user \x1b[2J is not known\nsecond line")
 
-    assert guarded(work) == 1
+    assert run_command(work) == 1
     assert capsys.readouterr().err == "watchnext: user \\x1b[2J is not known\nsecond line\n"
 
 

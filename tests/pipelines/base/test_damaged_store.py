@@ -16,7 +16,7 @@ from pipelines import ingest
 from pipelines.base import snapshot_store
 from pipelines.base.snapshot_store import StoreFile
 from pipelines.logs import rewriting
-from pipelines.night.errors import told
+from pipelines.night.errors import user_message
 from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.files import DamagedFileError, VerifiedPath
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_named_with_its_day_and_its_repair(
     path.unlink() if lost else flip(path, 8 * 40)
     with pytest.raises(Exception) as caught:
         read(of, file)
-    message = told(caught.value)
+    message = user_message(caught.value)
     assert message is not None and message.startswith(f"{path} is {'missing' if lost else 'damaged'}")
     assert f"watchnext nightly JOB.toml --reingest {DAYS[1]}" in message
     assert newest(of) == before

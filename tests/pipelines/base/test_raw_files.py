@@ -211,7 +211,7 @@ def test_keys_of_folders_that_the_setting_does_not_name_are_found(tmp_path: Path
     dated = raw_files.find("logs.watches", str(tmp_path / "logs" / "*" / "dt={date}"), **WINDOW)
     assert (len(dated.files), dated.keys) == (2, ("country",))
     assert "values of dt, which" in raw_files.describe_ignored_keys(
-        raw_files.Found(keys=("country", "dt")), ["country"]
+        raw_files.RawFiles(keys=("country", "dt")), ["country"]
     )
     assert raw_files.describe_ignored_keys(dated, ["country"]) == ""
 

@@ -12,7 +12,7 @@ from pipelines import doctor
 from pipelines.base import manifest
 from pipelines.base.published_lists import PublishedLists
 from pipelines.checks import deep
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.night import publication_file
 from pipelines.night.stage import Night
 from transforms.core import files
@@ -35,7 +35,7 @@ def flip(path: Path) -> None:
 
 
 def test_all_files_are_read_and_found_whole(job: Path, of: Night) -> None:
-    (found,) = deep.files(Asked(job=str(job), date=DATE))
+    (found,) = deep.files(DoctorRequest(job=str(job), date=DATE))
     count = len(newest(of).files) + len(of.require("ingest").files)
     assert (found.state, found.what) == ("ok", f"{count} files that count are what was written")
 
@@ -48,7 +48,7 @@ def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, 
     users, other = manifest.entries(of.require("ingest").named("users/"), of.folder("ingest"))[:2]
     flip(Path(users))
     Path(other).write_bytes(b"")
-    found = {finding.what: finding.fix for finding in deep.files(Asked(job=str(job), date=DATE))}
+    found = {finding.what: finding.fix for finding in deep.files(DoctorRequest(job=str(job), date=DATE))}
     again = f"watchnext nightly {job} --date {DATE}"
     night, nightly = f"{again} --from ingest", f"{again} --reingest"
     size = next(entry.bytes for entry in of.require("ingest").files if other.endswith(entry.name))
@@ -62,12 +62,12 @@ def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, 
 
 def test_a_manifest_that_cannot_be_read_is_one_of_them(job: Path, of: Night) -> None:
     Path(of.folder("ingest"), "COMPLETED").write_text('{"format')
-    (found,) = (finding for finding in deep.files(Asked(job=str(job), date=DATE)) if finding.state == "problem")
+    (found,) = (finding for finding in deep.files(DoctorRequest(job=str(job), date=DATE)) if finding.state == "problem")
     assert "COMPLETED cannot be read" in found.what and f"nightly {job} --date {DATE}" in found.fix
 
 
 def test_without_an_ingest_there_is_nothing_to_read(job: Path) -> None:
-    (found,) = deep.files(Asked(job=str(job), date=DATE))
+    (found,) = deep.files(DoctorRequest(job=str(job), date=DATE))
     assert found.what == "0 files that count are what was written"
 
 
@@ -90,10 +90,10 @@ def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_na
         date=DATE, stage="neighbours", buckets=1, users=1, attempt="a", neighbours="d", lists=(entry,)
     )
     monkeypatch.setattr(publication_file, "served", lambda _root: served)
-    (whole,) = deep.files(Asked(job=str(job), date=DATE))
+    (whole,) = deep.files(DoctorRequest(job=str(job), date=DATE))
     assert whole.state == "ok"
     path = Path(of.root.path, entry.name)
     path.write_bytes(b"lost?")
-    (found,) = (finding for finding in deep.files(Asked(job=str(job), date=DATE)) if finding.state == "problem")
+    (found,) = (finding for finding in deep.files(DoctorRequest(job=str(job), date=DATE)) if finding.state == "problem")
     assert found.what == f"{path} is not what was written: its digest is another"
     assert f"watchnext nightly {job} --date {DATE} --force neighbours" in found.fix

@@ -10,15 +10,15 @@ import pytest
 from nights import REPOSITORY, watch_rows, write_job
 
 from pipelines.checks import installation as doctor_installation
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding
 
-ASKED = Asked(job="nowhere.toml")
+ASKED = DoctorRequest(job="nowhere.toml")
 
 
-def asked_of(folder: Path, more: str = "") -> Asked:
+def asked_of(folder: Path, more: str = "") -> DoctorRequest:
     watch_rows().write_parquet(folder / "w.parquet")
-    return Asked(job=str(write_job(folder, 'watches = "w.parquet"', more)))
+    return DoctorRequest(job=str(write_job(folder, 'watches = "w.parquet"', more)))
 
 
 def with_version(name: str, version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,14 @@ from nights import DATE, night, simulated, watch_rows, write_job
 from pipelines import doctor, ingest
 from pipelines.checks import joins as doctor_joins
 from pipelines.checks import logs as doctor_logs
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding
 
 
 def found_in(folder: Path, logs: str, more: str = "") -> dict[str, Finding]:
     """Findings by check; the last of each."""
     job = write_job(folder, logs, more)
-    return {one.check: one for one in doctor_logs.logs(Asked(job=str(job), date=DATE))}
+    return {one.check: one for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE))}
 
 
 def write(folder: Path, frame: pl.DataFrame, name: str = "w.parquet") -> None:
@@ -24,7 +24,7 @@ def write(folder: Path, frame: pl.DataFrame, name: str = "w.parquet") -> None:
 
 
 def test_whole_logs_are_ok_and_shown(tmp_path: Path) -> None:
-    found = {one.check: one for one in doctor_logs.logs(Asked(job=str(simulated(tmp_path)), date=DATE))}
+    found = {one.check: one for one in doctor_logs.logs(DoctorRequest(job=str(simulated(tmp_path)), date=DATE))}
     assert {name: one.state for name, one in found.items()} == dict.fromkeys(
         ("logs.watches", "logs.searches", "logs.videos", "logs.users", "catalogue"), "ok"
     )
@@ -93,7 +93,7 @@ def test_one_of_several_columns_is_suggested_too(tmp_path: Path) -> None:
 def test_an_optional_column_by_another_name_is_a_warning(tmp_path: Path) -> None:
     write(tmp_path, watch_rows().with_columns(country_code=pl.lit("SE"), colour=pl.lit("red")))
     job = write_job(tmp_path, 'watches = "w.parquet"')
-    found = [one for one in doctor_logs.logs(Asked(job=str(job), date=DATE)) if one.state == "warning"]
+    found = [one for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE)) if one.state == "warning"]
     assert [one.what for one in found] == ["country: no such column, but one that may be it"]
     assert found[0].fix.endswith('country = "country_code"')
 
@@ -155,7 +155,7 @@ def test_files_that_are_passed_over_are_a_warning(tmp_path: Path) -> None:
 def every(job: Path) -> list[Finding]:
     """What all checks of logs and sizes find."""
     checks = [check for check in doctor.CHECKS if check.module in ("logs", "times", "sizes")]
-    return list(doctor.diagnose(Asked(job=str(job), date=DATE), checks))
+    return list(doctor.diagnose(DoctorRequest(job=str(job), date=DATE), checks))
 
 
 @pytest.mark.parametrize("broken", ["w", "s", "u", "v", "h", "f"])
@@ -208,7 +208,7 @@ def test_other_tables_are_compared_with_the_logs(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("\n".join(["video_id,countries", *videos, ""]))
     logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
     job = write_job(tmp_path, logs)
-    assert [one.what for one in doctor_logs.logs(Asked(job=str(job), date=DATE)) if one.state == "warning"] == [
+    assert [one.what for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE)) if one.state == "warning"] == [
         "1 of 2 users of the table are nobody in these logs: 1U",
         "1 of 2 hidden videos are neither in the catalogue nor watched: V0",
         "1 of 2 codes in countries are the country of no watch and no user: SWE",

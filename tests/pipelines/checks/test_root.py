@@ -12,7 +12,7 @@ from nights import DATE, published_night, write_job
 from pipelines.base import lock
 from pipelines.checks import root as doctor_root
 from pipelines.checks import root_access
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.serving import publication
 from transforms.core import files
@@ -25,8 +25,8 @@ LISTS = pl.DataFrame(
 TODAY = dt.datetime.now(dt.UTC).date()
 
 
-def asked_of(folder: Path, more: str = "", date: dt.date | None = DATE, **given: object) -> Asked:
-    return Asked(job=str(write_job(folder, 'watches = "w"', more)), date=date, **given)  # type: ignore[arg-type]
+def asked_of(folder: Path, more: str = "", date: dt.date | None = DATE, **given: object) -> DoctorRequest:
+    return DoctorRequest(job=str(write_job(folder, 'watches = "w"', more)), date=date, **given)  # type: ignore[arg-type]
 
 
 def only(found: list[Finding]) -> Finding:
@@ -45,7 +45,7 @@ def test_every_mistake_in_a_job_is_a_problem(tmp_path: Path) -> None:
     assert [one.state for one in found] == ["problem", "problem"]
     said = " ".join(sorted(one.what for one in found))
     assert "did you mean examples.window_days?" in said and "examples.per_user = -1: " in said
-    missing = only(list(doctor_root.job(Asked(job=str(tmp_path / "nowhere.toml")))))
+    missing = only(list(doctor_root.job(DoctorRequest(job=str(tmp_path / "nowhere.toml")))))
     assert missing.state == "problem" and "no such job file" in missing.what
 
 

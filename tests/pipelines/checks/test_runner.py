@@ -7,14 +7,14 @@ import pytest
 from nights import write_job
 
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.config.beam_options import endpoints
 
 
 def found_with(folder: Path, *flags: str, seconds: float = 120.0) -> Finding:
     job = write_job(folder, 'watches = "w"')
-    found = list(doctor_runner.runner(Asked(job=str(job), flags=flags, runner_seconds=seconds)))
+    found = list(doctor_runner.runner(DoctorRequest(job=str(job), flags=flags, runner_seconds=seconds)))
     assert len(found) == 1, found
     return found[0]
 

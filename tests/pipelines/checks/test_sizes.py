@@ -10,7 +10,7 @@ from nights import DATAFLOW, DATE, watch_rows, write_job
 from pipelines.base import machine
 from pipelines.base.machine import Memory
 from pipelines.checks import sizes as doctor_sizes
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.night.stage import STAGES
 
@@ -23,9 +23,9 @@ class Usage(NamedTuple):
     free: int
 
 
-def asked_of(folder: Path, logs: str = 'watches = "w.parquet"', **given: object) -> Asked:
+def asked_of(folder: Path, logs: str = 'watches = "w.parquet"', **given: object) -> DoctorRequest:
     watch_rows().write_parquet(folder / "w.parquet")
-    return Asked(job=str(write_job(folder, logs)), date=DATE, **given)  # type: ignore[arg-type]
+    return DoctorRequest(job=str(write_job(folder, logs)), date=DATE, **given)  # type: ignore[arg-type]
 
 
 def only(found: list[Finding]) -> Finding:

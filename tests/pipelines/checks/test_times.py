@@ -12,7 +12,7 @@ from nights import DATE, watch_rows, write_job
 from stores import impressions_of
 
 from pipelines.checks import times as doctor_times
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 from pipelines.checks.findings import Finding
 
 NOW = dt.datetime(2026, 11, 21, 4, tzinfo=dt.UTC)  # when the night of DATE would run
@@ -32,7 +32,7 @@ def found_in(folder: Path, rows: pl.DataFrame, logs: str = "", name: str = "w.pa
     rows.write_parquet(folder / name)
     path = "{date}.parquet" if name == f"{DATE - dt.timedelta(days=1)}.parquet" else name
     job = write_job(folder, f'watches = "{path}"\nmax_reject_fraction = 1.0\n{logs}')
-    return list(doctor_times.times(Asked(job=str(job), date=DATE)))
+    return list(doctor_times.times(DoctorRequest(job=str(job), date=DATE)))
 
 
 def only(found: list[Finding]) -> Finding:
@@ -158,7 +158,7 @@ def test_a_clock_that_is_behind_the_files_is_told(tmp_path: Path, monkeypatch: p
     rows.write_parquet(tmp_path / "w.parquet")
     os.utime(tmp_path / "w.parquet", (NOW.timestamp() + 7_200, NOW.timestamp() + 7_200))
     job = write_job(tmp_path, 'watches = "w.parquet"')
-    found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
+    found = only(list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))))
     assert found.state == "warning" and "a log file was changed 2.0 h ahead of this machine's clock" in found.what
 
 
@@ -167,7 +167,7 @@ def test_searches_are_looked_at_too(tmp_path: Path) -> None:
     searches = watch_rows().select("user_id", pl.col("time").dt.replace_time_zone(None), query=pl.lit("jazz"))
     searches.write_parquet(tmp_path / "s.parquet")
     job = write_job(tmp_path, 'watches = "w.parquet"\nsearches = "s.parquet"')
-    found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
+    found = only(list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))))
     assert (found.check, found.state) == ("times.searches", "warning")
 
 
@@ -176,10 +176,10 @@ def test_impressions_are_looked_at_too(tmp_path: Path) -> None:
     shown = impressions_of(watch_rows()).with_columns(pl.col("time").dt.replace_time_zone(None))
     shown.write_parquet(tmp_path / "i.parquet")
     job = write_job(tmp_path, 'watches = "w.parquet"\nimpressions = "i.parquet"')
-    found = only(list(doctor_times.times(Asked(job=str(job), date=DATE))))
+    found = only(list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))))
     assert (found.check, found.state) == ("times.impressions", "warning")
 
 
 def test_logs_that_could_not_be_read_are_not_told_again(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "nowhere"')
-    assert list(doctor_times.times(Asked(job=str(job), date=DATE))) == []
+    assert list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))) == []

@@ -11,7 +11,7 @@ import pytest
 from nights import DATE, watch_rows, write_job
 
 from pipelines.checks import units as doctor_units
-from pipelines.checks.asked import Asked
+from pipelines.checks.asked import DoctorRequest
 
 SECONDS = pl.Series([30.0, 60.0, 600.0])
 
@@ -22,7 +22,7 @@ def found_in(folder: Path, watches: pl.DataFrame, **tables: list[dict[str, Any]]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     lines = "".join(f'{name} = "{name}.jsonl"\n' for name in tables)
     job = write_job(folder, f'watches = "w.parquet"\nmax_reject_fraction = 1.0\n{lines}')
-    found = doctor_units.units(Asked(job=str(job), date=DATE))
+    found = doctor_units.units(DoctorRequest(job=str(job), date=DATE))
     return [(one.check, one.state, one.what) for one in found]
 
 

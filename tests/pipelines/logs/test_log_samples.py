@@ -9,11 +9,11 @@ import pytest
 from nights import DATE, night, watch_rows, write_job
 
 from pipelines.logs import ingest_plan, log_samples
-from pipelines.logs.log_samples import grown, spread
+from pipelines.logs.log_samples import evenly_spaced, extrapolate_distinct
 from transforms.logs.readers import LogError, column_names, estimated_rows
 
 
-def sample_of(job: Path, table: str = "watches") -> log_samples.Sample:
+def sample_of(job: Path, table: str = "watches") -> log_samples.TableSample:
     of = night(job)
     return log_samples.look_at(of, {name: ingest_plan.find(of, name, None) for name in ingest_plan.TABLES})[table]
 
@@ -55,7 +55,7 @@ def test_a_table_that_is_not_named_has_no_sample(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "most"), [(0, 3), (1, 3), (3, 3), (4, 3), (100, 7)])
 def test_a_spread_is_even_in_order_and_ends_with_the_last(count: int, most: int) -> None:
-    found = spread(range(count), most)
+    found = evenly_spaced(range(count), most)
     assert len(found) == min(count, most) and sorted(set(found)) == list(found)
     assert not count or found[-1] == count - 1
     gaps = np.diff([-1, *found])
@@ -103,16 +103,16 @@ def test_distinct_values_of_logs_are_judged_to_a_quarter(values: int, power: flo
     rng, rows = np.random.default_rng(7), 2_000_000
     column = pl.Series((values * rng.random(rows) ** power).astype(np.int64))
     parts = [column.slice(start, 100_000) for start in (400_000, 900_000, 1_400_000, 1_900_000)]
-    assert grown(parts, rows) == pytest.approx(column.n_unique(), rel=0.25)
+    assert extrapolate_distinct(parts, rows) == pytest.approx(column.n_unique(), rel=0.25)
 
 
 def test_distinct_values_at_the_edges() -> None:
     whole = pl.Series(["a", "b", "a", "c"])
-    assert grown([whole], 4) == grown([whole[:2], whole[2:]], 4) == 3
-    assert grown([], 100) == grown([pl.Series(["a"])], 100) == 100
-    assert grown([pl.Series(["a"] * 50)], 1_000) == 1
-    assert grown([pl.Series(range(50))], 1_000) == 1_000
-    assert grown([pl.Series([None, "a", "b", "a"])], 3) == 2
+    assert extrapolate_distinct([whole], 4) == extrapolate_distinct([whole[:2], whole[2:]], 4) == 3
+    assert extrapolate_distinct([], 100) == extrapolate_distinct([pl.Series(["a"])], 100) == 100
+    assert extrapolate_distinct([pl.Series(["a"] * 50)], 1_000) == 1
+    assert extrapolate_distinct([pl.Series(range(50))], 1_000) == 1_000
+    assert extrapolate_distinct([pl.Series([None, "a", "b", "a"])], 3) == 2
 
 
 def test_the_night_of_the_tests_is_the_one_looked_at(tmp_path: Path) -> None:

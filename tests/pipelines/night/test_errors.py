@@ -13,7 +13,7 @@ from pipelines.base import manifest
 from pipelines.base.process_signals import Stopped
 from pipelines.config.beam_options import OptionError
 from pipelines.config.jobs import JobError
-from pipelines.night.errors import GateError, StageError, exit_code, guarded, is_disk_full, told
+from pipelines.night.errors import GateError, StageError, exit_code, is_disk_full, run_command, user_message
 from trainer.errors import TrainingError
 from transforms.logs.readers import LogError, LogSettingError
 
@@ -40,7 +40,7 @@ def test_mistakes_become_one_message_and_an_exit_code(
     def work() -> int:
         raise error
 
-    assert guarded(work) == code
+    assert run_command(work) == code
     assert capsys.readouterr().err.startswith(told)
 
 
@@ -48,7 +48,7 @@ def test_a_signal_becomes_a_message_and_the_exit_code_of_a_shell(capsys: pytest.
     def work() -> int:
         raise Stopped(signal.SIGTERM)
 
-    assert guarded(work) == 143
+    assert run_command(work) == 143
     assert capsys.readouterr().err == "watchnext: stopped by SIGTERM; nothing was published\n"
 
 
@@ -57,7 +57,7 @@ def test_the_message_goes_where_it_is_wanted(capsys: pytest.CaptureFixture[str])
         raise StageError("too many")
 
     told: list[str] = []
-    assert guarded(work, told.append) == 1
+    assert run_command(work, told.append) == 1
     assert told == ["too many"] and capsys.readouterr().err == ""
 
 
@@ -68,13 +68,13 @@ def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFi
         except StageError as cause:
             raise RuntimeError("[while running ReadLogs]") from cause
 
-    assert guarded(work) == 1
+    assert run_command(work) == 1
     assert capsys.readouterr().err == "watchnext: too many\n"
 
 
 @pytest.mark.parametrize("kind", [StageError, OSError])
 def test_a_message_is_told_without_the_step_that_beam_adds(kind: type[Exception]) -> None:
-    message = told(kind("a.parquet: not whole [while running 'Read/Parse']")) or ""
+    message = user_message(kind("a.parquet: not whole [while running 'Read/Parse']")) or ""
     assert message.removeprefix("OSError: ") == "a.parquet: not whole"
 
 
@@ -83,14 +83,14 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         raise KeyError("a defect")
 
     with pytest.raises(KeyError):
-        guarded(work)
+        run_command(work)
 
     def failing() -> int:
         raise StageError("wanted in full")
 
     monkeypatch.setenv("WATCHNEXT_TRACEBACK", "1")
     with pytest.raises(StageError):
-        guarded(failing)
+        run_command(failing)
 
 
 def as_beam_has_it(error: Exception) -> Exception:
@@ -148,7 +148,7 @@ Traceback (most recent call last):
     ],
 )
 def test_a_mistake_is_found_in_the_text_of_another_machine_s_traceback(last: str, said: str) -> None:
-    assert told(RuntimeError(TRACEBACK.format(last=last))) == said
+    assert user_message(RuntimeError(TRACEBACK.format(last=last))) == said
 
 
 SEVERAL_LINES = "job.toml: two mistakes:\n  k = -3\n\nhidden: [0] is no width"
@@ -168,7 +168,7 @@ SEVERAL_LINES = "job.toml: two mistakes:\n  k = -3\n\nhidden: [0] is no width"
     ids=["step", "end", "java", "cause"],
 )
 def test_all_lines_of_a_message_come_back_from_the_text_of_a_traceback(text: str) -> None:
-    assert told(RuntimeError(text)) == SEVERAL_LINES
+    assert user_message(RuntimeError(text)) == SEVERAL_LINES
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_wrong_setting_exits_2_however_a_worker_passes_it_on(error: Exception)
     wrapped = RuntimeError("of the runner")
     wrapped.__cause__ = error
     for passed_on in (pickle.loads(pickle.dumps(error)), wrapped, as_text):
-        assert (exit_code(passed_on), told(passed_on)) == (2, str(error))
+        assert (exit_code(passed_on), user_message(passed_on)) == (2, str(error))
     assert exit_code(RuntimeError(TRACEBACK.format(last=f"transforms.logs.readers.LogError: {error}"))) == 1
 
 
@@ -206,10 +206,10 @@ def bug_while_handling(error: Exception, step: str = "") -> Exception:
 @pytest.mark.parametrize("step", ["", " [while running 'Read']"])
 def test_an_error_that_was_being_handled_hides_no_bug(error: Exception, step: str) -> None:
     bug = bug_while_handling(error, step)
-    assert told(bug) is None and exit_code(bug) == 1
-    assert told(RuntimeError("".join(traceback.format_exception(bug)))) is None
+    assert user_message(bug) is None and exit_code(bug) == 1
+    assert user_message(RuntimeError("".join(traceback.format_exception(bug)))) is None
     with pytest.raises(KeyError):
-        guarded(partial(throw, bug))
+        run_command(partial(throw, bug))
 
 
 def throw(error: Exception) -> int:
@@ -223,13 +223,15 @@ def test_a_copy_that_beam_makes_of_an_error_counts_as_the_error() -> None:
         except BeamIOError as error:
             raise RuntimeError(f"BeamIOError: {error} [while running 'Read']")  # noqa: B904
     except RuntimeError as copy:
-        assert (told(copy) or "").startswith("BeamIOError: cannot be listed")
-        assert (told(RuntimeError("".join(traceback.format_exception(copy)))) or "").startswith("BeamIOError: cannot")
+        assert (user_message(copy) or "").startswith("BeamIOError: cannot be listed")
+        assert (user_message(RuntimeError("".join(traceback.format_exception(copy)))) or "").startswith(
+            "BeamIOError: cannot"
+        )
 
 
 def test_an_unforeseen_error_is_none_even_if_its_text_looks_like_one() -> None:
-    assert told(RuntimeError("LogError: a.csv: gone")) is None
-    assert told(RuntimeError("Traceback (most recent call last):\n  a\nKeyError: 'x'")) is None
+    assert user_message(RuntimeError("LogError: a.csv: gone")) is None
+    assert user_message(RuntimeError("Traceback (most recent call last):\n  a\nKeyError: 'x'")) is None
 
 
 class GoneError(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # as grpc's own, which nobody can make
@@ -244,7 +246,7 @@ GoneError.__abstractmethods__ = frozenset()
 
 
 def test_a_job_server_that_is_gone_is_one_message() -> None:
-    assert told(GoneError()) == (
+    assert user_message(GoneError()) == (
         "the runner's job server does not answer (UNAVAILABLE: connection refused); nothing half done counts: see that "
         "the runner is well, and run the same command again"
     )
@@ -263,7 +265,7 @@ def test_a_job_server_that_is_gone_is_one_message() -> None:
     ],
 )
 def test_of_a_job_the_runner_gave_up_the_first_cause_is_told(said: str, cause: str) -> None:
-    found = told(RuntimeError(f"Pipeline night_1 failed in state FAILED: {said}"))
+    found = user_message(RuntimeError(f"Pipeline night_1 failed in state FAILED: {said}"))
     assert found == (
         f"the runner ended the job in state FAILED: {cause}; nothing half done counts: see that the runner is well, "
         "and run the same command again"
@@ -278,7 +280,7 @@ def test_a_mistake_is_found_in_what_flink_made_of_it() -> None:
         "\tat a.B.c(B.java:1)\n"
         "Caused by: java.lang.Exception: The user defined code failed\n"
     )
-    assert told(RuntimeError(said)) == "watches.csv: no column user_id"
+    assert user_message(RuntimeError(said)) == "watches.csv: no column user_id"
 
 
 def cycle() -> Exception:
@@ -291,8 +293,8 @@ def cycle() -> Exception:
 def test_errors_that_cause_each_other_are_read_once() -> None:
     itself = ValueError("alone")
     itself.__cause__ = itself
-    assert told(itself) is None and told(cycle()) is None
+    assert user_message(itself) is None and user_message(cycle()) is None
     known = cycle()
     assert known.__cause__ is not None
     known.__cause__.__cause__ = StageError("too many")
-    assert told(known) == "too many"
+    assert user_message(known) == "too many"

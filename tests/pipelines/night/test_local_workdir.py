@@ -33,7 +33,7 @@ def found(folder: str | Path) -> dict[str, str]:
 def test_a_local_folder_is_worked_in_and_nothing_is_copied(tmp_path: Path) -> None:
     put(tmp_path / "examples", a="1")
     put(tmp_path / "model", info="i", tower__x="t")
-    with local_workdir.at(str(tmp_path / "model")) as place:
+    with local_workdir.open_workdir(str(tmp_path / "model")) as place:
         assert place.local == str(tmp_path / "model")
         assert place.bring(str(tmp_path / "examples"), ["a"]) == str(tmp_path / "examples")
         place.keep()
@@ -44,7 +44,7 @@ def test_a_local_folder_is_worked_in_and_nothing_is_copied(tmp_path: Path) -> No
 
 def test_of_a_folder_elsewhere_the_files_asked_for_are_brought(remote: str) -> None:
     put(f"{remote}/examples", a="1", below__b="2", c="3")
-    with local_workdir.at(f"{remote}/model") as place:
+    with local_workdir.open_workdir(f"{remote}/model") as place:
         given = place.bring(f"{remote}/examples", ["a", "below/b"])
         assert Path(given).name == "examples"
         assert found(given) == {"a": "1", "below/b": "2"}
@@ -54,13 +54,13 @@ def test_of_a_folder_elsewhere_the_files_asked_for_are_brought(remote: str) -> N
 def test_two_folders_of_one_name_are_brought_side_by_side(remote: str) -> None:
     put(f"{remote}/monday/model", a="1")
     put(f"{remote}/tuesday/model", a="2")
-    with local_workdir.at(f"{remote}/wednesday/model") as place:
+    with local_workdir.open_workdir(f"{remote}/wednesday/model") as place:
         given = [place.bring(f"{remote}/{day}/model", ["a"]) for day in ("monday", "tuesday")]
         assert [found(folder) for folder in given] == [{"a": "1"}, {"a": "2"}]
 
 
 def test_checkpoints_are_kept_as_they_come_and_brought_to_the_next_attempt(remote: str) -> None:
-    with local_workdir.at(f"{remote}/model") as place:
+    with local_workdir.open_workdir(f"{remote}/model") as place:
         put(place.local, **{"checkpoints__f__checkpoint": "names 1", "checkpoints__f__1.data": "one", "other": "x"})
         place.keep()
         assert found(f"{remote}/model") == {"checkpoints/f/1.data": "one", "checkpoints/f/checkpoint": "names 1"}
@@ -70,14 +70,14 @@ def test_checkpoints_are_kept_as_they_come_and_brought_to_the_next_attempt(remot
         place.keep()
     kept = {"checkpoints/f/2.data": "two", "checkpoints/f/checkpoint": "names 2", "tensorboard/curve": "c"}
     assert found(f"{remote}/model") == kept
-    with local_workdir.at(f"{remote}/model") as place:
+    with local_workdir.open_workdir(f"{remote}/model") as place:
         assert found(f"{place.local}/checkpoints") == {"f/2.data": "two", "f/checkpoint": "names 2"}
 
 
 def test_what_names_the_newest_checkpoint_comes_last(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order, upload = [], files.upload
     monkeypatch.setattr(files, "upload", lambda local, folder, name: order.append(name) or upload(local, folder, name))
-    with local_workdir.at(f"{remote}/model") as place:
+    with local_workdir.open_workdir(f"{remote}/model") as place:
         put(place.local, **{"checkpoints__checkpoint": "names 1", "checkpoints__z.data": "one"})
         place.keep()
         place.keep()
@@ -85,7 +85,7 @@ def test_what_names_the_newest_checkpoint_comes_last(remote: str, monkeypatch: p
 
 
 def test_what_a_training_leaves_elsewhere_is_put_in_its_place(remote: str) -> None:
-    with local_workdir.at(f"{remote}/model") as place:
+    with local_workdir.open_workdir(f"{remote}/model") as place:
         put(place.local, info="i", tower__x="t", scratch="s")
         entries = place.leave(["info"], ["tower"])
     assert [(entry.name, entry.bytes) for entry in entries] == [("info", 1), ("tower/x", 1)]

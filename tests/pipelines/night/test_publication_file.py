@@ -17,7 +17,7 @@ from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import ManifestError
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.night import publication_file
-from pipelines.night.errors import StageError, guarded
+from pipelines.night.errors import StageError, run_command
 from pipelines.night.stage import Night
 from pipelines.runs import night_series, run_log
 from pipelines.serving import publication
@@ -227,7 +227,7 @@ def test_commands_end_with_one_message(job: Path) -> None:
         publication_file.read(night(job).root)
         return 0
 
-    assert guarded(work, said.append) == 1 and len(said) == 1
+    assert run_command(work, said.append) == 1 and len(said) == 1
 
 
 def rewritten(of: Night, attempt: str, rows: pl.DataFrame) -> None:

@@ -152,13 +152,13 @@ def test_wrong_options_fail_before_anything_starts(tmp_path: Path, flags: list[s
     job = write_job(tmp_path, 'watches = "w"')
     args, rest = stages.arguments("").parse_known_args([str(job), *flags])
     with pytest.raises(OptionError):
-        stages.night_of(args, rest)
+        stages.night_from_args(args, rest)
 
 
 def test_the_date_of_a_night_is_that_of_the_command_line(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"')
     args, rest = stages.arguments("").parse_known_args([str(job), "--date", "2026-11-21"])
-    assert stages.night_of(args, rest).date == DATE
+    assert stages.night_from_args(args, rest).date == DATE
 
 
 def test_a_date_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_a_night_that_failed_is_shown_with_its_stage(tmp_path: Path) -> None:
 
 def test_publish_keeps_page_and_report_up_also_when_it_fails(tmp_path: Path) -> None:
     of = published_night(write_job(tmp_path, 'watches = "w.parquet"'), LISTS, publish=False)
-    with pytest.raises(RuntimeError, match="a sink"), nights_page.kept_up(of):
+    with pytest.raises(RuntimeError, match="a sink"), nights_page.refreshing_index(of):
         raise RuntimeError("a sink")
     assert "under way" in Path(of.root.index).read_text(encoding="utf-8")
     publish.run(of)

@@ -10,7 +10,7 @@ from nights import DATE
 
 from pipelines.night.stage import RUN_VARIABLE
 from pipelines.runs import run_log
-from pipelines.runs.processes import Screen
+from pipelines.runs.processes import ConsoleDisplay
 from pipelines.runs.run_log import JsonScreen, Outcome, RunLog
 
 
@@ -88,5 +88,5 @@ def test_as_text_errors_and_warnings_say_whose_they_are(capsys: pytest.CaptureFi
 
 def test_only_text_is_for_a_terminal() -> None:
     text, as_json = (RunLog(run="r", as_json=form == "json") for form in run_log.FORMATS)
-    assert type(text.screen(DATE, 2)) is Screen and type(as_json.screen(DATE, 2)) is JsonScreen
+    assert type(text.screen(DATE, 2)) is ConsoleDisplay and type(as_json.screen(DATE, 2)) is JsonScreen
     assert text.on_screen("train") and not text.on_screen("index") and not as_json.on_screen("train")

@@ -9,7 +9,7 @@ import apache_beam as beam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.core.records import WriteRecords, take_records, write_records
+from transforms.core.records import WriteRecords, pop_records, write_records
 
 VALUES = st.one_of(st.integers(), st.text(max_size=5), st.lists(st.none()))
 RECORDS = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), max_size=6)
@@ -25,7 +25,7 @@ def test_records_come_back_whatever_their_order(
     content = path.read_bytes()
     write_records(chance.sample(records, len(records)), str(path))
     assert path.read_bytes() == content
-    found = take_records(str(path))
+    found = pop_records(str(path))
     assert all(found.count(record) == records.count(record) for record in (*found, *records))
     assert not path.exists()
 
@@ -34,7 +34,7 @@ def test_a_pipeline_leaves_all_records_in_one_file(tmp_path: Path) -> None:
     path = str(tmp_path / "new" / "records.json")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([{"n": n, "of": {"a": [n]}} for n in (2, 1, 3)]) | WriteRecords(path)
-    assert take_records(path) == [{"n": n, "of": {"a": [n]}} for n in (1, 2, 3)]
+    assert pop_records(path) == [{"n": n, "of": {"a": [n]}} for n in (1, 2, 3)]
 
 
 def test_no_record_no_file(tmp_path: Path) -> None:
@@ -42,4 +42,4 @@ def test_no_record_no_file(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([]) | WriteRecords(str(path))
     assert not path.exists()
-    assert take_records(str(path)) == []
+    assert pop_records(str(path)) == []

@@ -10,7 +10,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from transforms.core.threads import SideBySide, once_a_process, side_by_side
+from transforms.core.threads import ThreadedMap, process_cache, side_by_side
 
 SECONDS = 60  # that one waits for another; only a failure takes so long
 
@@ -59,7 +59,7 @@ def test_a_pipeline_makes_all_of_every_element_under_its_tag() -> None:
         yield beam.pvalue.TaggedOutput("squares", element**2)
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        found = pipeline | beam.Create(range(5)) | SideBySide(work, threads=2, tags=("squares",), main="own")
+        found = pipeline | beam.Create(range(5)) | ThreadedMap(work, threads=2, tags=("squares",), main="own")
         counted = [(found.own, [0, 1, 2, 3, 4]), (found.squares, [0, 1, 4, 9, 16])]
         for number, (rows, expected) in enumerate(counted):
             assert_that(rows, equal_to(expected), label=f"{number}")
@@ -68,7 +68,7 @@ def test_a_pipeline_makes_all_of_every_element_under_its_tag() -> None:
 def test_what_is_loaded_once_is_kept_for_the_last_two_keys() -> None:
     loads: list[str] = []
 
-    @once_a_process
+    @process_cache
     def load(key: str) -> list[str]:
         loads.append(key)
         return [key]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_index import write_made_index
 
-from transforms.evaluation.ann_loss import exact_lists, of_queries, within
+from transforms.evaluation.ann_loss import exact_lists, of_queries, restrict_exclusions
 from transforms.search.exclusions import Cap, Excluded
 from transforms.search.top_k import ExactIndex, top_k
 
@@ -60,7 +60,7 @@ def test_some_queries_keep_what_is_excluded_for_them(had: list[list[int]], rows:
 @given(lists, st.sets(st.integers(0, N - 1), min_size=1))
 def test_some_positions_are_numbered_anew(had: list[list[int]], chosen: set[int]) -> None:
     excluded, positions = made(had), np.array(sorted(chosen))
-    part = within(excluded, positions)
+    part = restrict_exclusions(excluded, positions)
     own = [positions[part.positions[a:b]].tolist() for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]
     assert own == [[p for p in every if p in chosen] for every in had]
     assert part.hidden is not None and excluded.hidden is not None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
 from searches import excluding, let_in, rows
 
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.evaluation.baselines import CountVideos, by_count, in_order
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.search.exclusions import Cap, query_rules
@@ -67,7 +67,7 @@ def test_a_span_s_completed_watches_that_may_be_learned_from_are_counted(share: 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = CountVideos(Window(start=hours(5), end=hours(25)), holdout, 5, str(tmp_path), "counts.parquet")
         pipeline | beam.Create(buckets) | count | WriteRecords(str(tmp_path / "records"))
-    (record,) = take_records(str(tmp_path / "records"))
+    (record,) = pop_records(str(tmp_path / "records"))
     learnable = holdout.learnable(watches_frame(events)).filter(
         pl.col("time").is_between(hours(5), hours(25), closed="left")
     )

@@ -18,8 +18,8 @@ from made_index import write_made_index
 
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.bootstrap import REPLICATES
-from transforms.core.records import WriteRecords, take_records
-from transforms.core.user_sampling import Sample
+from transforms.core.records import WriteRecords, pop_records
+from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item
 from transforms.evaluation.ann_loss import exact_lists
 from transforms.evaluation.evaluate_lists import WriteEvaluation
@@ -32,7 +32,7 @@ from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking.watch_time_recall import WatchTime
 from transforms.search import tower as tower_module
 from transforms.search.top_k import Excluded
-from transforms.search.user_limits import BucketRecords, Found, SearchInputs
+from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
 
 N, K = 15, 4
 START = hours(24)  # of the held-out days
@@ -150,7 +150,7 @@ def evaluated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         evaluate = WriteEvaluation(inputs, Window(start=hours(0), end=hours(48)), str(folder), "{bucket}.parquet")
         with beam.Pipeline(runner="FnApiRunner") as pipeline:
             pipeline | beam.Create(write_buckets(folder)) | evaluate | WriteRecords(str(folder / "records"))
-    return Evaluated(folder / "lists", take_records(str(folder / "records")))
+    return Evaluated(folder / "lists", pop_records(str(folder / "records")))
 
 
 def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
@@ -180,7 +180,7 @@ def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
         last_day=write(last_day, folder / "last_day"),
         co_watches=write(pl.DataFrame(NEAR, schema=item_to_item.NEAR, orient="row"), folder / "near"),
         spec=str(folder / "spec.json"),
-        exact=Sample(buckets=1, share=1.0),
+        exact=UserSample(buckets=1, share=1.0),
     )
 
 
@@ -340,7 +340,7 @@ def test_what_a_search_misses_is_a_loss(tmp_path: Path, tower: str) -> None:
     nothing = Excluded.nothing(len(users))
     true = exact_lists(search.index, vectors, nothing, None, k=K)
     worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every other video was not found
-    found = Found(user_ids=users, vectors=vectors, excluded=nothing, top=replace(true, positions=worse))
+    found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, top=replace(true, positions=worse))
     loss = dict(
         measure_ann_loss(held_out, found, np.array([0, 1, 3]), shared, replace(search, max_share_per_channel=1.0))
     )

@@ -88,18 +88,23 @@ CASES: list[tuple[Callable[..., Gate], tuple[Any, ...], tuple[Any, ...], str]] =
     ),
     (coverage, (100,), (99,), r"gate coverage: 99 distinct videos in 100 lists, of 1,000 that could be \(0\.099\)"),
     (
-        lambda value: gates.sameness(value, most=0.8),
+        lambda value: gates.list_overlap_gate(value, most=0.8),
         (0.8,),
         (1.0,),
         r"gate sameness: two users' lists are alike by 1\.000 .* bound: at most 0\.8 \(gates\.max_sameness\)",
     ),
     (
-        lambda value: gates.stayed(value, least=0.1, most=0.99),
+        lambda value: gates.retention(value, least=0.1, most=0.99),
         (0.5,),
         (0.05,),
         r"gate stayed: 5\.0% of a user's list stayed .* bound: 0\.1 to 0\.99",
     ),
-    (lambda value: gates.stayed(value, least=0.1, most=0.99), (0.1,), (1.0,), r"100\.0% .* too much: no new day was"),
+    (
+        lambda value: gates.retention(value, least=0.1, most=0.99),
+        (0.1,),
+        (1.0,),
+        r"100\.0% .* too much: no new day was",
+    ),
     (
         lambda n: gates.rejects(read=1_000, reasons={"watches: no time": n}, most=0.01),
         (10,),
@@ -160,8 +165,8 @@ def test_every_gate_lets_pass_and_stops(
             "there is no recall@10 with replicates of both nights, nor recall at another k",
         ),
         (gates.ann_loss({"figures": {}}, measured(0.3), FIGURE, most_lost=0.1), "search is exact"),
-        (gates.sameness(None, most=0.8), "nearly as long as there are videos"),
-        (gates.stayed(None, least=0.1, most=0.9), "no lists of a night before"),
+        (gates.list_overlap_gate(None, most=0.8), "nearly as long as there are videos"),
+        (gates.retention(None, least=0.1, most=0.9), "no lists of a night before"),
         (gates.volume("watches", [1, 2, 3], least=0.7, most=2), "fewer than 3 days"),
         (gates.skew("device", {}, {}, most=0.1), "nobody is both trained on and served"),
     ],
@@ -177,14 +182,14 @@ def test_alike_is_the_mean_overlap_of_all_pairs_above_chance(lists: list[set[int
     overlaps = [len(one & other) / 3 for one, other in combinations(lists, 2)]
     chance = 3 / 31
     expected = (sum(overlaps) / len(overlaps) - chance) / (1 - chance)
-    assert gates.alike(held, lists=len(lists), candidates=31) == pytest.approx(expected, abs=1e-9)
+    assert gates.list_overlap(held, lists=len(lists), candidates=31) == pytest.approx(expected, abs=1e-9)
 
 
 def test_alike_is_one_for_the_same_list_and_unknown_where_chance_decides() -> None:
-    assert gates.alike(pl.Series([50] * 10), lists=50, candidates=1_000) == pytest.approx(1)
-    assert gates.alike(pl.Series([50] * 10), lists=50, candidates=15) is None
-    assert gates.alike(pl.Series([1] * 10), lists=1, candidates=1_000) is None
-    assert gates.alike(pl.Series([], dtype=pl.UInt32), lists=0, candidates=10) is None
+    assert gates.list_overlap(pl.Series([50] * 10), lists=50, candidates=1_000) == pytest.approx(1)
+    assert gates.list_overlap(pl.Series([50] * 10), lists=50, candidates=15) is None
+    assert gates.list_overlap(pl.Series([1] * 10), lists=1, candidates=1_000) is None
+    assert gates.list_overlap(pl.Series([], dtype=pl.UInt32), lists=0, candidates=10) is None
 
 
 def of_two_cuts(short: float, long: float | None = None) -> dict[str, Any]:
@@ -303,9 +308,9 @@ def whole(value: Any) -> bool:
             lambda *of: gates.coverage(distinct=of[0], lists=of[1], length=of[2], candidates=of[3], least=of[4]),
             st.tuples(*[NUMBERS] * 5),
         ),
-        (lambda *of: gates.sameness(of[0], most=of[1]), st.tuples(*[NUMBERS] * 2)),
+        (lambda *of: gates.list_overlap_gate(of[0], most=of[1]), st.tuples(*[NUMBERS] * 2)),
         (
-            lambda *of: gates.stayed(of[0], least=of[1], most=of[2], places=of[3]),
+            lambda *of: gates.retention(of[0], least=of[1], most=of[2], places=of[3]),
             st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS),
         ),
         (lambda *of: gates.rejects(read=of[0], reasons=of[1], most=of[2]), st.tuples(NUMBERS, COUNTS, NUMBERS)),
@@ -366,9 +371,9 @@ def test_a_real_shift_fails_skew() -> None:
 
 def test_lists_of_few_users_that_all_stayed_are_no_proof_that_nothing_was_learned() -> None:
     """Were one place in fifty to change, three lists of ten would stay as they are every second night."""
-    assert gates.stayed(1.0, least=0.1, most=0.999, places=30).state == "passed"
-    assert gates.stayed(1.0, least=0.1, most=0.999, places=10_000).state == "failed"
-    assert gates.stayed(0.0, least=0.1, most=0.999, places=300).state == "failed"
+    assert gates.retention(1.0, least=0.1, most=0.999, places=30).state == "passed"
+    assert gates.retention(1.0, least=0.1, most=0.999, places=10_000).state == "failed"
+    assert gates.retention(0.0, least=0.1, most=0.999, places=300).state == "failed"
 
 
 def test_events_after_days_without_any_are_compared_with_nothing() -> None:

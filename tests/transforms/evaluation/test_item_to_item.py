@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
 
-from transforms.core.records import WriteRecords, take_records
-from transforms.core.user_sampling import Sample
+from transforms.core.records import WriteRecords, pop_records
+from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item
 from transforms.evaluation.item_to_item import (
     LAST,
@@ -33,7 +33,7 @@ from transforms.evaluation.item_to_item import (
 )
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 
-EVERYBODY = Sample(buckets=8, share=1.0)
+EVERYBODY = UserSample(buckets=8, share=1.0)
 VIDEOS = [f"v{i:02d}" for i in range(70)]
 VOCABULARY = pl.DataFrame({"token": VIDEOS, "id": range(1, len(VIDEOS) + 1)})
 ID = dict(VOCABULARY.iter_rows())
@@ -175,7 +175,7 @@ def test_the_file_is_that_of_all_buckets(inputs: tuple[list[dict[str, Any]], dic
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = WriteCoWatches(window, held_out, **made_of, sample=EVERYBODY, folder=str(tmp_path), name="near.parquet")
         pipeline | beam.Create(buckets) | count | WriteRecords(str(tmp_path / "records"))
-    (record,) = take_records(str(tmp_path / "records"))
+    (record,) = pop_records(str(tmp_path / "records"))
     assert record["co_watches"]["name"] == "near.parquet"
     frame = held_out.learnable(watches_frame([w for w in watches if w["time"] >= hours(2)]))
     learned = frame.to_dicts()
@@ -188,4 +188,4 @@ def test_nobody_leaves_no_file(inputs: tuple[list[dict[str, Any]], dict[str, str
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = WriteCoWatches(window, nobody, **inputs[1], sample=EVERYBODY, folder=str(tmp_path), name="near.parquet")
         pipeline | beam.Create([BucketFiles(bucket=0)]) | count | WriteRecords(str(tmp_path / "records"))
-    assert take_records(str(tmp_path / "records")) == []
+    assert pop_records(str(tmp_path / "records")) == []

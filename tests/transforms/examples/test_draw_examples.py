@@ -26,7 +26,7 @@ from transforms.examples.draw_examples import (
     records,
     serving_pointers,
 )
-from transforms.examples.histories import Pasts, Vocabularies
+from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tokens import tokens
 from transforms.logs.event_window import Holdout
 from transforms.logs.robots import without_robots
@@ -70,13 +70,15 @@ class Case:
     max_events_per_day: int = 0
 
     @property
-    def pasts(self) -> Pasts:
+    def pasts(self) -> UserHistories:
         users = pl.DataFrame([{"user_id": user, **row} for user, row in USERS.items()])
         users = users.cast({"birth_year": pl.Int32})
         watches, searches = watches_frame(self.watches), searches_frame(self.searches)
         events = without_robots(watches, searches, most=self.max_events_per_day)
         tops = (pl.DataFrame({"token": list(ids), "count": [9, 8, 7]}) for ids in (VIDEOS, TOKENS))
-        return Pasts.of(events.watches, events.searches, users, Vocabularies.of(*tops, shared_rows=self.shared_rows))
+        return UserHistories.of(
+            events.watches, events.searches, users, Vocabularies.of(*tops, shared_rows=self.shared_rows)
+        )
 
 
 def draw_of(
@@ -100,7 +102,7 @@ def draw_of(
     )
 
 
-def training_pointers(pasts: Pasts, draw: LabelDraw) -> pl.DataFrame:
+def training_pointers(pasts: UserHistories, draw: LabelDraw) -> pl.DataFrame:
     return draw_labels(pasts, draw).pointers
 
 
@@ -290,7 +292,7 @@ def input_of(row: dict[str, Any], pointer: int, name: str) -> list[int]:
     return sequence
 
 
-def all_inputs(pasts: Pasts, pointers: pl.DataFrame, draw: LabelDraw) -> dict[str, list[Any]]:
+def all_inputs(pasts: UserHistories, pointers: pl.DataFrame, draw: LabelDraw) -> dict[str, list[Any]]:
     """By user, for each pointer everything its input is cut from and its context."""
     rows = records(pointers, pasts, max_sequence=draw.max_sequence).to_dicts()
     context = ("country", "device", "signed_in")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import hours, search, searches_frame, watch, watches_frame, write
 
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.tokens import tokens
 from transforms.examples.vocabulary import (
     COUNTS,
@@ -104,7 +104,7 @@ def test_a_vocabulary_is_a_counter_s(n: int, tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         counts = pipeline | beam.Create([*map(counts_frame, parts), counts_frame({})])
         counts | WriteVocabulary(n, str(tmp_path), "v.parquet") | WriteRecords(records)
-    (record,) = take_records(records)
+    (record,) = pop_records(records)
     assert pl.read_parquet(tmp_path / "v.parquet").rows() == most_common(total, n)
     assert record["vocabulary"]["rows"] == min(n, len(total))
     assert (record["distinct"], record["occurrences"]) == (len(total), total.total())

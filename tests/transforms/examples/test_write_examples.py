@@ -12,11 +12,11 @@ import pytest
 from made_frames import hours, search, searches_frame, watch, watches_frame, write
 
 from transforms.contracts.example_spec import MISSING, FeatureSpec
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.examples import draw_examples
 from transforms.examples.draw_examples import LabelDraw
 from transforms.examples.encoding import DrawTimes, load_graph, write_graph
-from transforms.examples.histories import Pasts
+from transforms.examples.histories import UserHistories
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.examples.write_examples import (
     ExampleInputs,
@@ -91,7 +91,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, bucket_files: list[BucketFi
 
 def oracle(split: str, bucket: BucketFiles, inputs: ExampleInputs) -> pl.DataFrame:
     events = WINDOW.events(bucket)
-    pasts = Pasts.of(events.watches, events.searches, read_users(bucket), load_vocabularies(inputs))
+    pasts = UserHistories.of(events.watches, events.searches, read_users(bucket), load_vocabularies(inputs))
     pointers = {
         "train": lambda: draw_examples.draw_labels(pasts, DRAW).pointers,
         "holdout": lambda: draw_examples.holdout_pointers(pasts, HOLDOUT),
@@ -111,7 +111,7 @@ def test_files_hold_the_records_of_each_bucket(
         written = pipeline | beam.Create(bucket_files) | write_examples
         labels = written["label_counts"] | WriteLabelCounts(inputs.videos, str(tmp_path), "label_counts.parquet")
         (written["records"], labels) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
-    found = take_records(str(tmp_path / "records"))
+    found = pop_records(str(tmp_path / "records"))
     names = {r["file"]["name"]: r["file"]["rows"] for r in found if "file" in r}
     assert sorted(names) == sorted(
         ["label_counts.parquet", *(f"{s}/{b}.gz" for s in ("train", "holdout", "serving") for b in range(2))]

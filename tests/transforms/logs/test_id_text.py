@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from transforms.logs.id_text import NULL_WORDS, clean_id, clean_ids
 from transforms.logs.ingest import parse_log
 from transforms.logs.parsing import ParseRules, parse_searches, parse_watches
-from transforms.logs.privacy import ForgetList, Screen
+from transforms.logs.privacy import ForgetList, PrivacyFilter
 from transforms.logs.readers import LogError
 from transforms.logs.schemas import SEARCHES, WATCHES
 
@@ -147,6 +147,6 @@ def test_users_are_forgotten_also_as_older_versions_stored_them(tmp_path: Path) 
     """Before one rule for ids, `2.0` and ` 3` of a CSV file were ids of their own in the store."""
     path = tmp_path / "forget.csv"
     path.write_text("user_id\n2.0\n 3\nx1\n", encoding="utf-8")
-    screen = Screen(forget=ForgetList(paths=(str(path),)))
+    screen = PrivacyFilter(forget=ForgetList(paths=(str(path),)))
     assert screen.forgotten().to_list() == ["2", "3", "x1"]
     assert screen.names_to_remove().to_list() == [" 3", "2", "2.0", "3", "3.0", "x1"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_frames import START, hours, watch, watches_frame
 
 from transforms.core.frames import bucket_of
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.logs.ingest import (
     REFUSED,
     FirstRefused,
@@ -153,7 +153,7 @@ def test_rows_read_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
             (paths[1], 3, "time cannot be read"),
         ]
         assert_that(refused, equal_to(bad), label="refused")
-    records = take_records(counts)
+    records = pop_records(counts)
     assert {r["table"] for r in records} == {"searches"}
     assert {r["reason"]: r["rejected"] for r in records if "reason" in r} == {reason: 1 for _, _, reason in bad}
     records = [r for r in records if "read" in r]

@@ -19,7 +19,7 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from nights import night, write_job
 
-from pipelines.base.raw_files import Found
+from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import JobError, load_job
 from pipelines.logs.log_reader import Reader
@@ -27,7 +27,7 @@ from pipelines.night import privacy
 from transforms.core.printable import shown_name
 from transforms.logs import key_source
 from transforms.logs.key_source import KeySource
-from transforms.logs.privacy import Screen, pseudonym
+from transforms.logs.privacy import PrivacyFilter, pseudonym
 from transforms.logs.readers import LogSettingError
 
 VARIABLE = "KEY_OF_THIS_TEST"
@@ -80,8 +80,8 @@ def graph_of(job: Path) -> bytes:
     """What the graph of an ingest of one file carries."""
     of = night(job)
     screen = privacy.screen(of.job, None)
-    found = Found(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
-    tables = defaultdict(Found, watches=found)
+    found = RawFiles(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
+    tables = defaultdict(RawFiles, watches=found)
     reader = Reader(night=of, folder=of.folder("ingest"), attempt="aa", buckets=8, screen=screen, found=tables)
     pipeline = of.pipeline("ingest")
     for source in reader.log_sources(found.files, Snapshot(buckets=8), None):
@@ -102,7 +102,7 @@ def test_what_travels_to_workers_holds_no_key(key: bytes, tmp_path: Path) -> Non
     assert [form for form in forms(key) if form in packed] == [] and pickle.loads(packed) == screen
 
 
-def screen_of(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> Screen:
+def screen_of(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> PrivacyFilter:
     monkeypatch.setenv(VARIABLE, os.fsdecode(key))
     return privacy.screen(load_job(str(job_with_key(folder))), None)
 

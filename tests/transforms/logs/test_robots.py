@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_frames import START, hours, search, searches_frame, watch, watches_frame
 
 from transforms.examples.draw_examples import LabelDraw, draw_labels, records, serving_pointers
-from transforms.examples.histories import Pasts, Vocabularies
+from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.logs.event_window import Holdout
 from transforms.logs.robots import without_robots
 from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
@@ -91,7 +91,7 @@ def written(watches: pl.DataFrame, searches: pl.DataFrame, most: int) -> int:
     """The work of stage examples on a bucket, up to its records; how many pointers there are."""
     events = without_robots(watches, searches, most=most)
     users = pl.DataFrame(schema={"user_id": pl.String})
-    pasts = Pasts.of(events.watches, events.searches, users, Vocabularies.of(TOP, TOP))
+    pasts = UserHistories.of(events.watches, events.searches, users, Vocabularies.of(TOP, TOP))
     found = 0
     for pointers in (draw_labels(pasts, DRAW).pointers, serving_pointers(pasts, hours(28 * 24))):
         found += pointers.height

@@ -16,7 +16,7 @@ from made_frames import hours, watch
 from shown import CATALOGUE, IMPRESSIONS, SEARCHES, USERS, WATCHES, events_of, impression, page_start, past_of
 
 from transforms.logs.schemas import IMPRESSION_SCHEMA
-from transforms.ranking.features import NUMBERS, QUERY_NUMBERS, Features, Past
+from transforms.ranking.features import NUMBERS, QUERY_NUMBERS, Features, ImpressionContext
 
 ZONE = "America/New_York"
 BY_VIDEO = {row["video_id"]: row for row in CATALOGUE.iter_rows(named=True)}
@@ -178,11 +178,11 @@ def test_a_candidate_is_an_impression_that_nobody_has_seen() -> None:
 
 def test_logs_without_anything() -> None:
     nothing = events_of()
-    past = Past.of(nothing, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
+    past = ImpressionContext.of(nothing, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
     found = past.features(nothing.impressions, zone="UTC")
     assert (found.shown.height, found.requests.height, len(found.request)) == (0, 0, 0)
     shown = events_of(impressions=[impression("a", 1, "v")])
-    past = Past.of(shown, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
+    past = ImpressionContext.of(shown, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
     (row,) = rows_of(past.features(shown.impressions, zone="UTC"))
     known = {name for name, value in row.items() if value is not None and name in (*NUMBERS, *QUERY_NUMBERS)}
     assert known == {"video_watches", "video_unclicked", "user_watches"}

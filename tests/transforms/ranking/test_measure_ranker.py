@@ -10,7 +10,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.ranking import measure_ranker
 from transforms.ranking.impression_metrics import ImpressionMetrics
 from transforms.ranking.measure_ranker import MeasureRanker, measure_records
@@ -48,7 +48,7 @@ def test_batches_are_measured_together() -> None:
 def test_files_are_measured_together(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(["1", "2"]) | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
-    (record,) = take_records(str(tmp_path / "records"))
+    (record,) = pop_records(str(tmp_path / "records"))
     whole = measure_records("1", "ranker").merge(measure_records("2", "ranker"))
     assert record["ranker"]["figures"] == json.loads(json.dumps(whole.compute(), default=float))
     assert record["ranker"]["calibration"] == whole.calibration()
@@ -58,4 +58,4 @@ def test_no_file_is_no_record(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         empty = pipeline | beam.Create(["1"]) | beam.Filter(lambda path: False)
         empty | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
-    assert take_records(str(tmp_path / "records")) == []
+    assert pop_records(str(tmp_path / "records")) == []

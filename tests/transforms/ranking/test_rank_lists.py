@@ -16,7 +16,7 @@ from made_frames import hours, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
 from transforms.contracts.ranking_spec import RankingSpec
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking import rank_lists
 from transforms.ranking.rank_lists import (
@@ -24,8 +24,8 @@ from transforms.ranking.rank_lists import (
     HeldOutRanking,
     RankCandidates,
     candidates_of,
+    generator_night,
     moves_of,
-    night_of,
     ranked,
     score_lists,
     to_seconds,
@@ -137,12 +137,12 @@ def test_seconds_are_odds_within_what_can_be_served() -> None:
 @pytest.mark.usefixtures("by_hand")
 def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> None:
     path = write(lists_of(ROWS), tmp_path / "lists.parquet")
-    night = night_of(hours(0), (), vectors_in(tmp_path))
+    night = generator_night(hours(0), (), vectors_in(tmp_path))
     bucket = RankingBucket(files=files_in(tmp_path), nights=(night,), lists=(path,))
     rank = RankCandidates(inputs_in(tmp_path), "ranker", 3, str(tmp_path / "out"), "{bucket:05d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([bucket]) | rank | WriteRecords(str(tmp_path / "records"))
-    records = take_records(str(tmp_path / "records"))
+    records = pop_records(str(tmp_path / "records"))
     assert [record["counts"] for record in records if "counts" in record] == [{"users": 3, "candidates": 6}]
     (entry,) = (record["file"] for record in records if "file" in record)
     found = pl.read_parquet(tmp_path / "out" / entry["name"])
@@ -154,7 +154,7 @@ def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> No
 
 def test_a_candidate_is_told_what_the_list_and_the_vectors_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, files = inputs_in(tmp_path), files_in(tmp_path)
-    bucket = RankingBucket(files=files, nights=(night_of(hours(0), (), vectors_in(tmp_path)),))
+    bucket = RankingBucket(files=files, nights=(generator_night(hours(0), (), vectors_in(tmp_path)),))
     events = inputs.window.events_with_impressions(files)
     ranker: Any = ByHand()
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 1)

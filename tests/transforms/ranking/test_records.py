@@ -13,10 +13,10 @@ from made_frames import hours, search, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
 from transforms.contracts.ranking_spec import RankingSpec
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.logs.event_window import BucketFiles, Holdout, Window
-from transforms.ranking.features import Past
+from transforms.ranking.features import ImpressionContext
 from transforms.ranking.records import (
     RankingBucket,
     RankingInputs,
@@ -110,7 +110,7 @@ EXPECTED = {
 
 def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
     inputs, events = inputs_in(tmp_path), events_of(WATCHES, SEARCHES, SHOWN)
-    shared, past = read_shared(inputs), Past.of(events, USERS, CATALOGUE, [])
+    shared, past = read_shared(inputs), ImpressionContext.of(events, USERS, CATALOGUE, [])
     features = past.features(events.impressions, zone="UTC")
     encoded = encode(past, features, {}, shared, SPEC)
     found = records(encoded, SPEC, zone="UTC")
@@ -140,7 +140,7 @@ def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC)
         found = pipeline | beam.Create([bucket_in(folder, shown)]) | write_all
         found["records"] | WriteRecords(str(folder / "records"))
         found["numbers"] | beam.Map(lambda frame: {"n": frame.write_json()}) | "N" >> WriteRecords(str(folder / "n"))
-    return take_records(str(folder / "records")), [row["n"] for row in take_records(str(folder / "n"))]
+    return pop_records(str(folder / "records")), [row["n"] for row in pop_records(str(folder / "n"))]
 
 
 def test_held_out_impressions_are_written_apart(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_bucket_without_impressions_leaves_no_file(tmp_path: Path) -> None:
 def test_a_spec_without_searches_and_channels_leaves_them_out(tmp_path: Path) -> None:
     spec = RankingSpec(videos=3, watch_history=2, numbers=[], query=[])
     inputs, events = inputs_in(tmp_path, spec), events_of(WATCHES, SEARCHES, SHOWN)
-    past = Past.of(events, USERS, CATALOGUE, [])
+    past = ImpressionContext.of(events, USERS, CATALOGUE, [])
     encoded = encode(past, past.features(events.impressions, zone="UTC"), {}, read_shared(inputs), spec)
     assert set(records(encoded, spec, zone="UTC").columns) == {
         *("user_id", "clicked", "watch_seconds", "page", "impression_day", "watches", "watches_end", "video")

@@ -11,7 +11,7 @@ import pytest
 from made_frames import hours, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.vocabulary import WriteVocabulary
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
@@ -61,7 +61,7 @@ def test_held_out_impressions_count_for_nothing(tmp_path: Path) -> None:
             for name in ("videos", "channels")
         ]
         (*written, counted["shown"]) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
-    records = take_records(str(tmp_path / "records"))
+    records = pop_records(str(tmp_path / "records"))
     assert add_shown(record for record in records if "vocabulary" not in record) == FOUND
     assert pl.read_parquet(tmp_path / "videos.parquet").rows() == [("v", 2), ("w", 1)]
     assert pl.read_parquet(tmp_path / "channels.parquet").rows() == [("c", 3)]

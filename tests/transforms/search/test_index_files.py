@@ -14,7 +14,7 @@ import pytest
 from made_frames import write
 from searches import excluding
 
-from transforms.core.records import Record, WriteRecords, take_records
+from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.search import index_files
 from transforms.search.candidates import candidate_videos
 from transforms.search.exact_search import ExactIndex
@@ -100,7 +100,7 @@ def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         records = pipeline | beam.Create(parts) | WriteIndex(made_of, str(tmp_path), "1")
         records | WriteRecords(str(tmp_path / "records"))
-    found = take_records(str(tmp_path / "records"))
+    found = pop_records(str(tmp_path / "records"))
     assert all((tmp_path / r["file"]["name"]).stat().st_size == r["file"]["bytes"] for r in found if "file" in r)
     info = index_info(found, str(tmp_path))
     for kind, dimension in (("candidates", 3), ("similar", 2)):

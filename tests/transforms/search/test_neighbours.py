@@ -12,7 +12,7 @@ import pytest
 from made_frames import hours, user_vector, watch, watches_frame, write
 from made_index import write_made_index
 
-from transforms.core.records import WriteRecords, take_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.search.neighbours import LISTS, WriteNeighbours, to_lists
@@ -83,7 +83,7 @@ def test_lists_are_those_found_by_hand(exclude: Exclude, k: int, search: SearchI
     assert pl.read_parquet(folder / "1.parquet").equals(pl.DataFrame(schema=LISTS))
     vectors = pl.read_parquet(tmp_path / "user_vectors" / "0.parquet")
     assert vectors.rows() == [(user, user_vector(user, 3)) for user in USERS]
-    counts = [r["counts"] for r in take_records(str(tmp_path / "records")) if "counts" in r]
+    counts = [r["counts"] for r in pop_records(str(tmp_path / "records")) if "counts" in r]
     short = sum(len(found) < k for found in expected.values())
     assert counts == [{"users": len(USERS), "short_lists": short, "empty_lists": 0}]
     assert not (tmp_path / "user_vectors" / "1.parquet").exists()
