@@ -41,7 +41,7 @@ class IngestPlan:
     def of(cls, night: Night) -> IngestPlan:
         """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's, and for
         settings under which the rows of the store would be other ones (`readings`)."""
-        before = (snapshot_store.newest_readable if night.reread else snapshot_store.latest)(night.root.snapshots)
+        before = newest_snapshot(night)
         changes = reading_settings.changes(night, before)
         reading_settings.check(night, before, changes)
         found = {table: find(night, table, before) for table in TABLES}
@@ -133,6 +133,14 @@ class IngestPlan:
 
 def _logs(found: dict[str, RawFiles]) -> list[TakenFile]:
     return [file for table in LOGS for file in found[table.name].files]
+
+
+def newest_snapshot(night: Night) -> Snapshot | None:
+    """Return the snapshot that an ingest of the night begins with, None for an empty store.
+
+    With --reread, damaged snapshots are passed over; otherwise a damaged newest one raises DamagedSnapshotError.
+    """
+    return (snapshot_store.newest_readable if night.reread else snapshot_store.latest)(night.root.snapshots)
 
 
 def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:

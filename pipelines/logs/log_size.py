@@ -48,7 +48,7 @@ class Size:
 
 def size_of(night: Night) -> Size | None:
     """How large the logs are; None where they cannot be looked at, or lie in BigQuery."""
-    before = snapshot_store.latest(night.root.snapshots)
+    before = ingest_plan.newest_snapshot(night)
     try:
         found = {table: ingest_plan.find(night, table, before) for table in ingest_plan.TABLES}
         return measure_size(night, found, log_samples.look_at(night, found), before)
