@@ -31,7 +31,7 @@ TRY_TENSORFLOW = """\
 import json, time
 from importlib.metadata import version
 began = time.perf_counter()
-from transforms.quiet import import_tensorflow
+from transforms.core.tensorflow_import import import_tensorflow
 tf = import_tensorflow()
 seconds, busy = time.perf_counter() - began, time.process_time()
 gpus = len(tf.config.list_physical_devices("GPU"))
@@ -42,7 +42,7 @@ import json, time
 from importlib.metadata import version
 import numpy as np
 began = time.perf_counter()
-from transforms.search import build_index
+from transforms.search.top_k import build_index
 vectors = np.random.default_rng(7).standard_normal((500, 8)).astype(np.float32)
 index = build_index(vectors, k=5, exact_below=0)
 found = index.search(vectors[:3], 5).positions.shape

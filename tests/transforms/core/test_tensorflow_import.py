@@ -86,7 +86,7 @@ def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
 
 RACE = """
 import sys, threading
-from transforms.quiet import import_tensorflow
+from transforms.core.tensorflow_import import import_tensorflow
 from transforms.scann_index import _scann
 found = []
 thread = threading.Thread(target=lambda: found.append(import_tensorflow()))

@@ -151,7 +151,7 @@ def test_no_queries(large: tuple[np.ndarray, np.ndarray, Index]) -> None:
 def test_scann_is_imported_only_for_its_indices_and_never_tensorflow() -> None:
     code = """
 import sys, numpy as np
-from transforms.search import build_index
+from transforms.search.top_k import build_index
 rng = np.random.default_rng(0)
 build_index(rng.standard_normal((50, 4)), k=3)
 assert "scann" not in sys.modules
