@@ -45,8 +45,8 @@ from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_
 from trainer.holdout import KS, Holdout, Scores
 from trainer.inputs import count_labels
 from trainer.progress import Progress
-from trainer.quiet import tf
 from trainer.training import Fitted, fit
+from transforms.core.tensorflow_import import tf
 
 FIRST_STEPS = 10  # traced, and waiting for the first users: they do not count
 TRIAL_STEPS = 50  # that speed is measured on

@@ -44,9 +44,9 @@ from benchmarks.simulated import write_logs as write_simulated_logs
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_label_counts
 from trainer.inputs import epoch_batches, one_pointer_batches
-from trainer.quiet import tf
 from trainer.training import Fitted
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.simulation.world import SimulationSettings
 

@@ -18,9 +18,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from trainer.inputs import epoch_batches, record_features
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 from transforms.examples.tfrecords import write_tfrecords
 
 VIDEOS, TOKENS, FILES, BATCH, ROUNDS = 1_000_000, 1_000_000, 16, 1024, 3

@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.training_step import LENGTH, draw, new_step
 from trainer.config import ModelSettings
-from trainer.quiet import tf
 from trainer.sampling import NegativeSampler
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 
 def main() -> None:

@@ -186,8 +186,8 @@ def write_tower(made: Made) -> None:
     from trainer.config import ModelSettings
     from trainer.export import ServedTower
     from trainer.model import UserTower
-    from trainer.quiet import tf
     from transforms.contracts.example_spec import FeatureSpec
+    from transforms.core.tensorflow_import import tf
 
     spec = FeatureSpec(videos=made.videos, tokens=made.videos, watch_history=HISTORY, search_history=HISTORY)
     settings = ModelSettings(dimension=made.dimension, hidden=[*HIDDEN], history="mean")

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from pipelines import examples, index, ingest, neighbours, ranking, train, vocabulary
 from pipelines.config.jobs import load_job
 from pipelines.night.stage import Night
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import Ranker
 from trainer.ranker.training import RankingFiles, fit_ranker
 from trainer.record_files import RecordFiles
 from transforms.core.bootstrap import REPLICATES
+from transforms.core.tensorflow_import import tf
 from transforms.ranking.impression_metrics import ImpressionMetrics, PairLosses
 
 STAGES: tuple[ModuleType, ...] = (ingest, vocabulary, examples, train, index, neighbours)

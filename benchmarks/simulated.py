@@ -28,9 +28,9 @@ from pipelines.night.stage import Night
 from pipelines.simulate import simulate
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder
-from trainer.quiet import tf
 from trainer.training import Fitted, fit
 from transforms.contracts.retrieval_metrics import RankingMetrics, hits_from_ids
+from transforms.core.tensorflow_import import tf
 from transforms.simulation.play_day import play_day
 from transforms.simulation.state import USUAL_DEVICE, State, begin_day, expected_fraction, start_state, taste_shares
 from transforms.simulation.truth import completed_watches, watch_probabilities

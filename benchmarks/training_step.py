@@ -22,10 +22,10 @@ from trainer.config import ModelSettings, TrainingSettings
 from trainer.inputs import Batch, epoch_batches
 from trainer.losses import make_loss
 from trainer.model import Model
-from trainer.quiet import tf
 from trainer.sampling import NegativeSampler
 from trainer.step import TrainingStep
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 BATCH, NEGATIVES, LENGTH, HIDDEN = 1024, 2_000, 50, (1024, 512)
 USERS, POINTERS = 5_000, 20

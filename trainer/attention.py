@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from trainer.config import ModelSettings
 from trainer.layers import Dense, LayerNorm, dropped
-from trainer.quiet import tf
 from trainer.reading import Readers
 from trainer.seeds import seed_of
 from trainer.tables import Embedded
+from transforms.core.tensorflow_import import tf
 
 MASKED_LOGIT = -1e9  # added to the logit of a place that may not be seen: exp of it is 0
 FIRST_DROPOUT = 1_000  # numbers of the blocks' dropouts, apart from those of the tower's layers

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.errors import TrainingError
-from trainer.quiet import tf
 from trainer.record_files import plain
+from transforms.core.tensorflow_import import tf
 
 Batch = dict[str, tf.Tensor]
 KINDS = ("auto", "one", "mirrored", "multi_worker", "tpu")

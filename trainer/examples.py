@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.errors import TrainingError
-from trainer.quiet import tf
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 LABEL_COUNTS, SEARCH_TOKENS = "label_counts.parquet", "search_tokens.parquet"
 

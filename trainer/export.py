@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from trainer.examples import LabelCounts
 from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.model import Model, UserTower
-from trainer.quiet import tf
 from trainer.raw import RawFeatures
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 ROWS_AT_ONCE = 65_536
 

@@ -15,9 +15,9 @@ from typing import ClassVar, Protocol
 
 from trainer.attention import Attention
 from trainer.config import ModelSettings
-from trainer.quiet import tf
 from trainer.reading import Readers
 from trainer.tables import Embedded
+from transforms.core.tensorflow_import import tf
 
 
 class Encoder(Protocol):

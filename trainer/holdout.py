@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from trainer.inputs import Batch, one_pointer_batches
 from trainer.model import UserTower
-from trainer.quiet import tf
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.contracts.retrieval_metrics import RankingMetrics, hits_from_ids, merge_metrics
+from transforms.core.tensorflow_import import tf
 
 KS = (10, 50, 100, 200)
 Scores = Callable[[tf.Tensor], tf.Tensor]  # user vectors [users, dimension] -> float [users, videos + 1]

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles, plain
 from trainer.replay import Replay
 from trainer.seeds import seed_of
 from trainer.stretches import share_stretches, shuffle_stretches
 from transforms.contracts.example_spec import MISSING, FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 Batch = dict[str, tf.Tensor]
 Marks = Callable[[tf.Tensor], tf.Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 
 
 class Dense(tf.Module):

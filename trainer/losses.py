@@ -25,7 +25,6 @@ import numpy.typing as npt
 from trainer.config import ModelSettings
 from trainer.errors import TrainingError
 from trainer.model import Model
-from trainer.quiet import tf
 from trainer.sampling import (
     MASKED_LOGIT,
     ByLabelCounts,
@@ -40,6 +39,7 @@ from trainer.sampling import (
 )
 from trainer.tables import Embedded, Table
 from trainer.tree import Paths, huffman_tree
+from transforms.core.tensorflow_import import tf
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,11 @@ from trainer.config import ModelSettings
 from trainer.history import ENCODERS
 from trainer.inputs import Batch
 from trainer.layers import Dense, dropped
-from trainer.quiet import tf
 from trainer.reading import rows_and_readers
 from trainer.seeds import seed_of
 from trainer.tables import Embedded, Table
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 # For each activation, by how much weights must start wider than for a linear layer, for outputs to vary as inputs do.
 ACTIVATIONS = {"relu": 2.0, "elu": 1.5, "gelu": 2.0, "leaky_relu": 2.0, "selu": 1.0, "swish": 2.0, "tanh": 1.0}

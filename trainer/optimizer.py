@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trainer.distribution import Replicas
-from trainer.quiet import tf
 from trainer.tables import Embedded, Table
+from transforms.core.tensorflow_import import tf
 
 EPSILON = 1e-10  # keeps a row whose gradient was zero so far from dividing by zero
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trainer.quiet import tf
 from trainer.step import TrainingStep
+from transforms.core.tensorflow_import import tf
 
 KEPT = 2  # checkpoints on disk: the newest, and the one before it until the newest is whole
 FIGURE = "recall@50"  # the figure that says which pass was the best

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer.examples import ExampleFiles, Names
-from trainer.quiet import tf
 from transforms.contracts.example_spec import MISSING
+from transforms.core.tensorflow_import import tf
 
 MOST_NAME_BYTES = 2**30  # the names become part of a graph, and no graph may be larger than 2 GiB
 AGE, BIRTH_YEAR, YEAR = "age", "birth_year", "year"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 
 # Nothing here branches on tensors, and translating Python for a start-up takes longer than tracing it.
 plain = tf.autograph.experimental.do_not_convert

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles, plain
+from transforms.core.tensorflow_import import tf
 
 PLACES = 1 << 24
 _AT_ONCE = 1024  # records parsed at once while counting

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainer.quiet import tf
 from trainer.tables import Table
+from transforms.core.tensorflow_import import tf
 
 MASKED_LOGIT = (
     1e9  # taken from the logit of what must not count, such as a negative that is the label itself: exp of it is 0

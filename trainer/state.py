@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 
 from trainer.errors import TrainingError
 from trainer.examples import Names
-from trainer.quiet import tf
 from trainer.step import TrainingStep
+from transforms.core.tensorflow_import import tf
 
 FORMAT_VERSION = 1
 ROWS_AT_ONCE = 65_536

@@ -10,8 +10,8 @@ from trainer.inputs import Batch
 from trainer.losses import Loss
 from trainer.model import Model
 from trainer.optimizer import Adam, RowwiseAdagrad, count_up
-from trainer.quiet import tf
 from trainer.seeds import seed_of
+from transforms.core.tensorflow_import import tf
 
 
 class TrainingStep(tf.Module):

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.inputs import Batch, cut_windows, parse_records
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles, plain
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 SHARE = 0.05  # of the users who are not held out
 _PLACES = 1 << 24

@@ -7,7 +7,7 @@ its labels instead of once for each. A stretch ends at its last label: that one 
 
 from __future__ import annotations
 
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 
 POOL = 1 << 32  # more stretches than a pool has
 

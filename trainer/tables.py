@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,11 @@ from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts, read_names
 from trainer.export import export_tower, write_json, write_video_vectors
 from trainer.progress import Progress
-from trainer.quiet import tf
 from trainer.raw import RawFeatures, why_no_raw
 from trainer.state import write_state
 from trainer.training import Fitted, fit
 from trainer.warm_start import Earlier, shape_of
+from transforms.core.tensorflow_import import tf
 
 
 @dataclass(frozen=True, kw_only=True)

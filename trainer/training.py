@@ -24,12 +24,12 @@ from trainer.inputs import count_labels, epoch_batches
 from trainer.losses import make_loss
 from trainer.model import Model
 from trainer.progress import Checkpoints, Progress
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
 from trainer.step import TrainingStep
 from trainer.stopping import Stopping, choose, user_ids
 from trainer.warm_start import Earlier, Start, begin
+from transforms.core.tensorflow_import import tf
 
 CURVE_POINTS = 200  # about how many points of the loss curve a training leaves, however long it is
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 
 
 @dataclass(frozen=True, kw_only=True)

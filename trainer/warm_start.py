@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.errors import TrainingError
 from trainer.examples import Names
-from trainer.quiet import tf
 from trainer.replay import Replay
 from trainer.state import ROWS_AT_ONCE, SavedState, SavedTable, dense_of, vocabulary_of
 from trainer.step import TrainingStep
 from trainer.tables import Table
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 SPREAD = 0.1  # of the draws rows start from in a new model: keeps new rows of the same frequency apart
 # Settings that may change from night to night: the others say what the variables are, or what they mean.

@@ -21,8 +21,8 @@ from pipelines.night.errors import GateError
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import Night
 from pipelines.serving import publication
-from trainer.quiet import tf
 from transforms.core import files
+from transforms.core.tensorflow_import import tf
 
 FIRST = DATE - dt.timedelta(days=1)
 LEARNS = """\

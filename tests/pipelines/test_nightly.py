@@ -41,8 +41,8 @@ from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import STAGES, Night
 from pipelines.runs import dry_run
-from trainer.quiet import tf
 from transforms.core.frames import bucket_of
+from transforms.core.tensorflow_import import tf
 from transforms.logs.event_window import BucketFiles
 from transforms.search.neighbours import WriteNeighbours
 from transforms.search.user_limits import BucketRecords

@@ -215,7 +215,7 @@ def contents(of: Night, stage: str) -> dict[str, str]:
 def records(of: Night, folder: str | None = None) -> dict[str, list[bytes]]:
     """The records of a night's files of examples, by file; of copies in a local folder, where one is given. Their
     features are put in order, which is any in the file: it is that of a hash table."""
-    from trainer.quiet import tf
+    from transforms.core.tensorflow_import import tf
 
     found, folder = of.require("examples"), folder or of.folder("examples")
     read = {}

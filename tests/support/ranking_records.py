@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from trainer_records import write_file
 
-from trainer.quiet import tf
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
 
 SPEC = RankingSpec(

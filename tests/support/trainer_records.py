@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.quiet import tf
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 SPEC = FeatureSpec(
     videos=30, tokens=12, watch_history=5, search_history=4, categories={"country": ["DE", "FR", "SE"]}, numbers=["age"]

@@ -13,11 +13,11 @@ from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import read_folder, read_label_counts
 from trainer.inputs import epoch_batches
 from trainer.model import UserTower
-from trainer.quiet import tf
 from trainer.reading import Readers, rows_and_readers
 from trainer.tables import Table
 from trainer.training import fit
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 SETTINGS = ModelSettings(dimension=8, hidden=[16], history="attention", attention_heads=2)
 LENGTH = SPEC.watch_history

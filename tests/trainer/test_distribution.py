@@ -23,9 +23,9 @@ from trainer.examples import read_folder
 from trainer.inputs import cut_windows, parse_records
 from trainer.losses import make_loss
 from trainer.model import Model
-from trainer.quiet import tf
 from trainer.step import TrainingStep
 from trainer.task import train
+from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
@@ -33,7 +33,7 @@ TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
 # Two devices of one process can only be made before TensorFlow is used.
 TWO_DEVICES = """
 import sys
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from trainer.task import main

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trainer_records import SPEC, random_records, random_user, record, write_file
 
 from trainer.inputs import count_labels, cut_windows, epoch_batches, one_pointer_batches, parse_records
-from trainer.quiet import tf
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 NO_TOKENS = FeatureSpec(videos=30, tokens=0, watch_history=3, search_history=4)
 

@@ -12,9 +12,9 @@ from trainer.config import ModelSettings
 from trainer.errors import TrainingError
 from trainer.losses import Candidates, Compared, Loss, make_loss, noise_contrastive, sampled_softmax
 from trainer.model import Model
-from trainer.quiet import tf
 from trainer.sampling import MASKED_LOGIT, HardNegatives, NegativeSampler
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 VIDEOS, DIMENSION, BATCH = 9, 4, 6
 SPEC = FeatureSpec(videos=VIDEOS, tokens=0, watch_history=3, search_history=0)

@@ -10,10 +10,10 @@ from trainer.history import ENCODERS, Mean, Recency
 from trainer.holdout import top_videos
 from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.model import ACTIVATIONS, Model, UserTower, category_dimension
-from trainer.quiet import tf
 from trainer.reading import rows_and_readers
 from trainer.tables import Table
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 WINDOWS = np.array([[0, 0, 3, 0, 7], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0], [9, 9, 9, 1, 0]], np.int32)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from trainer.optimizer import Adam, RowwiseAdagrad
-from trainer.quiet import tf
 from trainer.tables import Table
+from transforms.core.tensorflow_import import tf
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

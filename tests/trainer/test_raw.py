@@ -18,9 +18,9 @@ from trainer.config import ModelSettings
 from trainer.examples import ExampleFiles, Names, read_folder, read_label_counts, read_names
 from trainer.export import export_tower
 from trainer.model import UserTower
-from trainer.quiet import tf
 from trainer.raw import RawFeatures, why_no_raw
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 from transforms.examples.tokens import tokens
 
 VIDEOS, TOKENS = ["tea", "jäzz", "a video"], ["green", "green tea", "tea"]

@@ -7,8 +7,8 @@ import pytest
 from trainer_records import SPEC, random_records, write_file
 
 from trainer.inputs import epoch_batches
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles
+from transforms.core.tensorflow_import import tf
 
 EVERYTHING = 10**9
 

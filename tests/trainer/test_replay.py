@@ -10,9 +10,9 @@ import pytest
 from trainer_records import record, write_file
 
 from trainer.inputs import epoch_batches
-from trainer.quiet import tf
 from trainer.replay import Replay
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 USERS, LABELS = 60, 12
 PLAIN = FeatureSpec(videos=USERS * LABELS, tokens=0, watch_history=3, search_history=4)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.quiet import tf
 from trainer.sampling import (
     MASKED_LOGIT,
     ByLabelCounts,
@@ -21,6 +20,7 @@ from trainer.sampling import (
     hardest,
 )
 from trainer.tables import Table
+from transforms.core.tensorflow_import import tf
 
 COUNTS = np.array([0, 7, 1, 90])
 SHARES = np.array([1, 8, 2, 91]) / 102

@@ -11,8 +11,8 @@ from trainer.distribution import Replicas
 from trainer.inputs import Batch, cut_windows, parse_records
 from trainer.losses import make_loss
 from trainer.model import Model
-from trainer.quiet import tf
 from trainer.step import TrainingStep
+from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], negatives=10)
 

@@ -10,11 +10,11 @@ from trainer_records import SPEC, random_user, record, write_file
 
 from trainer import stopping
 from trainer.inputs import epoch_batches
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
 from trainer.stopping import Stopping, choose, user_ids
 from trainer.training import labels_of_passes
+from transforms.core.tensorflow_import import tf
 
 USERS = 400
 LISTS = [random_user(np.random.default_rng(user), pointers=user % 4) for user in range(USERS)]

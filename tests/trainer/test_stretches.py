@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from trainer_records import SPEC, random_records, random_user, record, write_file
 
 from trainer.inputs import cut_windows, epoch_batches, parse_records
-from trainer.quiet import tf
 from trainer.reading import rows_and_readers
 from trainer.stretches import POOL, share_stretches, shuffle_stretches
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 
 def spec_of(length: int) -> FeatureSpec:

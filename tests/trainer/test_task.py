@@ -22,10 +22,10 @@ from trainer.examples import read_folder, read_label_counts
 from trainer.holdout import Holdout, Recall
 from trainer.inputs import cut_windows, parse_records
 from trainer.progress import Checkpoints
-from trainer.quiet import tf
 from trainer.task import TrainingResult, main, train
 from trainer.training import Plan, stopping_users
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20, dropout=0.2)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.quiet import tf
 from trainer.tree import HuffmanTree, Paths, huffman_tree
+from transforms.core.tensorflow_import import tf
 
 COUNTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=60).map(np.array)
 

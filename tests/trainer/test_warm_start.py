@@ -23,12 +23,12 @@ from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import Names, read_folder
 from trainer.losses import make_loss
 from trainer.model import Model
-from trainer.quiet import tf
 from trainer.state import SavedState, dense_of, vocabulary_of, write_state
 from trainer.step import TrainingStep
 from trainer.task import TrainingResult, main, train
 from trainer.warm_start import Earlier, begin, difference, shape_of
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=2, replay_fraction=0.5)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from trainer.inputs import Batch
-from trainer.quiet import tf
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import REQUEST, Ranker
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 SPEC = "spec.json"  # beside the SavedModel's own files
 

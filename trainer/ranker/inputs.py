@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.inputs import Batch, Pool, cut_windows, ends_of, passes, same_splits, shuffled
-from trainer.quiet import tf
 from trainer.record_files import RecordFiles, plain
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 LABELS = ("clicked", "watch_seconds")
 READ_AT_ONCE = 1024  # records

@@ -7,7 +7,7 @@ among N: E[T] / (1 - P), about the expected seconds E[T] where clicks are rare. 
 
 from __future__ import annotations
 
-from trainer.quiet import tf
+from transforms.core.tensorflow_import import tf
 
 
 def side_weights(clicked: tf.Tensor, watch_seconds: tf.Tensor, kind: str) -> tuple[tf.Tensor, tf.Tensor]:

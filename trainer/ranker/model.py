@@ -19,11 +19,11 @@ import numpy.typing as npt
 from trainer.inputs import Batch
 from trainer.layers import Dense, dropped
 from trainer.model import category_dimension
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.seeds import seed_of
 from trainer.tables import Embedded, Table
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 REQUEST = "request"  # int32 [candidates]: whose candidate each is, a row of the query's features
 PARTS = ("query", "impression")

@@ -19,11 +19,11 @@ from pydantic import ValidationError
 
 from trainer.errors import TrainingError
 from trainer.export import write_json
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import export_ranker
 from trainer.ranker.training import RankingFiles, fit_ranker
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 
 @dataclass(frozen=True, kw_only=True)

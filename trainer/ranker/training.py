@@ -16,7 +16,6 @@ from trainer.errors import TrainingError
 from trainer.inputs import Batch
 from trainer.optimizer import Adam, RowwiseAdagrad, count_up
 from trainer.progress import Progress
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import impression_batches, labels_of
 from trainer.ranker.loss import side_weights, weighted_logistic
@@ -25,6 +24,7 @@ from trainer.record_files import RecordFiles
 from trainer.seeds import seed_of
 from trainer.training import CURVE_POINTS
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 MEAN_BATCHES = 50  # impressions whose mean inputs stand for what is not known, when a prediction is explained
 

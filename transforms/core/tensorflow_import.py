@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _IMPORTING = RLock()
 # Traced graphs are objects that stay too. With Python's own 700, 10, 10 a small training takes a seventh more processor
@@ -35,6 +35,17 @@ def import_tensorflow() -> Any:
             tensorflow.get_logger().setLevel("ERROR")
             gc.set_threshold(*_COLLECT)
     return sys.modules["tensorflow"]
+
+
+if TYPE_CHECKING:
+    tf: Any
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Return TensorFlow as the attribute `tf`. It is imported when a module asks for it, not with this module."""
+        if name != "tf":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return import_tensorflow()
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line_of_any_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """TensorFlow's errors are no OSErrors."""
-    from trainer.quiet import tf
+    from transforms.core.tensorflow_import import tf
 
     def run(_: Night) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "model/part-0.data; No space left on device [Op:SaveV2]")

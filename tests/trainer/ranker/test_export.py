@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from ranking_records import BARE, SPEC, random_records, write_graph
 
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import ServedRanker, export_ranker, ranker_specs
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import PARTS, REQUEST, Ranker
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 RECORDS = random_records(40, seed=1)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ranking_records import BARE, SPEC, random_records, random_user, record, write_records
 
-from trainer.quiet import tf
 from trainer.ranker.inputs import impression_batches, labels_of, parse_ranking_records, served_batch
 from trainer.record_files import RecordFiles
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core.tensorflow_import import tf
 
 
 def users(seed: int, count: int, spec: RankingSpec = SPEC) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.quiet import tf
 from trainer.ranker.loss import side_weights, weighted_logistic
+from transforms.core.tensorflow_import import tf
 
 
 @pytest.mark.parametrize("kind", ["watch_seconds", "exact", "equal"])

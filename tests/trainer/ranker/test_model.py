@@ -7,10 +7,10 @@ import pytest
 from ranking_records import BARE, SPEC, random_records, write_graph
 
 from trainer.inputs import Batch
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import REQUEST, Ranker, id_dimension
+from transforms.core.tensorflow_import import tf
 
 
 @pytest.fixture(scope="module")

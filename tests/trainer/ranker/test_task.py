@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ranking_records import BARE, SPEC, random_records, write_graph, write_records
 
-from trainer.quiet import tf
 from trainer.ranker.task import main, read_ranking_folder
+from transforms.core.tensorflow_import import tf
 
 
 def folder_of(path: Path) -> Path:

@@ -10,12 +10,12 @@ import pytest
 from ranking_records import BARE, SPEC, random_records, random_user, record, score_decides, write_graph, write_records
 
 from trainer.errors import TrainingError
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import Ranker
 from trainer.ranker.training import RankerStep, RankingFiles, fit_ranker, totals
 from trainer.record_files import RecordFiles
+from transforms.core.tensorflow_import import tf
 from transforms.ranking.impression_metrics import ImpressionMetrics
 
 SETTINGS = RankerSettings(hidden=[16], batch_size=64, epochs=6)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from ranking_records import SPEC, random_records, write_graph, write_records
 
-from trainer.quiet import tf
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import export_ranker
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import Ranker as Trained
+from transforms.core.tensorflow_import import tf
 from transforms.ranking import ranker
 from transforms.ranking.ranker import Ranker, load_ranker
 
