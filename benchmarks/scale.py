@@ -30,7 +30,7 @@ from transforms.core import files
 from transforms.core.frames import FRAME_ROWS, MOST_BUCKETS, pack
 
 WINDOW_DAYS, PER_USER, DIMENSION, K = 28, 20, 256, 200
-LABEL_EXAMPLES = 8_460  # a second on two cores, D = 256 (README)
+LABEL_EXAMPLES = 8_460  # a second on two cores, D = 256 (docs/benchmarks.md)
 ROWS_A_BUCKET = 1_000_000  # of the window: what a bucket is meant to hold
 INDEX_TIMES = 1.25  # raw vectors and codes
 FLOAT = 4

@@ -40,8 +40,9 @@ START_SECONDS = {
 }
 # Seconds an event: 10,999,968 in 20.7, 7.4 and 26.1 s, less the above (docs/log.md, "Raw logs to records, faster").
 EVENT_SECONDS = {"ingest": 1.5e-6, "vocabulary": 0.42e-6, "examples": 1.42e-6}
-# A label: 17,110 examples/s with D = 64 and 8,460 with D = 256 (README), 34,227 with one small layer (docs/log.md,
-# "Encoders at equal time"), which these two numbers meet to a tenth; attention and recency by the same table.
+# A label: 17,110 examples/s with D = 64 and 8,460 with D = 256 (docs/benchmarks.md), 34,227 with one small layer
+# (docs/log.md, "Encoders at equal time"), which these two numbers meet to a tenth. Attention and recency
+# follow the same table.
 LABEL_SECONDS, MULTIPLY_SECONDS = 20e-6, 5.5e-11
 HISTORY_TIMES = {"mean": 1.0, "recency": 1.4, "attention": 1.95}
 # Building: 43 s for 1,000,000 vectors of 256. Asking: 5,976 users/s of that index; exactly, 140 users/s of it.
@@ -49,8 +50,8 @@ BUILD_SECONDS = 43 / (1_000_000 * 256)
 SCANN_SECONDS, EXACT_SECONDS = 1 / 5_976, 1 / (140 * 1_000_000 * 256)
 TUNING_QUERIES = 2_048  # searched exactly to tune an index
 # Of the ranker: features and encoding of an impression (13,568,460 of 100,000 users: 100 s), look-ups for one
-# that is learned and one that is ranked, which with MULTIPLY_SECONDS meet the README's figures of two towers to a
-# fifth; the width of what it reads, and bytes of one in its records.
+# that is learned and one that is ranked, which with MULTIPLY_SECONDS meet the two towers' figures in
+# docs/benchmarks.md to a fifth; the width of what it reads, and bytes of one in its records.
 IMPRESSION_SECONDS, LEARNED_SECONDS, RANKED_SECONDS = 7.5e-6, 12e-6, 2.5e-6
 RANKER_INPUTS, IMPRESSION_BYTES = 250, 60
 USER_SECONDS = 0.3e-3  # reading, tower, exclusions and writing of one list

@@ -1,0 +1,77 @@
+"""Tests of README.md and docs/: what they name exists, and README.md and its picture stay small."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from nights import REPOSITORY
+
+README = REPOSITORY / "README.md"
+ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
+HISTORY = "log.md"  # records what was tried, under the names of that time
+DOCUMENTS = [README, *(path for path in sorted((REPOSITORY / "docs").glob("*.md")) if path.name != HISTORY)]
+PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
+README_LINES = 130
+SCREENSHOT_BYTES = 200_000
+
+PATH = re.compile(r"(?<![\w./-])(?:pipelines|transforms|trainer|tests|benchmarks|runner_configs|docs)/[\w./-]*")
+SYMBOL = re.compile(r"([\w/]+\.py)::(\w+)")
+MODULE = re.compile(r"python -m ((?:pipelines|trainer|benchmarks|runner_configs)\.[a-z_.]+)(?![A-Z])")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings of a Markdown text."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_paths_modules_and_symbols_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    paths = {path.rstrip(".") for path in PATH.findall(text)}
+    paths |= {f"{module.rstrip('.').replace('.', '/')}.py" for module in MODULE.findall(text)}
+    assert sorted(path for path in paths if not (REPOSITORY / path).exists()) == []
+    for path, name in SYMBOL.findall(text):
+        source = (REPOSITORY / path).read_text(encoding="utf-8")
+        assert re.search(rf"^(?:(?:def|class) {name}\b|{name}\b.*=)", source, re.MULTILINE), f"{path} defines no {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target, anchor in LINK.findall(document.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def test_the_architecture_lists_every_folder() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    modules = (path for package in (*PACKAGES, "tests") for path in (REPOSITORY / package).rglob("*.py"))
+    folders = {path.relative_to(REPOSITORY).parent for path in modules}
+    listed = {folder for folder in folders if len(folder.parts) == 2 and not _mirrors_a_package(folder)}
+    assert sorted(f"{folder}/" for folder in listed if f"`{folder}/`" not in text) == []
+
+
+def _mirrors_a_package(folder: Path) -> bool:
+    return folder.parts[0] == "tests" and folder.parts[1] in PACKAGES
+
+
+def test_the_readme_has_the_picture_of_the_architecture() -> None:
+    pictures = [
+        re.findall(r"```mermaid\n.*?```", path.read_text(encoding="utf-8"), re.DOTALL)
+        for path in (README, ARCHITECTURE)
+    ]
+    assert len(pictures[0]) == 1 and pictures[0] == pictures[1]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < README_LINES
+
+
+def test_the_screenshot_is_small() -> None:
+    assert (REPOSITORY / "docs" / "report.png").stat().st_size < SCREENSHOT_BYTES
