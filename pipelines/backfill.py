@@ -21,8 +21,12 @@ from pipelines.runs import night_series, run_log
 def parser() -> console.Parser:
     """The command's arguments; further ones go to Beam."""
     found = arguments("backfill", "Run the nights of a range of dates in order.", of_one_night=False)
-    found.add_argument("--from", dest="first", type=console.date, required=True, metavar="DATE", help="the first night")
-    found.add_argument("--to", dest="last", type=console.date, required=True, metavar="DATE", help="the last night")
+    found.add_argument(
+        "--from", dest="first", type=console.parse_date, required=True, metavar="DATE", help="the first night"
+    )
+    found.add_argument(
+        "--to", dest="last", type=console.parse_date, required=True, metavar="DATE", help="the last night"
+    )
     found.add_argument("--keep-going", action="store_true", help="go on after a night that failed")
     run_log.add_arguments(found)
     return found
@@ -36,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.error(f"--from {args.first} lies after --to {args.last}")
 
     def work(log: run_log.RunLog) -> int:
-        night, dates = night_from_args(args, flags), night_series.between(args.first, args.last)
+        night, dates = night_from_args(args, flags), night_series.dates_between(args.first, args.last)
         one = partial(nightly.run_with_reporting, job=args.job, stages=STAGES, log=log)
         codes = night_series.run(night, dates, one, log, keep_going=args.keep_going)
         return next((code for code in codes if code), 0)
 
-    with process_signals.raised(), run_log.opened(args.log_format) as log:
+    with process_signals.raise_stopped(), run_log.open_log(args.log_format) as log:
         return run_command(lambda: work(log), log.fail)
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 from pipelines.base import console
 from pipelines.checks import findings
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, problem
 
 
@@ -58,25 +58,25 @@ CHECKS = (
 DEEP = Check(name="files", module="deep", function="files", of_root=True)
 
 
-def diagnose(asked: DoctorRequest, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
+def diagnose(request: DoctorRequest, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
     """The findings of all checks, in their order, as they come. A check that fails by itself is a problem found."""
     job = next((check for check in checks if check.name == "job"), None)
-    of_job = run_check(job, asked) if job else []  # first: without a job there is nothing else to ask of it
+    of_job = run_check(job, request) if job else []  # first: without a job there is nothing else to ask of it
     usable = not findings.exit_code(of_job)
     wanted = [check for check in checks if usable or not check.of_job]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
-        begun = {check.name: pool.submit(run_check, check, asked) for check in wanted if check.waits}
+        begun = {check.name: pool.submit(run_check, check, request) for check in wanted if check.waits}
         for check in wanted:
             if check is job:
                 yield from of_job
-            elif not (check.of_root and asked.root_trouble):
-                yield from begun[check.name].result() if check.waits else run_check(check, asked)
+            elif not (check.of_root and request.root_problem):
+                yield from begun[check.name].result() if check.waits else run_check(check, request)
 
 
-def run_check(check: Check, asked: DoctorRequest) -> list[Finding]:
+def run_check(check: Check, request: DoctorRequest) -> list[Finding]:
     """The findings of one check, whatever happens in it."""
     try:
-        return list(getattr(importlib.import_module(f"pipelines.checks.{check.module}"), check.function)(asked))
+        return list(getattr(importlib.import_module(f"pipelines.checks.{check.module}"), check.function)(request))
     except ImportError as error:
         fix = "make setup, or install what is missing: see packages"
         return [problem(check.name, f"could not be looked at: {error}", fix)]
@@ -90,7 +90,7 @@ def run_check(check: Check, asked: DoctorRequest) -> list[Finding]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what was found. 0: no problem; 1: at least one; 2: a wrong argument."""
     args, flags = _parser().parse_known_args(argv)
-    asked = DoctorRequest(
+    request = DoctorRequest(
         job=args.job,
         date=args.date,
         runner_config=args.runner_config,
@@ -99,13 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         price_per_core_hour=args.price_per_core_hour,
     )
     checks = (*CHECKS, DEEP) if args.deep else CHECKS
-    return console.print_to_reader(lambda: _print(asked, checks, as_json=args.json))
+    return console.print_to_reader(lambda: _print(request, checks, as_json=args.json))
 
 
-def _print(asked: DoctorRequest, checks: Sequence[Check], *, as_json: bool) -> int:
-    colours, width = findings.screen()
+def _print(request: DoctorRequest, checks: Sequence[Check], *, as_json: bool) -> int:
+    colours, width = findings.terminal()
     found = []
-    for finding in diagnose(asked, checks):
+    for finding in diagnose(request, checks):
         found.append(finding)
         if not as_json:
             print(findings.to_text(finding, colours=colours, width=width), flush=True)
@@ -113,14 +113,14 @@ def _print(asked: DoctorRequest, checks: Sequence[Check], *, as_json: bool) -> i
         text = json.dumps([asdict(finding) for finding in found], ensure_ascii=False, indent=1)
         print(console.printable_json(text, sys.stdout))
     else:
-        print(findings.closing(found))
+        print(findings.summary_line(found))
     return findings.exit_code(found)
 
 
 def _parser() -> console.Parser:
     parser = console.Parser("doctor", "Is there all that a night needs, and what to do where it is not.")
     parser.add_argument("job", metavar="JOB.toml")
-    parser.add_argument("--date", type=console.date, help="the night, YYYY-MM-DD (default: today)")
+    parser.add_argument("--date", type=console.parse_date, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     deep = "read every file of the store and of all nights, and compare its digest"

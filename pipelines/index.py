@@ -83,7 +83,7 @@ def _inputs(night: Night, folder: str, shards: int) -> IndexInputs:
         vectors=paths.join(model, artifacts.VIDEO_VECTORS),
         videos=paths.join(folder, VIDEOS),
         tower=paths.join(model, night.require("train").counts["tower"]),
-        serving=tuple(manifest.entries(night.require("examples").named("serving/"), examples)),
+        serving=tuple(manifest.entry_paths(night.require("examples").named("serving/"), examples)),
         k=night.job.neighbours.k,
         similar=night.job.neighbours.similar,
         recall=night.job.index.recall,

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reingest",
         metavar="DAY",
         action="append",
-        type=console.date,
+        type=console.parse_date,
         help="replace this day's events by those in the raw files that are there now; may be given several times",
     )
 
@@ -104,7 +104,7 @@ _SIDE = ("videos", "users", "hidden")
 
 def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResult:
     forgotten = _forgotten_before(night, due)
-    before = forget_rows.apply(night, due.screen) if due.forgets else due.before
+    before = forget_rows.forget_users(night, due.screen) if due.forgets else due.before
     empty = Snapshot(
         buckets=before.buckets if before else _bucket_count(night, due),
         time_zone=night.job.logs.time_zone,
@@ -126,7 +126,7 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()
     entries = [FileEntry(**record["written"]) for record in side if "written" in record]
-    account = row_counts.of_records(side)
+    account = row_counts.from_records(side)
     if due.changes_store:
         seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
         snapshot = _take(night, due, reader, snapshot, account, seconds[0] if seconds else None)
@@ -149,7 +149,7 @@ def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
     if due.before is None or not _list_is_new(due):
         return set()
     days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
-    gone = snapshot_store.damaged(night.root.store, due.before.files, days)
+    gone = snapshot_store.damaged_names(night.root.store, due.before.files, days)
     return joins.forgotten_in_store(night.root.store, due.before.changed(gone, ()), due.screen.forgotten())
 
 
@@ -160,10 +160,10 @@ def _joined(
     folder = night.folder("ingest")
     side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
     compared = joins.compare(night.root.store, snapshot, side)
-    found, said = dict(compared.matches), list(joins.notes(compared))
+    found, said = dict(compared.matches), list(joins.unmatched_notes(compared))
     if _list_is_new(due):
         earlier = due.before is not None and bool(due.before.forgotten)
-        found["forget"] = joins.of_forget_list(due.screen.forget.ids(), forgotten)
+        found["forget"] = joins.match_forget_list(due.screen.forget.ids(), forgotten)
         said += joins.forget_notes(found["forget"], earlier=earlier)
     counts = {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}
     return {"joins": counts, "notes": [*notes, *said]}
@@ -193,9 +193,9 @@ def _take(
 ) -> Snapshot:
     """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
     if due.rearranges:
-        before = rewriting.rearranged(night, before, buckets=before.buckets, zone=due.time_zone)
+        before = rewriting.rearrange(night, before, buckets=before.buckets, zone=due.time_zone)
     if due.decides:
-        before = rewriting.decided_again(night, before, reader.rules(catalogue))
+        before = rewriting.reapply_completion_rule(night, before, reader.rules(catalogue))
     snapshot, account = _without_days(before, due.spans)
     if due.reread:
         snapshot = replace(snapshot, files=[], time_zone=due.time_zone)
@@ -206,20 +206,20 @@ def _take(
             snapshot = snapshot.changed(
                 gone, [snapshot_store.store_file(record) for record in records if "day" in record]
             )
-            account = row_counts.total([account, row_counts.of_records(records)])
+            account = row_counts.total([account, row_counts.from_records(records)])
     _check_rejects(night, row_counts.total([account, side]))
     _check_days(night, before, snapshot, due.spans)
     if due.reread:
-        snapshot, replaced = rewriting.reread(night, before, snapshot, due.gone)
+        snapshot, replaced = rewriting.merge_reread(night, before, snapshot, due.gone)
         account = row_counts.total([account, replaced])
     snapshot, expired = night_list.expire(night, snapshot)
     done = replace(
-        rewriting.accounted(snapshot, night.date, account, expired),
+        rewriting.add_to_account(snapshot, night.date, account, expired),
         number=due.next_number,
         date=night.date.isoformat(),
         taken=_taken([*before.taken, *due.pending]),
         days=_days(before, due.found),
-        readings=reading_settings.of_job(night.job.logs),
+        readings=reading_settings.readings_of_job(night.job.logs),
         older_readings=[*before.older_readings, *_older_readings(night, due, snapshot)],
     )
     snapshot_store.commit(night.root.snapshots, done)
@@ -228,7 +228,7 @@ def _take(
 
 def _older_readings(night: Night, due: IngestPlan, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     """What the snapshot says of rows that stay as they were read under other settings."""
-    found = [*due.kept_changes, *reading_settings.of_version(list(due.changes))]
+    found = [*due.kept_changes, *reading_settings.reader_changes(list(due.changes))]
     for change in found if not due.reread or due.kept_changes else ():
         if snapshot.rows(change.table):
             yield {"date": night.date.isoformat(), **asdict(change)}
@@ -246,7 +246,7 @@ def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot
     The files are not opened: some may be lost or damaged.
     """
     gone = [file for span in spans for file in snapshot.within(*span)]
-    lost = [row_counts.of_removed(file.table, "reingested", file.file.rows) for file in gone]
+    lost = [row_counts.from_removed(file.table, "reingested", file.file.rows) for file in gone]
     return snapshot.changed((file.file.name for file in gone), []), row_counts.total(lost)
 
 
@@ -342,7 +342,7 @@ def _notes_of_readings(due: IngestPlan) -> Iterator[str]:
     if due.kept_changes:
         changes = reading_settings.describe(due.kept_changes)
         yield f"events in the store stay as they were read under other settings: {changes}"
-    if reading_settings.of_version(list(due.changes)) and not due.reread:
+    if reading_settings.reader_changes(list(due.changes)) and not due.reread:
         yield (
             "events in the store were read by an older version, which read some values in another way; "
             "watchnext nightly JOB.toml --reread reads them again"
@@ -356,7 +356,7 @@ def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
 
 
 def _notes_of_files(night: Night, due: IngestPlan) -> Iterator[str]:
-    yield from (f"{setting}: {text}" for setting, text in log_notes.of_files(night.job, due.found))
+    yield from (f"{setting}: {text}" for setting, text in log_notes.file_notes(night.job, due.found))
 
 
 def _batches(raw: Sequence[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:

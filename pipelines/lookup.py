@@ -22,7 +22,7 @@ from pipelines.base import console
 from pipelines.config.beam_options import pipeline_options
 from pipelines.config.jobs import Job, JobError, load_job
 from pipelines.night.errors import run_command
-from pipelines.serving.explain import Moved
+from pipelines.serving.explain import FeatureEffect
 from pipelines.serving.served import Served
 from pipelines.serving.served_lists import SOURCES, ServedList
 from transforms.logs.id_text import clean_id
@@ -40,7 +40,7 @@ class Item:
     title: str | None
     score: float | None  # None where it is not kept, and behind the ranked ones
     seconds: float | None = None  # expected watch time, where the list was ranked by it
-    why: list[Moved] = field(default_factory=list)  # what moved that most, where it was asked for
+    why: list[FeatureEffect] = field(default_factory=list)  # what moved that most, where it was asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def _score(item: Item) -> str:
     return "" if item.score is None else f"{item.score:.4f}"
 
 
-def _moves(moved: Sequence[Moved]) -> str:
+def _moves(moved: Sequence[FeatureEffect]) -> str:
     return ", ".join(f"{one.feature.replace('_', ' ')} x{one.times:.2f}" for one in moved)
 
 
@@ -198,7 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--from", dest="source", choices=SOURCES, default="files", help="where to read (default: files)"
     )
     parser.add_argument(
-        "--date", type=console.date, help="another night: the list it was last published with (default: what is served)"
+        "--date",
+        type=console.parse_date,
+        help="another night: the list it was last published with (default: what is served)",
     )
     parser.add_argument("--why", action="store_true", help="what moved the expected watch time of each most")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")

@@ -116,7 +116,7 @@ def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
 
 def bucket_records(night: Night, split: str) -> list[BucketRecords]:
     """For each bucket, its files of the window and its record file of one split: `serving` or `holdout`."""
-    listed = manifest.entries(night.require("examples").named(f"{split}/"), night.folder("examples"))
+    listed = manifest.entry_paths(night.require("examples").named(f"{split}/"), night.folder("examples"))
     of_bucket = {paths.shard_index(path): path for path in listed}
     span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
     for file in night.snapshot.within(span.start, span.end):
@@ -130,7 +130,7 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
 
 def _default_records(night: Night) -> list[BucketRecords]:
     """The records of users nobody has seen, as of one more bucket."""
-    listed = manifest.entries(night.require("examples").named("defaults-"), night.folder("examples"))
+    listed = manifest.entry_paths(night.require("examples").named("defaults-"), night.folder("examples"))
     after = BucketFiles(bucket=night.snapshot.buckets)
     return [BucketRecords(files=after, records=path, defaults=True) for path in listed]
 

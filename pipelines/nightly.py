@@ -66,13 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(log: RunLog) -> int:
         night, stages = night_from_args(args, flags), _chosen(args)
-        dates = [*(night_series.missed(night) if args.catch_up else ()), night.date]
+        dates = [*(night_series.missed_dates(night) if args.catch_up else ()), night.date]
         if args.dry_run:
             return dry_run.show(night, dates, stages, as_json=log.as_json)
         one = partial(run_with_reporting, job=args.job, stages=stages, log=log)
         return night_series.run(night, dates, one, log, keep_going=True)[-1]
 
-    with process_signals.raised(), run_log.opened(args.log_format) as log:
+    with process_signals.raise_stopped(), run_log.open_log(args.log_format) as log:
         return run_command(lambda: work(log), log.fail)
 
 
@@ -148,7 +148,7 @@ def _is_done(night: Night, stage: str) -> tuple[bool, str]:
 def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str]:
     """The exit code of a night and what is to be said of it."""
     try:
-        with lock.held(night.root.lock):
+        with lock.hold(night.root.lock):
             return 0, run(night, job, stages, log)
     except process_signals.Stopped as stopped:
         return stopped.code, str(stopped)

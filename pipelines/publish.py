@@ -25,7 +25,7 @@ from pipelines.night.publication_file import LISTS, NEIGHBOURS, PUBLISHED, PUBLI
 from pipelines.night.publication_file import read as read
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import nights_page
-from pipelines.serving.publication import RECALL, check, finish, naming_what_is_served, restore, serve_lists
+from pipelines.serving.publication import RECALL, add_served_night, check_files, finish, restore, serve_lists
 from transforms.core import files
 
 
@@ -73,8 +73,8 @@ def _work(night: Night) -> StageResult:
     if is_backfill:  # else this publication restores it
         restore(night)
     lists = publication_file.from_stages(night.root, night.date, night.snapshot.buckets)
-    with naming_what_is_served(night):
-        check(night, lists)
+    with add_served_night(night):
+        check_files(night, lists)
         held = gates.check(night)
     reference = published_lists.write(night.root, lists)
     counts: dict[str, Any] = {"gates": held.summary(), "notes": gates.notes(held), LISTS: reference.file}
@@ -96,7 +96,7 @@ def _still_published(night: Night, lists: PublishedLists) -> PublishedLists | No
     if before is None:
         return lists if publication_file.was_published(night.root, night.date) else None
     try:
-        check(night, before)
+        check_files(night, before)
     except StageError:
         return lists
     return lists if before.has_content_of(lists) else before

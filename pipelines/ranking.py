@@ -199,7 +199,7 @@ def _train(
         given = place.bring(folder, [*(entry.name for entry in records), *graph])
         result = train_ranker(
             RankingFiles(
-                train=tuple(manifest.entries(records, given)),
+                train=tuple(manifest.entry_paths(records, given)),
                 spec=spec,
                 graph=paths.join(given, f"{GRAPH}/transform_fn") if spec.numbers else None,
             ),
@@ -223,7 +223,7 @@ def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: st
     rank = RankCandidates(inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.threads)
     with night.pipeline("ranking") as pipeline:
         ranked = pipeline | "Buckets" >> night.create(ranking_buckets(night)) | rank
-        parts = sorted(manifest.entries(held_out, folder))
+        parts = sorted(manifest.entry_paths(held_out, folder))
         measured = pipeline | "Holdout" >> night.create(parts) | MeasureRanker(ranker)
         (ranked, measured) | beam.Flatten() | WriteRecords(records)
     return pop_records(records)

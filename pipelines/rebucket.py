@@ -28,7 +28,7 @@ def run(night: Night, buckets: int) -> Snapshot:
         raise StageError(f"there is no store in {night.root.path} yet: set buckets ([storage]) for its first night")
     if before.buckets == buckets:
         return before
-    arranged = rewriting.rearranged(night, before, buckets=buckets, zone=before.time_zone)
+    arranged = rewriting.rearrange(night, before, buckets=buckets, zone=before.time_zone)
     done = replace(arranged, number=before.number + 1)
     snapshot_store.commit(night.root.snapshots, done)
     return done
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_buckets(args.buckets)
         except ValueError as error:
             raise JobError(str(error)) from error
-        with lock.held(night.root.lock):
+        with lock.hold(night.root.lock):
             done = run(night, args.buckets)
         rows = sum(file.file.rows for file in done.files)
         print(f"the store has {done.buckets} buckets, {rows:,} events, {len(done.files):,} files", file=sys.stderr)

@@ -28,17 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Publish an earlier night again; the exit codes are those of `errors.EXIT_CODES`."""
     parser = arguments("rollback", "Publish an earlier night again, and take back those after it.", of_one_night=False)
     parser.add_argument(
-        "--to", type=console.date, default=None, metavar="DATE", help="the night (default: the one before)"
+        "--to", type=console.parse_date, default=None, metavar="DATE", help="the night (default: the one before)"
     )
     args, flags = parser.parse_known_args(argv)
 
     def work() -> int:
         night = night_from_args(args, flags)
-        with lock.held(night.root.lock):
+        with lock.hold(night.root.lock):
             print(console.printable(rollback(night, args.to)), file=sys.stderr)
         return 0
 
-    with process_signals.raised():
+    with process_signals.raise_stopped():
         return run_command(work)
 
 

@@ -152,7 +152,7 @@ def _day(text: str) -> date:
         date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a day such as 2026-11-20, but is {text}") from None
-    return console.date(text)
+    return console.parse_date(text)
 
 
 def main(argv: list[str]) -> int:

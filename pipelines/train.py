@@ -75,8 +75,8 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
     names = [entry.name for entry in listed.files]
     given = place.bring(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
     return ExampleFiles(
-        train=tuple(manifest.entries(listed.named("train/"), given)),
-        holdout=tuple(manifest.entries(listed.named("holdout/"), given)),
+        train=tuple(manifest.entry_paths(listed.named("train/"), given)),
+        holdout=tuple(manifest.entry_paths(listed.named("holdout/"), given)),
         spec=FeatureSpec.from_json(files.read_bytes(paths.join(given, "spec.json")).decode()),
         label_counts=paths.join(given, LABEL_COUNTS),
         search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,

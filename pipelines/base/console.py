@@ -48,7 +48,7 @@ def called_as(command: str) -> str:
     return f"python -m pipelines.{called.stem}" if is_module else f"watchnext {command}"
 
 
-def date(text: str) -> dt.date:
+def parse_date(text: str) -> dt.date:
     """A date of an argument. Raises ArgumentTypeError for what is none, and for one that no log has times of."""
     try:
         found = dt.date.fromisoformat(text)
@@ -79,13 +79,13 @@ def print_to_reader(work: Callable[[], int]) -> int:
         return PIPE_CLOSED
 
 
-def drop_errors() -> None:
+def silence_stderr() -> None:
     """Write nothing more on the standard error."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def reader_is_gone() -> bool:
+def reader_has_gone() -> bool:
     """Whether the standard output or the standard error is a pipe that nobody reads any more."""
     return bool(_closed_outputs())
 

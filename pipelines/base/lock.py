@@ -121,7 +121,7 @@ _WORDS, _NUMBERS = ("host", "machine", "boot", "pid_namespace", "token"), ("pid"
 
 
 @contextmanager
-def held(path: str) -> Iterator[None]:
+def hold(path: str) -> Iterator[None]:
     """Hold the lock at `path`; LockError names the holder if another run does.
 
     Stages of the run that holds it pass through. Files that killed processes left half written are removed first. On
@@ -170,7 +170,7 @@ def _check(path: str, token: str) -> None:
             raise LockError(_lost(path, Holder.of(conditional_files.read(path))))
 
 
-def holder(path: str) -> str | None:
+def describe_holder(path: str) -> str | None:
     """Who holds the lock at `path`, in words; None if nobody does. Changes nothing."""
     found = Holder.of(conditional_files.read(path))
     return found.describe(path) if found and found.is_alive() else None

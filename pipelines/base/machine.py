@@ -22,17 +22,17 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Used:
+class ResourceUse:
     """What this process, and those it started that have ended, took until now."""
 
     processor_seconds: float
     peak_bytes: int  # of memory, at the highest, of the largest of them
 
 
-def used() -> Used:
+def resource_use() -> ResourceUse:
     """Nothing is known of processes on other machines."""
     found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return Used(
+    return ResourceUse(
         processor_seconds=sum(of.ru_utime + of.ru_stime for of in found),
         peak_bytes=1024 * max(of.ru_maxrss for of in found),
     )
@@ -86,6 +86,6 @@ def fullest_folder(root: str) -> str:
     return root if "://" not in root and free_space(root) <= free_space(scratch) else scratch
 
 
-def gib(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Bytes as people read them."""
     return f"{size / GIB:,.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:,.0f} MiB"

@@ -169,10 +169,10 @@ def commit(folder: str, manifest: Manifest) -> None:
     Raises LockError if this run lost its lock.
     """
     root = files.parent(files.parent(files.parent(folder)))
-    files.sync(entries(manifest.present, folder), root)
+    files.sync(entry_paths(manifest.present, folder), root)
     lock.require()
     files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
-    sweep(folder, manifest, paths.BESIDE.get(manifest.stage, ()))
+    sweep(folder, manifest, paths.EXTRA_FOLDERS.get(manifest.stage, ()))
 
 
 def revoke(folder: str) -> None:
@@ -189,7 +189,7 @@ def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *,
     Raises LockError if this run lost its lock: the files may be those of the run that took it over.
     """
     lock.require()
-    listed = set(entries(manifest.present, folder)) if manifest else set()
+    listed = set(entry_paths(manifest.present, folder)) if manifest else set()
     listed.add(paths.join(folder, NAME))
     kept = paths.join(folder, keep) if keep else None
     found = [path for name in ("", *beside) for path in files.list_files(paths.join(folder, name) if name else folder)]
@@ -199,7 +199,7 @@ def sweep(folder: str, manifest: Manifest | None, beside: Iterable[str] = (), *,
         files.remove_files(path for path in doomed if path not in served)
 
 
-def damage(folder: str, manifest: Manifest, *, deep: bool = False) -> Iterator[str]:
+def find_damage(folder: str, manifest: Manifest, *, deep: bool = False) -> Iterator[str]:
     """What is wrong with the files that a manifest lists, a line for each: missing, or of another size.
 
     deep: compare their digests too, which reads them whole.
@@ -228,6 +228,6 @@ def difference(folder: str, entry: FileEntry) -> str:
     return ""
 
 
-def entries(found: Iterable[FileEntry], base: str) -> list[str]:
+def entry_paths(found: Iterable[FileEntry], base: str) -> list[str]:
     """Full paths of manifest entries."""
     return [paths.join(base, entry.name) for entry in found]

@@ -26,10 +26,10 @@ FOLDERS = {
 
 
 # stage -> further folders it writes to, as seen from its own
-BESIDE = {"neighbours": ("../user_vectors", "../similar", "../defaults")}
+EXTRA_FOLDERS = {"neighbours": ("../user_vectors", "../similar", "../defaults")}
 
 
-def below(folder: str, path: str) -> str:
+def resolve(folder: str, path: str) -> str:
     """`path` against `folder`, where it is relative and on no file system of its own; a table's name as it is."""
     if re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*://|bigquery:)", path) or Path(path).is_absolute():
         return path

@@ -165,20 +165,20 @@ def load(path: str) -> PublishedLists:
         raise PublishedListsError(f"{path} is damaged ({error!r})") from error
 
 
-def current(root: paths.Root, path: str) -> Reference:
+def reference_to(root: paths.Root, path: str) -> Reference:
     """The reference to such a file as it is now."""
     return Reference(
         file=relative(root, path), digest=files.entry_of(path.rsplit("/", 1)[0], path.rsplit("/", 1)[-1]).digest
     )
 
 
-def of_night(root: paths.Root, date: dt.date) -> list[str]:
+def paths_of_night(root: paths.Root, date: dt.date) -> list[str]:
     """The paths of all such files of a night."""
     folder = root.stage(date, "publish")
-    return [path for path in files.list_files(folder) if is_one(path.rsplit("/", 1)[-1])]
+    return [path for path in files.list_files(folder) if is_lists_file(path.rsplit("/", 1)[-1])]
 
 
-def is_one(name: str) -> bool:
+def is_lists_file(name: str) -> bool:
     """Whether a file name is that of such a file."""
     return bool(re.fullmatch(rf"{PREFIX}[0-9a-f]+\.json", name))
 
@@ -189,7 +189,7 @@ def protected(folder: str) -> set[str] | None:
     publish = paths.join(folder, f"../{paths.FOLDERS['publish']}")
     found = set[str]()
     for path in files.list_files(publish):
-        if is_one(path.rsplit("/", 1)[-1]):
+        if is_lists_file(path.rsplit("/", 1)[-1]):
             found.add(path)
             try:
                 found |= {paths.join(folder, f"../../../{entry.name}") for entry in load(path).entries}
@@ -198,6 +198,6 @@ def protected(folder: str) -> set[str] | None:
     return found
 
 
-def renamed(entries: Iterable[FileEntry], folder: str, root: paths.Root) -> tuple[FileEntry, ...]:
+def relative_entries(entries: Iterable[FileEntry], folder: str, root: paths.Root) -> tuple[FileEntry, ...]:
     """Entries of a manifest of a stage's folder, their names relative to ROOT."""
     return tuple(replace(entry, name=relative(root, paths.join(folder, entry.name))) for entry in entries)

@@ -112,12 +112,12 @@ def _day_in(pattern: str, path: str) -> str:
     """The day that stands for `{date}` in the path of a file that the pattern names."""
     if "{date}" not in pattern:
         return ""
-    rest = path[len(spelled_out(pattern).rstrip("/")) :].lstrip("/")
+    rest = path[len(literal_prefix(pattern).rstrip("/")) :].lstrip("/")
     found = list(re.finditer(r"\d{4}-\d\d-\d\d", rest)) or list(re.finditer(r"\d{4}-\d\d-\d\d", path))
     return (found[0] if found[0].start() == 0 else found[-1])[0] if found else ""
 
 
-def spelled_out(pattern: str) -> str:
+def literal_prefix(pattern: str) -> str:
     """The folder, or the file, that a path or glob names before its first wildcard or `{date}`."""
     first = pattern.split("{date}")[0]
     return _parse_pattern(first, plain=not _is_glob(first)).literal

@@ -19,7 +19,7 @@ LEFT_OUT = ("refused", "duplicates", "forgotten", "other_days")
 REMOVED = ("reingested", "forgotten", "expired", "doubled")
 
 
-def of_records(records: Iterable[Record]) -> Account:
+def from_records(records: Iterable[Record]) -> Account:
     """The account of one reading of raw files, from its workers' records.
 
     tables: rows by table and what became of them; removed: rows that left the store, by table and why; rejects: refused
@@ -41,7 +41,7 @@ def of_records(records: Iterable[Record]) -> Account:
     return account(kept, removed, reasons, listed)
 
 
-def of_removed(table: str, why: str, rows: int) -> Account:
+def from_removed(table: str, why: str, rows: int) -> Account:
     """The account of rows that left the store."""
     return account({}, {table: {why: rows}}, {}, []) if rows else account({}, {}, {}, [])
 

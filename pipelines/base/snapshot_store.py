@@ -108,13 +108,13 @@ class DamagedSnapshotError(ManifestError):
 
 def latest(folder: str) -> Snapshot | None:
     """The newest snapshot in the snapshots' folder, or None in a new store."""
-    found = snapshots(folder)
+    found = list_snapshots(folder)
     return load(found[-1]) if found else None
 
 
 def newest_readable(folder: str) -> Snapshot | None:
     """The newest snapshot that is not damaged, or None if there is none."""
-    for path in reversed(snapshots(folder)):
+    for path in reversed(list_snapshots(folder)):
         with suppress(DamagedSnapshotError):
             return load(path)
     return None
@@ -124,14 +124,14 @@ def remove_damaged(folder: str) -> None:
     """Remove damaged snapshots, so that the newest one that can be read counts. Raises LockError if this run lost its
     lock."""
     lock.require()
-    for path in snapshots(folder):
+    for path in list_snapshots(folder):
         try:
             load(path)
         except DamagedSnapshotError:
             files.remove_files([path])
 
 
-def snapshots(folder: str) -> list[str]:
+def list_snapshots(folder: str) -> list[str]:
     """Paths of all snapshots, the newest last."""
     return [path for path in files.list_files(folder) if path.endswith(".json")]
 
@@ -160,7 +160,7 @@ def path_to_read(store: str, file: StoreFile) -> VerifiedPath:
     return VerifiedPath(paths.join(store, file.file.name), file.file.digest, REPAIR)
 
 
-def damaged(store: str, found: Iterable[StoreFile], days: Collection[str]) -> set[str]:
+def damaged_names(store: str, found: Iterable[StoreFile], days: Collection[str]) -> set[str]:
     """The names of those files, of some days, that are missing or damaged."""
     return {file.file.name for file in found if file.day in days and difference(store, file.file)}
 
@@ -203,7 +203,7 @@ def sweep(store: str, folder: str, referred: Collection[int]) -> None:
     is removed while one of those snapshots cannot be read. Raises LockError if this run lost its lock.
     """
     lock.require()
-    found = snapshots(folder)
+    found = list_snapshots(folder)
     kept = [path for path in found if path == found[-1] or number_of(path) in referred]
     files.remove_files(path for path in found if path not in kept)
     try:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem
 
 NAME = "files"
 
 
-def files(asked: DoctorRequest) -> Iterator[Finding]:
+def files(request: DoctorRequest) -> Iterator[Finding]:
     """A finding for each damaged or missing file that a stage's manifest, the newest snapshot of the store or
     `published.json` names."""
     damaged, looked = 0, 0
-    for found in (*_stages(asked), *_published(asked), *_store(asked)):
+    for found in (*_stages(request), *_published(request), *_store(request)):
         if isinstance(found, Finding):
             damaged += 1
             yield found
@@ -24,38 +24,40 @@ def files(asked: DoctorRequest) -> Iterator[Finding]:
         yield ok(NAME, f"{looked:,} files that count are what was written")
 
 
-def _stages(asked: DoctorRequest) -> Iterator[Finding | int]:
+def _stages(request: DoctorRequest) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of every stage of every night."""
     from pipelines.base import manifest, paths
     from pipelines.night import night_list
 
-    night = asked.night
+    night = request.night
     for date in night_list.nights(night.root):
         for stage in paths.FOLDERS:
             folder = night.root.stage(date, stage)
-            again = f"watchnext nightly {asked.job} --date {date}"
+            again = f"watchnext nightly {request.job} --date {date}"
             try:
                 found = manifest.load(folder)
             except manifest.ManifestError as error:
                 yield problem(NAME, str(error), f"{again} makes the stage anew")
                 continue
             if found is not None:
-                for what in manifest.damage(folder, found, deep=True):
+                for what in manifest.find_damage(folder, found, deep=True):
                     yield problem(NAME, what, f"{again} --from {stage} makes the stage's files anew")
                 yield len(found.present)
 
 
-def _published(asked: DoctorRequest) -> Iterator[Finding | int]:
+def _published(request: DoctorRequest) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of what is served; files that a manifest lists too are read once."""
     from pipelines.base import manifest, paths
     from pipelines.night import publication_file
     from pipelines.night.errors import StageError
 
-    root = asked.night.root
+    root = request.night.root
     try:
         lists = publication_file.served(root)
     except StageError as error:
-        yield problem(NAME, str(error), f"watchnext nightly {asked.job} restores it, or watchnext rollback {asked.job}")
+        yield problem(
+            NAME, str(error), f"watchnext nightly {request.job} restores it, or watchnext rollback {request.job}"
+        )
         return
     if lists is None:
         return
@@ -63,29 +65,31 @@ def _published(asked: DoctorRequest) -> Iterator[Finding | int]:
         path
         for stage in paths.FOLDERS
         if (found := manifest.load_readable(folder := root.stage(lists.date, stage)))
-        for path in manifest.entries(found.present, folder)
+        for path in manifest.entry_paths(found.present, folder)
     }
     own = [entry for entry in lists.entries if paths.join(root.path, entry.name) not in listed]
     for entry in own:
         if what := manifest.difference(root.path, entry):
-            again = f"watchnext nightly {asked.job} --date {lists.date} --force neighbours"
+            again = f"watchnext nightly {request.job} --date {lists.date} --force neighbours"
             yield problem(NAME, what, f"{again} makes the lists anew and publishes them")
     yield len(own)
 
 
-def _store(asked: DoctorRequest) -> Iterator[Finding | int]:
+def _store(request: DoctorRequest) -> Iterator[Finding | int]:
     """Findings, and how many files were read, of the newest snapshot of the store."""
     from pipelines.base import manifest, snapshot_store
 
-    night = asked.night
+    night = request.night
     try:
         newest = snapshot_store.latest(night.root.snapshots)
     except manifest.ManifestError as error:
-        yield problem(NAME, str(error), snapshot_store.REBUILD.replace("JOB.toml", f"{asked.job} --date {night.date}"))
+        yield problem(
+            NAME, str(error), snapshot_store.REBUILD.replace("JOB.toml", f"{request.job} --date {night.date}")
+        )
         return
     if newest is None:
         return
-    again = f"watchnext nightly {asked.job} --date {max(newest.date, f'{night.date}')}"
+    again = f"watchnext nightly {request.job} --date {max(newest.date, f'{night.date}')}"
     for file in newest.files:
         if what := manifest.difference(night.root.store, file.file):
             yield problem(NAME, what, f"{again} --reingest {file.day} reads its day again")

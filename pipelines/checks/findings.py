@@ -63,7 +63,7 @@ def to_text(finding: Finding, *, colours: bool, width: int) -> str:
     return "\n".join(lines)
 
 
-def closing(found: Iterable[Finding]) -> str:
+def summary_line(found: Iterable[Finding]) -> str:
     """The last line: how many findings of which kind."""
     states = [finding.state for finding in found]
     problems, warnings = states.count("problem"), states.count("warning")
@@ -71,7 +71,7 @@ def closing(found: Iterable[Finding]) -> str:
     return f"{counts}: do what is said under fix, then ask again" if counts else "no problem was found"
 
 
-def screen() -> tuple[bool, int]:
+def terminal() -> tuple[bool, int]:
     """(whether colours are wanted, how many columns to use) on the standard output."""
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return colours, max(NARROWEST, min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST))

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.base import snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot
-from pipelines.checks.patience import with_timeout
+from pipelines.checks.timeouts import with_timeout
 from pipelines.config.jobs import JobError
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import Source
@@ -46,7 +46,7 @@ class InspectedLogs:
         return not self.unscreened and self.screen.key is None
 
     @classmethod
-    def at(cls, night: Night, *, with_store: bool) -> InspectedLogs:
+    def inspect(cls, night: Night, *, with_store: bool) -> InspectedLogs:
         """Look at all tables of a job, and at what the store has of them. What goes wrong with one is kept."""
         before = snapshot_store.latest(night.root.snapshots) if with_store else None
         found, failed = dict[str, RawFiles](), dict[str, str]()
@@ -57,9 +57,9 @@ class InspectedLogs:
                 found[table], failed[table] = RawFiles(), str(error)
         screen, unscreened = _screen(night, before)
         with tempfile.TemporaryDirectory() as scratch:
-            looked, columns, tables = dict[str, TableSample](), dict[str, list[str]](), dict[str, LogTable]()
+            inspected, columns, tables = dict[str, TableSample](), dict[str, list[str]](), dict[str, LogTable]()
             for name in sorted(found, key=lambda table: table != "videos"):  # lengths of videos come first
-                catalogue = _catalogue(looked.get("videos"), scratch)
+                catalogue = _catalogue(inspected.get("videos"), scratch)
                 source = log_samples.sources(night, found, screen=screen, catalogue=catalogue).get(name)
                 if source is None or source.raw[-1].path.startswith(PREFIX):
                     continue
@@ -67,12 +67,12 @@ class InspectedLogs:
                 try:
                     path = source.raw[-1].path
                     columns[name] = [*column_names(path), *folder_values(path)]
-                    looked[name] = _look(source, night.job.logs.renamed(name))
+                    inspected[name] = _look(source, night.job.logs.renamed(name))
                 except LogError as error:
                     failed[name] = str(error)
         return cls(
             found=found,
-            samples=looked,
+            samples=inspected,
             columns=columns,
             tables=tables,
             failed=failed,
@@ -92,8 +92,8 @@ def _screen(night: Night, before: Snapshot | None) -> tuple[PrivacyFilter, str]:
 
 def _look(source: Source, renamed: dict[str, str]) -> TableSample:
     if source.table.name == "videos":
-        return log_samples.look(source, renamed, most_files=len(source.raw), rows=CATALOGUE_ROWS)
-    return log_samples.look(source, renamed)
+        return log_samples.sample_table(source, renamed, most_files=len(source.raw), rows=CATALOGUE_ROWS)
+    return log_samples.sample_table(source, renamed)
 
 
 def _catalogue(videos: TableSample | None, scratch: str) -> str | None:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 
 OURS = "watchnext"
@@ -52,7 +52,7 @@ print(json.dumps({"version": version("scann"), "seconds": seconds, "busy": busy}
 """
 
 
-def python(_asked: DoctorRequest) -> Iterator[Finding]:
+def python(_request: DoctorRequest) -> Iterator[Finding]:
     """The version, and the platform that the packages have wheels for."""
     from packaging.specifiers import SpecifierSet
 
@@ -67,7 +67,7 @@ def python(_asked: DoctorRequest) -> Iterator[Finding]:
         yield ok("python", f"{have} on {where}, {len(os.sched_getaffinity(0))} cores")
 
 
-def packages(asked: DoctorRequest) -> Iterator[Finding]:
+def packages(request: DoctorRequest) -> Iterator[Finding]:
     """Every package in its range, and our own under our names."""
     from packaging.requirements import Requirement
 
@@ -76,7 +76,7 @@ def packages(asked: DoctorRequest) -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         yield problem("packages", f"{OURS} is not installed in {sys.prefix}", SETUP)
         return
-    extras = ("", *_extras(asked))
+    extras = ("", *_extras(request))
     wanted = [one for one in listed if not one.marker or any(one.marker.evaluate({"extra": name}) for name in extras)]
     wrong = [found for one in wanted if (found := _wrong(one)) is not None]
     if len(wrong) > FEW:
@@ -94,12 +94,12 @@ def packages(asked: DoctorRequest) -> Iterator[Finding]:
         yield ok("packages", f"{len(wanted)} in their ranges ({versions}, ...)")
 
 
-def tensorflow(_asked: DoctorRequest) -> Iterator[Finding]:
+def tensorflow(_request: DoctorRequest) -> Iterator[Finding]:
     """TensorFlow loads, and what it can compute on."""
     yield from _tried("tensorflow", TRY_TENSORFLOW, lambda got: f"{got['gpus'] or 'no'} GPU{'s' * (got['gpus'] > 1)}")
 
 
-def scann(_asked: DoctorRequest) -> Iterator[Finding]:
+def scann(_request: DoctorRequest) -> Iterator[Finding]:
     """ScaNN loads, builds an index and answers."""
     yield from _tried("scann", TRY_SCANN, lambda _: "an index of 500 vectors was built and asked")
 
@@ -153,10 +153,10 @@ def _wrong(requirement: Any) -> tuple[str, Any] | None:
     return f"{requirement.name} is {have}, but {requirement.specifier} is needed", requirement
 
 
-def _extras(asked: DoctorRequest) -> Iterator[str]:
+def _extras(request: DoctorRequest) -> Iterator[str]:
     """The extras this job needs; none where it cannot be read."""
     try:
-        night = asked.night
+        night = request.night
     except Exception:  # told by the check of the job
         return
     if getattr(night.job.storage, "redis", None):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, warning
 from pipelines.logs import joins
 from pipelines.logs.joins import Match
@@ -23,51 +23,51 @@ if TYPE_CHECKING:
 FIX = "are the ids written as in the events? 7 and 007 are two ids, and upper and lower case differ"
 
 
-def of_tables(asked: DoctorRequest, looked: InspectedLogs) -> Iterator[Finding]:
+def check_tables(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
     """Users of the users table and of hidden pairs, hidden videos, and countries without a partner."""
-    logs = [sample for table in LOGS if (sample := looked.samples.get(table.name))]
-    whole = bool(logs) and all(map(is_whole, logs)) and not any(table.name in looked.failed for table in LOGS)
+    logs = [sample for table in LOGS if (sample := inspected.samples.get(table.name))]
+    whole = bool(logs) and all(map(is_whole, logs)) and not any(table.name in inspected.failed for table in LOGS)
     users = _distinct(logs, "user_id")
-    stored = joins.users_of_small_store(asked.night.root.store, looked.before) if looked.before else None
+    stored = joins.users_of_small_store(request.night.root.store, inspected.before) if inspected.before else None
     if stored is not None:
         users, whole = pl.concat([users, stored]).unique(), True
     for table, name in (("users", "users"), ("hidden", "hidden users")):
-        if table in looked.samples and len(users):
-            match = Match.of(_distinct([looked.samples[table]], "user_id"), users)
-            yield _finding(f"logs.{table}", name, match, whole=whole, with_values=looked.shows_ids)
-    videos = looked.samples.get("videos")
-    if videos and "hidden" in looked.samples:
+        if table in inspected.samples and len(users):
+            match = Match.of(_distinct([inspected.samples[table]], "user_id"), users)
+            yield _finding(f"logs.{table}", name, match, whole=whole, with_values=inspected.shows_ids)
+    videos = inspected.samples.get("videos")
+    if videos and "hidden" in inspected.samples:
         known = pl.concat([_distinct([videos], "video_id"), _distinct(logs, "video_id")])
-        match = Match.of(_distinct([looked.samples["hidden"]], "video_id"), known)
+        match = Match.of(_distinct([inspected.samples["hidden"]], "video_id"), known)
         yield _finding("logs.hidden", "hidden videos", match, whole=is_whole(videos), with_values=True)
-    if videos and "watches" in looked.samples:
-        codes = joins.codes_of_catalogue(videos.valid)
-        places = [looked.samples[name] for name in ("watches", "users") if name in looked.samples]
+    if videos and "watches" in inspected.samples:
+        codes = joins.catalogue_country_codes(videos.valid)
+        places = [inspected.samples[name] for name in ("watches", "users") if name in inspected.samples]
         if len(codes):
-            match = Match.of(codes, joins.codes_of(_distinct(places, "country")))
+            match = Match.of(codes, joins.country_codes(_distinct(places, "country")))
             yield _finding("logs.videos", "countries", match, whole=all(map(is_whole, places)), with_values=True)
 
 
-def of_forget_list(asked: DoctorRequest, looked: InspectedLogs) -> Iterator[Finding]:
+def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
     """Ids of the list of users to forget that are of nobody."""
-    screen, before = looked.screen, looked.before
+    screen, before = inspected.screen, inspected.before
     if not screen.forget.paths:
         return
-    samples = [sample for sample in looked.samples.values() if "user_id" in sample.valid.columns]
+    samples = [sample for sample in inspected.samples.values() if "user_id" in sample.valid.columns]
     raw = [ident(part.raw["user_id"]) for sample in samples for part in sample.parts if "user_id" in part.raw.columns]
     ids = screen.forget.ids()
     found = set(ids.is_in(pl.concat(raw).drop_nulls().implode()).arg_true()) if raw else set[int]()
     if before is not None and before.forgotten == screen.forget.digest:
-        match = joins.of_forget_list(ids, found)
-        shown = f": {joins.shown_values(match)}" if looked.shows_ids and match.unmatched else ""
+        match = joins.match_forget_list(ids, found)
+        shown = f": {joins.shown_values(match)}" if inspected.shows_ids and match.unmatched else ""
         what = f"{match.values:,} ids; the list was applied to all that is kept"
         yield ok("privacy.forget", f"{what}; {match.unmatched:,} are of nobody in the rows that were looked at{shown}")
         return
-    stored = joins.users_of_small_store(asked.night.root.store, before) if before else None
+    stored = joins.users_of_small_store(request.night.root.store, before) if before else None
     if stored is not None:
         found |= set(screen.forgotten().is_in(stored.implode()).arg_true())
-    match, whole = joins.of_forget_list(ids, found), all(map(is_whole, samples))
-    yield _finding("privacy.forget", "forget", match, whole=whole, with_values=looked.shows_ids)
+    match, whole = joins.match_forget_list(ids, found), all(map(is_whole, samples))
+    yield _finding("privacy.forget", "forget", match, whole=whole, with_values=inspected.shows_ids)
 
 
 def is_whole(sample: TableSample) -> bool:

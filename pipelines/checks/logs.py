@@ -7,15 +7,16 @@ reason. The catalogue is read whole; of the other tables, the first rows of some
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from pipelines.base import raw_files
 from pipelines.checks import joins
-from pipelines.checks.asked import DoctorRequest
-from pipelines.checks.column_names import nearest, renaming
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.checks.inspected_logs import InspectedLogs
 from pipelines.config.settings import Privacy
@@ -26,62 +27,84 @@ from transforms.logs.readers import LogTable
 SHOWN_ROWS, SHOWN_REASONS, CELL = 3, 5, 24
 FEW_KNOWN = 0.5  # share of watches whose video the catalogue has, below which something is wrong
 
+CLOSE = 0.78  # least similarity of two spellings to suggest one for the other
+OTHER_NAMES = {
+    "user_id": ("uid", "user", "member_id", "account_id", "customer_id", "visitor_id", "profile_id", "viewer_id"),
+    "video_id": ("vid", "video", "item_id", "item", "movie_id", "content_id", "asset_id", "title_id", "media_id"),
+    "time": ("timestamp", "ts", "datetime", "event_time", "created_at", "date", "time_ms", "start_time", "at"),
+    "completed": ("complete", "is_completed", "finished", "watched_fully"),
+    "watch_seconds": ("watch_time", "watched_seconds", "seconds_watched", "play_time", "play_seconds", "playtime"),
+    "video_seconds": ("duration", "video_duration", "duration_seconds", "length", "length_seconds"),
+    "signed_in": ("logged_in", "is_signed_in", "is_logged_in"),
+    "country": ("country_code", "geo", "geo_country"),
+    "device": ("device_type", "platform", "client"),
+    "query": ("search", "search_query", "q", "term", "search_term", "keyword", "keywords", "text"),
+    "upload_time": ("uploaded_at", "upload_date", "published_at", "publish_time", "release_date"),
+    "title": ("name", "video_title"),
+    "channel": ("channel_id", "author", "author_id", "creator", "uploader"),
+    "language": ("lang", "language_code"),
+    "gender": ("sex",),
+    "birth_year": ("year_of_birth", "yob", "born"),
+}
 
-def logs(asked: DoctorRequest) -> Iterator[Finding]:
+
+def logs(request: DoctorRequest) -> Iterator[Finding]:
     """Each table's files, columns and rows, and whether the tables speak of the same videos and users."""
-    looked, job = asked.logs, asked.night.job
-    if looked.unscreened:
-        yield problem("privacy", looked.unscreened, "mend [privacy], or the environment of whatever runs the night")
+    inspected, job = request.logs, request.night.job
+    if inspected.unscreened:
+        yield problem("privacy", inspected.unscreened, "mend [privacy], or the environment of whatever runs the night")
     for name in ingest_plan.TABLES:
         if getattr(job.logs, name) is None:
             continue
-        if name in looked.failed:
-            yield _unreadable(asked, looked, name)
-        elif name in looked.samples:
-            yield from _columns(asked, looked, name)
-            yield _rows(asked, looked, name)
+        if name in inspected.failed:
+            yield _unreadable(request, inspected, name)
+        elif name in inspected.samples:
+            yield from _columns(request, inspected, name)
+            yield _rows(request, inspected, name)
         else:
             yield warning(
                 f"logs.{name}", "a table of BigQuery: not looked at", "see docs/logs.md for what it must have"
             )
-    yield from _files(asked, looked)
-    yield from joins.of_forget_list(asked, looked)
-    yield from (one for one in joins.of_tables(asked, looked) if one.state != "ok")
-    yield from _one_world(looked)
+    yield from _files(request, inspected)
+    yield from joins.check_forget_list(request, inspected)
+    yield from (one for one in joins.check_tables(request, inspected) if one.state != "ok")
+    yield from _one_world(inspected)
 
 
-def _files(asked: DoctorRequest, looked: InspectedLogs) -> Iterator[Finding]:
+def _files(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
     """Files that a night would pass over, and values in the names of folders that it would not read."""
-    found = {name: files for name, files in looked.found.items() if name not in looked.failed}
-    job = asked.night.job
-    if looked.unscreened:
+    found = {name: files for name, files in inspected.found.items() if name not in inspected.failed}
+    job = request.night.job
+    if inspected.unscreened:
         job = job.model_copy(update={"privacy": Privacy()})
-    for setting, text in log_notes.of_files(job, found):
+    for setting, text in log_notes.file_notes(job, found):
         fix = "rename or convert what belongs to the logs, and keep other files elsewhere; a glob may leave them out"
         yield warning(setting, text, fix)
 
 
-def _unreadable(asked: DoctorRequest, looked: InspectedLogs, name: str) -> Finding:
+def _unreadable(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Finding:
     """A table that is not there, cannot be read, or lacks columns."""
-    table, columns = looked.tables.get(name), looked.columns.get(name)
-    given = asked.night.job.logs.renamed(name)
+    table, columns = inspected.tables.get(name), inspected.columns.get(name)
+    given = request.night.job.logs.renamed(name)
     if table is None or not columns:
-        fix = _what_is_there(getattr(asked.night.job.logs, name)) if table is None else "see docs/logs.md"
-        return problem(f"logs.{name}", looked.failed[name], fix)
+        fix = _what_is_there(getattr(request.night.job.logs, name)) if table is None else "see docs/logs.md"
+        return problem(f"logs.{name}", inspected.failed[name], fix)
     lacking = [ours for ours in table.required if given.get(ours, ours) not in columns]
     if not lacking and not any(given.get(ours, ours) in columns for ours in table.any_of):
         lacking = list(table.any_of)
-    return problem(f"logs.{name}", looked.failed[name], renaming(name, lacking, _unused(table, given, columns)))
+    return problem(
+        f"logs.{name}", inspected.failed[name], renaming_advice(name, lacking, _unused(table, given, columns))
+    )
 
 
-def _columns(asked: DoctorRequest, looked: InspectedLogs, name: str) -> Iterator[Finding]:
+def _columns(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Iterator[Finding]:
     """Optional columns that are not there by our names, but perhaps by others."""
-    table, columns, given = looked.tables[name], looked.columns[name], asked.night.job.logs.renamed(name)
+    table, columns, given = inspected.tables[name], inspected.columns[name], request.night.job.logs.renamed(name)
     unused = _unused(table, given, columns)
-    lacking = [ours for ours in table.optional if given.get(ours, ours) not in columns and nearest(ours, unused)]
+    lacking = [ours for ours in table.optional if given.get(ours, ours) not in columns and nearest_column(ours, unused)]
     if lacking:
         what = f"{', '.join(lacking)}: no such column, but one that may be it"
-        yield warning(f"logs.{name}", what, renaming(name, lacking, unused))
+        yield warning(f"logs.{name}", what, renaming_advice(name, lacking, unused))
 
 
 def _unused(table: LogTable, given: dict[str, str], columns: list[str]) -> list[str]:
@@ -90,20 +113,20 @@ def _unused(table: LogTable, given: dict[str, str], columns: list[str]) -> list[
     return [column for column in columns if column not in used]
 
 
-def _rows(asked: DoctorRequest, looked: InspectedLogs, name: str) -> Finding:
+def _rows(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Finding:
     """What ingest would make of the rows that were looked at."""
-    sample = looked.samples[name]
+    sample = inspected.samples[name]
     valid, refused = sample.valid, sample.refused
     read = valid.height + refused.height
     files = f"{len(sample.files):,} file{'s' if len(sample.files) != 1 else ''}, about {sample.rows:,} rows"
-    shown = () if looked.unscreened else tuple(as_table(sample.parts[-1].valid.head(SHOWN_ROWS)))
+    shown = () if inspected.unscreened else tuple(as_table(sample.parts[-1].valid.head(SHOWN_ROWS)))
     if not read:
         return problem(f"logs.{name}", f"{files}: not one row in those that were looked at", "is the path right?")
     if refused.is_empty():
         return ok(f"logs.{name}", f"{files}; all {read:,} that were looked at can be read, the newest file's:", *shown)
-    limit = asked.night.job.logs.max_reject_fraction
+    limit = request.night.job.logs.max_reject_fraction
     what = f"{files}; {refused.height:,} of {read:,} that were looked at would be refused"
-    reasons = tuple(_reasons(refused, with_text=not looked.unscreened))
+    reasons = tuple(_reasons(refused, with_text=not inspected.unscreened))
     if refused.height > limit * read:
         fix = "mend or filter them where the logs are written; rejects/ of a night lists the first ones of each reason"
         above = f"{what}, above max_reject_fraction = {limit:g}: the night would fail"
@@ -119,9 +142,9 @@ def _reasons(refused: pl.DataFrame, *, with_text: bool) -> Iterator[str]:
         yield f"{row['len']:,} x {row['reason']}; {Path(row['file']).name} row {row['row']}{text}"
 
 
-def _one_world(looked: InspectedLogs) -> Iterator[Finding]:
+def _one_world(inspected: InspectedLogs) -> Iterator[Finding]:
     """Whether the catalogue knows the videos that are watched: what it does not know is never shown."""
-    watches, videos = looked.samples.get("watches"), looked.samples.get("videos")
+    watches, videos = inspected.samples.get("watches"), inspected.samples.get("videos")
     if watches is None or videos is None or watches.valid.is_empty():
         return
     if videos.rows > 2 * (videos.valid.height + videos.refused.height):
@@ -141,7 +164,7 @@ def _what_is_there(pattern: str) -> str:
     """What to do about a path that names nothing: what lies nearest to it."""
     if "://" in pattern or pattern.startswith(PREFIX):
         return "check the path, and that this machine may read there"
-    place = Path(raw_files.spelled_out(pattern) or ".")
+    place = Path(raw_files.literal_prefix(pattern) or ".")
     while not place.is_dir():
         place = place.parent
     inside = sorted(path.name + "/" * path.is_dir() for path in place.iterdir())
@@ -163,3 +186,26 @@ def _cell(value: object) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}"
     text = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+
+
+def nearest_column(ours: str, columns: Sequence[str]) -> str | None:
+    """Return the column of a file whose name resembles ours or a common synonym of it, or None."""
+    by_spelling = {_plain(column): column for column in reversed(columns)}
+    for name in (ours, *OTHER_NAMES.get(ours, ())):
+        if _plain(name) in by_spelling:
+            return by_spelling[_plain(name)]
+    close = difflib.get_close_matches(_plain(ours), list(by_spelling), 1, cutoff=CLOSE)
+    return by_spelling[close[0]] if close else None
+
+
+def renaming_advice(table: str, lacking: Sequence[str], columns: Sequence[str]) -> str:
+    """Return what to write into the job file for columns that a table lacks. columns: unused columns of its files."""
+    pairs = [(ours, theirs) for ours in lacking if (theirs := nearest_column(ours, columns))]
+    if pairs:
+        lines = "; ".join(f'{ours} = "{theirs}"' for ours, theirs in pairs)
+        return f"if these are the columns, write below [logs.columns.{table}]: {lines}"
+    return f'name the columns that hold {", ".join(lacking)} below [logs.columns.{table}], such as {lacking[0]} = "..."'
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 
 OLD_DAYS = 1  # that what is published may lie behind the night
 
 
-def job(asked: DoctorRequest) -> Iterator[Finding]:
+def job(request: DoctorRequest) -> Iterator[Finding]:
     """The job file and the Beam options."""
     from pipelines.config.beam_options import OptionError
     from pipelines.config.jobs import JobError
 
     try:
-        night = asked.night
+        night = request.night
     except JobError as error:
         for line in str(error).splitlines():
             yield problem("job", line, "see docs/job.md for all settings")
@@ -28,35 +28,35 @@ def job(asked: DoctorRequest) -> Iterator[Finding]:
     except OptionError as error:
         yield problem("job", str(error), "check --runner-config and the options for Beam")
         return
-    yield ok("job", f"{asked.job}, the night of {night.date}, on {night.runner}")
+    yield ok("job", f"{request.job}, the night of {night.date}, on {night.runner}")
 
 
-def root(asked: DoctorRequest) -> Iterator[Finding]:
+def root(request: DoctorRequest) -> Iterator[Finding]:
     """Whether the root can be written to."""
-    path = asked.night.job.storage.root
-    if asked.root_trouble:
+    path = request.night.job.storage.root
+    if request.root_problem:
         fix = "check root ([storage]), and what this user and its credentials may do there"
-        yield problem("root", f"{path} cannot be written to: {asked.root_trouble}", fix)
+        yield problem("root", f"{path} cannot be written to: {request.root_problem}", fix)
     else:
         yield ok("root", f"{path} can be written to")
 
 
-def lock(asked: DoctorRequest) -> Iterator[Finding]:
+def lock(request: DoctorRequest) -> Iterator[Finding]:
     """Who is at work on the root."""
-    from pipelines.base.lock import holder
+    from pipelines.base.lock import describe_holder
 
-    if taken := holder(asked.night.root.lock):
+    if taken := describe_holder(request.night.root.lock):
         yield warning("lock", taken, "wait for it to end, or stop it: until then a night is refused")
     else:
         yield ok("lock", "nobody is at work on this root")
 
 
-def published(asked: DoctorRequest) -> Iterator[Finding]:
+def published(request: DoctorRequest) -> Iterator[Finding]:
     """Which night is served, how old it is, and whether a publication came to no end."""
     from pipelines.night import publication_file
     from transforms.core import files
 
-    night, entry = asked.night, publication_file.read(asked.night.root)
+    night, entry = request.night, publication_file.read(request.night.root)
     if files.exists(night.root.publishing):
         what = f"{night.root.publishing}: a publication was begun and came to no end"
         yield warning("published", what, "run the night again: it finishes that one, or undoes it")
@@ -76,16 +76,16 @@ def published(asked: DoctorRequest) -> Iterator[Finding]:
         yield ok("published", what)
 
 
-def sinks(asked: DoctorRequest) -> Iterator[Finding]:
+def sinks(request: DoctorRequest) -> Iterator[Finding]:
     """Whether every place the lists are loaded into can be reached and used."""
     from pipelines.serving import publication
 
-    night = asked.night
+    night = request.night
     storage = night.job.storage
     if redis := getattr(storage, "redis", None):  # doctor does not wait for a server to come back
         storage = storage.model_copy(update={"redis": redis.model_copy(update={"retry_seconds": 0})})
         night = replace(night, job=night.job.model_copy(update={"storage": storage}))
-    places = publication.configured(night)
+    places = publication.configured_sinks(night)
     for place in places:
         try:
             place.ready()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem
 
 ELEMENTS = 10
@@ -24,21 +24,21 @@ ANSWER_SECONDS = 5.0  # for an address to answer
 SHOWN = 300  # characters of an error
 
 
-def runner(asked: DoctorRequest) -> Iterator[Finding]:
+def runner(request: DoctorRequest) -> Iterator[Finding]:
     """Each address, and the job."""
     from pipelines.config.beam_options import endpoints
 
-    silent = list(_silent(endpoints(asked.runner_config, asked.flags)))
+    silent = list(_silent(endpoints(request.runner_config, request.flags)))
     yield from silent
     if silent:
         return
-    name, began = asked.night.runner, time.monotonic()
-    given = json.dumps({"config": asked.runner_config, "flags": asked.flags})
+    name, began = request.night.runner, time.monotonic()
+    given = json.dumps({"config": request.runner_config, "flags": request.flags})
     script = "from pipelines.checks.runner import main; main()"
-    code, said = _run([sys.executable, "-c", script, given], asked.runner_seconds)
+    code, said = _run([sys.executable, "-c", script, given], request.runner_seconds)
     seconds = time.monotonic() - began
     if code is None:
-        what = f"{name}: a job of {ELEMENTS} elements did not end within {asked.runner_seconds:.0f} s"
+        what = f"{name}: a job of {ELEMENTS} elements did not end within {request.runner_seconds:.0f} s"
         fix = "look at the runner's own page for the job, which may still be there; --runner-timeout gives it longer"
         yield problem("runner", what, fix)
     elif code:
@@ -57,7 +57,7 @@ def ten_elements(config: str | None, flags: Sequence[str]) -> None:
 
     with beam.Pipeline(options=pipeline_options(config, flags)) as pipeline:
         numbers = pipeline | beam.Create(range(ELEMENTS)) | beam.Map(_squared)
-        numbers | beam.combiners.Count.Globally() | beam.Map(all_there)
+        numbers | beam.combiners.Count.Globally() | beam.Map(check_count)
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _squared(number: int) -> int:
     return number * number
 
 
-def all_there(count: int) -> None:
+def check_count(count: int) -> None:
     """Raise ValueError where an element was lost or doubled on its way."""
     if count != ELEMENTS:
         raise ValueError(f"of {ELEMENTS} elements {count} came through")

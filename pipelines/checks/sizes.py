@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipelines.base import machine
-from pipelines.base.machine import gib
+from pipelines.base.machine import format_bytes
 from pipelines.base.raw_files import RawFiles
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
-from pipelines.logs.log_size import Size, measure_size
+from pipelines.logs.log_size import LogSize, measure_size
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
@@ -25,18 +25,19 @@ SMALLER = {
 OTHERWISE = "write the store for more buckets (watchnext rebucket), or lower window_days ([examples])"
 
 
-def memory(asked: DoctorRequest) -> Iterator[Finding]:
+def memory(request: DoctorRequest) -> Iterator[Finding]:
     """The stage that needs most, against what processes here may use."""
-    size, found = _costs(asked)
+    size, found = _costs(request)
     if size is None:
-        if "watches" in asked.logs.failed:  # which is a finding of its own
+        if "watches" in request.logs.failed:  # which is a finding of its own
             yield ok("memory", "not compared: there are no logs to estimate it from")
         else:
             yield warning("memory", "there are no logs to estimate it from", "mend what is said of the logs first")
         return
     have, most = machine.memory(), max(found, key=lambda cost: cost.memory_bytes)
-    whose = "this machine" if have.limited_by == "machine" else "the control group (container or unit) of this process"
-    what = f"stage {most.stage} is estimated to need {gib(most.memory_bytes)}, {whose} has {gib(have.limit_bytes)}"
+    owner = "this machine" if have.limited_by == "machine" else "the control group (container or unit) of this process"
+    needed = f"stage {most.stage} is estimated to need {format_bytes(most.memory_bytes)}"
+    what = f"{needed}; {owner} has {format_bytes(have.limit_bytes)}"
     fix = SMALLER.get(most.stage, OTHERWISE)
     table = _table(found)
     if most.memory_bytes > have.limit_bytes:
@@ -44,38 +45,40 @@ def memory(asked: DoctorRequest) -> Iterator[Finding]:
     elif most.memory_bytes > NEARLY * have.limit_bytes:
         yield warning("memory", what, fix, *table)
     elif most.memory_bytes > have.free_bytes:
-        yield warning("memory", f"{what}, but {gib(have.free_bytes)} are free now", "stop what else runs", *table)
+        yield warning(
+            "memory", f"{what}, but {format_bytes(have.free_bytes)} are free now", "stop what else runs", *table
+        )
     else:
         yield ok("memory", f"{what}; all stages:", *table)
 
 
-def disk(asked: DoctorRequest) -> Iterator[Finding]:
+def disk(request: DoctorRequest) -> Iterator[Finding]:
     """What a whole night needs, against what is free where the root is."""
-    size, found = _costs(asked)
-    path = asked.night.job.storage.root
+    size, found = _costs(request)
+    path = request.night.job.storage.root
     if size is None or not files.is_local(path):
         where = "there are no logs to estimate it from" if size is None else f"{path} is on no disk of this machine"
         yield ok("disk", f"not compared: {where}")
         return
     needed, free = estimate.space_needed(found), machine.free_space(path)
-    what = f"a night is estimated to need {gib(needed)}, {gib(free)} are free below {path}"
+    what = f"a night is estimated to need {format_bytes(needed)}, {format_bytes(free)} are free below {path}"
     if needed > free:
         yield problem("disk", what, "make room, or name another disk: root ([storage])")
     else:
         yield ok("disk", what)
 
 
-def time(asked: DoctorRequest) -> Iterator[Finding]:
+def time(request: DoctorRequest) -> Iterator[Finding]:
     """Hours of a first night, and core-hours where workers are paid for."""
-    size, found = _costs(asked)
+    size, found = _costs(request)
     if size is None:
         return
     seconds = sum(cost.seconds for cost in found)
     longest = max(found, key=lambda cost: cost.seconds)
     what = f"about {duration(seconds)} on two cores without a GPU, of these {duration(longest.seconds)} in stage "
     whole = f"{what}{longest.stage} (to a factor of three)"
-    price = asked.price_per_core_hour
-    if price is None and asked.night.runner != "DataflowRunner":
+    price = request.price_per_core_hour
+    if price is None and request.night.runner != "DataflowRunner":
         yield ok("time", whole)
         return
     hours = estimate.core_hours(found)
@@ -84,10 +87,10 @@ def time(asked: DoctorRequest) -> Iterator[Finding]:
     yield ok("time", f"{whole}; {beam}{paid}")
 
 
-def _costs(asked: DoctorRequest) -> tuple[Size | None, list[Cost]]:
-    night, looked = asked.night, asked.logs
-    found = {name: RawFiles() if name in looked.failed else raw for name, raw in looked.found.items()}
-    size = measure_size(night, found, looked.samples, looked.before)
+def _costs(request: DoctorRequest) -> tuple[LogSize | None, list[Cost]]:
+    night, inspected = request.night, request.logs
+    found = {name: RawFiles() if name in inspected.failed else raw for name, raw in inspected.found.items()}
+    size = measure_size(night, found, inspected.samples, inspected.before)
     return size, estimate.costs(night.job, size, threads=night.threads) if size else []
 
 
@@ -95,8 +98,8 @@ def _table(found: Sequence[Cost]) -> Iterator[str]:
     """A line a stage."""
     yield f"{'stage':<12}{'memory':>10}{'disk':>10}{'time':>10}"
     for cost in sorted(found, key=lambda cost: STAGES.index(cost.stage)):
-        disk_used = gib(cost.disk_bytes + cost.scratch_bytes)
-        yield f"{cost.stage:<12}{gib(cost.memory_bytes):>10}{disk_used:>10}{duration(cost.seconds):>10}"
+        disk_used = format_bytes(cost.disk_bytes + cost.scratch_bytes)
+        yield f"{cost.stage:<12}{format_bytes(cost.memory_bytes):>10}{disk_used:>10}{duration(cost.seconds):>10}"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.logs.log_samples import FileSample, TableSample
 from pipelines.night.stage import Night
@@ -24,31 +24,31 @@ _OFFSET = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def times(asked: DoctorRequest) -> Iterator[Finding]:
+def times(request: DoctorRequest) -> Iterator[Finding]:
     """Units, offsets, days that begin elsewhere, times in the future, days that have not come, this machine's clock."""
-    night, before = asked.night, 0
+    night, before = request.night, 0
     for name in TABLES:
-        sample = asked.logs.samples.get(name)
+        sample = request.logs.samples.get(name)
         if sample is None or not sample.parts:
             continue
-        for found in _of_table(asked, name, sample):
+        for found in _of_table(request, name, sample):
             before += found.state != "ok"
             yield found
-    watches = asked.logs.samples.get("watches")
+    watches = request.logs.samples.get("watches")
     if not before and watches is not None and watches.valid.height:
         newest = watches.valid["time"].max()
         zone = night.job.logs.time_zone
         yield ok("times", f"the newest watch looked at is of {_stamp(newest)}, days begin at 00:00 {zone}")
 
 
-def _of_table(asked: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
-    night = asked.night
+def _of_table(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
+    night = request.night
     yield from _units(name, sample)
     yield from _offsets(night, name, sample)
     yield from _future(night, name, sample)
     if sample.valid.height:
         yield from _days(night, name, sample)
-        yield from _newest(asked, name, sample)
+        yield from _newest(request, name, sample)
         yield from _clock(name, sample)
 
 
@@ -147,9 +147,9 @@ def _shift(since: dt.timedelta) -> str:
     return f"the first event is {abs(hours)} h {'before' if hours < 0 else 'after'} 00:00 there"
 
 
-def _newest(asked: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
+def _newest(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
     """How old the newest day is that has a file, or the newest event; not known of a file that was not read whole."""
-    night, days = asked.night, asked.logs.found[name].days
+    night, days = request.night, request.logs.found[name].days
     if not days and sample.parts[-1].raw.height >= FRAME_ROWS:
         return
     zone = night.job.logs.time_zone

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, problem, warning
 from pipelines.logs.log_samples import TableSample
 from transforms.logs.columns import RawColumns
@@ -22,14 +22,14 @@ LONG_SHARE = 1 / 3  # of what is usual: a median above it looks like another uni
 FEW_UNKNOWN = 0.01  # share of countries that may be no codes
 
 
-def units(asked: DoctorRequest) -> Iterator[Finding]:
+def units(request: DoctorRequest) -> Iterator[Finding]:
     """Seconds that are milliseconds, uploads to come, years of birth and countries that are none."""
-    samples = asked.logs.samples
+    samples = request.logs.samples
     for table, column in SECONDS:
         if table in samples:
             yield from _seconds(table, column, samples[table])
     if "videos" in samples:
-        yield from _uploads(asked, samples["videos"])
+        yield from _uploads(request, samples["videos"])
     if "users" in samples:
         yield from _birth_years(samples["users"])
     for table, column in COUNTRIES:
@@ -56,11 +56,11 @@ def _seconds(table: str, column: str, sample: TableSample) -> Iterator[Finding]:
     yield (problem if typical > USUAL_SECONDS[column] else warning)(f"units.{table}", what, fix)
 
 
-def _uploads(asked: DoctorRequest, sample: TableSample) -> Iterator[Finding]:
+def _uploads(request: DoctorRequest, sample: TableSample) -> Iterator[Finding]:
     times = sample.valid["upload_time"]
-    ahead = int((times >= asked.night.future).sum())
+    ahead = int((times >= request.night.future).sum())
     if ahead:
-        what = f"{ahead:,} of {times.count():,} upload times lie after the night of {asked.night.date}"
+        what = f"{ahead:,} of {times.count():,} upload times lie after the night of {request.night.date}"
         yield warning("units.videos", what, "these videos are not available before; if they are, mend upload_time")
 
 

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from pipelines.base import raw_files
-from pipelines.base.paths import Root, below, escape_pattern, join
+from pipelines.base.paths import Root, escape_pattern, join, resolve
 from pipelines.config.gate_settings import Gates
-from pipelines.config.ranking_settings import Ranking
 from pipelines.config.settings import (
     COLUMNS,
     NAMES,
@@ -27,6 +26,7 @@ from pipelines.config.settings import (
     Neighbours,
     NotifySettings,
     Privacy,
+    Ranking,
     Storage,
     Table,
 )
@@ -170,14 +170,14 @@ def _root_in_logs(job: Job) -> str:
 
 def _absolute(job: Job, folder: str) -> Job:
     """The job with the paths of its logs and its root made absolute, against the job file's folder."""
-    given = {name: below(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
+    given = {name: resolve(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
     update: dict[str, Table] = {"logs": job.logs.model_copy(update=given)}
     redis = job.storage.redis
     if redis and redis.ca_file:
-        redis = redis.model_copy(update={"ca_file": below(folder, redis.ca_file)})
-    update["storage"] = job.storage.model_copy(update={"root": below(folder, job.storage.root), "redis": redis})
+        redis = redis.model_copy(update={"ca_file": resolve(folder, redis.ca_file)})
+    update["storage"] = job.storage.model_copy(update={"root": resolve(folder, job.storage.root), "redis": redis})
     if job.privacy.forget:
-        forget = below(escape_pattern(folder), job.privacy.forget)
+        forget = resolve(escape_pattern(folder), job.privacy.forget)
         update["privacy"] = job.privacy.model_copy(update={"forget": forget})
     return job.model_copy(update=update)
 

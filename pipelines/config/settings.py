@@ -9,9 +9,19 @@ from __future__ import annotations
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from pipelines.config.sink_settings import BigQuerySettings, BigtableSettings, EnvironmentVariable, RedisSettings
+from trainer.ranker.config import RankerSettings
 from transforms.logs import schemas
 from transforms.search.candidates import condition
 
@@ -208,6 +218,20 @@ class Neighbours(Table):
         1.0, gt=0, le=1, description="share of k that videos of one channel may take of a list; 1.0: no limit"
     )
     similar: int = Field(20, ge=0, description="nearest videos kept of each video; 0: none")
+
+
+class Ranking(RankerSettings):
+    """The `[ranking]` table: lists by expected watch time, where impressions are given (stage ranking)."""
+
+    candidates: NonNegativeInt = Field(
+        50, description="first videos of each list that are put in order; 0: none, lists stay as neighbours left them"
+    )
+    video_vocabulary: PositiveInt = Field(100_000, description="most clicked videos that get an embedding")
+    channel_vocabulary: PositiveInt = Field(10_000, description="most clicked channels that get an embedding")
+    watch_history: PositiveInt = Field(50, description="most recent watches in the input")
+    cut: PositiveInt = Field(
+        10, description="first videos of a list, in either order, whose watch time the two are compared by"
+    )
 
 
 class Storage(Table):

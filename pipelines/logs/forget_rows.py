@@ -39,7 +39,7 @@ def is_due(snapshot: Snapshot | None, screen: PrivacyFilter) -> bool:
     return snapshot is not None and snapshot.forgotten != screen.forget.digest
 
 
-def apply(night: Night, screen: PrivacyFilter) -> Snapshot:
+def forget_users(night: Night, screen: PrivacyFilter) -> Snapshot:
     """Remove the users from all that is kept; the newest snapshot as it then is."""
     from pipelines.serving import publication  # sinks, gates, reports: an ingest that forgets nobody does not load them
 
@@ -49,7 +49,7 @@ def apply(night: Night, screen: PrivacyFilter) -> Snapshot:
         digest = _neighbours_digest(night, date)
         fresh = _forget_in_night(night, date, screen, users)
         _forget_in_publications(night, date, screen, users, fresh, {digest: _neighbours_digest(night, date)})
-    publication.refresh(night, users)
+    publication.forget(night, users)
     night_list.sweep(night)
     newest = snapshot_store.latest(night.root.snapshots)
     assert newest is not None
@@ -67,13 +67,13 @@ def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> N
 
     A damaged file of a day that this run ingests again leaves the snapshots: nobody can read it.
     """
-    found = [snapshot_store.load(path) for path in snapshot_store.snapshots(night.root.snapshots)]
+    found = [snapshot_store.load(path) for path in snapshot_store.list_snapshots(night.root.snapshots)]
     buckets = {count: _buckets(users, count) for count in {one.buckets for one in found}}
     held = {f.file.name: (one.buckets, f) for one in found for f in one.files if f.bucket in buckets[one.buckets]}
     days = [day.isoformat() for day in night.reingest]
-    damaged = snapshot_store.damaged(night.root.store, (file for _, file in held.values()), days)
-    parts = [rewriting.part_of(file, count) for name, (count, file) in held.items() if name not in damaged]
-    records = rewriting.run(night, parts, RewriteFiles(WithoutForgotten(screen), night.root.store))
+    damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in held.values()), days)
+    parts = [rewriting.rewrite_task(file, count) for name, (count, file) in held.items() if name not in damaged]
+    records = rewriting.run_rewrite(night, parts, RewriteFiles(WithoutForgotten(screen), night.root.store))
     records += [_lost(held[name][1]) for name in damaged]
     for one in found:
         listed = {file.file.name: file for file in one.files}
@@ -81,11 +81,11 @@ def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> N
         if changes:
             why = dict.fromkeys(damaged, "reingested")
             lost = [
-                row_counts.of_removed(record["table"], why.get(record["replaced"], "forgotten"), record["left_out"])
+                row_counts.from_removed(record["table"], why.get(record["replaced"], "forgotten"), record["left_out"])
                 for record in changes
             ]
             snapshot_store.commit(
-                night.root.snapshots, rewriting.accounted(rewriting.replaced(one, changes), night.date, *lost)
+                night.root.snapshots, rewriting.add_to_account(rewriting.replace_files(one, changes), night.date, *lost)
             )
 
 
@@ -111,7 +111,7 @@ def _forget_in_publications(
     files. fresh: entries of the files that were rewritten already, by name relative to ROOT; digests: old -> new, of
     the manifest of stage neighbours."""
     root = night.root
-    for path in published_lists.of_night(root, date):
+    for path in published_lists.paths_of_night(root, date):
         lists = published_lists.load(path)
         buckets = _buckets(users, lists.buckets)
         held = [entry for kind in _OF_USERS for entry in lists.of(kind) if paths.shard_index(entry.name) in buckets]
@@ -139,10 +139,10 @@ def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: 
     for stage in (stage for stage in paths.FOLDERS if stage not in _LEARNED):
         folder = night.root.stage(date, stage)
         found = manifest.load(folder)
-        manifest.sweep(folder, found, paths.BESIDE.get(stage, ()))
+        manifest.sweep(folder, found, paths.EXTRA_FOLDERS.get(stage, ()))
         if found is not None:
             changed = _forget_in_stage(night, folder, found, screen, users)
-            fresh |= {entry.name: entry for entry in published_lists.renamed(changed, folder, night.root)}
+            fresh |= {entry.name: entry for entry in published_lists.relative_entries(changed, folder, night.root)}
     if screen.key is None:  # with pseudonyms, no text was kept
         for path in files.list_files(night.root.rejects(date)):
             _forget_in_rejects(path, night.root.rejects(date), users)

@@ -83,7 +83,9 @@ class IngestPlan:
     @property
     def decides(self) -> bool:
         """Whether the completion rule is applied again to the watches in the store."""
-        return bool(reading_settings.of_rule(list(self.changes))) and not (self.reread or self.keep_old_readings)
+        return bool(reading_settings.completion_rule_changes(list(self.changes))) and not (
+            self.reread or self.keep_old_readings
+        )
 
     @property
     def kept_changes(self) -> list[Change]:
@@ -124,7 +126,7 @@ class IngestPlan:
 
     @property
     def _rule(self) -> str:
-        return reading_settings.describe(reading_settings.of_rule(list(self.changes)))
+        return reading_settings.describe(reading_settings.completion_rule_changes(list(self.changes)))
 
     @property
     def work(self) -> bool:

@@ -47,7 +47,7 @@ class Match:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Comparison:
     """What of the tables that are read anew matches the events of some user buckets."""
 
     matches: Mapping[str, Match] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class _Sides:
         self.places.add(listed["country"] if "country" in listed.columns else None)
 
 
-def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -> Compared:
+def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -> Comparison:
     """Compare the side tables with the store's events.
 
     side: `videos`, `users`, `hidden` -> paths of the table's files; the latter two have one a bucket. Gives matches of
@@ -91,7 +91,7 @@ def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -
     `countries` (the catalogue's, against those of watches and users); each if there are such files.
     """
     if not any(side.values()):
-        return Compared()
+        return Comparison()
     chosen = _chosen_buckets(snapshot, LOCAL_ROWS if files.is_local(store) else REMOTE_ROWS)
     of_bucket = {name: {paths.shard_index(path): path for path in side.get(name, ())} for name in ("users", "hidden")}
     found = _Sides()
@@ -104,10 +104,10 @@ def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -
                 found.add(name, files.read_parquet(listed[bucket]), users)
     catalogue = [files.read_parquet(path) for path in side.get("videos", ())]
     matches = found.matches | _of_videos(pl.concat(catalogue) if catalogue else None, found)
-    return Compared(matches=matches, buckets=len(chosen), all_buckets=snapshot.buckets)
+    return Comparison(matches=matches, buckets=len(chosen), all_buckets=snapshot.buckets)
 
 
-def notes(compared: Compared) -> Iterator[str]:
+def unmatched_notes(compared: Comparison) -> Iterator[str]:
     """A sentence for each table with values that have no partner; none of them names a user."""
     some = f" (users of {compared.buckets:,} of {compared.all_buckets:,} buckets were compared)"
     scope = some if compared.buckets < compared.all_buckets else ""
@@ -133,7 +133,7 @@ def sentence(name: str, match: Match) -> str:
     return _SENTENCES[name].format(f"{match.unmatched:,} of {match.values:,}")
 
 
-def of_forget_list(ids: pl.Series, found: set[int]) -> Match:
+def match_forget_list(ids: pl.Series, found: set[int]) -> Match:
     """A list of users to forget, by the places in it of those who were found."""
     return Match.of(ids, ids.gather(sorted(found)))
 
@@ -209,18 +209,18 @@ def _of_videos(catalogue: pl.DataFrame | None, found: _Sides) -> dict[str, Match
     known = catalogue["video_id"] if catalogue is not None else watched.clear()
     if catalogue is not None:
         matches["videos"] = Match.of(watched, known)
-        if len(codes := codes_of_catalogue(catalogue)):
-            matches["countries"] = Match.of(codes, codes_of(found.places.values))
+        if len(codes := catalogue_country_codes(catalogue)):
+            matches["countries"] = Match.of(codes, country_codes(found.places.values))
     if len(hidden):
         matches["hidden videos"] = Match.of(hidden, pl.concat([known, watched]))
     return matches
 
 
-def codes_of_catalogue(catalogue: pl.DataFrame) -> pl.Series:
+def catalogue_country_codes(catalogue: pl.DataFrame) -> pl.Series:
     """The codes of `countries`, some of them several times."""
     return catalogue["countries"].drop_nulls().unique().str.split(",").explode().drop_nulls()
 
 
-def codes_of(places: pl.Series) -> pl.Series:
+def country_codes(places: pl.Series) -> pl.Series:
     """The codes of countries as they are compared, of values without null."""
     return places.to_frame("country").select(countries.code(pl.col("country"))).to_series().drop_nulls()

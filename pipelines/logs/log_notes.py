@@ -11,7 +11,7 @@ from pipelines.config.settings import COLUMNS
 from pipelines.night import privacy
 
 
-def of_files(job: Job, found: Mapping[str, RawFiles]) -> Iterator[tuple[str, str]]:
+def file_notes(job: Job, found: Mapping[str, RawFiles]) -> Iterator[tuple[str, str]]:
     """(setting, sentence) of files that were passed over and of folders' keys that no column is read from.
 
     found: table -> its raw files, as `due.find` gives them.

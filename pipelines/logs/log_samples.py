@@ -72,17 +72,21 @@ def sources(
     return {source.table.name: source for source in listed if source.raw}
 
 
-def look_at(night: Night, found: Mapping[str, RawFiles]) -> dict[str, TableSample]:
+def sample_tables(night: Night, found: Mapping[str, RawFiles]) -> dict[str, TableSample]:
     """A sample of each table that has raw files which can be read. Raises LogError."""
     given = sources(night, found)
-    return {name: look(source, night.job.logs.renamed(name)) for name, source in given.items() if _is_files(source)}
+    return {
+        name: sample_table(source, night.job.logs.renamed(name)) for name, source in given.items() if _is_files(source)
+    }
 
 
 def _is_files(source: Source) -> bool:
     return not source.raw[0].path.startswith(PREFIX)
 
 
-def look(source: Source, renamed: dict[str, str], *, most_files: int = FILES, rows: int = FRAME_ROWS) -> TableSample:
+def sample_table(
+    source: Source, renamed: dict[str, str], *, most_files: int = FILES, rows: int = FRAME_ROWS
+) -> TableSample:
     """The first `rows` rows, or somewhat more, of some of a table's files, spread evenly, the newest among them. Raises
     LogError."""
     raw = sorted(source.raw)
@@ -91,7 +95,7 @@ def look(source: Source, renamed: dict[str, str], *, most_files: int = FILES, ro
         frame = _first_rows(file.path, source, renamed, rows)
         parsed = screened_frame(frame, file.path, source.table, source.parse, source.screen)
         parts.append(FileSample(file=file, raw=frame.rows, valid=parsed.valid, refused=parsed.refused.cast(REFUSED)))
-    return TableSample(files=tuple(raw), rows=rows_of(raw), parts=tuple(parts))
+    return TableSample(files=tuple(raw), rows=estimate_rows(raw), parts=tuple(parts))
 
 
 def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -> RawFrame:
@@ -114,7 +118,7 @@ def _nothing(source: Source) -> RawFrame:
     return RawFrame(pl.DataFrame(schema=schema), pl.DataFrame(schema=BROKEN))
 
 
-def rows_of(raw: Sequence[TakenFile]) -> int:
+def estimate_rows(raw: Sequence[TakenFile]) -> int:
     """About how many rows some raw files have; none where they are tables of BigQuery. Raises LogError."""
     counted = [file for file in evenly_spaced(raw, COUNTED_FILES) if not file.path.startswith(PREFIX) and file.bytes]
     if not counted:

@@ -24,7 +24,7 @@ LEAST_FILE_BYTES = 2_500  # of a file of the store, before its rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class LogSize:
     """Of a night's logs. Rows and distinct values are judged from samples: to within a factor of two, mostly less."""
 
     watches: int  # of the window
@@ -46,26 +46,26 @@ class Size:
         return self.watches + self.searches
 
 
-def size_of(night: Night) -> Size | None:
+def estimate_size(night: Night) -> LogSize | None:
     """How large the logs are; None where they cannot be looked at, or lie in BigQuery."""
     before = ingest_plan.newest_snapshot(night)
     try:
         found = {table: ingest_plan.find(night, table, before) for table in ingest_plan.TABLES}
-        return measure_size(night, found, log_samples.look_at(night, found), before)
+        return measure_size(night, found, log_samples.sample_tables(night, found), before)
     except (LogError, OSError):
         return None
 
 
 def measure_size(
     night: Night, found: Mapping[str, RawFiles], looked: Mapping[str, TableSample], before: Snapshot | None
-) -> Size | None:
+) -> LogSize | None:
     """`size_of`, from samples by table; None without a valid watch among them."""
     if "watches" not in looked or looked["watches"].valid.is_empty():
         return None
     job, watches = night.job, looked["watches"]
     taken = set(before.taken) if before else set()
     pending = {table.name: [file for file in found[table.name].files if file not in taken] for table in LOGS}
-    new = {name: log_samples.rows_of(raw) for name, raw in pending.items()}
+    new = {name: log_samples.estimate_rows(raw) for name, raw in pending.items()}
     rows = {name: _rows_kept(night, before, name) + count for name, count in new.items()}
     buckets = before.buckets if before else job.storage.buckets or snapshot_store.bucket_count(rows["watches"])
     done = watches.valid.filter("completed")
@@ -75,7 +75,7 @@ def measure_size(
         [part.valid.filter("completed")["video_id"] for part in watches.parts], completed
     )
     tokens, occurrences = _tokens(looked.get("searches"), rows["searches"])
-    return Size(
+    return LogSize(
         watches=rows["watches"],
         searches=rows["searches"],
         impressions=rows["impressions"],

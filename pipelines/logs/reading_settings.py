@@ -53,12 +53,12 @@ class Change:
         return f"logs.{self.name}: {json.dumps(self.before)} -> {json.dumps(self.now)}"
 
 
-def of_job(logs: Logs) -> dict[str, Reading]:
+def readings_of_job(logs: Logs) -> dict[str, Reading]:
     """For each table of events, the settings that decide what its rows become."""
     return {table.name: _of_table(logs, table) for table in LOGS}
 
 
-def of_snapshot(night: Night, snapshot: Snapshot) -> dict[str, Reading]:
+def readings_of_snapshot(night: Night, snapshot: Snapshot) -> dict[str, Reading]:
     """The settings that the rows of a snapshot were read under; of one that does not record them, those of the night
     that wrote it; none if these are not known either."""
     if snapshot.readings:
@@ -66,7 +66,7 @@ def of_snapshot(night: Night, snapshot: Snapshot) -> dict[str, Reading]:
     done = manifest.load_readable(night.root.stage(_date(snapshot), "ingest")) if snapshot.date else None
     if done is None or "logs" not in done.settings:
         return {}
-    read = of_job(Logs.model_construct(**done.settings["logs"]))
+    read = readings_of_job(Logs.model_construct(**done.settings["logs"]))
     return {table: reading | {_VERSION: 1} for table, reading in read.items()}
 
 
@@ -74,7 +74,7 @@ def changes(night: Night, snapshot: Snapshot | None) -> list[Change]:
     """The settings that are other ones now than when the rows in the store were read, of tables that have rows."""
     if snapshot is None:
         return []
-    before, now = of_snapshot(night, snapshot), of_job(night.job.logs)
+    before, now = readings_of_snapshot(night, snapshot), readings_of_job(night.job.logs)
     return [
         change
         for table in before
@@ -83,12 +83,12 @@ def changes(night: Night, snapshot: Snapshot | None) -> list[Change]:
     ]
 
 
-def raw(found: list[Change]) -> list[Change]:
+def needing_raw_rows(found: list[Change]) -> list[Change]:
     """Of some changes, those for which the raw rows are needed."""
     return [change for change in found if change.name not in (*RULE, _VERSION)]
 
 
-def of_rule(found: list[Change]) -> list[Change]:
+def completion_rule_changes(found: list[Change]) -> list[Change]:
     """Of some changes, those of the completion rule."""
     return [change for change in found if change.name in RULE]
 
@@ -98,7 +98,7 @@ def needing_choice(found: list[Change]) -> list[Change]:
     return [change for change in found if change.name != _VERSION]
 
 
-def of_version(found: list[Change]) -> list[Change]:
+def reader_changes(found: list[Change]) -> list[Change]:
     """Of some changes, those of how this program reads values."""
     return [change for change in found if change.name == _VERSION]
 
@@ -110,9 +110,9 @@ def check(night: Night, snapshot: Snapshot | None, found: list[Change]) -> None:
     if night.reread:
         _check_date(night, snapshot)
         return
-    needed = raw(found)
-    if not needed and of_rule(found) and not night.keep_old_readings:
-        needed = of_rule(found) if _lacks_what_the_rule_needs(night, snapshot) else []
+    needed = needing_raw_rows(found)
+    if not needed and completion_rule_changes(found) and not night.keep_old_readings:
+        needed = completion_rule_changes(found) if _lacks_what_the_rule_needs(night, snapshot) else []
     if needed and not night.keep_old_readings:
         tables = sorted({change.table for change in needed})
         rows = " and ".join(f"{snapshot.rows(table):,} rows of {table}" for table in tables)

@@ -17,7 +17,7 @@ from transforms.logs.parsing import ParseRules
 from transforms.logs.store_rewrite import DecideAgain, Rearrange, RewriteFiles, RewriteTask
 
 
-def part_of(file: StoreFile, buckets: int) -> RewriteTask:
+def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
     """A data file as a step that rewrites it takes it, with a name nobody used for what stays."""
     name = f"{file.table}/{file.day}/{file.bucket:05d}-of-{buckets:05d}-{manifest.new_attempt()}.parquet"
     return RewriteTask(
@@ -31,7 +31,7 @@ def part_of(file: StoreFile, buckets: int) -> RewriteTask:
     )
 
 
-def run(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rearrange) -> list[Record]:
+def run_rewrite(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rearrange) -> list[Record]:
     """The records of rewriting some data files."""
     if not parts:
         return []
@@ -41,12 +41,12 @@ def run(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rearrang
     return pop_records(records)
 
 
-def rearranged(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Snapshot:
+def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Snapshot:
     """The snapshot of the same events in `buckets` buckets and in days of the time zone `zone`, uncommitted. Raises
     StageError if rows were lost on the way."""
     name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
-    parts = [part_of(file, before.buckets) for file in before.files]
-    records = run(night, parts, Rearrange(night.root.store, buckets, name, zone))
+    parts = [rewrite_task(file, before.buckets) for file in before.files]
+    records = run_rewrite(night, parts, Rearrange(night.root.store, buckets, name, zone))
     new = sorted((snapshot_store.store_file(record) for record in records), key=lambda file: file.file.name)
     done = replace(before, buckets=buckets, time_zone=zone, files=new)
     for table in {file.table for file in before.files}:
@@ -57,13 +57,15 @@ def rearranged(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sn
     return done
 
 
-def decided_again(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
+def reapply_completion_rule(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
     """The snapshot with the completion rule applied to its watches again, uncommitted."""
-    parts = [part_of(file, before.buckets) for file in before.files if file.table == "watches"]
-    return replaced(before, run(night, parts, RewriteFiles(DecideAgain(rules), night.root.store)))
+    parts = [rewrite_task(file, before.buckets) for file in before.files if file.table == "watches"]
+    return replace_files(before, run_rewrite(night, parts, RewriteFiles(DecideAgain(rules), night.root.store)))
 
 
-def reread(night: Night, before: Snapshot, after: Snapshot, gone: Sequence[str]) -> tuple[Snapshot, row_counts.Account]:
+def merge_reread(
+    night: Night, before: Snapshot, after: Snapshot, gone: Sequence[str]
+) -> tuple[Snapshot, row_counts.Account]:
     """The snapshot of events that were read again in place of those before, and the account of these.
 
     gone: raw files that were read before and are found no more. If there are some, days of which fewer events were read
@@ -72,7 +74,7 @@ def reread(night: Night, before: Snapshot, after: Snapshot, gone: Sequence[str])
     kept = list[StoreFile]()
     if gone:
         zone = after.time_zone
-        old = before if before.time_zone == zone else rearranged(night, before, buckets=before.buckets, zone=zone)
+        old = before if before.time_zone == zone else rearrange(night, before, buckets=before.buckets, zone=zone)
         had, has = old.rows_by_day, after.rows_by_day
         lacking = {(t, day) for t in had for day, n in had[t].items() if has.get(t, {}).get(day, 0) < n}
         if lacking and not night.keep_old_readings:
@@ -88,7 +90,7 @@ def reread(night: Night, before: Snapshot, after: Snapshot, gone: Sequence[str])
     done = replace(after, files=sorted([*read, *kept], key=lambda file: file.file.name))
     tables = {file.table for file in (*before.files, *after.files)}
     lost = [(table, before.rows(table) + after.rows(table) - done.rows(table)) for table in sorted(tables)]
-    return done, row_counts.total([row_counts.of_removed(table, "reingested", rows) for table, rows in lost])
+    return done, row_counts.total([row_counts.from_removed(table, "reingested", rows) for table, rows in lost])
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
@@ -96,7 +98,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def replaced(snapshot: Snapshot, records: list[Record]) -> Snapshot:
+def replace_files(snapshot: Snapshot, records: list[Record]) -> Snapshot:
     """The snapshot with the files of `RewriteFiles`'s records in place of those they replace."""
     of_name = {file.file.name: file for file in snapshot.files}
     new = [
@@ -105,7 +107,7 @@ def replaced(snapshot: Snapshot, records: list[Record]) -> Snapshot:
     return snapshot.changed((record["replaced"] for record in records), new)
 
 
-def accounted(snapshot: Snapshot, date: dt.date, *added: row_counts.Account) -> Snapshot:
+def add_to_account(snapshot: Snapshot, date: dt.date, *added: row_counts.Account) -> Snapshot:
     """The snapshot with more in its account of a night."""
     before = snapshot.accounts.get(date.isoformat())
     whole = row_counts.total([*([before] if before else []), *added])

@@ -97,7 +97,7 @@ def _reported(work: Callable[[], int], say: Callable[[str], object]) -> int:
         say(str(stopped))
         return stopped.code
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and console.reader_is_gone():
+        if isinstance(error, BrokenPipeError) and console.reader_has_gone():
             raise
         message = user_message(error)
         if message is None or wants_traceback(error):

@@ -36,7 +36,7 @@ def snapshot_of(root: Root, date: dt.date) -> int | None:
 
 def next_number(root: Root) -> int:
     """The number of the next snapshot: one that no snapshot has, damaged or not, and to which no night refers."""
-    taken = [snapshot_store.number_of(path) for path in snapshot_store.snapshots(root.snapshots)]
+    taken = [snapshot_store.number_of(path) for path in snapshot_store.list_snapshots(root.snapshots)]
     referred = (snapshot_of(root, date) for date in nights(root))
     return 1 + max([*taken, *(number for number in referred if number is not None)], default=0)
 
@@ -55,5 +55,5 @@ def expire(night: Night, snapshot: Snapshot) -> tuple[Snapshot, Account]:
     newest = dt.date.fromisoformat(max(file.day for file in snapshot.files)) + dt.timedelta(days=1)
     first = (min(night.date, newest) - dt.timedelta(days=night.job.storage.keep_days)).isoformat()
     gone = [file for file in snapshot.files if file.day < first]
-    lost = [row_counts.of_removed(file.table, "expired", file.file.rows) for file in gone]
+    lost = [row_counts.from_removed(file.table, "expired", file.file.rows) for file in gone]
     return snapshot.changed((file.file.name for file in gone), []), row_counts.total(lost)

@@ -220,12 +220,12 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
         "users": _users(listed, lists),
         "attempt": _attempt(listed, beside),
         "neighbours": beside.digest,
-        "lists": published_lists.renamed(lists, root.stage(date, stage), root),
-        "video_vectors": next(iter(published_lists.renamed(vectors, root.stage(date, "train"), root)), None),
+        "lists": published_lists.relative_entries(lists, root.stage(date, stage), root),
+        "video_vectors": next(iter(published_lists.relative_entries(vectors, root.stage(date, "train"), root)), None),
     }
     for kind in ("defaults", "user_vectors", "similar"):
         entries = beside.named(f"../{kind}/", ".parquet")
-        content[kind] = published_lists.renamed(entries, root.stage(date, NEIGHBOURS), root)
+        content[kind] = published_lists.relative_entries(entries, root.stage(date, NEIGHBOURS), root)
     try:
         return PublishedLists(**content)
     except ValidationError as error:
@@ -298,7 +298,7 @@ def prune(root: Root, intent: dict[str, Any] | None = None) -> None:
         return
     needed = {reference["file"] for place in (entry, intent or {}) for reference in _references(place)}
     for date in paths.nights(root):
-        pinned = published_lists.of_night(root, date)
+        pinned = published_lists.paths_of_night(root, date)
         done = manifest.record(root.stage(date, "publish")) if pinned else None
         newest = {done.counts.get(name) for name in (LISTS, PUBLISHED_LISTS)} if done else set()
         dead = [path for path in pinned if published_lists.relative(root, path) not in needed | newest]
@@ -311,7 +311,7 @@ def _remove(root: Root, date: dt.date, dead: Iterable[str], alive: Iterable[str]
     kept = {path for one in alive for path in _named(root, one)}
     for stage in (NEIGHBOURS, RANKING):
         done = manifest.load(root.stage(date, stage))
-        kept |= set(manifest.entries(done.present, root.stage(date, stage))) if done else set()
+        kept |= set(manifest.entry_paths(done.present, root.stage(date, stage))) if done else set()
     for path in dead:
         files.remove_files([name for name in _named(root, path) if name not in kept])
         files.remove_files([path])
@@ -339,7 +339,7 @@ def refreshed(root: Root, entry: dict[str, Any]) -> dict[str, Any]:
 
 def _current(root: Root, reference: dict[str, str]) -> dict[str, str]:
     path = paths.join(root.path, reference["file"])
-    return published_lists.current(root, path).model_dump() if files.exists(path) else reference
+    return published_lists.reference_to(root, path).model_dump() if files.exists(path) else reference
 
 
 def to_json(content: Any) -> bytes:

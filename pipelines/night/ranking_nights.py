@@ -64,7 +64,7 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
 
     def within(entries: list[Any]) -> tuple[str, ...]:
         mine = [entry for entry in entries if paths.shard_index(entry.name) % smaller == bucket % smaller]
-        return tuple(manifest.entries(mine, of.folder(sink_protocol.NEIGHBOURS)))
+        return tuple(manifest.entry_paths(mine, of.folder(sink_protocol.NEIGHBOURS)))
 
     return GeneratorNight(
         start=of.end,

@@ -34,7 +34,7 @@ def apply(night: Night, published: dt.date | None) -> None:
     for date in _older(night, settings.keep_nights):
         ingest = manifest.record(root.stage(date, "ingest"))
         if date not in stay and (ingest is None or ingest.dropped is None):
-            files.remove_files(published_lists.of_night(root, date))  # first: what they name is kept otherwise
+            files.remove_files(published_lists.paths_of_night(root, date))  # first: what they name is kept otherwise
             files.remove_files(files.list_files(root.rejects(date)))
             for stage, beginning in _DROPPED.items():
                 _drop(root, date, stage, beginning)
@@ -78,6 +78,6 @@ def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:
     folder = root.stage(date, stage)
     found = manifest.record(folder)
     if found is None or found.dropped in ("", beginning):  # said before, by a run that may have been cut short
-        manifest.sweep(folder, found, paths.BESIDE.get(stage, ()))
+        manifest.sweep(folder, found, paths.EXTRA_FOLDERS.get(stage, ()))
     else:
         manifest.commit(folder, replace(found, dropped=beginning))

@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 import apache_beam as beam
 import polars as pl
 
-from pipelines.base import console, lock, machine, manifest, parent_pipe, paths, process_signals, snapshot_store
+from pipelines.base import console, lock, machine, manifest, paths, process_signals, snapshot_store
 from pipelines.base.manifest import Manifest
 from pipelines.config.beam_options import EMBEDDED, pipeline_options, runner_name
 from pipelines.config.jobs import Job, JobError, load_job
@@ -133,7 +133,7 @@ class Night:
     def _by_bucket(self, folder: str) -> dict[int, list[str]]:
         """Paths of the files by bucket that ingest left in one of its folders."""
         found: dict[int, list[str]] = {}
-        for path in manifest.entries(self.require("ingest").named(folder), self.folder("ingest")):
+        for path in manifest.entry_paths(self.require("ingest").named(folder), self.folder("ingest")):
             found.setdefault(paths.shard_index(path), []).append(path)
         return found
 
@@ -144,7 +144,7 @@ class Night:
 
     def catalogue(self) -> str | None:
         """Path of the night's catalogue, or None where the logs have none."""
-        listed = manifest.entries(self.require("ingest").named("videos-"), self.folder("ingest"))
+        listed = manifest.entry_paths(self.require("ingest").named("videos-"), self.folder("ingest"))
         return listed[0] if listed else None
 
     def titles(self, video_ids: Iterable[str]) -> dict[str, str]:
@@ -205,7 +205,7 @@ class Plan:
         """Why the stage is run again although a manifest has the plan's fingerprint; empty if it need not be."""
         if self.stage in night.force:
             return "it is forced"
-        return next(manifest.damage(night.folder(self.stage), found, deep=night.verify == self.stage), "")
+        return next(manifest.find_damage(night.folder(self.stage), found, deep=night.verify == self.stage), "")
 
     def is_met_by(self, found: Manifest | None) -> bool:
         return not self.due and found is not None and found.fingerprint == self.fingerprint
@@ -226,7 +226,7 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
     Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
     """
     publication_file.adopt(night.root)
-    folder, beside = night.folder(plan.stage), paths.BESIDE.get(plan.stage, ())
+    folder, beside = night.folder(plan.stage), paths.EXTRA_FOLDERS.get(plan.stage, ())
     found = manifest.load_readable(folder)
     if found is not None and plan.is_met_by(found) and not plan.again(night, found):
         manifest.sweep(folder, found, beside)
@@ -235,9 +235,9 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
         manifest.revoke(folder)  # this attempt writes over files it lists: from here on they may be of either
         found = None
     manifest.sweep(folder, found, beside, keep=keep)
-    began, before, attempt = time.monotonic(), machine.used(), manifest.new_attempt()
+    began, before, attempt = time.monotonic(), machine.resource_use(), manifest.new_attempt()
     result = work(folder, attempt)
-    after = machine.used()
+    after = machine.resource_use()
     done = Manifest(
         stage=plan.stage,
         date=night.date.isoformat(),
@@ -262,7 +262,9 @@ def arguments(command: str, description: str = "", *, of_one_night: bool = True)
     parser = console.Parser(command, description, epilog=EXIT_CODES)
     parser.add_argument("job", metavar="JOB.toml")
     if of_one_night:
-        parser.add_argument("--date", type=console.date, default=None, help="the night, YYYY-MM-DD (default: today)")
+        parser.add_argument(
+            "--date", type=console.parse_date, default=None, help="the night, YYYY-MM-DD (default: today)"
+        )
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
     return parser
 
@@ -329,20 +331,20 @@ def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
 def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
     args, flags = stage_parser(module).parse_known_args(argv)
-    parent_pipe.exit_with_parent()
+    process_signals.exit_with_parent()
 
     def work() -> int:
         night = night_from_args(args, flags)
-        with _reporting_a_full_disk(night, _name_of(module)), lock.held(night.root.lock):
-            for line in () if parent_pipe.is_stage() else discard_damaged(night):  # the nightly has just done so
+        with _reporting_a_full_disk(night, _name_of(module)), lock.hold(night.root.lock):
+            for line in () if process_signals.is_stage() else discard_damaged(night):  # the nightly has just done so
                 print(f"watchnext: {line}", file=sys.stderr)
             module.run(night)
         return 0
 
-    with process_signals.raised():
+    with process_signals.raise_stopped():
         code = run_command(work)
-    if code and parent_pipe.is_stage():
-        console.drop_errors()  # what libraries write while the process ends is no part of the message
+    if code and process_signals.is_stage():
+        console.silence_stderr()  # what libraries write while the process ends is no part of the message
     if code > 128:  # stopped: threads of Beam, which know nothing of it, would be waited for
         sys.stderr.flush()
         os._exit(code)

@@ -62,8 +62,8 @@ def row(night: Night, figure: str, served: str) -> NightRow:
     """One night, from its manifests, figures and gates. figure: that of the page; served: the date of the night that
     is."""
     lists, measured = manifest.record(night.folder("neighbours")), report_history.metrics(night)
-    own = measured.gate if measured and not report_history.holdout(measured, figure) else figure
-    recall = report_history.holdout(measured, own)
+    own = measured.gate if measured and not report_history.holdout_point(measured, figure) else figure
+    recall = report_history.holdout_point(measured, own)
     try:
         gates, state = night_results.gates(night), None
     except ManifestError as error:

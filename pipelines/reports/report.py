@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipelines.base import console, manifest, paths
-from pipelines.base.machine import gib
+from pipelines.base.machine import format_bytes
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, night_results
 from pipelines.night.errors import user_message
@@ -59,7 +59,7 @@ def gather(night: Night) -> Report:
     counts: dict[str, dict[str, Any]] = {stage: found.counts for stage, found in done.items()}
     measured, gates = report_history.metrics(night), report_history.gates(night)
     metrics = measured.to_dict() if measured else {}
-    figure = metrics.get("gate") or report_history.newest_figure(report_history.last(night))
+    figure = metrics.get("gate") or report_history.newest_figure(report_history.newest_nights(night))
     with_vectors = "train" in done and "neighbours" in done
     return Report(
         date=night.date.isoformat(),
@@ -155,11 +155,11 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
         night=night.date.isoformat(),
         failed=end["message"].splitlines()[0] if over else "",
         served=served_date(night.root),
-        back=taken_back(night.root),
+        back=withdrawn_nights(night.root),
     )
 
 
-def taken_back(root: paths.Root) -> list[str]:
+def withdrawn_nights(root: paths.Root) -> list[str]:
     """The dates of nights that were published and taken back, in order: a rollback takes back those that failed too."""
     found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in withdrawn(root))
     return sorted(date for date, done in found if done is not None and done.counts.get("published"))
@@ -215,7 +215,7 @@ def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _cost(of: Manifest) -> list[Any]:
-    return [of.processor_seconds, gib(of.peak_bytes), gib(sum(entry.bytes for entry in of.files))]
+    return [of.processor_seconds, format_bytes(of.peak_bytes), format_bytes(sum(entry.bytes for entry in of.files))]
 
 
 def _version(package: str) -> str:

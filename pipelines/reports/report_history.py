@@ -21,7 +21,7 @@ NIGHTS, DAYS = 14, 28  # that a trend and the volumes go back to
 HOLDOUT, SERVED = "held-out users", "published the night before"
 
 
-def last(night: Night, most: int = NIGHTS) -> list[Night]:
+def newest_nights(night: Night, most: int = NIGHTS) -> list[Night]:
     """The newest nights up to this one, in order."""
     return [replace(night, date=date) for date in night_list.nights(night.root) if date <= night.date][-most:]
 
@@ -56,17 +56,17 @@ def point(measured: MeasuredFigures | None, figure: str) -> Point | None:
     return (measured.figures[figure], *measured.intervals[figure])
 
 
-def holdout(found: NightMetrics | None, figure: str) -> Point | None:
+def holdout_point(found: NightMetrics | None, figure: str) -> Point | None:
     """The same of a night's lists, from its `metrics`."""
     return point(found.systems.get(night_metrics.NEIGHBOURS), figure) if found else None
 
 
 def trend(night: Night, figure: str) -> dict[str, Any]:
     """`trend_nights` and `trend` of a Report: the night's recall, and that of what was published the night before."""
-    nights = last(night)
+    nights = newest_nights(night)
     found = [metrics(of) for of in nights]
     lines = {
-        HOLDOUT: [holdout(of, figure) for of in found],
+        HOLDOUT: [holdout_point(of, figure) for of in found],
         SERVED: [point(of.served if of else None, figure) for of in found],
     }
     measured = {name: points for name, points in lines.items() if any(points)}
@@ -75,7 +75,7 @@ def trend(night: Night, figure: str) -> dict[str, Any]:
 
 def volumes(night: Night) -> dict[str, Any]:
     """`days`, `events` and `night_rows` of a Report: the store's events by day, and what each night read."""
-    rows = [(of.date.isoformat(), _rows(of)) for of in last(night)]
+    rows = [(of.date.isoformat(), _rows(of)) for of in newest_nights(night)]
     if manifest.load(night.folder("ingest")) is None:
         return {"night_rows": rows}
     by_table = night.snapshot.rows_by_day

@@ -23,7 +23,7 @@ Neighbours = list[tuple[str, list[tuple[str, float]]]]
 
 def similar(night: Night) -> dict[str, Neighbours]:
     """Titles of popular, of middling and of new videos, each with its nearest neighbours' titles and cosines."""
-    listed = manifest.entries(night.require("neighbours").named(SIMILAR), night.folder("neighbours"))
+    listed = manifest.entry_paths(night.require("neighbours").named(SIMILAR), night.folder("neighbours"))
     if not listed:
         return {}
     rows = pl.concat(files.read_parquet(path) for path in listed)

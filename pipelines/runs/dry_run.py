@@ -37,7 +37,7 @@ class Outlook:
 
 def show(night: Night, dates: Sequence[dt.date], stages: Sequence[str], *, as_json: bool) -> int:
     """Print the outlook of some nights on the standard output, a line a stage; always 0, the exit code."""
-    if (holder := lock.holder(night.root.lock)) and not as_json:
+    if (holder := lock.describe_holder(night.root.lock)) and not as_json:
         print(f"{console.printable(holder)}: what it does meanwhile may change this")
     for date in dates:
         if not as_json and len(dates) > 1:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pipelines.base import machine
-from pipelines.base.machine import GIB, gib
+from pipelines.base.machine import GIB, format_bytes
 from pipelines.config.jobs import Job
-from pipelines.logs.log_size import Size, size_of
+from pipelines.logs.log_size import LogSize, estimate_size
 from pipelines.night.errors import StageError
 from pipelines.night.stage import STAGES, Night
 from transforms.core import files
@@ -80,7 +80,7 @@ class Cost:
     scratch_bytes: int = 0  # more disk, while it runs
 
 
-def costs(job: Job, size: Size, *, threads: int) -> list[Cost]:
+def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
     """What each stage takes of logs of this size, on one machine; `threads` user buckets are in work at once."""
     return [
         _ingest(job, size),
@@ -117,7 +117,7 @@ def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
     root = night.job.storage.root
     if not (night.job.storage.check_space and files.is_local(root)):
         return
-    size = size_of(night)
+    size = estimate_size(night)
     if size is None:
         return
     wanted = [cost for cost in costs(night.job, size, threads=night.threads) if cost.stage in stages]
@@ -125,13 +125,14 @@ def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
     if needed > free:
         most = max(wanted, key=lambda cost: cost.disk_bytes + cost.scratch_bytes)
         raise StageError(
-            f"storage.root = {root!r}: the night of {night.date} is estimated to need {gib(needed)} of disk, most of "
-            f"it in stage {most.stage}, but {gib(free)} are free; make room (keep_nights ([storage]) says how many "
-            "nights stay whole), name another disk, or say check_space = false ([storage]) where you know better"
+            f"storage.root = {root!r}: the night of {night.date} is estimated to need {format_bytes(needed)} of disk "
+            f"space, most of it in stage {most.stage}, but {format_bytes(free)} are free; free some space (a lower "
+            "keep_nights in [storage] keeps fewer nights whole), use another disk, or set check_space = false "
+            "([storage]) to skip this check"
         )
 
 
-def _ingest(job: Job, size: Size) -> Cost:
+def _ingest(job: Job, size: LogSize) -> Cost:
     seconds = START_SECONDS["ingest"] + EVENT_SECONDS["ingest"] * size.new_events
     return Cost(
         stage="ingest",
@@ -141,7 +142,7 @@ def _ingest(job: Job, size: Size) -> Cost:
     )
 
 
-def _vocabulary(size: Size, threads: int) -> Cost:
+def _vocabulary(size: LogSize, threads: int) -> Cost:
     seconds = START_SECONDS["vocabulary"] + EVENT_SECONDS["vocabulary"] * size.events
     memory = BEAM_BYTES + EVENT_BYTES / 3 * _events_in_work(size, threads)  # a few columns of them
     return Cost(
@@ -152,7 +153,7 @@ def _vocabulary(size: Size, threads: int) -> Cost:
     )
 
 
-def _examples(size: Size, threads: int) -> Cost:
+def _examples(size: LogSize, threads: int) -> Cost:
     seconds = START_SECONDS["examples"] + EVENT_SECONDS["examples"] * size.events
     memory = TENSORFLOW_BYTES + EVENT_BYTES * _events_in_work(size, threads)
     return Cost(
@@ -163,7 +164,7 @@ def _examples(size: Size, threads: int) -> Cost:
     )
 
 
-def _train(job: Job, size: Size) -> Cost:
+def _train(job: Job, size: LogSize) -> Cost:
     labels = size.labels * job.training.epochs
     if job.training.max_steps:
         labels = min(labels, job.training.max_steps * job.training.batch_size)
@@ -181,7 +182,7 @@ def _train(job: Job, size: Size) -> Cost:
     )
 
 
-def _index(job: Job, size: Size) -> Cost:
+def _index(job: Job, size: LogSize) -> Cost:
     vectors = _vector_bytes(job, size)
     kinds = 2 if job.neighbours.similar else 1
     scann = size.videos >= EXACT_BELOW
@@ -196,7 +197,7 @@ def _index(job: Job, size: Size) -> Cost:
     )
 
 
-def _neighbours(job: Job, size: Size, threads: int) -> Cost:
+def _neighbours(job: Job, size: LogSize, threads: int) -> Cost:
     asked = size.users + (size.videos if job.neighbours.similar else 0)
     k = min(job.neighbours.k, size.videos)
     lists = size.users * (k * _item_bytes(size) + job.model.dimension * FLOAT)
@@ -209,7 +210,7 @@ def _neighbours(job: Job, size: Size, threads: int) -> Cost:
     )
 
 
-def _ranking(job: Job, size: Size, threads: int) -> Cost:
+def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
     if not size.impressions or not job.ranking.candidates:
         return Cost(stage="ranking", seconds=START_SECONDS["publish"], memory_bytes=round(BEAM_BYTES), disk_bytes=0)
     settings, k = job.ranking, min(job.neighbours.k, size.videos)
@@ -228,7 +229,7 @@ def _ranking(job: Job, size: Size, threads: int) -> Cost:
     )
 
 
-def _evaluation(job: Job, size: Size, threads: int) -> Cost:
+def _evaluation(job: Job, size: LogSize, threads: int) -> Cost:
     held_out = size.users * job.examples.holdout_users if job.examples.holdout_days else 0
     return Cost(
         stage="evaluation",
@@ -238,26 +239,26 @@ def _evaluation(job: Job, size: Size, threads: int) -> Cost:
     )
 
 
-def _events_in_work(size: Size, threads: int) -> float:
+def _events_in_work(size: LogSize, threads: int) -> float:
     return size.events / size.buckets * min(threads, size.buckets)
 
 
-def _history_bytes(size: Size) -> float:
+def _history_bytes(size: LogSize) -> float:
     """Of records without labels: completed watches and search tokens."""
     return HISTORY_ITEM_BYTES * (size.completed + size.token_occurrences)
 
 
-def _table_bytes(job: Job, size: Size) -> int:
+def _table_bytes(job: Job, size: LogSize) -> int:
     """Of the three tables, with one accumulator a row: videos in and out, tokens."""
     return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT
 
 
-def _vector_bytes(job: Job, size: Size) -> int:
+def _vector_bytes(job: Job, size: LogSize) -> int:
     """Of the video vectors and their biases."""
     return size.videos * (job.model.dimension + 1) * FLOAT
 
 
-def _item_bytes(size: Size) -> float:
+def _item_bytes(size: LogSize) -> float:
     """Of one place of a list: a score, and the id as a number of as many bits as there are videos."""
     return FLOAT + size.videos.bit_length() / 8
 
@@ -268,7 +269,7 @@ def _tower_weights(job: Job) -> int:
     return sum(a * b for a, b in pairwise(widths))
 
 
-def _scores(job: Job, size: Size) -> int:
+def _scores(job: Job, size: LogSize) -> int:
     """Of how many videos the loss needs the score, for each label."""
     model, batch = job.model, job.training.batch_size
     others = {
@@ -281,7 +282,7 @@ def _scores(job: Job, size: Size) -> int:
     return others.get(model.loss, model.negatives)
 
 
-def _query_seconds(job: Job, size: Size) -> float:
+def _query_seconds(job: Job, size: LogSize) -> float:
     """Of one user's list, or one video's."""
     points = size.videos * job.model.dimension
     if size.videos < EXACT_BELOW:
@@ -289,7 +290,7 @@ def _query_seconds(job: Job, size: Size) -> float:
     return USER_SECONDS + SCANN_SECONDS * (points / 256e6) ** 0.5
 
 
-def _search_bytes(job: Job, size: Size, threads: int) -> int:
+def _search_bytes(job: Job, size: LogSize, threads: int) -> int:
     """Of a process that makes lists: the tower with its tables, the index, and buckets in work."""
     inputs = (size.videos + size.tokens) * job.model.dimension * FLOAT
     index = _vector_bytes(job, size) * 5 // 4

@@ -12,7 +12,7 @@ from pipelines.night.stage import Night
 from pipelines.runs.run_log import RunLog
 
 
-def missed(night: Night) -> list[dt.date]:
+def missed_dates(night: Night) -> list[dt.date]:
     """The dates between the night that is published and this one that no run brought to its end, in order.
 
     At most as many as stay whole (`[storage] keep_nights`; days of the window where all nights do), the last ones.
@@ -25,7 +25,7 @@ def missed(night: Night) -> list[dt.date]:
     return [date for date in _after(last, night.date) if manifest.load(night.root.stage(date, "publish")) is None]
 
 
-def between(first: dt.date, last: dt.date) -> list[dt.date]:
+def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
     """All dates from the first to the last."""
     return [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
 
@@ -60,4 +60,4 @@ def _summary(dates: Sequence[dt.date], codes: Sequence[int], log: RunLog) -> Non
 
 def _after(last: dt.date, end: dt.date) -> list[dt.date]:
     """The dates after the one and before the other."""
-    return between(last + dt.timedelta(days=1), end - dt.timedelta(days=1))
+    return dates_between(last + dt.timedelta(days=1), end - dt.timedelta(days=1))

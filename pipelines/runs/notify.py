@@ -20,12 +20,16 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.base import lock, parent_pipe
+from pipelines.base import lock, process_signals
 from pipelines.config.settings import NotifySettings
 from pipelines.night.outcome import Outcome
 from transforms.core.printable import shown_name
 
-_OURS = (lock.TOKEN_VARIABLE, lock.PATH_VARIABLE, parent_pipe.VARIABLE)  # of this run's own stages, nobody else's
+_OURS = (
+    lock.TOKEN_VARIABLE,
+    lock.PATH_VARIABLE,
+    process_signals.PARENT_PIPE_VARIABLE,
+)  # of this run's own stages, nobody else's
 _SHOWN = 500  # characters of what a command that failed wrote
 _LONGEST = 30_000  # characters of an environment variable: four bytes each, the system takes 131,072
 

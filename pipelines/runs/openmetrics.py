@@ -59,7 +59,7 @@ class Gauge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class LastRun:
     """The last run of a night, and when a run last ended well with its night served."""
 
     date: str  # of the night; empty if the file of an older version did not name it
@@ -83,7 +83,9 @@ def write(night: Night, end: Outcome) -> str:
         succeeded, of = (before.succeeded, before.succeeded_date) if before else (None, "")
         if end.code == 0 and served.get("date") == end.date:
             succeeded, of = now, end.date
-        run = Run(date=end.date, ended=now, seconds=end.seconds, code=end.code, succeeded=succeeded, succeeded_date=of)
+        run = LastRun(
+            date=end.date, ended=now, seconds=end.seconds, code=end.code, succeeded=succeeded, succeeded_date=of
+        )
         files.replace_file(path, render(list(gauges(night, run))).encode())
     except Exception as error:
         if (message := user_message(error)) is None:
@@ -110,7 +112,7 @@ def render(found: list[Gauge]) -> str:
     return "\n".join([*(line for gauge in found if gauge.samples for line in gauge.lines()), "# EOF", ""])
 
 
-def gauges(night: Night, run: Run | None) -> Iterator[Gauge]:
+def gauges(night: Night, run: LastRun | None) -> Iterator[Gauge]:
     """The last run, the stages of its night, the night that is served, and those that were taken back."""
     recall: dict[Labels, float] = {}
     if run is not None:
@@ -127,13 +129,15 @@ def gauges(night: Night, run: Run | None) -> Iterator[Gauge]:
         recall |= _recall(labels, served.get("recall") or _recalls_of_older_version(night, served))
         yield from _of_served(served, labels)
     yield Gauge("watchnext_recall_ratio", "recall@k of held-out users, by night, list and system.", recall)
-    taken_back: dict[Labels, float] = {(("date", date),): _midnight(date) for date in report.taken_back(night.root)}
+    taken_back: dict[Labels, float] = {
+        (("date", date),): _midnight(date) for date in report.withdrawn_nights(night.root)
+    }
     yield Gauge(
         "watchnext_withdrawn_night_timestamp_seconds", "00:00 UTC of each night that was taken back.", taken_back
     )
 
 
-def _of_run(run: Run) -> Iterator[Gauge]:
+def _of_run(run: LastRun) -> Iterator[Gauge]:
     of: Labels = (("date", run.date),) if run.date else ()
     yield Gauge("watchnext_last_run_timestamp_seconds", "When the last night ended.", {of: run.ended})
     yield Gauge("watchnext_last_run_duration_seconds", "How long it took.", {of: run.seconds})
@@ -209,7 +213,7 @@ def _midnight(date: str) -> float:
     return dt.datetime.combine(dt.date.fromisoformat(date), dt.time(), dt.UTC).timestamp()
 
 
-def _last_run(path: str) -> Run | None:
+def _last_run(path: str) -> LastRun | None:
     """What the file says of the last run; None if there is no such file, or no run in it."""
     if not files.exists(path):
         return None
@@ -218,7 +222,7 @@ def _last_run(path: str) -> Run | None:
     ended, seconds, code, succeeded = found.values()
     if not (ended and seconds and code):
         return None
-    return Run(
+    return LastRun(
         date=ended[1] or "",
         ended=float(ended[2]),
         seconds=float(seconds[2]),

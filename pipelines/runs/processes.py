@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from pipelines.base import console, parent_pipe
+from pipelines.base import console, process_signals
 from pipelines.night import errors
 from transforms.core import progress
 from transforms.core.progress import Progress
@@ -72,9 +72,13 @@ def run_stage(command: list[str], *, screen: ConsoleDisplay, shows_progress: boo
     a stage that `shows_progress` of its own on a terminal.
     """
     on_screen = shows_progress and sys.stderr.isatty()
-    with tempfile.TemporaryFile() as kept, tempfile.NamedTemporaryFile() as told, parent_pipe.open_pipe() as line:
+    with (
+        tempfile.TemporaryFile() as kept,
+        tempfile.NamedTemporaryFile() as told,
+        process_signals.open_parent_pipe() as line,
+    ):
         environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0", progress.VARIABLE: told.name}
-        environment[parent_pipe.VARIABLE] = str(line)
+        environment[process_signals.PARENT_PIPE_VARIABLE] = str(line)
         process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment, pass_fds=(line,))
         try:
             _wait(process, screen, told.name)

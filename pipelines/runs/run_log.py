@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def opened(form: str) -> Iterator[RunLog]:
+def open_log(form: str) -> Iterator[RunLog]:
     """The log of a run that begins, in one of FORMATS; its id is what a scheduler set in RUN_VARIABLE, else a new one
     that begins with the time."""
     given = os.environ.get(RUN_VARIABLE)

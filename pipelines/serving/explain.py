@@ -25,14 +25,14 @@ MOST = 3  # features of each video
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class FeatureEffect:
     """One feature of one video."""
 
     feature: str
     times: float  # the expected seconds are so many times what they would be with the feature's mean
 
 
-def why(night: Night, kept_as: str) -> dict[str, list[Moved]]:
+def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]]:
     """For each ranked video of a user's list, the features that moved it most, the strongest first. Raises StageError
     where the night was not ranked, or its events are no longer kept."""
     if sink_protocol.served_stage(night) != sink_protocol.RANKING:
@@ -46,13 +46,13 @@ def why(night: Night, kept_as: str) -> dict[str, list[Moved]]:
     inputs = ranking.inputs_of(night, spec)
     ranker = load_ranker(ranking.ranker_of(night))
     events = _of_user(inputs.window.events_with_impressions(bucket.files), kept_as)
-    count, end, found = night.job.ranking.candidates, inputs.window.end, dict[str, list[Moved]]()
+    count, end, found = night.job.ranking.candidates, inputs.window.end, dict[str, list[FeatureEffect]]()
     for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=count, at=end):
         moves = moves_of(scored, ranker)
         strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
         for row, video in enumerate(scored.encoded.shown["video_id"]):
             moved = ((spec.features[at], float(np.exp(moves[row, at]))) for at in strongest[row])
-            found[video] = [Moved(feature=feature, times=times) for feature, times in moved]
+            found[video] = [FeatureEffect(feature=feature, times=times) for feature, times in moved]
     return found
 
 

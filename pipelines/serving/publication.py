@@ -28,7 +28,7 @@ from transforms.core import files
 RECALL = "recall"  # in the counts of stage publish, and in `published.json`: of the lists that were published
 
 
-def configured(night: Night) -> list[Sink]:
+def configured_sinks(night: Night) -> list[Sink]:
     """The sinks that the night's job names."""
     storage, found = night.job.storage, list[Sink]()
     if storage.redis:
@@ -50,8 +50,8 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
     lists = publication_file.accepted(night.root, night.date)
     if lists is None:
         raise StageError(f"the night of {night.date} has no complete lists: run watchnext nightly --date {night.date}")
-    with naming_what_is_served(night):
-        check(night, lists)
+    with add_served_night(night):
+        check_files(night, lists)
     return serve_lists(night, lists, _summary(night), withdrawn)
 
 
@@ -68,8 +68,8 @@ def _summary(night: Night) -> dict[str, Any]:
 def serve_lists(
     night: Night, lists: PublishedLists, summary: dict[str, Any], withdrawn: Iterable[str]
 ) -> dict[str, Any]:
-    given, places = sink_protocol.night_files(night.root, lists), configured(night)
-    with naming_what_is_served(night):
+    given, places = sink_protocol.night_files(night.root, lists), configured_sinks(night)
+    with add_served_night(night):
         for sink in places:
             sink.ready()
         entry = _entry(night, lists, {sink.name: sink.version(given) for sink in places}, summary)
@@ -92,7 +92,7 @@ def finish(night: Night) -> str:
     try:
         intent = Intent.pending(night.root)
     except IntentError as error:
-        with naming_what_is_served(night):
+        with add_served_night(night):
             _serve_what_is_published(night)
         return f"{error}: every sink serves again what {night.root.published} says"
     if intent is not None:
@@ -103,8 +103,8 @@ def finish(night: Night) -> str:
 def _end(night: Night, intent: Intent) -> None:
     """Finish or undo a publication."""
     of = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
-    places = configured(of)
-    with naming_what_is_served(night):
+    places = configured_sinks(of)
+    with add_served_night(night):
         if _is_published(of, intent):
             _settle(of, intent, places)
         elif intent.loaded and _is_there(of, intent, places):
@@ -128,7 +128,7 @@ def _serve_what_is_published(night: Night) -> None:
     """Let every sink serve what `published.json` says and hold nothing else but what was served before; remove an
     intent that cannot be read."""
     truth = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
-    for sink in configured(night):
+    for sink in configured_sinks(night):
         lock.require()
         known = truth.get(sink.name, {})
         sink.switch(known.get("serves"))
@@ -136,7 +136,7 @@ def _serve_what_is_published(night: Night) -> None:
     files.remove_files([night.root.publishing])
 
 
-def refresh(night: Night, forgotten: pl.Series) -> None:
+def forget(night: Night, forgotten: pl.Series) -> None:
     """Let users who were taken out of the files leave `published.json` and the sinks too."""
     entry = publication_file.read_if_valid(night.root)
     if entry and (fresh := publication_file.refreshed(night.root, entry)) != entry:
@@ -148,7 +148,7 @@ def refresh(night: Night, forgotten: pl.Series) -> None:
         intent = None
     if intent and (fresh := publication_file.refreshed(night.root, intent.entry)) != intent.entry:
         replace(intent, entry=fresh).declare(night.root)
-    for sink in configured(night):
+    for sink in configured_sinks(night):
         sink.forget(forgotten)
 
 
@@ -159,7 +159,7 @@ def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summar
     sinks = served.get("sinks", {})
     if not served and before:  # `published.json` was lost: what the sinks served before is known from the lists
         given = sink_protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
-        sinks = {sink.name: {"serves": sink.version(given)} for sink in configured(night)}
+        sinks = {sink.name: {"serves": sink.version(given)} for sink in configured_sinks(night)}
     entry = {
         "format_version": FORMAT_VERSION,
         "date": night.date.isoformat(),
@@ -200,7 +200,7 @@ def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None
     return {"serves": version, "before": before.get("before") if same else before.get("serves")}
 
 
-def check(night: Night, lists: PublishedLists) -> None:
+def check_files(night: Night, lists: PublishedLists) -> None:
     """Check that every file that is served is whole, and the video vectors if a sink loads them. Raises StageError,
     which names the file and the stage to run again."""
     bigquery = night.job.storage.bigquery
@@ -239,7 +239,7 @@ def _is_there(night: Night, intent: Intent, places: list[Sink]) -> bool:
     versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
     if versions != {sink.name: sink.version(given) for sink in places}:
         return False
-    check(night, lists)
+    check_files(night, lists)
     for sink in places:
         sink.load(given)
     return True
@@ -304,7 +304,7 @@ def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
 
 
 @contextmanager
-def naming_what_is_served(night: Night) -> Iterator[None]:
+def add_served_night(night: Night) -> Iterator[None]:
     """Add to the message of an expected error which night is served; any other error passes as it is."""
     try:
         yield

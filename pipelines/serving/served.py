@@ -21,7 +21,7 @@ from pipelines.night import night_list, privacy, publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.serving import explain
-from pipelines.serving.explain import Moved
+from pipelines.serving.explain import FeatureEffect
 from pipelines.serving.served_lists import FileLists, Lists, ServedList, open_lists
 from transforms.core.frames import bucket_of
 from transforms.logs.schemas import WATCH_SCHEMA
@@ -65,7 +65,7 @@ class Served:
             return "served"
         return "published" if publication_file.was_published(root, date) else "never published"
 
-    def why(self, user_id: str) -> dict[str, list[Moved]]:
+    def why(self, user_id: str) -> dict[str, list[FeatureEffect]]:
         """What moved the expected seconds of each of the user's ranked videos most. Raises StageError if the night was
         not ranked, or if its stages have made other lists since."""
         left = publication_file.from_stages_if_complete(self.night.root, self.night.date)
@@ -74,7 +74,7 @@ class Served:
                 f"the stages of the night of {self.night.date} have made other lists since these were published, or "
                 "were dropped: there is nothing to tell of their order (--why)"
             )
-        return explain.why(self.night, self._kept_as(user_id))
+        return explain.feature_effects(self.night, self._kept_as(user_id))
 
     def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
         """time, video_id, completed of the user's last n watches of the window, the newest first: from the files of one

@@ -53,7 +53,7 @@ class BigQuerySink:
             self.client.get_dataset(f"{self.settings.project}.{self.settings.dataset}")
 
     def version(self, files: NightFiles) -> str:
-        mark = gcp.mark(files, self.settings.vectors, self.settings.videos)
+        mark = gcp.content_mark(files, self.settings.vectors, self.settings.videos)
         return f"{files.date.replace('-', '')}_{mark}"
 
     def _temp(self) -> str:
@@ -81,7 +81,7 @@ class BigQuerySink:
     def _run(self, files: NightFiles, version: str) -> None:
         settings = self.settings
         temp = paths.join(self._temp(), f"watchnext-{self._lists(version)}")  # ours alone: Beam leaves its files there
-        parts = gcp.parts(files, vectors=settings.vectors)
+        parts = gcp.list_parts(files, vectors=settings.vectors)
         try:
             with self.night.pipeline("publish") as pipeline:
                 listed = pipeline | "Parts" >> self.night.create(parts)
@@ -186,4 +186,4 @@ class BigQuerySink:
         return f"BigQuery {self.settings.project}.{self.settings.dataset}"
 
     def _explained(self) -> Any:
-        return gcp.explained(self._place)
+        return gcp.translate_errors(self._place)

@@ -57,7 +57,7 @@ class BigtableSink:
             self._night_row()
 
     def version(self, files: NightFiles) -> str:
-        return f"{files.date}-{gcp.mark(files, FORMAT_VERSION, self.settings.scores, self.settings.vectors)}"
+        return f"{files.date}-{gcp.content_mark(files, FORMAT_VERSION, self.settings.scores, self.settings.vectors)}"
 
     def load(self, files: NightFiles) -> dict[str, Any]:
         version, rows = self.version(files), files.users + gcp.default_rows(files)
@@ -75,7 +75,7 @@ class BigtableSink:
 
     def _run(self, files: NightFiles, version: str) -> None:
         midnight = dt.datetime.combine(dt.date.fromisoformat(files.date), dt.time(), dt.UTC)
-        parts = gcp.parts(files, vectors=self.settings.vectors)
+        parts = gcp.list_parts(files, vectors=self.settings.vectors)
         with self.night.pipeline("publish") as pipeline:
             pipeline | self.night.create(parts) | WriteLists(self.place, version, midnight, self.settings.scores)
 
@@ -153,4 +153,4 @@ class BigtableSink:
         return f"Bigtable {settings.project}/{settings.instance}/{settings.table}"
 
     def _explained(self) -> Any:
-        return gcp.explained(self._where)
+        return gcp.translate_errors(self._where)

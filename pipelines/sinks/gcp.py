@@ -31,20 +31,20 @@ def library(name: str, sink: str) -> Any:
 
 
 @contextmanager
-def explained(place: str) -> Iterator[None]:
+def translate_errors(place: str) -> Iterator[None]:
     """A SinkError that names the place, for what Google's services refuse to the client or to a pipeline's workers."""
     try:
         yield
     except (StageError, SinkError):
         raise
     except Exception as error:
-        reason = refusal(error)
+        reason = service_message(error)
         if reason is None:
             raise
         raise SinkError(f"{place}: {reason}") from error
 
 
-def refusal(error: BaseException) -> str | None:
+def service_message(error: BaseException) -> str | None:
     """What a service said, in an error that a runner or a client may have wrapped; None where it is another error."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
@@ -61,12 +61,12 @@ def refusal(error: BaseException) -> str | None:
     return told[-1] if told else None
 
 
-def mark(files: NightFiles, *settings: Any) -> str:
+def content_mark(files: NightFiles, *settings: Any) -> str:
     """Eight digits that tell apart what is loaded: other files, or other settings of what of them."""
     return manifest.fingerprint(files.attempt, settings)[:8]
 
 
-def parts(files: NightFiles, *, vectors: bool) -> list[ListPart]:
+def list_parts(files: NightFiles, *, vectors: bool) -> list[ListPart]:
     """The files of lists and default lists, those of a bucket with the bucket's vectors where asked for.
 
     Each begins elsewhere in its rows: files that are in order of the users would else all write to the server of the

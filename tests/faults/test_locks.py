@@ -39,7 +39,7 @@ def records() -> list[bytes]:
 def take(path: Path) -> str:
     """Hold the lock once; the message if it is refused."""
     try:
-        with lock.held(str(path)):
+        with lock.hold(str(path)):
             assert json.loads(path.read_text())["pid"] == os.getpid()
     except lock.LockError as error:
         return str(error)

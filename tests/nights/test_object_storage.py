@@ -124,10 +124,10 @@ def test_local_copies_of_files_and_folders(folder: str, tmp_path: Path) -> None:
 
 def test_one_run_at_a_time(folder: str) -> None:
     path = f"{folder}/LOCK"
-    with lock.held(path):
+    with lock.hold(path):
         assert files.exists(path)
         token = os.environ.pop(lock.TOKEN_VARIABLE)  # as another run sees it
-        with pytest.raises(lock.LockError, match=f"process {os.getpid()} on"), lock.held(path):
+        with pytest.raises(lock.LockError, match=f"process {os.getpid()} on"), lock.hold(path):
             pass
         os.environ[lock.TOKEN_VARIABLE] = token
     assert not files.exists(path)
@@ -140,8 +140,8 @@ def test_the_lock_of_a_dead_run_is_taken_over(folder: str, host: str, silent: fl
     name = socket.gethostname() if host == "this" else host
     found = {"host": name, "pid": gone.pid, "token": "gone", "beat": time.time() - silent}
     files.replace_file(f"{folder}/LOCK", json.dumps(found).encode())
-    with lock.held(f"{folder}/LOCK"):
-        assert lock.holder(f"{folder}/LOCK") is not None
+    with lock.hold(f"{folder}/LOCK"):
+        assert lock.describe_holder(f"{folder}/LOCK") is not None
 
 
 @pytest.fixture
@@ -198,11 +198,11 @@ def test_a_write_counts_only_while_the_file_is_as_it_was_read(server: str) -> No
 
 def test_of_two_runs_that_find_no_lock_in_a_bucket_one_takes_it(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"{BUCKET}/race/LOCK"
-    with lock.held(path):
+    with lock.hold(path):
         monkeypatch.delenv(lock.TOKEN_VARIABLE)
         monkeypatch.setattr(conditional_files, "read", lambda _path: None)  # as the other saw it a moment ago
         before = files.read_bytes(path)
-        with pytest.raises(lock.LockError, match="at the same moment"), lock.held(path):
+        with pytest.raises(lock.LockError, match="at the same moment"), lock.hold(path):
             pass
         monkeypatch.undo()
         assert files.read_bytes(path) == before

@@ -41,7 +41,7 @@ def run(of: Night, *given: str) -> int:
 
 
 def users_file(of: Night) -> Path:
-    listed = manifest.entries(of.require("ingest").named("users/"), of.folder("ingest"))
+    listed = manifest.entry_paths(of.require("ingest").named("users/"), of.folder("ingest"))
     return Path(listed[0])
 
 

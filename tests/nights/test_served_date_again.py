@@ -228,7 +228,7 @@ def test_another_user_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch
     assert listed.digest == served["lists"]["digest"]
     lists = publication_file.served(world.of.root)
     assert lists is not None
-    publication.check(world.of, lists)
+    publication.check_files(world.of, lists)
     for path in Path(world.of.root.nights).rglob("*.parquet"):
         rows = pl.read_parquet(path)
         assert "user_id" not in rows.columns or USERS[3] not in rows["user_id"].to_list(), path

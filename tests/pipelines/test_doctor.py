@@ -14,7 +14,7 @@ from pipelines import cli, doctor
 from pipelines.checks import findings
 from pipelines.checks import installation as doctor_installation
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.doctor import CHECKS, Check
 
@@ -68,8 +68,8 @@ def test_what_is_found_is_told_in_lines_that_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_processes(monkeypatch)
-    asked = asked_of(tmp_path)
-    assert cli.main(["doctor", asked.job, f"--date={DATE}"]) == 0
+    request = asked_of(tmp_path)
+    assert cli.main(["doctor", request.job, f"--date={DATE}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= findings.WIDEST
     assert "\033" not in "".join(lines)
@@ -109,16 +109,16 @@ def test_what_lies_in_a_root_is_not_asked_of_one_that_cannot_be_used(
     assert found["logs.watches"] == "ok" and not {"lock", "published"} & set(found)
 
 
-def fails(_asked: DoctorRequest) -> Iterator[Finding]:
+def fails(_request: DoctorRequest) -> Iterator[Finding]:
     yield ok("first", "seen before it failed")
     raise ZeroDivisionError("by chance")
 
 
-def lacks(_asked: DoctorRequest) -> list[Finding]:
+def lacks(_request: DoctorRequest) -> list[Finding]:
     raise ModuleNotFoundError("No module named 'polars'")
 
 
-def fine(_asked: DoctorRequest) -> list[Finding]:
+def fine(_request: DoctorRequest) -> list[Finding]:
     return [ok("fine", "as it should be"), warning("fine", "a", "b")]
 
 
@@ -153,10 +153,10 @@ def test_a_check_whose_module_is_broken_is_a_problem() -> None:
 
 def test_doctor_works_where_no_package_does(tmp_path: Path) -> None:
     """The interpreter that environments are made from has none of theirs."""
-    asked = asked_of(tmp_path)
+    request = asked_of(tmp_path)
     bare = shutil.which(f"python3.{sys.version_info.minor}", path=f"{sys.base_prefix}/bin")
     assert bare is not None
-    command = [bare, "-S", "-m", "pipelines.doctor", asked.job, "--json"]
+    command = [bare, "-S", "-m", "pipelines.doctor", request.job, "--json"]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=120
     )

@@ -337,7 +337,7 @@ def test_a_job_in_a_folder_with_the_signs_of_patterns_reads_and_removes_its_own_
         logged(place)
     run(other / "job.toml")
     (other / "runs" / "LOCK").write_text("{}")
-    with lock.held(night(folder / "job.toml").root.lock):
+    with lock.hold(night(folder / "job.toml").root.lock):
         assert run(folder / "job.toml").counts["tables"]["watches"]["read"] == 40
         assert run(folder / "job.toml", DATE + dt.timedelta(days=1)).counts["tables"] == {}
     assert not (folder / "runs" / "LOCK").exists() and (other / "runs" / "LOCK").exists()

@@ -381,6 +381,6 @@ def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> N
 
 def test_a_night_beside_another_is_refused(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"')
-    with lock.held(night(job).root.lock):
+    with lock.hold(night(job).root.lock):
         done = nightly(job)
     assert done.returncode == 1 and f"process {os.getpid()} on" in done.stderr

@@ -195,5 +195,5 @@ def test_told_to_end_a_night_takes_its_stage_along(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert (process.returncode, told) == (143, "watchnext: stopped by SIGTERM; nothing was published\n")
-    assert not Path(f"/proc/{stage}").exists() and lock.holder(night(job).root.lock) is None
+    assert not Path(f"/proc/{stage}").exists() and lock.describe_holder(night(job).root.lock) is None
     assert not Path(night(job).root.lock).exists()

@@ -197,7 +197,7 @@ class Faults:
 
             monkeypatch.setattr(files, name, call)
 
-        monkeypatch.setattr(publication, "configured", sinks)
+        monkeypatch.setattr(publication, "configured_sinks", sinks)
         stopping("replace_file")
         stopping("remove_files")
 
@@ -372,7 +372,7 @@ def test_a_publication_is_undone_only_if_what_it_serves_is_not_the_same(job: Pat
     elif change == "gone":
         manifest.revoke(of.folder("neighbours"))
     elif change == "lists":
-        files.remove_files(published_lists.of_night(of.root, of.date))
+        files.remove_files(published_lists.paths_of_night(of.root, of.date))
     else:
         faults.places["three"] = Place()
     publication.recover(of)
@@ -399,12 +399,12 @@ def test_taken_back_nights_are_listed_and_a_night_that_is_served_is_not(job: Pat
 def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults) -> None:
     of = ready(job)
     publish.run(of)
-    (path,) = published_lists.of_night(of.root, of.date)
+    (path,) = published_lists.paths_of_night(of.root, of.date)
     lists = published_lists.load(path)
     entry = lists.lists[bucket_of("b", 8)]
     fresh = lists.changed({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(update={"neighbours": "new"})
     published_lists.rewrite(path, fresh)
-    publication.refresh(night(job, NEXT), pl.Series(["b"]))
+    publication.forget(night(job, NEXT), pl.Series(["b"]))
     served = publication_file.read(of.root) or {}
     assert (served["users"], served["date"], served["neighbours"]) == (2, "2026-11-21", "new") and "sinks" in served
     assert served["lists"]["digest"] == files.entry_of(of.folder("publish"), path.rsplit("/", 1)[1]).digest
@@ -443,7 +443,7 @@ def test_a_nightly_finishes_what_a_publication_left_before_anything_else(
     faults.at, faults.error = "two switch", SinkError("two is gone")
     with pytest.raises(StageError):
         publish.run(of)
-    with run_log.opened("text") as log:
+    with run_log.open_log("text") as log:
         nightly.run(night(job, NEXT), str(job), (), log)
         assert "two is gone; no night is served meanwhile" in capsys.readouterr().err
         faults.heal()

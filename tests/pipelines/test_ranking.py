@@ -20,7 +20,7 @@ from pipelines.night import publication_file, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.runs import dry_run
-from pipelines.serving.explain import MOST, why
+from pipelines.serving.explain import MOST, feature_effects
 from transforms.evaluation import night_metrics
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
@@ -144,7 +144,7 @@ def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) 
     left = {str(path) for path in Path(of.folder("ranking")).rglob("*.parquet")}
     assert left == set(served.paths(of.root, "lists")), "only what is published is left"
     with pytest.raises(StageError, match="was not ranked"):
-        why(off, lists(of)["user_id"][0])
+        feature_effects(off, lists(of)["user_id"][0])
 
 
 def test_logs_without_impressions_are_told(tmp_path: Path) -> None:

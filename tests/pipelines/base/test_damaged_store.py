@@ -47,7 +47,7 @@ def read_window(of: Night, file: StoreFile) -> object:
 
 def rewrite_all(of: Night, _file: StoreFile) -> object:
     found = newest(of)
-    return rewriting.rearranged(of, found, buckets=2 * found.buckets, zone=found.time_zone)
+    return rewriting.rearrange(of, found, buckets=2 * found.buckets, zone=found.time_zone)
 
 
 def ingest_more(of: Night, file: StoreFile) -> object:

@@ -24,7 +24,7 @@ from pipelines import lock
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with lock.held(sys.argv[1]):
+    with lock.hold(sys.argv[1]):
         print("held", flush=True)
         sys.stdin.readline()
 except lock.LockError:
@@ -68,14 +68,14 @@ def dead_process() -> int:
 
 def test_a_lock_is_there_while_it_is_held_and_gone_after(tmp_path: Path) -> None:
     path = tmp_path / "root" / "LOCK"
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         holder = json.loads(path.read_text())
         assert (holder["pid"], holder["host"]) == (os.getpid(), socket.gethostname())
     assert not path.exists() and lock.TOKEN_VARIABLE not in os.environ
 
 
 def test_a_lock_is_given_back_when_the_run_fails(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), lock.held(str(tmp_path / "LOCK")):
+    with pytest.raises(KeyError), lock.hold(str(tmp_path / "LOCK")):
         raise KeyError
     assert not (tmp_path / "LOCK").exists()
 
@@ -83,36 +83,36 @@ def test_a_lock_is_given_back_when_the_run_fails(tmp_path: Path) -> None:
 def test_a_live_holder_is_named(tmp_path: Path) -> None:
     left_by(tmp_path / "LOCK", pid=os.getppid())
     told = f"process {os.getppid()} on {socket.gethostname()} is at work on this root"
-    with pytest.raises(lock.LockError, match=told), lock.held(str(tmp_path / "LOCK")):
+    with pytest.raises(lock.LockError, match=told), lock.hold(str(tmp_path / "LOCK")):
         pass
     assert json.loads((tmp_path / "LOCK").read_text())["token"] == "theirs"
 
 
 def test_the_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
     left_by(tmp_path / "LOCK")
-    with lock.held(str(tmp_path / "LOCK")):
+    with lock.hold(str(tmp_path / "LOCK")):
         assert json.loads((tmp_path / "LOCK").read_text())["pid"] == os.getpid()
 
 
 def test_the_lock_of_another_host_is_taken_over_after_the_lease_only(tmp_path: Path) -> None:
     path = tmp_path / "LOCK"
     left_by(path, host="elsewhere", beat=time.time() - lock.LEASE_SECONDS + 60)
-    with pytest.raises(lock.LockError, match="on elsewhere is at work"), lock.held(str(path)):
+    with pytest.raises(lock.LockError, match="on elsewhere is at work"), lock.hold(str(path)):
         pass
     left_by(path, host="elsewhere", beat=time.time() - lock.LEASE_SECONDS - 1)
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("content", ["", "{", "3", "[]"])
 def test_a_damaged_lock_does_not_block_the_root_for_ever(tmp_path: Path, content: str) -> None:
     (tmp_path / "LOCK").write_text(content)
-    with lock.held(str(tmp_path / "LOCK")):
+    with lock.hold(str(tmp_path / "LOCK")):
         assert json.loads((tmp_path / "LOCK").read_text())["pid"] == os.getpid()
 
 
 def test_a_lock_that_another_run_took_over_is_left_to_it(tmp_path: Path) -> None:
-    with lock.held(str(tmp_path / "LOCK")):
+    with lock.hold(str(tmp_path / "LOCK")):
         left_by(tmp_path / "LOCK")
     assert json.loads((tmp_path / "LOCK").read_text())["token"] == "theirs"
 
@@ -120,7 +120,7 @@ def test_a_lock_that_another_run_took_over_is_left_to_it(tmp_path: Path) -> None
 def test_the_heartbeat_keeps_the_lock_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
     path = tmp_path / "LOCK"
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         first = json.loads(path.read_text())["beat"]
         until = time.monotonic() + 10
         while json.loads(path.read_text())["beat"] == first:
@@ -129,9 +129,9 @@ def test_the_heartbeat_keeps_the_lock_warm(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_stages_of_the_run_that_holds_the_lock_pass_through(tmp_path: Path) -> None:
     path = tmp_path / "LOCK"
-    stage = "import sys; from pipelines import lock\nwith lock.held(sys.argv[1]): print('through')"
+    stage = "import sys; from pipelines.base import lock\nwith lock.hold(sys.argv[1]): print('through')"
     command = [sys.executable, "-c", stage, str(path)]
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         before = path.read_text()
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert (done.stdout, done.returncode) == ("through\n", 0), done.stderr
@@ -172,12 +172,12 @@ def test_a_second_run_between_another_s_look_and_its_taking_waits_and_is_refused
 
 def test_who_holds_a_lock_can_be_asked_without_taking_it(tmp_path: Path) -> None:
     path = tmp_path / "LOCK"
-    assert lock.holder(str(path)) is None and not path.exists()
+    assert lock.describe_holder(str(path)) is None and not path.exists()
     left_by(path)
     before = path.read_text()
-    assert lock.holder(str(path)) is None, "its process is gone"
+    assert lock.describe_holder(str(path)) is None, "its process is gone"
     left_by(path, pid=os.getppid())
-    said = lock.holder(str(path))
+    said = lock.describe_holder(str(path))
     assert said is not None and f"process {os.getppid()} on {socket.gethostname()} is at work on this root" in said
     path.write_text(before)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["LOCK"], "it left a file behind"
@@ -185,7 +185,7 @@ def test_who_holds_a_lock_can_be_asked_without_taking_it(tmp_path: Path) -> None
 
 def record_of_a_run(path: Path) -> dict[str, Any]:
     """The record that this process writes when it holds a lock."""
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         return dict(json.loads(path.read_text()))
 
 
@@ -197,7 +197,7 @@ def own(tmp_path: Path) -> dict[str, Any]:
 def is_taken(path: Path, record: Any) -> bool:
     path.write_text(json.dumps(record))
     try:
-        with lock.held(str(path)):
+        with lock.hold(str(path)):
             return False
     except lock.LockError:
         return True
@@ -292,7 +292,7 @@ def test_a_live_process_of_another_user_does_not_hold_a_lock_for_ever(
 def test_a_record_of_any_shape_is_judged_and_no_error(tmp_path: Path, record: Any) -> None:
     assert not is_taken(tmp_path / "LOCK", record)
     (tmp_path / "LOCK").write_text(json.dumps(record))
-    assert lock.holder(str(tmp_path / "LOCK")) is None
+    assert lock.describe_holder(str(tmp_path / "LOCK")) is None
 
 
 @pytest.mark.skipif(
@@ -307,7 +307,7 @@ def test_a_holder_in_another_pid_namespace_of_this_host_is_alive(tmp_path: Path)
         assert line_of(process) == "ready"
         say(process)
         assert line_of(process) == "held"
-        with pytest.raises(lock.LockError, match="is at work on this root"), lock.held(str(tmp_path / "LOCK")):
+        with pytest.raises(lock.LockError, match="is at work on this root"), lock.hold(str(tmp_path / "LOCK")):
             pass
     finally:
         process.kill()
@@ -323,7 +323,7 @@ def test_a_heartbeat_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pyte
             raise OSError("the disk is full")
         replace(path, content)
 
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         monkeypatch.setattr(files, "replace_file", failing)
         first = json.loads(path.read_text())["beat"]
         until = time.monotonic() + 10
@@ -339,7 +339,7 @@ def test_a_run_that_lost_its_lock_commits_and_removes_nothing(tmp_path: Path, lo
     folder.mkdir()
     (folder / "theirs").write_text("written by the run that took over")
     done = Manifest(stage="index", date="2026-11-21", fingerprint="f", files=[])
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         lock.require()
         if lost == "taken":
             left_by(path, host="elsewhere", pid=7)
@@ -360,7 +360,7 @@ def test_a_run_that_lost_its_lock_commits_and_removes_nothing(tmp_path: Path, lo
 
 def test_a_run_that_was_suspended_renews_its_lock_before_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "LOCK"
-    with lock.held(str(path)):
+    with lock.hold(str(path)):
         asleep = json.loads(path.read_text()) | {"beat": time.time() - lock.LEASE_SECONDS - 1}
         path.write_text(json.dumps(asleep))
         lock.require()
@@ -369,8 +369,8 @@ def test_a_run_that_was_suspended_renews_its_lock_before_it_writes(tmp_path: Pat
 
 def test_a_stage_of_a_run_that_lost_the_lock_does_not_begin(tmp_path: Path) -> None:
     path = tmp_path / "LOCK"
-    stage = "import sys; from pipelines import lock\nwith lock.held(sys.argv[1]): print('through')"
-    with lock.held(str(path)):
+    stage = "import sys; from pipelines.base import lock\nwith lock.hold(sys.argv[1]): print('through')"
+    with lock.hold(str(path)):
         path.unlink()
         command = [sys.executable, "-c", stage, str(path)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -384,6 +384,6 @@ def test_what_killed_processes_left_half_written_goes_when_the_lock_is_taken(tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half")
     assert [Path(found).name for found in files.list_files(f"{tmp_path}/nights")] == ["a.parquet"], "no data"
-    with lock.held(str(tmp_path / "LOCK")):
+    with lock.hold(str(tmp_path / "LOCK")):
         assert all((tmp_path / name).exists() for name in kept)
         assert not any((tmp_path / name).exists() for name in left)

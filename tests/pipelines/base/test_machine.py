@@ -53,11 +53,11 @@ def test_this_machine_has_memory_and_some_is_free() -> None:
 
 
 def test_what_a_process_took_grows_with_its_work_and_has_that_of_its_children() -> None:
-    before = machine.used()
+    before = machine.resource_use()
     held = bytearray(64 * 2**20)
-    code = f"held = bytearray({machine.used().peak_bytes + 256 * 2**20}); sum(range(3_000_000))"
+    code = f"held = bytearray({machine.resource_use().peak_bytes + 256 * 2**20}); sum(range(3_000_000))"
     subprocess.run([sys.executable, "-c", code], check=True)
-    after = machine.used()
+    after = machine.resource_use()
     assert after.processor_seconds > before.processor_seconds and len(held) < after.peak_bytes
     assert after.peak_bytes > before.peak_bytes + 200 * 2**20
 
@@ -71,7 +71,7 @@ def test_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) 
     ("size", "text"), [(0, "0 MiB"), (50 * 2**20, "50 MiB"), (GIB, "1.0 GiB"), (2_000 * GIB, "2,000.0 GiB")]
 )
 def test_bytes_as_people_read_them(size: int, text: str) -> None:
-    assert machine.gib(size) == text
+    assert machine.format_bytes(size) == text
 
 
 @pytest.mark.parametrize(("root_bytes", "expected"), [(10, "/data/runs"), (20, "/data/runs"), (30, "/scratch")])

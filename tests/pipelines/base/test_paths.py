@@ -20,7 +20,7 @@ from pipelines.night.stage import STAGES
     ],
 )
 def test_below_leaves_paths_alone_that_are_whole(folder: str, path: str, found: str) -> None:
-    assert paths.below(folder, path) == found
+    assert paths.resolve(folder, path) == found
 
 
 @given(st.integers(0, 99_999), st.integers(1, 99_999), st.from_regex(r"[0-9a-f]{8}", fullmatch=True))

@@ -27,14 +27,14 @@ def test_an_account_of_records() -> None:
         {"rejects_file": "x.parquet"},
         {"table": "watches", "day": "2026-11-20", "bucket": 1, "file": {}},
     ]
-    found = row_counts.of_records(records)
+    found = row_counts.from_records(records)
     expected = {"read": 10, "refused": 2, "duplicates": 2, "forgotten": 1, "other_days": 1, "kept": 4}
     assert found["tables"] == {"watches": expected}
     assert list(found["rejects"]) == ["watches: a", "watches: b"] and found["rejects_files"] == ["x.parquet"]
-    twice = row_counts.total([found, found, row_counts.of_removed("watches", "expired", 3)])
+    twice = row_counts.total([found, found, row_counts.from_removed("watches", "expired", 3)])
     assert twice["tables"]["watches"] == {name: 2 * rows for name, rows in expected.items()}
     assert twice["removed"] == {"watches": {"expired": 3}} and twice["rejects"] == {"watches: a": 2, "watches: b": 2}
-    assert row_counts.total([]) == row_counts.of_removed("watches", "expired", 0)
+    assert row_counts.total([]) == row_counts.from_removed("watches", "expired", 0)
 
 
 def raw_rows(folder: Path) -> dict[str, int]:

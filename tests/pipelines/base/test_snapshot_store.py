@@ -108,7 +108,7 @@ def test_a_sweep_keeps_what_the_newest_snapshot_and_those_referred_to_list(tmp_p
 
     snapshot_store.sweep(str(tmp_path), folder, {1})
     assert there() == ["aa", "cc"]
-    assert [snapshot_store.number_of(path) for path in snapshot_store.snapshots(folder)] == [1, 3]
+    assert [snapshot_store.number_of(path) for path in snapshot_store.list_snapshots(folder)] == [1, 3]
     snapshot_store.sweep(str(tmp_path), folder, set())
     assert there() == ["cc"]
     (tmp_path / "snapshots" / "00000003.json").unlink()

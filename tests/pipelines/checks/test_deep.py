@@ -12,7 +12,7 @@ from pipelines import doctor
 from pipelines.base import manifest
 from pipelines.base.published_lists import PublishedLists
 from pipelines.checks import deep
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.night import publication_file
 from pipelines.night.stage import Night
 from transforms.core import files
@@ -45,7 +45,7 @@ def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, 
     flipped, lost = (Path(of.root.store, next(f.file.name for f in watches if f.day == day)) for day in DAYS[:2])
     flip(flipped)
     lost.unlink()
-    users, other = manifest.entries(of.require("ingest").named("users/"), of.folder("ingest"))[:2]
+    users, other = manifest.entry_paths(of.require("ingest").named("users/"), of.folder("ingest"))[:2]
     flip(Path(users))
     Path(other).write_bytes(b"")
     found = {finding.what: finding.fix for finding in deep.files(DoctorRequest(job=str(job), date=DATE))}

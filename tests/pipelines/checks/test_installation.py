@@ -10,10 +10,10 @@ import pytest
 from nights import REPOSITORY, watch_rows, write_job
 
 from pipelines.checks import installation as doctor_installation
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 
-ASKED = DoctorRequest(job="nowhere.toml")
+REQUEST = DoctorRequest(job="nowhere.toml")
 
 
 def asked_of(folder: Path, more: str = "") -> DoctorRequest:
@@ -25,12 +25,12 @@ def with_version(name: str, version: str | None, monkeypatch: pytest.MonkeyPatch
     """One package as if it were of another version, or not there."""
     real = metadata.version
 
-    def of(asked: str) -> str:
-        if asked == name:
+    def of(request: str) -> str:
+        if request == name:
             if version is None:
-                raise metadata.PackageNotFoundError(asked)
+                raise metadata.PackageNotFoundError(request)
             return version
-        return real(asked)
+        return real(request)
 
     monkeypatch.setattr(doctor_installation.metadata, "version", of)
 
@@ -41,14 +41,14 @@ def only(found: list[Finding]) -> Finding:
 
 
 def test_this_python_will_do() -> None:
-    found = only(list(doctor_installation.python(ASKED)))
+    found = only(list(doctor_installation.python(REQUEST)))
     assert found.state == "ok" and found.what.startswith(platform.python_version())
 
 
 @pytest.mark.parametrize("version", ["3.10.4", "3.14.0"])
 def test_another_python_will_not(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "python_version", lambda: version)
-    found = only(list(doctor_installation.python(ASKED)))
+    found = only(list(doctor_installation.python(REQUEST)))
     assert (found.state, found.fix) == ("problem", "make setup PYTHON=python3.12")
     assert found.what.startswith(f"{version}, but ") and ">=3.11" in found.what and "<3.14" in found.what
 
@@ -56,7 +56,7 @@ def test_another_python_will_not(version: str, monkeypatch: pytest.MonkeyPatch) 
 def test_another_platform_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    found = only(list(doctor_installation.python(ASKED)))
+    found = only(list(doctor_installation.python(REQUEST)))
     assert found.state == "warning" and "on Darwin arm64: ScaNN and tfx-bsl have no packages for it" in found.what
 
 
@@ -67,21 +67,21 @@ def test_the_packages_of_this_environment_will_do(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with_version("scann", None, monkeypatch)
-    found = only(list(doctor_installation.packages(ASKED)))
+    found = only(list(doctor_installation.packages(REQUEST)))
     assert (found.state, found.what) == ("problem", "scann is missing")
     assert found.fix == f"make setup; or {sys.executable} -m pip install 'scann>=1.4.2'"
 
 
 def test_a_version_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with_version("tensorflow", "2.19.1", monkeypatch)
-    found = only(list(doctor_installation.packages(ASKED)))
+    found = only(list(doctor_installation.packages(REQUEST)))
     assert found.state == "problem" and found.what.startswith("tensorflow is 2.19.1, but ")
     assert "<2.22" in found.what and ">=2.21" in found.what
 
 
 def test_an_empty_environment_is_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation.metadata, "version", lambda name: "0.0.1")
-    found = only(list(doctor_installation.packages(ASKED)))
+    found = only(list(doctor_installation.packages(REQUEST)))
     assert (found.state, found.fix) == ("problem", "make setup")
     assert "are missing or of another version:" in found.what
     assert [line for line in found.details if line.startswith("scann ")] == ["scann is 0.0.1, but >=1.4.2 is needed"]
@@ -96,14 +96,14 @@ def test_what_a_job_needs_beyond_is_asked_for(tmp_path: Path, monkeypatch: pytes
 
 def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "OURS", "watchnext-of-nobody")
-    found = only(list(doctor_installation.packages(ASKED)))
+    found = only(list(doctor_installation.packages(REQUEST)))
     assert (found.state, found.fix) == ("problem", "make setup")
     assert "watchnext-of-nobody is not installed in " in found.what
 
 
 def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "_place", lambda name: tmp_path / name)
-    found = list(doctor_installation.packages(ASKED))
+    found = list(doctor_installation.packages(REQUEST))
     assert [one.what.split(" is not ours")[0] for one in found if one.state == "problem"] == [
         *doctor_installation.PACKAGES
     ]
@@ -111,13 +111,13 @@ def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, mon
 
 
 def test_scann_builds_an_index_and_answers() -> None:
-    found = only(list(doctor_installation.scann(ASKED)))
+    found = only(list(doctor_installation.scann(REQUEST)))
     assert found.state == "ok" and found.what.startswith(f"{metadata.version('scann')} loads in ")
 
 
 def scripted(script: str, monkeypatch: pytest.MonkeyPatch) -> Finding:
     monkeypatch.setattr(doctor_installation, "TRY_TENSORFLOW", script)
-    return only(list(doctor_installation.tensorflow(ASKED)))
+    return only(list(doctor_installation.tensorflow(REQUEST)))
 
 
 def test_a_library_that_crashes_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from nights import DATE, night, simulated, watch_rows, write_job
 from pipelines import doctor, ingest
 from pipelines.checks import joins as doctor_joins
 from pipelines.checks import logs as doctor_logs
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 
 
@@ -223,3 +223,32 @@ def test_rows_that_were_not_looked_at_may_have_the_others(tmp_path: Path, monkey
     assert found.state == "ok" and "nobody" not in found.what
     (tmp_path / "u.csv").write_text("user_id\nU1\nlater\n")
     assert found_in(tmp_path, 'watches = "w.parquet"\nusers = "u.csv"')["logs.users"].state == "warning"
+
+
+@pytest.mark.parametrize(
+    ("ours", "columns", "theirs"),
+    [
+        ("user_id", ["uid", "item_id", "ts"], "uid"),
+        ("video_id", ["uid", "item_id", "ts"], "item_id"),
+        ("time", ["uid", "item_id", "ts"], "ts"),
+        ("user_id", ["USER-ID"], "USER-ID"),
+        ("user_id", ["userId", "uid"], "userId"),
+        ("watch_seconds", ["watch_secs", "x"], "watch_secs"),
+        ("query", ["Search Query"], "Search Query"),
+        ("user_id", ["title", "colour"], None),
+        ("user_id", [], None),
+        ("activity", ["activty"], "activty"),
+    ],
+)
+def test_nearest_column_matches_spellings_and_synonyms(ours: str, columns: list[str], theirs: str | None) -> None:
+    assert doctor_logs.nearest_column(ours, columns) == theirs
+
+
+def test_renaming_advice_gives_the_lines_for_the_job_file() -> None:
+    advice = doctor_logs.renaming_advice("watches", ["user_id", "time"], ["uid", "ts", "x"])
+    assert advice.endswith('below [logs.columns.watches]: user_id = "uid"; time = "ts"')
+
+
+def test_renaming_advice_without_a_likely_column_gives_an_example() -> None:
+    advice = doctor_logs.renaming_advice("searches", ["query", "user_id"], ["x"])
+    assert "[logs.columns.searches]" in advice and advice.endswith('query = "..."')

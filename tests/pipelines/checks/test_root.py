@@ -10,9 +10,9 @@ import pytest
 from nights import DATE, published_night, write_job
 
 from pipelines.base import lock
+from pipelines.checks import doctor_request
 from pipelines.checks import root as doctor_root
-from pipelines.checks import root_access
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.serving import publication
 from transforms.core import files
@@ -99,7 +99,7 @@ def never_answer(path: str, content: bytes) -> None:
 def test_a_remote_root_is_probed(
     answer: Callable[[str, bytes], None] | None, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(root_access, "ANSWER_SECONDS", 0.1 if answer is never_answer else 30)
+    monkeypatch.setattr(doctor_request, "ANSWER_SECONDS", 0.1 if answer is never_answer else 30)
     real = files.is_local
     monkeypatch.setattr(files, "is_local", lambda path: real(path) and path != str(tmp_path / "runs"))
     if answer is not None:
@@ -111,55 +111,55 @@ def test_a_remote_root_is_probed(
 
 
 def test_a_lock_names_its_holder(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path)
-    assert only(list(doctor_root.lock(asked))).state == "ok"
-    with lock.held(asked.night.root.lock):
-        found = only(list(doctor_root.lock(asked)))
+    request = asked_of(tmp_path)
+    assert only(list(doctor_root.lock(request))).state == "ok"
+    with lock.hold(request.night.root.lock):
+        found = only(list(doctor_root.lock(request)))
     assert found.state == "warning" and "is at work on this root (last sign of life " in found.what and found.fix
-    assert only(list(doctor_root.lock(asked))).state == "ok"
+    assert only(list(doctor_root.lock(request))).state == "ok"
 
 
 def test_what_is_published_is_told_with_its_age(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path)
-    assert only(list(doctor_root.published(asked))).what == "nothing yet"
-    published_night(Path(asked.job), LISTS)
-    found = only(list(doctor_root.published(asked)))
+    request = asked_of(tmp_path)
+    assert only(list(doctor_root.published(request))).what == "nothing yet"
+    published_night(Path(request.job), LISTS)
+    found = only(list(doctor_root.published(request)))
     assert found.state == "ok" and found.what.startswith("the night of 2026-11-21, 1 users, since ")
 
 
 def test_a_night_that_is_served_too_long_is_told(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path)
-    published_night(Path(asked.job), LISTS, date=DATE - dt.timedelta(days=5))
-    found = only(list(doctor_root.published(asked)))
+    request = asked_of(tmp_path)
+    published_night(Path(request.job), LISTS, date=DATE - dt.timedelta(days=5))
+    found = only(list(doctor_root.published(request)))
     assert found.state == "warning" and found.what.endswith(": 5 days old") and "watchnext nightly" in found.fix
     assert only(list(doctor_root.published(asked_of(tmp_path, date=DATE - dt.timedelta(days=4))))).state == "ok"
 
 
 def test_a_published_night_whose_lists_are_gone_is_told(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path)
-    of = published_night(Path(asked.job), LISTS)
+    request = asked_of(tmp_path)
+    of = published_night(Path(request.job), LISTS)
     (Path(of.folder("neighbours")) / "COMPLETED").unlink()
-    assert only(list(doctor_root.published(asked))).state == "ok", "published.json names the files"
+    assert only(list(doctor_root.published(request))).state == "ok", "published.json names the files"
     next(Path(of.folder("neighbours")).glob("*.parquet")).unlink()
-    found = only(list(doctor_root.published(asked)))
+    found = only(list(doctor_root.published(request)))
     assert found.state == "problem" and "1 of its files are gone, the first nights/2026-11-21/neighb" in found.what
 
 
 def test_a_publication_that_came_to_no_end_is_told(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path)
-    published_night(Path(asked.job), LISTS)
-    Path(asked.night.root.publishing).write_text("{}")
-    found = list(doctor_root.published(asked))
+    request = asked_of(tmp_path)
+    published_night(Path(request.job), LISTS)
+    Path(request.night.root.publishing).write_text("{}")
+    found = list(doctor_root.published(request))
     assert [one.state for one in found] == ["warning", "ok"]
     assert "a publication was begun and came to no end" in found[0].what
 
 
 def test_a_record_of_what_is_published_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path)
+    request = asked_of(tmp_path)
     (tmp_path / "runs").mkdir()
-    Path(asked.night.root.published).write_text("{")
+    Path(request.night.root.published).write_text("{")
     with pytest.raises(RuntimeError, match=r"published\.json cannot be read"):
-        list(doctor_root.published(asked))
+        list(doctor_root.published(request))
 
 
 class Place:
@@ -174,12 +174,12 @@ class Place:
 
 
 def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = asked_of(tmp_path)
-    assert only(list(doctor_root.sinks(asked))).what == "none beside the night's files"
+    request = asked_of(tmp_path)
+    assert only(list(doctor_root.sinks(request))).what == "none beside the night's files"
     monkeypatch.setattr(
-        publication, "configured", lambda night: [Place("bigtable", "no such instance"), Place("redis")]
+        publication, "configured_sinks", lambda night: [Place("bigtable", "no such instance"), Place("redis")]
     )
-    found = list(doctor_root.sinks(asked))
+    found = list(doctor_root.sinks(request))
     assert [(one.state, one.what) for one in found] == [
         ("problem", "bigtable: no such instance"),
         ("ok", "redis can be reached"),

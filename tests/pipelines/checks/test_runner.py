@@ -7,7 +7,7 @@ import pytest
 from nights import write_job
 
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.config.beam_options import endpoints
 
@@ -31,8 +31,8 @@ def test_a_job_of_ten_elements_ends_well_on_this_machine(tmp_path: Path) -> None
 
 def test_a_lost_element_is_noticed() -> None:
     with pytest.raises(ValueError, match="of 10 elements 9 came through"):
-        doctor_runner.all_there(9)
-    doctor_runner.all_there(10)
+        doctor_runner.check_count(9)
+    doctor_runner.check_count(10)
 
 
 def test_an_address_where_nothing_answers_is_told_without_a_job(

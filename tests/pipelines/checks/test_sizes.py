@@ -10,7 +10,7 @@ from nights import DATAFLOW, DATE, watch_rows, write_job
 from pipelines.base import machine
 from pipelines.base.machine import Memory
 from pipelines.checks import sizes as doctor_sizes
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.night.stage import STAGES
 
@@ -80,10 +80,10 @@ def test_time_and_money(tmp_path: Path) -> None:
 
 
 def test_without_logs_nothing_is_estimated(tmp_path: Path) -> None:
-    asked = asked_of(tmp_path, 'watches = "nowhere"')
-    assert only(list(doctor_sizes.memory(asked))).what == "not compared: there are no logs to estimate it from"
-    assert only(list(doctor_sizes.disk(asked))).what == "not compared: there are no logs to estimate it from"
-    assert list(doctor_sizes.time(asked)) == []
+    request = asked_of(tmp_path, 'watches = "nowhere"')
+    assert only(list(doctor_sizes.memory(request))).what == "not compared: there are no logs to estimate it from"
+    assert only(list(doctor_sizes.disk(request))).what == "not compared: there are no logs to estimate it from"
+    assert list(doctor_sizes.time(request)) == []
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (600, "10 min"), (9_000, "2.5 h")])

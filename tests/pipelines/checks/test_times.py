@@ -12,7 +12,7 @@ from nights import DATE, watch_rows, write_job
 from stores import impressions_of
 
 from pipelines.checks import times as doctor_times
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 
 NOW = dt.datetime(2026, 11, 21, 4, tzinfo=dt.UTC)  # when the night of DATE would run

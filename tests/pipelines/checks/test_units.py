@@ -11,7 +11,7 @@ import pytest
 from nights import DATE, watch_rows, write_job
 
 from pipelines.checks import units as doctor_units
-from pipelines.checks.asked import DoctorRequest
+from pipelines.checks.doctor_request import DoctorRequest
 
 SECONDS = pl.Series([30.0, 60.0, 600.0])
 

@@ -89,7 +89,7 @@ def check_forgotten(of: Night) -> None:
     for user in GONE:
         assert f'"{user}"'.encode() not in found, user
     for table in ("watches", "searches", "impressions"):
-        for path in snapshot_store.snapshots(of.root.snapshots):
+        for path in snapshot_store.list_snapshots(of.root.snapshots):
             assert set(events(of, table, snapshot_store.load(path))["user_id"]) <= set(USERS) - set(GONE)
     first = Night(of.job, DATE)
     for stage, name in RECORDS.items():
@@ -108,7 +108,7 @@ def check_forgotten(of: Night) -> None:
     assert not forget_rows.is_due(newest(of), ingest.Due.of(of).screen)
     listed_files = {
         f"{of.root.store}/{f.file.name}"
-        for p in snapshot_store.snapshots(of.root.snapshots)
+        for p in snapshot_store.list_snapshots(of.root.snapshots)
         for f in snapshot_store.load(p).files
     }
     assert below(of) == listed_files
@@ -122,7 +122,7 @@ def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path, monkeypat
     to_forget(tmp_path, GONE)
     assert not ingest.plan(of).is_done(of)
     sink = SimpleNamespace(forget=lambda users: told.extend(users))
-    monkeypatch.setattr(publication, "configured", lambda _: [sink])
+    monkeypatch.setattr(publication, "configured_sinks", lambda _: [sink])
     ingest.run(of)
     check_forgotten(of)
     assert sorted(told) == GONE

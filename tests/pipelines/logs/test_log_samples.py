@@ -15,7 +15,7 @@ from transforms.logs.readers import LogError, column_names, estimated_rows
 
 def sample_of(job: Path, table: str = "watches") -> log_samples.TableSample:
     of = night(job)
-    return log_samples.look_at(of, {name: ingest_plan.find(of, name, None) for name in ingest_plan.TABLES})[table]
+    return log_samples.sample_tables(of, {name: ingest_plan.find(of, name, None) for name in ingest_plan.TABLES})[table]
 
 
 def test_a_sample_is_what_ingest_would_make_of_the_first_rows(tmp_path: Path) -> None:

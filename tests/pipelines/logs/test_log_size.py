@@ -9,11 +9,11 @@ from nights import DATE, night, simulated, watch_rows, write_job
 from stores import DAYS, daily, day_of_watches, ingested, write_day
 
 from pipelines import ingest, vocabulary
-from pipelines.logs.log_size import Size, size_of
+from pipelines.logs.log_size import LogSize, estimate_size
 
 
-def size(of_job: Path, date: dt.date = DATE) -> Size:
-    found = size_of(night(of_job, date))
+def size(of_job: Path, date: dt.date = DATE) -> LogSize:
+    found = estimate_size(night(of_job, date))
     assert found is not None
     return found
 
@@ -64,4 +64,4 @@ def test_settings_limit_what_is_learned_from(tmp_path: Path) -> None:
 def test_logs_that_cannot_be_looked_at_have_no_size(watches: str, tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "none.csv").write_text("user_id,video_id,time,completed\n")
-    assert size_of(night(write_job(tmp_path, f'watches = "{watches}"'))) is None
+    assert estimate_size(night(write_job(tmp_path, f'watches = "{watches}"'))) is None

@@ -162,12 +162,12 @@ def test_days_beyond_keep_days_leave_the_snapshot_and_their_files_are_swept_late
     days = sorted({file.day for file in newest(of).files})
     assert days == [(DATE - dt.timedelta(days=n)).isoformat() for n in range(5, 0, -1)]
     listed = set()
-    for path in snapshot_store.snapshots(of.root.snapshots):
+    for path in snapshot_store.list_snapshots(of.root.snapshots):
         listed |= {f"{of.root.store}/{file.file.name}" for file in snapshot_store.load(path).files}
     assert listed <= below(of), "a snapshot that is kept lists files that are gone"
     oldest = DATE - dt.timedelta(days=8)
     dates = [date for date in range(9) if (tmp_path / "runs" / "nights" / str(DATE - dt.timedelta(days=date))).exists()]
-    assert len(dates) == 9 and 4 <= len(snapshot_store.snapshots(of.root.snapshots)) <= 7
+    assert len(dates) == 9 and 4 <= len(snapshot_store.list_snapshots(of.root.snapshots)) <= 7
     assert not ingest.plan(Night(of.job, oldest)).is_done(Night(of.job, oldest)), "its snapshot was let go"
     assert counts(of)["removed"] == {"watches": {"expired": 18}, "searches": {"expired": 6}}
 

@@ -70,7 +70,7 @@ def test_what_is_lost_is_restored_by_a_run_of_any_night(
     assert lookup.main([str(job), "ann"]) == 1
     told = capsys.readouterr().err
     assert "watchnext nightly" in told and "--date 2026-11-21" in told and len(told.splitlines()) == 1
-    with run_log.opened("text") as log:
+    with run_log.open_log("text") as log:
         nightly.run(night(job, BEFORE), str(job), (), log)
     assert (
         "was lost: the night of 2026-11-21, the newest that was published, is served again" in capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_a_later_night_is_published_though_what_is_lost_cannot_be_restored(job: 
 
 def test_missed_nights_are_counted_from_the_newest_publication_if_it_is_lost(job: Path) -> None:
     damage(night(job), None)
-    assert night_series.missed(night(job, NEXT + dt.timedelta(days=1))) == [NEXT]
+    assert night_series.missed_dates(night(job, NEXT + dt.timedelta(days=1))) == [NEXT]
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])
@@ -207,14 +207,14 @@ def test_lists_that_are_not_whole_are_not_published(job: Path) -> None:
 def test_a_damaged_list_of_files_keeps_all_files(job: Path) -> None:
     """Nobody knows what it names, so nothing is removed beside it."""
     of = night(job)
-    (path,) = published_lists.of_night(of.root, DATE)
+    (path,) = published_lists.paths_of_night(of.root, DATE)
     Path(path).write_text("{")
     manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), files=[]))
     assert len(list(Path(of.folder("neighbours")).glob("*.parquet"))) == 8
 
 
 def test_the_list_of_files_survives_its_way_to_json(job: Path) -> None:
-    (path,) = published_lists.of_night(night(job).root, DATE)
+    (path,) = published_lists.paths_of_night(night(job).root, DATE)
     found = published_lists.load(path)
     assert isinstance(found, PublishedLists) and found.to_bytes() == Path(path).read_bytes()
 

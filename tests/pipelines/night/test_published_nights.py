@@ -133,6 +133,6 @@ def test_fewer_buckets_than_before_have_several_files(job: Path) -> None:
 
 def test_lists_that_were_dropped_are_not_measured(job: Path) -> None:
     of = published_night(job, LISTS, date=days(-1))
-    files.remove_files(published_lists.of_night(of.root, of.date))
+    files.remove_files(published_lists.paths_of_night(of.root, of.date))
     before = published_before(night(job))
     assert before is not None and served_buckets(tonight(job), before) == []

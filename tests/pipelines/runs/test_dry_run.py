@@ -143,7 +143,7 @@ def test_what_is_due_comes_before_all_else() -> None:
 def test_the_command_prints_a_line_a_stage_and_takes_no_lock(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nightly.main([str(job), "--date", "2026-11-21", "--dry-run", "--only", "ingest"]) == 0
     assert capsys.readouterr().out == "ingest     complete\n"
-    with lock.held(night(job).root.lock):
+    with lock.hold(night(job).root.lock):
         assert nightly.main([str(job), "--date", "2026-11-21", "--dry-run", "--from", "publish"]) == 0
         said = capsys.readouterr().out.splitlines()
     assert "is at work on this root" in said[0] and said[0].endswith("what it does meanwhile may change this")

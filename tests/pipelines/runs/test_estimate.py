@@ -10,14 +10,14 @@ from nights import night, simulated, watch_rows, write_job
 
 from pipelines.base.machine import GIB
 from pipelines.config.jobs import Job
-from pipelines.logs.log_size import Size
+from pipelines.logs.log_size import LogSize
 from pipelines.night.errors import StageError
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
 
 # `watchnext simulate` with its defaults, and with 20,000 users and videos: what the stages counted.
-SMALL = Size(
+SMALL = LogSize(
     watches=167_241,
     searches=34_325,
     impressions=0,
@@ -32,7 +32,7 @@ SMALL = Size(
     labels=31_349,
     buckets=8,
 )
-LARGE = Size(
+LARGE = LogSize(
     watches=1_587_048,
     searches=325_862,
     impressions=0,
@@ -86,7 +86,7 @@ def job_of(**tables: Any) -> Job:
     return Job.model_validate({"logs": {"watches": "w"}, **tables})
 
 
-def by_stage(job: Job, size: Size, threads: int = 2) -> dict[str, Cost]:
+def by_stage(job: Job, size: LogSize, threads: int = 2) -> dict[str, Cost]:
     return {cost.stage: cost for cost in estimate.costs(job, size, threads=threads)}
 
 
@@ -111,7 +111,7 @@ def test_ranking_costs_by_its_impressions_and_candidates() -> None:
 
 @pytest.mark.parametrize(("size", "stage", "gib", "left"), MEASURED, ids=lambda value: getattr(value, "users", value))
 def test_memory_and_disk_of_measured_nights_are_met_to_a_factor_of_two(
-    size: Size, stage: str, gib: float, left: int
+    size: LogSize, stage: str, gib: float, left: int
 ) -> None:
     cost = by_stage(job_of(**SIMULATED), size)[stage]
     assert gib / 2 < cost.memory_bytes / GIB < 2 * gib

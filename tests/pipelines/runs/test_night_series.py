@@ -36,30 +36,30 @@ def of(tmp_path: Path) -> Night:
 
 
 def test_before_the_first_night_none_was_missed(of: Night) -> None:
-    assert night_series.missed(of) == []
+    assert night_series.missed_dates(of) == []
 
 
 def test_missed_are_the_nights_after_the_published_one_that_never_came_to_their_end(of: Night) -> None:
     ended(of, 4, 2, serves=4)
-    assert night_series.missed(of) == days(3, 1)
+    assert night_series.missed_dates(of) == days(3, 1)
 
 
 @pytest.mark.parametrize("serves", [0, 1])
 def test_none_was_missed_where_last_night_is_served(of: Night, serves: int) -> None:
     ended(of, serves, serves=serves)
-    assert night_series.missed(of) == []
+    assert night_series.missed_dates(of) == []
 
 
 def test_nights_that_would_not_stay_whole_are_not_caught_up(of: Night) -> None:
     ended(of, 40, serves=40)
-    assert night_series.missed(of) == days(5, 4, 3, 2, 1)
+    assert night_series.missed_dates(of) == days(5, 4, 3, 2, 1)
 
 
 def test_where_all_nights_stay_those_of_a_window_are_caught_up(tmp_path: Path) -> None:
     settings = "[storage]\nkeep_nights = 0\n[examples]\nwindow_days = 3\n"
     of = night(write_job(tmp_path, 'watches = "w"', settings))
     ended(of, 40, serves=40)
-    assert night_series.missed(of) == days(3, 2, 1)
+    assert night_series.missed_dates(of) == days(3, 2, 1)
 
 
 class Codes:
@@ -112,5 +112,5 @@ def test_days_to_ingest_again_are_those_of_the_night_that_was_asked_for(tmp_path
 
 
 def test_between_has_both_ends() -> None:
-    assert night_series.between(*days(2, 0)) == days(2, 1, 0)
-    assert night_series.between(DATE, DATE) == [DATE]
+    assert night_series.dates_between(*days(2, 0)) == days(2, 1, 0)
+    assert night_series.dates_between(DATE, DATE) == [DATE]

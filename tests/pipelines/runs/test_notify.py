@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from nights import wait_for
 
-from pipelines.base import lock, parent_pipe
+from pipelines.base import lock, process_signals
 from pipelines.config.settings import NotifySettings
 from pipelines.night.outcome import Outcome
 from pipelines.runs import notify
@@ -53,12 +53,12 @@ def test_a_command_gets_all_there_is_to_say_as_json_and_as_variables(
     told: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(lock.TOKEN_VARIABLE, "token")
-    monkeypatch.setenv(parent_pipe.VARIABLE, "3")
+    monkeypatch.setenv(process_signals.PARENT_PIPE_VARIABLE, "3")
     assert send(command=writes(told)) == ""
     content, variables = json.loads(told.read_text())
     assert content == SENT
     assert variables.items() >= {f"WATCHNEXT_{name.upper()}": str(value) for name, value in SENT.items()}.items()
-    assert not variables.keys() & {lock.TOKEN_VARIABLE, parent_pipe.VARIABLE}
+    assert not variables.keys() & {lock.TOKEN_VARIABLE, process_signals.PARENT_PIPE_VARIABLE}
 
 
 def test_a_command_may_be_a_line_for_the_shell(told: Path) -> None:

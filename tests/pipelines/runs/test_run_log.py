@@ -29,17 +29,17 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_a_run_has_an_id_of_its_own_which_its_stages_see() -> None:
-    with run_log.opened("text") as log:
+    with run_log.open_log("text") as log:
         assert os.environ[RUN_VARIABLE] == log.run
         assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}", log.run)
     assert RUN_VARIABLE not in os.environ
-    with run_log.opened("text") as other:
+    with run_log.open_log("text") as other:
         assert other.run != log.run
 
 
 def test_the_id_a_scheduler_gave_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN_VARIABLE, "scheduled__2026-11-21")
-    with run_log.opened("json") as log:
+    with run_log.open_log("json") as log:
         assert log.run == "scheduled__2026-11-21" and log.as_json
     assert os.environ[RUN_VARIABLE] == "scheduled__2026-11-21"
 

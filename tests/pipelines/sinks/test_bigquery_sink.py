@@ -251,4 +251,4 @@ def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
 
 def test_a_job_that_names_it_has_it_among_its_sinks(tmp_path: Path) -> None:
     sink = sink_of(tmp_path)
-    assert publication.configured(sink.night) == [sink]
+    assert publication.configured_sinks(sink.night) == [sink]

@@ -240,7 +240,7 @@ def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
 
 def test_a_job_that_names_it_publishes_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sink = sink_of(tmp_path)
-    assert publication.configured(sink.night) == [sink]
+    assert publication.configured_sinks(sink.night) == [sink]
     rows = pl.DataFrame(LISTS, schema=["user_id", "video_ids", "scores"], orient="row")
     with stand_in(monkeypatch, "watchnext") as table:
         published_night(tmp_path / "job.toml", rows)

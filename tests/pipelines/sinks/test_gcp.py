@@ -50,14 +50,14 @@ def chained(error: Exception) -> Exception:
     ],
 )
 def test_a_refusal_is_told_with_its_place(error: Exception, told: str) -> None:
-    with pytest.raises(SinkError) as caught, gcp.explained("place"):
+    with pytest.raises(SinkError) as caught, gcp.translate_errors("place"):
         raise error
     assert str(caught.value) == told and caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError("disk full"), SinkError("told already")])
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, gcp.explained("place"):
+    with pytest.raises(type(error)) as caught, gcp.translate_errors("place"):
         raise error
     assert caught.value is error
 
@@ -66,12 +66,12 @@ def test_parts_begin_in_different_places_with_the_vectors_of_their_bucket(tmp_pa
     files = night_files(tmp_path)
     first, second = files.lists
     (defaults,), (vectors,) = files.defaults, files.vectors
-    assert gcp.parts(files, vectors=True) == [
+    assert gcp.list_parts(files, vectors=True) == [
         ListPart(lists=first),
         ListPart(lists=second, vectors=vectors, start=0.5),
         ListPart(lists=defaults),
     ]
-    assert [part.vectors for part in gcp.parts(files, vectors=False)] == ["", "", ""]
+    assert [part.vectors for part in gcp.list_parts(files, vectors=False)] == ["", "", ""]
     assert gcp.default_rows(files) == 2 and gcp.default_rows(replace(files, defaults=())) == 0
 
 

@@ -153,7 +153,7 @@ def test_forgotten_users_leave_every_night(tmp_path: Path, server: Server) -> No
     for date in (DATE, NEXT):
         publish.run(ready(job, date))
     before = set(server.contents())
-    publication.refresh(night(job), pl.Series(["u3", "u5", "nobody"]))
+    publication.forget(night(job), pl.Series(["u3", "u5", "nobody"]))
     gone = before - set(server.contents())
     versions = list(register(server))
     assert gone == {f"watchnext:{v}{kind}:{u}" for v in versions for kind in ("", ".vector") for u in ("u3", "u5")}
@@ -172,7 +172,7 @@ def test_a_user_with_the_documented_rights_can_do_it_all(
     job = job_of(tmp_path, server, 'vectors = true\nuser_env = "THE_USER"\npassword_env = "THE_PASSWORD"\n')
     for days in range(3):
         publish.run(ready(job, DATE + dt.timedelta(days=days)))
-    publication.refresh(night(job), pl.Series(USERS[:1]))
+    publication.forget(night(job), pl.Series(USERS[:1]))
     assert "secret" not in json.dumps(publication_file.read(night(job).root)) and len(register(server)) == 3
     assert set(server.lists()) == set(USERS[1:])
 

@@ -79,15 +79,17 @@ def test_stages_begin_with_a_collector_at_work() -> None:
 
 
 def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
-    modules = "collect, examples, files, frames, ingest, logs, parsing, tokens, vocabulary, window, write_examples"
-    done = run(f"import sys; from transforms import {modules}; print('tensorflow' in sys.modules)")
+    modules = "core.records, core.files, core.frames, logs.ingest, logs.readers, logs.parsing, logs.event_window, "
+    modules += "examples.draw_examples, examples.tokens, examples.vocabulary, examples.write_examples"
+    imports = ", ".join(f"transforms.{name}" for name in modules.split(", "))
+    done = run(f"import sys, {imports}; print('tensorflow' in sys.modules)")
     assert done.stdout == "False\n"
 
 
 RACE = """
 import sys, threading
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.scann_index import _scann
+from transforms.search.scann_index import _scann
 found = []
 thread = threading.Thread(target=lambda: found.append(import_tensorflow()))
 sys.modules["scann_test"] = thread

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipelines.checks.patience import with_timeout
+from pipelines.checks.timeouts import with_timeout
 
 
 def test_an_answer_in_time_is_given() -> None:

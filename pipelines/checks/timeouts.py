@@ -1,4 +1,4 @@
-"""A limit to how long one waits: clients of remote file systems try again and again for minutes."""
+"""A time limit for calls that may block: clients of remote file systems retry for minutes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-def with_timeout(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """What `ask` gives or raises. TimeoutError where it takes longer: it is then left alone and ends with the
-    process."""
-    answers: list[Answer] = []
+def with_timeout(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what `call` returns, or raise what it raises.
+
+    Raises TimeoutError if it takes longer; the call is then abandoned in a daemon thread.
+    """
+    results: list[Result] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            answers.append(ask())
+            results.append(call())
         except BaseException as error:
             errors.append(error)
 
@@ -26,6 +28,6 @@ def with_timeout(seconds: float, ask: Callable[[], Answer]) -> Answer:
     thread.join(seconds)
     if errors:
         raise errors[0]
-    if not answers:
+    if not results:
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return answers[0]
+    return results[0]
