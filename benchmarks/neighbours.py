@@ -64,7 +64,13 @@ class Made:
         index, videos = (str(self.folder / name) for name in ("candidates", VIDEOS))
         tower = str(self.folder / "tower")
         return SearchInputs(
-            tower=tower, index=(index,), videos=videos, k=self.k, exclude="watched", seen=window, window=window
+            tower=tower,
+            index=(index,),
+            videos=videos,
+            k=self.k,
+            exclude="watched",
+            watched_window=window,
+            window=window,
         )
 
     @property
@@ -74,7 +80,7 @@ class Made:
             watches = str(self.folder / f"watches-{bucket}.parquet")
             files = BucketFiles(bucket=bucket, watches=(watches,))
             records = str(self.folder / f"serving-{bucket}.tfrecord.gz")
-            found.append(BucketRecords(files=files, records=records, seen=(watches,)))
+            found.append(BucketRecords(files=files, records=records, watched=(watches,)))
         return found
 
 
@@ -223,7 +229,7 @@ def measure_stage(made: Made) -> None:
         bare.append(bare_rate(index, users, depth))
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     exact, some = ExactIndex(vectors=index.vectors), users[:EXACT_QUERIES]
-    nothing = Excluded.nothing(len(some))
+    nothing = Excluded.empty(len(some))
     exact_rate = rate(some, lambda: top_k(exact, some, k=made.k, excluded=nothing))
     held = sum(path.stat().st_size for path in (made.folder / "candidates").iterdir()) / 2**30
     print(
@@ -238,7 +244,7 @@ def measure_stage(made: Made) -> None:
 
 def mean_depth(made: Made) -> int:
     """How deep a user of average history is searched for: k left, whatever was watched."""
-    pairs = sum(pl.scan_parquet(bucket.seen[0]).select(pl.len()).collect().item() for bucket in made.bucket_records)
+    pairs = sum(pl.scan_parquet(bucket.watched[0]).select(pl.len()).collect().item() for bucket in made.bucket_records)
     return int(np.ceil(2 ** (np.ceil(4 * np.log2(made.k + pairs / made.users)) / 4)))
 
 
@@ -258,7 +264,7 @@ def run_stage(made: Made) -> float:
 def bare_rate(index: Index, users: Floats, depth: int) -> float:
     """Queries a second of ScaNN alone, a batch of the stage's size at a time."""
     assert isinstance(index, ScannIndex)
-    reorder, leaves = index.effort(depth)
+    reorder, leaves = index.search_parameters(depth)
     began = time.perf_counter()
     for start in range(0, len(users), BATCH):
         index.searcher.search_batched_parallel(

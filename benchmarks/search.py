@@ -52,7 +52,7 @@ def report(name: str, index: Index, queries: Floats, k: int) -> None:
     bare = rate(queries, lambda: index.search(queries, k))
     excluded = seen(index, queries, most=200)
     whole = rate(queries, lambda: top_k(index, queries, k=k, excluded=excluded))
-    none = rate(queries, lambda: top_k(index, queries, k=k, excluded=Excluded.nothing(len(queries))))
+    none = rate(queries, lambda: top_k(index, queries, k=k, excluded=Excluded.empty(len(queries))))
     each = len(excluded.positions) / len(queries)
     print(
         f"{name}: search {bare:,.0f}/s, top_k {none:,.0f}/s, top_k less {each:.0f} seen each {whole:,.0f}/s", flush=True

@@ -21,7 +21,7 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
-from transforms.search.candidates import AGE, candidate_videos, columns_of, shard_count
+from transforms.search.candidates import AGE, candidate_videos, condition_columns, shard_count
 from transforms.search.index_files import KINDS, VIDEOS, IndexInputs, IndexPart, WriteIndex, index_info, index_timings
 
 INFO = "info.json"
@@ -35,7 +35,7 @@ def plan(night: Night) -> Plan:
         "index": night.job.index.model_dump(),
         "neighbours": night.job.neighbours.model_dump(include={"k", "similar"}),
     }
-    if AGE in columns_of(night.job.index.only):
+    if AGE in condition_columns(night.job.index.only):
         settings["date"] = night.date.isoformat()
     return Plan("index", inputs, settings)
 
@@ -71,7 +71,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 def _candidates(night: Night) -> pl.DataFrame:
     """video_id, id, upload_time of what may be shown, ordered by video_id."""
     only, catalogue = night.job.index.only, night.catalogue()
-    columns = sorted({"video_id", "available", "upload_time"} | columns_of(only) - {AGE})
+    columns = sorted({"video_id", "available", "upload_time"} | condition_columns(only) - {AGE})
     known = files.read_parquet(catalogue, columns) if catalogue else None
     vectors = files.read_parquet(paths.join(night.folder("train"), artifacts.VIDEO_VECTORS), ["video_id", "id"])
     return candidate_videos(vectors, known, only, night.end)

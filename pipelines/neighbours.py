@@ -23,7 +23,7 @@ from transforms.evaluation.folding_check import CheckFolding
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.search.index_files import VIDEOS
 from transforms.search.neighbours import WriteNeighbours
-from transforms.search.similar import Block, WriteSimilar, blocks_of
+from transforms.search.similar import Block, WriteSimilar, split_rows
 from transforms.search.user_limits import BucketRecords, SearchInputs
 
 SIMILAR_BLOCK = 16_384
@@ -82,7 +82,7 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         videos=paths.join(night.folder("index"), VIDEOS),
         k=settings.k,
         exclude=settings.exclude,
-        seen=_seen_window(night, held_out=held_out),
+        watched_window=_seen_window(night, held_out=held_out),
         window=window,
         catalogue=night.catalogue(),
         max_share_per_channel=settings.max_share_per_channel,
@@ -123,7 +123,7 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
         if file.table == "watches":
             seen.setdefault(file.bucket, []).append(snapshot_store.path_to_read(night.root.store, file))
     return [
-        BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), seen=tuple(seen.get(of.bucket, ())))
+        BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), watched=tuple(seen.get(of.bucket, ())))
         for of in night.buckets()
     ]
 
@@ -150,7 +150,7 @@ def _shards(night: Night, kind: str) -> tuple[str, ...]:
 
 def _blocks(night: Night) -> list[Block]:
     shards = night.require("index").counts["info"]["similar"]["shards"]
-    return blocks_of([shard["rows"] for shard in shards], SIMILAR_BLOCK)
+    return split_rows([shard["rows"] for shard in shards], SIMILAR_BLOCK)
 
 
 def _similar(night: Night, videos: str, folder: str, attempt: str) -> WriteSimilar:

@@ -23,7 +23,7 @@ from pydantic import (
 from pipelines.config.sink_settings import BigQuerySettings, BigtableSettings, EnvironmentVariable, RedisSettings
 from trainer.ranker.config import RankerSettings
 from transforms.logs import schemas
-from transforms.search.candidates import condition
+from transforms.search.candidates import parse_condition
 
 MOST_DAYS = 36_500  # that a setting may count back from a night: more would lie before all calendars
 
@@ -197,7 +197,7 @@ class Index(Table):
     @classmethod
     def _is_a_condition(cls, only: str | None) -> str | None:
         if only is not None:
-            condition(only)
+            parse_condition(only)
         return only
 
 

@@ -106,7 +106,7 @@ def test_only_a_condition_on_age_makes_the_date_matter(tmp_path: Path) -> None:
 
 
 def test_a_condition_that_nothing_fulfils_is_told(tmp_path: Path) -> None:
-    with pytest.raises(NoCandidatesError, match=r"none of the 32 videos that are available fulfils index\.only = 'age"):
+    with pytest.raises(NoCandidatesError, match=r"none of the 32 available videos fulfils index\.only = 'age"):
         index.run(indexed(tmp_path, 'only = "age_days > 1000"'))
 
 

@@ -30,7 +30,7 @@ def night_of(folder: Path, exclude_days: int | None) -> Night:
 
 def days_of(of: Night, split: str) -> list[int]:
     """How many days before the night the files lie whose watches may count as had."""
-    paths = [path for bucket in neighbours.bucket_records(of, split) for path in bucket.seen]
+    paths = [path for bucket in neighbours.bucket_records(of, split) for path in bucket.watched]
     assert all("/watches/" in path for path in paths)
     return sorted({(LATER - dt.date.fromisoformat(path.split("/")[-2])).days for path in paths})
 

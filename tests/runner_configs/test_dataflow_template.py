@@ -70,8 +70,8 @@ def test_an_image_runs_as_a_user_who_is_not_root(path: Path) -> None:
 def test_the_images_hold_all_that_is_installed_and_are_built_of_nothing_else(path: Path) -> None:
     packages = {name.partition(".")[0] for name in re.findall(r'^        "([\w.]+)",$', SETUP, re.M)} & {*copied(path)}
     assert packages == {"pipelines", "transforms", "trainer", "runner_configs"}
-    let_in = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert {re.sub(r"requirements.*txt", "requirements*.txt", name) for name in copied(path)} <= let_in
+    apply_cap = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {re.sub(r"requirements.*txt", "requirements*.txt", name) for name in copied(path)} <= apply_cap
 
 
 SETUP = (REPOSITORY / "setup.py").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An index of made vectors, in one shard or several, and a tower that reads vectors from a file: no TensorFlow."""
+"""An index of given vectors, in one shard or several, and a tower that reads vectors from a file (no TensorFlow)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from transforms.search.top_k import ExactIndex, save_index
 def write_made_index(
     folder: Path, vectors: np.ndarray, video_ids: Sequence[str], *, shards: int = 1, uploads: pl.Series | None = None
 ) -> tuple[tuple[str, ...], str]:
-    """(folders of the shards, path of `VIDEOS`) of an exact index of vectors [n, d]; video_ids in rising order.
+    """Write an exact index of vectors [n, d]; return (folders of the shards, path of `VIDEOS`).
 
-    Row r is of shard r * 7 % shards; the ids of the vocabulary count from 1 in the order of the rows.
+    video_ids must ascend. Row r is in shard r * 7 % shards; vocabulary ids count from 1 in the order of the rows.
     """
     n = len(vectors)
     never = pl.Series([None] * n, dtype=pl.Datetime("us", "UTC"))
@@ -37,14 +37,14 @@ def write_made_index(
 
 
 class MadeTower:
-    """Its records are Parquet files of user_id and vector, given two at a time."""
+    """A tower whose records are Parquet files of user_id and vector, returned two at a time."""
 
-    def users(self, path: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    def user_vectors(self, path: str) -> Iterator[tuple[list[str], np.ndarray]]:
         for rows in pl.read_parquet(path).iter_slices(2):
             yield rows["user_id"].to_list(), to_matrix(rows["vector"])
 
 
 def use_made_tower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What searches for users finds a `MadeTower` wherever it looks for one."""
+    """Make the search for users load a `MadeTower`."""
     for module in (user_search, shard_search):
         monkeypatch.setattr(module, "load_tower", lambda folder: MadeTower())

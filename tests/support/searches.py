@@ -1,4 +1,4 @@
-"""Made vectors, rules and a brute-force oracle for the tests of the search."""
+"""Artificial vectors and exclusions, and a brute-force oracle, for tests of the search."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 
-from transforms.search.top_k import Cap, Excluded, TopK
+from transforms.search.top_k import ChannelCap, Excluded, TopK
 
 
 def oracle(
-    vectors: np.ndarray, queries: np.ndarray, k: int, excluded: Excluded, cap: Cap | None = None
+    vectors: np.ndarray, queries: np.ndarray, k: int, excluded: Excluded, cap: ChannelCap | None = None
 ) -> list[list[int]]:
-    """One query at a time: sort everything that is left by (score falling, position), and take what the cap lets in."""
+    """Return the lists of one query at a time: sort all allowed positions by falling score, then apply the cap."""
     lists = []
     for i, query in enumerate(queries):
         gone = set(excluded.positions[excluded.offsets[i] : excluded.offsets[i + 1]].tolist())
@@ -20,17 +20,17 @@ def oracle(
             group = 0 if excluded.group is None else excluded.group[i]
             gone |= {p for p in range(len(vectors)) if excluded.hidden[group][p]}
         left = sorted((-float(vectors[p] @ query), p) for p in range(len(vectors)) if p not in gone)
-        lists.append(let_in([p for _, p in left], cap)[:k])
+        lists.append(apply_cap([p for _, p in left], cap)[:k])
     return lists
 
 
-def let_in(positions: list[int], cap: Cap | None) -> list[int]:
-    """Those of positions, best first, before which there are fewer than `most` of the same channel."""
+def apply_cap(positions: list[int], cap: ChannelCap | None) -> list[int]:
+    """Return the positions, best first, that have fewer than `limit` of their channel before them."""
     taken: Counter[int] = Counter()
     kept = []
     for position in positions:
         channel = -1 if cap is None else int(cap.channel[position])
-        if channel < 0 or cap is None or taken[channel] < cap.most:
+        if channel < 0 or cap is None or taken[channel] < cap.limit:
             kept.append(position)
             taken[channel] += 1
     return kept
@@ -46,7 +46,7 @@ def excluding(lists: list[list[int]], hidden: np.ndarray | None = None, group: n
 
 
 def rows(top: TopK) -> list[list[int]]:
-    """The lists of positions, checked to be filled up with -1 after their lengths and to fall in score."""
+    """Return the lists of positions; assert that they are padded with -1 and that their scores fall."""
     for positions, scores, length in zip(top.positions, top.scores, top.lengths, strict=True):
         assert (positions[length:] == -1).all()
         assert (scores[length:] == -np.inf).all()

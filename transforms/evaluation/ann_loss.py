@@ -13,26 +13,26 @@ from numpy.typing import NDArray
 
 from transforms.core import files
 from transforms.search.exact_search import ExactIndex
-from transforms.search.exclusions import Cap, Excluded
+from transforms.search.exclusions import ChannelCap, Excluded
 from transforms.search.index_files import POSITIONS
-from transforms.search.shard_search import merge
+from transforms.search.shard_search import merge_shards
 from transforms.search.top_k import Candidates, TopK, load_vectors, top_k
 
 Floats = NDArray[np.float32]
 
 
-def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: Cap | None, *, k: int) -> TopK:
+def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: ChannelCap | None, *, k: int) -> TopK:
     """The true lists of users with these vectors, [b, d], from the shards of an index. One shard is read at a time,
     from disk."""
     parts = []
     for folder in folders:
         local = Path(files.local_copy(folder))
         index, positions = ExactIndex(vectors=load_vectors(local)), np.load(local / POSITIONS).astype(np.int64)
-        of_shard = None if cap is None else Cap(channel=cap.channel[positions], most=cap.most)
+        of_shard = None if cap is None else ChannelCap(channel=cap.channel[positions], limit=cap.limit)
         found = top_k(index, vectors, k=k, excluded=restrict_exclusions(excluded, positions), cap=of_shard)
         of_all = np.where(found.positions >= 0, positions[found.positions], -1).astype(np.int32)
         parts.append(Candidates(positions=of_all, scores=found.scores))
-    return merge(parts, k, cap)
+    return merge_shards(parts, k, cap)
 
 
 def of_queries(excluded: Excluded, rows: NDArray[np.int64]) -> Excluded:

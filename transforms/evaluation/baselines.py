@@ -1,7 +1,7 @@
 """What the lists are measured beside: one order of all videos for everybody, under the rules of serving.
 
 order = by_count(counts, videos)
-top = in_order(order, query_rules(excluded, cap, b, n), k=200)  # the first 200 that each user may be shown
+top = in_order(order, build_query_rules(excluded, cap, b, n), k=200)  # the first 200 that each user may be shown
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
 
     No user's search: the order is walked down as far as the users who may be shown least of it need.
     """
-    b, n = len(rules.left), len(order)
+    b, n = len(rules.allowed_counts), len(order)
     positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), MASKED_SCORE, np.float32)
-    pending, depth = np.flatnonzero(rules.most), min(n, 2 * k)
+    pending, depth = np.flatnonzero(rules.max_lengths), min(n, 2 * k)
     while len(pending):
         head = Candidates(positions=order[:depth], scores=-np.arange(depth, dtype=np.float32))
         size, short = max(1, BLOCK // 4 // depth), []
         for rows in (pending[start : start + size] for start in range(0, len(pending), size)):
-            found = rules.of(rows).best(_repeated(head, len(rows)), k)
+            found = rules.select(rows).first_allowed(_repeated(head, len(rows)), k)
             positions[rows], scores[rows] = found.positions, found.scores
-            short.append(rows[(found.positions >= 0).sum(axis=1) < np.minimum(rules.most[rows], k)])
+            short.append(rows[(found.positions >= 0).sum(axis=1) < np.minimum(rules.max_lengths[rows], k)])
         pending = np.concatenate(short) if depth < n else pending[:0]
         depth = min(n, 4 * depth)
     return TopK(positions=positions, scores=scores, lengths=(positions >= 0).sum(axis=1).astype(np.int32))

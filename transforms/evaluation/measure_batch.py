@@ -40,7 +40,7 @@ from transforms.evaluation.slices import groups
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.vocabulary import COUNTS
 from transforms.search.exact_search import Positions
-from transforms.search.exclusions import query_rules
+from transforms.search.exclusions import build_query_rules
 from transforms.search.index_files import read_videos
 from transforms.search.top_k import TopK
 from transforms.search.user_limits import SearchInputs, SearchResult, read_rules
@@ -159,13 +159,13 @@ def measure_ann_loss(
 
 def _systems(users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs) -> Iterator[tuple[str, TopK]]:
     b, n = len(found.user_ids), len(shared.id_of)
-    rules = query_rules(found.excluded, read_rules(inputs).cap, b, n)
+    rules = build_query_rules(found.excluded, read_rules(inputs).cap, b, n)
     yield NEIGHBOURS, found.top
     popular = in_order(shared.popular, rules, k=inputs.k)
     yield MOST_POPULAR, popular
     yield LAST_DAY, in_order(shared.last_day, rules, k=inputs.k)
     near = shared.near.candidates(users.recent, users=b, position_of=shared.position_of, fallback=popular.positions)
-    best = rules.best(near, inputs.k)
+    best = rules.first_allowed(near, inputs.k)
     lengths = (best.positions >= 0).sum(axis=1).astype(np.int32)
     yield ITEM_TO_ITEM, TopK(positions=best.positions, scores=best.scores, lengths=lengths)
 

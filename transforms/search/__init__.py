@@ -1,1 +1,1 @@
-"""Video and user vectors, the index over them, and the lists that the search returns under serving rules."""
+"""User and video vectors, the indexes over them, and the lists that a search returns under the serving rules."""

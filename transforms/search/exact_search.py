@@ -1,4 +1,4 @@
-"""Exact search for the largest dot products, with numpy: the index of small catalogues, the oracle of large."""
+"""Exact search for the largest dot products with numpy: the index of small catalogues and the oracle of ScaNN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MASKED_SCORE = np.float32(-np.inf)  # the score of what must not be found
+MASKED_SCORE = np.float32(-np.inf)  # the score of a position that a search must not return
 BLOCK = 2**24  # scores in memory at once (64 MiB)
 
 Floats = NDArray[np.float32]
@@ -18,7 +18,10 @@ Positions = NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Best first, equal scores by rising position. Where there are fewer than k, the rest is -1 with score -inf."""
+    """The results of b queries, best first, equal scores by rising position.
+
+    A row with fewer than k results is padded with position -1 and score -inf.
+    """
 
     positions: Positions  # [b, k], rows of the index
     scores: Floats  # [b, k]
@@ -26,52 +29,67 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class ExactIndex:
-    """Every score is computed, in blocks of bounded memory. Ties are exact, also between the k-th and the next."""
+    """An index that computes every score, in blocks of bounded memory. Ties are exact, also at the k-th place."""
 
     vectors: Floats
     info: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
     timings: dict[str, float] = field(default_factory=dict)
 
     def search(self, queries: Floats, k: int) -> Candidates:
-        return self.search_without(queries, k, hide=lambda scores, start: None)
+        """Return the k best positions of each of queries [b, d]."""
+        return self.search_masked(queries, k, mask=lambda scores, start: None)
 
-    def search_without(self, queries: Floats, k: int, *, hide: Callable[[Floats, int], None]) -> Candidates:
-        """The same, less what `hide(scores [rows, n], start)` sets to -inf in the scores of the queries from start
-        on."""
-        queries, n = checked(queries, self.vectors, k), len(self.vectors)
+    def search_masked(self, queries: Floats, k: int, *, mask: Callable[[Floats, int], None]) -> Candidates:
+        """Return the k best positions of each query without those that `mask` sets to -inf.
+
+        mask(scores, start) changes scores [rows, n] in place; the rows are the queries from `start` on.
+        """
+        queries, n = validate_queries(queries, self.vectors, k), len(self.vectors)
         rows = max(1, BLOCK // n)
-        parts = [best(np.zeros((0, n), np.float32), k)]
+        parts = [select_best(np.zeros((0, n), np.float32), k)]
         for start in range(0, len(queries), rows):
             scores = np.matmul(queries[start : start + rows], self.vectors.T)
-            hide(scores, start)
-            parts.append(best(scores, k))
+            mask(scores, start)
+            parts.append(select_best(scores, k))
         return Candidates(
             positions=np.concatenate([p.positions for p in parts]), scores=np.concatenate([p.scores for p in parts])
         )
 
 
-def best(scores: Floats, k: int) -> Candidates:
-    """The k best of each row of scores [b, n], without those that are -inf."""
-    floor = _floor(scores, k)
-    found = np.flatnonzero(scores >= floor[:, None])
+def select_best(scores: Floats, k: int) -> Candidates:
+    """Return the k largest of each row of scores [b, n], ignoring -inf.
+
+    The scores at or above a threshold, which are few more than k, are gathered and sorted. The sort is stable and
+    they are gathered by rising position, so ties stay in that order.
+    """
+    positions, values = _gather_at_least(scores, _score_threshold(scores, k))
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    return pad_to_k(np.take_along_axis(positions, order, axis=1), np.take_along_axis(values, order, axis=1), k)
+
+
+def _gather_at_least(scores: Floats, thresholds: Floats) -> tuple[Positions, Floats]:
+    """Return (positions, values) of the scores [b, n] >= their row's threshold [b]: [b, longest row], by position.
+
+    Shorter rows are padded with position -1 and score -inf.
+    """
+    found = np.flatnonzero(scores >= thresholds[:, None])
     row, position = np.divmod(found, max(1, scores.shape[1]))
     counts = np.bincount(row, minlength=len(scores))
     slot = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
     values = np.full((len(scores), max(1, counts.max(initial=0))), MASKED_SCORE, np.float32)
     positions = np.full(values.shape, -1, np.int32)
     values[row, slot], positions[row, slot] = scores.reshape(-1)[found], position
-    order = np.argsort(-values, axis=1, kind="stable")[:, :k]  # found in order of position: ties stay in it
-    return padded(np.take_along_axis(positions, order, axis=1), np.take_along_axis(values, order, axis=1), k)
+    return positions, values
 
 
-def _floor(scores: Floats, k: int) -> Floats:
-    """A score that at least k of each row reach: [b].
+def _score_threshold(scores: Floats, k: int) -> Floats:
+    """Return a finite score that at least k of each row reach, if the row has that many finite scores: [b].
 
-    The k-th largest maximum of 4k disjoint groups: there are k groups with one score at least as large. About 1.15 k
-    scores of a row are, which spares sorting or partitioning a million of them.
+    It is the k-th largest maximum of 4k disjoint groups: each of the k groups has at least one score as large. About
+    1.15 k scores of a row reach it, so that a million scores need not be sorted or partitioned.
     """
     groups = 4 * k
-    lowest = np.finfo(np.float32).min  # never reached by -inf
+    lowest = np.finfo(np.float32).min  # excludes -inf
     if scores.shape[1] < 2 * groups:
         return np.full(len(scores), lowest, np.float32)
     whole = scores.shape[1] // groups * groups
@@ -79,8 +97,8 @@ def _floor(scores: Floats, k: int) -> Floats:
     return np.maximum(np.partition(maxima, groups - k, axis=1)[:, groups - k], lowest)
 
 
-def padded(positions: Positions, scores: Floats, k: int) -> Candidates:
-    """Filled up to k columns."""
+def pad_to_k(positions: Positions, scores: Floats, k: int) -> Candidates:
+    """Return positions and scores [b, at most k], padded to k columns."""
     missing = ((0, 0), (0, k - positions.shape[1]))
     return Candidates(
         positions=np.pad(positions, missing, constant_values=-1),
@@ -88,8 +106,8 @@ def padded(positions: Positions, scores: Floats, k: int) -> Candidates:
     )
 
 
-def checked(queries: Floats, vectors: Floats, k: int) -> Floats:
-    """Queries as ScaNN and numpy want them; ValueError where they or k do not fit the vectors."""
+def validate_queries(queries: Floats, vectors: Floats, k: int) -> Floats:
+    """Return the queries as contiguous float32. Raises ValueError if they or k do not fit the vectors."""
     if k < 1:
         raise ValueError(f"k must be positive, but is {k}")
     if queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:

@@ -1,7 +1,7 @@
-"""Every user's k nearest videos: the user tower, the search, and what each user has had left out (paper, 3.1).
+"""Every user's k nearest videos: the user tower, the search, and the exclusions of each user (paper, 3.1).
 
 serving records of a bucket -> SearchBuckets -> Parquet: user_id, video_ids (best first), scores (falling)
-records of nobody, by country -> SearchBuckets -> the lists of users nobody has seen
+records without a user, by country -> SearchBuckets -> the default lists, for users without a history
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFAULTS = "../defaults"
 
 
 def to_lists(user_ids: list[str], top: TopK, video_ids: pl.Series) -> pl.DataFrame:
-    """Search results -> `LISTS`, a row a user in the given order. video_ids: of each position of the index."""
+    """Return search results as `LISTS`, one row per user in the given order. video_ids: of each position."""
     filled = np.arange(top.positions.shape[1]) < top.lengths[:, None]
     offsets = pa.array(np.concatenate([[0], np.cumsum(top.lengths)]), pa.int64())
     shown = video_ids.gather(top.positions[filled]).to_arrow().cast(pa.large_string())
@@ -42,17 +42,17 @@ def to_lists(user_ids: list[str], top: TopK, video_ids: pl.Series) -> pl.DataFra
 
 @dataclass
 class WriteNeighbours(beam.PTransform):
-    """`BucketRecords` -> one Parquet file a bucket of lists and one of user vectors, and one of the default lists;
-    gives records of files and counts.
+    """Write a Parquet file of lists and one of user vectors per bucket, and one of the default lists.
 
-    A file of a bucket without users has no rows, and no vectors beside it. Rows are in the order of the records.
+    Return records of the files and of counts. A bucket without users has a file of lists without rows and no file of
+    vectors. Rows are in the order of the records.
     """
 
     inputs: SearchInputs
     folder: str
     name: str  # pattern of a bucket's file
     defaults: str = "defaults.parquet"  # name of the file of default lists
-    threads: int = 1  # buckets at a time
+    threads: int = 1  # buckets processed at the same time
 
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
         return buckets | SearchBuckets(self.inputs, self._write, self.threads)
@@ -66,25 +66,26 @@ class WriteNeighbours(beam.PTransform):
         if not bucket.records:
             yield {"file": asdict(files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name))}
             return
-        video_ids, never = read_videos(self.inputs.videos)["video_id"], set(read_hidden(bucket.files)["user_id"])
+        video_ids = read_videos(self.inputs.videos)["video_id"]
+        with_hidden = set(read_hidden(bucket.files)["user_id"])
         counts: Counter[str] = Counter()
         lists, vectors = (ParquetParts(self.folder, one) for one in (name, f"{USER_VECTORS}/{name}"))
         with lists, vectors:
             for batch in found:
                 lists.write(to_lists(batch.user_ids, batch.top, video_ids))
                 vectors.write(vectors_frame(batch.user_ids, batch.vectors))
-                counts.update(self._counts(batch, never))
+                counts.update(self._counts(batch, with_hidden))
         yield from ({"file": asdict(parts.entry())} for parts in (lists, vectors))
         yield {"counts": dict(counts)}
 
-    def _counts(self, found: SearchResult, never: set[str]) -> dict[str, int]:
+    def _counts(self, found: SearchResult, with_hidden: set[str]) -> dict[str, int]:
         counts = {
             "users": len(found.user_ids),
             "short_lists": int((found.top.lengths < self.inputs.k).sum()),
             "empty_lists": int((found.top.lengths == 0).sum()),
         }
-        if never:
-            counts["users_with_hidden_videos"] = sum(user in never for user in found.user_ids)
+        if with_hidden:
+            counts["users_with_hidden_videos"] = sum(user in with_hidden for user in found.user_ids)
         if found.excluded.group is not None:
             counts["users_without_a_listed_country"] = int((found.excluded.group == 0).sum())
         return counts

@@ -1,4 +1,4 @@
-"""Every video's nearest videos, by cosine: from an index of its own, whose vectors have length 1 and no bias.
+"""Every video's nearest videos by cosine, from the index `similar`, whose vectors have length 1 and no bias.
 
 blocks of an index's rows -> WriteSimilar -> Parquet: video_id, video_ids (nearest first), scores (cosines)
 """
@@ -18,16 +18,16 @@ from transforms.core import files, progress
 from transforms.core.records import Record
 from transforms.search.index_files import POSITIONS, read_index, read_videos
 from transforms.search.neighbours import to_lists
-from transforms.search.shard_search import merge, read_partials, save_partial
+from transforms.search.shard_search import merge_shards, read_partials, save_partial
 from transforms.search.top_k import Excluded, Index, TopK, load_index, load_vectors, top_k
 
 SIMILAR = "../similar"
-SLICE = 256  # blocks that go through all shards together
+SLICE = 256  # blocks that are searched in all shards together
 
 
 @dataclass(frozen=True, order=True)
 class Block:
-    """Rows start to end of one shard of an index; `number` tells it from all others."""
+    """Rows start to end of one shard of an index. `number` is unique."""
 
     number: int
     shard: int
@@ -37,8 +37,8 @@ class Block:
 
 @dataclass
 class WriteSimilar(beam.PTransform):
-    """`Block`s -> one Parquet file each of the k nearest videos of each video, without itself, in the order of the
-    rows; gives records of the files."""
+    """Write a Parquet file per `Block` with the k nearest videos of each video except itself; return records of the
+    files. Rows are in the order of the block's."""
 
     index: tuple[str, ...]  # folders of its shards
     videos: str  # path of the positions' `VIDEOS`
@@ -54,11 +54,11 @@ class WriteSimilar(beam.PTransform):
 
     def _write_alone(self, block: Block) -> Record:
         index = read_index(self.index[0])
-        top = self._search(index, np.asarray(index.vectors[block.start : block.end]), _own(block))
+        top = self._search(index, np.asarray(index.vectors[block.start : block.end]), _exclude_self(block))
         return self._write(block, top, np.arange(block.start, block.end))
 
     def _write_slice(self, blocks: Iterable[Block]) -> Iterator[Record]:
-        """Searches one shard after the other, see `shard_search`."""
+        """Search one shard after the other, as `shard_search` does."""
         ordered = sorted(blocks)
         local = [Path(files.local_copy(folder)) for folder in self.index]
         positions = [np.load(folder / POSITIONS).astype(np.int64) for folder in local]
@@ -67,12 +67,12 @@ class WriteSimilar(beam.PTransform):
                 index = load_index(folder)
                 for block in ordered:
                     vectors = load_vectors(local[block.shard])[block.start : block.end]
-                    own = _own(block) if block.shard == shard else Excluded.nothing(block.end - block.start)
+                    own = _exclude_self(block) if block.shard == shard else Excluded.empty(block.end - block.start)
                     top = self._search(index, np.asarray(vectors), own)
                     save_partial(top, positions[shard], Path(scratch) / f"{block.number}", shard)
                 del index
             for block in ordered:
-                top = merge(read_partials(Path(scratch) / f"{block.number}"), self.k, None)
+                top = merge_shards(read_partials(Path(scratch) / f"{block.number}"), self.k, None)
                 yield self._write(block, top, positions[block.shard][block.start : block.end])
 
     def _search(self, index: Index, vectors: NDArray[np.float32], own: Excluded) -> TopK:
@@ -86,13 +86,13 @@ class WriteSimilar(beam.PTransform):
         return {"file": asdict(files.write_parquet(rows, self.folder, name))}
 
 
-def _own(block: Block) -> Excluded:
-    """Each row of a block leaves out itself."""
+def _exclude_self(block: Block) -> Excluded:
+    """Return exclusions that exclude each row of a block from its own list."""
     rows = np.arange(block.start, block.end, dtype=np.int32)
     return Excluded(offsets=np.arange(len(rows) + 1), positions=rows)
 
 
-def blocks_of(rows: list[int], size: int) -> list[Block]:
-    """Blocks of at most `size` rows, of the shards that have so many rows each."""
+def split_rows(rows: list[int], size: int) -> list[Block]:
+    """Return blocks of at most `size` rows. rows: the number of rows of each shard."""
     cut = [(shard, start, min(start + size, n)) for shard, n in enumerate(rows) for start in range(0, n, size)]
     return [Block(number, *one) for number, one in enumerate(cut)]

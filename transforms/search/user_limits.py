@@ -1,7 +1,7 @@
-"""What the users of a bucket must not be shown, and the inputs of the search that all buckets share.
+"""The limits of the users of a bucket, and the inputs of the search that all buckets share.
 
-`[neighbours] exclude`, `[logs] hidden`, countries, channels: serving and evaluation take them from here, so they cannot
-differ.
+Serving and evaluation apply `[neighbours] exclude`, `[logs] hidden`, countries and channels through this module, so
+that they use the same rules.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from transforms.logs import countries
 from transforms.logs.event_window import BucketFiles, Window, read_hidden, read_users
 from transforms.logs.schemas import WATCH_SCHEMA
 from transforms.search.index_files import read_videos
-from transforms.search.serving_rules import RULED, ServingRules, rules_of
+from transforms.search.serving_rules import RULE_COLUMNS, ServingRules, build_serving_rules
 from transforms.search.top_k import Excluded, Index, TopK, top_k
-from transforms.search.watched_videos import Exclude, Seen, read_seen
+from transforms.search.watched_videos import Exclude, WatchedVideos, read_watched
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchInputs:
-    """Where the parts lie that all buckets share, and the rules."""
+    """The inputs that all buckets share: paths of the tower and the index, and the rules."""
 
     tower: str
-    index: tuple[str, ...]  # folders of the candidates' index, one a shard
+    index: tuple[str, ...]  # folders of the candidates' index, one per shard
     videos: str  # path of its `VIDEOS`
     k: int
     exclude: Exclude
-    seen: Window  # the watches that count as had
-    window: Window  # the watches that say where a user is
+    watched_window: Window  # of the watches that `exclude` applies to
+    window: Window  # of the watches that determine a user's country
     catalogue: str | None = None
     max_share_per_channel: float = 1.0
-    as_of: dt.datetime | None = None  # what was uploaded from then on is not shown
+    as_of: dt.datetime | None = None  # videos uploaded from then on are not shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketRecords:
-    """A bucket's files of the window and its record file, "" where the bucket has no user to serve."""
+    """A bucket's files of the window, and its record file ("" if the bucket has no users to serve)."""
 
     files: BucketFiles
     records: str
-    seen: tuple[str, ...] = ()  # files of its watches that may count as had
-    defaults: bool = False  # the records are of nobody: their ids are countries, "" for any
+    watched: tuple[str, ...] = ()  # store files with its watches of `watched_window`
+    defaults: bool = False  # records of the default lists, whose ids are countries ("": any)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What was found for a batch of users, and what was left out for them."""
+    """The search results of a batch of users, and their exclusions."""
 
     user_ids: list[str]
     vectors: NDArray[np.float32]  # [b, dimension + 1]: [u; 1]
@@ -62,51 +62,54 @@ class SearchResult:
 
 @process_cache
 def read_rules(inputs: SearchInputs) -> ServingRules:
-    """The rules of all positions, once a process."""
+    """Return the rules of all positions, built once per process."""
     videos = read_videos(inputs.videos)
-    catalogue = files.read_parquet(inputs.catalogue, list(RULED)) if inputs.catalogue else None
-    rules = rules_of(videos, catalogue, k=inputs.k, max_share_per_channel=inputs.max_share_per_channel)
+    catalogue = files.read_parquet(inputs.catalogue, list(RULE_COLUMNS)) if inputs.catalogue else None
+    rules = build_serving_rules(videos, catalogue, k=inputs.k, max_share_per_channel=inputs.max_share_per_channel)
     if inputs.as_of is None:
         return rules
-    return rules.without((videos["upload_time"] >= inputs.as_of).fill_null(False).to_numpy())
+    return rules.hide((videos["upload_time"] >= inputs.as_of).fill_null(False).to_numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the users of one bucket must not be shown, in an index or in one of its shards."""
+class UserLimits:
+    """The rules and exclusions of the users of one bucket, for an index or one of its shards."""
 
     rules: ServingRules
-    seen: Seen
-    countries: pl.DataFrame | None  # user_id, country; None: the ids are the countries
+    watched: WatchedVideos
+    countries: pl.DataFrame | None  # user_id, country; None: the user ids are countries
 
     @classmethod
-    def of(cls, bucket: BucketRecords, inputs: SearchInputs, shard: NDArray[np.int64] | None = None) -> Limits:
-        """shard: the positions of its rows."""
+    def from_bucket(
+        cls, bucket: BucketRecords, inputs: SearchInputs, shard: NDArray[np.int64] | None = None
+    ) -> UserLimits:
+        """Return the limits of a bucket's users. shard: positions of the shard's rows; None: the whole index."""
         videos, rules = read_videos(inputs.videos).select("video_id", "position"), read_rules(inputs)
         if shard is not None:
             rows = pl.int_range(pl.len(), dtype=pl.Int32).alias("position")
-            videos, rules = videos[shard].select("video_id", rows), rules.part(shard)
+            videos, rules = videos[shard].select("video_id", rows), rules.select(shard)
         hidden = read_hidden(bucket.files)
         return cls(
             rules=rules,
-            seen=read_seen(inputs.seen, bucket.seen, inputs.exclude, hidden, videos),
+            watched=read_watched(inputs.watched_window, bucket.watched, inputs.exclude, hidden, videos),
             countries=None if bucket.defaults else _countries(bucket.files, inputs.window, rules),
         )
 
     def excluded(self, user_ids: list[str]) -> Excluded:
-        """Of a batch of users."""
-        offsets, positions = self.seen.of_users(user_ids)
+        """Return the exclusions of a batch of users."""
+        offsets, positions = self.watched.for_users(user_ids)
         if not self.rules.by_country:
             return Excluded(offsets=offsets, positions=positions, hidden=self.rules.hidden)
-        asked = pl.DataFrame({"user_id": user_ids}, schema={"user_id": pl.String})
+        users = pl.DataFrame({"user_id": user_ids}, schema={"user_id": pl.String})
         if self.countries is None:
-            known = asked.select(countries.code(pl.col("user_id"))).to_series()
+            user_countries = users.select(countries.code(pl.col("user_id"))).to_series()
         else:
-            known = asked.join(self.countries, on="user_id", how="left", maintain_order="left")["country"]
-        group = self.rules.groups(known.to_list())
+            user_countries = users.join(self.countries, on="user_id", how="left", maintain_order="left")["country"]
+        group = self.rules.groups(user_countries.to_list())
         return Excluded(offsets=offsets, positions=positions, hidden=self.rules.hidden, group=group)
 
     def search(self, index: Index, user_ids: list[str], vectors: NDArray[np.float32], k: int) -> SearchResult:
+        """Search an index for the k best allowed videos of a batch of users. vectors: [b, dimension + 1]."""
         excluded = self.excluded(user_ids)
         top = top_k(index, vectors, k=k, excluded=excluded, cap=self.rules.cap)
         return SearchResult(user_ids=user_ids, vectors=vectors, excluded=excluded, top=top)

@@ -1,6 +1,6 @@
-"""Which videos the users of each bucket get: their vectors, their limits, and the index, a batch of users at a time.
+"""The search for the users of each bucket, a batch of users at a time.
 
-records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> Found -> what becomes of them
+records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> SearchResult -> finish
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from transforms.core.threads import side_by_side
 from transforms.search.index_files import read_index
 from transforms.search.shard_search import Finish, search_shards
 from transforms.search.tower import load_tower
-from transforms.search.user_limits import BucketRecords, Limits, SearchInputs, SearchResult
+from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
 
-SLICE = 64  # buckets that go through all shards together on one of many workers, or through the threads of one
-_BESIDE = 1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
+SLICE = 64  # buckets that a worker searches together: in all shards, or in its threads
+_EXTRA_BUCKETS = (
+    1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
+)
 
 
 @dataclass
 class SearchBuckets(beam.PTransform):
-    """`BucketRecords` -> what `finish` makes of each and of what was found for its users, some buckets at a time."""
+    """Search for the users of each of `BucketRecords`; return the results of `finish` for each bucket."""
 
     inputs: SearchInputs
     finish: Finish
@@ -37,7 +39,7 @@ class SearchBuckets(beam.PTransform):
             size = 1 if self.threads == 1 else SLICE
             slices = buckets | beam.Reshuffle() | beam.BatchElements(size, size)
         else:
-            # One process with threads does all the work: every bucket at once, so that each shard is loaded once.
+            # A single process with threads takes all buckets as one slice, so that it loads each shard once.
             size = SLICE if self.threads == 1 else MOST_BUCKETS
             keyed = beam.Map(lambda bucket: (bucket.files.bucket // size, bucket))
             slices = buckets | keyed.with_output_types(tuple[int, BucketRecords]) | beam.GroupByKey() | beam.Values()
@@ -46,7 +48,7 @@ class SearchBuckets(beam.PTransform):
     def _search(self, buckets: Iterable[BucketRecords]) -> Iterator[Any]:
         ordered = sorted(buckets, key=lambda bucket: bucket.files.bucket)
         if len(self.inputs.index) == 1:
-            at_once = self.threads + _BESIDE if self.threads > 1 else 1
+            at_once = self.threads + _EXTRA_BUCKETS if self.threads > 1 else 1
             yield from side_by_side(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)), at_once)
             return
         with tempfile.TemporaryDirectory() as scratch:
@@ -54,8 +56,8 @@ class SearchBuckets(beam.PTransform):
 
 
 def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[SearchResult]:
-    """What is found for the users of a bucket in an index of one shard."""
+    """Yield the search results of a bucket's users in an index of one shard."""
     if bucket.records:
-        limits, index = Limits.of(bucket, inputs), read_index(inputs.index[0])
-        for user_ids, vectors in load_tower(inputs.tower).users(bucket.records):
+        limits, index = UserLimits.from_bucket(bucket, inputs), read_index(inputs.index[0])
+        for user_ids, vectors in load_tower(inputs.tower).user_vectors(bucket.records):
             yield limits.search(index, user_ids, vectors, inputs.k)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_index import write_made_index
 
 from transforms.evaluation.ann_loss import exact_lists, of_queries, restrict_exclusions
-from transforms.search.exclusions import Cap, Excluded
+from transforms.search.exclusions import ChannelCap, Excluded
 from transforms.search.top_k import ExactIndex, top_k
 
 N, B = 60, 5
@@ -36,7 +36,7 @@ def made(had: list[list[int]], *, by_group: bool = True) -> Excluded:
 def test_lists_are_those_of_a_search_of_all_vectors(shards: int, capped: bool, tmp_path: Path) -> None:
     folders, _ = write_made_index(tmp_path, VECTORS, [f"v{n:02d}" for n in range(N)], shards=shards)
     excluded = made([DRAW.integers(0, N, 12).tolist() for _ in range(B)])
-    cap = Cap(channel=DRAW.integers(-1, 5, N).astype(np.int32), most=2) if capped else None
+    cap = ChannelCap(channel=DRAW.integers(-1, 5, N).astype(np.int32), limit=2) if capped else None
     for k in (1, 7, N):
         found = exact_lists(folders, QUERIES, excluded, cap, k=k)
         expected = top_k(ExactIndex(vectors=VECTORS), QUERIES, k=k, excluded=excluded, cap=cap)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
-from searches import excluding, let_in, rows
+from searches import apply_cap, excluding, rows
 
 from transforms.core.records import WriteRecords, pop_records
 from transforms.evaluation.baselines import CountVideos, by_count, in_order
 from transforms.logs.event_window import BucketFiles, Holdout, Window
-from transforms.search.exclusions import Cap, query_rules
+from transforms.search.exclusions import ChannelCap, build_query_rules
 
 N = 40
 
@@ -33,19 +33,19 @@ def test_lists_are_the_first_that_each_user_may_be_shown(had: list[list[int]], k
     order = draw.permutation(N).astype(np.int32)
     hidden, group = draw.random((2, N)) < 0.3, draw.integers(0, 2, len(had)).astype(np.int32)
     channel = draw.integers(-1, 6, N).astype(np.int32)
-    cap = Cap(channel=channel, most=most)
-    top = in_order(order, query_rules(excluding(had, hidden, group), cap, len(had), N), k=k)
+    cap = ChannelCap(channel=channel, limit=most)
+    top = in_order(order, build_query_rules(excluding(had, hidden, group), cap, len(had), N), k=k)
     listed = rows(top)
     for user, own in enumerate(had):
         left = [p for p in order.tolist() if p not in own and not hidden[group[user], p]]
-        assert listed[user] == let_in(left, cap)[:k]
+        assert listed[user] == apply_cap(left, cap)[:k]
 
 
 def test_users_who_had_nearly_all_get_what_is_left() -> None:
     n = 5_000
     had = np.setdiff1d(np.arange(n, dtype=np.int32), [3, 4_990])
     excluded = excluding([[], had.tolist(), list(range(n))])
-    top = in_order(np.arange(n, dtype=np.int32), query_rules(excluded, None, 3, n), k=3)
+    top = in_order(np.arange(n, dtype=np.int32), build_query_rules(excluded, None, 3, n), k=3)
     assert top.positions.tolist() == [[0, 1, 2], [3, 4_990, -1], [-1, -1, -1]]
     assert top.lengths.tolist() == [3, 2, 0]
 

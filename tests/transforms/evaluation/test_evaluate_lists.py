@@ -166,7 +166,7 @@ def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
         videos=path,
         k=K,
         exclude="completed",
-        seen=BEFORE,
+        watched_window=BEFORE,
         window=BEFORE,
         catalogue=write(catalogue, folder / "catalogue"),
         max_share_per_channel=MOST_OF_ONE / K,
@@ -200,7 +200,7 @@ def write_buckets(folder: Path) -> list[BucketRecords]:
         )
         write_tfrecords(records, str(folder), f"{bucket}")
         files = BucketFiles(bucket=bucket, watches=(watches,), users=(known,), hidden=(hidden,))
-        buckets.append(BucketRecords(files=files, records=str(folder / f"{bucket}"), seen=(watches,)))
+        buckets.append(BucketRecords(files=files, records=str(folder / f"{bucket}"), watched=(watches,)))
     return buckets
 
 
@@ -337,7 +337,7 @@ def test_what_a_search_misses_is_a_loss(tmp_path: Path, tower: str) -> None:
     events = watches_frame(THEN).select(COLUMNS)
     held_out = HeldOut.of(records, events, searches_frame([]).select("user_id", "time"), shared.videos, SPEC, START)
     vectors = np.array([user_vector(user, 3) for user in users], np.float32)
-    nothing = Excluded.nothing(len(users))
+    nothing = Excluded.empty(len(users))
     true = exact_lists(search.index, vectors, nothing, None, k=K)
     worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every other video was not found
     found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, top=replace(true, positions=worse))

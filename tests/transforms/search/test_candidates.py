@@ -1,4 +1,4 @@
-"""Which videos are candidates, what conditions may say, and how videos are split into shards."""
+"""The candidate videos, the conditions of `[index] only`, and the split of videos into shards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from made_frames import hours
 from transforms.search.candidates import (
     NoCandidatesError,
     candidate_videos,
-    columns_of,
-    condition,
+    condition_columns,
+    parse_condition,
     shard_count,
     shard_positions,
 )
@@ -49,14 +49,17 @@ def test_videos_of_the_model_that_are_available_are_candidates() -> None:
     ("only", "left"),
     [
         (None, ["a", "b", "d"]),
-        ("age_days < 1", ["d"]),  # b: nobody knows when
+        ("age_days < 1", ["d"]),  # the upload time of b is unknown
         ("age_days >= 1", ["a"]),
         ("language = 'de'", ["a", "b"]),
-        ("NOT language = 'de' OR video_seconds > 15", ["b", "d"]),  # what is not known is not fulfilled either way
+        (
+            "NOT language = 'de' OR video_seconds > 15",
+            ["b", "d"],
+        ),  # a condition on a null is not fulfilled, and neither is its negation
         ("video_id IN ('a', 'd', 'unknown') AND available", ["a", "d"]),
     ],
 )
-def test_only_what_fulfils_the_condition_is_a_candidate(only: str | None, left: list[str]) -> None:
+def test_only_videos_that_fulfil_the_condition_are_candidates(only: str | None, left: list[str]) -> None:
     assert ids(only) == left
 
 
@@ -68,9 +71,9 @@ def test_age_is_in_whole_days_at_the_end_of_the_night(hour: float, age: int) -> 
         candidate_videos(VECTORS, one, f"age_days <> {age}", END)
 
 
-def test_columns_a_condition_names() -> None:
-    assert columns_of("age_days < 1 AND (title LIKE '%a%' OR age_days > 5)") == {"age_days", "title"}
-    assert columns_of(None) == set()
+def test_columns_that_a_condition_uses() -> None:
+    assert condition_columns("age_days < 1 AND (title LIKE '%a%' OR age_days > 5)") == {"age_days", "title"}
+    assert condition_columns(None) == set()
 
 
 @pytest.mark.parametrize(
@@ -80,24 +83,27 @@ def test_columns_a_condition_names() -> None:
             "age_dayz < 1",
             r"no column age_dayz; did you mean age_days\? \(known are video_id, upload_time, .*age_days; tex",
         ),
-        ('language = "de"', "no column de; .*text stands in 'single quotes'"),
-        ("age_days <", "is no condition in SQL such as .*unable to parse"),
-        ("age_days < 1; DROP", "is no condition in SQL.*unexpected token"),
-        ("SELECT video_id FROM videos", "is no condition in SQL"),
-        ("title > 5", "is no condition in SQL.*cannot compare string with numeric type"),
-        ("age_days + 1", "must say yes or no of a video.*but gives Int64"),
+        ('language = "de"', "no column de; .*text goes in 'single quotes'"),
+        ("age_days <", "is not an SQL condition such as .*unable to parse"),
+        ("age_days < 1; DROP", "is not an SQL condition.*unexpected token"),
+        ("SELECT video_id FROM videos", "is not an SQL condition"),
+        ("title > 5", "is not an SQL condition.*cannot compare string with numeric type"),
+        ("age_days + 1", "must be true or false for a video.*has the type Int64"),
     ],
 )
-def test_what_is_no_condition_is_told(only: str, message: str) -> None:
+def test_an_invalid_condition_is_an_error(only: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        condition(only)
+        parse_condition(only)
 
 
 @pytest.mark.parametrize(
     ("only", "message"),
     [
         ("title IN (SELECT column_1 FROM read_csv('{file}'))", "unexpected token SELECT"),
-        ("read_csv('{file}') IS NOT NULL", "may not call read_csv: a condition has columns, values, operators and ABS"),
+        (
+            "read_csv('{file}') IS NOT NULL",
+            "may not call read_csv: a condition may use columns, values, operators and ABS",
+        ),
         ("title = READ_PARQUET ('{file}')", "may not call READ_PARQUET"),
         ("EXISTS (SELECT 1 FROM '{file}')", "may not call EXISTS"),
         ("age_days < 1 -- AND language", "unexpected token -"),
@@ -109,13 +115,13 @@ def test_what_is_no_condition_is_told(only: str, message: str) -> None:
         ("title = 'open", "unexpected token '"),
     ],
 )
-def test_a_condition_reaches_nothing_but_its_columns(
+def test_a_condition_cannot_read_anything_but_its_columns(
     only: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret.csv").write_text("column_1\nsecret\n")
-    monkeypatch.setattr(pl, "sql_expr", lambda _: pytest.fail("it came to polars"))
+    monkeypatch.setattr(pl, "sql_expr", lambda _: pytest.fail("the condition was passed to polars"))
     with pytest.raises(ValueError, match=message):
-        condition(only.replace("{file}", str(tmp_path / "secret.csv")))
+        parse_condition(only.replace("{file}", str(tmp_path / "secret.csv")))
 
 
 @pytest.mark.parametrize(
@@ -131,18 +137,16 @@ def test_a_condition_reaches_nothing_but_its_columns(
         ("CAST(video_seconds AS INTEGER) % 20 = 0 and title is not null", ["b"]),
     ],
 )
-def test_conditions_of_columns_values_operators_and_their_functions(only: str, left: list[str]) -> None:
+def test_conditions_with_columns_values_operators_and_functions(only: str, left: list[str]) -> None:
     titles = pl.Series(["It's me", "READ_CSV(x) -- y", "c", None, "e"])
     found = candidate_videos(VECTORS, CATALOGUE.with_columns(title=titles), only, END)
     assert found["video_id"].to_list() == left
 
 
 def test_no_candidate_is_an_error() -> None:
-    with pytest.raises(NoCandidatesError, match=r"no video of the model is available: does logs\.videos know"):
+    with pytest.raises(NoCandidatesError, match="no video of the model is available"):
         candidate_videos(VECTORS, CATALOGUE.filter(pl.col("video_id") == "unknown"), "age_days < 1", END)
-    with pytest.raises(
-        NoCandidatesError, match=r"none of the 3 videos that are available fulfils index\.only = 'age_day"
-    ):
+    with pytest.raises(NoCandidatesError, match=r"none of the 3 available videos fulfils index\.only = 'age_day"):
         ids("age_days > 100")
     with pytest.raises(NoCandidatesError, match="the model has no videos"):
         candidate_videos(VECTORS.clear(), None)
@@ -156,13 +160,13 @@ def test_shards_are_disjoint_complete_and_even(names: list[str], shards: int) ->
     assert all((np.diff(part) > 0).all() for part in found)
 
 
-def test_shards_are_drawn_by_digest() -> None:
+def test_shards_are_assigned_by_digest() -> None:
     first, _ = shard_positions(pl.Series([f"v{i:04d}" for i in range(2_000)]), shards=2)
     assert 450 < (first < 1_000).sum() < 550
 
 
 @pytest.mark.parametrize(("videos", "most", "shards"), [(1, 4, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2), (9, 4, 3)])
-def test_no_shard_holds_more_than_it_may(videos: int, most: int, shards: int) -> None:
+def test_no_shard_exceeds_the_maximum(videos: int, most: int, shards: int) -> None:
     assert shard_count(videos, most) == shards
     names = pl.Series([f"v{i}" for i in range(videos)])
     assert max(len(part) for part in shard_positions(names, shards=shards)) <= most

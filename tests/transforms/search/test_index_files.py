@@ -1,4 +1,4 @@
-"""Indexes as files: what was written is what is searched, in one shard or several."""
+"""Indexes as files: a written index is searched like the one that was built, in one shard or several."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from transforms.search.index_files import (
     IndexInputs,
     IndexPart,
     WriteIndex,
-    directions,
-    found_of_sample,
     index_info,
     index_timings,
     merged_recall,
     read_index,
     read_vectors,
     read_videos,
+    sample_hits,
     to_matrix,
+    unit_directions,
     write_index,
 )
-from transforms.search.shard_search import merge
-from transforms.search.top_k import Candidates, Cap, Excluded, build_index, top_k
+from transforms.search.shard_search import merge_shards
+from transforms.search.top_k import Candidates, ChannelCap, Excluded, build_index, top_k
 
 VECTORS = pl.DataFrame(
     {"id": [1, 2, 3, 4], "video_id": ["d", "b", "a", "c"], "vector": [[3.0, 4, 1], [0, 0, 2], [0, 2, 3], [-1, 0, 4]]},
@@ -46,7 +46,7 @@ VECTORS = pl.DataFrame(
 
 
 def inputs(folder: Path, vectors: pl.DataFrame, shards: int = 1, **more: Any) -> IndexInputs:
-    """All videos as candidates, their `VIDEOS` written."""
+    """Return inputs with all videos as candidates, and write `VIDEOS`."""
     return IndexInputs(
         vectors=write(vectors, folder / "vectors"),
         videos=write(candidate_videos(vectors, None), folder / VIDEOS),
@@ -73,7 +73,7 @@ def test_vectors_as_a_matrix() -> None:
 
 
 def test_directions_have_length_one_and_no_bias() -> None:
-    found = directions(to_matrix(VECTORS["vector"]))
+    found = unit_directions(to_matrix(VECTORS["vector"]))
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0, 1], [-1, 0]], rtol=1e-6)
 
 
@@ -95,10 +95,10 @@ def test_vectors_are_read_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
-    made_of = inputs(tmp_path, VECTORS, shards)
+    index_inputs = inputs(tmp_path, VECTORS, shards)
     parts = [IndexPart(kind, shard) for kind in ("candidates", "similar") for shard in range(shards)]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        records = pipeline | beam.Create(parts) | WriteIndex(made_of, str(tmp_path), "1")
+        records = pipeline | beam.Create(parts) | WriteIndex(index_inputs, str(tmp_path), "1")
         records | WriteRecords(str(tmp_path / "records"))
     found = pop_records(str(tmp_path / "records"))
     assert all((tmp_path / r["file"]["name"]).stat().st_size == r["file"]["bytes"] for r in found if "file" in r)
@@ -107,7 +107,7 @@ def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
         about = {name: info[kind][name] for name in ("kind", "dimension", "recall", "rows")}
         assert about == {"kind": "exact", "dimension": dimension, "recall": 1.0, "rows": 4}
         assert len(info[kind]["shards"]) == len(index_timings(found, kind)) == shards
-    videos = read_videos(made_of.videos)
+    videos = read_videos(index_inputs.videos)
     assert videos["position"].to_list() == [0, 1, 2, 3]
     assert videos["video_id"].to_list() == ["a", "b", "c", "d"]
     matrix = to_matrix(VECTORS.sort("video_id")["vector"])
@@ -118,34 +118,34 @@ def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
         assert positions.dtype == np.int32
         index, similar = (read_index(str(tmp_path / f"{kind}-1" / below)) for kind in ("candidates", "similar"))
         np.testing.assert_array_equal(index.vectors, matrix[positions])
-        np.testing.assert_array_equal(similar.vectors, directions(matrix)[positions])
+        np.testing.assert_array_equal(similar.vectors, unit_directions(matrix)[positions])
         seen += positions.tolist()
     assert sorted(seen) == [0, 1, 2, 3]
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record], int]:
-    """The similar videos of 4,000, in four approximate shards."""
+    """The similar videos of 4,000 videos, in four approximate shards."""
     folder = tmp_path_factory.mktemp("shards")
-    made_of = inputs(folder, made(4_000, 16), 4, similar=19)
+    index_inputs = inputs(folder, made(4_000, 16), 4, similar=19)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_files, "EXACT_BELOW", 1_000)
         return (
             folder,
-            [r for s in range(4) for r in write_index(IndexPart("similar", s), made_of, str(folder), "1")],
+            [r for s in range(4) for r in write_index(IndexPart("similar", s), index_inputs, str(folder), "1")],
             20,
         )
 
 
-def test_a_search_of_all_shards_finds_what_one_index_finds(shards: tuple[Path, list[Record], int]) -> None:
+def test_measured_recall_is_that_of_a_search_of_all_shards(shards: tuple[Path, list[Record], int]) -> None:
     folder, records, k = shards
     videos = candidate_videos(made(4_000, 16), None)
-    matrix = directions(read_vectors(str(folder / "vectors"), videos["id"].to_numpy()))
+    matrix = unit_directions(read_vectors(str(folder / "vectors"), videos["id"].to_numpy()))
     queries = matrix[::40]
     scores, positions = [], []
     for shard in range(4):
         part = folder / "similar-1" / f"{shard:05d}-of-00004"
-        top = top_k(read_index(str(part)), queries, k=k, excluded=Excluded.nothing(len(queries)))
+        top = top_k(read_index(str(part)), queries, k=k, excluded=Excluded.empty(len(queries)))
         scores.append(top.scores)
         positions.append(np.load(part / POSITIONS)[top.positions])
     order = np.argsort(-np.concatenate(scores, axis=1), axis=1)[:, :k]
@@ -156,16 +156,16 @@ def test_a_search_of_all_shards_finds_what_one_index_finds(shards: tuple[Path, l
     assert info["kind"] == "scann"
     assert info["rows"] == 4_000
     assert 0.9 <= info["recall"] < 1
-    assert abs(recall - info["recall"]) < 0.03  # other queries than it was measured on
+    assert abs(recall - info["recall"]) < 0.03  # measured on other queries
     assert {r["file"]["name"].rsplit("/", 1)[1] for r in records if "file" in r} >= {SAMPLE, POSITIONS, "info.json"}
 
 
-@pytest.mark.parametrize("most", [None, 2])
-def test_eight_exact_shards_give_what_one_gives(most: int | None, tmp_path: Path) -> None:
-    made_of, k = inputs(tmp_path, made(500, 4), 8), 20
+@pytest.mark.parametrize("limit", [None, 2])
+def test_eight_exact_shards_return_what_one_returns(limit: int | None, tmp_path: Path) -> None:
+    index_inputs, k = inputs(tmp_path, made(500, 4), 8), 20
     for shard in range(8):
-        list(write_index(IndexPart("candidates", shard), made_of, str(tmp_path), "1"))
-    matrix = read_vectors(made_of.vectors, pl.read_parquet(made_of.videos)["id"].to_numpy())
+        list(write_index(IndexPart("candidates", shard), index_inputs, str(tmp_path), "1"))
+    matrix = read_vectors(index_inputs.vectors, pl.read_parquet(index_inputs.videos)["id"].to_numpy())
     rng = np.random.default_rng(3)
     queries, channel = rng.standard_normal((30, 4)).astype(np.float32), rng.integers(-1, 40, 500).astype(np.int32)
     seen = [rng.integers(0, 500, rng.integers(0, 200)) for _ in queries]
@@ -174,24 +174,24 @@ def test_eight_exact_shards_give_what_one_gives(most: int | None, tmp_path: Path
         folder = tmp_path / "candidates-1" / f"{shard:05d}-of-00008"
         positions = np.load(folder / POSITIONS)
         own = [np.flatnonzero(np.isin(positions, row)).tolist() for row in seen]
-        cap = Cap(channel=channel[positions], most=most) if most else None
+        cap = ChannelCap(channel=channel[positions], limit=limit) if limit else None
         top = top_k(read_index(str(folder)), queries, k=k, excluded=excluding(own), cap=cap)
-        of_all = np.where(top.positions >= 0, positions[top.positions], -1)
-        parts.append(Candidates(positions=of_all.astype(np.int32), scores=top.scores))
-    whole_cap = Cap(channel=channel, most=most) if most else None
+        global_positions = np.where(top.positions >= 0, positions[top.positions], -1)
+        parts.append(Candidates(positions=global_positions.astype(np.int32), scores=top.scores))
+    whole_cap = ChannelCap(channel=channel, limit=limit) if limit else None
     whole = ExactIndex(vectors=matrix)
     true = top_k(whole, queries, k=k, excluded=excluding([row.tolist() for row in seen]), cap=whole_cap)
-    found = merge(parts, k, whole_cap)
+    found = merge_shards(parts, k, whole_cap)
     np.testing.assert_array_equal(found.positions, true.positions)
     np.testing.assert_allclose(found.scores, true.scores, rtol=1e-5)
 
 
-def test_recall_of_merged_shards_is_that_of_the_best_of_all() -> None:
+def test_recall_of_merged_shards_is_that_of_the_overall_best() -> None:
     matrix = to_matrix(made(300, 8)["vector"])
     queries, halves, k = matrix[:20] + 0.1, (np.arange(0, 300, 2), np.arange(1, 300, 2)), 5
 
-    class Every(ExactIndex):
-        """Misses the best."""
+    class MissesBest(ExactIndex):
+        """An index that misses the best result."""
 
         def search(self, queries: Any, k: int) -> Any:
             found = super().search(queries, k)
@@ -199,8 +199,8 @@ def test_recall_of_merged_shards_is_that_of_the_best_of_all() -> None:
             return found
 
     parts = [
-        found_of_sample(kind(vectors=matrix[half]), queries, k)
-        for kind, half in zip((ExactIndex, Every), halves, strict=True)
+        sample_hits(kind(vectors=matrix[half]), queries, k)
+        for kind, half in zip((ExactIndex, MissesBest), halves, strict=True)
     ]
     true = ExactIndex(vectors=matrix).search(queries, k).positions
     missed = [half[1][np.argmax(matrix[half[1]] @ query)] for query in queries for half in [halves]]
@@ -209,7 +209,7 @@ def test_recall_of_merged_shards_is_that_of_the_best_of_all() -> None:
     assert 0.8 <= expected < 1
 
 
-def test_an_index_is_loaded_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_loaded_once_per_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     list(write_index(IndexPart("candidates", 0), inputs(tmp_path, VECTORS), str(tmp_path), "1"))
     folder, loads = str(tmp_path / "candidates-1" / "00000-of-00001"), []
     load = index_files.load_index
@@ -219,7 +219,7 @@ def test_an_index_is_loaded_once_a_process(tmp_path: Path, monkeypatch: pytest.M
         return load(path)
 
     monkeypatch.setattr(index_files, "load_index", load_and_note)
-    with ThreadPoolExecutor(8) as threads:  # as of bundles and of buckets side by side
+    with ThreadPoolExecutor(8) as threads:  # as concurrent bundles and buckets do
         found = list(threads.map(lambda _: read_index(folder), range(32)))
     assert all(one is found[0] for one in found)
     assert len(loads) == 1
@@ -228,7 +228,7 @@ def test_an_index_is_loaded_once_a_process(tmp_path: Path, monkeypatch: pytest.M
     assert len(loads) == 1
 
 
-def test_an_index_of_one_shard_is_the_same_as_one_built_whole(tmp_path: Path) -> None:
+def test_an_index_of_one_shard_searches_like_one_built_in_memory(tmp_path: Path) -> None:
     vectors = made(500, 4)
     list(write_index(IndexPart("candidates", 0), inputs(tmp_path, vectors), str(tmp_path), "1"))
     queries = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)

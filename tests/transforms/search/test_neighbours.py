@@ -1,4 +1,4 @@
-"""Lists of every user, against a search by hand; all the rules together are in test_user_search."""
+"""Lists of every user compared with a search in plain Python. test_user_search tests all rules together."""
 
 from __future__ import annotations
 
@@ -56,16 +56,18 @@ def by_hand(user: str, exclude: Exclude, k: int) -> list[tuple[str, float]]:
 def search(tmp_path: Path, tower: str) -> SearchInputs:
     ordered = VECTORS.sort("video_id")
     index, videos = write_made_index(tmp_path, np.array(ordered["vector"].to_list()), ordered["video_id"].to_list())
-    return SearchInputs(tower=tower, index=index, videos=videos, k=5, exclude="completed", seen=WINDOW, window=WINDOW)
+    return SearchInputs(
+        tower=tower, index=index, videos=videos, k=5, exclude="completed", watched_window=WINDOW, window=WINDOW
+    )
 
 
 @pytest.mark.parametrize("exclude", ["completed", "watched", "none"])
 @pytest.mark.parametrize("k", [1, 5, 100])
-def test_lists_are_those_found_by_hand(exclude: Exclude, k: int, search: SearchInputs, tmp_path: Path) -> None:
+def test_lists_equal_a_search_in_plain_python(exclude: Exclude, k: int, search: SearchInputs, tmp_path: Path) -> None:
     watches = write(watches_frame(WATCHES), tmp_path / "watches")
     write_tfrecords(pl.DataFrame({"user_id": USERS}), str(tmp_path), "serving")
     buckets = [
-        BucketRecords(files=BucketFiles(bucket=0), records=str(tmp_path / "serving"), seen=(watches,)),
+        BucketRecords(files=BucketFiles(bucket=0), records=str(tmp_path / "serving"), watched=(watches,)),
         BucketRecords(files=BucketFiles(bucket=1), records=""),
     ]
     folder = tmp_path / "neighbours"
@@ -89,16 +91,16 @@ def test_lists_are_those_found_by_hand(exclude: Exclude, k: int, search: SearchI
     assert not (tmp_path / "user_vectors" / "1.parquet").exists()
 
 
-def test_a_user_who_has_had_everything_gets_an_empty_list(search: SearchInputs, tmp_path: Path) -> None:
+def test_a_user_who_watched_everything_gets_an_empty_list(search: SearchInputs, tmp_path: Path) -> None:
     watches = write(watches_frame([watch("a", 1, f"v{i:02d}") for i in range(N)]), tmp_path / "watches")
     write_tfrecords(pl.DataFrame({"user_id": ["a"]}), str(tmp_path), "serving")
-    bucket = BucketRecords(files=BucketFiles(bucket=0), records=str(tmp_path / "serving"), seen=(watches,))
+    bucket = BucketRecords(files=BucketFiles(bucket=0), records=str(tmp_path / "serving"), watched=(watches,))
     found = [bucket] | WriteNeighbours(search, str(tmp_path / "n"), "{bucket}")
     assert [r["counts"] for r in found if "counts" in r] == [{"users": 1, "short_lists": 1, "empty_lists": 1}]
     assert pl.read_parquet(tmp_path / "n" / "0").rows() == [("a", [], [])]
 
 
-def test_results_as_lists_of_their_lengths() -> None:
+def test_results_become_lists_of_their_lengths() -> None:
     top = TopK(
         positions=np.array([[2, 0], [1, -1], [-1, -1]], np.int32),
         scores=np.array([[2, 1], [3, -np.inf], [-np.inf, -np.inf]], np.float32),

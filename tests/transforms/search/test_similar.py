@@ -1,4 +1,4 @@
-"""Every video's nearest videos, against all cosines: in an index of one shard and of several."""
+"""Every video's nearest videos compared with all cosines, in an index of one shard and of several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from made_index import write_made_index
 
-from transforms.search.similar import Block, WriteSimilar, blocks_of
+from transforms.search.similar import Block, WriteSimilar, split_rows
 
 N = 13
 DRAW = np.random.default_rng(5)
@@ -21,10 +21,10 @@ COSINES = DIRECTIONS.astype(np.float32).astype(np.float64) @ DIRECTIONS.astype(n
 
 @pytest.mark.parametrize("k", [3, 100])
 @pytest.mark.parametrize("shards", [1, 3])
-def test_similar_videos_are_the_nearest_by_angle_without_itself(k: int, shards: int, tmp_path: Path) -> None:
+def test_similar_videos_are_the_nearest_others_by_cosine(k: int, shards: int, tmp_path: Path) -> None:
     index, videos = write_made_index(tmp_path, DIRECTIONS, VIDEOS, shards=shards)
     rows_of = [len(np.load(Path(folder) / "dataset.npy")) for folder in index]
-    blocks = blocks_of(rows_of, 5)
+    blocks = split_rows(rows_of, 5)
     records = blocks | WriteSimilar(index, videos, k, str(tmp_path / "n"), "{block}.parquet")
     assert sorted(r["file"]["name"] for r in records) == [f"../similar/{b.number}.parquet" for b in blocks]
     rows = pl.concat([pl.read_parquet(path) for path in (tmp_path / "similar").iterdir()])
@@ -37,6 +37,6 @@ def test_similar_videos_are_the_nearest_by_angle_without_itself(k: int, shards: 
         np.testing.assert_allclose(COSINES[at][[VIDEOS.index(other) for other in found]], scores, atol=1e-6)
 
 
-def test_blocks_are_all_rows_of_all_shards_once() -> None:
-    assert blocks_of([5, 2], 3) == [Block(0, 0, 0, 3), Block(1, 0, 3, 5), Block(2, 1, 0, 2)]
-    assert blocks_of([], 3) == []
+def test_blocks_cover_all_rows_of_all_shards_once() -> None:
+    assert split_rows([5, 2], 3) == [Block(0, 0, 0, 3), Block(1, 0, 3, 5), Block(2, 1, 0, 2)]
+    assert split_rows([], 3) == []

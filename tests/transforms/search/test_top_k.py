@@ -1,4 +1,4 @@
-"""Exact search under all rules against a brute-force oracle, and indexes written and read."""
+"""Exact search under all rules compared with a brute-force oracle, and indexes written and read."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from hypothesis import strategies as st
 from searches import clustered, excluding, oracle, rows
 
 from transforms.search import exact_search
-from transforms.search.top_k import Cap, ExactIndex, Excluded, build_index, load_index, save_index, top_k
+from transforms.search.top_k import ChannelCap, ExactIndex, Excluded, build_index, load_index, save_index, top_k
 
 
 @st.composite
-def searches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, Excluded, Cap | None]:
-    """Small integers, so that scores are exact and most of them tie."""
+def searches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, Excluded, ChannelCap | None]:
+    """Vectors of small integers, so that scores are exact and most of them tie."""
     n, b, k = draw(st.integers(1, 60)), draw(st.integers(0, 6)), draw(st.integers(1, 70))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     vectors = rng.integers(-2, 3, (n, 3)).astype(np.float32)
     queries = rng.integers(-2, 3, (b, 3)).astype(np.float32)
     lists = [rng.integers(0, n, rng.integers(0, 2 * n)).tolist() for _ in range(b)]
-    groups = draw(st.sampled_from([None, 0, 1, 3]))  # no row, one for all, rows and who is of which
+    groups = draw(st.sampled_from([None, 0, 1, 3]))  # no rows, one row for all queries, several rows
     hidden = None if groups is None else rng.random((max(1, groups), n)) < rng.choice([0.3, 1.0], (max(1, groups), 1))
     group = rng.integers(0, groups, b).astype(np.int32) if groups else None
-    cap = Cap(channel=rng.integers(-1, 5, n).astype(np.int32), most=draw(st.integers(1, 8)))
+    cap = ChannelCap(channel=rng.integers(-1, 5, n).astype(np.int32), limit=draw(st.integers(1, 8)))
     return vectors, queries, k, excluding(lists, hidden, group), cap if draw(st.booleans()) else None
 
 
 @settings(max_examples=300)
 @given(searches())
-def test_exact_top_k_is_the_oracles(case: tuple[np.ndarray, np.ndarray, int, Excluded, Cap | None]) -> None:
+def test_exact_top_k_equals_the_oracle(case: tuple[np.ndarray, np.ndarray, int, Excluded, ChannelCap | None]) -> None:
     vectors, queries, k, excluded, cap = case
     top = top_k(ExactIndex(vectors=vectors), queries, k=k, excluded=excluded, cap=cap)
     assert top.positions.shape == (len(queries), k)
@@ -40,26 +40,30 @@ def test_exact_top_k_is_the_oracles(case: tuple[np.ndarray, np.ndarray, int, Exc
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([1, 5, 20]), st.sampled_from([None, 1, 3]))
-def test_ties_across_the_kth_place_where_only_the_best_are_sorted(seed: int, k: int, most: int | None) -> None:
-    rng = np.random.default_rng(seed)  # 1,000 > 8 k: the way of large catalogues
+def test_ties_at_the_kth_place_in_large_catalogues(seed: int, k: int, limit: int | None) -> None:
+    rng = np.random.default_rng(seed)  # 1,000 > 8 k: takes the threshold of large catalogues
     vectors, queries = (rng.integers(-3, 4, (size, 2)).astype(np.float32) for size in (1_000, 5))
     queries[0] = 0  # every score ties
     excluded = excluding([rng.integers(0, 1_000, 300).tolist() for _ in queries])
-    cap = Cap(channel=rng.integers(-1, 40, 1_000).astype(np.int32), most=most) if most else None
+    cap = ChannelCap(channel=rng.integers(-1, 40, 1_000).astype(np.int32), limit=limit) if limit else None
     top = top_k(ExactIndex(vectors=vectors), queries, k=k, excluded=excluded, cap=cap)
     assert rows(top) == oracle(vectors, queries, k, excluded, cap)
 
 
-def test_a_cap_is_searched_past_a_channel_that_fills_all_of_the_best() -> None:
+def test_a_capped_search_goes_past_a_channel_that_fills_the_top() -> None:
     vectors = np.arange(2_000, 0, -1, dtype=np.float32)[:, None]
     channel = np.where(np.arange(2_000) < 1_900, 7, -1).astype(np.int32)
     top = top_k(
-        ExactIndex(vectors=vectors), vectors[:1], k=5, excluded=excluding([[0]]), cap=Cap(channel=channel, most=2)
+        ExactIndex(vectors=vectors),
+        vectors[:1],
+        k=5,
+        excluded=excluding([[0]]),
+        cap=ChannelCap(channel=channel, limit=2),
     )
     assert rows(top) == [[1, 2, 1_900, 1_901, 1_902]]
     every = np.zeros(2_000, np.int32)
     top = top_k(
-        ExactIndex(vectors=vectors), vectors[:1], k=5, excluded=excluding([[0]]), cap=Cap(channel=every, most=2)
+        ExactIndex(vectors=vectors), vectors[:1], k=5, excluded=excluding([[0]]), cap=ChannelCap(channel=every, limit=2)
     )
     assert rows(top) == [[1, 2]]
 
@@ -77,7 +81,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows(parts) == oracle(vectors, queries, 7, excluded)
 
 
-def test_search_pads_where_k_exceeds_the_catalogue() -> None:
+def test_search_pads_if_k_exceeds_the_catalogue() -> None:
     found = ExactIndex(vectors=np.ones((2, 3), np.float32)).search(np.ones((1, 3), np.float32), 4)
     assert found.positions.tolist() == [[0, 1, -1, -1]]
     assert found.scores.tolist() == [[3, 3, -np.inf, -np.inf]]
@@ -98,12 +102,12 @@ def test_saved_exact_index(tmp_path: Path) -> None:
 
 def test_no_queries() -> None:
     top = top_k(
-        ExactIndex(vectors=np.ones((5, 4), np.float32)), np.zeros((0, 4), np.float32), k=3, excluded=Excluded.nothing(0)
+        ExactIndex(vectors=np.ones((5, 4), np.float32)), np.zeros((0, 4), np.float32), k=3, excluded=Excluded.empty(0)
     )
     assert (top.positions.shape, top.lengths.shape) == ((0, 3), (0,))
 
 
-def test_mistakes_are_named() -> None:
+def test_invalid_arguments_are_errors() -> None:
     index = ExactIndex(vectors=np.ones((5, 2), np.float32))
     one = np.ones((1, 2), np.float32)
     with pytest.raises(ValueError, match=r"vectors must be finite numbers \[n, d\], but are \(0, 2\)"):
@@ -113,7 +117,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="recall must lie between 0 and 1, but is 1"):
         build_index(one, k=1, recall=1)
     with pytest.raises(ValueError, match="k must be positive, but is 0"):
-        top_k(index, one, k=0, excluded=Excluded.nothing(1))
+        top_k(index, one, k=0, excluded=Excluded.empty(1))
     with pytest.raises(ValueError, match=r"queries must be \[b, 2\] like the vectors, but are \(1, 3\)"):
         index.search(np.ones((1, 3), np.float32), 1)
     with pytest.raises(ValueError, match="queries must be finite"):

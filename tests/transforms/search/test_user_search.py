@@ -1,6 +1,6 @@
-"""Lists under all rules at once, against a search by hand: what is watched, hidden, limited to countries or channels.
+"""Lists under all rules compared with a search in plain Python: watched, hidden, countries, channels.
 
-Through the whole of `WriteNeighbours`, with made indexes of one shard and of several, and a made tower.
+Runs all of `WriteNeighbours`, with artificial indexes of one shard and of several, and an artificial tower.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def tower() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Two buckets of users, their watches and what is known of them, and videos with their rules, in plain Python."""
+    """Two buckets of users with their watches and countries, and videos with their rules, in plain Python."""
 
     users: dict[str, list[float]]  # their vectors
     videos: dict[str, list[float]]
@@ -49,7 +49,7 @@ class World:
     countries: dict[str, str | None]
     k: int
     exclude: Any
-    since: float  # hours: from when on watches count as had
+    since: float  # hours: `exclude` applies to watches from then on
     share: float
 
     def country(self, user: str) -> str | None:
@@ -69,7 +69,7 @@ class World:
         return {v for v, row in self.catalogue.items() if _shown_in(row, self.country(user)) and v not in had}
 
     def expected(self, user: str) -> list[tuple[str, float]]:
-        """The user's list, greedily: the best video that every rule lets in, and again."""
+        """Return the user's list: repeatedly the best video that every rule allows."""
         scores = {v: float(np.dot(self.videos[v], self.users[user])) for v in self.may_be_shown(user)}
         return self._first(scores)
 
@@ -97,7 +97,7 @@ def world_of(seed: int) -> World:
     users, videos = [f"u{i}" for i in range(5)], [f"v{i:02d}" for i in range(int(draw.integers(1, 24)))]
 
     def vector() -> list[float]:
-        return [float(x) for x in draw.integers(-2, 3, 3)]  # whole numbers: exact, with many ties
+        return [float(x) for x in draw.integers(-2, 3, 3)]  # whole numbers, so that scores are exact and many tie
 
     def one_of(*values: Any) -> Any:
         return values[int(draw.integers(len(values)))]
@@ -129,7 +129,7 @@ def world_of(seed: int) -> World:
 
 
 def write_world(world: World, folder: Path, shards: int) -> tuple[SearchInputs, list[BucketRecords]]:
-    """The inputs of the search and its buckets: users in two of them, a third without any, and the default lists."""
+    """Return the inputs of the search and its buckets: two with users, one without, and the default lists."""
     catalogue = pl.DataFrame(
         [{"video_id": v, **row} for v, row in world.catalogue.items()],
         schema=dict.fromkeys(("video_id", "channel", "countries"), pl.String),
@@ -141,7 +141,7 @@ def write_world(world: World, folder: Path, shards: int) -> tuple[SearchInputs, 
         videos=videos,
         k=world.k,
         exclude=world.exclude,
-        seen=Window(start=hours(world.since), end=END),
+        watched_window=Window(start=hours(world.since), end=END),
         window=Window(start=START, end=END),
         catalogue=write(catalogue.sample(fraction=1, shuffle=True, seed=1), folder / "catalogue"),
         max_share_per_channel=world.share,
@@ -167,7 +167,9 @@ def bucket(world: World, users: list[str], folder: Path, number: int) -> BucketR
         hidden=(write(hidden, folder / f"{number}/hidden"),),
     )
     records = write(vectors.cast({"vector": pl.List(pl.Float32)}), folder / f"{number}/records")
-    return BucketRecords(files=files, records=records, seen=(write(watches_frame(watches), folder / f"{number}/all"),))
+    return BucketRecords(
+        files=files, records=records, watched=(write(watches_frame(watches), folder / f"{number}/all"),)
+    )
 
 
 def lists_of(folder: Path) -> dict[str, list[tuple[str, float]]]:
@@ -213,7 +215,7 @@ def check_counts(world: World, expected: dict[str, list[tuple[str, float]]], rec
     assert {name: n for name, n in counts.items() if n} == {name: n for name, n in listed.items() if n}
 
 
-def test_one_who_has_had_5_000_videos_and_a_list_longer_than_the_catalogue(tmp_path: Path) -> None:
+def test_a_user_with_5_000_watches_and_a_k_above_the_catalogue(tmp_path: Path) -> None:
     draw, n = np.random.default_rng(1), 6_000
     world = replace(
         world_of(1),
@@ -232,7 +234,7 @@ def test_one_who_has_had_5_000_videos_and_a_list_longer_than_the_catalogue(tmp_p
     assert len(found["u1"]) == 1_000 and len(found["u0"]) == n
 
 
-def test_what_was_uploaded_from_a_moment_on_is_not_shown(tmp_path: Path) -> None:
+def test_videos_uploaded_after_as_of_are_not_shown(tmp_path: Path) -> None:
     world = replace(world_of(2), videos={"a": [1, 0, 0], "b": [1, 0, 0], "c": [1, 0, 0]}, watches=[], hidden=[])
     world = replace(world, catalogue={v: {"channel": None, "countries": None} for v in world.videos})
     inputs, buckets = write_world(world, tmp_path, 1)
@@ -244,9 +246,7 @@ def test_what_was_uploaded_from_a_moment_on_is_not_shown(tmp_path: Path) -> None
     assert {tuple(video for video, _ in found) for found in lists_of(tmp_path).values()} == {("a", "c")}
 
 
-def test_each_shard_is_loaded_once_however_many_buckets_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_shard_is_loaded_once_for_all_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, buckets = write_world(world_of(3), tmp_path, 2)
     further = [BucketRecords(files=BucketFiles(bucket=number), records="") for number in range(64, 200, 5)]
     loaded, load = [], shard_search.load_index

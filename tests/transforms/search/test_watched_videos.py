@@ -1,4 +1,4 @@
-"""What users must not be shown, against sets of pairs."""
+"""The videos that users must not be shown, compared with sets of pairs."""
 
 from __future__ import annotations
 
@@ -14,41 +14,39 @@ from made_frames import hours, watch, watches_frame, write
 from transforms.logs.event_window import Window
 from transforms.logs.schemas import HIDDEN_SCHEMA
 from transforms.search import watched_videos
-from transforms.search.watched_videos import Seen, read_seen, seen_pairs
+from transforms.search.watched_videos import WatchedVideos, read_watched, watched_pairs
 
 VIDEOS = pl.DataFrame({"video_id": ["a", "b", "c"], "position": pl.Series([0, 1, 2], dtype=pl.Int32)})
 PAIRS = st.lists(st.tuples(st.sampled_from(["u1", "u2", "other"]), st.sampled_from([0, 1, 2])), max_size=15)
 
 
-def of_users(found: Seen, users: list[str]) -> list[list[int]]:
-    offsets, positions = found.of_users(users)
+def of_users(found: WatchedVideos, users: list[str]) -> list[list[int]]:
+    offsets, positions = found.for_users(users)
     assert len(offsets) == len(users) + 1 and offsets[-1] == len(positions)
     return [sorted(positions[offsets[at] : offsets[at + 1]].tolist()) for at in range(len(users))]
 
 
 @settings(max_examples=40)
 @given(PAIRS, st.permutations(["u1", "u2", "u3"]))
-def test_positions_are_those_of_each_user_in_the_order_asked_for(
-    pairs: list[tuple[str, int]], users: list[str]
-) -> None:
+def test_positions_of_users_in_the_order_given(pairs: list[tuple[str, int]], users: list[str]) -> None:
     frame = pl.DataFrame(pairs, schema={"user_id": pl.String, "position": pl.Int32}, orient="row")
-    found = Seen.of(frame)
+    found = WatchedVideos.from_pairs(frame)
     assert of_users(found, users) == [sorted({p for who, p in pairs if who == user}) for user in users]
     assert of_users(found, []) == []
 
 
-def test_what_counts_as_had() -> None:
+def test_watches_that_exclude_applies_to() -> None:
     watches = watches_frame([watch("a", 1, "x"), watch("a", 2, "x"), watch("a", 3, "y", False)])
-    assert seen_pairs(watches, "completed").rows() == [("a", "x"), ("a", "x")]
-    assert seen_pairs(watches, "watched").rows() == [("a", "x"), ("a", "x"), ("a", "y")]
-    assert seen_pairs(watches, "none").rows() == []
+    assert watched_pairs(watches, "completed").rows() == [("a", "x"), ("a", "x")]
+    assert watched_pairs(watches, "watched").rows() == [("a", "x"), ("a", "x"), ("a", "y")]
+    assert watched_pairs(watches, "none").rows() == []
 
 
 @pytest.mark.parametrize(
     ("exclude", "expected"),
     [("completed", [[0], [1]]), ("watched", [[0, 1], [1]]), ("none", [[], [1]])],
 )
-def test_files_are_read_in_parts_and_pairs_never_to_show_count_whatever_is_excluded(
+def test_files_are_read_in_batches_and_hidden_pairs_always_count(
     exclude: Any, expected: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watched_videos, "FILES_AT_ONCE", 2)
@@ -56,11 +54,11 @@ def test_files_are_read_in_parts_and_pairs_never_to_show_count_whatever_is_exclu
         watch("u1", 10, "a"),
         watch("u1", 11, "a"),
         watch("u1", 12, "b", False),
-        watch("u1", 9, "c"),  # before the span
-        watch("u1", 20, "c"),  # behind it
+        watch("u1", 9, "c"),  # before the window
+        watch("u1", 20, "c"),  # after it
         watch("u2", 15, "no candidate"),
     ]
     paths = [write(watches_frame([row]), tmp_path / str(at)) for at, row in enumerate(rows)]
     hidden = pl.DataFrame([("u2", "b"), ("u2", "no candidate")], schema=HIDDEN_SCHEMA, orient="row")
-    found = read_seen(Window(start=hours(10), end=hours(20)), paths, exclude, hidden, VIDEOS)
+    found = read_watched(Window(start=hours(10), end=hours(20)), paths, exclude, hidden, VIDEOS)
     assert of_users(found, ["u1", "u2"]) == expected
