@@ -114,7 +114,7 @@ import resource, signal, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from pipelines import ingest
-from pipelines.stages import stage_main
+from pipelines.night.stage import stage_main
 raise SystemExit(stage_main(ingest, sys.argv[1:]))
 """
 
