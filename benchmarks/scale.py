@@ -27,7 +27,7 @@ from pipelines.config.jobs import load_job
 from pipelines.night.stage import Night
 from pipelines.runs.estimate import CALIBRATED_CORES, EVENT_BYTES, GIB, LABEL_SECONDS, SCANN_SECONDS, USER_SECONDS
 from transforms.core import files
-from transforms.core.frames import FRAME_ROWS, MOST_BUCKETS, pack
+from transforms.core.frames import FRAME_ROWS, MAX_BUCKETS, pack
 
 WINDOW_DAYS, PER_USER, DIMENSION, K = 28, 20, 256, 200
 LABEL_EXAMPLES = 8_460  # a second on two cores, D = 256 (docs/benchmarks.md)
@@ -146,7 +146,7 @@ def main() -> int:
     wire = ", ".join(f"{size:.0f} in pieces of {rows:,}" for rows, size in cost.wire.items())
     print(f"  bytes of a watch on the wire: {wire}")
     wanted = 1 << (int(args.events * WINDOW_DAYS / ROWS_A_BUCKET) - 1).bit_length()
-    for buckets in dict.fromkeys((MOST_BUCKETS, wanted)):
+    for buckets in dict.fromkeys((MAX_BUCKETS, wanted)):
         report(args, cost, buckets)
     return 0
 

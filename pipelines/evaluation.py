@@ -73,7 +73,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     )
     figures = night_metrics.figures(metrics)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
-    entries.append(files.replace_entry(folder, METRICS, 1, night_metrics.serialize(metrics)))
+    entries.append(files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics)))
     return StageResult(entries, {"metrics": figures})
 
 
@@ -120,7 +120,7 @@ def _last_day(night: Night) -> Window:
 
 
 def _sample(night: Night, users: int, most: int) -> UserSample:
-    return UserSample.of(users=users, buckets=night.snapshot.buckets, most=most)
+    return UserSample.from_size(users=users, buckets=night.snapshot.buckets, max_users=most)
 
 
 def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> list[Record]:

@@ -68,10 +68,10 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         (written["records"], labels, defaults) | beam.Flatten() | WriteRecords(records)
     found = pop_records(records)
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
-    entries.append(files.replace_entry(folder, "spec.json", 1, spec.to_json().encode()))
+    entries.append(files.write_bytes(folder, "spec.json", 1, spec.to_json().encode()))
     if spec.tokens:  # whose ids a later night's model is to find again
         tokens = files.read_bytes(paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS))
-        entries.append(files.replace_entry(folder, "search_tokens.parquet", spec.tokens, tokens))
+        entries.append(files.write_bytes(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
     counts: Counter[str] = Counter()
     for record in found:
@@ -94,7 +94,7 @@ def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileE
         pipeline=night.pipeline_here(),
     )
     files.remove_files([times])
-    return files.seen_from_above(written, graph)
+    return files.prefix_entries(written, graph)
 
 
 def _writer(

@@ -32,7 +32,7 @@ from pipelines.night.night_results import STATES, GateResults
 from pipelines.night.stage import Night
 from pipelines.reports import report_history
 from transforms.core import files
-from transforms.core.bootstrap import FEWEST_USERS
+from transforms.core.bootstrap import MIN_USERS
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import gates, night_metrics
 from transforms.evaluation.gates import Gate, MeasuredNight, not_computed
@@ -146,7 +146,7 @@ def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest
         served = [*model.named(artifacts.VIDEO_VECTORS), *model.named(f"{model.counts.get('tower', 'tower')}/")]
         for entry in served:
             path = paths.join(night.folder("train"), entry.name)
-            if not files.exists(path) or files.entry_of(night.folder("train"), entry.name).digest != entry.digest:
+            if not files.exists(path) or files.file_entry(night.folder("train"), entry.name).digest != entry.digest:
                 yield f"{path} is not the file that the training of {model.date} wrote"
     for stage, done in made.items():
         given = done.inputs if done else {}
@@ -278,7 +278,7 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
         counted = {"distinct": found.shown.len(), "lists": found.lists, "length": night.job.neighbours.k}
         yield gates.coverage(**counted, candidates=candidates, least=bounds.min_coverage)
     if bounds.max_sameness < 1:
-        enough = found.lists >= FEWEST_USERS
+        enough = found.lists >= MIN_USERS
         alike = gates.list_overlap(found.shown, lists=found.lists, candidates=candidates) if enough else None
         yield gates.list_overlap_gate(alike, most=bounds.max_sameness)
     if bounds.min_stayed or bounds.max_stayed < 1:
@@ -322,7 +322,7 @@ def _compared(night: Night, before: Night | None, users: int) -> Compared:
     had = {paths.shard_index(path): path for path in lists_before.paths(night.root, "lists")} if lists_before else {}
     tonight = _files_of_buckets(night)
     smaller = min(len(tonight), len(had) or len(tonight))
-    sample = UserSample.of(users=users, buckets=smaller, most=SAMPLED_USERS)
+    sample = UserSample.from_size(users=users, buckets=smaller, max_users=SAMPLED_USERS)
 
     def within(found: dict[int, str], bucket: int) -> list[str]:
         return [path for number, path in found.items() if number % smaller == bucket]

@@ -63,7 +63,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     info = index_info(found, folder)
     timed = {kind: about | {"timings": index_timings(found, kind)} for kind, about in info.items()}
     entries += [FileEntry(**record["file"]) for record in found if "file" in record]
-    entries.append(files.replace_entry(folder, INFO, 1, json.dumps(timed, indent=1).encode()))
+    entries.append(files.write_bytes(folder, INFO, 1, json.dumps(timed, indent=1).encode()))
     folders = {kind: [part.folder(attempt, inputs.shards) for part in parts if part.kind == kind] for kind in kinds}
     return StageResult(entries, {"folders": folders, "info": info}, timed=[INFO])
 

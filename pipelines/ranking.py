@@ -180,8 +180,8 @@ def write_ranking_examples(
     files.remove_files([drawn])
     found = pop_records(paths.join(folder, records))
     entries = [FileEntry(**record["file"]) for record in found if "file" in record]
-    entries.append(files.replace_entry(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
-    return [*entries, *files.seen_from_above(written_graph, GRAPH)]
+    entries.append(files.write_bytes(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
+    return [*entries, *files.prefix_entries(written_graph, GRAPH)]
 
 
 def _train(

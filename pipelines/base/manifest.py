@@ -204,16 +204,16 @@ def find_damage(folder: str, manifest: Manifest, *, deep: bool = False) -> Itera
 
     deep: compare their digests too, which reads them whole.
     """
-    sizes = files.sizes_below(folder)
+    sizes = files.list_sizes(folder)
     for beside in {"/".join(entry.name.split("/")[:2]) for entry in manifest.present if entry.name.startswith("../")}:
-        sizes |= files.sizes_below(paths.join(folder, beside))
+        sizes |= files.list_sizes(paths.join(folder, beside))
     for entry in manifest.present:
         path = paths.join(folder, entry.name)
         if path not in sizes:
             yield f"{path} is missing"
         elif sizes[path] != entry.bytes:
             yield f"{path} has {sizes[path]:,} bytes, but stage {manifest.stage} wrote {entry.bytes:,}"
-        elif deep and files.entry_of(folder, entry.name).digest != entry.digest:
+        elif deep and files.file_entry(folder, entry.name).digest != entry.digest:
             yield f"{path} is not what stage {manifest.stage} wrote: its digest is another"
 
 
@@ -222,7 +222,7 @@ def difference(folder: str, entry: FileEntry) -> str:
     path = paths.join(folder, entry.name)
     if not files.exists(path):
         return f"{path} is missing"
-    found = files.entry_of(folder, entry.name)
+    found = files.file_entry(folder, entry.name)
     if (found.bytes, found.digest) != (entry.bytes, entry.digest):
         return f"{path} is not what was written: its digest is another"
     return ""

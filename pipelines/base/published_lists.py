@@ -168,7 +168,7 @@ def load(path: str) -> PublishedLists:
 def reference_to(root: paths.Root, path: str) -> Reference:
     """The reference to such a file as it is now."""
     return Reference(
-        file=relative(root, path), digest=files.entry_of(path.rsplit("/", 1)[0], path.rsplit("/", 1)[-1]).digest
+        file=relative(root, path), digest=files.file_entry(path.rsplit("/", 1)[0], path.rsplit("/", 1)[-1]).digest
     )
 
 

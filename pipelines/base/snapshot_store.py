@@ -23,7 +23,7 @@ from pipelines.base.row_counts import Account
 from transforms.core import days, files
 from transforms.core.days import UTC
 from transforms.core.files import FileEntry, VerifiedPath
-from transforms.core.frames import FEWEST_BUCKETS, MOST_BUCKETS
+from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS
 
 ROWS_A_BUCKET = 1_000_000
 REPAIR = "watchnext nightly JOB.toml --reingest {folder} reads the events of its day again from the raw files"
@@ -88,7 +88,7 @@ class Snapshot:
         """The files that may hold events with start <= time < end, by table, bucket, day and content."""
         if start >= end:
             return []
-        first, last = (days.day_at(moment, self.time_zone).isoformat() for moment in (start, end - days.INSTANT))
+        first, last = (days.local_date(moment, self.time_zone).isoformat() for moment in (start, end - days.INSTANT))
         found = (f for f in self.files if first <= f.day <= last)
         return sorted(found, key=lambda f: (f.table, f.bucket, f.day, f.file.digest))
 
@@ -220,5 +220,5 @@ def _is_of_an_ingest(path: str) -> bool:
 
 def bucket_count(rows: int) -> int:
     """How many buckets a store of about this many window events gets: a power of two, about 1M events each."""
-    wanted = max(FEWEST_BUCKETS, min(MOST_BUCKETS, -(-rows // ROWS_A_BUCKET)))
+    wanted = max(MIN_BUCKETS, min(MAX_BUCKETS, -(-rows // ROWS_A_BUCKET)))
     return 1 << (wanted - 1).bit_length()

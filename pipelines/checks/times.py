@@ -13,7 +13,7 @@ from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.logs.log_samples import FileSample, TableSample
 from pipelines.night.stage import Night
-from transforms.core.days import day_at
+from transforms.core.days import local_date
 from transforms.core.frames import FRAME_ROWS
 
 TABLES = ("watches", "searches", "impressions")
@@ -153,7 +153,7 @@ def _newest(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[
     if not days and sample.parts[-1].raw.height >= FRAME_ROWS:
         return
     zone = night.job.logs.time_zone
-    newest = dt.date.fromisoformat(days[-1]) if days else day_at(sample.valid["time"].sort()[-1], zone)
+    newest = dt.date.fromisoformat(days[-1]) if days else local_date(sample.valid["time"].sort()[-1], zone)
     past = (night.date - newest).days
     fix = "wait for the logs of the day before, or give the night with --date"
     if past > night.job.examples.window_days:

@@ -18,7 +18,7 @@ from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.logs.log_reader import LOGS, Reader, Source
 from pipelines.night.stage import Night
-from transforms.core.frames import FEWEST_BUCKETS, FRAME_ROWS
+from transforms.core.frames import FRAME_ROWS, MIN_BUCKETS
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.ingest import REFUSED, screened_frame
 from transforms.logs.privacy import PrivacyFilter
@@ -66,9 +66,9 @@ def sources(
 ) -> dict[str, Source]:
     """Of each table that has raw files, what ingest makes of their rows. catalogue: path of its file, for lengths."""
     every = dict.fromkeys((*found, *(table.name for table in LOGS)), RawFiles()) | dict(found)
-    reader = Reader(night=night, folder=night.root.path, attempt="", buckets=FEWEST_BUCKETS, screen=screen, found=every)
+    reader = Reader(night=night, folder=night.root.path, attempt="", buckets=MIN_BUCKETS, screen=screen, found=every)
     logs = [file for table in LOGS for file in every[table.name].files]
-    listed = [*reader.log_sources(logs, Snapshot(buckets=FEWEST_BUCKETS), catalogue), *reader.side_sources()]
+    listed = [*reader.log_sources(logs, Snapshot(buckets=MIN_BUCKETS), catalogue), *reader.side_sources()]
     return {source.table.name: source for source in listed if source.raw}
 
 

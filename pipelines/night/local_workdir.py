@@ -58,8 +58,8 @@ class LocalWorkdir:
     def leave(self, names: Iterable[str], folders: Iterable[str]) -> list[FileEntry]:
         """Put files and folders of the local one in their place; their entries."""
         if self.local == self.folder:
-            there = [files.entry_of(self.folder, name) for name in names]
-            return there + [entry for below in folders for entry in files.entries_below(self.folder, below)]
+            there = [files.file_entry(self.folder, name) for name in names]
+            return there + [entry for below in folders for entry in files.list_entries(self.folder, below)]
         local = Path(self.local)
         every = [*names, *(name for below in folders for name in _names(local, below))]
         return [files.upload(local / name, self.folder, name) for name in every]

@@ -10,7 +10,7 @@ from pipelines.base import raw_files
 from pipelines.base.manifest import fingerprint
 from pipelines.base.raw_files import RawFiles
 from pipelines.config.jobs import Job, JobError
-from transforms.core.printable import shown_name
+from transforms.core.printable import safe_variable_name
 from transforms.logs import key_source
 from transforms.logs.key_source import KeySource
 from transforms.logs.privacy import ForgetList, PrivacyFilter, pseudonym
@@ -62,7 +62,7 @@ def _other_key(job: Job, key_check: str) -> str:
         )
     setting = f"privacy.pseudonym_key_secret = {secret!r}"
     if name is not None and (os.environ.get(name) or secret is None):
-        setting = f"privacy.pseudonym_key_env = {shown_name(name)}"
+        setting = f"privacy.pseudonym_key_env = {safe_variable_name(name)}"
     if not key_check:
         return (
             f"{setting}: the store in {root} holds user ids as they came; begin a new root ([storage]), or leave the "

@@ -80,7 +80,7 @@ class Night:
 
     def span(self, day: dt.date) -> tuple[dt.datetime, dt.datetime]:
         """The moments of a day: from the first on, before the second."""
-        return days.span(day, self.job.logs.time_zone)
+        return days.day_bounds(day, self.job.logs.time_zone)
 
     def _midnight(self, day: dt.date) -> dt.datetime:
         return days.midnight(day, self.job.logs.time_zone)

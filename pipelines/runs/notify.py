@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from pipelines.base import lock, process_signals
 from pipelines.config.settings import NotifySettings
 from pipelines.night.outcome import Outcome
-from transforms.core.printable import shown_name
+from transforms.core.printable import safe_variable_name
 
 _OURS = (
     lock.TOKEN_VARIABLE,
@@ -110,7 +110,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _post(variable: str, content: dict[str, Any], seconds: float) -> str:
     """Send to a URL. It is a secret: no message shows it, nor where the server redirects to."""
-    url, name = os.environ.get(variable, ""), f"notify.webhook_env = {shown_name(variable)}"
+    url, name = os.environ.get(variable, ""), f"notify.webhook_env = {safe_variable_name(variable)}"
     body = json.dumps(content).encode()
     try:
         if urlsplit(url).scheme not in ("http", "https"):

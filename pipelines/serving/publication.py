@@ -208,7 +208,7 @@ def check_files(night: Night, lists: PublishedLists) -> None:
     for entry in (*lists.entries, *further):
         path = paths.join(night.root.path, entry.name)
         folder, name = path.rsplit("/", 1)
-        found = files.entry_of(folder, name) if files.exists(path) else None
+        found = files.file_entry(folder, name) if files.exists(path) else None
         if found is None or (found.bytes, found.digest) != (entry.bytes, entry.digest):
             stage = "train" if entry in further else lists.stage if entry in lists.lists else NEIGHBOURS
             command = f"watchnext nightly JOB.toml --date {lists.date} --from {stage}"

@@ -18,7 +18,7 @@ from stores import DAYS, daily, day_of_watches, newest, write_day
 
 from transforms.core import files
 
-WRITES = ("write_parquet", "replace_parquet", "replace_entry", "replace_file", "remove_files")
+WRITES = ("write_parquet", "replace_parquet", "write_bytes", "replace_file", "remove_files")
 FORGET = '[privacy]\nforget = "forget.csv"\n'
 
 
@@ -103,4 +103,4 @@ def _is_whole(job: Path) -> None:
     """Whatever the newest snapshot lists exists with its digest."""
     of = night(job)
     for file in newest(of).files:
-        assert files.entry_of(of.root.store, file.file.name).digest == file.file.digest
+        assert files.file_entry(of.root.store, file.file.name).digest == file.file.digest

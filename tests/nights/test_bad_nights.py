@@ -114,7 +114,7 @@ def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
         alike = pl.Series([same] * lists.height, dtype=pl.List(pl.String))
         lists.with_columns(video_ids=alike).write_parquet(f"{folder}/{name}")
     entries = [
-        replace(files.entry_of(folder, entry.name), rows=entry.rows) if entry.name in rows else entry
+        replace(files.file_entry(folder, entry.name), rows=entry.rows) if entry.name in rows else entry
         for entry in listed.files
     ]
     manifest.commit(folder, replace(listed, files=entries))
@@ -162,7 +162,7 @@ def deal_out_labels(of: Night) -> None:
         with tf.io.TFRecordWriter(f"{folder}/{name}", "GZIP") as file:
             for record in found:
                 file.write(record.SerializeToString())
-    entries = [replace(files.entry_of(folder, entry.name), rows=entry.rows) for entry in listed.files]
+    entries = [replace(files.file_entry(folder, entry.name), rows=entry.rows) for entry in listed.files]
     manifest.commit(folder, replace(listed, files=entries))
 
 

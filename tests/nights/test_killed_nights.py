@@ -21,7 +21,7 @@ from pipelines.base import snapshot_store
 from pipelines.night.stage import Night
 from transforms.core import files
 
-WRITES = ("write_parquet", "replace_parquet", "replace_entry", "replace_file", "remove_files")
+WRITES = ("write_parquet", "replace_parquet", "write_bytes", "replace_file", "remove_files")
 KILLS = 20
 
 
@@ -61,7 +61,7 @@ def test_an_ingest_stopped_at_any_write_leaves_the_old_store_or_the_new(
     found = newest(night(job))
     assert found == before or found.digest != before.digest
     for file in found.files:  # whatever the snapshot lists is there, whole
-        assert files.entry_of(night(job).root.store, file.file.name).digest == file.file.digest
+        assert files.file_entry(night(job).root.store, file.file.name).digest == file.file.digest
     of = ingested(job, DATE, DAYS[0])
     undisturbed = daily(tmp_path / "undisturbed", '[privacy]\nforget = "forget.csv"\n')
     (tmp_path / "undisturbed" / "forget.csv").write_text("user_id\n")

@@ -16,7 +16,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from apache_beam.io.filesystems import FileSystems
 from nights import (
     DATE,
     RANKING,
@@ -37,8 +36,8 @@ from pipelines.config.beam_options import OptionError, pipeline_options
 from pipelines.lookup import lookup
 from pipelines.night import night_list, sink_protocol
 from pipelines.night.stage import STAGES
-from transforms.core import conditional_files, files, s3
-from transforms.core.parquet_writer import ParquetParts
+from transforms.core import conditional_files, files, object_stores
+from transforms.core.parquet_writer import ParquetFrameWriter
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'watchnext[aws]'")
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'watchnext[dev]'")
@@ -97,13 +96,13 @@ def test_files_are_written_replaced_listed_and_removed(folder: str) -> None:
     assert not files.is_local(folder)
     assert files.list_files(folder) == []
     entry = files.write_parquet(pl.DataFrame({"n": [1, 2]}), folder, "a/one.parquet")
-    assert files.entry_of(folder, "a/one.parquet").digest == entry.digest
+    assert files.file_entry(folder, "a/one.parquet").digest == entry.digest
     files.replace_file(f"{folder}/b/two", b"old")
     files.replace_file(f"{folder}/b/two", b"new")
     assert files.read_bytes(f"{folder}/b/two") == b"new"
     assert files.list_files(folder) == [f"{folder}/a/one.parquet", f"{folder}/b/two"]
     assert files.list_folders(folder) == ["a", "b"]
-    assert [found.name for found in files.entries_below(folder, "b")] == ["b/two"]
+    assert [found.name for found in files.list_entries(folder, "b")] == ["b/two"]
     assert files.read_parquets([f"{folder}/a/one.parquet"] * 2, ["n"])["n"].to_list() == [1, 2, 1, 2]
     files.remove_files([f"{folder}/b/two", f"{folder}/b/never"])
     assert (files.exists(f"{folder}/b/two"), files.exists(f"{folder}/a/one.parquet")) == (False, True)
@@ -117,7 +116,7 @@ def test_local_copies_of_files_and_folders(folder: str, tmp_path: Path) -> None:
     assert [(entry.name, entry.bytes) for entry in entries] == [("below/one", 1), ("two", 1)]
     copy = Path(files.local_copy(f"{folder}/model"))
     assert (copy.name, (copy / "below/one").read_bytes(), (copy / "two").read_bytes()) == ("model", b"1", b"2")
-    with files.local_while(f"{folder}/model/two") as local:
+    with files.temporary_local_copy(f"{folder}/model/two") as local:
         assert (Path(local).name, Path(local).read_bytes()) == ("two", b"2")
     assert not Path(local).exists()
 
@@ -148,7 +147,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(folder: str, host: str, silent: fl
 def calls(server: str) -> Iterator[list[str]]:
     """The operations that are asked of S3."""
     found: list[str] = []
-    client = s3.client_of(FileSystems.get_filesystem(BUCKET)).client
+    client = object_stores.s3_client(BUCKET)
 
     def record(model: Any, **_rest: Any) -> None:
         found.append(model.name)
@@ -172,11 +171,11 @@ def test_folders_are_listed_without_what_is_in_them(calls: list[str]) -> None:
 def test_what_is_uploaded_is_not_read_back(calls: list[str], tmp_path: Path) -> None:
     folder, frame = f"{BUCKET}/uploads", pl.DataFrame({"n": range(1000)})
     (tmp_path / "one").write_bytes(b"1" * 3_000_000)
-    with ParquetParts(folder, "parts.parquet") as parts:
+    with ParquetFrameWriter(folder, "parts.parquet") as parts:
         parts.write(frame)
     entries = [parts.entry(), files.write_parquet(frame, folder, "two"), files.upload(tmp_path / "one", folder, "one")]
     assert {name for name in calls if name in ("GetObject", "HeadObject")} == set(), calls
-    found = [files.entry_of(folder, entry.name) for entry in entries]
+    found = [files.file_entry(folder, entry.name) for entry in entries]
     assert [(one.bytes, one.digest) for one in found] == [(one.bytes, one.digest) for one in entries]
     assert [entry.rows for entry in entries] == [1000, 1000, 0]
 
@@ -257,7 +256,7 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, t
         there, beside = ({name for name in contents(one, stage) if "tfevents" not in name} for one in (of, here))
         assert there == beside, stage  # but for curves, whose names tell time and process
     assert contents(of, "vocabulary") == contents(here, "vocabulary")
-    with files.local_while(of.folder("examples")) as copy:
+    with files.temporary_local_copy(of.folder("examples")) as copy:
         assert records(of, copy) == records(here)
     assert lists(of).equals(lists(here)) and lists(of, "ranking").equals(lists(here, "ranking"))
     assert not lists(of, "ranking").equals(lists(of)) and sink_protocol.served_stage(of) == "ranking"

@@ -224,7 +224,7 @@ def test_another_user_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch
     world.check(left)
     served = publication_file.read(world.of.root) or {}
     assert served["users"] == len(left) and publication_file.served(world.of.root) is not None
-    listed = files.entry_of(world.of.root.path, served["lists"]["file"])
+    listed = files.file_entry(world.of.root.path, served["lists"]["file"])
     assert listed.digest == served["lists"]["digest"]
     lists = publication_file.served(world.of.root)
     assert lists is not None

@@ -407,7 +407,7 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
     publication.forget(night(job, NEXT), pl.Series(["b"]))
     served = publication_file.read(of.root) or {}
     assert (served["users"], served["date"], served["neighbours"]) == (2, "2026-11-21", "new") and "sinks" in served
-    assert served["lists"]["digest"] == files.entry_of(of.folder("publish"), path.rsplit("/", 1)[1]).digest
+    assert served["lists"]["digest"] == files.file_entry(of.folder("publish"), path.rsplit("/", 1)[1]).digest
     assert faults.places["one"].versions == {versions(of)["one"]: ["a", "c"]}
 
 

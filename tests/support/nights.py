@@ -154,7 +154,7 @@ def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
         "beside": {"most popular": {"value": 0.1, "low": 0.05, "high": 0.15}},
         "ann_loss": {"index": "exact"},
     }
-    entry = files.replace_entry(of.folder("evaluation"), "metrics.json", 1, json.dumps(metrics).encode())
+    entry = files.write_bytes(of.folder("evaluation"), "metrics.json", 1, json.dumps(metrics).encode())
     counts = {"metrics": {"neighbours": {f"recall@{cut}": value for cut, value in recalls.items()}}}
     manifest.commit(of.folder("evaluation"), replace(of.require("evaluation"), files=[entry], counts=counts))
     return of

@@ -1,1 +1,1 @@
-"""Plumbing for Beam, polars and files. Nothing in this package knows what a watch or a video is."""
+"""Building blocks for Beam, polars and files that know nothing about watches or videos."""

@@ -1,7 +1,7 @@
-"""The order of events: by user, time and the rest of the columns; and equal events brought down to one.
+"""Sort events by user, time and the remaining columns, and remove duplicates.
 
-Sorting by strings is what costs. Users become numbers in their order, a user and a time one integer, and that is
-sorted; the other columns are looked at only where a user has several events of one time.
+Sorting strings is expensive. User ids are therefore replaced by their ranks, and a rank and a time are packed into one
+integer sort key. The other columns are compared only between events of one user at the same time.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import polars as pl
 _KEY_BITS = 63
 
 
-def sort_events(events: pl.DataFrame, *, distinct: bool = False, besides: Sequence[str] = ()) -> pl.DataFrame:
-    """Events (`user_id` and `time`, never null, and more) by user_id, time and the other columns in turn, nulls last.
+def sort_events(events: pl.DataFrame, *, distinct: bool = False, ignoring: Sequence[str] = ()) -> pl.DataFrame:
+    """Sort events by user_id, time and the other columns from left to right, nulls last.
 
-    user_id: String, or an Enum of ids in their order, which is faster.
-    The result does not depend on the order they came in. With `distinct`, of rows that are equal in every column, or in
-    every column besides some, the last one in that order stays.
+    events: `user_id` (String, or an Enum with sorted categories, which is faster) and `time` without nulls, and any
+    other columns.
+    distinct: keep only the last of rows that are equal in all columns except those in `ignoring`.
+    The result does not depend on the order of the input.
     """
     if events.height < 2:
         return events
     names = ["user_id", "time", *(name for name in events.columns if name not in ("user_id", "time"))]
-    compared = [name for name in names if name not in besides]
-    key = _keys(events)
+    compared = [name for name in names if name not in ignoring]
+    key = _sort_keys(events)
     if key is None:
         ordered = events.sort(names, nulls_last=True)
         return ordered.unique(compared, keep="last", maintain_order=True) if distinct else ordered
@@ -35,22 +36,22 @@ def sort_events(events: pl.DataFrame, *, distinct: bool = False, besides: Sequen
     if tied.is_empty():
         return events[order]
     rows = events[order.gather(tied)]
-    within = rows.select(pl.arg_sort_by(names, nulls_last=True)).to_series()
-    order = order.scatter(tied, order.gather(tied).gather(within))
+    tied_order = rows.select(pl.arg_sort_by(names, nulls_last=True)).to_series()
+    order = order.scatter(tied, order.gather(tied).gather(tied_order))
     if distinct:
-        extra = ~rows[within].select(pl.struct(compared).is_last_distinct()).to_series()
-        kept = pl.repeat(True, events.height, eager=True).scatter(tied.filter(extra), False)
-        order = order.filter(kept)
+        duplicate = ~rows[tied_order].select(pl.struct(compared).is_last_distinct()).to_series()
+        keep = pl.repeat(True, events.height, eager=True).scatter(tied.filter(duplicate), False)
+        order = order.filter(keep)
     return events[order]
 
 
-def _keys(events: pl.DataFrame) -> pl.Series | None:
-    """One integer a row that orders by user_id, then time; None where the two do not fit one."""
+def _sort_keys(events: pl.DataFrame) -> pl.Series | None:
+    """Return an Int64 per row that orders by user_id, then time; None if the two do not fit into 63 bits."""
     users = events["user_id"]
-    kind = users.dtype if isinstance(users.dtype, pl.Enum) else pl.Enum(users.unique().sort())
+    ranks = users.dtype if isinstance(users.dtype, pl.Enum) else pl.Enum(users.unique().sort())
     times = events["time"].to_physical()
     times = times - times.min()
     bits = int(times.max()).bit_length()  # type: ignore[arg-type]
-    if kind.categories.len().bit_length() + bits > _KEY_BITS:
+    if ranks.categories.len().bit_length() + bits > _KEY_BITS:
         return None
-    return users.cast(kind).to_physical().cast(pl.Int64) * (1 << bits) + times
+    return users.cast(ranks).to_physical().cast(pl.Int64) * (1 << bits) + times

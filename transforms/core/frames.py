@@ -1,10 +1,10 @@
-"""Frames as Beam elements: their coder, the bucket of a user, and the shuffle of frames by bucket.
+"""polars DataFrames as Beam elements: a coder, the bucket of a user, and a shuffle of frames by bucket.
 
-A *frame* is a polars DataFrame of a few thousand to `FRAME_ROWS` rows. Every element of every pipeline is one, or a key
-and one, so that nothing is done an event at a time in Python. A user's rows all fall into one *bucket*: XXH64 (seed 0)
-of the id's UTF-8 bytes, modulo a power of two.
+A *frame* is a polars DataFrame of a few thousand to `FRAME_ROWS` rows. Elements of pipelines are frames or (key, frame)
+pairs, so no Python code runs per event. All rows of a user belong to one *bucket*: XXH64 (seed 0) of the id's UTF-8
+bytes, modulo a power of two.
 
-    raw | beam.Map(with_bucket, buckets=16) | GroupByBucket()     # -> (bucket, frame of all its rows)
+    events | PartitionByBucket(buckets=16) | GroupFrames()     # -> (bucket, frame of all its rows)
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ import xxhash
 from apache_beam import coders
 
 FRAME_ROWS = 131_072
-FEWEST_BUCKETS, MOST_BUCKETS = 8, 4_096
+MIN_BUCKETS, MAX_BUCKETS = 8, 4_096
 
 
 def pack(frame: pl.DataFrame) -> bytes:
-    """A frame on the wire: one Arrow IPC stream, lz4."""
+    """Serialise a frame as an Arrow IPC stream, compressed with lz4."""
     out = io.BytesIO()
     frame.write_ipc_stream(out, compression="lz4", compat_level=pl.CompatLevel.newest())
     return out.getvalue()
 
 
 def unpack(packed: bytes) -> pl.DataFrame:
+    """Deserialise a frame that `pack` serialised."""
     return pl.read_ipc_stream(packed, use_pyarrow=False)
 
 
 class FrameCoder(coders.Coder):
-    """Frames between steps that are not fused. Not deterministic, so a frame can never be a key."""
+    """Beam coder of frames between steps that are not fused. It is not deterministic: a frame cannot be a key."""
 
     def encode(self, value: pl.DataFrame) -> bytes:
         if not isinstance(value, pl.DataFrame):
@@ -47,7 +48,7 @@ class FrameCoder(coders.Coder):
         return unpack(encoded)
 
     def estimate_size(self, value: pl.DataFrame) -> int:
-        """Bytes, roughly: the default, which runners call for a part of the elements, encodes them to see."""
+        """Return the approximate size in bytes. Beam's default encodes the element, and runners call it often."""
         return int(value.estimated_size())
 
     def is_deterministic(self) -> bool:
@@ -63,9 +64,9 @@ KeyedFrame = tuple[int, pl.DataFrame]
 
 
 def id_digests(ids: pl.Series) -> pl.Series:
-    """XXH64 (seed 0) of each id's UTF-8 bytes: `ids` String or Enum, without nulls -> UInt64 of the same length.
+    """Return XXH64 (seed 0) of each id's UTF-8 bytes: String or Enum without nulls -> UInt64 of the same length.
 
-    About 25 ns an id, less for an Enum.
+    It takes about 25 ns per id, less for an Enum.
     """
     if isinstance(ids.dtype, pl.Enum):
         return id_digests(ids.dtype.categories).gather(ids.to_physical())
@@ -73,9 +74,9 @@ def id_digests(ids: pl.Series) -> pl.Series:
 
 
 def mix(*parts: np.ndarray | int) -> np.ndarray:
-    """A stable 64-bit digest of several columns, row by row: uint64 [n], from integer arrays [n] or constants.
+    """Return a stable 64-bit digest of each row of several columns: uint64 [n], from integer arrays [n] or constants.
 
-    Steele, Lea, Flood: Fast splittable pseudorandom number generators (OOPSLA 2014), the splitmix64 finaliser, chained.
+    It chains splitmix64's finaliser (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
     """
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
@@ -89,19 +90,19 @@ def mix(*parts: np.ndarray | int) -> np.ndarray:
 
 
 def bucket_of(user_id: str, buckets: int) -> int:
-    """The bucket of one user (CONTRACT): XXH64 of the id's UTF-8 bytes, seed 0, modulo `buckets`."""
+    """Return the bucket of one user (CONTRACT): XXH64 of the id's UTF-8 bytes, seed 0, modulo `buckets`."""
     return xxhash.xxh64_intdigest(user_id.encode()) % check_buckets(buckets)
 
 
 def check_buckets(buckets: int) -> int:
-    """`buckets` itself, where it is a power of two from `FEWEST_BUCKETS` to `MOST_BUCKETS`; else ValueError."""
-    if not FEWEST_BUCKETS <= buckets <= MOST_BUCKETS or buckets & (buckets - 1):
-        raise ValueError(f"buckets must be a power of two from {FEWEST_BUCKETS} to {MOST_BUCKETS:,}, but is {buckets}")
+    """Return `buckets`. Raises ValueError unless it is a power of two from `MIN_BUCKETS` to `MAX_BUCKETS`."""
+    if not MIN_BUCKETS <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
+        raise ValueError(f"buckets must be a power of two from {MIN_BUCKETS} to {MAX_BUCKETS:,}, but is {buckets}")
     return buckets
 
 
 def partition_by_bucket(frame: pl.DataFrame, *, buckets: int) -> Iterator[KeyedFrame]:
-    """Cut a frame with a `user_id` into one frame a bucket; row order within a bucket is kept."""
+    """Split a frame with a `user_id` column into one frame per bucket, keeping the order of rows."""
     if frame.is_empty():
         return
     bucket = (id_digests(frame["user_id"]) % check_buckets(buckets)).cast(pl.Int32)
@@ -111,13 +112,13 @@ def partition_by_bucket(frame: pl.DataFrame, *, buckets: int) -> Iterator[KeyedF
 
 
 def concat(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """All rows of frames with the same columns, in the order given. At least one frame is needed."""
+    """Concatenate frames with the same columns, at least one."""
     return pl.concat(list(frames), how="vertical", rechunk=True)
 
 
 @dataclass
 class PartitionByBucket(beam.PTransform):
-    """Frames with a `user_id` -> (bucket, frame), one for each bucket a frame has users of."""
+    """Split frames with a `user_id` column into (bucket, frame) pairs, one for each bucket that occurs in a frame."""
 
     buckets: int
 
@@ -130,25 +131,26 @@ class PartitionByBucket(beam.PTransform):
 
 @dataclass
 class GroupFrames(beam.PTransform):
-    """(key, frame) -> (key, one frame of all the key's rows), in no particular row order: sort afterwards.
+    """Group (key, frame) pairs into (key, one frame of all the key's rows). The order of rows is undefined.
 
-    Frames are packed here, once: runners decode and encode again what they group, which bytes do not feel.
+    Frames are serialised before the shuffle: runners decode and re-encode elements that they group, which costs nothing
+    for bytes. Raises TypeError if the elements are not typed as (key, frame).
     """
 
     def expand(self, frames: beam.PCollection) -> beam.PCollection:
-        of_key, of_frame = getattr(frames.element_type, "tuple_types", (None, None))
-        if of_frame is not pl.DataFrame:
-            raise TypeError(f"frames are shuffled as (key, frame), but these are {frames.element_type}")
+        key_type, value_type = getattr(frames.element_type, "tuple_types", (None, None))
+        if value_type is not pl.DataFrame:
+            raise TypeError(f"GroupFrames needs elements of type (key, frame), but these are {frames.element_type}")
         packed = beam.MapTuple(lambda key, frame: (key, pack(frame))).with_output_types(
-            beam.typehints.KV[of_key, bytes]
+            beam.typehints.KV[key_type, bytes]
         )
-        together = beam.MapTuple(lambda key, parts: (key, concat(map(unpack, parts))))
-        return frames | packed | beam.GroupByKey() | "Concat" >> together.with_output_types(frames.element_type)
+        concatenated = beam.MapTuple(lambda key, parts: (key, concat(map(unpack, parts))))
+        return frames | packed | beam.GroupByKey() | "Concat" >> concatenated.with_output_types(frames.element_type)
 
 
 @dataclass
 class GatherFrames(beam.PTransform):
-    """All frames of a collection -> one frame of all their rows, in no particular order; of none, none."""
+    """Concatenate all frames of a collection into one, in undefined order; an empty collection stays empty."""
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[pl.DataFrame]:
         one = frames | beam.Map(lambda frame: (0, frame)).with_output_types(KeyedFrame)

@@ -1,9 +1,9 @@
-"""Parquet files written a frame at a time, on any Beam file system: what is in memory is one frame.
+"""Write a Parquet file frame by frame on any Beam file system, with only one frame in memory.
 
-with ParquetParts(folder, "00000-of-00008-1a2b.parquet") as lists:
+with ParquetFrameWriter(folder, "00000-of-00008-1a2b.parquet") as writer:
     for frame in frames:
-        lists.write(frame)
-lists.entry()
+        writer.write(frame)
+writer.entry()
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 
 
-class ParquetParts:
-    """One file, a row group a frame; the same frames always give the same bytes. At least one frame is needed."""
+class ParquetFrameWriter:
+    """Write at least one frame, each as a row group. The same frames always give the same bytes."""
 
     def __init__(self, folder: str, name: str) -> None:
         self._folder, self._name, self._rows = folder, name, 0
@@ -38,11 +38,15 @@ class ParquetParts:
         return self
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Append a frame; all of them have the same schema."""
+        """Append a frame. All frames must have the same schema."""
         table = frame.to_arrow()
         if self._writer is None:
             self._writer = pa_parquet.ParquetWriter(
-                self._local, table.schema, compression="zstd", compression_level=1, use_dictionary=_repeating(table)
+                self._local,
+                table.schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=_dictionary_columns(table),
             )
         self._writer.write_table(table)
         self._rows += frame.height
@@ -60,15 +64,15 @@ class ParquetParts:
                 self._scratch.cleanup()
 
     def entry(self) -> FileEntry:
-        """The entry for the manifest, once the file is whole."""
-        return replace(self._uploaded or files.entry_of(self._folder, self._name), rows=self._rows)
+        """Return the file's manifest entry. Call it after the `with` block."""
+        return replace(self._uploaded or files.file_entry(self._folder, self._name), rows=self._rows)
 
 
-def _repeating(table: pa.Table) -> list[str]:
-    """The columns, by Parquet's names, that a dictionary makes smaller: scores and vectors hardly repeat."""
-    found = []
+def _dictionary_columns(table: pa.Table) -> list[str]:
+    """Return the Parquet names of the columns to dictionary-encode: all but floats, whose values rarely repeat."""
+    columns = []
     for field in table.schema:
         nested = pa.types.is_large_list(field.type)
         if not pa.types.is_floating(field.type.value_type if nested else field.type):
-            found.append(f"{field.name}.list.element" if nested else field.name)
-    return found
+            columns.append(f"{field.name}.list.element" if nested else field.name)
+    return columns

@@ -1,4 +1,4 @@
-"""Texts from logs and file names, made safe for a terminal."""
+"""Make text from logs, file names and configuration safe to print."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import re
 
 
 def printable(text: str) -> str:
-    """The text with an escape such as `\\x1b` in place of each character that is not printable, line ends included."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text)
+    """Replace each non-printable character, including line ends, with an escape such as `\\x1b`."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
 
 
-def shown_name(variable: str) -> str:
-    """The name of an environment variable for a message. One that is not written as such names are may be the secret
-    itself, in the wrong place: it is not shown."""
+def safe_variable_name(variable: str) -> str:
+    """Return the name of an environment variable, quoted for a message.
+
+    A value that does not look like such a name may be the secret itself, entered in the wrong place. It is not shown.
+    """
     return repr(variable) if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "(not shown: it may be the secret itself)"

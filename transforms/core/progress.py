@@ -1,7 +1,8 @@
-"""How far a stage is, told by its workers to whoever started it on the same machine.
+"""Progress of a stage, reported by its workers to the process that started it on the same machine.
 
-Where the environment names a file, parts expected and parts done are appended to it, a line each: appending is atomic,
-so any number of threads and processes may tell. Elsewhere, as on a cluster's workers, nothing happens.
+If the environment variable `VARIABLE` names a file, workers append a line for the parts they expect and for each part
+they finish. Appending is atomic, so any number of threads and processes may report. If the variable is not set, as on
+the workers of a cluster, nothing is reported.
 """
 
 from __future__ import annotations
@@ -15,29 +16,29 @@ VARIABLE = "WATCHNEXT_PROGRESS"
 
 @dataclass(frozen=True)
 class Progress:
-    """Parts of a stage's work."""
+    """The numbers of finished and expected parts of a stage's work."""
 
     done: int
     expected: int
 
 
 def expect(parts: int) -> None:
-    """Say that so many parts of work (files, buckets) lie ahead."""
+    """Report that a number of parts (files, buckets) have to be processed."""
     _append(f"+{parts}\n")
 
 
 def advance() -> None:
-    """Say that one of them is done."""
+    """Report that one part is finished."""
     _append("-\n")
 
 
 def read(path: str) -> Progress:
-    """What was told so far."""
+    """Return the progress reported so far in a file."""
     lines = Path(path).read_text(encoding="ascii").splitlines()
     return Progress(done=lines.count("-"), expected=sum(int(line) for line in lines if line.startswith("+")))
 
 
 def _append(line: str) -> None:
     if path := os.environ.get(VARIABLE):
-        with open(path, "a", encoding="ascii") as told:
-            told.write(line)
+        with open(path, "a", encoding="ascii") as file:
+            file.write(line)

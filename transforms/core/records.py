@@ -1,6 +1,6 @@
-"""What workers found out, back in the program that started them: small records through one JSON file.
+"""Return small records from a pipeline's workers to the program that started it, through one JSON file.
 
-Metrics would count a retried bundle twice, and no runner returns a collection; a file works on all of them.
+Beam metrics count a retried bundle twice, and runners do not return collections. A file works with every runner.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Record = dict[str, Any]
 
 
 def write_records(records: list[Record], path: str) -> None:
-    """JSON-able records, in an order that does not depend on who found them first."""
+    """Write JSON-serialisable records as one JSON list, sorted, so that the order of the input does not matter."""
     lines = sorted(json.dumps(record, sort_keys=True) for record in records)
     files.replace_file(path, ("[" + ",\n".join(lines) + "]").encode())
 
 
 def pop_records(path: str) -> list[Record]:
-    """The records a pipeline left at `path`, which is removed; none where it left no file."""
+    """Return the records that a pipeline wrote to `path` and remove the file; empty if there is no file."""
     if not files.exists(path):
         return []
     records: list[Record] = json.loads(files.read_bytes(path))
@@ -33,7 +33,7 @@ def pop_records(path: str) -> list[Record]:
 
 @dataclass
 class WriteRecords(beam.PTransform):
-    """All records of a collection -> one JSON file; nothing where there is no record."""
+    """Write all records of a collection to one JSON file, or no file if the collection is empty."""
 
     path: str
 

@@ -1,7 +1,7 @@
-"""Several elements at once on one machine: native code, which does nearly all the work, lets other threads run.
+"""Process several elements at once in threads of one worker.
 
-Where a runner has workers enough of its own, the embedded one has a single thread; what it was tried with instead is in
-the log of what was tried.
+Nearly all work happens in native code, which releases Python's global lock. Distributed runners have enough workers,
+but Beam's embedded runner has a single thread. `docs/log.md` lists the alternatives that were tried.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ Value = TypeVar("Value")
 
 
 def process_cache(load: Callable[[Key], Value]) -> Callable[[Key], Value]:
-    """`load`, which keeps what it gave for the last two keys; threads that ask at once wait for the first of them."""
-    kept, lock = lru_cache(maxsize=2)(load), Lock()
+    """Decorate `load` to cache its results for the last two keys. Concurrent calls wait, so each key is loaded once."""
+    cached, lock = lru_cache(maxsize=2)(load), Lock()
 
     @wraps(load)
-    def loaded(key: Key) -> Value:
+    def load_once(key: Key) -> Value:
         with lock:
-            return kept(key)
+            return cached(key)
 
-    return loaded
+    return load_once
 
 
 @dataclass
 class ThreadedMap(beam.PTransform):
-    """Elements -> what `work` makes of each, `threads` of them at a time: `tags` and `main` as `with_outputs` has them.
+    """Apply `work` to each element, as `beam.FlatMap` does, in `threads` threads.
 
-    As many elements and all that comes of them are in memory together. An error of one is raised when those beside it
-    are done.
+    tags, main: the arguments of Beam's `with_outputs`.
+    Up to `threads` elements and all their results are in memory at the same time. An error is raised once the other
+    elements of its batch are finished.
     """
 
     work: Work
@@ -47,16 +48,16 @@ class ThreadedMap(beam.PTransform):
 
     def expand(self, elements: beam.PCollection) -> Any:
         batches = elements | beam.BatchElements(min_batch_size=self.threads, max_batch_size=self.threads)
-        split = beam.FlatMap(side_by_side, self.work, self.threads).with_outputs(*self.tags, main=self.main)
+        split = beam.FlatMap(threaded_map, self.work, self.threads).with_outputs(*self.tags, main=self.main)
         return batches | split
 
 
-def side_by_side(elements: Sequence[Any], work: Work, threads: int) -> Iterator[Any]:
-    """What `work` makes of each element, in their order, `threads` of them at a time."""
+def threaded_map(elements: Sequence[Any], work: Work, threads: int) -> Iterator[Any]:
+    """Yield the results of `work` for each element, in the order of the elements, using `threads` threads."""
     if threads == 1 or len(elements) == 1:
         for element in elements:
             yield from work(element)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for made in pool.map(lambda element: list(work(element)), elements):
-            yield from made
+        for results in pool.map(lambda element: list(work(element)), elements):
+            yield from results

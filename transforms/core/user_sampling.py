@@ -1,10 +1,10 @@
-"""A sample of users that is about as large as wanted whatever the number of users: some buckets, and a share of theirs.
+"""Sample about a given number of users by reading only some buckets, and a share of the users in them.
 
-Buckets are by digest, so the users of some are a fair sample of all; the share is by another digest.
+Both choices depend on digests of user ids, so the sample is uniform and the same every time.
 
-    some = Sample.of(users=10_000_000, buckets=4_096, most=100_000)
-    [bucket for bucket in buckets if bucket.bucket < some.buckets]  # only these are read
-    rows = some.drawn(user_ids)
+    sample = UserSample.from_size(users=10_000_000, buckets=4_096, max_users=100_000)
+    [bucket for bucket in buckets if bucket.bucket < sample.buckets]  # read only these
+    sampled = events.filter(sample.contains(events["user_id"]))
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import polars as pl
 
 from transforms.core.frames import id_digests, mix
 
-_DRAW_OF_USERS = 0x73616D706C65  # "sample"
+_SAMPLE_SEED = 0x73616D706C65  # "sample"
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserSample:
-    """Users of the first `buckets` buckets, a `share` of them."""
+    """A `share` of the users in the first `buckets` buckets."""
 
     buckets: int
     share: float
 
     @classmethod
-    def of(cls, *, users: int, buckets: int, most: int) -> UserSample:
-        """About `most` of `users` users, all of them where there are fewer."""
-        share = min(1.0, most / max(1, users))
-        taken = math.ceil(buckets * share)
-        return cls(buckets=taken, share=share * buckets / max(1, taken))
+    def from_size(cls, *, users: int, buckets: int, max_users: int) -> UserSample:
+        """Sample about `max_users` of `users` users in `buckets` buckets; all if there are no more."""
+        share = min(1.0, max_users / max(1, users))
+        sampled_buckets = math.ceil(buckets * share)
+        return cls(buckets=sampled_buckets, share=share * buckets / max(1, sampled_buckets))
 
-    def drawn(self, user_ids: pl.Series) -> pl.Series:
-        """For each user id of these buckets, whether the user is in the sample: boolean of the same length."""
-        digests = mix(_DRAW_OF_USERS, id_digests(user_ids).to_numpy())
+    def contains(self, user_ids: pl.Series) -> pl.Series:
+        """Return which users of the sampled buckets are in the sample: Boolean, of the same length as `user_ids`."""
+        digests = mix(_SAMPLE_SEED, id_digests(user_ids).to_numpy())
         return pl.Series((digests >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.share)

@@ -17,7 +17,7 @@ import polars as pl
 
 from transforms.core import progress
 from transforms.core.frames import concat
-from transforms.core.parquet_writer import ParquetParts
+from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.core.records import Record
 from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
 from transforms.evaluation.list_statistics import Tally, by_day, figures
@@ -65,7 +65,7 @@ class WriteEvaluation(beam.PTransform):
         shared, search = read_shared(self.inputs), self.inputs.search
         held_out, first, video_ids = self._held_out(bucket, shared), 0, read_videos(search.videos)["video_id"]
         exact = self.inputs.exact
-        lists = ParquetParts(self.folder, f"lists/{self.name.format(bucket=bucket.files.bucket)}")
+        lists = ParquetFrameWriter(self.folder, f"lists/{self.name.format(bucket=bucket.files.bucket)}")
         total: dict[Key, Any] = {}
         to_rank: list[pl.DataFrame] = []  # of all batches, so that the bucket's events are read once
         with lists:
@@ -78,7 +78,7 @@ class WriteEvaluation(beam.PTransform):
                     to_rank.append(shown)
                 _add(total, measure(users, batch, shared, search))
                 if exact is not None and bucket.files.bucket < exact.buckets:
-                    rows = np.flatnonzero(exact.drawn(users.user_ids).to_numpy())
+                    rows = np.flatnonzero(exact.contains(users.user_ids).to_numpy())
                     _add(total, measure_ann_loss(users, batch, rows, shared, search))
         if self.ranking is not None and to_rank:
             _add(total, [(RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._then(bucket)))])

@@ -22,12 +22,12 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from transforms.core.bootstrap import FEWEST_USERS, Floats, interval, share_bounds, small_sample_factor
+from transforms.core.bootstrap import MIN_USERS, Floats, interval, share_bounds, small_sample_factor
 from transforms.examples.skew import stability_bound, stability_index
 
 State = Literal["passed", "failed", "not computed"]
 _STATE_OF_OK: dict[Any, State] = {True: "passed", False: "failed", None: "not computed"}
-_FEW_USERS = f"fewer than {FEWEST_USERS} users were held out: chance decides"
+_FEW_USERS = f"fewer than {MIN_USERS} users were held out: chance decides"
 
 
 class Gate(BaseModel):
@@ -92,7 +92,7 @@ def most_popular(beside: Mapping[str, float] | None, figure: str, *, held_out: i
         return not_computed(name, "no users were held out")
     if reason := _unusable_interval(beside):
         return not_computed(name, reason, expected=False)
-    if held_out is not None and held_out < FEWEST_USERS:
+    if held_out is not None and held_out < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     return _gate(
         name,
@@ -114,7 +114,7 @@ def ranking(found: Mapping[str, Any] | None, cut: int) -> Gate:
     recall, wanted = (found.get("neighbours") or {}).get("recall"), found.get("wanted_seconds")
     if reason := _unusable_interval(more) or _unusable(recall_of_the_neighbours=recall, seconds_wanted=wanted):
         return not_computed(name, reason, expected=False)
-    if users is not None and users < FEWEST_USERS:
+    if users is not None and users < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     return _gate(
         name,
@@ -171,7 +171,7 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
     if reason := _unusable(the_lower_end_of_the_interval=low, its_upper_end=high, gates_max_recall_lost=most_lost):
         return not_computed(name, reason, expected=False)
     held_out = [night.held_out for night in (tonight, before) if night.held_out is not None]
-    if held_out and min(held_out) < FEWEST_USERS:
+    if held_out and min(held_out) < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     bound = (1 - most_lost) * had * harder
     return _gate(
@@ -232,7 +232,7 @@ def ann_loss(exact: Mapping[str, Any], ours: Mapping[str, Any], figure: str, *, 
     low, high = interval(approximate - (1 - most_lost) * truly)
     if reason := _unusable(the_lower_end_of_the_interval=low, its_upper_end=high):
         return not_computed(name, reason, expected=False)
-    if users is not None and users < FEWEST_USERS:
+    if users is not None and users < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     return _gate(
         name,
@@ -285,7 +285,7 @@ def list_overlap_gate(value: float | None, *, most: float) -> Gate:
     """value: `alike` of the lists."""
     name = "sameness"
     if value is None:
-        reason = f"lists are nearly as long as there are videos to show, or there are fewer than {FEWEST_USERS}"
+        reason = f"lists are nearly as long as there are videos to show, or there are fewer than {MIN_USERS}"
         return not_computed(name, reason)
     if reason := _unusable(sameness=value, gates_max_sameness=most):
         return not_computed(name, reason, expected=False)

@@ -192,7 +192,7 @@ class WriteCoWatches(beam.PTransform):
         vocabulary = files.read_parquet(self.counts, ["token"]).with_row_index("id", 1)
         progress.advance()
         learnable = self.holdout.learnable(watches)
-        return count_pairs(recent_videos(learnable.filter(self.sample.drawn(learnable["user_id"])), vocabulary))
+        return count_pairs(recent_videos(learnable.filter(self.sample.contains(learnable["user_id"])), vocabulary))
 
     def _by_video(self, pairs: pl.DataFrame) -> Iterator[KeyedFrame]:
         shown = files.read_parquet(self.shown, ["id"]).select(other=pl.col("id").cast(pl.Int32))

@@ -54,4 +54,4 @@ def stayed_of(tonight: pl.DataFrame, before: pl.DataFrame) -> pl.Series:
 
 def _lists(paths: Sequence[str], sample: UserSample) -> pl.DataFrame:
     rows = files.read_parquets(list(paths), _COLUMNS)
-    return rows.filter(sample.drawn(rows["user_id"])).filter(pl.col("video_ids").list.len() > 0)
+    return rows.filter(sample.contains(rows["user_id"])).filter(pl.col("video_ids").list.len() > 0)

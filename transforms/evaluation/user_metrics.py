@@ -33,7 +33,7 @@ class Measured:
         columns = users.columns()
         named = figures or [name for name in columns if name not in ("users", "pairs")]
         kept = {name: columns[name] for name in ("users", "pairs", *named)}
-        return cls(metrics=users.total(), replicates=Replicates.of(drawn, kept))
+        return cls(metrics=users.total(), replicates=Replicates.from_columns(drawn, kept))
 
     def merge(self, other: Measured) -> Measured:
         """Those of the users of both, which must be disjoint."""

@@ -72,7 +72,7 @@ def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType
     tf = import_tensorflow()
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-    with files.local_while(path) as local:
+    with files.temporary_local_copy(path) as local:
         examples = [record.numpy() for record in tf.data.TFRecordDataset(local, "GZIP")]
     if not examples:
         return pl.DataFrame(schema=features)

@@ -92,8 +92,8 @@ def write_days(
     name of a file that counts no more, and one with `table`, `duplicates` (rows left out or put in place of equal ones)
     and `doubled` (rows of the store that it held twice).
     """
-    distinct = sort_events(events, distinct=True, besides=_decided(events))
-    distinct = distinct.with_columns(day=days.day_of(distinct["time"], zone))
+    distinct = sort_events(events, distinct=True, ignoring=_decided(events))
+    distinct = distinct.with_columns(day=days.local_dates(distinct["time"], zone))
     before: dict[str, list[str]] = {}
     for day, path in sorted(existing):
         before.setdefault(day, []).append(path)

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 
-from transforms.core.printable import shown_name
+from transforms.core.printable import safe_variable_name
 from transforms.logs.readers import LogError, LogSettingError
 
 SHORTEST_KEY = 16  # bytes
@@ -32,7 +32,7 @@ class KeySource:
     def key(self) -> bytes:
         """The key. Raises LogSettingError where this process has none, a key that is too simple, or another one than
         the night began with, LogError where the secret cannot be read."""
-        name = f"privacy.pseudonym_key_env = {shown_name(self.variable)}" if self.variable else ""
+        name = f"privacy.pseudonym_key_env = {safe_variable_name(self.variable)}" if self.variable else ""
         key = os.environb.get(os.fsencode(self.variable), b"") if self.variable else b""
         if not key and self.secret:
             name, key = f"privacy.pseudonym_key_secret = {self.secret!r}", _read_secret(self.secret)

@@ -79,4 +79,4 @@ def _leave_out(events: pl.DataFrame, busy: pl.DataFrame, zone: str) -> pl.DataFr
 
 
 def _with_day(events: pl.DataFrame, zone: str) -> pl.DataFrame:
-    return events.with_columns(days.day_of(events["time"], zone).alias("day"))
+    return events.with_columns(days.local_dates(events["time"], zone).alias("day"))

@@ -118,7 +118,7 @@ class Rearrange(beam.PTransform):
 
     def _split(self, part: RewriteTask) -> Iterator[tuple[DayKey, pl.DataFrame]]:
         events = part.read(self.store)
-        dated = events.with_columns(days.day_of(events["time"], self.zone).alias("day"))
+        dated = events.with_columns(days.local_dates(events["time"], self.zone).alias("day"))
         for (day,), of_day in dated.partition_by("day", as_dict=True, include_key=False).items():
             for bucket, frame in partition_by_bucket(of_day, buckets=self.buckets):
                 yield (part.table, str(day), bucket), frame
@@ -143,24 +143,24 @@ def scrub(name: str, folder: str, screen: PrivacyFilter) -> FileEntry:
         kept = gone(rows) if "user_id" in rows.columns else rows
         if kept.height < rows.height:
             return files.replace_parquet(kept, folder, name)
-        return replace(files.entry_of(folder, name), rows=rows.height)
+        return replace(files.file_entry(folder, name), rows=rows.height)
     return _scrub_records(name, folder, set(screen.names_to_remove()))
 
 
 def _scrub_records(name: str, folder: str, users: set[str]) -> FileEntry:
     """The records that stay do so byte for byte."""
     tf = import_tensorflow()
-    with files.local_while(files.join(folder, name)) as local:
+    with files.temporary_local_copy(files.join(folder, name)) as local:
         raw = [record.numpy() for record in tf.data.TFRecordDataset(local, "GZIP")]
     kept = [record for record in raw if _user(tf, record) not in users]
     if len(kept) == len(raw):
-        return replace(files.entry_of(folder, name), rows=len(raw))
+        return replace(files.file_entry(folder, name), rows=len(raw))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "records"
         with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP", compression_level=1)) as writer:
             for record in kept:
                 writer.write(record)
-        return files.replace_entry(folder, name, len(kept), path.read_bytes())
+        return files.write_bytes(folder, name, len(kept), path.read_bytes())
 
 
 def _user(tf: Any, record: bytes) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.contracts.ranking_spec import RankingSpec
-from transforms.core.files import local_copy, local_while
+from transforms.core.files import local_copy, temporary_local_copy
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
 
@@ -51,7 +51,7 @@ class Ranker:
 
         Columns: user (a place among the user ids), log_odds, clicked, watch_seconds, page, impression_day, video.
         """
-        with local_while(path) as local:
+        with temporary_local_copy(path) as local:
             for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(USERS_AT_ONCE).prefetch(1):
                 found = {name: of.numpy() for name, of in self._model.signatures["records"](records=records).items()}
                 yield [user.decode() for user in found.pop("user_id")], found

@@ -51,7 +51,7 @@ class WatchTime:
     def of(cls, columns: Mapping[str, NDArray[np.int64]], drawn: Weights) -> WatchTime:
         """columns: `wanted` and, by each of `ORDERS`, what was found, [users]; drawn: the users' `weights`."""
         sums = {name: int(column.sum()) for name, column in columns.items()}
-        return cls(users=len(drawn), sums=sums, replicates=Replicates.of(drawn, columns))
+        return cls(users=len(drawn), sums=sums, replicates=Replicates.from_columns(drawn, columns))
 
     def merge(self, other: WatchTime) -> WatchTime:
         """Those of the users of both, which must be disjoint."""

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from transforms.core import files, progress
-from transforms.core.parquet_writer import ParquetParts
+from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.core.records import Record
 from transforms.logs.event_window import read_hidden
 from transforms.search.index_files import read_videos
@@ -69,7 +69,7 @@ class WriteNeighbours(beam.PTransform):
         video_ids = read_videos(self.inputs.videos)["video_id"]
         with_hidden = set(read_hidden(bucket.files)["user_id"])
         counts: Counter[str] = Counter()
-        lists, vectors = (ParquetParts(self.folder, one) for one in (name, f"{USER_VECTORS}/{name}"))
+        lists, vectors = (ParquetFrameWriter(self.folder, one) for one in (name, f"{USER_VECTORS}/{name}"))
         with lists, vectors:
             for batch in found:
                 lists.write(to_lists(batch.user_ids, batch.top, video_ids))

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files
-from transforms.core.threads import side_by_side
+from transforms.core.threads import threaded_map
 from transforms.search.exclusions import first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
 from transforms.search.top_k import Candidates, ChannelCap, Index, TopK, load_index
@@ -31,14 +31,14 @@ def search_shards(
     buckets: Sequence[BucketRecords], inputs: SearchInputs, finish: Finish, threads: int, scratch: Path
 ) -> Iterator[Any]:
     """Search an index of several shards, one of them in memory at a time; yield the results of `finish`."""
-    list(side_by_side(buckets, partial(_save_vectors, inputs=inputs, scratch=scratch), threads))
+    list(threaded_map(buckets, partial(_save_vectors, inputs=inputs, scratch=scratch), threads))
     for shard, folder in enumerate(inputs.index):
         local = Path(_local_copy(folder))
         index, positions = load_index(local), np.load(local / POSITIONS).astype(np.int64)
         save = partial(_save_partials, inputs=inputs, index=index, positions=positions, shard=shard, scratch=scratch)
-        list(side_by_side(buckets, save, threads))
+        list(threaded_map(buckets, save, threads))
         del index, save
-    yield from side_by_side(buckets, lambda one: finish(one, _merge_partials(one, inputs, scratch)), threads)
+    yield from threaded_map(buckets, lambda one: finish(one, _merge_partials(one, inputs, scratch)), threads)
 
 
 @cache

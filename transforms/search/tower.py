@@ -29,7 +29,7 @@ class Tower:
 
     def user_vectors(self, path: str) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """Yield (user ids, vectors [n, dimension + 1]) of a record file in its order, up to `BATCH` users at a time."""
-        with files.local_while(path) as local:
+        with files.temporary_local_copy(path) as local:
             for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(BATCH).prefetch(1):
                 found = self._signature(examples=records)
                 yield [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()

@@ -13,8 +13,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.core.frames import MOST_BUCKETS
-from transforms.core.threads import side_by_side
+from transforms.core.frames import MAX_BUCKETS
+from transforms.core.threads import threaded_map
 from transforms.search.index_files import read_index
 from transforms.search.shard_search import Finish, search_shards
 from transforms.search.tower import load_tower
@@ -40,7 +40,7 @@ class SearchBuckets(beam.PTransform):
             slices = buckets | beam.Reshuffle() | beam.BatchElements(size, size)
         else:
             # A single process with threads takes all buckets as one slice, so that it loads each shard once.
-            size = SLICE if self.threads == 1 else MOST_BUCKETS
+            size = SLICE if self.threads == 1 else MAX_BUCKETS
             keyed = beam.Map(lambda bucket: (bucket.files.bucket // size, bucket))
             slices = buckets | keyed.with_output_types(tuple[int, BucketRecords]) | beam.GroupByKey() | beam.Values()
         return slices | beam.FlatMap(self._search)
@@ -49,7 +49,7 @@ class SearchBuckets(beam.PTransform):
         ordered = sorted(buckets, key=lambda bucket: bucket.files.bucket)
         if len(self.inputs.index) == 1:
             at_once = self.threads + _EXTRA_BUCKETS if self.threads > 1 else 1
-            yield from side_by_side(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)), at_once)
+            yield from threaded_map(ordered, lambda one: self.finish(one, search_bucket(one, self.inputs)), at_once)
             return
         with tempfile.TemporaryDirectory() as scratch:
             yield from search_shards(ordered, self.inputs, self.finish, self.threads, Path(scratch))

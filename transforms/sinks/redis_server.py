@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transforms.core.printable import shown_name
+from transforms.core.printable import safe_variable_name
 from transforms.sinks.errors import SinkError
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0
@@ -116,7 +116,9 @@ def _secret(setting: str, variable: str | None) -> str | None:
     if variable is None:
         return None
     if not os.environ.get(variable):
-        raise SinkError(f"storage.redis.{setting} = {shown_name(variable)}: the environment variable is not set")
+        raise SinkError(
+            f"storage.redis.{setting} = {safe_variable_name(variable)}: the environment variable is not set"
+        )
     return os.environ[variable]
 
 

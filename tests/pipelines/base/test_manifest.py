@@ -15,9 +15,9 @@ from transforms.core import files
 
 def attempt_of(folder: Path, attempt: str, content: bytes = b"rows", *, fixed: bool = False) -> Manifest:
     """What one attempt at a stage writes before its commit, and the manifest that would commit it."""
-    entries = [files.replace_entry(str(folder), f"part-{attempt}.parquet", 3, content)]
+    entries = [files.write_bytes(str(folder), f"part-{attempt}.parquet", 3, content)]
     if fixed:
-        entries.append(files.replace_entry(str(folder), "info.json", 1, content))
+        entries.append(files.write_bytes(str(folder), "info.json", 1, content))
     return Manifest(stage="neighbours", date="2026-11-21", fingerprint="f", files=entries, attempt=attempt)
 
 
@@ -49,7 +49,7 @@ def test_a_crash_before_the_commit_leaves_the_old_attempt_valid(tmp_path: Path) 
     attempt_of(tmp_path, "bb")
     found = manifest.require(str(tmp_path), "neighbours")
     assert found == old
-    assert [files.entry_of(str(tmp_path), e.name).digest for e in found.files] == [e.digest for e in old.files]
+    assert [files.file_entry(str(tmp_path), e.name).digest for e in found.files] == [e.digest for e in old.files]
     manifest.sweep(str(tmp_path), found)
     assert names(tmp_path) == ["COMPLETED", "part-aa.parquet"]
 
@@ -141,7 +141,7 @@ def test_files_are_on_the_disk_before_the_manifest_that_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, order = tmp_path / "nights" / "2026-11-21" / "neighbours", list[str]()
-    entries = [files.replace_entry(str(folder), name, 1, b"x") for name in ("a.parquet", "../similar/b.parquet")]
+    entries = [files.write_bytes(str(folder), name, 1, b"x") for name in ("a.parquet", "../similar/b.parquet")]
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
     monkeypatch.setattr(Path, "replace", lambda path, to: (order.append(f"-> {to}"), replace(path, to))[1])

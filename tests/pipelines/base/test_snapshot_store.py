@@ -30,9 +30,9 @@ def moment(text: str) -> dt.datetime:
 @given(st.integers(0, 10**11))
 def test_bucket_counts_are_powers_of_two_of_about_a_million_rows(rows: int) -> None:
     buckets = check_buckets(snapshot_store.bucket_count(rows))
-    if buckets < snapshot_store.MOST_BUCKETS:
+    if buckets < snapshot_store.MAX_BUCKETS:
         assert rows / buckets <= snapshot_store.ROWS_A_BUCKET
-    if buckets > snapshot_store.FEWEST_BUCKETS:
+    if buckets > snapshot_store.MIN_BUCKETS:
         assert rows / buckets > snapshot_store.ROWS_A_BUCKET / 2
 
 
@@ -137,7 +137,7 @@ def test_new_data_files_are_on_the_disk_before_the_snapshot_that_names_them(
     folder, order = tmp_path / "store", list[str]()
 
     def stored(day: str) -> StoreFile:
-        entry = files.replace_entry(str(folder), f"watches/{day}/0.parquet", 1, b"x")
+        entry = files.write_bytes(str(folder), f"watches/{day}/0.parquet", 1, b"x")
         return StoreFile(table="watches", day=day, bucket=0, file=entry)
 
     old = stored("2026-11-19")
@@ -165,7 +165,7 @@ def test_a_snapshot_that_names_files_outside_the_store_is_refused(tmp_path: Path
 
 def test_a_sweep_removes_notes_of_a_killed_ingest_and_no_data_that_a_damaged_snapshot_may_list(tmp_path: Path) -> None:
     folder, snapshots = tmp_path / "store", f"{tmp_path}/store/snapshots"
-    entry = files.replace_entry(str(folder), "watches/2026-11-20/0.parquet", 1, b"x")
+    entry = files.write_bytes(str(folder), "watches/2026-11-20/0.parquet", 1, b"x")
     listed = StoreFile(table="watches", day="2026-11-20", bucket=0, file=entry)
     snapshot_store.commit(snapshots, Snapshot(buckets=8, number=1, files=[listed]))
     snapshot_store.commit(snapshots, Snapshot(buckets=8, number=2))

@@ -85,7 +85,7 @@ def test_the_check_is_made_only_with_deep(
 def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_named(
     job: Path, of: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = files.replace_entry(of.root.path, f"nights/{DATE}/neighbours/00000-of-00001-aa.parquet", 1, b"lists")
+    entry = files.write_bytes(of.root.path, f"nights/{DATE}/neighbours/00000-of-00001-aa.parquet", 1, b"lists")
     served = PublishedLists(
         date=DATE, stage="neighbours", buckets=1, users=1, attempt="a", neighbours="d", lists=(entry,)
     )

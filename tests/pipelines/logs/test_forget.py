@@ -101,7 +101,7 @@ def check_forgotten(of: Night) -> None:
     for stage in ("ingest", "examples", "neighbours", "ranking"):
         folder = first.folder(stage)
         for entry in first.require(stage).files:
-            assert files.entry_of(folder, entry.name).digest == entry.digest
+            assert files.file_entry(folder, entry.name).digest == entry.digest
     assert listed.counts["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = publication_file.read(of.root)
     assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
@@ -176,7 +176,7 @@ def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
     of = night(job, TOMORROW)
     to_forget(tmp_path, GONE)
     real: dict[str, Callable[..., Any]] = {
-        name: getattr(files, name) for name in ("write_parquet", "replace_parquet", "replace_entry", "replace_file")
+        name: getattr(files, name) for name in ("write_parquet", "replace_parquet", "write_bytes", "replace_file")
     }
     left = [0]
 

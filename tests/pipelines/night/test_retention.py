@@ -36,7 +36,7 @@ def made(of: Night, past: int, stages: Iterable[str] = STAGES) -> None:
     root, date = of.root, date_of(past)
     for stage in stages:
         names = [name.format(attempt="aa") for name in FILES.get(stage, ["rows.parquet"])]
-        entries = [files.replace_entry(root.stage(date, stage), name, 1, b"rows") for name in names]
+        entries = [files.write_bytes(root.stage(date, stage), name, 1, b"rows") for name in names]
         done = Manifest(stage=stage, date=date.isoformat(), fingerprint="f", files=entries, counts=COUNTS, attempt="aa")
         manifest.commit(root.stage(date, stage), done)
     files.replace_file(paths.join(root.rejects(date), "00000.parquet"), b"refused")

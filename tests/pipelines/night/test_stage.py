@@ -33,7 +33,7 @@ def writes(*names: str, content: bytes = b"rows") -> stages.Callable[[str, str],
 
     def work(folder: str, attempt: str) -> StageResult:
         given = [name.format(attempt=attempt) for name in names]
-        return StageResult([files.replace_entry(folder, name, 1, content) for name in given], {"rows": 1})
+        return StageResult([files.write_bytes(folder, name, 1, content) for name in given], {"rows": 1})
 
     return work
 
@@ -82,7 +82,7 @@ def test_files_with_fixed_names_are_never_taken_for_those_of_another_attempt(tmp
         complete(of, plan(2), crashes_after(writes("videos.parquet", content=b"new")))
     assert not plan().is_done(of)
     again = complete(of, plan(), writes("videos.parquet", content=b"old"))
-    assert files.entry_of(of.folder("vocabulary"), "videos.parquet").digest == again.files[0].digest
+    assert files.file_entry(of.folder("vocabulary"), "videos.parquet").digest == again.files[0].digest
 
 
 @pytest.mark.parametrize("damaged", ["missing", "shorter", "longer", "manifest"])

@@ -106,7 +106,7 @@ def give_examples(job: Path, days: int, *, seed: int) -> Night:
         folder, train={"a": random_records(30, seed=seed)}, holdout={"h": random_records(5, seed=9, pointers=1)}
     )
     (folder / "COMPLETED").unlink()
-    entries = files.entries_below(str(folder), "")
+    entries = files.list_entries(str(folder), "")
     done = manifest.Manifest(
         stage="examples", date=of.date.isoformat(), fingerprint="f", files=entries, counts={"newest": ""}
     )

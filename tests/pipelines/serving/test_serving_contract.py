@@ -17,7 +17,7 @@ from serving_reader import Reader, UnknownVersionError
 from pipelines import publish
 from pipelines.night import sink_protocol
 from pipelines.night.stage import Night
-from transforms.core.frames import FEWEST_BUCKETS, MOST_BUCKETS, bucket_of
+from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS, bucket_of
 from transforms.search.neighbours import LISTS
 
 PAGE = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_the_documented_buckets_are_those_of_xxhash_and_of_watchnext() -> None:
         for buckets in (8, 16, 4096):
             told = int(row[f"of {buckets:,}"])
             assert told == int(row["XXH64"], 16) % buckets == bucket_of(user, buckets)
-    assert f"a power of two from {FEWEST_BUCKETS} to {MOST_BUCKETS:,}" in " ".join(PAGE.split())
+    assert f"a power of two from {MIN_BUCKETS} to {MAX_BUCKETS:,}" in " ".join(PAGE.split())
 
 
 def test_the_documented_columns_are_those_of_the_lists() -> None:

@@ -1,4 +1,4 @@
-"""The bootstrap: weights are Poisson's, sums do not feel how users are split, intervals cover what they should."""
+"""The bootstrap: Poisson weights, sums that do not depend on the split of users, coverage of intervals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transforms.core.frames import mix
 DIGESTS = mix(1, np.arange(3_000))
 
 
-def test_weights_are_those_of_poisson() -> None:
+def test_weights_follow_the_poisson_distribution() -> None:
     drawn = weights(DIGESTS)
     assert drawn.shape == (len(DIGESTS), REPLICATES)
     found = np.bincount(drawn.ravel(), minlength=10) / drawn.size
@@ -27,7 +27,7 @@ def test_weights_are_those_of_poisson() -> None:
     assert drawn.max() >= 7
 
 
-def test_weights_are_independent_of_one_another() -> None:
+def test_weights_are_uncorrelated() -> None:
     drawn = weights(DIGESTS).astype(float) - 1
     between_users = drawn[:300] @ drawn[:300].T / REPLICATES
     between_replicates = drawn.T @ drawn / len(DIGESTS)
@@ -37,53 +37,54 @@ def test_weights_are_independent_of_one_another() -> None:
         assert apart.std() == pytest.approx(1 / math.sqrt(n), rel=0.05)
 
 
-def test_a_weight_is_the_inverse_of_the_distribution_function() -> None:
+def test_weight_is_the_inverse_of_the_distribution_function() -> None:
     uniform = mix(0x626F6F74, DIGESTS[:40, None], np.arange(REPLICATES)[None, :])
     cumulated = np.cumsum([math.exp(-1) / math.factorial(n) for n in range(18)])
     by_hand = np.searchsorted(cumulated, uniform.astype(np.float64) / 2**64, side="right")
     assert np.array_equal(weights(DIGESTS[:40]), by_hand)
 
 
-def test_a_user_s_weights_depend_on_the_user_alone() -> None:
+def test_weights_depend_only_on_the_user() -> None:
     some = weights(DIGESTS[[5, 900, 2]])
     assert np.array_equal(some, weights(DIGESTS)[[5, 900, 2]])
     assert weights(DIGESTS[:0]).shape == (0, REPLICATES)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0, 1)), max_size=8), st.lists(st.integers(0, 8), max_size=3))
-def test_sums_do_not_depend_on_how_users_are_split(users: list[tuple[int, float]], splits: list[int]) -> None:
+def test_sums_do_not_depend_on_the_split_of_users(users: list[tuple[int, float]], splits: list[int]) -> None:
     drawn = weights(DIGESTS[: len(users)])
     columns = {
         "n": np.array([n for n, _ in users], np.int64),
         "x": np.array([x for _, x in users], np.float64),
     }
-    whole = Replicates.of(drawn, columns)
+    whole = Replicates.from_columns(drawn, columns)
     bounds = [0, *sorted(min(s, len(users)) for s in splits), len(users)]
     parts = [
-        Replicates.of(drawn[a:b], {name: column[a:b] for name, column in columns.items()}) for a, b in pairwise(bounds)
+        Replicates.from_columns(drawn[a:b], {name: column[a:b] for name, column in columns.items()})
+        for a, b in pairwise(bounds)
     ]
     merged = reduce(Replicates.merge, reversed(parts))
     assert np.array_equal(merged.sums, whole.sums)  # exactly
     order = np.argsort(columns["x"], kind="stable")
-    mixed = Replicates.of(drawn[order], {name: column[order] for name, column in columns.items()})
+    mixed = Replicates.from_columns(drawn[order], {name: column[order] for name, column in columns.items()})
     assert np.array_equal(mixed.sums, whole.sums)
 
 
-def test_sums_are_exact_where_floats_would_not_be() -> None:
+def test_sums_are_exact_beyond_float_precision() -> None:
     draw = np.random.default_rng(2)
     n = 700
     values = {"count": draw.integers(0, 2**40, n), "share": draw.random(n)}
-    sums = Replicates.of(weights(DIGESTS[:n]), values)
+    sums = Replicates.from_columns(weights(DIGESTS[:n]), values)
     drawn = weights(DIGESTS[:n]).astype(object)
     assert sums.sums[0].tolist() == (values["count"].astype(object) @ drawn).tolist()
     units = np.rint(values["share"] / UNIT).astype(np.int64).astype(object)
     assert sums.sums[1].tolist() == (units @ drawn).tolist()
 
 
-def test_ratios_are_those_of_the_weighted_users() -> None:
+def test_ratios_equal_ratios_of_weighted_sums() -> None:
     found, wanted = np.array([1, 0, 3]), np.array([2, 1, 3])
     drawn = weights(DIGESTS[:3])
-    ratio = Replicates.of(drawn, {"found": found, "pairs": wanted}).ratio("found", "pairs")
+    ratio = Replicates.from_columns(drawn, {"found": found, "pairs": wanted}).ratio("found", "pairs")
     for r in range(REPLICATES):
         pairs = int(drawn[:, r] @ wanted)
         assert math.isnan(ratio[r]) if pairs == 0 else ratio[r] == int(drawn[:, r] @ found) / pairs
@@ -92,12 +93,12 @@ def test_ratios_are_those_of_the_weighted_users() -> None:
     assert all(map(math.isnan, interval(np.full(3, np.nan))))
 
 
-def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
+def test_interval_agrees_with_the_multinomial_bootstrap() -> None:
     draw = np.random.default_rng(4)
     n = 600
     wanted = draw.integers(1, 9, n)
     found = draw.binomial(wanted, draw.beta(1, 3, n))
-    low, high = interval(Replicates.of(weights(DIGESTS[:n]), {"f": found, "w": wanted}).ratio("f", "w"))
+    low, high = interval(Replicates.from_columns(weights(DIGESTS[:n]), {"f": found, "w": wanted}).ratio("f", "w"))
     rows = draw.integers(0, n, (4_000, n))
     plain = found[rows].sum(axis=1) / wanted[rows].sum(axis=1)
     width = np.subtract(*np.percentile(plain, (97.5, 2.5)))
@@ -105,14 +106,16 @@ def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
 
 
 @pytest.mark.parametrize("kind", ["share", "ratio", "difference"])
-def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
+def test_intervals_have_their_nominal_coverage(kind: str) -> None:
     draw, n, rounds = np.random.default_rng(5), 150, 300
     covered = 0
     for seed in range(rounds):
         drawn = weights(mix(seed, np.arange(n)))
         wanted = draw.integers(1, 6, n)
         one, other = draw.binomial(wanted, 0.3), draw.binomial(wanted, 0.25)
-        sums = Replicates.of(drawn, {"one": one, "other": other, "hit": one > 0, "w": wanted, "n": np.ones(n, int)})
+        sums = Replicates.from_columns(
+            drawn, {"one": one, "other": other, "hit": one > 0, "w": wanted, "n": np.ones(n, int)}
+        )
         values, truth = {
             "ratio": (sums.ratio("one", "w"), 0.3),
             "share": (sums.ratio("hit", "n"), np.mean([1 - 0.7**w for w in range(1, 6)])),
@@ -123,16 +126,16 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind: str) -> None:
     assert 0.90 <= covered / rounds <= 0.985  # .95, and four standard errors of 300 rounds
 
 
-def test_mistakes_are_named() -> None:
+def test_invalid_columns_are_refused() -> None:
     drawn = weights(DIGESTS[:2])
-    with pytest.raises(ValueError, match=r"x must have a value for each of 2 users, but is \(3,\)"):
-        Replicates.of(drawn, {"x": np.ones(3)})
-    with pytest.raises(ValueError, match="x must lie between 0 and 1,024, but does not"):
-        Replicates.of(drawn, {"x": np.array([0.5, -0.5])})
-    with pytest.raises(ValueError, match="n must lie between 0 and 1,099,511,627,776, but does not"):
-        Replicates.of(drawn, {"n": np.array([0, 2**41])})
-    with pytest.raises(ValueError, match="x must lie between 0 and 1,024, but does not"):
-        Replicates.of(drawn, {"x": np.array([0.5, np.nan])})
-    one, other = (Replicates.of(drawn, {name: np.ones(2)}) for name in "ab")
-    with pytest.raises(ValueError, match=r"same columns merge, but these are \('a',\) and \('b',\)"):
+    with pytest.raises(ValueError, match=r"x must have a value for each of 2 users, but has shape \(3,\)"):
+        Replicates.from_columns(drawn, {"x": np.ones(3)})
+    with pytest.raises(ValueError, match="x must lie between 0 and 1,024"):
+        Replicates.from_columns(drawn, {"x": np.array([0.5, -0.5])})
+    with pytest.raises(ValueError, match="n must lie between 0 and 1,099,511,627,776"):
+        Replicates.from_columns(drawn, {"n": np.array([0, 2**41])})
+    with pytest.raises(ValueError, match="x must lie between 0 and 1,024"):
+        Replicates.from_columns(drawn, {"x": np.array([0.5, np.nan])})
+    one, other = (Replicates.from_columns(drawn, {name: np.ones(2)}) for name in "ab")
+    with pytest.raises(ValueError, match=r"\('a',\) and \('b',\)"):
         one.merge(other)

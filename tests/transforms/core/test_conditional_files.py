@@ -1,6 +1,6 @@
-"""Writes that count only while a file is as it was read: to Google Cloud Storage, by a client in memory, and to disks.
+"""Conditional writes to Google Cloud Storage, with an in-memory client, and to local disks.
 
-The emulator that other tests use knows no generations; S3 is tested with them in `test_object_storage`.
+The emulator of `test_object_storage` does not support generations. S3 is tested there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms.core import conditional_files, files, gcs
+from transforms.core import conditional_files, files, object_stores
 
 errors = pytest.importorskip("google.api_core.exceptions", reason="pip install 'watchnext[gcp]'")
 PATH = "gs://bucket/LOCK"
@@ -18,7 +18,7 @@ PATH = "gs://bucket/LOCK"
 
 @dataclass
 class Bucket:
-    """One object and its generation, as the service keeps them."""
+    """A bucket with one object and its generation."""
 
     content: bytes | None = None
     newest: int = 41
@@ -26,7 +26,7 @@ class Bucket:
 
 
 class Blob:
-    """The part of `google.cloud.storage.Blob` that is used."""
+    """The methods of `google.cloud.storage.Blob` that the module uses."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket, self.generation = bucket, None
@@ -54,12 +54,12 @@ class Blob:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    found = Bucket()
-    monkeypatch.setattr(gcs, "blob", lambda _path: Blob(found))
-    return found
+    fake = Bucket()
+    monkeypatch.setattr(object_stores, "gcs_blob", lambda _path: Blob(fake))
+    return fake
 
 
-def test_a_write_to_google_cloud_storage_names_the_generation_it_replaces(bucket: Bucket) -> None:
+def test_write_to_google_cloud_storage_requires_the_generation_that_was_read(bucket: Bucket) -> None:
     assert conditional_files.read(PATH) is None
     assert conditional_files.write(PATH, b"mine", None)
     assert not conditional_files.write(PATH, b"theirs", None)
@@ -68,10 +68,10 @@ def test_a_write_to_google_cloud_storage_names_the_generation_it_replaces(bucket
     assert conditional_files.write(PATH, b"renewed", found.version)
     assert not conditional_files.write(PATH, b"late", found.version)
     assert bucket.content == b"renewed"
-    assert conditional_files.write(PATH, b"renewed", found.version), "an answer that was lost: the content is there"
+    assert conditional_files.write(PATH, b"renewed", found.version), "the response was lost, but the content is there"
 
 
-def test_a_service_that_fails_is_an_error_and_no_answer(bucket: Bucket) -> None:
+def test_failing_service_raises_os_error(bucket: Bucket) -> None:
     bucket.broken = True
     with pytest.raises(OSError, match="gs://bucket/LOCK cannot be read: 503 try again later"):
         conditional_files.read(PATH)
@@ -79,7 +79,7 @@ def test_a_service_that_fails_is_an_error_and_no_answer(bucket: Bucket) -> None:
         conditional_files.write(PATH, b"x", None)
 
 
-def test_on_local_disks_the_content_is_the_version(tmp_path: Path) -> None:
+def test_version_of_a_local_file_is_a_digest_of_its_content(tmp_path: Path) -> None:
     path = str(tmp_path / "LOCK")
     assert conditional_files.read(path) is None
     assert conditional_files.write(path, b"mine", None) and not conditional_files.write(path, b"theirs", None)

@@ -1,3 +1,5 @@
+"""Midnights and local dates in every time zone."""
+
 from __future__ import annotations
 
 import datetime as dt
@@ -9,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.core.days import day_at, day_of, midnight, span
+from transforms.core.days import day_bounds, local_date, local_dates, midnight
 
 DAY = dt.timedelta(days=1)
 INSTANT = dt.timedelta(microseconds=1)
 ZONES = st.sampled_from(sorted(zoneinfo.available_timezones()))
 DAYS = st.dates(dt.date(1900, 1, 1), dt.date(2037, 12, 31))
 MOMENTS = st.datetimes(dt.datetime(1900, 1, 3), dt.datetime(2037, 12, 31), timezones=st.just(dt.UTC))
-# Zones whose midnight is skipped, comes twice, or lies in a repeated hour; and days around it.
+# Zone, day and start of days whose midnight is skipped, repeated, or within a repeated hour, and of ordinary days.
 HARD = [
     ("Asia/Beirut", dt.date(2021, 3, 28), "2021-03-27 22:00"),
     ("America/Sao_Paulo", dt.date(2017, 10, 15), "2017-10-15 03:00"),
@@ -37,7 +39,7 @@ def series(moments: list[dt.datetime | None]) -> pl.Series:
 
 
 @pytest.mark.parametrize(("zone", "day", "begins"), HARD)
-def test_midnights_that_are_skipped_or_come_twice(zone: str, day: dt.date, begins: str) -> None:
+def test_skipped_and_repeated_midnights(zone: str, day: dt.date, begins: str) -> None:
     moment = midnight(day, zone)
     assert f"{moment:%Y-%m-%d %H:%M}" == begins and moment.tzinfo is dt.UTC
     assert moment.astimezone(ZoneInfo(zone)).date() >= day > (moment - INSTANT).astimezone(ZoneInfo(zone)).date()
@@ -45,7 +47,7 @@ def test_midnights_that_are_skipped_or_come_twice(zone: str, day: dt.date, begin
 
 @settings(max_examples=500)
 @given(ZONES, DAYS)
-def test_a_day_begins_when_clocks_first_show_it(zone: str, day: dt.date) -> None:
+def test_day_begins_when_clocks_first_show_it(zone: str, day: dt.date) -> None:
     moment, clocks = midnight(day, zone), ZoneInfo(zone)
     assert moment.astimezone(clocks).date() >= day
     for hours in range(30):
@@ -54,34 +56,36 @@ def test_a_day_begins_when_clocks_first_show_it(zone: str, day: dt.date) -> None
 
 @settings(max_examples=500)
 @given(ZONES, MOMENTS)
-def test_every_moment_lies_in_exactly_one_day(zone: str, moment: dt.datetime) -> None:
+def test_every_time_belongs_to_exactly_one_day(zone: str, moment: dt.datetime) -> None:
     around = [moment.date() + n * DAY for n in range(-3, 4)]
-    holding = [day for day in around if span(day, zone)[0] <= moment < span(day, zone)[1]]
-    assert holding == [day_at(moment, zone)] == day_of(series([moment]), zone).to_list()
+    holding = [day for day in around if day_bounds(day, zone)[0] <= moment < day_bounds(day, zone)[1]]
+    assert holding == [local_date(moment, zone)] == local_dates(series([moment]), zone).to_list()
 
 
 @given(st.one_of(ZONES, st.sampled_from([zone for zone, _, _ in HARD])), st.lists(MOMENTS, max_size=20))
-def test_days_of_many_moments_are_those_of_each(zone: str, moments: list[dt.datetime]) -> None:
-    found = day_of(series([*moments, None]), zone)
+def test_local_dates_equal_local_date_of_each_time(zone: str, moments: list[dt.datetime]) -> None:
+    found = local_dates(series([*moments, None]), zone)
     assert found.dtype == pl.Date and found.name == "time"
-    assert found.to_list() == [*(day_at(moment, zone) for moment in moments), None]
+    assert found.to_list() == [*(local_date(moment, zone) for moment in moments), None]
 
 
 @pytest.mark.parametrize(("zone", "day", "begins"), HARD)
-def test_days_around_a_change_of_clocks(zone: str, day: dt.date, begins: str) -> None:
+def test_local_dates_around_a_clock_change(zone: str, day: dt.date, begins: str) -> None:
     first = dt.datetime.combine(day - DAY, dt.time(), dt.UTC)
     moments = [first + n * dt.timedelta(minutes=7) for n in range(700)]
-    found = day_of(series(moments), zone)
-    assert found.is_sorted() and found.to_list() == [day_at(moment, zone) for moment in moments]
+    found = local_dates(series(moments), zone)
+    assert found.is_sorted() and found.to_list() == [local_date(moment, zone) for moment in moments]
 
 
-def test_days_are_in_order_and_leave_nothing_out_through_years_of_every_zone() -> None:
-    """The newest transitions of every zone; that days share their ends with their neighbours makes them complete."""
+def test_midnights_are_in_order_over_years_in_every_zone() -> None:
+    """Cover recent transitions of every zone. As a day ends at the next midnight, order implies completeness."""
     days = [dt.date(2005, 1, 1) + n * DAY for n in range(0, 2_900, 29)]
     for zone in zoneinfo.available_timezones():
         begins = [midnight(day, zone) for day in days]
         assert begins == sorted(begins), zone
 
 
-def test_no_moments_have_no_days() -> None:
-    assert day_of(series([]), "Asia/Tokyo").to_list() == [] and day_of(series([None]), "Asia/Tokyo").to_list() == [None]
+def test_local_dates_of_no_times_and_of_null() -> None:
+    assert local_dates(series([]), "Asia/Tokyo").to_list() == [] and local_dates(
+        series([None]), "Asia/Tokyo"
+    ).to_list() == [None]

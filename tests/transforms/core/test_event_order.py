@@ -1,4 +1,4 @@
-"""The order of events against plain sorting, for any order they come in."""
+"""Sorting of events, compared with Python's `sorted`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def frame(rows: list[tuple[str, dt.datetime, str | None]]) -> pl.DataFrame:
 
 
 @given(EVENTS, st.randoms())
-def test_events_are_in_the_order_of_their_columns(rows: list[tuple[str, dt.datetime, str | None]], random) -> None:  # type: ignore[no-untyped-def]
+def test_events_are_sorted_by_their_columns(rows: list[tuple[str, dt.datetime, str | None]], random) -> None:  # type: ignore[no-untyped-def]
     plain = sorted(rows, key=lambda row: (row[0].encode(), row[1], row[2] is None, row[2] or ""))
     random.shuffle(rows)
     assert sort_events(frame(rows)).rows() == plain
     assert sort_events(frame(rows), distinct=True).rows() == list(dict.fromkeys(plain))
 
 
-def test_users_and_times_that_fit_no_integer_are_sorted_plainly(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_keys_that_do_not_fit_an_integer_give_the_same_order(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     rows = [("b", START, "x"), ("a", START + dt.timedelta(days=40_000), "y"), ("a", START, None), ("b", START, "x")]
     wanted = sort_events(frame(rows), distinct=True).rows()
     monkeypatch.setattr(event_order, "_KEY_BITS", 20)
@@ -43,7 +43,7 @@ def test_users_and_times_that_fit_no_integer_are_sorted_plainly(monkeypatch) -> 
     assert [row[0] for row in wanted] == ["a", "a", "b"]
 
 
-def test_nothing_and_one_event_stay_as_they_are() -> None:
+def test_zero_or_one_event_is_returned_unchanged() -> None:
     assert sort_events(frame([])).is_empty()
     one = frame([("a", START, "x")])
     assert sort_events(one, distinct=True).equals(one)

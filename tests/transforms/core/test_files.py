@@ -1,4 +1,4 @@
-"""Files on the local file system and on one that is not: whole or absent, and described as they are."""
+"""Files on a local and on a remote file system: atomic writes, listings and manifest entries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "new") if request.param == "local" else "memory://bucket/new"
 
 
-def test_a_written_frame_is_read_back_and_described(folder: str) -> None:
+def test_written_frame_is_read_back_and_its_entry_is_correct(folder: str) -> None:
     entry = files.write_parquet(FRAME, folder, "day/a.parquet")
     content = files.read_bytes(files.join(folder, "day/a.parquet"))
     assert entry == files.FileEntry(
@@ -36,14 +36,14 @@ def test_a_written_frame_is_read_back_and_described(folder: str) -> None:
     assert files.read_parquet(files.join(folder, "day/a.parquet"), ["n"]).columns == ["n"]
 
 
-def test_the_same_frame_gives_the_same_bytes(folder: str) -> None:
+def test_same_frame_gives_same_bytes(folder: str) -> None:
     first, second = (files.write_parquet(FRAME, folder, name) for name in ("a", "b"))
     assert (first.bytes, first.digest) == (second.bytes, second.digest)
 
 
-def test_a_replaced_file_has_the_new_content_and_leaves_nothing_beside(folder: str) -> None:
+def test_replaced_file_has_the_new_content_and_leaves_no_other_file(folder: str) -> None:
     for text in (b"old and long", b"new"):
-        entry = files.replace_entry(folder, "CURRENT", 1, text)
+        entry = files.write_bytes(folder, "CURRENT", 1, text)
         assert files.read_bytes(files.join(folder, "CURRENT")) == text
     assert entry == files.FileEntry(name="CURRENT", rows=1, bytes=3, digest=xxhash.xxh3_128_hexdigest(b"new"))
     assert files.list_files(folder) == [files.join(folder, "CURRENT")]
@@ -52,14 +52,14 @@ def test_a_replaced_file_has_the_new_content_and_leaves_nothing_beside(folder: s
     assert files.read_parquet(files.join(folder, "CURRENT")).equals(FRAME)
 
 
-def test_files_below_are_listed_described_and_removed(folder: str) -> None:
+def test_files_are_listed_described_and_removed(folder: str) -> None:
     assert files.list_files(folder) == []
     for name in ("b/2", "b/1", "a/3"):
         files.replace_file(files.join(folder, name), name.encode())
     paths = [files.join(folder, name) for name in ("a/3", "b/1", "b/2")]
     assert files.list_files(folder) == paths
-    assert [entry.name for entry in files.entries_below(folder, "b")] == ["b/1", "b/2"]
-    assert files.entry_of(folder, "a/3") == files.FileEntry(
+    assert [entry.name for entry in files.list_entries(folder, "b")] == ["b/1", "b/2"]
+    assert files.file_entry(folder, "a/3") == files.FileEntry(
         name="a/3", rows=0, bytes=3, digest=xxhash.xxh3_128_hexdigest(b"a/3")
     )
     files.remove_files([*paths[:2], files.join(folder, "never was")])
@@ -67,7 +67,7 @@ def test_files_below_are_listed_described_and_removed(folder: str) -> None:
     assert [files.exists(path) for path in paths] == [False, False, True]
 
 
-def test_removing_files_removes_the_folders_they_leave_empty(tmp_path: Path) -> None:
+def test_removing_files_removes_folders_that_become_empty(tmp_path: Path) -> None:
     for name in ("a/1", "b/1", "b/2"):
         files.replace_file(str(tmp_path / name), b"")
     files.remove_files([str(tmp_path / "a/1"), str(tmp_path / "b/1")])
@@ -75,7 +75,7 @@ def test_removing_files_removes_the_folders_they_leave_empty(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["a [1]", "a?", "a*"])
-def test_paths_are_no_patterns(folder: str, name: str) -> None:
+def test_paths_are_not_patterns(folder: str, name: str) -> None:
     others = [files.join(folder, other, "x") for other in ("a 1", "ab")]
     path = files.join(folder, name, "x")
     for one in (path, *others):
@@ -85,7 +85,7 @@ def test_paths_are_no_patterns(folder: str, name: str) -> None:
     assert not files.exists(path) and files.list_files(folder) == others
 
 
-def test_a_local_copy_has_no_sign_of_a_pattern(tmp_path: Path) -> None:
+def test_local_copy_contains_no_pattern_characters(tmp_path: Path) -> None:
     path = tmp_path / "a [1]?" / "model"
     path.mkdir(parents=True)
     copy = Path(files.local_copy(str(path)))
@@ -95,7 +95,7 @@ def test_a_local_copy_has_no_sign_of_a_pattern(tmp_path: Path) -> None:
     assert files.local_copy(str(tmp_path)) == str(tmp_path)
 
 
-def test_an_upload_and_its_local_copies(folder: str, tmp_path: Path) -> None:
+def test_uploaded_files_are_copied_back(folder: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")
     assert files.upload(source, folder, "model/sub/part").bytes == 7
@@ -110,7 +110,7 @@ def test_an_upload_and_its_local_copies(folder: str, tmp_path: Path) -> None:
     assert (one.name, one.read_bytes()) == ("top", b"content")
 
 
-def test_a_failed_replacement_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_replacement_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "CURRENT"
     files.replace_file(str(path), b"old")
 
@@ -125,7 +125,7 @@ def test_a_failed_replacement_keeps_the_old_content(tmp_path: Path, monkeypatch:
 
 
 @given(st.lists(st.sampled_from(["a", "b"]), max_size=3), st.integers(0, 3))
-def test_join_goes_up_and_down(down: list[str], up: int) -> None:
+def test_join_resolves_leading_parent_references(down: list[str], up: int) -> None:
     folder = "/" + "/".join(f"f{i}" for i in range(5))
     expected = "/" + "/".join([*(f"f{i}" for i in range(5 - up)), *down, "x"])
     assert files.join(folder, "../" * up + "/".join([*down, "x"])) == expected
@@ -139,7 +139,7 @@ def test_join_with_no_name_is_the_folder() -> None:
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was written to the disk and put in place, in order: paths, and `-> path` of a file that was replaced."""
+    """Record calls in order: the path of each fsync, and `-> path` of each file that was replaced."""
     found: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -156,7 +156,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_replaced_file_outlives_a_power_cut_and_so_do_new_folders(tmp_path: Path, synced: list[str]) -> None:
+def test_replaced_file_and_new_folders_are_synced_in_order(tmp_path: Path, synced: list[str]) -> None:
     path = tmp_path / "a" / "b" / "file"
     files.replace_file(str(path), b"new")
     assert synced == [
@@ -168,9 +168,7 @@ def test_a_replaced_file_outlives_a_power_cut_and_so_do_new_folders(tmp_path: Pa
     ]
 
 
-def test_files_and_the_folders_above_them_are_synced_and_missing_ones_left_out(
-    tmp_path: Path, synced: list[str]
-) -> None:
+def test_files_and_their_parent_folders_are_synced_and_missing_files_skipped(tmp_path: Path, synced: list[str]) -> None:
     for name in ("top/a/one", "top/b/c/two"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"x")
@@ -178,11 +176,11 @@ def test_files_and_the_folders_above_them_are_synced_and_missing_ones_left_out(
     files.sync([str(tmp_path / name) for name in names], str(tmp_path / "top"))
     expected = ["top", "top/a", "top/a/one", "top/b", "top/b/c", "top/b/c/two"]
     assert sorted(synced) == [str(tmp_path / name) for name in expected]
-    assert max(map(synced.index, [str(tmp_path / name) for name in names[:2]])) < 2, "folders after their files"
+    assert max(map(synced.index, [str(tmp_path / name) for name in names[:2]])) < 2, "files are synced before folders"
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
-def test_a_file_system_without_fsync_of_folders_is_used_as_it_is(
+def test_missing_folder_fsync_is_tolerated_and_other_errors_are_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def fsync(number: int) -> None:
@@ -196,12 +194,14 @@ def test_a_file_system_without_fsync_of_folders_is_used_as_it_is(
 
 
 @pytest.mark.parametrize("size", [0, 3, 4, 40, -20])
-def test_a_file_that_is_no_whole_parquet_is_named(tmp_path: Path, size: int) -> None:
+def test_incomplete_parquet_file_is_reported(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.parquet"
     files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "a.parquet")
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(files.DamagedFileError, match=rf"^{path} is no whole Parquet file \(.+\): watchnext doctor"):
+    with pytest.raises(
+        files.DamagedFileError, match=rf"^{path} is not a complete Parquet file \(.+\): watchnext doctor"
+    ):
         files.read_parquet(str(path))
     files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "b.parquet")
-    with pytest.raises(files.DamagedFileError, match="1 more files is no whole Parquet file"):
+    with pytest.raises(files.DamagedFileError, match="1 more files is not a complete Parquet file"):
         files.read_parquets([str(tmp_path / "b.parquet"), str(path)], ["n"])

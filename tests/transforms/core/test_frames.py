@@ -1,4 +1,4 @@
-"""The frame layer: what crosses the wire comes back, buckets are the contract's, no row is lost in a shuffle."""
+"""Frames as Beam elements: the coder, the buckets of the contract, and shuffles that keep every row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.core.frames import (
-    MOST_BUCKETS,
+    MAX_BUCKETS,
     FrameCoder,
     GatherFrames,
     GroupFrames,
@@ -33,7 +33,7 @@ MASK = 2**64 - 1
 
 
 def xxh64(data: bytes) -> int:
-    """XXH64 with seed 0 of less than 32 bytes, after the algorithm's published description."""
+    """Return XXH64 (seed 0) of less than 32 bytes, implemented from the published specification."""
     p1, p2, p3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
     p4, p5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
 
@@ -54,7 +54,7 @@ def xxh64(data: bytes) -> int:
     return h ^ h >> 32
 
 
-def test_digests_are_the_contract_s() -> None:
+def test_digests_match_the_contract() -> None:
     vectors = {
         "": 0xEF46DB3751D8E999,
         "a": 0xD24EC4F1A98C6E5B,
@@ -79,7 +79,7 @@ def test_digests_of_any_ids_are_xxh64(ids: list[str]) -> None:
 
 
 @given(st.lists(IDS, max_size=40), st.sampled_from([8, 16, 4096]))
-def test_partition_puts_each_row_into_its_user_s_bucket_in_order(ids: list[str], buckets: int) -> None:
+def test_partition_puts_each_row_into_the_bucket_of_its_user_in_order(ids: list[str], buckets: int) -> None:
     frame = pl.DataFrame({"user_id": pl.Series(ids, dtype=pl.String), "at": range(len(ids))})
     parts = list(partition_by_bucket(frame, buckets=buckets))
     oracle: dict[int, list[tuple[str, int]]] = {}
@@ -90,8 +90,8 @@ def test_partition_puts_each_row_into_its_user_s_bucket_in_order(ids: list[str],
     assert all(part.columns == ["user_id", "at"] for _, part in parts)
 
 
-@pytest.mark.parametrize("buckets", [0, -8, 4, 12, 100, MOST_BUCKETS * 2])
-def test_a_bucket_count_is_a_power_of_two_in_range(buckets: int) -> None:
+@pytest.mark.parametrize("buckets", [0, -8, 4, 12, 100, MAX_BUCKETS * 2])
+def test_bucket_count_must_be_a_power_of_two_in_range(buckets: int) -> None:
     with pytest.raises(ValueError, match=rf"power of two from 8 to 4,096, but is {buckets}$"):
         check_buckets(buckets)
     with pytest.raises(ValueError, match="power of two"):
@@ -109,7 +109,7 @@ def test_mix_is_stable() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, MASK), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=9))
-def test_mix_of_columns_is_mix_of_each_row(rows: list[tuple[int, int]]) -> None:
+def test_mix_of_columns_equals_mix_of_each_row(rows: list[tuple[int, int]]) -> None:
     def one(*parts: int) -> int:
         state = 0
         for part in parts:
@@ -147,13 +147,13 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
-def test_the_coder_gives_back_what_it_got(frame: pl.DataFrame) -> None:
+def test_coder_round_trip(frame: pl.DataFrame) -> None:
     back = FrameCoder().decode(FrameCoder().encode(frame))
     assert back.schema == frame.schema
     assert back.equals(frame)
 
 
-def test_the_coder_is_the_one_of_frames_and_codes_nothing_else() -> None:
+def test_coder_is_registered_and_refuses_other_types() -> None:
     assert isinstance(beam.coders.registry.get_coder(pl.DataFrame), FrameCoder)
     assert not FrameCoder().is_deterministic()
     with pytest.raises(TypeError, match="must be a polars DataFrame, but is dict"):
@@ -164,7 +164,7 @@ def test_concat_keeps_the_order() -> None:
     assert concat([pl.DataFrame({"a": [3]}), pl.DataFrame({"a": [1, 2]})])["a"].to_list() == [3, 1, 2]
 
 
-def test_grouped_frames_have_all_rows_of_their_key() -> None:
+def test_grouped_frames_contain_all_rows_of_their_key() -> None:
     frames = [pl.DataFrame({"user_id": [f"u{i}", "hot"], "n": [i, -i]}) for i in range(20)]
 
     def check(grouped: list[KeyedFrame]) -> None:
@@ -179,18 +179,18 @@ def test_grouped_frames_have_all_rows_of_their_key() -> None:
         assert_that(grouped, check)
 
 
-def test_what_is_not_typed_as_key_and_frame_is_refused() -> None:
+def test_elements_not_typed_as_key_and_frame_are_refused() -> None:
     def untyped(frame: Any) -> Any:
         return 0, frame
 
     for make in (beam.Map(untyped), beam.Map(lambda frame: frame).with_output_types(pl.DataFrame)):
         pipeline = beam.Pipeline(runner="FnApiRunner")
         frames = pipeline | beam.Create([pl.DataFrame({"a": [1]})]) | make
-        with pytest.raises(TypeError, match=r"shuffled as \(key, frame\), but these are"):
+        with pytest.raises(TypeError, match=r"elements of type \(key, frame\)"):
             frames | GroupFrames()
 
 
-def test_gathered_frames_are_one_and_of_none_none() -> None:
+def test_gathered_frames_become_one_and_an_empty_collection_stays_empty() -> None:
     frames = [pl.DataFrame({"a": [n, -n]}) for n in range(5)]
     (gathered,) = frames | GatherFrames()
     assert sorted(gathered["a"]) == sorted([*range(5), *(-n for n in range(5))])

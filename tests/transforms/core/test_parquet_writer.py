@@ -1,4 +1,4 @@
-"""Parquet files written in parts: the rows of all frames, the same bytes each time, on any file system."""
+"""Parquet files written frame by frame: all rows, the same bytes each time, on any file system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow.parquet as pa_parquet
 import pytest
 
 from transforms.core import files
-from transforms.core.parquet_writer import ParquetParts
+from transforms.core.parquet_writer import ParquetFrameWriter
 
 FRAMES = [
     pl.DataFrame(
@@ -21,15 +21,15 @@ FRAMES = [
 
 
 def written(folder: Path, name: str) -> files.FileEntry:
-    with ParquetParts(str(folder), name) as parts:
+    with ParquetFrameWriter(str(folder), name) as parts:
         for frame in FRAMES:
             parts.write(frame)
     return parts.entry()
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_file_holds_the_rows_of_all_frames(remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if remote:  # what is not local is written to a scratch file first
+def test_file_contains_the_rows_of_all_frames(remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if remote:  # a remote file is written to a local temporary file first
         monkeypatch.setattr(files, "is_local", lambda path: False)
     entry = written(tmp_path, "a/one.parquet")
     path = tmp_path / "a" / "one.parquet"
@@ -41,13 +41,13 @@ def test_a_file_holds_the_rows_of_all_frames(remote: bool, tmp_path: Path, monke
     assert [one.name for one in (tmp_path / "a").iterdir()] == ["one.parquet"]
 
 
-def test_an_error_on_the_way_is_not_hidden(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="half"), ParquetParts(str(tmp_path), "one.parquet") as parts:
+def test_error_in_the_block_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="half"), ParquetFrameWriter(str(tmp_path), "one.parquet") as parts:
         parts.write(FRAMES[0])
         raise ValueError("half")
 
 
-def test_dictionaries_are_made_of_ids_and_not_of_numbers(tmp_path: Path) -> None:
+def test_ids_are_dictionary_encoded_and_scores_are_not(tmp_path: Path) -> None:
     written(tmp_path, "one.parquet")
     columns = pa_parquet.read_metadata(tmp_path / "one.parquet").row_group(0).to_dict()["columns"]
     assert {one["path_in_schema"].split(".")[0]: one["has_dictionary_page"] for one in columns} == {

@@ -1,4 +1,4 @@
-"""Records come back from workers, in an order that does not depend on them."""
+"""Records from workers, in an order that does not depend on the workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORDS = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), max
 
 @settings(max_examples=40)
 @given(RECORDS, st.randoms(use_true_random=False))
-def test_records_come_back_whatever_their_order(
+def test_file_does_not_depend_on_the_order_of_records(
     tmp_path_factory: Any, records: list[dict[str, Any]], chance: Any
 ) -> None:
     path = tmp_path_factory.mktemp("records") / "records.json"
@@ -30,14 +30,14 @@ def test_records_come_back_whatever_their_order(
     assert not path.exists()
 
 
-def test_a_pipeline_leaves_all_records_in_one_file(tmp_path: Path) -> None:
+def test_pipeline_writes_all_records_to_one_file(tmp_path: Path) -> None:
     path = str(tmp_path / "new" / "records.json")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([{"n": n, "of": {"a": [n]}} for n in (2, 1, 3)]) | WriteRecords(path)
     assert pop_records(path) == [{"n": n, "of": {"a": [n]}} for n in (1, 2, 3)]
 
 
-def test_no_record_no_file(tmp_path: Path) -> None:
+def test_without_records_there_is_no_file(tmp_path: Path) -> None:
     path = tmp_path / "records.json"
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([]) | WriteRecords(str(path))

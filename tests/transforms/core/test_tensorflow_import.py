@@ -1,4 +1,4 @@
-"""What is written while TensorFlow is imported stays off the screen, unless it fails; parsing never imports it."""
+"""The import of TensorFlow is silent unless it fails, and parsing does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nights import REPOSITORY
 from transforms.core.tensorflow_import import collector_paused, standard_error_held_back
 
 
-def test_what_is_written_inside_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_standard_error_is_held_back_within_the_block(capfd: pytest.CaptureFixture[str]) -> None:
     os.write(2, b"before ")
     with standard_error_held_back():
         os.write(2, b"inside ")
@@ -23,7 +23,7 @@ def test_what_is_written_inside_is_held_back(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().err == "before after"
 
 
-def test_it_is_shown_where_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_standard_error_is_shown_if_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ImportError, match="no such library"), standard_error_held_back():
         os.write(2, b"the reason\n")
         raise ImportError("no such library")
@@ -35,7 +35,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
 
 
-def test_tensorflow_comes_without_a_word_and_whole_to_threads_that_ask_at_once() -> None:
+def test_tensorflow_import_is_silent_and_safe_in_concurrent_threads() -> None:
     done = run(
         "from concurrent.futures import ThreadPoolExecutor as Pool\n"
         "from transforms.core.tensorflow_import import import_tensorflow\n"
@@ -44,7 +44,7 @@ def test_tensorflow_comes_without_a_word_and_whole_to_threads_that_ask_at_once()
     assert (done.stdout, done.stderr) == ("0 1 2 3\n", "")
 
 
-def test_matplotlib_is_held_back_from_keras_alone() -> None:
+def test_matplotlib_is_hidden_only_during_the_import_of_tensorflow() -> None:
     done = run(
         "import sys\n"
         "from transforms.core.tensorflow_import import import_tensorflow\n"
@@ -57,7 +57,7 @@ def test_matplotlib_is_held_back_from_keras_alone() -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_rests_inside_and_is_then_as_before(enabled: bool) -> None:
+def test_collector_is_paused_in_the_block_and_restored_afterwards(enabled: bool) -> None:
     was = gc.isenabled()
     try:
         (gc.enable if enabled else gc.disable)()
@@ -72,17 +72,20 @@ def test_the_collector_rests_inside_and_is_then_as_before(enabled: bool) -> None
         (gc.enable if was else gc.disable)()
 
 
-def test_stages_begin_with_a_collector_at_work() -> None:
+def test_stages_start_with_the_collector_enabled() -> None:
     assert (
         run("import gc, pipelines.ingest; print(gc.isenabled(), gc.get_freeze_count() > 1000)").stdout == "True True\n"
     )
 
 
 def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
-    modules = "core.records, core.files, core.frames, logs.ingest, logs.readers, logs.parsing, logs.event_window, "
-    modules += "examples.draw_examples, examples.tokens, examples.vocabulary, examples.write_examples"
-    imports = ", ".join(f"transforms.{name}" for name in modules.split(", "))
-    done = run(f"import sys, {imports}; print('tensorflow' in sys.modules)")
+    done = run(
+        "import sys\n"
+        "from transforms.core import files, frames, records\n"
+        "from transforms.examples import draw_examples, tokens, vocabulary, write_examples\n"
+        "from transforms.logs import event_window, ingest, parsing, readers\n"
+        "print('tensorflow' in sys.modules)"
+    )
     assert done.stdout == "False\n"
 
 
@@ -99,9 +102,9 @@ print(found[0].__name__, "tensorflow" in sys.modules)
 """
 
 
-def test_tensorflow_is_whole_for_a_thread_that_asks_while_scann_is_imported(tmp_path: Path) -> None:
-    """ScaNN is imported as if there were no TensorFlow. Both packages are fakes here; ScaNN's import starts the thread
-    and gives it a second."""
+def test_thread_that_imports_tensorflow_while_scann_is_imported_gets_the_real_package(tmp_path: Path) -> None:
+    """ScaNN is imported as if TensorFlow were not installed. Here both packages are fakes, and ScaNN's import starts
+    the other thread and waits a second for it."""
     fakes = {
         "tensorflow": "import logging\nget_logger = logging.getLogger",
         "scann": "import sys\nthread = sys.modules['scann_test']\nthread.start()\nthread.join(1)\nscann_ops_pybind = 1",

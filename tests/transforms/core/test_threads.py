@@ -1,4 +1,4 @@
-"""Elements at once on one machine: in their order, truly together, and what all of them share loaded once."""
+"""Elements processed in threads: order, concurrency, errors, and caches that load once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from transforms.core.threads import ThreadedMap, process_cache, side_by_side
+from transforms.core.threads import ThreadedMap, process_cache, threaded_map
 
-SECONDS = 60  # that one waits for another; only a failure takes so long
+SECONDS = 60  # the timeout of barriers; only a failing test waits this long
 
 
-def test_elements_are_worked_on_together_and_what_is_made_comes_in_their_order() -> None:
+def test_elements_are_processed_concurrently_and_results_keep_their_order() -> None:
     both = Barrier(2)
 
     def work(element: int) -> Iterator[tuple[int, str]]:
-        both.wait(SECONDS)  # goes on once both are here
+        both.wait(SECONDS)  # passes once both threads are here
         yield from ((element, part) for part in "ab")
 
-    assert list(side_by_side([2, 1], work, 2)) == [(2, "a"), (2, "b"), (1, "a"), (1, "b")]
+    assert list(threaded_map([2, 1], work, 2)) == [(2, "a"), (2, "b"), (1, "a"), (1, "b")]
 
 
-def test_one_element_is_worked_on_as_it_is_asked_for() -> None:
+def test_single_element_is_processed_lazily() -> None:
     made: list[int] = []
 
     def work(element: int) -> Iterator[int]:
@@ -33,12 +33,12 @@ def test_one_element_is_worked_on_as_it_is_asked_for() -> None:
             made.append(n)
             yield n
 
-    found = side_by_side([3], work, 2)
+    found = threaded_map([3], work, 2)
     assert next(found) == 0 and made == [0]
     assert list(found) == [1, 2]
 
 
-def test_an_error_is_raised_when_those_beside_it_are_done() -> None:
+def test_error_is_raised_after_concurrent_elements_are_finished() -> None:
     failed, done = Barrier(2), list[str]()
 
     def work(element: str) -> Iterator[str]:
@@ -49,11 +49,11 @@ def test_an_error_is_raised_when_those_beside_it_are_done() -> None:
         yield element
 
     with pytest.raises(ValueError, match="bad element"):
-        list(side_by_side(["bad", "good"], work, 2))
+        list(threaded_map(["bad", "good"], work, 2))
     assert done == ["good"]
 
 
-def test_a_pipeline_makes_all_of_every_element_under_its_tag() -> None:
+def test_pipeline_emits_all_results_under_their_tags() -> None:
     def work(element: int) -> Iterator[object]:
         yield element
         yield beam.pvalue.TaggedOutput("squares", element**2)
@@ -65,7 +65,7 @@ def test_a_pipeline_makes_all_of_every_element_under_its_tag() -> None:
             assert_that(rows, equal_to(expected), label=f"{number}")
 
 
-def test_what_is_loaded_once_is_kept_for_the_last_two_keys() -> None:
+def test_process_cache_loads_once_and_keeps_the_last_two_keys() -> None:
     loads: list[str] = []
 
     @process_cache
@@ -82,12 +82,12 @@ def test_what_is_loaded_once_is_kept_for_the_last_two_keys() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_all_that_is_made_comes_in_the_order_of_the_elements(threads: int) -> None:
-    assert list(side_by_side(range(4), lambda n: [n] * n, threads)) == [1, 2, 2, 3, 3, 3]
-    assert list(side_by_side([], lambda n: [n], threads)) == []
+def test_results_keep_the_order_of_elements(threads: int) -> None:
+    assert list(threaded_map(range(4), lambda n: [n] * n, threads)) == [1, 2, 2, 3, 3, 3]
+    assert list(threaded_map([], lambda n: [n], threads)) == []
 
 
-def test_as_many_as_there_are_threads_are_in_work_at_once_and_no_more() -> None:
+def test_number_of_concurrent_elements_equals_the_number_of_threads() -> None:
     at_work, most, lock, both = 0, 0, Lock(), Barrier(2)
 
     def work(_: int) -> Iterator[None]:
@@ -95,25 +95,25 @@ def test_as_many_as_there_are_threads_are_in_work_at_once_and_no_more() -> None:
         with lock:
             at_work += 1
             most = max(most, at_work)
-        both.wait(timeout=60)  # breaks where one is alone
+        both.wait(SECONDS)
         with lock:
             at_work -= 1
         yield
 
-    assert len(list(side_by_side(range(8), work, 2))) == 8
+    assert len(list(threaded_map(range(8), work, 2))) == 8
     assert most == 2
 
 
-def test_one_thread_takes_an_element_when_what_the_last_gave_was_taken() -> None:
+def test_single_thread_takes_elements_lazily() -> None:
     taken: list[int] = []
-    made = side_by_side(range(3), lambda n: taken.append(n) or [n], 1)
+    made = threaded_map(range(3), lambda n: taken.append(n) or [n], 1)
     next(made)
     assert taken == [0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_error_of_one_is_raised_after_what_came_before_it(threads: int) -> None:
-    made = side_by_side([1, 2, 0, 4], lambda n: [4 // n], threads)
+def test_error_is_raised_after_the_results_of_earlier_elements(threads: int) -> None:
+    made = threaded_map([1, 2, 0, 4], lambda n: [4 // n], threads)
     assert [next(made), next(made)] == [4, 2]
     with pytest.raises(ZeroDivisionError):
         next(made)

@@ -8,7 +8,7 @@ import pytest
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation.list_comparison import compare, stayed_of
 
-EVERYBODY = UserSample.of(users=4, buckets=2, most=4)
+EVERYBODY = UserSample.from_size(users=4, buckets=2, max_users=4)
 TONIGHT = {"ann": ["v", "w"], "bob": ["w", "x", "y", "z"], "cat": [], "dan": ["v"]}
 BEFORE = {"ann": ["w", "v"], "bob": ["x", "a", "b", "c"], "cat": ["v"], "eve": ["v"]}
 
@@ -51,6 +51,6 @@ def test_without_a_night_before_nothing_stayed(tmp_path: Path) -> None:
 def test_a_sample_of_users_counts(tmp_path: Path) -> None:
     lists = {f"u{n}": ["v"] for n in range(2_000)}
     paths = written(tmp_path, "tonight", lists)
-    sample = UserSample.of(users=2_000, buckets=1, most=500)
-    expected = int(sample.drawn(pl.Series(list(lists))).sum())
+    sample = UserSample.from_size(users=2_000, buckets=1, max_users=500)
+    expected = int(sample.contains(pl.Series(list(lists))).sum())
     assert compare([(paths, paths)], sample).lists == expected and 400 < expected < 600

@@ -24,7 +24,7 @@ from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import JobError, load_job
 from pipelines.logs.log_reader import Reader
 from pipelines.night import privacy
-from transforms.core.printable import shown_name
+from transforms.core.printable import safe_variable_name
 from transforms.logs import key_source
 from transforms.logs.key_source import KeySource
 from transforms.logs.privacy import PrivacyFilter, pseudonym
@@ -192,4 +192,4 @@ def test_what_is_no_name_of_a_variable_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         load_job(str(job_with_key(tmp_path, 'pseudonym_key_env = "a key of sixteen characters"')))
     assert "sixteen" not in str(caught.value)
-    assert KeySource(variable="hunter2") and shown_name("hunter2").startswith("(not shown")
+    assert KeySource(variable="hunter2") and safe_variable_name("hunter2").startswith("(not shown")
