@@ -105,7 +105,7 @@ def check_forgotten(of: Night) -> None:
     assert listed.counts["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = publication_file.read(of.root)
     assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
-    assert not forget_rows.is_due(newest(of), ingest.Due.of(of).screen)
+    assert not forget_rows.is_due(newest(of), ingest.IngestPlan.of(of).screen)
     listed_files = {
         f"{of.root.store}/{f.file.name}"
         for p in snapshot_store.list_snapshots(of.root.snapshots)

@@ -63,7 +63,7 @@ def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
     ):
         ingest.plan(night(job))
     on_dataflow = Night(night(job).job, DATE, flags=DATAFLOW)
-    assert [file.path for file in ingest.Due.of(on_dataflow).pending] == ["bigquery:my-project.logs.watches"]
+    assert [file.path for file in ingest.IngestPlan.of(on_dataflow).pending] == ["bigquery:my-project.logs.watches"]
     with pytest.raises(JobError, match=r"storage.buckets is missing: a new store counts the rows of files"):
         ingest.run(on_dataflow)
 
@@ -71,7 +71,7 @@ def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
 def test_ingest_reads_the_table_in_its_pipeline(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"', "[storage]\nbuckets = 8\n")
     of = Night(night(job).job, DATE, flags=DATAFLOW)
-    due = ingest.Due.of(of)
+    due = ingest.IngestPlan.of(of)
     reader = ingest.Reader(
         night=of, folder=str(tmp_path), attempt="aa", buckets=8, screen=due.screen, found=due.readable
     )
