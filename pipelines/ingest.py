@@ -150,7 +150,7 @@ def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
         return set()
     days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
     gone = snapshot_store.damaged_names(night.root.store, due.before.files, days)
-    return joins.forgotten_in_store(night.root.store, due.before.changed(gone, ()), due.screen.forgotten())
+    return joins.forgotten_in_store(night.root.store, due.before.with_changes(gone, ()), due.screen.forgotten())
 
 
 def _joined(
@@ -203,7 +203,7 @@ def _take(
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
             gone = [record["replaced"] for record in records if "replaced" in record]
-            snapshot = snapshot.changed(
+            snapshot = snapshot.with_changes(
                 gone, [snapshot_store.store_file(record) for record in records if "day" in record]
             )
             account = row_counts.total([account, row_counts.from_records(records)])
@@ -245,15 +245,15 @@ def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot
 
     The files are not opened: some may be lost or damaged.
     """
-    gone = [file for span in spans for file in snapshot.within(*span)]
+    gone = [file for span in spans for file in snapshot.files_between(*span)]
     lost = [row_counts.from_removed(file.table, "reingested", file.file.rows) for file in gone]
-    return snapshot.changed((file.file.name for file in gone), []), row_counts.total(lost)
+    return snapshot.with_changes((file.file.name for file in gone), []), row_counts.total(lost)
 
 
 def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Span, ...]) -> None:
     """Raise StageError where a day that is ingested again had events and would have none."""
     for span in spans:
-        had, has = ({file.table for file in one.within(*span)} for one in (before, after))
+        had, has = ({file.table for file in one.files_between(*span)} for one in (before, after))
         if had - has and not night.job.logs.allow_missing_days:
             raise StageError(
                 f"the raw files hold nothing of {span[0]:%Y-%m-%d} for {', '.join(sorted(had - has))}, so --reingest "

@@ -104,7 +104,7 @@ def _seen_window(night: Night, *, held_out: bool) -> Window:
 def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
     """Of what decides who may be shown what: the window, what counts as had, pairs never to show, the catalogue."""
     span, ingested = _seen_window(night, held_out=held_out), night.require("ingest")
-    had = [file.file.digest for file in night.snapshot.within(span.start, span.end) if file.table == "watches"]
+    had = [file.file.digest for file in night.snapshot.files_between(span.start, span.end) if file.table == "watches"]
     hidden, catalogue = ([entry.digest for entry in ingested.named(name)] for name in ("hidden/", "videos-"))
     return {
         "window": night.window_digest(),
@@ -119,7 +119,7 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
     listed = manifest.entry_paths(night.require("examples").named(f"{split}/"), night.folder("examples"))
     of_bucket = {paths.shard_index(path): path for path in listed}
     span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
-    for file in night.snapshot.within(span.start, span.end):
+    for file in night.snapshot.files_between(span.start, span.end):
         if file.table == "watches":
             seen.setdefault(file.bucket, []).append(snapshot_store.path_to_read(night.root.store, file))
     return [

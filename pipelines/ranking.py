@@ -66,7 +66,7 @@ def why_not(night: Night) -> str:
     """Why the night's lists are not put in another order; empty where they are."""
     if not night.job.ranking.candidates:
         return "ranking.candidates = 0: lists stay in the neighbours' order"
-    if not any(file.table == IMPRESSIONS for file in night.snapshot.within(night.start, night.end)):
+    if not any(file.table == IMPRESSIONS for file in night.snapshot.files_between(night.start, night.end)):
         return "no impressions (logs.impressions): lists stay in the neighbours' order"
     return ""
 

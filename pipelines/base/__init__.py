@@ -1,1 +1,1 @@
-"""One root folder and one process: paths, manifests, the snapshots of the store, the lock, and signals."""
+"""Storage root and process: paths, manifests, snapshots of the store, the lock, the console, and signals."""

@@ -1,6 +1,6 @@
-"""The console of a command: under which name it was called, and text that is safe to print.
+"""Command lines and console output: an argument parser, and text that is safe to print.
 
-Imports the standard library alone, so that a command can print its mistakes whatever else is broken.
+Imports only the standard library, so that a command can report errors even if other packages are broken.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 PIPE_CLOSED = 128 + 13  # SIGPIPE, as a shell reports it
-_FIRST, _LAST = dt.date(1970, 1, 1), dt.date(2999, 12, 31)  # of nights
+_FIRST_DATE, _LAST_DATE = dt.date(1970, 1, 1), dt.date(2999, 12, 31)
 _INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, lone surrogates, line separators
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of a command. `usage:` and error messages name the command as it was called."""
+    """Argument parser of a command. Usage and error messages name the command as it was called."""
 
     def __init__(self, command: str, description: str, *, epilog: str = "", abbreviations: bool = False) -> None:
         program = called_as(command)
@@ -42,31 +42,33 @@ class Parser(argparse.ArgumentParser):
 
 
 def called_as(command: str) -> str:
-    """The words that called a command: `watchnext nightly`, or `python -m pipelines.nightly` where a module was run."""
+    """Return how a command was called: `watchnext nightly`, or `python -m pipelines.nightly` if a module was run."""
     called = Path(sys.argv[0])
     is_module = called.suffix == ".py" and called.parent.name == "pipelines" and called.stem != "cli"
     return f"python -m pipelines.{called.stem}" if is_module else f"watchnext {command}"
 
 
 def parse_date(text: str) -> dt.date:
-    """A date of an argument. Raises ArgumentTypeError for what is none, and for one that no log has times of."""
+    """Parse a date argument. Raises ArgumentTypeError if the text is not an ISO date or the year is out of range."""
     try:
-        found = dt.date.fromisoformat(text)
+        date = dt.date.fromisoformat(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-21") from error
-    if not _FIRST <= found <= _LAST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date from {_FIRST} to {_LAST}: is the year right?")
-    return found
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-11-21") from error
+    if not _FIRST_DATE <= date <= _LAST_DATE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a date from {_FIRST_DATE} to {_LAST_DATE}: is the year right?"
+        )
+    return date
 
 
 def print_to_reader(work: Callable[[], int]) -> int:
-    """Do work that prints, and return its exit code: PIPE_CLOSED if the reader closed the output before its end.
+    """Call `work`, which prints, and return its exit code, or PIPE_CLOSED if the reader closed the output early.
 
-    `watchnext doctor JOB.toml | head -1` ends so. The rest of the output is dropped, and nothing fails when the
-    interpreter ends.
+    This happens in `watchnext doctor JOB.toml | head -1`. The rest of the output is dropped without an error, also
+    when the interpreter flushes its buffers at exit.
     """
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may have no bytes for a title
+        sys.stdout.reconfigure(errors="backslashreplace")  # the locale may not be able to encode a title
     try:
         code = work()
         sys.stdout.flush()
@@ -80,45 +82,45 @@ def print_to_reader(work: Callable[[], int]) -> int:
 
 
 def silence_stderr() -> None:
-    """Write nothing more on the standard error."""
+    """Discard everything that is written to the standard error from now on."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def reader_has_gone() -> bool:
-    """Whether the standard output or the standard error is a pipe that nobody reads any more."""
+    """Return whether the standard output or the standard error is a pipe whose reader has closed it."""
     return bool(_closed_outputs())
 
 
 def _closed_outputs() -> list[int]:
-    """Numbers of the files of the standard output and the standard error that are pipes without a reader."""
+    """Return the file descriptors of the standard output and error that are pipes without a reader."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # a stream that is no file of the system, or none at all
+        with suppress(OSError, ValueError, AttributeError):  # the stream is not a system file, or is None
             poll.register(stream.fileno(), select.POLLERR)
     return [number for number, event in poll.poll(0) if event & select.POLLERR]
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: control characters of ids, paths and values are written as escapes, line ends stay."""
+    """Return text for a terminal: escape control characters in ids, paths and values; keep line breaks and tabs."""
     return text if text.isascii() and text.isprintable() else "".join(map(_printable, text))
 
 
 def _printable(character: str) -> str:
-    hidden = unicodedata.category(character) in _INVISIBLE or character in _DIRECTIONS
+    hidden = unicodedata.category(character) in _INVISIBLE or character in _BIDI_CONTROLS
     if not hidden or character in "\n\t":
         return character
     return character.encode("unicode_escape").decode("ascii")
 
 
 def printable_json(text: str, stream: TextIO) -> str:
-    """A JSON text for a stream: control characters, and those that the stream's encoding has no bytes for, are written
-    as escapes of JSON. JSON itself escapes the control characters of ASCII alone."""
+    """Return JSON text for a stream, with control characters and characters that the stream cannot encode as JSON
+    escapes. `json.dumps` by itself escapes only the control characters of ASCII."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return "".join(_json_escape(one) if _printable(one) != one or not _has(encoding, one) else one for one in text)
+    return "".join(c if _printable(c) == c and _can_encode(encoding, c) else _json_escape(c) for c in text)
 
 
-def _has(encoding: str, character: str) -> bool:
+def _can_encode(encoding: str, character: str) -> bool:
     try:
         character.encode(encoding)
     except UnicodeEncodeError:

@@ -1,13 +1,12 @@
-"""One run at a time on a ROOT: a lock file that names its holder, whose heartbeat renews it until the run ends.
+"""A lock file that allows one run at a time on a ROOT. It names its holder, which renews it with a heartbeat.
 
-When a lock is taken over depends on what can be known about its holder:
+When another run may take the lock over depends on what is known about the holder:
 
-- if its process can be looked up here (same boot, same PID namespace): as soon as that process is gone, and not before;
-- otherwise (another machine, a container, a record that says too little): when its last heartbeat is older than the
-  lease.
+- if the holder's process can be looked up here (same boot, same PID namespace): as soon as that process has ended;
+- otherwise (another machine, another container, an incomplete record): when its last heartbeat is older than the lease.
 
-A run that could not renew its lock, or whose machine was suspended, may have lost it to another run. `require` finds
-out, and is called before every write that changes what other runs see.
+A run that could not renew its lock, or whose machine was suspended, may have lost the lock to another run. `require`
+detects this. Call it before every write that other runs can see.
 """
 
 from __future__ import annotations
@@ -32,100 +31,102 @@ from transforms.core.conditional_files import Versioned
 
 LEASE_SECONDS = 300.0
 HEARTBEAT_SECONDS = 30.0
-GUARD_SECONDS = 60.0  # it is held for the time of one small write
-TOKEN_VARIABLE = "WATCHNEXT_LOCK"  # tells the stages a nightly starts that theirs is the run that holds the lock ...
-PATH_VARIABLE = "WATCHNEXT_LOCK_PATH"  # ... at this path
-_FIRST_NAMESPACE = "pid:[4026531836]"  # of a machine's own processes, those of no container
+GUARD_SECONDS = 60.0  # the guard file is held only during one small write
+TOKEN_VARIABLE = "WATCHNEXT_LOCK"  # passes the token of the lock from a nightly to its stages ...
+PATH_VARIABLE = "WATCHNEXT_LOCK_PATH"  # ... with the path of the lock
+_FIRST_NAMESPACE = "pid:[4026531836]"  # the PID namespace outside all containers
 
 
 class LockError(RuntimeError):
-    """Another run holds the ROOT, or took it over from this one."""
+    """Another run holds the lock of the ROOT, or took it over from this run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """A run as its lock file names it; what is not known is empty or 0."""
+    """The run that a lock file names. Unknown fields are empty or 0."""
 
     host: str = ""
-    machine: str = ""  # digest of what stays the same over reboots
+    machine: str = ""  # digest of the machine id, which survives reboots
     boot: str = ""  # differs after each reboot
     pid_namespace: str = ""
     pid: int = 0
     started: int = 0  # clock ticks from the boot to the start of the process
     token: str = ""
-    beat: float = 0.0  # seconds since the epoch, of the last sign of life
+    beat: float = 0.0  # last heartbeat, in seconds since the epoch
 
     @classmethod
-    def here(cls, token: str) -> Holder:
-        """This process."""
+    def this_process(cls, token: str) -> Holder:
+        """Return the record of this process."""
         return cls(
             host=socket.gethostname(),
-            machine=xxhash.xxh3_64_hexdigest(machine.encode()) if (machine := _text("/etc/machine-id")) else "",
-            boot=_text("/proc/sys/kernel/random/boot_id"),
-            pid_namespace=_link("/proc/self/ns/pid"),
+            machine=xxhash.xxh3_64_hexdigest(machine.encode()) if (machine := _read_text("/etc/machine-id")) else "",
+            boot=_read_text("/proc/sys/kernel/random/boot_id"),
+            pid_namespace=_read_link("/proc/self/ns/pid"),
             pid=os.getpid(),
-            # /proc may be another PID namespace's, where this number is another process
-            started=_start_of(os.getpid()) or 0 if _link("/proc/self") == str(os.getpid()) else 0,
+            # /proc may belong to another PID namespace, where this number is another process
+            started=_start_time(os.getpid()) or 0 if _read_link("/proc/self") == str(os.getpid()) else 0,
             token=token,
             beat=time.time(),
         )
 
     @classmethod
-    def of(cls, found: Versioned | None) -> Holder | None:
-        """The holder that a lock file names; None without one, or if the file holds no record at all."""
+    def from_file(cls, file: Versioned | None) -> Holder | None:
+        """Return the holder that a lock file names; None if there is no file, or no record in it."""
         try:
-            record = json.loads(found.content) if found else None
+            record = json.loads(file.content) if file else None
         except (ValueError, RecursionError):
             return None
         if not isinstance(record, dict):
             return None
-        known: dict[str, Any] = {name: record[name] for name in _WORDS if isinstance(record.get(name), str)}
-        known |= {name: record[name] for name in _NUMBERS if _is_natural(record.get(name))}
-        return cls(**known, beat=_credible(record.get("beat")))
+        known: dict[str, Any] = {name: record[name] for name in _TEXT_FIELDS if isinstance(record.get(name), str)}
+        known |= {name: record[name] for name in _NUMBER_FIELDS if _is_natural(record.get(name))}
+        return cls(**known, beat=_valid_beat(record.get("beat")))
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @property
     def age_seconds(self) -> float:
-        """The time since the last sign of life."""
+        """Return the time since the last heartbeat."""
         return time.time() - self.beat
 
     def is_alive(self) -> bool:
-        """Whether the run goes on, as far as can be known from here."""
-        here = Holder.here("")
+        """Return whether the run is still going, as far as this process can tell."""
+        here = Holder.this_process("")
         if self.host == here.host and not self.boot and self.pid and not files.is_running(self.pid):
-            return False  # a record of an earlier version, which names no boot and no namespace
+            return False  # a record of an earlier version, without boot id and namespace
         if self.started and here.started and (self.boot, self.pid_namespace) == (here.boot, here.pid_namespace):
             if not files.is_running(self.pid):
                 return False
-            if (started := _start_of(self.pid)) is not None:
+            if (started := _start_time(self.pid)) is not None:
                 return started == self.started
         if self._was_before_reboot(here):
             return False
         return self.age_seconds < LEASE_SECONDS
 
     def _was_before_reboot(self, here: Holder) -> bool:
-        """Whether it was a process of this very machine, which has been started anew since."""
-        same = bool(self.machine) and (self.host, self.machine) == (here.host, here.machine)
-        outside = self.pid_namespace == here.pid_namespace == _FIRST_NAMESPACE  # an image may bring its machine's id
-        return same and outside and self.boot != here.boot
+        """Return whether the holder was a process of this same machine before its last reboot."""
+        same_machine = bool(self.machine) and (self.host, self.machine) == (here.host, here.machine)
+        # containers are excluded, because those of one image may share a machine id
+        no_container = self.pid_namespace == here.pid_namespace == _FIRST_NAMESPACE
+        return same_machine and no_container and self.boot != here.boot
 
     def describe(self, path: str) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.beat))
-        who = f"process {self.pid or 'unknown'} on {self.host or 'an unknown host'}"
-        return f"{path}: {who} is at work on this root (last sign of life {since})"
+        process = f"process {self.pid or 'unknown'} on {self.host or 'an unknown host'}"
+        return f"{path}: {process} is running on this root (last heartbeat {since})"
 
 
-_WORDS, _NUMBERS = ("host", "machine", "boot", "pid_namespace", "token"), ("pid", "started")
+_TEXT_FIELDS, _NUMBER_FIELDS = ("host", "machine", "boot", "pid_namespace", "token"), ("pid", "started")
 
 
 @contextmanager
 def hold(path: str) -> Iterator[None]:
-    """Hold the lock at `path`; LockError names the holder if another run does.
+    """Hold the lock at `path` within a `with` block. Raises LockError, which names the holder, if another run holds it.
 
-    Stages of the run that holds it pass through. Files that killed processes left half written are removed first. On
-    local disks, S3 and Google Cloud Storage taking the lock is atomic; elsewhere it is read back.
+    Does nothing in a stage of the run that already holds the lock. Removes partial files of killed processes first.
+    Taking the lock is atomic on local disks, S3 and Google Cloud Storage; elsewhere the file is read back after it is
+    written.
     """
     before = {name: os.environ.get(name) for name in (TOKEN_VARIABLE, PATH_VARIABLE)}
     if (token := before[TOKEN_VARIABLE]) and before[PATH_VARIABLE] in (path, None):
@@ -137,24 +138,24 @@ def hold(path: str) -> Iterator[None]:
     files.remove_partial_files(files.parent(path))
     os.environ.update({TOKEN_VARIABLE: token, PATH_VARIABLE: path})
     stop = threading.Event()
-    beat = threading.Thread(target=_keep_warm, args=(path, token, stop), daemon=True)
-    beat.start()
+    heartbeat = threading.Thread(target=_send_heartbeats, args=(path, token, stop), daemon=True)
+    heartbeat.start()
     try:
         yield
     finally:
         stop.set()
-        beat.join()
+        heartbeat.join()
         for name, value in before.items():
             _set_variable(name, value)
-        with suppress(OSError, LockError):  # a lock that stays is taken over as one of a run that was killed
+        with suppress(OSError, LockError):  # a lock that remains is taken over like that of a killed run
             _release(path, token)
 
 
 def require() -> None:
-    """Raise LockError if the run that this process belongs to has lost its lock; nothing in a process without one.
+    """Raise LockError if the run that this process belongs to has lost its lock. Does nothing in a process without one.
 
-    Called before a write that other runs see. A lock that nobody renewed for long is renewed, so that no other run
-    takes it between this and the write.
+    Call it before a write that other runs can see. A lock whose last heartbeat is old is renewed first, so that no
+    other run takes it over between this call and the write.
     """
     token, path = os.environ.get(TOKEN_VARIABLE), os.environ.get(PATH_VARIABLE)
     if token and path:
@@ -162,70 +163,72 @@ def require() -> None:
 
 
 def _check(path: str, token: str) -> None:
-    with _alone(path):
-        holder = Holder.of(conditional_files.read(path))
+    with _exclusive(path):
+        holder = Holder.from_file(conditional_files.read(path))
         if holder and holder.token == token and holder.age_seconds < LEASE_SECONDS / 2:
             return
         if not _renew(path, token):
-            raise LockError(_lost(path, Holder.of(conditional_files.read(path))))
+            raise LockError(_lost_message(path, Holder.from_file(conditional_files.read(path))))
 
 
 def describe_holder(path: str) -> str | None:
-    """Who holds the lock at `path`, in words; None if nobody does. Changes nothing."""
-    found = Holder.of(conditional_files.read(path))
-    return found.describe(path) if found and found.is_alive() else None
+    """Return a sentence that names the holder of the lock at `path`, or None if it is free. Changes nothing."""
+    holder = Holder.from_file(conditional_files.read(path))
+    return holder.describe(path) if holder and holder.is_alive() else None
 
 
-def _lost(path: str, taken_by: Holder | None) -> str:
-    why = "its file is gone"
+def _lost_message(path: str, taken_by: Holder | None) -> str:
+    reason = "the lock file is gone"
     if taken_by and taken_by.token:
-        why = f"process {taken_by.pid} on {taken_by.host} took it over"
+        reason = f"process {taken_by.pid} on {taken_by.host} took it over"
     return (
-        f"this run lost the lock {path}: {why}. It was stopped before it wrote again; run the same command again when "
-        "no other run is at work"
+        f"this run lost the lock {path}: {reason}. It stopped before its next write; run the same command again when "
+        "no other run is active"
     )
 
 
 def _take(path: str, token: str) -> None:
-    with _alone(path):
-        found = conditional_files.read(path)
-        taken = Holder.of(found)
-        if taken and taken.is_alive():
-            raise LockError(f"{taken.describe(path)}; wait for it, or stop it: its lock is then taken over")
-        if not conditional_files.write(path, Holder.here(token).to_bytes(), found.version if found else None):
-            raise LockError(f"{path}: another run took the root at the same moment; start again when it is done")
+    with _exclusive(path):
+        file = conditional_files.read(path)
+        holder = Holder.from_file(file)
+        if holder and holder.is_alive():
+            raise LockError(f"{holder.describe(path)}; wait until it ends, or stop it: its lock is then taken over")
+        if not conditional_files.write(path, Holder.this_process(token).to_bytes(), file.version if file else None):
+            raise LockError(f"{path}: another run took the lock at the same moment; start again when it has ended")
 
 
 def _renew(path: str, token: str) -> bool:
-    """Show life; False if the lock is not this run's any more. The caller is alone."""
-    found = conditional_files.read(path)
-    holder = Holder.of(found)
-    if found is None or holder is None or holder.token != token:
+    """Write a heartbeat; return False if this run no longer holds the lock. Call it within `_exclusive`."""
+    file = conditional_files.read(path)
+    holder = Holder.from_file(file)
+    if file is None or holder is None or holder.token != token:
         return False
-    return conditional_files.write(path, replace(holder, beat=time.time()).to_bytes(), found.version)
+    return conditional_files.write(path, replace(holder, beat=time.time()).to_bytes(), file.version)
 
 
 def _release(path: str, token: str) -> None:
-    with _alone(path):
-        holder = Holder.of(conditional_files.read(path))
+    with _exclusive(path):
+        holder = Holder.from_file(conditional_files.read(path))
         is_ours = holder is not None and holder.token == token
-        # elsewhere nobody is kept away: with a whole lease left, nobody takes the lock before it is removed
+        # there is no exclusion on remote file systems: a full lease ensures that no run takes the lock before it is
+        # removed
         if is_ours and (files.is_local(path) or _renew(path, token)):
             files.remove_files([path])
 
 
-def _keep_warm(path: str, token: str, stop: threading.Event) -> None:
-    """Renew the lock until the run ends or has lost it. Whatever fails is tried again; `require` finds out whether it
-    failed for too long."""
+def _send_heartbeats(path: str, token: str, stop: threading.Event) -> None:
+    """Renew the lock until the run ends or has lost it. A failed heartbeat is retried at the next interval; `require`
+    detects whether heartbeats failed for too long."""
     while not stop.wait(HEARTBEAT_SECONDS):
-        with suppress(Exception), _alone(path):
+        with suppress(Exception), _exclusive(path):
             if not _renew(path, token):
                 return
 
 
 @contextmanager
-def _alone(path: str) -> Iterator[None]:
-    """On local disks, one process at a time looks at a lock and changes it; the system lets go for one that dies."""
+def _exclusive(path: str) -> Iterator[None]:
+    """Let one process at a time read and change a lock on a local disk. The system releases the guard of a process
+    that dies."""
     if not files.is_local(path):
         yield
         return
@@ -234,7 +237,9 @@ def _alone(path: str) -> Iterator[None]:
     try:
         guard.acquire()
     except filelock.Timeout as error:
-        raise LockError(f"{path}.guard: another process has held it for {GUARD_SECONDS:.0f} s; stop it") from error
+        raise LockError(
+            f"{path}.guard: another process has held this file for {GUARD_SECONDS:.0f} s; stop it"
+        ) from error
     try:
         yield
     finally:
@@ -252,29 +257,29 @@ def _is_natural(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 63
 
 
-def _credible(beat: Any) -> float:
-    """A time as it stands in a record; 0 for one that no heartbeat can have written, or only one of a wrong clock."""
+def _valid_beat(beat: Any) -> float:
+    """Return the heartbeat time of a record; 0 if it is not a time, or lies further ahead than the lease."""
     is_number = isinstance(beat, int | float) and not isinstance(beat, bool)
     return float(beat) if is_number and 0 <= beat <= time.time() + LEASE_SECONDS else 0.0
 
 
-def _start_of(pid: int) -> int | None:
-    """When a process started, in clock ticks since the boot; 0 for one that has ended, None if it cannot be known."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # a process may have parentheses in its name
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since the boot; 0 if it has ended, None if it is not known."""
+    fields = _read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name may contain parentheses
     if len(fields) < 20:
         return None
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
-def _text(path: str) -> str:
-    """What a small file of the system says; empty if it cannot be read."""
+def _read_text(path: str) -> str:
+    """Return the stripped content of a small system file; empty if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
 
 
-def _link(path: str) -> str:
+def _read_link(path: str) -> str:
     try:
         return os.readlink(path)
     except OSError:

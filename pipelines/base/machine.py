@@ -1,4 +1,4 @@
-"""What this machine has: memory a process may use, and free space below a path. And what a process took of it."""
+"""Memory and disk space of this machine, and the resources that a process used."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ GIB = 2**30
 class Memory:
     """Bytes of memory."""
 
-    limit_bytes: int  # what processes may use: the machine's, or what its container is allowed
-    free_bytes: int  # available now without pushing others out
+    limit_bytes: int  # that processes may use: the machine's memory, or the limit of the container
+    free_bytes: int  # available now without swapping
     limited_by: str  # "machine" or "cgroup"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceUse:
-    """What this process, and those it started that have ended, took until now."""
+    """Resources that this process and its ended child processes used so far."""
 
     processor_seconds: float
-    peak_bytes: int  # of memory, at the highest, of the largest of them
+    peak_bytes: int  # peak memory of the largest of these processes
 
 
 def resource_use() -> ResourceUse:
-    """Nothing is known of processes on other machines."""
-    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    """Return the resources used on this machine; processes on other machines are not counted."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return ResourceUse(
-        processor_seconds=sum(of.ru_utime + of.ru_stime for of in found),
-        peak_bytes=1024 * max(of.ru_maxrss for of in found),
+        processor_seconds=sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        peak_bytes=1024 * max(usage.ru_maxrss for usage in usages),
     )
 
 
 def memory(root: Path = Path("/")) -> Memory:
-    """The memory of this machine, or of the control group (container, systemd unit, batch job) this process is in.
+    """Return the memory of this machine, or of the control group (container, systemd unit, batch job) of this process.
 
-    root: where `proc` and `sys` are. Raises OSError where there is no /proc, that is, not on Linux.
+    root: the folder that contains `proc` and `sys`. Raises OSError if there is no /proc, that is, not on Linux.
     """
     table = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (root / "proc/meminfo").read_text(), re.MULTILINE))
     total, free = (int(table[name]) * 1024 for name in ("MemTotal", "MemAvailable"))
@@ -52,7 +52,7 @@ def memory(root: Path = Path("/")) -> Memory:
 
 
 def _limit_files(root: Path) -> list[Path]:
-    """Files that may hold a limit: of the group this process is in and of all groups around it, in versions 1 and 2."""
+    """Return the files that may hold a limit of this process's control group or one of its parents (cgroup v1, v2)."""
     groups, found = root / "proc/self/cgroup", []
     lines = groups.read_text().splitlines() if groups.exists() else []
     for line in lines:
@@ -67,13 +67,13 @@ def _limit_files(root: Path) -> list[Path]:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where it says that there is no limit, or is not there."""
+    """Return the number in a file; None if the file says that there is no limit, or does not exist."""
     text = path.read_text().strip() if path.exists() else ""
     return int(text) if text.isdecimal() else None
 
 
 def free_space(path: str) -> int:
-    """Bytes free on the file system that a local path is on, or will be."""
+    """Return the free bytes of the file system of a local path, which need not exist yet."""
     place = Path(path).absolute()
     while not place.exists():
         place = place.parent
@@ -81,11 +81,11 @@ def free_space(path: str) -> int:
 
 
 def fullest_folder(root: str) -> str:
-    """The local folder, `root` or the one for temporary files, whose file system has the least space left."""
+    """Return `root` or the folder for temporary files, whichever local file system has less free space."""
     scratch = tempfile.gettempdir()
     return root if "://" not in root and free_space(root) <= free_space(scratch) else scratch
 
 
 def format_bytes(size: float) -> str:
-    """Bytes as people read them."""
+    """Format a number of bytes as GiB or MiB."""
     return f"{size / GIB:,.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:,.0f} MiB"

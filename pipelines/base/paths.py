@@ -1,4 +1,4 @@
-"""Where everything lies. The only module that joins paths; all of them may lie on any Beam file system."""
+"""The layout of files below the storage root. Paths may be on any file system that Beam supports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from transforms.core import files
 from transforms.core.files import join as join
 
-# stage -> its folder below the night's
+# stage -> its folder, relative to the night's folder
 FOLDERS = {
     "ingest": "catalogue",
     "vocabulary": "vocabulary",
@@ -25,40 +25,40 @@ FOLDERS = {
 }
 
 
-# stage -> further folders it writes to, as seen from its own
+# stage -> further folders that it writes to, relative to its own folder
 EXTRA_FOLDERS = {"neighbours": ("../user_vectors", "../similar", "../defaults")}
 
 
 def resolve(folder: str, path: str) -> str:
-    """`path` against `folder`, where it is relative and on no file system of its own; a table's name as it is."""
+    """Return a local relative path joined to `folder`; any other path, or a BigQuery table, unchanged."""
     if re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*://|bigquery:)", path) or Path(path).is_absolute():
         return path
     return str(Path(folder) / path) if "://" not in folder else join(folder, path)
 
 
 def escape_pattern(folder: str) -> str:
-    """A folder's path as a part of a glob, with `{date}` too, in which it stands for itself."""
+    """Escape a folder's path for use in a pattern with wildcards and `{date}`."""
     return glob.escape(folder).replace("{date}", "[{]date}")
 
 
 def shard(index: int, count: int, attempt: str, ending: str) -> str:
-    """The name of one of `count` files written by one attempt at a stage."""
+    """Return the name of file `index` of `count` files that one attempt at a stage writes."""
     return shard_pattern(count, attempt, ending).format(bucket=index)
 
 
 def shard_pattern(count: int, attempt: str, ending: str) -> str:
-    """The names of all of them: what a worker puts its `{bucket}` into."""
+    """Return a format string for the names of all shards; a worker fills in `{bucket}`."""
     return f"{{bucket:05d}}-of-{count:05d}-{attempt}.{ending}"
 
 
 def shard_index(name: str) -> int:
-    """The bucket or shard a file made by `shard` holds."""
+    """Return the bucket or shard number in a name that `shard` made."""
     return int(name.rsplit("/", 1)[-1].split("-of-", 1)[0])
 
 
 @dataclass(frozen=True)
 class Root:
-    """The storage root: the store, the nights, and which night is published."""
+    """Paths of the storage root: the store, the nights, and the published night."""
 
     path: str
 
@@ -118,6 +118,6 @@ class Root:
 
 
 def nights(root: Root) -> list[dt.date]:
-    """The dates of all nights that have left anything, in order."""
+    """Return the dates of all nights that have a folder, in order."""
     named = (name for name in files.list_folders(root.nights) if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
     return [dt.date.fromisoformat(name) for name in named]

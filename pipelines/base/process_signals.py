@@ -1,5 +1,5 @@
-"""How a process of a run ends: a signal raises `Stopped`, so that the process cleans up, and a stage exits with the
-nightly that started it.
+"""How the processes of a run end: a signal raises `Stopped`, so that a process cleans up, and a stage exits together
+with the nightly that started it.
 
 A nightly that is killed outright cannot end its stage, and an orphaned stage would write alongside the run that takes
 over the lock. The nightly therefore holds one end of a pipe that the stage reads: the system closes it with the

@@ -1,11 +1,11 @@
-"""The list of the files that one publication serves, `nights/DATE/publish/lists-DIGITS.json`: written once, before
-anything is switched.
+"""The list of the files that a publication serves: `nights/DATE/publish/lists-DIGEST.json`, written before the switch.
 
-    found = read(root, Reference(file="nights/2026-11-21/publish/lists-1f2e3d4c.json", digest="..."))
-    found.paths(root, "lists")        # one Parquet file a bucket
+    lists = read(root, Reference(file="nights/2026-11-21/publish/lists-1f2e3d4c.json", digest="..."))
+    lists.paths(root, "lists")        # one Parquet file per bucket
 
-`published.json` names the one that is served and the one that was served before it. As long as such a file exists,
-nothing that it names is changed or removed (`protected`); only to forget users rewrites files, under the same names.
+`published.json` refers to the list that is served and to the one served before it. As long as a list exists, the files
+that it names are neither changed nor removed (`protected`). The only exception is forgetting users, which rewrites
+files under the same names.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ KINDS: tuple[Kind, ...] = ("lists", "defaults", "user_vectors", "similar")
 
 
 class PublishedListsError(RuntimeError):
-    """A list of served files that is missing, cannot be read, or names what it must not."""
+    """A list of served files that is missing, cannot be read, or names files outside the root."""
 
 
 class Reference(BaseModel):
-    """One such file, as `published.json` names it."""
+    """A reference in `published.json` to a list of served files."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)  # most stages read no publication
 
     file: str  # relative to ROOT
-    digest: str  # XXH3-128 of its bytes; changes only if users are forgotten
+    digest: str  # XXH3-128 of its bytes; changes only when users are forgotten
 
     @field_validator("file")
     @classmethod
@@ -50,22 +50,22 @@ class Reference(BaseModel):
 
 
 class PublishedLists(BaseModel):
-    """All files that a publication serves, their names relative to ROOT."""
+    """All files that a publication serves, with names relative to ROOT."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)  # most stages read no publication
 
     format_version: int = FORMAT_VERSION
     date: dt.date
-    stage: Literal["neighbours", "ranking"]  # whose lists are served
+    stage: Literal["neighbours", "ranking"]  # the stage that wrote the lists
     buckets: int = Field(gt=0)
-    users: int = Field(ge=0)  # rows of all lists
-    attempt: str  # the same only for the same files, whether or not users were forgotten since
+    users: int = Field(ge=0)  # number of lists
+    attempt: str  # identifies the files; does not change when users are forgotten
     neighbours: str  # digest of the manifest of stage neighbours
-    lists: tuple[FileEntry, ...]  # one a bucket, in order: user_id, video_ids, scores
+    lists: tuple[FileEntry, ...]  # one per bucket, in order: user_id, video_ids, scores
     defaults: tuple[FileEntry, ...] = ()  # country, video_ids, scores
-    user_vectors: tuple[FileEntry, ...] = ()  # one a bucket that has users: user_id, vector
+    user_vectors: tuple[FileEntry, ...] = ()  # one per bucket that has users: user_id, vector
     similar: tuple[FileEntry, ...] = ()  # video_id, video_ids, scores
-    video_vectors: FileEntry | None = None  # of the model that made them: neither kept nor protected, as it is large
+    video_vectors: FileEntry | None = None  # of the model of these lists; large, so it is not protected
 
     @model_validator(mode="after")
     def _is_whole(self) -> PublishedLists:
@@ -73,14 +73,16 @@ class PublishedLists(BaseModel):
             _checked_name(entry.name)
         buckets = [paths.shard_index(entry.name) for entry in self.lists]
         if buckets != list(range(self.buckets)):
-            raise ValueError(f"there must be one file of lists for each of {self.buckets} buckets, but is {buckets}")
+            raise ValueError(
+                f"there must be one file of lists for each of {self.buckets} buckets, but there are {buckets}"
+            )
         if (rows := sum(entry.rows for entry in self.lists)) != self.users:
             raise ValueError(f"the lists have {rows:,} rows, but there are {self.users:,} users")
         return self
 
     @property
     def entries(self) -> tuple[FileEntry, ...]:
-        """All files that are protected."""
+        """Return the entries of all protected files."""
         return tuple(entry for kind in KINDS for entry in self.of(kind))
 
     def of(self, kind: Kind) -> tuple[FileEntry, ...]:
@@ -92,14 +94,14 @@ class PublishedLists(BaseModel):
     def rows(self, kind: Kind) -> int:
         return sum(entry.rows for entry in self.of(kind))
 
-    def changed(self, entries: dict[str, FileEntry]) -> PublishedLists:
-        """The same with these entries, by name, in place of those of the same names, and the users counted anew."""
-        of_kind = {kind: tuple(entries.get(entry.name, entry) for entry in self.of(kind)) for kind in KINDS}
-        users = sum(entry.rows for entry in of_kind["lists"])
-        return type(self).model_validate(dict(self) | of_kind | {"users": users})
+    def with_entries(self, entries: dict[str, FileEntry]) -> PublishedLists:
+        """Return a copy in which `entries` replace those of the same names, with the number of users updated."""
+        by_kind = {kind: tuple(entries.get(entry.name, entry) for entry in self.of(kind)) for kind in KINDS}
+        users = sum(entry.rows for entry in by_kind["lists"])
+        return type(self).model_validate(dict(self) | by_kind | {"users": users})
 
     def has_content_of(self, other: PublishedLists) -> bool:
-        """Whether all files have the same content, under whatever names."""
+        """Return whether all files have the same content as those of `other`; names may differ."""
         return all([e.digest for e in self.of(kind)] == [e.digest for e in other.of(kind)] for kind in KINDS)
 
     def to_bytes(self) -> bytes:
@@ -107,20 +109,20 @@ class PublishedLists(BaseModel):
 
 
 def _checked_name(name: str) -> str:
-    """The name. Raises ValueError unless it stays below the folder that it is relative to."""
+    """Return the name. Raises ValueError if it leads out of the root."""
     if not is_below(name):
-        raise ValueError(f"{name!r} does not lie below the root")
+        raise ValueError(f"{name!r} lies outside the root")
     return name
 
 
 def is_below(name: str, folder: str = "") -> bool:
-    """Whether a relative path, seen from a sub-folder of some folder, stays within that folder."""
+    """Return whether a path relative to a sub-folder `folder` stays within the parent of that sub-folder."""
     whole = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
     return bool(name) and not (whole.startswith(("..", "/")) or "://" in name or re.match(r"[A-Za-z]:", name))
 
 
 def write(root: paths.Root, lists: PublishedLists) -> Reference:
-    """Write the file, under a name that depends on its content."""
+    """Write the list under a name that contains its digest, and return the reference to it."""
     content = lists.to_bytes()
     name = f"{PREFIX}{xxhash.xxh3_128_hexdigest(content)[:8]}.json"
     path = paths.join(root.stage(lists.date, "publish"), name)
@@ -130,22 +132,22 @@ def write(root: paths.Root, lists: PublishedLists) -> Reference:
 
 
 def rewrite(path: str, lists: PublishedLists) -> None:
-    """Replace the content of such a file, as users were forgotten."""
+    """Replace the content of a list after users were forgotten."""
     files.replace_file(path, lists.to_bytes())
 
 
 def relative(root: paths.Root, path: str) -> str:
-    """A path below ROOT, relative to it."""
+    """Return a path below ROOT relative to ROOT."""
     return path[len(root.path.rstrip("/")) + 1 :]
 
 
 def read(root: paths.Root, reference: Reference) -> PublishedLists:
-    """The content of such a file. Raises PublishedListsError."""
+    """Read the list that a reference names. Raises PublishedListsError."""
     return load(paths.join(root.path, reference.file))
 
 
 def load(path: str) -> PublishedLists:
-    """The content of the file at a path. Raises PublishedListsError."""
+    """Read the list at a path. Raises PublishedListsError."""
     if not files.exists(path):
         raise PublishedListsError(f"{path} does not exist")
     try:
@@ -153,7 +155,7 @@ def load(path: str) -> PublishedLists:
         version = content["format_version"]
         if version != FORMAT_VERSION:
             raise PublishedListsError(
-                f"{path} has format_version {version}, this is {FORMAT_VERSION}: read it with the "
+                f"{path} has format_version {version}, but {FORMAT_VERSION} is supported: read it with the version of "
                 "watchnext that wrote it"
             )
         return PublishedLists.model_validate(content)
@@ -166,26 +168,26 @@ def load(path: str) -> PublishedLists:
 
 
 def reference_to(root: paths.Root, path: str) -> Reference:
-    """The reference to such a file as it is now."""
-    return Reference(
-        file=relative(root, path), digest=files.file_entry(path.rsplit("/", 1)[0], path.rsplit("/", 1)[-1]).digest
-    )
+    """Return a reference to the list at `path`, with its current digest."""
+    return Reference(file=relative(root, path), digest=files.file_entry(*path.rsplit("/", 1)).digest)
 
 
 def paths_of_night(root: paths.Root, date: dt.date) -> list[str]:
-    """The paths of all such files of a night."""
+    """Return the paths of all lists of served files of a night."""
     folder = root.stage(date, "publish")
     return [path for path in files.list_files(folder) if is_lists_file(path.rsplit("/", 1)[-1])]
 
 
 def is_lists_file(name: str) -> bool:
-    """Whether a file name is that of such a file."""
+    """Return whether a file name is that of a list of served files."""
     return bool(re.fullmatch(rf"{PREFIX}[0-9a-f]+\.json", name))
 
 
 def protected(folder: str) -> set[str] | None:
-    """The paths of all such files of the night of a stage's folder, and of everything that they name; None if one of
-    them cannot be read: nothing may be removed then."""
+    """Return the paths that publications of a night serve: its lists of served files, and all files that these name.
+
+    folder: the folder of a stage of the night. Returns None if a list cannot be read: then no file may be removed.
+    """
     publish = paths.join(folder, f"../{paths.FOLDERS['publish']}")
     found = set[str]()
     for path in files.list_files(publish):
@@ -199,5 +201,5 @@ def protected(folder: str) -> set[str] | None:
 
 
 def relative_entries(entries: Iterable[FileEntry], folder: str, root: paths.Root) -> tuple[FileEntry, ...]:
-    """Entries of a manifest of a stage's folder, their names relative to ROOT."""
+    """Return entries of the manifest in `folder` with their names relative to ROOT."""
     return tuple(replace(entry, name=relative(root, paths.join(folder, entry.name))) for entry in entries)

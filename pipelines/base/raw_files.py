@@ -1,8 +1,8 @@
-"""Which raw files a job's log paths name: a file, a folder, a glob, or one of those for each day (`{date}`).
+"""Find the raw files that a job's log paths name: a file, a folder, a glob, or one of those per day (`{date}`).
 
-A path is a pattern only if it has `*`, `?` or `[` and no file or folder has exactly that name. `*` and `?` stay within
-one folder, `**` is any number of folders, none included. The folder of the job file, which relative paths begin with,
-is escaped (`paths.escape_pattern`), so that it is never a part of the pattern.
+A path is a glob if it contains `*`, `?` or `[` and no file or folder has exactly that name. `*` and `?` match within
+one folder; `**` matches zero or more folders. The folder of the job file, which is put before relative paths, is
+escaped (`paths.escape_pattern`) and therefore always literal.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from transforms.core.printable import printable
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.readers import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, folder_values
 
-# Files that other programs write beside data and that hold no rows: nobody misses them.
+# Files without rows that other programs write next to data: they are ignored without a message.
 _MARKER = re.compile(
     r"_SUCCESS|_(common_)?metadata|_(started|committed)_\S*|.*\.(crc|md5|sha1|sha256|asc)|.*_\$folder\$|"
     r"\.DS_Store|\.git(ignore|keep|attributes)|\.keep|Thumbs\.db|desktop\.ini|README(\.\w+)?|",
     re.IGNORECASE,
 )
-_SHOWN = 5  # names of files in a message
+_MAX_NAMES = 5  # names of files in a message
 _ESCAPE = re.compile(r"\[([*?\[{])\]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawFiles:
-    """The raw files of one table, sorted by path, and with `{date}` the days that have one, in order."""
+    """The raw files of one table, sorted by path, and the days with a file if the path contains `{date}`."""
 
     files: tuple[TakenFile, ...] = ()
     days: tuple[str, ...] = ()
-    passed_over: tuple[str, ...] = ()  # paths of files below a folder, or matched by a glob, that are not read; sorted
-    keys: tuple[str, ...] = ()  # of the folders named `key=value` that the setting does not spell out; sorted
+    skipped: tuple[str, ...] = ()  # paths of files in a folder, or matched by a glob, that are not read; sorted
+    keys: tuple[str, ...] = ()  # of `key=value` folders that are not part of the setting; sorted
 
 
 def find(
@@ -52,10 +52,10 @@ def find(
     seen: Collection[str] = (),
     allow_missing_days: bool = False,
 ) -> RawFiles:
-    """The raw files of one table; with `{date}` those of the days from `start` up to but not `end`.
+    """Find the raw files of one table; with `{date}`, those of the days with start <= day < end.
 
-    `seen`: days that had a file before, which may be gone since. Raises LogError, naming the setting, where there is no
-    file at all, and for days without one after the first that had one, but with `allow_missing_days`.
+    seen: days that had a file on an earlier night, whose files may be gone. Raises LogError, which names the setting,
+    if there is no file at all, and, without `allow_missing_days`, if a day after the first one with a file has none.
     """
     if not pattern.strip():
         raise LogSettingError(f"{setting} is empty: give a file, a folder or a glob")
@@ -63,53 +63,55 @@ def find(
         return RawFiles(files=(_table(setting, pattern, end),))
     if "{date}" not in pattern:
         if not (matched := _match(pattern)).taken:
-            raise LogSettingError(_nothing(setting, pattern, "", matched.passed_over))
-        return _found(pattern, [matched])
+            raise LogSettingError(_no_files_message(setting, pattern, "", matched.skipped))
+        return _raw_files(pattern, [matched])
     days = [(start + dt.timedelta(days=n)).isoformat() for n in range((end - start).days)]
     by_day = {day: _match(pattern.replace("{date}", day)) for day in days}
-    passed_over = [path for matched in by_day.values() for path in matched.passed_over]
+    skipped = [path for matched in by_day.values() for path in matched.skipped]
     by_day = {day: matched for day, matched in by_day.items() if matched.taken}
     if not by_day and not set(days) & set(seen):
         span = f" on a day from {days[0]} to {days[-1]}, the window of {end}" if days else ""
-        # Where files of earlier days were read, the pattern is right, and those of these days are late.
+        # If files of earlier days were read, the pattern is correct and the files of these days are late.
         kind = LogError if seen else LogSettingError
-        raise kind(_nothing(setting, pattern, span, passed_over))
+        raise kind(_no_files_message(setting, pattern, span, skipped))
     if not allow_missing_days:
         _check_days(setting, pattern, days, {*by_day, *seen})
-    return _found(pattern, [_Matched(passed_over=passed_over), *by_day.values()], days=tuple(by_day))
+    return _raw_files(pattern, [_Matches(skipped=skipped), *by_day.values()], days=tuple(by_day))
 
 
-def describe_passed_over(found: RawFiles) -> str:
-    """How many files of a table were passed over, the names of the first ones, and which files are read; empty where
-    none was."""
-    if not found.passed_over:
+def describe_skipped(found: RawFiles) -> str:
+    """Return a message with the number and first names of skipped files, and which files are read; empty if there are
+    no skipped files."""
+    if not found.skipped:
         return ""
-    names = found.passed_over
+    names = found.skipped
     return (
-        f"{len(names):,} file{'s were' if len(names) > 1 else ' was'} passed over: {_shown(names)}. Files are read if "
-        f"their names end in {LOG_ENDINGS}, and neither these names nor those of their folders begin with . or _"
+        f"{len(names):,} file{'s were' if len(names) > 1 else ' was'} skipped: {_first_names(names)}. A file is read "
+        f"if its name ends in {LOG_ENDINGS}, and neither its name nor that of its folders begins with . or _"
     )
 
 
 def describe_ignored_keys(found: RawFiles, columns: Iterable[str]) -> str:
-    """Which keys of folders named `key=value` are not read; empty where there is none. columns: the names, as the logs
-    have them, of all columns that the table knows."""
+    """Return a message with the keys of `key=value` folders that are not read; empty if there are none.
+
+    columns: the names, as in the logs, of all columns that the table reads.
+    """
     ignored = sorted(set(found.keys) - set(columns))
     if not ignored:
         return ""
-    named = ", ".join(map(printable, ignored))
-    return f"folders give values of {named}, which this table does not read; [logs.columns] renames columns"
+    keys = ", ".join(map(printable, ignored))
+    return f"folder names give values of {keys}, which this table does not read; rename columns in [logs.columns]"
 
 
 def oldest_first(pattern: str, taken: Iterable[TakenFile]) -> list[tuple[str, TakenFile]]:
-    """The day and the file of each raw file of a path with `{date}`, by day; of any other path with "" for the day. Of
-    one day, by the time of change, then by path."""
-    given = [(_day_in(pattern, file.path), file) for file in taken]
-    return sorted(given, key=lambda one: (one[0], one[1].changed, one[1].path))
+    """Return (day, file) of raw files, ordered by day, time of change and path. The day is "" for a path without
+    `{date}`."""
+    dated = [(_day_in(pattern, file.path), file) for file in taken]
+    return sorted(dated, key=lambda pair: (pair[0], pair[1].changed, pair[1].path))
 
 
 def _day_in(pattern: str, path: str) -> str:
-    """The day that stands for `{date}` in the path of a file that the pattern names."""
+    """Return the day at the position of `{date}` in the path of a matching file; "" for a pattern without `{date}`."""
     if "{date}" not in pattern:
         return ""
     rest = path[len(literal_prefix(pattern).rstrip("/")) :].lstrip("/")
@@ -118,13 +120,13 @@ def _day_in(pattern: str, path: str) -> str:
 
 
 def literal_prefix(pattern: str) -> str:
-    """The folder, or the file, that a path or glob names before its first wildcard or `{date}`."""
+    """Return the folder or file that a path or glob names before its first wildcard or `{date}`."""
     first = pattern.split("{date}")[0]
     return _parse_pattern(first, plain=not _is_glob(first)).literal
 
 
 def would_read(pattern: str, path: str) -> bool:
-    """Whether a log file at `path` would be one of the raw files that a path, folder or glob names."""
+    """Return whether a log file at `path` would be one of the raw files that a path, folder or glob names."""
     given = _parse_pattern(pattern.replace("{date}", "2000-01-01"), plain=not _is_glob(pattern))
     places = {path}
     if files.is_local(path):
@@ -135,7 +137,7 @@ def would_read(pattern: str, path: str) -> bool:
 
 
 def lies_within(pattern: str, folder: str) -> bool:
-    """Whether all that a path, folder or glob names lies within a folder."""
+    """Return whether everything that a path, folder or glob names lies within a folder."""
     place = _parse_pattern(pattern, plain=not _is_glob(pattern)).literal
     if files.is_local(folder):
         place, folder = os.path.realpath(place), os.path.realpath(folder)
@@ -143,7 +145,7 @@ def lies_within(pattern: str, folder: str) -> bool:
 
 
 def first_within(files_found: Iterable[TakenFile], folders: Collection[str]) -> str:
-    """The path of the first local file that lies in one of some folders, by whatever link; empty if none does."""
+    """Return the path of the first local file whose real path, links resolved, is in one of the folders; else ""."""
     real = [f"{os.path.realpath(folder)}/" for folder in folders if files.is_local(folder)]
     place: dict[str, str] = {}
     for file in files_found if real else ():
@@ -153,84 +155,84 @@ def first_within(files_found: Iterable[TakenFile], folders: Collection[str]) -> 
     return ""
 
 
-def _found(pattern: str, matches: Iterable[_Matched], days: tuple[str, ...] = ()) -> RawFiles:
-    every = list(matches)
-    taken = sorted({file for matched in every for file in matched.taken})
+def _raw_files(pattern: str, matches: Iterable[_Matches], days: tuple[str, ...] = ()) -> RawFiles:
+    all_matches = list(matches)
+    taken = sorted({file for matched in all_matches for file in matched.taken})
     keys = {key for file in taken for key in folder_values(file.path)} - set(folder_values(f"{pattern}/"))
-    passed_over = sorted({path for matched in every for path in matched.passed_over})
-    return RawFiles(files=tuple(taken), days=days, passed_over=tuple(passed_over), keys=tuple(sorted(keys)))
+    skipped = sorted({path for matched in all_matches for path in matched.skipped})
+    return RawFiles(files=tuple(taken), days=days, skipped=tuple(skipped), keys=tuple(sorted(keys)))
 
 
-def _nothing(setting: str, pattern: str, span: str, passed_over: Collection[str] = ()) -> str:
-    others = f"; {len(passed_over):,} were passed over: {_shown(passed_over)}" if passed_over else ""
-    return f"{setting} = {_unescaped(pattern)!r}: no log files there{span} ({LOG_ENDINGS}){others}"
+def _no_files_message(setting: str, pattern: str, span: str, skipped: Collection[str] = ()) -> str:
+    others = f"; {len(skipped):,} other files were skipped: {_first_names(skipped)}" if skipped else ""
+    return f"{setting} = {_unescaped(pattern)!r}: no log files found{span} ({LOG_ENDINGS}){others}"
 
 
-def _shown(paths: Collection[str]) -> str:
+def _first_names(paths: Collection[str]) -> str:
     names = [printable(re.sub(r".*/(?=.)", "", path)) for path in sorted(paths)]
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES])}{more}"
 
 
-def _check_days(setting: str, pattern: str, days: list[str], there: set[str]) -> None:
-    missing = [day for day in days if day not in there and day > min(there)]
+def _check_days(setting: str, pattern: str, days: list[str], with_file: set[str]) -> None:
+    missing = [day for day in days if day not in with_file and day > min(with_file)]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise LogError(
-            f"{setting} = {_unescaped(pattern)!r}: no file for {shown}, though the logs begin on {min(there)}: "
-            f"wait for it, check --date, or say allow_missing_days = true ([logs]) where a day may have none"
+            f"{setting} = {_unescaped(pattern)!r}: no file for {shown}, although the logs begin on {min(with_file)}: "
+            "wait for it, check --date, or set allow_missing_days = true ([logs]) if days may have no file"
         )
 
 
 def _table(setting: str, name: str, end: dt.date) -> TakenFile:
-    """A BigQuery table as the one raw file of a date: its rows change, so each night reads its window anew."""
+    """Return a BigQuery table as the one raw file of a date: its rows change, so each night reads its window again."""
     if not re.fullmatch(r"[\w:.-]+\.\w+\.[\w-]+", name.removeprefix(PREFIX)):
         raise LogSettingError(
-            f"{setting} = {name!r}: a BigQuery table is named {PREFIX}project.dataset.table, without {{date}}"
+            f"{setting} = {name!r}: name a BigQuery table as {PREFIX}project.dataset.table, without {{date}}"
         )
     day = dt.datetime.combine(end, dt.time(), dt.UTC)
     return TakenFile(path=name, bytes=0, changed=day.timestamp())
 
 
 @dataclass(frozen=True)
-class _Matched:
-    """The files that one path or glob names."""
+class _Matches:
+    """The files that one path or glob matches."""
 
     taken: list[TakenFile] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
-def _match(pattern: str) -> _Matched:
-    """Files a path or glob names; of a folder, all log files below it.
+def _match(pattern: str) -> _Matches:
+    """List the files that a path or glob matches; for a folder, all log files below it.
 
-    What begins with . or _, or lies in a folder that does, is not a log unless the pattern spells it out: other
-    programs keep unfinished files there.
+    Files and folders whose names begin with . or _ are skipped unless the pattern contains the name: other programs
+    keep unfinished files there.
     """
     plain = not _is_glob(pattern) or ("*" not in pattern and files.exists(_unescaped(pattern)))
-    given = _parse_pattern(pattern, plain=plain)
-    matched = _Matched()
-    for path, entry in _listed(given):
-        if path != given.plain and not given.regex.fullmatch(path):
+    parsed = _parse_pattern(pattern, plain=plain)
+    matched = _Matches()
+    for path, file in _list(parsed):
+        if path != parsed.plain and not parsed.regex.fullmatch(path):
             continue
-        hidden = given.hidden_part(path)
-        if entry and (path == given.plain or (LOG_ENDING.search(path) and not hidden)):
-            matched.taken.append(entry)
+        hidden = parsed.hidden_part(path)
+        if file and (path == parsed.plain or (LOG_ENDING.search(path) and not hidden)):
+            matched.taken.append(file)
         elif not _MARKER.fullmatch(path.rsplit("/", 1)[-1]):
-            matched.passed_over.append(hidden or path)
+            matched.skipped.append(hidden or path)
     return matched
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pattern:
-    """A path or glob, taken apart."""
+    """A parsed path or glob."""
 
-    text: str  # as Beam takes it
-    plain: str | None  # the path it is, None of a glob
-    literal: str  # the folder it spells out, up to the first part with a wildcard
-    regex: re.Pattern[str]  # of the files it matches and of those below what it matches
+    text: str  # in Beam's syntax
+    plain: str | None  # the literal path; None for a glob
+    literal: str  # the folder before the first part with a wildcard
+    regex: re.Pattern[str]  # matches the named files and all files below matching folders
 
     def hidden_part(self, path: str) -> str:
-        """A path up to its first name that begins with . or _ and that the pattern does not spell out, else empty."""
+        """Return `path` up to its first name that begins with . or _ and is not in the literal part; else ""."""
         found = re.search(r"(?:^|/)[._][^/]*/?", path[len(self.literal) :])
         return path[: len(self.literal) + found.end()] if found else ""
 
@@ -238,8 +240,8 @@ class _Pattern:
 def _parse_pattern(pattern: str, *, plain: bool) -> _Pattern:
     pattern = pattern.rstrip("/") or "/"
     text = glob.escape(_unescaped(pattern)) if plain else pattern
-    spelled_out = re.match(r"(?:[^*?\[]|\[[*?\[{]\])*/|", text)
-    literal = _unescaped(spelled_out[0] if spelled_out else "")
+    without_wildcard = re.match(r"(?:[^*?\[]|\[[*?\[{]\])*/|", text)
+    literal = _unescaped(without_wildcard[0] if without_wildcard else "")
     regex = re.compile(rf"{_regex(text)}(/.*)?", re.DOTALL)
     if plain:
         return _Pattern(text=text, plain=_unescaped(pattern), literal=f"{_unescaped(pattern)}/", regex=regex)
@@ -258,11 +260,11 @@ _TOKEN = re.compile(r"(?P<folders>(?<=/)\*\*/)|(?P<all>\*\*)|(?P<some>\*)|(?P<on
 
 
 def _regex(pattern: str) -> str:
-    """A regular expression for what a glob matches."""
-    parts, at = [], 0
+    """Return a regular expression that matches the same paths as a glob."""
+    parts, position = [], 0
     for token in _TOKEN.finditer(pattern):
-        parts.append(re.escape(pattern[at : token.start()]))
-        at = token.end()
+        parts.append(re.escape(pattern[position : token.start()]))
+        position = token.end()
         kind = token.lastgroup
         if kind == "set":
             inside = token["set"].replace("\\", r"\\").replace("[", r"\[")
@@ -270,21 +272,21 @@ def _regex(pattern: str) -> str:
             parts.append(f"[{inside}]")
         else:
             parts.append({"folders": "(?:.*/)?", "all": ".*", "some": "[^/]*", "one": "[^/]"}[str(kind)])
-    return "".join([*parts, re.escape(pattern[at:])])
+    return "".join([*parts, re.escape(pattern[position:])])
 
 
-Listed = tuple[str, TakenFile | None]  # a path, and its file; None where it cannot be read
+Listed = tuple[str, TakenFile | None]  # a path and its file; None if it cannot be read
 
 
-def _listed(pattern: _Pattern) -> Iterator[Listed]:
-    """Files that a pattern may match: of a local one also those in linked folders."""
+def _list(pattern: _Pattern) -> Iterator[Listed]:
+    """Yield the files that a pattern may match; on local disks also those in linked folders."""
     try:
         if files.is_local(pattern.literal or "."):
             top = pattern.plain if pattern.plain is not None else pattern.literal.rstrip("/") or "/"
             yield from _walk(top) if os.path.isdir(top) else filter(None, [_local_file(top)])
             return
         texts = [pattern.text, f"{pattern.text}/**"]
-        if pattern.plain is None:  # Beam's `/**/` is one folder at least
+        if pattern.plain is None:  # Beam's `/**/` matches at least one folder
             texts = [f"{glob.escape(pattern.literal)}**"]
         found = FileSystems.match(texts)
     except Exception as error:
@@ -295,27 +297,27 @@ def _listed(pattern: _Pattern) -> Iterator[Listed]:
 
 
 def _walk(top: str) -> Iterator[Listed]:
-    """All files below a local folder and the folders linked there, each folder once: links may lead back."""
-    tops, seen, closed = [top], set[tuple[int, int]](), list[OSError]()
-    for start in tops:  # linked folders come last, so that a file goes by the path that has no link
-        for folder, below, names in os.walk(start, onerror=closed.append):
-            place = os.stat(folder)
-            if (place.st_dev, place.st_ino) in seen:
+    """Yield all files below a local folder and below linked folders, each folder once, because links may be cyclic."""
+    tops, seen, errors = [top], set[tuple[int, int]](), list[OSError]()
+    for start in tops:  # linked folders come last, so that the path of a file contains no link if possible
+        for folder, below, names in os.walk(start, onerror=errors.append):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
                 below.clear()
                 continue
-            seen.add((place.st_dev, place.st_ino))
+            seen.add((status.st_dev, status.st_ino))
             below.sort()
             tops += [path for name in below if os.path.islink(path := os.path.join(folder, name))]
             yield from filter(None, (_local_file(os.path.join(folder, name)) for name in names))
-    yield from ((str(error.filename), None) for error in closed)
+    yield from ((str(error.filename), None) for error in errors)
 
 
 def _local_file(path: str) -> Listed | None:
-    """A local file; None of one that is gone."""
+    """Return a local file; None if it has been removed."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return (path, None) if os.path.islink(path) else None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return path, None
-    return path, TakenFile(path=path, bytes=found.st_size, changed=found.st_mtime)
+    return path, TakenFile(path=path, bytes=status.st_size, changed=status.st_mtime)

@@ -1,7 +1,7 @@
-"""What became of the rows an ingest read: every row is kept or counted under why it was not.
+"""Counts of the rows that an ingest read: each row is either kept, or counted under the reason it was left out.
 
-read = kept + refused + duplicates + forgotten + other_days          for each table
-rows in the store = all nights' kept - all nights' removed           for each table of events
+read = kept + refused + duplicates + forgotten + other_days            for each table
+rows in the store = kept of all nights - removed of all nights         for each table of events
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from typing import Any
 from transforms.core.records import Record
 
 Account = dict[str, Any]
-# other_days: rows of files that were read again for other days' sake.
+# other_days: rows outside the requested days, in files that were read again.
 LEFT_OUT = ("refused", "duplicates", "forgotten", "other_days")
-# What left the store: days sent again, users forgotten, days beyond keep_days, events that it held twice.
-REMOVED = ("reingested", "forgotten", "expired", "doubled")
 
 
 def from_records(records: Iterable[Record]) -> Account:
-    """The account of one reading of raw files, from its workers' records.
+    """Return the account of one read of raw files, from the records of its workers.
 
-    tables: rows by table and what became of them; removed: rows that left the store, by table and why; rejects: refused
-    rows by reason; rejects_files: where those are.
+    Keys: tables: rows by table and outcome; removed: rows removed from the store, by table and reason (`reingested`,
+    `forgotten`, `expired`, `doubled`); rejects: refused rows by reason; rejects_files: the files that list these.
     """
     tables: dict[str, Counter[str]] = {}
     removed: dict[str, Counter[str]] = {}
@@ -37,16 +35,19 @@ def from_records(records: Iterable[Record]) -> Account:
         if "reason" in record:
             reasons[f"{record['table']}: {record['reason']}"] += record["rejected"]
         listed += [record["rejects_file"]] if "rejects_file" in record else []
-    kept = {name: rows | {"kept": rows["read"] - sum(rows[why] for why in LEFT_OUT)} for name, rows in tables.items()}
+    kept = {
+        name: rows | {"kept": rows["read"] - sum(rows[reason] for reason in LEFT_OUT)} for name, rows in tables.items()
+    }
     return account(kept, removed, reasons, listed)
 
 
-def from_removed(table: str, why: str, rows: int) -> Account:
-    """The account of rows that left the store."""
-    return account({}, {table: {why: rows}}, {}, []) if rows else account({}, {}, {}, [])
+def from_removed(table: str, reason: str, rows: int) -> Account:
+    """Return the account of rows that were removed from the store."""
+    return account({}, {table: {reason: rows}}, {}, []) if rows else account({}, {}, {}, [])
 
 
 def account(tables: Any, removed: Any, rejects: Any, rejects_files: Iterable[str]) -> Account:
+    """Return an account in its JSON form: tables in alphabetical order, the most frequent reasons first."""
     most_first = sorted(rejects.items(), key=lambda reason: (-reason[1], reason[0]))
     return {
         "tables": {name: dict(rows) for name, rows in sorted(tables.items())},
@@ -57,18 +58,18 @@ def account(tables: Any, removed: Any, rejects: Any, rejects_files: Iterable[str
 
 
 def total(accounts: Iterable[Account]) -> Account:
-    """Several accounts as one."""
-    every = list(accounts)
+    """Return the sum of several accounts."""
+    parts = list(accounts)
 
-    def summed(part: str) -> dict[str, Counter[str]]:
+    def summed(key: str) -> dict[str, Counter[str]]:
         sums: dict[str, Counter[str]] = {}
-        for one in every:
-            for name, rows in one[part].items():
+        for part in parts:
+            for name, rows in part[key].items():
                 sums.setdefault(name, Counter()).update(rows)
         return sums
 
     rejects: Counter[str] = Counter()
-    for one in every:
-        rejects.update(one["rejects"])
-    listed = [name for one in every for name in one["rejects_files"]]
+    for part in parts:
+        rejects.update(part["rejects"])
+    listed = [name for part in parts for name in part["rejects_files"]]
     return account(summed("tables"), summed("removed"), rejects, listed)

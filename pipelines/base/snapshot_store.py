@@ -1,11 +1,11 @@
-"""The store: checked events as Parquet by day and user bucket, and the snapshots that say which files count.
+"""The store: checked events as Parquet files by day and user bucket, and the snapshots that list the current files.
 
     ROOT/store/watches/2026-11-20/00003-of-00016-1a2b3c4d.parquet    events of one day, users of one bucket
-    ROOT/store/snapshots/00000007.json                               the newest one holds
+    ROOT/store/snapshots/00000007.json                               the newest snapshot is the current one
 
-A snapshot lists every data file that counts and every raw file taken. It is the last thing an ingest writes, under a
-number nobody used: a crash leaves orphans, a reader sees the store before or after, never between. Kept are the newest
-snapshot and those that nights refer to; the next ingest removes the others, and the files that only they list.
+A snapshot lists all current data files and all raw files that were ingested. An ingest writes it last, under a new
+number: a crash leaves orphaned files, and a reader sees the store either before or after an ingest. The newest snapshot
+and those that nights refer to are kept. The next ingest removes the others, and the files that only they list.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS
 
 ROWS_A_BUCKET = 1_000_000
 REPAIR = "watchnext nightly JOB.toml --reingest {folder} reads the events of its day again from the raw files"
-REBUILD = (
-    "watchnext nightly JOB.toml --reread reads all raw logs again; it begins with the newest snapshot that can be read"
-)
+REBUILD = "watchnext nightly JOB.toml --reread reads all raw logs again, starting from the newest readable snapshot"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFile:
-    """One data file: events of one table, one day of the snapshot's time zone, one bucket; distinct, ordered by user,
-    time and the rest."""
+    """One data file: distinct events of one table, one day (in the snapshot's time zone) and one bucket, ordered by
+    user, time and the remaining columns."""
 
     table: str
     day: str
@@ -45,7 +43,7 @@ class StoreFile:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class TakenFile:
-    """A raw file whose rows are in the store; changed size or time make it another file."""
+    """A raw file whose rows are in the store. A file whose size or modification time changed is another file."""
 
     path: str
     bytes: int
@@ -54,38 +52,38 @@ class TakenFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The store at one moment."""
+    """The content of the store at one moment."""
 
     buckets: int
-    number: int = 0  # 0: nothing written yet
-    date: str = ""  # the night that wrote it
-    time_zone: str = UTC  # of the days of its files; snapshots of older versions do not name it
+    number: int = 0  # 0: not written yet
+    date: str = ""  # of the night that wrote it
+    time_zone: str = UTC  # of the days of its files; snapshots of older versions do not contain it
     files: list[StoreFile] = field(default_factory=list)
     taken: list[TakenFile] = field(default_factory=list)
-    days: dict[str, list[str]] = field(default_factory=dict)  # table -> days whose file was seen, of paths with {date}
-    accounts: dict[str, Account] = field(default_factory=dict)  # night -> what became of the rows it read
-    readings: dict[str, dict[str, Any]] = field(default_factory=dict)  # table -> settings its rows were read under
-    older_readings: list[dict[str, Any]] = field(default_factory=list)  # what was kept as it was read under others
-    forgotten: str = ""  # digest of the list of users that was applied to all that is kept
-    key_check: str = ""  # tells the key of pseudonyms from another; empty: ids as they came
+    days: dict[str, list[str]] = field(default_factory=dict)  # table -> days that had a file, for paths with {date}
+    accounts: dict[str, Account] = field(default_factory=dict)  # night -> counts of the rows that it read
+    readings: dict[str, dict[str, Any]] = field(default_factory=dict)  # table -> settings its rows were read with
+    older_readings: list[dict[str, Any]] = field(default_factory=list)  # rows kept that were read with other settings
+    forgotten: str = ""  # digest of the list of users to forget that was last applied to all stored data
+    key_check: str = ""  # identifies the pseudonym key; empty: ids are not pseudonymised
     format_version: int = FORMAT_VERSION
 
     @property
     def digest(self) -> str:
-        """Of the events alone, whatever the names of their files."""
+        """Return a digest of the events. It does not depend on file names."""
         return fingerprint(self.buckets, sorted((f.table, f.day, f.bucket, f.file.digest) for f in self.files))
 
     @property
     def rows_by_day(self) -> dict[str, dict[str, int]]:
-        """table -> day -> number of its events; days in `time_zone`."""
+        """Return table -> day (in `time_zone`) -> number of events."""
         rows: dict[str, dict[str, int]] = {}
         for file in self.files:
-            of_day = rows.setdefault(file.table, {})
-            of_day[file.day] = of_day.get(file.day, 0) + file.file.rows
+            by_day = rows.setdefault(file.table, {})
+            by_day[file.day] = by_day.get(file.day, 0) + file.file.rows
         return rows
 
-    def within(self, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
-        """The files that may hold events with start <= time < end, by table, bucket, day and content."""
+    def files_between(self, start: dt.datetime, end: dt.datetime) -> list[StoreFile]:
+        """Return the files that may contain events with start <= time < end, by table, bucket, day and content."""
         if start >= end:
             return []
         first, last = (days.local_date(moment, self.time_zone).isoformat() for moment in (start, end - days.INSTANT))
@@ -93,27 +91,28 @@ class Snapshot:
         return sorted(found, key=lambda f: (f.table, f.bucket, f.day, f.file.digest))
 
     def rows(self, table: str) -> int:
+        """Return the number of events of a table."""
         return sum(f.file.rows for f in self.files if f.table == table)
 
-    def changed(self, gone: Iterable[str], new: Iterable[StoreFile]) -> Snapshot:
-        """The snapshot without the data files of some names and with new ones, as yet uncommitted."""
-        leave = set(gone)
-        kept = [file for file in self.files if file.file.name not in leave]
-        return replace(self, files=sorted([*kept, *new], key=lambda file: file.file.name))
+    def with_changes(self, removed: Iterable[str], added: Iterable[StoreFile]) -> Snapshot:
+        """Return an uncommitted copy without the data files named `removed` and with those `added`."""
+        names = set(removed)
+        kept = [file for file in self.files if file.file.name not in names]
+        return replace(self, files=sorted([*kept, *added], key=lambda file: file.file.name))
 
 
 class DamagedSnapshotError(ManifestError):
-    """A snapshot whose content is not what was written."""
+    """A snapshot whose content is damaged."""
 
 
 def latest(folder: str) -> Snapshot | None:
-    """The newest snapshot in the snapshots' folder, or None in a new store."""
+    """Return the newest snapshot, or None in a new store. Raises DamagedSnapshotError."""
     found = list_snapshots(folder)
     return load(found[-1]) if found else None
 
 
 def newest_readable(folder: str) -> Snapshot | None:
-    """The newest snapshot that is not damaged, or None if there is none."""
+    """Return the newest snapshot that is not damaged, or None if there is none."""
     for path in reversed(list_snapshots(folder)):
         with suppress(DamagedSnapshotError):
             return load(path)
@@ -121,7 +120,7 @@ def newest_readable(folder: str) -> Snapshot | None:
 
 
 def remove_damaged(folder: str) -> None:
-    """Remove damaged snapshots, so that the newest one that can be read counts. Raises LockError if this run lost its
+    """Remove damaged snapshots, so that the newest readable one is current. Raises LockError if this run lost its
     lock."""
     lock.require()
     for path in list_snapshots(folder):
@@ -132,15 +131,18 @@ def remove_damaged(folder: str) -> None:
 
 
 def list_snapshots(folder: str) -> list[str]:
-    """Paths of all snapshots, the newest last."""
+    """Return the paths of all snapshots, the newest last."""
     return [path for path in files.list_files(folder) if path.endswith(".json")]
 
 
 def load(path: str) -> Snapshot:
+    """Read a snapshot. Raises ManifestError for another format version, DamagedSnapshotError if it is damaged."""
     try:
         content = json.loads(files.read_bytes(path))
         if content["format_version"] != FORMAT_VERSION:
-            raise ManifestError(f"{path} has format_version {content['format_version']}, this is {FORMAT_VERSION}")
+            raise ManifestError(
+                f"{path} has format_version {content['format_version']}, but {FORMAT_VERSION} is supported"
+            )
         data = [store_file(f) for f in content["files"]]
         return Snapshot(**content | {"files": data, "taken": [TakenFile(**t) for t in content["taken"]]})
     except (ValueError, KeyError, TypeError) as error:
@@ -150,32 +152,33 @@ def load(path: str) -> Snapshot:
 
 
 def store_file(record: Mapping[str, Any]) -> StoreFile:
-    """A data file from a record that names its table, day, bucket and file."""
-    named = {name: record[name] for name in ("table", "day", "bucket")}
-    return StoreFile(**named, file=file_entry(record["file"]))
+    """Return the data file of a record with `table`, `day`, `bucket` and `file`."""
+    fields = {name: record[name] for name in ("table", "day", "bucket")}
+    return StoreFile(**fields, file=file_entry(record["file"]))
 
 
 def path_to_read(store: str, file: StoreFile) -> VerifiedPath:
-    """The path of a data file; whoever reads it learns if it is missing or damaged, and what repairs it."""
+    """Return the path of a data file. Reading it verifies its digest; an error names the command that repairs it."""
     return VerifiedPath(paths.join(store, file.file.name), file.file.digest, REPAIR)
 
 
 def damaged_names(store: str, found: Iterable[StoreFile], days: Collection[str]) -> set[str]:
-    """The names of those files, of some days, that are missing or damaged."""
+    """Return the names of the files, of the given days, that are missing or damaged."""
     return {file.file.name for file in found if file.day in days and difference(store, file.file)}
 
 
 def number_of(path: str) -> int:
-    """The number of the snapshot at `path`."""
+    """Return the number of the snapshot at `path`."""
     return int(path.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def path_of(folder: str, number: int) -> str:
+    """Return the path of the snapshot with a number."""
     return paths.join(folder, f"{number:08d}.json")
 
 
 def commit(folder: str, snapshot: Snapshot) -> None:
-    """Write the snapshot, once its files are on the disk: from here on it is the newest.
+    """Flush the snapshot's new files to disk, then write the snapshot, which makes it the current one.
 
     Raises LockError if this run lost its lock.
     """
@@ -188,7 +191,7 @@ def commit(folder: str, snapshot: Snapshot) -> None:
 
 
 def _newest_files(folder: str) -> list[StoreFile]:
-    """The files that are on the disk since an earlier commit; none if that cannot be told."""
+    """Return the files that an earlier commit flushed to disk; an empty list if the newest snapshot is unreadable."""
     try:
         before = latest(folder)
     except ManifestError:
@@ -197,10 +200,10 @@ def _newest_files(folder: str) -> list[StoreFile]:
 
 
 def sweep(store: str, folder: str, referred: Collection[int]) -> None:
-    """Remove the snapshots whose numbers are not `referred` to, the newest aside, then data files that none lists.
+    """Remove snapshots that are neither the newest nor in `referred`, then data files that no remaining snapshot lists.
 
-    Those are what a crashed ingest left behind, and events that were replaced, forgotten or grew too old. No data file
-    is removed while one of those snapshots cannot be read. Raises LockError if this run lost its lock.
+    Such data files are left by a crashed ingest, or contain events that were replaced, forgotten or expired. No data
+    file is removed if a remaining snapshot cannot be read. Raises LockError if this run lost its lock.
     """
     lock.require()
     found = list_snapshots(folder)
@@ -210,15 +213,15 @@ def sweep(store: str, folder: str, referred: Collection[int]) -> None:
         listed = {paths.join(store, f.file.name) for path in kept for f in load(path).files}
     except ManifestError:
         return
-    files.remove_files(path for path in files.list_files(store) if path not in listed and _is_of_an_ingest(path))
+    files.remove_files(path for path in files.list_files(store) if path not in listed and _is_ingest_output(path))
 
 
-def _is_of_an_ingest(path: str) -> bool:
-    """Whether an ingest wrote a file of the store that no snapshot lists: a data file, or its notes about them."""
+def _is_ingest_output(path: str) -> bool:
+    """Return whether an ingest wrote a file in the store: a data file, or the records of its workers."""
     return path.endswith(".parquet") or path.rsplit("/", 1)[-1].startswith("records-")
 
 
 def bucket_count(rows: int) -> int:
-    """How many buckets a store of about this many window events gets: a power of two, about 1M events each."""
+    """Return the number of buckets of a new store: a power of two with about 1M events of the window per bucket."""
     wanted = max(MIN_BUCKETS, min(MAX_BUCKETS, -(-rows // ROWS_A_BUCKET)))
     return 1 << (wanted - 1).bit_length()

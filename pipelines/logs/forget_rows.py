@@ -117,7 +117,7 @@ def _forget_in_publications(
         held = [entry for kind in _OF_USERS for entry in lists.of(kind) if paths.shard_index(entry.name) in buckets]
         entries = fresh | _scrubbed(night, root.path, [entry.name for entry in held if entry.name not in fresh], screen)
         now = digests.get(lists.neighbours, lists.neighbours)
-        changed = lists.changed(entries).model_copy(update={"neighbours": now})
+        changed = lists.with_entries(entries).model_copy(update={"neighbours": now})
         if changed != lists:
             published_lists.rewrite(path, changed)
 

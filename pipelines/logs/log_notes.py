@@ -30,7 +30,7 @@ def columns_of(job: Job, table: str) -> list[str]:
 
 
 def _of_setting(setting: str, found: RawFiles, columns: list[str]) -> Iterator[tuple[str, str]]:
-    if text := raw_files.describe_passed_over(found):
+    if text := raw_files.describe_skipped(found):
         yield setting, text
     if text := raw_files.describe_ignored_keys(found, columns):
         yield setting, text

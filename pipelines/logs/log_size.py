@@ -94,7 +94,7 @@ def measure_size(
 
 def _rows_kept(night: Night, before: Snapshot | None, table: str) -> int:
     """Rows of the window that the store has already."""
-    listed = before.within(night.start, night.end) if before else []
+    listed = before.files_between(night.start, night.end) if before else []
     return sum(file.file.rows for file in listed if file.table == table)
 
 

@@ -104,7 +104,7 @@ def replace_files(snapshot: Snapshot, records: list[Record]) -> Snapshot:
     new = [
         replace(of_name[record["replaced"]], file=FileEntry(**record["file"])) for record in records if record["file"]
     ]
-    return snapshot.changed((record["replaced"] for record in records), new)
+    return snapshot.with_changes((record["replaced"] for record in records), new)
 
 
 def add_to_account(snapshot: Snapshot, date: dt.date, *added: row_counts.Account) -> Snapshot:

@@ -56,4 +56,4 @@ def expire(night: Night, snapshot: Snapshot) -> tuple[Snapshot, Account]:
     first = (min(night.date, newest) - dt.timedelta(days=night.job.storage.keep_days)).isoformat()
     gone = [file for file in snapshot.files if file.day < first]
     lost = [row_counts.from_removed(file.table, "expired", file.file.rows) for file in gone]
-    return snapshot.changed((file.file.name for file in gone), []), row_counts.total(lost)
+    return snapshot.with_changes((file.file.name for file in gone), []), row_counts.total(lost)

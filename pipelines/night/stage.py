@@ -108,7 +108,7 @@ class Night:
 
     def window_digest(self, tables: Sequence[str] = ("watches", "searches")) -> str:
         """Of the events of some tables, the users and the bucket count of the window, whatever else the store holds."""
-        digests = [f.file.digest for f in self.snapshot.within(self.start, self.end) if f.table in tables]
+        digests = [f.file.digest for f in self.snapshot.files_between(self.start, self.end) if f.table in tables]
         users = [f.digest for f in self.require("ingest").named("users/")]
         return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
 
@@ -116,7 +116,7 @@ class Night:
         """For each user bucket, the files that hold its part of the window, or of what of it lies from `start` on."""
         users, hidden = self._by_bucket("users/"), self._by_bucket("hidden/")
         events: dict[tuple[str, int], list[str]] = {}
-        for file in self.snapshot.within(start or self.start, self.end):
+        for file in self.snapshot.files_between(start or self.start, self.end):
             events.setdefault((file.table, file.bucket), []).append(snapshot_store.path_to_read(self.root.store, file))
         return [
             BucketFiles(

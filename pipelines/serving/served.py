@@ -96,7 +96,7 @@ class Served:
             return []
         snapshot = self.night.snapshot
         bucket = bucket_of(kept_as, snapshot.buckets)
-        listed = snapshot.within(self.night.start, self.night.end)
+        listed = snapshot.files_between(self.night.start, self.night.end)
         own = [file for file in listed if file.table == "watches" and file.bucket == bucket]
         return sorted(((f.day, snapshot_store.path_to_read(self.night.root.store, f)) for f in own), reverse=True)
 

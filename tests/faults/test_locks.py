@@ -27,7 +27,7 @@ FIELDS = ("host", "machine", "boot", "pid_namespace", "pid", "started", "token",
 
 def records() -> list[bytes]:
     """Lock files of any content: a record with wrong values, without a field, cut, of another run that just beat."""
-    whole = json.loads(lock.Holder.here("theirs").to_bytes()) | {"host": "elsewhere", "boot": "another"}
+    whole = json.loads(lock.Holder.this_process("theirs").to_bytes()) | {"host": "elsewhere", "boot": "another"}
     ours = whole | {"host": socket.gethostname()}
     found: list[Any] = [record | {name: value} for record in (whole, ours) for name in FIELDS for value in VALUES]
     found += [{key: value for key, value in whole.items() if key != name} for name in FIELDS]
@@ -55,7 +55,7 @@ def test_no_content_of_a_lock_file_stops_runs_for_ever(
         path.write_bytes(content)
         if message := take(path):
             refused += 1
-            assert str(path) in message and "is at work on this root" in message
+            assert str(path) in message and "is running on this root" in message
             assert path.read_bytes() == content
             now = time.time()
             monkeypatch.setattr(time, "time", lambda now=now: now + lock.LEASE_SECONDS + 1)
@@ -105,7 +105,7 @@ def losing(at: int, path: str, calls: list[int]) -> Callable[[], None]:
 
     def lost() -> None:
         if calls[0] == at:
-            Path(path).write_bytes(lock.Holder.here("another run's").to_bytes())
+            Path(path).write_bytes(lock.Holder.this_process("another run's").to_bytes())
         calls[0] += 1
         require()
 
@@ -148,6 +148,6 @@ def test_two_runs_at_once_are_one_run_and_a_refusal(tmp_path: Path, injected: In
         wait_for(lambda runs=runs: all(run.poll() is not None for run in runs))  # type: ignore[misc]
         codes = sorted(run.returncode for run in runs)
         assert codes in ([0, 0], [0, 1]), messages
-        assert codes == [0, 0] or any("is at work on this root" in message for message in messages)
+        assert codes == [0, 0] or any("is running on this root" in message for message in messages)
         assert newest(night(job)).rows("watches") > 0
         injected("second run")

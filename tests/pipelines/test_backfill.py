@@ -81,7 +81,7 @@ def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:
     [
         (["--from", "2026-11-21", "--to", "2026-11-19"], "--from 2026-11-21 lies after --to 2026-11-19"),
         (["--from", "2026-11-21"], "the following arguments are required: --to"),
-        (["--from", "2026-11-21", "--to", "tomorrow"], "'tomorrow' is no date such as 2026-11-21"),
+        (["--from", "2026-11-21", "--to", "tomorrow"], "'tomorrow' is not a date such as 2026-11-21"),
     ],
 )
 def test_a_wrong_range_is_told(job: Path, given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

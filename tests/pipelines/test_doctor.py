@@ -177,4 +177,4 @@ def test_a_wrong_date_is_a_wrong_argument(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as caught:
         doctor.main(["job.toml", "--date", "yesterday"])
     assert caught.value.code == 2
-    assert "'yesterday' is no date such as 2026-11-21" in capsys.readouterr().err
+    assert "'yesterday' is not a date such as 2026-11-21" in capsys.readouterr().err

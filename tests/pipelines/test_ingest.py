@@ -326,9 +326,9 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
         (tmp_path / name).write_text("user_id\nnobody\n")
     to_parquet(watch_rows(), tmp_path / "w" / "region=EU" / "all.parquet")
     notes = run(job).counts["notes"]
-    assert any(note.startswith("logs.watches: 1 file was passed over: late.tsv. ") for note in notes)
+    assert any(note.startswith("logs.watches: 1 file was skipped: late.tsv. ") for note in notes)
     assert any(note.startswith("logs.watches: folders give values of region, ") for note in notes)
-    assert any(note.startswith("privacy.forget: 1 file was passed over: ids.txt. ") for note in notes)
+    assert any(note.startswith("privacy.forget: 1 file was skipped: ids.txt. ") for note in notes)
 
 
 def test_a_job_in_a_folder_with_the_signs_of_patterns_reads_and_removes_its_own_files(tmp_path: Path) -> None:

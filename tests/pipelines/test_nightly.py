@@ -364,7 +364,7 @@ def test_a_wrong_option_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
 def test_logs_that_match_nothing_are_one_message_and_exit_code_2(tmp_path: Path) -> None:
     done = nightly(write_job(tmp_path, 'watches = "w/{date}.csv"'))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert f"logs.watches = '{tmp_path}/w/{{date}}.csv': no log files there on a day from 2026-10-24 to" in done.stderr
+    assert f"logs.watches = '{tmp_path}/w/{{date}}.csv': no log files found on a day from 2026-10-24 to" in done.stderr
 
 
 @pytest.mark.slow

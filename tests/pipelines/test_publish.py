@@ -402,7 +402,9 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
     (path,) = published_lists.paths_of_night(of.root, of.date)
     lists = published_lists.load(path)
     entry = lists.lists[bucket_of("b", 8)]
-    fresh = lists.changed({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(update={"neighbours": "new"})
+    fresh = lists.with_entries({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(
+        update={"neighbours": "new"}
+    )
     published_lists.rewrite(path, fresh)
     publication.forget(night(job, NEXT), pl.Series(["b"]))
     served = publication_file.read(of.root) or {}

@@ -104,7 +104,7 @@ def test_messages_of_errors_hold_no_control_characters(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("text", ["0001-01-01", "1969-12-31", "3000-01-01", "9999-12-31", "2026-11-31", "today"])
 def test_a_date_without_logs_is_a_wrong_argument(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is no date"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a date"):
         console.parse_date(text)
 
 

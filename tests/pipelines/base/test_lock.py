@@ -20,7 +20,7 @@ from transforms.core import files
 # Waits for the starting shot, then tries to hold the lock, and holds what it got until it is told to go on.
 RACER = """
 import sys
-from pipelines import lock
+from pipelines.base import lock
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -82,7 +82,7 @@ def test_a_lock_is_given_back_when_the_run_fails(tmp_path: Path) -> None:
 
 def test_a_live_holder_is_named(tmp_path: Path) -> None:
     left_by(tmp_path / "LOCK", pid=os.getppid())
-    told = f"process {os.getppid()} on {socket.gethostname()} is at work on this root"
+    told = f"process {os.getppid()} on {socket.gethostname()} is running on this root"
     with pytest.raises(lock.LockError, match=told), lock.hold(str(tmp_path / "LOCK")):
         pass
     assert json.loads((tmp_path / "LOCK").read_text())["token"] == "theirs"
@@ -178,7 +178,7 @@ def test_who_holds_a_lock_can_be_asked_without_taking_it(tmp_path: Path) -> None
     assert lock.describe_holder(str(path)) is None, "its process is gone"
     left_by(path, pid=os.getppid())
     said = lock.describe_holder(str(path))
-    assert said is not None and f"process {os.getppid()} on {socket.gethostname()} is at work on this root" in said
+    assert said is not None and f"process {os.getppid()} on {socket.gethostname()} is running on this root" in said
     path.write_text(before)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["LOCK"], "it left a file behind"
 
@@ -307,7 +307,7 @@ def test_a_holder_in_another_pid_namespace_of_this_host_is_alive(tmp_path: Path)
         assert line_of(process) == "ready"
         say(process)
         assert line_of(process) == "held"
-        with pytest.raises(lock.LockError, match="is at work on this root"), lock.hold(str(tmp_path / "LOCK")):
+        with pytest.raises(lock.LockError, match="is running on this root"), lock.hold(str(tmp_path / "LOCK")):
             pass
     finally:
         process.kill()

@@ -81,7 +81,7 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     manifest.commit(str(tmp_path), attempt_of(tmp_path, "aa"))
     path = tmp_path / "COMPLETED"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
-    with pytest.raises(ManifestError, match="has format_version 99, this is 1: run the night anew"):
+    with pytest.raises(ManifestError, match="has format_version 99"):
         manifest.load(str(tmp_path))
 
 
@@ -121,9 +121,7 @@ def test_a_stage_whose_files_were_all_dropped_is_on_record_and_not_complete(tmp_
     manifest.commit(str(tmp_path), replace(done, dropped=""))
     assert names(tmp_path) == ["COMPLETED"] and manifest.load(str(tmp_path)) is None
     assert manifest.record(str(tmp_path)) == replace(done, dropped="")
-    with pytest.raises(
-        ManifestError, match=r"older than the keep_nights \(\[storage\]\) that stay whole: run the night again"
-    ):
+    with pytest.raises(ManifestError, match=r"were dropped"):
         manifest.require(str(tmp_path), "neighbours")
 
 
@@ -173,7 +171,9 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: 
     entry = {"name": name, "rows": 1, "bytes": 1, "digest": "d"}
     content = {"stage": "index", "date": "2026-11-21", "fingerprint": "f", "files": [entry], "format_version": 1}
     (tmp_path / "COMPLETED").write_text(json.dumps(content))
-    with pytest.raises(ManifestError, match=r"COMPLETED cannot be read .*(lies outside the storage root|is no entry)"):
+    with pytest.raises(
+        ManifestError, match=r"COMPLETED cannot be read .*(lies outside the storage root|is not a file entry)"
+    ):
         manifest.record(str(tmp_path))
     for good in ("a.parquet", "train/a.parquet", "../similar/a.parquet"):
         (tmp_path / "COMPLETED").write_text(json.dumps(content | {"files": [entry | {"name": good}]}))

@@ -79,13 +79,13 @@ def test_an_empty_path_is_told(pattern: str) -> None:
 def test_a_path_without_a_log_file_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "logs" / "empty").mkdir(parents=True)
     touch(tmp_path / "logs" / "others", "notes.txt")
-    with pytest.raises(LogError, match=r"logs.watches = .*: no log files there"):
+    with pytest.raises(LogError, match=r"logs.watches = .*: no log files found"):
         found(tmp_path / "logs" / name)
 
 
 def test_a_window_without_a_day_of_logs_is_told(tmp_path: Path) -> None:
     touch(tmp_path / "logs", "2026-11-17.csv", "2026-11-21.csv")
-    with pytest.raises(LogError, match="no log files there on a day from 2026-11-18 to 2026-11-20"):
+    with pytest.raises(LogError, match="no log files found on a day from 2026-11-18 to 2026-11-20"):
         found(tmp_path / "logs" / "{date}.csv")
 
 
@@ -103,14 +103,14 @@ def test_days_before_the_first_one_are_no_gap_and_those_behind_it_are(tmp_path: 
     touch(tmp_path / "logs", "w-2026-11-19.csv", "w-2026-11-20.csv", "w-2026-11-21.csv")
     found = ("2026-11-19", "2026-11-20", "2026-11-21")
     assert days(tmp_path) == days(tmp_path, seen=("2026-11-18",)) == found
-    with pytest.raises(LogError, match=r"no file for 2026-11-18, though the logs begin on 2026-11-01: wait for it"):
+    with pytest.raises(LogError, match=r"no file for 2026-11-18, although the logs begin on 2026-11-01: wait for it"):
         days(tmp_path, seen=("2026-11-01",))
     assert days(tmp_path, seen=("2026-11-01",), allow=True) == found
 
 
 def test_the_last_day_is_missed_too_and_a_day_that_was_seen_may_be_gone(tmp_path: Path) -> None:
     touch(tmp_path / "logs", "w-2026-11-18.csv", "w-2026-11-20.csv")
-    with pytest.raises(LogError, match=r"no file for 2026-11-19, 2026-11-21, though the logs begin on 2026-11-18"):
+    with pytest.raises(LogError, match=r"no file for 2026-11-19, 2026-11-21, although the logs begin on 2026-11-18"):
         days(tmp_path)
     assert days(tmp_path, seen=("2026-11-19", "2026-11-21")) == ("2026-11-18", "2026-11-20")
     for day in (18, 20):
@@ -125,7 +125,7 @@ def test_a_path_that_never_matched_is_a_setting_to_correct_and_late_files_are_no
     tmp_path: Path, seen: tuple[str, ...], kind: type[LogError]
 ) -> None:
     (tmp_path / "logs").mkdir()
-    with pytest.raises(LogError, match="no log files there on a day from 2026-11-18") as raised:
+    with pytest.raises(LogError, match="no log files found on a day from 2026-11-18") as raised:
         days(tmp_path, seen=seen)
     assert type(raised.value) is kind
     touch(tmp_path / "logs", "w-2026-11-18.csv")
@@ -147,9 +147,9 @@ def test_a_bigquery_table_is_one_raw_file_a_date() -> None:
 WINDOW = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
 
 
-def passed_over(pattern: Path | str) -> list[str]:
+def skipped(pattern: Path | str) -> list[str]:
     """Paths below the folder `logs` of the files that are passed over."""
-    return [path.split("/logs/", 1)[1] for path in raw_files.find("logs.watches", str(pattern), **WINDOW).passed_over]
+    return [path.split("/logs/", 1)[1] for path in raw_files.find("logs.watches", str(pattern), **WINDOW).skipped]
 
 
 def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
@@ -157,19 +157,19 @@ def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
     touch(tmp_path / "logs", "a.csv", *others)
     (tmp_path / "logs" / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
     named = [".d.csv", "_temporary/", "b.tsv", "c.csv.lz4", "f/g.xlsx", "gone.csv", "part-00001"]
-    assert passed_over(tmp_path / "logs") == passed_over(tmp_path / "logs" / "*") == named
-    assert passed_over(tmp_path / "logs" / "*.csv") == [".d.csv", "gone.csv"]
-    assert passed_over(tmp_path / "logs" / "a.csv") == []
-    text = raw_files.describe_passed_over(raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW))
-    assert text.startswith("7 files were passed over: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. Files")
-    with pytest.raises(LogError, match=r"no log files there .*; 1 were passed over: g.xlsx"):
+    assert skipped(tmp_path / "logs") == skipped(tmp_path / "logs" / "*") == named
+    assert skipped(tmp_path / "logs" / "*.csv") == [".d.csv", "gone.csv"]
+    assert skipped(tmp_path / "logs" / "a.csv") == []
+    text = raw_files.describe_skipped(raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW))
+    assert text.startswith("7 files were skipped: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. Files")
+    with pytest.raises(LogError, match=r"no log files found .*; 1 other files were skipped: g.xlsx"):
         found(tmp_path / "logs" / "f")
 
 
 def test_files_that_mark_what_is_complete_are_not_missed(tmp_path: Path) -> None:
     markers = ["_SUCCESS", ".a.csv.crc", "_metadata", "_common_metadata", "_committed_17", ".DS_Store", "README.md"]
     touch(tmp_path / "logs", "a.csv", *markers)
-    assert found(tmp_path / "logs") == ["a.csv"] and passed_over(tmp_path / "logs") == []
+    assert found(tmp_path / "logs") == ["a.csv"] and skipped(tmp_path / "logs") == []
 
 
 def test_linked_folders_are_read_each_folder_once(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_folder_with_the_signs_of_patterns_is_itself(tmp_path: Path, name: str
     for pattern in ("logs/w.csv", "logs", "logs/*", "**/w.csv", "log[s]/w.csv"):
         files = raw_files.find("logs.watches", f"{folder}/{pattern}", **WINDOW).files
         assert [file.path for file in files] == [f"{tmp_path}/{name}/logs/w.csv"]
-    with pytest.raises(LogError, match=re.escape(f"logs.watches = '{tmp_path}/{name}/x.csv': no log files there")):
+    with pytest.raises(LogError, match=re.escape(f"logs.watches = '{tmp_path}/{name}/x.csv': no log files found")):
         raw_files.find("logs.watches", f"{folder}/x.csv", **WINDOW)
 
 
@@ -221,7 +221,7 @@ def test_objects_are_matched_as_files_are(monkeypatch: pytest.MonkeyPatch) -> No
     content = {f"memory://bucket/logs/{name}": b"x" for name in names} | {"memory://bucket/logs-old/z.csv": b"x"}
     monkeypatch.setattr(MemoryFileSystem, "content", content)
     assert found("memory://bucket/logs") == found("memory://bucket/logs/") == ["a.csv", "b/c.csv", "w1.csv", "w[1].csv"]
-    assert passed_over("memory://bucket/logs") == ["b/_d.csv", "e.tsv"]
+    assert skipped("memory://bucket/logs") == ["b/_d.csv", "e.tsv"]
     assert found("memory://bucket/logs/**/*.csv") == ["a.csv", "b/c.csv", "w1.csv", "w[1].csv"]
     assert found("memory://bucket/logs/b/*") == found("memory://bucket/lo*s/b") == ["b/c.csv"]
     assert found("memory://bucket/logs/w[1].csv") == ["w[1].csv"]

@@ -53,9 +53,9 @@ def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, 
     night, nightly = f"{again} --from ingest", f"{again} --reingest"
     size = next(entry.bytes for entry in of.require("ingest").files if other.endswith(entry.name))
     assert found == {
-        f"{users} is not what stage ingest wrote: its digest is another": f"{night} makes the stage's files anew",
+        f"{users} is not the file that stage ingest wrote: its digest differs": f"{night} makes the stage's files anew",
         f"{other} has 0 bytes, but stage ingest wrote {size:,}": f"{night} makes the stage's files anew",
-        f"{flipped} is not what was written: its digest is another": f"{nightly} {DAYS[0]} reads its day again",
+        f"{flipped} is not the file that was written: its digest differs": f"{nightly} {DAYS[0]} reads its day again",
         f"{lost} is missing": f"{nightly} {DAYS[1]} reads its day again",
     }
 
@@ -79,7 +79,7 @@ def test_the_check_is_made_only_with_deep(
     assert "files that count" not in capsys.readouterr().out
     flip(Path(of.root.store, newest(of).files[0].file.name))
     assert doctor.main([str(job), "--date", DATE.isoformat(), "--deep"]) == 1
-    assert "is not what was written" in capsys.readouterr().out
+    assert "is not the file that was written" in capsys.readouterr().out
 
 
 def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_named(
@@ -95,5 +95,5 @@ def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_na
     path = Path(of.root.path, entry.name)
     path.write_bytes(b"lost?")
     (found,) = (finding for finding in deep.files(DoctorRequest(job=str(job), date=DATE)) if finding.state == "problem")
-    assert found.what == f"{path} is not what was written: its digest is another"
+    assert found.what == f"{path} is not the file that was written: its digest differs"
     assert f"watchnext nightly {job} --date {DATE} --force neighbours" in found.fix

@@ -45,9 +45,9 @@ def test_the_lengths_of_the_catalogue_decide_what_is_completed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("path", "what", "fix"),
     [
-        ("logs/*.parquet", "no log files there", "holds w.parquet"),
-        ("logs/{date}.parquet", "no log files there on a day from", "holds w.parquet"),
-        ("elsewhere/w.csv", "no log files there", "holds job.toml, logs/"),
+        ("logs/*.parquet", "no log files found", "holds w.parquet"),
+        ("logs/{date}.parquet", "no log files found on a day from", "holds w.parquet"),
+        ("elsewhere/w.csv", "no log files found", "holds job.toml, logs/"),
         ("", "is empty: give a file, a folder or a glob", ""),
     ],
 )
@@ -149,7 +149,7 @@ def test_files_that_are_passed_over_are_a_warning(tmp_path: Path) -> None:
     write(tmp_path, watch_rows(), "w/a.parquet")
     (tmp_path / "w" / "part-00001").touch()
     found = found_in(tmp_path, 'watches = "w"')["logs.watches"]
-    assert found.state == "warning" and "1 file was passed over: part-00001." in found.what and found.fix
+    assert found.state == "warning" and "1 file was skipped: part-00001." in found.what and found.fix
 
 
 def every(job: Path) -> list[Finding]:

@@ -77,7 +77,7 @@ def test_a_root_below_a_file_is_told(tmp_path: Path) -> None:
 def test_a_root_this_user_may_not_write_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_root.os, "access", lambda path, mode: False)
     found = only(list(doctor_root.root(asked_of(tmp_path))))
-    assert found.state == "problem" and found.what.endswith(f"{tmp_path} is not this user's to write to")
+    assert found.state == "problem" and found.what.endswith(f"this user may not write to {tmp_path}")
 
 
 def refuse(path: str, content: bytes) -> None:
@@ -115,7 +115,7 @@ def test_a_lock_names_its_holder(tmp_path: Path) -> None:
     assert only(list(doctor_root.lock(request))).state == "ok"
     with lock.hold(request.night.root.lock):
         found = only(list(doctor_root.lock(request)))
-    assert found.state == "warning" and "is at work on this root (last sign of life " in found.what and found.fix
+    assert found.state == "warning" and "is running on this root (last heartbeat " in found.what and found.fix
     assert only(list(doctor_root.lock(request))).state == "ok"
 
 

@@ -211,7 +211,7 @@ def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
 
 def test_a_list_that_cannot_be_read_stops_the_night(tmp_path: Path) -> None:
     job = daily(tmp_path, FORGET)
-    with pytest.raises(LogError, match=r"privacy.forget = .*forget.csv': no log files there"):
+    with pytest.raises(LogError, match=r"privacy.forget = .*forget.csv': no log files found"):
         ingested(job)
     (tmp_path / "forget.csv").write_text('user_id,why\n2u,asked\n"",lost\n')
     with pytest.raises(LogError, match=r"forget.csv: row 2 has no user_id that can be read: nobody may be overlooked"):

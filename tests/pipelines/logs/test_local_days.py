@@ -57,7 +57,7 @@ def test_files_lie_under_local_days(tmp_path: Path, zone: str) -> None:
     of = ingested(local_logs(tmp_path, zone, 3))
     days = [(DATE - back * DAY).isoformat() for back in (3, 2, 1)]
     assert newest(of).rows_by_day == {"watches": dict.fromkeys(days, 24)} and newest(of).time_zone == zone
-    listed = newest(of).within(*of.span(DATE - DAY))
+    listed = newest(of).files_between(*of.span(DATE - DAY))
     assert {file.day for file in listed} == {days[-1]} and sum(file.file.rows for file in listed) == 24
 
 

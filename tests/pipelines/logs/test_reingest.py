@@ -119,7 +119,9 @@ def test_reingest_on_the_command_line(tmp_path: Path) -> None:
 
 def test_a_day_without_a_file_is_named(tmp_path: Path) -> None:
     job = daily(tmp_path, days=[DAYS[0], DAYS[3]])
-    with pytest.raises(LogError, match=rf"logs.watches = .*no file for {DAYS[1]}, {DAYS[2]}, though the logs begin on"):
+    with pytest.raises(
+        LogError, match=rf"logs.watches = .*no file for {DAYS[1]}, {DAYS[2]}, although the logs begin on"
+    ):
         ingested(job)
     job.write_text(job.read_text().replace("[examples]", "allow_missing_days = true\n[examples]"))
     assert same(events(ingested(job)), pl.concat([day_of_watches(DAYS[0]), day_of_watches(DAYS[3])]))
@@ -132,7 +134,7 @@ def test_the_rule_holds_for_each_table_and_for_files_that_were_taken_before(tmp_
     assert ingest.plan(of).is_done(of), "what was taken may be gone"
     write_day(tmp_path, DATE.isoformat(), day_of_watches(DATE.isoformat()))
     (tmp_path / "s" / f"{DATE}.parquet").unlink()
-    with pytest.raises(LogError, match=rf"logs.searches = .*no file for {DATE}, though the logs begin on {DAYS[0]}"):
+    with pytest.raises(LogError, match=rf"logs.searches = .*no file for {DATE}, although the logs begin on {DAYS[0]}"):
         ingested(job, DATE + dt.timedelta(days=1))
 
 
@@ -176,7 +178,7 @@ def test_a_clock_in_the_future_empties_no_store(tmp_path: Path) -> None:
     job = keeping(tmp_path, 5, 6)
     before = newest(ingested(job))
     far = DATE + dt.timedelta(days=4000)
-    with pytest.raises(LogError, match=r"no log files there on a day from .* the window of 2037"):
+    with pytest.raises(LogError, match=r"no log files found on a day from .* the window of 2037"):
         ingested(job, far)
     job.write_text(job.read_text().replace("{date}", "*"))
     of = ingested(job, far)
@@ -189,7 +191,7 @@ def test_a_clock_in_the_past_is_told(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"96 of 105 .*time lies in the future.*nothing was taken. Is --date 1999-"):
         ingested(job, dt.date(1999, 1, 1))
     job = daily(tmp_path / "dated")
-    with pytest.raises(LogError, match="no log files there on a day from 1998-12-28 to 1998-12-31, the window of 1"):
+    with pytest.raises(LogError, match="no log files found on a day from 1998-12-28 to 1998-12-31, the window of 1"):
         ingested(job, dt.date(1999, 1, 1))
 
 

@@ -164,7 +164,7 @@ def test_the_date_of_a_night_is_that_of_the_command_line(tmp_path: Path) -> None
 def test_a_date_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         stages.arguments("").parse_known_args(["job.toml", "--date", "21.11.2026"])
-    assert caught.value.code == 2 and "'21.11.2026' is no date such as 2026-11-21" in capsys.readouterr().err
+    assert caught.value.code == 2 and "'21.11.2026' is not a date such as 2026-11-21" in capsys.readouterr().err
 
 
 def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:

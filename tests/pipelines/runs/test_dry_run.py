@@ -89,7 +89,7 @@ def test_logs_that_are_missing_would_fail_and_the_rest_would_follow(tmp_path: Pa
     of = night(daily(tmp_path))
     (tmp_path / "w").rename(tmp_path / "elsewhere")
     found = look(of)
-    assert found["ingest"][0] == "would fail" and "no log files there" in found["ingest"][1]
+    assert found["ingest"][0] == "would fail" and "no log files found" in found["ingest"][1]
     assert found["vocabulary"] == ("would run", NEVER)
 
 
@@ -146,7 +146,7 @@ def test_the_command_prints_a_line_a_stage_and_takes_no_lock(job: Path, capsys: 
     with lock.hold(night(job).root.lock):
         assert nightly.main([str(job), "--date", "2026-11-21", "--dry-run", "--from", "publish"]) == 0
         said = capsys.readouterr().out.splitlines()
-    assert "is at work on this root" in said[0] and said[0].endswith("what it does meanwhile may change this")
+    assert "is running on this root" in said[0] and said[0].endswith("what it does meanwhile may change this")
     assert said[1].startswith("publish    would fail stage ")
 
 

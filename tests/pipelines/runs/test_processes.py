@@ -102,13 +102,13 @@ def test_in_a_log_each_stage_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 # Runs a stage that never ends by itself, and says its process id.
 PARENT = """
 import sys
-from pipelines import processes
-processes.run_stage([sys.executable, "-m", "probe"], screen=processes.Screen(1), shows_progress=False)
+from pipelines.runs import processes
+processes.run_stage([sys.executable, "-m", "probe"], screen=processes.ConsoleDisplay(1), shows_progress=False)
 """
 ENDLESS = """
 import os, sys, threading
-from pipelines import lifeline
-lifeline.follow()
+from pipelines.base import process_signals
+process_signals.exit_with_parent()
 with open(sys.argv[0] + ".tmp", "w") as file: file.write(str(os.getpid()))
 os.rename(sys.argv[0] + ".tmp", sys.argv[0] + ".pid")
 threading.Event().wait()

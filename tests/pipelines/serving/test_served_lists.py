@@ -70,7 +70,7 @@ def test_a_served_file_that_cannot_be_read_is_named_with_the_way_back(published:
 def test_a_format_that_is_not_known_is_told(published: Night) -> None:
     path = Path(published.root.published)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(StageError, match=r"published\.json has format_version 2, this is 1: read it with the"):
+    with pytest.raises(StageError, match=r"published\.json has format_version 2"):
         open_lists(published.job, "files")
 
 
