@@ -164,7 +164,8 @@ def _raw_files(pattern: str, matches: Iterable[_Matches], days: tuple[str, ...] 
 
 
 def _no_files_message(setting: str, pattern: str, span: str, skipped: Collection[str] = ()) -> str:
-    others = f"; {len(skipped):,} other files were skipped: {_first_names(skipped)}" if skipped else ""
+    count = f"{len(skipped):,} other file{'s were' if len(skipped) > 1 else ' was'} skipped"
+    others = f"; {count}: {_first_names(skipped)}" if skipped else ""
     return f"{setting} = {_unescaped(pattern)!r}: no log files found{span} ({LOG_ENDINGS}){others}"
 
 

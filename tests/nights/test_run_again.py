@@ -58,8 +58,7 @@ def test_a_flipped_byte_in_a_file_of_the_stage_that_is_named_is_found(
     path.write_bytes(content)
     assert run(of) == 0 and [command[-1] for command in commands] == ["--force"]
     assert (
-        f"{path} is not the file that stage ingest wrote: its digest differs: stage ingest is run"
-        in capsys.readouterr().err
+        f"{path} is not the file that stage ingest wrote: its digest differs: stage ingest" in capsys.readouterr().err
     )
 
 

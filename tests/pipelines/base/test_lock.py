@@ -97,7 +97,7 @@ def test_the_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path:
 def test_the_lock_of_another_host_is_taken_over_after_the_lease_only(tmp_path: Path) -> None:
     path = tmp_path / "LOCK"
     left_by(path, host="elsewhere", beat=time.time() - lock.LEASE_SECONDS + 60)
-    with pytest.raises(lock.LockError, match="on elsewhere is at work"), lock.hold(str(path)):
+    with pytest.raises(lock.LockError, match="on elsewhere is running"), lock.hold(str(path)):
         pass
     left_by(path, host="elsewhere", beat=time.time() - lock.LEASE_SECONDS - 1)
     with lock.hold(str(path)):
@@ -161,7 +161,7 @@ def test_a_second_run_between_another_s_look_and_its_taking_waits_and_is_refused
     other = racer(path)
     try:
         assert line_of(other) == "ready"
-        with lock._alone(str(path)):
+        with lock._exclusive(str(path)):
             say(other)
             left_by(path, pid=os.getpid())  # this run has judged, and takes it
         assert line_of(other) == "refused"
@@ -249,8 +249,8 @@ def test_a_holder_that_cannot_be_looked_up_here_has_its_lease(
 
 
 def test_a_holder_from_before_a_reboot_of_this_machine_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = lock._text
-    monkeypatch.setattr(lock, "_text", lambda path: "this machine" if path == "/etc/machine-id" else text(path))
+    text = lock._read_text
+    monkeypatch.setattr(lock, "_read_text", lambda path: "this machine" if path == "/etc/machine-id" else text(path))
     own = record_of_a_run(tmp_path / "LOCK") | {"boot": "before"}
     monkeypatch.setattr(lock, "_FIRST_NAMESPACE", own["pid_namespace"])
     assert not is_taken(tmp_path / "LOCK", own)

@@ -70,7 +70,7 @@ def test_a_stage_that_never_completed_has_no_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1, "sta', b"[]", b'{"format_version": 1}', b"\xff\xfe"])
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "COMPLETED").write_bytes(content)
-    message = "COMPLETED cannot be read .* removes it and makes the stage anew"
+    message = "COMPLETED cannot be read .* removes it and runs the stage again"
     with pytest.raises(ManifestError, match=message):
         manifest.load(str(tmp_path))
     assert manifest.discard_damaged(str(tmp_path)) and not (tmp_path / "COMPLETED").exists()
@@ -172,7 +172,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: 
     content = {"stage": "index", "date": "2026-11-21", "fingerprint": "f", "files": [entry], "format_version": 1}
     (tmp_path / "COMPLETED").write_text(json.dumps(content))
     with pytest.raises(
-        ManifestError, match=r"COMPLETED cannot be read .*(lies outside the storage root|is not a file entry)"
+        ManifestError, match=r"COMPLETED cannot be read .*(outside the storage root|is not a file entry)"
     ):
         manifest.record(str(tmp_path))
     for good in ("a.parquet", "train/a.parquet", "../similar/a.parquet"):

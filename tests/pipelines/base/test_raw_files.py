@@ -140,7 +140,7 @@ def test_a_bigquery_table_is_one_raw_file_a_date() -> None:
     assert table.path == "bigquery:my-project.logs.watches"
     assert dt.datetime.fromtimestamp(table.changed, dt.UTC) == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
     for name in ("bigquery:watches", "bigquery:p.d.watches_{date}", "bigquery:p.d.t.x.y z"):
-        with pytest.raises(LogError, match=r"a BigQuery table is named bigquery:project.dataset.table, without"):
+        with pytest.raises(LogError, match=r"name a BigQuery table as bigquery:project.dataset.table"):
             raw_files.find("logs.watches", name, **window)
 
 
@@ -148,11 +148,11 @@ WINDOW = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
 
 
 def skipped(pattern: Path | str) -> list[str]:
-    """Paths below the folder `logs` of the files that are passed over."""
+    """Paths below the folder `logs` of the files that are skipped."""
     return [path.split("/logs/", 1)[1] for path in raw_files.find("logs.watches", str(pattern), **WINDOW).skipped]
 
 
-def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
+def test_skipped_files_are_named(tmp_path: Path) -> None:
     others = ["b.tsv", "c.csv.lz4", "part-00001", ".d.csv", "_temporary/0/e.csv", "_temporary/1/e.csv", "f/g.xlsx"]
     touch(tmp_path / "logs", "a.csv", *others)
     (tmp_path / "logs" / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
@@ -162,7 +162,7 @@ def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
     assert skipped(tmp_path / "logs" / "a.csv") == []
     text = raw_files.describe_skipped(raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW))
     assert text.startswith("7 files were skipped: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. Files")
-    with pytest.raises(LogError, match=r"no log files found .*; 1 other files were skipped: g.xlsx"):
+    with pytest.raises(LogError, match=r"no log files found .*; 1 other file was skipped: g.xlsx"):
         found(tmp_path / "logs" / "f")
 
 

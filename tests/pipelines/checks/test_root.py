@@ -75,7 +75,7 @@ def test_a_root_below_a_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_root_this_user_may_not_write_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_root.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(doctor_request.os, "access", lambda path, mode: False)
     found = only(list(doctor_root.root(asked_of(tmp_path))))
     assert found.state == "problem" and found.what.endswith(f"this user may not write to {tmp_path}")
 

@@ -119,9 +119,7 @@ def test_reingest_on_the_command_line(tmp_path: Path) -> None:
 
 def test_a_day_without_a_file_is_named(tmp_path: Path) -> None:
     job = daily(tmp_path, days=[DAYS[0], DAYS[3]])
-    with pytest.raises(
-        LogError, match=rf"logs.watches = .*no file for {DAYS[1]}, {DAYS[2]}, although the logs begin on"
-    ):
+    with pytest.raises(LogError, match=rf"logs.watches = .*no file for {DAYS[1]}, {DAYS[2]}, although the logs begin"):
         ingested(job)
     job.write_text(job.read_text().replace("[examples]", "allow_missing_days = true\n[examples]"))
     assert same(events(ingested(job)), pl.concat([day_of_watches(DAYS[0]), day_of_watches(DAYS[3])]))
