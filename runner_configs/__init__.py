@@ -1,1 +1,1 @@
-"""Everything that knows where a job runs: Beam options by runner."""
+"""Runner-specific configuration: Beam options, images, a Flink cluster, schedules."""

@@ -1,1 +1,1 @@
-"""Dataflow: the workers' image, and a Flex Template that starts whole nights."""
+"""Dataflow: the worker image, and a Flex Template that runs whole nights."""

@@ -1,4 +1,7 @@
-"""What a Flex Template starts. What workers need is in a module that they import: here it would be the main program."""
+"""The main program of the Flex Template.
+
+The code is in `runner_configs.dataflow.night`, because workers can import a module but not the main program.
+"""
 
 from runner_configs.dataflow.night import main
 

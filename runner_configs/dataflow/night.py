@@ -1,10 +1,10 @@
-"""A whole night on Dataflow without a machine of one's own: what the Flex Template starts.
+"""Run a whole night on Dataflow: the program that the Flex Template starts.
 
     job of the template: one element, one worker -> watchnext nightly -> the jobs of the stages, one after the other
 
-A template's program has to end as soon as its one job is handed over, and a night is several jobs, with what they
-found read in between. So the template's job is the night itself, on a single worker. Dataflow tries it again, up to
-four times, where it fails or its machine goes away: a night goes on where it was, and ROOT's lock lets no second in.
+A template's program must end as soon as its one job is submitted, but a night is several jobs and reads their results
+in between. So the template's job is the night itself, on a single worker. Dataflow retries a failed job up to four
+times: the night resumes after its last completed stage, and the lock of ROOT excludes a second run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.config.settings import TABLES
 from pipelines.night.stage import STAGES
 from transforms.core import files
 
-# Of the options the template is started with, those that the stages' jobs get too.
+# Options of the template that are passed on to the jobs of the stages.
 HANDED_ON = (
     "project",
     "region",
@@ -38,11 +38,11 @@ HANDED_ON = (
 
 
 class NightError(ValueError):
-    """A night that cannot be started, or that failed."""
+    """The night cannot be started, or it failed."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The template's own parameters; what else Dataflow gives is Beam's."""
+    """Return the parser of the template's parameters; all other arguments are Beam options."""
     found = argparse.ArgumentParser(description=str(__doc__).splitlines()[0], allow_abbrev=False)
     found.add_argument("--job", required=True, help="the job file, gs://BUCKET/job.toml")
     found.add_argument("--date", help="the night, YYYY-MM-DD (default: today)")
@@ -53,17 +53,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Hand over the job of the night. Raises NightError where its job file names a place that workers do not reach."""
+    """Submit the job of the night. Raises NightError if the job file names a path that workers cannot reach."""
     args, flags = parser().parse_known_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         check_places(load_job(fetched(args.job, folder)))
     pipeline = beam.Pipeline(argv=[*flags, "--runner=DataflowRunner", "--no_save_main_session"])
     pipeline | beam.Create([args.job]) | "Night" >> beam.Map(run_night, arguments(args, flags))
-    pipeline.run()  # and not to its end: a template is ready once this program is over
+    pipeline.run()  # without waiting: the template is launched when this program ends
 
 
 def arguments(args: argparse.Namespace, flags: Sequence[str]) -> list[str]:
-    """What `watchnext nightly` is given after the job file."""
+    """Return the arguments of `watchnext nightly` after the job file."""
     some = {"--date": args.date, "--only": args.only, "--from": args.first}
     chosen = [word for name, value in some.items() if value for word in (name, value)]
     beam_s = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
@@ -75,7 +75,7 @@ def arguments(args: argparse.Namespace, flags: Sequence[str]) -> list[str]:
 
 
 def run_night(job: str, arguments: Sequence[str]) -> None:
-    """Run a night to its end, in a process of its own. Raises NightError where it does not end well."""
+    """Run a night in a subprocess. Raises NightError if it exits with another code than 0."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pipelines.nightly", fetched(job, folder), *arguments]
         code = subprocess.run(command, check=False).returncode
@@ -84,14 +84,14 @@ def run_night(job: str, arguments: Sequence[str]) -> None:
 
 
 def fetched(job: str, folder: str) -> str:
-    """A copy of the job file in a folder of this machine."""
+    """Copy the job file to a local folder and return the path of the copy."""
     copy = Path(folder, "job.toml")
     copy.write_bytes(files.read_bytes(job))
     return str(copy)
 
 
 def check_places(job: Job) -> None:
-    """Raise NightError where the job's root or a table of its logs lies on this machine's disk."""
+    """Raise NightError if the job's root or a table of its logs is on a local disk."""
     places = {f"logs.{name}": getattr(job.logs, name) for name in TABLES} | {"storage.root": job.storage.root}
     places["privacy.forget"] = job.privacy.forget
     for name, place in places.items():

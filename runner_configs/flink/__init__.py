@@ -1,1 +1,1 @@
-"""A Flink cluster on this machine, and what one elsewhere is made from; see docs/runners.md."""
+"""A Flink cluster on this machine, and the image and manifest of one on Kubernetes; see docs/runners.md."""

@@ -1,12 +1,12 @@
 """A real Flink cluster on this machine: JobManager, TaskManager, Beam's job server and a pool of Python workers.
 
-    python -m runner_configs.flink.cluster up       # starts what does not run, and waits until it is ready
+    python -m runner_configs.flink.cluster up       # starts the parts that do not run, and waits until all are ready
     watchnext nightly JOB.toml --runner-config flink --job_endpoint=localhost:8099
-    python -m runner_configs.flink.cluster down     # stops what was started here
+    python -m runner_configs.flink.cluster down     # stops what `up` started
 
-`up --local` starts a job server alone, with an engine inside it, for jobs whose workers are the program that submits
-them (--environment_type=LOOPBACK). Everything lies in `.flink/`, jars from Maven and PyPI (400 MB) among it; logs in
-`.flink/log`. Standard library alone.
+`up --local` starts only a job server with an embedded Flink, for jobs whose workers run in the submitting program
+(--environment_type=LOOPBACK). All files are in `.flink/`: jars from Maven and PyPI (400 MB), logs in `.flink/log`. This
+module imports the standard library only.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ JOB_SERVER = (8099, 8098, 8097)  # jobs, artifacts, expansion
 LOCAL = (8199, 8198, 8197)
 READY_SECONDS = 120.0
 
-# Java 17 closes what Flink 1.16 reaches into.
+# Java 17 closes these packages by default, and Flink 1.16 accesses them by reflection.
 _OPENED = ["java.lang", "java.util", "java.nio", "sun.nio.ch", "java.util.concurrent", "java.net", "sun.net.util"]
 _OPENS = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
 _JAVA = ["java", *_OPENS, "--add-exports=java.base/sun.net.util=ALL-UNNAMED"]
 
 
 def processes(started: Started) -> list[Process]:
-    """The cluster's, in the order they start."""
+    """Return the processes of the cluster, in the order in which they start."""
     folder = started.folder
     return [
         Process("jobmanager", partial(_jobmanager, folder), (REST, JOB_MANAGER), lambda: _overview() is not None),
@@ -53,12 +53,15 @@ def processes(started: Started) -> list[Process]:
 
 
 def local(started: Started) -> list[Process]:
-    """The job server with an engine inside it."""
+    """Return the process of `up --local`: a job server with an embedded Flink."""
     return [_job_server("local", started.folder, "[local]", LOCAL)]
 
 
 def up(wanted: Sequence[Process], started: Started, *, seconds: float = READY_SECONDS) -> list[str]:
-    """Start those that do not run and wait until all are ready; the names of those it started. Raises ClusterError."""
+    """Start the processes that do not run, wait until all are ready, and return the names of those that were started.
+
+    Raises ClusterError.
+    """
     fetch(started.folder)
     names = [process.name for process in wanted if started.start(process)]
     until = time.monotonic() + seconds
@@ -68,13 +71,13 @@ def up(wanted: Sequence[Process], started: Started, *, seconds: float = READY_SE
 
 
 def down(started: Started) -> list[str]:
-    """Stop what was started here; the names of what ran."""
+    """Stop the processes that `up` started, and return the names of those that ran."""
     every = [*processes(started), *local(started)]
     return [process.name for process in reversed(every) if started.stop(process.name)]
 
 
 def fetch(folder: Path) -> None:
-    """The jars of Beam's job server and of Flink, where they are not there yet. Raises ClusterError."""
+    """Download the jars of Beam's job server and of Flink, unless they exist. Raises ClusterError."""
     _need("java", "openjdk-17-jre-headless")
     if not (folder / ".fetched").exists():
         _need("mvn", "maven")
@@ -88,7 +91,7 @@ def fetch(folder: Path) -> None:
 
 
 def _pip(folder: Path) -> list[str]:
-    """A pip: environments that uv makes have none."""
+    """Return a command that runs pip. Environments created by uv have none, so a separate one is created for it."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
         _run([sys.executable, "-m", "venv", f"{folder}/pip"])
         return [f"{folder}/pip/bin/python", "-m", "pip"]
@@ -117,8 +120,10 @@ def _taskmanager(folder: Path) -> list[str]:
 
 
 def _flink(folder: Path, main: str, sizes: str) -> list[str]:
-    """A process of Flink, as its own scripts start it: they ask a class of Flink's what the sizes in the configuration
-    mean for the JVM and for the process."""
+    """Return the command of a Flink process.
+
+    Like Flink's own scripts, it asks a class of Flink for the JVM options that follow from the configured sizes.
+    """
     jars = folder / "dist/pyflink"
     ask = ["java", "-cp", f"{jars}/bin/bash-java-utils.jar:{jars}/lib/*"]
     said = _run([*ask, "org.apache.flink.runtime.util.bash.BashJavaUtils", sizes, "--configDir", str(CONF)])
@@ -131,8 +136,10 @@ def _flink(folder: Path, main: str, sizes: str) -> list[str]:
 
 
 def _beam_jars(folder: Path) -> list[str]:
-    """Beam's jars but for its copy of Flink. On the cluster's class path they are loaded and compiled once; those that
-    come with each job cost it seconds."""
+    """Return Beam's jars without its copy of Flink.
+
+    On the cluster's class path they are loaded and compiled once, while jars that come with a job cost it seconds.
+    """
     own = ("flink-", "slf4j-", "scala-")
     return sorted(str(jar) for jar in (folder / "lib").glob("*.jar") if not jar.name.startswith(own))
 
@@ -160,10 +167,13 @@ def _workers() -> list[str]:
 
 
 def _worker_environment() -> dict[str, str]:
-    """Each slot has a worker, and each worker would start a thread a core in polars, OpenMP and TensorFlow."""
+    """Return the environment of the worker pool.
+
+    Each slot has a worker, which would otherwise start one thread per core in polars, OpenMP and TensorFlow.
+    """
     threads = str(max(1, len(os.sched_getaffinity(0)) // _setting("taskmanager.numberOfTaskSlots")))
     names = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    # The pool starts `python` by that name, and workers find watchnext where this file is.
+    # The pool starts workers as `python`, and they must import the watchnext that this file belongs to.
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(HERE.parents[1]),
@@ -203,10 +213,10 @@ def _answers(port: int) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0 done; 1 the cluster is not as wanted, and why."""
+    """Run the command line and return the exit code: 0 done; 1 the cluster is not in the wanted state."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("do", choices=("up", "down", "status"))
-    parser.add_argument("--local", action="store_true", help="a job server with an engine inside it, alone")
+    parser.add_argument("--local", action="store_true", help="only a job server with an embedded Flink")
     args = parser.parse_args(argv)
     started = Started(FOLDER)
     wanted = local(started) if args.local else processes(started)

@@ -1,7 +1,7 @@
-"""Processes of a cluster that outlive the command that starts them: known again by pid and start time, and by nothing
-else, so that only what was started here is ever stopped.
+"""Processes of a cluster that outlive the command that starts them.
 
-Standard library alone; reads /proc, so Linux.
+They are identified by pid and start time, so that only processes started by this module are stopped. The module imports
+the standard library only and reads /proc, which exists on Linux only.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _END_SECONDS = 15.0
 
 
 class ClusterError(RuntimeError):
-    """The cluster cannot be started: what is missing, taken or wrong, and the end of the log where there is one."""
+    """The cluster cannot be started. The message names the cause and has the end of the log, if there is one."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """What to start, where it listens on loopback, and how to see that it is ready."""
+    """A process to start, the loopback ports on which it listens, and a test of whether it is ready."""
 
     name: str
-    command: Callable[[], list[str]]  # asked for only when it is to be started
+    command: Callable[[], list[str]]  # called only when the process is started
     ports: tuple[int, ...]
     ready: Callable[[], bool]
     environment: dict[str, str] = field(default_factory=dict)
@@ -37,12 +37,12 @@ class Process:
 
 @dataclass(frozen=True)
 class Started:
-    """Where the pids and logs of processes lie."""
+    """The folder with the pids and logs of started processes."""
 
     folder: Path
 
     def pid(self, name: str) -> int | None:
-        """The pid of a process that was started here and runs; None where it does not."""
+        """Return the pid of a started process, or None if it does not run."""
         try:
             known = json.loads(self._record(name).read_text())
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class Started:
         return self.folder / "log" / f"{name}.log"
 
     def start(self, process: Process) -> bool:
-        """Start a process, unless it runs: whether it was started. Raises ClusterError where a port is taken."""
+        """Start a process unless it runs, and return whether it was started. Raises ClusterError if a port is taken."""
         if self.pid(process.name) is not None:
             return False
         for port in process.ports:
@@ -78,8 +78,10 @@ class Started:
         return True
 
     def wait(self, process: Process, until: float) -> None:
-        """Wait until a process is ready. Raises ClusterError with the end of its log where it ends, or at `until`, a
-        time.monotonic()."""
+        """Wait until a process is ready.
+
+        Raises ClusterError with the end of its log if it ends, or at `until`, a value of time.monotonic().
+        """
         while not process.ready():
             ended = self.pid(process.name) is None
             if ended or time.monotonic() > until:
@@ -90,7 +92,7 @@ class Started:
             time.sleep(0.2)
 
     def stop(self, name: str) -> bool:
-        """End a process that was started here, with its children: whether it ran."""
+        """Stop a started process with its children, and return whether it ran."""
         pid = self.pid(name)
         if pid is not None:
             self._signal(pid, signal.SIGTERM)
@@ -104,14 +106,14 @@ class Started:
 
     def _signal(self, pid: int, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)  # each leads a group of its own
+            os.killpg(pid, number)  # each process leads its own process group
 
     def _record(self, name: str) -> Path:
         return self.folder / "run" / f"{name}.json"
 
 
 def _start_time(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None of one that is over. A pid alone is used again."""
+    """Return when a process started, in clock ticks since boot; None if it has ended. Pids alone are reused."""
     with contextlib.suppress(OSError):
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         if after_name[0] != "Z":
@@ -120,7 +122,7 @@ def _start_time(pid: int) -> int | None:
 
 
 def holder_of(port: int) -> str:
-    """Who listens on a port of this machine, in words; "" where nobody does."""
+    """Return a description of the process that listens on a local port; "" if none does."""
     inodes = set(_listening(port))
     if not inodes:
         return ""

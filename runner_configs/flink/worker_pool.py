@@ -1,8 +1,8 @@
-"""Beam's worker pool on loopback: starts a Python worker process for each one that a TaskManager asks for.
+"""Beam's worker pool on loopback: start a Python worker process for each request of a TaskManager.
 
-Beam's own `worker_pool_main` listens to the whole network, which on a machine that is no container lets anybody start
-workers; ended by SIGTERM it leaves them behind; and a worker that dies before it has connected it forgets, while the
-TaskManager waits for it without end.
+Beam's own `worker_pool_main` differs in three ways: it listens on all interfaces, so that outside of a container anyone
+on the network can start workers; SIGTERM ends it but not its workers; and it does not restart a worker that dies before
+it has connected, for which the TaskManager then waits for ever.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from apache_beam.portability.api import beam_fn_api_pb2_grpc
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer, kill_process_gracefully
 from apache_beam.utils import thread_pool_executor
 
-STARTS = 3  # of one worker; a TaskManager gives up one that had connected, and asks for another
+STARTS = 3  # per worker; if a worker had connected, the TaskManager itself requests another one
 
 
 class WorkerPool(BeamFnExternalWorkerPoolServicer):
-    """The pool, which starts a worker again that ended before it was to be stopped."""
+    """A worker pool that restarts workers that end before they are stopped."""
 
     def __init__(self) -> None:
         super().__init__(use_process=True)
@@ -44,7 +44,7 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
             super().StartWorker(request, context)
 
     def stop(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         every = list(self._worker_processes.values())
         self._worker_processes.clear()
         for process in every:

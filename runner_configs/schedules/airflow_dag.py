@@ -1,12 +1,12 @@
-"""Airflow 3: a task a stage, every night at 03:00 UTC; nights that were missed are caught up, one at a time.
+"""Airflow 3: one task per stage, every night at 03:00 UTC. Missed nights are caught up, one at a time.
 
-Copy this file to the DAGs folder. Workers need watchnext in an environment of its own, not in Airflow's. Fill in:
+Copy this file to the DAGs folder. Workers need watchnext in a separate environment, not in Airflow's. Fill in:
 
     airflow variables set watchnext_python FOLDER-OF-WATCHNEXT/.venv/bin/python
     airflow variables set watchnext_job FOLDER-OF-THE-JOB/job.toml
 
-A task that is tried again goes on where the stage was; a stage that is complete does nothing. The last task finds every
-stage complete, and leaves ROOT/metrics.prom and the notification of `[notify]`.
+A retried task resumes its stage; a complete stage does nothing. The last task finds every stage complete, writes
+ROOT/metrics.prom and sends the notification of `[notify]`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ DATE = "{{ (dag_run.logical_date or dag_run.run_after).strftime('%Y-%m-%d') }}"
 
 
 class Command(BashOperator):
-    """A command that is tried again, unless it exits with 2 (a wrong setting) or 3 (a gate failed): these need a
-    person."""
+    """A command that is retried, unless it exits with 2 (a wrong setting) or 3 (a gate failed), which need a person."""
 
     def execute(self, context: Any) -> Any:
         try:
@@ -39,7 +38,7 @@ class Command(BashOperator):
 
 
 def task(name: str, command: str) -> Command:
-    """A task that runs a command with the run's id, which the manifests of its stages keep."""
+    """Return a task that runs a command with the run's id, which the manifests of its stages record."""
     return Command(
         task_id=name, bash_command=command, env={"WATCHNEXT_RUN": "{{ run_id }}"}, append_env=True, do_xcom_push=False
     )
@@ -47,9 +46,9 @@ def task(name: str, command: str) -> Command:
 
 with DAG(
     dag_id="watchnext",
-    description="watch and search logs in, every user's next videos out",
+    description="from watch and search logs to the next videos of every user",
     schedule="0 3 * * *",
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),  # FILL-IN the first night: all since then are caught up
+    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),  # FILL-IN the first night: all nights since then are caught up
     catchup=True,
     max_active_runs=1,  # one run at a time on a root
     default_args={
