@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -23,18 +24,23 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import report
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item, night_metrics
 from transforms.evaluation.baselines import CountVideos
 from transforms.evaluation.evaluate_lists import WriteEvaluation
-from transforms.evaluation.item_to_item import WriteCoWatches
+from transforms.evaluation.item_to_item import CoWatchesFile, WriteCoWatches
 from transforms.evaluation.measure_batch import HoldoutInputs, cuts
 from transforms.evaluation.next_day import MeasureNextDay
+from transforms.evaluation.night_metrics import MeasuredRecord, ShownRecord
+from transforms.examples.vocabulary import VocabularyFile
 from transforms.logs.event_window import Window
+from transforms.ranking.watch_time_recall import MeasuredRanking
 
 METRICS = night_metrics.FILE
 EXACT_USERS = 1_000  # for whom exact search is done beside an approximate one
+_BESIDE = (VocabularyFile, CoWatchesFile, MeasuredRecord)
+_MEASURED = (FileEntry, MeasuredRecord, ShownRecord, MeasuredRanking)
 
 
 def plan(night: Night) -> Plan:
@@ -60,11 +66,12 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     before = published_before(night)
     held_out = bool(night.require("examples").named("holdout/"))
-    found = _beside(night, folder, attempt, before, held_out)
-    if held_out:
-        found += _held_out(night, folder, attempt, found)
-    metrics = night_metrics.to_json(
-        found,
+    beside = _beside(night, folder, attempt, before, held_out)
+    found = _held_out(night, folder, attempt, beside) if held_out else Records(_MEASURED)
+    metrics = night_metrics.collect_metrics(
+        [*beside.of(MeasuredRecord), *found.of(MeasuredRecord)],
+        found.of(ShownRecord),
+        next(iter(found.of(MeasuredRanking)), None),
         k=night.job.neighbours.k,
         index=night.require("index").counts["info"]["candidates"]["kind"],
         holdout=(night.holdout_start.isoformat(), night.end.isoformat()),
@@ -72,16 +79,16 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         cut=night.job.ranking.cut,
     )
     figures = night_metrics.figures(metrics)
-    entries = [FileEntry(**record["file"]) for record in found if "file" in record]
+    entries = found.of(FileEntry)
     entries.append(files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics)))
     return StageResult(entries, {"metrics": figures})
 
 
-def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool) -> list[Record]:
+def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool) -> Records:
     """What needs no search: how the last lists did, and what tonight's are measured beside."""
     served = served_buckets(night, before) if before else []
     if not served and not held_out:
-        return []
+        return Records(_BESIDE)
     records, k = paths.join(folder, f"beside-{attempt}.json"), night.job.neighbours.k
     with night.pipeline("evaluation") as pipeline:
         found = _baselines(night, pipeline, folder, attempt) if held_out else []
@@ -89,10 +96,10 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
             measured = pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, cuts(k))
             found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
         found | beam.Flatten() | WriteRecords(records)
-    return pop_records(records)
+    return pop_records(records, *_BESIDE)
 
 
-def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection[Record]]:
+def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection]:
     counts = paths.join(night.folder("vocabulary"), artifacts.VIDEOS)
     last_day, n = _last_day(night), night.job.examples.watch_vocabulary
     count = CountVideos(last_day, night.holdout, n, folder, f"last_day-{attempt}.parquet")
@@ -123,7 +130,7 @@ def _sample(night: Night, users: int, most: int) -> UserSample:
     return UserSample.from_size(users=users, buckets=night.snapshot.buckets, max_users=most)
 
 
-def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> list[Record]:
+def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Records:
     """The search for the held-out users, and all that is measured of it."""
     records = paths.join(folder, f"records-{attempt}.json")
     users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
@@ -131,8 +138,8 @@ def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> 
     inputs = HoldoutInputs(
         search=neighbours.search_inputs(night, held_out=True),
         counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),
-        last_day=_written(beside, "vocabulary", folder),
-        co_watches=_written(beside, "co_watches", folder),
+        last_day=_path(beside.of(VocabularyFile), folder),
+        co_watches=_path(beside.of(CoWatchesFile), folder),
         spec=paths.join(night.folder("examples"), "spec.json"),
         exact=None if exact else _sample(night, users, EXACT_USERS),
     )
@@ -141,12 +148,12 @@ def _held_out(night: Night, folder: str, attempt: str, beside: list[Record]) -> 
         buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
         write = WriteEvaluation(inputs, night.window, folder, name, night.threads, ranking.of_held_out(night))
         buckets | write | WriteRecords(records)
-    return pop_records(records)
+    return pop_records(records, *_MEASURED)
 
 
-def _written(records: list[Record], kind: str, folder: str) -> str:
-    """The path of the one file of its kind, "" for none."""
-    return next((paths.join(folder, record[kind]["name"]) for record in records if kind in record), "")
+def _path(written: Sequence[VocabularyFile | CoWatchesFile], folder: str) -> str:
+    """The path of the one file that was written, "" for none."""
+    return next((paths.join(folder, record.file.name) for record in written), "")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections import Counter
 from functools import partial
 
 import apache_beam as beam
@@ -23,12 +22,12 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.examples import skew
 from transforms.examples.default_examples import WriteDefaultExamples
 from transforms.examples.draw_examples import AGE, LabelDraw
 from transforms.examples.encoding import DrawTimes, write_graph
-from transforms.examples.write_examples import ExampleInputs, WriteExamples, WriteLabelCounts
+from transforms.examples.write_examples import ExampleInputs, FeatureHistograms, WriteExamples, WriteLabelCounts
 
 
 def plan(night: Night) -> Plan:
@@ -66,17 +65,15 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         nobody = _defaults(night, spec, write, attempt)
         defaults = pipeline | "Defaults" >> night.create([spec.categories.get("country", [])]) | nobody
         (written["records"], labels, defaults) | beam.Flatten() | WriteRecords(records)
-    found = pop_records(records)
-    entries = [FileEntry(**record["file"]) for record in found if "file" in record]
+    found = pop_records(records, FileEntry, Counts, FeatureHistograms)
+    entries = found.of(FileEntry)
     entries.append(files.write_bytes(folder, "spec.json", 1, spec.to_json().encode()))
     if spec.tokens:  # whose ids a later night's model is to find again
         tokens = files.read_bytes(paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS))
         entries.append(files.write_bytes(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
-    counts: Counter[str] = Counter()
-    for record in found:
-        counts.update(record.get("counts", {}))
-    features = skew.total(record["features"] for record in found if "features" in record)
+    counts = add_counts(found.of(Counts))
+    features = skew.total(part.features for part in found.of(FeatureHistograms))
     return StageResult(entries, {**counts, "newest": window["newest"], "features": features})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections import Counter
+from dataclasses import asdict
 from functools import partial
 
 import apache_beam as beam
@@ -18,8 +18,8 @@ import apache_beam as beam
 from pipelines.base import manifest, paths, snapshot_store
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, pop_records
-from transforms.evaluation.folding_check import CheckFolding
+from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
+from transforms.evaluation.folding_check import CheckFolding, FoldingCounts
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.search.index_files import VIDEOS
 from transforms.search.neighbours import WriteNeighbours
@@ -50,14 +50,15 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         if night.job.neighbours.similar:
             blocks = pipeline | "Blocks" >> night.create(_blocks(night))
             similar = blocks | _similar(night, inputs.videos, folder, attempt)
-            listed = similar | "Listed" >> beam.Map(lambda record: paths.join(folder, record["file"]["name"]))
+            listed = similar | "Listed" >> beam.Map(lambda file: paths.join(folder, file.name))
             watched = pipeline | "Watched" >> night.create(night.buckets())
             written += [similar, (listed, watched) | CheckFolding(night.window, night.catalogue())]
         written | beam.Flatten() | WriteRecords(records)
-    found = pop_records(records)
-    counts = {**total(found), **next((record for record in found if "folding" in record), {})}
+    found = pop_records(records, FileEntry, Counts, FoldingCounts)
+    counts = add_counts(found.of(Counts))
+    folding = [asdict(checked) for checked in found.of(FoldingCounts)]
     notes = empty_lists_note(counts.get("empty_lists", 0), counts.get("users", 0), night.job.neighbours.exclude)
-    return StageResult([FileEntry(**r["file"]) for r in found if "file" in r], {**counts, "notes": notes})
+    return StageResult(found.of(FileEntry), {**counts, **({"folding": folding[0]} if folding else {}), "notes": notes})
 
 
 def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
@@ -133,14 +134,6 @@ def _default_records(night: Night) -> list[BucketRecords]:
     listed = manifest.entry_paths(night.require("examples").named("defaults-"), night.folder("examples"))
     after = BucketFiles(bucket=night.snapshot.buckets)
     return [BucketRecords(files=after, records=path, defaults=True) for path in listed]
-
-
-def total(found: list[Record]) -> dict[str, int]:
-    """The sums of all records' counts."""
-    counts: Counter[str] = Counter()
-    for record in found:
-        counts.update(record.get("counts", {}))
-    return dict(counts)
 
 
 def _shards(night: Night, kind: str) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ Without impressions nothing is left, and what is served is the neighbours' order
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -26,13 +25,13 @@ from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, pop_records
-from transforms.examples.vocabulary import WriteVocabulary
+from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
+from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
-from transforms.ranking.measure_ranker import MeasureRanker
+from transforms.ranking.measure_ranker import MeasureRanker, RankerFigures
 from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates, generator_night
 from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
-from transforms.ranking.vocabulary import CountShown, add_shown, spec_of
+from transforms.ranking.vocabulary import CountShown, ImpressionCounts, add_shown, spec_of
 
 IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
@@ -82,7 +81,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         return StageResult([], {WHY_NOT: reason, "notes": [reason]})
     generators = ranking_nights.generators(night)
     found, entries = count_impressions(night, generators, folder, attempt)
-    if not 0 < found["clicked"] < found["impressions"]:
+    if not 0 < found.clicked < found.impressions:
         reason = "of the impressions that may be learned from none or all were clicked: lists stay in their order"
         return StageResult([], {WHY_NOT: reason, "notes": [reason]})
     spec = ranking_spec(night, found, entries)
@@ -91,12 +90,12 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     entries += left
     entries += written if night.job.storage.keep_examples else []
     ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
-    entries += [FileEntry(**record["file"]) for record in ranked if "file" in record]
-    counts = {name: value for name, value in found.items() if name != "values"}
+    entries += ranked.of(FileEntry)
+    counts: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "values"}
     counts |= {sink_protocol.OF: night.require(sink_protocol.NEIGHBOURS).attempt}
-    counts |= dict(_total(ranked)) | {RANKER: _ranker(attempt), ranking_nights.COUNT: generators, **learned}
-    counts["holdout"] = next((record["ranker"] for record in ranked if "ranker" in record), None)
-    return StageResult(entries, counts | {"notes": [] if found["covered"] else [_NO_GENERATOR]})
+    counts |= add_counts(ranked.of(Counts)) | {RANKER: _ranker(attempt), ranking_nights.COUNT: generators, **learned}
+    counts["holdout"] = next((asdict(figures) for figures in ranked.of(RankerFigures)), None)
+    return StageResult(entries, counts | {"notes": [] if found.covered else [_NO_GENERATOR]})
 
 
 _NO_GENERATOR = (
@@ -106,7 +105,7 @@ _NO_GENERATOR = (
 
 def count_impressions(
     night: Night, generators: dict[str, str], folder: str, attempt: str
-) -> tuple[Record, list[FileEntry]]:
+) -> tuple[ImpressionCounts, list[FileEntry]]:
     """What there is to learn from, and the entries of the ranker's vocabularies that are not empty."""
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
@@ -117,12 +116,11 @@ def count_impressions(
         videos = counted["videos"] | "Videos" >> WriteVocabulary(settings.video_vocabulary, folder, VIDEOS)
         channels = counted["channels"] | "Channels" >> WriteVocabulary(settings.channel_vocabulary, folder, CHANNELS)
         (videos, channels, counted["shown"]) | beam.Flatten() | WriteRecords(records)
-    found = pop_records(records)
-    entries = [FileEntry(**record["vocabulary"]) for record in found if "vocabulary" in record]
-    return add_shown(record for record in found if "vocabulary" not in record), entries
+    found = pop_records(records, VocabularyFile, ImpressionCounts)
+    return add_shown(found.of(ImpressionCounts)), [vocabulary.file for vocabulary in found.of(VocabularyFile)]
 
 
-def ranking_spec(night: Night, found: Record, vocabularies: list[FileEntry]) -> RankingSpec:
+def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileEntry]) -> RankingSpec:
     """The ranker's features. found, vocabularies: as `count_impressions` returns them.
 
     A vocabulary without entries has no file: no clicked video of the catalogue may have a channel.
@@ -178,8 +176,7 @@ def write_ranking_examples(
     drawn, graph = paths.join(folder, numbers), paths.join(folder, GRAPH)
     written_graph = write_numbers_graph(files.read_parquet(drawn), graph, spec=spec, pipeline=night.pipeline_here())
     files.remove_files([drawn])
-    found = pop_records(paths.join(folder, records))
-    entries = [FileEntry(**record["file"]) for record in found if "file" in record]
+    entries = pop_records(paths.join(folder, records), FileEntry, Counts).of(FileEntry)
     entries.append(files.write_bytes(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
     return [*entries, *files.prefix_entries(written_graph, GRAPH)]
 
@@ -216,7 +213,7 @@ def _ranker(attempt: str) -> str:
     return f"{TRAINING}/{RANKER}-{attempt}"
 
 
-def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> list[Record]:
+def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> Records:
     """Records of the ranked lists, and of the ranker's figures on held-out impressions."""
     ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
@@ -226,7 +223,7 @@ def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: st
         parts = sorted(manifest.entry_paths(held_out, folder))
         measured = pipeline | "Holdout" >> night.create(parts) | MeasureRanker(ranker)
         (ranked, measured) | beam.Flatten() | WriteRecords(records)
-    return pop_records(records)
+    return pop_records(records, FileEntry, Counts, RankerFigures)
 
 
 def ranker_of(night: Night) -> str:
@@ -262,13 +259,6 @@ def ranking_buckets(night: Night) -> list[RankingBucket]:
         alone = generator_night(night.start, said.vectors, said.videos)
         found.append(RankingBucket(files=of, nights=(alone,), lists=said.lists))
     return found
-
-
-def _total(found: list[Record]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for record in found:
-        counts.update(record.get("counts", {}))
-    return counts
 
 
 if __name__ == "__main__":

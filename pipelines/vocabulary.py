@@ -6,6 +6,7 @@ store, window by bucket -> CountTokens -> TopN -> vocabulary/videos.parquet, voc
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from functools import partial
 
 import apache_beam as beam
@@ -14,9 +15,15 @@ from pipelines.base import paths
 from pipelines.night import artifacts
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
-from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, pop_records
-from transforms.examples.vocabulary import CountTokens, WriteVocabulary, add_descriptions
+from transforms.core.records import WriteRecords, pop_records
+from transforms.examples.vocabulary import (
+    CountTokens,
+    VocabularyFile,
+    WindowCounts,
+    WindowSummary,
+    WriteVocabulary,
+    add_descriptions,
+)
 
 
 def plan(night: Night) -> Plan:
@@ -55,19 +62,18 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             settings.search_vocabulary, folder, artifacts.SEARCH_TOKENS
         )
         (videos, tokens, counts["window"]) | beam.Flatten() | WriteRecords(records)
-    found = pop_records(records)
-    window = add_descriptions([record for record in found if "vocabulary" not in record])
-    if not window["completed"]:
+    found = pop_records(records, VocabularyFile, WindowCounts)
+    window = add_descriptions(found.of(WindowCounts))
+    if not window.completed:
         raise StageError(_why_no_label(night, window))
-    written = {record["vocabulary"]["name"]: record for record in found if "vocabulary" in record}
-    entries = [FileEntry(**record["vocabulary"]) for record in written.values()]
-    cover = {name: {key: record[key] for key in record if key != "vocabulary"} for name, record in written.items()}
-    return StageResult(entries, {"window": window, "cover": cover})
+    written = found.of(VocabularyFile)
+    cover = {part.file.name: {name: n for name, n in vars(part).items() if name != "file"} for part in written}
+    return StageResult([part.file for part in written], {"window": asdict(window), "cover": cover})
 
 
-def _why_no_label(night: Night, window: Record) -> str:
-    """Why no watch can be a label, and what to do. window: of `add_descriptions`, without a completed watch."""
-    robots, held_out, rest = (window[name] for name in ("robot_watches", "held_out_watches", "watches"))
+def _why_no_label(night: Night, window: WindowSummary) -> str:
+    """Why no watch can be a label, and what to do. window: without a completed watch."""
+    robots, held_out, rest = window.robot_watches, window.held_out_watches, window.watches
     total, most = robots + held_out + rest, night.job.examples.max_events_per_day
     if not total:
         return (

@@ -28,6 +28,7 @@ from pipelines.reports import report_history, report_videos
 from transforms.core import files
 from transforms.evaluation import night_metrics
 from transforms.evaluation.folding_check import KINDS
+from transforms.evaluation.night_metrics import NightMetrics
 from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 
 _FOLDING = {
@@ -68,7 +69,7 @@ def gather(night: Night) -> Report:
         gates=[gate.model_dump() for gate in gates.gates] if gates else (),
         headline=list(_headline(counts, metrics)),
         figure=figure,
-        systems=_in_order(metrics),
+        systems=_in_order(measured) if measured else {},
         beside=metrics.get("beside", {}),
         **report_history.trend(night, figure),
         **report_history.volumes(night),
@@ -245,10 +246,12 @@ def _ages(shown: Mapping[str, Any]) -> dict[str, list[float]]:
     return {name: shown[name]["by_day"] for name in names if shown.get(name, {}).get("by_day")}
 
 
-def _in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _in_order(metrics: NightMetrics) -> dict[str, Any]:
     """Measured of each system, its figures in the order in which people read them."""
-    ordered = night_metrics.figures(metrics) if metrics else {}
-    return {system: {**metrics["systems"][system], "figures": figures} for system, figures in ordered.items()}
+    return {
+        system: metrics.systems[system].model_dump(exclude_unset=True) | {"figures": figures}
+        for system, figures in night_metrics.figures(metrics).items()
+    }
 
 
 def _training(night: Night) -> Training:

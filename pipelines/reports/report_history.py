@@ -14,7 +14,8 @@ from pipelines.night import night_list, night_results
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import Night
 from transforms.evaluation import night_metrics
-from transforms.evaluation.night_metrics import MeasuredFigures, NightMetrics
+from transforms.evaluation.night_metrics import MeasuredServed, NightMetrics
+from transforms.evaluation.user_metrics import MeasuredFigures
 from transforms.report.page import Point
 
 NIGHTS, DAYS = 14, 28  # that a trend and the volumes go back to
@@ -49,7 +50,7 @@ def newest_figure(nights: Sequence[Night]) -> str:
     return next((measured.gate for measured in found if measured is not None and measured.gate), "")
 
 
-def point(measured: MeasuredFigures | None, figure: str) -> Point | None:
+def point(measured: MeasuredFigures | MeasuredServed | None, figure: str) -> Point | None:
     """A figure and its interval; None if it was not measured, as with lists of another length."""
     if not measured or figure not in measured.figures or figure not in measured.intervals:
         return None

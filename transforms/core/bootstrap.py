@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.core.frames import mix
+from transforms.core.records import JsonModel
 
 REPLICATES = 1_000
 UNIT = 2**-30  # fractions are summed in this unit: a rounding error of at most 5e-10; 2**33 users fit an int64
@@ -117,6 +118,14 @@ def interval(replicates: Floats) -> tuple[float, float]:
     known = replicates[~np.isnan(replicates)]
     low, high = np.percentile(known, _INTERVAL) if len(known) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+class PairedDifference(JsonModel):
+    """One figure less another of the same users, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def small_sample_factor(users: int) -> float:

@@ -1,9 +1,9 @@
-"""What a pipeline's steps report to the program that started it: small records in one JSON file.
+"""Return small records from a pipeline's workers to the program that started it, through one JSON file.
 
-Metrics would count a retried bundle twice, and no runner returns a collection; a file works on all of them.
+Beam metrics count a retried bundle twice, and runners do not return collections. A file works with every runner.
 
-A record is a frozen dataclass, defined in the module whose step makes it. The file names the class of each record, and
-the reader names the classes that it expects:
+A record is a frozen dataclass or a `JsonModel`, defined in the module whose step makes it. The file names the class of
+each record, and the reader names the classes that it expects:
 
     (files, counts) | beam.Flatten() | WriteRecords(path)
     pop_records(path, FileEntry, RowsRead).of(RowsRead)
@@ -12,18 +12,25 @@ the reader names the classes that it expects:
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, TypeVar, overload
 
 import apache_beam as beam
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from transforms.core import files
 
 T = TypeVar("T")
 Record = dict[str, Any]  # of the steps whose records have no class yet
+
+
+class JsonModel(BaseModel):
+    """A part of a JSON file. Unknown fields are errors: another version wrote them, or they are misspelt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RecordError(ValueError):
@@ -38,7 +45,7 @@ class RecordError(ValueError):
 
 
 class Records:
-    """Records of some kinds, as a pipeline left them."""
+    """Records by kind, as a pipeline wrote them."""
 
     def __init__(self, kinds: Iterable[type[Any]], records: Iterable[Any] = ()) -> None:
         self._of_kind: dict[type[Any], list[Any]] = {kind: [] for kind in kinds}
@@ -50,10 +57,30 @@ class Records:
         return list(self._of_kind[kind])
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Numbers by name that a step counted in one part of its input; the numbers of all parts add up."""
+
+    counts: dict[str, int]
+
+
+def add_counts(parts: Iterable[Counts]) -> dict[str, int]:
+    """Return the sums of the counts of all parts."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part.counts)
+    return dict(total)
+
+
 def encode(record: Any) -> str:
-    """Return a record, a dataclass of JSON values and such dataclasses, as JSON text that names its class."""
-    fields = record if isinstance(record, dict) else asdict(record)
-    return json.dumps([type(record).__name__, fields], sort_keys=True)
+    """Return a record as JSON text that names its class. The fields hold JSON values, dataclasses and `JsonModel`s."""
+    return json.dumps([type(record).__name__, record], sort_keys=True, default=_fields)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    if isinstance(record, BaseModel):
+        return record.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return asdict(record)
 
 
 def write_records(lines: Iterable[str], path: str) -> None:
@@ -83,10 +110,11 @@ def pop_records(path: str, *kinds: type[Any]) -> Records | list[Record]:
 
 
 def _decode(name: str, fields: dict[str, Any], expected: dict[str, type[Any]]) -> Any:
-    if name not in expected:
+    kind: Any = expected.get(name)
+    if kind is None:
         raise RecordError(name, f"was found, but the kinds expected are {', '.join(expected)}")
     try:
-        return _adapter(expected[name]).validate_json(json.dumps([fields]))[0]
+        return _adapter(kind).validate_json(json.dumps([fields]))[0]
     except ValidationError as error:
         messages = {".".join(map(str, fault["loc"][1:])): fault["msg"] for fault in error.errors()}
         reasons = "; ".join(f"{field}: {message}" for field, message in messages.items())
@@ -95,13 +123,13 @@ def _decode(name: str, fields: dict[str, Any], expected: dict[str, type[Any]]) -
 
 @cache
 def _adapter(kind: type[T]) -> TypeAdapter[list[T]]:
-    """Return the reader of a kind. A list, because its settings apply to dataclasses inside it, but not to one alone."""
+    """Return the reader of a list of one kind. Settings apply to dataclasses in a list, but not to one alone."""
     return TypeAdapter(list[kind], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
 
 
 @dataclass
 class WriteRecords(beam.PTransform):
-    """All records of a collection -> one JSON file; no file if there are no records."""
+    """Write all records of a collection to one JSON file, or no file if the collection is empty."""
 
     path: str
 

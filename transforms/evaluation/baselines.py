@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 
 from transforms.core import progress
-from transforms.core.records import Record
-from transforms.examples.vocabulary import WriteVocabulary, count_videos
+from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary, count_videos
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.search.exact_search import BLOCK, MASKED_SCORE, Candidates, Positions
 from transforms.search.exclusions import QueryRules
@@ -57,7 +56,7 @@ def _repeated(head: Candidates, times: int) -> Candidates:
 @dataclass
 class CountVideos(beam.PTransform):
     """Bucket files -> a Parquet file of the `n` videos most often completed in the window (`COUNTS`), of the learnable
-    watches; gives `write_vocabulary`'s record."""
+    watches; gives its `VocabularyFile`."""
 
     window: Window
     holdout: Holdout
@@ -65,7 +64,7 @@ class CountVideos(beam.PTransform):
     folder: str
     name: str
 
-    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[Record]:
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[VocabularyFile]:
         counts = buckets | beam.Reshuffle() | beam.Map(self._count).with_output_types(pl.DataFrame)
         return counts | WriteVocabulary(self.n, self.folder, self.name)
 

@@ -7,39 +7,46 @@ held-out days could not have been shown; such labels count as missed, like those
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Protocol, Self
 
 import apache_beam as beam
 import numpy as np
 import polars as pl
 
 from transforms.core import progress
+from transforms.core.files import FileEntry
 from transforms.core.frames import concat
 from transforms.core.parquet_writer import ParquetFrameWriter
-from transforms.core.records import Record
 from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
 from transforms.evaluation.list_statistics import Tally, by_day, figures
 from transforms.evaluation.measure_batch import HoldoutInputs, Shared, measure, measure_ann_loss, read_shared
-from transforms.evaluation.night_metrics import RANKED, WATCHED, Key, measured_record
+from transforms.evaluation.night_metrics import WATCHED, Key, MeasuredRecord, ShownRecord, measured_record
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.logs.event_window import Window
 from transforms.ranking.rank_lists import HeldOutRanking
-from transforms.ranking.watch_time_recall import WatchTime
+from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime
 from transforms.search.index_files import read_videos
 from transforms.search.neighbours import to_lists
 from transforms.search.user_limits import BucketRecords, SearchResult
 from transforms.search.user_search import SearchBuckets
 
-_FILE: Key = ("file",)
+_FILE, _RANKED = ("file",), ("ranking",)  # keys next to those of `night_metrics`
+EvaluationRecord = FileEntry | MeasuredRecord | ShownRecord | MeasuredRanking
+
+
+class Mergeable(Protocol):
+    """A value of some users that merges exactly with one of other users."""
+
+    def merge(self, other: Self) -> Self: ...
 
 
 @dataclass
 class WriteEvaluation(beam.PTransform):
-    """`BucketRecords` of the holdout -> lists/*.parquet, one a bucket; gives records of files, and of everything that
-    was measured, by the keys of `night_metrics`.
+    """`BucketRecords` of the holdout -> lists/*.parquet, one a bucket; gives their `FileEntry`s, `MeasuredRecord`s,
+    `ShownRecord`s and, if the lists are ranked, one `MeasuredRanking`.
 
     window: of the night, the held-out days with it.
     """
@@ -51,14 +58,18 @@ class WriteEvaluation(beam.PTransform):
     threads: int = 1  # buckets at a time
     ranking: HeldOutRanking | None = None  # what the lists are ranked with, where they are
 
-    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
+    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[EvaluationRecord]:
         found = buckets | SearchBuckets(self.inputs.search, self._evaluate, self.threads)
         written = found | "Files" >> beam.Filter(lambda pair: pair[0] == _FILE) | beam.Values()
-        values = found | "Measured" >> beam.Filter(lambda pair: pair[0] != _FILE).with_output_types(tuple[Key, Any])
+        values = found | "Measured" >> beam.Filter(lambda pair: pair[0] != _FILE).with_output_types(
+            tuple[Key, Mergeable]
+        )
         measured = values | beam.CombinePerKey(_merge) | beam.MapTuple(self._record)
         return (written, measured) | beam.Flatten()
 
-    def _evaluate(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[tuple[Key, Any]]:
+    def _evaluate(
+        self, bucket: BucketRecords, found: Iterator[SearchResult]
+    ) -> Iterator[tuple[Key, FileEntry | Mergeable]]:
         progress.advance()
         if not bucket.records:
             return
@@ -66,7 +77,7 @@ class WriteEvaluation(beam.PTransform):
         held_out, first, video_ids = self._held_out(bucket, shared), 0, read_videos(search.videos)["video_id"]
         exact = self.inputs.exact
         lists = ParquetFrameWriter(self.folder, f"lists/{self.name.format(bucket=bucket.files.bucket)}")
-        total: dict[Key, Any] = {}
+        total: dict[Key, Mergeable] = {}
         to_rank: list[pl.DataFrame] = []  # of all batches, so that the bucket's events are read once
         with lists:
             for batch in found:
@@ -81,8 +92,8 @@ class WriteEvaluation(beam.PTransform):
                     rows = np.flatnonzero(exact.contains(users.user_ids).to_numpy())
                     _add(total, measure_ann_loss(users, batch, rows, shared, search))
         if self.ranking is not None and to_rank:
-            _add(total, [(RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._then(bucket)))])
-        yield _FILE, {"file": asdict(lists.entry())}
+            _add(total, [(_RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._then(bucket)))])
+        yield _FILE, lists.entry()
         yield from total.items()
 
     def _then(self, bucket: BucketRecords) -> pl.DataFrame:
@@ -95,23 +106,24 @@ class WriteEvaluation(beam.PTransform):
         events = self.window.unordered_events(bucket.files, COLUMNS, ("user_id", "time"))
         return HeldOut.of(records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of)
 
-    def _record(self, key: Key, value: Measured | Tally | WatchTime) -> Record:
+    def _record(self, key: Key, value: Mergeable) -> EvaluationRecord:
         if isinstance(value, WatchTime):
-            return {"key": key, "measured": value.to_json()}
+            return value.compute()
         if isinstance(value, Measured):
             return measured_record(key, value, k=self.inputs.search.k)
+        assert isinstance(value, Tally)
         shared = read_shared(self.inputs)
         found = figures(value, shared.uploads, self.inputs.as_of)
         if key[-1] != WATCHED:
             found["coverage"] = found["distinct"] / len(shared.id_of)
-        return {"key": key, "measured": {**found, "by_day": by_day(value, shared.uploads, self.inputs.as_of)}}
+        return ShownRecord(system=key[-1], figures=found, by_day=by_day(value, shared.uploads, self.inputs.as_of))
 
 
-def _add(total: dict[Key, Any], measured: Iterable[tuple[Key, Any]]) -> None:
+def _add(total: dict[Key, Mergeable], measured: Iterable[tuple[Key, Mergeable]]) -> None:
     """Merge what a batch adds into what a bucket has: one of its size is in memory, however many batches there are."""
     for key, value in measured:
         total[key] = total[key].merge(value) if key in total else value
 
 
-def _merge(values: Iterable[Any]) -> Any:
+def _merge(values: Iterable[Mergeable]) -> Mergeable:
     return reduce(lambda one, other: one.merge(other), values)

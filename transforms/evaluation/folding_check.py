@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from transforms.core import files, progress
 from transforms.core.frames import concat, id_digests, mix
-from transforms.core.records import Record
 from transforms.logs.event_window import BucketFiles, Window, read_users
 
 MOST_VIDEOS = 2_000
@@ -132,9 +131,28 @@ def home_countries(watchers: pl.DataFrame) -> pl.DataFrame:
     return ordered.unique("video_id", keep="first", maintain_order=True).select("video_id", "country")
 
 
-def folding_counts(pairs: pl.DataFrame, found: Evidence, catalogue: pl.DataFrame) -> Record:
-    """How many videos were drawn and, for `SIMILAR` and `RANDOM`, how many pairs they make, how many of these nobody
-    watched both of, are of another country, of another topic, and are folded.
+@dataclass(frozen=True, kw_only=True)
+class PairCounts:
+    """How many pairs of one kind there are, and how many of them are what."""
+
+    apart: int  # no user watched both
+    folded: int  # apart, and of another country or topic
+    other_country: int
+    other_topic: int
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldingCounts:
+    """How many videos were drawn, and the pairs that they make with similar and with random videos."""
+
+    random: PairCounts
+    similar: PairCounts
+    videos: int
+
+
+def folding_counts(pairs: pl.DataFrame, found: Evidence, catalogue: pl.DataFrame) -> FoldingCounts:
+    """Count the pairs of each kind.
 
     catalogue: video_id, channel, language. The topic of a pair is the channel where both have one, else the language
     where both have one; a country or topic that is not known is not another one.
@@ -149,22 +167,25 @@ def folding_counts(pairs: pl.DataFrame, found: Evidence, catalogue: pl.DataFrame
         other_country=other["country"].fill_null(False),
         other_topic=pl.coalesce(other["channel"], other["language"], pl.lit(False)),
     ).with_columns(folded=pl.col("apart") & (pl.col("other_country") | pl.col("other_topic")))
-    counts: Record = {"videos": pairs["video_id"].n_unique()}
-    for kind in KINDS:
-        of_kind = rows.filter(kind=kind)
-        figures = {name: int(of_kind[name].sum()) for name in ("apart", "other_country", "other_topic", "folded")}
-        counts[kind] = {"pairs": of_kind.height, **figures}
-    return counts
+    similar, random = (_pair_counts(rows.filter(kind=kind)) for kind in KINDS)
+    return FoldingCounts(videos=pairs["video_id"].n_unique(), similar=similar, random=random)
+
+
+def _pair_counts(rows: pl.DataFrame) -> PairCounts:
+    sums = {name: int(rows[name].sum()) for name in ("apart", "other_country", "other_topic", "folded")}
+    return PairCounts(pairs=rows.height, **sums)
 
 
 @dataclass
 class CheckFolding(beam.PTransform):
-    """(paths of files of similar videos, `BucketFiles`) -> one record, {"folding": `folding_counts`}."""
+    """(paths of files of similar videos, `BucketFiles`) -> one `FoldingCounts`."""
 
     window: Window
     catalogue: str | None  # path of the night's catalogue
 
-    def expand(self, given: tuple[beam.PCollection[str], beam.PCollection[BucketFiles]]) -> beam.PCollection[Record]:
+    def expand(
+        self, given: tuple[beam.PCollection[str], beam.PCollection[BucketFiles]]
+    ) -> beam.PCollection[FoldingCounts]:
         similar, buckets = given
         drawn = similar | "ReadSimilar" >> beam.Map(_read_drawn).with_output_types(pl.DataFrame)
         one = drawn | "DrawVideos" >> beam.CombineGlobally(draw_videos).with_output_types(pl.DataFrame)
@@ -179,13 +200,13 @@ class CheckFolding(beam.PTransform):
         progress.advance()
         return found
 
-    def _count(self, found: Evidence, pairs: pl.DataFrame) -> Record:
+    def _count(self, found: Evidence, pairs: pl.DataFrame) -> FoldingCounts:
         columns = ["video_id", "channel", "language"]
         known = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         if self.catalogue is not None:
             everything = files.read_parquet(self.catalogue, columns)
             known = everything.join(_involved(pairs), on="video_id", how="semi")
-        return {"folding": folding_counts(pairs, found, known)}
+        return folding_counts(pairs, found, known)
 
 
 def _read_drawn(path: str) -> pl.DataFrame:

@@ -13,7 +13,7 @@ a video is the sum over their own last videos. A user counts `LAST` videos at mo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
@@ -21,8 +21,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files, progress
+from transforms.core.files import FileEntry
 from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame
-from transforms.core.records import Record
 from transforms.core.user_sampling import UserSample
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.search.exact_search import MASKED_SCORE, Candidates, Positions
@@ -164,9 +164,16 @@ class CoWatched:
         )
 
 
+@dataclass(frozen=True)
+class CoWatchesFile:
+    """The file of `NEAR`."""
+
+    file: FileEntry
+
+
 @dataclass
 class WriteCoWatches(beam.PTransform):
-    """Bucket files -> a Parquet file of `NEAR`, and a record of it; none where nobody of the sample has two videos.
+    """Bucket files -> a Parquet file of `NEAR`, and its `CoWatchesFile`; none if nobody of the sample has two videos.
 
     window, holdout: what may be learned from. counts: path of the video vocabulary. shown: path of the candidates
     (`id`), which alone are others. sample: of the users; the buckets are those it names.
@@ -180,7 +187,7 @@ class WriteCoWatches(beam.PTransform):
     folder: str
     name: str
 
-    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[Record]:
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[CoWatchesFile]:
         pairs = buckets | beam.Reshuffle() | beam.Map(self._count).with_output_types(pl.DataFrame)
         alone = pairs | "Watchers" >> beam.Map(watchers).with_output_types(pl.DataFrame) | GatherFrames()
         sharded = pairs | beam.FlatMap(self._by_video).with_output_types(KeyedFrame) | "Of videos" >> GroupFrames()
@@ -200,9 +207,9 @@ class WriteCoWatches(beam.PTransform):
         parts = found.with_columns(shard=pl.col("id") % _SHARDS).partition_by("shard", as_dict=True, include_key=False)
         yield from ((int(key), part) for (key,), part in parts.items())
 
-    def _write(self, near: pl.DataFrame) -> Record:
+    def _write(self, near: pl.DataFrame) -> CoWatchesFile:
         ordered = near.sort("id", "weight", "other", descending=[False, True, False])
-        return {"co_watches": asdict(files.write_parquet(ordered, self.folder, self.name))}
+        return CoWatchesFile(files.write_parquet(ordered, self.folder, self.name))
 
 
 def _nearest_of_shard(shard: KeyedFrame, alone: Sequence[pl.DataFrame]) -> pl.DataFrame:

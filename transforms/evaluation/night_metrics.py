@@ -30,13 +30,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from transforms.core.records import Record
-from transforms.evaluation.user_metrics import Measured, difference
+from transforms.core.bootstrap import PairedDifference
+from transforms.core.records import JsonModel
+from transforms.evaluation.user_metrics import Measured, MeasuredFigures, Number, difference
+from transforms.ranking.watch_time_recall import MeasuredRanking
 
 FORMAT_VERSION = 1
 FILE = "metrics.json"
@@ -46,35 +48,28 @@ SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
 WATCHED, OVERLAP, EVERYBODY, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
 _ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
 
-RANKED = ("ranking",)  # the key of what `ranking_recall` measured
-
 Key = tuple[str, ...]  # what was measured: a part of the file, and what of it
-Number = int | float
 
 
-class _Part(BaseModel):
-    """A part of the file. A field that is unknown is an error: another version wrote it, or somebody mistyped it."""
+@dataclass(frozen=True)
+class MeasuredRecord:
+    """What was measured under a key: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("ann_loss", SYSTEM or
+    `OVERLAP`), ("served", `EVERYBODY` or `WITH_A_LIST`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    key: Key
+    measured: MeasuredFigures
 
 
-class MeasuredFigures(_Part):
-    """What was measured of one system; see the module's text."""
+@dataclass(frozen=True, kw_only=True)
+class ShownRecord:
+    """What the videos of a system's lists, or the videos `WATCHED`, are like: `list_statistics`, and the coverage."""
 
+    system: str
     figures: dict[str, Number]
-    intervals: dict[str, tuple[float, float]]
-    replicates: dict[str, list[float | None]] = {}
+    by_day: list[float]
 
 
-class PairedDifference(_Part):
-    """One figure less another, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class MeasuredHoldout(_Part):
+class MeasuredHoldout(JsonModel):
     """The held-out days and how many users were measured."""
 
     start: str
@@ -82,7 +77,7 @@ class MeasuredHoldout(_Part):
     users: int
 
 
-class MeasuredAnnLoss(_Part):
+class MeasuredAnnLoss(JsonModel):
     """What approximate search loses."""
 
     index: str
@@ -92,35 +87,20 @@ class MeasuredAnnLoss(_Part):
     overlap: MeasuredFigures | None = None
 
 
-class MeasuredServed(MeasuredFigures):
-    """The lists that were published before, on the day after."""
+class MeasuredServed(JsonModel):
+    """The lists that were published before, on the day after; `MeasuredFigures` of all users."""
 
     date: str = ""
     start: str = ""
     end: str = ""
+    figures: dict[str, Number]
+    intervals: dict[str, tuple[float, float]]
+    replicates: dict[str, list[float | None]] = Field(default_factory=dict)
     with_a_list: MeasuredFigures | None = None
     share: float | None = None
 
 
-class RankedRecall(_Part):
-    """Watch-time recall of one order of the lists."""
-
-    recall: float
-    interval: tuple[float, float]
-
-
-class MeasuredRanking(_Part):
-    """What re-ranking adds."""
-
-    cut: int = 0
-    users: int
-    wanted_seconds: int
-    neighbours: RankedRecall | None = None
-    ranking: RankedRecall | None = None
-    difference: PairedDifference | None = None
-
-
-class NightMetrics(_Part):
+class NightMetrics(JsonModel):
     """The whole file, as `read` gives it."""
 
     format_version: int
@@ -128,9 +108,9 @@ class NightMetrics(_Part):
     gate: str = ""
     holdout: MeasuredHoldout | None = None
     systems: dict[str, MeasuredFigures]
-    beside: dict[str, PairedDifference | None] = {}
-    slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = {}
-    shown: dict[str, dict[str, Number | list[float]]] = {}
+    beside: dict[str, PairedDifference | None] = Field(default_factory=dict)
+    slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = Field(default_factory=dict)
+    shown: dict[str, dict[str, Number | list[float]]] = Field(default_factory=dict)
     ann_loss: MeasuredAnnLoss | None = None
     ranking: MeasuredRanking | None = None
     served: MeasuredServed | None = None
@@ -145,54 +125,52 @@ def gate_figure(k: int) -> str:
     return f"recall@{k}"
 
 
-def measured_record(key: Key, value: Measured, *, k: int) -> Record:
-    """What was measured under a key, as `to_json` takes it, with the replicates of what is compared."""
+def measured_record(key: Key, value: Measured, *, k: int) -> MeasuredRecord:
+    """What was measured under a key, with the replicates of what is compared."""
     compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
     kept = [gate_figure(k)] if compared else []
     if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR)):
         kept = [name for name in value.replicates.names if name.startswith("recall@")]
-    return {"key": key, "measured": value.to_json(kept)}
+    return MeasuredRecord(key, value.compute(kept))
 
 
-def to_json(
-    records: Iterable[Record],
+def collect_metrics(
+    records: Iterable[MeasuredRecord],
+    shown: Iterable[ShownRecord] = (),
+    ranking: MeasuredRanking | None = None,
     *,
     k: int,
     index: str,
     holdout: tuple[str, str] | None,
     served: Mapping[str, str] | None,
     cut: int = 0,
-) -> dict[str, Any]:
-    """The content of the file, from records with a `key` and what was measured under it.
-
-    Keys: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("shown", SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
-    ("served", `EVERYBODY` or `WITH_A_LIST`), `RANKED`. holdout: start and end; served: date, start, end of what was
-    served; cut: of the ranked lists.
-    """
-    found: dict[Key, Any] = {tuple(record["key"]): record["measured"] for record in records if "key" in record}
+) -> NightMetrics:
+    """Return the content of the file. holdout: start and end; served: date, start, end of what was served; cut: of the
+    ranked lists."""
+    found = {record.key: record.measured for record in records}
     gate = gate_figure(k)
     systems = {system: found["systems", system] for system in SYSTEMS if ("systems", system) in found}
-    slices: dict[str, Any] = {}
+    slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = {}
     for key in sorted((key for key in found if key[0] == "slices"), key=_numbers_first):
         slices.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = found[key]
-    users = systems[NEIGHBOURS]["figures"]["users"] if systems else 0
-    return {
-        "format_version": FORMAT_VERSION,
-        "k": k,
-        "gate": gate,
-        "holdout": {"start": holdout[0], "end": holdout[1], "users": users} if holdout and users else None,
-        "systems": systems,
-        "beside": {
-            other: _difference(systems[NEIGHBOURS], measured, gate)
+    users = int(systems[NEIGHBOURS].figures["users"]) if systems else 0
+    return NightMetrics(
+        format_version=FORMAT_VERSION,
+        k=k,
+        gate=gate,
+        holdout=MeasuredHoldout(start=holdout[0], end=holdout[1], users=users) if holdout and users else None,
+        systems=systems,
+        beside={
+            other: difference(systems[NEIGHBOURS], measured, gate)
             for other, measured in systems.items()
             if other != NEIGHBOURS
         },
-        "slices": slices,
-        "shown": _shown({key[1]: found[key] for key in sorted(found) if key[0] == "shown"}),
-        "ann_loss": {"index": index, **_ann_loss(found, gate)} if systems else None,
-        "ranking": {"cut": cut, **found[RANKED]} if RANKED in found else None,
-        "served": {**served, **_served(found)} if served and ("served", EVERYBODY) in found else None,
-    }
+        slices=slices,
+        shown=_shown({record.system: record for record in sorted(shown, key=lambda record: record.system)}),
+        ann_loss=_ann_loss(found, index, gate) if systems else None,
+        ranking=ranking.model_copy(update={"cut": cut}) if ranking else None,
+        served=_served(found, served) if served and ("served", EVERYBODY) in found else None,
+    )
 
 
 def _numbers_first(key: Key) -> tuple[Any, ...]:
@@ -201,42 +179,33 @@ def _numbers_first(key: Key) -> tuple[Any, ...]:
     return key[1], not number, int(number[0]) if number else 0, *key[2:]
 
 
-def _shown(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    watched = found.get(WATCHED, {}).get("mean_log2_rank")
-    return {
-        name: figures | {"popularity_bias": watched - figures["mean_log2_rank"]}
-        if name != WATCHED and watched is not None and "mean_log2_rank" in figures
-        else figures
-        for name, figures in found.items()
-    }
+def _shown(found: Mapping[str, ShownRecord]) -> dict[str, dict[str, Number | list[float]]]:
+    watched = found[WATCHED].figures.get("mean_log2_rank") if WATCHED in found else None
+    shown = dict[str, dict[str, Number | list[float]]]()
+    for name, record in found.items():
+        shown[name] = dict(sorted([*record.figures.items(), ("by_day", record.by_day)]))
+        if name != WATCHED and watched is not None and "mean_log2_rank" in record.figures:
+            shown[name]["popularity_bias"] = watched - record.figures["mean_log2_rank"]
+    return shown
 
 
-def _ann_loss(found: Mapping[Key, Any], gate: str) -> dict[str, Any]:
-    sides = [found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH)]
-    if not all(sides):
-        return {}
-    ours, exact = sides
-    return {
-        NEIGHBOURS: ours,
-        EXACT_SEARCH: exact,
-        "difference": _difference(ours, exact, gate),
-        OVERLAP: found["ann_loss", OVERLAP],
-    }
+def _ann_loss(found: Mapping[Key, MeasuredFigures], index: str, gate: str) -> MeasuredAnnLoss:
+    ours, exact = (found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH))
+    if ours is None or exact is None:
+        return MeasuredAnnLoss(index=index)
+    sides = {NEIGHBOURS: ours, EXACT_SEARCH: exact, OVERLAP: found["ann_loss", OVERLAP]}
+    return MeasuredAnnLoss(index=index, difference=difference(ours, exact, gate), **sides)
 
 
-def _served(found: Mapping[Key, Any]) -> dict[str, Any]:
+def _served(found: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:
     everybody, listed = found["served", EVERYBODY], found["served", WITH_A_LIST]
-    share = listed["figures"]["users"] / everybody["figures"]["users"]
-    return {**everybody, "with_a_list": listed, "share": share}
+    share = listed.figures["users"] / everybody.figures["users"]
+    return MeasuredServed(**about, **everybody.model_dump(exclude_unset=True), with_a_list=listed, share=share)
 
 
-def _difference(ours: Any, theirs: Any, gate: str) -> dict[str, float] | None:
-    found = difference(ours, theirs, gate)
-    return asdict(found) if found else None
-
-
-def serialize(metrics: Mapping[str, Any]) -> bytes:
-    return json.dumps(metrics, indent=1, allow_nan=False).encode()
+def serialize(metrics: NightMetrics) -> bytes:
+    """Return the content as JSON. Raises ValueError for figures that are not numbers."""
+    return json.dumps(metrics.to_dict(), indent=1, allow_nan=False).encode()
 
 
 def parse(content: bytes) -> dict[str, Any] | None:
@@ -267,11 +236,11 @@ def fields_at_fault(error: ValidationError) -> str:
     return "; ".join([*shown, *([f"and {len(faults) - 3} more"] if len(faults) > 3 else [])])
 
 
-def figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def figures(metrics: NightMetrics) -> dict[str, dict[str, Number]]:
     """The figures alone, by system, in the order in which people read them."""
     return {
-        system: {name: measured["figures"][name] for name in sorted(measured["figures"], key=_place)}
-        for system, measured in metrics["systems"].items()
+        system: {name: measured.figures[name] for name in sorted(measured.figures, key=_place)}
+        for system, measured in metrics.systems.items()
     }
 
 

@@ -1,22 +1,33 @@
 """A system's figures with how sure they are: metrics and their bootstrap replicates, one value that merges exactly.
 
 measured = Measured.of(users, weights(digests)).merge(that_of_other_users)
-json.dumps(measured.to_json(kept=["recall@200"]))
+measured.compute(kept=["recall@200"]).figures
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics, denominator
-from transforms.core.bootstrap import Floats, Replicates, Weights, interval
+from transforms.core.bootstrap import Floats, PairedDifference, Replicates, Weights, interval
+from transforms.core.records import JsonModel
+
+Number = int | float
 
 _DIGITS = 9  # of a replicate as it is kept
+
+
+class MeasuredFigures(JsonModel):
+    """Figures by name, their 95 % intervals, and the replicates of some, null if a replicate has no users."""
+
+    figures: dict[str, Number]
+    intervals: dict[str, tuple[float, float]]
+    replicates: dict[str, list[float | None]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +54,17 @@ class Measured:
         """The figure's value in each replicate: [REPLICATES], NaN where a replicate has no users."""
         return self.replicates.ratio(figure, denominator(figure))
 
-    def to_json(self, kept: Iterable[str] = ()) -> dict[str, Any]:
-        """`figures` by name, `intervals` ([low, high]) of those with replicates, and of `kept` the `replicates`
-        themselves, null where one has no users. Without users: the figures `users` and `pairs` alone, both 0."""
+    def compute(self, kept: Iterable[str] = ()) -> MeasuredFigures:
+        """Return the figures, the intervals of those with replicates, and the replicates of `kept`. Without users:
+        the figures `users` and `pairs` alone, both 0."""
         figures = self.metrics.compute()
         named = [name for name in self.replicates.names if name in figures and name not in ("users", "pairs")]
-        found: dict[str, Any] = {
-            "figures": figures,
-            "intervals": {name: list(interval(self.replicates_of(name))) for name in named},
-        }
-        of = {name: self.replicates_of(name) for name in kept if name in named}
-        if of:
-            rounded = {name: np.round(values, _DIGITS).tolist() for name, values in of.items()}
-            found["replicates"] = {name: [None if v != v else v for v in values] for name, values in rounded.items()}
-        return found
+        intervals = {name: interval(self.replicates_of(name)) for name in named}
+        rounded = {name: np.round(self.replicates_of(name), _DIGITS).tolist() for name in kept if name in named}
+        if not rounded:
+            return MeasuredFigures(figures=figures, intervals=intervals)
+        replicates = {name: [None if v != v else v for v in values] for name, values in rounded.items()}
+        return MeasuredFigures(figures=figures, intervals=intervals, replicates=replicates)
 
 
 def merge_measured(parts: Iterable[Measured]) -> Measured:
@@ -64,20 +72,11 @@ def merge_measured(parts: Iterable[Measured]) -> Measured:
     return reduce(Measured.merge, parts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One system's figure less another's, or one night's less another's, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], figure: str) -> Difference | None:
-    """The paired difference of two `to_json`s that keep the figure's replicates; None where one of them does not."""
-    kept = [side.get("replicates", {}).get(figure) for side in (ours, theirs)]
+def difference(ours: MeasuredFigures, theirs: MeasuredFigures, figure: str) -> PairedDifference | None:
+    """Return our figure less theirs; None if one of the two does not keep the figure's replicates."""
+    kept = [side.replicates.get(figure) for side in (ours, theirs)]
     if not all(kept):
         return None
     one, other = (np.array(values, np.float64) for values in kept)
     low, high = interval(one - other)
-    return Difference(value=ours["figures"][figure] - theirs["figures"][figure], low=low, high=high)
+    return PairedDifference(value=ours.figures[figure] - theirs.figures[figure], low=low, high=high)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import polars as pl
 
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import progress
-from transforms.core.records import Record
+from transforms.core.files import FileEntry
 from transforms.examples import draw_examples
 from transforms.examples.encoding import FeatureGraph, load_graph
 from transforms.examples.histories import UserHistories, Vocabularies
@@ -42,7 +42,7 @@ def default_records(countries: Sequence[str], end: dt.datetime, spec: FeatureSpe
 
 @dataclass
 class WriteDefaultExamples(beam.PTransform):
-    """Lists of countries -> `default_records` as one file; gives its record."""
+    """Lists of countries -> `default_records` as one file; gives its entry."""
 
     end: dt.datetime
     spec: FeatureSpec
@@ -50,10 +50,10 @@ class WriteDefaultExamples(beam.PTransform):
     folder: str
     name: str
 
-    def expand(self, countries: beam.PCollection[Sequence[str]]) -> beam.PCollection[Record]:
+    def expand(self, countries: beam.PCollection[Sequence[str]]) -> beam.PCollection[FileEntry]:
         return countries | beam.Map(self._write)
 
-    def _write(self, countries: Sequence[str]) -> Record:
+    def _write(self, countries: Sequence[str]) -> FileEntry:
         progress.advance()
         rows = default_records(countries, self.end, self.spec, load_graph(self.graph))
-        return {"file": asdict(write_tfrecords(rows, self.folder, self.name))}
+        return write_tfrecords(rows, self.folder, self.name)

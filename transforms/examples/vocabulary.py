@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import polars as pl
 
 from transforms.core import files, progress
+from transforms.core.files import FileEntry
 from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame, concat, id_digests
-from transforms.core.records import Record
 from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR, active_users, category_counts
 from transforms.examples.histories import WATCH_CATEGORIES
@@ -52,6 +52,46 @@ def top_n(counts: pl.DataFrame, n: int) -> pl.DataFrame:
     return counts.sort(["count", "token"], descending=[True, False]).head(n)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WindowCounts:
+    """What the learnable window of one bucket holds, and the watches that are left out of it."""
+
+    watches: int
+    robot_watches: int  # left out
+    held_out_watches: int  # left out
+    completed: int
+    searches: int
+    users: int
+    birth_years: int  # users with a birth year
+    newest: str  # ISO time of the newest completed watch, empty if there is none
+    categories: dict[str, dict[str, int]]  # category -> value -> how often it occurs
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSummary:
+    """The `WindowCounts` of all buckets, added up; the values of categories are ordered by how often they occur."""
+
+    watches: int
+    robot_watches: int
+    held_out_watches: int
+    completed: int
+    searches: int
+    users: int
+    birth_years: int
+    newest: str
+    categories: dict[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyFile:
+    """The file of a vocabulary, and how much of what was counted it covers."""
+
+    file: FileEntry
+    distinct: int
+    occurrences: int
+    occurrences_kept: int
+
+
 def describe_window(
     watches: pl.DataFrame,
     searches: pl.DataFrame,
@@ -60,23 +100,23 @@ def describe_window(
     *,
     robot_watches: int = 0,
     held_out_watches: int = 0,
-) -> Record:
-    """What a bucket's learnable window holds; records of several buckets are added up by `add_descriptions`.
+) -> WindowCounts:
+    """What a bucket's learnable window holds; those of several buckets are added up by `add_descriptions`.
 
     robot_watches, held_out_watches: watches of the window that are not among `watches`, by the reason.
     """
     completed = watches.select("time", "completed").filter("completed")
-    return {
-        "watches": watches.height,
-        "robot_watches": robot_watches,
-        "held_out_watches": held_out_watches,
-        "completed": completed.height,
-        "searches": searches.height,
-        "users": pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
-        "newest": _newest(completed),
-        "birth_years": active_users(watches, users)[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
-        "categories": category_counts(watches, users, user_categories),
-    }
+    return WindowCounts(
+        watches=watches.height,
+        robot_watches=robot_watches,
+        held_out_watches=held_out_watches,
+        completed=completed.height,
+        searches=searches.height,
+        users=pl.concat([watches["user_id"], searches["user_id"]]).n_unique(),
+        birth_years=active_users(watches, users)[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
+        newest=_newest(completed),
+        categories=category_counts(watches, users, user_categories),
+    )
 
 
 def _newest(events: pl.DataFrame) -> str:
@@ -84,18 +124,17 @@ def _newest(events: pl.DataFrame) -> str:
     return newest.isoformat() if isinstance(newest, dt.datetime) else ""
 
 
-def add_descriptions(records: Iterable[Record]) -> Record:
-    """Counts summed, the newest time, and each category's values; from `describe_window`'s records of all buckets."""
-    total: Record = {**dict.fromkeys(_SUMMED, 0), "newest": ""}
+def add_descriptions(parts: Sequence[WindowCounts]) -> WindowSummary:
+    """Counts summed, the newest time, and each category's values; from `describe_window` of all buckets."""
     values: dict[str, Counter[str]] = {}
-    for record in records:
-        for name in _SUMMED:
-            total[name] += record[name]
-        for name, counts in record["categories"].items():
+    for part in parts:
+        for name, counts in part.categories.items():
             values.setdefault(name, Counter()).update(counts)
-        total["newest"] = max(total["newest"], record["newest"])
-    total["categories"] = {name: _most_frequent(counts) for name, counts in sorted(values.items())}
-    return total
+    return WindowSummary(
+        **{name: sum(getattr(part, name) for part in parts) for name in _SUMMED},
+        newest=max((part.newest for part in parts), default=""),
+        categories={name: _most_frequent(counts) for name, counts in sorted(values.items())},
+    )
 
 
 def _most_frequent(counts: Counter[str]) -> list[str]:
@@ -105,8 +144,7 @@ def _most_frequent(counts: Counter[str]) -> list[str]:
 
 @dataclass
 class CountTokens(beam.PTransform):
-    """Bucket files -> {`videos`, `search_tokens`: frames of partial `COUNTS`, `window`: `describe_window`'s
-    records}."""
+    """Bucket files -> {`videos`, `search_tokens`: frames of partial `COUNTS`, `window`: `WindowCounts`}."""
 
     window: Window
     holdout: Holdout
@@ -138,7 +176,7 @@ class CountTokens(beam.PTransform):
 
 @dataclass
 class WriteVocabulary(beam.PTransform):
-    """Frames of partial `COUNTS` -> the Parquet file of the `n` largest; gives `write_vocabulary`'s record, one.
+    """Frames of partial `COUNTS` -> the Parquet file of the `n` largest; gives one `VocabularyFile`.
 
     Counts are added up by digest of the token first, so that no worker ever holds all of them.
     """
@@ -147,7 +185,7 @@ class WriteVocabulary(beam.PTransform):
     folder: str
     name: str
 
-    def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+    def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[VocabularyFile]:
         return (
             counts
             | beam.FlatMap(_by_token).with_output_types(KeyedFrame)
@@ -166,16 +204,16 @@ def largest(counts: pl.DataFrame, n: int) -> pl.DataFrame:
     return pl.concat([everything, top_n(total, n).with_columns(distinct=pl.lit(None, pl.Int64))])
 
 
-def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> Record:
-    """The overall top `n` of all shards -> a Parquet file (`COUNTS`); a record of it and of how much it covers."""
+def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> VocabularyFile:
+    """The overall top `n` of all shards -> a Parquet file (`COUNTS`), and how much it covers."""
     everything = shards.filter(pl.col("token").is_null())
     top = top_n(shards.filter(pl.col("token").is_not_null()).select(COUNTS.names()), n)
-    return {
-        "vocabulary": asdict(files.replace_parquet(top, folder, name)),
-        "distinct": everything["distinct"].sum(),
-        "occurrences": everything["count"].sum(),
-        "occurrences_kept": top["count"].sum(),
-    }
+    return VocabularyFile(
+        file=files.replace_parquet(top, folder, name),
+        distinct=int(everything["distinct"].sum()),
+        occurrences=int(everything["count"].sum()),
+        occurrences_kept=int(top["count"].sum()),
+    )
 
 
 _COUNTED = ("user_id", "time", "video_id", "completed", *WATCH_CATEGORIES)  # columns of the watches

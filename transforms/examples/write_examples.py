@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -11,8 +11,9 @@ import polars as pl
 
 from transforms.contracts.example_spec import MISSING, SPLITS, FeatureSpec
 from transforms.core import files, progress
+from transforms.core.files import FileEntry
 from transforms.core.frames import GatherFrames
-from transforms.core.records import Record
+from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap, process_cache
 from transforms.examples import draw_examples, skew
 from transforms.examples.draw_examples import DrawnLabels, LabelDraw
@@ -36,7 +37,14 @@ class ExampleInputs:
     shared_rows: int = 0  # of the videos out of vocabulary, together
 
 
-def account(events: Events, pasts: UserHistories, drawn: DrawnLabels) -> Record:
+@dataclass(frozen=True)
+class FeatureHistograms:
+    """The features of one bucket's users in training and in serving records."""
+
+    features: skew.Histograms
+
+
+def account(events: Events, pasts: UserHistories, drawn: DrawnLabels) -> dict[str, int]:
     """What became of a bucket's events, by name: `watches` are the `train_pointers` and all that begin `watches_`,
     `searches` all that begin `searches_`; a watch is counted where it was first left out.
 
@@ -71,8 +79,8 @@ def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
 
 @dataclass
 class WriteExamples(beam.PTransform):
-    """Bucket files -> {`records`: one a file written, one a bucket of counts and of features' histograms (`skew`);
-    `label_counts`: frames `COUNTS`}.
+    """Bucket files -> {`records`: a `FileEntry` a file, and `Counts` and `FeatureHistograms` a bucket; `label_counts`:
+    frames `COUNTS`}.
 
     Files are `SPLIT/BUCKET-of-BUCKETS-ATTEMPT.tfrecord.gz` below `folder`; none for a split a bucket has no user of.
     """
@@ -118,9 +126,10 @@ class WriteExamples(beam.PTransform):
                 rows = draw_examples.records(pointers, pasts, max_sequence=self.draw.max_sequence)
                 rows = rows if self.spec.tokens else rows.drop("tokens", "tokens_end")
                 name = f"{split}/{self.name.format(bucket=bucket.bucket)}"
-                yield {"file": asdict(write_tfrecords(rows, self.folder, name))}
+                yield write_tfrecords(rows, self.folder, name)
         progress.advance()
-        yield {"counts": counts, "features": skew.histograms(**compared, spec=self.spec)}
+        yield Counts(counts)
+        yield FeatureHistograms(skew.histograms(**compared, spec=self.spec))
 
 
 def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
@@ -144,15 +153,11 @@ class WriteLabelCounts(beam.PTransform):
     folder: str
     name: str
 
-    def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+    def expand(self, counts: beam.PCollection[pl.DataFrame]) -> beam.PCollection[FileEntry]:
         return counts | GatherFrames() | beam.Map(self._write)
 
-    def _write(self, counts: pl.DataFrame) -> Record:
+    def _write(self, counts: pl.DataFrame) -> FileEntry:
         total = counts.group_by(id=pl.col("token").cast(pl.Int64)).agg(pl.col("count").sum())
         videos = files.read_parquet(self.videos).select(video_id="token").with_row_index("id", 1)
         rows = videos.cast({"id": pl.Int64}).join(total, on="id", how="left", maintain_order="left")
-        return {
-            "file": asdict(
-                files.replace_parquet(rows.with_columns(pl.col("count").fill_null(0)), self.folder, self.name)
-            )
-        }
+        return files.replace_parquet(rows.with_columns(pl.col("count").fill_null(0)), self.folder, self.name)

@@ -168,12 +168,12 @@ class ImpressionMetrics:
             figures["watched_seconds"] = int(self.watched.sum()) / MILLISECONDS / shown
         return figures
 
-    def calibration(self) -> list[dict[str, float]]:
+    def calibration(self) -> list[dict[str, int | float]]:
         """Up to ten classes of impressions by what was predicted, lowest first, about as many in each: impressions,
         predicted_seconds and watched_seconds (means)."""
         middle = np.cumsum(self.impressions) - self.impressions / 2
         decile = np.minimum(DECILES * middle / max(self.impressions.sum(), 1), DECILES - 1).astype(np.int64)
-        classes = []
+        classes: list[dict[str, int | float]] = []
         for number in range(DECILES):
             of = decile == number
             if count := int(self.impressions[of].sum()):

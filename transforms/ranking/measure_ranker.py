@@ -11,7 +11,6 @@ import apache_beam as beam
 import numpy as np
 
 from transforms.core import progress
-from transforms.core.records import Record
 from transforms.ranking.impression_metrics import ImpressionMetrics, merge_impressions
 from transforms.ranking.ranker import load_ranker
 
@@ -25,15 +24,23 @@ def measure_records(path: str, ranker: str) -> ImpressionMetrics:
     return merge_impressions(parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RankerFigures:
+    """The ranker on held-out impressions: figures by name, and the points of its calibration curve."""
+
+    figures: dict[str, int | float]
+    calibration: list[dict[str, int | float]]
+
+
 @dataclass
 class MeasureRanker(beam.PTransform):
-    """Paths of record files -> one record: `ranker`, with `figures` and `calibration`; none where there is no file."""
+    """Paths of record files -> one `RankerFigures`; none if there is no file."""
 
     ranker: str  # folder
 
-    def expand(self, paths: beam.PCollection[str]) -> beam.PCollection[Record]:
+    def expand(self, paths: beam.PCollection[str]) -> beam.PCollection[RankerFigures]:
         parts = paths | beam.Reshuffle() | beam.Map(self._measure)
-        return parts | beam.CombineGlobally(merge_impressions).without_defaults() | "Record" >> beam.Map(_record)
+        return parts | beam.CombineGlobally(merge_impressions).without_defaults() | "Record" >> beam.Map(_figures)
 
     def _measure(self, path: str) -> ImpressionMetrics:
         found = measure_records(path, self.ranker)
@@ -41,8 +48,8 @@ class MeasureRanker(beam.PTransform):
         return found
 
 
-def _record(found: ImpressionMetrics) -> Record:
+def _figures(found: ImpressionMetrics) -> RankerFigures:
     figures = {
         name: float(value) if isinstance(value, np.floating) else value for name, value in found.compute().items()
     }
-    return {"ranker": {"figures": figures, "calibration": found.calibration()}}
+    return RankerFigures(figures=figures, calibration=found.calibration())

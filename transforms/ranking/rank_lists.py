@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from transforms.core import files, progress
 from transforms.core.bootstrap import weights
+from transforms.core.files import FileEntry
 from transforms.core.frames import concat, id_digests
-from transforms.core.records import Record
+from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap
 from transforms.logs.event_window import BucketFiles, read_users
 from transforms.logs.robots import Events
@@ -132,7 +133,7 @@ def to_seconds(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass
 class RankCandidates(beam.PTransform):
-    """`RankingBucket`s -> one Parquet file of ranked lists each; gives records of files and of how many candidates."""
+    """`RankingBucket`s -> one Parquet file of ranked lists each; gives its `FileEntry`, and `Counts` of candidates."""
 
     inputs: RankingInputs
     ranker: str  # folder
@@ -141,10 +142,10 @@ class RankCandidates(beam.PTransform):
     name: str  # pattern of a bucket's file
     threads: int = 1  # buckets at a time
 
-    def expand(self, buckets: beam.PCollection[RankingBucket]) -> beam.PCollection[Record]:
+    def expand(self, buckets: beam.PCollection[RankingBucket]) -> beam.PCollection[FileEntry | Counts]:
         return (buckets | beam.Reshuffle() | ThreadedMap(self._rank, self.threads, (), "records")).records
 
-    def _rank(self, bucket: RankingBucket) -> Iterator[Record]:
+    def _rank(self, bucket: RankingBucket) -> Iterator[FileEntry | Counts]:
         lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).match_to_schema(
             LISTS, integer_cast="forbid"
         )
@@ -155,8 +156,8 @@ class RankCandidates(beam.PTransform):
             parts.append(ranked(part, scored.encoded.shown, scored.seconds, self.count))
             candidates += len(scored.seconds)
         rows = concat(parts)
-        yield {"file": asdict(files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket)))}
-        yield {"counts": {"users": rows.height, "candidates": candidates}}
+        yield files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket))
+        yield Counts({"users": rows.height, "candidates": candidates})
         progress.advance()
 
 

@@ -7,7 +7,7 @@ impressions, store, earlier nights' lists and vectors -> WriteRankingExamples ->
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
+from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap, process_cache
 from transforms.examples.histories import with_tokens
 from transforms.examples.tfrecords import write_tfrecords
@@ -202,7 +203,7 @@ def _kind(values: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass
 class WriteRankingExamples(beam.PTransform):
-    """`RankingBucket`s -> {`records`: one a file written and one a bucket of counts; `numbers`: frames of the training
+    """`RankingBucket`s -> {`records`: a `FileEntry` a file and `Counts` a bucket; `numbers`: frames of the training
     impressions with the spec's numbers, for `DrawNumbers`}.
 
     Held-out users' impressions of the held-out days go to `holdout/`, and nothing of these days of theirs elsewhere.
@@ -235,10 +236,10 @@ class WriteRankingExamples(beam.PTransform):
             encoded = encode(past, features, said, shared, spec)
             rows = records(encoded, spec, zone=inputs.zone)
             name = f"{FOLDER}/{split}/{self.name.format(bucket=bucket.files.bucket)}"
-            yield {"file": asdict(write_tfrecords(rows, self.folder, name))}
+            yield write_tfrecords(rows, self.folder, name)
             if split == "train":
                 yield beam.pvalue.TaggedOutput("numbers", _numbers_frame(encoded, spec))
-        yield {"counts": counts}
+        yield Counts(counts)
 
 
 def _wants_generator(spec: RankingSpec) -> bool:

@@ -1,15 +1,15 @@
 """What the ranker has embeddings and numbers for: the videos and channels most often clicked, what the logs know.
 
 store, catalogue -> CountShown -> WriteVocabulary -> ranked/{videos,channels}.parquet
-                               -> records of what there is -> spec_of -> RankingSpec
+                               -> ImpressionCounts -> spec_of -> RankingSpec
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import apache_beam as beam
@@ -17,7 +17,6 @@ import polars as pl
 
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import progress
-from transforms.core.records import Record
 from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR
 from transforms.examples.vocabulary import COUNTS, MOST_VALUES
@@ -26,14 +25,28 @@ from transforms.ranking.features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGU
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
 from transforms.ranking.records import read_catalogue
 
-_CATALOGUE_NUMBERS = {"video_age_seconds": "upload_time", "video_seconds": "video_seconds"}
 _OF_CHANNELS = ("channel_watches", "seconds_since_channel", "channel_unclicked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImpressionCounts:
+    """How much there is to learn from in some buckets, and how many rows have the columns that features are made of."""
+
+    birth_year: int  # users
+    clicked: int  # impressions
+    covered: int  # impressions for which there is a generator to ask
+    impressions: int
+    upload_time: int  # clicked impressions
+    video_seconds: int  # clicked impressions
+    watch_seconds: float  # sum over the impressions
+    watches_with_seconds: int
+    values: dict[str, dict[str, int]]  # category -> value -> how often it occurs
 
 
 @dataclass
 class CountShown(beam.PTransform):
-    """Bucket files -> {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`: records of
-    what there is to learn from}. Impressions of held-out users on held-out days count for nothing.
+    """Bucket files -> {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`:
+    `ImpressionCounts`}. Impressions of held-out users on held-out days count for nothing.
 
     starts: of the nights whose generator may be asked, in order.
     """
@@ -58,18 +71,19 @@ class CountShown(beam.PTransform):
         yield _counts(clicked["video_id"])
         yield beam.pvalue.TaggedOutput("channels", _counts(known["channel"].drop_nulls()))
         users = read_users(bucket).join(shown.select("user_id").unique(), on="user_id", how="semi")
-        covered = (page_starts(shown, events.impressions) >= self.first_night).sum() if self.first_night else 0
-        record = {
-            "impressions": shown.height,
-            "clicked": clicked.height,
-            "watch_seconds": float(shown["watch_seconds"].cast(pl.Float64).sum()),
-            "covered": covered,
-            "watches_with_seconds": events.watches["watch_seconds"].count(),
-            BIRTH_YEAR: users[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
-            **{column: known[column].count() for column in _CATALOGUE_NUMBERS.values()},
-            "values": {VIDEO_LANGUAGE: _values(known, "language"), USER_LANGUAGE: _values(users, USER_LANGUAGE)},
-        }
-        yield beam.pvalue.TaggedOutput("shown", record)
+        covered = int((page_starts(shown, events.impressions) >= self.first_night).sum()) if self.first_night else 0
+        counts = ImpressionCounts(
+            impressions=shown.height,
+            clicked=clicked.height,
+            watch_seconds=float(shown["watch_seconds"].cast(pl.Float64).sum()),
+            covered=covered,
+            watches_with_seconds=events.watches["watch_seconds"].count(),
+            birth_year=users[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
+            upload_time=known["upload_time"].count(),
+            video_seconds=known["video_seconds"].count(),
+            values={VIDEO_LANGUAGE: _values(known, "language"), USER_LANGUAGE: _values(users, USER_LANGUAGE)},
+        )
+        yield beam.pvalue.TaggedOutput("shown", counts)
         progress.advance()
 
 
@@ -82,19 +96,21 @@ def _values(rows: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(rows[column].drop_nulls().value_counts().iter_rows()) if column in rows.columns else {}
 
 
-def add_shown(records: Iterable[Record]) -> Record:
-    """`CountShown`'s records of all buckets as one."""
-    total: Counter[str] = Counter()
+def add_shown(parts: Sequence[ImpressionCounts]) -> ImpressionCounts:
+    """Return the counts of all buckets as one."""
     values: dict[str, Counter[str]] = {VIDEO_LANGUAGE: Counter(), USER_LANGUAGE: Counter()}
-    for record in records:
-        total.update({name: number for name, number in record.items() if name != "values"})
-        for name, counts in record["values"].items():
+    for part in parts:
+        for name, counts in part.values.items():
             values[name].update(counts)
-    return {**total, "values": {name: dict(counts) for name, counts in values.items()}}
+    numbers = [field.name for field in fields(ImpressionCounts) if field.name != "values"]
+    return ImpressionCounts(
+        **{name: sum(getattr(part, name) for part in parts) for name in numbers},
+        values={name: dict(counts) for name, counts in values.items()},
+    )
 
 
 def spec_of(
-    found: Mapping[str, Any],
+    found: ImpressionCounts,
     *,
     videos: int,
     channels: int,
@@ -103,22 +119,22 @@ def spec_of(
     search_history: int,
     categories: Mapping[str, Sequence[str]],
 ) -> RankingSpec:
-    """The features there is something to say of. found: `add_shown`'s; videos, channels, tokens: rows of the
-    vocabularies; categories: of the generator, name -> values, most frequent first."""
+    """The features there is something to say of. found: of all buckets; videos, channels, tokens: rows of
+    the vocabularies; categories: of the generator, name -> values, most frequent first."""
     of_request: dict[str, list[str]] = {name: list(values) for name, values in categories.items()}
     of_request[HOUR] = [str(hour) for hour in range(24)]
     of_request |= (
-        _most_frequent({USER_LANGUAGE: found["values"][USER_LANGUAGE]}) if USER_LANGUAGE not in categories else {}
+        _most_frequent({USER_LANGUAGE: found.values[USER_LANGUAGE]}) if USER_LANGUAGE not in categories else {}
     )
-    of_video = _most_frequent({VIDEO_LANGUAGE: found["values"][VIDEO_LANGUAGE]})
-    unknown = {name for name, column in _CATALOGUE_NUMBERS.items() if not found[column]}
-    unknown |= set(() if channels else _OF_CHANNELS)
-    unknown |= {
-        name
-        for name, there in (("age", BIRTH_YEAR), ("user_mean_watch_seconds", "watches_with_seconds"))
-        if not found[there]
+    of_video = _most_frequent({VIDEO_LANGUAGE: found.values[VIDEO_LANGUAGE]})
+    rows_of = {
+        "video_age_seconds": found.upload_time,
+        "video_seconds": found.video_seconds,
+        "age": found.birth_year,
+        "user_mean_watch_seconds": found.watches_with_seconds,
+        **dict.fromkeys(_OF_CHANNELS, channels),
     }
-    numbers = (*(GENERATOR_NUMBERS if found["covered"] else ()), *NUMBERS, *QUERY_NUMBERS)
+    numbers = (*(GENERATOR_NUMBERS if found.covered else ()), *NUMBERS, *QUERY_NUMBERS)
     return RankingSpec(
         videos=videos,
         channels=channels,
@@ -126,7 +142,7 @@ def spec_of(
         watch_history=watch_history,
         search_history=search_history,
         categories=of_request | of_video,
-        numbers=[name for name in numbers if name not in unknown],
+        numbers=[name for name in numbers if rows_of.get(name, 1)],
         query=[*of_request, *QUERY_NUMBERS],
     )
 

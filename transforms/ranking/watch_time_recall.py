@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from transforms.core.bootstrap import Replicates, Weights, interval
+from transforms.core.bootstrap import PairedDifference, Replicates, Weights, interval
+from transforms.core.records import JsonModel
 
 ORDERS = ("neighbours", "ranking")
 
@@ -37,6 +37,24 @@ def seconds_found(lists: pl.DataFrame, wanted: pl.DataFrame, cut: int) -> NDArra
     total = np.zeros(lists.height, np.int64)
     total[found["row"].to_numpy()] = found["seconds"].to_numpy()
     return total
+
+
+class RankedRecall(JsonModel):
+    """Watch-time recall of one order of the lists, with its 95 % interval."""
+
+    interval: tuple[float, float]
+    recall: float
+
+
+class MeasuredRanking(JsonModel):
+    """What re-ranking adds: both recalls, and that of ranking less that of neighbours; no recalls without seconds."""
+
+    cut: int = 0
+    difference: PairedDifference | None = None
+    neighbours: RankedRecall | None = None
+    ranking: RankedRecall | None = None
+    users: int
+    wanted_seconds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +79,16 @@ class WatchTime:
             replicates=self.replicates.merge(other.replicates),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """users, wanted_seconds; and where that is not 0, by order `recall` and its `interval`, and `difference`, of
-        ranking less neighbours: value, low, high."""
+    def compute(self) -> MeasuredRanking:
+        """Return the recalls; without seconds wanted, the number of users alone."""
         if not self.sums["wanted"]:
-            return {"users": self.users, "wanted_seconds": 0}
+            return MeasuredRanking(users=self.users, wanted_seconds=0)
         shares = {order: self.replicates.ratio(order, "wanted") for order in ORDERS}
         recalls = {order: self.sums[order] / self.sums["wanted"] for order in ORDERS}
         low, high = interval(shares["ranking"] - shares["neighbours"])
-        return {
-            "users": self.users,
-            "wanted_seconds": self.sums["wanted"],
-            **{order: {"recall": recalls[order], "interval": list(interval(shares[order]))} for order in ORDERS},
-            "difference": {"value": recalls["ranking"] - recalls["neighbours"], "low": low, "high": high},
-        }
+        return MeasuredRanking(
+            users=self.users,
+            wanted_seconds=self.sums["wanted"],
+            **{order: RankedRecall(recall=recalls[order], interval=interval(shares[order])) for order in ORDERS},
+            difference=PairedDifference(value=recalls["ranking"] - recalls["neighbours"], low=low, high=high),
+        )

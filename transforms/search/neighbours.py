@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
@@ -16,8 +16,9 @@ import polars as pl
 import pyarrow as pa
 
 from transforms.core import files, progress
+from transforms.core.files import FileEntry
 from transforms.core.parquet_writer import ParquetFrameWriter
-from transforms.core.records import Record
+from transforms.core.records import Counts
 from transforms.logs.event_window import read_hidden
 from transforms.search.index_files import read_videos
 from transforms.search.top_k import TopK
@@ -44,7 +45,7 @@ def to_lists(user_ids: list[str], top: TopK, video_ids: pl.Series) -> pl.DataFra
 class WriteNeighbours(beam.PTransform):
     """Write a Parquet file of lists and one of user vectors per bucket, and one of the default lists.
 
-    Return records of the files and of counts. A bucket without users has a file of lists without rows and no file of
+    Return their `FileEntry`s, and `Counts`. A bucket without users has a file of lists without rows and no file of
     vectors. Rows are in the order of the records.
     """
 
@@ -54,17 +55,17 @@ class WriteNeighbours(beam.PTransform):
     defaults: str = "defaults.parquet"  # name of the file of default lists
     threads: int = 1  # buckets processed at the same time
 
-    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[Record]:
+    def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[FileEntry | Counts]:
         return buckets | SearchBuckets(self.inputs, self._write, self.threads)
 
-    def _write(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[Record]:
+    def _write(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
         yield from self._write_defaults(found) if bucket.defaults else self._write_users(bucket, found)
         progress.advance()
 
-    def _write_users(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[Record]:
+    def _write_users(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
         name = self.name.format(bucket=bucket.files.bucket)
         if not bucket.records:
-            yield {"file": asdict(files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name))}
+            yield files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name)
             return
         video_ids = read_videos(self.inputs.videos)["video_id"]
         with_hidden = set(read_hidden(bucket.files)["user_id"])
@@ -75,8 +76,8 @@ class WriteNeighbours(beam.PTransform):
                 lists.write(to_lists(batch.user_ids, batch.top, video_ids))
                 vectors.write(vectors_frame(batch.user_ids, batch.vectors))
                 counts.update(self._counts(batch, with_hidden))
-        yield from ({"file": asdict(parts.entry())} for parts in (lists, vectors))
-        yield {"counts": dict(counts)}
+        yield from (parts.entry() for parts in (lists, vectors))
+        yield Counts(dict(counts))
 
     def _counts(self, found: SearchResult, with_hidden: set[str]) -> dict[str, int]:
         counts = {
@@ -90,9 +91,9 @@ class WriteNeighbours(beam.PTransform):
             counts["users_without_a_listed_country"] = int((found.excluded.group == 0).sum())
         return counts
 
-    def _write_defaults(self, found: Iterator[SearchResult]) -> Iterator[Record]:
+    def _write_defaults(self, found: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
         video_ids = read_videos(self.inputs.videos)["video_id"]
         lists = pl.concat([to_lists(batch.user_ids, batch.top, video_ids) for batch in found])
         lists = lists.select(pl.col("user_id").replace("", None).alias("country"), "video_ids", "scores")
-        yield {"file": asdict(files.write_parquet(lists, self.folder, f"{DEFAULTS}/{self.defaults}"))}
-        yield {"counts": {"default_lists": lists.height}}
+        yield files.write_parquet(lists, self.folder, f"{DEFAULTS}/{self.defaults}")
+        yield Counts({"default_lists": lists.height})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import apache_beam as beam
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.core import files, progress
-from transforms.core.records import Record
+from transforms.core.files import FileEntry
 from transforms.search.index_files import POSITIONS, read_index, read_videos
 from transforms.search.neighbours import to_lists
 from transforms.search.shard_search import merge_shards, read_partials, save_partial
@@ -37,8 +37,8 @@ class Block:
 
 @dataclass
 class WriteSimilar(beam.PTransform):
-    """Write a Parquet file per `Block` with the k nearest videos of each video except itself; return records of the
-    files. Rows are in the order of the block's."""
+    """Write a Parquet file per `Block` with the k nearest videos of each video except itself; return the
+    `FileEntry`s. Rows are in the order of the block's."""
 
     index: tuple[str, ...]  # folders of its shards
     videos: str  # path of the positions' `VIDEOS`
@@ -46,18 +46,18 @@ class WriteSimilar(beam.PTransform):
     folder: str
     name: str  # pattern of a file's name, with {block}
 
-    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Record]:
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[FileEntry]:
         if len(self.index) == 1:
             return blocks | beam.Reshuffle() | beam.Map(self._write_alone)
         keyed = beam.Map(lambda block: (block.number // SLICE, block)).with_output_types(tuple[int, Block])
         return blocks | keyed | beam.GroupByKey() | beam.Values() | beam.FlatMap(self._write_slice)
 
-    def _write_alone(self, block: Block) -> Record:
+    def _write_alone(self, block: Block) -> FileEntry:
         index = read_index(self.index[0])
         top = self._search(index, np.asarray(index.vectors[block.start : block.end]), _exclude_self(block))
         return self._write(block, top, np.arange(block.start, block.end))
 
-    def _write_slice(self, blocks: Iterable[Block]) -> Iterator[Record]:
+    def _write_slice(self, blocks: Iterable[Block]) -> Iterator[FileEntry]:
         """Search one shard after the other, as `shard_search` does."""
         ordered = sorted(blocks)
         local = [Path(files.local_copy(folder)) for folder in self.index]
@@ -78,12 +78,12 @@ class WriteSimilar(beam.PTransform):
     def _search(self, index: Index, vectors: NDArray[np.float32], own: Excluded) -> TopK:
         return top_k(index, vectors, k=self.k, excluded=own)
 
-    def _write(self, block: Block, top: TopK, positions: NDArray[np.int64]) -> Record:
+    def _write(self, block: Block, top: TopK, positions: NDArray[np.int64]) -> FileEntry:
         video_ids = read_videos(self.videos)["video_id"]
         rows = to_lists(video_ids[positions].to_list(), top, video_ids).rename({"user_id": "video_id"})
         progress.advance()
         name = f"{SIMILAR}/{self.name.format(block=block.number)}"
-        return {"file": asdict(files.write_parquet(rows, self.folder, name))}
+        return files.write_parquet(rows, self.folder, name)
 
 
 def _exclude_self(block: Block) -> Excluded:

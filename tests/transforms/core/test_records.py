@@ -26,9 +26,7 @@ class Counted:
     value: int | float | None = None
 
 
-ENTRIES = st.builds(
-    FileEntry, name=st.text(max_size=5), rows=st.integers(), bytes=st.integers(), digest=st.just("0f")
-)
+ENTRIES = st.builds(FileEntry, name=st.text(max_size=5), rows=st.integers(), bytes=st.integers(), digest=st.just("0f"))
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 COUNTED = st.builds(
     Counted,
@@ -78,7 +76,7 @@ def test_no_record_no_file(tmp_path: Path) -> None:
 def test_a_record_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "records.json"
     write_records([encode(Counted(table="a"))], str(path))
-    with pytest.raises(RecordError, match="kind Counted .* expected are FileEntry") as refused:
+    with pytest.raises(RecordError, match=r"kind Counted .* expected are FileEntry") as refused:
         pop_records(str(path), FileEntry)
     assert refused.value.kind == "Counted" and path.exists()
 

@@ -16,6 +16,7 @@ from searches import apply_cap, excluding, rows
 
 from transforms.core.records import WriteRecords, pop_records
 from transforms.evaluation.baselines import CountVideos, by_count, in_order
+from transforms.examples.vocabulary import VocabularyFile
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.search.exclusions import ChannelCap, build_query_rules
 
@@ -67,11 +68,11 @@ def test_a_span_s_completed_watches_that_may_be_learned_from_are_counted(share: 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = CountVideos(Window(start=hours(5), end=hours(25)), holdout, 5, str(tmp_path), "counts.parquet")
         pipeline | beam.Create(buckets) | count | WriteRecords(str(tmp_path / "records"))
-    (record,) = pop_records(str(tmp_path / "records"))
+    (record,) = pop_records(str(tmp_path / "records"), VocabularyFile).of(VocabularyFile)
     learnable = holdout.learnable(watches_frame(events)).filter(
         pl.col("time").is_between(hours(5), hours(25), closed="left")
     )
     expected = Counter(learnable.filter("completed")["video_id"])
     best = sorted(expected.items(), key=lambda item: (-item[1], item[0]))[:5]
-    assert pl.read_parquet(tmp_path / record["vocabulary"]["name"]).rows() == best
-    assert record["distinct"] == len(expected) > 5
+    assert pl.read_parquet(tmp_path / record.file.name).rows() == best
+    assert record.distinct == len(expected) > 5

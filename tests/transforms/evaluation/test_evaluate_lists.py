@@ -18,7 +18,8 @@ from made_index import write_made_index
 
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.bootstrap import REPLICATES
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item
 from transforms.evaluation.ann_loss import exact_lists
@@ -26,7 +27,16 @@ from transforms.evaluation.evaluate_lists import WriteEvaluation
 from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
 from transforms.evaluation.list_statistics import DAYS
 from transforms.evaluation.measure_batch import HoldoutInputs, measure_ann_loss, read_shared
-from transforms.evaluation.night_metrics import EXACT_SEARCH, ITEM_TO_ITEM, MOST_POPULAR, NEIGHBOURS, SYSTEMS, to_json
+from transforms.evaluation.night_metrics import (
+    EXACT_SEARCH,
+    ITEM_TO_ITEM,
+    MOST_POPULAR,
+    NEIGHBOURS,
+    SYSTEMS,
+    MeasuredRecord,
+    ShownRecord,
+    collect_metrics,
+)
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking.watch_time_recall import WatchTime
@@ -134,10 +144,11 @@ class Evaluated:
     """The folder with the lists, and the records: two buckets of held-out users, one without."""
 
     lists: Path
-    records: list[dict[str, Any]]
+    records: Records
 
     def metrics(self) -> dict[str, Any]:
-        return to_json(self.records, k=K, index="exact", holdout=("then", "now"), served=None)
+        measured, shown = self.records.of(MeasuredRecord), self.records.of(ShownRecord)
+        return collect_metrics(measured, shown, k=K, index="exact", holdout=("then", "now"), served=None).to_dict()
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -150,7 +161,7 @@ def evaluated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         evaluate = WriteEvaluation(inputs, Window(start=hours(0), end=hours(48)), str(folder), "{bucket}.parquet")
         with beam.Pipeline(runner="FnApiRunner") as pipeline:
             pipeline | beam.Create(write_buckets(folder)) | evaluate | WriteRecords(str(folder / "records"))
-    return Evaluated(folder / "lists", pop_records(str(folder / "records")))
+    return Evaluated(folder / "lists", pop_records(str(folder / "records"), FileEntry, MeasuredRecord, ShownRecord))
 
 
 def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
@@ -205,7 +216,7 @@ def write_buckets(folder: Path) -> list[BucketRecords]:
 
 
 def test_lists_are_as_of_the_start_of_the_held_out_days(evaluated: Evaluated) -> None:
-    names = sorted(r["file"]["name"] for r in evaluated.records if "file" in r)
+    names = sorted(file.name for file in evaluated.records.of(FileEntry))
     assert names == ["lists/0.parquet", "lists/1.parquet"]
     written = {u: v for path in evaluated.lists.iterdir() for u, v, _ in pl.read_parquet(path).iter_rows()}
     assert written == lists_by_hand(NEIGHBOURS)

@@ -20,6 +20,8 @@ from transforms.evaluation.folding_check import (
     RANDOM,
     SIMILAR,
     CheckFolding,
+    FoldingCounts,
+    PairCounts,
     draw_videos,
     evidence_of,
     folding_counts,
@@ -128,7 +130,7 @@ def test_counts_are_those_of_plain_python(
         return None if None in both else both[0] != both[1]
 
     channels, languages = ({video: row[at] for video, row in catalogue.items()} for at in (0, 1))
-    expected: dict[str, Any] = {"videos": len({one for one in similar if any(o != one for o in similar[one])})}
+    expected = {"videos": len({one for one in similar if any(o != one for o in similar[one])})}
     for kind in (SIMILAR, RANDOM):
         counts = dict.fromkeys(["pairs", "apart", "other_country", "other_topic", "folded"], 0)
         for (one, other, of), together in zip(pairs.iter_rows(), found.together, strict=True):
@@ -140,8 +142,8 @@ def test_counts_are_those_of_plain_python(
                 counts["other_country"] += country
                 counts["other_topic"] += topic
                 counts["folded"] += bool(not together and (country or topic))
-        expected[kind] = counts
-    assert folding_counts(pairs, found, catalogue_frame(catalogue)) == expected
+        expected[kind] = PairCounts(**counts)
+    assert folding_counts(pairs, found, catalogue_frame(catalogue)) == FoldingCounts(**expected)
 
 
 @pytest.mark.parametrize(("first", "at_once"), [(1, 1), (1, 7), (3, 64), (4, 1 << 20)])
@@ -169,9 +171,9 @@ def test_nothing_watched_and_nothing_similar() -> None:
     users = pl.DataFrame(schema={"user_id": pl.String})
     assert not evidence_of(none, users, pairs).together.any()
     assert evidence_of(watched([("a", "v1", "SE")]), users, empty).together.tolist() == []
-    nothing = {"pairs": 0, "apart": 0, "other_country": 0, "other_topic": 0, "folded": 0}
+    nothing = PairCounts(pairs=0, apart=0, other_country=0, other_topic=0, folded=0)
     counts = folding_counts(empty, merge_evidence([]), catalogue_frame({}))
-    assert counts == {"videos": 0, SIMILAR: nothing, RANDOM: nothing}
+    assert counts == FoldingCounts(videos=0, similar=nothing, random=nothing)
 
 
 def test_two_worlds_that_lie_on_top_of_each_other_are_folded_and_one_that_does_not_is_not() -> None:
@@ -184,7 +186,7 @@ def test_two_worlds_that_lie_on_top_of_each_other_are_folded_and_one_that_does_n
             {f"{c}{n}": [f"{of[c]}{(n + m) % 10}" for m in range(1, 5)] for c in ("SE", "DE") for n in range(10)}
         )
         counts = folding_counts(pairs, evidence_of(watched(rows), users, pairs), catalogue_frame({}))
-        return float(counts[kind]["folded"] / counts[kind]["pairs"])
+        return float(getattr(counts, kind).folded / getattr(counts, kind).pairs)
 
     assert share({"SE": "SE", "DE": "DE"}, SIMILAR) == 0
     assert share({"SE": "DE", "DE": "SE"}, SIMILAR) == 1
@@ -210,11 +212,11 @@ def test_the_pipeline_reads_files_and_gives_one_record(tmp_path: Path) -> None:
         catalogue=write(catalogue, tmp_path / "videos.parquet"),
     )
     # ann had a and b (d is after the window, the robot's day counts for nothing); c and d are of DE; a and c share c1.
-    near = {"pairs": 7, "apart": 5, "other_country": 3, "other_topic": 2, "folded": 3}
+    near = PairCounts(pairs=7, apart=5, other_country=3, other_topic=2, folded=3)
 
-    def as_expected(found: list[dict[str, Any]]) -> None:
-        assert [record["folding"]["videos"] for record in found] == [4]
-        assert found[0]["folding"][SIMILAR] == near and found[0]["folding"][RANDOM]["pairs"] <= 7
+    def as_expected(found: list[FoldingCounts]) -> None:
+        assert [record.videos for record in found] == [4]
+        assert found[0].similar == near and found[0].random.pairs <= 7
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         paths, of_window = pipeline | "S" >> beam.Create(listed), pipeline | "B" >> beam.Create(given)

@@ -24,6 +24,7 @@ from transforms.evaluation.item_to_item import (
     NEAREST,
     UNIT,
     CoWatched,
+    CoWatchesFile,
     WriteCoWatches,
     both_ways,
     count_pairs,
@@ -175,8 +176,8 @@ def test_the_file_is_that_of_all_buckets(inputs: tuple[list[dict[str, Any]], dic
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = WriteCoWatches(window, held_out, **made_of, sample=EVERYBODY, folder=str(tmp_path), name="near.parquet")
         pipeline | beam.Create(buckets) | count | WriteRecords(str(tmp_path / "records"))
-    (record,) = pop_records(str(tmp_path / "records"))
-    assert record["co_watches"]["name"] == "near.parquet"
+    (record,) = pop_records(str(tmp_path / "records"), CoWatchesFile).of(CoWatchesFile)
+    assert record.file.name == "near.parquet"
     frame = held_out.learnable(watches_frame([w for w in watches if w["time"] >= hours(2)]))
     learned = frame.to_dicts()
     histories = [last_videos(learned, user) for user in sorted({w["user_id"] for w in learned})]
@@ -188,4 +189,4 @@ def test_nobody_leaves_no_file(inputs: tuple[list[dict[str, Any]], dict[str, str
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = WriteCoWatches(window, nobody, **inputs[1], sample=EVERYBODY, folder=str(tmp_path), name="near.parquet")
         pipeline | beam.Create([BucketFiles(bucket=0)]) | count | WriteRecords(str(tmp_path / "records"))
-    assert pop_records(str(tmp_path / "records")) == []
+    assert pop_records(str(tmp_path / "records"), CoWatchesFile).of(CoWatchesFile) == []

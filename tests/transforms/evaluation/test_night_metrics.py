@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 
 from transforms.contracts.retrieval_metrics import UserMetrics
-from transforms.core.bootstrap import REPLICATES, weights
+from transforms.core.bootstrap import REPLICATES, PairedDifference, weights
 from transforms.core.frames import mix
-from transforms.core.records import Record
+from transforms.core.records import encode, pop_records, write_records
 from transforms.evaluation.night_metrics import (
     FORMAT_VERSION,
     SYSTEMS,
+    MeasuredRecord,
+    NightMetrics,
+    ShownRecord,
+    collect_metrics,
     figures,
     measured_record,
     parse,
     read,
     serialize,
-    to_json,
 )
 from transforms.evaluation.user_metrics import Measured
+from transforms.ranking.watch_time_recall import MeasuredRanking, RankedRecall
 
 K, USERS = 4, 30
 DRAW = np.random.default_rng(3)
@@ -38,11 +43,21 @@ def measured(chance: float) -> Measured:
 CHANCES = dict(zip(SYSTEMS, (0.6, 0.4, 0.2, 0.5), strict=True))
 
 
-def content(*more: Record, served: dict[str, str] | None = None) -> dict[str, Any]:
+def collected(
+    *more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[str, str] | None = None
+) -> NightMetrics:
     records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in CHANCES.items()]
-    # as they come back from the workers
-    told = json.loads(json.dumps([*records, *more], sort_keys=True))
-    return to_json(told, k=K, index="scann", holdout=("then", "now"), served=served)
+    kinds = (MeasuredRecord, ShownRecord, MeasuredRanking)
+    with TemporaryDirectory() as folder:  # as they come back from the workers
+        write_records(map(encode, [*records, *more]), f"{folder}/records")
+        found = pop_records(f"{folder}/records", *kinds)
+    measured_records, shown, ranking = (found.of(kind) for kind in kinds)
+    of = {"k": K, "index": "scann", "holdout": ("then", "now"), "served": served}
+    return collect_metrics(measured_records, shown, next(iter(ranking), None), **of)
+
+
+def content(*more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[str, str] | None = None) -> Any:
+    return json.loads(serialize(collected(*more, served=served)))
 
 
 def test_systems_have_figures_intervals_and_the_replicates_of_what_is_compared() -> None:
@@ -86,8 +101,10 @@ def test_slices_by_number_come_in_their_order() -> None:
 
 def test_popularity_is_told_beside_that_of_what_was_watched() -> None:
     lists = {"watched": 5.0, "neighbours": 3.5, "most popular": 1.0}
-    records = [{"key": ["shown", name], "measured": {"videos": 9, "mean_log2_rank": r}} for name, r in lists.items()]
-    found = content(*records, {"key": ["shown", "item to item"], "measured": {"videos": 0}})["shown"]
+    records = [
+        ShownRecord(system=name, figures={"videos": 9, "mean_log2_rank": r}, by_day=[]) for name, r in lists.items()
+    ]
+    found = content(*records, ShownRecord(system="item to item", figures={"videos": 0}, by_day=[]))["shown"]
     assert {name: of.get("popularity_bias") for name, of in found.items()} == {
         "watched": None,
         "neighbours": 1.5,
@@ -119,8 +136,8 @@ def test_what_was_served_before() -> None:
 
 
 def test_nobody_held_out_is_null() -> None:
-    found = to_json([{"file": {}}], k=K, index="exact", holdout=("then", "now"), served=None)
-    assert found == {
+    found = collect_metrics([], k=K, index="exact", holdout=("then", "now"), served=None)
+    assert json.loads(serialize(found)) == {
         "format_version": FORMAT_VERSION,
         "k": K,
         "gate": "recall@4",
@@ -136,14 +153,14 @@ def test_nobody_held_out_is_null() -> None:
 
 
 def test_what_ranking_found_stands_with_its_cut() -> None:
-    records = [{"key": ["ranking"], "measured": {"users": 3, "wanted_seconds": 0}}]
-    found = to_json(records, k=K, index="exact", holdout=("then", "now"), served=None, cut=7)
-    assert found["ranking"] == {"cut": 7, "users": 3, "wanted_seconds": 0}
+    ranked = MeasuredRanking(users=3, wanted_seconds=0)
+    found = collect_metrics([], [], ranked, k=K, index="exact", holdout=("then", "now"), served=None, cut=7)
+    assert found.to_dict()["ranking"] == {"cut": 7, "users": 3, "wanted_seconds": 0}
     assert figures(found) == {}
 
 
 def test_figures_come_in_the_order_people_read_them() -> None:
-    found = figures(content())
+    found = figures(collected())
     assert list(found) == list(SYSTEMS)
     cut = ["recall@2", "hit@2", "ndcg@2", "recall@4", "hit@4", "ndcg@4"]
     assert list(found["neighbours"]) == ["users", "pairs", *cut, "map", "mrr"]
@@ -154,39 +171,43 @@ def test_what_another_version_kept_is_nothing(old: dict[str, Any]) -> None:
     assert parse(json.dumps(old).encode()) is None
 
 
-def whole() -> dict[str, Any]:
-    """A file with every part."""
+def whole() -> NightMetrics:
+    """Metrics with every part."""
     some = measured(0.3)
     keys = [("slices", "country", "SE", "neighbours"), ("ann_loss", "neighbours"), ("ann_loss", "exact search")]
     keys += [("ann_loss", "overlap"), ("served", "everybody"), ("served", "with a list")]
-    shown = {"key": ["shown", "neighbours"], "measured": {"videos": 9, "mean_log2_rank": 1.5, "by_day": [0.5, 0.5]}}
-    order = {"recall": 0.5, "interval": [0.4, 0.6]}
-    difference = {"value": 0.0, "low": -0.1, "high": 0.1}
-    ranked = {"users": 3, "wanted_seconds": 9, "neighbours": order, "ranking": order, "difference": difference}
+    shown = ShownRecord(system="neighbours", figures={"videos": 9, "mean_log2_rank": 1.5}, by_day=[0.5, 0.5])
+    order = RankedRecall(recall=0.5, interval=(0.4, 0.6))
+    difference = PairedDifference(value=0.0, low=-0.1, high=0.1)
+    ranked = MeasuredRanking(users=3, wanted_seconds=9, neighbours=order, ranking=order, difference=difference)
     about = {"date": "2026-11-20", "start": "a", "end": "b"}
     records = [measured_record(key, some, k=K) for key in keys]
-    return content(*records, shown, {"key": ["ranking"], "measured": ranked}, served=about)
+    return collected(*records, shown, ranked, served=about)
+
+
+def everything() -> Any:
+    return json.loads(serialize(whole()))
 
 
 def test_what_is_written_is_read() -> None:
-    assert parse(serialize(content())) == content()
-    for of in (content(), whole(), to_json([], k=K, index="exact", holdout=None, served=None)):
+    assert parse(serialize(collected())) == content()
+    for of in (collected(), whole(), collect_metrics([], k=K, index="exact", holdout=None, served=None)):
         found = read(serialize(of))
-        assert found is not None and json.loads(serialize(found.to_dict())) == json.loads(serialize(of))
+        assert found == of and serialize(found) == serialize(of)
 
 
 def test_older_files_are_read_and_faults_name_their_field() -> None:
     for part in ("holdout", "beside", "slices", "shown", "ann_loss", "ranking", "served", "k", "gate"):
-        assert read(json.dumps({name: of for name, of in whole().items() if name != part}).encode()) is not None
-    spoilt = whole()
+        assert read(json.dumps({name: of for name, of in everything().items() if name != part}).encode()) is not None
+    spoilt = everything()
     spoilt["systems"]["neighbours"]["figures"]["recall@4"] = "high"
     del spoilt["systems"]["most popular"]["figures"]
     with pytest.raises(
         ValueError, match=r"systems\.neighbours\.figures\.recall@4.*systems\.most popular\.figures: field r"
     ):
-        read(serialize(spoilt))
+        read(json.dumps(spoilt).encode())
     with pytest.raises(ValueError, match=r"^gaet: extra inputs are not permitted$"):
-        read(serialize(whole() | {"gaet": "recall@4"}))
+        read(json.dumps(everything() | {"gaet": "recall@4"}).encode())
     with pytest.raises(ValueError, match=r"^systems: field required$"):
         read(json.dumps({"format_version": FORMAT_VERSION}).encode())
     with pytest.raises(ValueError, match="it must be a JSON object, but is of type list"):
@@ -195,4 +216,4 @@ def test_older_files_are_read_and_faults_name_their_field() -> None:
 
 def test_figures_that_are_no_numbers_are_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        serialize({"a": float("nan")})
+        serialize(collected(ShownRecord(system="neighbours", figures={"videos": float("nan")}, by_day=[])))

@@ -10,7 +10,7 @@ import pytest
 from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics
 from transforms.core.bootstrap import REPLICATES, interval, weights
 from transforms.core.frames import mix
-from transforms.evaluation.user_metrics import Measured, difference, merge_measured
+from transforms.evaluation.user_metrics import Measured, MeasuredFigures, difference, merge_measured
 
 KS = (2, 5)
 USERS = 60
@@ -25,16 +25,16 @@ def measured(rows: slice | np.ndarray = slice(None), hits: np.ndarray = HITS) ->
 
 
 def test_figures_are_those_of_the_metrics() -> None:
-    found = measured().to_json()
-    assert found["figures"] == RankingMetrics.from_hits(HITS, WANTED, ks=KS).compute()
-    assert "replicates" not in found
-    assert set(found["intervals"]) == set(found["figures"]) - {"users", "pairs"}
-    for name, (low, high) in found["intervals"].items():
-        assert low < found["figures"][name] < high
+    found = measured().compute()
+    assert found.figures == RankingMetrics.from_hits(HITS, WANTED, ks=KS).compute()
+    assert "replicates" not in found.model_fields_set
+    assert set(found.intervals) == set(found.figures) - {"users", "pairs"}
+    for name, (low, high) in found.intervals.items():
+        assert low < found.figures[name] < high
 
 
 def test_a_replicate_is_the_figure_of_users_counted_by_their_weight() -> None:
-    kept = measured().to_json(kept=["recall@5", "mrr"])["replicates"]
+    kept = measured().compute(kept=["recall@5", "mrr"]).replicates
     assert set(kept) == {"recall@5", "mrr"}
     for r in (0, 17, REPLICATES - 1):
         rows = np.repeat(np.arange(USERS), DRAWN[:, r])
@@ -45,43 +45,42 @@ def test_a_replicate_is_the_figure_of_users_counted_by_their_weight() -> None:
 
 def test_parts_merge_to_the_whole() -> None:
     parts = [measured(slice(a, b)) for a, b in ((50, 60), (0, 1), (7, 50), (1, 7), (7, 7))]
-    assert json.dumps(merge_measured(parts).to_json(kept=["map"])) == json.dumps(measured().to_json(kept=["map"]))
+    assert merge_measured(parts).compute(kept=["map"]) == measured().compute(kept=["map"])
 
 
 def test_only_the_figures_named_have_intervals() -> None:
     users = UserMetrics.from_hits(HITS, WANTED, ks=KS)
-    found = Measured.of(users, DRAWN, ["recall@5"]).to_json(kept=["recall@5", "map"])
-    assert set(found["intervals"]) == set(found["replicates"]) == {"recall@5"}
-    assert found["intervals"]["recall@5"] == measured().to_json()["intervals"]["recall@5"]
+    found = Measured.of(users, DRAWN, ["recall@5"]).compute(kept=["recall@5", "map"])
+    assert set(found.intervals) == set(found.replicates) == {"recall@5"}
+    assert found.intervals["recall@5"] == measured().compute().intervals["recall@5"]
 
 
 def test_no_users() -> None:
     none = measured(slice(0, 0))
-    assert none.to_json(kept=["map"]) == {"figures": {"users": 0, "pairs": 0}, "intervals": {}}
+    assert none.compute(kept=["map"]) == MeasuredFigures(figures={"users": 0, "pairs": 0}, intervals={})
 
 
 def test_replicates_without_users_are_null() -> None:
-    one = measured(np.flatnonzero(WANTED)[:1]).to_json(kept=["map"])
+    one = measured(np.flatnonzero(WANTED)[:1]).compute(kept=["map"])
     nobody = DRAWN[np.flatnonzero(WANTED)[0]] == 0
-    assert [value is None for value in one["replicates"]["map"]] == nobody.tolist()
-    json.dumps(one, allow_nan=False)
+    assert [value is None for value in one.replicates["map"]] == nobody.tolist()
+    json.dumps(one.model_dump(), allow_nan=False)
 
 
 def test_differences_are_paired() -> None:
     worse = HITS & (DRAW.random(HITS.shape) < 0.7)
-    ours, theirs = (m.to_json(kept=["recall@5"]) for m in (measured(), measured(hits=worse)))
+    ours, theirs = (m.compute(kept=["recall@5"]) for m in (measured(), measured(hits=worse)))
     found = difference(ours, theirs, "recall@5")
     assert found is not None
-    assert found.value == ours["figures"]["recall@5"] - theirs["figures"]["recall@5"]
+    assert found.value == ours.figures["recall@5"] - theirs.figures["recall@5"]
     by_hand = measured().replicates_of("recall@5") - measured(hits=worse).replicates_of("recall@5")
     assert [found.low, found.high] == pytest.approx(interval(by_hand), abs=1e-8)
     assert 0 < found.low < found.value < found.high  # what is found too is found by both: no doubt at all
-    (_, high), (low, _) = theirs["intervals"]["recall@5"], ours["intervals"]["recall@5"]
+    (_, high), (low, _) = theirs.intervals["recall@5"], ours.intervals["recall@5"]
     assert low < high  # the intervals alone would not tell
 
 
 def test_without_replicates_there_is_no_difference() -> None:
-    some = measured().to_json(kept=["recall@5"])
-    assert difference(some, measured().to_json(), "recall@5") is None
+    some = measured().compute(kept=["recall@5"])
+    assert difference(some, measured().compute(), "recall@5") is None
     assert difference(some, some, "mrr") is None
-    assert difference({}, some, "recall@5") is None

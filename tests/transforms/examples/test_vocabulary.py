@@ -19,6 +19,8 @@ from transforms.examples.tokens import tokens
 from transforms.examples.vocabulary import (
     COUNTS,
     CountTokens,
+    VocabularyFile,
+    WindowSummary,
     WriteVocabulary,
     add_counts,
     add_descriptions,
@@ -89,11 +91,8 @@ def test_the_largest_of_all_shards_are_the_largest(
     )
     record = write_vocabulary(shards, n, str(folder), "v.parquet")
     assert pl.read_parquet(folder / "v.parquet").rows() == most_common(total, n)
-    assert {name: record[name] for name in ("distinct", "occurrences", "occurrences_kept")} == {
-        "distinct": len(total),
-        "occurrences": total.total(),
-        "occurrences_kept": sum(count for _, count in most_common(total, n)),
-    }
+    assert (record.distinct, record.occurrences) == (len(total), total.total())
+    assert record.occurrences_kept == sum(count for _, count in most_common(total, n))
 
 
 @pytest.mark.parametrize("n", [1, 40, 10_000])
@@ -104,10 +103,10 @@ def test_a_vocabulary_is_a_counter_s(n: int, tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         counts = pipeline | beam.Create([*map(counts_frame, parts), counts_frame({})])
         counts | WriteVocabulary(n, str(tmp_path), "v.parquet") | WriteRecords(records)
-    (record,) = pop_records(records)
+    (record,) = pop_records(records, VocabularyFile).of(VocabularyFile)
     assert pl.read_parquet(tmp_path / "v.parquet").rows() == most_common(total, n)
-    assert record["vocabulary"]["rows"] == min(n, len(total))
-    assert (record["distinct"], record["occurrences"]) == (len(total), total.total())
+    assert record.file.rows == min(n, len(total))
+    assert (record.distinct, record.occurrences) == (len(total), total.total())
 
 
 def test_no_counts_write_no_vocabulary(tmp_path: Path) -> None:
@@ -135,19 +134,19 @@ def test_descriptions_add_up() -> None:
         held_out_watches=4,
     )
     nothing = describe_window(watches_frame([]), searches_frame([]), users, ())
-    expected = {
-        "watches": 3,
-        "robot_watches": 7,
-        "held_out_watches": 4,
-        "completed": 2,
-        "searches": 1,
-        "users": 3,
-        "newest": hours(2).isoformat(),
-        "birth_years": 1,
-        "categories": {"country": ["DE", "SE"], "gender": ["f"], "signed_in": ["true"]},
-    }
+    expected = WindowSummary(
+        watches=3,
+        robot_watches=7,
+        held_out_watches=4,
+        completed=2,
+        searches=1,
+        users=3,
+        newest=hours(2).isoformat(),
+        birth_years=1,
+        categories={"country": ["DE", "SE"], "gender": ["f"], "signed_in": ["true"]},
+    )
     assert add_descriptions([one, two, nothing]) == add_descriptions([nothing, two, one]) == expected
-    assert add_descriptions([])["newest"] == ""
+    assert add_descriptions([]).newest == ""
 
 
 def test_held_out_events_are_not_counted(tmp_path: Path) -> None:
@@ -165,5 +164,5 @@ def test_held_out_events_are_not_counted(tmp_path: Path) -> None:
             found = pipeline | beam.Create([bucket, BucketFiles(bucket=1)]) | count
             both = (found["videos"], found["search_tokens"]) | beam.Flatten()
             assert_that(both | beam.FlatMap(lambda frame: frame["token"].to_list()), equal_to(expected))
-            newest = found["window"] | beam.Map(lambda record: record["newest"])
+            newest = found["window"] | beam.Map(lambda counts: counts.newest)
             assert_that(newest, equal_to(["", hours(1 if share else 30).isoformat()]), label="newest")

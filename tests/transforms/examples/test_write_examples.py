@@ -12,7 +12,8 @@ import pytest
 from made_frames import hours, search, searches_frame, watch, watches_frame, write
 
 from transforms.contracts.example_spec import MISSING, FeatureSpec
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.examples import draw_examples
 from transforms.examples.draw_examples import LabelDraw
 from transforms.examples.encoding import DrawTimes, load_graph, write_graph
@@ -20,6 +21,7 @@ from transforms.examples.histories import UserHistories
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.examples.write_examples import (
     ExampleInputs,
+    FeatureHistograms,
     WriteExamples,
     WriteLabelCounts,
     keep_features,
@@ -111,8 +113,8 @@ def test_files_hold_the_records_of_each_bucket(
         written = pipeline | beam.Create(bucket_files) | write_examples
         labels = written["label_counts"] | WriteLabelCounts(inputs.videos, str(tmp_path), "label_counts.parquet")
         (written["records"], labels) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
-    found = pop_records(str(tmp_path / "records"))
-    names = {r["file"]["name"]: r["file"]["rows"] for r in found if "file" in r}
+    found = pop_records(str(tmp_path / "records"), FileEntry, Counts, FeatureHistograms)
+    names = {file.name: file.rows for file in found.of(FileEntry)}
     assert sorted(names) == sorted(
         ["label_counts.parquet", *(f"{s}/{b}.gz" for s in ("train", "holdout", "serving") for b in range(2))]
     )
@@ -135,16 +137,14 @@ def test_files_hold_the_records_of_each_bucket(
         genders = dict(zip(rows["user_id"], rows["gender"].list.unique().to_list(), strict=True))
         assert genders == {user: [1 if user == "user 0" else 0] for user in genders}
         assert set(rows.filter(pl.col("user_id") != "user 0")["age"].explode()) == {MISSING}
-    counts: Counter[str] = Counter()
-    for record in found:
-        counts.update(record.get("counts", {}))
+    counts = add_counts(found.of(Counts))
     assert {name: counts[name] for name in totals} == totals
     check_account(bucket_files, counts)
     label_counts = pl.read_parquet(tmp_path / "label_counts.parquet")
     assert label_counts.rows() == [(at, video, trained[at]) for at, video in enumerate(VIDEOS, 1)]
 
 
-def check_account(bucket_files: list[BucketFiles], counts: Counter[str]) -> None:
+def check_account(bucket_files: list[BucketFiles], counts: dict[str, int]) -> None:
     """Every event of the window is used or left out, once, and nothing is left out that the logs do not hold."""
     watches, searches = (
         pl.concat([read(bucket) for bucket in bucket_files]) for read in (WINDOW.watches, WINDOW.searches)

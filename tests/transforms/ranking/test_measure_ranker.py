@@ -13,7 +13,7 @@ import pytest
 from transforms.core.records import WriteRecords, pop_records
 from transforms.ranking import measure_ranker
 from transforms.ranking.impression_metrics import ImpressionMetrics
-from transforms.ranking.measure_ranker import MeasureRanker, measure_records
+from transforms.ranking.measure_ranker import MeasureRanker, RankerFigures, measure_records
 
 
 def impressions(seed: int, users: int) -> dict[str, Any]:
@@ -48,14 +48,14 @@ def test_batches_are_measured_together() -> None:
 def test_files_are_measured_together(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(["1", "2"]) | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
-    (record,) = pop_records(str(tmp_path / "records"))
+    (record,) = pop_records(str(tmp_path / "records"), RankerFigures).of(RankerFigures)
     whole = measure_records("1", "ranker").merge(measure_records("2", "ranker"))
-    assert record["ranker"]["figures"] == json.loads(json.dumps(whole.compute(), default=float))
-    assert record["ranker"]["calibration"] == whole.calibration()
+    assert record.figures == json.loads(json.dumps(whole.compute(), default=float))
+    assert record.calibration == whole.calibration()
 
 
 def test_no_file_is_no_record(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         empty = pipeline | beam.Create(["1"]) | beam.Filter(lambda path: False)
         empty | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
-    assert pop_records(str(tmp_path / "records")) == []
+    assert pop_records(str(tmp_path / "records"), RankerFigures).of(RankerFigures) == []

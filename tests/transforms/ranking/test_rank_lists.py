@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -16,7 +15,8 @@ from made_frames import hours, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
 from transforms.contracts.ranking_spec import RankingSpec
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import Counts, WriteRecords, pop_records
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking import rank_lists
 from transforms.ranking.rank_lists import (
@@ -142,11 +142,11 @@ def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> No
     rank = RankCandidates(inputs_in(tmp_path), "ranker", 3, str(tmp_path / "out"), "{bucket:05d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([bucket]) | rank | WriteRecords(str(tmp_path / "records"))
-    records = pop_records(str(tmp_path / "records"))
-    assert [record["counts"] for record in records if "counts" in record] == [{"users": 3, "candidates": 6}]
-    (entry,) = (record["file"] for record in records if "file" in record)
-    found = pl.read_parquet(tmp_path / "out" / entry["name"])
-    assert entry["name"] == "00005.parquet" and entry["rows"] == 3
+    records = pop_records(str(tmp_path / "records"), FileEntry, Counts)
+    assert records.of(Counts) == [Counts({"users": 3, "candidates": 6})]
+    (entry,) = records.of(FileEntry)
+    found = pl.read_parquet(tmp_path / "out" / entry.name)
+    assert entry.name == "00005.parquet" and entry.rows == 3
     assert found["user_id"].to_list() == ["b", "a", "c"]
     assert found["video_ids"].to_list() == [["x", "w", "v"], ["v", "x", "y", "w"], []]
     assert found["scores"].to_list()[1] == pytest.approx([np.exp(8), np.exp(-1), np.exp(-3), -4.0], rel=1e-6)
@@ -183,10 +183,12 @@ def test_held_out_users_are_measured_in_either_order(tmp_path: Path) -> None:
             "watch_seconds": [50.0, 30.0, 20.0, 99.0],
         }
     )
-    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).to_json()
-    assert (found["users"], found["wanted_seconds"]) == (3, 100)
-    assert found["neighbours"]["recall"] == 0.5 and found["ranking"]["recall"] == 0.5
+    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).compute()
+    assert (found.users, found.wanted_seconds) == (3, 100)
+    assert found.neighbours and found.neighbours.recall == 0.5
+    assert found.ranking and found.ranking.recall == 0.5
     then = then.with_columns(completed=pl.col("video_id") != "w")
-    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).to_json()
-    assert (found["neighbours"]["recall"], found["ranking"]["recall"]) == (30 / 80, 50 / 80)
-    assert SimpleNamespace(**found["difference"]).value == pytest.approx(20 / 80)
+    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).compute()
+    assert found.neighbours and found.ranking and found.difference
+    assert (found.neighbours.recall, found.ranking.recall) == (30 / 80, 50 / 80)
+    assert found.difference.value == pytest.approx(20 / 80)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from made_frames import hours, search, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
 from transforms.contracts.ranking_spec import RankingSpec
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.ranking.features import ImpressionContext
@@ -133,26 +135,31 @@ def test_unknown_and_absent_values_are_missing() -> None:
     assert category_ids(rows, "video_language", SPEC).tolist() == [0] * 4
 
 
-def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC) -> tuple[list[Any], list[str]]:
-    """The records, and where the numbers went."""
+@dataclass(frozen=True)
+class Numbers:
+    json: str
+
+
+def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC) -> tuple[Records, list[str]]:
+    """The records, and the frames of numbers as JSON."""
     write_all = WriteRankingExamples(inputs_in(folder, spec), HOLDOUT, str(folder), "{bucket:05d}.tfrecord.gz")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create([bucket_in(folder, shown)]) | write_all
         found["records"] | WriteRecords(str(folder / "records"))
-        found["numbers"] | beam.Map(lambda frame: {"n": frame.write_json()}) | "N" >> WriteRecords(str(folder / "n"))
-    return pop_records(str(folder / "records")), [row["n"] for row in pop_records(str(folder / "n"))]
+        found["numbers"] | beam.Map(lambda frame: Numbers(frame.write_json())) | "N" >> WriteRecords(str(folder / "n"))
+    numbers = [record.json for record in pop_records(str(folder / "n"), Numbers).of(Numbers)]
+    return pop_records(str(folder / "records"), FileEntry, Counts), numbers
 
 
 def test_held_out_impressions_are_written_apart(tmp_path: Path) -> None:
     found, numbers = written(tmp_path, SHOWN)
-    counts = {name: value for record in found for name, value in record.get("counts", {}).items()}
-    assert counts == {
+    assert add_counts(found.of(Counts)) == {
         "train_impressions": 5,
         "train_clicked": 1,
         "holdout_impressions": 1,
         "holdout_clicked": 1,
     }
-    entries = {record["file"]["name"]: record["file"]["rows"] for record in found if "file" in record}
+    entries = {file.name: file.rows for file in found.of(FileEntry)}
     assert entries == {"examples/train/00003.tfrecord.gz": 2, "examples/holdout/00003.tfrecord.gz": 1}
     kinds = {"user_id": pl.String(), "video": pl.List(pl.Int64()), "watches_end": pl.List(pl.Int64())}
     read = {
@@ -168,7 +175,7 @@ def test_held_out_impressions_are_written_apart(tmp_path: Path) -> None:
 
 def test_a_bucket_without_impressions_leaves_no_file(tmp_path: Path) -> None:
     found, numbers = written(tmp_path, [])
-    assert [list(record) for record in found] == [["counts"]] and numbers == []
+    assert (len(found.of(Counts)), found.of(FileEntry), numbers) == (1, [], [])
 
 
 def test_a_spec_without_searches_and_channels_leaves_them_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from made_frames import hours, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
 from transforms.core.records import WriteRecords, pop_records
-from transforms.examples.vocabulary import WriteVocabulary
+from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
-from transforms.ranking.vocabulary import CountShown, add_shown, spec_of
+from transforms.ranking.vocabulary import CountShown, ImpressionCounts, add_shown, spec_of
 
 SHOWN = [
     impression("a", 1, "v", seconds=3.0),
@@ -26,17 +27,17 @@ SHOWN = [
     impression("b", 4, "v", seconds=5.0),
     impression("b", 30, "x", seconds=9.0),
 ]
-FOUND: dict[str, Any] = {
-    "impressions": 5,
-    "clicked": 3,
-    "watch_seconds": 12.0,
-    "covered": 2,
-    "watches_with_seconds": 1,
-    "birth_year": 1,
-    "upload_time": 3,
-    "video_seconds": 3,
-    "values": {"video_language": {"sv": 2}, "language": {}},
-}
+FOUND = ImpressionCounts(
+    impressions=5,
+    clicked=3,
+    watch_seconds=12.0,
+    covered=2,
+    watches_with_seconds=1,
+    birth_year=1,
+    upload_time=3,
+    video_seconds=3,
+    values={"video_language": {"sv": 2}, "language": {}},
+)
 SIZES: dict[str, Any] = {"videos": 3, "channels": 1, "tokens": 2, "watch_history": 5, "search_history": 6}
 
 
@@ -61,8 +62,8 @@ def test_held_out_impressions_count_for_nothing(tmp_path: Path) -> None:
             for name in ("videos", "channels")
         ]
         (*written, counted["shown"]) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
-    records = pop_records(str(tmp_path / "records"))
-    assert add_shown(record for record in records if "vocabulary" not in record) == FOUND
+    records = pop_records(str(tmp_path / "records"), VocabularyFile, ImpressionCounts)
+    assert add_shown(records.of(ImpressionCounts)) == FOUND
     assert pl.read_parquet(tmp_path / "videos.parquet").rows() == [("v", 2), ("w", 1)]
     assert pl.read_parquet(tmp_path / "channels.parquet").rows() == [("c", 3)]
 
@@ -88,13 +89,13 @@ def test_a_spec_has_what_the_logs_know() -> None:
     ],
 )
 def test_what_nobody_knows_is_left_out(changed: dict[str, Any], sizes: dict[str, int], gone: set[str]) -> None:
-    spec = spec_of({**FOUND, **changed}, categories={}, **{**SIZES, **sizes})
+    spec = spec_of(replace(FOUND, **changed), categories={}, **{**SIZES, **sizes})
     assert {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS} - set(spec.numbers) == gone
 
 
 def test_values_come_most_frequent_first() -> None:
     values = {"video_language": {"b": 2, "a": 2, "c": 9}, "language": {"sv": 1}}
-    spec = spec_of({**FOUND, "values": values}, categories={}, **SIZES)
+    spec = spec_of(replace(FOUND, values=values), categories={}, **SIZES)
     assert spec.categories["video_language"] == ["c", "a", "b"] and spec.categories["language"] == ["sv"]
-    spec = spec_of({**FOUND, "values": values}, categories={"language": ["de"]}, **SIZES)
+    spec = spec_of(replace(FOUND, values=values), categories={"language": ["de"]}, **SIZES)
     assert spec.categories["language"] == ["de"], "as the generator counts it, where it does"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
-from transforms.ranking.watch_time_recall import WatchTime, seconds_found, wanted_of
+from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime, seconds_found, wanted_of
 
 USERS, VIDEOS = st.sampled_from("abc"), st.sampled_from("vwxyz")
 WATCHES = st.lists(st.tuples(USERS, VIDEOS, st.booleans(), st.one_of(st.none(), st.integers(0, 900))), max_size=15)
@@ -52,16 +52,17 @@ def test_parts_merge_exactly_and_tell_the_difference() -> None:
         watch_time(users[part], {name: values[part] for name, values in columns.items()})
         for part in (slice(0, 7), slice(7, 40))
     ]
-    assert parts[0].merge(parts[1]).to_json() == whole.to_json() == parts[1].merge(parts[0]).to_json()
-    found = whole.to_json()
+    assert parts[0].merge(parts[1]).compute() == whole.compute() == parts[1].merge(parts[0]).compute()
+    found = whole.compute()
+    assert found.neighbours and found.ranking and found.difference
     more = sum(n % 3 for n in range(40)) / 400
-    assert (found["users"], found["wanted_seconds"]) == (40, 400)
-    assert found["neighbours"] == {"recall": 0.2, "interval": [pytest.approx(0.2)] * 2}
-    assert found["ranking"]["recall"] == pytest.approx(0.2 + more)
-    difference = found["difference"]
-    assert difference["value"] == pytest.approx(more) and 0 < difference["low"] < more < difference["high"]
+    assert (found.users, found.wanted_seconds) == (40, 400)
+    assert found.neighbours.recall == 0.2 and found.neighbours.interval == pytest.approx((0.2, 0.2))
+    assert found.ranking.recall == pytest.approx(0.2 + more)
+    assert found.difference.value == pytest.approx(more)
+    assert 0 < found.difference.low < more < found.difference.high
 
 
 def test_nothing_watched_is_no_recall() -> None:
-    found = watch_time(["a"], {"wanted": [0], "neighbours": [0], "ranking": [0]}).to_json()
-    assert found == {"users": 1, "wanted_seconds": 0}
+    found = watch_time(["a"], {"wanted": [0], "neighbours": [0], "ranking": [0]}).compute()
+    assert found == MeasuredRanking(users=1, wanted_seconds=0)

@@ -12,7 +12,8 @@ import pytest
 from made_frames import hours, user_vector, watch, watches_frame, write
 from made_index import write_made_index
 
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import Counts, WriteRecords, pop_records
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.search.neighbours import LISTS, WriteNeighbours, to_lists
@@ -85,9 +86,9 @@ def test_lists_equal_a_search_in_plain_python(exclude: Exclude, k: int, search: 
     assert pl.read_parquet(folder / "1.parquet").equals(pl.DataFrame(schema=LISTS))
     vectors = pl.read_parquet(tmp_path / "user_vectors" / "0.parquet")
     assert vectors.rows() == [(user, user_vector(user, 3)) for user in USERS]
-    counts = [r["counts"] for r in pop_records(str(tmp_path / "records")) if "counts" in r]
+    counts = pop_records(str(tmp_path / "records"), FileEntry, Counts).of(Counts)
     short = sum(len(found) < k for found in expected.values())
-    assert counts == [{"users": len(USERS), "short_lists": short, "empty_lists": 0}]
+    assert counts == [Counts({"users": len(USERS), "short_lists": short, "empty_lists": 0})]
     assert not (tmp_path / "user_vectors" / "1.parquet").exists()
 
 
@@ -96,7 +97,7 @@ def test_a_user_who_watched_everything_gets_an_empty_list(search: SearchInputs, 
     write_tfrecords(pl.DataFrame({"user_id": ["a"]}), str(tmp_path), "serving")
     bucket = BucketRecords(files=BucketFiles(bucket=0), records=str(tmp_path / "serving"), watched=(watches,))
     found = [bucket] | WriteNeighbours(search, str(tmp_path / "n"), "{bucket}")
-    assert [r["counts"] for r in found if "counts" in r] == [{"users": 1, "short_lists": 1, "empty_lists": 1}]
+    assert Counts({"users": 1, "short_lists": 1, "empty_lists": 1}) in found
     assert pl.read_parquet(tmp_path / "n" / "0").rows() == [("a", [], [])]
 
 

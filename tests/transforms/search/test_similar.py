@@ -26,7 +26,7 @@ def test_similar_videos_are_the_nearest_others_by_cosine(k: int, shards: int, tm
     rows_of = [len(np.load(Path(folder) / "dataset.npy")) for folder in index]
     blocks = split_rows(rows_of, 5)
     records = blocks | WriteSimilar(index, videos, k, str(tmp_path / "n"), "{block}.parquet")
-    assert sorted(r["file"]["name"] for r in records) == [f"../similar/{b.number}.parquet" for b in blocks]
+    assert sorted(file.name for file in records) == [f"../similar/{b.number}.parquet" for b in blocks]
     rows = pl.concat([pl.read_parquet(path) for path in (tmp_path / "similar").iterdir()])
     assert sorted(rows["video_id"]) == VIDEOS
     for video, found, scores in rows.iter_rows():

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
 from made_index import use_made_tower, write_made_index
 
+from transforms.core.records import Counts, add_counts
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.logs.schemas import HIDDEN_SCHEMA, USER_SCHEMA
 from transforms.search import shard_search
@@ -195,13 +196,10 @@ def test_lists_keep_to_every_rule(
         for country, videos, scores in pl.read_parquet(folder / "defaults/defaults").iter_rows()
     }
     assert defaults == {country: world.expected_default(country) for country in (None, *COUNTRIES)}
-    check_counts(world, expected, [record["counts"] for record in found if "counts" in record])
+    check_counts(world, expected, add_counts(record for record in found if isinstance(record, Counts)))
 
 
-def check_counts(world: World, expected: dict[str, list[tuple[str, float]]], records: list[dict[str, int]]) -> None:
-    counts: Counter[str] = Counter()
-    for record in records:
-        counts.update(record)
+def check_counts(world: World, expected: dict[str, list[tuple[str, float]]], counts: dict[str, int]) -> None:
     limited = {code for row in world.catalogue.values() if row["countries"] for code in row["countries"].split(",")}
     listed = {
         "users": len(expected),
