@@ -1,1 +1,1 @@
-"""The job file: its tables, their checks, and the options of Beam."""
+"""The job file and its validation, and the Beam options."""

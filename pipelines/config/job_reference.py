@@ -1,4 +1,4 @@
-"""docs/job.md from the classes of `jobs`: python -m pipelines.config.job_reference > docs/job.md"""
+"""Generate docs/job.md from the classes of `jobs`: python -m pipelines.config.job_reference > docs/job.md"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipelines.config.jobs import Job, table_of
 HEAD = """\
 # JOB.toml
 
-Every setting with its type and default; `make docs` writes this page from the classes in `pipelines/config/jobs.py` and
-`trainer/config.py`. An unknown setting is an error that names the nearest known one. Paths may be relative to the job
-file's own folder, or lie on any file system Beam knows.
+All settings with their defaults. `make docs` generates this page from the classes in `pipelines/config/jobs.py` and
+`trainer/config.py`. An unknown setting is an error, which names the nearest known setting. Paths may be relative to the
+folder of the job file, or on any file system that Beam supports.
 """
 
 
 def reference() -> str:
-    """The page, in the order of the job file's tables."""
+    """Return the page, with the tables in the order of the job file."""
     return "\n".join([HEAD, *(line for name, table in Job.model_fields.items() for line in _table(name, table))])
 
 
@@ -29,7 +29,7 @@ def _table(name: str, table: FieldInfo) -> Iterator[str]:
     assert kind is not None
     summary = (kind.__doc__ or "").split(": ", 1)[-1].strip().replace("\n", " ")
     yield from (f"## [{name}]", "", summary[:1].upper() + summary[1:], "")
-    yield from ("| setting | default | what |", "|---|---|---|")
+    yield from ("| setting | default | meaning |", "|---|---|---|")
     tables = {setting: field for setting, field in kind.model_fields.items() if table_of(field)}
     for setting, field in kind.model_fields.items():
         if setting not in tables:
@@ -42,7 +42,7 @@ def _table(name: str, table: FieldInfo) -> Iterator[str]:
 def _default(field: FieldInfo) -> str:
     value: Any = field.default
     if field.is_required():
-        return "must be given"
+        return "required"
     return "none" if value is None else f"`{json.dumps(value)}`"
 
 

@@ -1,6 +1,6 @@
-"""JOB.toml, read and checked: the errors that a mistake in the file gets. The tables themselves are in settings.py.
+"""Read and validate JOB.toml. The tables are in settings.py.
 
-Paths may be relative to the job file's own folder.
+Relative paths in a job file are resolved against the folder of the job file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from transforms.logs.bigquery_source import PREFIX
 
 
 class JobError(ValueError):
-    """A mistake in a job file: which setting, its value, the rule."""
+    """A mistake in a job file. The message names the setting, its value and the rule."""
 
 
 class Job(Table):
@@ -57,7 +57,7 @@ class Job(Table):
     @model_validator(mode="after")
     def _condition_has_a_catalogue(self) -> Job:
         if self.index.only is not None and not self.logs.videos:
-            raise ValueError(f"index.only = {self.index.only!r} is of the catalogue: say where it is (logs.videos)")
+            raise ValueError(f"index.only = {self.index.only!r} needs a catalogue: set logs.videos")
         return self
 
     @model_validator(mode="after")
@@ -75,8 +75,8 @@ class Job(Table):
         days = self.neighbours.exclude_days or 0
         if 0 < self.storage.keep_days < days:
             raise ValueError(
-                f"neighbours.exclude_days = {days}: of days beyond storage.keep_days ({self.storage.keep_days}) "
-                "nothing is known; give 0 for all days that are kept"
+                f"neighbours.exclude_days = {days} exceeds storage.keep_days ({self.storage.keep_days}): use a lower "
+                "value, or 0 for all days that are kept"
             )
         return self
 
@@ -85,14 +85,14 @@ class Job(Table):
         share = self.neighbours.max_share_per_channel
         if share < 1 and not self.logs.videos:
             raise ValueError(
-                f"neighbours.max_share_per_channel = {share:g}: which channel a video is of stands in the catalogue: "
-                "name it, as logs.videos"
+                f"neighbours.max_share_per_channel = {share:g} needs the channels in the catalogue: set logs.videos"
             )
         return self
 
     @model_validator(mode="after")
     def _columns_are_not_shared(self) -> Job:
-        """One column of a table may hold two of ours only if one of them is a name: a page may be its moment."""
+        """Two of our columns may be read from one column of a table only if one of them is an identifier or a label: a
+        page, for example, may be identified by its time."""
         for table in TABLES:
             if getattr(self.logs, table) is None:
                 continue
@@ -103,8 +103,9 @@ class Job(Table):
             for theirs, names in readers.items():
                 if len(names) > 1:
                     raise ValueError(
-                        f"logs.columns: {' and '.join(names)} of {table} are read from one column, {theirs!r}: name "
-                        "another column for one of them, or one that the logs do not have if they lack it"
+                        f"logs.columns: {' and '.join(names)} of {table} are read from the same column, {theirs!r}: "
+                        "name another column for one of them, or a name that does not occur if the logs have no such "
+                        "column"
                     )
         return self
 
@@ -116,16 +117,16 @@ class Job(Table):
         given = [(ours, every, "") for ours, theirs in self.logs.columns.items() if isinstance(theirs, str)]
         for table, names in self.logs.columns.items():
             given += [(ours, list(known[table]), f"{table}.") for ours in (names if isinstance(names, dict) else ())]
-        for ours, there, table in given:
-            if ours not in there:
-                nearest = difflib.get_close_matches(ours, there, 1, cutoff=0)[0]
+        for ours, allowed, table in given:
+            if ours not in allowed:
+                nearest = difflib.get_close_matches(ours, allowed, 1, cutoff=0)[0]
                 setting = f"logs.columns.{table}"
                 raise ValueError(f"unknown setting {setting}{ours}; did you mean {setting}{nearest}?")
         return self
 
 
 def load_job(path: str) -> Job:
-    """Read a job file; JobError names the file, the setting, its value and the rule."""
+    """Read a job file. Raises JobError, which names the file, the setting, its value and the rule."""
     file = Path(path)
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # Notepad and PowerShell write a byte order mark
@@ -140,7 +141,7 @@ def load_job(path: str) -> Job:
         raise JobError("\n".join(lines)) from error
     try:
         overlap = _root_in_logs(job)
-    except ValueError as error:  # Beam knows no file system of this name, or lacks the package for it
+    except ValueError as error:  # Beam has no such file system, or its package is not installed
         raise JobError(f"{path}: storage.root = {job.storage.root!r}, or a path of [logs]: {error}") from error
     if overlap:
         raise JobError(f"{path}: {overlap}")
@@ -148,7 +149,7 @@ def load_job(path: str) -> Job:
 
 
 def _root_in_logs(job: Job) -> str:
-    """Why the storage root and the logs lie within each other; empty if they do not."""
+    """Return how the storage root and the logs overlap; empty if they do not."""
     root = Root(job.storage.root)
     given = [(f"logs.{table}", getattr(job.logs, table)) for table in TABLES]
     for setting, pattern in [*given, ("privacy.forget", job.privacy.forget)]:
@@ -157,19 +158,19 @@ def _root_in_logs(job: Job) -> str:
         written = (root.published, join(root.snapshots, "1.json"), join(root.store, "watches/2000-01-01/1.parquet"))
         if any(raw_files.would_read(pattern, path) for path in written):
             return (
-                f"storage.root = {job.storage.root!r} lies within {setting}, so that a night would read its own files "
-                "as logs: name a folder elsewhere as the root, or a folder of logs alone"
+                f"storage.root = {job.storage.root!r} lies within {setting}, so a night would read its own files as "
+                "logs: use another folder as the root, or a folder that contains only logs"
             )
         if any(raw_files.lies_within(pattern, folder) for folder in (root.store, root.nights)):
             return (
-                f"{setting} lies within storage.root = {job.storage.root!r}, among the files that nights write and "
-                "remove there: keep the logs elsewhere"
+                f"{setting} lies within storage.root = {job.storage.root!r}, where nights write and remove files: move "
+                "the logs to another folder"
             )
     return ""
 
 
 def _absolute(job: Job, folder: str) -> Job:
-    """The job with the paths of its logs and its root made absolute, against the job file's folder."""
+    """Return the job with the paths of its logs and its root resolved against the folder of the job file."""
     given = {name: resolve(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
     update: dict[str, Table] = {"logs": job.logs.model_copy(update=given)}
     redis = job.storage.redis
@@ -183,12 +184,13 @@ def _absolute(job: Job, folder: str) -> Job:
 
 
 def _explain(problem: Any) -> str:
-    """One problem of pydantic's as one sentence."""
-    where = [str(part) for part in problem["loc"]]
-    name = ".".join(where)
+    """Return one validation error of pydantic as one sentence."""
+    location = [str(part) for part in problem["loc"]]
+    name = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(where[-1], _known(where[:-1]), 1, cutoff=0)
-        return f"unknown setting {name}" + (f"; did you mean {'.'.join([*where[:-1], nearest[0]])}?" if nearest else "")
+        nearest = difflib.get_close_matches(location[-1], _known(location[:-1]), 1, cutoff=0)
+        suggestion = f"; did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else ""
+        return f"unknown setting {name}{suggestion}"
     if problem["type"] == "missing":
         return f"{name} is missing and has no default"
     if problem["type"] == SECRET:
@@ -198,7 +200,7 @@ def _explain(problem: Any) -> str:
 
 
 def _known(tables: list[str]) -> list[str]:
-    """Names of the settings of one table of the job file."""
+    """Return the names of the settings of one table of the job file."""
     kind: type[BaseModel] = Job
     for table in tables:
         kind = table_of(kind.model_fields[table]) or kind
@@ -206,6 +208,6 @@ def _known(tables: list[str]) -> list[str]:
 
 
 def table_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The class of a setting that is a table, whether or not it may be left out; None of any other."""
+    """Return the class of a setting that is a table, optional or not; None for other settings."""
     kinds = get_args(field.annotation) or (field.annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,7 +1,7 @@
-"""The tables of JOB.toml: every setting, its default, its meaning, and which values it may have.
+"""The tables of JOB.toml: all settings with their defaults, meanings and allowed values.
 
-A setting lives in the table of the stage that uses it. `[model]` and `[training]` are in trainer/config.py, those of
-the sinks beside what reads them, the bounds of gates in gate_settings.py.
+A setting is in the table of the stage that uses it. `[model]` and `[training]` are in trainer/config.py, the tables of
+the sinks in sink_settings.py, and `[gates]` in gate_settings.py.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from trainer.ranker.config import RankerSettings
 from transforms.logs import schemas
 from transforms.search.candidates import parse_condition
 
-MOST_DAYS = 36_500  # that a setting may count back from a night: more would lie before all calendars
+MOST_DAYS = 36_500  # upper limit of settings in days: dates further back may be out of range
 
 
 class Table(BaseModel):
+    """A table of the job file. Unknown settings are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
@@ -45,9 +47,9 @@ COLUMNS = {
     )
 }
 
-# Columns that any column of the logs may give, also one that gives another of ours: a page may be its moment.
+# Columns that may share a column of the logs with another one of ours: a time may identify a page.
 NAMES = {"page_id", "country", "device", "title", "channel", "language", "countries", "gender", "query"}
-# Names that tables of users and training records use for other things than a category of a user.
+# Names that are not allowed for user categories, because tables of users and training records use them.
 RESERVED = {
     *COLUMNS["watches"],
     *COLUMNS["users"],
@@ -57,43 +59,46 @@ RESERVED = {
 
 
 class Logs(Table):
-    """The `[logs]` table: where the logs are and when a watch counts as completed (stage ingest)."""
+    """The `[logs]` table: the paths of the logs, and when a watch counts as completed (stage ingest)."""
 
     watches: str = Field(
-        description="watch events: a file, a folder or a glob; `{date}` where paths have one; on Dataflow also "
+        description="watch events: a file, a folder or a glob; may contain `{date}`; on Dataflow also "
         "`bigquery:project.dataset.table`"
     )
     searches: str | None = Field(None, description="search events")
-    videos: str | None = Field(None, description="the catalogue")
-    users: str | None = Field(None, description="what is known of users")
-    hidden: str | None = Field(None, description="videos that are never to be shown to some users: user_id, video_id")
+    videos: str | None = Field(None, description="the video catalogue")
+    users: str | None = Field(None, description="user attributes")
+    hidden: str | None = Field(None, description="pairs (user_id, video_id) of videos that a user must never be shown")
     impressions: str | None = Field(
         None,
-        description="videos that were shown, page by page, and which of them were clicked: stage ranking",
+        description="videos that were shown, by page, and which of them were clicked; needed by stage ranking",
     )
     completed_fraction: float = Field(
-        0.5, gt=0, le=1, description="share of the video's seconds that completes a watch"
+        0.5, gt=0, le=1, description="share of the video's length from which a watch counts as completed"
     )
-    completed_seconds: PositiveFloat = Field(30, description="the same where the video's length is not known")
+    completed_seconds: PositiveFloat = Field(
+        30, description="watch seconds from which a watch counts as completed if the video's length is not known"
+    )
     max_reject_fraction: float = Field(
         0.001, ge=0, le=1, description="share of refused rows above which the night fails"
     )
     allow_missing_days: bool = Field(
-        False, description="whether a day without a file, of paths with `{date}`, is a day without events, not an error"
+        False, description="for paths with `{date}`: whether a day without a file has no events, instead of an error"
     )
-    time_zone: str = Field("UTC", description="where days begin, and of times without an offset")
+    time_zone: str = Field("UTC", description="IANA time zone in which days begin, and of times without an offset")
     batch_bytes: PositiveInt = Field(
         256_000_000,
-        description="raw bytes ingested at a time, whole files: on one machine about 12 times as much memory is used",
+        description="bytes of raw files (whole files) ingested at a time; on one machine, ingest uses about 12 times "
+        "as much memory",
     )
     columns: dict[str, str | dict[str, str]] = Field(
         {},
-        description="our column name -> yours, for all tables; or a table of those for one: `[logs.columns.watches]`, "
-        "`[logs.columns.forget]` of the list of users to forget",
+        description="watchnext's column name -> the name in your files, for all tables; or for one table, as in "
+        "`[logs.columns.watches]`, or `[logs.columns.forget]` for the list of users to forget",
     )
 
     def renamed(self, table: str) -> dict[str, str]:
-        """Our column names -> those in the files of one log table, where they differ."""
+        """Return our column names -> the names in the files of one log table, for columns that are renamed."""
         general = {ours: theirs for ours, theirs in self.columns.items() if isinstance(theirs, str)}
         special = self.columns.get(table, {})
         return general | (special if isinstance(special, dict) else {})
@@ -103,10 +108,10 @@ class Logs(Table):
     def _tables_are_known(cls, columns: dict[str, str | dict[str, str]]) -> dict[str, str | dict[str, str]]:
         for name, value in columns.items():
             if isinstance(value, dict) and name not in (*TABLES, "forget"):
-                raise ValueError(f"{name} is no log table; they are {', '.join((*TABLES, 'forget'))}")
+                raise ValueError(f"{name} is not a log table; the tables are {', '.join((*TABLES, 'forget'))}")
             for ours, theirs in value.items() if isinstance(value, dict) else [(name, value)]:
                 if not theirs:
-                    raise ValueError(f"the name of your column for {ours} is empty: leave it out if it is the same")
+                    raise ValueError(f"the name of your column for {ours} is empty: omit it if it is the same")
         return columns
 
     @field_validator("time_zone")
@@ -115,50 +120,57 @@ class Logs(Table):
         try:
             ZoneInfo(name)
         except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"{name!r} is no IANA time zone such as UTC or Europe/Berlin") from error
+            raise ValueError(f"{name!r} is not an IANA time zone such as UTC or Europe/Berlin") from error
         return name
 
 
 class Examples(Table):
-    """The `[examples]` table: the window, the vocabularies, and which examples are drawn (stages vocabulary,
+    """The `[examples]` table: the window, the vocabularies, and how examples are sampled (stages vocabulary,
     examples)."""
 
     window_days: PositiveInt = Field(28, le=MOST_DAYS, description="days before DATE whose events are used")
-    watch_vocabulary: PositiveInt = Field(1_000_000, description="most completed videos that get an embedding")
-    search_vocabulary: PositiveInt = Field(1_000_000, description="most frequent search tokens that get an embedding")
+    watch_vocabulary: PositiveInt = Field(
+        1_000_000, description="size of the video vocabulary: the videos with the most completed watches"
+    )
+    search_vocabulary: PositiveInt = Field(
+        1_000_000, description="size of the token vocabulary: the most frequent search tokens"
+    )
     watch_history: PositiveInt = Field(50, description="most recent completed watches in the input")
     search_history: PositiveInt = Field(50, description="most recent search tokens in the input")
-    per_user: int = Field(20, ge=0, description="training examples a user; 0: all")
-    max_sequence: PositiveInt = Field(1_000, description="events of a user that a record holds, the last ones")
-    holdout_days: int = Field(1, ge=0, description="the last days before DATE, held out; 0: none")
+    per_user: int = Field(20, ge=0, description="training examples per user; 0: all")
+    max_sequence: PositiveInt = Field(
+        1_000, description="maximum number of events of a user in a record, the last ones"
+    )
+    holdout_days: int = Field(1, ge=0, description="number of last days before DATE that are held out; 0: none")
     holdout_users: float = Field(0.05, gt=0, le=1, description="share of users held out in those days; 1.0: all")
     user_categories: list[str] = Field([], description="further columns of the users table to embed")
-    seed: int = Field(1, ge=0, description="of the draw of examples and of held-out users")
+    seed: int = Field(1, ge=0, description="random seed of the sampling of examples and held-out users")
     withhold_last_search: bool = Field(
-        True, description="whether the searches that led to a training label are kept out of its input"
+        True, description="whether the searches that led to a training label are excluded from its input"
     )
     long_tail: Literal["zero", "hash"] = Field(
         "zero",
-        description="videos out of vocabulary in the watch history: `zero` leaves them out of its summary; `hash` "
-        "gives them rows that several share",
+        description="out-of-vocabulary videos in the watch history: `zero` ignores them; `hash` maps them to shared "
+        "embedding rows",
     )
-    long_tail_rows: PositiveInt = Field(10_000, description="how many rows they share, with `hash`")
+    long_tail_rows: PositiveInt = Field(10_000, description="number of shared rows with `hash`")
     max_events_per_day: int = Field(
         1_000,
         ge=0,
-        description="watches and searches of a user and day above which none of them counts; 0: no limit",
+        description="watches and searches of a user on one day above which all events of that user and day are ignored "
+        "as those of a robot; 0: no limit",
     )
 
     @field_validator("user_categories")
     @classmethod
     def _categories_have_names_of_their_own(cls, names: list[str]) -> list[str]:
-        for at, name in enumerate(names):
-            if not name.strip() or name in names[:at]:
-                raise ValueError(f"{name!r} is given twice" if name in names[:at] else "a name is empty")
+        for position, name in enumerate(names):
+            if not name.strip() or name in names[:position]:
+                raise ValueError(f"{name!r} is given twice" if name in names[:position] else "a name is empty")
             if name in RESERVED:
                 raise ValueError(
-                    f"{name!r} is reserved: watchnext has a column of its own under this name; give the category "
-                    f"another one, such as user_{name}, and name your column in [logs.columns.users]"
+                    f"{name!r} is reserved for another column of watchnext; give the category another name, such as "
+                    f"user_{name}, and name your column in [logs.columns.users]"
                 )
         return names
 
@@ -167,8 +179,8 @@ class Examples(Table):
         longest = max(self.watch_history, self.search_history)
         if self.max_sequence < longest:
             raise ValueError(
-                f"max_sequence must be at least watch_history and search_history ({longest}), or a record could not "
-                f"hold the input of any label, but is {self.max_sequence}"
+                f"max_sequence must be at least watch_history and search_history ({longest}), so that a record can "
+                f"contain the whole input of a label, but is {self.max_sequence}"
             )
         return self
 
@@ -182,15 +194,15 @@ class Examples(Table):
 class Index(Table):
     """The `[index]` table: nearest-neighbour search (stage index)."""
 
-    recall: float = Field(0.95, gt=0, lt=1, description="recall@k against exact search that the index is tuned to")
+    recall: float = Field(0.95, gt=0, lt=1, description="target recall@k of the index compared with exact search")
     only: str | None = Field(
         None,
-        description="SQL condition on the catalogue's columns and on `age_days`, whole days from upload to DATE, that "
-        "videos must fulfil to be shown, such as `age_days < 1`; what is not known is not fulfilled; it may call "
-        "functions of texts and numbers, such as `LOWER`, and none that reads anything else",
+        description="SQL condition that videos must meet to be recommended, on the catalogue's columns and on "
+        "`age_days` (whole days from upload to DATE), such as `age_days < 1`. A condition on a missing value is not "
+        "met. Only functions of text and numbers, such as `LOWER`, are allowed",
     )
     shard_videos: PositiveInt = Field(
-        4_000_000, description="videos a shard of an index holds at most: above, it is built and searched in several"
+        4_000_000, description="maximum videos per shard; a larger index is built and searched in several shards"
     )
 
     @field_validator("only")
@@ -202,54 +214,59 @@ class Index(Table):
 
 
 class Neighbours(Table):
-    """The `[neighbours]` table: what each user's list holds (stage neighbours)."""
+    """The `[neighbours]` table: the candidate list of each user (stage neighbours)."""
 
-    k: PositiveInt = Field(200, description="videos a user")
+    k: PositiveInt = Field(200, description="videos per user")
     exclude: Literal["completed", "watched", "none"] = Field(
-        "completed", description="what a user has had and is left out"
+        "completed", description="which of the user's own watches are excluded from the list"
     )
     exclude_days: int | None = Field(
         None,
         ge=0,
         le=MOST_DAYS,
-        description="of how many days before DATE; none: of the window; 0: of all days the store keeps",
+        description="days before DATE whose watches are excluded; none: the window; 0: all days in the store",
     )
     max_share_per_channel: float = Field(
-        1.0, gt=0, le=1, description="share of k that videos of one channel may take of a list; 1.0: no limit"
+        1.0, gt=0, le=1, description="maximum share of k for videos of one channel; 1.0: no limit"
     )
-    similar: int = Field(20, ge=0, description="nearest videos kept of each video; 0: none")
+    similar: int = Field(20, ge=0, description="number of similar videos listed for each video; 0: none")
 
 
 class Ranking(RankerSettings):
-    """The `[ranking]` table: lists by expected watch time, where impressions are given (stage ranking)."""
+    """The `[ranking]` table: re-ranking of lists by expected watch time, if there are impressions (stage ranking)."""
 
     candidates: NonNegativeInt = Field(
-        50, description="first videos of each list that are put in order; 0: none, lists stay as neighbours left them"
+        50, description="first videos of each list that are re-ranked; 0: off, lists keep the order of neighbours"
     )
-    video_vocabulary: PositiveInt = Field(100_000, description="most clicked videos that get an embedding")
-    channel_vocabulary: PositiveInt = Field(10_000, description="most clicked channels that get an embedding")
+    video_vocabulary: PositiveInt = Field(
+        100_000, description="size of the video vocabulary of the ranker: the most clicked videos"
+    )
+    channel_vocabulary: PositiveInt = Field(
+        10_000, description="size of the channel vocabulary of the ranker: the most clicked channels"
+    )
     watch_history: PositiveInt = Field(50, description="most recent watches in the input")
     cut: PositiveInt = Field(
-        10, description="first videos of a list, in either order, whose watch time the two are compared by"
+        10, description="number of first videos whose watch time is compared between the two orders"
     )
 
 
 class Storage(Table):
-    """The `[storage]` table: where everything is kept."""
+    """The `[storage]` table: the storage root, what is kept, and the databases to serve from."""
 
     root: str = Field("runs", description="folder of the store and the nights, on any Beam file system")
     buckets: int = Field(
-        0, ge=0, le=4096, description="user buckets of a new store, a power of two; 0: by its first data"
+        0, ge=0, le=4096, description="user buckets of a new store, a power of two; 0: chosen from its first data"
     )
     keep_days: int = Field(
-        0, ge=0, le=MOST_DAYS, description="days before DATE whose events stay in the store; 0: all days"
+        0, ge=0, le=MOST_DAYS, description="days before DATE whose events are kept in the store; 0: all days"
     )
     keep_nights: int = Field(
-        14, ge=0, description="nights that stay whole; of older ones reports and figures stay; 0: all stay whole"
+        14, ge=0, description="nights whose files are all kept; older nights keep reports and figures; 0: all nights"
     )
-    keep_examples: bool = Field(False, description="whether the training records of a published night stay")
+    keep_examples: bool = Field(False, description="whether the training records of published nights are kept")
     check_space: bool = Field(
-        True, description="whether a night is refused where a local disk has less room than it is estimated to need"
+        True,
+        description="whether a night stops if a local disk has less free space than the night is estimated to need",
     )
     redis: RedisSettings | None = Field(None, description="a Redis server to serve from, see below")
     bigtable: BigtableSettings | None = Field(None, description="a Bigtable table to serve from, see below")
@@ -259,7 +276,7 @@ class Storage(Table):
     @classmethod
     def _has_a_name(cls, root: str) -> str:
         if not root.strip():
-            raise ValueError('it is empty: name a folder, such as "runs"')
+            raise ValueError('it is empty: give a folder, such as "runs"')
         return root
 
     @field_validator("buckets")
@@ -271,32 +288,35 @@ class Storage(Table):
 
 
 class Privacy(Table):
-    """The `[privacy]` table: who is to be forgotten, and under which names users are kept (stage ingest)."""
+    """The `[privacy]` table: users to forget, and pseudonymisation of user ids (stage ingest)."""
 
     forget: str | None = Field(
-        None, description="a table with the `user_id`s, as in the logs, that are removed from all that is kept"
+        None, description="a table of `user_id`s, as in the logs, whose data is removed from everything that is stored"
     )
     pseudonym_key_env: EnvironmentVariable | None = Field(
         None,
-        description="environment variable, of workers too, with the key of the digests that user ids are replaced by; "
-        "none: ids stay",
+        description="environment variable, also on workers, with the key for the keyed digests that replace user ids; "
+        "none: ids are not replaced",
     )
     pseudonym_key_secret: str | None = Field(
         None,
         pattern=r"^projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+/versions/[^/]+$",
-        description="secret of Google Secret Manager with that key, for workers where the variable is not set: "
+        description="secret of Google Secret Manager with that key, used by workers on which the variable is not set: "
         "`projects/PROJECT/secrets/NAME/versions/VERSION`",
     )
 
 
 class NotifySettings(Table):
-    """The `[notify]` table: who is told how a night ended."""
+    """The `[notify]` table: notifications about how a night ended."""
 
-    on: Literal["failure", "always"] = Field("failure", description="whether nights that went well are told too")
+    on: Literal["failure", "always"] = Field(
+        "failure", description="whether to notify only of failures or of all nights"
+    )
     command: str | list[str] | None = Field(
-        None, description="a command line for the shell, or a list of words; gets a JSON object on its standard input"
+        None,
+        description="a shell command line, or a list of words; receives a JSON object on its standard input",
     )
     webhook_env: EnvironmentVariable | None = Field(
-        None, description="environment variable with the URL that the same JSON object is sent to by POST"
+        None, description="environment variable with a URL to which the same JSON object is sent by POST"
     )
-    timeout_seconds: PositiveFloat = Field(10, description="seconds each of them may take")
+    timeout_seconds: PositiveFloat = Field(10, description="time limit of each, in seconds")

@@ -1,4 +1,4 @@
-"""Settings of the places a night is served from beside its files: the tables below `[storage]` in JOB.toml."""
+"""Settings of the databases that nights are published to: the tables below `[storage]` in JOB.toml."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-SECRET = "secret"  # type of an error whose message must not show the value
+SECRET = "secret"  # error type; its message must not show the value
 
 
 def _variable(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise PydanticCustomError(
             SECRET,
-            "must be the name of an environment variable, of letters, digits and _: the secret itself stands in the "
-            "environment, never in a job file",
+            "must be the name of an environment variable, of letters, digits and _: put the secret itself into the "
+            "environment, never into a job file",
         )
     return name
 
@@ -26,25 +26,25 @@ EnvironmentVariable = Annotated[str, AfterValidator(_variable)]
 
 
 class RedisSettings(BaseModel):
-    """The `[storage.redis]` table: a Redis server that is loaded with each published night (stage publish)."""
+    """The `[storage.redis]` table: a Redis server that each published night is loaded into (stage publish)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(
-        description="`redis://HOST:PORT/DATABASE`, `rediss://...` for TLS, or `unix:///PATH`; never with a password"
+        description="`redis://HOST:PORT/DATABASE`, `rediss://...` for TLS, or `unix:///PATH`; without a password"
     )
-    prefix: str = Field("watchnext", description="what all keys begin with; one of its own for each job")
+    prefix: str = Field("watchnext", description="prefix of all keys; use a different one for each job")
     user_env: EnvironmentVariable | None = Field(
-        None, description="environment variable with the user, where the server wants one"
+        None, description="environment variable with the user name, if the server requires one"
     )
     password_env: EnvironmentVariable | None = Field(None, description="environment variable with the password")
-    ca_file: str | None = Field(None, description="certificates to trust with `rediss://`; none: the system's")
-    vectors: bool = Field(False, description="whether user vectors are loaded too")
-    scores: bool = Field(False, description="whether lists have their scores, 4 bytes a video")
+    ca_file: str | None = Field(None, description="CA certificates to trust with `rediss://`; none: the system's")
+    vectors: bool = Field(False, description="whether user vectors are also loaded")
+    scores: bool = Field(False, description="whether lists include scores, 4 bytes per video")
     expire_hours: PositiveFloat = Field(
-        1, description="hours that a night stays once it is neither served nor the one served before"
+        1, description="hours until a night expires that is neither served nor the one served before"
     )
-    retry_seconds: float = Field(60, ge=0, description="how long a server that does not answer is tried again")
+    retry_seconds: float = Field(60, ge=0, description="how long to retry while the server does not answer")
 
     @field_validator("url")
     @classmethod
@@ -52,7 +52,7 @@ class RedisSettings(BaseModel):
         try:
             parts = urlsplit(url)
             _ = parts.port
-        except ValueError as error:  # the value is not shown: its end may be a password
+        except ValueError as error:  # the value is not shown because it may contain a password
             raise PydanticCustomError(
                 SECRET,
                 "must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH with a PORT from 0 to "
@@ -62,8 +62,8 @@ class RedisSettings(BaseModel):
         if "@" in (parts.netloc if parts.scheme == "unix" else text) or "password" in parts.query:
             raise PydanticCustomError(
                 SECRET,
-                "must hold no user or password: put them into environment variables and name those in user_env and "
-                "password_env",
+                "must not contain a user or password: put them into environment variables and name these in user_env "
+                "and password_env",
             )
         if parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme != "unix" and not parts.hostname):
             raise ValueError("url must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH")
@@ -73,44 +73,44 @@ class RedisSettings(BaseModel):
     @classmethod
     def _plain(cls, prefix: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_.:-]+", prefix):
-            raise ValueError("prefix must be of letters, digits, and any of _ . : -")
+            raise ValueError("prefix may contain only letters, digits and the characters _ . : -")
         return prefix
 
     @model_validator(mode="after")
     def _authority_of_tls(self) -> RedisSettings:
         if self.ca_file and not self.url.startswith("rediss://"):
-            raise ValueError(f"ca_file is for TLS, which {self.url} is without: begin the url with rediss://")
+            raise ValueError(f"ca_file needs TLS, which {self.url} does not use: begin the url with rediss://")
         return self
 
 
 class BigtableSettings(BaseModel):
-    """The `[storage.bigtable]` table: a table of Bigtable that is loaded with each published night (stage publish)."""
+    """The `[storage.bigtable]` table: a Bigtable table that each published night is loaded into (stage publish)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     project: str = Field(description="Google Cloud project")
     instance: str = Field(description="its Bigtable instance")
-    table: str = Field(description="a table that is there")
+    table: str = Field(description="an existing table")
     family: str = Field("watchnext", pattern=r"^[\w.-]+$", description="a column family of the table")
     prefix: str = Field(
-        "watchnext", pattern=r"^[\w.-]+$", description="what all row keys begin with; one of its own for each job"
+        "watchnext", pattern=r"^[\w.-]+$", description="prefix of all row keys; use a different one for each job"
     )
-    vectors: bool = Field(False, description="whether user vectors are loaded too")
-    scores: bool = Field(False, description="whether lists have their scores, 4 bytes a video")
+    vectors: bool = Field(False, description="whether user vectors are also loaded")
+    scores: bool = Field(False, description="whether lists include scores, 4 bytes per video")
 
 
 class BigQuerySettings(BaseModel):
-    """The `[storage.bigquery]` table: tables of BigQuery that are loaded with each published night (stage publish)."""
+    """The `[storage.bigquery]` table: BigQuery tables that each published night is loaded into (stage publish)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     project: str = Field(pattern=r"^[\w.:-]+$", description="Google Cloud project")
-    dataset: str = Field(pattern=r"^\w+$", description="a dataset of it that is there")
+    dataset: str = Field(pattern=r"^\w+$", description="an existing dataset of the project")
     table: str = Field(
-        "watchnext", pattern=r"^\w+$", description="name of the view that is read; the tables of nights begin with it"
+        "watchnext", pattern=r"^\w+$", description="name of the view to query, and prefix of the nights' tables"
     )
     temp: str | None = Field(
-        None, description="folder on Cloud Storage that loads go through; none: the `--temp_location` of Beam's options"
+        None, description="folder on Cloud Storage for load files; none: the `--temp_location` of Beam's options"
     )
-    vectors: bool = Field(False, description="whether user vectors are loaded too")
-    videos: bool = Field(False, description="whether video vectors are loaded too, with a view of their own")
+    vectors: bool = Field(False, description="whether user vectors are also loaded")
+    videos: bool = Field(False, description="whether video vectors are also loaded, into a table with a separate view")

@@ -161,7 +161,7 @@ def test_skipped_files_are_named(tmp_path: Path) -> None:
     assert skipped(tmp_path / "logs" / "*.csv") == [".d.csv", "gone.csv"]
     assert skipped(tmp_path / "logs" / "a.csv") == []
     text = raw_files.describe_skipped(raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW))
-    assert text.startswith("7 files were skipped: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. Files")
+    assert text.startswith("7 files were skipped: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. A file")
     with pytest.raises(LogError, match=r"no log files found .*; 1 other file was skipped: g.xlsx"):
         found(tmp_path / "logs" / "f")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_lists_and_truth_values_of_a_config_reach_beam(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", [("--runner=FlinkRunner",), ("--runner=FlinkRunner", "--job_endpoint=")])
 def test_flink_without_its_job_server_is_asked_for_by_name(flags: tuple[str, ...]) -> None:
-    with pytest.raises(OptionError, match=r"FlinkRunner needs --job_endpoint: HOST:PORT of Beam's job server"):
+    with pytest.raises(OptionError, match=r"FlinkRunner requires --job_endpoint"):
         pipeline_options(None, flags)
 
 
@@ -75,7 +76,7 @@ def test_flink_is_a_portable_job_at_the_endpoint() -> None:
 
 
 def test_the_config_of_flink_lacks_the_endpoint_alone() -> None:
-    with pytest.raises(OptionError, match="FlinkRunner needs --job_endpoint"):
+    with pytest.raises(OptionError, match="FlinkRunner requires --job_endpoint"):
         pipeline_options("flink", [])
     given = options_of("flink", "--job_endpoint=localhost:8099", "--parallelism=8")
     assert given == {
@@ -108,7 +109,7 @@ def test_an_unknown_option_in_a_config_is_named_too(tmp_path: Path, value: str) 
 
 @pytest.mark.parametrize("flags", [["2026-11-21"], ["--runner=FnApiRunner", "extra"], ["--runner", "FnApiRunner", "x"]])
 def test_a_word_that_belongs_to_no_option_is_not_dropped(flags: list[str]) -> None:
-    with pytest.raises(OptionError, match=f"'{flags[-1]}' is neither an option nor the value of one"):
+    with pytest.raises(OptionError, match=f"'{flags[-1]}' is neither an option nor the value of an option"):
         pipeline_options(None, flags)
 
 
@@ -128,22 +129,19 @@ def test_configs_that_are_not_there_or_no_toml_are_told(tmp_path: Path) -> None:
 CLOUD = DATAFLOW[1:]
 
 
-def test_dataflow_asks_for_all_that_only_a_person_knows_at_once() -> None:
+def test_dataflow_names_all_missing_options_at_once() -> None:
     for config, flags in ((None, ("--runner=DataflowRunner",)), ("dataflow", ())):
         with pytest.raises(OptionError) as caught:
             pipeline_options(config, flags)
-        assert str(caught.value) == (
-            "DataflowRunner needs --project: the id of the Google Cloud project that pays; --region: where workers "
-            "run, that of the bucket, such as europe-west1; --temp_location: gs://BUCKET/FOLDER for what jobs stage "
-            "and spill; --sdk_container_image or --setup_file: the workers' image, with watchnext in it, or "
-            "./setup.py; give it as a flag or in the runner config"
-        )
+        assert re.findall(r"--(\w+)", str(caught.value)) == [
+            *("project", "region", "temp_location", "sdk_container_image", "setup_file"),
+        ]
 
 
 @pytest.mark.parametrize("missing", range(4))
-def test_dataflow_asks_for_each_by_name(missing: int) -> None:
+def test_dataflow_names_each_missing_option(missing: int) -> None:
     names = ("project", "region", "temp_location", "sdk_container_image or --setup_file")
-    with pytest.raises(OptionError, match=f"DataflowRunner needs --{names[missing]}: [^;]*; give it"):
+    with pytest.raises(OptionError, match=f"DataflowRunner requires --{names[missing]}: [^;]*; give it"):
         pipeline_options("dataflow", [flag for flag in CLOUD if flag != CLOUD[missing]])
 
 
@@ -188,9 +186,9 @@ def test_a_job_s_name_is_the_one_that_is_given() -> None:
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ("[neighbors]", r"\[neighbors\] in a runner config is no stage that Beam runs; did you mean \[neighbours\]"),
-        ("[train]", r"\[train\] in a runner config is no stage that Beam runs"),
-        ('[index]\nrunner = "DirectRunner"', r"\[index\] in a runner config names a runner: a night has one"),
+        ("[neighbors]", r"\[neighbors\] in a runner config is not a stage that Beam runs; did you mean \[neighbours\]"),
+        ("[train]", r"\[train\] in a runner config is not a stage that Beam runs"),
+        ('[index]\nrunner = "DirectRunner"', r"\[index\] in a runner config sets a runner"),
         ("[index]\nparalelism = 2", "no option paralelism; did you mean parallelism"),
         ('[index]\nparallelism = "two"', "argument --parallelism: invalid int value: 'two'"),
     ],
