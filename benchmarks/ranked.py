@@ -85,12 +85,12 @@ class Shown:
     def metrics(self, scores: Array) -> ImpressionMetrics:
         """Of the impressions in the order of any scores; calibrated only if they are log-odds of watch time."""
         clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
-        return ImpressionMetrics.of(self.user, self.columns["page"], clicked, seconds, scores)
+        return ImpressionMetrics.from_impressions(self.user, self.columns["page"], clicked, seconds, scores)
 
     def loss_by_user(self, scores: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(mispredicted, all) watch time of each user."""
         clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
-        return PairLosses.of(self.user, self.columns["page"], clicked, seconds, scores).by_user(self.user)
+        return PairLosses.from_impressions(self.user, self.columns["page"], clicked, seconds, scores).by_user(self.user)
 
 
 def difference(shown: Shown, scores: Array, other: Array, *, seed: int = 1) -> tuple[float, float]:

@@ -150,7 +150,9 @@ def best_order(impressions: Path, morning: Morning) -> ImpressionMetrics:
         # What is uploaded during the day is nothing that the morning knows of.
         odds = np.nan_to_num(np.log(chosen) - np.log(beside) + np.log(seconds), nan=0.0, neginf=-50, posinf=50)
     page = shown["page_id"].rank("dense").to_numpy()
-    return ImpressionMetrics.of(row, page, shown["clicked"].to_numpy(), shown["watch_seconds"].to_numpy(), odds)
+    return ImpressionMetrics.from_impressions(
+        row, page, shown["clicked"].to_numpy(), shown["watch_seconds"].to_numpy(), odds
+    )
 
 
 def drawn_probabilities(morning: Morning, users: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Stage 7: the first videos of each list in the order of expected watch time, where impressions are given (paper, 4).
 
-impressions, store              -> CountShown -> WriteVocabulary -> ranked/vocabulary/*.parquet
+impressions, store              -> CountImpressions -> WriteVocabulary -> ranked/vocabulary/*.parquet
 those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*
                                 -> DrawNumbers -> write_numbers_graph -> examples/transform_fn
 examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
@@ -28,10 +28,10 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
 from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
-from transforms.ranking.measure_ranker import MeasureRanker, RankerFigures
 from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates, generator_night
+from transforms.ranking.ranker import MeasureRanker, RankerFigures
 from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
-from transforms.ranking.vocabulary import CountShown, ImpressionCounts, add_shown, spec_of
+from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, build_spec, merge_counts
 
 IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
@@ -109,7 +109,7 @@ def count_impressions(
     """What there is to learn from, and the entries of the ranker's vocabularies that are not empty."""
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
-    count = CountShown(night.window, night.holdout, night.catalogue() or "", first, night.threads)
+    count = CountImpressions(night.window, night.holdout, night.catalogue() or "", first, night.threads)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline("ranking") as pipeline:
         counted = pipeline | night.create(night.buckets()) | count
@@ -117,7 +117,7 @@ def count_impressions(
         channels = counted["channels"] | "Channels" >> WriteVocabulary(settings.channel_vocabulary, folder, CHANNELS)
         (videos, channels, counted["shown"]) | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, VocabularyFile, ImpressionCounts)
-    return add_shown(found.of(ImpressionCounts)), [vocabulary.file for vocabulary in found.of(VocabularyFile)]
+    return merge_counts(found.of(ImpressionCounts)), [vocabulary.file for vocabulary in found.of(VocabularyFile)]
 
 
 def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileEntry]) -> RankingSpec:
@@ -128,7 +128,7 @@ def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileE
     rows = {entry.name: entry.rows for entry in vocabularies}
     counted = night.require("vocabulary")
     tokens = {entry.name: entry.rows for entry in counted.files}.get(artifacts.SEARCH_TOKENS, 0)
-    return spec_of(
+    return build_spec(
         found,
         videos=rows[VIDEOS],
         channels=rows.get(CHANNELS, 0),

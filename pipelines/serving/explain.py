@@ -17,7 +17,7 @@ from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
 from transforms.logs.robots import Events
-from transforms.ranking.rank_lists import moves_of, score_lists
+from transforms.ranking.rank_lists import explain_candidates, score_lists
 from transforms.ranking.ranker import load_ranker
 from transforms.search.neighbours import LISTS
 
@@ -47,8 +47,8 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
     ranker = load_ranker(ranking.ranker_of(night))
     events = _of_user(inputs.window.events_with_impressions(bucket.files), kept_as)
     count, end, found = night.job.ranking.candidates, inputs.window.end, dict[str, list[FeatureEffect]]()
-    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=count, at=end):
-        moves = moves_of(scored, ranker)
+    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=count, time=end):
+        moves = explain_candidates(scored, ranker)
         strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
         for row, video in enumerate(scored.encoded.shown["video_id"]):
             moved = ((spec.features[at], float(np.exp(moves[row, at]))) for at in strongest[row])

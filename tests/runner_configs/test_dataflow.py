@@ -119,7 +119,7 @@ STEPS = {
         | {"Flatten", "WriteRecords"}
     ],
     "ranking": [
-        {"Create", "CountShown", "Videos", "Channels", "Flatten", "WriteRecords"},
+        {"Create", "CountImpressions", "Videos", "Channels", "Flatten", "WriteRecords"},
         {"Create", "WriteRankingExamples", "DrawNumbers", "WriteRecords"},
         {"Buckets", "RankCandidates", "Holdout", "MeasureRanker", "Flatten", "WriteRecords"},
     ],

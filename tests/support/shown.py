@@ -1,4 +1,4 @@
-"""Small impressions, and a bucket's past to ask for their features, for the tests of ranking."""
+"""Small impressions, and the context of a bucket to compute their features, for the tests of ranking."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ IDS, VIDEOS, HOURS = st.sampled_from("abc"), st.sampled_from("uvwxy"), st.intege
 
 
 def impression(user: str, hour: float, video: str, page: str = "p", seconds: float | None = None) -> dict[str, Any]:
-    """A video shown; clicked where it was watched for so many seconds."""
+    """Return an impression. It is clicked if `seconds`, its watch time, is given."""
     row = {"user_id": user, "time": hours(hour), "video_id": video, "page_id": page}
     return {**row, "clicked": seconds is not None, "watch_seconds": seconds or 0.0}
 
 
 def page_start(row: dict[str, Any], impressions: Sequence[dict[str, Any]]) -> dt.datetime:
-    """The first moment of a row's page, in plain Python."""
+    """Return the first moment of a row's page, in plain Python."""
     page = row["user_id"], row["page_id"]
     return min(i["time"] for i in impressions if (i["user_id"], i["page_id"]) == page)
 
@@ -53,8 +53,8 @@ def events_of(
     )
 
 
-def past_of(events: Events, shown: pl.DataFrame | None = None) -> ImpressionContext:
-    return ImpressionContext.of(events, USERS, CATALOGUE, [] if shown is None else [shown])
+def context_of(events: Events, shown: pl.DataFrame | None = None) -> ImpressionContext:
+    return ImpressionContext.from_events(events, USERS, CATALOGUE, [] if shown is None else [shown])
 
 
 SECONDS = st.one_of(st.none(), st.integers(0, 400).map(lambda n: n / 4))

@@ -1,1 +1,1 @@
-"""Impressions, the ranker's records, and lists ordered by expected watch time."""
+"""Re-ranking the candidates: features of impressions, their records, the ranker, and its metrics."""

@@ -1,15 +1,15 @@
-"""How well impressions are ranked and their watch time predicted: a value made from some users, merged, computed once.
+"""Metrics of ranked impressions and predicted watch times: computed from some users, merged, and evaluated once.
 
 As in `transforms.contracts.retrieval_metrics`, all sums are integers, so merging is exact. Imports numpy only.
 
     metrics = ImpressionMetrics.empty()
     for user, page, clicked, watch_seconds, log_odds in parts:
-        metrics = metrics.merge(ImpressionMetrics.of(user, page, clicked, watch_seconds, log_odds))
+        metrics = metrics.merge(ImpressionMetrics.from_impressions(user, page, clicked, watch_seconds, log_odds))
     metrics.compute()["per_user_loss"]
 
-The paper's measure (4.3) is over pairs: of a clicked and an unclicked impression of one user on one page. Where the
-unclicked one has the higher score, the watch time of the clicked one is mispredicted; half of it where both have the
-same. The per-user loss is the mispredicted share of the watch time of all pairs.
+The paper's per-user loss (4.3) is over pairs of a clicked and an unclicked impression of one user on one page. If the
+unclicked one has the higher score, the watch time of the clicked one is mispredicted; if both scores are equal, half of
+it is. The loss is the mispredicted share of the watch time of all pairs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from transforms.contracts.retrieval_metrics import UNIT
 
-BINS = 4_096  # of log-odds: what AUC and calibration are made of
-LIMIT = 20.48  # predictions beyond e^20 seconds, fifteen years, are one bin; bins are 0.01 wide
+BINS = 4_096  # bins of log-odds, for AUC and calibration
+MAX_LOG_ODDS = 20.48  # predictions beyond e^20 seconds, fifteen years, share a bin; bins are 0.01 wide
 DECILES = 10
 MILLISECONDS = 1_000
 
@@ -35,14 +35,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class PairLosses:
-    """What each impression adds to the per-user loss, [impressions]; 0 for those without a click."""
+    """The contribution of each impression to the per-user loss, [impressions]; 0 for those without a click."""
 
-    pairs: Ints  # unclicked impressions on the same page
-    mispredicted: Ints  # half milliseconds: of those with a higher score, and half for those with the same
-    total: Ints  # half milliseconds: of all pairs
+    pairs: Ints  # number of unclicked impressions on the same page
+    mispredicted: Ints  # half milliseconds; one half per pair with equal scores, two per pair in the wrong order
+    total: Ints  # half milliseconds; two per pair
 
     @classmethod
-    def of(
+    def from_impressions(
         cls,
         user: NDArray[Any],
         page: NDArray[Any],
@@ -50,41 +50,44 @@ class PairLosses:
         watch_seconds: NDArray[Any],
         scores: NDArray[Any],
     ) -> PairLosses:
-        """All [impressions], in any order. user, page: integers, a page being one of its user alone. scores: any that
-        rise with what is expected. Raises ValueError where scores are NaN: they have no order."""
+        """Compute the losses of impressions, in any order; all arguments are [impressions].
+
+        user, page: integers; pages are numbered per user. scores: any that rise with the expected watch time. Raises
+        ValueError if a score is NaN.
+        """
         if np.isnan(scores).any():
             raise ValueError(f"scores must be numbers, but {int(np.isnan(scores).sum())} of {len(scores)} are NaN")
         clicked = np.asarray(clicked, bool)
         pages = _page_codes(user, page)
-        place, first = _places(pages, scores)
-        unclicked = np.sort(place[~clicked])
-        before, through = np.searchsorted(unclicked, first), np.searchsorted(unclicked, place, "right")
-        below = np.searchsorted(unclicked, place, "left")
+        rank, first = _score_ranks(pages, scores)
+        unclicked = np.sort(rank[~clicked])
+        before, through = np.searchsorted(unclicked, first), np.searchsorted(unclicked, rank, "right")
+        below = np.searchsorted(unclicked, rank, "left")
         pairs = np.bincount(pages[~clicked], minlength=len(pages) + 1)[pages] * clicked
         higher, ties = pairs - (through - before), through - below
         duration = np.rint(np.asarray(watch_seconds, np.float64) * MILLISECONDS).astype(np.int64) * clicked
         return cls(pairs=pairs, mispredicted=duration * (2 * higher + ties), total=2 * duration * pairs)
 
     def by_user(self, user: NDArray[Any]) -> tuple[Ints, Ints]:
-        """(mispredicted, total) of each user, [users]: what intervals over users are drawn from."""
-        users, place = np.unique(user, return_inverse=True)
+        """Return (mispredicted, total) of each user, [users], for intervals over users."""
+        users, row = np.unique(user, return_inverse=True)
         sums = [np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)]
         for total, values in zip(sums, (self.mispredicted, self.total), strict=True):
-            np.add.at(total, place, values)
+            np.add.at(total, row, values)
         return sums[0], sums[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImpressionMetrics:
-    """Per-user loss, NDCG by watch time, AUC and calibration of impressions; of everything the sums."""
+    """Sums for per-user loss, NDCG by watch time, AUC and calibration of impressions."""
 
     users: int
-    pages: int  # with something watched: what NDCG is a mean over
+    pages: int  # pages with watch time, over which NDCG is a mean
     pairs: int
     mispredicted: int  # half milliseconds
     total: int
     ndcg_sum: int  # in units of 2**-40
-    # By bin of log-odds, [BINS]: impressions, clicked ones, and milliseconds predicted and watched.
+    # By bin of log-odds, [BINS]: impressions, clicks, and predicted and watched milliseconds.
     impressions: Ints
     clicks: Ints
     predicted: Ints
@@ -92,7 +95,7 @@ class ImpressionMetrics:
 
     @classmethod
     def empty(cls) -> ImpressionMetrics:
-        """No impressions yet: what every merge may start from."""
+        """Return the metrics of no impressions."""
         none = np.zeros(BINS, np.int64)
         return cls(
             users=0,
@@ -108,7 +111,7 @@ class ImpressionMetrics:
         )
 
     @classmethod
-    def of(
+    def from_impressions(
         cls,
         user: NDArray[Any],
         page: NDArray[Any],
@@ -116,15 +119,15 @@ class ImpressionMetrics:
         watch_seconds: NDArray[Any],
         log_odds: NDArray[Any],
     ) -> ImpressionMetrics:
-        """Of impressions, [n] each, as `PairLosses.of` takes them; exp(log_odds) are predicted seconds.
+        """Compute the metrics of impressions; arguments as for `PairLosses`, and exp(log_odds) are predicted seconds.
 
         All impressions of a user must be in the same part.
         """
-        losses = PairLosses.of(user, page, clicked, watch_seconds, log_odds)
+        losses = PairLosses.from_impressions(user, page, clicked, watch_seconds, log_odds)
         clicked, seconds = np.asarray(clicked, np.int64), np.asarray(watch_seconds, np.float64)
         ndcg = page_ndcg(user, page, seconds, log_odds)
-        limited = np.clip(np.asarray(log_odds, np.float64), -LIMIT, LIMIT)
-        bins = np.minimum((limited + LIMIT) / (2 * LIMIT) * BINS, BINS - 1).astype(np.int64)
+        limited = np.clip(np.asarray(log_odds, np.float64), -MAX_LOG_ODDS, MAX_LOG_ODDS)
+        bins = np.minimum((limited + MAX_LOG_ODDS) / (2 * MAX_LOG_ODDS) * BINS, BINS - 1).astype(np.int64)
 
         def by_bin(values: NDArray[Any]) -> Ints:
             sums = np.zeros(BINS, np.int64)
@@ -145,13 +148,13 @@ class ImpressionMetrics:
         )
 
     def merge(self, other: ImpressionMetrics) -> ImpressionMetrics:
-        """Those of the users of both, exactly: associative and commutative. The users must be disjoint."""
+        """Return the metrics of the users of both, which must be disjoint. Exact, associative and commutative."""
         added = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
         return ImpressionMetrics(**added)
 
     def compute(self) -> dict[str, float]:
-        """users, impressions, clicks, pages, pairs; and where there is something to divide by: per_user_loss, ndcg,
-        auc (clicked against not, to a hundredth of the log-odds), predicted_seconds and watched_seconds (means)."""
+        """Return users, impressions, clicks, pages, pairs and, if their denominators are not 0, per_user_loss, ndcg,
+        auc (of clicks, with log-odds rounded to hundredths), predicted_seconds and watched_seconds (means)."""
         shown, clicks = int(self.impressions.sum()), int(self.clicks.sum())
         figures: dict[str, float] = {"users": self.users, "impressions": shown, "clicks": clicks}
         figures |= {"pages": self.pages, "pairs": self.pairs}
@@ -169,15 +172,15 @@ class ImpressionMetrics:
         return figures
 
     def calibration(self) -> list[dict[str, int | float]]:
-        """Up to ten classes of impressions by what was predicted, lowest first, about as many in each: impressions,
+        """Return up to ten classes of impressions by prediction, lowest first, of about equal size: impressions,
         predicted_seconds and watched_seconds (means)."""
         middle = np.cumsum(self.impressions) - self.impressions / 2
         decile = np.minimum(DECILES * middle / max(self.impressions.sum(), 1), DECILES - 1).astype(np.int64)
         classes: list[dict[str, int | float]] = []
         for number in range(DECILES):
-            of = decile == number
-            if count := int(self.impressions[of].sum()):
-                predicted, watched = int(self.predicted[of].sum()), int(self.watched[of].sum())
+            bins = decile == number
+            if count := int(self.impressions[bins].sum()):
+                predicted, watched = int(self.predicted[bins].sum()), int(self.watched[bins].sum())
                 classes.append(
                     {
                         "impressions": count,
@@ -189,21 +192,23 @@ class ImpressionMetrics:
 
 
 def merge_impressions(parts: Iterable[ImpressionMetrics]) -> ImpressionMetrics:
-    """All parts as one; `empty()` where there are none."""
+    """Return all parts merged; `empty()` if there are none."""
     return reduce(ImpressionMetrics.merge, parts, ImpressionMetrics.empty())
 
 
 def page_ndcg(
     user: NDArray[Any], page: NDArray[Any], watch_seconds: NDArray[Any], scores: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """NDCG of each page on which something was watched, in order of (user, page): gains are seconds, discounts
-    1 / log2(rank + 1). Impressions with the same score share the mean of their discounts."""
+    """Return the NDCG of each page with watch time, ordered by user and page: [pages].
+
+    Gains are seconds and discounts 1 / log2(rank + 1). Impressions with equal scores share the mean of their discounts.
+    """
     pages = _page_codes(user, page)
     seconds = np.asarray(watch_seconds, np.float64)
     count = int(pages.max(initial=-1)) + 1
-    place, _ = _places(pages, -np.asarray(scores, np.float64))
-    _, tied, ties = np.unique(place, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    rank, _ = _score_ranks(pages, -np.asarray(scores, np.float64))
+    _, tied, ties = np.unique(rank, return_inverse=True, return_counts=True)
+    order = np.argsort(rank, kind="stable")
     discounts = np.empty(len(pages))
     discounts[order] = _discounts(pages[order])
     shared = np.bincount(tied, weights=discounts, minlength=len(ties)) / ties
@@ -214,28 +219,30 @@ def page_ndcg(
 
 
 def _discounts(pages: Ints) -> Floats:
-    """Of impressions side by side by page, best first."""
+    """Return the discount of each impression, which are sorted by page and best first."""
     first = np.searchsorted(pages, pages)
     return np.asarray(1 / np.log2(np.arange(len(pages)) - first + 2.0))
 
 
 def _page_codes(user: NDArray[Any], page: NDArray[Any]) -> Ints:
-    """Whole numbers from 0 on, one a (user, page), rising with both."""
-    places = np.unique(user, return_inverse=True)[1]
-    numbers, of_page = np.unique(page, return_inverse=True)
-    keys = places.astype(np.int64) * max(len(numbers), 1) + of_page
+    """Return an integer from 0 for each distinct (user, page), in their order."""
+    user_code = np.unique(user, return_inverse=True)[1]
+    pages, page_code = np.unique(page, return_inverse=True)
+    keys = user_code.astype(np.int64) * max(len(pages), 1) + page_code
     return np.unique(keys, return_inverse=True)[1].astype(np.int64)
 
 
-def _places(pages: Ints, scores: NDArray[Any]) -> tuple[Ints, Ints]:
-    """(place, first): numbers that rise with page and then with score, the same for the same score on a page; and the
-    lowest of each one's page."""
+def _score_ranks(pages: Ints, scores: NDArray[Any]) -> tuple[Ints, Ints]:
+    """Return (rank, first): dense ranks by page and then score, and the lowest rank on each impression's page.
+
+    Impressions of one page with equal scores have equal ranks.
+    """
     order = np.lexsort((scores, pages))
     by_page, by_score = pages[order], np.asarray(scores)[order]
     new = np.ones(len(order), bool)
     new[1:] = (by_page[1:] != by_page[:-1]) | (by_score[1:] != by_score[:-1])
     numbers = np.cumsum(new) - 1
-    place, first = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
-    place[order] = numbers
+    rank, first = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    rank[order] = numbers
     first[order] = numbers[np.searchsorted(by_page, by_page)]
-    return place, first
+    return rank, first

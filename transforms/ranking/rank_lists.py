@@ -1,9 +1,9 @@
-"""Lists by expected watch time (paper, 4): the first of each by the ranker, the rest behind them as it was.
+"""Lists ordered by expected watch time (paper, 4): the ranker orders the first videos of each, the others follow.
 
 lists of a bucket, its store files, ranker -> RankCandidates -> Parquet: user_id, video_ids (best first), scores
 
-Scores of the first `candidates` are expected seconds, above 0; those behind them are minus their place, from 1: so
-scores fall, and their sign tells which is which.
+The scores of ranked videos are expected seconds, above 0; those of the others are minus their place, from 1. So scores
+fall, and their sign tells whether a video was ranked.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from transforms.ranking.generator_features import GeneratorNight, generator_feat
 from transforms.ranking.ranker import Ranker, load_ranker
 from transforms.ranking.records import Encoded, RankingBucket, RankingInputs, encode, read_shared
 from transforms.ranking.timelines import Ints
-from transforms.ranking.watch_time_recall import WatchTime, seconds_found, wanted_of
+from transforms.ranking.watch_time_recall import WatchTime, completed_seconds, seconds_in_lists
 from transforms.search.neighbours import LISTS
 
-LISTS_AT_ONCE = 8_192  # with 50 candidates each some 200 MB of features
-LONGEST_SECONDS = 1e6  # of an expectation: what nobody watches in one go
+LISTS_AT_ONCE = 8_192  # about 200 MB of features for 50 candidates each
+LONGEST_SECONDS = 1e6  # upper limit of expected seconds
 
 
-def candidates_of(lists: pl.DataFrame, count: int, at: dt.datetime) -> pl.DataFrame:
-    """The first `count` of each of some `LISTS` as impressions at a moment: list (row), user_id, video_id, time, score,
-    rank from 1."""
+def list_candidates(lists: pl.DataFrame, count: int, time: dt.datetime) -> pl.DataFrame:
+    """Return the first `count` videos of each of `LISTS` as impressions at a moment: list (row), user_id, video_id,
+    time, score, rank (from 1)."""
     heads = lists.with_row_index("list").select(
         pl.col("list").cast(pl.Int64),
         "user_id",
@@ -52,32 +52,34 @@ def candidates_of(lists: pl.DataFrame, count: int, at: dt.datetime) -> pl.DataFr
     )
     rows = heads.explode("video_ids", "scores", "rank", empty_as_null=False, keep_nulls=False)
     return rows.rename({"video_ids": "video_id", "scores": "score"}).with_columns(
-        pl.lit(at).cast(TIME).alias("time"), pl.col("rank").cast(pl.Float32)
+        pl.lit(time).cast(TIME).alias("time"), pl.col("rank").cast(pl.Float32)
     )
 
 
-def ranked(lists: pl.DataFrame, candidates: pl.DataFrame, seconds: NDArray[np.float32], count: int) -> pl.DataFrame:
-    """`LISTS` with their first `count` by expected seconds, ties by rank; those behind them in their order.
+def reorder_lists(
+    lists: pl.DataFrame, candidates: pl.DataFrame, seconds: NDArray[np.float32], count: int
+) -> pl.DataFrame:
+    """Return `LISTS` with their first `count` videos by falling expected seconds, ties by rank; the others follow.
 
-    candidates: list, video_id, rank of each, in any order; seconds: what each is expected to be watched.
+    candidates: list, video_id, rank, in any order. seconds: expected watch time of each candidate.
     """
-    of, rank = candidates["list"].to_numpy(), candidates["rank"].to_numpy()
-    order = np.lexsort((rank, -seconds, of))
-    offsets = np.searchsorted(of[order], np.arange(lists.height + 1))
-    heads = _lists(offsets, candidates["video_id"][order], seconds[order])
+    row, rank = candidates["list"].to_numpy(), candidates["rank"].to_numpy()
+    order = np.lexsort((rank, -seconds, row))
+    offsets = np.searchsorted(row[order], np.arange(lists.height + 1))
+    heads = _lists_frame(offsets, candidates["video_id"][order], seconds[order])
     place = pl.int_ranges(1, pl.col("video_ids").list.len() + 1, dtype=pl.Int64)
-    behind = lists.select(
+    others = lists.select(
         pl.col("video_ids").list.slice(count),
         scores=place.list.slice(count).list.eval(-pl.element().cast(pl.Float32)),
     )
     return lists.select(
         "user_id",
-        video_ids=pl.concat_list(heads["video_ids"], behind["video_ids"]),
-        scores=pl.concat_list(heads["scores"], behind["scores"]),
+        video_ids=pl.concat_list(heads["video_ids"], others["video_ids"]),
+        scores=pl.concat_list(heads["scores"], others["scores"]),
     ).match_to_schema(LISTS)
 
 
-def _lists(offsets: Ints, video_ids: pl.Series, seconds: NDArray[np.float32]) -> pl.DataFrame:
+def _lists_frame(offsets: Ints, video_ids: pl.Series, seconds: NDArray[np.float32]) -> pl.DataFrame:
     starts = pa.array(offsets.astype(np.int64))
     values = {
         "video_ids": video_ids.cast(pl.String).to_arrow().cast(pa.large_string()),
@@ -87,8 +89,8 @@ def _lists(offsets: Ints, video_ids: pl.Series, seconds: NDArray[np.float32]) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Candidates, encoded, with what the ranker expects of each."""
+class ScoredCandidates:
+    """Encoded candidates and their expected watch times."""
 
     encoded: Encoded
     seconds: NDArray[np.float32]
@@ -102,45 +104,45 @@ def score_lists(
     inputs: RankingInputs,
     *,
     count: int,
-    at: dt.datetime,
-) -> Iterator[tuple[pl.DataFrame, Scored]]:
-    """Some lists at a time, with the first `count` videos of each and the seconds each is expected to be watched if
-    shown at a moment.
+    time: dt.datetime,
+) -> Iterator[tuple[pl.DataFrame, ScoredCandidates]]:
+    """Yield some lists at a time with the first `count` videos of each and their expected seconds if shown at `time`.
 
-    events: of the bucket, those before that moment are looked at. The generator's figures are those of the bucket's one
-    night: score and rank as the lists have them.
+    events: of the bucket; those before `time` are used. The bucket has one night; the generator's score and rank are
+    those of the lists.
     """
-    heads = candidates_of(lists, count, at).select("user_id", "video_id")
-    past = ImpressionContext.of(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
+    heads = list_candidates(lists, count, time).select("user_id", "video_id")
+    context = ImpressionContext.from_events(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
     for part in lists.iter_slices(LISTS_AT_ONCE):
-        yield part, _score(candidates_of(part, count, at), past, bucket, ranker, inputs)
+        yield part, _score(list_candidates(part, count, time), context, bucket, ranker, inputs)
 
 
 def _score(
-    candidates: pl.DataFrame, past: ImpressionContext, bucket: RankingBucket, ranker: Ranker, inputs: RankingInputs
-) -> Scored:
-    features, shared, spec = past.features(candidates, zone=inputs.zone), read_shared(inputs), ranker.spec
-    said = generator_features(features, past, bucket.nights, listed=True)
-    encoded = encode(past, features, {name: said[name] for name in said if name in spec.numbers}, shared, spec)
+    candidates: pl.DataFrame, context: ImpressionContext, bucket: RankingBucket, ranker: Ranker, inputs: RankingInputs
+) -> ScoredCandidates:
+    features, shared, spec = context.features(candidates, zone=inputs.zone), read_shared(inputs), ranker.spec
+    generator = generator_features(features, context, bucket.nights, listed=True)
+    used = {name: values for name, values in generator.items() if name in spec.numbers}
+    encoded = encode(context, features, used, shared, spec)
     odds = ranker.score(encoded.request, encoded.query_arrays(spec), encoded.impressions)
-    return Scored(encoded=encoded, seconds=to_seconds(odds))
+    return ScoredCandidates(encoded=encoded, seconds=to_seconds(odds))
 
 
 def to_seconds(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """e^(Wx + b), the expected seconds (paper, 4.2), above 0."""
+    """Return e^(Wx + b), the expected seconds (paper, 4.2), above 0 and at most `LONGEST_SECONDS`."""
     return np.exp(np.clip(log_odds, -np.log(LONGEST_SECONDS), np.log(LONGEST_SECONDS))).astype(np.float32)
 
 
 @dataclass
 class RankCandidates(beam.PTransform):
-    """`RankingBucket`s -> one Parquet file of ranked lists each; gives its `FileEntry`, and `Counts` of candidates."""
+    """Write a Parquet file of ranked lists per `RankingBucket`; return its `FileEntry` and `Counts` of candidates."""
 
     inputs: RankingInputs
     ranker: str  # folder
-    count: int  # of each list that are ranked
+    count: int  # ranked videos of each list
     folder: str
     name: str  # pattern of a bucket's file
-    threads: int = 1  # buckets at a time
+    threads: int = 1  # buckets processed at the same time
 
     def expand(self, buckets: beam.PCollection[RankingBucket]) -> beam.PCollection[FileEntry | Counts]:
         return (buckets | beam.Reshuffle() | ThreadedMap(self._rank, self.threads, (), "records")).records
@@ -152,8 +154,8 @@ class RankCandidates(beam.PTransform):
         events, end = self.inputs.window.events_with_impressions(bucket.files), self.inputs.window.end
         ranker = load_ranker(self.ranker)
         parts, candidates = [lists.clear()], 0
-        for part, scored in score_lists(lists, bucket, events, ranker, self.inputs, count=self.count, at=end):
-            parts.append(ranked(part, scored.encoded.shown, scored.seconds, self.count))
+        for part, scored in score_lists(lists, bucket, events, ranker, self.inputs, count=self.count, time=end):
+            parts.append(reorder_lists(part, scored.encoded.shown, scored.seconds, self.count))
             candidates += len(scored.seconds)
         rows = concat(parts)
         yield files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket))
@@ -163,39 +165,43 @@ class RankCandidates(beam.PTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutRanking:
-    """What lists of held-out users are ranked with."""
+    """The inputs to rank lists of held-out users."""
 
-    inputs: RankingInputs  # whose window ends where the held-out days begin
+    inputs: RankingInputs  # its window ends where the held-out days begin
     ranker: str  # folder
     videos: str  # path of the model's video vectors
     count: int
     cut: int
 
-    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, then: pl.DataFrame) -> WatchTime:
-        """`LISTS` of some users, as of that moment, against what they watched `then` (user_id, video_id, completed,
-        watch_seconds)."""
+    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, watches: pl.DataFrame) -> WatchTime:
+        """Compare `LISTS` of some users as of the end of the window, ranked and not, with what they watched later.
+
+        watches: user_id, video_id, completed, watch_seconds of the held-out days.
+        """
         end = self.inputs.window.end
-        given = RankingBucket(files=bucket, nights=(generator_night(self.inputs.window.start, (), self.videos),))
+        ranking_bucket = RankingBucket(
+            files=bucket, nights=(generator_night(self.inputs.window.start, (), self.videos),)
+        )
         events = self.inputs.window.events_with_impressions(bucket)
         ranker = load_ranker(self.ranker)
-        scored = score_lists(lists, given, events, ranker, self.inputs, count=self.count, at=end)
-        parts = [ranked(part, found.encoded.shown, found.seconds, self.count) for part, found in scored]
+        scored = score_lists(lists, ranking_bucket, events, ranker, self.inputs, count=self.count, time=end)
+        parts = [reorder_lists(part, found.encoded.shown, found.seconds, self.count) for part, found in scored]
         orders = {"neighbours": lists, "ranking": concat([lists.clear(), *parts])}
-        wanted = wanted_of(then.join(lists.select("user_id"), on="user_id", how="semi"))
-        of_user = lists.select("user_id").join(
+        wanted = completed_seconds(watches.join(lists.select("user_id"), on="user_id", how="semi"))
+        totals = lists.select("user_id").join(
             wanted.group_by("user_id").agg(pl.col("seconds").sum()), on="user_id", how="left", maintain_order="left"
         )
-        columns = {"wanted": of_user["seconds"].fill_null(0).to_numpy()}
-        columns |= {order: seconds_found(of, wanted, self.cut) for order, of in orders.items()}
-        return WatchTime.of(columns, weights(id_digests(lists["user_id"]).to_numpy()))
+        columns = {"wanted": totals["seconds"].fill_null(0).to_numpy()}
+        columns |= {order: seconds_in_lists(ordered, wanted, self.cut) for order, ordered in orders.items()}
+        return WatchTime.from_columns(columns, weights(id_digests(lists["user_id"]).to_numpy()))
 
 
 def generator_night(start: dt.datetime, vectors: tuple[str, ...], videos: str) -> GeneratorNight:
-    """A night as the generator of candidates of its own lists: score and rank come with them."""
+    """Return a night as the generator of its own lists, which have the scores and ranks."""
     return GeneratorNight(start=start, lists=(), vectors=vectors, videos=videos)
 
 
-def moves_of(scored: Scored, ranker: Ranker) -> NDArray[Any]:
-    """By how much each of the spec's features moved each candidate's log-odds: [candidates, features]."""
+def explain_candidates(scored: ScoredCandidates, ranker: Ranker) -> NDArray[Any]:
+    """Return the effect of each of the spec's features on each candidate's log-odds: [candidates, features]."""
     encoded = scored.encoded
     return ranker.explain(encoded.request, encoded.query_arrays(ranker.spec), encoded.impressions)

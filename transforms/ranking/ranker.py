@@ -1,27 +1,34 @@
-"""The exported ranker, applied to candidates and to records. TensorFlow is loaded on first use."""
+"""The exported ranker, applied to candidates and to records. TensorFlow is imported on first use.
+
+records of held-out impressions, ranker -> MeasureRanker -> per-user loss, AUC, NDCG, calibration (paper, 4.3)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
 
 from transforms.contracts.ranking_spec import RankingSpec
+from transforms.core import progress
 from transforms.core.files import local_copy, temporary_local_copy
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
+from transforms.ranking.impression_metrics import ImpressionMetrics, merge_impressions
 
-CANDIDATES_AT_ONCE = 16_384  # what a layer of 1,024 makes of them is 64 MB
-USERS_AT_ONCE = 256  # of a record file, whose users have any number of impressions
+CANDIDATES_AT_ONCE = 16_384  # the activations of a layer of 1,024 units are 64 MB
+USERS_AT_ONCE = 256  # of a record file; a user may have any number of impressions
 
 Features = Mapping[str, NDArray[Any]]
 
 
 class Ranker:
-    """A SavedModel with the signatures `score`, `explain` and `records`: raw features -> log-odds of watch time."""
+    """A SavedModel whose signatures `score`, `explain` and `records` map raw features to log-odds of watch time."""
 
     def __init__(self, folder: str) -> None:
         self._tf = import_tensorflow()
@@ -30,31 +37,32 @@ class Ranker:
         self._model: Any = self._tf.saved_model.load(local)  # keeps the variables of the signatures alive
 
     def score(self, request: NDArray[Any], query: Features, impressions: Features) -> NDArray[np.float32]:
-        """Log-odds of watch time, float32 [candidates]; their exponentials are expected seconds.
+        """Return the log-odds of watch time, float32 [candidates]; their exponentials are expected seconds.
 
-        request: int [candidates], rising: whose each is, a row of the query's features [requests]. query: the spec's
-        `query_features`, watches and tokens int [requests, history], most recent last, 0 in front. impressions: its
-        `impression_features`, [candidates].
+        request: int [candidates], ascending, the row of the query features for each candidate. query: the spec's
+        `query_features`, [requests]; watches and tokens are int [requests, history], the newest last, 0 in front.
+        impressions: the spec's `impression_features`, [candidates].
         """
         found = self._in_parts("score", request, query, impressions)
         return np.concatenate([np.zeros(0, np.float32), *(part["log_odds"].numpy() for part in found)])
 
     def explain(self, request: NDArray[Any], query: Features, impressions: Features) -> NDArray[np.float32]:
-        """Float32 [candidates, features of the spec]: by how much each feature moved a candidate's log-odds, against
-        the mean of that feature over the training impressions."""
+        """Return the effect of each feature on a candidate's log-odds, compared with the mean of that feature over the
+        training impressions: float32 [candidates, features of the spec]."""
         none = np.zeros((0, len(self.spec.features)), np.float32)
         found = self._in_parts("explain", request, query, impressions)
         return np.concatenate([none, *(part["moves"].numpy() for part in found)])
 
     def records(self, path: str) -> Iterator[tuple[list[str], dict[str, NDArray[Any]]]]:
-        """(user ids, columns of all their impressions) of a record file, at most `USERS_AT_ONCE` users at a time.
+        """Yield (user ids, columns of all their impressions) of a record file, up to `USERS_AT_ONCE` users at a time.
 
-        Columns: user (a place among the user ids), log_odds, clicked, watch_seconds, page, impression_day, video.
+        Columns: user (an index into the user ids), log_odds, clicked, watch_seconds, page, impression_day, video.
         """
         with temporary_local_copy(path) as local:
             for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(USERS_AT_ONCE).prefetch(1):
-                found = {name: of.numpy() for name, of in self._model.signatures["records"](records=records).items()}
-                yield [user.decode() for user in found.pop("user_id")], found
+                found = self._model.signatures["records"](records=records)
+                columns = {name: values.numpy() for name, values in found.items()}
+                yield [user.decode() for user in columns.pop("user_id")], columns
 
     def _in_parts(
         self, signature: str, request: NDArray[Any], query: Features, impressions: Features
@@ -62,18 +70,60 @@ class Ranker:
         for start in range(0, len(request), CANDIDATES_AT_ONCE):
             part = slice(start, start + CANDIDATES_AT_ONCE)
             users, rows = np.unique(request[part], return_inverse=True)
-            of_query = {name: query[name][users] for name in self.spec.query_features}
-            of_part = {name: impressions[name][part] for name in self.spec.impression_features}
-            columns = {"request": rows, **of_query, **of_part}
+            columns = {"request": rows}
+            columns |= {name: query[name][users] for name in self.spec.query_features}
+            columns |= {name: impressions[name][part] for name in self.spec.impression_features}
             yield self._model.signatures[signature](
-                **{name: self._tf.constant(values, self._kind(name)) for name, values in columns.items()}
+                **{name: self._tf.constant(values, self._dtype(name)) for name, values in columns.items()}
             )
 
-    def _kind(self, name: str) -> Any:
+    def _dtype(self, name: str) -> Any:
         return self._tf.float32 if name in self.spec.numbers else self._tf.int32
 
 
 @process_cache
 def load_ranker(folder: str) -> Ranker:
-    """The ranker at `folder`, once a process."""
+    """Return the ranker at `folder`, loaded once per process."""
     return Ranker(folder)
+
+
+def measure_records(path: str, ranker: str) -> ImpressionMetrics:
+    """Return the metrics of the impressions of one record file. ranker: its folder."""
+    parts = [
+        ImpressionMetrics.from_impressions(
+            *(found[name] for name in ("user", "page", "clicked", "watch_seconds", "log_odds"))
+        )
+        for _, found in load_ranker(ranker).records(path)
+    ]
+    return merge_impressions(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerFigures:
+    """The ranker's metrics on held-out impressions, by name, and the points of its calibration curve."""
+
+    figures: dict[str, int | float]
+    calibration: list[dict[str, int | float]]
+
+
+@dataclass
+class MeasureRanker(beam.PTransform):
+    """Measure the ranker on record files, given by path; return one `RankerFigures`, or none without files."""
+
+    ranker: str  # folder
+
+    def expand(self, paths: beam.PCollection[str]) -> beam.PCollection[RankerFigures]:
+        parts = paths | beam.Reshuffle() | beam.Map(self._measure)
+        return parts | beam.CombineGlobally(merge_impressions).without_defaults() | "Record" >> beam.Map(_figures)
+
+    def _measure(self, path: str) -> ImpressionMetrics:
+        found = measure_records(path, self.ranker)
+        progress.advance()
+        return found
+
+
+def _figures(found: ImpressionMetrics) -> RankerFigures:
+    figures = {
+        name: float(value) if isinstance(value, np.floating) else value for name, value in found.compute().items()
+    }
+    return RankerFigures(figures=figures, calibration=found.calibration())

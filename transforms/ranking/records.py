@@ -1,4 +1,4 @@
-"""Videos shown, as the ranker takes them: ids and numbers by its spec, and records of them to learn from.
+"""The ranker's input: videos shown as ids and numbers of its spec, and records of them to train on.
 
 impressions, store, earlier nights' lists and vectors -> WriteRankingExamples -> ranked/examples/{train,holdout}/*
                                                                               -> numbers for TFT's analysis
@@ -26,29 +26,29 @@ from transforms.examples.vocabulary import COUNTS
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.logs.schemas import VIDEO_SCHEMA
 from transforms.ranking.features import CATALOGUE, CHANNEL, Features, ImpressionContext
-from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, places
-from transforms.ranking.timelines import Ints, Span, Timeline, last_of
+from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, lookup_rows
+from transforms.ranking.timelines import Ints, Span, Timeline, last_values
 
-FOLDER = "examples"  # below the stage's
+FOLDER = "examples"  # below the folder of the stage
 LABELS = ("clicked", "watch_seconds", "page", "impression_day")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingInputs:
-    """Where the parts lie that all buckets share, and what the ranker takes."""
+    """The inputs that all buckets share: paths, and the spec of the ranker."""
 
     window: Window
     spec: RankingSpec
-    zone: str  # whose hours and days are meant
+    zone: str  # time zone of hours and days
     videos: str  # path of the ranker's video vocabulary, `COUNTS`
-    channels: str  # of its channels, "" for none
-    tokens: str  # of the search vocabulary, "" for none
+    channels: str  # path of its channel vocabulary, "" for none
+    tokens: str  # path of the search vocabulary, "" for none
     catalogue: str  # path, "" for none
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingBucket:
-    """One bucket's files, and what the generator said of its users, night by night."""
+    """One bucket's files, and the generator's files for its users by night."""
 
     files: BucketFiles
     nights: tuple[GeneratorNight, ...] = ()
@@ -57,7 +57,7 @@ class RankingBucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all buckets share."""
+    """The tables that all buckets share."""
 
     videos: pl.Series
     channels: pl.Series
@@ -78,12 +78,12 @@ def _read_shared(paths: tuple[str, str, str, str]) -> Shared:
 
 
 def read_shared(inputs: RankingInputs) -> Shared:
-    """Once a process."""
+    """Return the shared tables, read once per process."""
     return _read_shared((inputs.videos, inputs.channels, inputs.tokens, inputs.catalogue))
 
 
 def read_catalogue(path: str) -> pl.DataFrame:
-    """`CATALOGUE` of the night's catalogue; without rows where there is none."""
+    """Return `CATALOGUE` of the night's catalogue; without rows if the path is empty."""
     if path:
         return files.read_parquet(path, list(CATALOGUE))
     return pl.DataFrame(schema={name: VIDEO_SCHEMA[name] for name in CATALOGUE})
@@ -91,129 +91,134 @@ def read_catalogue(path: str) -> pl.DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Videos shown as the ranker takes them, in the order of `Features`; arrays by feature.
+    """Videos shown in the form that the ranker takes, in the order of `Features`; arrays by feature.
 
-    query: [requests], but for watches and tokens, which are given as spans of `watches` and `tokens`.
+    Histories are ranges of `watches` and `tokens`, which all requests share.
     """
 
     shown: pl.DataFrame
-    request: Ints
-    user_ids: pl.Series  # of each request
-    query: dict[str, NDArray[Any]]
-    impressions: dict[str, NDArray[Any]]
+    request: Ints  # row of the query for each video shown, ascending
+    user_ids: pl.Series  # [requests]
+    query: dict[str, NDArray[Any]]  # [requests], without watches and tokens
+    impressions: dict[str, NDArray[Any]]  # [shown]
     watches: Ints  # ids of the ranker's videos, by user and time
-    watched: Span  # of each request
+    watch_spans: Span  # of each request
     tokens: Ints  # ids of search tokens, by user and time
-    asked: Span
+    token_spans: Span  # of each request
 
     def query_arrays(self, spec: RankingSpec) -> dict[str, NDArray[Any]]:
-        """`query`, with the last watches and tokens of each request: int32 [requests, history], 0 in front."""
-        found = self.query | {"watches": last_of(self.watched, self.watches, spec.watch_history)}
+        """Return `query` with the last watches and tokens of each request: int32 [requests, history], 0 in front."""
+        found = self.query | {"watches": last_values(self.watch_spans, self.watches, spec.watch_history)}
         if spec.tokens:
-            found["tokens"] = last_of(self.asked, self.tokens, spec.search_history)
+            found["tokens"] = last_values(self.token_spans, self.tokens, spec.search_history)
         return found
 
 
 def encode(
-    past: ImpressionContext, features: Features, said: dict[str, Any], shared: Shared, spec: RankingSpec
+    context: ImpressionContext, features: Features, generator: dict[str, Any], shared: Shared, spec: RankingSpec
 ) -> Encoded:
-    """Features and what the generator says (`generator_features`) -> what the ranker of `spec` takes."""
-    shown = features.shown.with_columns(pl.Series(name, said[name], pl.Float32) for name in said)
-    of_video = places(past.video_ids, shared.videos) + 1
-    impressions: dict[str, NDArray[Any]] = {"video": of_video[features.videos]}
+    """Return features in the form that the ranker of `spec` takes. generator: `generator_features`, by name."""
+    shown = features.shown.with_columns(pl.Series(name, generator[name], pl.Float32) for name in generator)
+    ranker_ids = lookup_rows(context.video_ids, shared.videos) + 1
+    impressions: dict[str, NDArray[Any]] = {"video": ranker_ids[features.videos]}
     if spec.channels:
-        impressions[CHANNEL] = (places(past.videos["channel"], shared.channels) + 1)[features.videos]
+        impressions[CHANNEL] = (lookup_rows(context.videos["channel"], shared.channels) + 1)[features.videos]
     impressions |= {n: category_ids(shown, n, spec) for n in spec.impression_categories}
     impressions |= {n: _numbers(shown, n) for n in spec.impression_numbers}
     query: dict[str, NDArray[Any]] = {n: category_ids(features.requests, n, spec) for n in spec.query_categories}
     query |= {n: _numbers(features.requests, n) for n in spec.query_numbers}
-    tokens, asked = _tokens(past, features, shared)
+    tokens, token_spans = _search_tokens(context, features, shared)
     return Encoded(
         shown=shown,
         request=features.request,
         user_ids=features.requests["user_id"].cast(pl.String),
         query=query,
         impressions=impressions,
-        watches=of_video[past.watched],
-        watched=features.watches,
+        watches=ranker_ids[context.watched],
+        watch_spans=features.watches,
         tokens=tokens,
-        asked=asked,
+        token_spans=token_spans,
     )
 
 
 def category_ids(rows: pl.DataFrame, name: str, spec: RankingSpec) -> Ints:
-    """1 + index into the category's values; 0: missing or unknown. A column the rows do not have is missing."""
+    """Return 1 + the index into the category's values; 0 if it is missing or unknown, or the column does not exist."""
     if name not in rows.columns:
         return np.zeros(rows.height, np.int64)
-    return places(rows[name].cast(pl.String), pl.Series(spec.categories[name], dtype=pl.String)) + 1
+    return lookup_rows(rows[name].cast(pl.String), pl.Series(spec.categories[name], dtype=pl.String)) + 1
 
 
 def _numbers(rows: pl.DataFrame, name: str) -> NDArray[np.float32]:
-    """A number, NaN where it is not known."""
+    """Return a number as float32, NaN if it is unknown or the column does not exist."""
     if name not in rows.columns:
         return np.full(rows.height, np.nan, np.float32)
     return rows[name].cast(pl.Float32).fill_null(np.nan).to_numpy()
 
 
-def _tokens(past: ImpressionContext, features: Features, shared: Shared) -> tuple[Ints, Span]:
-    """Ids of the search tokens by user and time, and which come before each request."""
-    asked = with_tokens(past.events.searches, shared.tokens).explode("input", empty_as_null=False, keep_nulls=False)
-    user, ids = past.numbers_of(asked), asked["input"].cast(pl.Int64).to_numpy()
-    line = Timeline.of(user, asked["time"].to_physical().to_numpy(), ids)
+def _search_tokens(context: ImpressionContext, features: Features, shared: Shared) -> tuple[Ints, Span]:
+    """Return the ids of search tokens by user and time, and the range of those before each request."""
+    searches = with_tokens(context.events.searches, shared.tokens)
+    tokens = searches.explode("input", empty_as_null=False, keep_nulls=False)
+    ids = tokens["input"].cast(pl.Int64).to_numpy()
+    line = Timeline.from_events(context.user_indices(tokens), tokens["time"].to_physical().to_numpy(), ids)
     moments = features.requests["time"].to_physical().to_numpy()
-    return ids[line.order], line.before(past.numbers_of(features.requests), moments)
+    return ids[line.order], line.before(context.user_indices(features.requests), moments)
 
 
-def records(encoded: Encoded, spec: RankingSpec, *, zone: str) -> pl.DataFrame:
-    """Labelled impressions (with page_id, clicked, watch_seconds) -> one row a user, as `ranking_spec` describes it."""
+def to_records(encoded: Encoded, spec: RankingSpec, *, zone: str) -> pl.DataFrame:
+    """Return labelled impressions (with page_id, clicked, watch_seconds) as records, one row per user, with the columns
+    of `ranking_spec`."""
     rows = encoded.shown.select("user_id", "page_id", "clicked", "watch_seconds", "time").with_row_index("row")
     page = pl.col("row").min().over("user_id", "page_id")
-    ends = {"watches_end": encoded.watched.count, **({"tokens_end": encoded.asked.count} if spec.tokens else {})}
-    of_request = {**encoded.query, **ends}
+    query = {**encoded.query, "watches_end": encoded.watch_spans.count}
+    if spec.tokens:
+        query["tokens_end"] = encoded.token_spans.count
     lists = rows.select(
         pl.col("user_id").cast(pl.String),
         pl.col("clicked").cast(pl.Int64),
         pl.col("watch_seconds").cast(pl.Float32),
         page=page.rank("dense").over("user_id").cast(pl.Int64) - 1,
         impression_day=pl.col("time").dt.convert_time_zone(zone).dt.date().to_physical().cast(pl.Int64),
-        **{name: pl.Series(_kind(values[encoded.request])) for name, values in of_request.items()},
-        **{name: pl.Series(_kind(values)) for name, values in encoded.impressions.items()},
+        **{name: pl.Series(_to_record_dtype(values[encoded.request])) for name, values in query.items()},
+        **{name: pl.Series(_to_record_dtype(values)) for name, values in encoded.impressions.items()},
     )
     users = lists.group_by("user_id", maintain_order=True).agg(pl.all())
-    last = np.append(np.flatnonzero(np.diff(places(encoded.user_ids, users["user_id"]))), len(encoded.user_ids) - 1)
-    histories = {"watches": (encoded.watched, encoded.watches)}
+    last = np.append(
+        np.flatnonzero(np.diff(lookup_rows(encoded.user_ids, users["user_id"]))), len(encoded.user_ids) - 1
+    )
+    histories = {"watches": (encoded.watch_spans, encoded.watches)}
     if spec.tokens:
-        histories["tokens"] = (encoded.asked, encoded.tokens)
+        histories["tokens"] = (encoded.token_spans, encoded.tokens)
     return users.with_columns(
-        pl.Series(name, _lists(Span(first=of.first[last], end=of.end[last]), ids))
-        for name, (of, ids) in histories.items()
+        pl.Series(name, _span_lists(Span(first=spans.first[last], end=spans.end[last]), ids))
+        for name, (spans, ids) in histories.items()
     )
 
 
-def _lists(span: Span, values: Ints) -> pa.LargeListArray:
-    """The values of each span as a list."""
+def _span_lists(span: Span, values: Ints) -> pa.LargeListArray:
+    """Return the values of each range as a list."""
     offsets = np.concatenate([[0], np.cumsum(span.count)])
-    at = np.arange(offsets[-1]) + np.repeat(span.first - offsets[:-1], span.count)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values[at].astype(np.int64)))
+    index = np.arange(offsets[-1]) + np.repeat(span.first - offsets[:-1], span.count)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values[index].astype(np.int64)))
 
 
-def _kind(values: NDArray[Any]) -> NDArray[Any]:
+def _to_record_dtype(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float32 if np.issubdtype(values.dtype, np.floating) else np.int64)
 
 
 @dataclass
 class WriteRankingExamples(beam.PTransform):
-    """`RankingBucket`s -> {`records`: a `FileEntry` a file and `Counts` a bucket; `numbers`: frames of the training
-    impressions with the spec's numbers, for `DrawNumbers`}.
+    """Write the records of each `RankingBucket`; return {`records`: a `FileEntry` per file and `Counts` per bucket,
+    `numbers`: frames of the training impressions with the spec's numbers, for `DrawNumbers`}.
 
-    Held-out users' impressions of the held-out days go to `holdout/`, and nothing of these days of theirs elsewhere.
+    The impressions of held-out users on held-out days go to `holdout/`, and no other file contains them.
     """
 
     inputs: RankingInputs
     holdout: Holdout
     folder: str
     name: str
-    threads: int = 1  # buckets at a time
+    threads: int = 1  # buckets processed at the same time
 
     def expand(self, buckets: beam.PCollection[RankingBucket]) -> dict[str, beam.PCollection]:
         found = buckets | beam.Reshuffle() | ThreadedMap(self._write, self.threads, ("numbers",), "records")
@@ -225,16 +230,16 @@ class WriteRankingExamples(beam.PTransform):
         events = inputs.window.events_with_impressions(bucket.files)
         shown = events.impressions
         late = (shown["time"] >= self.holdout.start) & self.holdout.users(shown["user_id"])
-        past = ImpressionContext.of(events, read_users(bucket.files), shared.catalogue, [])
+        context = ImpressionContext.from_events(events, read_users(bucket.files), shared.catalogue, [])
         counts = dict[str, int]()
         for split, part in (("train", shown.filter(~late)), ("holdout", shown.filter(late))):
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}
             if part.is_empty():
                 continue
-            features = past.features(part, zone=inputs.zone)
-            said = generator_features(features, past, bucket.nights) if _wants_generator(spec) else {}
-            encoded = encode(past, features, said, shared, spec)
-            rows = records(encoded, spec, zone=inputs.zone)
+            features = context.features(part, zone=inputs.zone)
+            generator = generator_features(features, context, bucket.nights) if _uses_generator(spec) else {}
+            encoded = encode(context, features, generator, shared, spec)
+            rows = to_records(encoded, spec, zone=inputs.zone)
             name = f"{FOLDER}/{split}/{self.name.format(bucket=bucket.files.bucket)}"
             yield write_tfrecords(rows, self.folder, name)
             if split == "train":
@@ -242,12 +247,12 @@ class WriteRankingExamples(beam.PTransform):
         yield Counts(counts)
 
 
-def _wants_generator(spec: RankingSpec) -> bool:
+def _uses_generator(spec: RankingSpec) -> bool:
     return any(name in spec.numbers for name in GENERATOR_NUMBERS)
 
 
 def _numbers_frame(encoded: Encoded, spec: RankingSpec) -> pl.DataFrame:
-    """user_id, video_id, time, and the spec's numbers of each impression."""
+    """Return user_id, video_id, time, and the spec's numbers of each impression."""
     columns = {name: encoded.query[name][encoded.request] for name in spec.query_numbers}
     columns |= {name: encoded.impressions[name] for name in spec.impression_numbers}
     ids = encoded.shown.select(pl.col("user_id").cast(pl.String), pl.col("video_id").cast(pl.String), "time")

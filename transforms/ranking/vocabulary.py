@@ -1,7 +1,7 @@
-"""What the ranker has embeddings and numbers for: the videos and channels most often clicked, what the logs know.
+"""The ranker's vocabularies and features: the most clicked videos and channels, and the features that the logs have.
 
-store, catalogue -> CountShown -> WriteVocabulary -> ranked/{videos,channels}.parquet
-                               -> ImpressionCounts -> spec_of -> RankingSpec
+store, catalogue -> CountImpressions -> WriteVocabulary -> ranked/{videos,channels}.parquet
+                                     -> ImpressionCounts -> build_spec -> RankingSpec
 """
 
 from __future__ import annotations
@@ -25,37 +25,36 @@ from transforms.ranking.features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGU
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
 from transforms.ranking.records import read_catalogue
 
-_OF_CHANNELS = ("channel_watches", "seconds_since_channel", "channel_unclicked")
+_CHANNEL_NUMBERS = ("channel_watches", "seconds_since_channel", "channel_unclicked")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImpressionCounts:
-    """How much there is to learn from in some buckets, and how many rows have the columns that features are made of."""
+    """Training impressions in some buckets, and rows with a value in the columns that features are computed from."""
 
     birth_year: int  # users
     clicked: int  # impressions
-    covered: int  # impressions for which there is a generator to ask
+    covered: int  # impressions that a night's generator precedes
     impressions: int
     upload_time: int  # clicked impressions
     video_seconds: int  # clicked impressions
-    watch_seconds: float  # sum over the impressions
+    watch_seconds: float  # sum over impressions
     watches_with_seconds: int
-    values: dict[str, dict[str, int]]  # category -> value -> how often it occurs
+    values: dict[str, dict[str, int]]  # category -> value -> number of rows
 
 
 @dataclass
-class CountShown(beam.PTransform):
-    """Bucket files -> {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`:
-    `ImpressionCounts`}. Impressions of held-out users on held-out days count for nothing.
+class CountImpressions(beam.PTransform):
+    """Count the impressions of each of `BucketFiles` except those of held-out users on held-out days.
 
-    starts: of the nights whose generator may be asked, in order.
+    Return {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`: `ImpressionCounts`}.
     """
 
     window: Window
     holdout: Holdout
     catalogue: str  # path, "" for none
-    first_night: dt.datetime | None  # from here on there is a generator to ask
-    threads: int = 1  # buckets at a time
+    first_night: dt.datetime | None  # 00:00 of the first night with a generator, None: there is none
+    threads: int = 1  # buckets processed at the same time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         count = ThreadedMap(self._count, self.threads, ("channels", "shown"), "videos")
@@ -96,7 +95,7 @@ def _values(rows: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(rows[column].drop_nulls().value_counts().iter_rows()) if column in rows.columns else {}
 
 
-def add_shown(parts: Sequence[ImpressionCounts]) -> ImpressionCounts:
+def merge_counts(parts: Sequence[ImpressionCounts]) -> ImpressionCounts:
     """Return the counts of all buckets as one."""
     values: dict[str, Counter[str]] = {VIDEO_LANGUAGE: Counter(), USER_LANGUAGE: Counter()}
     for part in parts:
@@ -109,7 +108,7 @@ def add_shown(parts: Sequence[ImpressionCounts]) -> ImpressionCounts:
     )
 
 
-def spec_of(
+def build_spec(
     found: ImpressionCounts,
     *,
     videos: int,
@@ -119,20 +118,22 @@ def spec_of(
     search_history: int,
     categories: Mapping[str, Sequence[str]],
 ) -> RankingSpec:
-    """The features there is something to say of. found: of all buckets; videos, channels, tokens: rows of
-    the vocabularies; categories: of the generator, name -> values, most frequent first."""
-    of_request: dict[str, list[str]] = {name: list(values) for name, values in categories.items()}
-    of_request[HOUR] = [str(hour) for hour in range(24)]
-    of_request |= (
-        _most_frequent({USER_LANGUAGE: found.values[USER_LANGUAGE]}) if USER_LANGUAGE not in categories else {}
-    )
-    of_video = _most_frequent({VIDEO_LANGUAGE: found.values[VIDEO_LANGUAGE]})
-    rows_of = {
+    """Return the spec of the features that have values in the logs.
+
+    found: counts of all buckets. videos, channels, tokens: rows of the vocabularies. categories: those of the
+    generator, name -> values, most frequent first.
+    """
+    query_categories: dict[str, list[str]] = {name: list(values) for name, values in categories.items()}
+    query_categories[HOUR] = [str(hour) for hour in range(24)]
+    if USER_LANGUAGE not in categories:
+        query_categories |= _most_frequent({USER_LANGUAGE: found.values[USER_LANGUAGE]})
+    video_categories = _most_frequent({VIDEO_LANGUAGE: found.values[VIDEO_LANGUAGE]})
+    known_rows = {
         "video_age_seconds": found.upload_time,
         "video_seconds": found.video_seconds,
         "age": found.birth_year,
         "user_mean_watch_seconds": found.watches_with_seconds,
-        **dict.fromkeys(_OF_CHANNELS, channels),
+        **dict.fromkeys(_CHANNEL_NUMBERS, channels),
     }
     numbers = (*(GENERATOR_NUMBERS if found.covered else ()), *NUMBERS, *QUERY_NUMBERS)
     return RankingSpec(
@@ -141,14 +142,14 @@ def spec_of(
         tokens=tokens,
         watch_history=watch_history,
         search_history=search_history,
-        categories=of_request | of_video,
-        numbers=[name for name in numbers if rows_of.get(name, 1)],
-        query=[*of_request, *QUERY_NUMBERS],
+        categories=query_categories | video_categories,
+        numbers=[name for name in numbers if known_rows.get(name, 1)],
+        query=[*query_categories, *QUERY_NUMBERS],
     )
 
 
 def _most_frequent(values: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
-    """Of each category that has values, the most frequent first, ties by value."""
+    """Return the values of each category that has any, the most frequent first, ties by value."""
     return {
         name: sorted(counts, key=lambda value: (-counts[value], value))[:MOST_VALUES]
         for name, counts in values.items()

@@ -1,9 +1,11 @@
-"""Whether ranking helps: how much of what held-out users then watched stands first in a list, by either order.
+"""Watch-time recall: the share of held-out users' watch time that is at the top of a list, before and after ranking.
 
-    gain = WatchTime.of(wanted, lists, cut=10, drawn=drawn)["neighbours"], ...
+    wanted = completed_seconds(watches)
+    columns = {order: seconds_in_lists(lists, wanted, cut) for order, lists in orders.items()}
+    WatchTime.from_columns({"wanted": totals, **columns}, weights).compute().difference
 
-Watch-time recall@cut: the seconds watched of the videos among the first `cut`, by the seconds watched of all that was
-completed. Both orders are of the same videos and users, and compared by paired bootstrap (`bootstrap`).
+Watch-time recall@cut is the seconds watched of videos among the first `cut`, divided by the seconds watched of all
+completed videos. Both orders have the same videos and users, and are compared by paired bootstrap (`bootstrap`).
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from transforms.core.records import JsonModel
 ORDERS = ("neighbours", "ranking")
 
 
-def wanted_of(watches: pl.DataFrame) -> pl.DataFrame:
-    """user_id, video_id, seconds (whole) of what users completed, from watches (user_id, video_id, completed,
-    watch_seconds); a video whose seconds nobody logged counts as one."""
+def completed_seconds(watches: pl.DataFrame) -> pl.DataFrame:
+    """Return user_id, video_id, seconds (integer, at least 1) of the videos that users completed.
+
+    watches: user_id, video_id, completed, watch_seconds (null: not logged).
+    """
     seconds = pl.col("watch_seconds").sum().round().cast(pl.Int64).clip(1)
     done = watches.with_columns(pl.col("completed").any().over("user_id", "video_id")).filter("completed")
     return done.group_by("user_id", "video_id").agg(seconds=seconds)
 
 
-def seconds_found(lists: pl.DataFrame, wanted: pl.DataFrame, cut: int) -> NDArray[np.int64]:
-    """The seconds wanted that are among the first `cut` of each list (user_id, video_ids): [lists]."""
+def seconds_in_lists(lists: pl.DataFrame, wanted: pl.DataFrame, cut: int) -> NDArray[np.int64]:
+    """Return the `completed_seconds` among the first `cut` of each list (user_id, video_ids): [lists]."""
     heads = lists.select("user_id", video_id=pl.col("video_ids").list.head(cut)).with_row_index("row")
     rows = heads.explode("video_id", empty_as_null=False, keep_nulls=False)
     found = rows.join(wanted, on=["user_id", "video_id"]).group_by("row").agg(pl.col("seconds").sum())
@@ -47,7 +51,7 @@ class RankedRecall(JsonModel):
 
 
 class MeasuredRanking(JsonModel):
-    """What re-ranking adds: both recalls, and that of ranking less that of neighbours; no recalls without seconds."""
+    """The effect of re-ranking: both recalls, and ranking minus neighbours; without watch time there are no recalls."""
 
     cut: int = 0
     difference: PairedDifference | None = None
@@ -59,20 +63,20 @@ class MeasuredRanking(JsonModel):
 
 @dataclass(frozen=True, kw_only=True)
 class WatchTime:
-    """Seconds wanted, and found by either order, over some users, with replicates; merges exactly."""
+    """Completed seconds of some users, and those at the top of either order, with replicates. It merges exactly."""
 
     users: int
-    sums: dict[str, int]  # wanted, and by order
+    sums: dict[str, int]  # `wanted`, and each of `ORDERS`
     replicates: Replicates
 
     @classmethod
-    def of(cls, columns: Mapping[str, NDArray[np.int64]], drawn: Weights) -> WatchTime:
-        """columns: `wanted` and, by each of `ORDERS`, what was found, [users]; drawn: the users' `weights`."""
+    def from_columns(cls, columns: Mapping[str, NDArray[np.int64]], drawn: Weights) -> WatchTime:
+        """Sum up users. columns: `wanted` and each of `ORDERS`, in seconds, [users]. drawn: the users' `weights`."""
         sums = {name: int(column.sum()) for name, column in columns.items()}
         return cls(users=len(drawn), sums=sums, replicates=Replicates.from_columns(drawn, columns))
 
     def merge(self, other: WatchTime) -> WatchTime:
-        """Those of the users of both, which must be disjoint."""
+        """Return the sums of the users of both, which must be disjoint."""
         return WatchTime(
             users=self.users + other.users,
             sums={name: self.sums[name] + other.sums[name] for name in self.sums},
@@ -80,7 +84,7 @@ class WatchTime:
         )
 
     def compute(self) -> MeasuredRanking:
-        """Return the recalls; without seconds wanted, the number of users alone."""
+        """Return the recalls; without watch time, only the number of users."""
         if not self.sums["wanted"]:
             return MeasuredRanking(users=self.users, wanted_seconds=0)
         shares = {order: self.replicates.ratio(order, "wanted") for order in ORDERS}

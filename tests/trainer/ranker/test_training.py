@@ -64,9 +64,9 @@ def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
     _, fresh = served_batch(tf.constant(score_decides(300, seed=2)), SPEC)
     user = np.zeros(len(fresh["video"]), int)
     labels = (fresh["clicked"].numpy(), fresh["watch_seconds"].numpy())
-    learned = ImpressionMetrics.of(user, user, *labels, ranker(fresh).numpy()).compute()
-    best = ImpressionMetrics.of(user, user, *labels, fresh["score"].numpy()).compute()
-    chance = ImpressionMetrics.of(user, user, *labels, np.zeros(len(user))).compute()
+    learned = ImpressionMetrics.from_impressions(user, user, *labels, ranker(fresh).numpy()).compute()
+    best = ImpressionMetrics.from_impressions(user, user, *labels, fresh["score"].numpy()).compute()
+    chance = ImpressionMetrics.from_impressions(user, user, *labels, np.zeros(len(user))).compute()
     assert chance["per_user_loss"] == 0.5
     assert learned["per_user_loss"] < best["per_user_loss"] + 0.05 < 0.25
 

@@ -233,7 +233,7 @@ class CountedRanking:
         names = [path.name for path in self.folder.iterdir()]
         (self.folder / f"{bucket.bucket}-{len(names)}").write_text(" ".join(lists["user_id"]))
         columns = {name: np.ones(lists.height) for name in ("wanted", "neighbours", "ranking")}
-        return WatchTime.of(columns, np.ones((lists.height, REPLICATES)))
+        return WatchTime.from_columns(columns, np.ones((lists.height, REPLICATES)))
 
 
 def test_the_ranked_lists_of_a_bucket_are_measured_at_once(

@@ -1,4 +1,4 @@
-"""The graph of the numbers against numpy's interpolation, and the sample it is made of."""
+"""The graph of the numbers compared with numpy's interpolation, and the sample that it is built from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from transforms.core.tensorflow_import import import_tensorflow
 from transforms.ranking import encoding
 from transforms.ranking.encoding import (
     BELOW_ONE,
-    analysed_numbers,
-    drawn_numbers,
-    interpolated,
+    _ranks_and_gaps,
+    analysis_table,
+    draw_numbers,
+    graph_inputs,
+    interpolate_quantiles,
     merge_drawn_numbers,
-    parts_of,
 )
 
 tf = import_tensorflow()
@@ -37,14 +38,14 @@ def impressions(rows: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_interpolation_is_numpy_s_over_the_distinct_boundaries(seed: int) -> None:
+def test_interpolation_equals_numpy_s_over_distinct_boundaries(seed: int) -> None:
     draw = np.random.default_rng(seed)
     boundaries = np.sort(draw.integers(0, 12, (3, 20)), axis=1).astype(np.float32)  # many coincide
     values = draw.uniform(-2, 14, (200, 3)).astype(np.float32)
     values[::5] = np.rint(values[::5])
     values[::7] = np.nan
     values[0], values[1] = np.inf, -np.inf
-    quantiles, known = (of.numpy() for of in interpolated(tf.constant(values), tf.constant(boundaries)))
+    quantiles, known = (of.numpy() for of in interpolate_quantiles(tf.constant(values), tf.constant(boundaries)))
     for column, row in enumerate(boundaries):
         distinct = np.unique(row)
         expected = np.interp(values[:, column], distinct, np.linspace(0, 1, len(distinct)))
@@ -54,29 +55,35 @@ def test_interpolation_is_numpy_s_over_the_distinct_boundaries(seed: int) -> Non
     assert quantiles.min() == 0 and quantiles.max() < 1
 
 
-def test_a_number_that_is_always_the_same_is_0() -> None:
-    quantiles, _ = interpolated(tf.constant([[5.0], [4.0], [6.0]]), tf.constant([[5.0, 5.0, 5.0]]))
+def test_ranks_and_gaps_of_coinciding_boundaries() -> None:
+    ranks, gaps = (of.numpy().tolist() for of in _ranks_and_gaps(tf.constant([[1.0, 1.0, 3.0, 3.0, 3.5], [2.0] * 5])))
+    assert ranks == [[0, 0, 1, 1, 2], [0, 0, 0, 0, 0]]
+    assert gaps == [[0, 2, 0, 0.5, 0], [0, 0, 0, 0, 0]]
+
+
+def test_a_constant_number_is_0() -> None:
+    quantiles, _ = interpolate_quantiles(tf.constant([[5.0], [4.0], [6.0]]), tf.constant([[5.0, 5.0, 5.0]]))
     assert quantiles.numpy().ravel().tolist() == [0, 0, 0]
 
 
-def test_the_sample_does_not_depend_on_how_rows_were_split_and_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_does_not_depend_on_the_split_and_the_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     rows, numbers = impressions(900), ["score", "age"]
-    parts = [drawn_numbers(rows[start : start + 150], numbers=numbers, seed=1) for start in range(0, 900, 150)]
+    parts = [draw_numbers(rows[start : start + 150], numbers=numbers, seed=1) for start in range(0, 900, 150)]
 
     def table(drawn: pl.DataFrame) -> list[list[float]]:
-        return analysed_numbers(drawn, parts={"all": numbers}).to_pydict()["all"]
+        return analysis_table(drawn, parts={"all": numbers}).to_pydict()["all"]
 
-    whole = table(drawn_numbers(rows, numbers=numbers, seed=1))
+    whole = table(draw_numbers(rows, numbers=numbers, seed=1))
     assert len(whole) == 100
     tree = [merge_drawn_numbers(parts[3:], numbers=numbers), *parts[:3]]
     for merged in (merge_drawn_numbers(parts[::-1], numbers=numbers), merge_drawn_numbers(tree, numbers=numbers)):
         np.testing.assert_array_equal(table(merged), whole)
-    other = table(drawn_numbers(rows, numbers=numbers, seed=2))
+    other = table(draw_numbers(rows, numbers=numbers, seed=2))
     assert len(other) == 100 and not np.array_equal(other, whole, equal_nan=True)
 
 
-def test_of_rows_with_one_digest_the_same_are_drawn_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_equal_digests_are_drawn_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 5)
     drawn = {"score": pl.Float32, "drawn": pl.UInt64}
     rows = pl.DataFrame({"score": [float(i) for i in range(9)], "drawn": [7] * 9}, schema=drawn)
@@ -84,21 +91,21 @@ def test_of_rows_with_one_digest_the_same_are_drawn_in_any_order(monkeypatch: py
         assert merge_drawn_numbers([merged[:4], merged[4:]], numbers=["score"])["score"].to_list() == [0, 1, 2, 3, 4]
 
 
-def test_the_analysed_table_has_a_list_a_part_and_something_of_each_number() -> None:
+def test_the_analysis_table_has_a_list_per_part_and_a_value_per_number() -> None:
     drawn = pl.DataFrame(
         {"score": [2.0, 1.0], "age": [float("nan")] * 2, "drawn": [9, 3]},
         schema={"score": pl.Float32, "age": pl.Float32, "drawn": pl.UInt64},
     )
-    table = analysed_numbers(drawn, parts={"query": ["age"], "impression": ["score"]}).to_pydict()
+    table = analysis_table(drawn, parts={"query": ["age"], "impression": ["score"]}).to_pydict()
     np.testing.assert_array_equal(table["query"], [[0.0], [np.nan]])
     assert table["impression"] == [[1.0], [2.0]]
-    nothing = analysed_numbers(merge_drawn_numbers([], numbers=["score"]), parts={"impression": ["score"]})
+    nothing = analysis_table(merge_drawn_numbers([], numbers=["score"]), parts={"impression": ["score"]})
     assert nothing.to_pydict() == {"impression": [[0.0]]}
 
 
-def test_the_graph_gives_quantiles_their_powers_and_what_is_known(tmp_path: Path) -> None:
+def test_the_graph_returns_quantiles_squares_roots_and_flags(tmp_path: Path) -> None:
     graph = tf.saved_model.load(write_graph(tmp_path, rows=2_000))
-    assert parts_of(SPEC) == {"query": ["age"], "impression": ["score", "video_seconds", "seconds_since_video"]}
+    assert graph_inputs(SPEC) == {"query": ["age"], "impression": ["score", "video_seconds", "seconds_since_video"]}
     values = np.linspace(-4, 4, 101, dtype=np.float32)
     asked = np.stack([values, values, np.full(101, np.nan, np.float32)], axis=1)
     found = graph.transform_fn({"query": tf.constant(values[:2, np.newaxis]), "impression": tf.constant(asked)})

@@ -1,4 +1,4 @@
-"""Features of impressions against plain Python; and none of them ever knows what came at or after its time."""
+"""Features of impressions compared with plain Python; none depends on events at or after its time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import hours, watch
-from shown import CATALOGUE, IMPRESSIONS, SEARCHES, USERS, WATCHES, events_of, impression, page_start, past_of
+from shown import CATALOGUE, IMPRESSIONS, SEARCHES, USERS, WATCHES, context_of, events_of, impression, page_start
 
 from transforms.logs.schemas import IMPRESSION_SCHEMA
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS, Features, ImpressionContext
+from transforms.ranking.timelines import Span
 
 ZONE = "America/New_York"
 BY_VIDEO = {row["video_id"]: row for row in CATALOGUE.iter_rows(named=True)}
@@ -25,7 +26,7 @@ Rows = list[dict[str, Any]]
 
 
 def rows_of(found: Features) -> Rows:
-    """A row an impression with all that is known of it, NaN as None."""
+    """Return a row per impression with all its features, NaN as None."""
     requests = found.requests[found.request].drop("user_id", "time")
     seen = found.watches.count[found.request]
     rows = pl.concat([found.shown, requests], how="horizontal").with_columns(seen=pl.Series(seen))
@@ -33,7 +34,7 @@ def rows_of(found: Features) -> Rows:
 
 
 def oracle(shown: dict[str, Any], watches: Rows, impressions: Rows) -> dict[str, Any]:
-    """The contract's table, an impression at a time."""
+    """Return the features of one impression, in plain Python."""
     at, user, video = page_start(shown, impressions), shown["user_id"], shown["video_id"]
     had, passed = (
         sorted((e for e in events if e["user_id"] == user and e["time"] < at), key=lambda e: e["time"])
@@ -79,14 +80,14 @@ def oracle(shown: dict[str, Any], watches: Rows, impressions: Rows) -> dict[str,
 
 
 def had_time(had: Rows, name: str) -> dt.datetime:
-    """The time of the last event that knows it; several at once may say several things."""
+    """Return the time of the last event that has a value; several events at that time may have different values."""
     return max(e["time"] for e in had if e[name] is not None)
 
 
 @given(WATCHES, SEARCHES, IMPRESSIONS)
-def test_features_are_those_of_plain_python(watches: Rows, searches: Rows, impressions: Rows) -> None:
+def test_features_equal_plain_python(watches: Rows, searches: Rows, impressions: Rows) -> None:
     events = events_of(watches, searches, impressions)
-    found = past_of(events).features(events.impressions, zone=ZONE)
+    found = context_of(events).features(events.impressions, zone=ZONE)
     rows = rows_of(found)
 
     def place(row: dict[str, Any]) -> list[Any]:
@@ -105,43 +106,43 @@ def test_features_are_those_of_plain_python(watches: Rows, searches: Rows, impre
 
 
 def after(rows: Rows, moment: dt.datetime, changed: Rows) -> Rows:
-    """The events before a moment, and others from it on."""
+    """Return the events before a moment, and the changed ones from it on."""
     return [e for e in rows if e["time"] < moment] + [e for e in changed if e["time"] >= moment]
 
 
 @given(WATCHES, SEARCHES, IMPRESSIONS, WATCHES, SEARCHES, IMPRESSIONS, st.integers(0, 9))
-def test_nothing_at_or_after_a_page_s_first_moment_changes_its_features(
+def test_events_at_or_after_a_page_s_first_moment_do_not_change_its_features(
     watches: Rows, searches: Rows, impressions: Rows, more: Rows, asked: Rows, shown: Rows, hour: int
 ) -> None:
-    """Every event from an hour on is taken away or replaced. All rows of the pages that began up to that hour, also
-    later rows, keep their features."""
+    """All events from an hour on are removed or replaced. All rows of pages that began up to that hour, including later
+    rows, keep their features."""
     pages = [i for i in impressions if page_start(i, impressions) <= hours(hour)]
     asking = pl.DataFrame(pages, schema=IMPRESSION_SCHEMA)
     before = events_of(watches, searches, impressions)
     changed = events_of(
         after(watches, hours(hour), more), after(searches, hours(hour), asked), after(impressions, hours(hour), shown)
     )
-    one, other = (past_of(events, asking).features(asking, zone=ZONE) for events in (before, changed))
+    one, other = (context_of(events, asking).features(asking, zone=ZONE) for events in (before, changed))
     names = sorted({*one.requests.columns, *other.requests.columns, *NUMBERS})
     for mine, theirs in zip(rows_of(one), rows_of(other), strict=True):
         assert [mine.get(name) for name in names] == [theirs.get(name) for name in names]
     histories = [
         [
-            past.video_ids[past.watched[first:end].tolist()].to_list()
+            context.video_ids[context.watched[first:end].tolist()].to_list()
             for first, end in zip(f.watches.first, f.watches.end, strict=True)
         ]
-        for past, f in ((past_of(before, asking), one), (past_of(changed, asking), other))
+        for context, f in ((context_of(before, asking), one), (context_of(changed, asking), other))
     ]
     assert histories[0] == histories[1]
 
 
 @given(WATCHES, IMPRESSIONS, st.integers(0, 9))
-def test_a_page_that_is_cut_in_two_keeps_its_first_moment(watches: Rows, impressions: Rows, hour: int) -> None:
-    """As at the first held-out moment: rows from then on are described apart from those before."""
+def test_a_page_that_is_split_keeps_its_first_moment(watches: Rows, impressions: Rows, hour: int) -> None:
+    """The first held-out moment splits pages: later rows are described separately from earlier ones."""
     events = events_of(watches, impressions=impressions)
-    past, late = past_of(events), pl.col("time") >= hours(hour)
-    whole = rows_of(past.features(events.impressions, zone=ZONE))
-    parts = [rows_of(past.features(events.impressions.filter(part), zone=ZONE)) for part in (~late, late)]
+    context, late = context_of(events), pl.col("time") >= hours(hour)
+    whole = rows_of(context.features(events.impressions, zone=ZONE))
+    parts = [rows_of(context.features(events.impressions.filter(part), zone=ZONE)) for part in (~late, late)]
     by_row = {tuple(row[name] for name in IMPRESSION_SCHEMA): row for row in whole}
     assert sum(map(len, parts)) == len(whole)
     for row in (row for part in parts for row in part):
@@ -151,23 +152,23 @@ def test_a_page_that_is_cut_in_two_keeps_its_first_moment(watches: Rows, impress
 @given(WATCHES, SEARCHES, IMPRESSIONS, st.randoms(use_true_random=False))
 def test_the_order_of_events_does_not_matter(watches: Rows, searches: Rows, impressions: Rows, random: Any) -> None:
     given_order = events_of(watches, searches, impressions)
-    found = past_of(given_order).features(given_order.impressions, zone=ZONE)
+    found = context_of(given_order).features(given_order.impressions, zone=ZONE)
     for rows in (watches, searches, impressions):
         random.shuffle(rows)
     mixed = events_of(watches, searches, impressions)
-    other = past_of(mixed).features(mixed.impressions, zone=ZONE)
+    other = context_of(mixed).features(mixed.impressions, zone=ZONE)
     counted = [*NUMBERS, *QUERY_NUMBERS]
     for mine, theirs in zip(rows_of(found), rows_of(other), strict=True):
         assert [mine[name] for name in counted] == [theirs[name] for name in counted]
 
 
-def test_a_candidate_is_an_impression_that_nobody_has_seen() -> None:
-    """What is asked of a video at a moment is the same, shown or not, and whatever else is asked beside it."""
+def test_a_candidate_has_the_features_of_an_impression() -> None:
+    """The features of a video at a moment do not depend on whether it was shown or on other candidates."""
     watches = [watch("a", 1, "v", watch_seconds=8.0), watch("a", 2, "w"), watch("b", 1, "v")]
     events = events_of(watches, impressions=[impression("a", 5, "v", "q"), impression("a", 3, "v", seconds=4.0)])
-    shown = past_of(events).features(events.impressions, zone="UTC")
+    shown = context_of(events).features(events.impressions, zone="UTC")
     asked = pl.DataFrame({"user_id": ["b", "a", "a"], "video_id": ["x", "new", "v"], "time": [hours(5)] * 3})
-    candidates = past_of(events, asked).features(asked, zone="UTC")
+    candidates = context_of(events, asked).features(asked, zone="UTC")
     assert candidates.shown["video_id"].to_list() == ["new", "v", "x"] and candidates.request.tolist() == [0, 0, 1]
     one, other = rows_of(shown)[-1], rows_of(candidates)[1]
     assert {name: one[name] for name in (*NUMBERS, *QUERY_NUMBERS, "hour")} == {
@@ -176,15 +177,46 @@ def test_a_candidate_is_an_impression_that_nobody_has_seen() -> None:
     assert rows_of(candidates)[0]["video_seconds"] is None and rows_of(candidates)[0]["video_watches"] == 0
 
 
-def test_logs_without_anything() -> None:
+def test_empty_logs() -> None:
     nothing = events_of()
-    past = ImpressionContext.of(nothing, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
-    found = past.features(nothing.impressions, zone="UTC")
+    context = ImpressionContext.from_events(nothing, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
+    found = context.features(nothing.impressions, zone="UTC")
     assert (found.shown.height, found.requests.height, len(found.request)) == (0, 0, 0)
     shown = events_of(impressions=[impression("a", 1, "v")])
-    past = ImpressionContext.of(shown, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
-    (row,) = rows_of(past.features(shown.impressions, zone="UTC"))
+    context = ImpressionContext.from_events(shown, pl.DataFrame(schema={"user_id": pl.String}), CATALOGUE.clear(), [])
+    (row,) = rows_of(context.features(shown.impressions, zone="UTC"))
     known = {name for name, value in row.items() if value is not None and name in (*NUMBERS, *QUERY_NUMBERS)}
     assert known == {"video_watches", "video_unclicked", "user_watches"}
-    assert all(math.isnan(value) for value in past.features(shown.impressions, zone="UTC").shown["channel_watches"])
+    assert all(math.isnan(value) for value in context.features(shown.impressions, zone="UTC").shown["channel_watches"])
     assert isinstance(row["hour"], str) and "country" not in row and np.isnan(row.get("none", np.nan))
+
+
+def test_the_mean_watch_time_ignores_watches_without_one() -> None:
+    watches = [watch("a", 1, "v", watch_seconds=8.0), watch("a", 2, "w"), watch("a", 3, "w", watch_seconds=3.0)]
+    context = context_of(events_of(watches))
+    spans = context.watches.before(np.array([0, 0, 1]), np.full(3, context.watches.times[-1] + 1))
+    mean = context._mean_watch_seconds(Span(first=spans.first, end=np.array([3, 2, 0])))
+    assert mean.tolist() == [5.5, 8.0, pytest.approx(np.nan, nan_ok=True)]
+
+
+def test_ages_are_never_negative_and_nan_if_unknown() -> None:
+    context = context_of(events_of([watch(user, 1, "v") for user in ("a", "b", "z")]))
+    ages = context._ages(pl.Series([hours(1)] * 3, dtype=pl.Datetime("us", "UTC")), np.array([0, 1, 2]))
+    assert ages.to_list() == [34.0, pytest.approx(np.nan, nan_ok=True), 0.0]
+
+
+def test_categories_come_from_the_last_watch_that_has_one_else_from_the_users_table() -> None:
+    watches = [watch("a", 1, "v", country="DE"), watch("a", 2, "v"), watch("z", 3, "v")]
+    context = context_of(events_of(watches))
+    spans = context.watches.before(np.array([0, 1]), np.full(2, context.watches.times.max() + 1))
+    found = context._user_categories(np.array([0, 1]), spans)
+    assert (found["country"].to_list(), found["gender"].to_list()) == (["DE", "AT"], ["f", None])
+
+
+def test_the_history_with_an_unknown_channel_is_unknown() -> None:
+    context = context_of(events_of([watch("a", 1, "y"), watch("a", 2, "v")]))
+    user, video = np.zeros(2, np.int64), context.video_ids.index_of("y")
+    numbers = context._history_numbers("channel", user, np.array([video, 0]), np.full(2, context.watches.times[-1] + 1))
+    assert sorted(numbers) == ["channel_unclicked", "channel_watches", "seconds_since_channel"]
+    assert np.isnan([values[0] for values in numbers.values()]).sum() == 3
+    assert numbers["channel_watches"][1] == 1

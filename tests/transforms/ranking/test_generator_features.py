@@ -9,10 +9,18 @@ import numpy as np
 import polars as pl
 import pytest
 from made_frames import hours, watch, write
-from shown import events_of, impression, past_of
+from shown import context_of, events_of, impression
 
 from transforms.ranking.features import Features
-from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, places
+from transforms.ranking.generator_features import (
+    GENERATOR_NUMBERS,
+    HISTORY,
+    GeneratorNight,
+    _last_rows,
+    _mean_vectors,
+    generator_features,
+    lookup_rows,
+)
 from transforms.search.neighbours import LISTS
 
 VECTORS = {"v": [1.0, 0.0, 0.5], "w": [3.0, 4.0, -1.0], "x": [0.0, 0.0, 2.0]}  # [v; b]
@@ -31,7 +39,7 @@ SHOWN = [
 
 
 def night(folder: Path, hour: int, *, scale: float = 1.0) -> GeneratorNight:
-    """A night that began at an hour."""
+    """Return a night that begins at an hour."""
     below = folder / str(hour)
     videos = {"video_id": list(VECTORS), "vector": [[scale * x for x in vector] for vector in VECTORS.values()]}
     lists = {"user_id": list(LISTED), "video_ids": list(LISTED.values()), "scores": [[2.0, 1.0], [1.0]]}
@@ -50,7 +58,7 @@ def cosine(one: list[float] | None, other: list[float] | None) -> float:
 
 
 def oracle(user: str, hour: float, video: str, scale: float) -> list[float]:
-    """`GENERATOR_NUMBERS` of one night whose vectors are so many times `VECTORS`."""
+    """Return `GENERATOR_NUMBERS` of one night whose vectors are `scale` times `VECTORS`."""
     vector = [scale * x for x in VECTORS[video]] if video in VECTORS else None
     score = float(np.dot(USER[user], vector)) if vector and user in USER else math.nan
     rank = LISTED.get(user, []).index(video) + 1.0 if video in LISTED.get(user, []) else math.nan
@@ -61,17 +69,17 @@ def oracle(user: str, hour: float, video: str, scale: float) -> list[float]:
     return [score, rank, cosine(v, last), cosine(v, np.mean(known, axis=0).tolist() if known else None)]
 
 
-def told(features: Features, found: dict[str, np.ndarray]) -> dict[tuple[str, float, str], list[float]]:
+def by_impression(features: Features, found: dict[str, np.ndarray]) -> dict[tuple[str, float, str], list[float]]:
     ids = features.shown.select("user_id", hour=(pl.col("time") - hours(0)).dt.total_hours(), video="video_id")
     return {key: [float(found[name][row]) for name in GENERATOR_NUMBERS] for row, key in enumerate(ids.iter_rows())}
 
 
-def test_each_impression_is_told_what_the_newest_night_before_it_said(tmp_path: Path) -> None:
+def test_each_impression_uses_the_newest_night_before_it(tmp_path: Path) -> None:
     events = events_of(WATCHES, impressions=SHOWN)
-    past = past_of(events)
-    features = past.features(events.impressions, zone="UTC")
+    context = context_of(events)
+    features = context.features(events.impressions, zone="UTC")
     nights = [night(tmp_path, 9, scale=3.0), night(tmp_path, 2)]
-    found = told(features, generator_features(features, past, nights))
+    found = by_impression(features, generator_features(features, context, nights))
     for (user, hour, video), values in found.items():
         if hour < 2:
             assert np.isnan(values).all(), "no night had begun"
@@ -79,22 +87,24 @@ def test_each_impression_is_told_what_the_newest_night_before_it_said(tmp_path: 
             expected = oracle(user, hour, video, 3.0 if hour >= 9 else 1.0)
             assert values == pytest.approx(expected, rel=1e-6, nan_ok=True), (user, hour, video)
     assert found["a", 2, "v"][0] == 2.5 and found["a", 9, "v"][0] == 7.5
-    assert found["a", 2, "v"][2] == pytest.approx(0.6), "what is watched at the same time is not known yet"
-    later = generator_features(features, past, [*nights, night(tmp_path, 10, scale=9.0)])
-    assert repr(told(features, later)) == repr(found), "a night that begins later is told to nobody"
+    assert found["a", 2, "v"][2] == pytest.approx(0.6), "watches at the same time are not in the history"
+    later = generator_features(features, context, [*nights, night(tmp_path, 10, scale=9.0)])
+    assert repr(by_impression(features, later)) == repr(found), "a later night is not used"
 
 
-def test_all_rows_of_a_page_are_scored_by_the_night_of_its_first_moment(tmp_path: Path) -> None:
-    """The night that begins while a page is open has learned from what the user did on the page."""
+def test_all_rows_of_a_page_use_the_night_of_its_first_moment(tmp_path: Path) -> None:
+    """A night that begins while a page is open may have been trained on the page's outcome."""
     events = events_of(WATCHES, impressions=[impression("a", 8, "v"), impression("a", 10, "w")])
-    past = past_of(events)
-    features = past.features(events.impressions, zone="UTC")
-    found = told(features, generator_features(features, past, [night(tmp_path, 9, scale=3.0), night(tmp_path, 2)]))
+    context = context_of(events)
+    features = context.features(events.impressions, zone="UTC")
+    found = by_impression(
+        features, generator_features(features, context, [night(tmp_path, 9, scale=3.0), night(tmp_path, 2)])
+    )
     for hour, video in ((8, "v"), (10, "w")):
         assert found["a", hour, video] == pytest.approx(oracle("a", 8, video, 1.0), rel=1e-6, nan_ok=True)
 
 
-def test_places_of_lists_keep_their_score_and_rank(tmp_path: Path) -> None:
+def test_listed_candidates_keep_their_score_and_rank(tmp_path: Path) -> None:
     events = events_of(WATCHES)
     asked = pl.DataFrame(
         {
@@ -105,24 +115,38 @@ def test_places_of_lists_keep_their_score_and_rank(tmp_path: Path) -> None:
             "rank": [1.0, 2.0, 1.0],
         }
     )
-    past = past_of(events, asked)
-    features = past.features(asked, zone="UTC")
-    found = generator_features(features, past, [night(tmp_path, 24)], listed=True)
+    context = context_of(events, asked)
+    features = context.features(asked, zone="UTC")
+    found = generator_features(features, context, [night(tmp_path, 24)], listed=True)
     assert found["score"].tolist() == [0.25, 0.5, 0.75] and found["rank"].tolist() == [1.0, 2.0, 1.0]
     expected = [oracle(user, 24, video, 1.0)[2:] for user, video in zip("aab", "wxv", strict=True)]
     cosines = np.stack([found["similarity_last"], found["similarity_history"]], axis=1)
     assert cosines.tolist() == [pytest.approx(row, rel=1e-6, nan_ok=True) for row in expected]
 
 
-def test_nobody_and_nothing(tmp_path: Path) -> None:
+def test_unknown_users_and_no_nights(tmp_path: Path) -> None:
     events = events_of(impressions=[impression("stranger", 5, "v")])
-    past = past_of(events)
-    features = past.features(events.impressions, zone="UTC")
+    context = context_of(events)
+    features = context.features(events.impressions, zone="UTC")
     for nights in ([], [night(tmp_path, 2)]):
-        found = generator_features(features, past, nights)
+        found = generator_features(features, context, nights)
         assert list(found) == list(GENERATOR_NUMBERS) and all(np.isnan(found[name]).all() for name in found)
 
 
-def test_places_among_others() -> None:
+def test_rows_of_ids() -> None:
     among = pl.Series(["b", "a"])
-    assert places(pl.Series(["a", "c", None, "b"]), among).tolist() == [1, -1, -1, 0]
+    assert lookup_rows(pl.Series(["a", "c", None, "b"]), among).tolist() == [1, -1, -1, 0]
+
+
+def test_the_last_rows_of_each_history() -> None:
+    watched = np.array([7, 8, 9, 5, -1])
+    rows = _last_rows(watched, np.array([0, 3, 3]), np.array([3, 4, 3]))
+    assert rows.shape == (3, HISTORY)
+    assert rows[:, :4].tolist() == [[9, 8, 7, -1], [5, -1, -1, -1], [-1] * 4] and (rows[:, 4:] == -1).all()
+
+
+def test_means_are_over_known_rows_and_0_without_any() -> None:
+    vectors = np.array([[1, 2], [3, 6], [5, 4]], np.float32)
+    mean = _mean_vectors(vectors, np.array([[0, -1, 1], [-1, -1, -1], [2, -1, -1]]))
+    assert mean.tolist() == [[2, 4], [0, 0], [5, 4]]
+    assert _mean_vectors(vectors, np.zeros((0, 3), np.int64)).shape == (0, 2)

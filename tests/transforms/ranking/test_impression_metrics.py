@@ -1,4 +1,4 @@
-"""Ranking metrics against plain Python, and that parts merge into the figures of the whole."""
+"""Ranking metrics compared with plain Python; metrics of parts merge into those of the whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = st.lists(ROW, max_size=40)
 
 
 def columns(rows: list[Any]) -> tuple[np.ndarray, ...]:
-    """user, page, clicked, watch_seconds, log_odds of rows; seconds are 0 where nothing was clicked."""
+    """Return user, page, clicked, watch_seconds, log_odds of rows; seconds are 0 without a click."""
     user, page, clicked, seconds, score = (
         (np.array(column) for column in zip(*rows, strict=True))
         if rows
@@ -30,7 +30,7 @@ def columns(rows: list[Any]) -> tuple[np.ndarray, ...]:
 
 
 def plain_loss(rows: list[Any]) -> tuple[float, float, int]:
-    """(mispredicted, all) seconds and the number of pairs, pair by pair."""
+    """Return mispredicted and total seconds and the number of pairs, computed pair by pair."""
     missed = total = 0.0
     pairs = 0
     for user, page, clicked, seconds, score in rows:
@@ -43,9 +43,9 @@ def plain_loss(rows: list[Any]) -> tuple[float, float, int]:
 
 
 @given(ROWS)
-def test_the_per_user_loss_is_that_of_plain_python(rows: list[Any]) -> None:
+def test_the_per_user_loss_equals_plain_python(rows: list[Any]) -> None:
     missed, total, pairs = plain_loss(rows)
-    figures = ImpressionMetrics.of(*columns(rows)).compute()
+    figures = ImpressionMetrics.from_impressions(*columns(rows)).compute()
     assert figures["pairs"] == pairs
     if total:
         assert figures["per_user_loss"] == pytest.approx(missed / total)
@@ -54,7 +54,7 @@ def test_the_per_user_loss_is_that_of_plain_python(rows: list[Any]) -> None:
 
 
 @given(ROWS)
-def test_ndcg_is_that_of_plain_python(rows: list[Any]) -> None:
+def test_ndcg_equals_plain_python(rows: list[Any]) -> None:
     expected = []
     for _, group in groupby(sorted(rows, key=lambda row: row[:2]), key=lambda row: row[:2]):
         page = [(row[4], row[3] * row[2]) for row in group]
@@ -71,10 +71,10 @@ def test_ndcg_is_that_of_plain_python(rows: list[Any]) -> None:
 
 
 @given(ROWS)
-def test_auc_is_that_of_plain_python(rows: list[Any]) -> None:
+def test_auc_equals_plain_python(rows: list[Any]) -> None:
     clicked = [row[4] for row in rows if row[2]]
     others = [row[4] for row in rows if not row[2]]
-    figures = ImpressionMetrics.of(*columns(rows)).compute()
+    figures = ImpressionMetrics.from_impressions(*columns(rows)).compute()
     if not clicked or not others:
         assert "auc" not in figures
         return
@@ -84,8 +84,8 @@ def test_auc_is_that_of_plain_python(rows: list[Any]) -> None:
 
 @given(ROWS, st.permutations(range(4)))
 def test_parts_merge_into_the_whole_in_any_order(rows: list[Any], order: list[int]) -> None:
-    parts = [ImpressionMetrics.of(*columns([row for row in rows if row[0] == user])) for user in order]
-    whole, merged = ImpressionMetrics.of(*columns(rows)), merge_impressions(parts)
+    parts = [ImpressionMetrics.from_impressions(*columns([row for row in rows if row[0] == user])) for user in order]
+    whole, merged = ImpressionMetrics.from_impressions(*columns(rows)), merge_impressions(parts)
     assert merged.compute() == whole.compute()
     assert merged.calibration() == whole.calibration()
 
@@ -93,47 +93,51 @@ def test_parts_merge_into_the_whole_in_any_order(rows: list[Any], order: list[in
 def test_the_best_and_the_worst_order() -> None:
     user, page, clicked = np.zeros(4, int), np.zeros(4, int), np.array([1, 0, 1, 0])
     seconds = np.array([10.0, 0, 90, 0])
-    best = ImpressionMetrics.of(user, page, clicked, seconds, np.array([1.0, 0, 2, -1])).compute()
+    best = ImpressionMetrics.from_impressions(user, page, clicked, seconds, np.array([1.0, 0, 2, -1])).compute()
     assert (best["per_user_loss"], best["auc"], best["ndcg"]) == (0, 1, pytest.approx(1))
-    worst = ImpressionMetrics.of(user, page, clicked, seconds, np.array([-1.0, 1, -1, 2])).compute()
+    worst = ImpressionMetrics.from_impressions(user, page, clicked, seconds, np.array([-1.0, 1, -1, 2])).compute()
     assert (worst["per_user_loss"], worst["auc"]) == (1, 0)
-    long_missed = ImpressionMetrics.of(user, page, clicked, seconds, np.array([2.0, 1, 0, -1])).compute()
+    long_missed = ImpressionMetrics.from_impressions(user, page, clicked, seconds, np.array([2.0, 1, 0, -1])).compute()
     assert long_missed["per_user_loss"] == pytest.approx(90 / 200)
 
 
-def test_losses_of_users_add_up_to_the_figure() -> None:
+def test_losses_of_users_add_up_to_the_metric() -> None:
     draw = np.random.default_rng(3)
     user, page, clicked = draw.integers(0, 9, 200), draw.integers(0, 4, 200), draw.integers(0, 2, 200)
     seconds, score = clicked * draw.random(200) * 100, draw.normal(size=200)
-    missed, total = PairLosses.of(user, page, clicked, seconds, score).by_user(user)
-    figures = ImpressionMetrics.of(user, page, clicked, seconds, score).compute()
+    missed, total = PairLosses.from_impressions(user, page, clicked, seconds, score).by_user(user)
+    figures = ImpressionMetrics.from_impressions(user, page, clicked, seconds, score).compute()
     assert len(missed) == figures["users"] == 9
     assert missed.sum() / total.sum() == pytest.approx(figures["per_user_loss"])
 
 
-def test_calibration_is_by_deciles_of_what_was_predicted() -> None:
+def test_calibration_is_by_deciles_of_the_prediction() -> None:
     predicted = np.repeat(np.arange(1, 11.0), 20)
     clicked = np.arange(200) % 2
     users = np.zeros(200, int)
-    classes = ImpressionMetrics.of(users, users, clicked, clicked * predicted, np.log(predicted)).calibration()
+    classes = ImpressionMetrics.from_impressions(
+        users, users, clicked, clicked * predicted, np.log(predicted)
+    ).calibration()
     assert [of["impressions"] for of in classes] == [20] * 10
     assert [of["predicted_seconds"] for of in classes] == pytest.approx(list(range(1, 11)), abs=1e-3)
     assert [of["watched_seconds"] for of in classes] == pytest.approx([i / 2 for i in range(1, 11)], abs=1e-3)
-    figures = ImpressionMetrics.of(users, users, clicked, clicked * predicted, np.log(predicted)).compute()
+    figures = ImpressionMetrics.from_impressions(
+        users, users, clicked, clicked * predicted, np.log(predicted)
+    ).compute()
     assert (figures["predicted_seconds"], figures["watched_seconds"]) == (
         pytest.approx(5.5, abs=1e-3),
         pytest.approx(2.75),
     )
 
 
-def test_nothing_and_predictions_beyond_all_bounds() -> None:
+def test_no_impressions_and_extreme_predictions() -> None:
     assert ImpressionMetrics.empty().compute() == {"users": 0, "impressions": 0, "clicks": 0, "pages": 0, "pairs": 0}
     assert ImpressionMetrics.empty().calibration() == []
-    extreme = ImpressionMetrics.of(*columns([(0, 0, True, 5, 1e9), (0, 0, False, 0, -1e9)])).compute()
+    extreme = ImpressionMetrics.from_impressions(*columns([(0, 0, True, 5, 1e9), (0, 0, False, 0, -1e9)])).compute()
     assert (extreme["per_user_loss"], extreme["auc"]) == (0, 1)
 
 
-def test_scores_that_are_no_numbers_have_no_order() -> None:
+def test_nan_scores_are_an_error() -> None:
     one = np.zeros(2, int)
     with pytest.raises(ValueError, match="scores must be numbers, but 1 of 2 are NaN"):
-        PairLosses.of(one, one, one, one, np.array([0.0, np.nan]))
+        PairLosses.from_impressions(one, one, one, one, np.array([0.0, np.nan]))

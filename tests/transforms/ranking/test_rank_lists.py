@@ -1,4 +1,4 @@
-"""Ranked lists: the first by expected seconds, the rest as it was; every video stays, and scores fall."""
+"""Ranked lists: the first videos by expected seconds, the others unchanged; no video is lost, and scores fall."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from transforms.ranking.rank_lists import (
     LONGEST_SECONDS,
     HeldOutRanking,
     RankCandidates,
-    candidates_of,
+    explain_candidates,
     generator_night,
-    moves_of,
-    ranked,
+    list_candidates,
+    reorder_lists,
     score_lists,
     to_seconds,
 )
@@ -50,7 +50,7 @@ def lists_of(rows: dict[str, tuple[list[str], list[float]]]) -> pl.DataFrame:
 
 
 class ByHand:
-    """A ranker that expects e to the minus rank, and much more of what the user watched before."""
+    """A ranker that expects e^-rank seconds, and many more for videos that the user has watched."""
 
     spec = SPEC
 
@@ -95,8 +95,8 @@ def files_in(folder: Path) -> BucketFiles:
     )
 
 
-def test_candidates_are_the_first_of_each_list() -> None:
-    found = candidates_of(lists_of(ROWS), 2, END)
+def test_candidates_are_the_first_videos_of_each_list() -> None:
+    found = list_candidates(lists_of(ROWS), 2, END)
     assert found.select("list", "user_id", "video_id", "rank", "score").rows() == [
         (0, "b", "w", 1.0, 3.0),
         (0, "b", "v", 2.0, 2.0),
@@ -111,31 +111,31 @@ def test_candidates_are_the_first_of_each_list() -> None:
     st.integers(0, 6),
     st.randoms(use_true_random=False),
 )
-def test_every_video_stays_and_scores_fall(videos: list[list[str]], count: int, random: Any) -> None:
+def test_no_video_is_lost_and_scores_fall(videos: list[list[str]], count: int, random: Any) -> None:
     lists = lists_of({f"u{n}": (of, [-float(i) for i in range(len(of))]) for n, of in enumerate(videos)})
-    candidates = candidates_of(lists, count, END)
+    candidates = list_candidates(lists, count, END)
     seconds = np.array([random.choice([0.5, 1.0, 7.0]) for _ in range(candidates.height)], np.float32)
     order = list(range(candidates.height))
     random.shuffle(order)
-    found = ranked(lists, candidates[order], seconds[order], count)
+    found = reorder_lists(lists, candidates[order], seconds[order], count)
     assert found.schema == LISTS and found["user_id"].to_list() == lists["user_id"].to_list()
     expected = dict(zip(candidates.select("list", "video_id").iter_rows(), seconds.tolist(), strict=True))
     for row, (of, shown, scores) in enumerate(zip(videos, found["video_ids"], found["scores"], strict=True)):
         head = sorted(of[:count], key=lambda video, row=row, of=of: (-expected[row, video], of.index(video)))
         assert list(shown) == head + of[count:]
-        behind = [-float(place) for place in range(count + 1, len(of) + 1)]
-        assert list(scores) == [expected[row, video] for video in head] + behind
+        others = [-float(place) for place in range(count + 1, len(of) + 1)]
+        assert list(scores) == [expected[row, video] for video in head] + others
         assert sorted(scores, reverse=True) == list(scores)
 
 
-def test_seconds_are_odds_within_what_can_be_served() -> None:
+def test_seconds_are_odds_within_limits() -> None:
     found = to_seconds(np.array([-1e9, 0.0, 1.0, 1e9], np.float32))
     assert found.tolist() == pytest.approx([1 / LONGEST_SECONDS, 1.0, np.e, LONGEST_SECONDS], rel=1e-5)
     assert (found > 0).all()
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> None:
+def test_a_bucket_s_lists_are_ranked_by_the_history_of_its_users(tmp_path: Path) -> None:
     path = write(lists_of(ROWS), tmp_path / "lists.parquet")
     night = generator_night(hours(0), (), vectors_in(tmp_path))
     bucket = RankingBucket(files=files_in(tmp_path), nights=(night,), lists=(path,))
@@ -152,28 +152,32 @@ def test_a_bucket_s_lists_are_ranked_by_what_its_users_did(tmp_path: Path) -> No
     assert found["scores"].to_list()[1] == pytest.approx([np.exp(8), np.exp(-1), np.exp(-3), -4.0], rel=1e-6)
 
 
-def test_a_candidate_is_told_what_the_list_and_the_vectors_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_have_the_features_of_the_list_and_the_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs, files = inputs_in(tmp_path), files_in(tmp_path)
     bucket = RankingBucket(files=files, nights=(generator_night(hours(0), (), vectors_in(tmp_path)),))
     events = inputs.window.events_with_impressions(files)
     ranker: Any = ByHand()
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 1)
-    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END))
+    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, time=END))
     assert [part["user_id"].to_list() for part, _ in parts] == [["b"], ["a"], ["c"]]
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 9)
-    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, at=END)
+    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, time=END)
     alone = np.concatenate([part.seconds for _, part in parts])
     assert sorted(alone.tolist()) == sorted(scored.seconds.tolist())
-    told = scored.encoded.impressions
+    numbers = scored.encoded.impressions
     assert scored.encoded.shown.select("user_id", "video_id").rows() == [("a", "v"), ("a", "x"), ("b", "v"), ("b", "w")]
-    assert told["score"].tolist() == [3.0, 4.0, 2.0, 3.0] and told["rank"].tolist() == [2.0, 1.0, 2.0, 1.0]
-    assert told["video_watches"].tolist() == [1.0, 0.0, 0.0, 0.0] and told["similarity_last"].tolist() == [1.0] * 4
+    assert numbers["score"].tolist() == [3.0, 4.0, 2.0, 3.0] and numbers["rank"].tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert (
+        numbers["video_watches"].tolist() == [1.0, 0.0, 0.0, 0.0] and numbers["similarity_last"].tolist() == [1.0] * 4
+    )
     assert scored.encoded.query["user_watches"].tolist() == [1.0, 1.0]
-    assert moves_of(scored, ranker)[:, 0].tolist() == [3.0, 4.0, 2.0, 3.0]
+    assert explain_candidates(scored, ranker)[:, 0].tolist() == [3.0, 4.0, 2.0, 3.0]
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_held_out_users_are_measured_in_either_order(tmp_path: Path) -> None:
+def test_held_out_users_are_measured_in_both_orders(tmp_path: Path) -> None:
     held_out = HeldOutRanking(inputs=inputs_in(tmp_path), ranker="ranker", videos=vectors_in(tmp_path), count=3, cut=1)
     then = pl.DataFrame(
         {

@@ -1,9 +1,12 @@
-"""The exported ranker applied to arrays and files."""
+"""The exported ranker, applied to arrays and files; its metrics on several files."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pytest
 from ranking_records import SPEC, random_records, write_graph, write_records
@@ -12,9 +15,11 @@ from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import export_ranker
 from trainer.ranker.inputs import served_batch
 from trainer.ranker.model import Ranker as Trained
+from transforms.core.records import WriteRecords, pop_records
 from transforms.core.tensorflow_import import tf
 from transforms.ranking import ranker
-from transforms.ranking.ranker import Ranker, load_ranker
+from transforms.ranking.impression_metrics import ImpressionMetrics
+from transforms.ranking.ranker import MeasureRanker, Ranker, RankerFigures, load_ranker, measure_records
 
 RECORDS = random_records(60, seed=1)
 
@@ -28,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def asked() -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A few candidates of each of five requests, one of which has none."""
+    """Return candidates of five requests, one of which has none."""
     batch = {name: of.numpy() for name, of in served_batch(tf.constant(RECORDS), SPEC)[1].items()}
     request = np.repeat(np.arange(5), [3, 0, 7, 1, 4])
     query = {name: batch[name][:5] for name in SPEC.query_features}
@@ -36,9 +41,7 @@ def asked() -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 1_000])
-def test_candidates_are_scored_alike_however_many_at_once(
-    folder: str, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
+def test_scores_do_not_depend_on_the_batch_size(folder: str, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     monkeypatch.setattr(ranker, "CANDIDATES_AT_ONCE", at_once)
     request, query, impressions = asked()
     found = load_ranker(folder).score(request, query, impressions)
@@ -58,7 +61,7 @@ def test_no_candidates(folder: str) -> None:
     assert Ranker(folder).explain(request[:0], query, none).shape == (0, len(SPEC.features))
 
 
-def test_records_come_with_users_and_labels(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_scored_with_users_and_labels(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranker, "USERS_AT_ONCE", 25)
     (path,) = write_records(tmp_path, RECORDS, files=1)
     parts = list(load_ranker(folder).records(path))
@@ -68,3 +71,51 @@ def test_records_come_with_users_and_labels(folder: str, tmp_path: Path, monkeyp
     for name in ("clicked", "watch_seconds", "page", "impression_day", "video"):
         np.testing.assert_array_equal(np.concatenate([of[name] for _, of in parts]), batch[name])
     assert all(of["user"].max() < len(users) for users, of in parts)
+
+
+def impressions(seed: int, users: int) -> dict[str, Any]:
+    draw = np.random.default_rng(seed)
+    clicked = draw.integers(0, 2, 30)
+    return {
+        "user": draw.integers(0, users, 30),
+        "page": draw.integers(0, 3, 30),
+        "clicked": clicked,
+        "watch_seconds": clicked * draw.integers(1, 99, 30).astype(np.float32),
+        "log_odds": draw.normal(size=30).astype(np.float32),
+    }
+
+
+class ByHand:
+    """A ranker whose record files are named by their number of batches."""
+
+    def records(self, path: str) -> Any:
+        return (([f"{path}-{n}"], impressions(int(path) * 10 + n, 4)) for n in range(int(path)))
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranker, "load_ranker", lambda folder: ByHand())
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_batches_are_measured_together() -> None:
+    parts = [ImpressionMetrics.from_impressions(**impressions(seed, 4)) for seed in (20, 21)]
+    assert measure_records("2", "ranker").compute() == parts[0].merge(parts[1]).compute()
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_files_are_measured_together(tmp_path: Path) -> None:
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create(["1", "2"]) | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
+    (record,) = pop_records(str(tmp_path / "records"), RankerFigures).of(RankerFigures)
+    whole = measure_records("1", "ranker").merge(measure_records("2", "ranker"))
+    assert record.figures == json.loads(json.dumps(whole.compute(), default=float))
+    assert record.calibration == whole.calibration()
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_no_files_give_no_record(tmp_path: Path) -> None:
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        empty = pipeline | beam.Create(["1"]) | beam.Filter(lambda path: False)
+        empty | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
+    assert pop_records(str(tmp_path / "records"), RankerFigures).of(RankerFigures) == []

@@ -1,4 +1,4 @@
-"""Records of impressions: ids, lists and labels as `ranking_spec` describes them, training and holdout apart."""
+"""Records of impressions: ids, lists and labels as in `ranking_spec`, training and holdout in separate files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from transforms.ranking.records import (
     category_ids,
     encode,
     read_shared,
-    records,
+    to_records,
 )
 
 SPEC = RankingSpec(
@@ -112,10 +112,10 @@ EXPECTED = {
 
 def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
     inputs, events = inputs_in(tmp_path), events_of(WATCHES, SEARCHES, SHOWN)
-    shared, past = read_shared(inputs), ImpressionContext.of(events, USERS, CATALOGUE, [])
-    features = past.features(events.impressions, zone="UTC")
-    encoded = encode(past, features, {}, shared, SPEC)
-    found = records(encoded, SPEC, zone="UTC")
+    shared, context = read_shared(inputs), ImpressionContext.from_events(events, USERS, CATALOGUE, [])
+    features = context.features(events.impressions, zone="UTC")
+    encoded = encode(context, features, {}, shared, SPEC)
+    found = to_records(encoded, SPEC, zone="UTC")
     assert found["user_id"].to_list() == ["a", "b"]
     row = found.row(0, named=True)
     since = row.pop("seconds_since_video")
@@ -141,7 +141,7 @@ class Numbers:
 
 
 def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC) -> tuple[Records, list[str]]:
-    """The records, and the frames of numbers as JSON."""
+    """Return the records, and the frames of numbers as JSON."""
     write_all = WriteRankingExamples(inputs_in(folder, spec), HOLDOUT, str(folder), "{bucket:05d}.tfrecord.gz")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create([bucket_in(folder, shown)]) | write_all
@@ -151,7 +151,7 @@ def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC)
     return pop_records(str(folder / "records"), FileEntry, Counts), numbers
 
 
-def test_held_out_impressions_are_written_apart(tmp_path: Path) -> None:
+def test_held_out_impressions_are_in_their_own_file(tmp_path: Path) -> None:
     found, numbers = written(tmp_path, SHOWN)
     assert add_counts(found.of(Counts)) == {
         "train_impressions": 5,
@@ -168,22 +168,22 @@ def test_held_out_impressions_are_written_apart(tmp_path: Path) -> None:
     assert read["train"].rows() == [("a", [0, 1, 2, 3], [1, 1, 1, 3]), ("b", [1], [1])]
     assert read["holdout"].rows() == [("b", [2], [1])]
     (frame,) = numbers
-    told = pl.read_json(frame.encode())
-    assert told.columns == ["user_id", "video_id", "time", *SPEC.numbers] and told.height == 5
-    assert told["time"].cast(pl.String).str.contains("2024-03-01").all(), "nothing of the held-out day"
+    numbers_frame = pl.read_json(frame.encode())
+    assert numbers_frame.columns == ["user_id", "video_id", "time", *SPEC.numbers] and numbers_frame.height == 5
+    assert numbers_frame["time"].cast(pl.String).str.contains("2024-03-01").all(), "no impression of the held-out day"
 
 
-def test_a_bucket_without_impressions_leaves_no_file(tmp_path: Path) -> None:
+def test_a_bucket_without_impressions_writes_no_file(tmp_path: Path) -> None:
     found, numbers = written(tmp_path, [])
     assert (len(found.of(Counts)), found.of(FileEntry), numbers) == (1, [], [])
 
 
-def test_a_spec_without_searches_and_channels_leaves_them_out(tmp_path: Path) -> None:
+def test_records_omit_features_that_the_spec_lacks(tmp_path: Path) -> None:
     spec = RankingSpec(videos=3, watch_history=2, numbers=[], query=[])
     inputs, events = inputs_in(tmp_path, spec), events_of(WATCHES, SEARCHES, SHOWN)
-    past = ImpressionContext.of(events, USERS, CATALOGUE, [])
-    encoded = encode(past, past.features(events.impressions, zone="UTC"), {}, read_shared(inputs), spec)
-    assert set(records(encoded, spec, zone="UTC").columns) == {
+    context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
+    encoded = encode(context, context.features(events.impressions, zone="UTC"), {}, read_shared(inputs), spec)
+    assert set(to_records(encoded, spec, zone="UTC").columns) == {
         *("user_id", "clicked", "watch_seconds", "page", "impression_day", "watches", "watches_end", "video")
     }
     assert dt.date(2024, 3, 1).toordinal() - dt.date(1970, 1, 1).toordinal() == 19783

@@ -1,4 +1,4 @@
-"""Timelines against plain Python: what came strictly before, however many at once."""
+"""Timelines compared with plain Python: the events strictly before moments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.ranking import timelines
-from transforms.ranking.timelines import Span, Timeline, last_of
+from transforms.ranking.timelines import Span, Timeline, last_values
 
 EVENTS = st.lists(st.tuples(st.integers(-2, 3), st.integers(0, 5), st.integers(-1, 4)), max_size=12)
 
@@ -21,17 +21,17 @@ def columns(rows: list[tuple[int, int, int]]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("bits", [63, 0])
 @given(rows=EVENTS, asked=st.lists(st.tuples(st.integers(-3, 4), st.integers(-1, 7)), max_size=8))
-def test_spans_hold_what_came_strictly_before(
+def test_spans_hold_the_events_strictly_before(
     bits: int, rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]
 ) -> None:
-    """Where times fit beside the groups, and where their ranks stand for them."""
-    with patch.object(timelines, "_BITS", bits):
+    """With times that fit into places, and with ranks instead of times."""
+    with patch.object(timelines, "_PLACE_BITS", bits):
         check_spans(rows, asked)
 
 
 def check_spans(rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]) -> None:
     keys, times, codes = columns(rows)
-    line = Timeline.of(keys, times * 1_000_000, codes)
+    line = Timeline.from_events(keys, times * 1_000_000, codes)
     wanted, moments = (np.array([one[at] for one in asked], np.int64) for at in range(2))
     span = line.before(wanted, moments * 1_000_000)
     before = [sorted((t, c) for k, t, c in rows if k == key and t < moment) for key, moment in asked]
@@ -47,17 +47,17 @@ def check_spans(rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]) 
 
 
 @given(EVENTS, st.randoms(use_true_random=False))
-def test_the_order_events_come_in_does_not_matter(rows: list[tuple[int, int, int]], random: object) -> None:
+def test_the_order_of_events_does_not_matter(rows: list[tuple[int, int, int]], random: object) -> None:
     mixed = list(rows)
     random.shuffle(mixed)  # type: ignore[attr-defined]
-    lines = [(Timeline.of(*columns(part)), columns(part)[2]) for part in (rows, mixed)]
+    lines = [(Timeline.from_events(*columns(part)), columns(part)[2]) for part in (rows, mixed)]
     (one, codes), (other, mixed_codes) = lines
     assert one.times.tolist() == other.times.tolist() and one.places.tolist() == other.places.tolist()
     assert codes[one.order].tolist() == mixed_codes[other.order].tolist()
 
 
-def test_the_last_values_stand_at_the_end() -> None:
+def test_the_last_values_are_at_the_end() -> None:
     span = Span(first=np.array([0, 3, 3]), end=np.array([3, 3, 8]))
-    found = last_of(span, np.arange(1, 9), 4)
+    found = last_values(span, np.arange(1, 9), 4)
     assert found.tolist() == [[0, 1, 2, 3], [0, 0, 0, 0], [5, 6, 7, 8]] and found.dtype == np.int32
-    assert last_of(span, np.zeros(0, np.int64), 2).tolist() == [[0, 0]] * 3
+    assert last_values(span, np.zeros(0, np.int64), 2).tolist() == [[0, 0]] * 3

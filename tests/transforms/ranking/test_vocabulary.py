@@ -1,4 +1,4 @@
-"""What there is to learn from: counted over what may be learned from, and the features there is something to say of."""
+"""Counts of training impressions, and the features that the logs have values for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
-from transforms.ranking.vocabulary import CountShown, ImpressionCounts, add_shown, spec_of
+from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, build_spec, merge_counts
 
 SHOWN = [
     impression("a", 1, "v", seconds=3.0),
@@ -41,7 +41,7 @@ FOUND = ImpressionCounts(
 SIZES: dict[str, Any] = {"videos": 3, "channels": 1, "tokens": 2, "watch_history": 5, "search_history": 6}
 
 
-def test_held_out_impressions_count_for_nothing(tmp_path: Path) -> None:
+def test_held_out_impressions_are_not_counted(tmp_path: Path) -> None:
     events = events_of([watch("a", 1, "v", watch_seconds=2.0), watch("a", 2, "v")], impressions=SHOWN)
     bucket = BucketFiles(
         bucket=0,
@@ -49,7 +49,7 @@ def test_held_out_impressions_count_for_nothing(tmp_path: Path) -> None:
         impressions=(write(events.impressions, tmp_path / "i"),),
         users=(write(USERS, tmp_path / "u"),),
     )
-    count = CountShown(
+    count = CountImpressions(
         Window(start=hours(0), end=hours(48)),
         Holdout(start=hours(24), share=1.0, seed=1),
         write(CATALOGUE, tmp_path / "catalogue.parquet"),
@@ -63,13 +63,13 @@ def test_held_out_impressions_count_for_nothing(tmp_path: Path) -> None:
         ]
         (*written, counted["shown"]) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
     records = pop_records(str(tmp_path / "records"), VocabularyFile, ImpressionCounts)
-    assert add_shown(records.of(ImpressionCounts)) == FOUND
+    assert merge_counts(records.of(ImpressionCounts)) == FOUND
     assert pl.read_parquet(tmp_path / "videos.parquet").rows() == [("v", 2), ("w", 1)]
     assert pl.read_parquet(tmp_path / "channels.parquet").rows() == [("c", 3)]
 
 
-def test_a_spec_has_what_the_logs_know() -> None:
-    spec = spec_of(FOUND, categories={"country": ["SE", "DE"]}, **SIZES)
+def test_a_spec_has_the_features_of_the_logs() -> None:
+    spec = build_spec(FOUND, categories={"country": ["SE", "DE"]}, **SIZES)
     assert spec.numbers == [*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS]
     assert list(spec.categories) == ["country", "hour", "video_language"]
     assert spec.query_categories == ["country", "hour"] and spec.impression_categories == ["video_language"]
@@ -88,14 +88,14 @@ def test_a_spec_has_what_the_logs_know() -> None:
         ({}, {"channels": 0}, {"channel_watches", "seconds_since_channel", "channel_unclicked"}),
     ],
 )
-def test_what_nobody_knows_is_left_out(changed: dict[str, Any], sizes: dict[str, int], gone: set[str]) -> None:
-    spec = spec_of(replace(FOUND, **changed), categories={}, **{**SIZES, **sizes})
+def test_features_without_values_are_omitted(changed: dict[str, Any], sizes: dict[str, int], gone: set[str]) -> None:
+    spec = build_spec(replace(FOUND, **changed), categories={}, **{**SIZES, **sizes})
     assert {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS} - set(spec.numbers) == gone
 
 
-def test_values_come_most_frequent_first() -> None:
+def test_values_are_ordered_by_frequency() -> None:
     values = {"video_language": {"b": 2, "a": 2, "c": 9}, "language": {"sv": 1}}
-    spec = spec_of(replace(FOUND, values=values), categories={}, **SIZES)
+    spec = build_spec(replace(FOUND, values=values), categories={}, **SIZES)
     assert spec.categories["video_language"] == ["c", "a", "b"] and spec.categories["language"] == ["sv"]
-    spec = spec_of(replace(FOUND, values=values), categories={"language": ["de"]}, **SIZES)
-    assert spec.categories["language"] == ["de"], "as the generator counts it, where it does"
+    spec = build_spec(replace(FOUND, values=values), categories={"language": ["de"]}, **SIZES)
+    assert spec.categories["language"] == ["de"], "the generator's values take precedence"

@@ -1,4 +1,4 @@
-"""Watch time found first by either order, against plain Python; parts merge exactly."""
+"""Watch time at the top of either order, compared with plain Python; parts merge exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
-from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime, seconds_found, wanted_of
+from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime, completed_seconds, seconds_in_lists
 
 USERS, VIDEOS = st.sampled_from("abc"), st.sampled_from("vwxyz")
 WATCHES = st.lists(st.tuples(USERS, VIDEOS, st.booleans(), st.one_of(st.none(), st.integers(0, 900))), max_size=15)
@@ -30,21 +30,21 @@ def oracle(rows: list[tuple[Any, ...]]) -> dict[tuple[str, str], int]:
 
 
 @given(WATCHES, LISTS, st.integers(1, 6))
-def test_seconds_are_those_of_plain_python(rows: list[tuple[Any, ...]], lists: dict[str, list[str]], cut: int) -> None:
+def test_seconds_equal_plain_python(rows: list[tuple[Any, ...]], lists: dict[str, list[str]], cut: int) -> None:
     wanted = oracle(rows)
-    found = wanted_of(watches_of(rows))
+    found = completed_seconds(watches_of(rows))
     assert {(user, video): seconds for user, video, seconds in found.iter_rows()} == wanted
     frame = pl.DataFrame({"user_id": list(lists), "video_ids": list(lists.values())})
     expected = [sum(wanted.get((user, video), 0) for video in shown[:cut]) for user, shown in lists.items()]
-    assert seconds_found(frame, found, cut).tolist() == expected
+    assert seconds_in_lists(frame, found, cut).tolist() == expected
 
 
 def watch_time(users: list[str], columns: dict[str, list[int]]) -> WatchTime:
     drawn = weights(id_digests(pl.Series(users)).to_numpy())
-    return WatchTime.of({name: np.array(values, np.int64) for name, values in columns.items()}, drawn)
+    return WatchTime.from_columns({name: np.array(values, np.int64) for name, values in columns.items()}, drawn)
 
 
-def test_parts_merge_exactly_and_tell_the_difference() -> None:
+def test_parts_merge_exactly_and_give_the_difference() -> None:
     users = [f"u{n}" for n in range(40)]
     columns = {"wanted": [10] * 40, "neighbours": [2] * 40, "ranking": [2 + n % 3 for n in range(40)]}
     whole = watch_time(users, columns)
@@ -63,6 +63,6 @@ def test_parts_merge_exactly_and_tell_the_difference() -> None:
     assert 0 < found.difference.low < more < found.difference.high
 
 
-def test_nothing_watched_is_no_recall() -> None:
+def test_no_watch_time_gives_no_recall() -> None:
     found = watch_time(["a"], {"wanted": [0], "neighbours": [0], "ranking": [0]}).compute()
     assert found == MeasuredRanking(users=1, wanted_seconds=0)
