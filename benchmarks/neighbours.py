@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def prepare(made: Made, recall: float) -> None:
     index = build_index(vectors, k=made.k, queries=users[:SAMPLED_USERS], recall=recall, exact_below=0)
     asked = users[-RECALL_QUERIES:]
     recalls = {k: recall_of(index, asked, k) for k in (100, made.k)}
-    print(f"{made.videos:,} x {made.dimension}: {about(index.timings)}; {json.dumps(index.info)}")
+    print(f"{made.videos:,} x {made.dimension}: {about(index.timings)}; {json.dumps(asdict(index.info))}")
     print("; ".join(f"recall@{k} of other users {found:.4f}" for k, found in recalls.items()), flush=True)
     folder = made.folder / "candidates"
     folder.mkdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,16 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
 from transforms.search.candidates import AGE, candidate_videos, condition_columns, shard_count
-from transforms.search.index_files import KINDS, VIDEOS, IndexInputs, IndexPart, WriteIndex, index_info, index_timings
+from transforms.search.index_files import (
+    KINDS,
+    VIDEOS,
+    IndexInputs,
+    IndexPart,
+    IndexShard,
+    WriteIndex,
+    index_timings,
+    summarize_index,
+)
 
 INFO = "info.json"
 
@@ -59,10 +69,11 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     with night.pipeline("index") as pipeline:
         pipeline | night.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
-    found = pop_records(records)
-    info = index_info(found, folder)
-    timed = {kind: about | {"timings": index_timings(found, kind)} for kind, about in info.items()}
-    entries += [FileEntry(**record["file"]) for record in found if "file" in record]
+    found = pop_records(records, FileEntry, IndexShard)
+    shards = found.of(IndexShard)
+    info = {kind: asdict(summary) for kind, summary in summarize_index(shards, folder).items()}
+    timed = {kind: about | {"timings": index_timings(shards, kind)} for kind, about in info.items()}
+    entries += found.of(FileEntry)
     entries.append(files.write_bytes(folder, INFO, 1, json.dumps(timed, indent=1).encode()))
     folders = {kind: [part.folder(attempt, inputs.shards) for part in parts if part.kind == kind] for kind in kinds}
     return StageResult(entries, {"folders": folders, "info": info}, timed=[INFO])

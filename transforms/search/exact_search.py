@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,26 @@ class Candidates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExactInfo:
+    """The size of an exact index."""
+
+    kind: Literal["exact"] = "exact"
+    rows: int
+    dimension: int
+    recall: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExactIndex:
     """An index that computes every score, in blocks of bounded memory. Ties are exact, also at the k-th place."""
 
     vectors: Floats
-    info: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
     timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def info(self) -> ExactInfo:
+        """Its size."""
+        return ExactInfo(rows=self.vectors.shape[0], dimension=self.vectors.shape[1])
 
     def search(self, queries: Floats, k: int) -> Candidates:
         """Return the k best positions of each of queries [b, d]."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -22,11 +21,12 @@ from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 
 from transforms.core import files, progress
-from transforms.core.records import Record
+from transforms.core.files import FileEntry
 from transforms.core.threads import process_cache
 from transforms.search.candidates import shard_positions
 from transforms.search.exact_search import ExactIndex
-from transforms.search.top_k import EXACT_BELOW, Index, build_index, draw_sample, load_index, save_index
+from transforms.search.scann_index import ScannInfo
+from transforms.search.top_k import EXACT_BELOW, Index, IndexInfo, build_index, draw_sample, load_index, save_index
 from transforms.search.tower import load_tower
 
 KINDS = ("candidates", "similar")
@@ -94,8 +94,30 @@ def unit_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(v / np.where(length == 0, 1, length), np.float32)
 
 
-def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str) -> Iterator[Record]:
-    """Build one shard of one kind and write it below `folder`; yield a record per file and one of the index.
+@dataclass(frozen=True, kw_only=True)
+class IndexShard:
+    """A shard that was written: its parameters and its recall, how fast it is, and where its `SAMPLE` is, if any."""
+
+    kind: str
+    shard: int
+    info: IndexInfo
+    timings: dict[str, float]
+    sample: str = ""  # path below the folder of the stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSummary:
+    """All shards of one kind: `recall` is that of a search of all of them."""
+
+    kind: str
+    dimension: int
+    recall: float
+    rows: int
+    shards: list[IndexInfo] = field(default_factory=list)
+
+
+def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str) -> Iterator[FileEntry | IndexShard]:
+    """Build one shard of one kind and write it below `folder`; yield the entries of its files, and an `IndexShard`.
 
     `POSITIONS` is written alongside and, if the shard is one of several approximate ones, `SAMPLE` for
     `merged_recall`.
@@ -114,9 +136,10 @@ def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str)
         if sample is not None and sampled:
             sample_hits(index, sample, k).write_parquet(Path(scratch) / SAMPLE)
         for path in sorted(Path(scratch).iterdir()):
-            yield {"file": asdict(files.upload(path, folder, f"{below}/{path.name}"))}
+            yield files.upload(path, folder, f"{below}/{path.name}")
     progress.advance()
-    yield {**asdict(part), "info": index.info, "timings": index.timings, "sample": sampled and f"{below}/{SAMPLE}"}
+    sample_path = f"{below}/{SAMPLE}" if sampled else ""
+    yield IndexShard(**asdict(part), info=index.info, timings=index.timings, sample=sample_path)
 
 
 def _tuning_sample(part: IndexPart, inputs: IndexInputs, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -152,39 +175,42 @@ def merged_recall(parts: Sequence[pl.DataFrame], k: int) -> float:
 
 @dataclass
 class WriteIndex(beam.PTransform):
-    """Write the index of each `IndexPart`; return the records of `write_index`."""
+    """Write the index of each `IndexPart`; return what `write_index` yields."""
 
     inputs: IndexInputs
     folder: str
     attempt: str
 
-    def expand(self, parts: beam.PCollection[IndexPart]) -> beam.PCollection[Record]:
+    def expand(self, parts: beam.PCollection[IndexPart]) -> beam.PCollection[FileEntry | IndexShard]:
         return parts | beam.Reshuffle() | beam.FlatMap(write_index, self.inputs, self.folder, self.attempt)
 
 
-def index_info(records: Sequence[Record], folder: str) -> dict[str, dict[str, Any]]:
-    """Return a summary of the records of `write_index` by kind: kind, rows, dimension, recall (of a search of all
-    shards), and `shards`, the parameters and the recall of each."""
-    found: dict[str, dict[str, Any]] = {}
+def summarize_index(shards: Sequence[IndexShard], folder: str) -> dict[str, IndexSummary]:
+    """Return a summary of the shards by kind. folder: of the stage, for their samples."""
+    found: dict[str, IndexSummary] = {}
     for kind in KINDS:
-        if shards := _shard_records(records, kind):
-            infos = [record["info"] for record in shards]
-            samples = [
-                files.read_parquet(files.join(folder, record["sample"])) for record in shards if record["sample"]
-            ]
-            whole = {name: infos[0][name] for name in ("kind", "dimension", "recall")}
-            whole |= {"rows": sum(info["rows"] for info in infos), "shards": infos}
-            found[kind] = whole | ({"recall": merged_recall(samples, infos[0]["k"])} if samples else {})
+        if of_kind := _shards_of(shards, kind):
+            info, samples = of_kind[0].info, [shard.sample for shard in of_kind if shard.sample]
+            recall = info.recall
+            if samples and isinstance(info, ScannInfo):
+                recall = merged_recall([files.read_parquet(files.join(folder, path)) for path in samples], info.k)
+            found[kind] = IndexSummary(
+                kind=info.kind,
+                dimension=info.dimension,
+                recall=recall,
+                rows=sum(shard.info.rows for shard in of_kind),
+                shards=[shard.info for shard in of_kind],
+            )
     return found
 
 
-def index_timings(records: Sequence[Record], kind: str) -> list[dict[str, float]]:
+def index_timings(shards: Sequence[IndexShard], kind: str) -> list[dict[str, float]]:
     """Return the timings of each shard of one kind."""
-    return [record["timings"] for record in _shard_records(records, kind)]
+    return [shard.timings for shard in _shards_of(shards, kind)]
 
 
-def _shard_records(records: Sequence[Record], kind: str) -> list[Record]:
-    return sorted((r for r in records if r.get("kind") == kind), key=lambda r: int(r["shard"]))
+def _shards_of(shards: Sequence[IndexShard], kind: str) -> list[IndexShard]:
+    return sorted((shard for shard in shards if shard.kind == kind), key=lambda shard: shard.shard)
 
 
 @process_cache

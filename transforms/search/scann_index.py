@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,22 @@ _RESCORE_COST = 40  # cost of an exact score in quantised scores (64 to 256 dime
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScannInfo:
+    """The size of a ScaNN index, the parameters of its search, and the recall of a search for k with these."""
+
+    kind: Literal["scann"] = "scann"
+    rows: int
+    dimension: int
+    k: int
+    queries: int  # in the sample that the recall is measured on
+    recall_wanted: float
+    leaves: int  # 0 without a tree
+    leaves_to_search: int
+    reorder: int  # points to rescore
+    recall: float = 0.0  # measured by `tune_scann`
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScannIndex:
     """A ScaNN index: a partition tree if there are many vectors, quantised scores, the best of them scored exactly.
 
@@ -44,20 +60,20 @@ class ScannIndex:
 
     searcher: Any
     vectors: Floats
-    info: dict[str, Any]
+    info: ScannInfo
     timings: dict[str, float] = field(default_factory=dict)
 
     def search_parameters(self, k: int) -> tuple[int, int]:
         """Return (points to rescore, leaves to search) for the k best. 0 leaves: there is no tree."""
-        deeper = max(1.0, k / self.info["k"])
-        reorder = math.ceil(self.info["reorder"] * deeper)
-        leaves = min(self.info["leaves"], math.ceil(self.info["leaves_to_search"] * math.sqrt(deeper)))
+        deeper = max(1.0, k / self.info.k)
+        reorder = math.ceil(self.info.reorder * deeper)
+        leaves = min(self.info.leaves, math.ceil(self.info.leaves_to_search * math.sqrt(deeper)))
         return min(len(self.vectors), reorder), leaves
 
     def cost(self, k: int) -> float:
         """Return the cost of a query for the k best, in quantised scores."""
         reorder, leaves = self.search_parameters(k)
-        searched = SPILLED * leaves / self.info["leaves"] if leaves else 1.0
+        searched = SPILLED * leaves / self.info.leaves if leaves else 1.0
         return len(self.vectors) * searched + _RESCORE_COST * reorder
 
     def search(self, queries: Floats, k: int) -> Candidates:
@@ -78,7 +94,7 @@ class ScannIndex:
         return pad_to_k(*_ties_by_position(positions, np.where(missing, MASKED_SCORE, scores)), k)
 
 
-def load_scann(folder: Path, vectors: Floats, info: dict[str, Any]) -> ScannIndex:
+def load_scann(folder: Path, vectors: Floats, info: ScannInfo) -> ScannIndex:
     """Return the index whose searcher was serialized to a local folder."""
     return ScannIndex(searcher=_import_scann().load_searcher(str(folder)), vectors=vectors, info=info)
 
@@ -103,21 +119,31 @@ def _import_scann() -> Any:
     return scann_ops_pybind
 
 
-def train_scann(vectors: Floats, info: dict[str, Any]) -> ScannIndex:
-    """Return an untuned index over vectors [n, d], which searches all leaves. info: `k`, and entries to add to `info`.
+def train_scann(vectors: Floats, *, k: int, queries: int, recall: float) -> ScannIndex:
+    """Return an untuned index over vectors [n, d], which searches all leaves.
 
+    k, recall: what it is to be tuned to, on a sample of so many queries.
     In a tree every point is in two leaves (SOAR: Sun et al., NeurIPS 2023), so that fewer need to be searched.
     """
-    n = len(vectors)
+    n, dimension = vectors.shape
     leaves = round(LEAVES * math.sqrt(n)) if n >= TREE_FROM else 0
-    builder = _import_scann().builder(vectors, info["k"], "dot_product")
+    builder = _import_scann().builder(vectors, k, "dot_product")
     if leaves:
         # k-means++ has a fixed seed. With ScaNN's default, random centres, every build gives a different index.
         sample = {"training_sample_size": POINTS_A_LEAF * leaves, "random_init": False}
         builder = builder.tree(leaves, 1, **sample, soar_lambda=_SOAR, overretrieve_factor=float(SPILLED))
     builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2, training_sample_size=HASHED_POINTS)
-    tuning = {"leaves": leaves, "leaves_to_search": leaves, "reorder": info["k"]}
-    return ScannIndex(searcher=builder.reorder(2 * info["k"]).build(), vectors=vectors, info=info | tuning)
+    info = ScannInfo(
+        rows=n,
+        dimension=dimension,
+        k=k,
+        queries=queries,
+        recall_wanted=recall,
+        leaves=leaves,
+        leaves_to_search=leaves,
+        reorder=k,
+    )
+    return ScannIndex(searcher=builder.reorder(2 * k).build(), vectors=vectors, info=info)
 
 
 def tune_scann(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannIndex:
@@ -128,10 +154,12 @@ def tune_scann(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannI
     by one standard error of the sample. The cost is computed and not timed, so that the same night always gets the
     same index.
     """
-    n, k, chosen = len(index.vectors), index.info["k"], index
-    reorder, cost = index.info["reorder"], math.inf
+    n, k, chosen = len(index.vectors), index.info.k, index
+    reorder, cost = index.info.reorder, math.inf
     while _RESCORE_COST * reorder < cost and reorder < 1.5 * n:
-        option, reached = _fewest_leaves(_with_info(index, reorder=min(reorder, n)), sample, truth)
+        option, reached = _fewest_leaves(
+            replace(index, info=replace(index.info, reorder=min(reorder, n))), sample, truth
+        )
         if reached and option.cost(k) < cost:
             chosen, cost = option, option.cost(k)
         elif cost == math.inf:
@@ -143,21 +171,18 @@ def tune_scann(index: ScannIndex, sample: Floats, *, truth: Positions) -> ScannI
 def _fewest_leaves(index: ScannIndex, sample: Floats, truth: Positions) -> tuple[ScannIndex, bool]:
     """Return the index that searches the fewest leaves (to within 20 %) that reach the target, and True; or the one
     that searches all leaves, and False."""
-    options = sorted({math.ceil(index.info["leaves"] / 1.2**step) for step in range(30)})
+    options = sorted({math.ceil(index.info.leaves / 1.2**step) for step in range(30)})
     recalls: dict[int, float] = {}
 
     def reached(leaves: int) -> bool:
-        found = _recalls(_with_info(index, leaves_to_search=leaves), sample, truth)
+        found = _recalls(replace(index, info=replace(index.info, leaves_to_search=leaves)), sample, truth)
         recalls[leaves] = float(found.mean())
-        return bool(found.mean() - found.std() / math.sqrt(len(found)) >= index.info["recall_wanted"])
+        return bool(found.mean() - found.std() / math.sqrt(len(found)) >= index.info.recall_wanted)
 
     first = bisect_left(options, True, key=reached)
     leaves = options[min(first, len(options) - 1)]  # bisection has tried it
-    return _with_info(index, leaves_to_search=leaves, recall=recalls[leaves]), first < len(options)
-
-
-def _with_info(index: ScannIndex, **info: float) -> ScannIndex:
-    return ScannIndex(searcher=index.searcher, vectors=index.vectors, info=index.info | info)
+    info = replace(index.info, leaves_to_search=leaves, recall=recalls[leaves])
+    return replace(index, info=info), first < len(options)
 
 
 def _recalls(index: ScannIndex, queries: Floats, truth: Positions) -> NDArray[np.float64]:

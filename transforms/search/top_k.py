@@ -17,16 +17,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from transforms.search.exact_search import BLOCK, MASKED_SCORE, Candidates, ExactIndex, Floats, validate_queries
+from transforms.search.exact_search import (
+    BLOCK,
+    MASKED_SCORE,
+    Candidates,
+    ExactIndex,
+    ExactInfo,
+    Floats,
+    validate_queries,
+)
 from transforms.search.exclusions import ChannelCap, Excluded, QueryRules, build_query_rules
-from transforms.search.scann_index import ScannIndex, load_scann, train_scann, tune_scann
+from transforms.search.scann_index import ScannIndex, ScannInfo, load_scann, train_scann, tune_scann
 
 __all__ = [
     "Candidates",
@@ -57,6 +66,10 @@ class TopK(Candidates):
     lengths: NDArray[np.int32]  # [b]
 
 
+IndexInfo = ExactInfo | ScannInfo
+_INFO: TypeAdapter[IndexInfo] = TypeAdapter(IndexInfo)
+
+
 class Index(Protocol):
     """Maximum inner product search over vectors [n, d]."""
 
@@ -64,8 +77,8 @@ class Index(Protocol):
     def vectors(self) -> Floats: ...
 
     @property
-    def info(self) -> dict[str, Any]:
-        """Its parameters and its recall, ready for JSON."""
+    def info(self) -> IndexInfo:
+        """Its parameters and its recall."""
 
     @property
     def timings(self) -> dict[str, float]:
@@ -96,15 +109,13 @@ def build_index(
     if not 0 < recall < 1:
         raise ValueError(f"recall must lie between 0 and 1, but is {recall}")
     vectors = np.ascontiguousarray(vectors, np.float32)
-    shape = {"rows": len(vectors), "dimension": vectors.shape[1]}
-    exact = ExactIndex(vectors=vectors, info={"kind": "exact", **shape, "recall": 1.0})
+    exact = ExactIndex(vectors=vectors)
     queries = vectors if queries is None else queries
     sample, k = np.ascontiguousarray(queries[draw_sample(len(queries), seed)], np.float32), min(k, len(vectors))
     if len(vectors) < exact_below:
         return replace(exact, timings=_speed(exact, sample, k))
     began = time.perf_counter()
-    info = {"kind": "scann", **shape, "k": k, "queries": len(sample), "recall_wanted": recall}
-    trained, built = train_scann(vectors, info), time.perf_counter()
+    trained, built = train_scann(vectors, k=k, queries=len(sample), recall=recall), time.perf_counter()
     index = tune_scann(trained, sample, truth=exact.search(sample, k).positions)
     seconds = {"build_seconds": built - began, "tuning_seconds": time.perf_counter() - built}
     return replace(index, timings=seconds | _speed(index, sample, k))
@@ -122,7 +133,7 @@ def save_index(index: Index, folder: Path) -> None:
         index.searcher.serialize(str(folder), relative_path=True)
     else:
         np.save(folder / "dataset.npy", index.vectors)  # the name ScaNN uses for the same array
-    (folder / "info.json").write_text(json.dumps(index.info, indent=1), encoding="utf-8")
+    (folder / "info.json").write_text(json.dumps(asdict(index.info), indent=1), encoding="utf-8")
 
 
 def load_vectors(folder: Path) -> Floats:
@@ -133,11 +144,8 @@ def load_vectors(folder: Path) -> Floats:
 
 def load_index(folder: Path) -> Index:
     """Return the index that `save_index` wrote; its vectors are memory-mapped."""
-    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    vectors = load_vectors(folder)
-    if info["kind"] == "exact":
-        return ExactIndex(vectors=vectors, info=info)
-    return load_scann(folder, vectors, info)
+    info, vectors = _INFO.validate_json((folder / "info.json").read_bytes()), load_vectors(folder)
+    return load_scann(folder, vectors, info) if isinstance(info, ScannInfo) else ExactIndex(vectors=vectors)
 
 
 def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded, cap: ChannelCap | None = None) -> TopK:

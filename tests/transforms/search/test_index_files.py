@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from made_frames import write
 from searches import excluding
 
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import WriteRecords, pop_records
 from transforms.search import index_files
 from transforms.search.candidates import candidate_videos
 from transforms.search.exact_search import ExactIndex
@@ -24,14 +26,16 @@ from transforms.search.index_files import (
     VIDEOS,
     IndexInputs,
     IndexPart,
+    IndexShard,
+    IndexSummary,
     WriteIndex,
-    index_info,
     index_timings,
     merged_recall,
     read_index,
     read_vectors,
     read_videos,
     sample_hits,
+    summarize_index,
     to_matrix,
     unit_directions,
     write_index,
@@ -100,13 +104,12 @@ def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         records = pipeline | beam.Create(parts) | WriteIndex(index_inputs, str(tmp_path), "1")
         records | WriteRecords(str(tmp_path / "records"))
-    found = pop_records(str(tmp_path / "records"))
-    assert all((tmp_path / r["file"]["name"]).stat().st_size == r["file"]["bytes"] for r in found if "file" in r)
-    info = index_info(found, str(tmp_path))
+    found = pop_records(str(tmp_path / "records"), FileEntry, IndexShard)
+    assert all((tmp_path / file.name).stat().st_size == file.bytes for file in found.of(FileEntry))
+    info = summarize_index(found.of(IndexShard), str(tmp_path))
     for kind, dimension in (("candidates", 3), ("similar", 2)):
-        about = {name: info[kind][name] for name in ("kind", "dimension", "recall", "rows")}
-        assert about == {"kind": "exact", "dimension": dimension, "recall": 1.0, "rows": 4}
-        assert len(info[kind]["shards"]) == len(index_timings(found, kind)) == shards
+        assert replace(info[kind], shards=[]) == IndexSummary(kind="exact", dimension=dimension, recall=1.0, rows=4)
+        assert len(info[kind].shards) == len(index_timings(found.of(IndexShard), kind)) == shards
     videos = read_videos(index_inputs.videos)
     assert videos["position"].to_list() == [0, 1, 2, 3]
     assert videos["video_id"].to_list() == ["a", "b", "c", "d"]
@@ -123,8 +126,11 @@ def test_both_indexes_are_written_and_read(shards: int, tmp_path: Path) -> None:
     assert sorted(seen) == [0, 1, 2, 3]
 
 
+Written = tuple[Path, list[FileEntry | IndexShard], int]  # folder, records, k
+
+
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record], int]:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """The similar videos of 4,000 videos, in four approximate shards."""
     folder = tmp_path_factory.mktemp("shards")
     index_inputs = inputs(folder, made(4_000, 16), 4, similar=19)
@@ -137,7 +143,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]
         )
 
 
-def test_measured_recall_is_that_of_a_search_of_all_shards(shards: tuple[Path, list[Record], int]) -> None:
+def test_measured_recall_is_that_of_a_search_of_all_shards(
+    shards: tuple[Path, list[FileEntry | IndexShard], int],
+) -> None:
     folder, records, k = shards
     videos = candidate_videos(made(4_000, 16), None)
     matrix = unit_directions(read_vectors(str(folder / "vectors"), videos["id"].to_numpy()))
@@ -152,12 +160,13 @@ def test_measured_recall_is_that_of_a_search_of_all_shards(shards: tuple[Path, l
     found = np.take_along_axis(np.concatenate(positions, axis=1), order, axis=1)
     true = ExactIndex(vectors=matrix).search(queries, k).positions
     recall = np.mean([len(set(a) & set(b)) / k for a, b in zip(found.tolist(), true.tolist(), strict=True)])
-    info = index_info(records, str(folder))["similar"]
-    assert info["kind"] == "scann"
-    assert info["rows"] == 4_000
-    assert 0.9 <= info["recall"] < 1
-    assert abs(recall - info["recall"]) < 0.03  # measured on other queries
-    assert {r["file"]["name"].rsplit("/", 1)[1] for r in records if "file" in r} >= {SAMPLE, POSITIONS, "info.json"}
+    info = summarize_index([r for r in records if isinstance(r, IndexShard)], str(folder))["similar"]
+    assert info.kind == "scann"
+    assert info.rows == 4_000
+    assert 0.9 <= info.recall < 1
+    assert abs(recall - info.recall) < 0.03  # measured on other queries
+    written = {record.name.rsplit("/", 1)[1] for record in records if isinstance(record, FileEntry)}
+    assert written >= {SAMPLE, POSITIONS, "info.json"}
 
 
 @pytest.mark.parametrize("limit", [None, 2])

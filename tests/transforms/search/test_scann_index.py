@@ -40,7 +40,7 @@ def tree() -> tuple[np.ndarray, np.ndarray, Index]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transforms.search.scann_index.TREE_FROM", 30_000)
         index = build_index(vectors, k=50, queries=queries[:200], recall=0.9)
-    assert 0 < index.info["leaves_to_search"] < index.info["leaves"]
+    assert isinstance(index, ScannIndex) and 0 < index.info.leaves_to_search < index.info.leaves
     return vectors, queries, index
 
 
@@ -70,7 +70,7 @@ def test_scann_finds_what_exact_search_finds(
         assert apply_cap(row, cap) == row
         np.testing.assert_allclose(top.scores[i], vectors[row] @ queries[i], rtol=1e-4, atol=1e-4)
         found += len(set(row) & set(true.positions[i].tolist()))
-    assert found / (50 * len(queries)) > index.info["recall_wanted"] - 0.02  # other queries than it was tuned on
+    assert found / (50 * len(queries)) > index.info.recall_wanted - 0.02  # other queries than it was tuned on
 
 
 def test_lists_are_full_even_if_nearly_all_is_excluded(large: tuple[np.ndarray, np.ndarray, Index]) -> None:
@@ -98,7 +98,7 @@ def test_recall_is_measured_on_the_sample(large: tuple[np.ndarray, np.ndarray, I
     true = ExactIndex(vectors=vectors).search(queries[:200], 50).positions
     found = index.search(queries[:200], 50).positions
     measured = np.mean([len(set(a) & set(b)) / 50 for a, b in zip(true.tolist(), found.tolist(), strict=True)])
-    assert index.info["recall"] == pytest.approx(measured)
+    assert index.info.recall == pytest.approx(measured)
     assert 0.95 <= measured < 1  # 1 would leave nothing to tune
 
 
@@ -108,7 +108,7 @@ def test_an_unreachable_recall_searches_everything() -> None:
     assert isinstance(index, ScannIndex)
     worst = ExactIndex(vectors=vectors).search(-queries, 7).positions  # the ends of the lists, given as the truth
     tuned = tune_scann(index, queries, truth=worst)
-    assert (tuned.info["reorder"], tuned.info["recall"]) == (500, 0)
+    assert (tuned.info.reorder, tuned.info.recall) == (500, 0)
 
 
 def test_scann_orders_ties_by_position() -> None:

@@ -90,7 +90,7 @@ def test_search_pads_if_k_exceeds_the_catalogue() -> None:
 @pytest.mark.parametrize(("n", "kind"), [(1, "exact"), (99, "exact"), (100, "scann")])
 def test_small_catalogues_are_searched_exactly(n: int, kind: str) -> None:
     vectors, _ = clustered(n, 8, 1)
-    assert build_index(vectors, k=10, exact_below=100).info["kind"] == kind
+    assert build_index(vectors, k=10, exact_below=100).info.kind == kind
 
 
 def test_saved_exact_index(tmp_path: Path) -> None:
