@@ -1,23 +1,23 @@
-"""Losses, or history encoders, on the same real logs for the same time of training: recall beside speed.
+"""Compare losses, or history encoders, on the same real logs for the same training time: recall and speed.
 
     python -m benchmarks.compare_models TOOLS kuairand OUT --losses --seconds 60 [--test]
     python -m benchmarks.compare_models TOOLS kuairand OUT --histories --try 'model.history="attention";model.dropout=0'
 
-TOOLS is the folder with kuairand_logs.py and movietweetings_logs.py; OUT a folder, where the examples that an earlier
-call made of the same logs are taken up. The job is that of `real_logs`; `--set` changes it for all, and `--try` adds a
-model with settings of [model] and [training] of its own.
+TOOLS is the folder with kuairand_logs.py and movietweetings_logs.py. OUT is a folder; examples that an earlier call
+wrote there for the same logs are used again. The job is that of `real_logs`; `--set` changes it for all models, and
+`--try` adds a model with other settings of [model] and [training].
 
-Each model trains at least twice. A short run measures how many steps a second it makes once the first ones are traced;
-then it makes, from nothing, as many as fit into the seconds, and again where that was off by a tenth. What is measured
-between passes, on a sample of the users, does not count as training; `best` is the pass with the highest recall@50
-there: an early one, and more time would not help.
+Each model is trained at least twice. A short run measures its steps per second after tracing. The model is then trained
+from scratch with as many steps as fit into the seconds, and again if that differs by more than a tenth. Measurements
+between passes, on a sample of the users, do not count as training time. `best` is the pass with the highest recall@50
+in them; if it is an early one, more time would not help.
 
-The measure: the truth that the converter leaves beside the logs becomes the watches of one more day, on which all users
-are held out, so nothing of it is learned. Recall is the trainer's own, of all of them: every video is scored by the
-loss' own scores, exactly, and what the user has completed is left out. That is the README's recall without index and
-lists, so it measures losses that leave no video vectors too. It differs in that users without a watch in the logs
-(1.5 % of KuaiRand's pairs) get videos as well, where they have no list and count as missed there. The truth is that of
-the validation days, unless `--test` is given.
+The converter's truth becomes the watches of one more day, on which all users are held out, so nothing of it is learned.
+Recall is the trainer's own for all users: every video is scored exactly by the scores of the loss, and videos that the
+user completed are excluded. This is the recall of docs/benchmarks.md without index and lists, so it also measures
+losses that give no video vectors. It differs for users without a watch in the logs (1.5 % of KuaiRand's pairs): here
+they get videos, while there they have no list and count as missed. The truth is that of the validation days, unless
+`--test` is given.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from trainer.progress import Progress
 from trainer.training import Fitted, fit
 from transforms.core.tensorflow_import import tf
 
-FIRST_STEPS = 10  # traced, and waiting for the first users: they do not count
-TRIAL_STEPS = 50  # that speed is measured on
-TOLERANCE = 0.1  # of the seconds: a training that took more or less of them is made again
+FIRST_STEPS = 10  # not counted: tracing, and waiting for the first batches
+TRIAL_STEPS = 50  # for measuring speed
+TOLERANCE = 0.1  # relative to the seconds: training is repeated if its time differs by more
 MOST_TRAININGS = 3  # after the trial
 ALL_USERS = 2**31 - 1
 HEADINGS = [f"recall@{k}" for k in KS] + ["examples/s", "passes", "best", "seconds", "waiting"]
@@ -58,12 +58,12 @@ HEADINGS = [f"recall@{k}" for k in KS] + ["examples/s", "passes", "best", "secon
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What all models learn from, and how long."""
+    """The data that all models learn from, and the training time."""
 
     job: Job
     files: ExampleFiles
     counts: LabelCounts
-    labels: int  # of a pass
+    labels: int  # per pass
     seconds: float
 
 
@@ -100,7 +100,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _models(args: argparse.Namespace) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each model changes in the job's tables, by the name it has in the printed table."""
+    """Return the changes of each model to the job's tables, by its name in the printed table."""
     models: dict[str, dict[str, dict[str, Any]]] = {}
     for key, wanted in (("loss", args.losses), ("history", args.histories)):
         names = get_args(ModelSettings.model_fields[key].annotation) if wanted else ()
@@ -118,7 +118,7 @@ def _given(args: argparse.Namespace) -> Given:
     if not (folder / "logs").exists():
         _write_logs(args, folder / "logs", day)
     text = Path(__file__).with_name(f"{args.logs}.toml").read_text(encoding="utf-8")
-    days = tomllib.loads(text)["examples"]["window_days"] + 1  # it begins where it would without the held-out day
+    days = tomllib.loads(text)["examples"]["window_days"] + 1  # it begins on the same day as without the held-out day
     held_out = [f"examples.window_days={days}", "examples.holdout_days=1", "examples.holdout_users=1.0"]
     for change in (*held_out, *args.set):
         text = with_setting(text, *change.split("=", 1))
@@ -132,8 +132,8 @@ def _given(args: argparse.Namespace) -> Given:
 
 
 def _write_logs(args: argparse.Namespace, logs: Path, day: dt.date) -> None:
-    """Converts the logs, and adds the truth to the watches, at the first moment of `day`, the first without logs."""
-    days_in_one_file = args.logs == "movietweetings"  # whose converter leaves the test events out for the validation's
+    """Convert the logs, and add the truth to the watches at the first moment of `day`, the first day without logs."""
+    days_in_one_file = args.logs == "movietweetings"  # its converter leaves out the test events for validation
     flags = ["--validation"] if days_in_one_file and not args.test else []
     subprocess.run([sys.executable, args.tools / f"{args.logs}_logs.py", logs, *flags], check=True)
     truth = pl.read_parquet(logs / f"truth{'' if days_in_one_file or args.test else '_validation'}.parquet")
@@ -143,7 +143,7 @@ def _write_logs(args: argparse.Namespace, logs: Path, day: dt.date) -> None:
 
 
 def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> Fitted:
-    """As many steps as fit into the seconds: as the last training measured them, once more where that was off."""
+    """Train for as many steps as fit into the seconds at the last training's speed; repeat if the time was off."""
     fitted = _trained(given, settings, steps=FIRST_STEPS + TRIAL_STEPS)
     for _ in range(MOST_TRAININGS):
         points = _points(fitted.progress)
@@ -158,7 +158,7 @@ def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> Fitted
     model = {**given.job.model.model_dump(), **settings.get("model", {})}
     training = {**given.job.training.model_dump(), **settings.get("training", {}), "max_steps": steps}
     training["epochs"] = math.ceil(steps / (given.labels // training["batch_size"] or 1))
-    with tempfile.TemporaryDirectory() as scratch:  # a folder of its own: no checkpoint is taken up
+    with tempfile.TemporaryDirectory() as scratch:  # a new folder, so that no checkpoint is found
         return fit(
             given.files,
             given.counts,
@@ -170,7 +170,7 @@ def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> Fitted
 
 
 def _points(progress: Progress) -> list[dict[str, Any]]:
-    """The points of the loss curve behind the first steps."""
+    """Return the points of the loss curve after the first steps."""
     return [point for point in progress.losses if point["step"] >= FIRST_STEPS]
 
 

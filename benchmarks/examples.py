@@ -1,14 +1,15 @@
-"""Raw logs to TFRecords: stages ingest, vocabulary and examples on the embedded runner, each a process as in a night.
+"""Measure raw logs to TFRecords: stages ingest, vocabulary and examples on the embedded runner, one process per stage.
 
     python -m benchmarks.examples OUT [--events 10000000] [--next-night] [--polars] [--four-fold] [--profile]
 
-Writes logs of 28 days into OUT (a user for 20 events, a tenth as many searches, 200,000 videos by a power law), runs
-the stages and prints seconds, events/s and peak memory; then the same of next to no logs: what starting them costs.
+Writes logs of 28 days into OUT (one user per 20 events, a tenth as many searches, 200,000 videos by a power law), runs
+the stages and prints seconds, events/s and peak memory. It then runs them on almost empty logs, which measures the cost
+of starting the stages.
 
 --next-night  adds one day, and runs the next night too
---polars      then does the same work in `benchmarks.polars_examples`, and compares time and records
---four-fold   then runs the stages on four times the events, in OUT/four-fold
---profile     then runs the stages anew under a profiler: which functions are called how often for 1,000 events
+--polars      does the same work in `benchmarks.polars_examples`, and compares time and records
+--four-fold   runs the stages on four times the events, in OUT/four-fold
+--profile     runs the stages again under a profiler and prints the number of calls per function and 1,000 events
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from transforms.examples.tfrecords import read_tfrecords
 DAYS, VIDEOS, WORDS = 28, 200_000, 20_000
 LAST_DAY = dt.date(2026, 11, 20)
 DATE = LAST_DAY + dt.timedelta(days=1)
-NEXT_TO_NOTHING = 2_800  # events: what remains is what starting the stages costs
-OFTEN = 20  # calls for 1,000 events that are worth a look
+NEXT_TO_NOTHING = 2_800  # events, so that start-up dominates
+OFTEN = 20  # calls per 1,000 events that are reported
 COMPARED_BUCKETS = 2
 STAGES = ("ingest", "vocabulary", "examples")
 JOB = """\
@@ -52,7 +53,7 @@ holdout_days = 0
 
 
 def write_day(out: Path, day: dt.date, *, events: int, users: int, rng: np.random.Generator) -> None:
-    """One day of watches and searches; users and videos by a power law, as in real logs."""
+    """Write one day of watches and searches, with users and videos by a power law as in real logs."""
     start = int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp() * 1e6)
     searches = events // 10
     user = pl.Series((users * rng.random(events + searches) ** 1.5).astype(np.int64)).cast(pl.String)
@@ -77,7 +78,7 @@ def write_day(out: Path, day: dt.date, *, events: int, users: int, rng: np.rando
         frame.sort("time").write_parquet(out / name / f"{day}.parquet")
 
 
-# A process begins with the peak memory of the one that starts it: so that one must be small.
+# A process inherits the peak memory of its parent, so the parent must be small.
 LAUNCHER = """\
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
@@ -88,7 +89,7 @@ sys.exit(code)
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A process that came to its end."""
+    """A process that ended successfully."""
 
     seconds: float
     peak_gib: float
@@ -97,7 +98,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One night's stages."""
+    """The stages of one night."""
 
     events: int
     seconds: dict[str, float]  # by stage, from the start of its process to its end
@@ -114,7 +115,7 @@ class Run:
 
 
 def write_logs(out: Path, events: int) -> int:
-    """28 days of logs and their job in OUT, which must be new; how many events."""
+    """Write 28 days of logs and their job to OUT, which must be new, and return the number of events."""
     rng, daily = np.random.default_rng(7), events // DAYS
     out.mkdir(parents=True)
     (out / "job.toml").write_text(JOB, encoding="utf-8")
@@ -124,7 +125,7 @@ def write_logs(out: Path, events: int) -> int:
 
 
 def run_stages(out: Path, events: int, date: dt.date = DATE, *, job: str = "job.toml", profile: bool = False) -> Run:
-    """The stages of a night, a process each; with `profile`, each under a profiler that writes OUT/STAGE.prof."""
+    """Run the stages of a night, one process each; with `profile` under a profiler that writes OUT/STAGE.prof."""
     seconds, peak = {}, {}
     for stage in STAGES:
         module = ["benchmarks.profiled", str(out / f"{stage}.prof")] if profile else []
@@ -135,7 +136,7 @@ def run_stages(out: Path, events: int, date: dt.date = DATE, *, job: str = "job.
 
 
 def _measured(arguments: Sequence[str]) -> Measured:
-    """Run a Python process. What it says on its error stream is shown only where it fails."""
+    """Run a Python process. Its standard error is shown only if it fails."""
     began = time.monotonic()
     command = [sys.executable, "-c", LAUNCHER, sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -146,14 +147,14 @@ def _measured(arguments: Sequence[str]) -> Measured:
 
 
 def start_up(out: Path) -> Run:
-    """What the stages cost before they do anything."""
+    """Measure the cost of starting the stages, on almost empty logs."""
     nothing = run_stages(out / "nothing", write_logs(out / "nothing", NEXT_TO_NOTHING))
     nothing.report("start-up")
     return nothing
 
 
 def next_night(out: Path, first: Run, nothing: Run, events: int) -> None:
-    """One more day and its night, against the first and against what starting the stages costs."""
+    """Add one day, run its night, and compare it with the first night and with the cost of starting the stages."""
     rng = np.random.default_rng(8)
     write_day(out, DATE, events=events // DAYS, users=events // 20, rng=rng)
     second = run_stages(out, first.events, DATE + dt.timedelta(days=1))
@@ -165,7 +166,7 @@ def next_night(out: Path, first: Run, nothing: Run, events: int) -> None:
 
 
 def against_polars(out: Path, first: Run, nothing: Run) -> None:
-    """The same work by `benchmarks.polars_examples`. Its own clock counts, which leaves out its imports."""
+    """Do the same work with `benchmarks.polars_examples`. Its own clock counts, which excludes its imports."""
     done = _measured(["-m", "benchmarks.polars_examples", str(out)])
     print(f"polars: {', '.join(done.said.splitlines())}; {done.seconds:.1f} s and {done.peak_gib:.1f} GiB in all")
     seconds = max(float(found) for found in re.findall(r"after ([\d.]+) s", done.said))
@@ -175,7 +176,7 @@ def against_polars(out: Path, first: Run, nothing: Run) -> None:
 
 
 def compare_records(out: Path) -> None:
-    """Raise AssertionError where the two disagree: in totals, or in any record of the first buckets."""
+    """Raise AssertionError if the two disagree, in totals or in any record of the first buckets."""
     folder = out / "runs" / "nights" / str(DATE) / "examples"
     done = json.loads((folder / "COMPLETED").read_text())
     theirs = {split: _read([out / "polars" / f"{split}.tfrecord.gz"]) for split in ("train", "serving")}
@@ -206,7 +207,7 @@ def four_fold(out: Path, first: Run, events: int) -> None:
 
 
 def profile(out: Path, first: Run) -> None:
-    """Calls that come with events: those of a run on next to no logs are taken off."""
+    """Print the calls per event: those of a run on almost empty logs are subtracted."""
     counted = []
     for folder, events in ((out, first.events), (out / "profiled-nothing", 0)):
         if not events:

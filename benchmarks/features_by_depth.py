@@ -1,15 +1,15 @@
-"""What more features and a deeper tower bring, on simulated logs: holdout MAP, the paper's figure 6.
+"""Measure the gain of more features and a deeper tower on simulated logs: holdout MAP, the paper's figure 6.
 
     python -m benchmarks.features_by_depth OUT [--users 3000] [--videos 500] [--days 21] [--seeds 3]
         [--depths 0 1 2 3 4] [--plot docs/features_by_depth.svg]
 
-OUT: a new folder. A seed is other logs and another training. Features are added one after the other: `watches` (logs
+OUT is a new folder. Each seed has its own logs and training. Features are added one after the other: `watches` (logs
 without searches, users, countries and devices; `example_age = false`), `+ searches`, `+ example age`, `all`.
 
-MAP is that of the trainer's holdout: lists of 200 of what users had not completed, against all they completed on a day
-that nothing was learned of. Half the users say which pass is the best (recall@50), MAP is of the other half. Beside it
-the best possible: lists by the simulator's true probabilities that morning. Intervals are 95 % over seeds, those of
-gains of the differences within a seed; what does not help is named.
+MAP is that of the trainer's holdout: lists of 200 videos that the user had not completed, against all videos completed
+on a day of which nothing was learned. Half of the users choose the best pass (recall@50), and MAP is that of the other
+half. The upper bound is the MAP of lists by the simulator's true probabilities that morning. Intervals are 95 % over
+seeds; those of gains are of the differences within a seed. Gains that are not significant are marked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BEST = "best possible"
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Which logs are read, one of `TABLES`, and whether example age is."""
+    """Which logs are read, one of `TABLES`, and whether the tower reads example age."""
 
     tables: str
     example_age: bool
@@ -61,8 +61,8 @@ FEATURES = {
     "+ example age": Features(tables="searches", example_age=True),
     "all": Features(tables="all", example_age=True),
 }
-Cell = tuple[str, int]  # features, depth; of BEST the depth is 0
-Found = dict[Cell, list[float]]  # MAP of each seed
+Cell = tuple[str, int]  # features, depth; the depth of BEST is 0
+Found = dict[Cell, list[float]]  # MAP per seed
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _of_seed(out: Path, settings: SimulationSettings, args: argparse.Namespace) -> Iterator[tuple[Cell, float]]:
-    """MAP of every cell, and of the best possible ranking for the same users."""
+    """Yield MAP of every cell, and of the best possible ranking for the same users."""
     write_logs(out, settings)
     examples = {tables: write_examples(out, tables) for tables in TABLES}
     users = pl.concat([read_tfrecords(path, {"user_id": pl.String}) for path in halves(examples["all"])[1]])["user_id"]
@@ -123,14 +123,14 @@ def _tell(seed: int, name: str, figures: Mapping[str, float], more: str = "") ->
 
 
 def halves(files: ExampleFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Holdout files by user bucket: those that say when to stop, and those that are reported."""
+    """Return the holdout files, split by user bucket into those that choose the pass and those that are reported."""
     return files.holdout[::2], files.holdout[1::2]
 
 
 def _train(
     files: ExampleFiles, name: str, depth: int, seed: int, args: argparse.Namespace
 ) -> tuple[dict[str, float], int]:
-    """The figures of the best pass, and how many passes there were."""
+    """Return the figures of the best pass, and the number of passes."""
     model = ModelSettings.model_validate(
         {
             "dimension": 64,
@@ -168,7 +168,7 @@ def _print_table(found: Mapping[Cell, list[float]], depths: list[int]) -> None:
 
 
 def _shares(found: Mapping[Cell, list[float]], cell: Cell) -> Interval:
-    """Of the best possible."""
+    """Return the share of the best possible MAP that a cell reaches."""
     return Interval.of([value / best for value, best in zip(found[cell], found[BEST, 0], strict=True)])
 
 
@@ -185,7 +185,7 @@ def _print_gains(found: Mapping[Cell, list[float]], depths: list[int]) -> None:
 
 
 def gain(values: list[float], others: list[float]) -> str:
-    """The mean difference within a seed with its interval, and whether it lies beyond that."""
+    """Return the mean difference within a seed with its interval, and whether it is significant."""
     found = Interval.of([value - other for value, other in zip(values, others, strict=True)])
     told = f"{found.mean:+.4f} ±{found.half:.4f}"
     if len(values) == 1:
@@ -196,12 +196,12 @@ def gain(values: list[float], others: list[float]) -> str:
 
 
 def draw(found: Mapping[Cell, list[float]], depths: list[int]) -> Figure:
-    """MAP over depth, a line for each of the feature sets, bars for the intervals."""
+    """Plot MAP over depth, one line per feature set, with bars for the intervals."""
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
     for place, name in enumerate(FEATURES):
         cells = [Interval.of(found[name, depth]) for depth in depths]
-        shifted = [depth + 0.04 * (place - 1.5) for depth in depths]  # or bars would hide each other
+        shifted = [depth + 0.04 * (place - 1.5) for depth in depths]  # so that bars do not hide each other
         means, bars = [cell.mean for cell in cells], [cell.half for cell in cells]
         axes.errorbar(shifted, means, yerr=bars, marker="o", markersize=4, capsize=3, linewidth=1.4, label=name)
     best = Interval.of(found[BEST, 0]).mean

@@ -1,12 +1,12 @@
-"""The same night's stages on the Flink cluster of `make flink-up` and on the embedded runner: time and memory.
+"""Compare time and memory of a night's stages on the Flink cluster of `make flink-up` and on the embedded runner.
 
     make flink-up
     python -m benchmarks.flink OUT [--events 10000000] [--users 100000]
 
 Writes logs of 28 days into OUT as `benchmarks.examples` does, then runs ingest, vocabulary, examples and neighbours of
-all users on each runner in turn, under a ROOT each; the small model between them is trained as ever, in a process here,
-and not measured. Memory is what all processes of a runner hold together at the highest, looked at ten times a second;
-of the cluster, its Java and the Python workers stand apart.
+all users on each runner in turn, with one ROOT per runner. The small model between them is trained in a process on this
+machine and not measured. Memory is the peak of all processes of a runner together, sampled ten times a second; for the
+cluster, Java and Python workers are listed separately.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ keep_examples = 1
 """
 
 
-Pids = Callable[[], tuple[list[int], list[int]]]  # of the cluster: Java's, Python's
+Pids = Callable[[], tuple[list[int], list[int]]]  # of the cluster: Java, Python
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One stage, from the start of its process to its end."""
+    """The cost of one stage, from the start of its process to its end."""
 
     seconds: float
     python_gib: float  # the stage's own process and all Python workers
@@ -70,7 +70,7 @@ class Cost:
 
 
 def write_logs(out: Path, events: int, users: int) -> int:
-    """28 days of logs in OUT, which must be new; how many events."""
+    """Write 28 days of logs to OUT, which must be new, and return the number of events."""
     rng, daily = np.random.default_rng(7), events // DAYS
     for back in range(DAYS - 1, -1, -1):
         write_day(out, LAST_DAY - dt.timedelta(days=back), events=daily, users=users, rng=rng)
@@ -78,7 +78,7 @@ def write_logs(out: Path, events: int, users: int) -> int:
 
 
 def run_night(folder: Path, flags: Sequence[str], cluster_pids: Pids) -> list[Cost]:
-    """The stages of a night under FOLDER/runs; costs of those that are measured, each printed once it is known."""
+    """Run the stages of a night under FOLDER/runs, and return and print the costs of those that are measured."""
     folder.mkdir()
     job = folder / "job.toml"
     job.write_text(JOB, encoding="utf-8")
@@ -115,7 +115,7 @@ def _measured(arguments: Sequence[str], cluster_pids: Pids) -> Cost:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory a process holds; 0 of one that is over."""
+    """Return the resident memory of a process in bytes; 0 if it has ended."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     return 0
@@ -135,7 +135,7 @@ def _children(pid: int) -> list[int]:
 
 
 def show(name: str, events: int, costs: list[Cost]) -> None:
-    """A row of the table, by stage: seconds, GiB of Python, GiB of Java."""
+    """Print a row of the table: for each stage seconds, GiB of Python, GiB of Java."""
     parts = " | ".join(f"{stage} {cost}" for stage, cost in zip(MEASURED, costs, strict=True))
     total = sum(cost.seconds for cost in costs[:3])
     print(f"{name}: {events:,} events in {total:.1f} s, {events / total:,.0f} events/s | {parts}", flush=True)

@@ -1,19 +1,19 @@
-"""Whether predictions follow a video's burst after upload, with and without example age: the paper's figure 4.
+"""Measure whether predictions follow a video's burst after upload, with and without example age: the paper's figure 4.
 
     python -m benchmarks.freshness OUT [--users 8000] [--videos 300] [--days 28] [--plot docs/freshness.svg]
 
-OUT: a new folder for simulated logs. Two curves over days since upload, each normalised to a mean of 1:
+OUT is a new folder for simulated logs. There are two plots over days since upload, each normalised to mean 1:
 
-- The same videos, day by day: those uploaded in the second quarter of the window, so that all of them have all days
-  shown. At every moment of a label of users that nothing was learned of, the probability of each of these videos; true
-  is how often they were the label, of all users.
-- All videos on one morning, as served: example age 0, users of the held-out day; true are the simulator's
-  probabilities. A video of yesterday has one day of labels in the window, one of last week seven.
+- The same videos, day by day: those uploaded in the second quarter of the window, for which all plotted days exist. A
+  model's curve is the mean probability of these videos at every label's moment, for users of whom nothing was learned.
+  The true curve is how often they were the label, for all users.
+- All videos on one morning, as served: example age 0, users of the held-out day. The true curve is the mean of the
+  simulator's probabilities. A video of yesterday has one day of labels in the window, one of last week seven.
 
-The burst is learned last: videos need hundreds of labels each, so few videos and many users show it. A history of fresh
-videos tells the time too, so without example age the curve is not quite flat.
+The burst is learned last: it needs hundreds of labels per video, hence few videos and many users. A history of fresh
+videos also carries the time, so without example age the curve is not quite flat.
 
-Beside the curves: their correlation with the true one, and the mean distance from it, 0 being the same.
+Each curve is printed with its correlation with the true one and its mean distance from it (0: equal).
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ from transforms.examples.tfrecords import read_tfrecords
 from transforms.simulation.world import SimulationSettings
 
 DAY = 86_400
-KEPT_BUCKETS = 2  # of eight: users that nothing is learned of
+KEPT_BUCKETS = 2  # of eight: nothing is learned of their users
 TRUE = "true"
 MODELS = {"with example age": True, "without": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Mean probability by days since upload, normalised, one curve a name; NaN on days without a video."""
+    """Mean probability by days since upload, normalised, one curve per name; NaN on days without a video."""
 
     title: str
     days: Ints
@@ -115,7 +115,7 @@ def _train(files: ExampleFiles, counts: LabelCounts, args: argparse.Namespace, *
 
 
 def _uploads(morning: Morning, counts: LabelCounts) -> Ints:
-    """Epoch seconds of each video of the vocabulary, by position."""
+    """Return the upload time of each video of the vocabulary in epoch seconds, by position."""
     catalogue = morning.world.catalogue
     known = pl.DataFrame({"video_id": catalogue.ids, "upload": catalogue.upload})
     names = pl.DataFrame({"video_id": pl.Series(counts.video_ids.to_pylist(), dtype=pl.String)})
@@ -125,7 +125,7 @@ def _uploads(morning: Morning, counts: LabelCounts) -> Ints:
 def _day_by_day(
     files: ExampleFiles, models: Mapping[str, Fitted], upload: Ints, settings: SimulationSettings
 ) -> Curves:
-    """The same videos over their days, of which all have all."""
+    """Return the curves of the same videos over their days; all of these videos have all days."""
     quarter = settings.days // 4
     days = np.arange(-quarter, settings.days // 2 - 1)
     started = (upload - settings.start(0)) / DAY
@@ -147,8 +147,10 @@ def _mean_by_day(
     days: Ints,
     fitted: Fitted | None,
 ) -> Floats:
-    """Over all pairs of a label's moment and one of the videos `shown`: the mean probability that the model gives it,
-    or, without a model, how often it is the label."""
+    """Average over all pairs of a label's moment and one of the videos `shown`.
+
+    The value is the probability that the model gives the video or, without a model, how often it is the label.
+    """
     sums, pairs = np.zeros(len(days)), np.zeros(len(days))
     for batch in epoch_batches(paths, spec, batch_size=512, seed=1, epochs=range(1)):
         times = ages.times(batch["example_age"].numpy())
@@ -162,7 +164,7 @@ def _mean_by_day(
 
 
 class _Ages:
-    """Example ages back to moments: the graph that encoded them, read from its other side."""
+    """Example ages back to moments: the inverse of the graph that encoded them."""
 
     def __init__(self, files: ExampleFiles, days: int) -> None:
         self.days = np.linspace(0, days, 96 * days + 1)
@@ -173,7 +175,7 @@ class _Ages:
         self.newest = dt.datetime.fromisoformat(files.dates["newest"]).timestamp()
 
     def times(self, encoded: npt.NDArray[np.float32]) -> Floats:
-        """Epoch seconds."""
+        """Return epoch seconds."""
         return self.newest - np.interp(encoded, self.encoded, self.days) * DAY
 
 
@@ -186,7 +188,7 @@ def probabilities(fitted: Fitted, batch: dict[str, tf.Tensor]) -> Floats:
 def _as_served(
     files: ExampleFiles, models: Mapping[str, Fitted], upload: Ints, morning: Morning, counts: LabelCounts
 ) -> Curves:
-    """All videos on the last morning, by how old they are then."""
+    """Return the curves of all videos on the last morning, by their age then."""
     days = np.arange(morning.day)
     since = (morning.time - upload) // DAY
     values = {TRUE: _by_age(_true_means(files, morning, counts), since, len(days))}
@@ -200,7 +202,7 @@ def _as_served(
 
 
 def _true_means(files: ExampleFiles, morning: Morning, counts: LabelCounts) -> Floats:
-    """The simulator's probability of each video of the vocabulary, the mean over the users of the held-out day."""
+    """Return the simulator's probability of each video of the vocabulary, averaged over the held-out day's users."""
     users = pl.concat([read_tfrecords(path, {"user_id": pl.String}) for path in files.holdout])["user_id"]
     positions = np.flatnonzero(morning.world.population.ids.is_in(users.implode()).to_numpy())
     of_all = morning.probabilities(positions).mean(axis=0)
@@ -220,7 +222,7 @@ def _ratio(sums: Floats | Ints, counts: Floats | Ints) -> Floats:
 
 
 def closeness(values: Floats, true: Floats) -> tuple[float, float]:
-    """Correlation of two normalised curves, and their mean distance, over the days that both have."""
+    """Return correlation and mean distance of two normalised curves, over the days that both have."""
     both = ~np.isnan(values) & ~np.isnan(true)
     correlation = float(np.corrcoef(values[both], true[both])[0, 1])
     return correlation, float(np.abs(values[both] - true[both]).mean())
@@ -236,7 +238,7 @@ def _print(curves: Curves) -> None:
 
 
 def draw(found: Sequence[Curves]) -> Figure:
-    """A panel for each: the true curve, with example age and without."""
+    """Plot one panel per pair of curves: the true curve, with example age and without."""
     figure = Figure(figsize=(9.6, 3.8))
     for axes, curves in zip(figure.subplots(1, len(found)), found, strict=True):
         for name, values in curves.values.items():

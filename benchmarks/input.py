@@ -1,9 +1,9 @@
-"""The input alone: batches of labels with their windows from record files, beside reading and parsing them and no more.
+"""Measure the input alone: batches of labels with windows from record files, compared with reading and parsing only.
 
     python -m benchmarks.input [--users 20000] [--history 50] [--passes 3] [--sequences] [--cache]
 
-Writes records as stage examples does: up to 20 labels a user, watches by a power law. Both ways are timed in turn in
-one process, so that their ratio holds on a machine that is not quiet; so does the rate a second of processor time.
+Writes records as stage examples does: up to 20 labels per user, watches by a power law. Both ways are timed in turn in
+one process, so that their ratio holds on a busy machine; so does the rate per second of processor time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VIDEOS, TOKENS, FILES, BATCH, ROUNDS = 1_000_000, 1_000_000, 16, 1024, 3
 
 
 def spec_of(history: int) -> FeatureSpec:
-    """Records with all the features that the simulated logs have."""
+    """Return a spec with all the features that the simulated logs have."""
     categories = {"country": [f"c{i}" for i in range(40)], "device": ["phone", "tv", "desktop"]}
     return FeatureSpec(
         videos=VIDEOS,
@@ -40,7 +40,7 @@ def spec_of(history: int) -> FeatureSpec:
 
 
 def make_records(users: int, spec: FeatureSpec, rng: np.random.Generator) -> pl.DataFrame:
-    """One row a user: 5 to 20 labels in a past of about a hundred watches and as many tokens."""
+    """Return one row per user: 5 to 20 labels in a history of about a hundred watches and as many tokens."""
     labels = rng.integers(5, 21, users)
     sizes = {name: labels + rng.poisson(90, users) for name in ("watches", "tokens")}
     columns = {"user_id": pl.Series([f"user-{i}" for i in range(users)])}
@@ -60,13 +60,13 @@ def make_records(users: int, spec: FeatureSpec, rng: np.random.Generator) -> pl.
 
 
 def lists(values: NDArray[Any], sizes: NDArray[np.int64]) -> pl.Series:
-    """Values end to end -> a list a row."""
+    """Split concatenated values into one list per row."""
     rows = pl.DataFrame({"row": np.repeat(np.arange(len(sizes)), sizes), "value": values})
     return rows.group_by("row", maintain_order=True).agg("value")["value"]
 
 
 def plain_batches(files: list[str], spec: FeatureSpec) -> tf.data.Dataset:
-    """Records of all files, parsed at 1,024 a time: no windows, no shuffling."""
+    """Parse the records of all files, 1,024 at a time, without windows and shuffling."""
     features = {"user_id": tf.io.FixedLenFeature([], tf.string), **record_features(spec)}
     paths = tf.data.Dataset.from_tensor_slices(files)
     records = paths.interleave(lambda f: tf.data.TFRecordDataset(f, "GZIP"), cycle_length=4, num_parallel_calls=2)
@@ -88,7 +88,7 @@ def main() -> None:
         paths = write_files(records, folder)
         files = RecordFiles.of(paths, cache_bytes=2**40 if args.cache else 0)
         options = {"batch_size": BATCH, "seed": 1, "sequences": args.sequences}
-        # One dataset of all passes, so that what is read ahead of a pass is counted too.
+        # One dataset for all passes, so that read-ahead between passes is counted too.
         whole = epoch_batches(files, spec, epochs=range(args.passes), **options)
         plain = plain_batches(paths, spec).repeat(args.passes)
         rounds = [[seconds(batches) for batches in (whole, plain)] for _ in range(ROUNDS)]
@@ -100,13 +100,13 @@ def main() -> None:
 
 
 def write_files(records: pl.DataFrame, folder: str) -> list[str]:
-    """The records in `FILES` files: their paths."""
+    """Write the records to `FILES` files and return their paths."""
     parts = enumerate(records.iter_slices(-(-records.height // FILES)))
     return [f"{folder}/{write_tfrecords(part, folder, f'{number:02}.tfrecord.gz').name}" for number, part in parts]
 
 
 def seconds(batches: tf.data.Dataset) -> tuple[float, float]:
-    """How long all the batches take, and how much processor time on all cores."""
+    """Return the wall time of reading all batches, and the processor time on all cores."""
     began, spent = time.perf_counter(), time.process_time()
     for _ in batches:
         pass

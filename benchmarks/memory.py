@@ -1,8 +1,8 @@
-"""How much memory a training takes as a multiple of what its three large tables hold: videos in, videos out, tokens.
+"""Measure the memory of a training as a multiple of its three large tables: videos in, videos out, tokens.
 
     python -m benchmarks.memory [--videos 200000] [--dimension 64] [--steps 5]
 
-Tables and one float a row are 1 + 1/D; what else is there does not grow with the vocabulary.
+Tables with one float per row for the optimizer take 1 + 1/D; nothing else grows with the vocabulary.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
-    small = train(min(1_000, args.videos), args.dimension, args.steps)  # what does not grow with the vocabulary
+    small = train(min(1_000, args.videos), args.dimension, args.steps)  # memory that does not grow with the vocabulary
     grown = train(args.videos, args.dimension, args.steps) - small
     tables = 3 * args.videos * args.dimension * 4
     text = f"V={args.videos:,} D={args.dimension}: {grown / 2**20:,.0f} MiB more at the highest than with 1,000 videos"
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def train(videos: int, dimension: int, steps: int) -> int:
-    """The most bytes this process has had in memory after some steps of a model."""
+    """Return the peak memory of this process in bytes after some steps of a model."""
     spec = FeatureSpec(videos=videos, tokens=videos, watch_history=LENGTH, search_history=LENGTH)
     counts = (videos / np.arange(1, videos + 1)).astype(np.int64)
     sampler = NegativeSampler(counts)

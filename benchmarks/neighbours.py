@@ -1,13 +1,13 @@
-"""Users a second of stage neighbours, from serving records to Parquet, beside exact search and ScaNN alone.
+"""Measure users per second of stage neighbours, from serving records to Parquet, next to exact search and ScaNN alone.
 
     python -m benchmarks.neighbours OUT [--videos 1000000] [--dimension 256] [--users 65536] [--k 200]
 
-An index of made videos is built and tuned; then a process of its own runs `WriteNeighbours` on the embedded runner, as
+Builds and tunes an index of generated videos. A separate process then runs `WriteNeighbours` on the embedded runner, as
 the stage does: records of 50 watches and 50 tokens, a tower of the paper's size (layers 1024-512-256 over the mean of
-each), the search, what users have watched left out, lists and user vectors written. Vectors of videos and users are
-drawn around common centres, so that there is something to find: the tower is computed in full, and its output, times a
-variable that is zero, is added to the user's made vector. Beside it, in turn with it: exact search a batch at a time,
-and ScaNN called bare for as many as the average user needs.
+each), the search, the exclusion of watched videos, lists and user vectors written. Vectors of videos and users are
+drawn around common centres, so that users have near videos. The tower is computed in full, but its output, multiplied
+by a variable that is zero, is added to the user's generated vector. In turn with the stage run exact search, a batch at
+a time, and ScaNN alone at the depth of an average user.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from transforms.search.user_limits import BucketRecords, SearchInputs
 
 END = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 DAYS, HISTORY, HIDDEN = 28, 50, (1024, 512)
-HEAVY, HEAVY_WATCHES = 1_000, 5_000  # every so many-th user has watched that much
+HEAVY, HEAVY_WATCHES = 1_000, 5_000  # every HEAVY-th user has watched that many videos
 RECALL_QUERIES, EXACT_QUERIES = 1_024, 256
 
 
 @dataclass(frozen=True)
 class Made:
-    """What is in OUT."""
+    """The generated data in OUT."""
 
     folder: Path
     videos: int
@@ -101,12 +101,12 @@ def main() -> None:
         return
     args.out.mkdir(parents=True)
     prepare(made, args.recall)
-    for part in ("tower", "stage"):  # processes of their own: what each needs of memory is its own
+    for part in ("tower", "stage"):  # separate processes, so that each has its own memory peak
         subprocess.run([sys.executable, "-m", "benchmarks.neighbours", *sys.argv[1:], "--part", part], check=True)
 
 
 def prepare(made: Made, recall: float) -> None:
-    """Index, records and watches in OUT; prints how the index was built and how well it searches."""
+    """Write index, records and watches to OUT; print how the index was built and its recall."""
     vectors, users = made_vectors(made)
     index = build_index(vectors, k=made.k, queries=users[:SAMPLED_USERS], recall=recall, exact_below=0)
     asked = users[-RECALL_QUERIES:]
@@ -126,7 +126,7 @@ def prepare(made: Made, recall: float) -> None:
 
 
 def made_vectors(made: Made) -> tuple[Floats, Floats]:
-    """[v; b] of the videos, [u; 1] of the users."""
+    """Return [v; b] of the videos and [u; 1] of the users."""
     vectors, users = draw(made.videos, made.users, made.dimension)
     bias = np.random.default_rng(1).standard_normal((made.videos, 1), np.float32)
     return np.concatenate([vectors, bias], axis=1), np.concatenate([users, np.ones_like(users[:, :1])], axis=1)
@@ -139,7 +139,7 @@ def recall_of(index: Index, queries: Floats, k: int) -> float:
 
 
 def video_ids(videos: int) -> list[str]:
-    """As long as common ones, in rising order."""
+    """Return ids of a common length, in rising order."""
     return [f"v{number:010d}" for number in range(videos)]
 
 
@@ -148,7 +148,7 @@ def user_ids(users: int) -> pl.Series:
 
 
 def write_users(made: Made, index: Index, users: Floats, names: pl.Series) -> None:
-    """A record file and a file of watches a bucket: most users have watched some of their nearest 200 videos."""
+    """Write one record file and one file of watches per bucket: most users watched some of their nearest videos."""
     ids = user_ids(made.users)
     bucket = id_digests(ids).to_numpy() % made.buckets
     for number in range(made.buckets):
@@ -179,7 +179,7 @@ def write_users(made: Made, index: Index, users: Floats, names: pl.Series) -> No
 
 
 def watched(index: Index, vectors: Floats, rows: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[int, Any]]:
-    """(user, positions): the first of the nearest 200, a long tail of users many, and a few users very many."""
+    """Yield (user, positions): the first of the nearest 200; a long tail of users has many, a few have very many."""
     counts = np.minimum(rng.geometric(4 / 200, len(rows)), 200)
     nearest = index.search(vectors, 200).positions
     for row, count, best in zip(rows.tolist(), counts.tolist(), nearest, strict=True):
@@ -188,7 +188,7 @@ def watched(index: Index, vectors: Floats, rows: np.ndarray, rng: np.random.Gene
 
 
 def write_tower(made: Made) -> None:
-    """A SavedModel that computes the paper's tower of each record and gives the made vector of its user."""
+    """Write a SavedModel that computes the paper's tower and returns the generated vector of each user."""
     from trainer.config import ModelSettings
     from trainer.export import ServedTower
     from trainer.model import UserTower
@@ -202,7 +202,7 @@ def write_tower(made: Made) -> None:
         def __init__(self) -> None:
             super().__init__(UserTower(spec, settings, seed=1))
             self.made = tf.Variable(np.load(made.folder / "users.npy"), trainable=False)
-            self.nothing = tf.Variable(0.0, trainable=False)  # no constant: the graph would be simplified
+            self.nothing = tf.Variable(0.0, trainable=False)  # a constant zero would be optimised away
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False)
         def of_made_users(self, examples: Any) -> Any:
@@ -216,7 +216,7 @@ def write_tower(made: Made) -> None:
 
 
 def measure_stage(made: Made) -> None:
-    """Prints users a second of the stage and of the searches beside it, and the stage's memory."""
+    """Print users per second of the stage and of the searches it is compared with, and the stage's memory."""
     users, inputs = np.load(made.folder / "users.npy"), made.inputs
     began = time.perf_counter()
     load_tower(inputs.tower)
@@ -243,13 +243,13 @@ def measure_stage(made: Made) -> None:
 
 
 def mean_depth(made: Made) -> int:
-    """How deep a user of average history is searched for: k left, whatever was watched."""
+    """Return the search depth of a user with an average history: k videos remain after the exclusions."""
     pairs = sum(pl.scan_parquet(bucket.watched[0]).select(pl.len()).collect().item() for bucket in made.bucket_records)
     return int(np.ceil(2 ** (np.ceil(4 * np.log2(made.k + pairs / made.users)) / 4)))
 
 
 def run_stage(made: Made) -> float:
-    """Users a second of a run of the stage."""
+    """Run the stage and return users per second."""
     out = made.folder / "neighbours"
     began = time.perf_counter()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -262,7 +262,7 @@ def run_stage(made: Made) -> float:
 
 
 def bare_rate(index: Index, users: Floats, depth: int) -> float:
-    """Queries a second of ScaNN alone, a batch of the stage's size at a time."""
+    """Return queries per second of ScaNN alone, in batches of the stage's size."""
     assert isinstance(index, ScannIndex)
     reorder, leaves = index.search_parameters(depth)
     began = time.perf_counter()

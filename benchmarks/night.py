@@ -1,13 +1,13 @@
-"""A warm night at full size: time by stage, what the command takes beside the stages' own work, and its report.
+"""Measure a warm night at full size: time per stage, time besides the stages' own work, and the report.
 
     python -m benchmarks.night OUT [--users 100000] [--videos 20000]
 
-OUT: a new folder. Simulates 22 days of logs, runs the night after 21 of them and, once the last day has arrived, the
-next one, which goes on from its model: the warm night, which is measured. The first learns one pass, of the generator
-and of the ranker, for it is only what the second goes on from. A stage's own work is what its manifest says: from the
-first line of the stage to its commit. What the command takes beside that is the start of nine processes with their
-imports and ends, the checks between them, and `nightly` itself. The report is opened in a headless Chromium where there
-is one, beside an empty page.
+OUT is a new folder. Simulates 22 days of logs, runs the night after 21 of them, adds the last day and runs the next
+night, which starts from the first one's model: this warm night is measured. The first night trains one pass, of the
+generator and of the ranker, because it is only the base of the second. A stage's own work is the time in its manifest,
+from its first line to its commit. The rest of the command's time is starting nine processes with their imports and
+ends, the checks between them, and `nightly` itself. The report is opened in a headless Chromium, if there is one, and
+compared with an empty page.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def learning_once(out: Path) -> Path:
-    """The job with one pass in place of its own."""
+    """Write the job with one training pass and return its path."""
     once, changed = re.subn(r"(?m)^epochs = \d+$", "epochs = 1", (out / "job.toml").read_text(encoding="utf-8"))
     if changed != 1:
         raise SystemExit("the simulated job no longer says how many passes a training takes")
@@ -69,7 +69,7 @@ def learning_once(out: Path) -> Path:
 
 
 def run_night(out: Path, date: dt.date, job: Path) -> tuple[Log, float]:
-    """The command to its end: its log, and its wall time in seconds."""
+    """Run the command and return its log and its wall time in seconds."""
     log = Log(out / f"night-{date}.jsonl")
     began = time.monotonic()
     with log.path.open("wb") as errors:
@@ -82,7 +82,7 @@ def run_night(out: Path, date: dt.date, job: Path) -> tuple[Log, float]:
 
 
 def print_stages(night: Night, log: Log, seconds: float) -> None:
-    """A line a stage, and what is left of the command's seconds."""
+    """Print one line per stage, and the rest of the command's seconds."""
     processes = log.stage_seconds()
     work = {stage: night.require(stage).seconds for stage in STAGES if stage in processes}
     print(f"{'stage':<12}{'process':>10}{'own work':>10}{'beside':>10}  seconds")
@@ -96,7 +96,7 @@ def print_stages(night: Night, log: Log, seconds: float) -> None:
 
 
 def print_report(report: Path) -> None:
-    """Its bytes, and the median seconds in which a browser opens it."""
+    """Print the size of the report, and the median seconds in which a browser opens it."""
     print(f"report: {report.stat().st_size:,} bytes, wanted: under {MOST_REPORT_BYTES:,}; {report}")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
@@ -109,7 +109,7 @@ def print_report(report: Path) -> None:
 
 
 def open_seconds(browser: str, url: str) -> float:
-    """From the start of the browser to its end, the page loaded and written out; the median of a few times."""
+    """Return the median time from the start of the browser to its end, with the page loaded and dumped."""
     taken = []
     with tempfile.TemporaryDirectory(prefix="watchnext-") as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]

@@ -1,6 +1,6 @@
-"""What a night said of itself while it ran, and what it left: the JSON log, the report.
+"""Read the JSON log of a run, and the text of its report.
 
-log = Log(Path("night.jsonl"))   # where the standard error of `nightly --log-format json` went
+log = Log(Path("night.jsonl"))   # the standard error of `nightly --log-format json`
 log.end_of(dt.date(2026, 11, 21))["exit_code"]
 """
 
@@ -25,28 +25,28 @@ class Log:
     path: Path
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The events of a name, in order; a line that is being written is not there yet."""
+        """Return the events with a name, in order, without a line that is still being written."""
         lines = self.path.read_bytes().splitlines(keepends=True)
         found = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")]
         return [event for event in found if event["event"] == name]
 
     def end_of(self, date: dt.date) -> dict[str, Any] | None:
-        """How a night ended: exit_code, message, seconds; None where nothing was said of it."""
+        """Return the event that ended a night (exit_code, message, seconds), or None if there is none."""
         ends = [*self.events("night_done"), *self.events("night_failed"), *self.events("run_failed")]
         return next((end for end in ends if end.get("date") in (None, date.isoformat())), None)
 
     def stage_seconds(self) -> dict[str, float]:
-        """Wall time of each stage that ran, its process with it."""
+        """Return the wall time of each stage that ran, including its process."""
         return {event["stage"]: event["seconds"] for event in self.events("stage_done")}
 
 
 def report_of(root: Path, date: dt.date) -> Path | None:
-    """Where a night's report lies, if it has one."""
+    """Return the path of a night's report, if it has one."""
     return next((root / "nights" / date.isoformat()).rglob("report.html"), None)
 
 
 def text_of(page: Path) -> str:
-    """What a person reads on a page: no styles, no scripts, no tags."""
+    """Return the visible text of a page, without styles, scripts and tags."""
     html = page.read_text(encoding="utf-8")
     bare = re.sub(r"<(style|script|svg)\b.*?</\1>", " ", html, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", bare)).split())

@@ -1,11 +1,11 @@
-"""What a stage costs before it does anything: each stage on next to no logs, beside this machine's imports.
+"""Measure the cost of starting each stage: each stage on almost empty logs, next to this machine's imports.
 
     python -m benchmarks.overhead OUT [--rounds 3]
 
-OUT: a new folder. Simulates 7 days of 200 users and 100 videos, and runs the stages of one night one by one, each as
-the process `nightly` starts, several times over. Wall seconds and processor seconds (user and system, of all threads)
-are the least of the rounds: what a busy machine adds to the first, and partly to the second, is not the stage's. The
-imports are Python processes that import a library and end.
+OUT is a new folder. Simulates 7 days of 200 users and 100 videos, and runs the stages of one night one by one, each as
+the process that `nightly` starts, several times. Wall seconds and processor seconds (user and system, of all threads)
+are the minimum of the rounds, because other work on the machine increases both. The imports are Python processes that
+import a library and end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.simulate import simulate
 from transforms.simulation.world import SimulationSettings
 
 DATE = dt.date(2026, 11, 21)
-WITH_TENSORFLOW = ("examples", "train", "neighbours", "ranking", "evaluation")  # an index of few videos needs none
+WITH_TENSORFLOW = ("examples", "train", "neighbours", "ranking", "evaluation")  # a small index needs no TensorFlow
 MOST_SECONDS = {False: 3.0, True: 8.0}
 IMPORTS = {
     "Python": "pass",
@@ -39,14 +39,14 @@ IMPORTS = {
 
 @dataclass(frozen=True)
 class Taken:
-    """What one process took."""
+    """The time of one process."""
 
     wall: float  # seconds
     processor: float  # seconds of all threads
 
 
 def run(command: list[str]) -> Taken:
-    """A process to its end."""
+    """Run a Python process and return its time."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run([sys.executable, *command], check=True, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,12 +1,12 @@
-"""What someone without Beam would write: raw logs to the same TFRecords in one process, the whole window in memory.
+"""The same work without Beam: raw logs to the same TFRecords in one process of plain polars, with the window in memory.
 
     python -m benchmarks.polars_examples OUT
 
-Reads the logs that `benchmarks.examples` wrote into OUT, with that job's settings, and leaves OUT/polars: vocabularies,
-label_counts.parquet, train.tfrecord.gz and serving.tfrecord.gz. Users, videos and times become integers at once, so
-that every sort is one of integers and every look-up an index. Left out is what only a nightly run needs: the store,
-buckets, refused rows and their reasons, the settings of other jobs. Shared with the pipeline are the functions that fix
-what a record is: `tokenize`, the digests of the draw, `write_tfrecords`.
+Reads the logs that `benchmarks.examples` wrote into OUT, with that job's settings, and writes OUT/polars: vocabularies,
+label_counts.parquet, train.tfrecord.gz and serving.tfrecord.gz. Users, videos and times are converted to integers at
+once, so that every sort sorts integers and every look-up is an index. It leaves out what only a nightly run needs: the
+store, buckets, refused rows and their reasons, the settings of other jobs. It shares with the pipeline the functions
+that define a record: `tokenize`, the digests of the draw, `write_tfrecords`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DRAW_OF_LABELS = 0x6C6162656C73
 LED_TO_A_WATCH, DAY = 1_800_000_000, 86_400_000_000  # microseconds
 START = int(dt.datetime.combine(LAST_DAY, dt.time(), dt.UTC).timestamp()) * 1_000_000 - (WINDOW_DAYS - 1) * DAY
 END = WINDOW_DAYS * DAY  # times are microseconds since START
-TIME_BITS = END.bit_length()  # of a key, below the user's number: keys order events by user, then time
+TIME_BITS = END.bit_length()  # time bits of a key, below the user's number: keys order events by user, then time
 QUANTILES = np.arange(1, 100) / 100
 AGES_SORTED = 500_000
 CATEGORIES = ("country", "device")
@@ -43,7 +43,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """The window's events by key, no two alike, without robots' days; users and videos are numbers in id order."""
+    """The window's distinct events by key, without robots' days; users and videos are numbers in id order."""
 
     users: pl.Series  # ids
     videos: pl.Series
@@ -53,22 +53,22 @@ class Events:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """What users collect, by key: all their watches, completed ones, or search tokens."""
+    """A user's events by key: all watches, completed watches, or search tokens."""
 
     keys: pl.Series
     ids: Ints
-    first: Ints  # of each user, the place of the first one; behind the last user, the end
+    first: Ints  # position of each user's first event, and the end after the last user
 
     @classmethod
     def of(cls, keys: pl.Series, ids: Ints, users: int) -> Past:
         return cls(keys=keys, ids=ids, first=_search(keys, np.arange(users + 1) << TIME_BITS))
 
     def before(self, user: Ints, moment: Ints) -> Ints:
-        """How many of the user's come strictly before each moment."""
+        """Return the number of the user's events strictly before each moment."""
         return _search(self.keys, (user << TIME_BITS) + moment) - self.first[user]
 
     def last(self, user: Ints, end: Ints) -> pl.Series:
-        """The last `MAX_SEQUENCE` ids up to the user's `end`, a list a user."""
+        """Return the last `MAX_SEQUENCE` ids up to the user's `end`, one list per user."""
         n = np.minimum(end, MAX_SEQUENCE)
         return lists(self.ids[spans(self.first[user] + end - n, n)], n)
 
@@ -78,13 +78,13 @@ def _search(keys: pl.Series, wanted: Ints) -> Ints:
 
 
 def spans(starts: Ints, lengths: Ints) -> Ints:
-    """All indexes of some spans, one after the other."""
+    """Return all indexes of some spans, concatenated."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def lists(values: NDArray[np.generic], lengths: Ints) -> pl.Series:
-    """Consecutive values as lists of these lengths."""
+    """Split consecutive values into lists of these lengths."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)))
 
@@ -121,7 +121,7 @@ def _say(began: float, what: str) -> None:
 
 
 def read_events(out: Path) -> Events:
-    """The completed rule, the window, numbers for names, order, duplicates, robots."""
+    """Apply the completion rule and the window, number the names, sort, and remove duplicates and robots."""
     long_enough = pl.col("watch_seconds") >= pl.col("video_seconds") * 0.5
     watches = _scan(out / "watches").with_columns(completed=long_enough).drop("video_seconds").collect()
     searches = _scan(out / "searches").collect()
@@ -140,12 +140,12 @@ def _scan(folder: Path) -> pl.LazyFrame:
 
 
 def _numbers(name: str, names: pl.Series) -> pl.Expr:
-    """Each name's place among all, which are sorted."""
+    """Return the position of each name among all names, which are sorted."""
     return pl.col(name).cast(pl.Enum(names)).to_physical().cast(pl.Int64)
 
 
 def _ordered(events: pl.DataFrame, users: pl.Series, then: str) -> pl.DataFrame:
-    """Events with `user` and `key`, by key and then a column, without exact duplicates."""
+    """Return events with `user` and `key`, sorted by key and a column, without exact duplicates."""
     numbered = events.with_columns(user=_numbers("user_id", users)).drop("user_id")
     keyed = numbered.with_columns(key=pl.col("user") * (1 << TIME_BITS) + pl.col("time")).sort("key", then)
     alike = keyed.select((pl.col("key") == pl.col("key").shift()) & (pl.col(then) == pl.col(then).shift()))
@@ -166,19 +166,19 @@ def _without_robots(*tables: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def _category(values: pl.Series) -> pl.Series:
-    """The place of each value, most frequent first, ties by value, from 1."""
+    """Return the rank of each value from 1, most frequent first, ties by value."""
     most = values.drop_nulls().value_counts(name="n").sort(["n", values.name], descending=[True, False])[values.name]
     return values.cast(pl.Enum(most)).to_physical().cast(pl.Int64) + 1
 
 
 def video_ids(events: Events) -> tuple[Ints, pl.DataFrame]:
-    """The vocabulary id of each video number, 0 out of vocabulary; and the vocabulary: token, count."""
+    """Return the vocabulary id of each video number (0: out of vocabulary), and the vocabulary: token, count."""
     completed = events.watches["video"].filter(events.watches["completed"])
     return _top(events.videos, np.bincount(completed, minlength=events.videos.len()))
 
 
 def _top(names: pl.Series, counts: Ints) -> tuple[Ints, pl.DataFrame]:
-    """names: sorted, so that a stable sort by count leaves ties in their order."""
+    """names: sorted, so that a stable sort by count keeps ties in their order."""
     best = np.argsort(-counts, kind="stable")[:VOCABULARY]
     best = best[counts[best] > 0]
     ids = np.zeros(names.len(), np.int64)
@@ -187,7 +187,7 @@ def _top(names: pl.Series, counts: Ints) -> tuple[Ints, pl.DataFrame]:
 
 
 def token_past(events: Events, folder: Path) -> Past:
-    """The search tokens in vocabulary of all users; each distinct query is cut once."""
+    """Return the in-vocabulary search tokens of all users; each distinct query is tokenized once."""
     queries = events.searches["query"].unique().sort()
     query = events.searches.select(_numbers("query", queries)).to_series().to_numpy()
     cut = tokenize(queries)
@@ -204,7 +204,10 @@ def token_past(events: Events, folder: Path) -> Past:
 
 
 def train_pointers(events: Events, every: Past, pasts: dict[str, Past], labels: Ints, known: Ints) -> pl.DataFrame:
-    """One row a label: those of each user with the smallest digests, of the labels (rows of watches) within reach."""
+    """Return one row per label: of each user, the labels with the smallest digests.
+
+    labels: rows of watches within reach.
+    """
     watches = events.watches[labels]
     user, moment = watches["user"].to_numpy(), watches["time"].to_numpy()
     before = every.before(user, moment)
@@ -225,7 +228,7 @@ def train_pointers(events: Events, every: Past, pasts: dict[str, Past], labels: 
 
 
 def serving_pointers(events: Events, every: Past, pasts: dict[str, Past]) -> pl.DataFrame:
-    """One row for every user, at the end of the window."""
+    """Return one row per user, at the end of the window."""
     user = np.arange(events.users.len())
     end = np.full(len(user), END)
     before = every.before(user, end)
@@ -236,13 +239,13 @@ def serving_pointers(events: Events, every: Past, pasts: dict[str, Past]) -> pl.
 
 
 def _context(events: Events, at: pl.DataFrame) -> list[pl.Series]:
-    """The categories as last known at the user's row, 0 where there is none."""
+    """Return the categories as last known at the user's row; 0 if unknown."""
     filled = events.watches.select(pl.col(name).forward_fill().over("user") for name in CATEGORIES)
     return list(filled[at["row"]].select(pl.when(at["known"]).then(pl.all()).otherwise(0).fill_null(0)))
 
 
 def _example_age(events: Events, moment: pl.Series) -> NDArray[np.float32]:
-    """Days before the newest completed watch by the quantiles of a sample of all such."""
+    """Return days before the newest completed watch, by the quantiles of a sample of all completed watches."""
     completed = events.watches["time"].filter(events.watches["completed"]).to_numpy()
     sample, newest = completed[:: len(completed) // AGES_SORTED + 1], completed.max()
     boundaries = np.quantile(newest - sample, QUANTILES)
@@ -251,7 +254,7 @@ def _example_age(events: Events, moment: pl.Series) -> NDArray[np.float32]:
 
 
 def records(pointers: pl.DataFrame, pasts: dict[str, Past], users: pl.Series) -> pl.DataFrame:
-    """Pointers by user -> one row a user, in the format of `transforms.contracts.example_spec`."""
+    """Return pointers grouped by user: one row per user in the format of `transforms.contracts.example_spec`."""
     ends = ["watches_end", "tokens_end"]
     of_user = pointers.group_by("user", maintain_order=True).agg(pl.len().alias("n"), pl.col(ends).max())
     user, n = of_user["user"].to_numpy(), of_user["n"].to_numpy().astype(np.int64)

@@ -1,9 +1,9 @@
-"""Several worker processes on one machine beside the threads of one: raw logs to records, stage by stage.
+"""Compare several worker processes on one machine with the threads of one process: raw logs to records, stage by stage.
 
     python -m benchmarks.processes OUT [--events 2000000] [--workers 2]
 
-Prints for each way the seconds from start to end, the seconds of processor of all processes together, and the memory of
-the largest of them.
+Prints for each way the wall seconds, the processor seconds of all processes together, and the memory of the largest
+process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.examples import DATE, STAGES, write_logs
 
-# A process of its own: it begins with nothing, and what it waited for is what the stage and its workers took.
+# A separate process, so that the usage of its children is that of the stage and its workers.
 LAUNCHER = """\
 import resource, subprocess, sys, time
 began = time.monotonic()
@@ -29,7 +29,7 @@ sys.exit(code)
 
 
 def measured(out: Path, stage: str, flags: Sequence[str]) -> tuple[float, float, float]:
-    """Seconds, seconds of processor and GiB of one stage."""
+    """Return wall seconds, processor seconds and GiB of one stage."""
     command = [sys.executable, "-m", f"pipelines.{stage}", str(out / "job.toml"), "--date", str(DATE), *flags]
     done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False)
     if done.returncode:

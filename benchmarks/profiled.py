@@ -1,8 +1,8 @@
-"""How often each function is called: a module run under Python's own profiler, in every thread.
+"""Count the calls of each function: run a module under Python's profiler, in every thread.
 
-    python -m benchmarks.profiled OUT.prof MODULE [arguments]     # as python -m MODULE, and writes OUT.prof
+    python -m benchmarks.profiled OUT.prof MODULE [arguments]     # like python -m MODULE, and writes OUT.prof
 
-`cProfile` sees the thread it was started in alone, but Beam's embedded runner works in threads of its own.
+`cProfile` profiles only the thread in which it is started, but Beam's embedded runner starts threads.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # another one in every process
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # differs between processes
 
 
 def calls(path: Path) -> Counter[str]:
-    """How often each function was called in a profile, by where it stands and its name; C functions too."""
+    """Return the number of calls of each function in a profile, C functions included, by place and name."""
     found: Counter[str] = Counter()
     for (file, line, name), row in pstats.Stats(str(path)).stats.items():  # type: ignore[attr-defined]
         found[f"{_place(file, line)}{_ADDRESS.sub('', name)}"] += row[1]

@@ -1,4 +1,4 @@
-"""What the benchmarks of the ranker share: nights that leave ranking records, and rankers measured on them.
+"""Shared by the benchmarks of the ranker: nights that write ranking records, and rankers measured on them.
 
 records = ranking_records(job, date, generators=[earlier])
 files = read_ranking_folder(records)
@@ -35,9 +35,9 @@ Array = npt.NDArray[np.generic]
 
 
 def ranking_records(job: Path, date: dt.date, *, generators: Sequence[dt.date]) -> Path:
-    """Runs the nights of `generators` up to their lists, and that of `date` up to ranking; the folder of its records.
+    """Run the nights of `generators` up to their lists and that of `date` up to ranking.
 
-    The job must keep examples.
+    Returns the folder of the ranking records. The job must keep examples.
     """
     for one in (*generators, date):
         run_lists(job, one)
@@ -47,28 +47,28 @@ def ranking_records(job: Path, date: dt.date, *, generators: Sequence[dt.date]) 
 
 
 def run_lists(job: Path, date: dt.date) -> None:
-    """Runs a night up to its lists."""
+    """Run a night up to its lists."""
     night = Night(load_job(str(job)), date)
     for stage in STAGES:
         stage.run(night)
 
 
 def held_out(records: Path) -> list[str]:
-    """The files of the impressions that no ranker learned from."""
+    """Return the files of the held-out impressions, which no ranker learned from."""
     return sorted(str(path) for path in (records / "holdout").glob("*.tfrecord.gz"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Impressions and what a ranker says of them, [impressions]."""
+    """Impressions and a ranker's output for them, [impressions]."""
 
     user: Array
-    columns: dict[str, Array]  # all features but the histories, and page, clicked, watch_seconds
+    columns: dict[str, Array]  # all features except histories; page, clicked, watch_seconds
     log_odds: npt.NDArray[np.float32]
 
     @classmethod
     def of(cls, ranker: Ranker, paths: Sequence[str]) -> Shown:
-        """In the order of the files and their records."""
+        """Read the impressions in the order of the files and their records."""
 
         @tf.function(reduce_retracing=True, autograph=False)
         def told(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -83,18 +83,18 @@ class Shown:
         return cls(user=user, log_odds=columns.pop("log_odds"), columns=columns)
 
     def metrics(self, scores: Array) -> ImpressionMetrics:
-        """Of the impressions in the order of any scores; calibrated only if they are log-odds of watch time."""
+        """Return the metrics of the impressions sorted by scores; calibration needs log-odds of watch time."""
         clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
         return ImpressionMetrics.from_impressions(self.user, self.columns["page"], clicked, seconds, scores)
 
     def loss_by_user(self, scores: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(mispredicted, all) watch time of each user."""
+        """Return (mispredicted, all) watch time of each user."""
         clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
         return PairLosses.from_impressions(self.user, self.columns["page"], clicked, seconds, scores).by_user(self.user)
 
 
 def difference(shown: Shown, scores: Array, other: Array, *, seed: int = 1) -> tuple[float, float]:
-    """The 95 % interval of how much lower the per-user loss of `scores` is than that of `other`, users drawn anew."""
+    """Return the 95 % interval of the per-user loss that `scores` saves compared with `other`, bootstrapped by user."""
     (missed, total), (missed_by_other, _) = shown.loss_by_user(scores), shown.loss_by_user(other)
     draw = np.random.default_rng(seed)
     found = []
@@ -106,6 +106,6 @@ def difference(shown: Shown, scores: Array, other: Array, *, seed: int = 1) -> t
 
 
 def measured(files: RankingFiles, settings: RankerSettings, paths: Sequence[str]) -> tuple[Shown, float]:
-    """A ranker trained with these settings on impressions it did not learn from, and examples learned a second."""
+    """Return a ranker trained with these settings, measured on held-out impressions, and its examples per second."""
     ranker, progress = fit_ranker(files, settings)
     return Shown.of(ranker, paths), progress.examples / progress.seconds

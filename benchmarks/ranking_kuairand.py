@@ -1,15 +1,15 @@
-"""The ranker on KuaiRand's impressions beside simpler orders of them: per-user loss, in one table.
+"""Compare the ranker with simpler orders on KuaiRand's impressions: per-user loss, in one table.
 
     python -m benchmarks.ranking_kuairand TOOLS OUT [--validation] [--set KEY=VALUE ...] [--rankers none 256 ...]
 
-TOOLS: the folder with kuairand_logs.py, which has the data beside it; OUT: a folder, in which each night is run once.
-A ranker learns from the impressions of the validation days (2022-04-25 to 30) and is measured on those of the test days
-(2022-05-01 to 08); with --validation it learns from 04-25 to 28 and is measured on 04-29 and 30: settings are chosen
-there. What the generator says is of the night of 04-25, which learned from the days before alone. The rest of the
-features is what the user did strictly before an impression, on measured days too, for all that is compared.
+TOOLS is the folder with kuairand_logs.py and the data; OUT is a folder in which each night is run once. A ranker learns
+from the impressions of the validation days (2022-04-25 to 30) and is measured on those of the test days (2022-05-01 to
+08). With --validation, for choosing settings, it learns from 04-25 to 28 and is measured on 04-29 and 30. The
+generator's features come from the night of 04-25, which learned from earlier days only. All other features are the
+user's events strictly before an impression, on measured days too, for all compared orders.
 
-These logs have no pages: a page here is what a user was shown in one tab with no pause of half an hour. The channel of
-a video is its first tag. A click's seconds are its play time; what was not clicked counts as not watched.
+These logs have no pages: here a page is what a user was shown in one tab without a pause of half an hour. The channel
+of a video is its first tag. The seconds of a click are its play time; impressions without a click count as not watched.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from trainer.ranker.training import RankingFiles, fit_ranker
 from transforms.contracts.ranking_spec import RankingSpec
 
 GENERATOR = dt.date(2022, 4, 25)
-TEST = (dt.date(2022, 5, 9), 8)  # the night, and how many days before it are measured on
+TEST = (dt.date(2022, 5, 9), 8)  # the night, and the number of measured days before it
 VALIDATION = (dt.date(2022, 5, 1), 2)
 PARTS = ("val", "test")
 PAUSE_MILLISECONDS = 30 * 60_000
-BEIJING = pl.duration(hours=8)  # times are Beijing's wall clock written as UTC, as in the converter's
+BEIJING = pl.duration(hours=8)  # times are Beijing's wall clock written as UTC, as in the converter
 JOB = """\
 [logs]
 watches = "logs/watches/*.parquet"
@@ -68,7 +68,7 @@ epochs = 1
 root = "runs"
 keep_examples = true
 """
-PRIOR = 20  # impressions that a video's rate starts with
+PRIOR = 20  # pseudo-impressions at the mean, for smoothing
 Scores = npt.NDArray[np.floating]
 
 
@@ -105,9 +105,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _records(args: argparse.Namespace) -> Path:
-    """Runs the nights that OUT does not hold yet; the folder of the later one's ranking records.
+    """Run the nights that OUT lacks, and return the folder of the later night's ranking records.
 
-    A night takes no logs of its future, so each finds what was logged before it.
+    A night reads no logs of its future, so each finds only what was logged before it.
     """
     date, days = VALIDATION if args.validation else TEST
     nights, logs = args.out / "runs" / "nights", args.out / "logs"
@@ -121,7 +121,7 @@ def _records(args: argparse.Namespace) -> Path:
         run_lists(_written(job, args.out, GENERATOR), GENERATOR)
     for part in PARTS if date == TEST[0] else PARTS[:1]:
         write_events(processed, logs, part)
-    # The later nights' own models have nothing to say of any impression here, and are not worth training.
+    # No impression here uses the later nights' models, so they are trained for one step only.
     others = json.dumps([other.isoformat() for other, _ in (VALIDATION, TEST)])
     (args.out / "runs" / "withdrawn.json").write_text(others, encoding="utf-8")
     later = {"per_user": 1, "holdout_days": days, "epochs": 1, "max_steps": 1}
@@ -136,14 +136,14 @@ def _written(job: str, out: Path, date: dt.date) -> Path:
 
 
 def add_channels(videos: Path, processed: Path) -> None:
-    """Gives the converter's videos their first tag as a channel."""
+    """Set the channel of the converter's videos to their first tag."""
     tags = pl.read_parquet(processed / "item_features.parquet", columns=["video_id", "tag"])
     tags = tags.select(pl.col("video_id").cast(pl.String), channel=pl.col("tag").str.split(",").list.first())
     pl.read_parquet(videos).join(tags, on="video_id", how="left").write_parquet(videos)
 
 
 def write_events(processed: Path, logs: Path, part: str) -> None:
-    """The events of some days as watches, as the converter writes them, and as impressions; left if they are there."""
+    """Write the events of some days as watches, as the converter does, and as impressions, unless they exist."""
     path = logs / "impressions" / f"{part}.parquet"
     if path.exists():
         return
@@ -168,7 +168,7 @@ def write_events(processed: Path, logs: Path, part: str) -> None:
 
 
 def pages(events: pl.DataFrame) -> pl.DataFrame:
-    """events, with page, a number: what a user was shown in one tab with no pause of half an hour."""
+    """Add `page` to events: a number per run of impressions in one tab without a pause of half an hour."""
     ordered = events.sort("user_id", "tab", "time_ms", "video_id")
     same = (pl.col("user_id") == pl.col("user_id").shift()) & (pl.col("tab") == pl.col("tab").shift())
     new = ~same | (pl.col("time_ms").diff() > PAUSE_MILLISECONDS)
@@ -176,7 +176,7 @@ def pages(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def simpler(learned: Shown, shown: Shown, files: RankingFiles) -> dict[str, Scores]:
-    """What the ranker is measured beside, learned from the same impressions: scores of those shown."""
+    """Return the scores of the orders that the ranker is compared with, learned from the same impressions."""
     rates = click_rate(learned, shown), watch_rate(learned, shown)
     return {
         "click-through rate of the video": rates[0],
@@ -188,12 +188,12 @@ def simpler(learned: Shown, shown: Shown, files: RankingFiles) -> dict[str, Scor
 
 
 def click_rate(learned: Shown, shown: Shown) -> Scores:
-    """The share of a video's impressions that were clicked, smoothed towards that of all."""
+    """Return the share of a video's impressions that were clicked, smoothed towards the overall share."""
     return _rate(learned, shown, learned.columns["clicked"])
 
 
 def watch_rate(learned: Shown, shown: Shown) -> Scores:
-    """Seconds watched for each of a video's impressions, smoothed towards those of all: popularity in watch time."""
+    """Return the watch seconds per impression of a video, smoothed towards the overall mean."""
     return _rate(learned, shown, learned.columns["watch_seconds"])
 
 
@@ -206,8 +206,10 @@ def _rate(learned: Shown, shown: Shown, values: npt.NDArray[np.generic]) -> Scor
 
 
 def boosted_trees(learned: Shown, shown: Shown, spec: RankingSpec, *, weigh_seconds: bool) -> Scores:
-    """LightGBM on the same features, ids and categories as categories, with the ranker's own loss; histories are what
-    trees cannot read. With `weigh_seconds` clicks weigh what was watched."""
+    """Train LightGBM on the same features with the ranker's loss; ids and categories are categorical.
+
+    Trees cannot read histories, so these are left out. With `weigh_seconds` clicks are weighted by watch time.
+    """
     import lightgbm
 
     names = [name for name in spec.features if name not in ("watches", "tokens")]

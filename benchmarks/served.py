@@ -1,12 +1,12 @@
-"""A server's reader beside the nights: several times a second, every user's list, from the files and from Redis.
+"""A server's reader during the nights: it reads every user's list several times a second, from files and from Redis.
 
     with Watcher("runs", redis_process) as watcher:
         ...  # nights
     watcher.polls, watcher.violations
 
-It reads as docs/serving.md says: `published.json`, `COMPLETED`, the Parquet files; the pointer, the keys below what it
-names. A list is whole where it has k videos, none twice, and is the list of the night that was named, for each of its
-users, every time.
+It reads `published.json`, then the files that the `COMPLETED` of its night's lists names; in Redis the pointer and the
+keys of its version. A list is whole if it has k distinct videos and equals, at every poll, the list of the night that
+was named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.redis_process import RedisProcess
 from transforms.sinks.redis_lists import Keys, decode_list
 
 PAUSE_SECONDS = 0.2
-_TRIES = 5  # a night that is made again, or dropped, loses files: begin again
+_TRIES = 5  # files disappear if a night is run again or dropped: start again
 _KEYS = Keys("watchnext")
 
 Lists = dict[str, list[str]]  # user -> videos, best first
@@ -33,19 +33,19 @@ Lists = dict[str, list[str]]  # user -> videos, best first
 
 @dataclass
 class Watcher:
-    """Reads until the end of its block. Where Redis is down on purpose, `redis_is_up` is cleared meanwhile."""
+    """Reads until the end of its block. `redis_is_up` is cleared while Redis is down on purpose."""
 
     root: Path
     server: RedisProcess
     k: int
     polls: int = 0
-    lists: int = 0  # that were read, of both
-    unanswered: int = 0  # polls that Redis did not answer while it was down on purpose
+    lists: int = 0  # lists read, from files and Redis
+    unanswered: int = 0  # polls while Redis was down on purpose
     violations: list[str] = field(default_factory=list)
     redis_is_up: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._whole: dict[str, Lists] = {}  # version or digest -> what it was found to be at first
+        self._whole: dict[str, Lists] = {}  # version or digest -> lists at the first poll
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
         self.redis_is_up.set()
@@ -65,7 +65,7 @@ class Watcher:
             try:
                 self._read_files()
                 self._read_redis()
-            except Exception as error:  # whatever keeps a reader from its lists is a finding, and the next poll goes on
+            except Exception as error:  # every error of a reader is a finding, and polling continues
                 self.violations.append(f"{type(error).__name__}: {error}")
             self.polls += 1
 
@@ -90,7 +90,7 @@ class Watcher:
             if not version:
                 self._violated("Redis serves no night")
                 return
-            if version not in self._whole:  # what is switched to is what the files held, and these are still there
+            if version not in self._whole:  # its files still exist at the switch
                 self._whole[version] = _lists(self.root, version[: len("2026-11-21")])
             users = list(self._whole[version])
             values = self.server.client.mget([_KEYS.list_of(version, user) for user in users])
@@ -106,7 +106,7 @@ class Watcher:
         self._compare(f"Redis' {version}", version, found)
 
     def _compare(self, where: str, key: str, found: Lists) -> None:
-        """Count the lists; note those that are not whole, or not what they were."""
+        """Count the lists, and record those that are incomplete or have changed."""
         self.lists += len(found)
         first = self._whole.setdefault(key, found)
         odd = [user for user, videos in found.items() if len(videos) != self.k or len(set(videos)) != self.k]
@@ -120,7 +120,7 @@ class Watcher:
 
 
 def _lists(root: Path, date: str) -> Lists:
-    """The lists of a night that ranks nothing beyond its neighbours."""
+    """Return the lists of a night without ranking."""
     folder = root / "nights" / date / "neighbours"
     listed = [entry["name"] for entry in _json(folder / "COMPLETED")["files"]]
     rows = pl.concat(pl.read_parquet(folder / name) for name in listed if not name.startswith("../"))

@@ -1,4 +1,4 @@
-"""Watch events a second that `watchnext simulate` writes, at 1,000,000 of them: files and truth included.
+"""Measure watch events per second of `watchnext simulate`, for 1,000,000 events, including files and truth.
 
 python -m benchmarks.simulate
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from pipelines.simulate import simulate
 from transforms.simulation.world import SimulationSettings
 
-USERS, VIDEOS, DAYS = 12_600, 5_000, 21  # about four watches a user and day
+USERS, VIDEOS, DAYS = 12_600, 5_000, 21  # about four watches per user and day
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Simulated logs to learn from, with all that they hold or with less, and what is true of their last day.
+"""Simulated logs for benchmarks, with all tables or with fewer, and the truth of their last day.
 
     settings = SimulationSettings(users=2000, videos=1000, days=21, seed=1, last_day=LAST)
     write_logs(folder, settings)
     files = write_examples(folder, "searches")  # a job without users, countries and devices
     best_ranking(last_morning(settings), user_ids).compute()["map"]
 
-All users' last day is held out, so nothing of it is learned: of the models, and of the truth as it stood that morning.
+The last day of all users is held out, so nothing of it is learned. The truth is that of the same day's morning.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TABLES = {"watches": "", "searches": SEARCHES, "all": SEARCHES + 'users = "users
 
 
 def write_logs(out: Path, settings: SimulationSettings, *, per_user: int = 20) -> None:
-    """The logs, the watches once more without `CONTEXT`, and a job for each of `TABLES`."""
+    """Write the logs, the watches again without `CONTEXT`, and one job for each of `TABLES`."""
     simulate(out, settings)
     (out / "bare").mkdir()
     for day in sorted((out / "watches").glob("*.parquet")):
@@ -70,7 +70,7 @@ def write_logs(out: Path, settings: SimulationSettings, *, per_user: int = 20) -
 
 
 def write_examples(out: Path, name: str) -> ExampleFiles:
-    """Runs the stages up to the examples for one of `TABLES`, on the night after the last day."""
+    """Run the stages up to examples for one of `TABLES`, on the night after the last day."""
     night = Night(load_job(str(out / f"{name}.toml")), LAST + dt.timedelta(days=1))
     for stage in (ingest, vocabulary, examples):
         stage.run(night)
@@ -80,7 +80,7 @@ def write_examples(out: Path, name: str) -> ExampleFiles:
 def fit_examples(
     files: ExampleFiles, counts: LabelCounts, folder: Path, *, model: ModelSettings, training: TrainingSettings
 ) -> Fitted:
-    """Trains and exports nothing: `folder` holds checkpoints and the like."""
+    """Train without exporting; `folder` receives checkpoints and TensorBoard logs."""
     return fit(
         files,
         counts,
@@ -105,18 +105,18 @@ class Morning:
         return self.world.settings.start(self.day)
 
     def completions(self) -> pl.DataFrame:
-        """The distinct (user_id, video_id) completed on the day, in order of both."""
+        """Return the distinct (user_id, video_id) completed on the day, sorted by both."""
         return completed_watches(self.world, play_day(self.world, self.state, self.day))
 
     def probabilities(self, users: Ints) -> Floats:
-        """Of each video to be the user's next watch, and completed [users, videos]."""
+        """Return the probability that each video is the user's next watch and is completed [users, videos]."""
         watched = watch_probabilities(self.world, self.state, self.day, users=users)
         completed: Floats = watched * completion_probabilities(self.world, self.state, users)
         return completed
 
 
 def last_morning(settings: SimulationSettings) -> Morning:
-    """Plays the logs' days but the last, as `simulate` does."""
+    """Play all days of the logs but the last, as `simulate` does."""
     world = build_world(settings)
     state, last = start_state(world), settings.days - 1
     for day in range(last):
@@ -125,9 +125,9 @@ def last_morning(settings: SimulationSettings) -> Morning:
 
 
 def completion_probabilities(world: World, state: State, users: Ints) -> Floats:
-    """How likely each user completes each video, once watched [users, videos], over devices.
+    """Return the probability that a user completes a video once it is watched [users, videos], averaged over devices.
 
-    The share watched is a beta draw about what is expected, as `transforms.simulation.play_day` has it.
+    The watched share is a beta draw around its expectation, as in `transforms.simulation.play_day`.
     """
     taste, videos = taste_shares(state.tastes[users].astype(np.float64)), world.catalogue
     liked = (taste[:, videos.niche] * videos.share).sum(axis=2)
@@ -142,9 +142,9 @@ def completion_probabilities(world: World, state: State, users: Ints) -> Floats:
 
 
 def best_ranking(morning: Morning, user_ids: pl.Series, *, ks: Sequence[int]) -> RankingMetrics:
-    """Lists by the true probabilities of the morning, against what these users completed on the day.
+    """Measure lists by the true probabilities of the morning against what these users completed on the day.
 
-    Not a strict bound: what happens during the day changes what comes next, and the morning cannot know it.
+    This is no strict bound: events during the day change what comes next, which the morning cannot know.
     """
     done = morning.completions().filter(pl.col("user_id").is_in(user_ids.implode()))
     users = done.group_by("user_id", maintain_order=True).agg("video_id")
@@ -158,7 +158,7 @@ def best_ranking(morning: Morning, user_ids: pl.Series, *, ks: Sequence[int]) ->
     return RankingMetrics.from_hits(hits, wanted, ks=ks)
 
 
-# Two-sided 95 % of Student's t, by degrees of freedom; more of them than here: as many as here.
+# Two-sided 95 % quantiles of Student's t by degrees of freedom; the last one for more.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -181,14 +181,14 @@ class Interval:
 
 
 def quiet_axes(axes: Axes) -> None:
-    """The look that the plots share: lines across, a legend without a frame, no box."""
+    """Apply the common style of the plots: horizontal lines, a legend without a frame, no box."""
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_plot(figure: Figure, path: Path) -> None:
-    """An SVG, the same for the same figure, its text as text."""
+    """Write a reproducible SVG with text as text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "watchnext", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")

@@ -1,11 +1,11 @@
-"""How many examples a second training takes on this machine, beside the same model under Keras' Adam.
+"""Measure how many examples per second training takes on this machine, next to the same model with Keras' Adam.
 
     python -m benchmarks.training_step [--videos 1000000] [--dimensions 64 256] [--steps 20] [--records] [--keras]
 
 Full size by default: a million videos and tokens, bags of 50 and 50, hidden layers 1024-512, batches of 1,024 and 2,000
 negatives. Ids are drawn with a Zipf-like popularity, so that rows repeat within a batch as in real logs; `--uniform`
-draws them evenly, the worst case. With `--records` ours reads TFRecord files, as a training does; without, batches lie
-ready. All take steps in turn, so that what else the machine does weighs on all alike.
+draws them evenly, the worst case. With `--records` our model reads TFRecord files, as a training does; without it,
+batches are in memory. All models take steps in turn, so that other work on the machine affects them alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transforms.core.tensorflow_import import tf
 BATCH, NEGATIVES, LENGTH, HIDDEN = 1024, 2_000, 50, (1024, 512)
 USERS, POINTERS = 5_000, 20
 NAMES = ("watches", "tokens")
-ROUNDS = 4  # in which all take turns
+ROUNDS = 4  # of turns
 Step = Callable[[Batch], tf.Tensor]
 
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
-    """Prints the examples a second of each kind of step."""
+    """Print the examples per second of each kind of step."""
     spec = FeatureSpec(videos=videos, tokens=videos, watch_history=LENGTH, search_history=LENGTH)
     settings = ModelSettings(dimension=dimension, hidden=[*HIDDEN], history=args.history, negatives=NEGATIVES)
     counts = np.ones(videos, np.int64) if args.uniform else (videos / np.arange(1, videos + 1)).astype(np.int64)
@@ -73,7 +73,7 @@ def new_step(spec: FeatureSpec, settings: ModelSettings, counts: np.ndarray[tupl
 
 
 def draw(sampler: NegativeSampler, number: int) -> Batch:
-    """One batch of full windows."""
+    """Return one batch of full windows."""
     ids = sampler.draw(BATCH * (2 * LENGTH + 1), seed=tf.constant([7, number]))
     watches, tokens, labels = tf.split(ids, [BATCH * LENGTH, BATCH * LENGTH, BATCH])
     return {
@@ -85,7 +85,7 @@ def draw(sampler: NegativeSampler, number: int) -> Batch:
 
 
 def read(spec: FeatureSpec, sampler: NegativeSampler) -> Iterator[Batch]:
-    """Batches out of record files of users with a full window at every label, again and again."""
+    """Yield batches from record files of users with a full window at every label, repeatedly."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/train.tfrecord.gz"
         with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
@@ -108,7 +108,7 @@ def record(user: int, sampler: NegativeSampler) -> bytes:
 
 
 def keras_step(videos: int, dimension: int, sampler: NegativeSampler) -> Step:
-    """The same tower and loss with Keras' layers and its Adam, as one would write them without this project."""
+    """Return a step of the same tower and loss with Keras' layers and Adam, written as plain Keras code."""
     import keras
 
     tables = [keras.layers.Embedding(videos + 1, dimension, mask_zero=True) for _ in range(3)]
@@ -150,7 +150,7 @@ def keras_step(videos: int, dimension: int, sampler: NegativeSampler) -> Step:
 
 
 def measure_in_turn(kinds: dict[str, tuple[Step, Iterator[Batch]]], steps: int) -> dict[str, float]:
-    """Examples a second of each, after two steps that warm up; the time of reading counts."""
+    """Return the examples per second of each, after two warm-up steps; reading time counts."""
     seconds = dict.fromkeys(kinds, 0.0)
     for step, batches in kinds.values():
         for _ in range(2):

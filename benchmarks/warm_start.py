@@ -1,12 +1,12 @@
-"""Night after night from the last night's model, beside training from nothing every night: recall and steps.
+"""Compare training from the previous night's model with training from scratch every night: recall and steps.
 
     python -m benchmarks.warm_start OUT [--nights 14] [--users 2000] [--videos 1000] [--window 21] [--try NAME=VALUE]
 
-OUT: a new folder. Simulates logs, runs the stages up to the examples for each night, and trains twice on them: `cold`,
-and `warm`, which goes on from the night before. Recall is that of held-out users, on a day that neither has seen. The
-first night is the same training for all. At the end, how far each is from cold on average, in both halves: a difference
-that grows is a drift.
-`--try` adds further warm ones with other settings of [training]: `--try replay_fraction=0,warm_epochs=2`.
+OUT is a new folder. Simulates logs, runs the stages up to examples for each night, and trains twice on them: `cold`,
+and `warm`, which starts from the night before. Recall is that of held-out users, on a day that neither has seen. The
+first night is the same training for all. At the end it prints the mean difference from cold in both halves: a
+difference that grows is a drift.
+`--try` adds further warm trainings with other settings of [training]: `--try replay_fraction=0,warm_epochs=2`.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ epochs = 4
 
 @dataclass(frozen=True)
 class Trained:
-    """One night of one way of training."""
+    """One night of one kind of training."""
 
     recall: float
     steps: int
-    users: int  # that recall is the mean of
+    users: int  # over which recall is averaged
     state: str
 
 
@@ -93,7 +93,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """`a=1,b=0.5` as settings; the config class reads the values."""
+    """Parse `a=1,b=0.5` as settings; the config class reads the values."""
     return dict(part.split("=", 1) for part in text.split(","))
 
 
@@ -119,7 +119,7 @@ def _next(
     settings: Mapping[str, Any],
     found: Mapping[str, Sequence[Trained]],
 ) -> Trained:
-    """The night's training; the first night has no earlier model, and is the same whatever the way."""
+    """Train a night. The first night has no earlier model, and is the same for all kinds of training."""
     if way != "cold" and not found[way]:
         return found["cold"][0]
     training = TrainingSettings(**{**night.job.training.model_dump(), **settings})
@@ -135,7 +135,7 @@ def _next(
 
 
 def _beside(nights: Sequence[Trained], cold: Sequence[Trained]) -> str:
-    """Mean difference to the cold nights with its standard error, and mean steps."""
+    """Return the mean difference from the cold nights with its standard error, and the mean steps."""
     gained = np.array([one.recall - other.recall for one, other in zip(nights, cold, strict=True)])
     error = gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else float("nan")
     return f"{gained.mean():>+10.4f} ±{error:.3f} {np.mean([one.steps for one in nights]):>4.0f} st."

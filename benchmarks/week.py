@@ -1,20 +1,20 @@
-"""Seven nights in a row in which things go wrong: what is published on each, and what is served meanwhile.
+"""Run seven nights in a row in which things go wrong, and check what is published on each and served meanwhile.
 
     python -m benchmarks.week OUT [--users 600] [--videos 300]
 
-OUT: a new folder. Every night is the real command, over logs that arrive day by day, with a real Redis server:
+OUT is a new folder. Every night is the real command, on logs that arrive day by day, with a real Redis server:
 
     1  an ordinary night, the first
-    2  a log file that was cut short; it is put right the day after
+    2  a truncated log file; it is repaired the day after
     3  an ordinary night, which catches up on the second
-    4  half of the day's watches; a person looks at it and publishes the night all the same
+    4  half of the day's watches; a person checks it and publishes the night nevertheless
     5  the run is killed (SIGKILL) while it trains; the schedule starts it again
     6  Redis is down; it is up again the day after
     7  an ordinary night, which catches up on the sixth
 
-Meanwhile a reader looks at every user's list, several times a second (`benchmarks.served`). Prints of each night that
-was tried what became of it, and what its report says. Exit code 1 where a list was not whole, or a night ended
-otherwise than it should.
+Meanwhile a reader reads every user's list several times a second (`benchmarks.served`). Prints the outcome of each
+night that was tried, and the status in its report. The exit code is 1 if a list was incomplete, or a night ended in
+another way than it should.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ retry_seconds = 3
 
 @dataclass(frozen=True)
 class Expected:
-    """How a night should end: exit code, the date that is served then, what gates found, which of them failed."""
+    """How a night should end: exit code, the date that is served then, status of the gates, failed gates."""
 
     code: int
     served: str
@@ -84,7 +84,7 @@ class Expected:
 
 @dataclass
 class Week:
-    """The logs as they arrive, and what was seen of each night that was tried."""
+    """The logs as they arrive, and the results of each night that was tried."""
 
     out: Path
     server: RedisProcess
@@ -94,7 +94,7 @@ class Week:
     runs: int = 0
 
     def deliver(self, number: int) -> None:
-        """The files of the day before a night, and the catalogue as it then is."""
+        """Add the files of the day before a night, and the catalogue as of then."""
         first = day_before(number) - dt.timedelta(days=WINDOW - 1 if number == 1 else 0)
         for back in range((day_before(number) - first).days + 1):
             for table in ("watches", "searches"):
@@ -104,7 +104,7 @@ class Week:
         videos.write_parquet(self.out / "logs" / "videos.parquet")
 
     def put(self, table: str, day: dt.date, *, share: float = 1.0) -> Path:
-        """A day's file, or the first share of its rows, as when a transfer had ended early; its path."""
+        """Write a day's file, or the first share of its rows as after an aborted transfer; return its path."""
         path = self.out / "logs" / table / f"{day}.parquet"
         rows = pl.read_parquet(self.out / "all" / table / path.name)
         rows.head(int(share * rows.height)).write_parquet(path)
@@ -118,7 +118,7 @@ class Week:
         expected: dict[int, Expected],
         meanwhile: Callable[[subprocess.Popen[bytes], Log], None] = lambda process, log: None,
     ) -> None:
-        """One command to its end, and lines for each night that it tried, by their numbers in `expected`."""
+        """Run one command, and print lines for each night that it tried, by their numbers in `expected`."""
         self.runs += 1
         log = Log(self.out / f"run-{self.runs:02d}.jsonl")
         command = [*COMMAND, str(self.out / "job.toml"), "--date", date_of(number).isoformat(), *arguments]
@@ -164,17 +164,17 @@ class Week:
 
 
 def date_of(number: int) -> dt.date:
-    """The date of night 1, 2, ..."""
+    """Return the date of night 1, 2, ..."""
     return FIRST + dt.timedelta(days=number - 1)
 
 
 def day_before(number: int) -> dt.date:
-    """The last day of logs that a night has."""
+    """Return the last day of logs of a night."""
     return date_of(number - 1)
 
 
 def run_week(week: Week) -> None:
-    """The seven nights, in order."""
+    """Run the seven nights in order."""
     dates = {number: date_of(number).isoformat() for number in range(1, NIGHTS + 1)}
     good = {number: Expected(0, dates[number], "passed") for number in dates} | {1: Expected(0, dates[1], "ungated")}
     week.deliver(1)
@@ -213,7 +213,7 @@ def run_week(week: Week) -> None:
 
 
 def kill_in_training(process: subprocess.Popen[bytes], log: Log) -> None:
-    """SIGKILL, once the training has written something."""
+    """Send SIGKILL once the training has written something."""
     nights = log.path.parent / "runs" / "nights"
     while process.poll() is None:
         begun = [event for event in log.events("stage_begins") if event["stage"] == "train"]
@@ -247,7 +247,7 @@ def main() -> int:
 
 
 def closing(week: Week) -> int:
-    """What was seen of all nights; the exit code."""
+    """Print the results of all nights and return the exit code."""
     seen = week.watcher
     print(
         f"{seen.polls:,} times every list was read, {seen.lists:,} lists, of files and Redis; {seen.unanswered:,} times"
@@ -271,7 +271,7 @@ def _written_since(began: float, path: Path) -> Path | None:
 
 
 def _status(page: Path) -> str:
-    """What a report says became of its night."""
+    """Return the status of the night that a report shows."""
     found = re.search(r'class="status[^"]*">(.*?)</', page.read_text(encoding="utf-8"), re.DOTALL)
     return " ".join(unescape(found[1]).split()) if found else "nothing"
 
