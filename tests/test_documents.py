@@ -19,6 +19,15 @@ SCREENSHOT_BYTES = 200_000
 PATH = re.compile(r"(?<![\w./-])(?:pipelines|transforms|trainer|tests|benchmarks|runner_configs|docs)/[\w./-]*")
 SYMBOL = re.compile(r"([\w/]+\.py)::(\w+)")
 MODULE = re.compile(r"python -m ((?:pipelines|trainer|benchmarks|runner_configs)\.[a-z_.]+)(?![A-Z])")
+MESSAGES = (  # document, a stable part of a message that it quotes
+    ("logs.md", "is an object, not one value"),
+    ("logs.md", "is never closed"),
+    ("operations.md", "no space left on device below"),
+    ("operations.md", "settings changed: "),
+    ("operations.md", "where that leaves something else"),
+    ("runners.md", "the runner ended the job in state"),
+    ("runners.md", "the runner's job server does not answer"),
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -47,6 +56,13 @@ def test_links_lead_somewhere(document: Path) -> None:
         path = document.parent / target if target else document
         assert path.exists(), target
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize(("document", "message"), MESSAGES)
+def test_quoted_messages_are_those_of_the_code(document: str, message: str) -> None:
+    assert message in (REPOSITORY / "docs" / document).read_text(encoding="utf-8")
+    sources = (path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+    assert any(message in source.read_text(encoding="utf-8") for source in sources)
 
 
 def test_the_architecture_lists_every_folder() -> None:
