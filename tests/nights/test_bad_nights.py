@@ -47,7 +47,7 @@ TINY_GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax
 def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a job whose night is complete but for its publication, and the night before it published."""
     job = simulated(tmp_path_factory.mktemp("bad"), TINY_GATES)
-    job.write_text(job.read_text().replace("k = 30", "k = 10"))  # of 60 videos: two lists of 30 are alike by chance
+    job.write_text(job.read_text().replace("k = 30", "k = 10"))  # of 60 videos: two lists of 30 overlap by chance
     for date in (FIRST, DATE):
         command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
         done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
@@ -118,13 +118,13 @@ def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
         for entry in listed.files
     ]
     manifest.commit(folder, replace(listed, files=entries))
-    stopped_by(made, "sameness", r"two users' lists are alike by 1\.000")
+    stopped_by(made, "sameness", r"two users' lists is 1\.000")
 
 
 @pytest.mark.slow
 def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
-    """After a night that learned something, one whose labels were dealt out anew: popular videos stay popular, and
-    nobody's past says anything about them. Some hundred held-out users are needed for that to be beyond doubt."""
+    """A night whose labels are shuffled, after one that learned something: popular videos stay popular, and histories
+    do not predict labels. Some hundred held-out users are needed for a statistically significant difference."""
     size = ["--users", "1600", "--videos", "300", "--days", "11", "--last-day", str(FIRST)]
     assert simulate.main([str(tmp_path), *size]) == 0
     tables = "\n".join(f'{table} = "{table}/{{date}}.parquet"' for table in ("watches", "searches"))

@@ -197,7 +197,7 @@ UNEXPECTED = [
     (cut_short, r"metrics\.json cannot be read \("),
     (without_figures, r"metrics\.json cannot be read \(systems\.neighbours\.figures: field required"),
     (with_nan, "unequal numbers of bootstrap replicates"),
-    (of_another_k, r"no recall@10 with replicates of both nights, nor recall at another k \(was k changed\?\)"),
+    (of_another_k, r"no recall@10 with replicates in common, nor recall at another k \(was k changed\?\)"),
 ]
 
 
@@ -266,7 +266,7 @@ def test_stages_of_another_model_are_named(job: Path) -> None:
     made_of(of, "index", {"model": "another"}, DATE)
     told = (
         "gate same night: stage index was done with another model than the night's; "
-        f"{of.folder('index')} is of the night of 2026-11-21, bound: all of one training"
+        f"{of.folder('index')} is of the night of 2026-11-21, bound: all from one training"
     )
     with pytest.raises(GateError, match=re.escape(told)):
         publish.run(of)
