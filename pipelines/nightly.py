@@ -84,11 +84,11 @@ def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: Ru
     end = Outcome(
         run=log.run, date=night.date.isoformat(), code=code, message=message, seconds=time.monotonic() - began
     )
-    log.end(end)
+    log.end_night(end)
     told_of = (nights_page.write(night, end), openmetrics.write(night, end))
     for trouble in (*told_of, notify.send(night.job.notify, end, root=night.root.path)):
         if trouble:
-            log.tell("warning", trouble, level="warning", date=end.date)
+            log.write_event("warning", trouble, level="warning", date=end.date)
     return code
 
 
@@ -96,40 +96,42 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
     """Run the stages that are not complete, in order; what became of the night, in a line. Raises StageError where one
     fails."""
     ran: list[str] = []
-    with log.screen(night.date, len(stages)) as screen:
+    with log.open_display(night.date, len(stages)) as display:
         for line in discard_damaged(night):
-            screen.line(line)
-        _finish_publication(night, screen)
+            display.print_line(line)
+        _finish_publication(night, display)
         for at, stage in enumerate(stages):
             lock.require()
             done, again = _is_done(night, stage)
             if done:
-                screen.say(stage, "already complete")
+                display.end_stage(stage, "already complete")
                 continue
             if again:
-                screen.line(f"{again}: stage {stage} is run again")
+                display.print_line(f"{again}: stage {stage} is run again")
             if not ran:
                 estimate.check_space(night, stages[at:])
             began = time.monotonic()
-            screen.begin(stage)
+            display.begin_stage(stage)
             processes.run_stage(
-                _command(night, job, stage, force=bool(again)), shows_progress=log.on_screen(stage), screen=screen
+                _command(night, job, stage, force=bool(again)),
+                shows_progress=log.shows_own_progress(stage),
+                display=display,
             )
             seconds, counts = time.monotonic() - began, night.require(stage).counts
-            screen.say(stage, f"{seconds:.1f} s", seconds=round(seconds, 3), counts=counts)
+            display.end_stage(stage, f"{seconds:.1f} s", seconds=round(seconds, 3), counts=counts)
             for note in counts.get("notes", ()):
-                screen.line(note)
+                display.print_line(note)
             ran.append(stage)
     return _closing(night, ran)
 
 
-def _finish_publication(night: Night, screen: processes.ConsoleDisplay) -> None:
+def _finish_publication(night: Night, display: processes.ConsoleDisplay) -> None:
     """Finish or undo now, not hours later, what a publication left that came to no end; stage publish tries again."""
     try:
         if done := publication.recover(night):
-            screen.line(done)
+            display.print_line(done)
     except StageError as error:
-        screen.line(str(error))
+        display.print_line(str(error))
 
 
 def _is_done(night: Night, stage: str) -> tuple[bool, str]:

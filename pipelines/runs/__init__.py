@@ -1,1 +1,1 @@
-"""Running nights: processes, the run log, notifications, metrics, and estimates."""
+"""Running nights: stage processes, the run log, notifications, metrics, and estimates."""

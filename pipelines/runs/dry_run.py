@@ -1,10 +1,10 @@
-"""What a nightly run would do and why, stage by stage, from reading alone.
+"""Show what a nightly run would do and why, stage by stage, without running anything.
 
     vocabulary complete
     examples   would run  settings changed: examples.per_user 20 -> 30
-    train      may run    after examples: where that leaves something else
+    train      may run    depends on whether the output of examples changes
 
-What an earlier stage will leave is not known before it ran: a stage after it that is complete so far may stay so.
+The output of an earlier stage is not known before it runs, so a complete stage after it may remain complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ State = Literal["complete", "would run", "may run", "would fail"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What would become of a stage."""
+    """What a run would do with one stage."""
 
     date: str
     stage: str
@@ -36,9 +36,9 @@ class Outlook:
 
 
 def show(night: Night, dates: Sequence[dt.date], stages: Sequence[str], *, as_json: bool) -> int:
-    """Print the outlook of some nights on the standard output, a line a stage; always 0, the exit code."""
+    """Print the outlook of some nights to the standard output, one line per stage. Return the exit code, always 0."""
     if (holder := lock.describe_holder(night.root.lock)) and not as_json:
-        print(f"{console.printable(holder)}: what it does meanwhile may change this")
+        print(f"{console.printable(holder)}: its results may change this forecast")
     for date in dates:
         if not as_json and len(dates) > 1:
             print(f"night {date}")
@@ -49,7 +49,7 @@ def show(night: Night, dates: Sequence[dt.date], stages: Sequence[str], *, as_js
 
 
 def outlooks(night: Night, stages: Sequence[str]) -> list[Outlook]:
-    """What a run of these stages would do."""
+    """Return what a run of these stages would do."""
     found: list[Outlook] = []
     for stage in stages:
         earlier = next((one.stage for one in reversed(found) if one.state != "complete"), None)
@@ -59,7 +59,7 @@ def outlooks(night: Night, stages: Sequence[str]) -> list[Outlook]:
 
 
 def _outlook(night: Night, stage: str, earlier: str | None) -> tuple[State, str]:
-    """State and reason of a stage; `earlier`: the last one before it that is not complete."""
+    """Return the state of a stage and the reason. earlier: the last stage before it that is not complete."""
     before, plan = manifest.record(night.folder(stage)), None
     try:
         plan = importlib.import_module(f"pipelines.{stage}").plan(night)
@@ -67,43 +67,42 @@ def _outlook(night: Night, stage: str, earlier: str | None) -> tuple[State, str]
         message = user_message(error)
         if message is None:
             raise
-        if earlier is None or not isinstance(error, ManifestError):  # else what it reads is yet to be made
+        if earlier is None or not isinstance(error, ManifestError):  # otherwise an earlier stage creates the input
             return "would fail", message
     if before is None:
         return "would run", "it never ran"
     if before.dropped == "":
-        return "would run", "what it left was dropped, as the night is older than storage.keep_nights"
+        return "would run", "its output was dropped, because the night is older than storage.keep_nights"
     if plan is None:
-        return "would run", f"after {earlier}, which leaves what it reads"
+        return "would run", f"after {earlier}, which creates its input"
     if not plan.is_met_by(before):
         return "would run", "; ".join(reasons(before, plan))
     if again := plan.again(night, before):
         return "would run", again
-    return ("may run", f"after {earlier}: where that leaves something else") if earlier else ("complete", "")
+    return ("may run", f"depends on whether the output of {earlier} changes") if earlier else ("complete", "")
 
 
 def reasons(before: Manifest, plan: Plan) -> Iterator[str]:
-    """Why a stage that was complete once is to run again, in words: at least one."""
+    """Yield the reasons, at least one, why a stage that was complete before has to run again."""
     if plan.due:
         yield plan.due
         return
     if not before.inputs and not before.settings:
-        yield "inputs or settings changed; its manifest is too old to say which"
+        yield "inputs or settings changed; its manifest is too old to contain them"
         return
     names = sorted({*before.inputs, *plan.inputs})
     if changed := [name for name in names if before.inputs.get(name) != plan.inputs.get(name)]:
         yield f"inputs changed: {', '.join(changed)}"
     was, now = dict(_leaves(before.settings)), dict(_leaves(json.loads(json.dumps(plan.settings, default=str))))
-    was, now = dict(_leaves(before.settings)), dict(_leaves(json.loads(json.dumps(plan.settings, default=str))))
-    told = [(name, was.get(name, _NO_SETTING), now.get(name, _NO_SETTING)) for name in sorted({*was, *now})]
-    if differ := [f"{name} {old} -> {new}" for name, old, new in told if old != new]:
+    pairs = [(name, was.get(name, _NO_SETTING), now.get(name, _NO_SETTING)) for name in sorted({*was, *now})]
+    if differ := [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]:
         yield f"settings changed: {', '.join(differ)}"
     if not changed and not differ:
-        yield "it was done by another version of watchnext"
+        yield "another version of watchnext ran it"
 
 
 def _leaves(settings: dict[str, Any], table: str = "") -> Iterator[tuple[str, str]]:
-    """(name as in the job file, value as JSON) of every setting."""
+    """Yield (name as in the job file, value as JSON) of each setting."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{table}{name}.")

@@ -1,12 +1,13 @@
-"""What a night will take: memory, disk and time of each stage, from the settings and the size of the logs.
+"""Estimate memory, disk space and time of each stage of a night, from the settings and the size of the logs.
 
-    size = size_of(night)                       # rows, users, videos, tokens: looked up, or judged from a sample
+    size = estimate_size(night)                 # rows, users, videos, tokens: known from the store, or from a sample
     for cost in costs(night.job, size, threads=night.threads):
         print(cost.stage, cost.memory_bytes, cost.disk_bytes, cost.seconds)
-    check_space(night)                          # StageError where the disk will not do
+    check_space(night)                          # raises StageError if there is not enough disk space
 
-Calibrated on two cores without an accelerator; each constant says by what. There, times hold to a factor of three,
-memory and disk to a factor of two. How much faster more cores are was not measured: the times are those of two.
+Calibrated on two cores without an accelerator; comments at the constants name the measurements. On that machine, times
+are correct within a factor of three, memory and disk space within a factor of two. Times for more cores were not
+measured: all times are for two cores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from transforms.search.top_k import EXACT_BELOW
 
 FLOAT = 4
 
-# Seconds a stage takes on next to no logs (python -m benchmarks.overhead OUT).
+# Seconds per stage for almost empty logs (python -m benchmarks.overhead OUT).
 START_SECONDS = {
     "ingest": 3.1,
     "vocabulary": 2.1,
@@ -38,50 +39,52 @@ START_SECONDS = {
     "evaluation": 7.8,
     "publish": 2.8,
 }
-# Seconds an event: 10,999,968 in 20.7, 7.4 and 26.1 s, less the above (docs/log.md, "Raw logs to records, faster").
+# Seconds per event: 10,999,968 events took 20.7, 7.4 and 26.1 s, minus the above (docs/log.md, "Raw logs to records,
+# faster").
 EVENT_SECONDS = {"ingest": 1.5e-6, "vocabulary": 0.42e-6, "examples": 1.42e-6}
-# A label: 17,110 examples/s with D = 64 and 8,460 with D = 256 (docs/benchmarks.md), 34,227 with one small layer
-# (docs/log.md, "Encoders at equal time"), which these two numbers meet to a tenth. Attention and recency
-# follow the same table.
+# Seconds per label: fitted within 10 % to 17,110 examples/s with D = 64, 8,460 with D = 256 (docs/benchmarks.md), and
+# 34,227 with one small layer (docs/log.md, "Encoders at equal time"). The factors of attention and recency are from the
+# same table.
 LABEL_SECONDS, MULTIPLY_SECONDS = 20e-6, 5.5e-11
 HISTORY_TIMES = {"mean": 1.0, "recency": 1.4, "attention": 1.95}
-# Building: 43 s for 1,000,000 vectors of 256. Asking: 5,976 users/s of that index; exactly, 140 users/s of it.
+# Index: 43 s to build 1,000,000 vectors of 256 dimensions; 5,976 users/s with ScaNN, 140 users/s with exact search.
 BUILD_SECONDS = 43 / (1_000_000 * 256)
 SCANN_SECONDS, EXACT_SECONDS = 1 / 5_976, 1 / (140 * 1_000_000 * 256)
-TUNING_QUERIES = 2_048  # searched exactly to tune an index
-# Of the ranker: features and encoding of an impression (13,568,460 of 100,000 users: 100 s), look-ups for one
-# that is learned and one that is ranked, which with MULTIPLY_SECONDS meet the two towers' figures in
-# docs/benchmarks.md to a fifth; the width of what it reads, and bytes of one in its records.
+TUNING_QUERIES = 2_048  # exact searches that tune an index
+# Ranker: features and encoding per impression (13,568,460 impressions of 100,000 users took 100 s); look-ups per
+# training example and per ranked candidate, which together with MULTIPLY_SECONDS agree with the figures of two towers
+# in docs/benchmarks.md within 20 %; the width of the input, and the bytes of an impression in the records.
 IMPRESSION_SECONDS, LEARNED_SECONDS, RANKED_SECONDS = 7.5e-6, 12e-6, 2.5e-6
 RANKER_INPUTS, IMPRESSION_BYTES = 250, 60
-USER_SECONDS = 0.3e-3  # reading, tower, exclusions and writing of one list
+USER_SECONDS = 0.3e-3  # per list: reading, tower, exclusions and writing
 DATAFLOW_STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "ranking", "evaluation")
 CALIBRATED_CORES = 2
 
-# Processes that have loaded them and done little, and a small training: peaks of nights of 0.2 and 1.9 million events.
+# Memory of processes that have only imported Beam or TensorFlow, and of a small training: peaks of nights with 0.2 and
+# 1.9 million events.
 BEAM_BYTES, TENSORFLOW_BYTES, TRAINING_BYTES = 0.35 * GIB, 0.9 * GIB, 1.1 * GIB
-RAW_TIMES = 12  # of a batch of raw files in ingest (docs/log.md)
-EVENT_BYTES = 0.6 * GIB / 690_000  # of each bucket in work (docs/log.md)
-TABLE_TIMES = 1.6  # tables at their highest, while they are drawn (docs/log.md, "The training step")
-HISTORY_ITEM_BYTES, LABEL_BYTES = 2.0, 11.0  # of records, compressed (the same two nights)
-TOKEN_BYTES = 5  # of a vocabulary, compressed
-GRAPH_BYTES = 1_000_000  # of the exported tower without its variables, and curves
+RAW_TIMES = 12  # memory of ingest per byte of a batch of raw files (docs/log.md)
+EVENT_BYTES = 0.6 * GIB / 690_000  # memory per event of the buckets in progress (docs/log.md)
+TABLE_TIMES = 1.6  # peak memory per byte of the embedding tables, at initialisation (docs/log.md, "The training step")
+HISTORY_ITEM_BYTES, LABEL_BYTES = 2.0, 11.0  # in compressed records (the same two nights)
+TOKEN_BYTES = 5  # per token in a compressed vocabulary
+GRAPH_BYTES = 1_000_000  # of the exported tower without its variables, and of training curves
 KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one stage takes."""
+    """The estimated resources of one stage."""
 
     stage: str
     seconds: float  # on two cores
-    memory_bytes: int  # at its highest
-    disk_bytes: int  # what it leaves
-    scratch_bytes: int = 0  # more disk, while it runs
+    memory_bytes: int  # peak
+    disk_bytes: int  # of its output
+    scratch_bytes: int = 0  # additional disk space while it runs
 
 
 def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
-    """What each stage takes of logs of this size, on one machine; `threads` user buckets are in work at once."""
+    """Estimate each stage for logs of this size on one machine that processes `threads` user buckets at a time."""
     return [
         _ingest(job, size),
         _vocabulary(size, threads),
@@ -95,24 +98,24 @@ def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
     ]
 
 
-def space_needed(found: Sequence[Cost]) -> int:
-    """Bytes of disk for some stages, one after the other: what each leaves, and what the largest uses meanwhile."""
-    left, most = 0, 0
-    for cost in found:
-        left += cost.disk_bytes
-        most = max(most, left + cost.scratch_bytes)
-    return most
+def space_needed(stage_costs: Sequence[Cost]) -> int:
+    """Return the peak disk space of consecutive stages, in bytes: all output so far plus the scratch space in use."""
+    output, peak = 0, 0
+    for cost in stage_costs:
+        output += cost.disk_bytes
+        peak = max(peak, output + cost.scratch_bytes)
+    return peak
 
 
-def core_hours(found: Sequence[Cost]) -> float:
-    """Core-hours of the Beam stages on the embedded runner. A cluster's workers take some to start, and some idle."""
-    return sum(cost.seconds for cost in found if cost.stage in DATAFLOW_STAGES) * CALIBRATED_CORES / 3600
+def core_hours(stage_costs: Sequence[Cost]) -> float:
+    """Return the core-hours of the Beam stages on the embedded runner, without worker start-up and idle time."""
+    return sum(cost.seconds for cost in stage_costs if cost.stage in DATAFLOW_STAGES) * CALIBRATED_CORES / 3600
 
 
 def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
-    """Raise StageError where the disk of the root has less room than these stages, which are to run, will need.
+    """Raise StageError if the disk of the root has less free space than the given stages are estimated to need.
 
-    Asked of local disks alone. Where the logs cannot be looked at, nothing is said: ingest says why.
+    Only local disks are checked. Does nothing if the logs cannot be read, because ingest reports that.
     """
     root = night.job.storage.root
     if not (night.job.storage.check_space and files.is_local(root)):
@@ -123,10 +126,10 @@ def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
     wanted = [cost for cost in costs(night.job, size, threads=night.threads) if cost.stage in stages]
     needed, free = space_needed(wanted), machine.free_space(root)
     if needed > free:
-        most = max(wanted, key=lambda cost: cost.disk_bytes + cost.scratch_bytes)
+        largest = max(wanted, key=lambda cost: cost.disk_bytes + cost.scratch_bytes)
         raise StageError(
             f"storage.root = {root!r}: the night of {night.date} is estimated to need {format_bytes(needed)} of disk "
-            f"space, most of it in stage {most.stage}, but {format_bytes(free)} are free; free some space (a lower "
+            f"space, most of it in stage {largest.stage}, but {format_bytes(free)} are free; free some space (a lower "
             "keep_nights in [storage] keeps fewer nights whole), use another disk, or set check_space = false "
             "([storage]) to skip this check"
         )
@@ -144,7 +147,7 @@ def _ingest(job: Job, size: LogSize) -> Cost:
 
 def _vocabulary(size: LogSize, threads: int) -> Cost:
     seconds = START_SECONDS["vocabulary"] + EVENT_SECONDS["vocabulary"] * size.events
-    memory = BEAM_BYTES + EVENT_BYTES / 3 * _events_in_work(size, threads)  # a few columns of them
+    memory = BEAM_BYTES + EVENT_BYTES / 3 * _events_in_progress(size, threads)  # reads only a few columns
     return Cost(
         stage="vocabulary",
         seconds=seconds,
@@ -155,7 +158,7 @@ def _vocabulary(size: LogSize, threads: int) -> Cost:
 
 def _examples(size: LogSize, threads: int) -> Cost:
     seconds = START_SECONDS["examples"] + EVENT_SECONDS["examples"] * size.events
-    memory = TENSORFLOW_BYTES + EVENT_BYTES * _events_in_work(size, threads)
+    memory = TENSORFLOW_BYTES + EVENT_BYTES * _events_in_progress(size, threads)
     return Cost(
         stage="examples",
         seconds=seconds,
@@ -168,16 +171,16 @@ def _train(job: Job, size: LogSize) -> Cost:
     labels = size.labels * job.training.epochs
     if job.training.max_steps:
         labels = min(labels, job.training.max_steps * job.training.batch_size)
-    a_label = LABEL_SECONDS + MULTIPLY_SECONDS * (_tower_weights(job) + _scores(job, size) * job.model.dimension)
+    per_label = LABEL_SECONDS + MULTIPLY_SECONDS * (_tower_weights(job) + _scores(job, size) * job.model.dimension)
     tables, dense = _table_bytes(job, size), FLOAT * _tower_weights(job)
-    kept = min(job.training.cache_bytes, _history_bytes(size) + LABEL_BYTES * size.labels)
+    cached = min(job.training.cache_bytes, _history_bytes(size) + LABEL_BYTES * size.labels)
     inputs = tables * (size.videos + size.tokens) // max(1, 2 * size.videos + size.tokens)
     vectors = _vector_bytes(job, size)
     return Cost(
         stage="train",
-        seconds=START_SECONDS["train"] + labels * a_label * HISTORY_TIMES[job.model.history],
-        memory_bytes=round(TRAINING_BYTES + TABLE_TIMES * tables + kept + vectors),
-        disk_bytes=tables + inputs + vectors + 4 * dense + GRAPH_BYTES,  # Adam keeps two numbers a weight
+        seconds=START_SECONDS["train"] + labels * per_label * HISTORY_TIMES[job.model.history],
+        memory_bytes=round(TRAINING_BYTES + TABLE_TIMES * tables + cached + vectors),
+        disk_bytes=tables + inputs + vectors + 4 * dense + GRAPH_BYTES,  # Adam keeps two moments per weight
         scratch_bytes=KEPT_CHECKPOINTS * (tables + 3 * dense),
     )
 
@@ -186,11 +189,11 @@ def _index(job: Job, size: LogSize) -> Cost:
     vectors = _vector_bytes(job, size)
     kinds = 2 if job.neighbours.similar else 1
     scann = size.videos >= EXACT_BELOW
-    asked = TUNING_QUERIES * EXACT_SECONDS + kinds * BUILD_SECONDS if scann else 0.0
+    per_value = TUNING_QUERIES * EXACT_SECONDS + kinds * BUILD_SECONDS if scann else 0.0
     index = vectors * 5 // 4 if scann else vectors
     return Cost(
         stage="index",
-        seconds=START_SECONDS["index"] + asked * size.videos * job.model.dimension,
+        seconds=START_SECONDS["index"] + per_value * size.videos * job.model.dimension,
         memory_bytes=round((TENSORFLOW_BYTES if scann else BEAM_BYTES) + 3 * vectors + index),
         disk_bytes=kinds * index,
         scratch_bytes=index,
@@ -198,13 +201,13 @@ def _index(job: Job, size: LogSize) -> Cost:
 
 
 def _neighbours(job: Job, size: LogSize, threads: int) -> Cost:
-    asked = size.users + (size.videos if job.neighbours.similar else 0)
+    queries = size.users + (size.videos if job.neighbours.similar else 0)
     k = min(job.neighbours.k, size.videos)
     lists = size.users * (k * _item_bytes(size) + job.model.dimension * FLOAT)
     similar = size.videos * min(job.neighbours.similar, size.videos) * _item_bytes(size)
     return Cost(
         stage="neighbours",
-        seconds=START_SECONDS["neighbours"] + asked * _query_seconds(job, size),
+        seconds=START_SECONDS["neighbours"] + queries * _query_seconds(job, size),
         memory_bytes=_search_bytes(job, size, threads),
         disk_bytes=round(lists + similar),
     )
@@ -217,13 +220,13 @@ def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
     widths = [RANKER_INPUTS, *settings.hidden]
     multiplies = MULTIPLY_SECONDS * sum(before * after for before, after in pairwise(widths))
     learned = size.impressions * (IMPRESSION_SECONDS + settings.epochs * (LEARNED_SECONDS + multiplies))
-    ranked = size.users * min(settings.candidates, k) * (RANKED_SECONDS + multiplies / 3)  # a third: forward alone
-    in_work = (size.events + size.impressions) / size.buckets * min(threads, size.buckets)
-    in_work += size.users * settings.candidates / size.buckets * min(threads, size.buckets)
+    ranked = size.users * min(settings.candidates, k) * (RANKED_SECONDS + multiplies / 3)
+    in_progress = (size.events + size.impressions) / size.buckets * min(threads, size.buckets)
+    in_progress += size.users * settings.candidates / size.buckets * min(threads, size.buckets)
     return Cost(
         stage="ranking",
         seconds=START_SECONDS["ranking"] + learned + ranked,
-        memory_bytes=round(TRAINING_BYTES + EVENT_BYTES * in_work),
+        memory_bytes=round(TRAINING_BYTES + EVENT_BYTES * in_progress),
         disk_bytes=round(size.users * k * _item_bytes(size) + GRAPH_BYTES),
         scratch_bytes=round(IMPRESSION_BYTES * size.impressions),
     )
@@ -239,38 +242,39 @@ def _evaluation(job: Job, size: LogSize, threads: int) -> Cost:
     )
 
 
-def _events_in_work(size: LogSize, threads: int) -> float:
+def _events_in_progress(size: LogSize, threads: int) -> float:
     return size.events / size.buckets * min(threads, size.buckets)
 
 
 def _history_bytes(size: LogSize) -> float:
-    """Of records without labels: completed watches and search tokens."""
+    """Return the bytes of records without labels: completed watches and search tokens."""
     return HISTORY_ITEM_BYTES * (size.completed + size.token_occurrences)
 
 
 def _table_bytes(job: Job, size: LogSize) -> int:
-    """Of the three tables, with one accumulator a row: videos in and out, tokens."""
+    """Return the bytes of the three embedding tables (input videos, output videos, tokens), with an accumulator per
+    row."""
     return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT
 
 
 def _vector_bytes(job: Job, size: LogSize) -> int:
-    """Of the video vectors and their biases."""
+    """Return the bytes of the video vectors and their biases."""
     return size.videos * (job.model.dimension + 1) * FLOAT
 
 
 def _item_bytes(size: LogSize) -> float:
-    """Of one place of a list: a score, and the id as a number of as many bits as there are videos."""
+    """Return the bytes of one position of a list: a score, and an id encoded in as few bits as the videos need."""
     return FLOAT + size.videos.bit_length() / 8
 
 
 def _tower_weights(job: Job) -> int:
-    """Of the layers, which is also how many multiplications a pass through them takes."""
+    """Return the number of weights of the layers, which is also the number of multiplications per forward pass."""
     widths = [2 * job.model.dimension, *job.model.hidden, job.model.dimension]
     return sum(a * b for a, b in pairwise(widths))
 
 
 def _scores(job: Job, size: LogSize) -> int:
-    """Of how many videos the loss needs the score, for each label."""
+    """Return the number of videos whose scores the loss needs per label."""
     model, batch = job.model, job.training.batch_size
     others = {
         "in_batch": batch,
@@ -283,7 +287,7 @@ def _scores(job: Job, size: LogSize) -> int:
 
 
 def _query_seconds(job: Job, size: LogSize) -> float:
-    """Of one user's list, or one video's."""
+    """Return the seconds per list of a user or a video."""
     points = size.videos * job.model.dimension
     if size.videos < EXACT_BELOW:
         return USER_SECONDS + EXACT_SECONDS * points
@@ -291,7 +295,8 @@ def _query_seconds(job: Job, size: LogSize) -> float:
 
 
 def _search_bytes(job: Job, size: LogSize, threads: int) -> int:
-    """Of a process that makes lists: the tower with its tables, the index, and buckets in work."""
+    """Return the memory of a process that computes lists: the tower with its tables, the index, and the buckets in
+    progress."""
     inputs = (size.videos + size.tokens) * job.model.dimension * FLOAT
     index = _vector_bytes(job, size) * 5 // 4
     lists = size.users / size.buckets * min(job.neighbours.k, size.videos) * 3 * 8

@@ -1,4 +1,4 @@
-"""Several nights one after the other: those that were missed, or a range of dates, each as `nightly` would run it."""
+"""Run several nights in order: missed nights, or a range of dates."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipelines.runs.run_log import RunLog
 
 
 def missed_dates(night: Night) -> list[dt.date]:
-    """The dates between the night that is published and this one that no run brought to its end, in order.
+    """Return the dates between the published night and this one whose nights did not complete, in order.
 
-    At most as many as stay whole (`[storage] keep_nights`; days of the window where all nights do), the last ones.
+    Returns at most the last `[storage] keep_nights` dates, or the days of the window if all nights are kept whole.
     """
     served = publication_file.served_date(night.root)
     if served is None:
@@ -26,22 +26,22 @@ def missed_dates(night: Night) -> list[dt.date]:
 
 
 def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
-    """All dates from the first to the last."""
+    """Return all dates from the first to the last, inclusive."""
     return [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 def run(
     night: Night, dates: Sequence[dt.date], one: Callable[[Night], int], log: RunLog, *, keep_going: bool
 ) -> list[int]:
-    """Run `one`, which gives an exit code, on each of the dates; the exit codes up to where the series ended.
+    """Call `one`, which returns an exit code, for the night of each date. Return the exit codes of the nights that ran.
 
-    It ends at a night that failed unless `keep_going`, and always where a signal stopped one. What became of each
-    night is told at the end.
+    The series ends after a failed night unless `keep_going`, and always after a night that a signal stopped. A summary
+    is logged at the end.
     """
     codes: list[int] = []
     for date in dates:
         if len(dates) > 1:
-            log.tell("night_begins", f"night {date} ({len(codes) + 1} of {len(dates)})", date=date.isoformat())
+            log.write_event("night_begins", f"night {date} ({len(codes) + 1} of {len(dates)})", date=date.isoformat())
         codes.append(one(night if date == night.date else replace(night, date=date, reingest=())))
         if codes[-1] > 128 or (codes[-1] and not keep_going):
             break
@@ -54,10 +54,10 @@ def _summary(dates: Sequence[dt.date], codes: Sequence[int], log: RunLog) -> Non
     states = ["done" if code == 0 else f"failed (exit code {code})" for code in codes]
     states += ["not run"] * (len(dates) - len(codes))
     for date, state in zip(dates, states, strict=True):
-        log.tell("summary", f"  {date}  {state}", date=date.isoformat())
-    log.tell("summary", f"{codes.count(0)} of {len(dates)} nights done")
+        log.write_event("summary", f"  {date}  {state}", date=date.isoformat())
+    log.write_event("summary", f"{codes.count(0)} of {len(dates)} nights done")
 
 
 def _after(last: dt.date, end: dt.date) -> list[dt.date]:
-    """The dates after the one and before the other."""
+    """Return the dates strictly between two dates."""
     return dates_between(last + dt.timedelta(days=1), end - dt.timedelta(days=1))

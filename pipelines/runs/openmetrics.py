@@ -1,19 +1,22 @@
-"""ROOT/metrics.prom: the state of the nights as OpenMetrics text, for a scraper or the textfile collector of
-node_exporter. Replaced whole after each night, whether it went well or not.
+"""ROOT/metrics.prom: the state of the nights in the OpenMetrics format, for a scraper or for the textfile collector of
+node_exporter. Replaced atomically after each night, whether it succeeded or failed.
 
-Every sample names its night (`date`); what is said of lists names those too (`list`: the stage that wrote them and the
-beginning of its digest), so that figures of a backfill stand next to those of the served night and do not replace them.
-Ages are left to whoever reads them, who knows what time it is: `time() - watchnext_last_success_timestamp_seconds`.
+Each sample has the date of its night as a label (`date`). Figures about lists are also labelled with the lists (`list`:
+the stage that wrote them and the beginning of its digest), so that figures of a backfill do not replace those of the
+served night. Ages are left to the monitoring system: `time() - watchnext_last_success_timestamp_seconds`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
@@ -26,43 +29,27 @@ from pipelines.reports import report, report_history
 from transforms.core import files
 
 Labels = tuple[tuple[str, str], ...]
+Samples = Mapping[Labels, float]
+_RUN = "watchnext_last_run_timestamp_seconds"
+_RUN_DURATION = "watchnext_last_run_duration_seconds"
+_RUN_CODE = "watchnext_last_run_exit_code"
 _SUCCESS = "watchnext_last_success_timestamp_seconds"
-_OF_LAST_RUN = (
-    "watchnext_last_run_timestamp_seconds",
-    "watchnext_last_run_duration_seconds",
-    "watchnext_last_run_exit_code",
-    _SUCCESS,
-)
-_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-@dataclass(frozen=True)
-class Gauge:
-    """One metric and its samples: labels -> value. A name ends with its unit where it has one."""
-
-    name: str
-    text: str
-    samples: Mapping[Labels, float] = field(default_factory=dict)
-
-    @property
-    def unit(self) -> str:
-        return next((unit for unit in ("seconds", "ratio") if self.name.endswith(f"_{unit}")), "")
-
-    def lines(self) -> Iterator[str]:
-        yield f"# TYPE {self.name} gauge"
-        if self.unit:
-            yield f"# UNIT {self.name} {self.unit}"
-        yield f"# HELP {self.name} {self.text.translate(_ESCAPES)}"
-        for labels, value in self.samples.items():
-            inside = ",".join(f'{label}="{of.translate(_ESCAPES)}"' for label, of in labels)
-            yield f"{self.name}{{{inside}}} {float(value)!r}" if inside else f"{self.name} {float(value)!r}"
+def gauge(name: str, text: str, samples: Samples) -> Metric:
+    """Return a gauge with samples: labels -> value. Its name ends with its unit if it has one."""
+    unit = next((unit for unit in ("seconds", "ratio") if name.endswith(f"_{unit}")), "")
+    metric = Metric(name, text, "gauge", unit)
+    for labels, value in samples.items():
+        metric.add_sample(name, dict(labels), value)
+    return metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class LastRun:
-    """The last run of a night, and when a run last ended well with its night served."""
+    """The last run of a night, and the last successful run whose night was served."""
 
-    date: str  # of the night; empty if the file of an older version did not name it
+    date: str  # of the night; empty if a file of an older version did not contain it
     ended: float  # seconds since the epoch
     seconds: float
     code: int
@@ -71,22 +58,27 @@ class LastRun:
 
 
 def write(night: Night, end: Outcome) -> str:
-    """Replace ROOT/metrics.prom after a night; what went wrong with that, in a line, empty if nothing did.
+    """Replace ROOT/metrics.prom after a night. Return an error message; empty if there was no error.
 
-    A run counts as a success if it ended without an error and its night is the one that is served: a backfill, and a
-    stage run by itself, do not hide that the nights of a schedule do not come.
+    A run is successful if it ended without an error and its night is served. A backfill, or a single stage, is not, so
+    that it does not hide that scheduled nights fail.
     """
     path = night.root.metrics
     try:
         before, now = _last_run(path), time.time()
         served = publication_file.read_if_valid(night.root) or {}
-        succeeded, of = (before.succeeded, before.succeeded_date) if before else (None, "")
+        succeeded, succeeded_date = (before.succeeded, before.succeeded_date) if before else (None, "")
         if end.code == 0 and served.get("date") == end.date:
-            succeeded, of = now, end.date
+            succeeded, succeeded_date = now, end.date
         run = LastRun(
-            date=end.date, ended=now, seconds=end.seconds, code=end.code, succeeded=succeeded, succeeded_date=of
+            date=end.date,
+            ended=now,
+            seconds=end.seconds,
+            code=end.code,
+            succeeded=succeeded,
+            succeeded_date=succeeded_date,
         )
-        files.replace_file(path, render(list(gauges(night, run))).encode())
+        files.replace_file(path, render(gauges(night, run)))
     except Exception as error:
         if (message := user_message(error)) is None:
             raise
@@ -95,11 +87,11 @@ def write(night: Night, end: Outcome) -> str:
 
 
 def refresh(night: Night) -> str:
-    """Replace ROOT/metrics.prom after another night was made the served one: what it says of the last run stays. What
-    went wrong with that, in a line, empty if nothing did."""
+    """Replace ROOT/metrics.prom after another night was served; the last run remains. Return an error message; empty
+    if there was no error."""
     path = night.root.metrics
     try:
-        files.replace_file(path, render(list(gauges(night, _last_run(path)))).encode())
+        files.replace_file(path, render(gauges(night, _last_run(path))))
     except Exception as error:
         if (message := user_message(error)) is None:
             raise
@@ -107,80 +99,88 @@ def refresh(night: Night) -> str:
     return ""
 
 
-def render(found: list[Gauge]) -> str:
-    """The text of all metrics that have a sample."""
-    return "\n".join([*(line for gauge in found if gauge.samples for line in gauge.lines()), "# EOF", ""])
+class _Collector:
+    """The interface that `generate_latest` reads metrics from."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = [metric for metric in metrics if metric.samples]
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
-def gauges(night: Night, run: LastRun | None) -> Iterator[Gauge]:
-    """The last run, the stages of its night, the night that is served, and those that were taken back."""
+def render(metrics: Iterable[Metric]) -> bytes:
+    """Return the OpenMetrics text of all metrics that have a sample."""
+    return bytes(generate_latest(_Collector(metrics)))  # type: ignore[no-untyped-call]
+
+
+def gauges(night: Night, run: LastRun | None) -> Iterator[Metric]:
+    """Yield metrics of the last run, the stages of its night, the served night, and the withdrawn nights."""
     recall: dict[Labels, float] = {}
     if run is not None:
-        yield from _of_run(run)
+        yield from _run_gauges(run)
         if run.date:
-            of = replace(night, date=dt.date.fromisoformat(run.date))
-            done = {stage: found for stage in STAGES if (found := manifest.load(of.folder(stage)))}
-            yield from _of_stages(run.date, done)
-            yield from _of_gates(of)
-            recall |= _recall((("date", run.date), ("list", _list_of(of, done))), _recalls(done))
+            run_night = replace(night, date=dt.date.fromisoformat(run.date))
+            done = {stage: found for stage in STAGES if (found := manifest.load(run_night.folder(stage)))}
+            yield from _stage_gauges(run.date, done)
+            yield from _gate_gauges(run_night)
+            recall |= _recall_samples((("date", run.date), ("list", _list_name(run_night, done))), _recalls(done))
     served = publication_file.read_if_valid(night.root)
     if served is not None:
-        labels: Labels = (("date", served["date"]), ("list", _served_list(served)))
-        recall |= _recall(labels, served.get("recall") or _recalls_of_older_version(night, served))
-        yield from _of_served(served, labels)
-    yield Gauge("watchnext_recall_ratio", "recall@k of held-out users, by night, list and system.", recall)
-    taken_back: dict[Labels, float] = {
+        labels: Labels = (("date", served["date"]), ("list", _served_list_name(served)))
+        recall |= _recall_samples(labels, served.get("recall") or _recalls_of_older_version(night, served))
+        yield from _served_gauges(served, labels)
+    yield gauge("watchnext_recall_ratio", "recall@k of held-out users, by night, list and system.", recall)
+    withdrawn: dict[Labels, float] = {
         (("date", date),): _midnight(date) for date in report.withdrawn_nights(night.root)
     }
-    yield Gauge(
-        "watchnext_withdrawn_night_timestamp_seconds", "00:00 UTC of each night that was taken back.", taken_back
-    )
+    yield gauge("watchnext_withdrawn_night_timestamp_seconds", "00:00 UTC of each night that was withdrawn.", withdrawn)
 
 
-def _of_run(run: LastRun) -> Iterator[Gauge]:
-    of: Labels = (("date", run.date),) if run.date else ()
-    yield Gauge("watchnext_last_run_timestamp_seconds", "When the last night ended.", {of: run.ended})
-    yield Gauge("watchnext_last_run_duration_seconds", "How long it took.", {of: run.seconds})
-    yield Gauge("watchnext_last_run_exit_code", "Its exit code: 0 if all went well.", {of: run.code})
+def _run_gauges(run: LastRun) -> Iterator[Metric]:
+    labels: Labels = (("date", run.date),) if run.date else ()
+    yield gauge(_RUN, "When the last night ended.", {labels: run.ended})
+    yield gauge(_RUN_DURATION, "How long it took.", {labels: run.seconds})
+    yield gauge(_RUN_CODE, "Its exit code: 0 for success.", {labels: run.code})
     if run.succeeded is not None:
         succeeded: Labels = (("date", run.succeeded_date),) if run.succeeded_date else ()
-        yield Gauge(_SUCCESS, "When a run last ended well with its night served.", {succeeded: run.succeeded})
+        yield gauge(_SUCCESS, "When a run last succeeded with its night served.", {succeeded: run.succeeded})
 
 
-def _of_served(served: Mapping[str, Any], labels: Labels) -> Iterator[Gauge]:
-    night, at = _midnight(served["date"]), dt.datetime.fromisoformat(served["published_at"]).timestamp()
-    yield Gauge("watchnext_published_night_timestamp_seconds", "00:00 UTC of the served night.", {labels: night})
-    yield Gauge("watchnext_published_timestamp_seconds", "When it was published.", {labels: at})
-    yield Gauge("watchnext_served_users", "Users with a published list.", {labels: served["users"]})
+def _served_gauges(served: Mapping[str, Any], labels: Labels) -> Iterator[Metric]:
+    night, published = _midnight(served["date"]), dt.datetime.fromisoformat(served["published_at"]).timestamp()
+    yield gauge("watchnext_published_night_timestamp_seconds", "00:00 UTC of the served night.", {labels: night})
+    yield gauge("watchnext_published_timestamp_seconds", "When it was published.", {labels: published})
+    yield gauge("watchnext_served_users", "Users with a published list.", {labels: served["users"]})
 
 
-def _of_gates(night: Night) -> Iterator[Gauge]:
+def _gate_gauges(night: Night) -> Iterator[Metric]:
     found = report_history.gates(night)
     if found is not None:
         date = night.date.isoformat()
         counted: dict[Labels, float] = {
             (("date", date), ("state", state)): len(found.named(state)) for state in night_results.STATES
         }
-        yield Gauge("watchnext_gates", "Gates of the night by how they ended.", counted)
+        yield gauge("watchnext_gates", "Gates of the night by result.", counted)
 
 
-def _of_stages(date: str, done: Mapping[str, Manifest]) -> Iterator[Gauge]:
-    of = ("date", date)
-    seconds: dict[Labels, float] = {(of, ("stage", stage)): found.seconds for stage, found in done.items()}
-    yield Gauge("watchnext_stage_duration_seconds", "Time of each stage's own work, the last time it ran.", seconds)
+def _stage_gauges(date: str, done: Mapping[str, Manifest]) -> Iterator[Metric]:
+    label = ("date", date)
+    seconds: dict[Labels, float] = {(label, ("stage", stage)): found.seconds for stage, found in done.items()}
+    yield gauge("watchnext_stage_duration_seconds", "Duration of the last run of each stage.", seconds)
     ingested = done["ingest"].counts if "ingest" in done else {}
     read: dict[Labels, float] = {
-        (of, ("table", table), ("became", became)): rows
-        for table, rows_of in ingested.get("tables", {}).items()
-        for became, rows in rows_of.items()
+        (label, ("table", table), ("became", became)): rows
+        for table, counts in ingested.get("tables", {}).items()
+        for became, rows in counts.items()
         if became != "read"
     }
-    yield Gauge("watchnext_ingested_rows", "Rows of raw files this night read, by what became of them.", read)
-    kept: dict[Labels, float] = {(of, ("table", table)): rows for table, rows in ingested.get("rows", {}).items()}
-    yield Gauge("watchnext_store_rows", "Events in the store after its ingest.", kept)
+    yield gauge("watchnext_ingested_rows", "Rows of raw files that this night read, by outcome.", read)
+    kept: dict[Labels, float] = {(label, ("table", table)): rows for table, rows in ingested.get("rows", {}).items()}
+    yield gauge("watchnext_store_rows", "Events in the store after its ingest.", kept)
 
 
-def _recall(labels: Labels, recalls: Mapping[str, Mapping[str, float]]) -> dict[Labels, float]:
+def _recall_samples(labels: Labels, recalls: Mapping[str, Mapping[str, float]]) -> dict[Labels, float]:
     return {
         (*labels, ("system", system), ("k", name.removeprefix("recall@"))): value
         for system, figures in recalls.items()
@@ -193,19 +193,19 @@ def _recalls(done: Mapping[str, Manifest]) -> dict[str, dict[str, float]]:
 
 
 def _recalls_of_older_version(night: Night, served: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The served night's figures if `published.json` was written before it held them."""
-    of = replace(night, date=dt.date.fromisoformat(served["date"]))
-    done = manifest.record(of.folder("evaluation"))
+    """Return the served night's figures if an older version wrote `published.json`, without them."""
+    served_night = replace(night, date=dt.date.fromisoformat(served["date"]))
+    done = manifest.record(served_night.folder("evaluation"))
     return night_results.recalls(done) if done else {}
 
 
-def _list_of(night: Night, done: Mapping[str, Manifest]) -> str:
-    """The name of a night's lists, as `_served_list` names them; empty before there are any."""
+def _list_name(night: Night, done: Mapping[str, Manifest]) -> str:
+    """Return the name of a night's lists, in the form of `_served_list_name`; empty if there are none yet."""
     lists = done.get(NEIGHBOURS)
     return f"{served_stage(night)}-{lists.digest[:8]}" if lists else ""
 
 
-def _served_list(served: Mapping[str, Any]) -> str:
+def _served_list_name(served: Mapping[str, Any]) -> str:
     return f"{served.get('stage', NEIGHBOURS)}-{served.get('neighbours', '')[:8]}"
 
 
@@ -214,19 +214,22 @@ def _midnight(date: str) -> float:
 
 
 def _last_run(path: str) -> LastRun | None:
-    """What the file says of the last run; None if there is no such file, or no run in it."""
+    """Read the last run from the file; None if there is no file, or no run in it."""
     if not files.exists(path):
         return None
-    text = files.read_bytes(path).decode(errors="replace")
-    found = {name: re.search(rf'^{name}(?:{{date="([\d-]+)"}})? (\S+)$', text, re.MULTILINE) for name in _OF_LAST_RUN}
-    ended, seconds, code, succeeded = found.values()
-    if not (ended and seconds and code):
+    try:
+        families = list(text_string_to_metric_families(files.read_bytes(path).decode(errors="replace")))
+    except ValueError:
         return None
+    found = {one.name: one for family in families for one in family.samples}
+    if not {_RUN, _RUN_DURATION, _RUN_CODE} <= found.keys():
+        return None
+    success = found.get(_SUCCESS)
     return LastRun(
-        date=ended[1] or "",
-        ended=float(ended[2]),
-        seconds=float(seconds[2]),
-        code=int(float(code[2])),
-        succeeded=float(succeeded[2]) if succeeded else None,
-        succeeded_date=(succeeded[1] or "") if succeeded else "",
+        date=found[_RUN].labels.get("date", ""),
+        ended=found[_RUN].value,
+        seconds=found[_RUN_DURATION].value,
+        code=int(found[_RUN_CODE].value),
+        succeeded=success.value if success else None,
+        succeeded_date=success.labels.get("date", "") if success else "",
     )

@@ -1,6 +1,6 @@
-"""Stages as processes, and what a person sees of them: a bar on a terminal, one line a stage in a log.
+"""Run stages as processes, and display their progress: a bar on a terminal, otherwise one line per stage.
 
-`run_log` has the same screen for programs: one JSON object a line.
+`run_log` has a display for programs, which writes one JSON object per line.
 """
 
 from __future__ import annotations
@@ -21,42 +21,45 @@ from transforms.core import progress
 from transforms.core.progress import Progress
 
 _REFRESH_SECONDS = 0.5
-_SHOWN_BYTES = 20_000  # of a failed stage's messages
-_GRACE_SECONDS = 10.0  # for a stage to end by itself when the night is stopped
+_SHOWN_BYTES = 20_000  # of the output of a failed stage
+_GRACE_SECONDS = 10.0  # that a stage has to exit after SIGTERM before it is killed
 
 
 class ConsoleDisplay:
-    """The progress of a night on the standard error."""
+    """Displays the progress of a night on the standard error."""
 
     def __init__(self, stages: int) -> None:
-        self._stages, self._at = stages, 0
+        self._stages, self._ended = stages, 0
         form = "{desc} {bar:20} {n}/{total} stages {elapsed}{postfix}"
         self._bar = tqdm(total=stages, bar_format=form, leave=False) if sys.stderr.isatty() else None
 
     def __enter__(self) -> ConsoleDisplay:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def begin(self, stage: str) -> None:
+    def begin_stage(self, stage: str) -> None:
+        """Show that a stage runs."""
         if self._bar is not None:
             self._bar.set_description_str(f"{stage:<10}")
 
-    def tick(self, seconds: float, at: Progress) -> None:
+    def update_stage(self, seconds: float, done: Progress) -> None:
+        """Show the progress of the running stage, which began `seconds` ago."""
         if self._bar is not None:
-            parts = f"{at.done}/{at.expected} parts, " if at.expected else ""
+            parts = f"{done.done}/{done.expected} parts, " if done.expected else ""
             self._bar.set_postfix_str(f"this stage {parts}{seconds:.0f} s")
 
-    def say(self, stage: str, what: str, **_fields: Any) -> None:
-        """One line about a stage that is over; `fields` are for programs."""
-        self._at += 1
-        self.line(f"[{self._at}/{self._stages}] {stage:<10} {what}")
+    def end_stage(self, stage: str, result: str, **_fields: Any) -> None:
+        """Print one line about a stage that has ended. `JsonDisplay` also writes the fields."""
+        self._ended += 1
+        self.print_line(f"[{self._ended}/{self._stages}] {stage:<10} {result}")
         if self._bar is not None:
             self._bar.update()
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
+        """Print a line above the bar."""
         text = console.printable(text)
         if self._bar is None:
             print(text, file=sys.stderr, flush=True)
@@ -64,63 +67,63 @@ class ConsoleDisplay:
             self._bar.write(text, file=sys.stderr)
 
 
-def run_stage(command: list[str], *, screen: ConsoleDisplay, shows_progress: bool) -> None:
-    """Run a stage's process to its end. Raises StageError with what it wrote where it fails; GateError and JobError
-    where its exit code says so.
+def run_stage(command: list[str], *, display: ConsoleDisplay, shows_progress: bool) -> None:
+    """Run the process of a stage until it ends. If it fails, raises StageError, GateError or JobError, depending on its
+    exit code, with the output of the process.
 
-    Libraries write notes to the standard error that are nobody's business while all is well: it is kept back, but for
-    a stage that `shows_progress` of its own on a terminal.
+    The standard error of a stage contains notes of libraries, so it is shown only on failure, unless the stage
+    `shows_progress` on a terminal.
     """
-    on_screen = shows_progress and sys.stderr.isatty()
+    to_terminal = shows_progress and sys.stderr.isatty()
     with (
-        tempfile.TemporaryFile() as kept,
-        tempfile.NamedTemporaryFile() as told,
-        process_signals.open_parent_pipe() as line,
+        tempfile.TemporaryFile() as output,
+        tempfile.NamedTemporaryFile() as progress_file,
+        process_signals.open_parent_pipe() as pipe,
     ):
-        environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0", progress.VARIABLE: told.name}
-        environment[process_signals.PARENT_PIPE_VARIABLE] = str(line)
-        process = subprocess.Popen(command, stderr=None if on_screen else kept, env=environment, pass_fds=(line,))
+        environment = os.environ | {"TQDM_POSITION": "1", "TQDM_LEAVE": "0", progress.VARIABLE: progress_file.name}
+        environment[process_signals.PARENT_PIPE_VARIABLE] = str(pipe)
+        process = subprocess.Popen(command, stderr=None if to_terminal else output, env=environment, pass_fds=(pipe,))
         try:
-            _wait(process, screen, told.name)
+            _wait(process, display, progress_file.name)
         finally:
-            if process.poll() is None:  # interrupted: the stage goes with the night
+            if process.poll() is None:  # interrupted: the stage ends with the night
                 _end(process)
         if process.returncode:
             error = errors.of_exit_code(process.returncode)
-            raise error(_explain(command[2], process.returncode, _end_of(kept)))
+            raise error(_failure_message(command[2], process.returncode, _last_output(output)))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:  # deep in native code, which no signal reaches
+    except subprocess.TimeoutExpired:  # in native code, Python handles no signals
         process.kill()
         process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], screen: ConsoleDisplay, told: str) -> None:
+def _wait(process: subprocess.Popen[bytes], display: ConsoleDisplay, progress_file: str) -> None:
     began = time.monotonic()
     while True:
         try:
             process.wait(_REFRESH_SECONDS)
             return
         except subprocess.TimeoutExpired:
-            screen.tick(time.monotonic() - began, progress.read(told))
+            display.update_stage(time.monotonic() - began, progress.read(progress_file))
 
 
-def _end_of(kept: IO[bytes]) -> str:
-    size = kept.seek(0, os.SEEK_END)
-    kept.seek(max(0, size - _SHOWN_BYTES))
-    return kept.read().decode(errors="replace")
+def _last_output(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _SHOWN_BYTES))
+    return output.read().decode(errors="replace")
 
 
-def _explain(module: str, code: int, written: str) -> str:
-    """What a failed stage says: its own message, from its first line on, or else the end of all that it wrote."""
+def _failure_message(module: str, code: int, output: str) -> str:
+    """Return the message of a failed stage: its own error message, or else the end of its output."""
     stage = module.rsplit(".", 1)[-1]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    _, _, own = f"\n{written}".partition("\nwatchnext: ")
-    message = own.replace("\nwatchnext: ", "\n") or written
-    if message.startswith(f"stage {stage}: "):  # a whole sentence; libraries may write more while the process ends
+    _, _, own = f"\n{output}".partition("\nwatchnext: ")
+    message = own.replace("\nwatchnext: ", "\n") or output
+    if message.startswith(f"stage {stage}: "):  # a complete sentence; libraries may write more at exit
         return message.splitlines()[0]
     return f"stage {stage} {how}; nothing was published. {message.strip()}".rstrip()

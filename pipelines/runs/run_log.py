@@ -1,10 +1,10 @@
-"""What a run says of itself while it is at work: text for people, or one JSON object a line for programs.
+"""The log of a run: text for people, or one JSON object per line for programs.
 
     {"time": "2026-11-21T03:00:07.412Z", "run": "20261121T030000Z-1a2b3c4d", "date": "2026-11-21", "level": "info",
      "event": "stage_done", "stage": "ingest", "seconds": 7.4, "counts": {"buckets": 8, ...}, "message": "7.4 s"}
 
-Events: night_begins (of several), stage_begins, stage_done, stage_skipped, note, night_done, night_failed, run_failed,
-warning, summary. The run's id goes to the stages it starts, and with them into the manifests of what they leave.
+Events: night_begins (of several nights), stage_begins, stage_done, stage_skipped, note, night_done, night_failed,
+run_failed, warning, summary. The id of the run is passed to its stages, which write it into their manifests.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ class RunLog:
     run: str
     as_json: bool
 
-    def tell(self, event: str, message: str, *, level: str = "info", **fields: Any) -> None:
-        """One event. As text, warnings and errors say whose they are."""
+    def write_event(self, event: str, message: str, *, level: str = "info", **fields: Any) -> None:
+        """Write one event. In text, warnings and errors begin with `watchnext:`."""
         if self.as_json:
             self._write({"level": level, "event": event, **fields, "message": message})
             return
-        sign = {"error": "watchnext: ", "warning": "watchnext: warning: "}.get(level, "")
-        print(f"{sign}{console.printable(message)}", file=sys.stderr, flush=True)
+        prefix = {"error": "watchnext: ", "warning": "watchnext: warning: "}.get(level, "")
+        print(f"{prefix}{console.printable(message)}", file=sys.stderr, flush=True)
 
     def fail(self, message: str) -> None:
-        """The end of a run before any night began."""
-        self.tell("run_failed", message, level="error")
+        """Write that the run failed before a night began."""
+        self.write_event("run_failed", message, level="error")
 
-    def end(self, end: Outcome) -> None:
-        """The end of a night."""
+    def end_night(self, end: Outcome) -> None:
+        """Write how a night ended."""
         figures = {"date": end.date, "seconds": round(end.seconds, 3), "exit_code": end.code}
         failed = end.code != 0
-        self.tell(
+        self.write_event(
             "night_failed" if failed else "night_done", end.message, level="error" if failed else "info", **figures
         )
 
-    def on_screen(self, stage: str) -> bool:
-        """Whether a stage's own progress is to be seen on a terminal."""
+    def shows_own_progress(self, stage: str) -> bool:
+        """Return whether a stage displays its own progress on a terminal."""
         return stage == "train" and not self.as_json
 
-    def screen(self, date: dt.date, stages: int) -> ConsoleDisplay:
-        """What shows the stages of a night."""
-        return JsonScreen(self, date) if self.as_json else ConsoleDisplay(stages)
+    def open_display(self, date: dt.date, stages: int) -> ConsoleDisplay:
+        """Return the display for the stages of a night."""
+        return JsonDisplay(self, date) if self.as_json else ConsoleDisplay(stages)
 
     def _write(self, record: dict[str, Any]) -> None:
         time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -69,35 +69,35 @@ class RunLog:
         print(console.printable_json(line, sys.stderr), file=sys.stderr, flush=True)
 
 
-class JsonScreen(ConsoleDisplay):
-    """A screen nobody looks at: every stage is two events."""
+class JsonDisplay(ConsoleDisplay):
+    """A display for programs: writes two events per stage."""
 
     def __init__(self, log: RunLog, date: dt.date) -> None:
         self._log, self._date, self._bar = log, date.isoformat(), None
 
-    def begin(self, stage: str) -> None:
-        self._log.tell("stage_begins", f"{stage} begins", date=self._date, stage=stage)
+    def begin_stage(self, stage: str) -> None:
+        self._log.write_event("stage_begins", f"{stage} begins", date=self._date, stage=stage)
 
-    def say(self, stage: str, what: str, **fields: Any) -> None:
+    def end_stage(self, stage: str, result: str, **fields: Any) -> None:
         event = "stage_done" if "seconds" in fields else "stage_skipped"
-        if counts := fields.get("counts"):  # the figures alone: the rest is in the manifest
+        if counts := fields.get("counts"):  # only numbers: the rest is in the manifest
             fields["counts"] = {name: value for name, value in counts.items() if isinstance(value, int | float)}
-        self._log.tell(event, what, date=self._date, stage=stage, **fields)
+        self._log.write_event(event, result, date=self._date, stage=stage, **fields)
 
-    def line(self, text: str) -> None:
-        self._log.tell("note", text, date=self._date)
+    def print_line(self, text: str) -> None:
+        self._log.write_event("note", text, date=self._date)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--log-format", choices=FORMATS, default="text", help="text, or one JSON object a line (default: text)"
+        "--log-format", choices=FORMATS, default="text", help="text, or one JSON object per line (default: text)"
     )
 
 
 @contextmanager
 def open_log(form: str) -> Iterator[RunLog]:
-    """The log of a run that begins, in one of FORMATS; its id is what a scheduler set in RUN_VARIABLE, else a new one
-    that begins with the time."""
+    """Yield the log of a new run, in one of FORMATS. The id of the run is the value of RUN_VARIABLE, which a scheduler
+    may set, or else a new id that begins with the time."""
     given = os.environ.get(RUN_VARIABLE)
     run = given or f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     os.environ[RUN_VARIABLE] = run

@@ -256,7 +256,7 @@ KILLS = {
 
 
 def kill_in(of: Night, job: Path, stage: str) -> str:
-    """Start a night, kill it in a stage; what it had written to the screen."""
+    """Start a night, kill it in a stage; what it had written to the display."""
     command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat()]
     who, when = KILLS[stage]
     process = subprocess.Popen(

@@ -267,7 +267,7 @@ def test_rules_need_what_they_are_about(tmp_path: Path) -> None:
     told = error_of(tmp_path, ALONE + "[neighbours]\nmax_share_per_channel = 0.25\n")
     assert "neighbours.max_share_per_channel = 0.25 needs the channels in the catalogue" in told
     told = error_of(tmp_path, ALONE + "[neighbours]\nexclude_days = 90\n[storage]\nkeep_days = 60\n")
-    assert "neighbours.exclude_days = 90: of days beyond storage.keep_days (60) nothing is known; give 0" in told
+    assert "neighbours.exclude_days = 90 exceeds storage.keep_days (60)" in told
     text = ALONE + 'videos = "v.csv"\nhidden = "h.csv"\n[neighbours]\nmax_share_per_channel = 0.25\nexclude_days = 60\n'
     job = job_of(tmp_path, text + "[storage]\nkeep_days = 60\n")
     assert (job.neighbours.max_share_per_channel, job.neighbours.exclude_days) == (0.25, 60)

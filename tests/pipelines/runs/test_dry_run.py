@@ -58,7 +58,7 @@ def test_logs_that_changed_are_told_and_what_follows_may_stay(job: Path) -> None
     write_day(job.parent, "2026-11-18", day_of_watches("2026-11-18", 9, mark="x"))
     assert look(night(job)) == {
         "ingest": ("would run", "2 raw files to take"),
-        "vocabulary": ("may run", "after ingest: where that leaves something else"),
+        "vocabulary": ("may run", "depends on whether the output of ingest changes"),
     }
 
 
@@ -96,7 +96,7 @@ def test_logs_that_are_missing_would_fail_and_the_rest_would_follow(tmp_path: Pa
 def test_what_was_dropped_would_be_made_again(job: Path) -> None:
     of = night(job)
     manifest.commit(of.folder("vocabulary"), replace(of.require("vocabulary"), dropped=""))
-    told = "what it left was dropped, as the night is older than storage.keep_nights"
+    told = "its output was dropped, because the night is older than storage.keep_nights"
     assert look(of, "vocabulary") == {"vocabulary": ("would run", told)}
 
 
@@ -120,7 +120,7 @@ def test_the_reasons_of_a_stage_are_its_inputs_and_its_settings() -> None:
 
 def test_a_manifest_without_settings_cannot_say_which_changed() -> None:
     assert reasons(done({}, {}), Plan("s", {}, {"k": 1})) == [
-        "inputs or settings changed; its manifest is too old to say which"
+        "inputs or settings changed; its manifest is too old to contain them"
     ]
 
 
@@ -133,7 +133,7 @@ def test_a_sink_that_is_new_is_a_setting() -> None:
 
 def test_another_version_of_the_stage_is_a_reason() -> None:
     before = done({"window": "1"}, {"k": 1})
-    assert reasons(before, Plan("s", {"window": "1"}, {"k": 1})) == ["it was done by another version of watchnext"]
+    assert reasons(before, Plan("s", {"window": "1"}, {"k": 1})) == ["another version of watchnext ran it"]
 
 
 def test_what_is_due_comes_before_all_else() -> None:
@@ -146,7 +146,7 @@ def test_the_command_prints_a_line_a_stage_and_takes_no_lock(job: Path, capsys: 
     with lock.hold(night(job).root.lock):
         assert nightly.main([str(job), "--date", "2026-11-21", "--dry-run", "--from", "publish"]) == 0
         said = capsys.readouterr().out.splitlines()
-    assert "is running on this root" in said[0] and said[0].endswith("what it does meanwhile may change this")
+    assert "is running on this root" in said[0] and said[0].endswith("its results may change this forecast")
     assert said[1].startswith("publish    would fail stage ")
 
 

@@ -224,7 +224,7 @@ def test_a_night_that_will_not_fit_is_refused(tmp_path: Path, monkeypatch: pytes
     of = night(simulated(tmp_path))
     with_free(100_000, monkeypatch)
     said = (
-        r"runs': the night of 2026-11-21 is estimated to need \d+ MiB of disk, most of it in stage \w+, but 0 MiB are"
+        r"runs': the night of 2026-11-21 is estimated to need \d+ MiB of disk space, most of it in stage \w+, but 0 MiB"
     )
     with pytest.raises(StageError, match=said) as caught:
         estimate.check_space(of)

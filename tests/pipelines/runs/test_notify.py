@@ -83,7 +83,7 @@ def test_of_a_night_that_went_well_no_exit_code_is_shown() -> None:
 @pytest.mark.parametrize(
     ("command", "trouble"),
     [
-        (["/nowhere/mail"], "notify.command cannot be run: .*No such file"),
+        (["/nowhere/mail"], "notify.command could not be run: .*No such file"),
         ("echo out of paper >&2; exit 4", "notify.command ended with exit code 4: out of paper"),
         ("exit 5", "notify.command ended with exit code 5$"),
         (
@@ -168,7 +168,7 @@ def test_a_webhook_that_redirects_is_a_warning_and_nothing_is_lost_in_silence(
     with server(code, "/login?token=secret") as (url, got):
         monkeypatch.setenv("ALERTS", url)
         trouble = send(webhook_env="ALERTS")
-    said = f"the server answered {code} {reason}; it redirects to another URL: name that one"
+    said = f"the server answered {code} {reason}; it redirects to another URL: use that one"
     assert len(got) == 1 and trouble == f"notify.webhook_env = 'ALERTS': {said}"
 
 
@@ -185,8 +185,8 @@ def test_a_webhook_that_cannot_be_reached_is_a_warning_without_the_secret(monkey
 @pytest.mark.parametrize(
     ("url", "trouble"),
     [
-        (None, "the environment variable is not set, so nobody was told"),
-        ("file:///etc/secret", "the environment variable holds no http or https URL, so nobody was told"),
+        (None, "the environment variable is not set, so no notification was sent"),
+        ("file:///etc/secret", "the environment variable holds no http or https URL, so no notification was sent"),
         ("http://127.0.0.1:secret/", "the request failed: "),
         ("http://[secret/", "the request failed: "),
         ("http://127.0.0.1:99999999/secret", "the "),

@@ -18,7 +18,6 @@ from pipelines.base.manifest import Manifest
 from pipelines.night.outcome import Outcome
 from pipelines.night.stage import Night
 from pipelines.runs import openmetrics
-from pipelines.runs.openmetrics import Gauge
 
 DONE = Outcome(run="r", date="2026-11-21", code=0, message="done", seconds=12.5)
 FAILED = Outcome(run="r", date="2026-11-22", code=3, message="a gate", seconds=2.5)
@@ -215,8 +214,8 @@ def test_names_end_with_their_unit_and_the_text_with_eof(of: Night) -> None:
 
 def test_values_of_labels_are_escaped() -> None:
     odd = 'a "quoted" \\ name\nof two lines'
-    text = openmetrics.render([Gauge("watchnext_x", "Help.", {(("system", odd),): 1.0})])
-    assert samples(text) == {("watchnext_x", frozenset({("system", odd)})): 1.0}
+    text = openmetrics.render([openmetrics.gauge("watchnext_x", "Help.", {(("system", odd),): 1.0})])
+    assert samples(text.decode()) == {("watchnext_x", frozenset({("system", odd)})): 1.0}
 
 
 def test_a_file_that_cannot_be_replaced_is_a_warning(of: Night) -> None:

@@ -11,7 +11,7 @@ from nights import DATE
 from pipelines.night.stage import RUN_VARIABLE
 from pipelines.runs import run_log
 from pipelines.runs.processes import ConsoleDisplay
-from pipelines.runs.run_log import JsonScreen, Outcome, RunLog
+from pipelines.runs.run_log import JsonDisplay, Outcome, RunLog
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +46,12 @@ def test_the_id_a_scheduler_gave_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_as_json_a_stage_is_two_events_and_a_note_one(capsys: pytest.CaptureFixture[str]) -> None:
     log = RunLog(run="r", as_json=True)
-    with log.screen(DATE, 2) as screen:
-        screen.begin("ingest")
+    with log.open_display(DATE, 2) as display:
+        display.begin_stage("ingest")
         counts = {"users": 3, "share": 0.5, "tables": {"watches": {"read": 7}}, "notes": ["it snowed"]}
-        screen.say("ingest", "3.4 s", seconds=3.412, counts=counts)
-        screen.line("it snowed")
-        screen.say("train", "already complete")
+        display.end_stage("ingest", "3.4 s", seconds=3.412, counts=counts)
+        display.print_line("it snowed")
+        display.end_stage("train", "already complete")
     common = {"run": "r", "level": "info", "date": "2026-11-21"}
     assert events(capsys) == [
         {**common, "event": "stage_begins", "stage": "ingest", "message": "ingest begins"},
@@ -67,7 +67,7 @@ def test_the_end_of_a_night_has_its_exit_code(
     code: int, event: str, level: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     end = Outcome(run="r", date="2026-11-21", code=code, message="so it ended", seconds=1.23456)
-    RunLog(run="r", as_json=True).end(end)
+    RunLog(run="r", as_json=True).end_night(end)
     told = {"date": "2026-11-21", "seconds": 1.235, "exit_code": code, "message": "so it ended"}
     assert events(capsys) == [{"run": "r", "level": level, "event": event, **told}]
 
@@ -79,14 +79,18 @@ def test_a_message_of_several_lines_is_one_line_of_json(capsys: pytest.CaptureFi
 
 def test_as_text_errors_and_warnings_say_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     log = RunLog(run="r", as_json=False)
-    log.end(Outcome(run="r", date="2026-11-21", code=0, message="night 2026-11-21: done", seconds=1.0))
-    log.end(Outcome(run="r", date="2026-11-21", code=1, message="a stage failed", seconds=1.0))
-    log.tell("warning", "nobody was told", level="warning")
+    log.end_night(Outcome(run="r", date="2026-11-21", code=0, message="night 2026-11-21: done", seconds=1.0))
+    log.end_night(Outcome(run="r", date="2026-11-21", code=1, message="a stage failed", seconds=1.0))
+    log.write_event("warning", "nobody was told", level="warning")
     said = "night 2026-11-21: done\nwatchnext: a stage failed\nwatchnext: warning: nobody was told\n"
     assert capsys.readouterr().err == said
 
 
 def test_only_text_is_for_a_terminal() -> None:
     text, as_json = (RunLog(run="r", as_json=form == "json") for form in run_log.FORMATS)
-    assert type(text.screen(DATE, 2)) is ConsoleDisplay and type(as_json.screen(DATE, 2)) is JsonScreen
-    assert text.on_screen("train") and not text.on_screen("index") and not as_json.on_screen("train")
+    assert type(text.open_display(DATE, 2)) is ConsoleDisplay and type(as_json.open_display(DATE, 2)) is JsonDisplay
+    assert (
+        text.shows_own_progress("train")
+        and not text.shows_own_progress("index")
+        and not as_json.shows_own_progress("train")
+    )
