@@ -33,7 +33,7 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.records import Record
 from transforms.logs import bigquery_source
-from transforms.logs.ingest import LISTED_ROWS
+from transforms.logs.ingest import MAX_LISTED_ROWS
 from transforms.logs.privacy import Span
 from transforms.logs.readers import count_rows
 
@@ -150,7 +150,7 @@ def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
         return set()
     days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
     gone = snapshot_store.damaged_names(night.root.store, due.before.files, days)
-    return joins.forgotten_in_store(night.root.store, due.before.with_changes(gone, ()), due.screen.forgotten())
+    return joins.forgotten_in_store(night.root.store, due.before.with_changes(gone, ()), due.screen.forgotten_users())
 
 
 def _joined(
@@ -286,10 +286,10 @@ def _check_rejects(night: Night, account: Account) -> None:
 def _listing(account: Account) -> str:
     """How many of the refused rows are listed, as the begin of a sentence."""
     rejects = account["rejects"].values()
-    if all(rows <= LISTED_ROWS for rows in rejects):
+    if all(rows <= MAX_LISTED_ROWS for rows in rejects):
         return "They are listed"
-    listed = sum(min(rows, LISTED_ROWS) for rows in rejects)
-    return f"{listed:,} of them, the first {LISTED_ROWS:,} of each reason, are listed"
+    listed = sum(min(rows, MAX_LISTED_ROWS) for rows in rejects)
+    return f"{listed:,} of them, the first {MAX_LISTED_ROWS:,} of each reason, are listed"
 
 
 def _counts(night: Night, due: IngestPlan, snapshot: Snapshot, side: Account) -> dict[str, Any]:
@@ -351,7 +351,7 @@ def _notes_of_readings(due: IngestPlan) -> Iterator[str]:
 
 def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
     refused = sum(account["rejects"].values())
-    if any(rows > LISTED_ROWS for rows in account["rejects"].values()):
+    if any(rows > MAX_LISTED_ROWS for rows in account["rejects"].values()):
         yield f"{refused:,} rows were refused: {_listing(account)} in {night.root.rejects(night.date)}"
 
 

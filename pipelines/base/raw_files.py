@@ -21,7 +21,7 @@ from pipelines.base.snapshot_store import TakenFile
 from transforms.core import files
 from transforms.core.printable import printable
 from transforms.logs.bigquery_source import PREFIX
-from transforms.logs.readers import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, folder_values
+from transforms.logs.readers import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, partition_values
 
 # Files without rows that other programs write next to data: they are ignored without a message.
 _MARKER = re.compile(
@@ -158,7 +158,7 @@ def first_within(files_found: Iterable[TakenFile], folders: Collection[str]) -> 
 def _raw_files(pattern: str, matches: Iterable[_Matches], days: tuple[str, ...] = ()) -> RawFiles:
     all_matches = list(matches)
     taken = sorted({file for matched in all_matches for file in matched.taken})
-    keys = {key for file in taken for key in folder_values(file.path)} - set(folder_values(f"{pattern}/"))
+    keys = {key for file in taken for key in partition_values(file.path)} - set(partition_values(f"{pattern}/"))
     skipped = sorted({path for matched in all_matches for path in matched.skipped})
     return RawFiles(files=tuple(taken), days=days, skipped=tuple(skipped), keys=tuple(sorted(keys)))
 

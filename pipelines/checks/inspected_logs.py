@@ -19,7 +19,7 @@ from pipelines.night import privacy
 from pipelines.night.stage import Night
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.privacy import PrivacyFilter
-from transforms.logs.readers import LogError, LogTable, column_names, folder_values
+from transforms.logs.readers import LogError, LogTable, column_names, partition_values
 
 ANSWER_SECONDS = 60.0  # for a list of a table's files
 
@@ -66,7 +66,7 @@ class InspectedLogs:
                 tables[name] = source.table
                 try:
                     path = source.raw[-1].path
-                    columns[name] = [*column_names(path), *folder_values(path)]
+                    columns[name] = [*column_names(path), *partition_values(path)]
                     inspected[name] = _look(source, night.job.logs.renamed(name))
                 except LogError as error:
                     failed[name] = str(error)

@@ -15,7 +15,7 @@ from pipelines.logs.joins import Match
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.log_samples import TableSample
 from transforms.core.frames import FRAME_ROWS
-from transforms.logs.columns import ident
+from transforms.logs.columns import parse_ids
 
 if TYPE_CHECKING:
     from pipelines.checks.inspected_logs import InspectedLogs
@@ -54,7 +54,9 @@ def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Itera
     if not screen.forget.paths:
         return
     samples = [sample for sample in inspected.samples.values() if "user_id" in sample.valid.columns]
-    raw = [ident(part.raw["user_id"]) for sample in samples for part in sample.parts if "user_id" in part.raw.columns]
+    raw = [
+        parse_ids(part.raw["user_id"]) for sample in samples for part in sample.parts if "user_id" in part.raw.columns
+    ]
     ids = screen.forget.ids()
     found = set(ids.is_in(pl.concat(raw).drop_nulls().implode()).arg_true()) if raw else set[int]()
     if before is not None and before.forgotten == screen.forget.digest:
@@ -65,7 +67,7 @@ def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Itera
         return
     stored = joins.users_of_small_store(request.night.root.store, before) if before else None
     if stored is not None:
-        found |= set(screen.forgotten().is_in(stored.implode()).arg_true())
+        found |= set(screen.forgotten_users().is_in(stored.implode()).arg_true())
     match, whole = joins.match_forget_list(ids, found), all(map(is_whole, samples))
     yield _finding("privacy.forget", "forget", match, whole=whole, with_values=inspected.shows_ids)
 

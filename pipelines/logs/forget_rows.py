@@ -26,8 +26,8 @@ from transforms.core import files
 from transforms.core.files import DamagedFileError, FileEntry
 from transforms.core.frames import id_digests
 from transforms.core.records import Record, WriteRecords, pop_records
-from transforms.logs.privacy import PrivacyFilter, without_texts
-from transforms.logs.store_rewrite import RewriteFiles, Scrub, WithoutForgotten
+from transforms.logs.privacy import PrivacyFilter, redact_texts
+from transforms.logs.store_rewrite import DropForgotten, RewriteFiles, Scrub
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
 _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # what of a publication has a row a user
@@ -43,7 +43,7 @@ def forget_users(night: Night, screen: PrivacyFilter) -> Snapshot:
     """Remove the users from all that is kept; the newest snapshot as it then is."""
     from pipelines.serving import publication  # sinks, gates, reports: an ingest that forgets nobody does not load them
 
-    users = screen.names_to_remove()
+    users = screen.stored_names()
     _forget_in_store(night, screen, users)
     for date in night_list.nights(night.root):
         digest = _neighbours_digest(night, date)
@@ -73,7 +73,7 @@ def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> N
     days = [day.isoformat() for day in night.reingest]
     damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in held.values()), days)
     parts = [rewriting.rewrite_task(file, count) for name, (count, file) in held.items() if name not in damaged]
-    records = rewriting.run_rewrite(night, parts, RewriteFiles(WithoutForgotten(screen), night.root.store))
+    records = rewriting.run_rewrite(night, parts, RewriteFiles(DropForgotten(screen), night.root.store))
     records += [_lost(held[name][1]) for name in damaged]
     for one in found:
         listed = {file.file.name: file for file in one.files}
@@ -156,7 +156,7 @@ def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
     except DamagedFileError:  # of an ingest that was killed: it may name anybody
         files.remove_files([path])
         return
-    kept_rows = without_texts(refused, users)
+    kept_rows = redact_texts(refused, users)
     if not kept_rows.equals(refused):
         files.replace_parquet(kept_rows, folder, path.rsplit("/", 1)[-1])
 

@@ -223,4 +223,4 @@ def catalogue_country_codes(catalogue: pl.DataFrame) -> pl.Series:
 
 def country_codes(places: pl.Series) -> pl.Series:
     """The codes of countries as they are compared, of values without null."""
-    return places.to_frame("country").select(countries.code(pl.col("country"))).to_series().drop_nulls()
+    return places.to_frame("country").select(countries.country_code(pl.col("country"))).to_series().drop_nulls()

@@ -20,9 +20,9 @@ from pipelines.logs.log_reader import LOGS, Reader, Source
 from pipelines.night.stage import Night
 from transforms.core.frames import FRAME_ROWS, MIN_BUCKETS
 from transforms.logs.bigquery_source import PREFIX
-from transforms.logs.ingest import REFUSED, screened_frame
+from transforms.logs.ingest import REFUSED, parse_frame
 from transforms.logs.privacy import PrivacyFilter
-from transforms.logs.readers import BROKEN, RawFrame, estimated_rows, read_log
+from transforms.logs.readers import BROKEN, RawFrame, estimate_file_rows, read_log
 
 FILES = 4  # whose first rows are read
 COUNTED_FILES = 12  # whose rows are counted
@@ -93,7 +93,7 @@ def sample_table(
     parts = []
     for file in evenly_spaced(raw, most_files):
         frame = _first_rows(file.path, source, renamed, rows)
-        parsed = screened_frame(frame, file.path, source.table, source.parse, source.screen)
+        parsed = parse_frame(frame, file.path, source.table, source.parse, source.screen)
         parts.append(FileSample(file=file, raw=frame.rows, valid=parsed.valid, refused=parsed.refused.cast(REFUSED)))
     return TableSample(files=tuple(raw), rows=estimate_rows(raw), parts=tuple(parts))
 
@@ -123,7 +123,7 @@ def estimate_rows(raw: Sequence[TakenFile]) -> int:
     counted = [file for file in evenly_spaced(raw, COUNTED_FILES) if not file.path.startswith(PREFIX) and file.bytes]
     if not counted:
         return 0
-    rows = sum(estimated_rows(file.path, file.bytes) for file in counted)
+    rows = sum(estimate_file_rows(file.path, file.bytes) for file in counted)
     return round(rows * sum(file.bytes for file in raw) / sum(file.bytes for file in counted))
 
 

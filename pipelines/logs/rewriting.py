@@ -14,7 +14,7 @@ from pipelines.night.stage import Night
 from transforms.core.files import FileEntry
 from transforms.core.records import Record, WriteRecords, pop_records
 from transforms.logs.parsing import ParseRules
-from transforms.logs.store_rewrite import DecideAgain, Rearrange, RewriteFiles, RewriteTask
+from transforms.logs.store_rewrite import Rebucket, RecomputeCompleted, RewriteFiles, RewriteTask
 
 
 def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
@@ -31,7 +31,7 @@ def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
     )
 
 
-def run_rewrite(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rearrange) -> list[Record]:
+def run_rewrite(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rebucket) -> list[Record]:
     """The records of rewriting some data files."""
     if not parts:
         return []
@@ -46,7 +46,7 @@ def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sna
     StageError if rows were lost on the way."""
     name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
     parts = [rewrite_task(file, before.buckets) for file in before.files]
-    records = run_rewrite(night, parts, Rearrange(night.root.store, buckets, name, zone))
+    records = run_rewrite(night, parts, Rebucket(night.root.store, buckets, name, zone))
     new = sorted((snapshot_store.store_file(record) for record in records), key=lambda file: file.file.name)
     done = replace(before, buckets=buckets, time_zone=zone, files=new)
     for table in {file.table for file in before.files}:
@@ -60,7 +60,7 @@ def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sna
 def reapply_completion_rule(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
     """The snapshot with the completion rule applied to its watches again, uncommitted."""
     parts = [rewrite_task(file, before.buckets) for file in before.files if file.table == "watches"]
-    return replace_files(before, run_rewrite(night, parts, RewriteFiles(DecideAgain(rules), night.root.store)))
+    return replace_files(before, run_rewrite(night, parts, RewriteFiles(RecomputeCompleted(rules), night.root.store)))
 
 
 def merge_reread(

@@ -43,7 +43,7 @@ def _source(job: Job) -> KeySource:
 
 def check_of(key: bytes | None) -> str:
     """What a store keeps to know its key again, which does not give the key away; empty without one."""
-    return key_source.check_of(key) if key is not None else ""
+    return key_source.key_check(key) if key is not None else ""
 
 
 def stored_id(job: Job, user_id: str, key_check: str) -> str:

@@ -82,7 +82,7 @@ class Served:
         found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
         kept_as = self._kept_as(user_id)
         for _, files_of_day in groupby(self._watch_files(kept_as), key=lambda file: file[0]):
-            rows = self.night.window.unordered([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
+            rows = self.night.window.read_events([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
             found.append(rows.filter(user_id=kept_as))
             if sum(part.height for part in found) >= n:
                 break

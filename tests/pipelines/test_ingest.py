@@ -299,7 +299,7 @@ def test_a_file_cut_short_is_named_and_nothing_is_taken(tmp_path: Path, ending: 
     job = logged(tmp_path, ending)
     path = tmp_path / "w" / f"2.{ending}"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(LogError, match=f"2.{ending}: not a whole {ending} file"):
+    with pytest.raises(LogError, match=f"2.{ending}: not a complete {ending} file"):
         ingest.run(night(job))
     assert snapshot_store.latest(night(job).root.snapshots) is None
 

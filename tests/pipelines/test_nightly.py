@@ -374,7 +374,7 @@ def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:2000])
     done = nightly(job)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert f"{path}: not a whole parquet file" in done.stderr and "nothing was published" in done.stderr
+    assert f"{path}: not a complete parquet file" in done.stderr and "nothing was published" in done.stderr
     assert publication_file.read(night(job).root) is None and commits(night(job)) == {}
     shutil.rmtree(tmp_path / "runs")
 

@@ -73,7 +73,7 @@ def test_each_night_learns_from_what_earlier_ones_said(told: tuple[Path, dict[dt
     assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
     counts = of.require("ranking").counts
     shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
-    held_out = shown.filter(of.holdout.users(shown["user_id"]), pl.col("time") >= of.holdout_start)
+    held_out = shown.filter(of.holdout.contains(shown["user_id"]), pl.col("time") >= of.holdout_start)
     assert counts["impressions"] == shown.height - held_out.height
     assert counts["covered"] == shown.filter(pl.col("time") >= first.end).height - held_out.height
     assert list(counts[ranking_nights.COUNT]) == [FIRST.isoformat()]

@@ -122,7 +122,7 @@ def _label_days(labels: pl.DataFrame, draw: LabelDraw) -> pl.Series:
     Of held-out users the last days are learned a night later than of others, and are new then: so they count from where
     the held-out days begin.
     """
-    held_out = draw.holdout.users(labels["user_id"])
+    held_out = draw.holdout.contains(labels["user_id"])
     ends = pl.when(held_out).then(_moment(draw.holdout.start)).otherwise(_moment(draw.end))
     left = (ends - pl.col("time")).dt.total_microseconds() - 1  # a day's first moment belongs to it
     return labels.select(left.floordiv(_MICROSECONDS_A_DAY)).to_series()
@@ -145,7 +145,7 @@ def holdout_pointers(pasts: UserHistories, holdout: Holdout) -> pl.DataFrame:
     `label` holds all distinct videos completed then, in id order, 0 once for each that is out of vocabulary.
     """
     watches = pasts.watches.filter(pl.col("completed") & (pl.col("time") >= holdout.start))
-    held_out = watches.filter(holdout.users(watches["user_id"])).unique(["user_id", "video_id"])
+    held_out = watches.filter(holdout.contains(watches["user_id"])).unique(["user_id", "video_id"])
     labels = held_out.sort("user_id", "id", "video_id").group_by("user_id", maintain_order=True).agg(label="id")
     return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(*_NO_AGE)
 

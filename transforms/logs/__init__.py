@@ -1,1 +1,1 @@
-"""Raw log rows, the checked events made from them, and the window of events of one user bucket."""
+"""Read and validate raw log files, store the events, and read the events of one user bucket in a window."""

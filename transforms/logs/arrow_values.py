@@ -1,9 +1,9 @@
-"""Columns of Parquet in the few types that parsing reads, whatever Arrow type they have: strings, integers, floats,
-decimals, booleans, and timestamps, dates and durations within years that calendars have.
+"""Convert Parquet columns of any Arrow type to the types that parsing reads.
 
-Dictionaries and run ends are decoded, extension types are read as what they store, fixed offsets as the instants they
-mean. Binary columns are text if they hold UTF-8, and UUIDs if they hold 16 bytes that are none. A type that cannot hold
-what a column means is an error, found in the schema before a row is read.
+These are strings, integers, floats, decimals, booleans, durations, and timestamps and dates of the years 1 to 9999.
+Dictionary and run-end encodings are decoded, extension types are replaced with their storage, and time zones with UTC.
+Binary values are text if they are UTF-8, and UUIDs if they are 16 bytes that are not. A type that is invalid for its
+column is an error, which is detected in the schema before rows are read.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_UUID_BYTES, _PRINTABLE = 16, "^(?:[2-6].|7[0-9a-e])*$"  # of hexadecimal digits: ASCII from 0x20 to 0x7e
+_UUID_BYTES, _PRINTABLE = 16, "^(?:[2-6].|7[0-9a-e])*$"  # matches hexadecimal digits of ASCII from 0x20 to 0x7e
 _FIRST, _LAST = dt.datetime(1, 1, 2, tzinfo=dt.UTC), dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_MOST_DIGITS = 38  # of a decimal that polars reads
+_MAX_DIGITS = 38  # of decimals in polars
 
-# What our columns mean, if not text.
+# Our columns that are not text, by their meaning.
 IDS = ("user_id", "video_id", "page_id")
 TIMES = ("time", "upload_time")
 SECONDS = ("watch_seconds", "video_seconds")
@@ -31,23 +31,23 @@ BOOLEANS = ("completed", "signed_in", "clicked", "available")
 
 
 class ColumnTypeError(ValueError):
-    """A column of a type that cannot hold what it means; the message does not name the file."""
+    """A column has a type that is invalid for its meaning. The message does not name the file."""
 
 
 def check_type(name: str, ours: str, kind: pa.DataType, *, lists: bool = False) -> None:
-    """Raise ColumnTypeError if a column cannot be read as our column `ours`; `lists`: it may hold a list a row."""
+    """Raise ColumnTypeError if a column cannot be read as our column `ours`. `lists`: rows may contain lists."""
     plain = _plain_type(kind)
     if lists and _is_list(plain):
         plain = _plain_type(plain.value_type)
     if pa.types.is_nested(plain):
-        raise ColumnTypeError(f"the column {name!r} is nested ({kind}), but {ours} must be one value a row")
-    allowed, wanted = _allowed(ours)
+        raise ColumnTypeError(f"the column {name!r} is nested ({kind}), but {ours} must be one value per row")
+    allowed, description = _allowed(ours)
     if not (_is_text(plain) or pa.types.is_null(plain) or any(test(plain) for test in allowed)):
-        raise ColumnTypeError(f"the column {name!r} is of type {kind}, but {ours} must be {wanted}")
+        raise ColumnTypeError(f"the column {name!r} has type {kind}, but {ours} must be {description}")
 
 
 def _allowed(ours: str) -> tuple[tuple[Any, ...], str]:
-    """(tests of the types that a column may have besides text, what to say of them)."""
+    """Return predicates of the types that a column may have apart from text, and a description for messages."""
     numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     if ours in IDS:
         return numbers, "a string, an integer or a UUID"
@@ -89,9 +89,9 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def plain_values(values: pa.Array, ours: str) -> pa.Array:
-    """The values of a column that `check_type` let pass, in a type that parsing reads.
+    """Convert the values of a column that passed `check_type` to a type that parsing reads.
 
-    Raises ColumnTypeError for binary that is neither text nor UUIDs.
+    Raises ColumnTypeError if binary values are neither text nor UUIDs.
     """
     is_uuid = False
     while (kind := values.type) != _plain_type(kind):
@@ -112,11 +112,11 @@ def plain_values(values: pa.Array, ours: str) -> pa.Array:
         return _plain_decimal(values)
     if pa.types.is_float16(kind):
         return values.cast(pa.float32())
-    return _within_calendar(values) if pa.types.is_temporal(kind) else values
+    return _clip_to_calendar(values) if pa.types.is_temporal(kind) else values
 
 
 def _plain_list(values: pa.Array, ours: str) -> pa.Array:
-    """Lists of any kind as lists of text."""
+    """Convert lists of any type to lists of text."""
     kind = values.type
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         values = values.cast(pa.large_list(kind.value_type))
@@ -131,23 +131,23 @@ def _plain_list(values: pa.Array, ours: str) -> pa.Array:
 
 
 def _text_of_binary(values: pa.Array, ours: str, *, is_uuid: bool) -> pa.Array:
-    """Binary values as text, those of 16 bytes that are none as UUIDs in their canonical form.
+    """Decode binary values as UTF-8, and 16 bytes that are not printable ASCII as UUIDs in canonical form.
 
-    Printable ASCII is text: a UUID of RFC 9562 never is, for one of its bytes is from 128 to 191.
+    A UUID according to RFC 9562 is never printable ASCII, as one of its bytes is between 128 and 191.
     """
     fixed = pa.types.is_fixed_size_binary(values.type) and values.type.byte_width == _UUID_BYTES
     values = values.cast(pa.large_binary())
     if not is_uuid and not fixed:
         with suppress(pa.ArrowInvalid):
             return values.cast(pa.large_string())
-    given = pl.Series(ours, values)
-    digits = given.bin.encode("hex")
-    is_uuid_value = ((given.bin.size() == _UUID_BYTES) & (is_uuid | ~digits.str.contains(_PRINTABLE))).fill_null(False)
+    binary = pl.Series(ours, values)
+    digits = binary.bin.encode("hex")
+    is_uuid_value = ((binary.bin.size() == _UUID_BYTES) & (is_uuid | ~digits.str.contains(_PRINTABLE))).fill_null(False)
     try:
-        texts = given.filter(~is_uuid_value).cast(pl.String)
+        texts = binary.filter(~is_uuid_value).cast(pl.String)
     except pl.exceptions.PolarsError as error:
-        wrong = f"the column {ours} is binary that is no text: write it as text, or as UUIDs of 16 bytes"
-        raise ColumnTypeError(wrong) from error
+        message = f"the column {ours} is binary but not UTF-8 text: write it as text, or as UUIDs of 16 bytes"
+        raise ColumnTypeError(message) from error
     parts = [digits.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
     uuids = pl.select(pl.concat_str(*parts, separator="-")).to_series()
     return uuids.scatter((~is_uuid_value).arg_true(), texts).to_arrow()
@@ -155,15 +155,14 @@ def _text_of_binary(values: pa.Array, ours: str, *, is_uuid: bool) -> pa.Array:
 
 def _plain_decimal(values: pa.Array) -> pa.Array:
     kind = values.type
-    if kind.scale < 0 or kind.precision > _MOST_DIGITS:
+    if kind.scale < 0 or kind.precision > _MAX_DIGITS:
         texts = [None if value is None else f"{value:f}" for value in values.to_pylist()]
         return pa.array(texts, pa.large_string())
-    return values.cast(pa.decimal128(_MOST_DIGITS, kind.scale))
+    return values.cast(pa.decimal128(_MAX_DIGITS, kind.scale))
 
 
-def _within_calendar(values: pa.Array) -> pa.Array:
-    """Timestamps in UTC or without a zone, and dates; what lies outside of the years 1 to 9999 is moved to their ends,
-    for polars cannot hold it."""
+def _clip_to_calendar(values: pa.Array) -> pa.Array:
+    """Clip timestamps (UTC or without zone) and dates to the years 1 to 9999, which polars can represent."""
     kind = values.type
     if pa.types.is_timestamp(kind):
         ticks, per_second = pa.int64(), _PER_SECOND[kind.unit]
@@ -177,8 +176,8 @@ def _within_calendar(values: pa.Array) -> pa.Array:
     seconds = 86_400 if pa.types.is_date(kind) else 1
     first, last = (int(end.timestamp()) // seconds * per_second for end in (_FIRST, _LAST))
     first, last = max(first, -(2**63)), min(last, 2**63 - 1)
-    found = pc.min_max(numbers).as_py()
-    if found["min"] is not None and (found["min"] < first or found["max"] > last):
+    extremes = pc.min_max(numbers).as_py()
+    if extremes["min"] is not None and (extremes["min"] < first or extremes["max"] > last):
         clipped = np.clip(numbers.fill_null(0).to_numpy(), first, last)
         numbers = pa.array(clipped, ticks, mask=numbers.is_null().to_numpy(zero_copy_only=False))
     return numbers.view(kind)

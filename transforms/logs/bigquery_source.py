@@ -1,6 +1,6 @@
-"""Rows of a BigQuery table as frames, read with Beam's own reader: on Dataflow alone, which brings its credentials.
+"""Read a BigQuery table as frames, with Beam's reader. Only Dataflow is supported, as it provides the credentials.
 
-`bigquery:project.dataset.table` in a job's `[logs]` names one.
+A job's `[logs]` section names a table as `bigquery:project.dataset.table`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import apache_beam as beam
 import polars as pl
 
 from transforms.core.frames import FRAME_ROWS
-from transforms.logs.ingest import OPEN, Parse, Tagged, parsed_outputs, screened_frame
+from transforms.logs.ingest import NO_FILTER, Parse, Tagged, parse_frame, parsed_outputs
 from transforms.logs.parsing import Parsed
 from transforms.logs.privacy import PrivacyFilter
-from transforms.logs.readers import BROKEN, LogTable, RawFrame, names_in_file, with_copies
+from transforms.logs.readers import BROKEN, LogTable, RawFrame, add_copies, names_in_file
 
 PREFIX = "bigquery:"
 
 
 @dataclass
 class ReadBigQuery(beam.PTransform):
-    """A table -> what `ReadLogs` gives. Of a table with a `time`, a TIMESTAMP, only rows of start <= time < end.
+    """Read a BigQuery table and parse it as `ReadLogs` does.
 
-    Rows have no number in a table: those refused are numbered from 1 in the frame they came in.
+    If the table has a `time` (TIMESTAMP), only rows with start <= time < end are read. Rows of a table have no numbers:
+    refused rows are numbered from 1 within their frame.
     """
 
     name: str  # bigquery:project.dataset.table
@@ -35,10 +36,10 @@ class ReadBigQuery(beam.PTransform):
     parse: Parse
     start: dt.datetime
     end: dt.datetime
-    screen: PrivacyFilter = OPEN
+    privacy: PrivacyFilter = NO_FILTER
 
     def expand(self, pipeline: beam.Pipeline) -> Tagged:
-        from apache_beam.io.gcp.bigquery import ReadFromBigQuery  # a second to import, needed nowhere else
+        from apache_beam.io.gcp.bigquery import ReadFromBigQuery  # the import takes a second
 
         project, _, table = self.name.removeprefix(PREFIX).partition(".")
         rows = pipeline | ReadFromBigQuery(
@@ -50,7 +51,7 @@ class ReadBigQuery(beam.PTransform):
         return parsed_outputs(batches, self._parse, self.table)
 
     def restriction(self) -> str | None:
-        """The rows to read, in BigQuery's words."""
+        """Return the condition on rows in BigQuery's SQL, or None to read all rows."""
         if "time" not in self.table.required:
             return None
         time = self.renamed.get("time", "time")
@@ -58,14 +59,14 @@ class ReadBigQuery(beam.PTransform):
 
     def _parse(self, rows: list[dict[str, Any]]) -> Iterator[Parsed]:
         raw = raw_frame(rows, self.name, self.table, self.renamed)
-        yield screened_frame(raw, self.name, self.table, self.parse, self.screen)
+        yield parse_frame(raw, self.name, self.table, self.parse, self.privacy)
 
 
 def raw_frame(rows: list[dict[str, Any]], name: str, table: LogTable, renamed: dict[str, str]) -> RawFrame:
-    """Rows as Beam's reader gives them -> a raw frame of the columns the table knows. Raises LogError as `read_log`."""
+    """Convert rows of Beam's reader to a raw frame of the table's columns. Raises LogError as `read_log` does."""
     frame = pl.DataFrame(rows, infer_schema_length=None)
     table.check(set(frame.columns), name, renamed)
     names = names_in_file(table, renamed)
     known = frame.select(pl.col(theirs).alias(ours[0]) for theirs, ours in names.items() if theirs in frame.columns)
-    whole = with_copies(known, names.values(), {})
+    whole = add_copies(known, names.values(), {})
     return RawFrame(whole.with_columns(row=pl.int_range(1, pl.len() + 1)), pl.DataFrame(schema=BROKEN))

@@ -1,8 +1,7 @@
-"""The columns of a raw frame, whatever their types, read as what a table has: ids, texts, numbers, words for true and
-false, moments.
+"""Convert the columns of a raw frame, of any type, to ids, texts, numbers, booleans and times.
 
-A value that exists but cannot be read becomes null, and so does one that does not exist: `RawColumns.reasons` tells the
-two apart. Text that is empty or a word for null (`NULL_WORDS`) does not exist, in every format.
+Missing and unreadable values both become null; `RawColumns.reasons` distinguishes them. In every format, text is
+missing if it is empty or a word for null (`NULL_WORDS`).
 """
 
 from __future__ import annotations
@@ -12,23 +11,23 @@ import polars as pl
 from transforms.logs.id_text import clean_ids, read_ids
 from transforms.logs.schemas import TIME
 
-NULL_WORDS = ("", "null", "NULL", "\\N")  # of text that is no id
-# Epoch numbers below are seconds, from there on milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
+NULL_WORDS = ("", "null", "NULL", "\\N")  # for text other than ids
+# Smaller epoch numbers are seconds, others milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
 _FIRST_MILLISECONDS = 100_000_000_000
 _LAST_MILLISECONDS = 100_000_000_000_000
 _LARGEST_WHOLE_FLOAT = 2**53
 _LARGEST_FLOAT_32 = 3.4e38
-_TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # of a second
+_TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # per second
 _ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
 
-Reason = tuple[pl.Series | pl.Expr, str]  # which rows, and why they are refused
+Reason = tuple[pl.Series | pl.Expr, str]  # a mask of rows, and the reason to refuse them
 
 
-def ident(values: pl.Series) -> pl.Series:
-    """Ids of any type as strings in one form; null if there is none or it cannot be read.
+def parse_ids(values: pl.Series) -> pl.Series:
+    """Convert ids of any type to their canonical text; null if an id is missing or unreadable.
 
-    Numbers without a fraction are their integers, text is as `id_text` has it. Ids with control characters cannot be
-    read.
+    Numbers without a fraction become integers, text is normalised by `id_text`. Fractional numbers and ids with control
+    characters are unreadable.
     """
     kind = values.dtype
     if kind.is_float():
@@ -45,7 +44,7 @@ def ident(values: pl.Series) -> pl.Series:
 
 
 class RawColumns:
-    """Reads the columns of one raw frame, whatever their types; remembers which, to say what could not be read."""
+    """Convert the columns of one raw frame, and record which, so that `reasons` can report unreadable values."""
 
     def __init__(self, raw: pl.DataFrame) -> None:
         self.raw = raw
@@ -55,7 +54,7 @@ class RawColumns:
         self._plain: dict[str, pl.Series] = {}
 
     def _values(self, name: str) -> pl.Series | None:
-        """A column that is no id, with null for words that mean it; None if the table has none."""
+        """Return a column that is not an id, with words for null replaced; None if the frame does not have it."""
         if name not in self.raw.columns:
             return None
         if name not in self._plain:
@@ -68,36 +67,37 @@ class RawColumns:
     def _absent(self, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
         return pl.lit(None, kind).alias(name)
 
-    def ident(self, name: str) -> pl.Expr:
-        """An id as string."""
+    def id(self, name: str) -> pl.Expr:
+        """Convert a required id to its canonical text."""
         self.required.append(name)
         self.checked.append(name)
         if name not in self.raw.columns:
             return self._absent(name, pl.String)
-        self._ids[name] = ident(self.raw[name]).alias(name)
+        self._ids[name] = parse_ids(self.raw[name]).alias(name)
         return pl.lit(self._ids[name])
 
     def text(self, name: str) -> pl.Expr:
+        """Convert a column to text."""
         values = self._values(name)
         if values is None:
             return self._absent(name, pl.String)
         return pl.lit(_as_text(values)).alias(name)
 
     def typed_text(self, name: str) -> pl.Expr:
-        """What a person typed: a word for null is a word like any other."""
+        """Convert text that a person typed, in which words for null are ordinary words."""
         if name not in self.raw.columns:
             return self._absent(name, pl.String)
         return pl.lit(_as_text(self.raw[name]).replace("", None)).alias(name)
 
     def texts(self, name: str) -> pl.Expr:
-        """A list of texts, or one text, as one text with commas."""
+        """Convert lists of texts, or texts, to comma-separated text."""
         values = self._values(name)
         if values is None or not isinstance(values.dtype, pl.List):
             return self.text(name)
         return pl.col(name).cast(pl.List(pl.String)).list.join(",", ignore_nulls=True)
 
     def number(self, name: str) -> pl.Expr:
-        """A finite number as Float32; a duration as its seconds."""
+        """Convert finite numbers, and durations in seconds, to Float32."""
         self.checked.append(name)
         values = self._values(name)
         if values is None:
@@ -113,7 +113,7 @@ class RawColumns:
         return pl.when(small).then(number).cast(pl.Float32).alias(name)
 
     def boolean(self, name: str) -> pl.Expr:
-        """true/false, t/f, yes/no, 1/0 in text; 1 and 0 as numbers."""
+        """Convert booleans, the texts true/false, t/f, yes/no, y/n and 1/0, and the numbers 1 and 0."""
         self.checked.append(name)
         values = self._values(name)
         if values is None:
@@ -130,7 +130,10 @@ class RawColumns:
         return pl.when(yes).then(True).when(no).then(False).alias(name)
 
     def time(self, zone: str, name: str = "time") -> pl.Expr:
-        """A moment: a timestamp, epoch seconds or milliseconds, or ISO 8601; without an offset, in `zone`."""
+        """Convert timestamps, dates, epoch seconds or milliseconds, and ISO 8601 text to UTC.
+
+        Values without an offset are local times of `zone`.
+        """
         if name == "time":
             self.required.append(name)
         self.checked.append(name)
@@ -152,37 +155,37 @@ class RawColumns:
         return self._absent(name, TIME)
 
     def reasons(self, read: pl.DataFrame) -> list[Reason]:
-        """Null ids and times, and values that exist but could not be read; one mask over the rows each."""
-        found: list[Reason] = []
+        """Return reasons to refuse rows: missing ids and times, and unreadable values. read: the converted columns."""
+        reasons: list[Reason] = []
         for name in self.checked:
             if name not in self.raw.columns:
                 continue
             if name in self._ids:
-                found += self._id_reasons(name)
+                reasons += self._id_reasons(name)
                 continue
             values = self._values(name)
             assert values is not None
-            given = values.is_not_null()
+            present = values.is_not_null()
             if name in self.required:
-                found.append((~given, f"{name} is null"))
-            found.append((given & read[name].is_null(), f"{name} cannot be read"))
-        return found
+                reasons.append((~present, f"{name} is null"))
+            reasons.append((present & read[name].is_null(), f"{name} cannot be read"))
+        return reasons
 
     def _id_reasons(self, name: str) -> list[Reason]:
         raw, read = self.raw[name], self._ids[name]
         if not read.null_count():
             return []
-        lacks, given = read.is_null(), raw.is_not_null()
+        missing, present = read.is_null(), raw.is_not_null()
         if raw.dtype not in (pl.String, pl.Categorical, pl.Enum):
-            return [(~given, f"{name} is null"), (given & lacks, f"{name} cannot be read")]
-        _, hidden = read_ids(raw.cast(pl.String))
-        if hidden is None:
-            return [(lacks, f"{name} is null")]
-        return [(hidden, f"{name} holds control characters"), (lacks & ~hidden, f"{name} is null")]
+            return [(~present, f"{name} is null"), (present & missing, f"{name} cannot be read")]
+        _, has_control = read_ids(raw.cast(pl.String))
+        if has_control is None:
+            return [(missing, f"{name} is null")]
+        return [(has_control, f"{name} holds control characters"), (missing & ~has_control, f"{name} is null")]
 
 
 def _without_null_words(values: pl.Series) -> pl.Series:
-    """Text with null for `NULL_WORDS`; comparisons of whole columns are faster than `is_in`."""
+    """Replace `NULL_WORDS` with null. Comparisons of whole columns are faster than `is_in`."""
     is_null = values == ""
     if (values >= min(filter(None, NULL_WORDS))).any():  # not so of numbers
         for word in filter(None, NULL_WORDS):
@@ -191,7 +194,7 @@ def _without_null_words(values: pl.Series) -> pl.Series:
 
 
 def _as_text(values: pl.Series) -> pl.Series:
-    """Values of any type as text; null for what has no text."""
+    """Convert values of any type to text; null for types without a text form."""
     kind = values.dtype
     if kind == pl.String:
         return values
@@ -201,7 +204,10 @@ def _as_text(values: pl.Series) -> pl.Series:
 
 
 def _from_epoch(value: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    """Epoch seconds or milliseconds -> time; null outside of what is either."""
+    """Convert epoch seconds or milliseconds to UTC; null if the value is too large for either.
+
+    value: Float64. whole: the same as Int64 if it is an integer, else null.
+    """
     milliseconds = value.abs() >= _FIRST_MILLISECONDS
     exact = pl.when(milliseconds).then(whole * 1_000).otherwise(whole * 1_000_000)
     rounded = pl.when(milliseconds).then(value * 1e3).otherwise(value * 1e6).round()
@@ -228,6 +234,5 @@ def _from_iso_8601(text: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _in_utc(local: pl.Expr, zone: str) -> pl.Expr:
-    """Wall-clock times of `zone` in UTC: the first of the two in an hour that comes twice, null in one that does
-    not."""
+    """Convert local times of `zone` to UTC: the earlier one if a time is ambiguous, null if it does not exist."""
     return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")

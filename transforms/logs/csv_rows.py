@@ -1,10 +1,10 @@
-"""The rows of a CSV file, told apart before a reader parses them.
+"""Find the rows of a CSV file before a reader parses them.
 
-A quote that is never closed makes one value of all the lines behind it, and a reader that takes line ends in values
-cannot see that. `WholeRows` hands on the same bytes, in whole rows, counts the rows, and raises `TextError` for a quote
-that is never closed, for one that is closed only among later rows, and for a row longer than its limit, so that memory
-stays bounded whatever a compressed file holds. Lines end with LF, CR LF or CR, as the reader has it; quotes count only
-at the start of a value. Work is done on blocks; only rows around an odd number of quotes are looked at in Python.
+A quote that is never closed turns all lines after it into one value, which a reader that accepts line ends in values
+does not detect. `CompleteRows` passes on the same bytes in complete rows and counts them. It raises `TextError` if a
+quote is never closed, or only within a later row, or if a row is too long, so that memory is bounded for any content of
+a compressed file. As in Arrow's reader, lines end with LF, CR LF or CR, and quotes are special only at the start of a
+value. Blocks are processed with numpy; Python parses only rows around an odd number of quotes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 _LINE_ENDS = b"\r\n"
-# A quoted value's content and closing quote, if it is quoted, and what stands behind or instead.
+# The content and closing quote of a quoted value, and the text after them or of an unquoted value.
 _VALUE = re.compile(rb'(?:"((?:[^"]++|"")*+)("?+))?+([^,\r\n]*+)')
 _TIME = re.compile(r"\s*(\d{4}-\d\d-\d\d|\d{9,})")
 _UTF_16 = {BOM_UTF32_LE: "UTF-32", BOM_UTF32_BE: "UTF-32", BOM_UTF16_LE: "UTF-16", BOM_UTF16_BE: "UTF-16"}
@@ -26,18 +26,20 @@ _HEAD_BYTES = 1_000
 
 
 class TextError(ValueError):
-    """A text file that is damaged; the message does not name the file."""
+    """A text file is damaged. The message does not name the file."""
 
 
 class FormatError(TextError):
-    """A text file that is whole, but not what its name says; the message says what to do."""
+    """A text file is complete but has another format or encoding than expected. The message says what to do."""
 
 
-def without_mark(head: bytes) -> bytes:
-    """The first bytes of a UTF-8 text without its byte order mark. Raises TextError for UTF-16 and UTF-32."""
-    found = next((name for mark, name in _UTF_16.items() if head.startswith(mark)), None)
-    if found:
-        raise FormatError(f"it is {found} text by its byte order mark, but must be UTF-8: iconv -f {found} -t UTF-8")
+def strip_byte_order_mark(head: bytes) -> bytes:
+    """Remove the byte order mark from the start of a UTF-8 text. Raises FormatError for UTF-16 and UTF-32."""
+    encoding = next((name for mark, name in _UTF_16.items() if head.startswith(mark)), None)
+    if encoding:
+        raise FormatError(
+            f"it is {encoding} text by its byte order mark, but must be UTF-8: iconv -f {encoding} -t UTF-8"
+        )
     start = head[:_HEAD_BYTES]
     if len(start) >= 8 and any(start) and (not any(start[::2]) or not any(start[1::2])):
         name = "UTF-16BE" if not any(start[::2]) else "UTF-16LE"
@@ -45,34 +47,34 @@ def without_mark(head: bytes) -> bytes:
     return head.removeprefix(BOM_UTF8)
 
 
-def encoding_of(text: bytes) -> str:
-    """The encoding that some text which is not UTF-8 probably has."""
+def guess_encoding(text: bytes) -> str:
+    """Return the most probable encoding of a text that is not UTF-8."""
     return "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", text[:_HEAD_BYTES]) else "ISO-8859-1 (Latin-1)"
 
 
 def _not_utf_8(what: str, text: bytes) -> FormatError:
-    encoding = encoding_of(text)
+    encoding = guess_encoding(text)
     convert = f"iconv -f {encoding.partition(' ')[0]} -t UTF-8"
     return FormatError(f"{what} is not UTF-8 text but probably {encoding}, all of it must be UTF-8: {convert}")
 
 
-def read_header(source: Any, *, block_bytes: int, longest: int) -> tuple[list[str], bytes]:
-    """(the names of the columns, the text read behind them) of a CSV file; no names if the file is blank.
+def read_header(source: Any, *, block_bytes: int, max_row_bytes: int) -> tuple[list[str], bytes]:
+    """Return the column names of a CSV file (empty if the file is blank), and the text read after the header.
 
-    Raises TextError for a header of more than `longest` bytes, and for one that is not UTF-8.
+    Raises TextError if the header is longer than `max_row_bytes` or is not UTF-8.
     """
     head = b""
     while block := source.read(block_bytes):
         head += block
-        if len(head) > longest or _line_end(head) >= 0:
+        if len(head) > max_row_bytes or _line_end(head) >= 0:
             break
-    head = without_mark(head)
+    head = strip_byte_order_mark(head)
     if not head.strip():
         return [], b""
     end = _line_end(head)
     end = len(head) if end < 0 else end
-    if end > longest:
-        raise TextError(f"the header is longer than {size_text(longest)}")
+    if end > max_row_bytes:
+        raise TextError(f"the header is longer than {format_size(max_row_bytes)}")
     try:
         names = next(csv.reader([head[:end].decode()]), [])
     except UnicodeDecodeError as error:
@@ -83,36 +85,35 @@ def read_header(source: Any, *, block_bytes: int, longest: int) -> tuple[list[st
 
 
 def _line_end(text: bytes) -> int:
-    """Where the first line ends, quotes considered; -1 if it goes on."""
-    at, quoted = 0, False
+    """Return the position of the first line end outside of quotes; -1 if there is none."""
+    quoted = False
     for match in re.finditer(rb'["\r\n]', text):
-        at = match.start()
-        if text[at] == ord('"'):
+        if match[0] == b'"':
             quoted = not quoted
         elif not quoted:
-            return at
+            return match.start()
     return -1
 
 
-def size_text(number: int) -> str:
-    """A number of bytes for a message."""
+def format_size(number: int) -> str:
+    """Format a number of bytes for a message."""
     return f"{number >> 20} MiB" if number >= 1 << 20 else f"{number} bytes"
 
 
-class WholeRows(io.RawIOBase):
-    """The rows of a CSV file without its header, as a stream of bytes; `rows` counts those handed on.
+class CompleteRows(io.RawIOBase):
+    """A stream of the bytes of a CSV file's rows, without its header. `rows` counts the rows passed on.
 
-    head: what was read of the first rows already; columns: values a row has; time: the number of the column that holds
-    times, if one does, by which a line within a value is recognised as a row.
+    head: the text already read after the header. columns: the number of values per row. time: the index of the column
+    of times, or None; a line within a value is recognised as a row by its time.
     """
 
     def __init__(
-        self, source: Any, head: bytes, *, columns: int, time: int | None, block_bytes: int, longest: int
+        self, source: Any, head: bytes, *, columns: int, time: int | None, block_bytes: int, max_row_bytes: int
     ) -> None:
         super().__init__()
         self.rows = 0
         self._source, self._rest = source, head
-        self._block_bytes, self._longest = block_bytes, longest
+        self._block_bytes, self._max_row_bytes = block_bytes, max_row_bytes
         self._columns, self._time = columns, time
         self._ready = memoryview(b"")
         self._ended = False
@@ -137,17 +138,17 @@ class WholeRows(io.RawIOBase):
         ready, self._rest = text[:end], text[end:]
         _check_utf_8(ready, rows)
         self._ready = memoryview(ready)
-        if len(self._rest) > self._longest:
-            self._too_long(self._rest)
+        if len(self._rest) > self._max_row_bytes:
+            self._raise_too_long(self._rest)
 
-    def _too_long(self, text: bytes) -> None:
-        row = self.rows + 1
+    def _raise_too_long(self, text: bytes) -> None:
+        row, size = self.rows + 1, format_size(self._max_row_bytes)
         if any(value[1] is not None and not value[2] for value in _values(text, 0)):
-            raise TextError(f"the quote opened in row {row} is never closed, or {size_text(self._longest)} later")
-        raise TextError(f"row {row} is longer than {size_text(self._longest)}")
+            raise TextError(f"the quote opened in row {row} is never closed, or {size} later")
+        raise TextError(f"row {row} is longer than {size}")
 
     def _end_of_rows(self, text: bytes) -> int:
-        """Where the last whole row of a text ends that begins with a row; counts these rows."""
+        """Count the complete rows of a text that starts with a row, and return where the last of them ends."""
         if b'"' not in text and self._ended is False and (end := self._plain_rows(text)) is not None:
             return end
         codes = np.frombuffer(text, np.uint8)
@@ -155,15 +156,15 @@ class WholeRows(io.RawIOBase):
         if b"\r" in text:
             is_end |= codes == ord("\r")
         ends = np.flatnonzero(is_end)
-        whole, end = self._whole_rows(text, ends, np.flatnonzero(codes == ord('"')))
-        self.rows += _rows_between(ends[whole])
-        if self._ended and end < len(text):  # the last row may lack its line end
+        is_row_end, end = self._row_ends(text, ends, np.flatnonzero(codes == ord('"')))
+        self.rows += _count_rows(ends[is_row_end])
+        if self._ended and end < len(text):  # the last row has no line end
             self.rows += 1
             return len(text)
         return end
 
     def _plain_rows(self, text: bytes) -> int | None:
-        """`_end_of_rows` of a text without quotes, blank lines and carriage returns of their own; None of another."""
+        """Do the same for a text without quotes, blank lines and lone carriage returns; None for other texts."""
         if b"\r" in text and (text.count(b"\r") != text.count(b"\r\n") or b"\n\r" in text):
             return None
         if b"\n\n" in text or text[:1] in (b"\n", b"\r"):
@@ -171,29 +172,35 @@ class WholeRows(io.RawIOBase):
         self.rows += text.count(b"\n")
         return text.rfind(b"\n") + 1
 
-    def _whole_rows(self, text: bytes, ends: Any, quotes: Any) -> tuple[Any, int]:
-        """(which of the line ends are ends of rows, where the last of these rows ends)."""
+    def _row_ends(self, text: bytes, ends: Any, quotes: Any) -> tuple[Any, int]:
+        """Return a mask of the line ends that end a row, and where the last of these rows ends.
+
+        ends, quotes: positions of line ends and of quotes. A line end after an even number of quotes since the last
+        parsed row ends a row; a row around any other line end is parsed.
+        """
         odd = np.searchsorted(quotes, ends) & 1
         doubtful = {parity: np.flatnonzero(odd != parity) for parity in (0, 1)}
-        whole, at, parity = np.ones(len(ends), bool), 0, 0
-        while (found := np.searchsorted(doubtful[parity], at)) < len(doubtful[parity]):
-            line = int(doubtful[parity][found])
+        is_row_end, next_line, parity = np.ones(len(ends), bool), 0, 0
+        while (position := np.searchsorted(doubtful[parity], next_line)) < len(doubtful[parity]):
+            line = int(doubtful[parity][position])
             start = int(ends[line - 1]) + 1 if line else 0
-            end = self._row_end(text, start, ends[:line][whole[:line]])
+            end = self._row_end(text, start, ends[:line][is_row_end[:line]])
             if end < 0:
-                whole[line:] = False
+                is_row_end[line:] = False
                 break
-            at = int(np.searchsorted(ends, end))
-            whole[line:at] = False
-            at, parity = at + 1, int(odd[at]) if at < len(odd) else parity
+            last_line = int(np.searchsorted(ends, end))
+            is_row_end[line:last_line] = False
+            next_line, parity = last_line + 1, int(odd[last_line]) if last_line < len(odd) else parity
         else:
             if self._ended:
-                self._row_end(text, _end_of(ends[whole]), ends[whole])
-        return whole, _end_of(ends[whole])
+                self._row_end(text, _end_of(ends[is_row_end]), ends[is_row_end])
+        return is_row_end, _end_of(ends[is_row_end])
 
     def _row_end(self, text: bytes, start: int, before: Any) -> int:
-        """Where the row that begins at `start` ends; -1 if it goes on behind the text. `before`: the ends of the rows
-        before it."""
+        """Return where the row that starts at `start` ends; -1 if it continues after the text.
+
+        before: the ends of the rows before it, for its number in messages.
+        """
         for value in _values(text, start):
             if value[1] is not None and not value[2]:
                 if self._ended:
@@ -208,11 +215,11 @@ class WholeRows(io.RawIOBase):
         return value.end()
 
     def _number(self, before: Any) -> int:
-        return self.rows + _rows_between(before) + 1
+        return self.rows + _count_rows(before) + 1
 
     def _is_damage(self, text: bytes, value: re.Match[bytes]) -> bool:
-        """Whether a quoted value of several lines was meant to be several rows."""
-        if value[3]:  # text behind the closing quote: that quote opens another row's value
+        """Return whether a quoted value of several lines was meant to be several rows."""
+        if value[3]:  # text follows the closing quote, so that quote opens a value of another row
             return True
         if self._columns < 2:
             return False
@@ -231,7 +238,7 @@ class WholeRows(io.RawIOBase):
 
 
 def _check_utf_8(text: bytes, rows: int) -> None:
-    """Raise FormatError for rows that are not UTF-8; `rows`: how many come before them."""
+    """Raise FormatError if a text is not UTF-8. rows: the number of rows before it."""
     if text.isascii():
         return
     try:
@@ -242,7 +249,7 @@ def _check_utf_8(text: bytes, rows: int) -> None:
 
 
 def _values(text: bytes, start: int) -> Any:
-    """The values of the row that begins at `start`, as matches of `_VALUE`."""
+    """Yield the values of the row that starts at `start`, as matches of `_VALUE`."""
     at = start
     while True:
         value = _VALUE.match(text, at)
@@ -258,6 +265,6 @@ def _end_of(ends: Any) -> int:
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
-def _rows_between(ends: Any) -> int:
-    """How many rows end at these places: lines that are not empty."""
+def _count_rows(ends: Any) -> int:
+    """Return the number of rows that end at these positions. Empty lines are not rows."""
     return int(np.count_nonzero(np.diff(ends, prepend=-1) > 1))

@@ -1,8 +1,8 @@
-"""Ids as text: one rule for all formats and tables.
+"""Normalise ids that are text, in the same way for all formats and tables.
 
-White space around an id is stripped; a whole number is its integer ("2.0" and "2.00" are "2"); what databases and
-pandas write for null is null, and so is an empty id; leading zeros stay. Ids with control characters are refused by
-whoever reads them: no screen shows them, so two ids look like one.
+Surrounding white space is stripped. Whole numbers become integers ("2.0" and "2.00" become "2"); leading zeros stay.
+Empty ids and the words that databases and pandas write for null become null. Ids with control characters are reported,
+so that readers refuse them: two such ids may look the same.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ NULL_WORDS = (
     *("", "\\N", "nan", "NaN", "NAN", "null", "NULL", "Null", "(null)", "none", "None", "NONE"),
     *("NA", "N/A", "n/a", "<NA>", "#N/A", "undefined"),
 )
-_LONGEST_WORD = max(map(len, NULL_WORDS))
+_MAX_WORD_LENGTH = max(map(len, NULL_WORDS))
 _FIRST_LETTERS = np.isin(np.arange(256), [ord(word[0]) for word in NULL_WORDS if word])
 _WHOLE = r"^(-?\d+)\.0+$"
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]"
 
 
 def read_ids(values: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """(ids as text in the one form in which ids are compared, null for none; which of them hold control characters).
-
-    The second is None if no id does.
-    """
+    """Return normalised ids (null if missing), and a mask of those with control characters, None if there are none."""
     codes, offsets = _text(values)
     if not len(codes):
         return values.replace("", None), None
     lowest, highest = int(codes.min()), int(codes.max())
-    if lowest >= ord("0") and highest <= ord("9"):  # numbers, as many logs have them
+    if lowest >= ord("0") and highest <= ord("9"):  # only digits, which is common
         return values.replace("", None) if (np.diff(offsets) == 0).any() else values, None
     if lowest <= ord(" ") or highest >= 0x7F:
         values = values.str.strip_chars()
@@ -42,39 +39,39 @@ def read_ids(values: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     values = _without_null_words(values, codes, offsets)
     if lowest >= ord(" ") and highest < 0x7F:
         return values, None
-    hidden = values.str.contains(_CONTROL).fill_null(False)
-    return values, hidden if hidden.any() else None
+    has_control = values.str.contains(_CONTROL).fill_null(False)
+    return values, has_control if has_control.any() else None
 
 
 def clean_ids(values: pl.Series) -> pl.Series:
-    """Ids as text in the one form in which ids are compared; null for none, and for one with control characters."""
-    ids, hidden = read_ids(values)
-    return ids if hidden is None else ids.set(hidden, None)
+    """Return normalised ids; null if an id is missing or has control characters."""
+    ids, has_control = read_ids(values)
+    return ids if has_control is None else ids.set(has_control, None)
 
 
 def clean_id(text: str) -> str | None:
-    """One id in the form in which ids are compared; None if it is none."""
-    found: str | None = clean_ids(pl.Series([text], dtype=pl.String))[0]
-    return found
+    """Return one normalised id; None if it is missing or has control characters."""
+    cleaned: str | None = clean_ids(pl.Series([text], dtype=pl.String))[0]
+    return cleaned
 
 
 def has_byte(values: pl.Series, byte: str) -> bool:
-    """Whether this character of ASCII occurs anywhere in a column of text."""
+    """Return whether an ASCII character occurs anywhere in a column of text."""
     return bool((_text(values)[0] == ord(byte)).any())
 
 
 def _without_null_words(values: pl.Series, codes: Any, offsets: Any) -> pl.Series:
-    """Null for each null word; most columns are done by the lengths and first letters of their values."""
+    """Replace null words with null. The lengths and first letters of values show that most columns have none."""
     first = codes[np.minimum(offsets[:-1], len(codes) - 1)] if len(codes) else np.zeros(len(values), np.uint8)
     lengths = np.diff(offsets)
-    if not ((lengths <= _LONGEST_WORD) & (_FIRST_LETTERS[first] | (lengths == 0))).any():
+    if not ((lengths <= _MAX_WORD_LENGTH) & (_FIRST_LETTERS[first] | (lengths == 0))).any():
         return values
     is_null = values.is_in(NULL_WORDS)
     return values.set(is_null, None) if is_null.any() else values
 
 
 def _text(values: pl.Series) -> tuple[Any, Any]:
-    """(the bytes of all values of a column of text as one array, where in it each value starts and the last ends)."""
+    """Return the UTF-8 bytes of all values as one array, and the offsets in it of each value and of the end."""
     array = values.rechunk().to_arrow()
     _, starts, data = array.buffers()
     if data is None or not len(array):

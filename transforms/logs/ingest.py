@@ -1,6 +1,6 @@
-"""Raw files to checked events in the store's files.
+"""Validate raw log files and write their events to the store.
 
-paths -> ReadLogs -> valid frames -> PartitionByBucket -> WriteDays -> records of the files written
+paths -> ReadLogs -> valid frames -> WriteDays -> records of the files written
                   -> refused rows -> WriteRefused
 """
 
@@ -19,21 +19,21 @@ from transforms.core.event_order import sort_events
 from transforms.core.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.core.records import Record
 from transforms.logs.parsing import Parsed
-from transforms.logs.privacy import PrivacyFilter, screened
+from transforms.logs.privacy import PrivacyFilter, apply_privacy
 from transforms.logs.readers import LogTable, RawFrame, read_log
-from transforms.logs.schemas import DECIDED
+from transforms.logs.schemas import NON_KEY_COLUMNS
 
 REFUSED = pl.Schema(
     {"table": pl.String(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "text": pl.String()}
 )
 
-_FILES_AT_ONCE = 2  # that a bucket is written to: compressing them is native code
+_WRITE_THREADS = 2  # per bucket; compression runs in native code
 
 Parse = Callable[[pl.DataFrame], Parsed]
-ExistingFile = tuple[str, Any]  # day, path: a `VerifiedPath` stays one on its way to the workers
-LISTED_ROWS = 1_000  # refused rows that are kept of each table and reason; all are counted
-OPEN = PrivacyFilter()  # lets everything through
-RANK, ROW = "file_rank", "file_row"  # where a row of a table with one row a key comes from
+ExistingFile = tuple[str, Any]  # day, path; typed as Any so that a `VerifiedPath` is pickled and not encoded as str
+MAX_LISTED_ROWS = 1_000  # refused rows that are listed for each table and reason; all are counted
+NO_FILTER = PrivacyFilter()
+FILE_RANK, FILE_ROW = "file_rank", "file_row"  # the origin of a row of a table with one row per key
 
 
 def parse_log(
@@ -41,25 +41,27 @@ def parse_log(
     table: LogTable,
     renamed: dict[str, str],
     parse: Parse,
-    screen: PrivacyFilter = OPEN,
+    privacy: PrivacyFilter = NO_FILTER,
     rank: int | None = None,
 ) -> Iterator[Parsed]:
-    """One file -> `screened_frame` of each of its frames. rank: the file's place among those of the table, the newest
-    last; if given, valid rows have it as `file_rank`, and as `file_row` their number in the file."""
+    """Yield `parse_frame` of each frame of a file.
+
+    rank: the position of the file among those of the table, the newest last. If not None, valid rows get it as
+    `file_rank`, and their number in the file as `file_row`.
+    """
     for raw in read_log(path, table, renamed):
-        yield screened_frame(raw, path, table, parse, screen, rank)
+        yield parse_frame(raw, path, table, parse, privacy, rank)
 
 
-def screened_frame(
-    raw: RawFrame, source: str, table: LogTable, parse: Parse, screen: PrivacyFilter, rank: int | None = None
+def parse_frame(
+    raw: RawFrame, source: str, table: LogTable, parse: Parse, privacy: PrivacyFilter, rank: int | None = None
 ) -> Parsed:
-    """A raw frame -> valid rows, and refused ones as `REFUSED`; every row is in one of the two or counted as left
-    out."""
-    rows = screen.admitted(raw.rows)
+    """Parse a raw frame into valid rows and refused rows (`REFUSED`), and count the rows that the filter drops."""
+    rows = privacy.drop_forgotten(raw.rows)
     parsed = parse(rows)
     if rank is not None:
         numbers = rows.select("row").join(parsed.refused, on="row", how="anti", maintain_order="left")["row"]
-        ranked = parsed.valid.with_columns(numbers.alias(ROW), pl.lit(rank, pl.Int64).alias(RANK))
+        ranked = parsed.valid.with_columns(numbers.alias(FILE_ROW), pl.lit(rank, pl.Int64).alias(FILE_RANK))
         parsed = replace(parsed, valid=ranked)
     texts = rows.join(parsed.refused, on="row", how="semi")
     texts = texts.select("row", text=pl.struct(pl.all().exclude("row")).struct.json_encode())
@@ -69,8 +71,8 @@ def screened_frame(
             raw.broken.select("row", "reason", "text"),
         ]
     ).select(table=pl.lit(table.name), file=pl.lit(source), row="row", reason="reason", text="text")
-    let_through = screened(Parsed(parsed.valid, refused), screen, forgotten=raw.rows.height - rows.height)
-    return replace(let_through, forgotten_ids=screen.forgotten_ids(raw.rows)) if let_through.forgotten else let_through
+    filtered = apply_privacy(Parsed(parsed.valid, refused), privacy, forgotten=raw.rows.height - rows.height)
+    return replace(filtered, forgotten_ids=privacy.forgotten_ids(raw.rows)) if filtered.forgotten else filtered
 
 
 def write_days(
@@ -83,22 +85,23 @@ def write_days(
     name: str,
     zone: str = days.UTC,
 ) -> Iterator[Record]:
-    """Append a bucket's new events to the store: one file a day of the time zone `zone`, distinct, ordered by user,
-    time and the rest.
+    """Append a bucket's new events to the store: one file per day of the time zone `zone`, distinct and sorted.
 
-    Events that the `existing` files of the bucket hold already are left out. Equal are events in which all columns are
-    equal but those of `DECIDED`: if these differ, the new event replaces the old one, whose file is written anew.
-    `name` is the new file's within its day. Gives a record a file (table, day, bucket, file), one with `replaced`, the
-    name of a file that counts no more, and one with `table`, `duplicates` (rows left out or put in place of equal ones)
-    and `doubled` (rows of the store that it held twice).
+    Events that the `existing` files of the bucket contain are skipped. Two events are the same if all columns except
+    `NON_KEY_COLUMNS` are equal; if those differ, the new event replaces the old one, and the old one's file is written
+    again. `name` is the new file's name within its day.
+
+    Yields a record for each new file (table, day, bucket, file), one for each file that is no longer valid (`replaced`,
+    its name), and one with `table`, `duplicates` (rows skipped, or replacing the same event) and `doubled` (rows that
+    the store contained twice).
     """
-    distinct = sort_events(events, distinct=True, ignoring=_decided(events))
+    distinct = sort_events(events, distinct=True, ignoring=_non_key_columns(events))
     distinct = distinct.with_columns(day=days.local_dates(distinct["time"], zone))
     before: dict[str, list[str]] = {}
     for day, path in sorted(existing):
         before.setdefault(day, []).append(path)
     new = doubled = 0
-    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_WRITE_THREADS) as pool:
         written, replaced = [], []
         for (day,), part in distinct.partition_by("day", as_dict=True, include_key=False, maintain_order=True).items():
             merged = merge_events(part, before.get(str(day), ()))
@@ -106,7 +109,7 @@ def write_days(
             place = {"table": table, "day": str(day), "bucket": bucket}
             for frame, mark in ((merged.events, ""), (merged.older, "older-")):
                 if frame.height:
-                    file = f"{table}/{day}/{_marked(name, mark)}"
+                    file = f"{table}/{day}/{_add_mark(name, mark)}"
                     written.append((place, pool.submit(files.write_parquet, frame, store, file)))
             replaced += [f"{table}/{day}/{path.rsplit('/', 1)[-1]}" for path in merged.replaced]
         for place, entry in written:
@@ -115,62 +118,62 @@ def write_days(
     yield {"table": table, "duplicates": events.height - new} | ({"doubled": doubled} if doubled else {})
 
 
-def _decided(events: pl.DataFrame) -> tuple[str, ...]:
-    """The columns of events that do not tell them apart: none, if `completed` may be what the log says."""
-    return DECIDED if "completed_given" in events.columns else ()
+def _non_key_columns(events: pl.DataFrame) -> tuple[str, ...]:
+    """Return the columns that do not identify events: none if `completed` may be the logged value."""
+    return NON_KEY_COLUMNS if "completed_given" in events.columns else ()
 
 
-def _marked(name: str, mark: str) -> str:
-    """A file's name with a mark after its bucket: 00003-of-00008-older-1a2b3c4d.parquet."""
+def _add_mark(name: str, mark: str) -> str:
+    """Insert a mark after the bucket of a file's name: 00003-of-00008-older-1a2b3c4d.parquet."""
     head, dash, tail = name.rpartition("-")
     return f"{head}{dash}{mark}{tail}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergedEvents:
-    """What becomes of the files of one day and bucket when further events come."""
+    """The result of merging new events with the files of one day and bucket."""
 
-    events: pl.DataFrame  # to be written: what is new, and what of `replaced` files stays
-    older: pl.DataFrame  # the same of files of older versions, with the columns these have
-    replaced: tuple[str, ...] = ()  # paths of files that count no more
-    new: int  # events that no file held
-    doubled: int = 0  # further rows of an event that files held under another decision
+    events: pl.DataFrame  # to write: new events, and the remaining events of `replaced` files
+    older: pl.DataFrame  # to write: the remaining events of replaced files from earlier versions, with their columns
+    replaced: tuple[str, ...] = ()  # paths of files that are no longer valid
+    new: int  # events that no file contained
+    doubled: int = 0  # additional rows of one event that files contained with different `NON_KEY_COLUMNS`
 
 
 def merge_events(events: pl.DataFrame, paths: Sequence[str]) -> MergedEvents:
-    """Distinct events of a day, in order, and the paths of the files that the bucket has of it -> what to write.
+    """Merge distinct, sorted events of a day with the files of the bucket for this day.
 
-    Files of older versions do not have `completed_given`: the same row of the log is told there by the other columns.
+    Files of earlier versions do not have `completed_given`; their events are compared by the other columns.
     """
     if not paths:
         return MergedEvents(events=events, older=events.clear(), new=events.height)
-    decided, fresh, matched = _decided(events), events.with_row_index("at"), set[int]()
-    unwritten, kept = fresh, {True: [events.clear()], False: list[pl.DataFrame]()}
+    ignored, fresh, matched = _non_key_columns(events), events.with_row_index("index"), set[int]()
+    unwritten, current, older = fresh, [events.clear()], list[pl.DataFrame]()
     replaced, stale_rows = list[str](), 0
     for path in paths:
-        there = files.read_parquet(path)
-        same = [name for name in events.columns if name in there.columns and name not in decided]
-        equal = [name for name in events.columns if name in there.columns]
-        found = fresh.join(there, on=same, how="semi", nulls_equal=True)["at"]
-        if found.is_empty():
+        stored = files.read_parquet(path)
+        equal = [name for name in events.columns if name in stored.columns]
+        same = [name for name in equal if name not in ignored]
+        matches = fresh.join(stored, on=same, how="semi", nulls_equal=True)["index"]
+        if matches.is_empty():
             continue
-        matched.update(found)
-        held = there.join(fresh, on=same, how="semi", nulls_equal=True, maintain_order="left")
-        stale = held.join(fresh, on=equal, how="anti", nulls_equal=True)
-        unwritten = unwritten.join(there, on=equal, how="anti", nulls_equal=True, maintain_order="left")
+        matched.update(matches)
+        same_events = stored.join(fresh, on=same, how="semi", nulls_equal=True, maintain_order="left")
+        stale = same_events.join(fresh, on=equal, how="anti", nulls_equal=True)
+        unwritten = unwritten.join(stored, on=equal, how="anti", nulls_equal=True, maintain_order="left")
         if stale.height:
-            rest = there.join(stale, on=there.columns, how="anti", nulls_equal=True, maintain_order="left")
-            kept[set(events.columns) <= set(there.columns)].append(rest)
+            rest = stored.join(stale, on=stored.columns, how="anti", nulls_equal=True, maintain_order="left")
+            (current if len(equal) == events.width else older).append(rest)
             replaced.append(path)
             stale_rows += stale.height
-    put_in_place = len(matched.intersection(unwritten["at"]))
-    current = concat([*(frame.select(events.columns) for frame in kept[True]), unwritten.drop("at")])
+    replacing = len(matched.intersection(unwritten["index"]))
+    to_write = concat([*(frame.select(events.columns) for frame in current), unwritten.drop("index")])
     return MergedEvents(
-        events=sort_events(current) if replaced else current,
-        older=sort_events(concat(kept[False])) if kept[False] else events.clear(),
+        events=sort_events(to_write) if replaced else to_write,
+        older=sort_events(concat(older)) if older else events.clear(),
         replaced=tuple(replaced),
         new=events.height - len(matched),
-        doubled=stale_rows - put_in_place,
+        doubled=stale_rows - replacing,
     )
 
 
@@ -179,27 +182,29 @@ Tagged = dict[str, beam.PCollection]
 
 @dataclass
 class ReadLogs(beam.PTransform):
-    """Paths of raw files -> {`valid`: frames, `refused`: frames of `REFUSED`, `counts`: records of rows read}."""
+    """Parse raw files -> {`valid`: frames, `refused`: frames of `REFUSED`, `counts`: records of rows read}."""
 
     table: LogTable
     renamed: dict[str, str]
     parse: Parse
-    screen: PrivacyFilter = OPEN
+    privacy: PrivacyFilter = NO_FILTER
     ranks: Mapping[str, int] = field(default_factory=dict)  # path -> `rank` of its rows
 
     def expand(self, paths: beam.PCollection[str]) -> Tagged:
         return parsed_outputs(paths | beam.Reshuffle(), self._parse, self.table)
 
     def _parse(self, path: str) -> Iterator[Parsed]:
-        yield from parse_log(path, self.table, self.renamed, self.parse, self.screen, self.ranks.get(path))
+        yield from parse_log(path, self.table, self.renamed, self.parse, self.privacy, self.ranks.get(path))
         progress.advance()
 
 
 def parsed_outputs(raw: beam.PCollection, parse: Callable[[Any], Iterable[Parsed]], table: LogTable) -> Tagged:
-    """What `ReadLogs` gives, of whatever `parse` takes. Parsed frames are no elements: Beam would pickle some to see
-    how large they are."""
-    parts = beam.FlatMap(lambda one: (part for parsed in parse(one) for part in _split(parsed, table.name)))
-    # Told, or Beam infers it from the code of all that `parse` calls: 0.1 to 0.2 s a table.
+    """Apply `parse` to each element and return the outputs of `ReadLogs`.
+
+    `Parsed` objects are not elements of a collection, because Beam would pickle some of them to estimate their size.
+    """
+    parts = beam.FlatMap(lambda element: (part for parsed in parse(element) for part in _split(parsed, table.name)))
+    # Without explicit types, Beam infers them from the code that `parse` calls, which takes 0.1 to 0.2 s per table.
     split = raw | "Parse" >> parts.with_output_types(pl.DataFrame).with_outputs("refused", "counts", main="valid")
     split.refused.element_type = pl.DataFrame
     return {"valid": split.valid, "refused": split.refused, "counts": split.counts}
@@ -221,10 +226,10 @@ def _split(parsed: Parsed, table: str) -> Iterator[Any]:
 
 @dataclass
 class WriteDays(beam.PTransform):
-    """Valid frames -> the store's files of one table; gives `write_days`'s records.
+    """Write valid frames to the store's files of one table, and return the records of `write_days`.
 
-    `name` is the pattern of a file's name within its day, with `{bucket}`; `existing` the table's files by bucket;
-    `zone` the time zone of the store's days.
+    name: the pattern of a file's name within its day, with `{bucket}`. existing: the table's files, by bucket.
+    zone: the time zone of the store's days.
     """
 
     table: str
@@ -235,66 +240,69 @@ class WriteDays(beam.PTransform):
     zone: str = days.UTC
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
-        # A side input, not a CoGroupByKey: that one shuffles pickled frames.
+        # A side input, because CoGroupByKey would shuffle pickled frames.
         existing = frames.pipeline | beam.Create(self.existing).with_output_types(tuple[int, ExistingFile])
         grouped = frames | PartitionByBucket(self.buckets) | GroupFrames()
         return grouped | beam.FlatMap(self._write, beam.pvalue.AsMultiMap(existing))
 
     def _write(self, keyed: KeyedFrame, existing: Any) -> Iterator[Record]:
         bucket, events = keyed
-        name, there = self.name.format(bucket=bucket), existing[bucket]
-        yield from write_days(bucket, events, there, table=self.table, store=self.store, name=name, zone=self.zone)
+        name, stored = self.name.format(bucket=bucket), existing[bucket]
+        yield from write_days(bucket, events, stored, table=self.table, store=self.store, name=name, zone=self.zone)
 
 
 def first_refused(refused: pl.DataFrame) -> pl.DataFrame:
-    """Of each table and reason the first `LISTED_ROWS` refused rows, by table, file and row."""
-    return refused.sort("table", "file", "row").filter(_number_of_reason() < LISTED_ROWS)
+    """Return the first `MAX_LISTED_ROWS` refused rows of each table and reason, sorted by table, file and row."""
+    return refused.sort("table", "file", "row").filter(_number_of_reason() < MAX_LISTED_ROWS)
 
 
 def _number_of_reason() -> pl.Expr:
-    """The number of a row among those of its table and reason, from 0."""
+    """Return the position of a row among those of its table and reason, from 0."""
     return pl.int_range(pl.len()).over("table", "reason")
 
 
 def write_refused(refused: pl.DataFrame, folder: str, name: str, counted: Mapping[str, int] = {}) -> Iterator[Record]:
-    """Refused rows -> one Parquet file by table, file and row, at most `LISTED_ROWS` of each table and reason; a record
-    of the file. counted: `table: reason` -> rows that other files list already, or are too many to list."""
+    """Write refused rows to one Parquet file, sorted by table, file and row, and yield a record of the file.
+
+    At most `MAX_LISTED_ROWS` rows of each table and reason are written. counted: rows by `table: reason` that earlier
+    files list or that were too many to list.
+    """
     before = pl.concat_str("table", pl.lit(": "), "reason").replace_strict(
         dict(counted), default=0, return_dtype=pl.Int64
     )
-    rows = refused.sort("table", "file", "row").filter(_number_of_reason() + before < LISTED_ROWS)
+    rows = refused.sort("table", "file", "row").filter(_number_of_reason() + before < MAX_LISTED_ROWS)
     if rows.height:
         files.write_parquet(rows, folder, name)
         yield {"rejects_file": name}
 
 
 class FirstRefused(beam.CombineFn):
-    """Frames of `REFUSED` -> `first_refused` of all of them; a worker holds no more than that and a frame at a time."""
+    """Combine frames of `REFUSED` to `first_refused` of all of them, in bounded memory."""
 
     def create_accumulator(self) -> list[pl.DataFrame]:
         return []
 
     def add_input(self, accumulator: list[pl.DataFrame], element: pl.DataFrame) -> list[pl.DataFrame]:
-        return self._cut([*accumulator, element])
+        return self._truncate([*accumulator, element])
 
     def merge_accumulators(self, accumulators: Iterable[list[pl.DataFrame]]) -> list[pl.DataFrame]:
         merged: list[pl.DataFrame] = []
         for accumulator in accumulators:
-            merged = self._cut([*merged, *accumulator])
+            merged = self._truncate([*merged, *accumulator])
         return merged
 
     def extract_output(self, accumulator: list[pl.DataFrame]) -> pl.DataFrame:
         return first_refused(pl.concat(accumulator))
 
-    def _cut(self, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
-        """The frames as they are, or the first rows of them where they are many: cutting costs a sort."""
-        many = sum(frame.height for frame in frames) > 16 * LISTED_ROWS or len(frames) > 256
+    def _truncate(self, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
+        """Keep only the first rows if there are many, because truncation sorts all rows."""
+        many = sum(frame.height for frame in frames) > 16 * MAX_LISTED_ROWS or len(frames) > 256
         return [first_refused(pl.concat(frames))] if many else frames
 
 
 @dataclass
 class WriteRefused(beam.PTransform):
-    """Frames of `REFUSED` -> one file in `folder` with `first_refused` of them; gives `write_refused`'s records."""
+    """Write `first_refused` of frames of `REFUSED` to one file in `folder`; return the records of `write_refused`."""
 
     folder: str
     name: str
@@ -308,33 +316,38 @@ class WriteRefused(beam.PTransform):
 def write_distinct(
     frame: pl.DataFrame, key: Sequence[str], *, table: str, folder: str, name: str, complete_from: int = 0
 ) -> Iterator[Record]:
-    """A table with one row a key -> one Parquet file ordered by key; of several rows the last one of the newest file
-    stays, or of rows without `file_rank` and `file_row` the one that sorts last.
+    """Write a table with one row per key to one Parquet file, sorted by key.
 
-    complete_from: files of this rank and above are the whole table; a video that they do not name is not available.
-    The order of frames and rows does not matter. Gives a record of the file and one of the rows left out, with
-    `disagreeing`: the number of keys of which one file has several rows that differ, if there are some.
+    Of several rows with the same key, the last one of the newest file is kept, or the one that sorts last if the frame
+    has no `file_rank` and `file_row`. The order of the input does not matter.
+
+    complete_from: files of this rank or a higher one contain the complete table; a video that they do not contain is
+    not available.
+
+    Yields a record of the file and one of the dropped rows, with `disagreeing`, the number of keys for which one file
+    has several different rows, if there are any.
     """
-    values = [name for name in frame.columns if name not in (*key, RANK, ROW)]
-    origin = [name for name in (RANK, ROW) if name in frame.columns]
+    values = [name for name in frame.columns if name not in (*key, FILE_RANK, FILE_ROW)]
+    origin = [name for name in (FILE_RANK, FILE_ROW) if name in frame.columns]
     ordered = frame.sort([*key, *origin, *values], nulls_last=False)
     rows = ordered.unique(list(key), keep="last", maintain_order=True)
     disagreeing = 0
     if origin and values and rows.height < frame.height:
-        same_file = ordered.join(rows, on=[*key, RANK], how="semi")
+        same_file = ordered.join(rows, on=[*key, FILE_RANK], how="semi")
         disagreeing = same_file.group_by(key).agg(n=pl.struct(values).n_unique()).filter(pl.col("n") > 1).height
     if origin and complete_from and "available" in values:
-        rows = rows.with_columns(pl.col("available") & (pl.col(RANK) >= complete_from))
+        rows = rows.with_columns(pl.col("available") & (pl.col(FILE_RANK) >= complete_from))
     yield {"written": asdict(files.write_parquet(rows.drop(origin), folder, name))}
-    left_out = {"table": table, "duplicates": frame.height - rows.height}
-    yield left_out | ({"disagreeing": disagreeing} if disagreeing else {})
+    dropped = {"table": table, "duplicates": frame.height - rows.height}
+    yield dropped | ({"disagreeing": disagreeing} if disagreeing else {})
 
 
 @dataclass
 class WriteDistinct(beam.PTransform):
-    """Valid frames of a table with one row a `key` -> one file, or one a user bucket; gives `write_distinct`'s records.
+    """Write valid frames of a table with one row per `key` to one file, or to one file per user bucket.
 
-    `name` is the pattern of a file's name, with `{bucket}` where there are several.
+    name: the pattern of a file's name, with `{bucket}` if there are several buckets. Returns the records of
+    `write_distinct`.
     """
 
     table: str
@@ -350,5 +363,5 @@ class WriteDistinct(beam.PTransform):
         return keyed | GroupFrames() | beam.FlatMapTuple(self._write)
 
     def _write(self, bucket: int, frame: pl.DataFrame) -> Iterator[Record]:
-        name, whole = self.name.format(bucket=bucket), self.complete_from
-        yield from write_distinct(frame, self.key, table=self.table, folder=self.folder, name=name, complete_from=whole)
+        name, rank = self.name.format(bucket=bucket), self.complete_from
+        yield from write_distinct(frame, self.key, table=self.table, folder=self.folder, name=name, complete_from=rank)

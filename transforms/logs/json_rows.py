@@ -1,7 +1,7 @@
-"""Lines of JSON as frames of strings, and the lines that are no rows, each with its reason.
+"""Parse JSON lines to frames of strings, and report the lines that are not rows, each with a reason.
 
-The fast reader takes a block of lines at a time. What it would misread is looked at again in Python, line by line:
-objects and lists in place of one value, half of a surrogate pair, and ids that are no ids.
+polars parses blocks of lines. Python checks again the lines that polars would misread: objects and lists instead of
+one value, lone surrogates, and values that are invalid as ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 
 from transforms.core.frames import concat
 from transforms.logs.arrow_values import IDS
-from transforms.logs.csv_rows import FormatError, TextError, encoding_of, size_text, without_mark
+from transforms.logs.csv_rows import FormatError, TextError, format_size, guess_encoding, strip_byte_order_mark
 from transforms.logs.id_text import has_byte
 
 NumberedLines = list[tuple[int, bytes]]
@@ -28,13 +28,13 @@ _ARRAY = re.compile(rb"\[\s*(\{|\]?\s*$)")
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F]"
 _LONE = re.compile(_HIGH + rb"(?!" + _LOW + rb")|(?<!" + _HIGH + rb")" + _LOW)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NAMED_LINES = 100  # whose names are taken for those of the file
+_SAMPLED_OBJECTS = 100  # the names of these are taken as the columns of the file
 
 
-def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[tuple[list[bytes], bool]]:
-    """(some lines, whether they hold characters written as numbers: \\u00e9) of a text, in order.
+def line_blocks(source: Any, block_bytes: int, max_row_bytes: int) -> Iterator[tuple[list[bytes], bool]]:
+    """Yield blocks of lines of a text, and whether a block contains Unicode escapes such as \\u00e9.
 
-    Raises TextError for a line of more than `longest` bytes, for a JSON array and for UTF-16.
+    Raises TextError if a line is longer than `max_row_bytes`, and FormatError for a JSON array and for UTF-16.
     """
     tail, lines_before = source.read(len(BOM_UTF8) + 1), 0
     checked = False
@@ -42,16 +42,16 @@ def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[tuple[l
         block = source.read(block_bytes)
         text = tail + block
         end = (text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, len(text) - 1) + 1) if block else len(text)
-        if not checked and (end or len(text) > longest):
-            text, before = without_mark(text), len(text)
+        if not checked and (end or len(text) > max_row_bytes):
+            text, before = strip_byte_order_mark(text), len(text)
             end -= before - len(text)
             checked = bool(text[:end].strip())
             if checked and _ARRAY.match(text.lstrip().partition(b"\n")[0].rstrip()):
-                raise FormatError("it holds a JSON array, not JSON lines: write one object a line (jq -c '.[]')")
+                raise FormatError("it contains a JSON array, not JSON lines: write one object per line (jq -c '.[]')")
         tail = text[end:]
-        if len(tail) > longest:
+        if len(tail) > max_row_bytes:
             row = lines_before + len(text[:end].splitlines()) + 1
-            raise TextError(f"row {row} is longer than {size_text(longest)}")
+            raise TextError(f"row {row} is longer than {format_size(max_row_bytes)}")
         if lines := text[:end].splitlines():
             yield lines, b"\\u" in text
             lines_before += len(lines)
@@ -59,8 +59,8 @@ def line_blocks(source: Any, block_bytes: int, longest: int) -> Iterator[tuple[l
             return
 
 
-def names_of(lines: Sequence[bytes]) -> list[str]:
-    """The names in the first objects among some lines, sorted; one that an object has twice is there twice."""
+def field_names(lines: Sequence[bytes]) -> list[str]:
+    """Return the names in the first objects of some lines, sorted. A name that an object repeats is listed twice."""
     names, repeated, objects = set[str](), set[str](), 0
     for line in lines:
         if (pairs := _pairs(line)) is not None:
@@ -68,13 +68,13 @@ def names_of(lines: Sequence[bytes]) -> list[str]:
             repeated.update(key for key in keys if keys.count(key) > 1)
             names.update(keys)
             objects += 1
-        if objects == _NAMED_LINES:
+        if objects == _SAMPLED_OBJECTS:
             break
     return sorted([*names, *repeated])
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object of JSON as its names and values, repeated ones too."""
+    """A JSON object as a list of its names and values, including repeated names."""
 
 
 def _pairs(line: bytes) -> _Pairs | None:
@@ -85,42 +85,44 @@ def _pairs(line: bytes) -> _Pairs | None:
 def parse_lines(
     lines: list[bytes], columns: dict[str, str], first: int, lists: tuple[str, ...], *, has_escapes: bool = True
 ) -> tuple[pl.DataFrame, BrokenRows]:
-    """(the lines that are rows, as strings under our names with `row`, the others); empty lines are neither.
+    """Return the rows of some lines (strings under our names, and `row`) and the broken lines. Empty lines are skipped.
 
-    columns: the file's name -> ours; first: the number of the first line; lists: our columns that may hold lists;
-    has_escapes: whether characters may be written as numbers.
+    columns: the file's names -> ours. first: the number of the first line. lists: our columns that may contain lists.
+    has_escapes: whether lines may contain Unicode escapes.
     """
-    numbered = [(first + at, line) for at, line in enumerate(lines) if line.strip()]
+    numbered = [(first + index, line) for index, line in enumerate(lines) if line.strip()]
     frames, bad = [pl.DataFrame(schema=dict.fromkeys(columns, pl.String) | {"row": pl.Int64})], NumberedLines()
-    for frame, refused in _parse_objects(numbered, list(columns)):
+    for frame, not_parsed in _parse_objects(numbered, list(columns)):
         frames.append(frame)
-        bad += refused
+        bad += not_parsed
     rows = concat(frames).rename(columns)
-    texts = [(number, _why_no_object(line, columns, lists), _text(line)) for number, line in sorted(bad)]
-    halved = {number for number, line in numbered if b"\\u" in line and _LONE.search(line)} if has_escapes else set()
-    doubtful = sorted({*_doubtful_rows(rows, lists), *halved} - {number for number, _ in bad})
-    found = {number: _why_no_row(lines[number - first], columns, lists) for number in doubtful}
-    refused_rows = {number: reason for number, reason in found.items() if reason}
-    if refused_rows:
-        rows = rows.filter(~pl.col("row").is_in(list(refused_rows)))
-        texts += [(number, reason, _text(lines[number - first])) for number, reason in refused_rows.items()]
-    return rows, sorted(texts)
+    broken = [(number, _line_problem(line, columns, lists), _text(line)) for number, line in sorted(bad)]
+    escaped = [(number, line) for number, line in numbered if b"\\u" in line] if has_escapes else []
+    surrogates = {number for number, line in escaped if _LONE.search(line)}
+    doubtful = sorted({*_doubtful_rows(rows, lists), *surrogates} - {number for number, _ in bad})
+    problems = {number: _row_problem(lines[number - first], columns, lists) for number in doubtful}
+    refused = {number: problem for number, problem in problems.items() if problem}
+    if refused:
+        rows = rows.filter(~pl.col("row").is_in(list(refused)))
+        broken += [(number, problem, _text(lines[number - first])) for number, problem in refused.items()]
+    return rows, sorted(broken)
 
 
 def _text(line: bytes) -> str:
     return line.decode(errors="replace")
 
 
-def _why_no_object(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) -> str:
+def _line_problem(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) -> str:
+    """Return why polars could not parse a line."""
     try:
         line.decode()
     except UnicodeDecodeError as error:
-        return f"not UTF-8 text but probably {encoding_of(line[error.start :])}"
-    return _why_no_row(line, columns, lists) or "not a JSON object"
+        return f"not UTF-8 text but probably {guess_encoding(line[error.start :])}"
+    return _row_problem(line, columns, lists) or "not a JSON object"
 
 
 def _doubtful_rows(rows: pl.DataFrame, lists: tuple[str, ...]) -> Iterator[int]:
-    """The numbers of rows with a text that may be an object, a list, or a number or truth value as an id."""
+    """Yield the numbers of rows with a text that may be an object or a list, or a fraction or boolean as an id."""
     for name in rows.columns:
         if name == "row" or rows[name].null_count() == rows.height:
             continue
@@ -137,34 +139,34 @@ def _doubtful_rows(rows: pl.DataFrame, lists: tuple[str, ...]) -> Iterator[int]:
             yield from rows["row"].filter(mask)
 
 
-def _why_no_row(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) -> str | None:
-    """Why an object is no row; None if it is one."""
-    value = _value(line)
+def _row_problem(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) -> str | None:
+    """Return why an object is not a valid row; None if it is valid."""
+    row = _value(line)
     for theirs, ours in columns.items():
-        given = value.get(theirs) if isinstance(value, dict) else None
-        if isinstance(given, dict):
+        value = row.get(theirs) if isinstance(row, dict) else None
+        if isinstance(value, dict):
             return f"{ours} is an object, not one value"
-        if isinstance(given, list) and ours not in lists:
+        if isinstance(value, list) and ours not in lists:
             return f"{ours} is a list, not one value"
-        if isinstance(given, list) and any(isinstance(item, dict | list) for item in given):
+        if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
             return f"{ours} is a list of objects or lists"
-        if ours in IDS and _is_no_id(given):
+        if ours in IDS and _is_invalid_id(value):
             return f"{ours} cannot be read"
-        if _SURROGATE.search(given if isinstance(given, str) else str(given)):
+        if _SURROGATE.search(value if isinstance(value, str) else str(value)):
             return f"{ours} holds half of a surrogate pair: its text was cut within a character"
     return None
 
 
-def _is_no_id(value: Any) -> bool:
-    """Whether a value is true, false or a number with a fraction."""
+def _is_invalid_id(value: Any) -> bool:
+    """Return whether a value is a boolean or a number with a fraction."""
     fraction = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
     return isinstance(value, bool) or fraction
 
 
 def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[pl.DataFrame, NumberedLines]]:
-    """Frames of the lines, and lines that are no object, each looked at alone if the reader refuses them together.
+    """Yield frames of the lines with `row`, and the lines that cannot be parsed.
 
-    What Python takes and the reader does not (1e999) is found by halving: a call of the reader costs about 1 ms.
+    Lines that Python parses and polars does not (1e999) are found by bisection: a call of polars takes about 1 ms.
     """
     if not lines:
         return
@@ -182,12 +184,12 @@ def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[p
 
 
 def _value(line: bytes, **hooks: Any) -> Any:
-    """The JSON value a line holds; None if it holds none."""
+    """Return the JSON value of a line; None if the line is not valid JSON."""
     try:
-        return json.loads(line, parse_constant=_no_constant, **hooks)
+        return json.loads(line, parse_constant=_refuse_constant, **hooks)
     except (ValueError, RecursionError):
         return None
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON, though Python writes it")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not valid JSON, although Python writes it")

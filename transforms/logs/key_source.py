@@ -1,7 +1,7 @@
-"""Secrets that a job file names: each process reads them from its own environment or from a secret manager.
+"""The key for pseudonyms, which each process reads from its environment or from a secret manager.
 
-No secret is part of a job's graph, of a manifest or of a message. A digest of the key of pseudonyms travels in place of
-the key, so that a worker with another key fails before it writes anything.
+The key is never part of a job's graph, a manifest or a message. The graph contains a digest of it instead, so that a
+worker with a different key fails before it writes anything.
 """
 
 from __future__ import annotations
@@ -16,47 +16,50 @@ from functools import lru_cache
 from transforms.core.printable import safe_variable_name
 from transforms.logs.readers import LogError, LogSettingError
 
-SHORTEST_KEY = 16  # bytes
-_CHECKED = b"watchnext: which key is this?"  # no user id: what it becomes may be known
+MIN_KEY_BYTES = 16  # bytes
+_CHECKED = b"watchnext: which key is this?"  # not a user id, so that its digest may be public
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeySource:
-    """Where the key of pseudonyms comes from: an environment variable, a secret of Google Secret Manager, or the secret
-    where the variable is not set."""
+    """The source of the key: an environment variable, or a secret of Google Secret Manager if the variable is unset."""
 
     variable: str | None = None
     secret: str | None = None  # projects/PROJECT/secrets/NAME/versions/VERSION
-    check: str = ""  # of the key that the night began with; empty while that is being read
+    check: str = ""  # `key_check` of the key that the night started with; empty until it is read
 
     def key(self) -> bytes:
-        """The key. Raises LogSettingError where this process has none, a key that is too simple, or another one than
-        the night began with, LogError where the secret cannot be read."""
+        """Return the key.
+
+        Raises LogSettingError if this process has no key, a key that is too short or too simple, or not the key that
+        the night started with, and LogError if the secret cannot be read.
+        """
         name = f"privacy.pseudonym_key_env = {safe_variable_name(self.variable)}" if self.variable else ""
         key = os.environb.get(os.fsencode(self.variable), b"") if self.variable else b""
         if not key and self.secret:
             name, key = f"privacy.pseudonym_key_secret = {self.secret!r}", _read_secret(self.secret)
-        if trouble := _trouble(key):
-            place = "environment variable" if name.startswith("privacy.pseudonym_key_env") else "secret"
-            at = " on this worker, which has to have it as the machine that starts the night has" if self.check else ""
+        if problem := _problem(key):
+            source = "environment variable" if name.startswith("privacy.pseudonym_key_env") else "secret"
+            place = " on this worker, which needs the same key as the machine that started the night"
             raise LogSettingError(
-                f"{name}: the {place} {trouble}{at}; it must hold the key of pseudonyms, {SHORTEST_KEY} bytes or more"
+                f"{name}: the {source} {problem}{place if self.check else ''}; it must contain the key for pseudonyms, "
+                f"at least {MIN_KEY_BYTES} bytes"
             )
-        if self.check and check_of(key) != self.check:
-            raise LogSettingError(f"{name}: this worker has another key of pseudonyms than the night began with")
+        if self.check and key_check(key) != self.check:
+            raise LogSettingError(f"{name}: this worker has a different key for pseudonyms than the night started with")
         return key
 
 
-def check_of(key: bytes) -> str:
-    """What is kept of a key to know it again, which does not give the key away."""
+def key_check(key: bytes) -> str:
+    """Return a digest that identifies a key without revealing it."""
     return hmac.digest(key, _CHECKED, hashlib.sha256).hex()[:16]
 
 
-def _trouble(key: bytes) -> str:
-    """What is wrong with a key; empty if nothing is."""
+def _problem(key: bytes) -> str:
+    """Return what is wrong with a key; empty if it is valid."""
     if not key:
         return "is not set"
-    if len(key) < SHORTEST_KEY:
+    if len(key) < MIN_KEY_BYTES:
         return f"has {len(key)} {'characters' if key.isascii() else 'bytes'}"
     if len(set(key.strip())) < 2:
         return "is too simple: it repeats one byte"

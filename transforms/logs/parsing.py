@@ -1,8 +1,8 @@
-"""Raw frames to checked frames: one type a column, one reason a row that is refused.
+"""Validate raw frames: convert columns to the table's schema, and refuse rows, each with one reason.
 
-Each `parse_*` takes a raw frame of `logs` (columns as strings or in Parquet's own types, and `row`) and gives `Parsed`:
-the valid rows under the table's schema, and the refused rows as (`row`, `reason`). Every row is in exactly one of the
-two. A value that is there but cannot be read refuses its row; a value that is not there is null.
+Each `parse_*` function takes a raw frame of `readers` (columns as text or in Parquet's types, and `row`) and returns
+`Parsed`: the valid rows in the table's schema, and `row` and `reason` of the refused ones. Every row is in exactly one
+of the two. A row with an unreadable value is refused; a missing value is null.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from transforms.logs.schemas import (
 
 @dataclass(frozen=True, kw_only=True)
 class ParseRules:
-    """What decides whether a row is valid and a watch completed."""
+    """The settings that determine whether rows are valid and watches completed."""
 
-    before: dt.datetime  # events at or after this time lie in the future
+    before: dt.datetime  # events at or after this time are in the future
     time_zone: str = "UTC"  # of times without an offset
     completed_fraction: float = 0.5
     completed_seconds: float = 30.0
@@ -39,27 +39,28 @@ class ParseRules:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Valid rows, and for each refused one its `row` and `reason`; and how many rows are in neither, by why."""
+    """Valid rows, `row` and `reason` of refused rows, and the numbers of rows that were dropped."""
 
     valid: pl.DataFrame
     refused: pl.DataFrame
-    forgotten: int = 0  # of users who are to be forgotten
-    other_days: int = 0  # of days that are not read again
-    forgotten_ids: tuple[int, ...] = ()  # whose rows these are: places in the list of users to forget, if tracked
+    forgotten: int = 0  # dropped rows of users to forget
+    other_days: int = 0  # dropped rows of days that are not ingested
+    forgotten_ids: tuple[int, ...] = ()  # positions in the forget list of users with dropped rows, if tracked
 
 
 def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
-    """Watch events, `STORED_WATCH_SCHEMA`, with `completed` decided (never null) and `completed_given` as in the log.
+    """Parse watches to `STORED_WATCH_SCHEMA`, with `completed` decided (never null) and `completed_given` as logged.
 
-    Completed: `completed` where not null; else `watch_seconds` >= `completed_fraction` x the video's seconds, the row's
-    or else the catalogue's; else `watch_seconds` >= `completed_seconds`; else false.
+    A watch is completed according to the first of these rules that applies: `completed` of the log;
+    `watch_seconds` >= `completed_fraction` x the video's length in the log, or else in the catalogue;
+    `watch_seconds` >= `completed_seconds`; else it is not.
     """
     columns = RawColumns(raw)
     read = raw.select(
         "row",
-        columns.ident("user_id"),
+        columns.id("user_id"),
         columns.time(rules.time_zone),
-        columns.ident("video_id"),
+        columns.id("video_id"),
         columns.boolean("completed"),
         columns.number("watch_seconds"),
         columns.number("video_seconds"),
@@ -76,19 +77,21 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     return _split(decided, reasons, STORED_WATCH_SCHEMA)
 
 
-def decide_again(watches: pl.DataFrame, rules: ParseRules) -> pl.DataFrame:
-    """Watches of the store, `STORED_WATCH_SCHEMA`, with `completed` as these rules have it, in the same order."""
+def recompute_completed(watches: pl.DataFrame, rules: ParseRules) -> pl.DataFrame:
+    """Return stored watches (`STORED_WATCH_SCHEMA`) with `completed` recomputed by these rules, in the same order."""
     read = watches.join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
     decided = read.with_columns(completed=_completed(pl.col("completed_given"), rules))
     return decided.select(watches.columns)
 
 
-def _completed(given: pl.Expr, rules: ParseRules) -> pl.Expr:
-    """Whether watches with `watch_seconds`, `video_seconds` and `catalogue_seconds` are completed; never null. given:
-    what the log says of it."""
-    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))  # 0: not known
+def _completed(logged: pl.Expr, rules: ParseRules) -> pl.Expr:
+    """Return whether watches are completed, never null. logged: `completed` of the log.
+
+    The expression uses the columns watch_seconds, video_seconds and catalogue_seconds.
+    """
+    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))  # 0 means unknown
     long_enough = pl.col("watch_seconds") >= pl.coalesce(length * rules.completed_fraction, rules.completed_seconds)
-    return pl.coalesce(given, long_enough, False)
+    return pl.coalesce(logged, long_enough, False)
 
 
 def _out_of_time(rules: ParseRules) -> list[Reason]:
@@ -99,9 +102,9 @@ def _out_of_time(rules: ParseRules) -> list[Reason]:
 
 
 def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
-    """Search events, `SEARCH_SCHEMA`."""
+    """Parse searches to `SEARCH_SCHEMA`."""
     columns = RawColumns(raw)
-    read = raw.select("row", columns.ident("user_id"), columns.time(rules.time_zone), columns.typed_text("query"))
+    read = raw.select("row", columns.id("user_id"), columns.time(rules.time_zone), columns.typed_text("query"))
     reasons: list[Reason] = [
         *columns.reasons(read),
         (pl.col("query").is_null(), "query is null"),
@@ -111,15 +114,14 @@ def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
 
 
 def parse_impressions(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
-    """Videos shown, `IMPRESSION_SCHEMA`; `watch_seconds` of what was not clicked count as 0, those of a click must be
-    known."""
+    """Parse impressions to `IMPRESSION_SCHEMA`. `watch_seconds` is required for clicks and becomes 0 without one."""
     columns = RawColumns(raw)
     read = raw.select(
         "row",
-        columns.ident("user_id"),
+        columns.id("user_id"),
         columns.time(rules.time_zone),
-        columns.ident("video_id"),
-        columns.ident("page_id"),
+        columns.id("video_id"),
+        columns.id("page_id"),
         columns.boolean("clicked"),
         columns.number("watch_seconds"),
     )
@@ -135,12 +137,14 @@ def parse_impressions(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
 
 
 def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC", before: dt.datetime | None = None) -> Parsed:
-    """The catalogue, `VIDEO_SCHEMA`; a video is available unless the row says otherwise, or it is uploaded only at
-    `before` or later: a premiere to come."""
+    """Parse the catalogue to `VIDEO_SCHEMA`.
+
+    A video is available unless its row says otherwise, or its `upload_time` is `before` or later (a future premiere).
+    """
     columns = RawColumns(raw)
     read = raw.select(
         "row",
-        columns.ident("video_id"),
+        columns.id("video_id"),
         columns.time(time_zone, "upload_time"),
         columns.number("video_seconds"),
         *(columns.text(name) for name in ("title", "channel", "language")),
@@ -153,24 +157,24 @@ def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC", before: dt.datetime 
         *plausible.upload_reasons(time_zone, before),
         (pl.col("countries").str.contains(r"[;|/]"), "countries must be separated by commas"),
     ]
-    return _split(read.with_columns(countries.normalised(pl.col("countries"))), reasons, VIDEO_SCHEMA)
+    return _split(read.with_columns(countries.normalise_codes(pl.col("countries"))), reasons, VIDEO_SCHEMA)
 
 
 def _available(before: dt.datetime | None) -> pl.Expr:
-    given = pl.col("available").fill_null(True)
-    return given if before is None else given & (pl.col("upload_time") < before).fill_null(True)
+    available = pl.col("available").fill_null(True)
+    return available if before is None else available & (pl.col("upload_time") < before).fill_null(True)
 
 
 def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = (), before: dt.datetime | None = None) -> Parsed:
-    """The users table: `USER_SCHEMA` and, as text, each further column named in `categories`.
+    """Parse the users table to `USER_SCHEMA` and a text column for each further name in `categories`.
 
-    A `birth_year` that is no year from 1900 to that of `before` is unknown.
+    A `birth_year` that is not between 1900 and the year of `before` becomes null.
     """
     columns = RawColumns(raw)
     extra = [name for name in categories if name not in USER_SCHEMA]
     read = raw.select(
         "row",
-        columns.ident("user_id"),
+        columns.id("user_id"),
         columns.text("gender"),
         columns.number("birth_year").cast(pl.Int32, strict=False),
         *(columns.text(name) for name in ("country", "language", *extra)),
@@ -181,15 +185,15 @@ def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = (), before: dt.
 
 
 def parse_hidden(raw: pl.DataFrame) -> Parsed:
-    """The videos that are never to be shown to some users, `HIDDEN_SCHEMA`."""
+    """Parse pairs of users and videos that must never be shown to them, to `HIDDEN_SCHEMA`."""
     columns = RawColumns(raw)
-    read = raw.select("row", columns.ident("user_id"), columns.ident("video_id"))
+    read = raw.select("row", columns.id("user_id"), columns.id("video_id"))
     return _split(read, columns.reasons(read), HIDDEN_SCHEMA)
 
 
 @lru_cache(maxsize=2)
 def _catalogue_seconds(path: str | None) -> pl.DataFrame:
-    """video_id, catalogue_seconds, of the videos whose length is known; read once a process."""
+    """Return `video_id` and `catalogue_seconds` of the videos with a known length. Each process reads them once."""
     if path is None:
         return pl.DataFrame(schema={"video_id": pl.String, "catalogue_seconds": pl.Float32})
     lengths = files.read_parquet(path, ["video_id", "video_seconds"]).drop_nulls()
@@ -197,11 +201,11 @@ def _catalogue_seconds(path: str | None) -> pl.DataFrame:
 
 
 def _split(read: pl.DataFrame, reasons: list[Reason], schema: pl.Schema) -> Parsed:
-    """Rows with the first reason that holds are refused; the others are valid."""
-    chain = pl.lit(None, pl.String)
+    """Refuse each row to which a reason applies, with the first such reason."""
+    first_reason = pl.lit(None, pl.String)
     for mask, reason in reversed(reasons):
-        chain = pl.when(mask).then(pl.lit(reason)).otherwise(chain)
-    read = read.with_columns(reason=chain)
+        first_reason = pl.when(mask).then(pl.lit(reason)).otherwise(first_reason)
+    read = read.with_columns(reason=first_reason)
     refused = read.filter(pl.col("reason").is_not_null()).select("row", "reason")
     valid = read.filter(pl.col("reason").is_null()).select(schema.names()).cast(schema)
     return Parsed(valid, refused)

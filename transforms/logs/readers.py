@@ -1,10 +1,10 @@
-"""Raw logs of any of the supported formats, read as frames of raw columns.
+"""Read raw log files of all supported formats as frames of raw columns.
 
-A table is Parquet, JSON lines or CSV, by the file's ending (`LOG_ENDINGS`), the text ones also compressed. Text comes
-as strings, Parquet in the few types of `arrow_values`: `parsing` makes one of both. Every frame also has `row`, the
-row's number in its file from 1 (a CSV header is not counted). What no reader can make sense of comes in a frame of its
-own, so that no row is lost without a reason. Memory is bounded whatever a compressed file holds: text is read a block
-at a time, and a row longer than `LONGEST_ROW_BYTES` is damage.
+The format is Parquet, JSON lines or CSV, by the file's extension (`LOG_ENDINGS`); text may be compressed. Text formats
+give columns of strings, Parquet the types of `arrow_values`; `parsing` converts both. Every frame also has `row`, the
+row's number in its file from 1 (a CSV header is not counted). Rows that cannot be parsed are returned in a separate
+frame with a reason, so that no row is lost. Memory is bounded for any content of a compressed file: text is read in
+blocks, and a row longer than `MAX_ROW_BYTES` is an error.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.core.frames import FRAME_ROWS
 from transforms.logs import arrow_values, csv_rows, json_rows
-from transforms.logs.csv_rows import FormatError, TextError, WholeRows
+from transforms.logs.csv_rows import CompleteRows, FormatError, TextError
 
 TEXT_BLOCK_BYTES = 16 << 20
-CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 of them ahead
-LONGEST_ROW_BYTES = 4 << 20  # of text; not above a block of CSV, or its reader fails
+CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 blocks ahead
+MAX_ROW_BYTES = 4 << 20  # in text formats; Arrow's CSV reader fails on rows longer than a block
 _HEAD_BYTES = 4 << 20
 _DAMAGE = (
     *(pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, TextError),
     *(EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile),
 )
 
-# Which files are logs: of which format, and how compressed.
+# Names of log files: the groups are the format and the compression.
 LOG_ENDING = re.compile(r"\.(?:(parquet)|(jsonl|ndjson|json|csv)(\.gz|\.bz2|\.zst)?)$", re.IGNORECASE)
 _CODECS = {".bz2": "bz2", ".zst": "zstd"}
 LOG_ENDINGS = ".parquet, .jsonl, .ndjson, .json or .csv (text also with .gz, .bz2 or .zst)"
@@ -48,32 +48,32 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class LogError(ValueError):
-    """A log file that cannot be read, with its path and what to do."""
+    """A log file cannot be read. The message has its path and says what to do."""
 
 
 class LogSettingError(LogError):
-    """A setting that does not fit the log files, with its name: no file at its path, a column that no file has.
+    """A setting does not match the log files: for example a path without files, or a column that does not exist.
 
-    The same command fails again until somebody corrects the setting or the files: schedules must not retry it.
+    The same command fails again until the setting or the files are corrected, so schedulers must not retry it.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogTable:
-    """One of the tables users bring: which columns it must have, which it may have."""
+    """The required and optional columns of a log table."""
 
     name: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
-    any_of: tuple[str, ...] = ()  # at least one of these optional ones is needed
-    lists: tuple[str, ...] = ()  # may hold a list of values a row, where the format has lists
+    any_of: tuple[str, ...] = ()  # optional columns of which at least one is required
+    lists: tuple[str, ...] = ()  # columns that may contain lists
 
     def check(self, present: set[str], path: str, renamed: dict[str, str]) -> None:
-        """Raise `LogError` naming the columns this table lacks."""
-        lacking = [renamed.get(name, name) for name in self.required if renamed.get(name, name) not in present]
-        if lacking:
+        """Raise `LogSettingError` that names the missing columns, if any."""
+        missing = [renamed.get(name, name) for name in self.required if renamed.get(name, name) not in present]
+        if missing:
             raise LogSettingError(
-                f"{path}: the {self.name} table lacks {', '.join(map(repr, lacking))}; it has "
+                f"{path}: the {self.name} table lacks {', '.join(map(repr, missing))}; it has "
                 f"{', '.join(sorted(present)) or 'no columns'} (rename columns in [logs.columns.{self.name}])"
             )
         if self.any_of and not any(renamed.get(name, name) in present for name in self.any_of):
@@ -85,86 +85,88 @@ BROKEN = {"row": pl.Int64, "reason": pl.String, "text": pl.String}
 
 @dataclass(frozen=True)
 class RawFrame:
-    """Rows of one file: `rows` in raw columns with `row`, and what is not even a row (`row`, `reason`, `text`)."""
+    """Rows of one file: `rows` with raw columns and `row`, and unparseable rows (`row`, `reason`, `text`)."""
 
     rows: pl.DataFrame
     broken: pl.DataFrame
 
 
 def read_log(path: str, table: LogTable, renamed: dict[str, str]) -> Iterator[RawFrame]:
-    """Frames of at most `FRAME_ROWS` rows of one file, in the file's order, with the columns the table knows.
+    """Yield frames of at most `FRAME_ROWS` rows of one file, in order, with the columns of the table.
 
-    `renamed` maps our column names to the file's; two of ours may be read from one of the file's. A column that the
-    file does not have is taken from the folders of its path that are named `key=value`, else absent from the frames.
-    Raises LogError for an ending that is not supported, a file cut short, and required columns that are missing.
+    `renamed` maps our column names to the file's; two of ours may refer to the same column of the file. A column that
+    the file does not have is taken from Hive-style folders (`key=value`) of its path, or else omitted. Raises LogError
+    for unsupported extensions, damaged files, and missing required columns.
     """
-    by_folder, names = folder_values(path), names_in_file(table, renamed)
+    partitions, names = partition_values(path), names_in_file(table, renamed)
     constants: dict[str, str | None] = {}
 
-    def wanted(present: list[str] | None) -> dict[str, str]:
+    def select(present: list[str] | None) -> dict[str, str]:
         if present is not None:
-            table.check({*present, *by_folder}, path, renamed)
+            table.check({*present, *partitions}, path, renamed)
             if repeated := [theirs for theirs in names if present.count(theirs) > 1]:
                 raise LogSettingError(f"{path}: it has several columns {repeated[0]!r}: rename or drop all but one")
-        for theirs in (by_folder.keys() & names.keys()) - set(present or ()):
-            constants.update(dict.fromkeys(names[theirs], by_folder[theirs]))
+        for theirs in (partitions.keys() & names.keys()) - set(present or ()):
+            constants.update(dict.fromkeys(names[theirs], partitions[theirs]))
         return {theirs: ours[0] for theirs, ours in names.items() if ours[0] not in constants}
 
-    for frame in _frames(path, wanted, table.lists):
-        yield RawFrame(with_copies(frame.rows, names.values(), constants), frame.broken)
+    for frame in _frames(path, select, table.lists):
+        yield RawFrame(add_copies(frame.rows, names.values(), constants), frame.broken)
 
 
-def folder_values(path: str) -> dict[str, str | None]:
-    """key -> value of the folders of a path that are named `key=value`, as Hive and Spark name the parts of a table."""
+def partition_values(path: str) -> dict[str, str | None]:
+    """Return the Hive-style partition values of a path: key -> value of its folders named `key=value`."""
     pairs = (name.split("=", 1) for name in path.split("/")[:-1] if name.count("=") == 1)
     return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs if key}
 
 
 def names_in_file(table: LogTable, renamed: dict[str, str]) -> dict[str, list[str]]:
-    """The file's name -> our names of the columns that the table knows."""
+    """Map the file's column names to ours, for the columns of the table."""
     names: dict[str, list[str]] = {}
     for ours in (*table.required, *table.optional):
         names.setdefault(renamed.get(ours, ours), []).append(ours)
     return names
 
 
-def with_copies(rows: pl.DataFrame, names: Iterable[list[str]], constants: dict[str, str | None]) -> pl.DataFrame:
-    """The rows with further columns: copies of those that have several of our names, and constants."""
+def add_copies(rows: pl.DataFrame, names: Iterable[list[str]], constants: dict[str, str | None]) -> pl.DataFrame:
+    """Add copies of columns that have several of our names, and constant columns."""
     copies = (pl.col(first).alias(name) for first, *more in names if first in rows.columns for name in more)
     return rows.with_columns(*copies, *(pl.lit(value, pl.String).alias(name) for name, value in constants.items()))
 
 
 def column_names(path: str) -> list[str]:
-    """The columns a log file has, in its order; of JSON lines those of the first objects, sorted. Raises LogError for a
-    file that cannot be read."""
-    found: list[str] = []
+    """Return the columns of a log file, in order, or sorted for JSON lines, where only the first objects are read.
 
-    def note(present: list[str] | None) -> dict[str, str]:
-        found.extend(present or ())
-        raise _EnoughError
+    Raises LogError if the file cannot be read.
+    """
+    names: list[str] = []
 
-    with suppress(_EnoughError):
-        next(_frames(path, note, ()), None)
-    return found
+    def stop(present: list[str] | None) -> dict[str, str]:
+        names.extend(present or ())
+        raise _StopReadingError
 
-
-class _EnoughError(Exception):
-    """The names of the columns were all that was wanted."""
+    with suppress(_StopReadingError):
+        next(_frames(path, stop, ()), None)
+    return names
 
 
-def _frames(path: str, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+class _StopReadingError(Exception):
+    """Stop a reader once the names of the columns are known."""
+
+
+def _frames(path: str, select: SelectColumns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
     ending = LOG_ENDING.search(path)
     if not ending:
         raise LogSettingError(f"{path}: the ending must be {LOG_ENDINGS}")
     readers: dict[str, Reader] = {"parquet": _read_parquet, "csv": _read_csv}
     reader = readers.get((ending[1] or ending[2]).lower(), _read_json)
-    with _opened(path) as source, _whole(path):
-        yield from reader(source, wanted, lists)
+    with _open(path) as source, _damage_reported(path):
+        yield from reader(source, select, lists)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """The content of a log file, decompressed."""
+def _open(path: str) -> Iterator[Any]:
+    """Open a log file, decompressed."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         yield _decompressed(raw, path)
 
@@ -174,75 +176,75 @@ def _decompressed(raw: Any, path: str) -> Any:
     compression = (ending[3] or "").lower() if ending else ""
     if compression == ".gz":
         return gzip.GzipFile(fileobj=raw)
-    if compression and _is_text(raw):  # some programs decompress what they fetch and keep its name
+    if compression and _is_text(raw):  # some programs decompress downloads and keep the name
         return raw
     return pa.CompressedInputStream(raw, _CODECS[compression]) if compression else raw
 
 
 def _is_text(raw: Any) -> bool:
-    """Whether a file begins as text does and no compressed file of ours does."""
+    """Return whether a file starts like text and not like a compressed file."""
     head = raw.read(8)
     raw.seek(0)
     return bool(head) and not head.startswith(b"BZh") and head.isascii() and b"\0" not in head
 
 
 @contextmanager
-def _whole(path: str) -> Iterator[None]:
-    """LogError in place of what the readers raise if a file is damaged, was cut short, or has columns that cannot be
-    read."""
+def _damage_reported(path: str) -> Iterator[None]:
+    """Raise LogError instead of the readers' errors about damaged or truncated files and invalid columns."""
     try:
         yield
     except arrow_values.ColumnTypeError as error:
         raise LogSettingError(f"{path}: {error}") from error
     except _DAMAGE as error:
-        raise LogError(_why_damaged(path, error)) from error
+        raise LogError(_damage_message(path, error)) from error
     except OSError as error:
-        if error.errno is not None or type(error) is not OSError:  # of the machine; Arrow gives its own no number
+        if error.errno is not None or type(error) is not OSError:  # an error of the system: Arrow's have no number
             raise
-        raise LogError(_why_damaged(path, error)) from error
+        raise LogError(_damage_message(path, error)) from error
 
 
-def _why_damaged(path: str, error: BaseException) -> str:
+def _damage_message(path: str, error: BaseException) -> str:
     if isinstance(error, FormatError):
         return f"{path}: {error}"
     kind = path.rsplit("/", 1)[-1].partition(".")[2]
-    what = " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, pa.ArrowException | pl.exceptions.PolarsError) and not path.lower().endswith(".parquet"):
-        what = what.partition(":")[0]  # what follows may quote the row, and with it a user
-    return f"{path}: not a whole {kind} file ({what}); send it again or take it out"
+        reason = reason.partition(":")[0]  # the rest may quote the row, which may contain a user id
+    return f"{path}: not a complete {kind} file ({reason}); deliver it again or remove it"
 
 
 def count_rows(path: str) -> int:
-    """How many rows a log file has: from the footer of Parquet, by line ends in text (at most a few too many)."""
-    with _opened(path) as source, _whole(path):
+    """Return the number of rows of a log file: from the footer of Parquet, or by line ends (at most a few too many)."""
+    with _open(path) as source, _damage_reported(path):
         if path.lower().endswith(".parquet"):
             return int(pa_parquet.read_metadata(source).num_rows)
         return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
 
 
-def estimated_rows(path: str, size: int) -> int:
-    """About how many rows a log file of `size` bytes has: from the footer of Parquet, by the first lines of text."""
+def estimate_file_rows(path: str, size: int) -> int:
+    """Estimate the rows of a log file of `size` bytes, from the footer of Parquet or the first lines of text."""
     if path.lower().endswith(".parquet"):
         return count_rows(path)
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw, _whole(path):
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw, _damage_reported(path):
         source = _decompressed(raw, path)
         text, rest = source.read(_HEAD_BYTES), source.read(1)
         return round(text.count(b"\n") * (size / max(1, raw.tell()) if rest else 1))
 
 
-# The names a file has (None: not known yet, so not checked) -> {its name: our name} of all that the table knows.
-Columns = Callable[[list[str] | None], dict[str, str]]
-Reader = Callable[[Any, Columns, tuple[str, ...]], Iterator[RawFrame]]
+# Map the column names of a file (None: not known yet, so not checked) to {its name: our name} for the table's columns.
+SelectColumns = Callable[[list[str] | None], dict[str, str]]
+Reader = Callable[[Any, SelectColumns, tuple[str, ...]], Iterator[RawFrame]]
+BrokenRows = list[tuple[int, str, str]]  # row, reason, text
 
 
-def _present(names: list[str], wanted: Columns) -> dict[str, str]:
-    return {theirs: ours for theirs, ours in wanted(names).items() if theirs in names}
+def _present(names: list[str], select: SelectColumns) -> dict[str, str]:
+    return {theirs: ours for theirs, ours in select(names).items() if theirs in names}
 
 
-def _read_parquet(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+def _read_parquet(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
     file = pa_parquet.ParquetFile(source, coerce_int96_timestamp_unit="us")
     schema = file.schema_arrow
-    columns = _present(schema.names, wanted)
+    columns = _present(schema.names, select)
     for name, ours in columns.items():
         arrow_values.check_type(name, ours, schema.field(name).type, lists=ours in lists)
     first = 1
@@ -255,62 +257,76 @@ def _read_parquet(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, 
         raise TextError(f"{first - 1:,} rows could be read of {file.metadata.num_rows:,}")
 
 
-def _read_csv(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
-    names, head = csv_rows.read_header(source, block_bytes=CSV_BLOCK_BYTES, longest=LONGEST_ROW_BYTES)
+def _read_csv(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+    names, head = csv_rows.read_header(source, block_bytes=CSV_BLOCK_BYTES, max_row_bytes=MAX_ROW_BYTES)
     if not names:
         return
-    columns = _present(names, wanted)
+    columns = _present(names, select)
     time = next((names.index(theirs) for theirs, ours in columns.items() if ours == "time"), None)
-    limits = {"block_bytes": CSV_BLOCK_BYTES, "longest": LONGEST_ROW_BYTES}
-    text = WholeRows(source, head, columns=len(names), time=time, **limits)
+    limits = {"block_bytes": CSV_BLOCK_BYTES, "max_row_bytes": MAX_ROW_BYTES}
+    text = CompleteRows(source, head, columns=len(names), time=time, **limits)
     buffered = io.BufferedReader(text)
     if not buffered.peek(1):
         return
-    broken: list[tuple[int, str, str]] = []
+    skipped: BrokenRows = []
+    next_row, total = 1, 0
+    for frame in _parse_csv(buffered, names, list(columns), skipped):
+        numbers = number_rows(next_row, frame.height, [row[0] for row in skipped])
+        next_row = int(numbers[-1]) + 1
+        # Arrow reads ahead: some of the rows that it skipped come after this frame.
+        broken, skipped[:] = [row for row in skipped if row[0] < next_row], [r for r in skipped if r[0] >= next_row]
+        rows = frame.rename(columns).with_columns(pl.Series("row", numbers, dtype=pl.Int64))
+        yield RawFrame(rows, _broken_frame(broken))
+        total += len(rows) + len(broken)
+    empty = pl.DataFrame(schema=dict.fromkeys(columns.values(), pl.String) | {"row": pl.Int64})
+    yield RawFrame(empty, _broken_frame(skipped))
+    total += len(skipped)
+    if total != text.rows:
+        raise TextError(f"{total:,} rows could be read of {text.rows:,}: look for quotes that are not closed")
+
+
+def _parse_csv(source: Any, names: list[str], columns: list[str], skipped: BrokenRows) -> Iterator[pl.DataFrame]:
+    """Parse CSV without a header: yield frames of `columns`, all strings, at most `FRAME_ROWS` rows each.
+
+    Rows with a wrong number of values are appended to `skipped`, with their row numbers from 1, in order.
+    """
 
     def skip(row: Any) -> str:
-        broken.append((row.number, f"{row.actual_columns} values under a header of {row.expected_columns}", row.text))
+        skipped.append((row.number, f"{row.actual_columns} values under a header of {row.expected_columns}", row.text))
         return "skip"
 
     batches = pa_csv.open_csv(
-        buffered,
+        source,
         read_options=pa_csv.ReadOptions(column_names=names, block_size=CSV_BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
-            include_columns=list(columns),
+            include_columns=columns,
             column_types={name: pa.string() for name in columns},
             strings_can_be_null=True,
             null_values=[""],
         ),
     )
-    first, rows_read, rows_broken = 1, 0, 0
     for batch in batches:
-        for frame in pl.DataFrame(pa.Table.from_batches([batch])).rename(columns).iter_slices(FRAME_ROWS):
-            # The reader runs ahead: the broken rows it has met lie in this frame or behind it.
-            numbers = np.arange(first, first + frame.height + len(broken))
-            if broken:
-                numbers = np.setdiff1d(numbers, [row[0] for row in broken])
-            rows = frame.with_columns(pl.Series("row", numbers[: frame.height], dtype=pl.Int64))
-            first = int(numbers[frame.height - 1]) + 1
-            found, broken[:] = [row for row in broken if row[0] < first], [row for row in broken if row[0] >= first]
-            yield RawFrame(rows, _broken(found))
-            rows_read, rows_broken = rows_read + rows.height, rows_broken + len(found)
-    nothing = pl.DataFrame(schema=dict.fromkeys(columns.values(), pl.String) | {"row": pl.Int64})
-    yield RawFrame(nothing, _broken(broken))
-    if (found_rows := rows_read + rows_broken + len(broken)) != text.rows:
-        raise TextError(f"{found_rows:,} rows could be read of {text.rows:,}: look for quotes that are not closed")
+        yield from pl.DataFrame(pa.Table.from_batches([batch])).iter_slices(FRAME_ROWS)
 
 
-def _read_json(source: io.BufferedIOBase, wanted: Columns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
+def number_rows(first: int, height: int, skipped: Iterable[int]) -> np.ndarray:
+    """Return the numbers of the next `height` rows that were not skipped, starting from number `first`: int64."""
+    skipped_numbers = np.array(list(skipped), np.int64)
+    numbers = np.arange(first, first + height + len(skipped_numbers), dtype=np.int64)
+    return np.setdiff1d(numbers, skipped_numbers, assume_unique=True)[:height] if len(skipped_numbers) else numbers
+
+
+def _read_json(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
     first, columns, checked = 1, dict[str, str](), False
-    for lines, has_escapes in json_rows.line_blocks(source, TEXT_BLOCK_BYTES, LONGEST_ROW_BYTES):
-        if not checked:  # all that the table knows is read: a later line may have what the first ones lack
-            names = json_rows.names_of(lines)
-            columns, checked = wanted(names or None), bool(names)
+    for lines, has_escapes in json_rows.line_blocks(source, TEXT_BLOCK_BYTES, MAX_ROW_BYTES):
+        if not checked:  # read all columns of the table, because later lines may have columns that the first ones lack
+            names = json_rows.field_names(lines)
+            columns, checked = select(names or None), bool(names)
         for start in range(0, len(lines), FRAME_ROWS):
             part = lines[start : start + FRAME_ROWS]
             rows, broken = json_rows.parse_lines(part, columns, first, lists, has_escapes=has_escapes)
-            yield RawFrame(rows, _broken(broken))
+            yield RawFrame(rows, _broken_frame(broken))
             first += len(part)
 
 
@@ -318,5 +334,5 @@ def _row_numbers(first: int, height: int) -> pl.Expr:
     return pl.int_range(first, first + height, dtype=pl.Int64).alias("row")
 
 
-def _broken(rows: list[tuple[int, str, str]]) -> pl.DataFrame:
+def _broken_frame(rows: BrokenRows) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=BROKEN, orient="row")

@@ -1,8 +1,7 @@
-"""User-days with too many events to be human: none of their events counts (paper, 3.4: a few users must not rule what
-is learned).
+"""Drop the events of user-days with too many events to be human (paper, 3.4: few users must not dominate the loss).
 
-    events = without_robots(watches, searches, most=1_000, zone="Europe/Berlin")
-    events.watches, events.searches  # what counts
+events = drop_robot_days(watches, searches, max_events=1_000, zone="Europe/Berlin")
+events.watches, events.searches
 """
 
 from __future__ import annotations
@@ -17,65 +16,65 @@ from transforms.logs.schemas import IMPRESSION_SCHEMA
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """Watches, searches and impressions that count, in the order they came in; and how much was left out."""
+    """Watches, searches and impressions without those of robots, in their original order, and what was dropped."""
 
     watches: pl.DataFrame
     searches: pl.DataFrame
     impressions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=IMPRESSION_SCHEMA))
-    robot_days: int = 0  # days of users
+    robot_days: int = 0  # user-days
     robot_watches: int = 0
     robot_searches: int = 0
 
 
-def without_robots(
+def drop_robot_days(
     watches: pl.DataFrame,
     searches: pl.DataFrame,
     impressions: pl.DataFrame | None = None,
     *,
-    most: int,
+    max_events: int,
     zone: str = days.UTC,
 ) -> Events:
-    """Events without the days of users who have more than `most` watches and searches on them; 0: without limit.
+    """Drop the events of user-days with more than `max_events` watches and searches; 0 means no limit.
 
-    All with user_id and time, in any order; impressions do not count, they are left out with the rest of such a day.
-    Days are those of the time zone `zone`.
+    All frames have user_id and time, in any order. Impressions are not counted, but dropped with the other events of
+    such a day. Days are those of the time zone `zone`.
     """
-    shown = pl.DataFrame(schema=IMPRESSION_SCHEMA) if impressions is None else impressions
-    busy = robot_days(watches, searches, most=most, zone=zone)
-    if busy.is_empty():
-        return Events(watches=watches, searches=searches, impressions=shown)
-    kept, asked, shown = (_leave_out(events, busy, zone) for events in (watches, searches, shown))
+    impressions = pl.DataFrame(schema=IMPRESSION_SCHEMA) if impressions is None else impressions
+    robots = robot_days(watches, searches, max_events=max_events, zone=zone)
+    if robots.is_empty():
+        return Events(watches=watches, searches=searches, impressions=impressions)
+    kept = [_drop_days(events, robots, zone) for events in (watches, searches, impressions)]
     return Events(
-        watches=kept,
-        searches=asked,
-        impressions=shown,
-        robot_days=busy.height,
-        robot_watches=watches.height - kept.height,
-        robot_searches=searches.height - asked.height,
+        watches=kept[0],
+        searches=kept[1],
+        impressions=kept[2],
+        robot_days=robots.height,
+        robot_watches=watches.height - kept[0].height,
+        robot_searches=searches.height - kept[1].height,
     )
 
 
-def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, most: int, zone: str = days.UTC) -> pl.DataFrame:
-    """user_id, day of more than `most` events, in no particular order; none if `most` is 0."""
-    events = [frame.select("user_id", "time") for frame in (watches, searches)] if most else []
-    busy = pl.concat([_with_more_than(frame, most // 2) for frame in events]) if most else pl.DataFrame()
-    if busy.is_empty():
+def robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, max_events: int, zone: str = days.UTC) -> pl.DataFrame:
+    """Return `user_id` and `day` of user-days with more than `max_events` events, unsorted; none if it is 0."""
+    events = [frame.select("user_id", "time") for frame in (watches, searches)] if max_events else []
+    users = pl.concat([_with_more_than(frame, max_events // 2) for frame in events]) if max_events else pl.DataFrame()
+    if users.is_empty():
         return pl.DataFrame(schema={"user_id": pl.String, "day": pl.Date})
-    theirs = pl.concat(events).join(busy, on="user_id", how="semi")
-    return _with_day(theirs, zone).group_by("user_id", "day").len().filter(pl.col("len") > most).drop("len")
+    candidates = pl.concat(events).join(users, on="user_id", how="semi")
+    return _with_day(candidates, zone).group_by("user_id", "day").len().filter(pl.col("len") > max_events).drop("len")
 
 
 def _with_more_than(events: pl.DataFrame, n: int) -> pl.DataFrame:
-    """user_id of those with more than n of the events: whoever has more than 2n in two tables is among those of one.
+    """Return the `user_id` of users with more than n events: a user with more than 2n in two tables is one of them.
 
-    Spares all others a count by day, which takes four times as long.
+    Counting by day takes four times as long, so only these users are counted by day.
     """
     return events.group_by("user_id").len().filter(pl.col("len") > n).select("user_id")
 
 
-def _leave_out(events: pl.DataFrame, busy: pl.DataFrame, zone: str) -> pl.DataFrame:
+def _drop_days(events: pl.DataFrame, robots: pl.DataFrame, zone: str) -> pl.DataFrame:
     dated = _with_day(events, zone)
-    return dated.join(busy, on=["user_id", "day"], how="anti", maintain_order="left").drop("day")
+    return dated.join(robots, on=["user_id", "day"], how="anti", maintain_order="left").drop("day")
 
 
 def _with_day(events: pl.DataFrame, zone: str) -> pl.DataFrame:

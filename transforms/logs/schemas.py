@@ -1,4 +1,4 @@
-"""The tables users bring, and the frames they become: which columns, of which types."""
+"""The columns of the log tables, and the schemas of the frames that parsing returns."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ WATCH_SCHEMA = pl.Schema(
         "signed_in": pl.Boolean(),
     }
 )
-# What the store keeps of a watch besides: what its log says of the length and of `completed`, null if it says nothing.
-# Files of older versions lack these two columns.
+# The store also keeps the logged length of the video and the logged `completed`, null if missing. Files of earlier
+# versions do not have these two columns.
 STORED_WATCH_SCHEMA = pl.Schema(
     {**WATCH_SCHEMA, "video_seconds": pl.Float32(), "completed_given": pl.Boolean()},
 )
-# Columns of a stored watch that do not tell one event from another: the length is that of the video, and the decision
-# follows from settings and a catalogue that may change.
-DECIDED = ("completed", "video_seconds")
+# Columns that do not identify a stored watch: the length belongs to the video, and `completed` depends on settings and
+# a catalogue that may change.
+NON_KEY_COLUMNS = ("completed", "video_seconds")
 SEARCH_SCHEMA = pl.Schema({"user_id": pl.String(), "time": TIME, "query": pl.String()})
 VIDEO_SCHEMA = pl.Schema(
     {
@@ -57,7 +57,7 @@ VIDEO_SCHEMA = pl.Schema(
         "channel": pl.String(),
         "language": pl.String(),
         "available": pl.Boolean(),
-        "countries": pl.String(),  # as `countries.normalised` has them
+        "countries": pl.String(),  # from `countries.normalise_codes`
     }
 )
 USER_SCHEMA = pl.Schema(
@@ -77,6 +77,6 @@ IMPRESSION_SCHEMA = pl.Schema(
         "video_id": pl.String(),
         "page_id": pl.String(),
         "clicked": pl.Boolean(),
-        "watch_seconds": pl.Float32(),  # 0 where not clicked
+        "watch_seconds": pl.Float32(),  # 0 if not clicked
     }
 )

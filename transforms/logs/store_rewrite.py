@@ -1,7 +1,7 @@
-"""Files written anew with some of their rows left out, or with their rows put into other buckets and days.
+"""Rewrite files of the store: drop or change rows, or move rows to other buckets and days.
 
-store files -> RewriteFiles -> records of the new files and of the rows left out
-store files -> Rearrange -> records of the new files
+RewriteTasks -> RewriteFiles -> records of the new files and of the dropped rows
+RewriteTasks -> Rebucket -> records of the new files
 """
 
 from __future__ import annotations
@@ -21,56 +21,57 @@ from transforms.core.files import FileEntry
 from transforms.core.frames import GroupFrames, partition_by_bucket
 from transforms.core.records import Record
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.logs.parsing import ParseRules, decide_again
+from transforms.logs.parsing import ParseRules, recompute_completed
 from transforms.logs.privacy import PrivacyFilter
 
-Rule = Callable[[pl.DataFrame], pl.DataFrame]  # the rows as they are to be
+RowRule = Callable[[pl.DataFrame], pl.DataFrame]  # maps the rows of a file to its new rows
 
 
 @dataclass(frozen=True)
-class WithoutForgotten:
-    """Leaves out the users to forget."""
+class DropForgotten:
+    """Drop the rows of users to forget."""
 
-    screen: PrivacyFilter
+    privacy: PrivacyFilter
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         return rows.join(
-            self.screen.names_to_remove().to_frame("user_id"), on="user_id", how="anti", maintain_order="left"
+            self.privacy.stored_names().to_frame("user_id"), on="user_id", how="anti", maintain_order="left"
         )
 
 
 @dataclass(frozen=True)
-class DecideAgain:
-    """Applies the completion rule to stored watches again."""
+class RecomputeCompleted:
+    """Recompute `completed` of stored watches."""
 
     rules: ParseRules
 
     def __call__(self, watches: pl.DataFrame) -> pl.DataFrame:
-        return sort_events(decide_again(watches, self.rules))
+        return sort_events(recompute_completed(watches, self.rules))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteTask:
-    """One file of a store: which events it holds, and under which name those that stay are written."""
+    """A file of the store, its table, day and bucket, and the name of the file that replaces it."""
 
     table: str
     day: str
     bucket: int
     name: str  # relative to the store
     new_name: str
-    digest: str = ""  # of the file as it was written; empty: not compared
-    repair: str = ""  # what to do about a file with other content
+    digest: str = ""  # recorded digest of the file; empty: not verified
+    repair: str = ""  # how to restore a damaged file
 
     def read(self, store: str) -> pl.DataFrame:
-        """The events. Raises DamagedFileError for a file that is not what was written."""
+        """Return the file's events. Raises DamagedFileError if the file is damaged."""
         path = files.join(store, self.name)
         return files.read_parquet(files.VerifiedPath(path, self.digest, self.repair) if self.digest else path)
 
 
-def rewrite(part: RewriteTask, rule: Rule, store: str) -> Iterator[Record]:
-    """A record with `replaced` (the old name), `left_out` rows and the new `file`, None where no row stays.
+def rewrite(part: RewriteTask, rule: RowRule, store: str) -> Iterator[Record]:
+    """Apply a rule to a file. If it changes rows, write the new file and yield a record of it.
 
-    Nothing if the rule changes nothing: the file stays as it is.
+    The record has `table`, `replaced` (the old name), `left_out` (the number of dropped rows) and `file` (the entry of
+    the new file, None if no row remains).
     """
     events = part.read(store)
     kept = rule(events)
@@ -83,9 +84,9 @@ def rewrite(part: RewriteTask, rule: Rule, store: str) -> Iterator[Record]:
 
 @dataclass
 class RewriteFiles(beam.PTransform):
-    """`Part`s of a store -> `rewrite`'s records."""
+    """Apply `rewrite` to tasks and return its records."""
 
-    rule: Rule
+    rule: RowRule
     store: str
 
     def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[Record]:
@@ -100,11 +101,11 @@ DayKey = tuple[str, str, int]  # table, day, bucket
 
 
 @dataclass
-class Rearrange(beam.PTransform):
-    """`Part`s of a store -> a record of each file of the same events in `buckets` buckets and in days of the time zone
-    `zone`, one a table, day and bucket.
+class Rebucket(beam.PTransform):
+    """Write the events of the tasks' files to `buckets` buckets and days of the time zone `zone`.
 
-    Events keep the order that ingest gives them. `name` is the pattern of a file's name within its day.
+    One sorted file is written for each table, day and bucket, and its record returned. name: the pattern of a file's
+    name within its day, with `{bucket}`.
     """
 
     store: str
@@ -131,24 +132,24 @@ class Rearrange(beam.PTransform):
         return {"table": table, "day": day, "bucket": bucket, "file": asdict(entry)}
 
 
-def scrub(name: str, folder: str, screen: PrivacyFilter) -> FileEntry:
-    """Take the users to forget out of a file of lists, vectors or rows (Parquet) or of records (TFRecord), in place.
+def scrub(name: str, folder: str, privacy: PrivacyFilter) -> FileEntry:
+    """Remove the users to forget from a Parquet or TFRecord file, replacing it atomically.
 
-    Readers find the old file or the new. Gives the entry of the file as it then is, changed or not: an attempt that was
-    killed may have changed it before.
+    Returns the entry of the file even if nothing was removed, as an earlier attempt may have changed the file before
+    it was killed.
     """
-    gone = WithoutForgotten(screen)
+    drop = DropForgotten(privacy)
     if name.endswith(".parquet"):
         rows = files.read_parquet(files.join(folder, name))
-        kept = gone(rows) if "user_id" in rows.columns else rows
+        kept = drop(rows) if "user_id" in rows.columns else rows
         if kept.height < rows.height:
             return files.replace_parquet(kept, folder, name)
         return replace(files.file_entry(folder, name), rows=rows.height)
-    return _scrub_records(name, folder, set(screen.names_to_remove()))
+    return _scrub_records(name, folder, set(privacy.stored_names()))
 
 
 def _scrub_records(name: str, folder: str, users: set[str]) -> FileEntry:
-    """The records that stay do so byte for byte."""
+    """Remove the records of users. The other records keep their bytes."""
     tf = import_tensorflow()
     with files.temporary_local_copy(files.join(folder, name)) as local:
         raw = [record.numpy() for record in tf.data.TFRecordDataset(local, "GZIP")]
@@ -169,15 +170,15 @@ def _user(tf: Any, record: bytes) -> str:
 
 @dataclass
 class Scrub(beam.PTransform):
-    """Names of files in a folder -> a record of each as `scrub` leaves it."""
+    """Apply `scrub` to names of files in a folder, and return a record with the entry of each file."""
 
     folder: str
-    screen: PrivacyFilter
+    privacy: PrivacyFilter
 
     def expand(self, names: beam.PCollection[str]) -> beam.PCollection[Record]:
         return names | beam.Reshuffle() | beam.Map(self._scrub)
 
     def _scrub(self, name: str) -> Record:
-        entry = scrub(name, self.folder, self.screen)
+        entry = scrub(name, self.folder, self.privacy)
         progress.advance()
         return {"file": asdict(entry)}

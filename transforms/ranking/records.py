@@ -229,7 +229,7 @@ class WriteRankingExamples(beam.PTransform):
         inputs, spec, shared = self.inputs, self.inputs.spec, read_shared(self.inputs)
         events = inputs.window.events_with_impressions(bucket.files)
         shown = events.impressions
-        late = (shown["time"] >= self.holdout.start) & self.holdout.users(shown["user_id"])
+        late = (shown["time"] >= self.holdout.start) & self.holdout.contains(shown["user_id"])
         context = ImpressionContext.from_events(events, read_users(bucket.files), shared.catalogue, [])
         counts = dict[str, int]()
         for split, part in (("train", shown.filter(~late)), ("holdout", shown.filter(late))):

@@ -38,7 +38,7 @@ class ServingRules:
         return bool(self.country_groups)
 
     def groups(self, countries: Sequence[str | None]) -> NDArray[np.int32]:
-        """Return the row of `hidden` of each user: [b]. countries: of each user, as `countries.code` returns them."""
+        """Return the row of `hidden` of each user: [b]. countries: of each user, as `country_code` returns them."""
         return np.array([self.country_groups.get(country or "", 0) for country in countries], np.int32)
 
     def hide(self, positions: Bools) -> ServingRules:
@@ -86,7 +86,7 @@ def max_per_channel(share: float, k: int) -> int:
 def country_masks(countries: pl.Series) -> tuple[Bools | None, dict[str, int]]:
     """Return (hidden [groups, n], country -> row of hidden); row 0 is for all other countries.
 
-    countries: those each position may be shown in, as `countries.normalised` returns them; null: all. If no position
+    countries: those each position may be shown in, as `normalise_codes` returns them; null: all. If no position
     is restricted, the result is (None, {}).
     """
     limited = countries.is_not_null().to_numpy()

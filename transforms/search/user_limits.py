@@ -102,7 +102,7 @@ class UserLimits:
             return Excluded(offsets=offsets, positions=positions, hidden=self.rules.hidden)
         users = pl.DataFrame({"user_id": user_ids}, schema={"user_id": pl.String})
         if self.countries is None:
-            user_countries = users.select(countries.code(pl.col("user_id"))).to_series()
+            user_countries = users.select(countries.country_code(pl.col("user_id"))).to_series()
         else:
             user_countries = users.join(self.countries, on="user_id", how="left", maintain_order="left")["country"]
         group = self.rules.groups(user_countries.to_list())
@@ -116,5 +116,6 @@ class UserLimits:
 
 
 def _countries(bucket: BucketFiles, window: Window, rules: ServingRules) -> pl.DataFrame:
-    watches = window.unordered(bucket.watches if rules.by_country else (), WATCH_SCHEMA, ("user_id", "time", "country"))
-    return countries.last_known(watches, read_users(bucket))
+    columns = ("user_id", "time", "country")
+    watches = window.read_events(bucket.watches if rules.by_country else (), WATCH_SCHEMA, columns)
+    return countries.last_known_countries(watches, read_users(bucket))

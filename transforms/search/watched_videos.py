@@ -75,7 +75,7 @@ def read_watched(
 
     def watched() -> Iterator[pl.DataFrame]:
         for start in range(0, len(paths), FILES_AT_ONCE):
-            watches = window.unordered(paths[start : start + FILES_AT_ONCE], WATCH_SCHEMA, _COLUMNS)
+            watches = window.read_events(paths[start : start + FILES_AT_ONCE], WATCH_SCHEMA, _COLUMNS)
             yield to_positions(watched_pairs(watches, exclude))
 
     return WatchedVideos.from_pairs(pl.concat([to_positions(hidden), *(watched() if exclude != "none" else ())]))

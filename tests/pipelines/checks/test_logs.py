@@ -71,7 +71,7 @@ def test_a_file_that_is_not_whole_is_told(tmp_path: Path) -> None:
     write(tmp_path, watch_rows())
     (tmp_path / "w.parquet").write_bytes((tmp_path / "w.parquet").read_bytes()[:200])
     found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
-    assert found.state == "problem" and "w.parquet: not a whole parquet file" in found.what and found.fix
+    assert found.state == "problem" and "w.parquet: not a complete parquet file" in found.what and found.fix
 
 
 def test_missing_columns_come_with_the_likely_ones(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from nights import DATE, night, watch_rows, write_job
 
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_samples import evenly_spaced, extrapolate_distinct
-from transforms.logs.readers import LogError, column_names, estimated_rows
+from transforms.logs.readers import LogError, column_names, estimate_file_rows
 
 
 def sample_of(job: Path, table: str = "watches") -> log_samples.TableSample:
@@ -67,7 +67,7 @@ def test_text_is_counted_by_its_first_lines(tmp_path: Path) -> None:
     text = "\n".join(lines).encode() + b"\n"
     for name, content in (("w.jsonl", text), ("w.jsonl.gz", gzip.compress(text))):
         (tmp_path / name).write_bytes(content)
-        assert estimated_rows(str(tmp_path / name), len(content)) == pytest.approx(60_000, rel=0.05)
+        assert estimate_file_rows(str(tmp_path / name), len(content)) == pytest.approx(60_000, rel=0.05)
 
 
 def test_short_text_and_parquet_are_counted_exactly(tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_short_text_and_parquet_are_counted_exactly(tmp_path: Path) -> None:
     members = gzip.compress(b"a\nb\n") + gzip.compress(b"c\n" * 1_000)
     (tmp_path / "two.jsonl.gz").write_bytes(members)
     for name in ("w.parquet", "w.jsonl"):
-        assert estimated_rows(str(tmp_path / name), (tmp_path / name).stat().st_size) == 40
-    assert estimated_rows(str(tmp_path / "two.jsonl.gz"), len(members)) > 0
+        assert estimate_file_rows(str(tmp_path / name), (tmp_path / name).stat().st_size) == 40
+    assert estimate_file_rows(str(tmp_path / "two.jsonl.gz"), len(members)) > 0
     (tmp_path / "empty.csv").write_bytes(b"")
-    assert estimated_rows(str(tmp_path / "empty.csv"), 0) == 0
+    assert estimate_file_rows(str(tmp_path / "empty.csv"), 0) == 0
 
 
 def test_the_columns_of_a_file_are_those_it_has(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_columns_of_a_file_are_those_it_has(tmp_path: Path) -> None:
     assert column_names(str(tmp_path / "w.csv")) == ["b", "a"]
     assert column_names(str(tmp_path / "empty.jsonl")) == []
     (tmp_path / "half.parquet").write_bytes((tmp_path / "w.parquet").read_bytes()[:50])
-    with pytest.raises(LogError, match=r"half\.parquet: not a whole parquet file"):
+    with pytest.raises(LogError, match=r"half\.parquet: not a complete parquet file"):
         column_names(str(tmp_path / "half.parquet"))
 
 

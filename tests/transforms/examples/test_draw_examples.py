@@ -29,7 +29,7 @@ from transforms.examples.draw_examples import (
 from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tokens import tokens
 from transforms.logs.event_window import Holdout
-from transforms.logs.robots import without_robots
+from transforms.logs.robots import drop_robot_days
 
 VIDEOS = {"v1": 1, "v2": 2, "v3": 3}  # v4 and v5 are out of vocabulary
 TOKENS = {"cat": 1, "dog": 2, "cat dog": 3}
@@ -74,7 +74,7 @@ class Case:
         users = pl.DataFrame([{"user_id": user, **row} for user, row in USERS.items()])
         users = users.cast({"birth_year": pl.Int32})
         watches, searches = watches_frame(self.watches), searches_frame(self.searches)
-        events = without_robots(watches, searches, most=self.max_events_per_day)
+        events = drop_robot_days(watches, searches, max_events=self.max_events_per_day)
         tops = (pl.DataFrame({"token": list(ids), "count": [9, 8, 7]}) for ids in (VIDEOS, TOKENS))
         return UserHistories.of(
             events.watches, events.searches, users, Vocabularies.of(*tops, shared_rows=self.shared_rows)
@@ -146,7 +146,7 @@ class Oracle:
         return event["user_id"], event["time"].date()
 
     def held_out(self, user: str) -> bool:
-        return bool(self.draw.holdout.users(pl.Series([user])).item())
+        return bool(self.draw.holdout.contains(pl.Series([user])).item())
 
     def completed(self, user: str) -> list[dict[str, Any]]:
         return [w for w in self.watches if w["user_id"] == user and w["completed"]]
@@ -352,7 +352,7 @@ def test_nothing_of_the_held_out_days_of_held_out_users_is_learned(case: Case) -
     """Without their events of those days, training and the holdout's inputs are the same."""
     case = replace(case, max_events_per_day=0)
     draw, whole = replace(case.draw, per_user=0, max_sequence=1_000), case.pasts
-    held = {user for user in "abc" if draw.holdout.users(pl.Series([user])).item()}
+    held = {user for user in "abc" if draw.holdout.contains(pl.Series([user])).item()}
 
     def left(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [e for e in events if e["user_id"] not in held or e["time"] < HOLDOUT_START]

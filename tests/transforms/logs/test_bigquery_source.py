@@ -1,4 +1,4 @@
-"""BigQuery tables: read by Beam's own reader in the job's graph, on Dataflow alone."""
+"""BigQuery tables are read with Beam's reader, only on Dataflow."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def steps_of(pipeline: beam.Pipeline) -> set[str]:
     return {step.unique_name for step in pipeline.to_runner_api().components.transforms.values()}
 
 
-def test_the_job_s_graph_holds_beam_s_reader_of_the_table_and_the_window() -> None:
+def test_job_graph_contains_beam_reader_with_table_and_window() -> None:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     found = pipeline | read()
     assert set(found) == {"valid", "refused", "counts"}
@@ -47,7 +47,7 @@ def test_the_job_s_graph_holds_beam_s_reader_of_the_table_and_the_window() -> No
     assert read().restriction() == where
 
 
-def test_rows_of_a_table_are_parsed_as_those_of_a_file() -> None:
+def test_table_rows_are_parsed_like_file_rows() -> None:
     (parsed,) = read()._parse(ROWS)
     assert parsed.valid.select("user_id", "time", "query").rows() == [("7", hours(1), "jazz")]
     assert parsed.refused.select("file", "row", "reason").rows() == [(NAME, 2, "user_id is null")]
@@ -56,7 +56,7 @@ def test_rows_of_a_table_are_parsed_as_those_of_a_file() -> None:
         raw_frame(ROWS, NAME, SEARCHES, {})
 
 
-def test_elsewhere_than_on_dataflow_a_table_is_refused(tmp_path: Path) -> None:
+def test_table_is_refused_on_other_runners_than_dataflow(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"')
     with pytest.raises(
         LogError, match=r"BigQuery tables are read on Dataflow alone .* but the runner is FnApiRunner; ex"

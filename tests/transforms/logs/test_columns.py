@@ -1,4 +1,4 @@
-"""Columns of any type: whatever the format, the same values; oracles in plain Python."""
+"""Conversion of columns of any type, compared with plain Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AT = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)  # epoch second 1,700,
 
 
 def times(values: Any, zone: str = "UTC") -> list[dt.datetime | None]:
-    """What becomes of each time; None where it is one that cannot be read."""
+    """Return each converted time; None if it is unreadable."""
     raw = pl.DataFrame({"time": values}, strict=False)
     columns = RawColumns(raw)
     read = raw.select(columns.time(zone))
@@ -53,7 +53,7 @@ ISO_TIMES = {
 
 
 @pytest.mark.parametrize("text", [text for text in ISO_TIMES if not text.startswith("9999")])
-def test_a_time_as_text(text: str) -> None:
+def test_time_as_text(text: str) -> None:
     assert times([text]) == [ISO_TIMES[text]]
 
 
@@ -61,12 +61,12 @@ BAD_TIMES = ["yesterday", "2024-13-01", "2023-02-29", "2024-01-02T25:00", "nan",
 
 
 @pytest.mark.parametrize("text", BAD_TIMES)
-def test_a_time_that_cannot_be_read(text: str) -> None:
+def test_unreadable_times(text: str) -> None:
     assert times([text]) == [None]
 
 
 @given(st.datetimes(dt.datetime(1990, 1, 2), dt.datetime(2100, 1, 1)), st.integers(-14 * 60, 14 * 60), st.booleans())
-def test_what_python_formats_is_read(moment: dt.datetime, minutes: int, colon: bool) -> None:
+def test_times_formatted_by_python_are_read(moment: dt.datetime, minutes: int, colon: bool) -> None:
     zone = dt.timezone(dt.timedelta(minutes=minutes))
     local = moment.replace(tzinfo=zone)
     text = local.isoformat(sep=" " if colon else "T", timespec="microseconds")
@@ -96,7 +96,7 @@ def test_timestamps_of_every_unit_and_zone_agree() -> None:
     assert times([dt.time(1, 2)]) == [None]
 
 
-def test_times_without_an_offset_are_in_the_zone_of_the_logs() -> None:
+def test_times_without_offset_are_local_times_of_the_configured_zone() -> None:
     berlin = {
         "2024-07-01 12:00": utc(2024, 7, 1, 10),
         "2024-01-01 12:00": utc(2024, 1, 1, 11),
@@ -116,18 +116,18 @@ def test_times_without_an_offset_are_in_the_zone_of_the_logs() -> None:
     st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2037, 1, 1)),
     st.sampled_from(["America/New_York", "Asia/Kolkata"]),
 )
-def test_local_times_are_those_of_zoneinfo(moment: dt.datetime, zone: str) -> None:
+def test_local_times_agree_with_zoneinfo(moment: dt.datetime, zone: str) -> None:
     there = moment.replace(tzinfo=ZoneInfo(zone), fold=0)
     exists = there.astimezone(dt.UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None) == moment
     expected = there.astimezone(dt.UTC) if exists else None
     assert times([moment], zone) == times([moment.isoformat(timespec="microseconds")], zone) == [expected]
 
 
-def test_the_time_type_is_microseconds_in_utc() -> None:
+def test_time_type_is_microseconds_in_utc() -> None:
     assert pl.Datetime("us", "UTC") == TIME
 
 
-def test_durations_are_seconds_in_every_unit() -> None:
+def test_durations_are_converted_to_seconds() -> None:
     for unit, ticks in (("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
         raw = pl.DataFrame({"watch_seconds": pl.Series([ticks * 3 // 2, None], dtype=pl.Int64).cast(pl.Duration(unit))})
         columns = RawColumns(raw)

@@ -1,4 +1,4 @@
-"""Countries in one form, and where users are: oracles in plain Python."""
+"""Country codes and countries of users, compared with plain Python."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from transforms.logs import countries
         (None, None),
     ],
 )
-def test_codes_are_distinct_upper_case_and_in_order(text: str | None, expected: str | None) -> None:
+def test_codes_are_distinct_upper_case_and_sorted(text: str | None, expected: str | None) -> None:
     frame = pl.DataFrame({"text": [text]}, schema={"text": pl.String})
-    assert frame.select(countries.normalised(pl.col("text"))).item() == expected
+    assert frame.select(countries.normalise_codes(pl.col("text"))).item() == expected
 
 
 WATCHES = st.lists(
@@ -39,7 +39,7 @@ WATCHES = st.lists(
 
 
 @given(WATCHES, st.sampled_from([None, "", "fr"]))
-def test_a_user_is_where_the_last_watch_was_that_says_so_else_where_the_table_says(
+def test_country_of_a_user_comes_from_watches_or_else_from_the_users_table(
     rows: list[tuple[str, int, str | None]], told: str | None
 ) -> None:
     watches = watches_frame([watch(user, hour, "v", country=country) for user, hour, country in rows])
@@ -48,9 +48,9 @@ def test_a_user_is_where_the_last_watch_was_that_says_so_else_where_the_table_sa
     for user in "ab":
         known = [(hour, (c or "").strip().upper()) for who, hour, c in rows if who == user and (c or "").strip()]
         expected |= {user: max(known)[1]} if known else {}
-    assert dict(countries.last_known(watches, users).sort("user_id").rows()) == expected
+    assert dict(countries.last_known_countries(watches, users).sort("user_id").rows()) == expected
 
 
-def test_a_users_table_may_have_no_countries() -> None:
+def test_users_table_without_countries() -> None:
     watches = watches_frame([watch("a", 1, "v", country="de")])
-    assert countries.last_known(watches, pl.DataFrame({"user_id": ["a", "b"]})).rows() == [("a", "DE")]
+    assert countries.last_known_countries(watches, pl.DataFrame({"user_id": ["a", "b"]})).rows() == [("a", "DE")]

@@ -1,4 +1,4 @@
-"""Rows of CSV: quotes that are never closed are damage, all else is what Python's reader makes of it."""
+"""Rows of CSV: unclosed quotes are damage; all other rows agree with Python's reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.logs import readers
-from transforms.logs.csv_rows import TextError, WholeRows
+from transforms.logs.csv_rows import CompleteRows, TextError
 from transforms.logs.readers import LogError, LogTable, read_log
 
 SEARCHES = LogTable(name="searches", required=("user_id", "time", "query"))
@@ -48,26 +48,26 @@ def line(user: int, query: str) -> str:
     ],
 )
 @pytest.mark.parametrize("block_bytes", [readers.CSV_BLOCK_BYTES, 130])
-def test_a_quote_that_is_never_closed_is_damage(
+def test_unclosed_quote_is_damage(
     queries: list[str], row: int, block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", block_bytes)
     content = HEADER + "".join(line(user, query) for user, query in enumerate(queries, 1))
     for text in (content, content.rstrip("\n"), content.replace("\n", "\r\n"), content.replace("\n", "\r")):
         with pytest.raises(
-            LogError, match=rf"s\.csv: not a whole csv file \(the quote opened in row {row} is never clos"
+            LogError, match=rf"s\.csv: not a complete csv file \(the quote opened in row {row} is never clos"
         ):
             rows(tmp_path, text.encode())
 
 
-def test_without_times_lines_within_a_value_are_rows_if_all_look_so(tmp_path: Path) -> None:
+def test_without_times_a_value_is_damage_if_all_its_lines_look_like_rows(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="the quote opened in row 2 is never closed: what follows it would be rows"):
         rows(tmp_path, b'a,b\n1,x\n2,"y\n3,z\n4,w"\n5,v\n', table=PAIRS)
     poem = b'a,b\n1,x\n2,"a line,\nanother, and a third\nwithout one"\n5,v\n'
     assert [row[0] for row in rows(tmp_path, poem, table=PAIRS)] == ["1", "2", "5"]
 
 
-def test_values_of_several_lines_are_read(tmp_path: Path) -> None:
+def test_multiline_values_are_read(tmp_path: Path) -> None:
     queries = ['"two\nlines"', '"three, with ""quotes""\n\n,and,commas,"', '5" pan', '"a"b', '""', "cats"]
     content = HEADER + "".join(line(user, query) for user, query in enumerate(queries, 1))
     found = rows(tmp_path, content.encode())
@@ -83,7 +83,7 @@ def test_values_of_several_lines_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_line_ends_of_every_kind(end: str, tmp_path: Path) -> None:
+def test_all_line_ends_are_read(end: str, tmp_path: Path) -> None:
     queries = ["cats", '"a ""b"" c"', "dogs"]
     content = (HEADER + "".join(line(user, query) for user, query in enumerate(queries, 1))).replace("\n", end)
     expected = [
@@ -99,15 +99,15 @@ VALUES = st.text(st.sampled_from('a,"\n\r \u00f6'), max_size=6)
 @given(
     st.lists(st.tuples(VALUES, VALUES), max_size=12), st.sampled_from(["\n", "\r\n"]), st.integers(1, 40), st.booleans()
 )
-def test_what_python_writes_is_counted_and_handed_on(
+def test_rows_written_by_python_are_counted_and_passed_on(
     values: list[tuple[str, str]], end: str, block_bytes: int, ended: bool
 ) -> None:
-    """Whatever the blocks; tables of one column have no lines that look like rows."""
+    """The block size does not matter. In tables of one column no line within a value looks like a row."""
     text = io.StringIO()
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(values)
     content = text.getvalue() if ended else text.getvalue().removesuffix(end)
-    stream = WholeRows(
-        io.BytesIO(content.encode()), b"", columns=1, time=None, block_bytes=block_bytes, longest=1 << 20
+    stream = CompleteRows(
+        io.BytesIO(content.encode()), b"", columns=1, time=None, block_bytes=block_bytes, max_row_bytes=1 << 20
     )
     assert io.BufferedReader(stream).read() == content.encode()
     assert stream.rows == len(values)
@@ -120,14 +120,14 @@ def test_what_python_writes_is_counted_and_handed_on(
         (b'1,2\n1,"' + b"x\n" * 5_000, "the quote opened in row 2 is never closed, or 1000 bytes later"),
     ],
 )
-def test_a_row_has_a_longest_length(text: bytes, message: str) -> None:
-    stream = WholeRows(io.BytesIO(text), b"", columns=2, time=None, block_bytes=100, longest=1_000)
+def test_row_that_is_too_long_is_refused(text: bytes, message: str) -> None:
+    stream = CompleteRows(io.BytesIO(text), b"", columns=2, time=None, block_bytes=100, max_row_bytes=1_000)
     with pytest.raises(TextError, match=message):
         io.BufferedReader(stream).read()
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.csv.zst", "a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.zst"])
-def test_memory_is_bounded_whatever_a_compressed_file_holds(name: str, tmp_path: Path) -> None:
+def test_memory_is_bounded_for_compressed_files(name: str, tmp_path: Path) -> None:
     zeros = b"\0" * (100 << 20)
     pack = {"gz": lambda text: gzip.compress(text, 1), "bz2": lambda text: bz2.compress(text, 1)}
     pack["zst"] = lambda text: pa.compress(text, "zstd", asbytes=True)
@@ -135,7 +135,7 @@ def test_memory_is_bounded_whatever_a_compressed_file_holds(name: str, tmp_path:
     del zeros
     tracemalloc.start()
     try:
-        with pytest.raises(LogError, match=rf"{name}: not a whole .* file \(row 1 is longer than 4 MiB\)"):
+        with pytest.raises(LogError, match=rf"{name}: not a complete .* file \(row 1 is longer than 4 MiB\)"):
             list(read_log(str(tmp_path / name), SEARCHES, {}))
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
     finally:
@@ -144,17 +144,17 @@ def test_memory_is_bounded_whatever_a_compressed_file_holds(name: str, tmp_path:
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("name", ["s.csv", "s.jsonl"])
-def test_other_encodings_are_named(encoding: str, name: str, tmp_path: Path) -> None:
+def test_other_encodings_are_detected(encoding: str, name: str, tmp_path: Path) -> None:
     with pytest.raises(LogError, match=rf"{name}: it is (probably )?UTF-(16|32)"):
         rows(tmp_path, (HEADER + line(1, "cats") * 3).encode(encoding), name=name)
 
 
 @pytest.mark.parametrize(("letter", "name"), [("\u20ac", "WINDOWS-1252"), ("\u00f6", r"ISO-8859-1 \(Latin-1\)")])
 @pytest.mark.parametrize("block_bytes", [readers.CSV_BLOCK_BYTES, 130])
-def test_the_first_row_that_is_not_utf_8_is_named(
+def test_first_row_that_is_not_utf_8_is_reported(
     letter: str, name: str, block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a row that has too few values, and in a column that nobody reads."""
+    """This includes rows with too few values, and columns that are not read."""
     monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", block_bytes)
     good = (HEADER + line(1, "\u6771") + "\n" + line(2, "cats") * 3).encode()
     message = (
@@ -167,7 +167,7 @@ def test_the_first_row_that_is_not_utf_8_is_named(
         rows(tmp_path, b"user_id,time,query,\xf6\n")
 
 
-def test_a_column_that_comes_twice_is_named(tmp_path: Path) -> None:
+def test_repeated_column_is_refused(tmp_path: Path) -> None:
     message = r"s\.csv: it has several columns 'time': rename or drop all but one"
     with pytest.raises(LogError, match=message):
         rows(tmp_path, b"user_id,time,query,time\n1,2,3,4\n")

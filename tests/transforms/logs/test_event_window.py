@@ -1,4 +1,4 @@
-"""The window and who is held out of it."""
+"""The window of events, and the users held out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 WINDOW = Window(start=hours(0), end=hours(48))
 
 
-def test_the_window_is_closed_at_its_start_and_open_at_its_end(tmp_path: Path) -> None:
+def test_window_includes_its_start_and_excludes_its_end(tmp_path: Path) -> None:
     micro = 1 / 3_600_000_000
     at = [0, -micro, 48, 48 - micro, 20]
     paths = [
@@ -31,7 +31,7 @@ def test_the_window_is_closed_at_its_start_and_open_at_its_end(tmp_path: Path) -
     assert one.equals(other)
 
 
-def test_events_come_by_user_time_and_the_rest(tmp_path: Path) -> None:
+def test_events_are_sorted_by_user_time_and_the_rest(tmp_path: Path) -> None:
     rows = [watch(u, h, v, device=d) for u in "ba" for h in (3, 1) for v in "yx" for d in ("tv", None, "pc")]
     path = write(pl.DataFrame(rows, schema=WATCH_SCHEMA), tmp_path / "w.parquet")
     found = WINDOW.watches(BucketFiles(bucket=0, watches=(path,)))
@@ -42,7 +42,7 @@ def test_events_come_by_user_time_and_the_rest(tmp_path: Path) -> None:
     assert WINDOW.searches(BucketFiles(bucket=0, searches=(path,)))["query"].to_list() == ["a", "b", "c"]
 
 
-def test_a_bucket_without_files() -> None:
+def test_bucket_without_files() -> None:
     empty = BucketFiles(bucket=0)
     assert WINDOW.watches(empty).equals(pl.DataFrame(schema=WATCH_SCHEMA))
     assert WINDOW.searches(empty).equals(pl.DataFrame(schema=SEARCH_SCHEMA))
@@ -58,18 +58,18 @@ USERS = pl.Series([f"user {i}" for i in range(2_000)])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-def test_the_share_of_users_is_held_out(share: float) -> None:
-    held = Holdout(start=START, share=share, seed=1).users(USERS)
+def test_share_of_users_is_held_out(share: float) -> None:
+    held = Holdout(start=START, share=share, seed=1).contains(USERS)
     assert held.len() == USERS.len()
     assert abs(held.mean() - share) <= 4 * np.sqrt(share * (1 - share) / USERS.len())  # type: ignore[operator]
 
 
-def test_the_draw_is_nested_seeded_and_stable() -> None:
-    small, large = (Holdout(start=START, share=share, seed=1).users(USERS) for share in (0.1, 0.3))
+def test_draw_is_nested_seeded_and_stable() -> None:
+    small, large = (Holdout(start=START, share=share, seed=1).contains(USERS) for share in (0.1, 0.3))
     assert (large | ~small).all()
-    other = Holdout(start=START, share=0.3, seed=2).users(USERS)
+    other = Holdout(start=START, share=0.3, seed=2).contains(USERS)
     assert 0.2 < other.filter(large).mean() < 0.4  # type: ignore[operator]
-    assert Holdout(start=START, share=0.5, seed=1).users(USERS[:12]).to_list() == FIRST_USERS
+    assert Holdout(start=START, share=0.5, seed=1).contains(USERS[:12]).to_list() == FIRST_USERS
     digests = mix(1, 0x686F6C646F7574, id_digests(USERS).to_numpy())
     assert large.to_list() == (digests / 2**64 < 0.3).tolist()
 
@@ -77,8 +77,8 @@ def test_the_draw_is_nested_seeded_and_stable() -> None:
 FIRST_USERS = [True, True, False, False, False, False, False, False, False, True, True, True]
 
 
-def test_the_draw_has_nothing_to_do_with_the_bucket() -> None:
-    held = Holdout(start=START, share=0.5, seed=1).users(USERS)
+def test_draw_is_independent_of_the_bucket() -> None:
+    held = Holdout(start=START, share=0.5, seed=1).contains(USERS)
     of_bucket = [[h for u, h in zip(USERS, held, strict=True) if bucket_of(u, 8) == b] for b in range(8)]
     assert all(0.35 < np.mean(part) < 0.65 for part in of_bucket)
 
@@ -87,10 +87,10 @@ TIMES = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 9)), max_
 
 
 @given(TIMES, st.sampled_from([0.0, 0.5, 1.0]))
-def test_learnable_is_all_but_the_held_out_days_of_held_out_users(rows: list[tuple[str, int]], share: float) -> None:
+def test_learnable_excludes_late_events_of_held_out_users(rows: list[tuple[str, int]], share: float) -> None:
     holdout = Holdout(start=hours(5), share=share, seed=3)
     events = searches_frame([search(user, hour, "q") for user, hour in rows])
-    held = {user for user in "abcdefgh" if holdout.users(pl.Series([user])).item()}
+    held = {user for user in "abcdefgh" if holdout.contains(pl.Series([user])).item()}
     assert (share == 0.5) == (0 < len(held) < 8)
     expected = [(user, hours(hour), "q") for user, hour in sorted(rows) if hour < 5 or user not in held]
     assert holdout.learnable(events).rows() == expected

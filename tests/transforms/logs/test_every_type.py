@@ -1,6 +1,8 @@
-"""Every Arrow type under every column of every table, as Parquet, JSON lines and CSV: a value is read, its row is
-refused with a reason that names the column, or the file is refused with its path, the column and the type. Nothing
-else, and no value that exists becomes null in silence."""
+"""Every Arrow type under every column of every table, as Parquet, JSON lines and CSV.
+
+A value is read, or its row is refused with a reason that names the column, or the file is refused with its path, the
+column and the type. No existing value becomes null silently.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,13 @@ COLUMNS = {name: (*table.required, *table.optional) for name, (table, _) in TABL
 
 
 def others(table: str, column: str, rows: int) -> dict[str, list[str]]:
-    """The required columns of a table but for one, and those that stand for them, with good values."""
+    """Return the other required columns of a table, with valid values."""
     names = [name for name in COLUMNS[table] if name in GOOD or name.endswith("_id")]
     return {name: [GOOD.get(name, "7")] * rows for name in names if name != column}
 
 
 def printed(values: pa.Array) -> list[Any]:
-    """The values as a program prints them."""
+    """Return the values as a program prints them."""
     try:
         return list(values.to_pylist())
     except (ValueError, OverflowError, KeyError, pa.ArrowException):  # what Python has no value for
@@ -86,7 +88,7 @@ def write_text(path: Path, table: str, column: str, values: list[Any]) -> None:
 
 
 def read(table: str, path: Path) -> tuple[pl.DataFrame, dict[int, str]]:
-    """(the valid rows, the refused ones and why)."""
+    """Return the valid rows, and the refused ones with their reasons."""
     log, parse = TABLES[table]
     if parse is None:
         return ForgetList(paths=(str(path),), digest=path.read_bytes().hex()).ids().to_frame(), {}
@@ -96,7 +98,7 @@ def read(table: str, path: Path) -> tuple[pl.DataFrame, dict[int, str]]:
 
 
 def check(table: str, column: str, values: list[Any], path: Path) -> None:
-    """Read a file. Fails if a value is neither read nor refused by name."""
+    """Read a file. Fails if a value is neither read nor refused with a reason."""
     try:
         valid, refused = read(table, path)
     except LogError as error:
@@ -114,7 +116,7 @@ def check(table: str, column: str, values: list[Any], path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_type_of_parquet_is_read_or_named(table: str, tmp_path: Path) -> None:
+def test_every_parquet_type_is_read_or_reported(table: str, tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     for column in COLUMNS[table]:
         for name, values in TYPES.items():

@@ -1,4 +1,4 @@
-"""Whatever bytes a log file holds: rows, refused rows or a LogError with the path, and no row lost in silence."""
+"""Any bytes in a log file give rows, refused rows or a LogError with the path; no row is lost silently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from transforms.logs import readers
 from transforms.logs.ingest import parse_log
 from transforms.logs.parsing import ParseRules, parse_watches
-from transforms.logs.readers import LogError, estimated_rows
+from transforms.logs.readers import LogError, estimate_file_rows
 from transforms.logs.schemas import WATCHES
 
 PARSE = partial(parse_watches, rules=ParseRules(before=BEFORE))
@@ -50,7 +50,7 @@ JSON_PIECES = [
 
 
 def accounted(path: Path) -> int | None:
-    """How many rows were read or refused; None if the file was refused. Fails for any other error."""
+    """Return the number of rows read or refused; None if the file was refused. Fails for any other error."""
     try:
         parts = list(parse_log(str(path), WATCHES, {}, PARSE))
     except LogError as error:
@@ -68,7 +68,7 @@ def test_csv(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], bloc
     path.write_bytes(HEAD + text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "CSV_BLOCK_BYTES", block_bytes)
-        patch.setattr(readers, "LONGEST_ROW_BYTES", block_bytes)
+        patch.setattr(readers, "MAX_ROW_BYTES", block_bytes)
         found = accounted(path)
     if found is not None and b"\x00" not in text:
         oracle = csv.reader(io.StringIO(text.decode("latin-1"), newline=""))
@@ -112,6 +112,6 @@ def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataOb
     path.write_bytes(whole[:cut])
     accounted(path)
     try:
-        estimated_rows(str(path), max(1, cut))
+        estimate_file_rows(str(path), max(1, cut))
     except LogError as error:
         assert str(path) in str(error)

@@ -1,4 +1,4 @@
-"""Ids: one rule for all formats and tables."""
+"""Normalisation of ids, the same for all formats and tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SPELLINGS = {
 }
 
 
-def test_every_spelling_has_one_form() -> None:
+def test_every_spelling_is_normalised() -> None:
     texts = pl.Series([*SPELLINGS, *NULL_WORDS, f" {NULL_WORDS[1]} ", None])
     assert clean_ids(texts).to_list() == [*SPELLINGS.values(), *[None] * (len(NULL_WORDS) + 2)]
     assert {text: clean_id(text) for text in SPELLINGS} == SPELLINGS
@@ -54,8 +54,8 @@ LETTERS = st.text(st.sampled_from("0123. aN\\\u00a0\u00f6\x00-"), max_size=5)
 
 
 @given(st.lists(st.one_of(st.none(), LETTERS, st.sampled_from(NULL_WORDS)), max_size=12))
-def test_an_id_is_read_alike_whatever_stands_beside_it(texts: list[str | None]) -> None:
-    """The fast ways for a whole column give what each id alone gives, and a second reading changes nothing."""
+def test_id_is_read_the_same_in_any_column(texts: list[str | None]) -> None:
+    """Reading a column gives the same as reading each id, and reading is idempotent."""
     found = clean_ids(pl.Series(texts, dtype=pl.String))
     assert found.to_list() == [None if text is None else clean_id(text) for text in texts]
     assert clean_ids(found).to_list() == found.to_list()
@@ -84,26 +84,24 @@ def test_ids_of_every_type(values: pa.Array, ids: list[str], tmp_path: Path) -> 
     assert sorted(ForgetList(paths=(str(path),), digest=str(values)).ids()) == sorted(ids)
 
 
-def test_binary_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_binary_that_is_not_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pa_parquet.write_table(pa.table({"user_id": pa.array([b"\xff", b"a"])}), path)
-    with pytest.raises(
-        LogError, match=r"a\.parquet: the column user_id is binary that is no text: write it as text, or"
-    ):
+    with pytest.raises(LogError, match=r"a\.parquet: the column user_id is binary but not UTF-8 text"):
         ForgetList(paths=(str(path),)).ids()
 
 
-def test_numbers_with_a_fraction_are_no_ids(tmp_path: Path) -> None:
+def test_fractional_numbers_are_not_ids(tmp_path: Path) -> None:
     for at, values in enumerate((pa.array([2.5]), pa.array([Decimal("2.5")]))):
         path = tmp_path / f"{at}.parquet"
         pa_parquet.write_table(pa.table({"user_id": values}), path)
-        with pytest.raises(LogError, match="row 1 has no user_id that can be read"):
+        with pytest.raises(LogError, match="row 1 has no readable user_id"):
             ForgetList(paths=(str(path),)).ids()
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_null_words_are_no_ids_but_queries(ending: str, tmp_path: Path) -> None:
-    """A query is what a person typed: null is a word like any other, quoted or not."""
+def test_null_words_are_queries_but_not_ids(ending: str, tmp_path: Path) -> None:
+    """In a query, which a person typed, null is an ordinary word, quoted or not."""
     words = [word for word in NULL_WORDS if word]
     rows = [{"user_id": word, "time": "2026-11-20T10:00:00Z", "query": "cats"} for word in words]
     rows += [{"user_id": "7", "time": "2026-11-20T10:00:00Z", "query": word} for word in ["null", "NULL", "\\N", "nan"]]
@@ -116,7 +114,7 @@ def test_null_words_are_no_ids_but_queries(ending: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_other_text_knows_the_null_words_of_databases_in_every_format(ending: str, tmp_path: Path) -> None:
+def test_null_words_of_databases_are_null_in_other_text(ending: str, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"user_id": "7", "video_id": f"v{at}", "time": "2026-11-20T10:00:00Z", "completed": word, "watch_seconds": word}
         | {"country": word}
@@ -132,7 +130,7 @@ def test_other_text_knows_the_null_words_of_databases_in_every_format(ending: st
     assert found.select("completed", "watch_seconds", "country").rows() == [(False, None, None)] * 4
 
 
-def test_control_characters_are_refused_by_name(tmp_path: Path) -> None:
+def test_ids_with_control_characters_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.jsonl"
     users = ["a\u0000", "b", "\u009f", "\\N"]
     rows = [{"user_id": user, "video_id": "v", "time": "2026-11-20T10:00:00Z", "completed": 1} for user in users]
@@ -143,10 +141,10 @@ def test_control_characters_are_refused_by_name(tmp_path: Path) -> None:
     assert parsed.refused.select("row", "reason").rows() == [(1, control), (3, control), (4, "user_id is null")]
 
 
-def test_users_are_forgotten_also_as_older_versions_stored_them(tmp_path: Path) -> None:
-    """Before one rule for ids, `2.0` and ` 3` of a CSV file were ids of their own in the store."""
+def test_forgotten_users_include_ids_of_earlier_versions(tmp_path: Path) -> None:
+    """Earlier versions stored `2.0` and ` 3` of a CSV file as separate ids."""
     path = tmp_path / "forget.csv"
     path.write_text("user_id\n2.0\n 3\nx1\n", encoding="utf-8")
     screen = PrivacyFilter(forget=ForgetList(paths=(str(path),)))
-    assert screen.forgotten().to_list() == ["2", "3", "x1"]
-    assert screen.names_to_remove().to_list() == [" 3", "2", "2.0", "3", "3.0", "x1"]
+    assert screen.forgotten_users().to_list() == ["2", "3", "x1"]
+    assert screen.stored_names().to_list() == [" 3", "2", "2.0", "3", "3.0", "x1"]

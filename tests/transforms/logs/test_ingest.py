@@ -1,4 +1,4 @@
-"""Ingest: every row is kept, refused or a duplicate; the store's files do not depend on the order of what came."""
+"""Ingest: every row is stored, refused or a duplicate; files do not depend on the order of the input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def key(event: dict[str, Any]) -> tuple[Any, ...]:
 
 @settings(max_examples=40)
 @given(EVENTS, EVENTS)
-def test_a_day_s_files_hold_each_event_once(
+def test_files_of_a_day_contain_each_event_once(
     tmp_path_factory: pytest.TempPathFactory, first: list[Any], second: list[Any]
 ) -> None:
     store = tmp_path_factory.mktemp("store")
@@ -87,7 +87,7 @@ def test_a_day_s_files_hold_each_event_once(
 
 @settings(max_examples=40)
 @given(EVENTS, st.randoms(use_true_random=False))
-def test_the_order_of_events_does_not_matter(
+def test_order_of_events_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, events: list[Any], chance: random.Random
 ) -> None:
     mixed = chance.sample(events, len(events))
@@ -96,7 +96,7 @@ def test_the_order_of_events_does_not_matter(
     assert one == other  # digests of the files included
 
 
-def test_write_days_writes_each_bucket_s_days(tmp_path: Path) -> None:
+def test_write_days_writes_the_days_of_each_bucket(tmp_path: Path) -> None:
     rows = [watch(f"u{i % 9}", i, "v") for i in range(60)]
     halves = [pl.DataFrame(part, schema=WATCH_SCHEMA) for part in (rows[:30], rows[20:])]
     write = WriteDays("watches", str(tmp_path), 8, "{bucket:05d}.parquet", [])
@@ -114,7 +114,7 @@ def test_write_days_writes_each_bucket_s_days(tmp_path: Path) -> None:
         assert_that(frames | write, check)
 
 
-def test_write_days_leaves_out_what_its_bucket_has(tmp_path: Path) -> None:
+def test_write_days_skips_existing_events(tmp_path: Path) -> None:
     old = append([watch("a", 1, "v")], [], tmp_path, "old.parquet")
     existing = [(bucket_of("a", 8), place) for place in listed(old, tmp_path)]
     write = WriteDays("watches", str(tmp_path), 8, "{bucket:05d}.parquet", existing)
@@ -137,7 +137,7 @@ def search_files(folder: Path) -> list[str]:
 PARSE = partial(parse_searches, rules=ParseRules(before=hours(1000)))
 
 
-def test_rows_read_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
+def test_rows_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
     paths = search_files(tmp_path)
     counts = str(tmp_path / "counts.json")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -189,14 +189,14 @@ LISTED = [*(("a", row, "bad") for row in range(1, 1_001)), *(("d", row, "worse")
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_each_reason_the_first_refused_rows_are_kept(tmp_path: Path, order: int) -> None:
+def test_first_refused_rows_of_each_reason_are_listed(tmp_path: Path, order: int) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         written = pipeline | beam.Create(MANY[::order]) | beam.Reshuffle() | WriteRefused(str(tmp_path), "x.parquet")
         assert_that(written, equal_to([{"rejects_file": "x.parquet"}]))
     assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED
 
 
-def test_a_worker_holds_few_refused_rows_however_many_there_are() -> None:
+def test_memory_for_refused_rows_is_bounded() -> None:
     combine, parts = FirstRefused(), []
     for part in range(4):
         accumulator = combine.create_accumulator()
@@ -209,7 +209,7 @@ def test_a_worker_holds_few_refused_rows_however_many_there_are() -> None:
     assert combine.extract_output(merged).select("file", "row").rows() == [("0-000", row) for row in range(1, 1_001)]
 
 
-def test_rows_that_were_listed_before_count(tmp_path: Path) -> None:
+def test_rows_listed_by_earlier_files_count(tmp_path: Path) -> None:
     counted = {"watches: bad": 998, "searches: bad": 5_000}
     frame = pl.concat(MANY)
     assert list(write_refused(frame, str(tmp_path), "x.parquet", counted)) == [{"rejects_file": "x.parquet"}]
@@ -218,7 +218,7 @@ def test_rows_that_were_listed_before_count(tmp_path: Path) -> None:
     assert not (tmp_path / "y").exists()
 
 
-def test_nothing_refused_writes_nothing(tmp_path: Path) -> None:
+def test_no_refused_rows_write_no_file(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         none = pipeline | beam.Create([]).with_output_types(pl.DataFrame)
         assert_that(none | WriteRefused(str(tmp_path), "x.parquet"), equal_to([]))
@@ -231,7 +231,7 @@ CATALOGUE = st.lists(
 
 
 @given(CATALOGUE)
-def test_of_several_rows_the_one_that_sorts_last_stays(
+def test_last_of_several_rows_is_kept(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int | None, str | None]]
 ) -> None:
     folder = tmp_path_factory.mktemp("distinct")
@@ -246,7 +246,7 @@ def test_of_several_rows_the_one_that_sorts_last_stays(
 
 
 @pytest.mark.parametrize("buckets", [1, 8])
-def test_write_distinct_writes_one_file_or_one_a_bucket(buckets: int, tmp_path: Path) -> None:
+def test_write_distinct_writes_one_file_or_one_per_bucket(buckets: int, tmp_path: Path) -> None:
     frames = [pl.DataFrame({"user_id": [f"u{i}", "twice"], "plan": ["x", f"p{i}"]}) for i in range(9)]
     write = WriteDistinct("users", ("user_id",), buckets, str(tmp_path), "{bucket:03d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -266,7 +266,7 @@ def test_write_distinct_writes_one_file_or_one_a_bucket(buckets: int, tmp_path: 
     assert everyone.rows() == [("twice", "p8"), *((f"u{i}", "x") for i in range(9))]
 
 
-def test_a_key_may_be_of_several_columns(tmp_path: Path) -> None:
+def test_key_of_several_columns(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ["b", "a", "a", "a"], "video_id": ["x", "y", "x", "y"]})
     written, counted = write_distinct(frame, ("user_id", "video_id"), table="hidden", folder=str(tmp_path), name="h")
     assert pl.read_parquet(tmp_path / "h").rows() == [("a", "x"), ("a", "y"), ("b", "x")]

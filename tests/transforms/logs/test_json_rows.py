@@ -1,4 +1,4 @@
-"""JSON lines: what the fast reader would misread is refused with its reason."""
+"""JSON lines: values that polars would misread are refused with a reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE = LogTable(name="t", required=("user_id",), optional=("title", "countries"
 
 
 def read(folder: Path, content: bytes) -> tuple[list[tuple[Any, ...]], list[tuple[int, str]]]:
-    """(row, user_id and title of the valid rows; row and reason of the broken ones)."""
+    """Return row, user_id and title of the valid rows, and row and reason of the broken ones."""
     path = folder / "a.jsonl"
     path.write_bytes(content)
     frames = list(read_log(str(path), TABLE, {}))
@@ -40,7 +40,7 @@ CUT = "title holds half of a surrogate pair: its text was cut within a character
         ('"a"', r'"\ud83d\ud83d\ude00"', CUT),
     ],
 )
-def test_what_is_no_value_is_refused(user: str, title: str, reason: str, tmp_path: Path) -> None:
+def test_objects_lists_and_invalid_ids_are_refused(user: str, title: str, reason: str, tmp_path: Path) -> None:
     good = '{"user_id": "b", "title": "y"}\n'
     content = good + f'{{"user_id": {user}, "title": {title}}}\n' + good
     valid, broken = read(tmp_path, content.encode())
@@ -51,12 +51,12 @@ def test_what_is_no_value_is_refused(user: str, title: str, reason: str, tmp_pat
     ("user", "title"),
     [("{a}", "[Official] video"), ("true", "{}"), ("2.5", "\U0001f600"), ("a", r"\ud83d"), ("a", "\u6771")],
 )
-def test_text_that_only_looks_so_is_read(user: str, title: str, tmp_path: Path) -> None:
+def test_text_that_looks_like_json_is_read(user: str, title: str, tmp_path: Path) -> None:
     content = json.dumps({"user_id": user, "title": title}) + "\n"
     assert read(tmp_path, content.encode()) == ([(1, user, title)], [])
 
 
-def test_lists_are_read_for_columns_that_may_hold_them(tmp_path: Path) -> None:
+def test_lists_are_read_for_list_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"user_id":1,"countries":["DE"]}\n{"user_id":2,"countries":[["DE"]]}\n', encoding="utf-8")
     (frame,) = read_log(str(path), TABLE, {})
@@ -65,12 +65,12 @@ def test_lists_are_read_for_columns_that_may_hold_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['[{"user_id": 1}]', '\n [\n{"user_id": 1},\n{"user_id": 2}\n]', "[]"])
-def test_an_array_is_named(text: str, tmp_path: Path) -> None:
-    with pytest.raises(LogError, match=r"a\.jsonl: it holds a JSON array, not JSON lines: write one object a line"):
+def test_json_array_is_reported(text: str, tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"a\.jsonl: it contains a JSON array, not JSON lines"):
         read(tmp_path, text.encode())
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_line_ends_of_every_kind(end: str, tmp_path: Path) -> None:
+def test_all_line_ends_are_read(end: str, tmp_path: Path) -> None:
     content = end.join(['{"user_id": 1, "title": "a"}', "", '{"user_id": 2, "title": "b"}', "junk"])
     assert read(tmp_path, content.encode()) == ([(1, "1", "a"), (3, "2", "b")], [(4, "not a JSON object")])

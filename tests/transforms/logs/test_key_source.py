@@ -1,4 +1,4 @@
-"""The key of pseudonyms: each process reads it for itself, and it is in no job's graph."""
+"""The key for pseudonyms: each process reads it, and no job graph contains it."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def job_with_key(folder: Path, settings: str = f'pseudonym_key_env = "{VARIABLE}
     return write_job(folder, 'watches = "w.csv"', f"[privacy]\n{settings}\n")
 
 
-def test_a_key_of_any_bytes_makes_the_digests(key: bytes, tmp_path: Path) -> None:
+def test_key_of_any_bytes(key: bytes, tmp_path: Path) -> None:
     screen = privacy.screen(load_job(str(job_with_key(tmp_path))), None)
-    named = screen.named(pl.DataFrame({"user_id": ["ann"]}))
+    named = screen.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
     assert named["user_id"].to_list() == [pseudonym("ann", key)]
     assert privacy.stored_id(load_job(str(job_with_key(tmp_path))), "ann", privacy.check_of(key)) == pseudonym(
         "ann", key
@@ -59,7 +59,7 @@ def test_a_key_of_any_bytes_makes_the_digests(key: bytes, tmp_path: Path) -> Non
 
 
 def carried(pipeline: beam.Pipeline) -> bytes:
-    """All bytes of a job's graph, those of its functions unpacked."""
+    """Return all bytes of a job's graph, including its unpacked functions."""
     graph: Any = pipeline.to_runner_api()
     parts = [graph.SerializeToString()]
     for transform in graph.components.transforms.values():
@@ -72,12 +72,12 @@ def carried(pipeline: beam.Pipeline) -> bytes:
 
 
 def forms(key: bytes) -> list[bytes]:
-    """A key as it may be written somewhere."""
+    """Return the encodings in which a key may be written."""
     return [key, key.hex().encode(), base64.b64encode(key), base64.urlsafe_b64encode(key), repr(key)[2:-1].encode()]
 
 
 def graph_of(job: Path) -> bytes:
-    """What the graph of an ingest of one file carries."""
+    """Return the bytes of the graph of an ingest of one file."""
     of = night(job)
     screen = privacy.screen(of.job, None)
     found = RawFiles(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
@@ -90,13 +90,13 @@ def graph_of(job: Path) -> bytes:
     return carried(pipeline)
 
 
-def test_the_key_is_in_no_job_graph(key: bytes, tmp_path: Path) -> None:
+def test_job_graph_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
     graph = graph_of(job_with_key(tmp_path))
     assert VARIABLE.encode() in graph
     assert [form for form in forms(key) if form in graph] == []
 
 
-def test_what_travels_to_workers_holds_no_key(key: bytes, tmp_path: Path) -> None:
+def test_pickled_filter_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
     screen = privacy.screen(load_job(str(job_with_key(tmp_path))), None)
     packed = pickle.dumps(screen, protocol=0)
     assert [form for form in forms(key) if form in packed] == [] and pickle.loads(packed) == screen
@@ -107,18 +107,18 @@ def screen_of(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> Priv
     return privacy.screen(load_job(str(job_with_key(folder))), None)
 
 
-def test_a_worker_without_the_key_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_without_the_key_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = screen_of(tmp_path, KEYS["ascii"], monkeypatch)
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': the environment variable is not set on this worker"):
-        screen.named(pl.DataFrame({"user_id": ["ann"]}))
+        screen.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
 
 
-def test_a_worker_with_another_key_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_with_a_different_key_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = screen_of(tmp_path, KEYS["ascii"], monkeypatch)
     monkeypatch.setenv(VARIABLE, "another key of sixteen characters")
-    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': this worker has another key of pseudonyms than the"):
-        screen.named(pl.DataFrame({"user_id": ["ann"]}))
+    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': this worker has a different key"):
+        screen.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
 
 
 @pytest.mark.parametrize(
@@ -131,19 +131,19 @@ def test_a_worker_with_another_key_writes_nothing(tmp_path: Path, monkeypatch: p
         ("äöüßé".encode(), "has 10 bytes"),
     ],
 )
-def test_a_key_that_is_short_or_simple_is_refused_and_not_shown(
+def test_short_or_simple_key_is_refused_and_not_shown(
     value: bytes, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(JobError) as caught:
         screen_of(tmp_path, value, monkeypatch)
     assert str(caught.value) == (
-        f"privacy.pseudonym_key_env = '{VARIABLE}': the environment variable {trouble}; it must hold the key of "
-        "pseudonyms, 16 bytes or more"
+        f"privacy.pseudonym_key_env = '{VARIABLE}': the environment variable {trouble}; it must contain the key "
+        "for pseudonyms, at least 16 bytes"
     )
 
 
 class Client:
-    """A secret manager with one secret, which counts how often it is asked."""
+    """A secret manager with one secret, which counts requests."""
 
     asked: ClassVar[list[str]] = []
 
@@ -154,7 +154,7 @@ class Client:
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the secrets that were asked for."""
+    """The names of the requested secrets."""
     asked: list[str] = []
     monkeypatch.setattr(Client, "asked", asked)
     monkeypatch.setitem(sys.modules, "google.cloud.secretmanager", SimpleNamespace(SecretManagerServiceClient=Client))
@@ -162,16 +162,18 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_the_key_may_come_from_a_secret_manager_once_a_process(manager: list[str], tmp_path: Path) -> None:
+def test_key_is_read_from_a_secret_manager_once_per_process(manager: list[str], tmp_path: Path) -> None:
     job = load_job(str(job_with_key(tmp_path, f'pseudonym_key_secret = "{SECRET}"')))
     screen = privacy.screen(job, None)
     for user in ("ann", "bob"):
-        assert screen.named(pl.DataFrame({"user_id": [user]}))["user_id"][0] == pseudonym(user, KEYS["not UTF-8"])
+        assert screen.pseudonymise(pl.DataFrame({"user_id": [user]}))["user_id"][0] == pseudonym(
+            user, KEYS["not UTF-8"]
+        )
     assert manager == [SECRET]
     assert [form for form in forms(KEYS["not UTF-8"]) if form in pickle.dumps(screen, protocol=0)] == []
 
 
-def test_a_variable_that_is_set_goes_before_the_secret(
+def test_environment_variable_takes_precedence_over_the_secret(
     manager: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = f'pseudonym_key_env = "{VARIABLE}"\npseudonym_key_secret = "{SECRET}"'
@@ -183,12 +185,12 @@ def test_a_variable_that_is_set_goes_before_the_secret(
 
 
 @pytest.mark.parametrize("setting", ["pseudonym_key_env", "pseudonym_key_secret"])
-def test_a_key_in_the_job_file_itself_is_refused(setting: str, tmp_path: Path) -> None:
+def test_key_in_the_job_file_is_refused(setting: str, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=f"privacy.{setting}"):
         load_job(str(job_with_key(tmp_path, f'{setting} = "a key of sixteen characters"')))
 
 
-def test_what_is_no_name_of_a_variable_is_not_shown(tmp_path: Path) -> None:
+def test_value_that_is_not_a_variable_name_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         load_job(str(job_with_key(tmp_path, 'pseudonym_key_env = "a key of sixteen characters"')))
     assert "sixteen" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Parsing: whatever the format, the same values; whatever the mistake, its reason; oracles in plain Python."""
+"""Parsing: the same values in every format, and a reason for every mistake, compared with plain Python."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ AT = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)  # epoch second 1,700,
 
 
 def raw(**columns: Any) -> pl.DataFrame:
-    """A raw frame of watches; user, video, time and completed are filled in where not given."""
+    """Return a raw frame of watches with defaults for user, video, time and completed."""
     height = max(len(values) for values in columns.values())
     usual = {"user_id": ["u"] * height, "video_id": ["v"] * height, "time": [AT] * height, "completed": [True] * height}
     frame = pl.DataFrame({**usual, **columns}, strict=False)
@@ -67,7 +67,7 @@ def reasons(parsed: Parsed) -> dict[int, str]:
         (pl.Series([2**64 - 1], dtype=pl.UInt64), [str(2**64 - 1)]),
     ],
 )
-def test_ids_are_text(values: Any, ids: list[str]) -> None:
+def test_ids_are_converted_to_text(values: Any, ids: list[str]) -> None:
     parsed = parse_watches(raw(user_id=values, video_id=values), RULES)
     assert parsed.valid["user_id"].to_list() == parsed.valid["video_id"].to_list() == ids
 
@@ -95,13 +95,13 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("columns", "expected"), BAD_ROWS)
-def test_each_mistake_has_its_reason(columns: dict[str, Any], expected: list[str]) -> None:
+def test_each_mistake_has_a_reason(columns: dict[str, Any], expected: list[str]) -> None:
     parsed = parse_watches(raw(**columns), RULES)
     assert parsed.valid.is_empty()
     assert reasons(parsed) == dict(enumerate(expected, 1))
 
 
-def test_the_last_moment_before_the_future_is_valid() -> None:
+def test_last_time_before_the_future_is_valid() -> None:
     parsed = parse_watches(raw(time=[BEFORE - dt.timedelta(microseconds=1)]), RULES)
     assert parsed.valid["time"].to_list() == [BEFORE - dt.timedelta(microseconds=1)]
 
@@ -115,7 +115,7 @@ def test_words_for_true_and_false() -> None:
 
 
 def oracle_completed(row: dict[str, Any], length_of: dict[str, float], rules: ParseRules) -> bool:
-    """The contract's sentence, one row at a time."""
+    """Apply the rule of the contract to one row."""
     if row["completed"] is not None:
         return bool(row["completed"])
     if row["watch_seconds"] is None:
@@ -138,7 +138,7 @@ WATCHED = st.fixed_dictionaries(
 
 
 @given(st.lists(WATCHED, max_size=20), st.sampled_from([0.25, 0.5, 1.0]), st.sampled_from([5.0, 30.0]), st.booleans())
-def test_completed_is_decided_as_the_contract_says(
+def test_completed_follows_the_contract(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], fraction: float, seconds: float, known: bool
 ) -> None:
     lengths = {"known": 20.0, "empty": 0.0} if known else {}
@@ -177,7 +177,7 @@ def test_every_row_is_valid_or_refused(rows: list[tuple[str | None, ...]]) -> No
     assert (parsed.valid["time"] < BEFORE).all()
 
 
-def test_no_row_at_all() -> None:
+def test_empty_frame() -> None:
     parsed = parse_watches(raw(user_id=[]), RULES)
     assert (parsed.valid.schema, parsed.valid.height, parsed.refused.height) == (STORED_WATCH_SCHEMA, 0, 0)
 
@@ -253,19 +253,19 @@ def test_countries_of_videos_are_texts_or_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["DE;AT", "DE|AT", "DE/AT"])
-def test_countries_with_anything_but_commas_between_are_refused(text: str) -> None:
+def test_countries_must_be_separated_by_commas(text: str) -> None:
     parsed = parse_videos(pl.DataFrame({"row": [1, 2], "video_id": ["a", "b"], "countries": [text, "DE"]}))
     assert reasons(parsed) == {1: "countries must be separated by commas"} and parsed.valid["countries"].item() == "DE"
 
 
-def test_pairs_that_are_never_to_be_shown() -> None:
+def test_hidden_pairs() -> None:
     frame = pl.DataFrame({"row": [1, 2, 3], "user_id": [7, None, 8], "video_id": ["a", "b", ""], "why": ["x"] * 3})
     parsed = parse_hidden(frame)
     assert parsed.valid.schema == HIDDEN_SCHEMA and parsed.valid.rows() == [("7", "a")]
     assert reasons(parsed) == {2: "user_id is null", 3: "video_id is null"}
 
 
-def test_users_and_their_further_categories() -> None:
+def test_users_with_additional_categories() -> None:
     frame = pl.DataFrame(
         {"row": [1, 2, 3], "user_id": ["a", "b", "c"], "birth_year": ["1990", "x", None], "plan": [7, 8, 9]}
     )
@@ -330,7 +330,7 @@ def test_all_formats_give_the_same_frames(
     assert all(other == found[0] for other in found)
 
 
-def test_refused_rows_carry_their_file_and_text(tmp_path: Path) -> None:
+def test_refused_rows_have_their_file_and_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id,time,query,more\n,1700000000,cats,1\na,b\na,1700000000,dogs,2\n")
     (parsed, *rest) = parse_log(str(path), SEARCHES, {}, partial(parse_searches, rules=RULES))

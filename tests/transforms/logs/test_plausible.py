@@ -1,4 +1,4 @@
-"""Values that can be read but not be meant, in every column that has a unit."""
+"""Implausible values in every column with a unit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reasons(parsed: Parsed) -> list[str]:
     return sorted(set(parsed.refused["reason"]))
 
 
-def test_a_value_longer_than_any_is_refused() -> None:
+def test_too_large_value_is_refused() -> None:
     parsed = parse_watches(table(watch_seconds=[7 * DAY, 7 * DAY + 1, 8 * HOUR, None]), RULES)
     assert parsed.valid["watch_seconds"].to_list() == [7 * DAY, 8 * HOUR, None]
     assert reasons(parsed) == ["watch_seconds is above 7 days: is it milliseconds?"]
@@ -39,8 +39,8 @@ IN_HOURS = "{} is above {} hours in most rows, so probably milliseconds: divide 
 
 
 @pytest.mark.parametrize("long", [10, 11])
-def test_a_column_in_milliseconds_is_refused(long: int) -> None:
-    """More than half above what is usual; rows without a value stay, and so do long watches among others."""
+def test_column_in_milliseconds_is_refused(long: int) -> None:
+    """More than half of the values are unusual. Rows without a value stay valid, and so do few long watches."""
     seconds = [45_000.0] * long + [30.0] * (21 - long - 1) + [None, 0.0]
     watches = parse_watches(table(watch_seconds=seconds), RULES)
     shown = parse_impressions(
@@ -55,7 +55,7 @@ def test_a_column_in_milliseconds_is_refused(long: int) -> None:
         assert watches.valid["watch_seconds"].to_list() == [None]
 
 
-def test_few_long_watches_are_no_unit() -> None:
+def test_few_long_watches_are_accepted() -> None:
     assert not reasons(parse_watches(table(watch_seconds=[45_000.0] * 19), RULES))
 
 
@@ -63,7 +63,7 @@ def uploads(values: list[Any], zone: str = "UTC", before: dt.datetime | None = B
     return parse_videos(table(upload_time=values).drop("user_id", "time"), zone, before)
 
 
-NO_DATE, AHEAD = "upload_time lies before 1990 and is no date", "upload_time lies years in the future"
+NO_DATE, AHEAD = "upload_time is before 1990 and is not a date", "upload_time lies years in the future"
 
 
 @pytest.mark.parametrize(
@@ -82,28 +82,28 @@ NO_DATE, AHEAD = "upload_time lies before 1990 and is no date", "upload_time lie
         (None, "UTC", None),
     ],
 )
-def test_upload_times_before_1990_are_dates_of_release(value: Any, zone: str, reason: str | None) -> None:
+def test_upload_times_before_1990_must_be_dates(value: Any, zone: str, reason: str | None) -> None:
     assert reasons(uploads([value], zone)) == ([reason] if reason else [])
 
 
-def test_a_premiere_to_come_is_not_available() -> None:
+def test_future_premiere_is_not_available() -> None:
     values = ["2026-11-21T23:59:59Z", "2026-11-22T00:00:00Z", None]
     assert uploads(values).valid["available"].to_list() == [True, False, True]
     assert uploads(values, before=None).valid["available"].to_list() == [True] * 3
 
 
-def test_a_birth_year_is_a_year_or_unknown() -> None:
+def test_implausible_birth_year_is_unknown() -> None:
     years = [1899, 1900, 2026, 2027, 0, 85, 19900101, None]
     parsed = parse_users(table(birth_year=years), before=BEFORE)
     assert parsed.valid["birth_year"].to_list() == [None, 1900, 2026, *[None] * 5] and not reasons(parsed)
 
 
-def test_a_column_of_birth_dates_is_refused() -> None:
+def test_column_of_birth_dates_is_refused() -> None:
     parsed = parse_users(table(birth_year=[19900101] * 20 + [1990, None]), before=BEFORE)
     assert parsed.valid["birth_year"].to_list() == [1990, None]
-    assert reasons(parsed) == ["birth_year is not from 1900 to 2026 in most rows: write the year alone, such as 1990"]
+    assert reasons(parsed) == ["birth_year is not from 1900 to 2026 in most rows: write only the year, such as 1990"]
 
 
-def test_countries_that_are_no_codes() -> None:
+def test_unknown_countries() -> None:
     values = pl.Series(["de", " US ", "UK", "Germany", None, ""])
     assert unknown_countries(values).to_list() == ["UK", "GERMANY"]

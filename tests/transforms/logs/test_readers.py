@@ -1,4 +1,4 @@
-"""Raw logs: every format gives the same rows, every row keeps its number, no row is lost without a reason."""
+"""Raw logs: every format gives the same rows, rows keep their numbers, and no row is lost without a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.logs import readers
-from transforms.logs.readers import LogError, LogTable, RawFrame, count_rows, read_log
+from transforms.logs.readers import LogError, LogTable, RawFrame, count_rows, number_rows, read_log
 
 TABLE = LogTable(name="watches", required=("user_id", "time"), optional=("country", "done"), any_of=("country", "done"))
 ROWS: list[dict[str, Any]] = [
@@ -54,7 +54,7 @@ FORMATS = {
 
 
 def read(path: Path, table: LogTable = TABLE, **renamed: str) -> RawFrame:
-    """All frames of a file as one."""
+    """Return all frames of a file as one."""
     frames = list(read_log(str(path), table, renamed))
     rows = pl.concat([frame.rows for frame in frames], how="diagonal") if frames else pl.DataFrame()
     return RawFrame(rows, pl.concat([frame.broken for frame in frames] or [pl.DataFrame(schema=readers.BROKEN)]))
@@ -82,7 +82,7 @@ def test_every_format_gives_the_same_rows(
     assert max(frame.rows.height for frame in read_log(str(path), TABLE, {})) <= frame_rows
 
 
-def test_rows_are_counted_before_they_are_read(tmp_path: Path) -> None:
+def test_rows_are_counted_without_reading_them(tmp_path: Path) -> None:
     counted = {name: count_rows(str(put(tmp_path, name, content))) for name, content in FORMATS.items()}
     breaks = sum("\n" in (row["country"] or "") for row in ROWS)
     assert counted["a.parquet"] == counted["a.jsonl"] == counted["a.json.gz"] == len(ROWS)
@@ -146,13 +146,13 @@ def test_json_lines_are_valid_or_broken_under_their_numbers(
     ]
 
 
-def test_a_column_that_the_first_lines_lack_is_read(tmp_path: Path) -> None:
+def test_column_missing_in_the_first_lines_is_read(tmp_path: Path) -> None:
     lines = [{"user_id": "a", "time": 1, "country": "SE"}] * 200 + [{"user_id": "a", "time": 1, "done": True}]
     found = read(put(tmp_path, "a.jsonl", as_json(lines))).rows
     assert found["done"].to_list() == [None] * 200 + ["true"]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+def test_byte_order_mark_is_removed(tmp_path: Path) -> None:
     mark = b"\xef\xbb\xbf"
     for name, content in (("a.csv", as_csv(ROWS)), ("a.jsonl", as_json(ROWS))):
         found = read(put(tmp_path, name, mark + content))
@@ -160,7 +160,7 @@ def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
         assert found.broken.is_empty()
 
 
-def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     lines = b'{"user_id": "\xff", "time": 1, "country": ""}\n{"user_id": "b", "time": 1, "country": ""}\n'
     found = read(put(tmp_path, "a.jsonl", lines))
     assert found.rows["row"].to_list() == [2]
@@ -172,27 +172,29 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if (name != "a.csv" and "json" not in name) or "gz" in name])
-def test_a_file_cut_short_is_an_error_with_its_path(name: str, tmp_path: Path) -> None:
+def test_truncated_file_is_reported(name: str, tmp_path: Path) -> None:
     whole = FORMATS[name]
     for length in (0, 5, len(whole) // 2, len(whole) - 1):
         if length or name.endswith("parquet"):
             path = put(tmp_path, name, whole[:length])
-            with pytest.raises(LogError, match=rf"{path}: not a whole .* file \(.*\); send it again or take it out"):
+            with pytest.raises(
+                LogError, match=rf"{path}: not a complete .* file \(.*\); deliver it again or remove it"
+            ):
                 read(path)
 
 
-def test_a_broken_gzip_file_is_an_error_with_its_path(tmp_path: Path) -> None:
+def test_damaged_gzip_file_is_reported(tmp_path: Path) -> None:
     whole = bytearray(FORMATS["a.json.gz"])
     whole[len(whole) // 2] ^= 0xFF
     path = put(tmp_path, "a.json.gz", bytes(whole))
-    with pytest.raises(LogError, match=f"{path}: not a whole json.gz file"):
+    with pytest.raises(LogError, match=f"{path}: not a complete json.gz file"):
         read(path)
-    with pytest.raises(LogError, match=f"{path}: not a whole json.gz file"):
+    with pytest.raises(LogError, match=f"{path}: not a complete json.gz file"):
         read(put(tmp_path, "a.json.gz", b"no gzip at all"))
 
 
 @pytest.mark.parametrize("make", [("a.csv", as_csv), ("a.jsonl", as_json), ("a.parquet", as_parquet)])
-def test_missing_columns_are_named_with_those_present(make: Any, tmp_path: Path) -> None:
+def test_missing_columns_are_reported(make: Any, tmp_path: Path) -> None:
     path = put(tmp_path, make[0], make[1]([{"time": "1", "country": "SE", "uid": "x"}]))
     with pytest.raises(
         LogError,
@@ -207,7 +209,7 @@ def test_missing_columns_are_named_with_those_present(make: Any, tmp_path: Path)
         read(path)
 
 
-def test_an_ending_that_is_not_supported_is_an_error(tmp_path: Path) -> None:
+def test_unsupported_extension_is_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "a.parquet.zip", "parquet"):
         with pytest.raises(LogError, match=r"the ending must be .parquet, .jsonl, .ndjson, .json or .csv"):
             read(put(tmp_path, name, b"x"))
@@ -225,30 +227,30 @@ def test_files_without_rows(tmp_path: Path) -> None:
         assert (found.rows.height, found.broken.height) == (0, 0)
 
 
-def test_parquet_text_that_is_not_marked_as_text(tmp_path: Path) -> None:
+def test_parquet_binary_is_read_as_text(tmp_path: Path) -> None:
     rows = [{"user_id": user, "time": 1, "country": "SE"} for user in (b"a", None)]
     assert read(put(tmp_path, "a.parquet", as_parquet(rows))).rows["user_id"].to_list() == ["a", None]
     rows[0]["user_id"] = b"\xff"
-    with pytest.raises(LogError, match=r"a.parquet: the column user_id is binary that is no text"):
+    with pytest.raises(LogError, match=r"a.parquet: the column user_id is binary but not UTF-8 text"):
         read(put(tmp_path, "a.parquet", as_parquet(rows)))
 
 
-def test_a_nested_column_is_named(tmp_path: Path) -> None:
+def test_nested_column_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     for value, kind in (({"id": "u"}, "struct<id: "), (["u"], "large_list<|list<")):
         pl.DataFrame({"user_id": [value], "time": [1], "country": ["S"]}).write_parquet(path)
         with pytest.raises(
-            LogError, match=rf"a.parquet: the column 'user_id' is nested \(({kind}).*must be one value a"
+            LogError, match=rf"a.parquet: the column 'user_id' is nested \(({kind}).*must be one value per"
         ):
             read(path)
-        with pytest.raises(LogError, match=r"the column 'user_id' is nested .*, but country must be one value a row"):
+        with pytest.raises(LogError, match=r"the column 'user_id' is nested .*, but country must be one value per row"):
             read(path, country="user_id", user_id="country")
     pl.DataFrame({"user_id": ["u"], "time": [1], "country": ["S"], "other": [["x"]]}).write_parquet(path)
     assert read(path).rows.columns == ["user_id", "time", "country", "row"]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
-def test_text_is_read_a_block_at_a_time(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_is_read_in_blocks(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "TEXT_BLOCK_BYTES", 1 << 14)
     monkeypatch.setattr(readers, "CSV_BLOCK_BYTES", 1 << 12)
     monkeypatch.setattr(readers, "FRAME_ROWS", 256)
@@ -273,7 +275,7 @@ def test_text_is_read_a_block_at_a_time(tmp_path: Path, name: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_folders_named_by_key_and_value_give_columns_that_the_file_lacks(tmp_path: Path, name: str) -> None:
+def test_hive_partitions_provide_missing_columns(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "done=no%20way" / "where=__HIVE_DEFAULT_PARTITION__" / "country=SE" / "extra=1"
     folder.mkdir(parents=True)
     (folder / name).write_bytes(FORMATS[name])
@@ -287,7 +289,7 @@ def test_folders_named_by_key_and_value_give_columns_that_the_file_lacks(tmp_pat
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_one_column_of_a_file_may_have_two_of_our_names(tmp_path: Path, name: str) -> None:
+def test_one_column_of_a_file_for_two_of_ours(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FORMATS[name])
     table = LogTable(name="watches", required=("user_id", "time", "page_id"), optional=("country", "device"))
     rows = read(tmp_path / name, table, page_id="time", device="country").rows
@@ -295,16 +297,25 @@ def test_one_column_of_a_file_may_have_two_of_our_names(tmp_path: Path, name: st
     assert rows["device"].to_list() == rows["country"].to_list() == [row["country"] for row in ROWS]
 
 
-def test_what_a_library_quotes_of_a_row_is_in_no_message() -> None:
+def test_messages_do_not_quote_rows() -> None:
     error = pa.ArrowInvalid("CSV parse error: Expected 3 columns, got 2: ann,v1")
-    with pytest.raises(LogError) as caught, readers._whole("w.csv"):
+    with pytest.raises(LogError) as caught, readers._damage_reported("w.csv"):
         raise error
-    assert str(caught.value) == "w.csv: not a whole csv file (CSV parse error); send it again or take it out"
+    assert str(caught.value) == "w.csv: not a complete csv file (CSV parse error); deliver it again or remove it"
 
 
 @pytest.mark.parametrize("ending", ["bz2", "zst"])
-def test_text_that_is_not_compressed_is_read_whatever_its_ending(tmp_path: Path, ending: str) -> None:
+def test_uncompressed_text_with_a_compressed_extension_is_read(tmp_path: Path, ending: str) -> None:
     for name in ("a.csv", "a.jsonl"):
         (tmp_path / f"{name}.{ending}").write_bytes(FORMATS[name])
         found = read(tmp_path / f"{name}.{ending}").rows["user_id"].to_list()
         assert found == [row["user_id"] for row in ROWS]
+
+
+@given(st.integers(1, 100), st.lists(st.booleans(), min_size=1, max_size=40))
+def test_rows_are_numbered_around_skipped_rows(first: int, is_skipped: list[bool]) -> None:
+    rows = list(enumerate(is_skipped, first))
+    expected = [number for number, skipped in rows if not skipped]
+    skipped = [number for number, skipped in rows if skipped]
+    assert number_rows(first, len(expected), skipped).tolist() == expected
+    assert number_rows(first, len(expected), [*skipped, first + 1_000]).tolist() == expected

@@ -1,4 +1,4 @@
-"""Days of too many events, against a count in loops; and what one user with very many events costs."""
+"""Robot days, compared with counting in loops, and the time that one user with many events takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from made_frames import START, hours, search, searches_frame, watch, watches_fra
 from transforms.examples.draw_examples import LabelDraw, draw_labels, records, serving_pointers
 from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.logs.event_window import Holdout
-from transforms.logs.robots import without_robots
+from transforms.logs.robots import drop_robot_days
 from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 USERS, HOURS = st.sampled_from("ab"), st.sampled_from([0, 1, 23, 23.5, 24, 25, 47])
@@ -30,11 +30,11 @@ def day(event: dict[str, Any]) -> tuple[str, dt.date]:
 
 
 @given(WATCHES, SEARCHES, st.integers(0, 6))
-def test_days_above_the_limit_count_as_no_events(
+def test_days_above_the_limit_are_dropped(
     watched: list[dict[str, Any]], searched: list[dict[str, Any]], most: int
 ) -> None:
     watches, searches = watches_frame(watched), searches_frame(searched)
-    found = without_robots(watches, searches, most=most)
+    found = drop_robot_days(watches, searches, max_events=most)
     rows = [watches.to_dicts(), searches.to_dicts()]
     of_day = Counter(day(event) for events in rows for event in events)
     robots = {key for key, n in of_day.items() if most and n > most}
@@ -46,11 +46,11 @@ def test_days_above_the_limit_count_as_no_events(
 
 
 @given(WATCHES, SEARCHES, st.randoms(use_true_random=False))
-def test_the_order_of_events_does_not_matter(
+def test_order_of_events_does_not_matter(
     watched: list[dict[str, Any]], searched: list[dict[str, Any]], chance: Any
 ) -> None:
     frames = pl.DataFrame(watched, WATCH_SCHEMA), pl.DataFrame(chance.sample(watched, len(watched)), WATCH_SCHEMA)
-    one, other = (without_robots(watches, searches_frame(searched), most=3) for watches in frames)
+    one, other = (drop_robot_days(watches, searches_frame(searched), max_events=3) for watches in frames)
     assert one.watches.sort(WATCH_SCHEMA.names()).equals(other.watches.sort(WATCH_SCHEMA.names()))
     assert (one.robot_days, one.robot_searches) == (other.robot_days, other.robot_searches)
 
@@ -71,7 +71,7 @@ DRAW = LabelDraw(
 
 
 def many_events(users: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """`EVENTS` watches in 28 days and a tenth as many searches, of some users in turn."""
+    """Return `EVENTS` watches in 28 days and a tenth as many searches, of users in turn."""
     at = pl.int_range(EVENTS, eager=True)
     step = dt.timedelta(days=28) // EVENTS
     times = pl.Series(pl.select(pl.lit(START).cast(pl.Datetime("us", "UTC")) + at * step).to_series())
@@ -88,8 +88,8 @@ def many_events(users: int) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def written(watches: pl.DataFrame, searches: pl.DataFrame, most: int) -> int:
-    """The work of stage examples on a bucket, up to its records; how many pointers there are."""
-    events = without_robots(watches, searches, most=most)
+    """Do the work of stage examples on a bucket, up to its records; return the number of pointers."""
+    events = drop_robot_days(watches, searches, max_events=most)
     users = pl.DataFrame(schema={"user_id": pl.String})
     pasts = UserHistories.of(events.watches, events.searches, users, Vocabularies.of(TOP, TOP))
     found = 0
@@ -100,7 +100,7 @@ def written(watches: pl.DataFrame, searches: pl.DataFrame, most: int) -> int:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Processor seconds of the fastest of three runs."""
+    """Return the processor seconds of the fastest of three runs."""
     took = []
     for _ in range(3):
         began = time.process_time()
@@ -110,7 +110,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @pytest.mark.parametrize("most", [0, 1_000], ids=["no limit", "limit"])
-def test_one_user_s_events_cost_no_more_than_those_of_many(most: int) -> None:
+def test_hot_user_takes_no_more_time_than_many_users(most: int) -> None:
     one, many = many_events(1), many_events(10_000)
     assert written(*one, most) == (21 if most == 0 else 0)  # 7,857 events a day
     assert written(*many, most) > 10_000

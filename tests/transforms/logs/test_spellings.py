@@ -1,4 +1,4 @@
-"""Ids of forgotten users in the texts of refused rows, however JSON, CSV and numbers spell them."""
+"""Ids of forgotten users in texts of refused rows, in all spellings of JSON, CSV and numbers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.logs.privacy import without_texts
+from transforms.logs.privacy import redact_texts
 
 # Of the letters that are written as escapes, and of some that are not.
 IDS = st.text(st.sampled_from('ab"\\/\n\u00eb\U0001f600,'), min_size=3, max_size=5)
 
 
 def kept(text: str, *ids: str) -> bool:
-    (found,) = without_texts(pl.DataFrame({"text": [text]}), pl.Series("user_id", list(ids)))["text"]
+    (found,) = redact_texts(pl.DataFrame({"text": [text]}), pl.Series("user_id", list(ids)))["text"]
     assert found in (text, None)
     return found is not None
 
 
 @given(IDS, st.booleans())
-def test_an_id_in_json_is_found_at_any_depth(user: str, ascii_only: bool) -> None:
+def test_id_in_json_is_found_at_any_depth(user: str, ascii_only: bool) -> None:
     for value in ({"user_id": user}, {"a": [{"b": {"c": user}}]}, {user: 1}, {"page": json.dumps({"u": user})}):
         assert not kept(json.dumps(value, ensure_ascii=ascii_only), user)
 
 
 @given(IDS)
-def test_an_id_in_csv_is_found(user: str) -> None:
+def test_id_in_csv_is_found(user: str) -> None:
     written = io.StringIO()
     csv.writer(written).writerow([user, "v1", "never"])
     assert not kept(written.getvalue(), user)
@@ -39,7 +39,7 @@ def test_an_id_in_csv_is_found(user: str) -> None:
 
 
 @given(IDS)
-def test_half_an_object_with_escapes_is_not_kept(user: str) -> None:
+def test_truncated_json_with_escapes_is_removed(user: str) -> None:
     assert not kept('{"video_id": "v1", "user_id": ' + json.dumps(user)[:-1], user)
 
 
@@ -78,8 +78,8 @@ def test_texts_of_other_users_are_kept(text: str) -> None:
     assert kept(text, "ann", "20")
 
 
-def test_rows_keep_their_order_and_what_has_no_text_stays_so() -> None:
+def test_rows_keep_their_order_and_null_texts() -> None:
     refused = pl.DataFrame({"row": [3, 1, 2], "text": [None, "ann", "bob"]})
-    found = without_texts(refused, pl.Series("user_id", ["ann"]))
+    found = redact_texts(refused, pl.Series("user_id", ["ann"]))
     assert found.rows() == [(3, None), (1, None), (2, "bob")]
-    assert without_texts(refused, pl.Series("user_id", [], pl.String)).equals(refused)
+    assert redact_texts(refused, pl.Series("user_id", [], pl.String)).equals(refused)
