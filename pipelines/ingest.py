@@ -21,7 +21,7 @@ from typing import Any
 from pipelines.base import console, manifest, paths, row_counts, snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.row_counts import Account
-from pipelines.base.snapshot_store import Snapshot, TakenFile
+from pipelines.base.snapshot_store import Snapshot, StoreFile, TakenFile
 from pipelines.config.jobs import JobError
 from pipelines.logs import forget_rows, joins, log_notes, reading_settings, rewriting
 from pipelines.logs.ingest_plan import IngestPlan
@@ -31,9 +31,8 @@ from pipelines.night.errors import StageError
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.records import Record
 from transforms.logs import bigquery_source
-from transforms.logs.ingest import MAX_LISTED_ROWS
+from transforms.logs.ingest import MAX_LISTED_ROWS, DuplicateRows, EventFile, ReplacedFile
 from transforms.logs.privacy import Span
 from transforms.logs.readers import count_rows
 
@@ -125,7 +124,7 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
     )
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()
-    entries = [FileEntry(**record["written"]) for record in side if "written" in record]
+    entries = side.of(FileEntry)
     account = row_counts.from_records(side)
     if due.changes_store:
         seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
@@ -135,7 +134,7 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
     counts = _counts(night, due, snapshot, account)
-    counts["notes"] += _notes_of_rows(side)
+    counts["notes"] += _notes_of_rows(side.of(DuplicateRows))
     return StageResult(entries, counts | _joined(night, due, snapshot, entries, forgotten, counts["notes"]))
 
 
@@ -202,10 +201,8 @@ def _take(
     for raw, spans in ((due.again, due.spans), (due.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
-            gone = [record["replaced"] for record in records if "replaced" in record]
-            snapshot = snapshot.with_changes(
-                gone, [snapshot_store.store_file(record) for record in records if "day" in record]
-            )
+            gone = [file.name for file in records.of(ReplacedFile)]
+            snapshot = snapshot.with_changes(gone, [StoreFile(**vars(file)) for file in records.of(EventFile)])
             account = row_counts.total([account, row_counts.from_records(records)])
     _check_rejects(night, row_counts.total([account, side]))
     _check_days(night, before, snapshot, due.spans)
@@ -295,7 +292,7 @@ def _listing(account: Account) -> str:
 def _counts(night: Night, due: IngestPlan, snapshot: Snapshot, side: Account) -> dict[str, Any]:
     """What the manifest says: the store, what became of the rows of this night, all its ingests together, and notes."""
     ours = snapshot.accounts.get(night.date.isoformat())
-    account: Record = row_counts.total([*([ours] if ours else []), side])
+    account = row_counts.total([*([ours] if ours else []), side])
     del account["rejects_files"]
     rows = {table.name: snapshot.rows(table.name) for table in LOGS}
     return {
@@ -326,11 +323,11 @@ def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
         yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
 
 
-def _notes_of_rows(side: list[Record]) -> list[str]:
+def _notes_of_rows(duplicates: Sequence[DuplicateRows]) -> list[str]:
     """Keys of the tables that are read anew of which one file has several rows that differ."""
     differing: dict[str, int] = {}
-    for record in side:
-        differing[record.get("table", "")] = differing.get(record.get("table", ""), 0) + record.get("disagreeing", 0)
+    for rows in duplicates:
+        differing[rows.table] = differing.get(rows.table, 0) + rows.disagreeing
     return [
         f"logs.{table}: ids with several rows in one file that differ: {ids:,}; the last row of each counts"
         for table, ids in differing.items()

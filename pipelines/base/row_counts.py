@@ -10,35 +10,38 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from transforms.core.records import Record
+from transforms.core.records import Records
+from transforms.logs.ingest import DuplicateRows, RefusedFile, RefusedRows, RowsRead
 
 Account = dict[str, Any]
 # other_days: rows outside the requested days, in files that were read again.
 LEFT_OUT = ("refused", "duplicates", "forgotten", "other_days")
 
 
-def from_records(records: Iterable[Record]) -> Account:
+def from_records(records: Records) -> Account:
     """Return the account of one read of raw files, from the records of its workers.
 
     Keys: tables: rows by table and outcome; removed: rows removed from the store, by table and reason (`reingested`,
     `forgotten`, `expired`, `doubled`); rejects: refused rows by reason; rejects_files: the files that list these.
     """
-    tables: dict[str, Counter[str]] = {}
+    read, duplicates = records.of(RowsRead), records.of(DuplicateRows)
+    names = {rows.table for rows in read} | {rows.table for rows in duplicates}
+    tables = {name: Counter(dict.fromkeys(("read", *LEFT_OUT), 0)) for name in names}
     removed: dict[str, Counter[str]] = {}
     reasons: Counter[str] = Counter()
-    listed = []
-    for record in records:
-        if counts := {name: record[name] for name in ("read", *LEFT_OUT) if name in record}:
-            tables.setdefault(record["table"], Counter(dict.fromkeys(("read", *LEFT_OUT), 0))).update(counts)
-        if record.get("doubled"):
-            removed.setdefault(record["table"], Counter())["doubled"] += record["doubled"]
-        if "reason" in record:
-            reasons[f"{record['table']}: {record['reason']}"] += record["rejected"]
-        listed += [record["rejects_file"]] if "rejects_file" in record else []
+    for rows in read:
+        counts = {"read": rows.read, "refused": rows.refused, "forgotten": rows.forgotten}
+        tables[rows.table].update(counts | {"other_days": rows.other_days})
+    for equal in duplicates:
+        tables[equal.table]["duplicates"] += equal.duplicates
+        if equal.doubled:
+            removed.setdefault(equal.table, Counter())["doubled"] += equal.doubled
+    for refused in records.of(RefusedRows):
+        reasons[f"{refused.table}: {refused.reason}"] += refused.rows
     kept = {
         name: rows | {"kept": rows["read"] - sum(rows[reason] for reason in LEFT_OUT)} for name, rows in tables.items()
     }
-    return account(kept, removed, reasons, listed)
+    return account(kept, removed, reasons, [file.name for file in records.of(RefusedFile)])
 
 
 def from_removed(table: str, reason: str, rows: int) -> Account:

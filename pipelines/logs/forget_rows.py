@@ -25,9 +25,9 @@ from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.files import DamagedFileError, FileEntry
 from transforms.core.frames import id_digests
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.privacy import PrivacyFilter, redact_texts
-from transforms.logs.store_rewrite import DropForgotten, RewriteFiles, Scrub
+from transforms.logs.store_rewrite import DropForgotten, RewriteFiles, RewrittenFile, Scrub
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
 _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # what of a publication has a row a user
@@ -73,15 +73,15 @@ def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> N
     days = [day.isoformat() for day in night.reingest]
     damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in held.values()), days)
     parts = [rewriting.rewrite_task(file, count) for name, (count, file) in held.items() if name not in damaged]
-    records = rewriting.run_rewrite(night, parts, RewriteFiles(DropForgotten(screen), night.root.store))
-    records += [_lost(held[name][1]) for name in damaged]
+    rewritten = rewriting.run_rewrite(night, parts, RewriteFiles(DropForgotten(screen), night.root.store))
+    records = rewritten.of(RewrittenFile) + [_lost(held[name][1]) for name in damaged]
     for one in found:
         listed = {file.file.name: file for file in one.files}
-        changes = [record for record in records if record["replaced"] in listed]
+        changes = [record for record in records if record.replaced in listed]
         if changes:
             why = dict.fromkeys(damaged, "reingested")
             lost = [
-                row_counts.from_removed(record["table"], why.get(record["replaced"], "forgotten"), record["left_out"])
+                row_counts.from_removed(record.table, why.get(record.replaced, "forgotten"), record.left_out)
                 for record in changes
             ]
             snapshot_store.commit(
@@ -89,9 +89,9 @@ def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> N
             )
 
 
-def _lost(file: StoreFile) -> Record:
+def _lost(file: StoreFile) -> RewrittenFile:
     """The record of a data file that leaves the snapshots whole."""
-    return {"table": file.table, "replaced": file.file.name, "left_out": file.file.rows, "file": None}
+    return RewrittenFile(table=file.table, replaced=file.file.name, left_out=file.file.rows, file=None)
 
 
 def _neighbours_digest(night: Night, date: dt.date) -> str:
@@ -129,7 +129,7 @@ def _scrubbed(night: Night, folder: str, names: list[str], screen: PrivacyFilter
     records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
     with night.pipeline("ingest") as pipeline:
         pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
-    return {record["file"]["name"]: FileEntry(**record["file"]) for record in pop_records(records)}
+    return {entry.name: entry for entry in pop_records(records, FileEntry).of(FileEntry)}
 
 
 def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: pl.Series) -> dict[str, FileEntry]:

@@ -13,7 +13,7 @@ from pipelines.base import manifest, paths, raw_files, snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.night.stage import Night
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.logs import bigquery_source, ingest, parsing, schemas
 from transforms.logs.ingest import Parse, ReadLogs, Tagged
 from transforms.logs.privacy import PrivacyFilter, Span
@@ -52,7 +52,7 @@ class Reader:
     start: dt.datetime | None = None  # of the events that are read from BigQuery; None: of the window
     refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
-    def catalogue(self) -> list[Record]:
+    def catalogue(self) -> Records:
         """The catalogue and the users as they are today -> one file of videos, one file a bucket of users and of what
         is never to be shown to them."""
         return self._read(*self.side_sources())
@@ -96,7 +96,7 @@ class Reader:
 
     def logs(
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
-    ) -> list[Record]:
+    ) -> Records:
         """Some raw logs -> new files of the store, which the snapshot does not list yet; of `spans` alone, if given."""
         return self._read(*self.log_sources(batch, snapshot, catalogue, spans))
 
@@ -129,19 +129,20 @@ class Reader:
         name = paths.shard_pattern(self.buckets, manifest.new_attempt(), "parquet")
         return ingest.WriteDays(table, base, self.buckets, name, there, snapshot.time_zone)
 
-    def _read(self, *sources: Source) -> list[Record]:
+    def _read(self, *sources: Source) -> Records:
         """Run one pipeline over the raw files of some tables."""
         given = [source for source in sources if source.raw]
         if not given:
-            return []
+            return Records(ingest.RECORDS)
         records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("ingest") as pipeline:
             [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
-        found = pop_records(records)
-        self.forgotten.update(at for record in found for at in record.get("forgotten_ids", ()))
+        found = pop_records(records, *ingest.RECORDS)
+        for forgotten in found.of(ingest.ForgottenIds):
+            self.forgotten.update(forgotten.places)
         return found
 
-    def branch(self, pipeline: beam.Pipeline, source: Source) -> beam.PCollection[Record]:
+    def branch(self, pipeline: beam.Pipeline, source: Source) -> beam.PCollection:
         """One table's part of a pipeline; gives all its records."""
         name = source.table.name
         logs = self._frames(pipeline, source)

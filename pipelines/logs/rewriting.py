@@ -11,10 +11,12 @@ from pipelines.base.snapshot_store import Snapshot, StoreFile
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
-from transforms.core.files import FileEntry
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.records import Records, WriteRecords, pop_records
+from transforms.logs.ingest import EventFile
 from transforms.logs.parsing import ParseRules
-from transforms.logs.store_rewrite import Rebucket, RecomputeCompleted, RewriteFiles, RewriteTask
+from transforms.logs.store_rewrite import Rebucket, RecomputeCompleted, RewriteFiles, RewriteTask, RewrittenFile
+
+_KINDS = (EventFile, RewrittenFile)
 
 
 def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
@@ -31,14 +33,14 @@ def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
     )
 
 
-def run_rewrite(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rebucket) -> list[Record]:
+def run_rewrite(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rebucket) -> Records:
     """The records of rewriting some data files."""
     if not parts:
-        return []
+        return Records(_KINDS)
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
     with night.pipeline("ingest") as pipeline:
         pipeline | night.create(parts) | rewrite | WriteRecords(records)
-    return pop_records(records)
+    return pop_records(records, *_KINDS)
 
 
 def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Snapshot:
@@ -47,7 +49,7 @@ def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sna
     name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
     parts = [rewrite_task(file, before.buckets) for file in before.files]
     records = run_rewrite(night, parts, Rebucket(night.root.store, buckets, name, zone))
-    new = sorted((snapshot_store.store_file(record) for record in records), key=lambda file: file.file.name)
+    new = sorted((StoreFile(**vars(file)) for file in records.of(EventFile)), key=lambda file: file.file.name)
     done = replace(before, buckets=buckets, time_zone=zone, files=new)
     for table in {file.table for file in before.files}:
         if done.rows(table) != before.rows(table):
@@ -60,7 +62,8 @@ def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sna
 def reapply_completion_rule(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
     """The snapshot with the completion rule applied to its watches again, uncommitted."""
     parts = [rewrite_task(file, before.buckets) for file in before.files if file.table == "watches"]
-    return replace_files(before, run_rewrite(night, parts, RewriteFiles(RecomputeCompleted(rules), night.root.store)))
+    records = run_rewrite(night, parts, RewriteFiles(RecomputeCompleted(rules), night.root.store))
+    return replace_files(before, records.of(RewrittenFile))
 
 
 def merge_reread(
@@ -98,13 +101,11 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def replace_files(snapshot: Snapshot, records: list[Record]) -> Snapshot:
-    """The snapshot with the files of `RewriteFiles`'s records in place of those they replace."""
+def replace_files(snapshot: Snapshot, records: list[RewrittenFile]) -> Snapshot:
+    """Return the snapshot with the new files in place of those they replace."""
     of_name = {file.file.name: file for file in snapshot.files}
-    new = [
-        replace(of_name[record["replaced"]], file=FileEntry(**record["file"])) for record in records if record["file"]
-    ]
-    return snapshot.with_changes((record["replaced"] for record in records), new)
+    new = [replace(of_name[record.replaced], file=record.file) for record in records if record.file]
+    return snapshot.with_changes((record.replaced for record in records), new)
 
 
 def add_to_account(snapshot: Snapshot, date: dt.date, *added: row_counts.Account) -> Snapshot:

@@ -24,7 +24,7 @@ from pipelines.night.stage import Night
 from pipelines.sinks import gcp
 from transforms.core.records import WriteRecords, pop_records
 from transforms.sinks import bigtable_lists
-from transforms.sinks.bigtable_lists import CountRows, Place, RemoveVersions, WriteLists, tablets
+from transforms.sinks.bigtable_lists import CountRows, Place, RemoveVersions, RowCount, WriteLists, tablets
 from transforms.sinks.errors import SinkError
 from transforms.sinks.redis_lists import FORMAT_VERSION
 
@@ -85,7 +85,7 @@ class BigtableSink:
         with self.night.pipeline("publish") as pipeline:
             ranges = pipeline | self.night.create(tablets(self.place))
             ranges | CountRows(self.place, version) | WriteRecords(records)
-        return sum(int(record["rows"]) for record in pop_records(records))
+        return sum(count.rows for count in pop_records(records, RowCount).of(RowCount))
 
     def switch(self, version: str | None) -> None:
         with self._explained():

@@ -19,10 +19,10 @@ from pipelines.base import manifest, paths
 from pipelines.config.sink_settings import RedisSettings
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.sinks import redis_lists
 from transforms.sinks.errors import SinkError
-from transforms.sinks.redis_lists import Keys, Kind, LoadRedis, RedisPart, RedisVersion
+from transforms.sinks.redis_lists import Keys, Kind, LoadedKeys, LoadRedis, RedisPart, RedisVersion
 from transforms.sinks.redis_server import RedisServer, Session
 
 
@@ -81,7 +81,7 @@ class RedisSink:
             if state["loaded"] and "expires" not in state and not _missing(redis, wanted, parts):
                 return {"version": version, "keys": 0}
             self._note(redis, version, {"loaded": False})
-            loaded = sum(record["keys"] for record in self._run(parts, wanted))
+            loaded = sum(part.keys for part in self._run(parts, wanted))
             if missing := _missing(redis, wanted, parts):
                 raise SinkError(
                     f"Redis at {self.settings.url} has {loaded - missing:,} of the {loaded:,} keys it was given: it "
@@ -128,11 +128,11 @@ class RedisSink:
         kinds: dict[Kind, tuple[str, ...]] = {"lists": files.lists, "vectors": vectors, "defaults": files.defaults}
         return [RedisPart(kind=kind, path=path) for kind, listed in kinds.items() for path in listed]
 
-    def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> list[Record]:
+    def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> list[LoadedKeys]:
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("publish") as pipeline:
             pipeline | self.night.create(parts) | LoadRedis(wanted, self.night.threads) | WriteRecords(records)
-        return pop_records(records)
+        return pop_records(records, LoadedKeys).of(LoadedKeys)
 
     def _register(self, redis: Session) -> dict[str, dict[str, Any]]:
         found: dict[bytes, bytes] = redis.do("HGETALL", self.keys.register)

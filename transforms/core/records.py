@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from transforms.core import files
 
 T = TypeVar("T")
-Record = dict[str, Any]  # of the steps whose records have no class yet
 
 
 class JsonModel(BaseModel):
@@ -88,21 +87,13 @@ def write_records(lines: Iterable[str], path: str) -> None:
     files.replace_file(path, ("[" + ",\n".join(sorted(lines)) + "]").encode())
 
 
-@overload
-def pop_records(path: str) -> list[Record]: ...
-@overload
-def pop_records(path: str, *kinds: type[Any]) -> Records: ...
-def pop_records(path: str, *kinds: type[Any]) -> Records | list[Record]:
+def pop_records(path: str, *kinds: type[Any]) -> Records:
     """Read the records that a pipeline wrote to `path`, and remove the file; no file holds no records.
 
     Raises RecordError for a record of another kind, and for a field that is unknown, missing or of another type.
     """
     if not files.exists(path):
-        return Records(kinds) if kinds else []
-    if not kinds:
-        dicts: list[Record] = [fields for _, fields in json.loads(files.read_bytes(path))]
-        files.remove_files([path])
-        return dicts
+        return Records(kinds)
     expected = {kind.__name__: kind for kind in kinds}
     found = Records(kinds, (_decode(name, fields, expected) for name, fields in json.loads(files.read_bytes(path))))
     files.remove_files([path])

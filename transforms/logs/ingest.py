@@ -2,13 +2,15 @@
 
 paths -> ReadLogs -> valid frames -> WriteDays -> records of the files written
                   -> refused rows -> WriteRefused
+
+Every step reports what it wrote and counted in records of the `RECORDS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -16,8 +18,8 @@ import polars as pl
 
 from transforms.core import days, files, progress
 from transforms.core.event_order import sort_events
+from transforms.core.files import FileEntry
 from transforms.core.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
-from transforms.core.records import Record
 from transforms.logs.parsing import Parsed
 from transforms.logs.privacy import PrivacyFilter, apply_privacy
 from transforms.logs.readers import LogTable, RawFrame, read_log
@@ -34,6 +36,70 @@ ExistingFile = tuple[str, Any]  # day, path; typed as Any so that a `VerifiedPat
 MAX_LISTED_ROWS = 1_000  # refused rows that are listed for each table and reason; all are counted
 NO_FILTER = PrivacyFilter()
 FILE_RANK, FILE_ROW = "file_rank", "file_row"  # the origin of a row of a table with one row per key
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFile:
+    """A file that was written to the store: the events of one table, day and bucket."""
+
+    table: str
+    day: str  # ISO date
+    bucket: int
+    file: FileEntry  # its name is relative to the store
+
+
+@dataclass(frozen=True)
+class ReplacedFile:
+    """A file of the store that an `EventFile` replaces."""
+
+    name: str  # relative to the store
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsRead:
+    """How many rows of raw files were read, and how many of these were left out."""
+
+    table: str
+    read: int
+    refused: int
+    forgotten: int
+    other_days: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedRows:
+    """How many rows were refused for one reason."""
+
+    table: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class RefusedFile:
+    """A file that lists refused rows."""
+
+    name: str  # relative to the folder of refused rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateRows:
+    """How many rows were left out, or replaced equal ones."""
+
+    table: str
+    duplicates: int
+    doubled: int = 0  # rows that the store held twice
+    disagreeing: int = 0  # keys of which one file has several rows that differ
+
+
+@dataclass(frozen=True)
+class ForgottenIds:
+    """The places in the list of users to forget of those whose rows were left out."""
+
+    places: tuple[int, ...]
+
+
+RECORDS = (FileEntry, EventFile, ReplacedFile, RowsRead, RefusedRows, RefusedFile, DuplicateRows, ForgottenIds)
 
 
 def parse_log(
@@ -84,16 +150,15 @@ def write_days(
     store: str,
     name: str,
     zone: str = days.UTC,
-) -> Iterator[Record]:
+) -> Iterator[EventFile | ReplacedFile | DuplicateRows]:
     """Append a bucket's new events to the store: one file per day of the time zone `zone`, distinct and sorted.
 
     Events that the `existing` files of the bucket contain are skipped. Two events are the same if all columns except
     `NON_KEY_COLUMNS` are equal; if those differ, the new event replaces the old one, and the old one's file is written
     again. `name` is the new file's name within its day.
 
-    Yields a record for each new file (table, day, bucket, file), one for each file that is no longer valid (`replaced`,
-    its name), and one with `table`, `duplicates` (rows skipped, or replacing the same event) and `doubled` (rows that
-    the store contained twice).
+    Yields an `EventFile` for each new file, a `ReplacedFile` for each file that is no longer valid, and one
+    `DuplicateRows`.
     """
     distinct = sort_events(events, distinct=True, ignoring=_non_key_columns(events))
     distinct = distinct.with_columns(day=days.local_dates(distinct["time"], zone))
@@ -106,16 +171,15 @@ def write_days(
         for (day,), part in distinct.partition_by("day", as_dict=True, include_key=False, maintain_order=True).items():
             merged = merge_events(part, before.get(str(day), ()))
             new, doubled = new + merged.new, doubled + merged.doubled
-            place = {"table": table, "day": str(day), "bucket": bucket}
             for frame, mark in ((merged.events, ""), (merged.older, "older-")):
                 if frame.height:
                     file = f"{table}/{day}/{_add_mark(name, mark)}"
-                    written.append((place, pool.submit(files.write_parquet, frame, store, file)))
+                    written.append((str(day), pool.submit(files.write_parquet, frame, store, file)))
             replaced += [f"{table}/{day}/{path.rsplit('/', 1)[-1]}" for path in merged.replaced]
-        for place, entry in written:
-            yield place | {"file": asdict(entry.result())}
-    yield from ({"replaced": name} for name in replaced)
-    yield {"table": table, "duplicates": events.height - new} | ({"doubled": doubled} if doubled else {})
+        for day, entry in written:
+            yield EventFile(table=table, day=day, bucket=bucket, file=entry.result())
+    yield from map(ReplacedFile, replaced)
+    yield DuplicateRows(table=table, duplicates=events.height - new, doubled=doubled)
 
 
 def _non_key_columns(events: pl.DataFrame) -> tuple[str, ...]:
@@ -182,7 +246,8 @@ Tagged = dict[str, beam.PCollection]
 
 @dataclass
 class ReadLogs(beam.PTransform):
-    """Parse raw files -> {`valid`: frames, `refused`: frames of `REFUSED`, `counts`: records of rows read}."""
+    """Parse raw files -> {`valid`: frames, `refused`: frames of `REFUSED`, `counts`: `RowsRead`,
+    `RefusedRows` and `ForgottenIds`}."""
 
     table: LogTable
     renamed: dict[str, str]
@@ -216,12 +281,12 @@ def _split(parsed: Parsed, table: str) -> Iterator[Any]:
     if parsed.refused.height:
         yield beam.pvalue.TaggedOutput("refused", first_refused(parsed.refused))
         for reason, rows in parsed.refused["reason"].value_counts().iter_rows():
-            yield beam.pvalue.TaggedOutput("counts", {"table": table, "reason": reason, "rejected": rows})
+            yield beam.pvalue.TaggedOutput("counts", RefusedRows(table=table, reason=reason, rows=rows))
     if parsed.forgotten_ids:
-        yield beam.pvalue.TaggedOutput("counts", {"table": table, "forgotten_ids": list(parsed.forgotten_ids)})
+        yield beam.pvalue.TaggedOutput("counts", ForgottenIds(tuple(parsed.forgotten_ids)))
     left_out = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
     read = parsed.valid.height + sum(left_out.values())
-    yield beam.pvalue.TaggedOutput("counts", {"table": table, "read": read, **left_out})
+    yield beam.pvalue.TaggedOutput("counts", RowsRead(table=table, read=read, **left_out))
 
 
 @dataclass
@@ -239,13 +304,13 @@ class WriteDays(beam.PTransform):
     existing: list[tuple[int, ExistingFile]]
     zone: str = days.UTC
 
-    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection:
         # A side input, because CoGroupByKey would shuffle pickled frames.
         existing = frames.pipeline | beam.Create(self.existing).with_output_types(tuple[int, ExistingFile])
         grouped = frames | PartitionByBucket(self.buckets) | GroupFrames()
         return grouped | beam.FlatMap(self._write, beam.pvalue.AsMultiMap(existing))
 
-    def _write(self, keyed: KeyedFrame, existing: Any) -> Iterator[Record]:
+    def _write(self, keyed: KeyedFrame, existing: Any) -> Iterator[EventFile | ReplacedFile | DuplicateRows]:
         bucket, events = keyed
         name, stored = self.name.format(bucket=bucket), existing[bucket]
         yield from write_days(bucket, events, stored, table=self.table, store=self.store, name=name, zone=self.zone)
@@ -261,8 +326,10 @@ def _number_of_reason() -> pl.Expr:
     return pl.int_range(pl.len()).over("table", "reason")
 
 
-def write_refused(refused: pl.DataFrame, folder: str, name: str, counted: Mapping[str, int] = {}) -> Iterator[Record]:
-    """Write refused rows to one Parquet file, sorted by table, file and row, and yield a record of the file.
+def write_refused(
+    refused: pl.DataFrame, folder: str, name: str, counted: Mapping[str, int] = {}
+) -> Iterator[RefusedFile]:
+    """Write refused rows to one Parquet file, sorted by table, file and row, and yield its name.
 
     At most `MAX_LISTED_ROWS` rows of each table and reason are written. counted: rows by `table: reason` that earlier
     files list or that were too many to list.
@@ -273,7 +340,7 @@ def write_refused(refused: pl.DataFrame, folder: str, name: str, counted: Mappin
     rows = refused.sort("table", "file", "row").filter(_number_of_reason() + before < MAX_LISTED_ROWS)
     if rows.height:
         files.write_parquet(rows, folder, name)
-        yield {"rejects_file": name}
+        yield RefusedFile(name)
 
 
 class FirstRefused(beam.CombineFn):
@@ -308,14 +375,14 @@ class WriteRefused(beam.PTransform):
     name: str
     counted: Mapping[str, int] = field(default_factory=dict)
 
-    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[RefusedFile]:
         first = beam.CombineGlobally(FirstRefused()).without_defaults()
         return frames | first | beam.FlatMap(write_refused, self.folder, self.name, self.counted)
 
 
 def write_distinct(
     frame: pl.DataFrame, key: Sequence[str], *, table: str, folder: str, name: str, complete_from: int = 0
-) -> Iterator[Record]:
+) -> Iterator[FileEntry | DuplicateRows]:
     """Write a table with one row per key to one Parquet file, sorted by key.
 
     Of several rows with the same key, the last one of the newest file is kept, or the one that sorts last if the frame
@@ -337,9 +404,8 @@ def write_distinct(
         disagreeing = same_file.group_by(key).agg(n=pl.struct(values).n_unique()).filter(pl.col("n") > 1).height
     if origin and complete_from and "available" in values:
         rows = rows.with_columns(pl.col("available") & (pl.col(FILE_RANK) >= complete_from))
-    yield {"written": asdict(files.write_parquet(rows.drop(origin), folder, name))}
-    dropped = {"table": table, "duplicates": frame.height - rows.height}
-    yield dropped | ({"disagreeing": disagreeing} if disagreeing else {})
+    yield files.write_parquet(rows.drop(origin), folder, name)
+    yield DuplicateRows(table=table, duplicates=frame.height - rows.height, disagreeing=disagreeing)
 
 
 @dataclass
@@ -357,11 +423,11 @@ class WriteDistinct(beam.PTransform):
     name: str
     complete_from: int = 0
 
-    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[Record]:
+    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[FileEntry | DuplicateRows]:
         one = beam.Map(lambda frame: (0, frame)).with_output_types(KeyedFrame)
         keyed = frames | (one if self.buckets == 1 else PartitionByBucket(self.buckets))
         return keyed | GroupFrames() | beam.FlatMapTuple(self._write)
 
-    def _write(self, bucket: int, frame: pl.DataFrame) -> Iterator[Record]:
+    def _write(self, bucket: int, frame: pl.DataFrame) -> Iterator[FileEntry | DuplicateRows]:
         name, rank = self.name.format(bucket=bucket), self.complete_from
         yield from write_distinct(frame, self.key, table=self.table, folder=self.folder, name=name, complete_from=rank)

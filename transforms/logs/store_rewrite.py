@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from transforms.core import days, files, progress
 from transforms.core.event_order import sort_events
 from transforms.core.files import FileEntry
 from transforms.core.frames import GroupFrames, partition_by_bucket
-from transforms.core.records import Record
 from transforms.core.tensorflow_import import import_tensorflow
+from transforms.logs.ingest import EventFile
 from transforms.logs.parsing import ParseRules, recompute_completed
 from transforms.logs.privacy import PrivacyFilter
 
@@ -67,32 +67,37 @@ class RewriteTask:
         return files.read_parquet(files.VerifiedPath(path, self.digest, self.repair) if self.digest else path)
 
 
-def rewrite(part: RewriteTask, rule: RowRule, store: str) -> Iterator[Record]:
-    """Apply a rule to a file. If it changes rows, write the new file and yield a record of it.
+@dataclass(frozen=True, kw_only=True)
+class RewrittenFile:
+    """A file that was written anew."""
 
-    The record has `table`, `replaced` (the old name), `left_out` (the number of dropped rows) and `file` (the entry of
-    the new file, None if no row remains).
-    """
+    table: str
+    replaced: str  # name of the old file
+    left_out: int  # rows
+    file: FileEntry | None  # the new file; None if no row stays
+
+
+def rewrite(part: RewriteTask, rule: RowRule, store: str) -> Iterator[RewrittenFile]:
+    """Apply a rule to a file. If it changes rows, write the new file and yield it."""
     events = part.read(store)
     kept = rule(events)
     if kept.equals(events):
         return
-    entry = asdict(files.write_parquet(kept, store, part.new_name)) if kept.height else None
-    left_out = events.height - kept.height
-    yield {"table": part.table, "replaced": part.name, "left_out": left_out, "file": entry}
+    entry = files.write_parquet(kept, store, part.new_name) if kept.height else None
+    yield RewrittenFile(table=part.table, replaced=part.name, left_out=events.height - kept.height, file=entry)
 
 
 @dataclass
 class RewriteFiles(beam.PTransform):
-    """Apply `rewrite` to tasks and return its records."""
+    """Apply `rewrite` to tasks and return the `RewrittenFile`s."""
 
     rule: RowRule
     store: str
 
-    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[Record]:
+    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[RewrittenFile]:
         return parts | beam.Reshuffle() | beam.FlatMap(self._rewrite)
 
-    def _rewrite(self, part: RewriteTask) -> Iterator[Record]:
+    def _rewrite(self, part: RewriteTask) -> Iterator[RewrittenFile]:
         yield from rewrite(part, self.rule, self.store)
         progress.advance()
 
@@ -113,7 +118,7 @@ class Rebucket(beam.PTransform):
     name: str
     zone: str = days.UTC
 
-    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[Record]:
+    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[EventFile]:
         split = beam.FlatMap(self._split).with_output_types(tuple[DayKey, pl.DataFrame])
         return parts | beam.Reshuffle() | split | GroupFrames() | beam.MapTuple(self._write)
 
@@ -125,11 +130,11 @@ class Rebucket(beam.PTransform):
                 yield (part.table, str(day), bucket), frame
         progress.advance()
 
-    def _write(self, key: DayKey, events: pl.DataFrame) -> Record:
+    def _write(self, key: DayKey, events: pl.DataFrame) -> EventFile:
         table, day, bucket = key
         name = f"{table}/{day}/{self.name.format(bucket=bucket)}"
         entry = files.write_parquet(sort_events(events, distinct=True), self.store, name)
-        return {"table": table, "day": day, "bucket": bucket, "file": asdict(entry)}
+        return EventFile(table=table, day=day, bucket=bucket, file=entry)
 
 
 def scrub(name: str, folder: str, privacy: PrivacyFilter) -> FileEntry:
@@ -170,15 +175,15 @@ def _user(tf: Any, record: bytes) -> str:
 
 @dataclass
 class Scrub(beam.PTransform):
-    """Apply `scrub` to names of files in a folder, and return a record with the entry of each file."""
+    """Apply `scrub` to names of files in a folder, and return the entry of each file."""
 
     folder: str
     privacy: PrivacyFilter
 
-    def expand(self, names: beam.PCollection[str]) -> beam.PCollection[Record]:
+    def expand(self, names: beam.PCollection[str]) -> beam.PCollection[FileEntry]:
         return names | beam.Reshuffle() | beam.Map(self._scrub)
 
-    def _scrub(self, name: str) -> Record:
+    def _scrub(self, name: str) -> FileEntry:
         entry = scrub(name, self.folder, self.privacy)
         progress.advance()
-        return {"file": asdict(entry)}
+        return entry

@@ -18,7 +18,6 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms.core.records import Record
 from transforms.core.threads import process_cache
 from transforms.sinks.list_rows import ReadRows
 from transforms.sinks.redis_lists import encode_lists, encode_vectors
@@ -132,6 +131,13 @@ class WriteLists(beam.PTransform):
             yield row
 
 
+@dataclass(frozen=True)
+class RowCount:
+    """How many rows of a range have a list of the version."""
+
+    rows: int
+
+
 @dataclass
 class CountRows(beam.PTransform):
     """Ranges of keys -> records of how many of their rows have a list of the version."""
@@ -139,12 +145,12 @@ class CountRows(beam.PTransform):
     place: Place
     version: str
 
-    def expand(self, ranges: beam.PCollection[KeyRange]) -> beam.PCollection[Record]:
+    def expand(self, ranges: beam.PCollection[KeyRange]) -> beam.PCollection[RowCount]:
         return ranges | beam.Reshuffle() | beam.Map(self._count)
 
-    def _count(self, of: KeyRange) -> Record:
+    def _count(self, of: KeyRange) -> RowCount:
         column = f"{LIST}:{self.version}".encode()
-        return {"rows": sum(column in found for _, found in columns(self.place, of, [self.version]))}
+        return RowCount(sum(column in found for _, found in columns(self.place, of, [self.version])))
 
 
 @dataclass

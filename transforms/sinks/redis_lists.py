@@ -24,7 +24,6 @@ import polars as pl
 from isal import isal_zlib
 
 from transforms.core import files, progress
-from transforms.core.records import Record
 from transforms.core.threads import ThreadedMap
 from transforms.sinks.errors import SinkError
 from transforms.sinks.redis_server import RedisServer, Session
@@ -113,6 +112,14 @@ class RedisPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadedKeys:
+    """How many keys of a part were set."""
+
+    kind: Kind
+    keys: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RedisVersion:
     """One version of a night's lists in one server, and how they are kept there."""
 
@@ -121,7 +128,7 @@ class RedisVersion:
     version: str
     scores: bool = False
 
-    def load(self, part: RedisPart) -> Iterator[Record]:
+    def load(self, part: RedisPart) -> Iterator[LoadedKeys]:
         """Set all keys of a part; a record of how many."""
         columns = [*_COLUMNS[part.kind], *(["scores"] if self.scores and part.kind != "vectors" else [])]
         rows = files.read_parquet(part.path, columns)
@@ -129,7 +136,7 @@ class RedisVersion:
             for block in rows.iter_slices(BLOCK_ROWS):
                 pairs = zip(self.names(part.kind, block), self._values(part.kind, block), strict=True)
                 redis.do("MSET", *chain.from_iterable(pairs))
-        yield {"kind": part.kind, "keys": rows.height}
+        yield LoadedKeys(kind=part.kind, keys=rows.height)
         progress.advance()
 
     def missing(self, redis: Session, part: RedisPart) -> int:
@@ -153,7 +160,7 @@ class LoadRedis(beam.PTransform):
     version: RedisVersion
     threads: int = 1
 
-    def expand(self, parts: beam.PCollection[RedisPart]) -> beam.PCollection[Record]:
+    def expand(self, parts: beam.PCollection[RedisPart]) -> beam.PCollection[LoadedKeys]:
         return (parts | beam.Reshuffle() | ThreadedMap(self.version.load, self.threads, (), "records")).records
 
 

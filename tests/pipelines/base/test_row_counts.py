@@ -15,19 +15,21 @@ from pipelines import ingest
 from pipelines.base import manifest, row_counts
 from pipelines.night.errors import StageError
 from transforms.core import files
+from transforms.core.records import Records
+from transforms.logs.ingest import RECORDS, DuplicateRows, RefusedFile, RefusedRows, ReplacedFile, RowsRead
 
 
 def test_an_account_of_records() -> None:
     records = [
-        {"table": "watches", "read": 7, "refused": 2, "forgotten": 1, "other_days": 0},
-        {"table": "watches", "read": 3, "refused": 0, "forgotten": 0, "other_days": 1},
-        {"table": "watches", "duplicates": 2},
-        {"table": "watches", "reason": "b", "rejected": 1},
-        {"table": "watches", "reason": "a", "rejected": 1},
-        {"rejects_file": "x.parquet"},
-        {"table": "watches", "day": "2026-11-20", "bucket": 1, "file": {}},
+        RowsRead(table="watches", read=7, refused=2, forgotten=1, other_days=0),
+        RowsRead(table="watches", read=3, refused=0, forgotten=0, other_days=1),
+        DuplicateRows(table="watches", duplicates=2),
+        RefusedRows(table="watches", reason="b", rows=1),
+        RefusedRows(table="watches", reason="a", rows=1),
+        RefusedFile("x.parquet"),
+        ReplacedFile("y.parquet"),
     ]
-    found = row_counts.from_records(records)
+    found = row_counts.from_records(Records(RECORDS, records))
     expected = {"read": 10, "refused": 2, "duplicates": 2, "forgotten": 1, "other_days": 1, "kept": 4}
     assert found["tables"] == {"watches": expected}
     assert list(found["rejects"]) == ["watches: a", "watches: b"] and found["rejects_files"] == ["x.parquet"]

@@ -16,7 +16,7 @@ from stores import counts, events, ingested, newest
 from pipelines import ingest
 from pipelines.night.stage import Night
 from transforms.logs import bigquery_source
-from transforms.logs.ingest import merge_events, parsed_outputs, write_days
+from transforms.logs.ingest import DuplicateRows, EventFile, ReplacedFile, merge_events, parsed_outputs, write_days
 from transforms.logs.schemas import STORED_WATCH_SCHEMA, WATCH_SCHEMA
 
 DAY = str(START.date())
@@ -77,8 +77,10 @@ def test_rows_of_one_batch_that_differ_in_the_length_alone_are_one_event(tmp_pat
                 3, pl.DataFrame(order, STORED_WATCH_SCHEMA), [], table="watches", store=str(tmp_path), name="one"
             )
         )
-        written = pl.read_parquet(tmp_path / records[0]["file"]["name"])
-        assert written.equals(frame(rows[1], rows[2])) and records[-1] == {"table": "watches", "duplicates": 1}
+        assert isinstance(records[0], EventFile)
+        written = pl.read_parquet(tmp_path / records[0].file.name)
+        assert written.equals(frame(rows[1], rows[2]))
+        assert records[-1] == DuplicateRows(table="watches", duplicates=1)
 
 
 def test_a_row_of_an_older_version_s_file_is_known_again(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_events_that_an_older_version_stored_twice_are_stored_once(tmp_path: Pat
 
 
 def test_replaced_files_are_named_in_the_records(tmp_path: Path) -> None:
-    def append(rows: pl.DataFrame, existing: list[tuple[str, str]], name: str) -> list[dict[str, Any]]:
+    def append(rows: pl.DataFrame, existing: list[tuple[str, str]], name: str) -> list[Any]:
         return list(write_days(3, rows, existing, table="watches", store=str(tmp_path), name=name))
 
     (tmp_path / "watches" / DAY).mkdir(parents=True)
@@ -105,11 +107,11 @@ def test_replaced_files_are_named_in_the_records(tmp_path: Path) -> None:
         tmp_path, f"watches/{DAY}/00003-of-00008-aa.parquet", old(frame(watched("v", False), watched("w", True)))
     )
     records = append(frame(watched("v", True), watched("x", True)), [(DAY, path)], "00003-of-00008-bb.parquet")
-    written = [record["file"]["name"].rsplit("/", 1)[-1] for record in records if "file" in record]
+    written = [record.file.name.rsplit("/", 1)[-1] for record in records if isinstance(record, EventFile)]
     assert written == ["00003-of-00008-bb.parquet", "00003-of-00008-older-bb.parquet"]
     assert records[2:] == [
-        {"replaced": f"watches/{DAY}/00003-of-00008-aa.parquet"},
-        {"table": "watches", "duplicates": 1},
+        ReplacedFile(f"watches/{DAY}/00003-of-00008-aa.parquet"),
+        DuplicateRows(table="watches", duplicates=1),
     ]
 
 

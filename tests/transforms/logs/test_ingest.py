@@ -16,12 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import START, hours, watch, watches_frame
 
+from transforms.core.files import FileEntry
 from transforms.core.frames import bucket_of
-from transforms.core.records import Record, WriteRecords, pop_records
+from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.ingest import (
+    RECORDS,
     REFUSED,
+    DuplicateRows,
+    EventFile,
     FirstRefused,
     ReadLogs,
+    RefusedFile,
+    RefusedRows,
+    RowsRead,
     WriteDays,
     WriteDistinct,
     WriteRefused,
@@ -47,13 +54,13 @@ EVENTS = st.lists(
 )
 
 
-def append(events: list[Any], existing: list[tuple[str, str]], store: Path, name: str) -> list[Record]:
+def append(events: list[Any], existing: list[tuple[str, str]], store: Path, name: str) -> list[Any]:
     frame = pl.DataFrame(events, schema=WATCH_SCHEMA)
     return list(write_days(3, frame, existing, table="watches", store=str(store), name=name))
 
 
-def listed(records: list[Record], store: Path) -> list[tuple[str, str]]:
-    return [(r["day"], str(store / r["file"]["name"])) for r in records if "file" in r]
+def listed(records: list[Any], store: Path) -> list[tuple[str, str]]:
+    return [(r.day, str(store / r.file.name)) for r in records if isinstance(r, EventFile)]
 
 
 def key(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -71,18 +78,18 @@ def test_files_of_a_day_contain_each_event_once(
     kept = {**dict.fromkeys(map(key, first), 1), **{key(e): 2 for e in second if key(e) not in set(map(key, first))}}
     for number, (events, records) in enumerate([(first, one), (second, two)], 1):
         new = [event for event, attempt in kept.items() if attempt == number]
-        assert records[-1] == {"table": "watches", "duplicates": len(events) - len(new)}
-        found = [(r["day"], r["bucket"], pl.read_parquet(store / r["file"]["name"])) for r in records[:-1]]
+        assert records[-1] == DuplicateRows(table="watches", duplicates=len(events) - len(new))
+        found = [(r.day, r.bucket, pl.read_parquet(store / r.file.name)) for r in records[:-1]]
         assert sorted((row for _, _, frame in found for row in frame.rows()), key=repr) == sorted(new, key=repr)
         for day, bucket, frame in found:
             assert bucket == 3
             assert frame.schema == WATCH_SCHEMA
             assert frame.rows() == watches_frame(frame.to_dicts()).rows()
             assert {str(time.date()) for time in frame["time"]} == {day}
-        assert [r["day"] for r in records[:-1]] == [r["file"]["name"].split("/")[1] for r in records[:-1]]
-        assert [r["file"]["rows"] for r in records[:-1]] == [frame.height for _, _, frame in found]
+        assert [r.day for r in records[:-1]] == [r.file.name.split("/")[1] for r in records[:-1]]
+        assert [r.file.rows for r in records[:-1]] == [frame.height for _, _, frame in found]
     again = append(first + second, [*listed(one, store), *listed(two, store)], store, "3.parquet")
-    assert again == [{"table": "watches", "duplicates": len(first) + len(second)}]
+    assert again == [DuplicateRows(table="watches", duplicates=len(first) + len(second))]
 
 
 @settings(max_examples=40)
@@ -101,13 +108,13 @@ def test_write_days_writes_the_days_of_each_bucket(tmp_path: Path) -> None:
     halves = [pl.DataFrame(part, schema=WATCH_SCHEMA) for part in (rows[:30], rows[20:])]
     write = WriteDays("watches", str(tmp_path), 8, "{bucket:05d}.parquet", [])
 
-    def check(records: list[Record]) -> None:
-        frames = [(r, pl.read_parquet(tmp_path / r["file"]["name"])) for r in records if "file" in r]
+    def check(records: list[Any]) -> None:
+        frames = [(r, pl.read_parquet(tmp_path / r.file.name)) for r in records if isinstance(r, EventFile)]
         assert pl.concat([frame for _, frame in frames]).sort("time").rows() == watches_frame(rows).sort("time").rows()
         for record, frame in frames:
-            assert {bucket_of(user, 8) for user in frame["user_id"]} == {record["bucket"]}
-            assert record["file"]["name"] == f"watches/{record['day']}/{record['bucket']:05d}.parquet"
-        assert sum(r.get("duplicates", 0) for r in records) == 10
+            assert {bucket_of(user, 8) for user in frame["user_id"]} == {record.bucket}
+            assert record.file.name == f"watches/{record.day}/{record.bucket:05d}.parquet"
+        assert sum(r.duplicates for r in records if isinstance(r, DuplicateRows)) == 10
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         frames = pipeline | beam.Create(halves)
@@ -120,7 +127,7 @@ def test_write_days_skips_existing_events(tmp_path: Path) -> None:
     write = WriteDays("watches", str(tmp_path), 8, "{bucket:05d}.parquet", existing)
     frame = pl.DataFrame([watch("a", 1, "v"), watch("a", 2, "v")], schema=WATCH_SCHEMA)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        records = pipeline | beam.Create([frame]) | write | beam.Map(lambda r: r.get("duplicates", r.get("day")))
+        records = pipeline | beam.Create([frame]) | write | beam.Map(lambda r: getattr(r, "duplicates", None) or r.day)
         assert_that(records, equal_to(["2024-03-01", 1]))
 
 
@@ -153,11 +160,11 @@ def test_rows_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
             (paths[1], 3, "time cannot be read"),
         ]
         assert_that(refused, equal_to(bad), label="refused")
-    records = pop_records(counts)
-    assert {r["table"] for r in records} == {"searches"}
-    assert {r["reason"]: r["rejected"] for r in records if "reason" in r} == {reason: 1 for _, _, reason in bad}
-    records = [r for r in records if "read" in r]
-    assert (sum(r["read"] for r in records), sum(r["refused"] for r in records)) == (6, 4)
+    records = pop_records(counts, *RECORDS)
+    reasons, read = records.of(RefusedRows), records.of(RowsRead)
+    assert {rows.table for rows in (*reasons, *read)} == {"searches"}
+    assert {rows.reason: rows.rows for rows in reasons} == {reason: 1 for _, _, reason in bad}
+    assert (sum(rows.read for rows in read), sum(rows.refused for rows in read)) == (6, 4)
 
 
 def test_refused_rows_are_written_in_order(tmp_path: Path) -> None:
@@ -172,10 +179,10 @@ def test_refused_rows_are_written_in_order(tmp_path: Path) -> None:
             "b.jsonl2",
             "b.jsonl3",
         ]
-        assert records == [{"rejects_file": "refused.parquet"}]
+        assert records == [RefusedFile("refused.parquet")]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         written = pipeline | beam.Create(frames) | WriteRefused(str(tmp_path), "again.parquet")
-        assert_that(written, equal_to([{"rejects_file": "again.parquet"}]))
+        assert_that(written, equal_to([RefusedFile("again.parquet")]))
     assert pl.read_parquet(tmp_path / "again.parquet").equals(rows)
 
 
@@ -192,7 +199,7 @@ LISTED = [*(("a", row, "bad") for row in range(1, 1_001)), *(("d", row, "worse")
 def test_first_refused_rows_of_each_reason_are_listed(tmp_path: Path, order: int) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         written = pipeline | beam.Create(MANY[::order]) | beam.Reshuffle() | WriteRefused(str(tmp_path), "x.parquet")
-        assert_that(written, equal_to([{"rejects_file": "x.parquet"}]))
+        assert_that(written, equal_to([RefusedFile("x.parquet")]))
     assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED
 
 
@@ -212,7 +219,7 @@ def test_memory_for_refused_rows_is_bounded() -> None:
 def test_rows_listed_by_earlier_files_count(tmp_path: Path) -> None:
     counted = {"watches: bad": 998, "searches: bad": 5_000}
     frame = pl.concat(MANY)
-    assert list(write_refused(frame, str(tmp_path), "x.parquet", counted)) == [{"rejects_file": "x.parquet"}]
+    assert list(write_refused(frame, str(tmp_path), "x.parquet", counted)) == [RefusedFile("x.parquet")]
     assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED[:2] + LISTED[-3:]
     assert list(write_refused(frame, str(tmp_path), "y", {"watches: bad": 1_000, "watches: worse": 70_000})) == []
     assert not (tmp_path / "y").exists()
@@ -241,8 +248,8 @@ def test_last_of_several_rows_is_kept(
     for row in sorted(rows, key=lambda r: (r[0], r[1] or 0, r[2] or "")):
         best[row[0]] = row
     assert pl.read_parquet(folder / "v.parquet").rows() == list(best.values())
-    assert written["written"]["rows"] == len(best)
-    assert counted == {"table": "videos", "duplicates": len(rows) - len(best)}
+    assert isinstance(written, FileEntry) and written.rows == len(best)
+    assert counted == DuplicateRows(table="videos", duplicates=len(rows) - len(best))
 
 
 @pytest.mark.parametrize("buckets", [1, 8])
@@ -251,7 +258,7 @@ def test_write_distinct_writes_one_file_or_one_per_bucket(buckets: int, tmp_path
     write = WriteDistinct("users", ("user_id",), buckets, str(tmp_path), "{bucket:03d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         records = pipeline | beam.Create(frames) | write
-        duplicates = records | beam.Map(lambda r: r.get("duplicates", 0)) | beam.CombineGlobally(sum)
+        duplicates = records | beam.Map(lambda r: getattr(r, "duplicates", 0)) | beam.CombineGlobally(sum)
         assert_that(duplicates, equal_to([8]))
     files = sorted(tmp_path.glob("*.parquet"))
     assert len(files) == (
@@ -270,7 +277,8 @@ def test_key_of_several_columns(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ["b", "a", "a", "a"], "video_id": ["x", "y", "x", "y"]})
     written, counted = write_distinct(frame, ("user_id", "video_id"), table="hidden", folder=str(tmp_path), name="h")
     assert pl.read_parquet(tmp_path / "h").rows() == [("a", "x"), ("a", "y"), ("b", "x")]
-    assert (written["written"]["rows"], counted["duplicates"]) == (3, 1)
+    assert isinstance(written, FileEntry) and written.rows == 3
+    assert counted == DuplicateRows(table="hidden", duplicates=1)
 
 
 def test_events_of_a_hot_user(tmp_path: Path) -> None:
@@ -278,7 +286,8 @@ def test_events_of_a_hot_user(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ["hot"] * n, "time": [START] * n, "video_id": ["v"] * n})
     frame = frame.with_columns(time=pl.col("time") + pl.duration(seconds=pl.int_range(n) // 2 * 2)).reverse()
     records = list(write_days(0, frame, [], table="watches", store=str(tmp_path), name="x"))
-    assert [r["file"]["rows"] for r in records if "file" in r] == [n // 2]
-    assert records[-1]["duplicates"] == n // 2
-    assert pl.read_parquet(tmp_path / records[0]["file"]["name"])["time"].is_sorted()
+    (written, duplicates) = records
+    assert isinstance(written, EventFile) and written.file.rows == n // 2
+    assert duplicates == DuplicateRows(table="watches", duplicates=n // 2)
+    assert pl.read_parquet(tmp_path / written.file.name)["time"].is_sorted()
     assert START + dt.timedelta(seconds=n) < hours(24)

@@ -20,6 +20,7 @@ from transforms.sinks import redis_lists
 from transforms.sinks.errors import SinkError
 from transforms.sinks.redis_lists import (
     Keys,
+    LoadedKeys,
     LoadRedis,
     RedisPart,
     RedisVersion,
@@ -105,7 +106,7 @@ def test_files_are_loaded_whole_and_counted(server: Server, tmp_path: Path) -> N
     with beam.Pipeline("FnApiRunner") as pipeline:
         found = pipeline | beam.Create(parts) | LoadRedis(version, 2)
         wanted = [("lists", users), ("vectors", 1), ("defaults", 2)]
-        assert_that(found, equal_to([{"kind": kind, "keys": keys} for kind, keys in wanted]))
+        assert_that(found, equal_to([LoadedKeys(kind=kind, keys=keys) for kind, keys in wanted]))
     there = server.contents()
     assert len(there) == users + 3
     assert decode_list(there["w:2026-11-21-aa:1006"]) == (["v1006", "w"], None)
