@@ -24,7 +24,7 @@ MESSAGES = (  # document, a stable part of a message that it quotes
     ("logs.md", "is never closed"),
     ("operations.md", "no space left on device below"),
     ("operations.md", "settings changed: "),
-    ("operations.md", "where that leaves something else"),
+    ("operations.md", "depends on whether the output of"),
     ("runners.md", "the runner ended the job in state"),
     ("runners.md", "the runner's job server does not answer"),
 )
