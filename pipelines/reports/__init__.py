@@ -1,1 +1,1 @@
-"""The data of the report pages."""
+"""The data of the HTML pages."""

@@ -1,5 +1,5 @@
-"""ROOT/index.html: all nights, newest first, with what became of each. Replaced whole after each night, whether it went
-well or not; `nights/DATE/outcome.json` says how its last run ended."""
+"""ROOT/index.html: a page with all nights, newest first, and their results. Replaced atomically after each night,
+whether it succeeded or failed. `nights/DATE/outcome.json` contains the result of a night's last run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from transforms.report.page import Status
 
 @contextmanager
 def refreshing_index(night: Night) -> Iterator[None]:
-    """The night's report and the page show what was done within, whether or not it went well."""
+    """Update the night's report and the page after the `with` block, also if it raised an error."""
     try:
         yield
     finally:
@@ -33,9 +33,9 @@ def refreshing_index(night: Night) -> Iterator[None]:
 
 
 def write(night: Night, end: Outcome | None = None) -> str:
-    """Replace the page; what went wrong with that, in a line, empty if nothing did.
+    """Replace the page. Return an error message; empty if there was no error.
 
-    end: how the night ended, if its run is over.
+    end: the result of the night's run, if it has ended.
     """
     try:
         if end:
@@ -44,23 +44,22 @@ def write(night: Night, end: Outcome | None = None) -> str:
         nights = [replace(night, date=date) for date in night_list.nights(night.root)]
         figure = report_history.newest_figure(nights) or "recall"
         served = report.served_date(night.root)
-        rows = [row(of, figure, served) for of in reversed(nights)]
+        rows = [row(one, figure, served) for one in reversed(nights)]
         files.replace_file(night.root.index, render_nights(rows, figure=figure).encode())
-        troubles = [report.rewrite_status(of) for of in nights if of.date.isoformat() in withdrawn(night.root)]
+        problems = [report.rewrite_status(one) for one in nights if one.date.isoformat() in withdrawn(night.root)]
     except Exception as error:
         return f"{night.root.index} is not up to date: {user_message(error) or repr(error)}"
-    return "; ".join(trouble for trouble in troubles if trouble)
+    return "; ".join(problem for problem in problems if problem)
 
 
 def refresh(night: Night) -> list[str]:
-    """Let all reports and the page say which night is served now; what went wrong with that, a line each."""
-    troubles = [report.rewrite_status(replace(night, date=date)) for date in night_list.nights(night.root)]
-    return [trouble for trouble in (*troubles, write(night)) if trouble]
+    """Update the served night on the page and in all reports. Return the error messages."""
+    problems = [report.rewrite_status(replace(night, date=date)) for date in night_list.nights(night.root)]
+    return [problem for problem in (*problems, write(night)) if problem]
 
 
 def row(night: Night, figure: str, served: str) -> NightRow:
-    """One night, from its manifests, figures and gates. figure: that of the page; served: the date of the night that
-    is."""
+    """Return the row of one night. figure: the figure that the page shows; served: the date of the served night."""
     lists, measured = manifest.record(night.folder("neighbours")), report_history.metrics(night)
     own = measured.gate if measured and not report_history.holdout_point(measured, figure) else figure
     recall = report_history.holdout_point(measured, own)
@@ -82,7 +81,7 @@ def row(night: Night, figure: str, served: str) -> NightRow:
 
 
 def _status(night: Night, gates: GateResults | None) -> Status:
-    """Of a night that came to its end by its gates, of another by the stage it came to."""
+    """Return the status of a night: from its gates if it reached publish, otherwise from the stage that it reached."""
     path = night.root.outcome(night.date)
     end = json.loads(files.read_bytes(path)) if files.exists(path) else {}
     done = manifest.record(night.folder("publish"))

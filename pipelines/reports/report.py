@@ -1,8 +1,8 @@
-"""The report of a night, `nights/DATE/report.html`: gathered from manifests, figures and gates, of this night and of
-those before it. Rendered after stage evaluation, and again after publish, whether or not a gate failed.
+"""The report of a night, `nights/DATE/report.html`: collected from the manifests, figures and gates of this night and
+earlier ones. Rendered after stage evaluation and again after publish, whether or not a gate failed.
 
-It lies beside the folders of the stages, in no manifest: what it shows is still to come when those are committed. What
-is not there is left out. A report that cannot be written fails no night.
+It is next to the folders of the stages and in no manifest, because it shows results that come after their commits.
+Missing data is omitted. A night does not fail if its report cannot be written.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from transforms.evaluation.night_metrics import NightMetrics
 from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 
 _FOLDING = {
-    "apart": "nobody watched both",
-    "other_country": "of another country",
-    "other_topic": "of another topic",
+    "apart": "no user watched both",
+    "other_country": "different country",
+    "other_topic": "different topic",
     "folded": "folded",
 }
 _PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
-_UNGATED = "ungated: nothing has compared this night with a bound"
-_MEANWHILE = re.compile(r"; (the night of \S+|no night) is served meanwhile$")  # as the errors of publish end
+_UNGATED = "ungated: no gate has checked this night"
+_MEANWHILE = re.compile(r"; (the night of \S+|no night) is served meanwhile$")  # the end of publish's error messages
 
 
 def write(night: Night) -> str:
-    """Replace the night's report; what went wrong with that, in a line, empty where nothing did."""
+    """Replace the night's report. Return an error message, which is also printed; empty if there was no error."""
     path = night.root.report(night.date)
     try:
         files.replace_file(path, render_report(gather(night)).encode())
     except Exception as error:
-        trouble = f"{path} is not up to date: {user_message(error) or repr(error)}"
-        print(console.printable(trouble), file=sys.stderr)
-        return trouble
+        problem = f"{path} is not up to date: {user_message(error) or repr(error)}"
+        print(console.printable(problem), file=sys.stderr)
+        return problem
     return ""
 
 
 def gather(night: Night) -> Report:
-    """What the report of a night shows, as far as the night has come."""
+    """Collect the content of a night's report, up to the stage that the night has reached."""
     done = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
     counts: dict[str, dict[str, Any]] = {stage: found.counts for stage, found in done.items()}
     measured, gates = report_history.metrics(night), report_history.gates(night)
@@ -102,11 +102,11 @@ def status(
     served: str = "",
     back: Collection[str] = (),
 ) -> Status:
-    """What became of a night.
+    """Return the status of a night.
 
-    published: what the manifest of publish counts, None if publish is not complete; night: its date; failed: how its
-    last run ended, if that was with an error; served: the date of the published night; back: the dates of the nights
-    that were taken back.
+    published: the counts of the manifest of stage publish, None if publish is not complete; night: its date; failed:
+    the error message of its last run, if it failed; served: the date of the published night; back: the dates of the
+    nights that were taken back.
     """
     if gates is not None and gates.status == "failed":
         names = ", ".join(gate.name for gate in gates.named("failed") or gates.unexpected)
@@ -134,7 +134,7 @@ def _not_published(why: str, *, night: str, served: str) -> Status:
 
 
 def _published(gates: GateResults, taken_back: Sequence[str]) -> Status:
-    """taken_back: the nights in whose place this one is served again."""
+    """Return the status of a published night. taken_back: later nights that it replaced again."""
     again = f"; served again, as {', '.join(taken_back)} was taken back" if taken_back else ""
     if gates.status == "forced":
         return Status(text=f"published in spite of failed gates: {gates.why}{again}", level="bad")
@@ -145,7 +145,8 @@ def _published(gates: GateResults, taken_back: Sequence[str]) -> Status:
 
 
 def status_of(night: Night, gates: GateResults | None) -> Status:
-    """`status` of a night from its files. How its last run ended counts until a later run completes a stage."""
+    """Return the `status` of a night from its files. The result of its last run counts until a later run completes a
+    stage."""
     records = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
     end = _json(night.root.outcome(night.date))
     over = end.get("code") and end["run"] >= max((found.run for found in records.values()), default="")
@@ -161,14 +162,16 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
 
 
 def withdrawn_nights(root: paths.Root) -> list[str]:
-    """The dates of nights that were published and taken back, in order: a rollback takes back those that failed too."""
+    """Return the dates of published nights that were taken back, in order. A rollback also takes back failed nights."""
     found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in withdrawn(root))
     return sorted(date for date, done in found if done is not None and done.counts.get("published"))
 
 
 def rewrite_status(night: Night) -> str:
-    """Let the night's report say what became of the night since; what went wrong with that, in a line, empty if nothing
-    did. The rest of the page stays: files that it was made from may have been dropped."""
+    """Update the status in the night's report. Return an error message; empty if there was no error.
+
+    The rest of the page is not rendered again, because its files may have been dropped.
+    """
     path = night.root.report(night.date)
     try:
         if files.exists(path):
@@ -182,7 +185,7 @@ def rewrite_status(night: Night) -> str:
 
 
 def served_date(root: paths.Root) -> str:
-    """The date of the published night; empty before there is one, and if `published.json` cannot be read."""
+    """Return the date of the published night; empty if there is none, or if `published.json` cannot be read."""
     try:
         return str(_json(root.published).get("date", ""))
     except (ValueError, TypeError):
@@ -194,19 +197,19 @@ def _json(path: str) -> dict[str, Any]:
 
 
 def long_tail(counts: dict[str, int]) -> dict[str, float]:
-    """What the cut of the video vocabulary touches: shares of completed watches and of the users who have any. From
-    the counts of stage examples."""
-    touched, others = counts["users_with_out_of_vocabulary"], counts["users_with_nothing_else"]
+    """Return the shares of completed watches and users that the limit of the video vocabulary affects, from the counts
+    of stage examples."""
+    affected, only = counts["users_with_out_of_vocabulary"], counts["users_with_nothing_else"]
     completed = counts["watches"] - counts["watches_of_robots"] - counts["watches_not_completed"]
     return {
         "share of completed watches out of vocabulary": counts["watches_out_of_vocabulary"] / max(1, completed),
-        "share of users with one in their past": touched / max(1, counts["users_with_completed"]),
-        "share of users with nothing else in it": others / max(1, counts["users_with_completed"]),
+        "share of users with such a watch": affected / max(1, counts["users_with_completed"]),
+        "share of users with only such watches": only / max(1, counts["users_with_completed"]),
     }
 
 
 def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Shares of the pairs of each kind, those without pairs left out. From the counts of stage neighbours."""
+    """Return the shares of the pairs of each kind that has pairs, from the counts of stage neighbours."""
     found = {kind: counts["folding"][kind] for kind in KINDS} if "folding" in counts else {}
     return {
         kind: {shown: of[figure] / of["pairs"] for figure, shown in _FOLDING.items()}
@@ -222,7 +225,7 @@ def _cost(of: Manifest) -> list[Any]:
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a checkout that runs without being installed
+    except importlib.metadata.PackageNotFoundError:  # runs from a source tree
         return "not installed"
 
 
@@ -241,13 +244,13 @@ def _headline(counts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator
 
 
 def _ages(shown: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The freshness curves that are worth a line: of metrics of before there were any, none."""
+    """Return the freshness curves to plot; empty for metrics of versions that did not compute them."""
     names = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
     return {name: shown[name]["by_day"] for name in names if shown.get(name, {}).get("by_day")}
 
 
 def _in_order(metrics: NightMetrics) -> dict[str, Any]:
-    """Measured of each system, its figures in the order in which people read them."""
+    """Return the figures of each system in display order."""
     return {
         system: metrics.systems[system].model_dump(exclude_unset=True) | {"figures": figures}
         for system, figures in night_metrics.figures(metrics).items()
@@ -277,7 +280,7 @@ def _vocabulary(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(counts: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """(stage, what, rows) of everything counted."""
+    """Yield (stage, name, rows) of all counts."""
     for table, rows in counts.get("ingest", {}).get("tables", {}).items():
         yield from (("ingest", f"{table} {what}", number) for what, number in rows.items())
     for stage in ("examples", "neighbours", "ranking"):

@@ -1,4 +1,4 @@
-"""What a report shows of the videos: neighbours of some with titles, and where their vectors lie."""
+"""The videos in a report: examples of similar videos with titles, and a map of the video vectors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from transforms.core import files
 from transforms.report.video_map import VideoMap, video_map
 from transforms.search.similar import SIMILAR
 
-SHOWN_VIDEOS = 6  # of each group
+SHOWN_VIDEOS = 6  # per group
 SHOWN_NEIGHBOURS = 5
-MAPPED = 2_000  # videos, the most popular: as many as can be told apart
-_TRIED = 10 * SHOWN_VIDEOS  # of which some may not be shown and have no neighbours
-_GROUPS = ("language", "channel")  # what the map is coloured by: the first that tells videos apart
+MAPPED = 2_000  # the most popular videos: more points are not distinguishable
+_TRIED = 10 * SHOWN_VIDEOS  # some of these may have no neighbours because they may not be recommended
+_GROUPS = ("language", "channel")  # the map is coloured by the first of these with more than one value
 
 Neighbours = list[tuple[str, list[tuple[str, float]]]]
 
 
 def similar(night: Night) -> dict[str, Neighbours]:
-    """Titles of popular, of middling and of new videos, each with its nearest neighbours' titles and cosines."""
+    """Return titles of popular, medium and new videos, each with the titles and cosines of its nearest neighbours."""
     listed = manifest.entry_paths(night.require("neighbours").named(SIMILAR), night.folder("neighbours"))
     if not listed:
         return {}
@@ -39,20 +39,20 @@ def similar(night: Night) -> dict[str, Neighbours]:
 
 
 def map_of(night: Night) -> VideoMap | None:
-    """The most popular videos in two dimensions; None where there are fewer than three."""
+    """Return a two-dimensional map of the most popular videos; None if there are fewer than three."""
     vectors = _vectors(night, ["id", "video_id", "vector"]).head(MAPPED)
     known = _catalogue(night, ["video_id", *_GROUPS])
     groups = vectors.select("video_id").join(known, on="video_id", how="left", maintain_order="left")
     by = next((name for name in _GROUPS if name in groups.columns and groups[name].drop_nulls().n_unique() > 1), "")
     names = groups[by].cast(pl.String).fill_null("not known").to_list() if by else ["videos"] * vectors.height
     matrix = np.array(vectors["vector"].to_list(), np.float32).reshape(vectors.height, -1)
-    return video_map(matrix, names, by=by or "nothing: the catalogue says neither language nor channel")
+    return video_map(matrix, names, by=by or "nothing: the catalogue has neither language nor channel")
 
 
 def _wanted(night: Night) -> dict[str, pl.Series]:
-    """Ids of the videos of each group, the best to show first."""
+    """Return the video ids of each group, in order of preference."""
     ids = _vectors(night, ["id", "video_id"])["video_id"]
-    groups = {"Popular videos": ids.head(_TRIED), "Middling videos": ids.slice(ids.len() // 2, _TRIED)}
+    groups = {"Popular videos": ids.head(_TRIED), "Medium videos": ids.slice(ids.len() // 2, _TRIED)}
     uploads = _catalogue(night, ["video_id", "upload_time"])
     if "upload_time" in uploads.columns:
         new = uploads.drop_nulls().filter(pl.col("video_id").is_in(ids.implode()))
@@ -66,7 +66,7 @@ def _nearest(ids: list[str], cosines: list[float], titles: dict[str, str]) -> li
 
 
 def _vectors(night: Night, columns: list[str]) -> pl.DataFrame:
-    """By id, which is the order of popularity."""
+    """Return columns of the video vectors, ordered by id, which is the order of popularity."""
     return files.read_parquet(paths.join(night.folder("train"), artifacts.VIDEO_VECTORS), columns).sort("id")
 
 

@@ -1,1 +1,1 @@
-"""Reading the published lists, and switching from one publication to the next."""
+"""Reading published lists, and switching from one publication to the next."""

@@ -1,6 +1,6 @@
-"""Why a user's ranked videos stand where they do: the features that moved what is expected of each most.
+"""Explain the order of a user's ranked videos: the features with the largest effect on the expected watch time.
 
-Computed anew from the night's files, for one user: the store, the lists before ranking, and the ranker.
+Computed for one user from the night's files: the store, the lists before ranking, and the ranker.
 """
 
 from __future__ import annotations
@@ -21,25 +21,29 @@ from transforms.ranking.rank_lists import explain_candidates, score_lists
 from transforms.ranking.ranker import load_ranker
 from transforms.search.neighbours import LISTS
 
-MOST = 3  # features of each video
+MOST = 3  # features per video
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureEffect:
-    """One feature of one video."""
+    """The effect of one feature on the expected watch time of one video."""
 
     feature: str
-    times: float  # the expected seconds are so many times what they would be with the feature's mean
+    times: float  # expected seconds, relative to those with the feature's mean value
 
 
 def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]]:
-    """For each ranked video of a user's list, the features that moved it most, the strongest first. Raises StageError
-    where the night was not ranked, or its events are no longer kept."""
+    """Return, for each ranked video of a user's list, the features with the largest effects, strongest first.
+
+    kept_as: the user id as it is stored. Raises StageError if the night was not ranked, or if its events were removed.
+    """
     if sink_protocol.served_stage(night) != sink_protocol.RANKING:
-        raise StageError(f"the night of {night.date} was not ranked: there is nothing to tell of its order (--why)")
+        raise StageError(f"the night of {night.date} was not ranked, so --why cannot explain the order of its lists")
     number = night_list.snapshot_of(night.root, night.date)
     if number is None or not night_list.snapshot_exists(night.root, number):
-        raise StageError(f"the store no longer has the events of the night of {night.date}: run a night, then --why")
+        raise StageError(
+            f"the store no longer has the events of the night of {night.date}: run a new night, then use --why"
+        )
     spec = ranking.spec_of_night(night)
     bucket = ranking.ranking_buckets(night)[bucket_of(kept_as, night.snapshot.buckets)]
     lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).filter(user_id=kept_as)

@@ -1,12 +1,16 @@
-"""Switching from one publication to the next, in the files of ROOT and in every configured sink, or in none."""
+"""Switch from one publication to the next, either in the files of ROOT and in all configured sinks, or in none.
+
+`serve_lists` loads all sinks, then switches one after the other. It records the intent in `publishing.json` first, so
+that the next start can complete or undo a publication that was interrupted (`recover`).
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import polars as pl
 
@@ -25,11 +29,12 @@ from pipelines.sinks.bigtable_sink import BigtableSink
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 
-RECALL = "recall"  # in the counts of stage publish, and in `published.json`: of the lists that were published
+RECALL = "recall"  # key in the counts of stage publish and in `published.json`: the recall of the published lists
+Recovery = Literal["settle", "finish", "undo"]
 
 
 def configured_sinks(night: Night) -> list[Sink]:
-    """The sinks that the night's job names."""
+    """Return the sinks that the night's job configures."""
     storage, found = night.job.storage, list[Sink]()
     if storage.redis:
         found.append(RedisSink(night, storage.redis))
@@ -41,23 +46,23 @@ def configured_sinks(night: Night) -> list[Sink]:
 
 
 def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
-    """Serve the lists that a night was last published with, or that passed its gates if it never was; what each sink
-    was loaded with, by name.
+    """Serve the lists that a night was last published with; if it never was, the lists that passed its gates.
 
-    The nights of the dates `withdrawn` are taken back, this one no more. If a sink fails before all are loaded, nothing
-    has changed; if one fails after that, the next start finishes. Raises StageError if the night has no such lists.
+    withdrawn: dates of nights to take back; this night no longer counts as taken back. Returns the counts of each sink
+    by name. If a sink fails before all are loaded, nothing changes. If one fails later, the next start completes the
+    switch. Raises StageError if the night has no such lists.
     """
     lists = publication_file.accepted(night.root, night.date)
     if lists is None:
         raise StageError(f"the night of {night.date} has no complete lists: run watchnext nightly --date {night.date}")
     with add_served_night(night):
         check_files(night, lists)
-    return serve_lists(night, lists, _summary(night), withdrawn)
+    return serve_lists(night, lists, _published_summary(night), withdrawn)
 
 
-def _summary(night: Night) -> dict[str, Any]:
-    """What `published.json` says of the gates and the recall of the lists that the night was last published with,
-    whatever its stages found since."""
+def _published_summary(night: Night) -> dict[str, Any]:
+    """Return the gates and the recall in `published.json` for the lists that the night was last published with, even if
+    its stages ran again later."""
     done = manifest.record(night.folder("publish"))
     if done is None or LISTS not in done.counts:
         return gates.summary(night)
@@ -68,76 +73,97 @@ def _summary(night: Night) -> dict[str, Any]:
 def serve_lists(
     night: Night, lists: PublishedLists, summary: dict[str, Any], withdrawn: Iterable[str]
 ) -> dict[str, Any]:
-    given, places = sink_protocol.night_files(night.root, lists), configured_sinks(night)
+    """Load lists into all sinks, then switch all sinks and `published.json` to them. Return the counts of each sink.
+
+    summary: the gates and the recall for `published.json`.
+    """
+    night_files, sinks = sink_protocol.night_files(night.root, lists), configured_sinks(night)
     with add_served_night(night):
-        for sink in places:
+        for sink in sinks:
             sink.ready()
-        entry = _entry(night, lists, {sink.name: sink.version(given) for sink in places}, summary)
+        entry = _entry(night, lists, {sink.name: sink.version(night_files) for sink in sinks}, summary)
         intent = Intent(entry=entry, withdrawn=[*withdrawn])
         intent.declare(night.root)
-        loaded = _load(night, intent, places, given)
+        loaded = _load(night, intent, sinks, night_files)
         replace(intent, loaded=True).declare(night.root)
-        _finish(night, intent, places)
+        _finish(night, intent, sinks)
     return loaded
 
 
 def recover(night: Night) -> str:
-    """Finish or undo a publication that came to no end, of whatever night, and restore a lost `published.json`; what
-    was done, in a line, empty if there is nothing to say."""
+    """Complete or undo an interrupted publication of any night, and restore a lost `published.json`.
+
+    Returns a message about what was done; empty if there is nothing to report.
+    """
     return finish(night) or restore(night)
 
 
 def finish(night: Night) -> str:
-    """Finish or undo a publication that came to no end; what was done about an intent that cannot be read."""
+    """Complete or undo an interrupted publication. Return a message if its intent cannot be read."""
     try:
         intent = Intent.pending(night.root)
     except IntentError as error:
         with add_served_night(night):
-            _serve_what_is_published(night)
-        return f"{error}: every sink serves again what {night.root.published} says"
+            _reset_sinks(night)
+        return f"{error}: all sinks serve again what {night.root.published} names"
     if intent is not None:
-        _end(night, intent)
+        _complete_or_undo(night, intent)
     return ""
 
 
-def _end(night: Night, intent: Intent) -> None:
-    """Finish or undo a publication."""
-    of = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
-    places = configured_sinks(of)
+def _complete_or_undo(night: Night, intent: Intent) -> None:
+    published_night = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
+    sinks = configured_sinks(published_night)
     with add_served_night(night):
-        if _is_published(of, intent):
-            _settle(of, intent, places)
-        elif intent.loaded and _is_there(of, intent, places):
-            _finish(of, intent, places)
+        recovery = recovery_of(intent, publication_file.read_if_valid(night.root) or {})
+        if recovery == "settle":
+            _settle(published_night, intent, sinks)
+        elif recovery == "finish" and _reload(published_night, intent, sinks):
+            _finish(published_night, intent, sinks)
         else:
-            _undo(of, intent, places)
+            _undo(published_night, intent, sinks)
+
+
+def recovery_of(intent: Intent, published: Mapping[str, Any]) -> Recovery:
+    """Return how to recover from an interrupted publication. published: the content of `published.json`.
+
+    - settle: `published.json` is already that of the intent; only old versions remain to be removed
+    - finish: all sinks were loaded, and some may have been switched
+    - undo: not all sinks were loaded, and none was switched
+    """
+    if all(published.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks", LISTS)):
+        return "settle"
+    return "finish" if intent.loaded else "undo"
 
 
 def restore(night: Night) -> str:
-    """Serve the newest publication that was not taken back, if `published.json` is damaged or gone."""
+    """Serve the newest publication that was not taken back, if `published.json` is damaged or missing.
+
+    Returns a message; empty if `published.json` is valid.
+    """
     if not publication_file.is_lost(night.root):
         return ""
     date = publication_file.newest_publication(night.root)
     if date is None:
         raise StageError(f"{night.root.published} is damaged, and no night was published: remove it, then run again")
     serve(replace(night, date=date))
-    return f"{night.root.published} was lost: the night of {date}, the newest that was published, is served again"
+    return f"{night.root.published} was lost: the night of {date}, the newest published one, is served again"
 
 
-def _serve_what_is_published(night: Night) -> None:
-    """Let every sink serve what `published.json` says and hold nothing else but what was served before; remove an
-    intent that cannot be read."""
-    truth = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
+def _reset_sinks(night: Night) -> None:
+    """Switch all sinks to the versions in `published.json`, remove all versions but these and those served before, and
+    remove the unreadable intent."""
+    published = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
     for sink in configured_sinks(night):
         lock.require()
-        known = truth.get(sink.name, {})
-        sink.switch(known.get("serves"))
-        sink.settle({version for version in known.values() if version})
+        versions = published.get(sink.name, {})
+        sink.switch(versions.get("serves"))
+        sink.settle({version for version in versions.values() if version})
     files.remove_files([night.root.publishing])
 
 
 def forget(night: Night, forgotten: pl.Series) -> None:
-    """Let users who were taken out of the files leave `published.json` and the sinks too."""
+    """Remove users, whose data has been removed from the files, from `published.json` and from the sinks."""
     entry = publication_file.read_if_valid(night.root)
     if entry and (fresh := publication_file.refreshed(night.root, entry)) != entry:
         lock.require()
@@ -153,13 +179,13 @@ def forget(night: Night, forgotten: pl.Series) -> None:
 
 
 def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summary: dict[str, Any]) -> dict[str, Any]:
-    """The content of `published.json` that serves these lists."""
+    """Return the content of `published.json` that serves these lists. versions: sink -> version of the lists."""
     served = publication_file.read_if_valid(night.root) or {}
     before = _before(night, lists, served)
     sinks = served.get("sinks", {})
-    if not served and before:  # `published.json` was lost: what the sinks served before is known from the lists
-        given = sink_protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
-        sinks = {sink.name: {"serves": sink.version(given)} for sink in configured_sinks(night)}
+    if not served and before:  # `published.json` was lost: derive the versions in the sinks from the lists
+        earlier = sink_protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
+        sinks = {sink.name: {"serves": sink.version(earlier)} for sink in configured_sinks(night)}
     entry = {
         "format_version": FORMAT_VERSION,
         "date": night.date.isoformat(),
@@ -172,13 +198,13 @@ def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summar
         "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         **summary,
     }
-    of_sinks = {name: _served(version, sinks.get(name, {})) for name, version in versions.items()}
-    return entry | ({"sinks": of_sinks} if of_sinks else {})
+    versions_by_sink = {name: served_versions(version, sinks.get(name, {})) for name, version in versions.items()}
+    return entry | ({"sinks": versions_by_sink} if versions_by_sink else {})
 
 
 def _before(night: Night, lists: PublishedLists, served: dict[str, Any]) -> dict[str, Any] | None:
-    """The publication before these lists, as `published.json` names it: what is served now, or, if that is the same
-    lists, what was served before it."""
+    """Return the publication before these lists, in the form of `published.json`: the one that is served now, or, if
+    that one has the same lists, the one served before it."""
     if not served:
         date = publication_file.newest_publication(night.root, night.date)
         found = publication_file.last_published(night.root, date) if date else None
@@ -189,20 +215,21 @@ def _before(night: Night, lists: PublishedLists, served: dict[str, Any]) -> dict
         found = published_lists.read(night.root, Reference(**served[LISTS]))
         if (found.date, found.attempt) == (lists.date, lists.attempt):
             return dict(served["before"]) if served.get("before") else None
-    except PublishedListsError:  # lost: nobody can read it, so nothing of it is kept
+    except PublishedListsError:  # the current lists are unreadable: keep only the earlier ones
         return dict(served["before"]) if served.get("before") else None
     return {"date": served["date"], LISTS: served[LISTS]}
 
 
-def _served(version: str, before: dict[str, str | None]) -> dict[str, str | None]:
-    """What a sink serves, and what it served before that: the same twice is the same once."""
+def served_versions(version: str, before: dict[str, str | None]) -> dict[str, str | None]:
+    """Return the versions `serves` and `before` of a sink after a switch to `version`. Serving the same version again
+    keeps `before`."""
     same = before.get("serves") == version
     return {"serves": version, "before": before.get("before") if same else before.get("serves")}
 
 
 def check_files(night: Night, lists: PublishedLists) -> None:
-    """Check that every file that is served is whole, and the video vectors if a sink loads them. Raises StageError,
-    which names the file and the stage to run again."""
+    """Check that all served files, and the video vectors if a sink loads them, exist and are not damaged. Raises
+    StageError, which names the file and the stage to run again."""
     bigquery = night.job.storage.bigquery
     further = (lists.video_vectors,) if bigquery and bigquery.videos and lists.video_vectors else ()
     for entry in (*lists.entries, *further):
@@ -213,41 +240,42 @@ def check_files(night: Night, lists: PublishedLists) -> None:
             stage = "train" if entry in further else lists.stage if entry in lists.lists else NEIGHBOURS
             command = f"watchnext nightly JOB.toml --date {lists.date} --from {stage}"
             raise StageError(
-                f"{path} is not the file stage {stage} wrote: run the night again from {stage} ({command})"
+                f"{path} is not the file that stage {stage} wrote: run the night again from {stage} ({command})"
             )
 
 
-def _load(night: Night, intent: Intent, places: list[Sink], given: NightFiles) -> dict[str, Any]:
+def _load(night: Night, intent: Intent, sinks: list[Sink], night_files: NightFiles) -> dict[str, Any]:
+    """Load all sinks, or undo the publication and raise the error of the sink that failed."""
     try:
-        return {sink.name: sink.load(given) for sink in places}
+        return {sink.name: sink.load(night_files) for sink in sinks}
     except Exception:
         try:
-            _undo(night, intent, places)
-        except Exception as error:  # a sink that is gone, mostly: the next start tries again
+            _undo(night, intent, sinks)
+        except Exception as error:  # usually an unreachable sink: the next start undoes the publication
             if user_message(error) is None:
                 raise
         raise
 
 
-def _is_there(night: Night, intent: Intent, places: list[Sink]) -> bool:
-    """Whether the lists are still those that were loaded, and the sinks those they were loaded into; what a sink has
-    lost since is loaded again."""
+def _reload(night: Night, intent: Intent, sinks: list[Sink]) -> bool:
+    """Load again what the sinks may have lost of an intent's lists. Return False if that is not possible, because the
+    lists are gone or the sinks are configured differently now."""
     lists = _lists_of(night, intent)
     if lists is None:
         return False
-    given = sink_protocol.night_files(night.root, lists)
+    night_files = sink_protocol.night_files(night.root, lists)
     versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
-    if versions != {sink.name: sink.version(given) for sink in places}:
+    if versions != {sink.name: sink.version(night_files) for sink in sinks}:
         return False
     check_files(night, lists)
-    for sink in places:
-        sink.load(given)
+    for sink in sinks:
+        sink.load(night_files)
     return True
 
 
 def _lists_of(night: Night, intent: Intent) -> PublishedLists | None:
-    """The lists that an intent is about; None if they are gone. An intent of an older watchnext names none: those that
-    the stages of its night left."""
+    """Return the lists of an intent; None if they are gone. For an intent of an older version, which does not name its
+    lists, return those that the stages of its night wrote."""
     if LISTS not in intent.entry:
         return publication_file.from_stages_if_complete(night.root, night.date)
     try:
@@ -256,9 +284,10 @@ def _lists_of(night: Night, intent: Intent) -> PublishedLists | None:
         return None
 
 
-def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
+def _finish(night: Night, intent: Intent, sinks: list[Sink]) -> None:
+    """Switch all sinks, then `withdrawn.json` and `published.json`, to the intent's lists; then settle."""
     served = intent.entry.get("sinks", {})
-    for sink in places:
+    for sink in sinks:
         if sink.name in served:
             lock.require()
             sink.switch(served[sink.name]["serves"])
@@ -268,44 +297,58 @@ def _finish(night: Night, intent: Intent, places: list[Sink]) -> None:
     if after != before:
         files.replace_file(night.root.withdrawn, to_json(sorted(after)))
     files.replace_file(night.root.published, to_json(intent.entry))
-    _settle(night, intent, places)
+    _settle(night, intent, sinks)
 
 
-def _is_published(night: Night, intent: Intent) -> bool:
-    served = publication_file.read_if_valid(night.root) or {}
-    return all(served.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks", LISTS))
-
-
-def _settle(night: Night, intent: Intent, places: list[Sink]) -> None:
-    """Let go of what is neither served nor was before."""
+def _settle(night: Night, intent: Intent, sinks: list[Sink]) -> None:
+    """Let versions expire that are neither served nor the ones served before, and remove the intent."""
     served = intent.entry.get("sinks", {})
-    for sink in places:
+    for sink in sinks:
         if sink.name in served:
             sink.settle({version for version in served[sink.name].values() if version})
     publication_file.prune(night.root, intent.entry)
     files.remove_files([night.root.publishing])
 
 
-def _undo(night: Night, intent: Intent, places: list[Sink]) -> None:
-    """Every sink serves what it did before, and holds nothing of the night. Raises LockError if this run lost its lock:
-    what the sinks hold may be the other run's."""
+@dataclass(frozen=True, kw_only=True)
+class UndoStep:
+    """How to undo a publication in one sink."""
+
+    switch: bool  # whether the sink may have been switched
+    serves: str | None  # the version to switch back to; None: none
+    drop: str | None  # the version to remove; None: it was served before, so it remains
+
+
+def undo_steps(intent: Intent, published: Mapping[str, Any]) -> dict[str, UndoStep]:
+    """Return sink -> step to undo an intent. published: the content of `published.json`."""
+    steps = {}
+    for name, served in intent.entry.get("sinks", {}).items():
+        known = published.get("sinks", {}).get(name, {})
+        drop = None if served["serves"] in known.values() else served["serves"]
+        steps[name] = UndoStep(switch=intent.loaded, serves=known.get("serves"), drop=drop)
+    return steps
+
+
+def _undo(night: Night, intent: Intent, sinks: list[Sink]) -> None:
+    """Switch all sinks back to what they served before, and remove the intent's version and the intent.
+
+    Raises LockError if this run lost its lock, because the version may belong to the run that took it over.
+    """
     lock.require()
-    served = intent.entry.get("sinks", {})
-    truth = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
-    for sink in places:
-        if sink.name in served:
-            version, known = served[sink.name]["serves"], truth.get(sink.name, {})
-            if intent.loaded:
-                sink.switch(known.get("serves"))
-            if version not in known.values():
-                sink.drop(version)
+    steps = undo_steps(intent, publication_file.read_if_valid(night.root) or {})
+    for sink in sinks:
+        if step := steps.get(sink.name):
+            if step.switch:
+                sink.switch(step.serves)
+            if step.drop is not None:
+                sink.drop(step.drop)
     publication_file.prune(night.root)
     files.remove_files([night.root.publishing])
 
 
 @contextmanager
 def add_served_night(night: Night) -> Iterator[None]:
-    """Add to the message of an expected error which night is served; any other error passes as it is."""
+    """Add the served night to the message of an expected error in the `with` block; other errors are not changed."""
     try:
         yield
     except Exception as error:

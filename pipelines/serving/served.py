@@ -1,9 +1,9 @@
-"""What is published, read as a server reads it, and what it was made for: titles, and what users watched before.
+"""Read published lists as a server does, together with titles and the users' last watches.
 
 served = Served.open(job, "files")
-served.list_of("u0000001")           # their list, out of one file
-served.lists.default("SE")           # for a user nobody has seen
-served.last_watches("u0000001", 5)   # what they had before
+served.list_of("u0000001")           # the list of a user; reads one file
+served.lists.default("SE")           # the list for unknown users of a country
+served.last_watches("u0000001", 5)   # the user's watches before the night
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ _WATCHES = ("user_id", "time", "video_id", "completed")
 
 @dataclass(frozen=True)
 class Served:
-    """The published night of a job. User ids are those of the logs."""
+    """The published night of a job. User ids are those of the logs, before pseudonymisation."""
 
     night: Night
     lists: Lists
 
     @classmethod
     def open(cls, job: Job, source: str, date: dt.date | None = None) -> Served:
-        """The night that one of `SOURCES` serves now, or, from the files, another night. Raises StageError if there is
-        none."""
+        """Open the night that one of `SOURCES` serves now, or, from the files, the night of a date. Raises StageError
+        if there is none."""
         lists = open_lists(job, source) if date is None else FileLists.of_night(job, date)
         return cls(Night(job, lists.date), lists)
 
     def list_of(self, user_id: str) -> ServedList | None:
-        """The list of a user, None for one the night did not serve."""
+        """Return the list of a user; None if the night has no list for this user."""
         return self.lists.of_user(self._kept_as(user_id))
 
     @property
     def is_ranked(self) -> bool:
-        """Whether the lists were ranked by expected watch time."""
+        """Return whether the lists were ranked by expected watch time."""
         known = self.lists.is_ranked
         if known is None:
             found = publication_file.last_published(self.night.root, self.night.date)
@@ -58,7 +58,7 @@ class Served:
 
     @property
     def state(self) -> str:
-        """`served`, `published` for a night that was published and is not served, or `never published`."""
+        """Return `served`, `published` (published before, but not served now) or `never published`."""
         root, date = self.night.root, self.night.date
         served = publication_file.read_if_valid(root)
         if served and served["date"] == date.isoformat():
@@ -66,19 +66,22 @@ class Served:
         return "published" if publication_file.was_published(root, date) else "never published"
 
     def why(self, user_id: str) -> dict[str, list[FeatureEffect]]:
-        """What moved the expected seconds of each of the user's ranked videos most. Raises StageError if the night was
-        not ranked, or if its stages have made other lists since."""
+        """Return the features with the largest effects on each of the user's ranked videos. Raises StageError if the
+        night was not ranked, or if its stages wrote other lists later."""
         left = publication_file.from_stages_if_complete(self.night.root, self.night.date)
         if isinstance(self.lists, FileLists) and (left is None or left.attempt != self.lists.files.attempt):
             raise StageError(
-                f"the stages of the night of {self.night.date} have made other lists since these were published, or "
-                "were dropped: there is nothing to tell of their order (--why)"
+                f"the stages of the night of {self.night.date} wrote other lists after these were published, or their "
+                "files were dropped, so --why cannot explain the order"
             )
         return explain.feature_effects(self.night, self._kept_as(user_id))
 
     def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
-        """time, video_id, completed of the user's last n watches of the window, the newest first: from the files of one
-        bucket, back to the day that is needed; none where the store no longer has the night's snapshot."""
+        """Return time, video_id, completed of the user's last n watches in the window, newest first.
+
+        Reads the files of one bucket, newest day first, until n watches are found. Empty if the night's snapshot was
+        removed from the store.
+        """
         found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
         kept_as = self._kept_as(user_id)
         for _, files_of_day in groupby(self._watch_files(kept_as), key=lambda file: file[0]):
@@ -90,7 +93,7 @@ class Served:
         return ordered.head(n).drop("user_id")
 
     def _watch_files(self, kept_as: str) -> list[tuple[str, str]]:
-        """(day, path) of the files with watches of a user's bucket, the newest day first."""
+        """Return (day, path) of the files with watches of the user's bucket, newest day first."""
         number = night_list.snapshot_of(self.night.root, self.night.date)
         if number is None or not night_list.snapshot_exists(self.night.root, number):
             return []

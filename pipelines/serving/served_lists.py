@@ -1,4 +1,4 @@
-"""Published lists where servers find them: in a night's files, or in Redis."""
+"""Read published lists from a night's files or from Redis."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ SOURCES = ("files", "redis")
 
 @dataclass(frozen=True, kw_only=True)
 class ServedList:
-    """A list, best first; of a default list also the country it is for, None for all."""
+    """A list, best video first."""
 
     video_ids: list[str]
-    scores: list[float] | None  # None where they are not kept
-    country: str | None = None
+    scores: list[float] | None  # None if scores are not stored
+    country: str | None = None  # of a default list; None: all countries
 
 
 class Lists(Protocol):
-    """The lists of one night in one place."""
+    """The lists of one night in one source."""
 
     @property
     def date(self) -> dt.date: ...
 
     @property
     def is_ranked(self) -> bool | None:
-        """Whether they were ranked by expected watch time; None if this is not known here."""
+        """Return whether the lists were ranked by expected watch time; None if the source does not contain this."""
 
     def of_user(self, user_id: str) -> ServedList | None:
-        """The list of a user, by the id under which they are kept; None for one the night did not serve."""
+        """Return the list of a user, by the stored id; None if there is none."""
 
     def default(self, country: str | None) -> ServedList | None:
-        """The list of a country for users nobody has seen, or that of all countries; None in a night without them."""
+        """Return the default list of a country, or else that of all countries; None if the night has none."""
 
 
 def open_lists(job: Job, source: str) -> Lists:
-    """The lists that are published now. Raises StageError where there are none."""
+    """Open the lists that are published now. Raises StageError if there are none."""
     return RedisLists.open(job) if source == "redis" else FileLists.open(job)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileLists:
-    """Parquet files: of a user, one is opened."""
+    """Lists in Parquet files. Looking up a user reads one file."""
 
     root: paths.Root
     files: PublishedLists
@@ -68,12 +68,12 @@ class FileLists:
         found = publication_file.read(root, whole=True)
         if found is None:
             newest = publication_file.newest_publication(root)
-            lost = f"{root.published} is gone: run watchnext nightly --date {newest}, which restores it"
+            lost = f"{root.published} is missing: run watchnext nightly --date {newest}, which restores it"
             raise StageError(lost if newest else f"nothing is published in {root.path}: run watchnext nightly first")
         if found["format_version"] != FORMAT_VERSION:
             raise StageError(
-                f"{root.published} has format_version {found['format_version']}, this is {FORMAT_VERSION}: read it "
-                "with the watchnext that wrote it"
+                f"{root.published} has format_version {found['format_version']}, but {FORMAT_VERSION} is supported: "
+                "read it with the version of watchnext that wrote it"
             )
         lists = publication_file.served(root)
         assert lists is not None
@@ -81,15 +81,15 @@ class FileLists:
 
     @classmethod
     def of_night(cls, job: Job, date: dt.date) -> FileLists:
-        """The lists that a night was last published with; if it never was, those that its stages left. Raises
+        """Open the lists that a night was last published with; if it never was, those that its stages wrote. Raises
         StageError if there are none."""
         root = paths.Root(job.storage.root)
         lists = publication_file.last_published(root, date) or publication_file.from_stages_if_complete(root, date)
         if lists is None:
-            there = [str(one) for one in paths.nights(root) if publication_file.from_stages_if_complete(root, one)]
+            complete = [str(one) for one in paths.nights(root) if publication_file.from_stages_if_complete(root, one)]
             raise StageError(
                 f"there are no complete lists of the night of {date} in {root.path}"
-                + (f"; there are {', '.join(there)}" if there else ": run watchnext nightly first")
+                + (f"; complete nights: {', '.join(complete)}" if complete else ": run watchnext nightly first")
             )
         return cls(root=root, files=lists)
 
@@ -113,19 +113,19 @@ class FileLists:
         return ServedList(country=found[0], video_ids=found[1], scores=found[2]) if found else None
 
     def _read(self, path: str, columns: list[str]) -> pl.DataFrame:
-        """Some columns of a served file. Raises StageError if it is gone or damaged."""
+        """Read some columns of a served file. Raises StageError if it is missing or damaged."""
         try:
             return files.read_parquet(path, columns)
         except (OSError, files.DamagedFileError, pl.exceptions.PolarsError) as error:
             raise StageError(
-                f"{path}, which is served, cannot be read ({str(error).splitlines()[0]}): run the night of {self.date} "
-                f"again from {self.files.stage}, or serve another one with watchnext rollback JOB.toml --to DATE"
+                f"the served file {path} cannot be read ({str(error).splitlines()[0]}): run the night of {self.date} "
+                f"again from {self.files.stage}, or serve another night with watchnext rollback JOB.toml --to DATE"
             ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisLists:
-    """Keys of the version that the pointer named when it was opened."""
+    """Lists in Redis: the version that was served when the source was opened."""
 
     server: RedisServer
     keys: redis_lists.Keys
@@ -135,7 +135,7 @@ class RedisLists:
     def open(cls, job: Job) -> RedisLists:
         settings = job.storage.redis
         if settings is None:
-            raise StageError("--from redis: the job has no [storage.redis]; name the server there, or read the files")
+            raise StageError("--from redis: the job has no [storage.redis]; add it, or read the files instead")
         server, keys = server_of(settings), redis_lists.Keys(settings.prefix)
         with server.session() as redis:
             version = redis.do("GET", keys.pointer)
@@ -146,8 +146,8 @@ class RedisLists:
         text = version.decode(errors="replace")
         if not re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]+", text):
             raise StageError(
-                f"Redis at {settings.url}: the key {keys.pointer} holds {text!r}, which watchnext did not write: run "
-                "watchnext rollback JOB.toml --to DATE with the date that is served"
+                f"Redis at {settings.url}: the key {keys.pointer} is {text!r}, which watchnext did not write: run "
+                "watchnext rollback JOB.toml --to DATE with the date of the served night"
             )
         return cls(server=server, keys=keys, version=text)
 

@@ -126,8 +126,8 @@ def test_every_event_is_accounted_for(everything: tuple[FeatureSpec, Any, Any]) 
     assert counts["searches"] == len(SEARCHES) == counts["searches_used"]
     assert long_tail(counts) == {
         "share of completed watches out of vocabulary": 1 / 5,
-        "share of users with one in their past": 1 / 2,
-        "share of users with nothing else in it": 0,
+        "share of users with such a watch": 1 / 2,
+        "share of users with only such watches": 0,
     }
 
 

@@ -79,7 +79,7 @@ def test_lists_that_are_not_whole_are_not_published(job: Path, damage: str) -> N
     of = ready(job)
     path = next(Path(of.folder("neighbours")).glob("*.parquet"))
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StageError, match=rf"{path.name} is not the file stage neighbours wrote: run the night again"):
+    with pytest.raises(StageError, match=rf"{path.name} is not the file that stage neighbours wrote: run"):
         publish.run(of)
     assert publication_file.read(of.root) is None and manifest.load(of.folder("publish")) is None
 

@@ -72,9 +72,7 @@ def test_what_is_lost_is_restored_by_a_run_of_any_night(
     assert "watchnext nightly" in told and "--date 2026-11-21" in told and len(told.splitlines()) == 1
     with run_log.open_log("text") as log:
         nightly.run(night(job, BEFORE), str(job), (), log)
-    assert (
-        "was lost: the night of 2026-11-21, the newest that was published, is served again" in capsys.readouterr().err
-    )
+    assert "was lost: the night of 2026-11-21, the newest published one, is served again" in capsys.readouterr().err
     assert entry(of) == before and publish.plan(of).is_done(of)
     assert shown(of) == ["2026-11-21-ann"]
 
@@ -103,10 +101,10 @@ def test_a_later_night_is_published_though_what_is_lost_cannot_be_restored(job: 
     for path in Path(of.folder("neighbours")).glob("*.parquet"):
         path.write_bytes(b"cut")
     with pytest.raises(
-        StageError, match=r"is not the file stage neighbours wrote: run the night again from neighbours"
+        StageError, match=r"is not the file that stage neighbours wrote: run the night again from neighbours"
     ):
         publication.recover(of)
-    with pytest.raises(StageError, match=r"is not the file stage neighbours wrote"):  # not moved backwards either
+    with pytest.raises(StageError, match=r"is not the file that stage neighbours wrote"):  # not moved backwards either
         publish.run(published_night(job, lists(BEFORE), date=BEFORE, publish=False))
     assert shown(published_night(job, lists(NEXT), date=NEXT)) == ["2026-11-22-ann"]
 

@@ -62,10 +62,10 @@ def test_popular_middling_and_new_videos_have_their_nearest_with_titles(tmp_path
     uploads = pl.Series([hours(n % 101) if n % 7 else None for n in range(N)], dtype=TIME)
     titles = [f"title {n}" if n != 2 else None for n in range(N)]
     found = report_videos.similar(made(tmp_path, {"upload_time": uploads, "title": titles}))
-    assert list(found) == ["Popular videos", "Middling videos", "New videos"]
+    assert list(found) == ["Popular videos", "Medium videos", "New videos"]
     shown = {group: [title for title, _ in videos] for group, videos in found.items()}
     assert shown["Popular videos"] == ["title 1", "v002", "title 4", "title 5", "title 7", "title 8"]
-    assert shown["Middling videos"] == [f"title {n}" for n in range(200, 209) if n % 3]
+    assert shown["Medium videos"] == [f"title {n}" for n in range(200, 209) if n % 3]
     newest = sorted((n for n in range(N) if n % 7), key=lambda n: (n % 101, n), reverse=True)
     assert shown["New videos"] == [f"title {n}" for n in newest if n % 3][:SHOWN_VIDEOS]
     nearest = found["Popular videos"][0][1]
@@ -76,7 +76,7 @@ def test_popular_middling_and_new_videos_have_their_nearest_with_titles(tmp_path
 
 def test_without_a_catalogue_ids_are_shown_and_no_video_is_new(tmp_path: Path) -> None:
     found = report_videos.similar(made(tmp_path))
-    assert list(found) == ["Popular videos", "Middling videos"]
+    assert list(found) == ["Popular videos", "Medium videos"]
     assert found["Popular videos"][0][0] == "v001"
 
 

@@ -61,9 +61,7 @@ def test_lists_stay_that_a_later_run_replaced(published: Night) -> None:
 def test_a_served_file_that_cannot_be_read_is_named_with_the_way_back(published: Night, damage: str) -> None:
     for path in Path(published.folder("neighbours")).glob("*.parquet"):
         path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(
-        StageError, match=r"parquet, which is served, cannot be read .* again from neighbours, or serve"
-    ):
+    with pytest.raises(StageError, match=r"parquet cannot be read .* again from neighbours, or serve"):
         open_lists(published.job, "files").of_user("ann")
 
 
@@ -103,4 +101,4 @@ def test_redis_is_read_by_its_pointer(
 
 def test_redis_that_the_job_does_not_name_is_told(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
     assert lookup.main([str(Path(published.root.path).parent / "job.toml"), "ann", "--from", "redis"]) == 1
-    assert "--from redis: the job has no [storage.redis]; name the server there" in capsys.readouterr().err
+    assert "--from redis: the job has no [storage.redis]; add it" in capsys.readouterr().err

@@ -388,7 +388,7 @@ def test_a_file_that_was_cut_ends_publish_with_its_name(job: Path, folder: str) 
     of = ready(job)
     path = next(Path(of.folder("neighbours")).parent.glob(f"{folder}/*.parquet"))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StageError, match=rf"{path.name} is not the file stage neighbours wrote: .* from neighbours"):
+    with pytest.raises(StageError, match=rf"{path.name} is not the file that stage neighbours wrote"):
         publish.run(of)
     assert publication_file.read(of.root) is None
 

@@ -101,7 +101,7 @@ def test_every_part_may_be_missing(name: str) -> None:
 
 def test_shares_of_folded_pairs_come_from_the_counts() -> None:
     counts = {"pairs": 8, "apart": 4, "other_country": 2, "other_topic": 6, "folded": 1}
-    shares = {"nobody watched both": 0.5, "of another country": 0.25, "of another topic": 0.75, "folded": 0.125}
+    shares = {"no user watched both": 0.5, "different country": 0.25, "different topic": 0.75, "folded": 0.125}
     nothing = dict.fromkeys(counts, 0)
     assert folding({"folding": {"videos": 3, "similar": counts, "random": nothing}}) == {"similar": shares}
     assert folding({"users": 1}) == {}
@@ -238,7 +238,7 @@ def results(given: dict[str, Any]) -> GateResults | None:
 @pytest.mark.parametrize(
     ("gates", "published", "text", "level"),
     [
-        ({}, None, "ungated: nothing has compared this night with a bound", "warn"),
+        ({}, None, "ungated: no gate has checked this night", "warn"),
         ({"status": "passed"}, {"published": True}, "published", "ok"),
         ({"status": "passed"}, None, "gates computed, not yet published", "warn"),
         ({"status": "passed"}, {"published": False}, "complete, not published: a later night is", "ok"),
