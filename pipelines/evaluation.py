@@ -30,7 +30,7 @@ from transforms.evaluation import item_to_item, night_metrics
 from transforms.evaluation.baselines import CountVideos
 from transforms.evaluation.evaluate_lists import WriteEvaluation
 from transforms.evaluation.item_to_item import CoWatchesFile, WriteCoWatches
-from transforms.evaluation.measure_batch import HoldoutInputs, cuts
+from transforms.evaluation.measure_batch import HoldoutInputs, metric_cuts
 from transforms.evaluation.next_day import MeasureNextDay
 from transforms.evaluation.night_metrics import MeasuredRecord, ShownRecord
 from transforms.examples.vocabulary import VocabularyFile
@@ -78,7 +78,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         served=before.about() if before else None,
         cut=night.job.ranking.cut,
     )
-    figures = night_metrics.figures(metrics)
+    figures = night_metrics.ordered_figures(metrics)
     entries = found.of(FileEntry)
     entries.append(files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics)))
     return StageResult(entries, {"metrics": figures})
@@ -93,7 +93,9 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
     with night.pipeline("evaluation") as pipeline:
         found = _baselines(night, pipeline, folder, attempt) if held_out else []
         if before and served:
-            measured = pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, cuts(k))
+            measured = (
+                pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, metric_cuts(k))
+            )
             found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
         found | beam.Flatten() | WriteRecords(records)
     return pop_records(records, *_BESIDE)

@@ -36,7 +36,7 @@ from transforms.core.bootstrap import MIN_USERS
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import gates, night_metrics
 from transforms.evaluation.gates import Gate, MeasuredNight, not_computed
-from transforms.evaluation.list_comparison import Compared, compare
+from transforms.evaluation.list_comparison import ListComparison, compare_lists
 from transforms.evaluation.night_metrics import NightMetrics
 
 SAMPLED_USERS = 5_000  # whose lists are compared: a mean over them is exact to a hundredth
@@ -294,17 +294,17 @@ def _users(before: Night | None, tonight: int, *, most_lost: float) -> Gate:
     return gates.users(before=had, tonight=tonight, most_lost=most_lost)
 
 
-def _stayed(night: Night, before: Night | None, found: Compared, bounds: Gates, *, candidates: int) -> Gate:
+def _stayed(night: Night, before: Night | None, found: ListComparison, bounds: Gates, *, candidates: int) -> Gate:
     if before is None:
         return not_computed("stayed", FIRST_NIGHT)
     if publication_file.last_published(before.root, before.date) is None:
         return not_computed("stayed", f"the lists of the night of {before.date} were dropped")
     if 2 * night.job.neighbours.k > candidates:
         return not_computed("stayed", "lists are more than half as long as there are videos to choose from")
-    if found.stayed is None:
+    if found.retention is None:
         reason = f"no user has a list of both this night and the night of {before.date}"
         return not_computed("stayed", reason, expected=False)
-    return gates.retention(found.stayed, least=bounds.min_stayed, most=bounds.max_stayed, places=found.places)
+    return gates.retention(found.retention, least=bounds.min_stayed, most=bounds.max_stayed, places=found.places)
 
 
 def _users_before(before: Night) -> int | None:
@@ -315,7 +315,7 @@ def _users_before(before: Night) -> int | None:
     return sum(entry.rows for entry in sink_protocol.own(listed)) if listed else None
 
 
-def _compared(night: Night, before: Night | None, users: int) -> Compared:
+def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
     """The lists of a sample of users. Of two bucket counts, both powers of two, users of bucket b of one are in those
     of the other that are b modulo the smaller."""
     lists_before = publication_file.last_published(before.root, before.date) if before else None
@@ -327,7 +327,7 @@ def _compared(night: Night, before: Night | None, users: int) -> Compared:
     def within(found: dict[int, str], bucket: int) -> list[str]:
         return [path for number, path in found.items() if number % smaller == bucket]
 
-    return compare(((within(tonight, b), within(had, b)) for b in range(sample.buckets)), sample)
+    return compare_lists(((within(tonight, b), within(had, b)) for b in range(sample.buckets)), sample)
 
 
 def _files_of_buckets(night: Night) -> dict[int, str]:

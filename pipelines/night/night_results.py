@@ -72,7 +72,7 @@ def gates(night: Night) -> GateResults | None:
     try:
         return GateResults.model_validate(json.loads(files.read_bytes(path)))
     except ValueError as error:
-        fault = night_metrics.fields_at_fault(error) if isinstance(error, ValidationError) else str(error)
+        fault = night_metrics.invalid_fields(error) if isinstance(error, ValidationError) else str(error)
         raise ManifestError(f"{path} cannot be read ({fault}): remove it; stage publish writes it anew") from None
 
 

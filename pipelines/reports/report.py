@@ -253,7 +253,7 @@ def _in_order(metrics: NightMetrics) -> dict[str, Any]:
     """Return the figures of each system in display order."""
     return {
         system: metrics.systems[system].model_dump(exclude_unset=True) | {"figures": figures}
-        for system, figures in night_metrics.figures(metrics).items()
+        for system, figures in night_metrics.ordered_figures(metrics).items()
     }
 
 

@@ -94,7 +94,7 @@ def test_figures_are_those_of_the_lists_that_were_kept(nights: tuple[Night, Nigh
         assert set(metrics["systems"]) == set(night_metrics.SYSTEMS)
         for measured in metrics["systems"].values():
             assert (measured["figures"]["users"], measured["figures"]["pairs"]) == (found["users"], found["pairs"])
-        assert of.require("evaluation").counts["metrics"] == night_metrics.figures(
+        assert of.require("evaluation").counts["metrics"] == night_metrics.ordered_figures(
             night_metrics.NightMetrics.model_validate(metrics)
         )
 

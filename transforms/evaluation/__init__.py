@@ -1,1 +1,1 @@
-"""Measurement of lists and models. Nothing in this package changes what is served."""
+"""The measurement of lists: held-out users, baselines, the next day, comparisons of nights, and gates."""

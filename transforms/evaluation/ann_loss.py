@@ -1,4 +1,4 @@
-"""What is lost by searching approximately: the same users' lists by exact search, under the same rules.
+"""Exact lists of users, under the same rules, to measure the loss of approximate search.
 
 Exact search reads every vector, so it is done for a sample of users: those of some buckets, many at a time.
 """
@@ -22,37 +22,36 @@ Floats = NDArray[np.float32]
 
 
 def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: ChannelCap | None, *, k: int) -> TopK:
-    """The true lists of users with these vectors, [b, d], from the shards of an index. One shard is read at a time,
-    from disk."""
+    """Return the true lists of users with vectors [b, d] from the shards of an index, which are read one at a time."""
     parts = []
     for folder in folders:
         local = Path(files.local_copy(folder))
         index, positions = ExactIndex(vectors=load_vectors(local)), np.load(local / POSITIONS).astype(np.int64)
-        of_shard = None if cap is None else ChannelCap(channel=cap.channel[positions], limit=cap.limit)
-        found = top_k(index, vectors, k=k, excluded=restrict_exclusions(excluded, positions), cap=of_shard)
-        of_all = np.where(found.positions >= 0, positions[found.positions], -1).astype(np.int32)
-        parts.append(Candidates(positions=of_all, scores=found.scores))
+        shard_cap = None if cap is None else ChannelCap(channel=cap.channel[positions], limit=cap.limit)
+        found = top_k(index, vectors, k=k, excluded=restrict_exclusions(excluded, positions), cap=shard_cap)
+        global_positions = np.where(found.positions >= 0, positions[found.positions], -1).astype(np.int32)
+        parts.append(Candidates(positions=global_positions, scores=found.scores))
     return merge_shards(parts, k, cap)
 
 
-def of_queries(excluded: Excluded, rows: NDArray[np.int64]) -> Excluded:
-    """What is excluded for some of the queries, in the order given."""
+def select_queries(excluded: Excluded, rows: NDArray[np.int64]) -> Excluded:
+    """Return the exclusions of some queries, in the order given."""
     counts = np.diff(excluded.offsets)[rows]
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    at = np.repeat(excluded.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+    index = np.repeat(excluded.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
     group = None if excluded.group is None else excluded.group[rows]
-    return Excluded(offsets=offsets, positions=excluded.positions[at], hidden=excluded.hidden, group=group)
+    return Excluded(offsets=offsets, positions=excluded.positions[index], hidden=excluded.hidden, group=group)
 
 
 def restrict_exclusions(excluded: Excluded, positions: NDArray[np.int64]) -> Excluded:
-    """What is excluded of some positions (ascending), numbered as if there were no others."""
-    at = np.minimum(np.searchsorted(positions, excluded.positions), len(positions) - 1)
-    inside = positions[at] == excluded.positions
+    """Return the exclusions restricted to some positions (ascending), renumbered from 0."""
+    index = np.minimum(np.searchsorted(positions, excluded.positions), len(positions) - 1)
+    inside = positions[index] == excluded.positions
     query = np.repeat(np.arange(len(excluded.offsets) - 1), np.diff(excluded.offsets))[inside]
     counts = np.bincount(query, minlength=len(excluded.offsets) - 1)
     return Excluded(
         offsets=np.concatenate([[0], np.cumsum(counts)]),
-        positions=at[inside].astype(np.int32),
+        positions=index[inside].astype(np.int32),
         hidden=None if excluded.hidden is None else excluded.hidden[:, positions],
         group=excluded.group,
     )

@@ -1,7 +1,7 @@
-"""What the lists are measured beside: one order of all videos for everybody, under the rules of serving.
+"""Baselines: one order of all videos for all users, under the serving rules.
 
-order = by_count(counts, videos)
-top = in_order(order, build_query_rules(excluded, cap, b, n), k=200)  # the first 200 that each user may be shown
+order = order_by_count(counts, videos)
+top = lists_in_order(order, build_query_rules(excluded, cap, b, n), k=200)  # the first 200 that each user may be shown
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from transforms.search.top_k import TopK
 _COLUMNS = ("user_id", "time", "video_id", "completed")
 
 
-def by_count(counts: pl.DataFrame, videos: pl.DataFrame) -> Positions:
-    """The positions of an index, the most counted first, ties by position. counts: token, count; videos: `VIDEOS`."""
+def order_by_count(counts: pl.DataFrame, videos: pl.DataFrame) -> Positions:
+    """Return the positions of an index by falling count, ties by position.
+
+    counts: token, count. videos: `VIDEOS`.
+    """
     known = videos.join(counts, left_on="video_id", right_on="token", how="left", maintain_order="left")
     return np.argsort(-known["count"].fill_null(0).to_numpy(), kind="stable").astype(np.int32)
 
 
-def in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
-    """For each query the first k of one order of all positions that the rules leave; scores fall with the place.
+def lists_in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
+    """Return the first k allowed positions of each query in one order of all positions; scores fall with the place.
 
-    No user's search: the order is walked down as far as the users who may be shown least of it need.
+    All queries share the order, of which as much is read as the queries with the fewest allowed positions need.
     """
     b, n = len(rules.allowed_counts), len(order)
     positions, scores = np.full((b, k), -1, np.int32), np.full((b, k), MASKED_SCORE, np.float32)
@@ -40,7 +43,7 @@ def in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
         head = Candidates(positions=order[:depth], scores=-np.arange(depth, dtype=np.float32))
         size, short = max(1, BLOCK // 4 // depth), []
         for rows in (pending[start : start + size] for start in range(0, len(pending), size)):
-            found = rules.select(rows).first_allowed(_repeated(head, len(rows)), k)
+            found = rules.select(rows).first_allowed(_repeat_rows(head, len(rows)), k)
             positions[rows], scores[rows] = found.positions, found.scores
             short.append(rows[(found.positions >= 0).sum(axis=1) < np.minimum(rules.max_lengths[rows], k)])
         pending = np.concatenate(short) if depth < n else pending[:0]
@@ -48,15 +51,15 @@ def in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
     return TopK(positions=positions, scores=scores, lengths=(positions >= 0).sum(axis=1).astype(np.int32))
 
 
-def _repeated(head: Candidates, times: int) -> Candidates:
+def _repeat_rows(head: Candidates, times: int) -> Candidates:
     shape = (times, len(head.positions))
     return Candidates(positions=np.broadcast_to(head.positions, shape), scores=np.broadcast_to(head.scores, shape))
 
 
 @dataclass
 class CountVideos(beam.PTransform):
-    """Bucket files -> a Parquet file of the `n` videos most often completed in the window (`COUNTS`), of the learnable
-    watches; gives its `VocabularyFile`."""
+    """Write a Parquet file (`COUNTS`) of the `n` videos most often completed in the window, without held-out watches;
+    return its `VocabularyFile`."""
 
     window: Window
     holdout: Holdout

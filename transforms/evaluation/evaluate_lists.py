@@ -1,7 +1,7 @@
-"""How good the lists would have been: held-out users, searched for as of the start of the held-out days.
+"""The evaluation of lists: searches for held-out users as of the start of the held-out days.
 
-Same tower, index, exclusions and rules as serving, beside simpler systems under the same. What was uploaded in the
-held-out days could not have been shown; such labels count as missed, like those out of vocabulary.
+They use the tower, index, exclusions and rules of serving, and so do the baselines. Videos uploaded in the held-out
+days could not have been shown; such labels count as missed, like those out of vocabulary.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from transforms.core.files import FileEntry
 from transforms.core.frames import concat
 from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
-from transforms.evaluation.list_statistics import Tally, by_day, figures
-from transforms.evaluation.measure_batch import HoldoutInputs, Shared, measure, measure_ann_loss, read_shared
+from transforms.evaluation.list_statistics import VideoCounts, freshness_curve, list_figures
+from transforms.evaluation.measure_batch import HoldoutInputs, Shared, measure_ann_loss, measure_users, read_shared
 from transforms.evaluation.night_metrics import WATCHED, Key, MeasuredRecord, ShownRecord, measured_record
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.tfrecords import read_tfrecords
@@ -38,25 +38,25 @@ EvaluationRecord = FileEntry | MeasuredRecord | ShownRecord | MeasuredRanking
 
 
 class Mergeable(Protocol):
-    """A value of some users that merges exactly with one of other users."""
+    """A value over some users that merges exactly with one over other users."""
 
     def merge(self, other: Self) -> Self: ...
 
 
 @dataclass
 class WriteEvaluation(beam.PTransform):
-    """`BucketRecords` of the holdout -> lists/*.parquet, one a bucket; gives their `FileEntry`s, `MeasuredRecord`s,
-    `ShownRecord`s and, if the lists are ranked, one `MeasuredRanking`.
+    """Evaluate the `BucketRecords` of the holdout; write lists/*.parquet, one per bucket.
 
-    window: of the night, the held-out days with it.
+    Return `FileEntry`s, `MeasuredRecord`s, `ShownRecord`s and, if the lists are ranked, one `MeasuredRanking`. window:
+    that of the night, including the held-out days.
     """
 
     inputs: HoldoutInputs
     window: Window
     folder: str
     name: str
-    threads: int = 1  # buckets at a time
-    ranking: HeldOutRanking | None = None  # what the lists are ranked with, where they are
+    threads: int = 1  # buckets processed at the same time
+    ranking: HeldOutRanking | None = None  # None: lists are not ranked
 
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[EvaluationRecord]:
         found = buckets | SearchBuckets(self.inputs.search, self._evaluate, self.threads)
@@ -87,40 +87,46 @@ class WriteEvaluation(beam.PTransform):
                 lists.write(shown)
                 if self.ranking is not None:
                     to_rank.append(shown)
-                _add(total, measure(users, batch, shared, search))
+                _merge_into(total, measure_users(users, batch, shared, search))
                 if exact is not None and bucket.files.bucket < exact.buckets:
                     rows = np.flatnonzero(exact.contains(users.user_ids).to_numpy())
-                    _add(total, measure_ann_loss(users, batch, rows, shared, search))
+                    _merge_into(total, measure_ann_loss(users, batch, rows, shared, search))
         if self.ranking is not None and to_rank:
-            _add(total, [(_RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._then(bucket)))])
+            _merge_into(
+                total, [(_RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._held_out_watches(bucket)))]
+            )
         yield _FILE, lists.entry()
         yield from total.items()
 
-    def _then(self, bucket: BucketRecords) -> pl.DataFrame:
-        """The watches of the held-out days."""
+    def _held_out_watches(self, bucket: BucketRecords) -> pl.DataFrame:
+        """Return the watches of the held-out days."""
         watches = self.window.events_with_impressions(bucket.files).watches
         return watches.filter(pl.col("time") >= self.inputs.as_of)
 
     def _held_out(self, bucket: BucketRecords, shared: Shared) -> HeldOut:
         records = read_tfrecords(bucket.records, RECORD)
         events = self.window.unordered_events(bucket.files, COLUMNS, ("user_id", "time"))
-        return HeldOut.of(records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of)
+        return HeldOut.from_records(
+            records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of
+        )
 
     def _record(self, key: Key, value: Mergeable) -> EvaluationRecord:
         if isinstance(value, WatchTime):
             return value.compute()
         if isinstance(value, Measured):
             return measured_record(key, value, k=self.inputs.search.k)
-        assert isinstance(value, Tally)
+        assert isinstance(value, VideoCounts)
         shared = read_shared(self.inputs)
-        found = figures(value, shared.uploads, self.inputs.as_of)
+        found = list_figures(value, shared.uploads, self.inputs.as_of)
         if key[-1] != WATCHED:
             found["coverage"] = found["distinct"] / len(shared.id_of)
-        return ShownRecord(system=key[-1], figures=found, by_day=by_day(value, shared.uploads, self.inputs.as_of))
+        return ShownRecord(
+            system=key[-1], figures=found, by_day=freshness_curve(value, shared.uploads, self.inputs.as_of)
+        )
 
 
-def _add(total: dict[Key, Mergeable], measured: Iterable[tuple[Key, Mergeable]]) -> None:
-    """Merge what a batch adds into what a bucket has: one of its size is in memory, however many batches there are."""
+def _merge_into(total: dict[Key, Mergeable], measured: Iterable[tuple[Key, Mergeable]]) -> None:
+    """Merge the values of a batch into those of its bucket, so that memory does not grow with the number of batches."""
     for key, value in measured:
         total[key] = total[key].merge(value) if key in total else value
 

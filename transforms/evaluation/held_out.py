@@ -1,7 +1,7 @@
-"""The held-out users of a bucket: what they wanted, and what tells them apart.
+"""The held-out users of a bucket: their labels, and the slices they belong to.
 
-records of the holdout (who, with which context and history), the bucket's events (what was completed, since when a
-user is known), the catalogue (how new that is) -> HeldOut, in the order of the records
+records of the holdout (context and history), the bucket's events (completed videos, first event of a user), the
+catalogue (age of the videos) -> HeldOut, in the order of the records
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transforms.contracts.retrieval_metrics import UserMetrics, hits_from_ids
 from transforms.evaluation.item_to_item import LAST
 from transforms.evaluation.slices import by_category, by_first_event, by_history, by_upload
 
-SLICED_BY = ("country", "device")  # categories whose values are told apart, where the model has them
+SLICED_BY = ("country", "device")  # categories whose values are slices, if the model has them
 COLUMNS = ("user_id", "time", "video_id", "completed")
 RECORD: dict[str, pl.DataType | type[pl.DataType]] = {
     "user_id": pl.String(),
@@ -29,7 +29,7 @@ RECORD: dict[str, pl.DataType | type[pl.DataType]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Some held-out users; rows count from 0 in the order of `user_ids`."""
+    """Some held-out users. Rows count from 0 in the order of `user_ids`."""
 
     user_ids: pl.Series
     kinds: dict[str, NDArray[np.str_]]  # kind of slice -> the slice of each user
@@ -37,7 +37,7 @@ class HeldOut:
     recent: pl.DataFrame  # row, id: the last `LAST` distinct completed videos in vocabulary
 
     @classmethod
-    def of(
+    def from_records(
         cls,
         records: pl.DataFrame,
         watches: pl.DataFrame,
@@ -46,8 +46,11 @@ class HeldOut:
         spec: FeatureSpec,
         as_of: dt.datetime,
     ) -> HeldOut:
-        """records: `RECORD`; watches (`COLUMNS`), searches (user_id, time): of the whole window; videos: video_id,
-        id, upload_time of all that have one of the two; as_of: where the held-out days begin."""
+        """Build the held-out users of a bucket.
+
+        records: `RECORD`. watches (`COLUMNS`), searches (user_id, time): of the whole window. videos: video_id, id,
+        upload_time of all that have one of the two. as_of: start of the held-out days.
+        """
         users = records.select("user_id").with_row_index("row")
         watches, searches = (frame.join(users, on="user_id") for frame in (watches, searches))
         events = pl.concat([watches.select("row", "time"), searches.select("row", "time")])
@@ -65,10 +68,10 @@ class HeldOut:
         labels = found.select(
             "row", pl.col("id").fill_null(0), upload=pl.Series(by_upload(found["upload_time"], as_of))
         )
-        return cls(user_ids=records["user_id"], kinds=kinds, labels=labels, recent=_recent(records, spec.videos))
+        return cls(user_ids=records["user_id"], kinds=kinds, labels=labels, recent=_recent_videos(records, spec.videos))
 
     def batch(self, first: int, count: int) -> HeldOut:
-        """The users from row `first` on."""
+        """Return `count` users from row `first` on."""
         rows = slice(first, first + count)
         inside, row = pl.col("row").is_between(first, first + count, closed="left"), pl.col("row") - first
         return HeldOut(
@@ -79,8 +82,8 @@ class HeldOut:
         )
 
     def metrics(self, shown: NDArray[np.int64], ks: tuple[int, ...], upload: str | None = None) -> UserMetrics:
-        """Of lists of vocabulary ids [users, K], best first, filled up with -1; of the labels of one `upload` alone,
-        if given."""
+        """Return the metrics of lists. shown: vocabulary ids [users, K], best first, padded with -1. upload: slice of
+        the labels to count; None: all."""
         labels = self.labels if upload is None else self.labels.filter(pl.col("upload") == upload)
         wanted = np.bincount(labels["row"].to_numpy(), minlength=len(shown))
         ids = labels["id"].to_numpy()
@@ -89,8 +92,8 @@ class HeldOut:
         return UserMetrics.from_hits(hits, wanted, ks=ks)
 
 
-def _recent(records: pl.DataFrame, videos: int) -> pl.DataFrame:
-    """row, id of each user's last `LAST` distinct videos of `watches`, oldest first in the records."""
+def _recent_videos(records: pl.DataFrame, videos: int) -> pl.DataFrame:
+    """Return row, id of each user's last `LAST` distinct videos of `watches`, which records have oldest first."""
     flat = records.select("watches").with_row_index("row").explode("watches", empty_as_null=False, keep_nulls=False)
     known = flat.filter(pl.col("watches").is_between(1, videos))
     last = known.unique(["row", "watches"], keep="last", maintain_order=True)

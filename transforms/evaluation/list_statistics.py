@@ -1,10 +1,10 @@
-"""What lists are made of: how much of the catalogue, how old, how new, how popular, beside what people watched.
+"""Statistics of the videos in lists, and of the videos watched: coverage, age and popularity.
 
-Videos are counted by vocabulary id, whose order is that of popularity; what is computed of the counts does not depend
-on how lists were split. 0 counts what is out of vocabulary.
+Videos are counted by vocabulary id, which is their rank by popularity; 0 counts videos out of vocabulary. The
+statistics do not depend on how lists are split into parts.
 
-    shown = Tally.of(ids_of_the_lists, videos=videos).merge(those_of_other_lists)
-    figures(shown, uploads, as_of)["mean_age_days"]
+    counts = VideoCounts.from_ids(ids_of_lists, videos=videos).merge(counts_of_other_lists)
+    list_figures(counts, uploads, as_of)["mean_age_days"]
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from transforms.evaluation.slices import NEW
 
 Counts = NDArray[np.int64]
 _DAY = dt.timedelta(days=1)
-DAYS = 28  # since upload, that `by_day` tells apart
+DAYS = 28  # since upload, in the freshness curve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
-    """How often each vocabulary id occurs in some lists: counts[id], [videos + 1]."""
+class VideoCounts:
+    """The number of occurrences of each vocabulary id in some lists: counts[id], [videos + 1]."""
 
     counts: Counts
 
     @classmethod
-    def of(cls, ids: NDArray[Any], *, videos: int) -> Tally:
-        """Of ids from 0 to `videos`, in any order."""
+    def from_ids(cls, ids: NDArray[Any], *, videos: int) -> VideoCounts:
+        """Count ids from 0 to `videos`, in any order."""
         return cls(counts=np.bincount(ids, minlength=videos + 1))
 
-    def merge(self, other: Tally) -> Tally:
-        """Those of the lists of both."""
-        return Tally(counts=self.counts + other.counts)
+    def merge(self, other: VideoCounts) -> VideoCounts:
+        """Return the counts of the lists of both."""
+        return VideoCounts(counts=self.counts + other.counts)
 
 
-def uploads_of(videos: pl.DataFrame) -> pl.Series:
-    """When each vocabulary id was uploaded, null where not known, as for 0: [videos + 1].
+def upload_times(videos: pl.DataFrame) -> pl.Series:
+    """Return the upload time of each vocabulary id, null if unknown and for 0: [videos + 1].
 
     videos: id (null: out of vocabulary), upload_time.
     """
@@ -49,21 +49,21 @@ def uploads_of(videos: pl.DataFrame) -> pl.Series:
     return known.clear(1).append(known)
 
 
-def figures(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> dict[str, float]:
-    """What the counted videos are like.
+def list_figures(video_counts: VideoCounts, uploads: pl.Series, as_of: dt.datetime) -> dict[str, float]:
+    """Return statistics of the counted videos.
 
-    videos: how many, each as often as it is there; distinct; mean_log2_rank: of their places by popularity, from 1 (a
-    video out of vocabulary comes after all that are in it); mean_age_days and new_uploads (the share uploaded in the
-    seven days before `as_of`) of those whose upload is known. What there is nothing to take the mean of is left out.
+    videos: number with repeats. distinct: number of distinct ids. mean_log2_rank: of ranks by popularity, from 1;
+    videos out of vocabulary rank after all others. mean_age_days, new_uploads (share uploaded in the seven days before
+    `as_of`): of those with a known upload time. A mean over no videos is omitted.
     """
-    counts = tally.counts
+    counts = video_counts.counts
     total = int(counts.sum())
     found: dict[str, float] = {"videos": total, "distinct": int((counts[1:] > 0).sum())}
     if total:
         rank = np.arange(len(counts), dtype=np.float64)
         rank[0] = len(counts)
         found["mean_log2_rank"] = float(counts @ np.log2(rank)) / total
-    days, of_days = _by_age(tally, uploads, as_of)
+    days, of_days = _counts_by_age(video_counts, uploads, as_of)
     dated = int(of_days.sum())
     if dated:
         found["mean_age_days"] = float(of_days @ days) / dated
@@ -71,20 +71,24 @@ def figures(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> dict[str, f
     return found
 
 
-def by_day(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> list[float]:
-    """The freshness curve: of the counted videos that were uploaded before `as_of`, the share of each of the first
-    `DAYS` days since upload, from day 0 on; empty where there is none of them."""
-    days, counts = _by_age(tally, uploads, as_of)
+def freshness_curve(video_counts: VideoCounts, uploads: pl.Series, as_of: dt.datetime) -> list[float]:
+    """Return, for each of the first `DAYS` days since upload, the share of the counted videos that have this age.
+
+    Only videos uploaded before `as_of` are counted; the curve is empty if there are none.
+    """
+    days, counts = _counts_by_age(video_counts, uploads, as_of)
     days, counts = days[days >= 0], counts[days >= 0]
     total = int(counts.sum())
-    within = days < DAYS
-    by_age = np.bincount(days[within].astype(np.int64), counts[within], minlength=DAYS)
+    recent = days < DAYS
+    by_age = np.bincount(days[recent].astype(np.int64), counts[recent], minlength=DAYS)
     return (by_age / total).tolist() if total else []
 
 
-def _by_age(tally: Tally, uploads: pl.Series, as_of: dt.datetime) -> tuple[NDArray[np.float64], Counts]:
-    """Days since upload, and how often it was counted, of each id whose upload is known."""
+def _counts_by_age(
+    video_counts: VideoCounts, uploads: pl.Series, as_of: dt.datetime
+) -> tuple[NDArray[np.float64], Counts]:
+    """Return (days since upload, count) of each id with a known upload time."""
     known = uploads.is_not_null().to_numpy()
     ages = (pl.lit(as_of) - pl.col("upload_time")).dt.total_microseconds() / (_DAY / dt.timedelta(microseconds=1))
     days = uploads.to_frame("upload_time").select(ages).to_series().to_numpy()
-    return days[known], tally.counts[known]
+    return days[known], video_counts.counts[known]

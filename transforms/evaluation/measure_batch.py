@@ -1,6 +1,6 @@
-"""One batch of held-out users, measured: every system's lists for them against what they wanted, and by slice.
+"""The metrics of one batch of held-out users: the lists of every system compared with their labels, and by slice.
 
-Everything that all batches share is read once a process. The systems beside the neighbours keep to the same rules.
+Everything that all batches share is read once per process. The baselines obey the same rules as the neighbours.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
 from transforms.core.threads import process_cache
 from transforms.core.user_sampling import UserSample
-from transforms.evaluation.ann_loss import exact_lists, of_queries
-from transforms.evaluation.baselines import by_count, in_order
+from transforms.evaluation.ann_loss import exact_lists, select_queries
+from transforms.evaluation.baselines import lists_in_order, order_by_count
 from transforms.evaluation.held_out import HeldOut
 from transforms.evaluation.item_to_item import NEAR, CoWatched
-from transforms.evaluation.list_statistics import Tally, uploads_of
+from transforms.evaluation.list_statistics import VideoCounts, upload_times
 from transforms.evaluation.night_metrics import (
     EXACT_SEARCH,
     ITEM_TO_ITEM,
@@ -36,7 +36,7 @@ from transforms.evaluation.night_metrics import (
     Key,
     gate_figure,
 )
-from transforms.evaluation.slices import groups
+from transforms.evaluation.slices import iterate_slices
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.vocabulary import COUNTS
 from transforms.search.exact_search import Positions
@@ -46,49 +46,49 @@ from transforms.search.top_k import TopK
 from transforms.search.user_limits import SearchInputs, SearchResult, read_rules
 
 CUTS = (10, 50, 100, 200)
-SLICED = (NEIGHBOURS, MOST_POPULAR)  # the systems whose slices are kept
+SLICED = (NEIGHBOURS, MOST_POPULAR)  # systems that are measured by slice
 
 
-def cuts(k: int) -> tuple[int, ...]:
-    """Where lists of k are cut for metrics: the usual places up to k, and k."""
+def metric_cuts(k: int) -> tuple[int, ...]:
+    """Return the cuts of metrics for lists of length k: those of `CUTS` below k, and k."""
     return tuple(sorted({*(cut for cut in CUTS if cut < k), k}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class HoldoutInputs:
-    """Where the parts lie that all buckets share."""
+    """The inputs that all buckets share."""
 
     search: SearchInputs  # as of the start of the held-out days
     counts: str  # path of the video vocabulary
     last_day: str  # path of the `COUNTS` of the last day, "" for none
     co_watches: str  # path of `NEAR`, "" for none
     spec: str  # path of the examples' spec
-    exact: UserSample | None  # for whom exact search is done too
+    exact: UserSample | None  # users who are also searched for exactly; None: none
 
     @property
     def as_of(self) -> dt.datetime:
-        """Where the held-out days begin."""
+        """The start of the held-out days."""
         assert self.search.as_of is not None
         return self.search.as_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all batches share. Positions are those of the index, ids those of the vocabulary."""
+    """The tables that all batches share. Positions are those of the index, ids those of the vocabulary."""
 
     spec: FeatureSpec
     videos: pl.DataFrame  # video_id, id (null: out of vocabulary), upload_time of all that have one of the two
-    uploads: pl.Series  # of each id, from 0: `shown.uploads_of`
+    uploads: pl.Series  # of each id, from 0: `list_statistics.upload_times`
     id_of: NDArray[np.int64]  # of each position
-    position_of: Positions  # of each id, -1 for no candidate
-    popular: Positions  # all of them, the most completed first
-    last_day: Positions
+    position_of: Positions  # of each id, -1: not in the index
+    popular: Positions  # all positions, the most completed first
+    last_day: Positions  # all positions, the most completed of the last day first
     near: CoWatched
 
 
 @process_cache
 def read_shared(inputs: HoldoutInputs) -> Shared:
-    """Once a process."""
+    """Return the shared tables, read once per process."""
     spec = FeatureSpec.from_json(files.read_bytes(inputs.spec).decode())
     candidates, counts = read_videos(inputs.search.videos), files.read_parquet(inputs.counts)
     id_of = candidates["id"].to_numpy().astype(np.int64)
@@ -100,17 +100,17 @@ def read_shared(inputs: HoldoutInputs) -> Shared:
     return Shared(
         spec=spec,
         videos=videos,
-        uploads=uploads_of(videos),
+        uploads=upload_times(videos),
         id_of=id_of,
         position_of=position_of,
-        popular=by_count(counts, candidates),
-        last_day=by_count(last_day, candidates),
-        near=CoWatched.of(near, videos=spec.videos),
+        popular=order_by_count(counts, candidates),
+        last_day=order_by_count(last_day, candidates),
+        near=CoWatched.from_frame(near, videos=spec.videos),
     )
 
 
 def known_videos(counts: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
-    """video_id, id, upload_time of all videos of a vocabulary (`COUNTS`) or of a catalogue, by its path."""
+    """Return video_id, id, upload_time of all videos of a vocabulary (`COUNTS`) or of the catalogue at a path."""
     ids = counts.select(video_id="token", id=pl.int_range(1, pl.len() + 1))
     if catalogue is None:
         return ids.with_columns(upload_time=pl.lit(None, pl.Datetime("us", "UTC")))
@@ -119,51 +119,59 @@ def known_videos(counts: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
     )
 
 
-def measure(
+def measure_users(
     users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs
-) -> Iterator[tuple[Key, Measured | Tally]]:
-    """What a batch of users adds to each figure, by the keys of `night_metrics`."""
-    ks, gate, drawn = cuts(inputs.k), gate_figure(inputs.k), weights(id_digests(users.user_ids).to_numpy())
-    for system, top in _systems(users, found, shared, inputs):
+) -> Iterator[tuple[Key, Measured | VideoCounts]]:
+    """Yield the contribution of a batch of users to each metric, by the keys of `night_metrics`."""
+    ks, gate, drawn = metric_cuts(inputs.k), gate_figure(inputs.k), weights(id_digests(users.user_ids).to_numpy())
+    for system, top in _system_lists(users, found, shared, inputs):
         shown = _ids(top, shared)
         metrics = users.metrics(shown, ks)
-        yield ("systems", system), Measured.of(metrics, drawn)
-        yield ("shown", system), Tally.of(shown[shown > 0], videos=shared.spec.videos)
+        yield ("systems", system), Measured.from_users(metrics, drawn)
+        yield ("shown", system), VideoCounts.from_ids(shown[shown > 0], videos=shared.spec.videos)
         if system in SLICED:
-            for (kind, value), rows in groups(users.kinds):
-                yield ("slices", kind, value, system), Measured.of(metrics.of(rows), drawn[rows], [gate])
+            for (kind, value), rows in iterate_slices(users.kinds):
+                yield ("slices", kind, value, system), Measured.from_users(metrics.of(rows), drawn[rows], [gate])
             for upload in sorted(set(users.labels["upload"])):
                 part = users.metrics(shown, ks, upload)
-                yield ("slices", "upload", upload, system), Measured.of(part, drawn, [gate])
-    yield ("shown", WATCHED), Tally.of(users.labels["id"].to_numpy(), videos=shared.spec.videos)
+                yield ("slices", "upload", upload, system), Measured.from_users(part, drawn, [gate])
+    yield ("shown", WATCHED), VideoCounts.from_ids(users.labels["id"].to_numpy(), videos=shared.spec.videos)
 
 
 def measure_ann_loss(
     users: HeldOut, found: SearchResult, rows: NDArray[np.int64], shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[Key, Measured]]:
-    """What some users of a batch add to the figures of `ann_loss`."""
-    ks, drawn = cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
+    """Yield the contribution of some users of a batch to the metrics of `ann_loss`."""
+    ks, drawn = metric_cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
     true = exact_lists(
-        inputs.index, found.vectors[rows], of_queries(found.excluded, rows), read_rules(inputs).cap, k=inputs.k
+        inputs.index, found.vectors[rows], select_queries(found.excluded, rows), read_rules(inputs).cap, k=inputs.k
     )
     ours = _ids(found.top, shared)
     exact = np.full(ours.shape, -1, np.int64)
     exact[rows] = _ids(true, shared)
     for system, shown in ((NEIGHBOURS, ours), (EXACT_SEARCH, exact)):
-        yield ("ann_loss", system), Measured.of(users.metrics(shown, ks).of(rows), drawn, [gate_figure(inputs.k)])
+        yield (
+            ("ann_loss", system),
+            Measured.from_users(users.metrics(shown, ks).of(rows), drawn, [gate_figure(inputs.k)]),
+        )
     wanted = (exact[rows] > 0).sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(wanted)])
     hits = hits_from_ids(ours[rows], offsets=offsets, labels=exact[rows][exact[rows] > 0])
-    yield ("ann_loss", OVERLAP), Measured.of(UserMetrics.from_hits(hits, wanted, ks=ks), drawn, [gate_figure(inputs.k)])
+    yield (
+        ("ann_loss", OVERLAP),
+        Measured.from_users(UserMetrics.from_hits(hits, wanted, ks=ks), drawn, [gate_figure(inputs.k)]),
+    )
 
 
-def _systems(users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs) -> Iterator[tuple[str, TopK]]:
+def _system_lists(
+    users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs
+) -> Iterator[tuple[str, TopK]]:
     b, n = len(found.user_ids), len(shared.id_of)
     rules = build_query_rules(found.excluded, read_rules(inputs).cap, b, n)
     yield NEIGHBOURS, found.top
-    popular = in_order(shared.popular, rules, k=inputs.k)
+    popular = lists_in_order(shared.popular, rules, k=inputs.k)
     yield MOST_POPULAR, popular
-    yield LAST_DAY, in_order(shared.last_day, rules, k=inputs.k)
+    yield LAST_DAY, lists_in_order(shared.last_day, rules, k=inputs.k)
     near = shared.near.candidates(users.recent, users=b, position_of=shared.position_of, fallback=popular.positions)
     best = rules.first_allowed(near, inputs.k)
     lengths = (best.positions >= 0).sum(axis=1).astype(np.int32)
@@ -171,5 +179,5 @@ def _systems(users: HeldOut, found: SearchResult, shared: Shared, inputs: Search
 
 
 def _ids(top: TopK, shared: Shared) -> NDArray[np.int64]:
-    """Vocabulary ids of lists, [users, k], filled up with -1."""
+    """Return the vocabulary ids of lists, [users, k], padded with -1."""
     return np.where(top.positions >= 0, shared.id_of[top.positions], -1)

@@ -1,4 +1,4 @@
-"""The next night's measure: lists that were served for a day against what people completed on it. Two tables, joined.
+"""The evaluation of served lists on the next day: the lists that were served compared with the videos completed.
 
 lists of the bucket, its watches of the day -> hits of each user -> figures with intervals, merged over the buckets
 """
@@ -18,7 +18,7 @@ from transforms.contracts.retrieval_metrics import UserMetrics
 from transforms.core import files, progress
 from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
-from transforms.evaluation.night_metrics import EVERYBODY, WITH_A_LIST, Key
+from transforms.evaluation.night_metrics import ALL_USERS, WITH_A_LIST, Key
 from transforms.evaluation.user_metrics import Measured, merge_measured
 from transforms.logs.event_window import BucketFiles, Window
 
@@ -26,8 +26,11 @@ _COLUMNS = ("user_id", "time", "video_id", "completed")
 
 
 def completed_since(window: Window, bucket: BucketFiles, since: dt.datetime) -> pl.DataFrame:
-    """user_id, video_id: the distinct videos each user of a bucket completed from `since` to the end of the window, by
-    user and video. Robots' days do not count; they are UTC days, which `since` may lie within."""
+    """Return user_id, video_id of the distinct videos that users of a bucket completed from `since` to the end of the
+    window, ordered by user and video.
+
+    The days of robots are excluded. They are UTC days, so the whole day of `since` is read.
+    """
     days = replace(window, start=max(window.start, since.replace(hour=0, minute=0, second=0, microsecond=0)))
     watches = days.unordered_events(bucket, _COLUMNS, ("user_id", "time")).watches
     completed = watches.filter("completed", pl.col("time") >= since)
@@ -36,27 +39,31 @@ def completed_since(window: Window, bucket: BucketFiles, since: dt.datetime) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedWatches:
-    """What lists found, a row a user who wanted something, by user."""
+    """The hits of lists, one row per user who completed anything, ordered by user."""
 
     user_ids: pl.Series
     hits: NDArray[np.bool_]  # [users, K], best first
-    wanted: NDArray[np.int64]  # [users]
-    served: NDArray[np.bool_]  # [users]: whether there is a list
+    wanted: NDArray[np.int64]  # [users], number of completed videos
+    served: NDArray[np.bool_]  # [users], whether the user has a list
 
 
-def find(lists: pl.DataFrame, pairs: pl.DataFrame) -> MatchedWatches:
-    """Lists against what was wanted. lists: user_id, video_ids, best first, a row a user; pairs: user_id, video_id,
-    distinct."""
+def match_lists(lists: pl.DataFrame, pairs: pl.DataFrame) -> MatchedWatches:
+    """Compare lists with completed videos.
+
+    lists: user_id, video_ids (best first), one row per user. pairs: user_id, video_id, distinct.
+    """
     users = pairs.group_by("user_id").len("wanted").sort("user_id").with_row_index("row")
-    theirs = lists.select("user_id", "video_ids").join(users.select("user_id", "row"), on="user_id")
-    longest = max(theirs["video_ids"].list.len(), default=0)
-    shown = theirs.select("user_id", "row", rank=pl.int_ranges(pl.col("video_ids").list.len()), video_id="video_ids")
+    served_lists = lists.select("user_id", "video_ids").join(users.select("user_id", "row"), on="user_id")
+    longest = max(served_lists["video_ids"].list.len(), default=0)
+    shown = served_lists.select(
+        "user_id", "row", rank=pl.int_ranges(pl.col("video_ids").list.len()), video_id="video_ids"
+    )
     shown = shown.explode("rank", "video_id", empty_as_null=False)
     hit = shown.join(pairs, on=["user_id", "video_id"], how="semi")
     hits = np.zeros((users.height, longest), np.bool_)
     hits[hit["row"].to_numpy(), hit["rank"].to_numpy()] = True
     served = np.zeros(users.height, np.bool_)
-    served[theirs["row"].to_numpy()] = True
+    served[served_lists["row"].to_numpy()] = True
     return MatchedWatches(
         user_ids=users["user_id"], hits=hits, wanted=users["wanted"].to_numpy().astype(np.int64), served=served
     )
@@ -64,7 +71,7 @@ def find(lists: pl.DataFrame, pairs: pl.DataFrame) -> MatchedWatches:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedBucket:
-    """A bucket's files of the day, and the files with the lists its users were served."""
+    """A bucket's files of the day, and the files with the lists that its users were served."""
 
     files: BucketFiles
     lists: tuple[str, ...]
@@ -72,10 +79,10 @@ class ServedBucket:
 
 @dataclass
 class MeasureNextDay(beam.PTransform):
-    """`ServedBucket`s -> (("served", `EVERYBODY` or `WITH_A_LIST`), `Measured`) of all of them; nothing where nobody
-    completed anything.
+    """Measure `ServedBucket`s; return (("served", `ALL_USERS` or `WITH_A_LIST`), `Measured`) of all buckets.
 
-    window: ends with the day; since: its first moment; ks: the cuts. Users without a list count as missed.
+    It is empty if no user completed anything. window: ends with the day. since: start of the day. ks: the cuts. All
+    labels of users without a list count as missed.
     """
 
     window: Window
@@ -95,8 +102,8 @@ class MeasureNextDay(beam.PTransform):
         lists = [pl.DataFrame(schema={"user_id": pl.String, "video_ids": pl.List(pl.String)})]
         for path in bucket.lists:
             lists.append(files.read_parquet(path, ["user_id", "video_ids"]).join(users, on="user_id", how="semi"))
-        found = find(pl.concat(lists), pairs)
+        found = match_lists(pl.concat(lists), pairs)
         metrics = UserMetrics.from_hits(found.hits, found.wanted, ks=self.ks)
         drawn = weights(id_digests(found.user_ids).to_numpy())
-        yield ("served", EVERYBODY), Measured.of(metrics, drawn)
-        yield ("served", WITH_A_LIST), Measured.of(metrics.of(found.served), drawn[found.served])
+        yield ("served", ALL_USERS), Measured.from_users(metrics, drawn)
+        yield ("served", WITH_A_LIST), Measured.from_users(metrics.of(found.served), drawn[found.served])

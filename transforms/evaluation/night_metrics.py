@@ -1,28 +1,27 @@
-"""`evaluation/metrics.json`: what a night is measured by, for the gates, the report and whoever compares nights.
+"""`evaluation/metrics.json`: the metrics of a night, for the gates, the report and comparisons of nights.
 
-| key            | what                                                                                               |
+| key            | content                                                                                            |
 |----------------|----------------------------------------------------------------------------------------------------|
-| format_version | 1; `read` gives None for any other                                                                 |
-| k, gate        | how long lists are; the figure that nights and systems are compared by: recall@k                   |
-| holdout        | start and end of the held-out days (ISO 8601, UTC) and how many users were measured; null: nobody  |
-| systems        | system -> measured: `neighbours`, and what it is measured beside                                   |
-| beside         | system -> the difference of the gate figure, neighbours less the system: value, low, high          |
-| slices         | kind -> value -> system -> measured, of these users (or, by `upload`, of these labels) alone       |
-| shown          | system, or `watched` for the labels -> what its videos are like (`shown.figures`); of systems also |
-|                | coverage, the share of candidates that any list shows, and popularity_bias: by how many doublings  |
-|                | of the place by popularity what is shown is more popular than what was watched; by_day: the share  |
-|                | of those that were uploaded 0, 1, ... days before (`shown.by_day`)                                 |
-| ann_loss       | index: its kind; where it is approximate, of a sample of users: `neighbours` and `exact search`,   |
+| format_version | 1; `read` returns None for any other                                                               |
+| k, gate        | length of lists; the figure that nights and systems are compared by: recall@k                      |
+| holdout        | start and end of the held-out days (ISO 8601, UTC) and number of users; null: there are none       |
+| systems        | system -> measured: `neighbours`, and the baselines                                                |
+| beside         | baseline -> difference of the gate figure, neighbours minus baseline: value, low, high             |
+| slices         | kind -> value -> system -> measured, of these users (or, for the kind `upload`, of these labels)   |
+| shown          | system, or `watched` for the labels -> statistics of its videos (`list_statistics`); for systems   |
+|                | also coverage (share of candidates in any list) and popularity_bias (mean log2 of the popularity   |
+|                | rank of the videos watched, minus that of the videos shown); by_day: the freshness curve           |
+| ann_loss       | index: its kind; if it is approximate, for a sample of users: `neighbours` and `exact search`,     |
 |                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
-| served         | date of the night that was published before, start and end of the day, measured against what was   |
-|                | completed on it; with_a_list: the same of users who had one, share: of users; null: no such night  |
-| ranking        | where lists were ranked, of the held-out users' lists: `ranking_recall.WatchTime.to_json`, and     |
-|                | cut, how many of the first videos were looked at; null: none were                                  |
+| served         | date of the previous publication, start and end of the day; measured on the videos completed on    |
+|                | that day; with_a_list: users who had a list, share: of users; null: there is no such night         |
+| ranking        | if lists were ranked: `MeasuredRanking` of the held-out users' lists, and cut, the number of first |
+|                | videos that count; null: they were not                                                             |
 
-Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, where nights or
-systems are compared, replicates (name -> values, null where a replicate has no users). See `measured`. Nights are
-compared by `neighbours` and `most popular`, which keep the replicates of recall at every k, so that nights with lists
-of unequal lengths can be compared too.
+Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, if nights or
+systems are compared by it, replicates (name -> values, null for a replicate without users); see `user_metrics`. Nights
+are compared by `neighbours` and `most popular`, which have the replicates of recall at every k, so that nights with
+lists of different lengths can be compared.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from pydantic import Field, ValidationError
 
 from transforms.core.bootstrap import PairedDifference
 from transforms.core.records import JsonModel
-from transforms.evaluation.user_metrics import Measured, MeasuredFigures, Number, difference
+from transforms.evaluation.user_metrics import Measured, MeasuredFigures, Number, paired_difference
 from transforms.ranking.watch_time_recall import MeasuredRanking
 
 FORMAT_VERSION = 1
@@ -45,16 +44,16 @@ FILE = "metrics.json"
 NEIGHBOURS, EXACT_SEARCH = "neighbours", "exact search"
 MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last day", "item to item"
 SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
-WATCHED, OVERLAP, EVERYBODY, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
+WATCHED, OVERLAP, ALL_USERS, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
 _ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
 
-Key = tuple[str, ...]  # what was measured: a part of the file, and what of it
+Key = tuple[str, ...]  # path of a value in the file: its top-level key, and the keys below
 
 
 @dataclass(frozen=True)
 class MeasuredRecord:
-    """What was measured under a key: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("ann_loss", SYSTEM or
-    `OVERLAP`), ("served", `EVERYBODY` or `WITH_A_LIST`)."""
+    """The figures of a key: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
+    ("served", `ALL_USERS` or `WITH_A_LIST`)."""
 
     key: Key
     measured: MeasuredFigures
@@ -62,7 +61,7 @@ class MeasuredRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRecord:
-    """What the videos of a system's lists, or the videos `WATCHED`, are like: `list_statistics`, and the coverage."""
+    """Statistics of the videos in a system's lists, or of the videos `WATCHED`: `list_statistics`, and coverage."""
 
     system: str
     figures: dict[str, Number]
@@ -70,7 +69,7 @@ class ShownRecord:
 
 
 class MeasuredHoldout(JsonModel):
-    """The held-out days and how many users were measured."""
+    """The held-out days and the number of users measured."""
 
     start: str
     end: str
@@ -78,7 +77,7 @@ class MeasuredHoldout(JsonModel):
 
 
 class MeasuredAnnLoss(JsonModel):
-    """What approximate search loses."""
+    """The loss of approximate search."""
 
     index: str
     neighbours: MeasuredFigures | None = None
@@ -88,7 +87,7 @@ class MeasuredAnnLoss(JsonModel):
 
 
 class MeasuredServed(JsonModel):
-    """The lists that were published before, on the day after; `MeasuredFigures` of all users."""
+    """The previously published lists on the day after; `MeasuredFigures` of all users."""
 
     date: str = ""
     start: str = ""
@@ -101,7 +100,7 @@ class MeasuredServed(JsonModel):
 
 
 class NightMetrics(JsonModel):
-    """The whole file, as `read` gives it."""
+    """The content of the file, as `read` returns it."""
 
     format_version: int
     k: int = 0
@@ -116,17 +115,17 @@ class NightMetrics(JsonModel):
     served: MeasuredServed | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of the file."""
+        """Return the content as JSON values."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 def gate_figure(k: int) -> str:
-    """The figure that is compared."""
+    """Return the name of the figure that nights and systems are compared by."""
     return f"recall@{k}"
 
 
 def measured_record(key: Key, value: Measured, *, k: int) -> MeasuredRecord:
-    """What was measured under a key, with the replicates of what is compared."""
+    """Return the figures of a key, with the replicates of those that are compared."""
     compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
     kept = [gate_figure(k)] if compared else []
     if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR)):
@@ -145,8 +144,10 @@ def collect_metrics(
     served: Mapping[str, str] | None,
     cut: int = 0,
 ) -> NightMetrics:
-    """Return the content of the file. holdout: start and end; served: date, start, end of what was served; cut: of the
-    ranked lists."""
+    """Return the content of the file.
+
+    holdout: start and end of the held-out days. served: date, start, end of the served lists. cut: that of `ranking`.
+    """
     found = {record.key: record.measured for record in records}
     gate = gate_figure(k)
     systems = {system: found["systems", system] for system in SYSTEMS if ("systems", system) in found}
@@ -161,7 +162,7 @@ def collect_metrics(
         holdout=MeasuredHoldout(start=holdout[0], end=holdout[1], users=users) if holdout and users else None,
         systems=systems,
         beside={
-            other: difference(systems[NEIGHBOURS], measured, gate)
+            other: paired_difference(systems[NEIGHBOURS], measured, gate)
             for other, measured in systems.items()
             if other != NEIGHBOURS
         },
@@ -169,12 +170,12 @@ def collect_metrics(
         shown=_shown({record.system: record for record in sorted(shown, key=lambda record: record.system)}),
         ann_loss=_ann_loss(found, index, gate) if systems else None,
         ranking=ranking.model_copy(update={"cut": cut}) if ranking else None,
-        served=_served(found, served) if served and ("served", EVERYBODY) in found else None,
+        served=_served(found, served) if served and ("served", ALL_USERS) in found else None,
     )
 
 
 def _numbers_first(key: Key) -> tuple[Any, ...]:
-    """By kind; values that begin with a number by that."""
+    """Return a sort key: by kind; values that begin with a number by that number."""
     number = re.match(r"\d+", key[2])
     return key[1], not number, int(number[0]) if number else 0, *key[2:]
 
@@ -194,11 +195,11 @@ def _ann_loss(found: Mapping[Key, MeasuredFigures], index: str, gate: str) -> Me
     if ours is None or exact is None:
         return MeasuredAnnLoss(index=index)
     sides = {NEIGHBOURS: ours, EXACT_SEARCH: exact, OVERLAP: found["ann_loss", OVERLAP]}
-    return MeasuredAnnLoss(index=index, difference=difference(ours, exact, gate), **sides)
+    return MeasuredAnnLoss(index=index, difference=paired_difference(ours, exact, gate), **sides)
 
 
 def _served(found: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:
-    everybody, listed = found["served", EVERYBODY], found["served", WITH_A_LIST]
+    everybody, listed = found["served", ALL_USERS], found["served", WITH_A_LIST]
     share = listed.figures["users"] / everybody.figures["users"]
     return MeasuredServed(**about, **everybody.model_dump(exclude_unset=True), with_a_list=listed, share=share)
 
@@ -209,7 +210,7 @@ def serialize(metrics: NightMetrics) -> bytes:
 
 
 def parse(content: bytes) -> dict[str, Any] | None:
-    """What `serialize` wrote; None for the figures of a version that kept other ones. Raises ValueError for what is no
+    """Return the content that `serialize` wrote; None for another format version. Raises ValueError if it is not a
     JSON object."""
     found = json.loads(content)
     if not isinstance(found, dict):
@@ -218,34 +219,36 @@ def parse(content: bytes) -> dict[str, Any] | None:
 
 
 def read(content: bytes) -> NightMetrics | None:
-    """What `serialize` wrote, checked; None for another format version. Raises ValueError that names the fields that
-    are unknown, missing or of another type."""
+    """Return the validated content that `serialize` wrote; None for another format version.
+
+    Raises ValueError that names the fields that are unknown, missing or of another type.
+    """
     found = parse(content)
     if found is None:
         return None
     try:
         return NightMetrics.model_validate(found)
     except ValidationError as error:
-        raise ValueError(fields_at_fault(error)) from None
+        raise ValueError(invalid_fields(error)) from None
 
 
-def fields_at_fault(error: ValidationError) -> str:
-    """The fields of a file that a model refuses, and why, in a line."""
-    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
-    shown = [f"{field}: {message[:1].lower()}{message[1:]}" for field, message in faults[:3]]
-    return "; ".join([*shown, *([f"and {len(faults) - 3} more"] if len(faults) > 3 else [])])
+def invalid_fields(error: ValidationError) -> str:
+    """Return the invalid fields of a file and the reasons, in one line."""
+    problems = [(".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in error.errors()]
+    shown = [f"{field}: {message[:1].lower()}{message[1:]}" for field, message in problems[:3]]
+    return "; ".join([*shown, *([f"and {len(problems) - 3} more"] if len(problems) > 3 else [])])
 
 
-def figures(metrics: NightMetrics) -> dict[str, dict[str, Number]]:
-    """The figures alone, by system, in the order in which people read them."""
+def ordered_figures(metrics: NightMetrics) -> dict[str, dict[str, Number]]:
+    """Return the figures by system, in reading order: counts, then metrics by cut, then the others."""
     return {
-        system: {name: measured.figures[name] for name in sorted(measured.figures, key=_place)}
+        system: {name: measured.figures[name] for name in sorted(measured.figures, key=_figure_order)}
         for system, measured in metrics.systems.items()
     }
 
 
-def _place(figure: str) -> tuple[int, int, int]:
-    """Counts first, then those with a cut by cut, then the others."""
+def _figure_order(figure: str) -> tuple[int, int, int]:
+    """Return the sort key of `ordered_figures`."""
     name, _, cut = figure.partition("@")
     place = _ORDER.index(name)
     return (1, int(cut), place) if cut else (0 if name in ("users", "pairs") else 2, 0, place)

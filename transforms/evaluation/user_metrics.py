@@ -1,6 +1,6 @@
-"""A system's figures with how sure they are: metrics and their bootstrap replicates, one value that merges exactly.
+"""Metrics with confidence intervals: a value of metrics and their bootstrap replicates that merges exactly.
 
-measured = Measured.of(users, weights(digests)).merge(that_of_other_users)
+measured = Measured.from_users(users, weights(digests)).merge(measured_of_other_users)
 measured.compute(kept=["recall@200"]).figures
 """
 
@@ -19,11 +19,11 @@ from transforms.core.records import JsonModel
 
 Number = int | float
 
-_DIGITS = 9  # of a replicate as it is kept
+_DIGITS = 9  # decimals of stored replicates
 
 
 class MeasuredFigures(JsonModel):
-    """Figures by name, their 95 % intervals, and the replicates of some, null if a replicate has no users."""
+    """Figures by name, their 95 % intervals, and the replicates of some, null for a replicate without users."""
 
     figures: dict[str, Number]
     intervals: dict[str, tuple[float, float]]
@@ -32,35 +32,36 @@ class MeasuredFigures(JsonModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Figures over some users, and their replicates."""
+    """Metrics over some users, and their replicates."""
 
     metrics: RankingMetrics
     replicates: Replicates
 
     @classmethod
-    def of(cls, users: UserMetrics, drawn: Weights, figures: Sequence[str] = ()) -> Measured:
-        """users: a batch; drawn: their `weights`; figures: those that are to have replicates, all where none are
-        named."""
+    def from_users(cls, users: UserMetrics, drawn: Weights, figures: Sequence[str] = ()) -> Measured:
+        """Sum up a batch of users. drawn: their `weights`. figures: those to compute replicates of; empty: all."""
         columns = users.columns()
         named = figures or [name for name in columns if name not in ("users", "pairs")]
         kept = {name: columns[name] for name in ("users", "pairs", *named)}
         return cls(metrics=users.total(), replicates=Replicates.from_columns(drawn, kept))
 
     def merge(self, other: Measured) -> Measured:
-        """Those of the users of both, which must be disjoint."""
+        """Return the metrics of the users of both, which must be disjoint."""
         return Measured(metrics=self.metrics.merge(other.metrics), replicates=self.replicates.merge(other.replicates))
 
-    def replicates_of(self, figure: str) -> Floats:
-        """The figure's value in each replicate: [REPLICATES], NaN where a replicate has no users."""
+    def replicate_values(self, figure: str) -> Floats:
+        """Return the figure in each replicate: [REPLICATES], NaN for a replicate without users."""
         return self.replicates.ratio(figure, denominator(figure))
 
     def compute(self, kept: Iterable[str] = ()) -> MeasuredFigures:
-        """Return the figures, the intervals of those with replicates, and the replicates of `kept`. Without users:
-        the figures `users` and `pairs` alone, both 0."""
+        """Return the figures, the intervals of those with replicates, and the replicates of `kept`.
+
+        Without users there are only the figures `users` and `pairs`, both 0.
+        """
         figures = self.metrics.compute()
         named = [name for name in self.replicates.names if name in figures and name not in ("users", "pairs")]
-        intervals = {name: interval(self.replicates_of(name)) for name in named}
-        rounded = {name: np.round(self.replicates_of(name), _DIGITS).tolist() for name in kept if name in named}
+        intervals = {name: interval(self.replicate_values(name)) for name in named}
+        rounded = {name: np.round(self.replicate_values(name), _DIGITS).tolist() for name in kept if name in named}
         if not rounded:
             return MeasuredFigures(figures=figures, intervals=intervals)
         replicates = {name: [None if v != v else v for v in values] for name, values in rounded.items()}
@@ -68,12 +69,12 @@ class Measured:
 
 
 def merge_measured(parts: Iterable[Measured]) -> Measured:
-    """All parts as one; there must be one at least."""
+    """Return all parts merged; there must be at least one."""
     return reduce(Measured.merge, parts)
 
 
-def difference(ours: MeasuredFigures, theirs: MeasuredFigures, figure: str) -> PairedDifference | None:
-    """Return our figure less theirs; None if one of the two does not keep the figure's replicates."""
+def paired_difference(ours: MeasuredFigures, theirs: MeasuredFigures, figure: str) -> PairedDifference | None:
+    """Return our figure minus theirs; None if one of the two has no replicates of it."""
     kept = [side.replicates.get(figure) for side in (ours, theirs)]
     if not all(kept):
         return None

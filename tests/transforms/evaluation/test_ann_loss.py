@@ -1,4 +1,4 @@
-"""Exact lists of users from the shards of an index, against a search of all vectors at once."""
+"""Exact lists of users from the shards of an index, compared with a search of all vectors at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_index import write_made_index
 
-from transforms.evaluation.ann_loss import exact_lists, of_queries, restrict_exclusions
+from transforms.evaluation.ann_loss import exact_lists, restrict_exclusions, select_queries
 from transforms.search.exclusions import ChannelCap, Excluded
 from transforms.search.top_k import ExactIndex, top_k
 
 N, B = 60, 5
 DRAW = np.random.default_rng(9)
-VECTORS = DRAW.integers(-2, 3, (N, 4)).astype(np.float32)  # whole numbers: exact, with many ties
+VECTORS = DRAW.integers(-2, 3, (N, 4)).astype(np.float32)  # whole numbers, so that scores are exact and many tie
 QUERIES = DRAW.integers(-2, 3, (B, 4)).astype(np.float32)
 lists = st.lists(st.lists(st.integers(0, N - 1), max_size=20), min_size=B, max_size=B)
 
@@ -33,7 +33,7 @@ def made(had: list[list[int]], *, by_group: bool = True) -> Excluded:
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("capped", [False, True])
-def test_lists_are_those_of_a_search_of_all_vectors(shards: int, capped: bool, tmp_path: Path) -> None:
+def test_lists_equal_a_search_of_all_vectors(shards: int, capped: bool, tmp_path: Path) -> None:
     folders, _ = write_made_index(tmp_path, VECTORS, [f"v{n:02d}" for n in range(N)], shards=shards)
     excluded = made([DRAW.integers(0, N, 12).tolist() for _ in range(B)])
     cap = ChannelCap(channel=DRAW.integers(-1, 5, N).astype(np.int32), limit=2) if capped else None
@@ -46,9 +46,9 @@ def test_lists_are_those_of_a_search_of_all_vectors(shards: int, capped: bool, t
 
 
 @given(lists, st.lists(st.integers(0, B - 1), max_size=6), st.booleans())
-def test_some_queries_keep_what_is_excluded_for_them(had: list[list[int]], rows: list[int], by_group: bool) -> None:
+def test_selected_queries_keep_their_exclusions(had: list[list[int]], rows: list[int], by_group: bool) -> None:
     excluded = made(had, by_group=by_group)
-    some = of_queries(excluded, np.array(rows, np.int64))
+    some = select_queries(excluded, np.array(rows, np.int64))
     own = [some.positions[a:b].tolist() for a, b in zip(some.offsets[:-1], some.offsets[1:], strict=True)]
     assert own == [had[row] for row in rows]
     assert some.hidden is excluded.hidden
@@ -58,7 +58,7 @@ def test_some_queries_keep_what_is_excluded_for_them(had: list[list[int]], rows:
 
 
 @given(lists, st.sets(st.integers(0, N - 1), min_size=1))
-def test_some_positions_are_numbered_anew(had: list[list[int]], chosen: set[int]) -> None:
+def test_restricted_exclusions_are_renumbered(had: list[list[int]], chosen: set[int]) -> None:
     excluded, positions = made(had), np.array(sorted(chosen))
     part = restrict_exclusions(excluded, positions)
     own = [positions[part.positions[a:b]].tolist() for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]

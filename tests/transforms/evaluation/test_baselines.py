@@ -1,4 +1,4 @@
-"""One order for everybody under each user's rules, by hand; what was completed in a span, counted."""
+"""One order of videos under each user's rules, compared with plain Python; counts of completed watches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from made_frames import hours, watch, watches_frame, write
 from searches import apply_cap, excluding, rows
 
 from transforms.core.records import WriteRecords, pop_records
-from transforms.evaluation.baselines import CountVideos, by_count, in_order
+from transforms.evaluation.baselines import CountVideos, lists_in_order, order_by_count
 from transforms.examples.vocabulary import VocabularyFile
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.search.exclusions import ChannelCap, build_query_rules
@@ -29,36 +29,36 @@ N = 40
     st.integers(1, 4),
     st.integers(0, 2**32),
 )
-def test_lists_are_the_first_that_each_user_may_be_shown(had: list[list[int]], k: int, most: int, seed: int) -> None:
+def test_lists_are_the_first_allowed_videos_of_each_user(had: list[list[int]], k: int, most: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     order = draw.permutation(N).astype(np.int32)
     hidden, group = draw.random((2, N)) < 0.3, draw.integers(0, 2, len(had)).astype(np.int32)
     channel = draw.integers(-1, 6, N).astype(np.int32)
     cap = ChannelCap(channel=channel, limit=most)
-    top = in_order(order, build_query_rules(excluding(had, hidden, group), cap, len(had), N), k=k)
+    top = lists_in_order(order, build_query_rules(excluding(had, hidden, group), cap, len(had), N), k=k)
     listed = rows(top)
     for user, own in enumerate(had):
         left = [p for p in order.tolist() if p not in own and not hidden[group[user], p]]
         assert listed[user] == apply_cap(left, cap)[:k]
 
 
-def test_users_who_had_nearly_all_get_what_is_left() -> None:
+def test_users_with_nearly_everything_excluded_get_the_rest() -> None:
     n = 5_000
     had = np.setdiff1d(np.arange(n, dtype=np.int32), [3, 4_990])
     excluded = excluding([[], had.tolist(), list(range(n))])
-    top = in_order(np.arange(n, dtype=np.int32), build_query_rules(excluded, None, 3, n), k=3)
+    top = lists_in_order(np.arange(n, dtype=np.int32), build_query_rules(excluded, None, 3, n), k=3)
     assert top.positions.tolist() == [[0, 1, 2], [3, 4_990, -1], [-1, -1, -1]]
     assert top.lengths.tolist() == [3, 2, 0]
 
 
-def test_the_most_counted_come_first_ties_by_position_and_the_others_last() -> None:
+def test_videos_are_ordered_by_count_ties_by_position() -> None:
     videos = pl.DataFrame({"video_id": ["a", "b", "c", "d"]})
     counts = pl.DataFrame({"token": ["b", "gone", "c", "d"], "count": [2, 9, 7, 2]})
-    assert by_count(counts, videos).tolist() == [2, 1, 3, 0]
+    assert order_by_count(counts, videos).tolist() == [2, 1, 3, 0]
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_a_span_s_completed_watches_that_may_be_learned_from_are_counted(share: float, tmp_path: Path) -> None:
+def test_learnable_completed_watches_are_counted(share: float, tmp_path: Path) -> None:
     events = [watch(f"u{n}", n % 30, f"v{n * 5 % 11}", n % 3 > 0) for n in range(200)]
     holdout = Holdout(start=hours(20), share=share, seed=1)
     buckets = [BucketFiles(bucket=9)]

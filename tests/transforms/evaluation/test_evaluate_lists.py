@@ -1,5 +1,5 @@
-"""The evaluation's figures against plain loops over the lists it wrote, as of the start of the held-out days and under
-the rules of serving."""
+"""The figures of the evaluation compared with plain loops over its lists, which are as of the start of the held-out
+days and obey the serving rules."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ MOST_OF_ONE = 1  # a quarter of K
 
 
 def allowed(user: str) -> list[str]:
-    """What could have been shown to a user when the held-out days began."""
+    """Return the videos that could have been shown to a user at the start of the held-out days."""
     seen = {w["video_id"] for w in WATCHES if w["user_id"] == user and w["completed"]}
     seen |= {video for who, video in HIDDEN if who == user}
     elsewhere = {video for video, codes in LIMITED.items() if COUNTRY.get(user) not in codes.split(",")}
@@ -86,7 +86,7 @@ def allowed(user: str) -> list[str]:
 
 
 def capped(videos: list[str]) -> list[str]:
-    """The first K of them, best first, that are not one too many of their channel."""
+    """Return the first K videos, best first, that the limit per channel allows."""
     found: list[str] = []
     for video in videos:
         same = [other for other in found if CHANNEL.get(other) == CHANNEL.get(video)]
@@ -102,13 +102,13 @@ def scores_by_hand(system: str, user: str) -> dict[str, float]:
         return {v: float(np.dot(vectors[v], user_vector(user, 3))) for v in vectors}
     if system == ITEM_TO_ITEM:
         sums = {v: sum(w for i, o, w in NEAR if i in history(user) and f"v{o:02d}" == v) for v in vectors}
-        best = lists_by_hand(MOST_POPULAR)[user]  # comes after, in its order
+        best = lists_by_hand(MOST_POPULAR)[user]  # fills up the list, in its order
         return {v: s or -1.0 - best.index(v) for v, s in sums.items() if s or v in best}
     return {v: float(counts[v] if system == MOST_POPULAR else LAST_DAY.get(v, 0)) for v in vectors}
 
 
 def history(user: str) -> list[int]:
-    """Ids of what a user completed before, oldest first."""
+    """Return the ids of the videos a user completed before, oldest first."""
     return [int(w["video_id"][1:]) for w in WATCHES if w["user_id"] == user and w["completed"]]
 
 
@@ -141,7 +141,7 @@ def figures_by_hand(lists: dict[str, list[str]], labels: Mapping[str, list[int]]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The folder with the lists, and the records: two buckets of held-out users, one without."""
+    """The folder with the lists, and the records, of two buckets of held-out users and one without."""
 
     lists: Path
     records: Records
@@ -153,7 +153,7 @@ class Evaluated:
 
 @pytest.fixture(scope="module", params=[1, 3])
 def evaluated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tower: str) -> Evaluated:
-    """With an index of one shard and of three, and two users a batch."""
+    """Evaluate with an index of one shard and of three, and two users per batch."""
     folder = tmp_path_factory.mktemp("evaluated")
     inputs = write_inputs(folder, tower, shards=request.param)
     with pytest.MonkeyPatch.context() as patch:
@@ -225,21 +225,21 @@ def test_lists_are_as_of_the_start_of_the_held_out_days(evaluated: Evaluated) ->
 
 @dataclass(frozen=True)
 class CountedRanking:
-    """In place of `HeldOutRanking`: a file for each measurement, with the lists' users."""
+    """A replacement of `HeldOutRanking` that writes a file with the users of each measurement."""
 
     folder: Path
 
-    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, then: pl.DataFrame) -> WatchTime:
+    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, watches: pl.DataFrame) -> WatchTime:
         names = [path.name for path in self.folder.iterdir()]
         (self.folder / f"{bucket.bucket}-{len(names)}").write_text(" ".join(lists["user_id"]))
         columns = {name: np.ones(lists.height) for name in ("wanted", "neighbours", "ranking")}
         return WatchTime.from_columns(columns, np.ones((lists.height, REPLICATES)))
 
 
-def test_the_ranked_lists_of_a_bucket_are_measured_at_once(
+def test_the_ranked_lists_of_a_bucket_are_measured_together(
     tmp_path: Path, tower: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each measurement reads the bucket's events: three users in batches of one are one measurement."""
+    """A measurement reads the bucket's events, so three users in batches of one are measured once."""
     monkeypatch.setattr(tower_module, "BATCH", 1)
     (measured := tmp_path / "measured").mkdir()
     window, ranking = Window(start=hours(0), end=hours(48)), CountedRanking(measured)
@@ -256,7 +256,7 @@ def test_the_ranked_lists_of_a_bucket_are_measured_at_once(
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_figures_are_those_of_the_lists(system: str, evaluated: Evaluated) -> None:
+def test_figures_equal_those_of_the_lists(system: str, evaluated: Evaluated) -> None:
     measured = evaluated.metrics()["systems"][system]
     expected = figures_by_hand(lists_by_hand(system))
     assert {name: measured["figures"][name] for name in expected} == pytest.approx(expected)
@@ -280,7 +280,7 @@ def test_differences_are_to_the_neighbours(evaluated: Evaluated) -> None:
 
 
 @pytest.mark.parametrize("system", [NEIGHBOURS, MOST_POPULAR])
-def test_slices_are_figures_of_some_users(system: str, evaluated: Evaluated) -> None:
+def test_slices_are_figures_of_their_users(system: str, evaluated: Evaluated) -> None:
     slices = evaluated.metrics()["slices"]
     of_users = {
         "country": {"SE": ["aa-b", "g-h-ii"], "not known": ["c-dd-e"], "AT": ["fff"]},
@@ -299,7 +299,7 @@ def test_slices_are_figures_of_some_users(system: str, evaluated: Evaluated) -> 
             assert set(found["intervals"]) == {f"recall@{K}"} and "replicates" not in found
 
 
-def test_slices_by_upload_are_of_some_labels(evaluated: Evaluated) -> None:
+def test_slices_by_upload_are_figures_of_their_labels(evaluated: Evaluated) -> None:
     slices = evaluated.metrics()["slices"]["upload"]
     fresh = {int(video[1:]) for video, time in UPLOADS.items() if time}
     for value, ids in {"fresh": fresh, "not known": {0, *range(1, N + 1)} - fresh}.items():
@@ -310,7 +310,7 @@ def test_slices_by_upload_are_of_some_labels(evaluated: Evaluated) -> None:
     assert set(slices) == {"fresh", "not known"}
 
 
-def test_what_is_shown_is_described(evaluated: Evaluated) -> None:
+def test_statistics_of_the_videos_shown(evaluated: Evaluated) -> None:
     found = evaluated.metrics()["shown"]
     labels = [label or N + 1 for own in LABELS.values() for label in own]
     assert found["watched"]["mean_log2_rank"] == pytest.approx(np.log2(labels).mean())
@@ -328,7 +328,7 @@ def test_what_is_shown_is_described(evaluated: Evaluated) -> None:
         assert found[system]["by_day"] == ([1.0] + [0.0] * (DAYS - 1) if ages else [])
 
 
-def test_exact_search_finds_what_it_found_before(evaluated: Evaluated) -> None:
+def test_an_exact_index_has_no_ann_loss(evaluated: Evaluated) -> None:
     loss = evaluated.metrics()["ann_loss"]
     sampled = {user: LABELS[user] for user in list(LABELS)[:3]}  # of the first bucket
     expected = figures_by_hand(lists_by_hand(NEIGHBOURS), sampled)
@@ -338,7 +338,7 @@ def test_exact_search_finds_what_it_found_before(evaluated: Evaluated) -> None:
     assert loss["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_what_a_search_misses_is_a_loss(tmp_path: Path, tower: str) -> None:
+def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     inputs = write_inputs(tmp_path, tower, shards=2)
     shared, search = read_shared(inputs), inputs.search
     users = list(LABELS)
@@ -346,11 +346,13 @@ def test_what_a_search_misses_is_a_loss(tmp_path: Path, tower: str) -> None:
         {"user_id": users, "watches": [[]] * 4, "country": [[0]] * 4, "device": [[0]] * 4}, schema=RECORD
     )
     events = watches_frame(THEN).select(COLUMNS)
-    held_out = HeldOut.of(records, events, searches_frame([]).select("user_id", "time"), shared.videos, SPEC, START)
+    held_out = HeldOut.from_records(
+        records, events, searches_frame([]).select("user_id", "time"), shared.videos, SPEC, START
+    )
     vectors = np.array([user_vector(user, 3) for user in users], np.float32)
     nothing = Excluded.empty(len(users))
     true = exact_lists(search.index, vectors, nothing, None, k=K)
-    worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every other video was not found
+    worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every second video is missed
     found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, top=replace(true, positions=worse))
     loss = dict(
         measure_ann_loss(held_out, found, np.array([0, 1, 3]), shared, replace(search, max_share_per_channel=1.0))

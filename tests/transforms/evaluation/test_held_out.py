@@ -1,4 +1,4 @@
-"""What held-out users wanted and who they are, by hand."""
+"""The labels and slices of held-out users, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -49,20 +49,22 @@ SEARCHES = searches_frame([search("b", 24 * 14, "q"), search("c", 24 * 20.9, "q"
 
 def held_out() -> HeldOut:
     columns = ["user_id", "time", "video_id", "completed"]
-    return HeldOut.of(RECORDS, WATCHES.select(columns), SEARCHES.select("user_id", "time"), VIDEOS, SPEC, START)
+    return HeldOut.from_records(
+        RECORDS, WATCHES.select(columns), SEARCHES.select("user_id", "time"), VIDEOS, SPEC, START
+    )
 
 
-def test_users_are_told_apart() -> None:
+def test_users_have_slices() -> None:
     found = held_out()
     assert found.user_ids.to_list() == ["c", "a", "b"]
     assert {kind: values.tolist() for kind, values in found.kinds.items()} == {
-        "country": ["not known", "FR", "DE"],  # the model knows of no device
+        "country": ["not known", "FR", "DE"],  # the model has no devices
         "history": ["0", "5-19", "20-49"],
         "user": ["new", "known", "new"],
     }
 
 
-def test_labels_are_all_distinct_videos_completed_in_the_held_out_days() -> None:
+def test_labels_are_the_distinct_videos_completed_in_the_held_out_days() -> None:
     assert held_out().labels.sort("row", "id", "upload").rows() == [
         (0, 0, "fresh"),  # late
         (0, 0, "not known"),  # other
@@ -90,7 +92,7 @@ def test_a_batch_counts_its_rows_from_0() -> None:
     assert everybody.labels.equals(whole.labels) and everybody.recent.equals(whole.recent)
 
 
-def test_metrics_are_those_of_the_labels() -> None:
+def test_metrics_count_the_labels() -> None:
     shown = np.array([[7, 1], [3, 2], [8, -1]])
     found = held_out().metrics(shown, (1, 2))
     hits = np.array([[False, True], [True, True], [False, False]])

@@ -1,4 +1,4 @@
-"""Item to item against plain Python: one user at a time, one pair at a time."""
+"""Item to item compared with plain Python: one user and one pair at a time."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from transforms.evaluation.item_to_item import (
     CoWatched,
     CoWatchesFile,
     WriteCoWatches,
-    both_ways,
     count_pairs,
-    nearest,
+    count_watchers,
+    mirror_pairs,
+    nearest_videos,
     recent_videos,
-    watchers,
 )
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 
-EVERYBODY = UserSample(buckets=8, share=1.0)
+ALL_USERS = UserSample(buckets=8, share=1.0)
 VIDEOS = [f"v{i:02d}" for i in range(70)]
 VOCABULARY = pl.DataFrame({"token": VIDEOS, "id": range(1, len(VIDEOS) + 1)})
 ID = dict(VOCABULARY.iter_rows())
@@ -42,7 +42,7 @@ rows = st.tuples(st.sampled_from("abc"), st.integers(0, 40), st.sampled_from([*V
 
 
 def last_videos(watches: list[dict[str, Any]], user: str) -> list[int]:
-    """Ids of the user's last distinct completed videos, newest first."""
+    """Return the ids of the user's last distinct completed videos, newest first."""
     newest: dict[int, Any] = {}
     for w in watches:
         if w["user_id"] == user and w["completed"] and w["video_id"] in ID:
@@ -71,7 +71,7 @@ def as_dict(near: pl.DataFrame) -> dict[int, list[tuple[int, int]]]:
 
 
 def made(seed: int, users: int, most: int) -> list[dict[str, Any]]:
-    """Watches of some users, of 1 to `most` videos, popular ones more often."""
+    """Return watches of some users, each of 1 to `most` videos, popular ones more often."""
     draw = np.random.default_rng(seed)
     return [
         watch(f"u{user}", float(hour), VIDEOS[int(len(VIDEOS) * draw.random() ** 2)], bool(draw.random() < 0.9))
@@ -81,7 +81,7 @@ def made(seed: int, users: int, most: int) -> list[dict[str, Any]]:
 
 
 @given(st.lists(rows, max_size=90))
-def test_the_last_videos_are_those_found_by_hand(given_rows: list[tuple[str, int, str, bool]]) -> None:
+def test_the_last_videos_equal_plain_python(given_rows: list[tuple[str, int, str, bool]]) -> None:
     watches = [watch(*row) for row in given_rows]
     found = recent_videos(pl.DataFrame(watches, schema=watches_frame([]).schema), VOCABULARY)
     for user in "abc":
@@ -90,7 +90,7 @@ def test_the_last_videos_are_those_found_by_hand(given_rows: list[tuple[str, int
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_nearest_videos_are_those_found_by_hand(parts: int) -> None:
+def test_nearest_videos_equal_plain_python(parts: int) -> None:
 
     watches = made(1, 60, 40)
     users = sorted({w["user_id"] for w in watches})
@@ -99,13 +99,13 @@ def test_nearest_videos_are_those_found_by_hand(parts: int) -> None:
         frame = watches_frame([w for w in watches if users.index(w["user_id"]) % parts == part])
         counted.append(count_pairs(recent_videos(frame, VOCABULARY)))
     pairs = pl.concat(counted)
-    near = nearest(both_ways(pairs), watchers(pairs))
+    near = nearest_videos(mirror_pairs(pairs), count_watchers(pairs))
     expected = near_by_hand([last_videos(watches, user) for user in users], set(ID.values()))
     assert as_dict(near) == expected
-    assert max(map(len, expected.values())) == NEAREST  # some are cut
+    assert max(map(len, expected.values())) == NEAREST  # some lists are cut
 
 
-def test_a_hot_user_costs_no_more_than_others() -> None:
+def test_a_very_active_user_costs_no_more_than_others() -> None:
     hot = watches_frame([watch("hot", n / 100, VIDEOS[n % len(VIDEOS)]) for n in range(5_000)])
     pairs = count_pairs(recent_videos(hot, VOCABULARY))
     assert pairs.height == LAST * (LAST + 1) // 2
@@ -113,11 +113,11 @@ def test_a_hot_user_costs_no_more_than_others() -> None:
 
 
 @pytest.mark.parametrize("watches", [[], [watch("a", 1, "v01")], [watch("a", 1, "rare"), watch("a", 2, "v01", False)]])
-def test_without_pairs_nothing_is_near(watches: list[dict[str, Any]]) -> None:
+def test_without_pairs_no_video_is_near(watches: list[dict[str, Any]]) -> None:
     pairs = count_pairs(recent_videos(watches_frame(watches), VOCABULARY))
-    near = nearest(both_ways(pairs), watchers(pairs))
+    near = nearest_videos(mirror_pairs(pairs), count_watchers(pairs))
     assert near.is_empty() and near.schema == item_to_item.NEAR
-    none = CoWatched.of(near, videos=len(VIDEOS))
+    none = CoWatched.from_frame(near, videos=len(VIDEOS))
     own = pl.DataFrame({"row": [0], "id": [2]})
     found = none.candidates(
         own, users=2, position_of=np.arange(71, dtype=np.int32), fallback=np.array([[3, 1], [0, -1]])
@@ -126,14 +126,14 @@ def test_without_pairs_nothing_is_near(watches: list[dict[str, Any]]) -> None:
     assert found.scores.tolist() == [[0, 0], [0, -math.inf]]
 
 
-def test_scores_are_the_sums_over_a_user_s_last_videos() -> None:
+def test_scores_are_sums_over_a_user_s_last_videos() -> None:
     watches = made(2, 80, 30)
     users = sorted({w["user_id"] for w in watches})
     shown = {video for video in ID.values() if video % 3}
     histories = {user: last_videos(watches, user) for user in users}
     near = near_by_hand(list(histories.values()), set(ID.values()))
     position_of = np.full(len(VIDEOS) + 1, -1, np.int32)
-    candidates = sorted(shown, key=lambda video: -video)  # positions in another order than ids
+    candidates = sorted(shown, key=lambda video: -video)  # positions are in another order than ids
     position_of[candidates] = np.arange(len(candidates))
     frame = pl.DataFrame(
         [(v, o, w) for v, others in near.items() for o, w in others], schema=item_to_item.NEAR, orient="row"
@@ -141,7 +141,7 @@ def test_scores_are_the_sums_over_a_user_s_last_videos() -> None:
     own_rows = [(at, video) for at, user in enumerate(users) for video in histories[user]]
     own = pl.DataFrame(own_rows, schema=["row", "id"], orient="row")
     fallback = np.tile(np.array([5, 0, 9, -1], np.int32), (len(users), 1))
-    found = CoWatched.of(frame, videos=len(VIDEOS)).candidates(
+    found = CoWatched.from_frame(frame, videos=len(VIDEOS)).candidates(
         own, users=len(users), position_of=position_of, fallback=fallback
     )
     for at, user in enumerate(users):
@@ -165,7 +165,7 @@ def inputs(tmp_path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     return watches, {"counts": str(tmp_path / "counts"), "shown": str(tmp_path / "shown")}
 
 
-def test_the_file_is_that_of_all_buckets(inputs: tuple[list[dict[str, Any]], dict[str, str]], tmp_path: Path) -> None:
+def test_the_file_combines_all_buckets(inputs: tuple[list[dict[str, Any]], dict[str, str]], tmp_path: Path) -> None:
     watches, made_of = inputs
     held_out = Holdout(start=hours(20), share=0.5, seed=1)
     window = Window(start=hours(2), end=hours(40))
@@ -174,7 +174,7 @@ def test_the_file_is_that_of_all_buckets(inputs: tuple[list[dict[str, Any]], dic
         own = [w for w in watches if int(w["user_id"][1:]) % 3 == bucket]
         buckets.append(BucketFiles(bucket=bucket, watches=(write(watches_frame(own), tmp_path / f"w{bucket}"),)))
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        count = WriteCoWatches(window, held_out, **made_of, sample=EVERYBODY, folder=str(tmp_path), name="near.parquet")
+        count = WriteCoWatches(window, held_out, **made_of, sample=ALL_USERS, folder=str(tmp_path), name="near.parquet")
         pipeline | beam.Create(buckets) | count | WriteRecords(str(tmp_path / "records"))
     (record,) = pop_records(str(tmp_path / "records"), CoWatchesFile).of(CoWatchesFile)
     assert record.file.name == "near.parquet"
@@ -184,9 +184,11 @@ def test_the_file_is_that_of_all_buckets(inputs: tuple[list[dict[str, Any]], dic
     assert as_dict(pl.read_parquet(tmp_path / "near.parquet")) == near_by_hand(histories, set(ID.values()) - {3})
 
 
-def test_nobody_leaves_no_file(inputs: tuple[list[dict[str, Any]], dict[str, str]], tmp_path: Path) -> None:
-    window, nobody = Window(start=hours(0), end=hours(1)), Holdout(start=hours(1), share=1.0, seed=1)
+def test_no_users_write_no_file(inputs: tuple[list[dict[str, Any]], dict[str, str]], tmp_path: Path) -> None:
+    window, no_users = Window(start=hours(0), end=hours(1)), Holdout(start=hours(1), share=1.0, seed=1)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        count = WriteCoWatches(window, nobody, **inputs[1], sample=EVERYBODY, folder=str(tmp_path), name="near.parquet")
+        count = WriteCoWatches(
+            window, no_users, **inputs[1], sample=ALL_USERS, folder=str(tmp_path), name="near.parquet"
+        )
         pipeline | beam.Create([BucketFiles(bucket=0)]) | count | WriteRecords(str(tmp_path / "records"))
     assert pop_records(str(tmp_path / "records"), CoWatchesFile).of(CoWatchesFile) == []

@@ -1,3 +1,5 @@
+"""Comparison of the lists of two nights: the videos shown, and the share of a list that stayed."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,9 +8,9 @@ import polars as pl
 import pytest
 
 from transforms.core.user_sampling import UserSample
-from transforms.evaluation.list_comparison import compare, stayed_of
+from transforms.evaluation.list_comparison import compare_lists, retained_shares
 
-EVERYBODY = UserSample.from_size(users=4, buckets=2, max_users=4)
+ALL_USERS = UserSample.from_size(users=4, buckets=2, max_users=4)
 TONIGHT = {"ann": ["v", "w"], "bob": ["w", "x", "y", "z"], "cat": [], "dan": ["v"]}
 BEFORE = {"ann": ["w", "v"], "bob": ["x", "a", "b", "c"], "cat": ["v"], "eve": ["v"]}
 
@@ -19,38 +21,38 @@ def frame(lists: dict[str, list[str]]) -> pl.DataFrame:
 
 
 def written(folder: Path, name: str, lists: dict[str, list[str]]) -> list[str]:
-    """Two buckets of lists."""
+    """Write two buckets of lists; return their paths."""
     paths = [str(folder / f"{name}-{bucket}.parquet") for bucket in range(2)]
     for bucket, path in enumerate(paths):
         frame({user: videos for user, videos in lists.items() if (user >= "c") == bucket}).write_parquet(path)
     return paths
 
 
-def test_what_stayed_is_of_users_with_a_list_in_both_nights() -> None:
-    found = stayed_of(frame({user: TONIGHT[user] for user in ("ann", "bob", "dan")}), frame(BEFORE))
+def test_retention_is_over_users_with_a_list_in_both_nights() -> None:
+    found = retained_shares(frame({user: TONIGHT[user] for user in ("ann", "bob", "dan")}), frame(BEFORE))
     assert found.to_list() == [1.0, 0.25]
 
 
 def test_buckets_are_compared_one_by_one(tmp_path: Path) -> None:
     tonight, before = written(tmp_path, "tonight", TONIGHT), written(tmp_path, "before", BEFORE)
-    found = compare((([ours], [theirs]) for ours, theirs in zip(tonight, before, strict=True)), EVERYBODY)
-    assert (found.lists, found.stayed) == (3, pytest.approx((1 + 0.25) / 2))
+    found = compare_lists((([ours], [theirs]) for ours, theirs in zip(tonight, before, strict=True)), ALL_USERS)
+    assert (found.lists, found.retention) == (3, pytest.approx((1 + 0.25) / 2))
     assert sorted(found.shown) == [1, 1, 1, 2, 2]  # x, y, z; v, w
 
 
-def test_files_of_several_buckets_are_one_of_a_smaller_count(tmp_path: Path) -> None:
+def test_nights_may_have_different_numbers_of_buckets(tmp_path: Path) -> None:
     tonight, before = written(tmp_path, "tonight", TONIGHT), written(tmp_path, "before", BEFORE)
-    assert compare([(tonight, before)], EVERYBODY).stayed == pytest.approx((1 + 0.25) / 2)
+    assert compare_lists([(tonight, before)], ALL_USERS).retention == pytest.approx((1 + 0.25) / 2)
 
 
-def test_without_a_night_before_nothing_stayed(tmp_path: Path) -> None:
-    found = compare([(written(tmp_path, "tonight", TONIGHT), [])], EVERYBODY)
-    assert (found.lists, found.stayed) == (3, None)
+def test_without_a_night_before_there_is_no_retention(tmp_path: Path) -> None:
+    found = compare_lists([(written(tmp_path, "tonight", TONIGHT), [])], ALL_USERS)
+    assert (found.lists, found.retention) == (3, None)
 
 
-def test_a_sample_of_users_counts(tmp_path: Path) -> None:
+def test_only_a_sample_of_users_is_compared(tmp_path: Path) -> None:
     lists = {f"u{n}": ["v"] for n in range(2_000)}
     paths = written(tmp_path, "tonight", lists)
     sample = UserSample.from_size(users=2_000, buckets=1, max_users=500)
     expected = int(sample.contains(pl.Series(list(lists))).sum())
-    assert compare([(paths, paths)], sample).lists == expected and 400 < expected < 600
+    assert compare_lists([(paths, paths)], sample).lists == expected and 400 < expected < 600

@@ -1,4 +1,4 @@
-"""Lists that were served against what was then completed: plain loops, and the whole day in Beam."""
+"""Served lists compared with the videos completed: plain loops, and the whole day in Beam."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from made_frames import hours, search, searches_frame, watch, watches_frame, write
 
 from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics
-from transforms.evaluation.next_day import MeasureNextDay, ServedBucket, completed_since, find
-from transforms.evaluation.night_metrics import EVERYBODY, WITH_A_LIST, Key
+from transforms.evaluation.next_day import MeasureNextDay, ServedBucket, completed_since, match_lists
+from transforms.evaluation.night_metrics import ALL_USERS, WITH_A_LIST, Key
 from transforms.evaluation.user_metrics import Measured
 from transforms.logs.event_window import BucketFiles, Window
 
@@ -34,8 +34,8 @@ def frames(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> tuple[p
 
 
 @given(st.dictionaries(st.sampled_from("pqrst"), videos), st.dictionaries(st.sampled_from("pqrst"), videos))
-def test_hits_are_those_of_each_video_of_each_list(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> None:
-    found = find(*frames(lists, wanted))
+def test_hits_are_the_completed_videos_of_each_list(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> None:
+    found = match_lists(*frames(lists, wanted))
     users = sorted(user for user, own in wanted.items() if own)
     assert found.user_ids.to_list() == users
     assert found.wanted.tolist() == [len(wanted[user]) for user in users]
@@ -45,7 +45,7 @@ def test_hits_are_those_of_each_video_of_each_list(lists: dict[str, list[str]], 
     assert found.hits.tolist() == [row + [False] * (longest - len(row)) for row in expected]
 
 
-def test_only_completed_watches_of_the_day_count_each_video_once(tmp_path: Path) -> None:
+def test_distinct_completed_videos_of_the_day_count(tmp_path: Path) -> None:
     rows = [
         watch("a", 23.9, "before"),
         watch("a", 24, "x"),
@@ -62,13 +62,13 @@ def test_only_completed_watches_of_the_day_count_each_video_once(tmp_path: Path)
         searches=(write(searches_frame(asked), tmp_path / "s"),),
     )
     assert completed_since(WINDOW, bucket, DAY).rows() == [("a", "x"), ("b", "y")]
-    within = completed_since(WINDOW, bucket, hours(27))  # the robot's day began before
+    within = completed_since(WINDOW, bucket, hours(27))  # the robot's day started earlier
     assert within.rows() == [("a", "x"), ("b", "y")]
     without_limit = Window(start=hours(0), end=hours(48))
     assert ("robot", "r0") in completed_since(without_limit, bucket, DAY).rows()
 
 
-def test_a_day_s_figures_are_those_of_its_lists(tmp_path: Path) -> None:
+def test_a_day_s_figures_equal_those_of_its_lists(tmp_path: Path) -> None:
     draw = np.random.default_rng(8)
     names = [f"v{n}" for n in range(30)]
     lists = {f"u{n}": draw.permutation(names)[: draw.integers(1, 9)].tolist() for n in range(40)}
@@ -82,11 +82,11 @@ def test_a_day_s_figures_are_those_of_its_lists(tmp_path: Path) -> None:
         buckets.append(ServedBucket(files=files, lists=(paths[part % 2],)))
 
     def check(groups: list[tuple[Key, Measured]]) -> None:
-        whole = find(*frames(lists, watched))
+        whole = match_lists(*frames(lists, watched))
         expected = RankingMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8))
         served = UserMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8)).of(whole.served).total()
         assert {name: measured.metrics for name, measured in groups} == {
-            ("served", EVERYBODY): expected,
+            ("served", ALL_USERS): expected,
             ("served", WITH_A_LIST): served,
         }
         assert 0 < served.users < expected.users == 40
@@ -96,7 +96,7 @@ def test_a_day_s_figures_are_those_of_its_lists(tmp_path: Path) -> None:
         assert_that(pipeline | beam.Create(buckets) | MeasureNextDay(window, DAY, (8, 2)), check)
 
 
-def test_a_day_without_watches_measures_nothing(tmp_path: Path) -> None:
+def test_a_day_without_watches_has_no_figures(tmp_path: Path) -> None:
     path = write(frames({"a": ["x"]}, {})[0], tmp_path / "lists")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         empty = pipeline | beam.Create([ServedBucket(files=BucketFiles(bucket=0), lists=(path,))])

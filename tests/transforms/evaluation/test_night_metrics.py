@@ -1,4 +1,4 @@
-"""`metrics.json`: what is put where, and what is null where there is nothing to say."""
+"""`metrics.json`: the place of each value, and nulls for missing parts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from transforms.evaluation.night_metrics import (
     NightMetrics,
     ShownRecord,
     collect_metrics,
-    figures,
     measured_record,
+    ordered_figures,
     parse,
     read,
     serialize,
@@ -36,8 +36,8 @@ DRAWN = weights(mix(2, np.arange(USERS)))
 
 
 def measured(chance: float) -> Measured:
-    hits = np.random.default_rng(4).random((USERS, K)) < chance  # the better a system, the more of the same hits
-    return Measured.of(UserMetrics.from_hits(hits, WANTED, ks=(2, K)), DRAWN)
+    hits = np.random.default_rng(4).random((USERS, K)) < chance  # a better system has all hits of a worse one
+    return Measured.from_users(UserMetrics.from_hits(hits, WANTED, ks=(2, K)), DRAWN)
 
 
 CHANCES = dict(zip(SYSTEMS, (0.6, 0.4, 0.2, 0.5), strict=True))
@@ -48,7 +48,7 @@ def collected(
 ) -> NightMetrics:
     records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in CHANCES.items()]
     kinds = (MeasuredRecord, ShownRecord, MeasuredRanking)
-    with TemporaryDirectory() as folder:  # as they come back from the workers
+    with TemporaryDirectory() as folder:  # written and read, as between workers
         write_records(map(encode, [*records, *more]), f"{folder}/records")
         found = pop_records(f"{folder}/records", *kinds)
     measured_records, shown, ranking = (found.of(kind) for kind in kinds)
@@ -60,7 +60,7 @@ def content(*more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[
     return json.loads(serialize(collected(*more, served=served)))
 
 
-def test_systems_have_figures_intervals_and_the_replicates_of_what_is_compared() -> None:
+def test_systems_have_figures_intervals_and_the_replicates_that_are_compared() -> None:
     found = content()
     assert list(found["systems"]) == list(SYSTEMS)
     for system, chance in CHANCES.items():
@@ -83,7 +83,7 @@ def test_each_system_is_compared_with_the_neighbours() -> None:
 
 
 def test_slices_are_by_kind_value_and_system() -> None:
-    some = Measured.of(UserMetrics.from_hits(np.ones((USERS, K), bool), WANTED, ks=(2, K)), DRAWN, ["recall@4"])
+    some = Measured.from_users(UserMetrics.from_hits(np.ones((USERS, K), bool), WANTED, ks=(2, K)), DRAWN, ["recall@4"])
     keys = [("slices", "country", value, system) for value in ("SE", "DE") for system in SYSTEMS[:2]]
     found = content(*(measured_record(key, some, k=K) for key in keys))["slices"]
     assert {kind: {value: list(systems) for value, systems in of.items()} for kind, of in found.items()} == {
@@ -92,14 +92,14 @@ def test_slices_are_by_kind_value_and_system() -> None:
     assert set(found["country"]["DE"][SYSTEMS[0]]) == {"figures", "intervals"}
 
 
-def test_slices_by_number_come_in_their_order() -> None:
+def test_slices_with_numbers_are_in_their_order() -> None:
     some = measured(0.3)
     values = ["5-19", "50+", "0", "1-4", "20-49"]
     found = content(*(measured_record(("slices", "history", value, SYSTEMS[0]), some, k=K) for value in values))
     assert list(found["slices"]["history"]) == ["0", "1-4", "5-19", "20-49", "50+"]
 
 
-def test_popularity_is_told_beside_that_of_what_was_watched() -> None:
+def test_popularity_bias_is_relative_to_the_videos_watched() -> None:
     lists = {"watched": 5.0, "neighbours": 3.5, "most popular": 1.0}
     records = [
         ShownRecord(system=name, figures={"videos": 9, "mean_log2_rank": r}, by_day=[]) for name, r in lists.items()
@@ -124,7 +124,7 @@ def test_the_loss_of_an_approximate_search() -> None:
     assert content()["ann_loss"] == {"index": "scann"}
 
 
-def test_what_was_served_before() -> None:
+def test_the_lists_served_before() -> None:
     about = {"date": "2026-11-20", "start": "a", "end": "b"}
     keys = {"everybody": measured(0.5), "with a list": measured(0.5)}
     records = [measured_record(("served", name), value, k=K) for name, value in keys.items()]
@@ -132,10 +132,10 @@ def test_what_was_served_before() -> None:
     assert {name: found[name] for name in about} == about
     assert found["share"] == 1.0 and set(found["replicates"]) == {"recall@4"}
     assert "replicates" not in found["with_a_list"]
-    assert content(served=about)["served"] is None  # nobody watched anything
+    assert content(served=about)["served"] is None  # there were no watches
 
 
-def test_nobody_held_out_is_null() -> None:
+def test_no_held_out_users_is_null() -> None:
     found = collect_metrics([], k=K, index="exact", holdout=("then", "now"), served=None)
     assert json.loads(serialize(found)) == {
         "format_version": FORMAT_VERSION,
@@ -152,27 +152,27 @@ def test_nobody_held_out_is_null() -> None:
     }
 
 
-def test_what_ranking_found_stands_with_its_cut() -> None:
+def test_ranking_is_stored_with_its_cut() -> None:
     ranked = MeasuredRanking(users=3, wanted_seconds=0)
     found = collect_metrics([], [], ranked, k=K, index="exact", holdout=("then", "now"), served=None, cut=7)
     assert found.to_dict()["ranking"] == {"cut": 7, "users": 3, "wanted_seconds": 0}
-    assert figures(found) == {}
+    assert ordered_figures(found) == {}
 
 
-def test_figures_come_in_the_order_people_read_them() -> None:
-    found = figures(collected())
+def test_figures_are_in_reading_order() -> None:
+    found = ordered_figures(collected())
     assert list(found) == list(SYSTEMS)
     cut = ["recall@2", "hit@2", "ndcg@2", "recall@4", "hit@4", "ndcg@4"]
     assert list(found["neighbours"]) == ["users", "pairs", *cut, "map", "mrr"]
 
 
 @pytest.mark.parametrize("old", [{"neighbours": {"recall@4": 0.5}}, {"format_version": FORMAT_VERSION + 1}, {}])
-def test_what_another_version_kept_is_nothing(old: dict[str, Any]) -> None:
+def test_another_format_version_is_none(old: dict[str, Any]) -> None:
     assert parse(json.dumps(old).encode()) is None
 
 
 def whole() -> NightMetrics:
-    """Metrics with every part."""
+    """Return metrics with every part."""
     some = measured(0.3)
     keys = [("slices", "country", "SE", "neighbours"), ("ann_loss", "neighbours"), ("ann_loss", "exact search")]
     keys += [("ann_loss", "overlap"), ("served", "everybody"), ("served", "with a list")]
@@ -189,14 +189,14 @@ def everything() -> Any:
     return json.loads(serialize(whole()))
 
 
-def test_what_is_written_is_read() -> None:
+def test_written_metrics_are_read() -> None:
     assert parse(serialize(collected())) == content()
     for of in (collected(), whole(), collect_metrics([], k=K, index="exact", holdout=None, served=None)):
         found = read(serialize(of))
         assert found == of and serialize(found) == serialize(of)
 
 
-def test_older_files_are_read_and_faults_name_their_field() -> None:
+def test_older_files_are_read_and_errors_name_the_field() -> None:
     for part in ("holdout", "beside", "slices", "shown", "ann_loss", "ranking", "served", "k", "gate"):
         assert read(json.dumps({name: of for name, of in everything().items() if name != part}).encode()) is not None
     spoilt = everything()
@@ -214,6 +214,6 @@ def test_older_files_are_read_and_faults_name_their_field() -> None:
         read(b"[]")
 
 
-def test_figures_that_are_no_numbers_are_not_written() -> None:
+def test_figures_that_are_not_finite_are_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         serialize(collected(ShownRecord(system="neighbours", figures={"videos": float("nan")}, by_day=[])))

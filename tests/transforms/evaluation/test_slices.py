@@ -1,4 +1,4 @@
-"""Which slice a user or a label belongs to, by hand."""
+"""The slices of users and labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transforms.evaluation.slices import (
     by_first_event,
     by_history,
     by_upload,
-    groups,
+    iterate_slices,
 )
 from transforms.logs.schemas import TIME
 
@@ -27,12 +27,12 @@ def test_rare_values_are_the_rest(count: int) -> None:
     assert found.tolist() == [UNKNOWN, *values[:MOST_VALUES], *[REST] * max(0, count - MOST_VALUES)]
 
 
-def test_histories_by_length() -> None:
+def test_slices_by_length_of_history() -> None:
     lengths = {0: "0", 1: "1-4", 4: "1-4", 5: "5-19", 19: "5-19", 20: "20-49", 49: "20-49", 50: "50+", 1_000: "50+"}
     assert by_history(np.array(list(lengths))).tolist() == list(lengths.values())
 
 
-def test_new_users_came_in_the_last_seven_days() -> None:
+def test_new_users_have_a_first_event_in_the_last_seven_days() -> None:
     micro = 1 / 3_600_000_000
     as_of, week = hours(240), 168
     first = pl.Series([hours(240 - week), hours(240 - week - micro), hours(239), None, hours(0)], dtype=TIME)
@@ -44,9 +44,9 @@ def test_fresh_videos_were_uploaded_in_the_last_seven_days() -> None:
     assert by_upload(uploads, hours(240)).tolist() == ["fresh", "older", UNKNOWN, "fresh"]
 
 
-def test_every_user_is_in_one_group_of_each_kind() -> None:
+def test_every_user_is_in_one_slice_of_each_kind() -> None:
     kinds = {"device": np.array(["tv", "phone", "tv"]), "history": by_history(np.array([3, 0, 9]))}
-    found = {group: mask.tolist() for group, mask in groups(kinds)}
+    found = {group: mask.tolist() for group, mask in iterate_slices(kinds)}
     assert found == {
         ("device", "phone"): [False, True, False],
         ("device", "tv"): [True, False, True],
@@ -56,7 +56,10 @@ def test_every_user_is_in_one_group_of_each_kind() -> None:
     }
 
 
-def test_nobody_is_in_no_group() -> None:
+def test_no_users_have_no_slices() -> None:
     none = pl.Series([], dtype=TIME)
     assert by_upload(none, hours(0)).tolist() == by_first_event(none, hours(0)).tolist() == []
-    assert list(groups({"history": by_history(np.zeros(0, np.int64)), "new": by_first_event(none, hours(0))})) == []
+    assert (
+        list(iterate_slices({"history": by_history(np.zeros(0, np.int64)), "new": by_first_event(none, hours(0))}))
+        == []
+    )

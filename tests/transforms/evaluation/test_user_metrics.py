@@ -1,4 +1,4 @@
-"""Figures with intervals: the same as the metrics alone, however users are split; paired differences."""
+"""Metrics with intervals: independent of the split of users; paired differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics
 from transforms.core.bootstrap import REPLICATES, interval, weights
 from transforms.core.frames import mix
-from transforms.evaluation.user_metrics import Measured, MeasuredFigures, difference, merge_measured
+from transforms.evaluation.user_metrics import Measured, MeasuredFigures, merge_measured, paired_difference
 
 KS = (2, 5)
 USERS = 60
@@ -21,10 +21,10 @@ DRAWN = weights(mix(1, np.arange(USERS)))
 
 
 def measured(rows: slice | np.ndarray = slice(None), hits: np.ndarray = HITS) -> Measured:
-    return Measured.of(UserMetrics.from_hits(hits[rows], WANTED[rows], ks=KS), DRAWN[rows])
+    return Measured.from_users(UserMetrics.from_hits(hits[rows], WANTED[rows], ks=KS), DRAWN[rows])
 
 
-def test_figures_are_those_of_the_metrics() -> None:
+def test_figures_equal_the_metrics() -> None:
     found = measured().compute()
     assert found.figures == RankingMetrics.from_hits(HITS, WANTED, ks=KS).compute()
     assert "replicates" not in found.model_fields_set
@@ -33,7 +33,7 @@ def test_figures_are_those_of_the_metrics() -> None:
         assert low < found.figures[name] < high
 
 
-def test_a_replicate_is_the_figure_of_users_counted_by_their_weight() -> None:
+def test_a_replicate_is_the_figure_of_weighted_users() -> None:
     kept = measured().compute(kept=["recall@5", "mrr"]).replicates
     assert set(kept) == {"recall@5", "mrr"}
     for r in (0, 17, REPLICATES - 1):
@@ -48,9 +48,9 @@ def test_parts_merge_to_the_whole() -> None:
     assert merge_measured(parts).compute(kept=["map"]) == measured().compute(kept=["map"])
 
 
-def test_only_the_figures_named_have_intervals() -> None:
+def test_only_the_selected_figures_have_intervals() -> None:
     users = UserMetrics.from_hits(HITS, WANTED, ks=KS)
-    found = Measured.of(users, DRAWN, ["recall@5"]).compute(kept=["recall@5", "map"])
+    found = Measured.from_users(users, DRAWN, ["recall@5"]).compute(kept=["recall@5", "map"])
     assert set(found.intervals) == set(found.replicates) == {"recall@5"}
     assert found.intervals["recall@5"] == measured().compute().intervals["recall@5"]
 
@@ -70,17 +70,17 @@ def test_replicates_without_users_are_null() -> None:
 def test_differences_are_paired() -> None:
     worse = HITS & (DRAW.random(HITS.shape) < 0.7)
     ours, theirs = (m.compute(kept=["recall@5"]) for m in (measured(), measured(hits=worse)))
-    found = difference(ours, theirs, "recall@5")
+    found = paired_difference(ours, theirs, "recall@5")
     assert found is not None
     assert found.value == ours.figures["recall@5"] - theirs.figures["recall@5"]
-    by_hand = measured().replicates_of("recall@5") - measured(hits=worse).replicates_of("recall@5")
+    by_hand = measured().replicate_values("recall@5") - measured(hits=worse).replicate_values("recall@5")
     assert [found.low, found.high] == pytest.approx(interval(by_hand), abs=1e-8)
-    assert 0 < found.low < found.value < found.high  # what is found too is found by both: no doubt at all
+    assert 0 < found.low < found.value < found.high  # all hits of the worse lists are hits of the better ones
     (_, high), (low, _) = theirs.intervals["recall@5"], ours.intervals["recall@5"]
-    assert low < high  # the intervals alone would not tell
+    assert low < high  # the two intervals overlap
 
 
 def test_without_replicates_there_is_no_difference() -> None:
     some = measured().compute(kept=["recall@5"])
-    assert difference(some, measured().compute(), "recall@5") is None
-    assert difference(some, some, "mrr") is None
+    assert paired_difference(some, measured().compute(), "recall@5") is None
+    assert paired_difference(some, some, "mrr") is None
