@@ -93,7 +93,7 @@ def test_another_key_is_refused_before_anything_is_done(named: Path, monkeypatch
     with pytest.raises(JobError, match=r"pseudonym_key_env = 'THE_KEY': this is not the key of the store in .*runs"):
         ingested(named)
     monkeypatch.setenv("THE_KEY", "short")
-    with pytest.raises(JobError, match="'THE_KEY': the environment variable has 5 characters; it must hold"):
+    with pytest.raises(JobError, match="'THE_KEY': the environment variable has 5 characters; it must contain"):
         ingested(named)
     monkeypatch.delenv("THE_KEY")
     with pytest.raises(JobError, match="'THE_KEY': the environment variable is not set"):
