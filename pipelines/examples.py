@@ -26,7 +26,7 @@ from transforms.core.records import Counts, WriteRecords, add_counts, pop_record
 from transforms.examples import skew
 from transforms.examples.default_examples import WriteDefaultExamples
 from transforms.examples.draw_examples import AGE, LabelDraw
-from transforms.examples.encoding import DrawTimes, write_graph
+from transforms.examples.encoding import SampleTimes, write_graph
 from transforms.examples.write_examples import ExampleInputs, FeatureHistograms, WriteExamples, WriteLabelCounts
 
 
@@ -73,7 +73,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         entries.append(files.write_bytes(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
     counts = add_counts(found.of(Counts))
-    features = skew.total(part.features for part in found.of(FeatureHistograms))
+    features = skew.merge_histograms(part.features for part in found.of(FeatureHistograms))
     return StageResult(entries, {**counts, "newest": window["newest"], "features": features})
 
 
@@ -81,7 +81,7 @@ def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileE
     """TFT's graph at `folder/graph`; the times it analyses lie at `folder/name` meanwhile. The entries of its files."""
     window, times = night.require("vocabulary").counts["window"], paths.join(folder, name)
     with night.pipeline("examples") as pipeline:
-        draw = DrawTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
+        draw = SampleTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
         pipeline | night.create(night.buckets()) | draw
     written = write_graph(
         files.read_parquet(times),

@@ -22,7 +22,7 @@ from transforms.examples.vocabulary import (
     WindowCounts,
     WindowSummary,
     WriteVocabulary,
-    add_descriptions,
+    merge_window_counts,
 )
 
 
@@ -63,7 +63,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         )
         (videos, tokens, counts["window"]) | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, VocabularyFile, WindowCounts)
-    window = add_descriptions(found.of(WindowCounts))
+    window = merge_window_counts(found.of(WindowCounts))
     if not window.completed:
         raise StageError(_why_no_label(night, window))
     written = found.of(VocabularyFile)

@@ -110,7 +110,7 @@ STEPS = {
     ],
     "vocabulary": [{"Create", "CountTokens", "Videos", "Tokens", "Flatten", "WriteRecords"}],
     "examples": [
-        {"Create", "DrawTimes"},
+        {"Create", "SampleTimes"},
         {"Create", "WriteExamples", "WriteLabelCounts", "Defaults", "WriteDefaultExamples", "Flatten", "WriteRecords"},
     ],
     "index": [{"Create", "WriteIndex", "WriteRecords"}],

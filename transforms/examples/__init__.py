@@ -1,1 +1,1 @@
-"""A window of events, and the TFRecord examples that the generator learns from."""
+"""Build the TFRecord examples of the candidate generator from a window of events."""

@@ -1,8 +1,8 @@
-"""Records of users nobody has seen: no watch, no search, nothing known but the country, or not even that.
+"""Serving records of unknown users, without watches or searches, for each country and for an unknown country.
 
-countries -> WriteDefaultExamples -> one TFRecord file: user_id "" for any country, then each country as a user_id
+countries -> WriteDefaultExamples -> one TFRecord file: user_id "" for an unknown country, then each country as user_id
 
-They are made as serving records are, so the model's answer is the one a user gets whose window holds nothing usable.
+They are built like other serving records, so the model returns what a user without usable events in the window gets.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 
 def default_records(countries: Sequence[str], end: dt.datetime, spec: FeatureSpec, graph: FeatureGraph) -> pl.DataFrame:
-    """Serving records at `end` of a user of no known country, and of one in each country: rows of `features`."""
+    """Return serving records at `end` of a user without a known country and of one in each country."""
     named = {"user_id": ["", *countries], "country": [None, *countries]}
-    users, none = pl.DataFrame(named, schema=dict.fromkeys(named, pl.String)), pl.DataFrame(schema=COUNTS)
-    nothing = UserHistories.of(
-        pl.DataFrame(schema=WATCH_SCHEMA), pl.DataFrame(schema=SEARCH_SCHEMA), users, Vocabularies.of(none, none)
-    )
-    pasts = replace(nothing, active=users["user_id"])
-    raw = keep_features(draw_examples.serving_pointers(pasts, end), spec)
+    users, empty = pl.DataFrame(named, schema=dict.fromkeys(named, pl.String)), pl.DataFrame(schema=COUNTS)
+    watches, searches = pl.DataFrame(schema=WATCH_SCHEMA), pl.DataFrame(schema=SEARCH_SCHEMA)
+    no_events = UserHistories.from_events(watches, searches, users, Vocabularies.from_frames(empty, empty))
+    histories = replace(no_events, active=users["user_id"])
+    raw = keep_features(draw_examples.serving_pointers(histories, end), spec)
     pointers = graph.encode(raw, categories=list(spec.categories)).with_columns(example_age=pl.lit(0.0, pl.Float32))
-    rows = draw_examples.records(pointers, pasts, max_sequence=1)
+    rows = draw_examples.build_records(pointers, histories, max_sequence=1)
     return rows if spec.tokens else rows.drop("tokens", "tokens_end")
 
 
 @dataclass
 class WriteDefaultExamples(beam.PTransform):
-    """Lists of countries -> `default_records` as one file; gives its entry."""
+    """Write `default_records` of a list of countries to one file, and return its entry."""
 
     end: dt.datetime
     spec: FeatureSpec

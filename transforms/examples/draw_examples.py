@@ -1,16 +1,15 @@
-"""Which examples a user gives and what is in them: the events of one bucket -> pointers -> records.
+"""Select the training, holdout and serving examples of the users of one bucket, and build their records.
 
-A *pointer* is a place in a user's past at which a prediction is made (see `features`). Everything it may see lies
-strictly before its time, equal times left out, so a label never reaches its own input. All frames are ordered by user
-and time.
+A *pointer* is a time in a user's history at which a prediction is made. Its input consists of the events strictly
+before this time, so a label never is part of its own input. All frames are sorted by user and time.
 
-    pasts = Pasts.of(watches, searches, users, vocabularies)
-    pointers = draw_labels(pasts, draw).pointers        # or serving_pointers, holdout_pointers
-    frame = records(pointers, pasts, max_sequence=1_000)
+    histories = UserHistories.from_events(watches, searches, users, vocabularies)
+    pointers = draw_labels(histories, draw).pointers        # or serving_pointers, holdout_pointers
+    records = build_records(pointers, histories, max_sequence=1_000)
 
-Withheld from a label's input are the searches that led to it (`LED_TO_A_WATCH`), or the model would learn to give back
-the last search page (paper, 3.4). Logs do not say what led to a watch, so it is decided by time: a search led to the
-watches that came next, at most 30 minutes later.
+Searches that led to a label are withheld from its input, or the model would learn to reproduce the last search page
+(paper, 3.4). Logs do not say which search led to a watch, so it is inferred from times: a search led to the next
+watches of the user within `MAX_SEARCH_TO_WATCH`.
 """
 
 from __future__ import annotations
@@ -29,41 +28,41 @@ from transforms.logs.schemas import TIME
 
 USER_CATEGORIES = ("gender",)
 BIRTH_YEAR, AGE = "birth_year", "age"
-_DRAW_OF_LABELS = 0x6C6162656C73  # "labels"
-_MICROSECONDS_A_DAY = 86_400_000_000
-_NONE = pl.Series(dtype=pl.String)
+_LABELS_SEED = 0x6C6162656C73  # "labels"
+_MICROSECONDS_PER_DAY = 86_400_000_000
+_NO_VALUES = pl.Series(dtype=pl.String)
 _NO_AGE = (pl.lit(0.0, pl.Float32).alias("example_age"), pl.lit(0, pl.Int64).alias("label_days"))
-LED_TO_A_WATCH = dt.timedelta(minutes=30)  # a search and the next watch further apart are two visits
+MAX_SEARCH_TO_WATCH = dt.timedelta(minutes=30)  # a watch later than this after a search belongs to another visit
+_SEQUENCES = ("watches", "tokens")
 
 
 def category_counts(
     watches: pl.DataFrame, users: pl.DataFrame, user_categories: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """For each category a model may have, its non-null values with their counts: watches, or active users, that have
-    it."""
+    """Count the non-null values of each category that a model may use, over watches or active users."""
     frames = [watches.select(pl.col(*WATCH_CATEGORIES).cast(pl.String)), active_users(watches, users)]
     counts: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys((*WATCH_CATEGORIES, *USER_CATEGORIES, *user_categories)):
-        found = pl.concat([frame[name].drop_nulls() for frame in frames if name in frame.columns] or [_NONE])
-        if found.len():
-            counts[name] = dict(found.value_counts(name="n").iter_rows())
+        values = pl.concat([frame[name].drop_nulls() for frame in frames if name in frame.columns] or [_NO_VALUES])
+        if values.len():
+            counts[name] = dict(values.value_counts(name="n").iter_rows())
     return counts
 
 
 def active_users(watches: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """The rows of the users table whose users have a watch."""
+    """Return the rows of the users table whose users have a watch."""
     return users.join(watches.select("user_id").unique(), on="user_id", how="semi")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelDraw:
-    """Which completed, in-vocabulary watches become training labels."""
+    """The rules that select training labels among completed watches in vocabulary."""
 
-    per_user: int  # 0: all
+    per_user: int  # maximal number of labels per user; 0: all
     seed: int
     holdout: Holdout
-    newest: dt.datetime  # newest completed watch of the training data: example age counts back from here
-    end: dt.datetime  # of the window: label days count back from here, those of held-out users from `holdout.start`
+    newest: dt.datetime  # time of the newest completed watch of the training data, at which example age is 0
+    end: dt.datetime  # end of the window: label days count back from here, or `holdout.start` for held-out users
     max_sequence: int
     watch_history: int
     search_history: int
@@ -72,7 +71,7 @@ class LabelDraw:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnLabels:
-    """Training pointers, and how many watches are none and why: each is counted where it was first left out."""
+    """Training pointers, and the numbers of other watches by the first rule that excluded them."""
 
     pointers: pl.DataFrame
     not_completed: int
@@ -82,28 +81,28 @@ class DrawnLabels:
     not_drawn: int
 
 
-def draw_labels(pasts: UserHistories, draw: LabelDraw) -> DrawnLabels:
-    """One pointer a label: the `per_user` learnable watches of each user with the smallest digest of (seed, user,
-    video, time).
+def draw_labels(histories: UserHistories, draw: LabelDraw) -> DrawnLabels:
+    """Draw at most `per_user` labels of each user: learnable watches with the smallest digests of (seed, user, video,
+    time).
 
-    Not among them are labels so far back that a sequence, cut to its last `max_sequence` events, no longer holds their
-    input, of watches or of tokens. Columns: user_id, time, label, and those of `_inputs`.
+    Labels are excluded if their input is not contained in the last `max_sequence` watches or tokens before the user's
+    last label. The pointers have the columns user_id, time, label, example_age, label_days and those of `_add_inputs`.
     """
-    completed = pasts.watches.filter("completed")
+    completed = histories.watches.filter("completed")
     known = completed.filter(pl.col("id") > 0)
     labels = draw.holdout.learnable(known).select("user_id", "time", "video_id", label="id")
-    pointers = _inputs(labels, pasts, withhold=draw.withhold_last_search)
+    pointers = _add_inputs(labels, histories, withhold=draw.withhold_last_search)
     reached = pointers.filter(
         _within_reach("watches_end", draw.watch_history, draw.max_sequence),
         _within_reach("tokens_end", draw.search_history, draw.max_sequence),
     )
-    drawn = reached.with_columns(days_before(draw.newest), label_days=_label_days(reached, draw))
+    drawn = reached.with_columns(example_age(draw.newest), label_days=_label_days(reached, draw))
     if draw.per_user:
         drawn = drawn.with_columns(digest=_label_digests(drawn, draw.seed))
         drawn = drawn.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
     return DrawnLabels(
         pointers=drawn.drop("video_id"),
-        not_completed=pasts.watches.height - completed.height,
+        not_completed=histories.watches.height - completed.height,
         out_of_vocabulary=completed.height - known.height,
         held_out=known.height - labels.height,
         out_of_reach=labels.height - reached.height,
@@ -112,105 +111,123 @@ def draw_labels(pasts: UserHistories, draw: LabelDraw) -> DrawnLabels:
 
 
 def _within_reach(end: str, history: int, max_sequence: int) -> pl.Expr:
-    """Whether the sequence up to a user's last label, at most `max_sequence` long, holds a label's whole input."""
+    """Return whether the sequence of at most `max_sequence` events before a user's last label contains an input."""
     return pl.max_horizontal(pl.col(end) - history, 0) >= pl.col(end).max().over("user_id") - max_sequence
 
 
 def _label_days(labels: pl.DataFrame, draw: LabelDraw) -> pl.Series:
-    """Whole days from each label to the end of what is learned of its user.
+    """Return the whole days from each label to the end of the user's learnable events.
 
-    Of held-out users the last days are learned a night later than of others, and are new then: so they count from where
-    the held-out days begin.
+    The last days of held-out users are learned in a later night, and are new then. So the days of these users are
+    counted from the start of the holdout.
     """
     held_out = draw.holdout.contains(labels["user_id"])
-    ends = pl.when(held_out).then(_moment(draw.holdout.start)).otherwise(_moment(draw.end))
-    left = (ends - pl.col("time")).dt.total_microseconds() - 1  # a day's first moment belongs to it
-    return labels.select(left.floordiv(_MICROSECONDS_A_DAY)).to_series()
+    ends = pl.when(held_out).then(_time_literal(draw.holdout.start)).otherwise(_time_literal(draw.end))
+    before_end = (ends - pl.col("time")).dt.total_microseconds() - 1  # midnight belongs to the day that it starts
+    return labels.select(before_end.floordiv(_MICROSECONDS_PER_DAY)).to_series()
 
 
 def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
     users, videos = (id_digests(labels[name]).to_numpy() for name in ("user_id", "video_id"))
-    return pl.Series(mix(seed, _DRAW_OF_LABELS, users, videos, labels["time"].to_physical().to_numpy()))
+    return pl.Series(mix(seed, _LABELS_SEED, users, videos, labels["time"].to_physical().to_numpy()))
 
 
-def serving_pointers(pasts: UserHistories, end: dt.datetime) -> pl.DataFrame:
-    """One pointer for every user with a watch or a search in the window, at its end; `label` empty, example age 0."""
-    at = pasts.active.to_frame().select("user_id", time=_moment(end), label=pl.lit([], pl.List(pl.Int64)))
-    return _inputs(at, pasts).with_columns(*_NO_AGE)
+def serving_pointers(histories: UserHistories, end: dt.datetime) -> pl.DataFrame:
+    """Return a pointer at the window's end for each user with a watch or search; `label` is empty, example age 0."""
+    no_label = pl.lit([], pl.List(pl.Int64))
+    pointers = histories.active.to_frame().select("user_id", time=_time_literal(end), label=no_label)
+    return _add_inputs(pointers, histories).with_columns(*_NO_AGE)
 
 
-def holdout_pointers(pasts: UserHistories, holdout: Holdout) -> pl.DataFrame:
-    """One pointer for every held-out user who completed a video in the held-out days, at their start.
+def holdout_pointers(histories: UserHistories, holdout: Holdout) -> pl.DataFrame:
+    """Return a pointer at the start of the holdout for each held-out user who completed a video afterwards.
 
-    `label` holds all distinct videos completed then, in id order, 0 once for each that is out of vocabulary.
+    `label` contains the ids of all distinct videos completed then, in ascending order, with a 0 for each video that is
+    out of vocabulary.
     """
-    watches = pasts.watches.filter(pl.col("completed") & (pl.col("time") >= holdout.start))
+    watches = histories.watches.filter(pl.col("completed") & (pl.col("time") >= holdout.start))
     held_out = watches.filter(holdout.contains(watches["user_id"])).unique(["user_id", "video_id"])
     labels = held_out.sort("user_id", "id", "video_id").group_by("user_id", maintain_order=True).agg(label="id")
-    return _inputs(labels.with_columns(time=_moment(holdout.start)), pasts).with_columns(*_NO_AGE)
+    return _add_inputs(labels.with_columns(time=_time_literal(holdout.start)), histories).with_columns(*_NO_AGE)
 
 
-def _inputs(at: pl.DataFrame, pasts: UserHistories, *, withhold: bool = False) -> pl.DataFrame:
-    """`at` (ordered by user_id and time) with what lies strictly before: watches_end, tokens_end, the context, the age.
+def _add_inputs(pointers: pl.DataFrame, histories: UserHistories, *, withhold: bool = False) -> pl.DataFrame:
+    """Add the inputs of pointers (sorted by user_id and time): watches_end, tokens_end, the context and the user.
 
-    withhold: without the searches from the user's last watch on, equal times included, that came at most
-    `LED_TO_A_WATCH` before.
+    withhold: exclude the searches that led to the watch: those at or after the user's previous watch and at most
+    `MAX_SEARCH_TO_WATCH` before the pointer.
     """
-    context = pasts.watches.select("user_id", "time", "watches_end", *WATCH_CATEGORIES, last_watch="time")
-    found = _strictly_before(at, context, on="time")
-    led = pl.max_horizontal(pl.col("time") - LED_TO_A_WATCH, "last_watch")
-    found = found.with_columns(asked=led if withhold else "time")
-    found = _strictly_before(found, pasts.searches.rename({"time": "asked"}), on="asked").drop("asked", "last_watch")
-    found = found.with_columns(pl.col("watches_end", "tokens_end").fill_null(0))
-    found = found.join(pasts.users, on="user_id", how="left", suffix="_of_user", maintain_order="left")
-    if "country_of_user" in found.columns:
-        found = found.with_columns(country=pl.coalesce("country", "country_of_user")).drop("country_of_user")
-    if BIRTH_YEAR in found.columns:
+    context = histories.watches.select("user_id", "time", "watches_end", *WATCH_CATEGORIES, last_watch="time")
+    rows = _join_last_before(pointers, context, on="time")
+    visit_start = pl.max_horizontal(pl.col("time") - MAX_SEARCH_TO_WATCH, "last_watch")
+    rows = rows.with_columns(searches_before=visit_start if withhold else "time")
+    searches = histories.searches.rename({"time": "searches_before"})
+    rows = _join_last_before(rows, searches, on="searches_before").drop("searches_before", "last_watch")
+    return _add_users(rows.with_columns(pl.col("watches_end", "tokens_end").fill_null(0)), histories.users)
+
+
+def _add_users(pointers: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Add the users table's columns: `country` only if it is null, and `birth_year` as `age` (centuries, 0 to 1)."""
+    rows = pointers.join(users, on="user_id", how="left", suffix="_of_user", maintain_order="left")
+    if "country_of_user" in rows.columns:
+        rows = rows.with_columns(country=pl.coalesce("country", "country_of_user")).drop("country_of_user")
+    if BIRTH_YEAR in rows.columns:
         age = ((pl.col("time").dt.year() - pl.col(BIRTH_YEAR)) / 100).clip(0, 1).fill_null(MISSING)
-        found = found.with_columns(age.cast(pl.Float32).alias(AGE)).drop(BIRTH_YEAR)
-    return found
+        rows = rows.with_columns(age.cast(pl.Float32).alias(AGE)).drop(BIRTH_YEAR)
+    return rows
 
 
-def _strictly_before(at: pl.DataFrame, events: pl.DataFrame, *, on: str) -> pl.DataFrame:
-    """Each row of `at` with the columns of the user's last event whose time `on` is smaller; equal times do not
-    count."""
-    return at.join_asof(
+def _join_last_before(pointers: pl.DataFrame, events: pl.DataFrame, *, on: str) -> pl.DataFrame:
+    """Join each pointer with the user's last event whose time `on` is strictly smaller."""
+    return pointers.join_asof(
         events, on=on, by="user_id", strategy="backward", allow_exact_matches=False, check_sortedness=False
     )
 
 
-def _moment(time: dt.datetime) -> pl.Expr:
+def _time_literal(time: dt.datetime) -> pl.Expr:
     return pl.lit(time).cast(TIME)
 
 
-def days_before(newest: dt.datetime) -> pl.Expr:
-    """`example_age`: days from an event's `time` to the newest of the training data (paper, 3.3)."""
-    age = (pl.lit(newest).cast(TIME) - pl.col("time")).dt.total_microseconds() / _MICROSECONDS_A_DAY
+def example_age(newest: dt.datetime) -> pl.Expr:
+    """Return `example_age`: the days from an event's `time` to the newest event of the training data (paper, 3.3)."""
+    age = (pl.lit(newest).cast(TIME) - pl.col("time")).dt.total_microseconds() / _MICROSECONDS_PER_DAY
     return age.cast(pl.Float32).alias("example_age")
 
 
-def records(pointers: pl.DataFrame, pasts: UserHistories, *, max_sequence: int) -> pl.DataFrame:
-    """Pointers and pasts -> one row a user with the features of `features`: user_id, and a list for each of the others.
+def build_records(pointers: pl.DataFrame, histories: UserHistories, *, max_sequence: int) -> pl.DataFrame:
+    """Build one record per user from pointers: user_id, a list for each feature of the pointers, watches and tokens.
 
-    `watches` and `tokens` reach to the user's last pointer, at most `max_sequence` events back; the ends count from
-    there. Features keep their names and types: whatever columns of the pointers are not the user's or the time's.
+    `watches` and `tokens` contain the `input` of at most `max_sequence` events before the user's last pointer, and
+    `watches_end` and `tokens_end` count from their start. The other features keep their names and types.
     """
-    events = {"watches": pasts.watches.filter("completed"), "tokens": pasts.tokens}
-    ends = {name: pl.col(f"{name}_end") for name in events}
-    last = {f"{name}_last": end.max().over("user_id") for name, end in ends.items()}
-    shown = pointers.with_columns(**last).with_columns(
-        (ends[name] - (pl.col(f"{name}_last") - max_sequence).clip(lower_bound=0)).clip(lower_bound=0)
-        for name in events
-    )
-    features = [name for name in pointers.columns if name not in ("user_id", "time")]
-    one = isinstance(pointers.schema["label"], pl.List)  # one pointer a user, with a list of labels
-    rows = shown.group_by("user_id", maintain_order=True).agg(
-        *(pl.col(name).first() if name == "label" and one else pl.col(name) for name in features),
+    rows = _group_by_user(relative_ends(pointers, max_sequence))
+    events = {"watches": histories.watches.filter("completed"), "tokens": histories.tokens}
+    for name in _SEQUENCES:
+        inputs = events[name].group_by("user_id", maintain_order=True).agg(pl.col("input").alias(name))
+        rows = rows.join(inputs, on="user_id", how="left", maintain_order="left")
+        sequence = pl.col(name).fill_null([]).list.head(pl.col(f"{name}_last")).list.tail(max_sequence)
+        rows = rows.with_columns(sequence).drop(f"{name}_last")
+    return rows.with_columns(pl.col("user_id").cast(pl.String))
+
+
+def relative_ends(pointers: pl.DataFrame, max_sequence: int) -> pl.DataFrame:
+    """Add `watches_last` and `tokens_last`, the user's largest ends, and make the ends relative to the record.
+
+    A record's sequence starts at most `max_sequence` events before the user's largest end.
+    """
+    ends = {name: pl.col(f"{name}_end") for name in _SEQUENCES}
+    largest = {f"{name}_last": end.max().over("user_id") for name, end in ends.items()}
+    starts = {name: (pl.col(f"{name}_last") - max_sequence).clip(lower_bound=0) for name in _SEQUENCES}
+    relative = [(ends[name] - starts[name]).clip(lower_bound=0) for name in _SEQUENCES]
+    return pointers.with_columns(**largest).with_columns(relative)
+
+
+def _group_by_user(pointers: pl.DataFrame) -> pl.DataFrame:
+    """Collect each feature of a user's pointers in a list; `label` stays as it is if it is a list already."""
+    last = [f"{name}_last" for name in _SEQUENCES]
+    features = [name for name in pointers.columns if name not in ("user_id", "time", *last)]
+    one_pointer = isinstance(pointers.schema["label"], pl.List)
+    return pointers.group_by("user_id", maintain_order=True).agg(
+        *(pl.col(name).first() if name == "label" and one_pointer else pl.col(name) for name in features),
         *(pl.col(name).first() for name in last),
     )
-    for name, rows_of in events.items():
-        past = rows_of.group_by("user_id", maintain_order=True).agg(pl.col("input").alias(name))
-        rows = rows.join(past, on="user_id", how="left", maintain_order="left")
-        reached = pl.col(name).fill_null([]).list.head(pl.col(f"{name}_last")).list.tail(max_sequence)
-        rows = rows.with_columns(reached).drop(f"{name}_last")
-    return rows.with_columns(pl.col("user_id").cast(pl.String))

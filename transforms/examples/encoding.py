@@ -1,18 +1,20 @@
-"""Raw features to what the model reads: one TFT graph, applied when records are written and again when serving.
+"""Encode raw features with one TFT graph, which is applied when records are written and when they are served.
 
-TFT analyses one narrow table, a sample of the window's completed watches: the quantiles of example age. They are a
-sketch, which comes out differently in another order, so it is given one sorted batch, whatever the runner. The values
-of the categories were counted with the vocabularies: TFT would take seconds for each. Its graph then turns the
-pointers' raw columns into numbers, so training and serving cannot differ. TensorFlow is imported inside the functions:
-workers that only parse and shuffle must not load it.
+TFT analyses one narrow table, a sample of the completed watches in the window, for the quantiles of example age. Its
+quantile sketch depends on the order of rows, so the table is one sorted batch on every runner. The values of categories
+come from the vocabulary stage, because counting them in TFT takes seconds for each category. As the graph converts raw
+columns to numbers, training and serving cannot differ. TensorFlow is imported within functions, because workers that
+only parse and shuffle must not load it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -25,58 +27,62 @@ from transforms.core.files import FileEntry
 from transforms.core.frames import id_digests, mix
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
-from transforms.examples.draw_examples import days_before
-from transforms.examples.tft_graph import write_tft_graph
+from transforms.examples.draw_examples import example_age
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.logs.schemas import TIME
 
 EXAMPLE_AGE = "example_age"
-ANALYSED_ROWS = 1 << 17  # of all users: a share of the rows below a quantile is right to 0.14 % (one in 700)
+ANALYSED_ROWS = 1 << 17  # the standard error of the share of rows below a quantile is at most 0.14 %
 _QUANTILES = 100
-_DRAW_OF_ANALYSED_ROWS = 0x616E616C797365  # "analyse"
+_ANALYSIS_SEED = 0x616E616C797365  # "analyse"
 
 
-def drawn_times(watches: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """time, drawn: of completed watches, at most `ANALYSED_ROWS`, those with the lowest digest of (seed, user, video,
-    time). By the time alone, logs that have dates for times would give all watches of a few days.
+def sample_times(watches: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Sample at most `ANALYSED_ROWS` completed watches: `time` and `drawn`, a digest of (seed, user, video, time).
+
+    The watches with the smallest digests are sampled. A digest of the time alone would sample all watches of a few days
+    if logs have dates instead of times.
 
     watches: user_id, video_id, time, completed.
     """
     completed = watches.filter("completed")
     drawn = mix(
         seed,
-        _DRAW_OF_ANALYSED_ROWS,
+        _ANALYSIS_SEED,
         id_digests(completed["user_id"]).to_numpy(),
         id_digests(completed["video_id"]).to_numpy(),
         completed["time"].to_physical().to_numpy(),
     )
     rows = completed.select("time", drawn=pl.Series(drawn[: completed.height], dtype=pl.UInt64))
-    return merge_drawn([rows])
+    return merge_samples([rows])
 
 
-def merge_drawn(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """`drawn_times` of all watches together, from those of parts of them, in any order and merged in any tree."""
+def merge_samples(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Merge samples of disjoint watches to `sample_times` of all of them. The order of merges does not matter."""
     rows = pl.concat([pl.DataFrame(schema={"time": TIME, "drawn": pl.UInt64}), *parts])
     if rows.height > ANALYSED_ROWS:
         rows = rows[np.argpartition(rows["drawn"].to_numpy(), ANALYSED_ROWS)[:ANALYSED_ROWS]]
     return rows
 
 
-def analysed_ages(times: pl.DataFrame, *, newest: dt.datetime) -> pl.DataFrame:
-    """The narrow table TFT analyses: example_age (days), oldest first, of `drawn_times`."""
-    return times.sort("time").select(days_before(newest))
+def example_ages(times: pl.DataFrame, *, newest: dt.datetime) -> pl.DataFrame:
+    """Return the table that TFT analyses: example_age (days) of sampled times, oldest first."""
+    return times.sort("time").select(example_age(newest))
 
 
 def to_arrow(frame: pl.DataFrame) -> pa.RecordBatch:
-    """A flat frame as TFT takes it: every column a large_list of one value a row, strings as bytes."""
+    """Convert a frame to TFT's input format: each column a large_list with one value per row, strings as bytes."""
     offsets = pa.array(np.arange(frame.height + 1), pa.int64())
-    kinds = {pl.Float32: pa.float32(), pl.String: pa.large_binary()}
-    columns = [frame[name].to_arrow().cast(kinds[type(frame.schema[name])]) for name in frame.columns]
+    types = {pl.Float32: pa.float32(), pl.String: pa.large_binary()}
+    columns = [frame[name].to_arrow().cast(types[type(frame.schema[name])]) for name in frame.columns]
     return pa.RecordBatch.from_arrays([pa.LargeListArray.from_arrays(offsets, c) for c in columns], frame.columns)
 
 
 def preprocess(inputs: dict[str, Any], *, categories: dict[str, list[str]]) -> dict[str, Any]:
-    """TFT's preprocessing function: example age by its quantiles to [0, 1], categories to 1 + index, 0 for the rest."""
+    """Encode features (TFT's preprocessing function): example age by its quantiles to [0, 1], categories to ids.
+
+    The id of a category's value is its position from 1; other values get 0.
+    """
     tf = import_tensorflow()
     import tensorflow_transform as tft
 
@@ -92,8 +98,8 @@ def preprocess(inputs: dict[str, Any], *, categories: dict[str, list[str]]) -> d
 
 
 @dataclass
-class DrawTimes(beam.PTransform):
-    """Bucket files -> one Parquet file `folder/name`: `drawn_times` of all of them."""
+class SampleTimes(beam.PTransform):
+    """Write `sample_times` of the learnable watches of all bucket files to the Parquet file `folder/name`."""
 
     window: Window
     holdout: Holdout
@@ -103,32 +109,61 @@ class DrawTimes(beam.PTransform):
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection:
         times = buckets | beam.Reshuffle() | beam.Map(self._times).with_output_types(pl.DataFrame)
-        drawn = times | beam.CombineGlobally(merge_drawn).with_output_types(pl.DataFrame)
+        drawn = times | beam.CombineGlobally(merge_samples).with_output_types(pl.DataFrame)
         return drawn | beam.Map(files.write_parquet, self.folder, self.name).with_output_types(Any)
 
     def _times(self, bucket: BucketFiles) -> pl.DataFrame:
         columns = ["user_id", "time", "video_id", "completed"]
         events = self.window.unordered_events(bucket, columns, ["user_id", "time"])
         progress.advance()
-        return drawn_times(self.holdout.learnable(events.watches), seed=self.seed)
+        return sample_times(self.holdout.learnable(events.watches), seed=self.seed)
 
 
 def write_graph(
     times: pl.DataFrame, folder: str, *, newest: dt.datetime, categories: dict[str, list[str]], pipeline: beam.Pipeline
 ) -> list[FileEntry]:
-    """Write TFT's graph to `folder`, from `drawn_times` of all events.
+    """Write TFT's graph to `folder`, from `sample_times` of all watches.
 
-    `pipeline`, and what is returned: as for `write_tft_graph`.
+    `pipeline` and the result are those of `write_tft_graph`.
     """
     tf = import_tensorflow()
     features = {EXAMPLE_AGE: tf.io.FixedLenFeature([], tf.float32)}
     features |= {name: tf.io.FixedLenFeature([], tf.string) for name in categories}
-    rows = to_arrow(analysed_ages(times, newest=newest).with_columns(pl.lit("").alias(name) for name in categories))
+    rows = to_arrow(example_ages(times, newest=newest).with_columns(pl.lit("").alias(name) for name in categories))
     return write_tft_graph(rows, features, partial(preprocess, categories=categories), folder, pipeline=pipeline)
 
 
+def write_tft_graph(
+    rows: pa.RecordBatch,
+    features: Mapping[str, Any],
+    preprocess: Callable[[Any], dict[str, Any]],
+    folder: str,
+    *,
+    pipeline: beam.Pipeline,
+) -> list[FileEntry]:
+    """Analyse `rows` for TFT's preprocessing function, write its graph to `folder` and return its files' entries.
+
+    features: TensorFlow's parsing spec of the columns. pipeline: an empty pipeline that runs in this process, as there
+    are few rows. TensorFlow supports few object stores, so the graph is written to a local disk and then uploaded.
+    """
+    import_tensorflow()
+    import tensorflow_transform.beam as tft_beam
+    from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
+    from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+    from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromSchema
+
+    representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
+    with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
+        local = Path(scratch) / "graph"
+        with pipeline, tft_beam.Context(temp_dir=f"{scratch}/tft"):
+            analysed = pipeline | beam.Create([rows], reshuffle=False)
+            graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | tft_beam.AnalyzeDataset(preprocess)
+            graph | tft_beam.WriteTransformFn(str(local))
+        return files.upload_all(local, folder)
+
+
 class FeatureGraph:
-    """TFT's graph, loaded, applied to pointers."""
+    """A TFT graph that encodes pointers."""
 
     def __init__(self, folder: str) -> None:
         import_tensorflow()
@@ -137,9 +172,9 @@ class FeatureGraph:
         self._layer = tft.TFTransformOutput(files.local_copy(folder)).transform_features_layer()
 
     def encode(self, pointers: pl.DataFrame, *, categories: Sequence[str]) -> pl.DataFrame:
-        """Pointers with raw example age and categories -> the same with those as the model reads them.
+        """Replace raw example age and categories of pointers with encoded ones.
 
-        The graph treats each feature by itself, so it sees each distinct value of a category once.
+        The graph encodes each feature independently, so it is applied once to each distinct value of a category.
         """
         raw = {name: pointers[name].cast(pl.String).fill_null("") for name in categories}
         ages = self._apply({EXAMPLE_AGE: pointers[EXAMPLE_AGE].cast(pl.Float32)}, categories)[EXAMPLE_AGE]
@@ -151,7 +186,7 @@ class FeatureGraph:
         return pointers.with_columns(columns)
 
     def _apply(self, given: dict[str, pl.Series], categories: Sequence[str]) -> dict[str, np.ndarray]:
-        """The graph's outputs for some of its inputs, [n] each; the others are filled in and their outputs ignored."""
+        """Return the graph's outputs, [n] each, for some of its inputs; the other inputs are filled with defaults."""
         tf = import_tensorflow()
         rows = next(iter(given.values())).len()
         inputs = {name: tf.fill([rows], "") for name in categories} | {EXAMPLE_AGE: tf.zeros([rows])}
@@ -162,5 +197,5 @@ class FeatureGraph:
 
 @process_cache
 def load_graph(folder: str) -> FeatureGraph:
-    """The graph at `folder`, once a process."""
+    """Load the graph at `folder` once per process."""
     return FeatureGraph(folder)

@@ -1,8 +1,8 @@
-"""`tf.train.Example`s from a frame, whole columns at a time, in numpy.
+"""Encode the rows of a frame as `tf.train.Example` messages, column by column, in numpy.
 
-A serialized Example is a nesting of lengths and values; all lengths follow from the columns, so every byte's place is
-known before one is written. Features stand in the order of their names, so equal frames give equal bytes: tfx-bsl's
-encoder draws the order anew at every call.
+A serialized Example consists of nested lengths and values. All lengths follow from the columns, so the position of each
+byte is computed before any byte is written. Features are sorted by name, so equal frames give equal bytes; tfx-bsl's
+encoder uses a random order in each call.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 _FIRST, _SECOND = 0x0A, 0x12  # tags of the length-delimited fields 1 and 2
-_KIND = {pl.Binary: 0x0A, pl.Float32: 0x12, pl.Int64: 0x1A}  # of a Feature: bytes_list, float_list, int64_list
+_KIND = {pl.Binary: 0x0A, pl.Float32: 0x12, pl.Int64: 0x1A}  # tags in a Feature: bytes_list, float_list, int64_list
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Serialized Examples: `data` holds the one of each row from `starts` [rows] on, `lengths` [rows] bytes long."""
+    """Serialized Examples: that of row i is the `lengths[i]` bytes of `data` from `starts[i]` on."""
 
     data: Bytes
     starts: Ints
     lengths: Ints
 
     def __iter__(self) -> Iterator[bytes]:
-        whole = self.data.tobytes()
+        data = self.data.tobytes()
         ends = (self.starts + self.lengths).tolist()
-        return (whole[start:end] for start, end in zip(self.starts.tolist(), ends, strict=True))
+        return (data[start:end] for start, end in zip(self.starts.tolist(), ends, strict=True))
 
 
 def encode_examples(frame: pl.DataFrame, *, before: int = 0, after: int = 0) -> Encoded:
-    """One serialized Example a row. Columns: String, Int64 or Float32, or lists of Int64 or Float32, without nulls.
+    """Encode each row as an Example. Columns: String, Int64 or Float32, or lists of Int64 or Float32, without nulls.
 
-    `before` and `after` each of them so many bytes are left 0, for a frame around it. Raises TypeError for a column of
-    another type.
+    before, after: the number of bytes to leave 0 before and after each Example, for framing. Raises TypeError for
+    columns of other types.
     """
-    features = [_Feature.of(name, frame[name]) for name in sorted(frame.columns)]
+    features = [_Feature.from_column(name, frame[name]) for name in sorted(frame.columns)]
     lengths = np.sum([feature.entry + _varint_sizes(feature.entry) + 1 for feature in features], axis=0)
     totals = 1 + _varint_sizes(lengths) + lengths
     ends = np.cumsum(totals + before + after)
@@ -55,20 +55,20 @@ def encode_examples(frame: pl.DataFrame, *, before: int = 0, after: int = 0) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _Feature:
-    """One column: the flat values, which are whose, and the lengths of the messages around them, each [rows]."""
+    """The values of one column, and the lengths in bytes of the messages around them, [rows] each."""
 
-    key: bytes  # of the map's entry, with its tag and length: the name
+    key: bytes  # the key field of the map entry: tag, length and name
     kind: int
     values: NDArray[np.uint64] | NDArray[np.uint32] | Bytes
-    sizes: Ints  # bytes of each value; of each byte of a text, 1
+    sizes: Ints  # bytes of each value; 1 for each byte of a text
     counts: Ints  # values of each row
-    packed: Ints  # bytes of a row's values
-    inner: Ints  # of the list's message
-    feature: Ints  # of the Feature's message
-    entry: Ints  # of the map's entry
+    packed: Ints  # length of a row's values
+    inner: Ints  # length of the list message
+    feature: Ints  # length of the Feature message
+    entry: Ints  # length of the map entry
 
     @classmethod
-    def of(cls, name: str, column: pl.Series) -> _Feature:
+    def from_column(cls, name: str, column: pl.Series) -> _Feature:
         flat, counts = _flat(column)
         kind = _KIND.get(type(flat.dtype))
         if kind is None:
@@ -82,22 +82,22 @@ class _Feature:
         return cls(key=key, kind=kind, values=values, sizes=sizes, counts=counts, **parts)
 
     def write(self, out: Bytes, at: Ints) -> Ints:
-        """Write the entry of each row at `at` [rows]; the places behind them."""
+        """Write the map entry of each row at positions `at` [rows], and return the positions after them."""
         at = _put_varints(out, _put_byte(out, at, _FIRST), self.entry)
         for byte in (*self.key, _SECOND):
             at = _put_byte(out, at, byte)
         at = _put_varints(out, at, self.feature)
         at = _put_varints(out, _put_byte(out, at, self.kind), self.inner)
-        some = self.inner > 0
-        at[some] = _put_varints(out, _put_byte(out, at[some], _FIRST), self.packed[some])
-        within = np.cumsum(self.sizes) - self.sizes  # of each value, from the column's first
-        first = np.cumsum(self.packed) - self.packed
-        _put_values(out, within + np.repeat(at - first, self.counts), self.values, self.sizes)
+        not_empty = self.inner > 0
+        at[not_empty] = _put_varints(out, _put_byte(out, at[not_empty], _FIRST), self.packed[not_empty])
+        offsets = np.cumsum(self.sizes) - self.sizes  # of each value, from the first of the column
+        row_offsets = np.cumsum(self.packed) - self.packed
+        _put_values(out, offsets + np.repeat(at - row_offsets, self.counts), self.values, self.sizes)
         return at + self.packed
 
 
 def _key(name: str) -> bytes:
-    """The field of an entry that holds a feature's name."""
+    """Return the key field of a map entry, which contains a feature's name."""
     length = np.array([len(name.encode())])
     varint = np.zeros(_varint_sizes(length).item(), np.uint8)
     _put_varints(varint, np.zeros(1, np.int64), length)
@@ -105,7 +105,7 @@ def _key(name: str) -> bytes:
 
 
 def _flat(column: pl.Series) -> tuple[pl.Series, Ints]:
-    """A column's values end to end, texts as bytes, and how many each row has."""
+    """Return the concatenated values of a column, texts as bytes, and the number of values of each row."""
     if isinstance(column.dtype, pl.List):
         return column.explode(empty_as_null=False, keep_nulls=False), column.list.len().to_numpy().astype(np.int64)
     flat = column.cast(pl.Binary) if column.dtype == pl.String else column
@@ -113,8 +113,10 @@ def _flat(column: pl.Series) -> tuple[pl.Series, Ints]:
 
 
 def _values(flat: pl.Series, counts: Ints) -> tuple[NDArray[np.uint64] | NDArray[np.uint32] | Bytes, Ints, Ints]:
-    """(values as unsigned integers, bytes of each, bytes of each row's); a text is one value a byte, so `counts`
-    changes."""
+    """Return values as unsigned integers, the size of each in bytes, and the size of each row's values.
+
+    A text consists of one value per byte, so `counts` is changed in place to the lengths of texts.
+    """
     if flat.dtype == pl.Binary:
         lengths = flat.bin.size().to_numpy().astype(np.int64)
         text = np.frombuffer(b"".join(flat.to_list()), np.uint8)
@@ -131,7 +133,7 @@ def _values(flat: pl.Series, counts: Ints) -> tuple[NDArray[np.uint64] | NDArray
 
 
 def _varint_sizes(values: NDArray[np.int64] | NDArray[np.uint64]) -> Ints:
-    """How many bytes each value takes, 7 bits a byte."""
+    """Return the size of each value as a varint, in bytes."""
     unsigned = values.view(np.uint64)
     sizes = np.ones(values.shape, np.int64)
     bits = 7
@@ -153,7 +155,7 @@ def _put_varints(out: Bytes, at: Ints, values: Ints) -> Ints:
 
 
 def _put_values(out: Bytes, at: Ints, values: NDArray[np.uint64] | NDArray[np.uint32] | Bytes, sizes: Ints) -> None:
-    """Write each value at its place: 64-bit ones as varints, 32-bit ones as little-endian words, bytes as they are."""
+    """Write values at their positions: uint64 as varints, uint32 as little-endian words, bytes unchanged."""
     if values.dtype == np.uint8:
         out[at] = values
     elif values.dtype == np.uint32:

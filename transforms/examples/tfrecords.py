@@ -1,7 +1,7 @@
-"""TFRecord files of `tf.train.Example`s from frames and back, whole batches at a time.
+"""Write frames to TFRecord files of `tf.train.Example`s, and read them, in batches.
 
-A record is its length (8 bytes, little-endian), the length's masked CRC-32C, the data, the data's masked CRC-32C. All
-of a batch are framed and compressed together: a call a record is what a writer spends its time on.
+A record consists of its length (8 bytes, little-endian), the length's masked CRC-32C, the data, and the data's masked
+CRC-32C. All records of a batch are framed and compressed together, because calls per record dominate a writer's time.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from transforms.core.files import FileEntry
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.examples.example_proto import Bytes, encode_examples
 
-_ROWS_AT_A_TIME = 8_192  # what they are encoded from stays in the processor's cache
-_COMPRESSION_LEVEL = 2  # of 3: as small as zlib's level 1, at five times its speed
-_GZIP = 31  # zlib's name for a window of 15 bits in a gzip frame
+_BATCH_ROWS = 8_192  # the arrays of a batch fit the processor's cache
+_COMPRESSION_LEVEL = 2  # of 3: files as small as with zlib's level 1, five times as fast
+_GZIP = 31  # zlib's code for a window of 15 bits with a gzip header
 _HEADER, _FOOTER = 12, 4
 
 
 def write_tfrecords(frame: pl.DataFrame, folder: str, name: str) -> FileEntry:
-    """A frame, a row an example, with the columns `encode_examples` takes -> a gzipped TFRecord file.
+    """Write each row as an example to a gzipped TFRecord file, and return its entry. Columns: as `encode_examples`.
 
-    Equal frames give equal bytes, whatever the order of their columns.
+    Equal rows give equal bytes for any order of columns.
     """
-    parts = (framed(part) for part in frame.iter_slices(_ROWS_AT_A_TIME))
+    parts = (frame_records(part) for part in frame.iter_slices(_BATCH_ROWS))
     return files.write_file(folder, name, frame.height, lambda path: _write_gzip(parts, path))
 
 
-def framed(frame: pl.DataFrame) -> Bytes:
-    """The records of a frame's rows as they stand in a TFRecord file, uncompressed: uint8."""
+def frame_records(frame: pl.DataFrame) -> Bytes:
+    """Return the uncompressed bytes of the TFRecord records of a frame's rows: uint8."""
     encoded = encode_examples(frame, before=_HEADER, after=_FOOTER)
     out, heads, ends = encoded.data, encoded.starts - _HEADER, encoded.starts + encoded.lengths
     _put_words(out, heads, encoded.lengths)
@@ -46,13 +46,13 @@ def framed(frame: pl.DataFrame) -> Bytes:
 
 
 def _put_words(out: Bytes, at: np.ndarray, words: np.ndarray) -> None:
-    """Write each word's bytes, as many as its type has, at its place; little-endian."""
+    """Write words at their positions, little-endian, with the size of their type."""
     parts = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), words.itemsize)
     out[at[:, np.newaxis] + np.arange(words.itemsize)] = parts
 
 
 def _masked_sums(data: Bytes, borders: np.ndarray) -> np.ndarray:
-    """Masked CRC-32C, uint32 [rows, 2], of the bytes between the first two and the last two of each row's borders."""
+    """Return masked CRC-32C, uint32 [rows, 2], of two byte ranges of each row: borders is [rows, 4]."""
     offsets = pa.py_buffer(np.append(borders.ravel(), len(data)).astype(np.int64))
     parts = pa.LargeBinaryArray.from_buffers(pa.large_binary(), borders.size, [None, offsets, pa.py_buffer(data)])
     sums = pl.DataFrame({"part": parts}).select(plh.col("part").nchash.crc32c()).to_series().to_numpy()[::2]
@@ -60,15 +60,15 @@ def _masked_sums(data: Bytes, borders: np.ndarray) -> np.ndarray:
 
 
 def _write_gzip(parts: Iterable[Bytes], path: str) -> None:
-    squeeze = isal_zlib.compressobj(_COMPRESSION_LEVEL, isal_zlib.DEFLATED, _GZIP)
+    compressor = isal_zlib.compressobj(_COMPRESSION_LEVEL, isal_zlib.DEFLATED, _GZIP)
     with open(path, "wb") as target:
         for part in parts:
-            target.write(squeeze.compress(part))
-        target.write(squeeze.flush())
+            target.write(compressor.compress(part))
+        target.write(compressor.flush())
 
 
 def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
-    """A gzipped TFRecord file -> a frame of the given features: String for one string a row, or a List type."""
+    """Read some features of a gzipped TFRecord file: String for one string per row, or a List type."""
     tf = import_tensorflow()
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
@@ -80,6 +80,6 @@ def read_tfrecords(path: str, features: dict[str, pl.DataType | type[pl.DataType
     frame = pl.DataFrame(pa.Table.from_batches([batch]))
     columns = []
     for name, kind in features.items():
-        found = pl.col(name) if name in frame.columns else pl.lit(None)
-        columns.append(found.list.first().cast(kind) if kind == pl.String else found.cast(kind).fill_null([]))
+        values = pl.col(name) if name in frame.columns else pl.lit(None)
+        columns.append(values.list.first().cast(kind) if kind == pl.String else values.cast(kind).fill_null([]))
     return frame.select(**dict(zip(features, columns, strict=True)))

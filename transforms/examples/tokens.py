@@ -1,11 +1,11 @@
-"""Search tokens: what of a query the model sees (paper, 3.3).
+"""Tokenize search queries to unigrams and bigrams (paper, 3.3).
 
     tokens("Köln Dom") == ["köln", "dom", "köln dom"]
 
-A query is brought to NFKC and lower case and cut into words: runs of letters, marks and digits of any script. Scripts
-written without spaces (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) have no words to cut: there, every character
-is a word, so that their bigrams are the character pairs commonly used for search in them. Tokens are the words and the
-pairs of neighbouring words, each as often as it occurs, words first.
+A query is normalised to NFKC and lower case and split into words, which are runs of letters, marks and digits of any
+script. In scripts written without spaces (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) every character is a
+word, so that bigrams are pairs of characters, which are common in search for these scripts. The tokens are the words,
+followed by the pairs of adjacent words, with repetitions.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BIGRAM_JOINT = " "
 
 
 def tokens(query: str) -> list[str]:
-    """The tokens of one query; the same ones that training saw."""
+    """Return the tokens of one query, as in training."""
     return tokenize(pl.Series([query]))["token"].to_list()
 
 
 def tokenize(queries: pl.Series) -> pl.DataFrame:
-    """Queries (string) -> (`at`: uint32 index of the query, `token`), by query, words first; none for a null query."""
+    """Tokenize queries -> `at` (UInt32, index of the query) and `token`, in order of queries; none for a null query."""
     words = (
         pl.DataFrame({"words": queries.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORD)})
         .with_row_index("at")

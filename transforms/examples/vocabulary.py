@@ -1,6 +1,6 @@
-"""Vocabularies: the videos most often completed and the search tokens most often searched (paper, 3.5; long tail).
+"""Count and write the vocabularies: the most often completed videos and the most frequent search tokens (paper, 3.5).
 
-bucket files -> count_tokens -> partial counts, by digest of the token -> sums -> top_n -> one frame, the vocabulary
+bucket files -> CountTokens -> partial counts -> WriteVocabulary -> a file with the most frequent tokens
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from transforms.logs.event_window import BucketFiles, Holdout, Window, read_user
 COUNTS = pl.Schema({"token": pl.String(), "count": pl.Int64()})
 SHARDS = 16
 _SUMMED = ("watches", "robot_watches", "held_out_watches", "completed", "searches", "users", "birth_years")
-MOST_VALUES = 10_000  # of a category; the rarer ones count as unknown
+MAX_VALUES = 10_000  # of a category; rarer values count as unknown
 
 
 def count_videos(watches: pl.DataFrame) -> pl.DataFrame:
-    """Completed watches by video: `COUNTS`, in no particular order."""
+    """Count completed watches by video: `COUNTS`, unsorted."""
     completed = watches.select("video_id", "completed").filter("completed")
     return completed.group_by(token="video_id").agg(count=pl.len().cast(pl.Int64)).match_to_schema(COUNTS)
 
 
 def count_search_tokens(searches: pl.DataFrame) -> pl.DataFrame:
-    """Search tokens by how often they occur: `COUNTS`, in no particular order. Each distinct query is cut once."""
+    """Count search tokens: `COUNTS`, unsorted. Each distinct query is tokenized once."""
     queries = searches.group_by("query").agg(times=pl.len().cast(pl.Int64)).with_row_index("at")
-    found = tokenize(queries["query"]).join(queries.select("at", "times"), on="at")
-    return found.group_by("token").agg(count=pl.col("times").sum()).match_to_schema(COUNTS)
+    tokens = tokenize(queries["query"]).join(queries.select("at", "times"), on="at")
+    return tokens.group_by("token").agg(count=pl.col("times").sum()).match_to_schema(COUNTS)
 
 
 def add_counts(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Partial `COUNTS` -> one row a token; sums of integers, so that the order of the parts does not matter."""
+    """Sum partial `COUNTS` to one row per token. Sums of integers do not depend on the order of parts."""
     return concat(parts).group_by("token").agg(pl.col("count").sum())
 
 
 def top_n(counts: pl.DataFrame, n: int) -> pl.DataFrame:
-    """The `n` largest counts, most frequent first, ties by token. A token's id is its row number, from 1."""
+    """Return the `n` most frequent tokens, sorted, ties by token. A token's id is its row number from 1."""
     return counts.sort(["count", "token"], descending=[True, False]).head(n)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowCounts:
-    """What the learnable window of one bucket holds, and the watches that are left out of it."""
+    """Counts of the learnable events of one bucket in the window, and of excluded watches."""
 
     watches: int
-    robot_watches: int  # left out
-    held_out_watches: int  # left out
+    robot_watches: int  # excluded
+    held_out_watches: int  # excluded
     completed: int
     searches: int
     users: int
     birth_years: int  # users with a birth year
     newest: str  # ISO time of the newest completed watch, empty if there is none
-    categories: dict[str, dict[str, int]]  # category -> value -> how often it occurs
+    categories: dict[str, dict[str, int]]  # category -> value -> count
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSummary:
-    """The `WindowCounts` of all buckets, added up; the values of categories are ordered by how often they occur."""
+    """The sum of the `WindowCounts` of all buckets; the values of each category are sorted by descending count."""
 
     watches: int
     robot_watches: int
@@ -84,7 +84,7 @@ class WindowSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyFile:
-    """The file of a vocabulary, and how much of what was counted it covers."""
+    """The file of a vocabulary, the number of distinct tokens counted, and the occurrences in all and in vocabulary."""
 
     file: FileEntry
     distinct: int
@@ -92,7 +92,7 @@ class VocabularyFile:
     occurrences_kept: int
 
 
-def describe_window(
+def count_window(
     watches: pl.DataFrame,
     searches: pl.DataFrame,
     users: pl.DataFrame,
@@ -101,9 +101,9 @@ def describe_window(
     robot_watches: int = 0,
     held_out_watches: int = 0,
 ) -> WindowCounts:
-    """What a bucket's learnable window holds; those of several buckets are added up by `add_descriptions`.
+    """Count the learnable events of a bucket in the window; `merge_window_counts` adds those of several buckets.
 
-    robot_watches, held_out_watches: watches of the window that are not among `watches`, by the reason.
+    robot_watches, held_out_watches: the numbers of watches that were excluded from `watches`.
     """
     completed = watches.select("time", "completed").filter("completed")
     return WindowCounts(
@@ -124,8 +124,8 @@ def _newest(events: pl.DataFrame) -> str:
     return newest.isoformat() if isinstance(newest, dt.datetime) else ""
 
 
-def add_descriptions(parts: Sequence[WindowCounts]) -> WindowSummary:
-    """Counts summed, the newest time, and each category's values; from `describe_window` of all buckets."""
+def merge_window_counts(parts: Sequence[WindowCounts]) -> WindowSummary:
+    """Merge the counts of all buckets: sums, the newest time, and the values of each category."""
     values: dict[str, Counter[str]] = {}
     for part in parts:
         for name, counts in part.categories.items():
@@ -138,31 +138,31 @@ def add_descriptions(parts: Sequence[WindowCounts]) -> WindowSummary:
 
 
 def _most_frequent(counts: Counter[str]) -> list[str]:
-    """A category's values, most frequent first, ties by value: a value's id is its place, from 1."""
-    return sorted(counts, key=lambda value: (-counts[value], value))[:MOST_VALUES]
+    """Return a category's values in descending order of counts, ties by value. A value's id is its position, from 1."""
+    return sorted(counts, key=lambda value: (-counts[value], value))[:MAX_VALUES]
 
 
 @dataclass
 class CountTokens(beam.PTransform):
-    """Bucket files -> {`videos`, `search_tokens`: frames of partial `COUNTS`, `window`: `WindowCounts`}."""
+    """Count tokens of bucket files -> {`videos`, `search_tokens`: frames of `COUNTS`, `window`: `WindowCounts`}."""
 
     window: Window
     holdout: Holdout
     user_categories: tuple[str, ...]
-    threads: int = 1  # buckets at a time
+    threads: int = 1  # buckets processed concurrently
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         count = ThreadedMap(self._count, self.threads, ("search_tokens", "window"), "videos")
-        found = buckets | beam.Reshuffle() | count
-        found.videos.element_type = found.search_tokens.element_type = pl.DataFrame
-        return {"videos": found.videos, "search_tokens": found.search_tokens, "window": found.window}
+        counted = buckets | beam.Reshuffle() | count
+        counted.videos.element_type = counted.search_tokens.element_type = pl.DataFrame
+        return {"videos": counted.videos, "search_tokens": counted.search_tokens, "window": counted.window}
 
     def _count(self, bucket: BucketFiles) -> Iterator[Any]:
         events = self.window.unordered_events(bucket, _COUNTED)
         watches, searches = (self.holdout.learnable(part) for part in (events.watches, events.searches))
         yield count_videos(watches)
         yield beam.pvalue.TaggedOutput("search_tokens", count_search_tokens(searches))
-        described = describe_window(
+        window_counts = count_window(
             watches,
             searches,
             read_users(bucket),
@@ -170,15 +170,15 @@ class CountTokens(beam.PTransform):
             robot_watches=events.robot_watches,
             held_out_watches=events.watches.height - watches.height,
         )
-        yield beam.pvalue.TaggedOutput("window", described)
+        yield beam.pvalue.TaggedOutput("window", window_counts)
         progress.advance()
 
 
 @dataclass
 class WriteVocabulary(beam.PTransform):
-    """Frames of partial `COUNTS` -> the Parquet file of the `n` largest; gives one `VocabularyFile`.
+    """Write the `n` most frequent tokens of partial `COUNTS` to a Parquet file, and return one `VocabularyFile`.
 
-    Counts are added up by digest of the token first, so that no worker ever holds all of them.
+    Counts are summed in shards by digest of the token, so that no worker holds all of them in memory.
     """
 
     n: int
@@ -190,33 +190,32 @@ class WriteVocabulary(beam.PTransform):
             counts
             | beam.FlatMap(_by_token).with_output_types(KeyedFrame)
             | GroupFrames()
-            | beam.MapTuple(lambda _, shard: largest(shard, self.n)).with_output_types(pl.DataFrame)
+            | beam.MapTuple(lambda _, shard: shard_top_n(shard, self.n)).with_output_types(pl.DataFrame)
             | GatherFrames()
             | beam.Map(write_vocabulary, self.n, self.folder, self.name)
         )
 
 
-def largest(counts: pl.DataFrame, n: int) -> pl.DataFrame:
-    """One shard's partial counts -> its `n` largest sums; a first row without token says how many and how much in
-    all."""
-    total = add_counts([counts])
-    everything = pl.DataFrame({"token": None, "count": total["count"].sum(), "distinct": total.height}, _SHARD)
-    return pl.concat([everything, top_n(total, n).with_columns(distinct=pl.lit(None, pl.Int64))])
+def shard_top_n(counts: pl.DataFrame, n: int) -> pl.DataFrame:
+    """Return the `n` most frequent tokens of a shard, after a row without token: the sum and number of all tokens."""
+    sums = add_counts([counts])
+    total = pl.DataFrame({"token": None, "count": sums["count"].sum(), "distinct": sums.height}, _SHARD)
+    return pl.concat([total, top_n(sums, n).with_columns(distinct=pl.lit(None, pl.Int64))])
 
 
 def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> VocabularyFile:
-    """The overall top `n` of all shards -> a Parquet file (`COUNTS`), and how much it covers."""
-    everything = shards.filter(pl.col("token").is_null())
+    """Write the `n` most frequent tokens of all shards (`shard_top_n`) to a Parquet file (`COUNTS`)."""
+    totals = shards.filter(pl.col("token").is_null())
     top = top_n(shards.filter(pl.col("token").is_not_null()).select(COUNTS.names()), n)
     return VocabularyFile(
         file=files.replace_parquet(top, folder, name),
-        distinct=int(everything["distinct"].sum()),
-        occurrences=int(everything["count"].sum()),
+        distinct=int(totals["distinct"].sum()),
+        occurrences=int(totals["count"].sum()),
         occurrences_kept=int(top["count"].sum()),
     )
 
 
-_COUNTED = ("user_id", "time", "video_id", "completed", *WATCH_CATEGORIES)  # columns of the watches
+_COUNTED = ("user_id", "time", "video_id", "completed", *WATCH_CATEGORIES)  # columns of watches to read
 _SHARD = pl.Schema({**COUNTS, "distinct": pl.Int64()})
 
 

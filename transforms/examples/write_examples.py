@@ -1,4 +1,4 @@
-"""One user bucket's window -> its TFRecord files of training, holdout and serving records."""
+"""Write the TFRecord files of training, holdout and serving records of each user bucket."""
 
 from __future__ import annotations
 
@@ -29,60 +29,61 @@ _MISSING = pl.lit(MISSING, pl.Float32)
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleInputs:
-    """Where the parts lie that all buckets share."""
+    """Paths of the inputs that all buckets share."""
 
-    videos: str  # path of the video vocabulary
-    search_tokens: str | None  # path of the search vocabulary
+    videos: str  # the video vocabulary
+    search_tokens: str | None  # the search vocabulary
     graph: str  # folder of TFT's graph
-    shared_rows: int = 0  # of the videos out of vocabulary, together
+    shared_rows: int = 0  # number of embedding rows that videos out of vocabulary share
 
 
 @dataclass(frozen=True)
 class FeatureHistograms:
-    """The features of one bucket's users in training and in serving records."""
+    """Histograms of the features of one bucket's users in training and serving records."""
 
     features: skew.Histograms
 
 
-def account(events: Events, pasts: UserHistories, drawn: DrawnLabels) -> dict[str, int]:
-    """What became of a bucket's events, by name: `watches` are the `train_pointers` and all that begin `watches_`,
-    `searches` all that begin `searches_`; a watch is counted where it was first left out.
+def count_events(events: Events, histories: UserHistories, drawn: DrawnLabels) -> dict[str, int]:
+    """Count a bucket's events by what became of them.
 
-    And how much the long tail touches: users, among those who completed a video, with one out of vocabulary, and with
-    no other.
+    `watches` is the sum of `train_pointers` and all counts named `watches_*`, `searches` that of all `searches_*`. A
+    watch is counted under the first rule that excluded it. The counts of users with completed watches, with any out of
+    vocabulary, and with nothing else show the effect of the long tail.
     """
-    completed = pasts.watches.filter("completed").group_by("user_id").agg(cut=(pl.col("id") == 0).mean())["cut"]
-    left_out = {name: value for name, value in vars(drawn).items() if name != "pointers"}
+    by_user = histories.watches.filter("completed").group_by("user_id")
+    tail_shares = by_user.agg(share=(pl.col("id") == 0).mean())["share"]
+    excluded = {name: value for name, value in vars(drawn).items() if name != "pointers"}
     return {
         "watches": events.watches.height + events.robot_watches,
         "watches_of_robots": events.robot_watches,
-        **{f"watches_{name}": value for name, value in left_out.items()},
+        **{f"watches_{name}": value for name, value in excluded.items()},
         "searches": events.searches.height + events.robot_searches,
         "searches_of_robots": events.robot_searches,
-        "searches_without_tokens": events.searches.height - pasts.searches_used,
-        "searches_used": pasts.searches_used,
+        "searches_without_tokens": events.searches.height - histories.searches_used,
+        "searches_used": histories.searches_used,
         "robot_days": events.robot_days,
-        "users_with_completed": completed.len(),
-        "users_with_out_of_vocabulary": (completed > 0).sum(),
-        "users_with_nothing_else": (completed == 1).sum(),
+        "users_with_completed": tail_shares.len(),
+        "users_with_out_of_vocabulary": (tail_shares > 0).sum(),
+        "users_with_nothing_else": (tail_shares == 1).sum(),
     }
 
 
 def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
-    """Only the columns the model of this night has, and all of them: a bucket may have no row of the users table."""
-    whole = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days"]
-    names = [*whole, *spec.categories, *spec.numbers]
-    unknown = dict.fromkeys(spec.categories, pl.lit(None, pl.String)) | dict.fromkeys(spec.numbers, _MISSING)
-    absent = {name: value for name, value in unknown.items() if name not in pointers.columns}
-    return pointers.with_columns(**absent).select(names)
+    """Select the model's features, adding missing ones: a bucket may have no rows of the users table."""
+    common = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days"]
+    defaults = dict.fromkeys(spec.categories, pl.lit(None, pl.String)) | dict.fromkeys(spec.numbers, _MISSING)
+    absent = {name: value for name, value in defaults.items() if name not in pointers.columns}
+    return pointers.with_columns(**absent).select(*common, *spec.categories, *spec.numbers)
 
 
 @dataclass
 class WriteExamples(beam.PTransform):
-    """Bucket files -> {`records`: a `FileEntry` a file, and `Counts` and `FeatureHistograms` a bucket; `label_counts`:
-    frames `COUNTS`}.
+    """Write the examples of bucket files, one file for each bucket and split that has users.
 
-    Files are `SPLIT/BUCKET-of-BUCKETS-ATTEMPT.tfrecord.gz` below `folder`; none for a split a bucket has no user of.
+    Files are named `SPLIT/BUCKET-of-BUCKETS-ATTEMPT.tfrecord.gz` below `folder`. The outputs are `records` (a
+    `FileEntry` for each file, and `Counts` and `FeatureHistograms` for each bucket) and `label_counts` (frames of
+    `COUNTS`).
     """
 
     window: Window
@@ -91,39 +92,39 @@ class WriteExamples(beam.PTransform):
     inputs: ExampleInputs
     folder: str
     name: str
-    threads: int = 1  # buckets at a time
+    threads: int = 1  # buckets processed concurrently
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         write = ThreadedMap(self._write, self.threads, ("label_counts",), "records")
-        found = buckets | beam.Reshuffle() | write
-        found.label_counts.element_type = pl.DataFrame
-        return {"records": found.records, "label_counts": found.label_counts}
+        written = buckets | beam.Reshuffle() | write
+        written.label_counts.element_type = pl.DataFrame
+        return {"records": written.records, "label_counts": written.label_counts}
 
     def _write(self, bucket: BucketFiles) -> Iterator[Any]:
         events, users = self.window.events(bucket), read_users(bucket)
-        pasts = UserHistories.of(events.watches, events.searches, users, load_vocabularies(self.inputs))
-        drawn = draw_examples.draw_labels(pasts, self.draw)
+        histories = UserHistories.from_events(events.watches, events.searches, users, load_vocabularies(self.inputs))
+        drawn = draw_examples.draw_labels(histories, self.draw)
         pointers_of = {
             "train": drawn.pointers,
-            "holdout": draw_examples.holdout_pointers(pasts, self.draw.holdout),
-            "serving": draw_examples.serving_pointers(pasts, self.window.end),
+            "holdout": draw_examples.holdout_pointers(histories, self.draw.holdout),
+            "serving": draw_examples.serving_pointers(histories, self.window.end),
         }
         graph = load_graph(self.inputs.graph)
-        counts, compared = account(events, pasts, drawn), {}
+        counts, compared = count_events(events, histories, drawn), {}
         for split in SPLITS:
             raw = keep_features(pointers_of[split], self.spec)
             pointers = graph.encode(raw, categories=list(self.spec.categories))
-            if split != "train":  # 0 days are the lowest quantile only where few events share the newest time
+            if split != "train":  # an age of 0 days is not always the lowest quantile
                 pointers = pointers.with_columns(example_age=pl.lit(0.0, pl.Float32))
             counts |= {f"{split}_pointers": pointers.height, f"{split}_users": pointers["user_id"].n_unique()}
             if split in skew.SIDES:
-                compared[split] = skew.last_of_users(pointers)
+                compared[split] = skew.last_pointers(pointers)
             if split == "train":
                 yield beam.pvalue.TaggedOutput("label_counts", _label_counts(pointers))
             if split == "serving":
                 counts["serving_without_history"] = pointers.filter(pl.col("watches_end") == 0).height
             if pointers.height:
-                rows = draw_examples.records(pointers, pasts, max_sequence=self.draw.max_sequence)
+                rows = draw_examples.build_records(pointers, histories, max_sequence=self.draw.max_sequence)
                 rows = rows if self.spec.tokens else rows.drop("tokens", "tokens_end")
                 name = f"{split}/{self.name.format(bucket=bucket.bucket)}"
                 yield write_tfrecords(rows, self.folder, name)
@@ -139,15 +140,15 @@ def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
 
 @process_cache
 def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
-    """The vocabularies, once a process."""
+    """Load the vocabularies once per process."""
     videos = files.read_parquet(inputs.videos)
     tokens = files.read_parquet(inputs.search_tokens) if inputs.search_tokens else pl.DataFrame(schema=COUNTS)
-    return Vocabularies.of(videos, tokens, shared_rows=inputs.shared_rows)
+    return Vocabularies.from_frames(videos, tokens, shared_rows=inputs.shared_rows)
 
 
 @dataclass
 class WriteLabelCounts(beam.PTransform):
-    """Frames of label counts -> one Parquet file: id from 1, video_id, count, a row a vocabulary video, in id order."""
+    """Write label counts to one Parquet file with id (from 1), video_id and count of each video in vocabulary."""
 
     videos: str
     folder: str

@@ -26,8 +26,7 @@ from transforms.core import files, progress
 from transforms.core.files import FileEntry
 from transforms.core.frames import id_digests, mix
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.examples.encoding import ANALYSED_ROWS
-from transforms.examples.tft_graph import write_tft_graph
+from transforms.examples.encoding import ANALYSED_ROWS, write_tft_graph
 
 QUANTILES = 100
 BELOW_ONE = 1 - 2**-16

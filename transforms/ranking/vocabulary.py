@@ -19,7 +19,7 @@ from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import progress
 from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR
-from transforms.examples.vocabulary import COUNTS, MOST_VALUES
+from transforms.examples.vocabulary import COUNTS, MAX_VALUES
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.ranking.features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGUAGE, VIDEO_LANGUAGE, page_starts
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
@@ -151,7 +151,7 @@ def build_spec(
 def _most_frequent(values: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
     """Return the values of each category that has any, the most frequent first, ties by value."""
     return {
-        name: sorted(counts, key=lambda value: (-counts[value], value))[:MOST_VALUES]
+        name: sorted(counts, key=lambda value: (-counts[value], value))[:MAX_VALUES]
         for name, counts in values.items()
         if counts
     }

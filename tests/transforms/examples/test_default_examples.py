@@ -1,4 +1,4 @@
-"""Records of users nobody has seen: those of a user whose window holds nothing usable, by stage examples as it is."""
+"""Records of unknown users equal those of users without usable events in the window."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USERS = [{"user_id": "ann", "gender": "f", "birth_year": 1986}]
 
 
 def run(folder: Path, tables: dict[str, list[dict[str, Any]]]) -> tuple[FeatureSpec, dict[str, dict[str, Any]], Any]:
-    """(spec, records of serving by user, default records in their order) of the stages on some tables."""
+    """Run the stages on tables and return the spec, the serving records by user, and the default records in order."""
     for table, rows in tables.items():
         timed = [{**row, "time": f"2026-11-19T10:0{at}:00Z"} for at, row in enumerate(rows)]
         (folder / f"{table}.jsonl").write_text("\n".join(json.dumps(row) for row in timed))
@@ -51,7 +51,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureSpec, d
     return run(tmp_path_factory.mktemp("defaults"), tables)
 
 
-def test_there_is_one_of_no_country_and_one_of_each(
+def test_one_record_for_no_country_and_one_for_each(
     everything: tuple[FeatureSpec, dict[str, dict[str, Any]], Any],
 ) -> None:
     spec, _, defaults = everything
@@ -63,7 +63,7 @@ def test_there_is_one_of_no_country_and_one_of_each(
         assert row["age"] == [MISSING] and row["example_age"] == [0.0]
 
 
-def test_they_are_the_records_of_users_with_no_usable_history(
+def test_records_equal_those_of_users_without_usable_history(
     everything: tuple[FeatureSpec, dict[str, dict[str, Any]], Any],
 ) -> None:
     _, served, (anywhere, _, sweden) = everything
@@ -72,7 +72,7 @@ def test_they_are_the_records_of_users_with_no_usable_history(
         assert {name: value for name, value in served[user].items() if name != "user_id"} == expected
 
 
-def test_logs_without_countries_have_one(tmp_path: Path) -> None:
+def test_logs_without_countries_give_one_record(tmp_path: Path) -> None:
     plain = [{name: row[name] for name in ("user_id", "video_id", "completed")} for row in WATCHES]
     spec, served, (only,) = run(tmp_path, {"watches": plain})
     assert spec.categories == {} and only["user_id"] == "" and served["joe"] == {**only, "user_id": "joe"}

@@ -1,4 +1,4 @@
-"""Pointers and records against simple loops over one user's events at a time, and properties that rule out leaks."""
+"""Pointers and records, compared with loops over one user's events, and properties that rule out leaks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from transforms.examples.draw_examples import (
     DrawnLabels,
     LabelDraw,
     active_users,
+    build_records,
     category_counts,
     draw_labels,
     holdout_pointers,
-    records,
+    relative_ends,
     serving_pointers,
 )
 from transforms.examples.histories import UserHistories, Vocabularies
@@ -61,7 +62,7 @@ SEARCHES = st.lists(st.builds(search, st.sampled_from("abc"), HOURS, QUERIES), m
 
 @dataclass(frozen=True)
 class Case:
-    """Events, and the settings of a draw."""
+    """Events and the settings of a draw."""
 
     watches: list[dict[str, Any]]
     searches: list[dict[str, Any]]
@@ -70,14 +71,14 @@ class Case:
     max_events_per_day: int = 0
 
     @property
-    def pasts(self) -> UserHistories:
+    def histories(self) -> UserHistories:
         users = pl.DataFrame([{"user_id": user, **row} for user, row in USERS.items()])
         users = users.cast({"birth_year": pl.Int32})
         watches, searches = watches_frame(self.watches), searches_frame(self.searches)
         events = drop_robot_days(watches, searches, max_events=self.max_events_per_day)
         tops = (pl.DataFrame({"token": list(ids), "count": [9, 8, 7]}) for ids in (VIDEOS, TOKENS))
-        return UserHistories.of(
-            events.watches, events.searches, users, Vocabularies.of(*tops, shared_rows=self.shared_rows)
+        return UserHistories.from_events(
+            events.watches, events.searches, users, Vocabularies.from_frames(*tops, shared_rows=self.shared_rows)
         )
 
 
@@ -102,8 +103,8 @@ def draw_of(
     )
 
 
-def training_pointers(pasts: UserHistories, draw: LabelDraw) -> pl.DataFrame:
-    return draw_labels(pasts, draw).pointers
+def training_pointers(histories: UserHistories, draw: LabelDraw) -> pl.DataFrame:
+    return draw_labels(histories, draw).pointers
 
 
 CASES = st.builds(
@@ -128,7 +129,7 @@ CASES = st.builds(
 
 
 class Oracle:
-    """The contract, in loops."""
+    """An oracle of the contract in plain Python loops."""
 
     def __init__(self, case: Case) -> None:
         self.draw = case.draw
@@ -269,19 +270,19 @@ REASONS = ("not_completed", "out_of_vocabulary", "held_out", "out_of_reach", "no
 
 @settings(max_examples=120)
 @given(CASES)
-def test_pointers_and_records_are_those_of_the_loops(case: Case) -> None:
-    pasts, oracle = case.pasts, Oracle(case)
-    drawn, (trained, why) = draw_labels(pasts, case.draw), oracle.training()
+def test_pointers_and_records_equal_those_of_the_oracle(case: Case) -> None:
+    histories, oracle = case.histories, Oracle(case)
+    drawn, (trained, why) = draw_labels(histories, case.draw), oracle.training()
     assert drawn == DrawnLabels(pointers=drawn.pointers, **{name: why[name] for name in REASONS})
     for found, expected in (
         (drawn.pointers, trained),
-        (serving_pointers(pasts, END), oracle.serving()),
-        (holdout_pointers(pasts, case.draw.holdout), oracle.holdout()),
+        (serving_pointers(histories, END), oracle.serving()),
+        (holdout_pointers(histories, case.draw.holdout), oracle.holdout()),
     ):
         names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days", "gender", "age"]
         assert sorted(found.columns) == sorted([*names, "country", "device", "signed_in"])
         assert found.to_dicts() == expected
-        rows = records(found, pasts, max_sequence=case.draw.max_sequence)
+        rows = build_records(found, histories, max_sequence=case.draw.max_sequence)
         assert {row.pop("user_id"): row for row in rows.to_dicts()} == oracle.records(expected)
         assert rows.height == found["user_id"].n_unique()
 
@@ -292,9 +293,9 @@ def input_of(row: dict[str, Any], pointer: int, name: str) -> list[int]:
     return sequence
 
 
-def all_inputs(pasts: UserHistories, pointers: pl.DataFrame, draw: LabelDraw) -> dict[str, list[Any]]:
-    """By user, for each pointer everything its input is cut from and its context."""
-    rows = records(pointers, pasts, max_sequence=draw.max_sequence).to_dicts()
+def all_inputs(histories: UserHistories, pointers: pl.DataFrame, draw: LabelDraw) -> dict[str, list[Any]]:
+    """Return, by user and pointer, the events that its input is taken from, and its context."""
+    rows = build_records(pointers, histories, max_sequence=draw.max_sequence).to_dicts()
     context = ("country", "device", "signed_in")
     return {
         row["user_id"]: [
@@ -307,8 +308,8 @@ def all_inputs(pasts: UserHistories, pointers: pl.DataFrame, draw: LabelDraw) ->
 
 @settings(max_examples=40)
 @given(CASES, HOURS, st.sampled_from("abc"))
-def test_no_input_changes_with_what_comes_at_or_after_its_label(case: Case, hour: float, user: str) -> None:
-    """Take a user's events from some hour on away: pointers at or before that hour see exactly the same."""
+def test_events_at_or_after_a_label_do_not_change_its_input(case: Case, hour: float, user: str) -> None:
+    """Remove a user's events from some hour on: the inputs of pointers at or before that hour do not change."""
     case = replace(case, max_events_per_day=0)  # whether a day is a robot's shows at its end
     draw = replace(case.draw, per_user=0, max_sequence=1_000)
 
@@ -318,19 +319,21 @@ def test_no_input_changes_with_what_comes_at_or_after_its_label(case: Case, hour
     def left(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [event for event in events if event["user_id"] != user or event["time"] < hours(hour)]
 
-    shorter = replace(case, watches=left(case.watches), searches=left(case.searches)).pasts
-    whole = case.pasts
+    shorter = replace(case, watches=left(case.watches), searches=left(case.searches)).histories
+    whole = case.histories
     for pointers in (
-        lambda pasts: early(training_pointers(pasts, draw)),
-        lambda pasts: serving_pointers(pasts, hours(hour)).filter(pl.col("watches_end") + pl.col("tokens_end") > 0),
+        lambda histories: early(training_pointers(histories, draw)),
+        lambda histories: serving_pointers(histories, hours(hour)).filter(
+            pl.col("watches_end") + pl.col("tokens_end") > 0
+        ),
     ):
         assert all_inputs(whole, pointers(whole), draw) == all_inputs(shorter, pointers(shorter), draw)
 
 
 @settings(max_examples=80)
 @given(CASES, st.sampled_from("abc"), HOURS, HOURS)
-def test_the_search_that_led_to_a_watch_changes_no_input_of_it(case: Case, user: str, asked: float, at: float) -> None:
-    """With the search or without it the next watch within half an hour sees the same; the watches behind it do not."""
+def test_search_that_led_to_a_watch_is_withheld_from_its_input(case: Case, user: str, asked: float, at: float) -> None:
+    """The input of the next watch within half an hour does not depend on the search; those of later watches do."""
     case = replace(case, draw=replace(case.draw, per_user=0, max_sequence=1_000, withhold_last_search=True))
     case = replace(case, max_events_per_day=0, watches=[*case.watches, watch(user, at, "v1")])
     led = replace(case, searches=[*case.searches, search(user, asked, "cat")])
@@ -338,7 +341,7 @@ def test_the_search_that_led_to_a_watch_changes_no_input_of_it(case: Case, user:
     after = [time for time in times if time > hours(asked)]
 
     def inputs(of: Case) -> list[dict[str, Any]]:
-        return training_pointers(of.pasts, of.draw).filter(user_id=user).select("time", "tokens_end").to_dicts()
+        return training_pointers(of.histories, of.draw).filter(user_id=user).select("time", "tokens_end").to_dicts()
 
     for with_it, without in zip(inputs(led), inputs(case), strict=True):
         is_next = after and with_it["time"] == min(after) <= hours(asked + 0.5)
@@ -348,17 +351,17 @@ def test_the_search_that_led_to_a_watch_changes_no_input_of_it(case: Case, user:
 
 @settings(max_examples=40)
 @given(CASES)
-def test_nothing_of_the_held_out_days_of_held_out_users_is_learned(case: Case) -> None:
-    """Without their events of those days, training and the holdout's inputs are the same."""
+def test_held_out_events_are_not_learned(case: Case) -> None:
+    """Training pointers and inputs of the holdout do not change without these events."""
     case = replace(case, max_events_per_day=0)
-    draw, whole = replace(case.draw, per_user=0, max_sequence=1_000), case.pasts
+    draw, whole = replace(case.draw, per_user=0, max_sequence=1_000), case.histories
     held = {user for user in "abc" if draw.holdout.contains(pl.Series([user])).item()}
 
     def left(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [e for e in events if e["user_id"] not in held or e["time"] < HOLDOUT_START]
 
-    learnable = replace(case, watches=left(case.watches), searches=left(case.searches)).pasts
-    trained, without = (training_pointers(pasts, draw) for pasts in (whole, learnable))
+    learnable = replace(case, watches=left(case.watches), searches=left(case.searches)).histories
+    trained, without = (training_pointers(histories, draw) for histories in (whole, learnable))
     assert trained.equals(without)
     assert all_inputs(whole, trained, draw) == all_inputs(learnable, without, draw)
     asked = holdout_pointers(whole, draw.holdout)
@@ -370,11 +373,11 @@ def test_nothing_of_the_held_out_days_of_held_out_users_is_learned(case: Case) -
 
 @settings(max_examples=30)
 @given(CASES)
-def test_a_label_is_trained_on_or_held_out_but_not_both(case: Case) -> None:
+def test_training_and_holdout_labels_are_disjoint(case: Case) -> None:
     case = replace(case, max_events_per_day=0)
-    draw, pasts = replace(case.draw, per_user=0, max_sequence=1_000), case.pasts
-    trained = training_pointers(pasts, draw)
-    held_out = holdout_pointers(pasts, draw.holdout)
+    draw, histories = replace(case.draw, per_user=0, max_sequence=1_000), case.histories
+    trained = training_pointers(histories, draw)
+    held_out = holdout_pointers(histories, draw.holdout)
     late = trained.filter(pl.col("time") >= HOLDOUT_START)
     assert not set(late["user_id"]) & set(held_out["user_id"])
     completed = [w for w in case.watches if w["completed"] and w["video_id"] in VIDEOS]
@@ -385,10 +388,10 @@ def test_a_label_is_trained_on_or_held_out_but_not_both(case: Case) -> None:
 
 @settings(max_examples=30)
 @given(CASES)
-def test_fewer_labels_are_among_more(case: Case) -> None:
+def test_smaller_draws_are_subsets_of_larger_ones(case: Case) -> None:
     names = ["user_id", "time", "label", "watches_end"]
     one, three, all_of_them = (
-        training_pointers(case.pasts, replace(case.draw, per_user=n)).select(names) for n in (1, 3, 0)
+        training_pointers(case.histories, replace(case.draw, per_user=n)).select(names) for n in (1, 3, 0)
     )
     assert set(one.rows()) <= set(three.rows()) <= set(all_of_them.rows())
     for found, most in ((one, 1), (three, 3)):
@@ -397,21 +400,21 @@ def test_fewer_labels_are_among_more(case: Case) -> None:
         assert sizes == {user: min(n, most) for user, n in everything.items()}
 
 
-def test_no_event_at_all() -> None:
-    pasts = Case([], [], draw_of()).pasts
-    for pointers in (training_pointers(pasts, draw_of()), serving_pointers(pasts, END)):
+def test_no_events() -> None:
+    histories = Case([], [], draw_of()).histories
+    for pointers in (training_pointers(histories, draw_of()), serving_pointers(histories, END)):
         assert pointers.is_empty()
-        assert records(pointers, pasts, max_sequence=5).is_empty()
-    assert holdout_pointers(pasts, draw_of().holdout).is_empty()
+        assert build_records(pointers, histories, max_sequence=5).is_empty()
+    assert holdout_pointers(histories, draw_of().holdout).is_empty()
 
 
-def test_a_hot_user_gives_labels_from_the_end_of_the_sequence() -> None:
+def test_labels_of_a_hot_user_come_from_the_end_of_the_sequence() -> None:
     n = 20_000
     watches = [watch("hot", i / 3_600, f"v{i % 5 + 1}") for i in range(n)]
     case = Case(watches, [], draw_of(per_user=20, share=0.0, max_sequence=100, watch_history=50))
-    pointers = training_pointers(case.pasts, case.draw)
+    pointers = training_pointers(case.histories, case.draw)
     assert pointers.height == 20
-    (row,) = records(pointers, case.pasts, max_sequence=100).to_dicts()
+    (row,) = build_records(pointers, case.histories, max_sequence=100).to_dicts()
     assert len(row["watches"]) <= 100
     for end, label, time in zip(row["watches_end"], row["label"], pointers["time"], strict=True):
         at = round((time - hours(0)).total_seconds())
@@ -419,28 +422,36 @@ def test_a_hot_user_gives_labels_from_the_end_of_the_sequence() -> None:
         assert row["watches"][end - 50 : end] == [VIDEOS.get(f"v{i % 5 + 1}", 0) for i in range(at - 50, at)]
 
 
-def test_a_label_whose_tokens_the_record_no_longer_holds_is_out_of_reach() -> None:
-    """Five tokens between two labels, of which the record holds the last three: the first label's one is gone."""
+def test_label_whose_tokens_are_not_in_the_record_is_out_of_reach() -> None:
+    """Of five tokens between two labels the record contains the last three, so the first label's token is missing."""
     watches = [watch("a", 2, "v1"), watch("a", 5, "v2")]
     searches = [search("a", 1, "cat"), *(search("a", 3 + n / 10, "cat") for n in range(5))]
     case = Case(watches, searches, draw_of(share=0.0, max_sequence=3, search_history=1))
-    drawn = draw_labels(case.pasts, case.draw)
+    drawn = draw_labels(case.histories, case.draw)
     assert (drawn.out_of_reach, drawn.pointers["label"].to_list()) == (1, [2])
     all_of_it = replace(case.draw, max_sequence=6)
-    assert draw_labels(case.pasts, all_of_it).pointers["tokens_end"].to_list() == [1, 6]
+    assert draw_labels(case.histories, all_of_it).pointers["tokens_end"].to_list() == [1, 6]
 
 
-def test_users_with_searches_alone_are_served() -> None:
+def test_users_with_only_searches_are_served() -> None:
     case = Case([], [search("c", 1, "cat")], draw_of())
-    (row,) = records(serving_pointers(case.pasts, END), case.pasts, max_sequence=5).to_dicts()
+    (row,) = build_records(serving_pointers(case.histories, END), case.histories, max_sequence=5).to_dicts()
     assert (row["user_id"], row["watches"], row["tokens"]) == ("c", [], [1])
     assert (row["watches_end"], row["tokens_end"]) == ([0], [1])
 
 
-def test_values_of_categories_are_counted_where_there_are_any() -> None:
+def test_values_of_existing_categories_are_counted() -> None:
     watches = watches_frame([watch("a", 1, "v", country="DE"), watch("a", 2, "v", country="SE", signed_in=False)])
     users = pl.DataFrame({"user_id": ["a", "idle"], "country": ["SE", "SE"], "gender": [None, "f"], "plan": ["x", "y"]})
     users = users.with_columns(pl.col("gender").cast(pl.String))
     assert active_users(watches, users)["user_id"].to_list() == ["a"]
     expected = {"country": {"DE": 1, "SE": 2}, "signed_in": {"false": 1}, "plan": {"x": 1}}
     assert category_counts(watches, users, ("plan", "absent")) == expected
+
+
+def test_ends_are_relative_to_the_start_of_the_record() -> None:
+    rows = [("a", 1, 0), ("a", 7, 2), ("a", 9, 6), ("b", 3, 0)]
+    pointers = pl.DataFrame(rows, schema=["user_id", "watches_end", "tokens_end"], orient="row")
+    found = relative_ends(pointers, max_sequence=5)
+    assert found["watches_end"].to_list() == [0, 3, 5, 3] and found["watches_last"].to_list() == [9, 9, 9, 3]
+    assert found["tokens_end"].to_list() == [0, 1, 5, 0] and found["tokens_last"].to_list() == [6, 6, 6, 0]

@@ -1,4 +1,4 @@
-"""TFT's graph: what it is made from, and that frames get exactly what it gives."""
+"""TFT's graph: the analysed sample, and the encoding of frames."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from made_frames import hours, watch, watches_frame, write
 
 from transforms.examples import encoding
 from transforms.examples.encoding import (
-    DrawTimes,
     FeatureGraph,
-    analysed_ages,
-    drawn_times,
+    SampleTimes,
+    example_ages,
     load_graph,
-    merge_drawn,
+    merge_samples,
+    sample_times,
     to_arrow,
     write_graph,
 )
@@ -26,19 +26,19 @@ CATEGORIES = {"country": ["SE", "DE"], "gender": ["f"], "signed_in": ["true", "f
 USERS = pl.DataFrame({"user_id": ["u0", "u1"], "gender": ["f", None], "country": ["DE", "DE"]})
 
 
-def test_the_analysed_table_has_the_ages_of_completed_watches() -> None:
+def test_analysed_table_has_the_ages_of_completed_watches() -> None:
     rows = [watch("u0", 24, "v"), watch("u0", 0, "v", False), watch("u1", 12, "v")]
-    frame = analysed_ages(drawn_times(watches_frame(rows), seed=1), newest=hours(24))
+    frame = example_ages(sample_times(watches_frame(rows), seed=1), newest=hours(24))
     assert frame.schema == {"example_age": pl.Float32}
     assert frame.rows() == [(0.5,), (0.0,)]
-    assert analysed_ages(merge_drawn([]), newest=hours(24)).is_empty()
+    assert example_ages(merge_samples([]), newest=hours(24)).is_empty()
 
 
-def test_of_many_rows_a_stable_sample_is_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stable_sample_of_many_rows_is_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     watches = watches_frame([watch(f"u{i}", i, "v") for i in range(1_000)])
     one, shuffled, other = (
-        analysed_ages(drawn_times(rows, seed=seed), newest=NEWEST)["example_age"]
+        example_ages(sample_times(rows, seed=seed), newest=NEWEST)["example_age"]
         for rows, seed in ((watches, 1), (watches.reverse(), 1), (watches, 2))
     )
     assert one.len() == other.len() == 100
@@ -50,28 +50,29 @@ def test_of_many_rows_a_stable_sample_is_analysed(monkeypatch: pytest.MonkeyPatc
     assert abs(one.mean() - mean) < 4  # type: ignore[operator]
 
 
-def test_times_that_are_dates_are_drawn_as_often_as_they_occur(monkeypatch: pytest.MonkeyPatch) -> None:
-    """30 days, the newer the more watches: the sample has all of them, each by its share."""
+def test_dates_are_sampled_in_proportion_to_their_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer days have more watches; the sample contains all 30 days in proportion."""
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 2_000)
     rows = [watch(f"u{i}", 24 * day, f"v{i % 7}") for day in range(30) for i in range(20 * (day + 1))]
     watches = watches_frame(rows)
-    drawn = drawn_times(watches, seed=1)
+    drawn = sample_times(watches, seed=1)
     assert drawn.height == 2_000
     for day in range(30):
         before = (watches["time"] <= hours(24 * day)).mean()
         assert (drawn["time"] <= hours(24 * day)).mean() == pytest.approx(before, abs=0.03)
 
 
-def test_the_sample_does_not_depend_on_how_rows_were_split_and_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_does_not_depend_on_the_split_and_merge_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     rows = watches_frame([watch(f"u{i % 7}", i // 2, "v") for i in range(900)])  # each time twice
-    parts = [drawn_times(rows[start : start + 150], seed=1) for start in range(0, 900, 150)]
-    whole = analysed_ages(drawn_times(rows, seed=1), newest=NEWEST)
-    for merged in (merge_drawn(parts), merge_drawn([merge_drawn(parts[3:]), merge_drawn([parts[2]]), *parts[:2]])):
-        assert analysed_ages(merged, newest=NEWEST).equals(whole)
+    parts = [sample_times(rows[start : start + 150], seed=1) for start in range(0, 900, 150)]
+    whole = example_ages(sample_times(rows, seed=1), newest=NEWEST)
+    tree = merge_samples([merge_samples(parts[3:]), merge_samples([parts[2]]), *parts[:2]])
+    for merged in (merge_samples(parts), tree):
+        assert example_ages(merged, newest=NEWEST).equals(whole)
 
 
-def test_a_frame_in_arrow_has_a_list_of_one_value_a_row() -> None:
+def test_arrow_columns_are_lists_of_one_value() -> None:
     batch = to_arrow(pl.DataFrame({"example_age": pl.Series([1.5, 2], dtype=pl.Float32), "country": ["ü", ""]}))
     assert batch.to_pydict() == {"example_age": [[1.5], [2.0]], "country": [["ü".encode()], [b""]]}
     assert to_arrow(pl.DataFrame(schema={"example_age": pl.Float32})).num_rows == 0
@@ -79,7 +80,7 @@ def test_a_frame_in_arrow_has_a_list_of_one_value_a_row() -> None:
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Made of two buckets with watches, one of which knows no user, and one without any."""
+    """A graph from two buckets with watches, one of them without users, and one without watches."""
     folder = tmp_path_factory.mktemp("graph")
     rows = [watch(f"u{i % 3}", 960 - i**1.7 % 900, "v", country="SE" if i % 3 else "DE") for i in range(200)]
     paths = [write(watches_frame(part), folder / f"{n}.parquet") for n, part in enumerate((rows[:150], rows[150:]))]
@@ -89,7 +90,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> str:
         BucketFiles(bucket=2),
     ]
     window = Window(start=hours(0), end=hours(1000))
-    draw = DrawTimes(window, Holdout(start=window.end, share=0.5, seed=1), 1, str(folder), "times")
+    draw = SampleTimes(window, Holdout(start=window.end, share=0.5, seed=1), 1, str(folder), "times")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(buckets) | draw
     times, graph = pl.read_parquet(folder / "times"), str(folder / "transform_fn")
@@ -121,7 +122,7 @@ def test_ages_become_quantiles_and_categories_ids(graph: str) -> None:
     assert encoded["user_id"].to_list() == [f"u{i}" for i in range(300)]
 
 
-def test_frames_are_encoded_as_by_tft_itself(graph: str) -> None:
+def test_frames_are_encoded_as_by_tft(graph: str) -> None:
     import tensorflow as tf
     import tensorflow_transform as tft
 

@@ -1,4 +1,4 @@
-"""Frames as files of tf.train.Example, against TensorFlow's own parser."""
+"""Frames as files of tf.train.Example, compared with TensorFlow's parser."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ ROWS = st.lists(
 
 @settings(max_examples=30)
 @given(ROWS, st.integers(1, 9))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple], at_a_time: int) -> None:  # type: ignore[type-arg]
+def test_written_frames_are_read(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple], at_a_time: int) -> None:  # type: ignore[type-arg]
     folder = tmp_path_factory.mktemp("records")
     frame = pl.DataFrame(rows, schema=KINDS, orient="row")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfrecords, "_ROWS_AT_A_TIME", at_a_time)
+        patch.setattr(tfrecords, "_BATCH_ROWS", at_a_time)
         entry = write_tfrecords(frame, str(folder), "a.tfrecord.gz")
     assert (entry.name, entry.rows) == ("a.tfrecord.gz", frame.height)
     assert read_tfrecords(str(folder / "a.tfrecord.gz"), dict(KINDS)).equals(frame)
 
 
-def test_tensorflow_reads_the_same(tmp_path: Path) -> None:
+def test_tensorflow_reads_the_same_values(tmp_path: Path) -> None:
     tf = import_tensorflow()
     frame = pl.DataFrame({"user_id": ["ü", "b"], "watches": [[3, 1], []], "age": [0.5, -1.0]})
     frame = frame.cast({"age": pl.Float32})
@@ -57,7 +57,7 @@ def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "1").read_bytes())
 
 
-def test_features_a_file_lacks_are_empty(tmp_path: Path) -> None:
+def test_missing_features_are_empty(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": ["a"], "label": [[]]}, schema_overrides={"label": pl.List(pl.Int64)})
     write_tfrecords(frame, str(tmp_path), "a")
     kinds = {"user_id": pl.String(), "label": pl.List(pl.Int64), "tokens": pl.List(pl.Int64)}

@@ -1,4 +1,4 @@
-"""Search tokens against a plain-Python tokenizer."""
+"""Search tokens, compared with a tokenizer in plain Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNSPACED = re.compile("[\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]")
 
 
 def oracle(query: str) -> list[str]:
-    """One character at a time."""
+    """Tokenize one character at a time."""
     words: list[str] = []
     going = False  # whether the last word may go on
     for character in unicodedata.normalize("NFKC", query).lower():
@@ -54,7 +54,7 @@ def test_tokens_of_a_query(query: str, expected: list[str]) -> None:
 
 
 @given(st.lists(st.one_of(st.none(), st.text(ALPHABET, max_size=12)), max_size=6))
-def test_tokens_of_many_queries_are_those_of_each(queries: list[str | None]) -> None:
+def test_tokens_of_many_queries_equal_those_of_each(queries: list[str | None]) -> None:
     found = tokenize(pl.Series(queries, dtype=pl.String))
     assert found.schema == {"at": pl.UInt32, "token": pl.String}
     assert found.rows() == [(at, token) for at, query in enumerate(queries) for token in oracle(query or "")]
@@ -66,7 +66,7 @@ KNOWN = st.characters(exclude_categories=["Cs", "Cn"])
 
 
 @given(st.text(KNOWN, max_size=20))
-def test_tokens_are_normal_and_without_joints(query: str) -> None:
+def test_tokens_are_normalised_and_words_contain_no_joint(query: str) -> None:
     found = tokens(query)
     words = [token for token in found if " " not in token]
     assert len(found) == max(0, 2 * len(words) - 1)

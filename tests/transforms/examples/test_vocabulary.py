@@ -1,4 +1,4 @@
-"""Vocabularies against a Counter, however the counts are cut into parts."""
+"""Vocabularies, compared with a Counter for any split of the counts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from transforms.examples.vocabulary import (
     WindowSummary,
     WriteVocabulary,
     add_counts,
-    add_descriptions,
     count_search_tokens,
     count_videos,
-    describe_window,
-    largest,
+    count_window,
+    merge_window_counts,
+    shard_top_n,
     top_n,
     write_vocabulary,
 )
@@ -54,13 +54,13 @@ def test_videos_are_counted_by_completed_watches(rows: list[dict[str, Any]]) -> 
 
 
 @given(st.lists(st.sampled_from(["cats", "Cats and dogs", "dogs", "", "..."]), max_size=12))
-def test_tokens_are_counted_as_often_as_they_are_searched_for(queries: list[str]) -> None:
+def test_tokens_are_counted_by_occurrence(queries: list[str]) -> None:
     found = count_search_tokens(searches_frame([search("a", 1, query) for query in queries]))
     assert found.schema == COUNTS
     assert dict(found.rows()) == Counter(token for query in queries for token in tokens(query))
 
 
-def test_ties_go_by_token() -> None:
+def test_ties_are_ordered_by_token() -> None:
     counts = counts_frame({"b": 2, "a": 2, "c": 3, "ä": 2, "B": 2})
     assert top_n(counts, 4).rows() == [("c", 3), ("B", 2), ("a", 2), ("b", 2)]
     assert top_n(counts, 100).height == 5
@@ -71,7 +71,7 @@ PARTS = st.lists(st.dictionaries(st.sampled_from("abcdefghij"), st.integers(1, 5
 
 
 @given(PARTS, st.randoms(use_true_random=False))
-def test_sums_do_not_depend_on_the_parts(parts: list[dict[str, int]], chance: Any) -> None:
+def test_sums_do_not_depend_on_the_split(parts: list[dict[str, int]], chance: Any) -> None:
     total: Counter[str] = sum(map(Counter, parts), Counter())
     frames = [counts_frame(part) for part in parts]
     assert dict(add_counts(chance.sample(frames, len(frames))).rows()) == total
@@ -79,15 +79,15 @@ def test_sums_do_not_depend_on_the_parts(parts: list[dict[str, int]], chance: An
 
 
 @given(PARTS, st.integers(1, 12))
-def test_the_largest_of_all_shards_are_the_largest(
+def test_top_of_all_shards_is_the_top_of_all_tokens(
     tmp_path_factory: pytest.TempPathFactory, parts: list[dict[str, int]], n: int
 ) -> None:
-    """A token is in one shard only, so each shard's n largest are enough."""
+    """Each token is in one shard only, so the n largest of each shard suffice."""
     folder = tmp_path_factory.mktemp("vocabulary")
     by_shard = [{t: c for part in parts for t, c in part.items() if ord(t) % 3 == s} for s in range(3)]
     total = sum(map(Counter, by_shard), Counter())
     shards = pl.concat(
-        [largest(counts_frame(shard), n) for shard in by_shard if shard] or [largest(counts_frame({}), n)]
+        [shard_top_n(counts_frame(shard), n) for shard in by_shard if shard] or [shard_top_n(counts_frame({}), n)]
     )
     record = write_vocabulary(shards, n, str(folder), "v.parquet")
     assert pl.read_parquet(folder / "v.parquet").rows() == most_common(total, n)
@@ -96,7 +96,7 @@ def test_the_largest_of_all_shards_are_the_largest(
 
 
 @pytest.mark.parametrize("n", [1, 40, 10_000])
-def test_a_vocabulary_is_a_counter_s(n: int, tmp_path: Path) -> None:
+def test_vocabulary_equals_most_common_of_a_counter(n: int, tmp_path: Path) -> None:
     parts = [{f"video {i}": 1 + (i * seed) % 7 for i in range(seed, 60 + seed)} for seed in range(1, 5)]
     total: Counter[str] = sum(map(Counter, parts), Counter())
     records = str(tmp_path / "records.json")
@@ -116,16 +116,16 @@ def test_no_counts_write_no_vocabulary(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_descriptions_add_up() -> None:
+def test_window_counts_are_merged() -> None:
     users = pl.DataFrame({"user_id": ["a", "b", "idle"], "gender": ["f", None, "m"], "birth_year": [1990, None, 1970]})
-    one = describe_window(
+    one = count_window(
         watches_frame([watch("a", 1, "v", country="SE"), watch("a", 7, "v", False, country="DE", signed_in=True)]),
         searches_frame([search("b", 1, "q")]),
         users,
         (),
         robot_watches=5,
     )
-    two = describe_window(
+    two = count_window(
         watches_frame([watch("b", 2, "v", country="DE")]),
         searches_frame([]),
         pl.DataFrame(schema={"user_id": pl.String}),
@@ -133,7 +133,7 @@ def test_descriptions_add_up() -> None:
         robot_watches=2,
         held_out_watches=4,
     )
-    nothing = describe_window(watches_frame([]), searches_frame([]), users, ())
+    nothing = count_window(watches_frame([]), searches_frame([]), users, ())
     expected = WindowSummary(
         watches=3,
         robot_watches=7,
@@ -145,8 +145,8 @@ def test_descriptions_add_up() -> None:
         birth_years=1,
         categories={"country": ["DE", "SE"], "gender": ["f"], "signed_in": ["true"]},
     )
-    assert add_descriptions([one, two, nothing]) == add_descriptions([nothing, two, one]) == expected
-    assert add_descriptions([]).newest == ""
+    assert merge_window_counts([one, two, nothing]) == merge_window_counts([nothing, two, one]) == expected
+    assert merge_window_counts([]).newest == ""
 
 
 def test_held_out_events_are_not_counted(tmp_path: Path) -> None:

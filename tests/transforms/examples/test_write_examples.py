@@ -1,4 +1,4 @@
-"""A bucket's window as record files: what a reader of the files finds is what the pure functions give."""
+"""The record files of a bucket contain what the pure functions return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.examples import draw_examples
 from transforms.examples.draw_examples import LabelDraw
-from transforms.examples.encoding import DrawTimes, load_graph, write_graph
+from transforms.examples.encoding import SampleTimes, load_graph, write_graph
 from transforms.examples.histories import UserHistories
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.examples.write_examples import (
@@ -55,7 +55,7 @@ FEATURES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def bucket_files(tmp_path_factory: pytest.TempPathFactory) -> list[BucketFiles]:
-    """Two buckets with users, the second without rows of the users table, and one without anything."""
+    """Two buckets with users, the second without rows of the users table, and an empty one."""
     folder, found = tmp_path_factory.mktemp("window"), []
     users = pl.DataFrame({"user_id": ["user 0"], "gender": ["f"], "birth_year": pl.Series([1984], dtype=pl.Int32)})
     users_path = write(users, folder / "users")
@@ -81,7 +81,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, bucket_files: list[BucketFi
     folder = tmp_path_factory.mktemp("inputs")
     graph, here = str(folder / "graph"), beam.Pipeline(runner="FnApiRunner")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pipeline | beam.Create(bucket_files) | DrawTimes(WINDOW, HOLDOUT, 1, str(folder), "times")
+        pipeline | beam.Create(bucket_files) | SampleTimes(WINDOW, HOLDOUT, 1, str(folder), "times")
     times = pl.read_parquet(folder / "times")
     write_graph(times, graph, newest=DRAW.newest, categories=dict(SPEC.categories), pipeline=here)
     videos = pl.DataFrame({"token": VIDEOS, "count": range(6, 0, -1)})
@@ -93,19 +93,21 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, bucket_files: list[BucketFi
 
 def oracle(split: str, bucket: BucketFiles, inputs: ExampleInputs) -> pl.DataFrame:
     events = WINDOW.events(bucket)
-    pasts = UserHistories.of(events.watches, events.searches, read_users(bucket), load_vocabularies(inputs))
+    histories = UserHistories.from_events(
+        events.watches, events.searches, read_users(bucket), load_vocabularies(inputs)
+    )
     pointers = {
-        "train": lambda: draw_examples.draw_labels(pasts, DRAW).pointers,
-        "holdout": lambda: draw_examples.holdout_pointers(pasts, HOLDOUT),
-        "serving": lambda: draw_examples.serving_pointers(pasts, WINDOW.end),
+        "train": lambda: draw_examples.draw_labels(histories, DRAW).pointers,
+        "holdout": lambda: draw_examples.holdout_pointers(histories, HOLDOUT),
+        "serving": lambda: draw_examples.serving_pointers(histories, WINDOW.end),
     }[split]()
     encoded = load_graph(inputs.graph).encode(keep_features(pointers, SPEC), categories=list(SPEC.categories))
     if split != "train":
         encoded = encoded.with_columns(example_age=pl.lit(0.0, pl.Float32))
-    return draw_examples.records(encoded, pasts, max_sequence=DRAW.max_sequence)
+    return draw_examples.build_records(encoded, histories, max_sequence=DRAW.max_sequence)
 
 
-def test_files_hold_the_records_of_each_bucket(
+def test_files_contain_the_records_of_each_bucket(
     bucket_files: list[BucketFiles], inputs: ExampleInputs, tmp_path: Path
 ) -> None:
     write_examples = WriteExamples(WINDOW, DRAW, SPEC, inputs, str(tmp_path), "{bucket}.gz")
@@ -145,7 +147,7 @@ def test_files_hold_the_records_of_each_bucket(
 
 
 def check_account(bucket_files: list[BucketFiles], counts: dict[str, int]) -> None:
-    """Every event of the window is used or left out, once, and nothing is left out that the logs do not hold."""
+    """Every event of the window is counted exactly once, as used or excluded."""
     watches, searches = (
         pl.concat([read(bucket) for bucket in bucket_files]) for read in (WINDOW.watches, WINDOW.searches)
     )
@@ -173,7 +175,7 @@ def check_account(bucket_files: list[BucketFiles], counts: dict[str, int]) -> No
 REASONS = ("not_completed", "out_of_vocabulary", "held_out", "out_of_reach", "not_drawn")
 
 
-def test_without_searches_the_records_have_no_tokens(
+def test_records_without_searches_have_no_tokens(
     bucket_files: list[BucketFiles], inputs: ExampleInputs, tmp_path: Path
 ) -> None:
     spec = FeatureSpec(videos=6, tokens=0, watch_history=3, search_history=3, categories=SPEC.categories, numbers=[])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import START, hours, search, searches_frame, watch, watches_frame
 
-from transforms.examples.draw_examples import LabelDraw, draw_labels, records, serving_pointers
+from transforms.examples.draw_examples import LabelDraw, build_records, draw_labels, serving_pointers
 from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.logs.event_window import Holdout
 from transforms.logs.robots import drop_robot_days
@@ -91,11 +91,11 @@ def written(watches: pl.DataFrame, searches: pl.DataFrame, most: int) -> int:
     """Do the work of stage examples on a bucket, up to its records; return the number of pointers."""
     events = drop_robot_days(watches, searches, max_events=most)
     users = pl.DataFrame(schema={"user_id": pl.String})
-    pasts = UserHistories.of(events.watches, events.searches, users, Vocabularies.of(TOP, TOP))
+    pasts = UserHistories.from_events(events.watches, events.searches, users, Vocabularies.from_frames(TOP, TOP))
     found = 0
     for pointers in (draw_labels(pasts, DRAW).pointers, serving_pointers(pasts, hours(28 * 24))):
         found += pointers.height
-        assert records(pointers, pasts, max_sequence=1_000).height == pointers["user_id"].n_unique()
+        assert build_records(pointers, pasts, max_sequence=1_000).height == pointers["user_id"].n_unique()
     return found
 
 
