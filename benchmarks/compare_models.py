@@ -42,10 +42,10 @@ from pipelines.config.jobs import Job, load_job
 from pipelines.night.stage import Night
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts
-from trainer.holdout import KS, Holdout, Scores
+from trainer.holdout import KS, HoldoutEvaluator, Scores
 from trainer.inputs import count_labels
 from trainer.progress import Progress
-from trainer.training import Fitted, fit
+from trainer.training import FitResult, fit
 from transforms.core.tensorflow_import import tf
 
 FIRST_STEPS = 10  # not counted: tracing, and waiting for the first batches
@@ -142,8 +142,13 @@ def _write_logs(args: argparse.Namespace, logs: Path, day: dt.date) -> None:
     watches.write_parquet(logs / "watches" / "truth.parquet")
 
 
+<<<<<<< HEAD
 def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> Fitted:
     """Train for as many steps as fit into the seconds at the last training's speed; repeat if the time was off."""
+=======
+def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> FitResult:
+    """As many steps as fit into the seconds: as the last training measured them, once more where that was off."""
+>>>>>>> 9abdf50 (Trainer: one module names the keys of batches; fit and carry_table in named parts; field's terms)
     fitted = _trained(given, settings, steps=FIRST_STEPS + TRIAL_STEPS)
     for _ in range(MOST_TRAININGS):
         points = _points(fitted.progress)
@@ -154,7 +159,7 @@ def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> Fitted:
     return fitted
 
 
-def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> Fitted:
+def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> FitResult:
     model = {**given.job.model.model_dump(), **settings.get("model", {})}
     training = {**given.job.training.model_dump(), **settings.get("training", {}), "max_steps": steps}
     training["epochs"] = math.ceil(steps / (given.labels // training["batch_size"] or 1))
@@ -174,7 +179,7 @@ def _points(progress: Progress) -> list[dict[str, Any]]:
     return [point for point in progress.losses if point["step"] >= FIRST_STEPS]
 
 
-def _row(given: Given, fitted: Fitted) -> str:
+def _row(given: Given, fitted: FitResult) -> str:
     progress, points = fitted.progress, _points(fitted.progress)
     examples, seconds = (points[-1][name] - points[0][name] for name in ("examples", "seconds"))
     waiting = progress.waiting_seconds / progress.seconds
@@ -182,8 +187,8 @@ def _row(given: Given, fitted: Fitted) -> str:
     return _recall(given, fitted, fitted.step.loss.scores) + speed + f"{seconds:>12.1f}{waiting:>12.1%}"
 
 
-def _recall(given: Given, fitted: Fitted, scores: Scores) -> str:
-    holdout = Holdout(fitted.model.tower, scores, given.files.holdout, given.files.spec, users=ALL_USERS)
+def _recall(given: Given, fitted: FitResult, scores: Scores) -> str:
+    holdout = HoldoutEvaluator(fitted.model.tower, scores, given.files.holdout, given.files.spec, users=ALL_USERS)
     figures = holdout.measure()
     return "".join(f"{figures[f'recall@{k}']:>12.4f}" for k in KS)
 

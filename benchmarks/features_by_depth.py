@@ -40,7 +40,7 @@ from benchmarks.simulated import (
 )
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, read_label_counts
-from trainer.holdout import KS, Holdout
+from trainer.holdout import KS, HoldoutEvaluator
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.simulation.world import SimulationSettings
 
@@ -153,7 +153,7 @@ def _train(
     fitted = fit_examples(replace(files, holdout=stopping), counts, folder, model=model, training=training)
     shutil.rmtree(folder)
     scores = fitted.step.loss.scores
-    holdout = Holdout(fitted.model.tower, scores, reported, files.spec, users=training.holdout_sample)
+    holdout = HoldoutEvaluator(fitted.model.tower, scores, reported, files.spec, users=training.holdout_sample)
     return holdout.measure(), fitted.progress.epoch
 
 

@@ -44,7 +44,7 @@ from benchmarks.simulated import write_logs as write_simulated_logs
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_label_counts
 from trainer.inputs import epoch_batches, one_pointer_batches
-from trainer.training import Fitted
+from trainer.training import FitResult
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 from transforms.examples.tfrecords import read_tfrecords
@@ -99,7 +99,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _train(files: ExampleFiles, counts: LabelCounts, args: argparse.Namespace, *, example_age: bool) -> Fitted:
+def _train(files: ExampleFiles, counts: LabelCounts, args: argparse.Namespace, *, example_age: bool) -> FitResult:
     model = ModelSettings(dimension=64, hidden=args.hidden, loss="softmax", example_age=example_age)
     training = TrainingSettings(
         batch_size=256, epochs=args.passes, table_learning_rate=0.1, holdout_sample=10**9, seed=args.seed
@@ -123,7 +123,7 @@ def _uploads(morning: Morning, counts: LabelCounts) -> Ints:
 
 
 def _day_by_day(
-    files: ExampleFiles, models: Mapping[str, Fitted], upload: Ints, settings: SimulationSettings
+    files: ExampleFiles, models: Mapping[str, FitResult], upload: Ints, settings: SimulationSettings
 ) -> Curves:
     """Return the curves of the same videos over their days; all of these videos have all days."""
     quarter = settings.days // 4
@@ -145,7 +145,7 @@ def _mean_by_day(
     upload: Ints,
     shown: Ints,
     days: Ints,
-    fitted: Fitted | None,
+    fitted: FitResult | None,
 ) -> Floats:
     """Average over all pairs of a label's moment and one of the videos `shown`.
 
@@ -179,14 +179,14 @@ class _Ages:
         return self.newest - np.interp(encoded, self.encoded, self.days) * DAY
 
 
-def probabilities(fitted: Fitted, batch: dict[str, tf.Tensor]) -> Floats:
+def probabilities(fitted: FitResult, batch: dict[str, tf.Tensor]) -> Floats:
     """Of each video of the vocabulary, by position [batch, videos]; rows sum to 1."""
     found: Floats = tf.nn.softmax(fitted.step.loss.scores(fitted.model.tower(batch))[:, 1:]).numpy()
     return found
 
 
 def _as_served(
-    files: ExampleFiles, models: Mapping[str, Fitted], upload: Ints, morning: Morning, counts: LabelCounts
+    files: ExampleFiles, models: Mapping[str, FitResult], upload: Ints, morning: Morning, counts: LabelCounts
 ) -> Curves:
     """Return the curves of all videos on the last morning, by their age then."""
     days = np.arange(morning.day)

@@ -86,7 +86,7 @@ def main() -> None:
         records = make_records(args.users, spec, rng)
         labels = int(records["label"].list.len().sum())
         paths = write_files(records, folder)
-        files = RecordFiles.of(paths, cache_bytes=2**40 if args.cache else 0)
+        files = RecordFiles.from_paths(paths, cache_bytes=2**40 if args.cache else 0)
         options = {"batch_size": BATCH, "seed": 1, "sequences": args.sequences}
         # One dataset for all passes, so that read-ahead between passes is counted too.
         whole = epoch_batches(files, spec, epochs=range(args.passes), **options)

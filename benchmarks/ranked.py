@@ -22,7 +22,7 @@ from pipelines import examples, index, ingest, neighbours, ranking, train, vocab
 from pipelines.config.jobs import load_job
 from pipelines.night.stage import Night
 from trainer.ranker.config import RankerSettings
-from trainer.ranker.inputs import served_batch
+from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker
 from trainer.ranker.training import RankingFiles, fit_ranker
 from trainer.record_files import RecordFiles
@@ -72,12 +72,12 @@ class Shown:
 
         @tf.function(reduce_retracing=True, autograph=False)
         def told(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-            parsed, batch = served_batch(serialized, ranker.spec)
+            parsed, batch = all_impressions(serialized, ranker.spec)
             user = tf.repeat(parsed.user_id, parsed.impressions)
             flat = {name: of for name, of in batch.items() if name not in ("watches", "tokens")}
             return {"user": user, "log_odds": ranker(batch), **flat}
 
-        parts = [told(records) for records in RecordFiles.of(paths).read().batch(512)]
+        parts = [told(records) for records in RecordFiles.from_paths(paths).read().batch(512)]
         columns = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
         user = np.unique(columns.pop("user").astype(str), return_inverse=True)[1]
         return cls(user=user, log_odds=columns.pop("log_odds"), columns=columns)

@@ -28,7 +28,7 @@ from pipelines.night.stage import Night
 from pipelines.simulate import simulate
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder
-from trainer.training import Fitted, fit
+from trainer.training import FitResult, fit
 from transforms.contracts.retrieval_metrics import RankingMetrics, hits_from_ids
 from transforms.core.tensorflow_import import tf
 from transforms.simulation.play_day import play_day
@@ -79,7 +79,7 @@ def write_examples(out: Path, name: str) -> ExampleFiles:
 
 def fit_examples(
     files: ExampleFiles, counts: LabelCounts, folder: Path, *, model: ModelSettings, training: TrainingSettings
-) -> Fitted:
+) -> FitResult:
     """Train without exporting; `folder` receives checkpoints and TensorBoard logs."""
     return fit(
         files,

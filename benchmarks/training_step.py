@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from trainer.batch import Batch
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.inputs import Batch, epoch_batches
+from trainer.inputs import epoch_batches
 from trainer.losses import make_loss
 from trainer.model import Model
 from trainer.sampling import NegativeSampler

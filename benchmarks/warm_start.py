@@ -26,7 +26,7 @@ from pipelines.night.stage import Night
 from trainer.config import TrainingSettings
 from trainer.examples import ExampleFiles, read_folder
 from trainer.task import train
-from trainer.warm_start import Earlier
+from trainer.warm_start import WarmStartSource
 
 LAST = dt.date(2026, 11, 20)
 RECALL = "recall@50"
@@ -125,7 +125,7 @@ def _next(
     training = TrainingSettings(**{**night.job.training.model_dump(), **settings})
     earlier = None
     if way != "cold":
-        earlier = Earlier(state=found[way][-1].state, name=str(night.date - dt.timedelta(days=1)), days=1)
+        earlier = WarmStartSource(state=found[way][-1].state, name=str(night.date - dt.timedelta(days=1)), days=1)
     output = str(folder / way / night.date.isoformat())
     result = train(given, output, model=night.job.model, training=training, attempt="1", earlier=earlier)
     if result.start["why"]:

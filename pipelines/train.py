@@ -23,7 +23,7 @@ from transforms.core import files
 
 if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own process needs
     from trainer.examples import ExampleFiles
-    from trainer.warm_start import Earlier
+    from trainer.warm_start import WarmStartSource
 
 
 def plan(night: Night) -> Plan:
@@ -54,7 +54,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             training=job.training,
             attempt=attempt,
             earlier=base,
-            saved=place.keep,
+            on_save=place.keep,
         )
         left = (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES)
         entries = place.leave((artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO), left)
@@ -67,7 +67,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
     """The night's examples, where the trainer can read them."""
-    from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, graph_of
+    from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, find_graph
 
     listed = night.require("examples")
     if listed.present != listed.files:
@@ -80,7 +80,7 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
         spec=FeatureSpec.from_json(files.read_bytes(paths.join(given, "spec.json")).decode()),
         label_counts=paths.join(given, LABEL_COUNTS),
         search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
-        graph=graph_of(given, names),
+        graph=find_graph(given, names),
         dates={
             "start": night.start.isoformat(),
             "end": night.end.isoformat(),
@@ -89,8 +89,8 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
     )
 
 
-def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir) -> Earlier | None:
-    from trainer.warm_start import Earlier
+def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir) -> WarmStartSource | None:
+    from trainer.warm_start import WarmStartSource
 
     if found is None:
         return None
@@ -99,7 +99,9 @@ def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir
     done: Manifest = manifest.require(folder, "train")
     state = done.counts.get(artifacts.MODEL_STATE, artifacts.MODEL_STATE)
     names = [entry.name for entry in done.named(f"{state}/")]
-    return Earlier(state=f"{place.bring(folder, names)}/{state}", name=found.date, days=(night.date - date).days)
+    return WarmStartSource(
+        state=f"{place.bring(folder, names)}/{state}", name=found.date, days=(night.date - date).days
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Training on one device or on several: the one module that knows `tf.distribute`.
+"""Training on one or several devices. No other module uses `tf.distribute`.
 
     replicas = make_replicas("auto")
     with replicas.scope():
         step = TrainingStep(...)
-    run = replicas.compiled(step)
-    for parts in replicas.deal(batches):
+    run = replicas.compile(step)
+    for parts in replicas.distribute(batches):
         loss = run(parts)
 
-Every device holds a copy of all that is learned and takes its part of each batch; gradients are added up over all, so
-that every copy makes the same step. The loss curve is that of one device and the same batch size, however many there
-are, but for rounding; for what dropout drops; and for negatives taken from the batch, which are a device's own.
+Every device holds a copy of all variables and gets its part of each batch. Gradients are summed over all devices, so
+that every copy takes the same step. The loss curve is that of one device with the same batch size, whatever the number
+of devices, except for rounding, for what dropout drops, and for in-batch negatives, which come from a device's own
+part.
 """
 
 from __future__ import annotations
@@ -20,20 +21,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from trainer.batch import LABEL, SHARE, Batch
 from trainer.errors import TrainingError
-from trainer.record_files import plain
+from trainer.record_files import no_autograph
 from transforms.core.tensorflow_import import tf
 
-Batch = dict[str, tf.Tensor]
-KINDS = ("auto", "one", "mirrored", "multi_worker", "tpu")
-SHARE = "share"  # in a part: the share of the batch's labels that are the part's
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
 
 class Replicas:
-    """The devices that train together: as many copies of one step, which differ in their part of the batch alone.
+    """The devices that train together: copies of one step that differ only in their part of the batch.
 
-    `count`: how many, over all hosts. `static`: they need shapes that are known before any value, as TPUs do.
-    `chief`: whether this process writes what the training leaves.
+    `count`: their number, over all hosts. `static`: whether they need static shapes, as TPUs do.
+    `chief`: whether this process writes the outputs of the training.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None, *, static: bool = False) -> None:
@@ -42,113 +42,123 @@ class Replicas:
         self.chief = _is_chief(strategy.cluster_resolver) if strategy else True
 
     @property
-    def alone(self) -> bool:
-        """Whether there is nothing to share: variables are plain ones."""
+    def single(self) -> bool:
+        """Whether there is one device without a strategy: variables are plain ones."""
         return self._strategy is None
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Variables made in it have a copy on every device."""
+        """Return a context in which new variables have a copy on every device."""
         return self._strategy.scope() if self._strategy else contextlib.nullcontext()
 
     def number(self) -> tf.Tensor | int:
-        """Inside a step: which of the replicas this is, from 0."""
+        """Return, inside a step, the number of this replica, from 0."""
         return tf.distribute.get_replica_context().replica_id_in_sync_group if self.count > 1 else 0
 
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Inside a step: each tensor's sum over all replicas."""
+        """Return, inside a step, the sum of each tensor over all replicas."""
         if self.count == 1:
             return list(tensors)
         return list(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
 
     def gather(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Inside a step: all replicas' tensors, one behind the other; their first dimensions may differ."""
+        """Return, inside a step, the concatenated tensors of all replicas; their first dimensions may differ."""
         if self.count == 1:
             return tensor
         return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
 
-    def compiled(self, step: Callable[[Batch], tf.Tensor]) -> Callable[[Any], tf.Tensor]:
-        """A step on all devices at once, of what `deal` gives. `step` must give the same on all of them."""
+    def compile(self, step: Callable[[Batch], tf.Tensor]) -> Callable[[Any], tf.Tensor]:
+        """Return a graph that takes a step on all devices at once, with what `distribute` yields.
+
+        `step` must return the same value on all devices.
+        """
         if self._strategy is None:
             return tf.function(step, reduce_retracing=True, autograph=False)
         strategy = self._strategy
 
-        def on_all(parts: Any) -> tf.Tensor:
+        def run(parts: Any) -> tf.Tensor:
             return strategy.experimental_local_results(strategy.run(step, args=(parts,)))[0]
 
-        return tf.function(on_all, reduce_retracing=True, autograph=False)
+        return tf.function(run, reduce_retracing=True, autograph=False)
 
-    def deal(self, batches: tf.data.Dataset) -> Iterator[Any]:
-        """The batches, each as the parts of this host's devices.
+    def distribute(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        """Return an iterator over the batches, each as the parts for the devices of this host.
 
-        Every host reads all batches and keeps its part: dearer than files of its own, and the only way for a batch to
-        hold the same labels whatever the number of hosts. Reading is many times faster than learning.
+        Every host reads all batches and keeps its part. That costs more than separate files for each host, but it is
+        the only way for a batch to hold the same labels whatever the number of hosts. Reading is many times faster than
+        learning.
         """
         if self._strategy is None:
             return iter(batches)
 
-        def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            here = self.count // context.num_input_pipelines
-            numbers = tf.data.Dataset.range(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
-            cut = plain(lambda number, batch: part_of(batch, number, self.count, static=self.static))
-            parts = batches.flat_map(plain(lambda batch: numbers.map(plain(lambda number: cut(number, batch)))))
-            # A dataset that may end makes the hosts ask each other before every step; the loop knows when to stop.
-            return parts.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)).prefetch(2 * here)
+        def host_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            local = self.count // context.num_input_pipelines
+            numbers = tf.data.Dataset.range(context.input_pipeline_id * local, (context.input_pipeline_id + 1) * local)
 
-        return iter(self._strategy.distribute_datasets_from_function(of_host))
+            def parts(batch: Batch) -> tf.data.Dataset:
+                part = no_autograph(lambda number: batch_part(batch, number, self.count, static=self.static))
+                return numbers.map(part)
 
-    def agreed(self, yes: bool) -> bool:
-        """The chief's answer, on every host: else one could stop while the others wait for it."""
+            # With a finite dataset the hosts would ask each other before every step; the loop knows when to stop.
+            infinite = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            return batches.flat_map(no_autograph(parts)).apply(infinite).prefetch(2 * local)
+
+        return iter(self._strategy.distribute_datasets_from_function(host_dataset))
+
+    def broadcast(self, decision: bool) -> bool:
+        """Broadcast the chief's decision so that all hosts stop together."""
         if self._strategy is None:
-            return yes
-        answers = self._strategy.run(plain(lambda: tf.constant(float(yes and self.chief))))
-        return float(self._strategy.reduce(tf.distribute.ReduceOp.SUM, answers, axis=None)) > 0
+            return decision
+        votes = self._strategy.run(no_autograph(lambda: tf.constant(float(decision and self.chief))))
+        return float(self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)) > 0
 
 
-def part_of(batch: Batch, number: tf.Tensor, count: int, *, static: bool = False) -> Batch:
-    """Part `number` of `count` of a batch, with its `share`: as even as can be, each label in one part.
+def batch_part(batch: Batch, number: tf.Tensor, count: int, *, static: bool = False) -> Batch:
+    """Return part `number` of `count` of a batch, with its `share` of the batch's labels.
 
-    A part that would be empty has one label of another's and the share 0: no loss has a mean of nothing.
-    `static`: the batch can be divided evenly, and the shapes of the parts are known.
+    Parts are as even as possible, and each label is in one part. A part that would be empty gets a label of another
+    part and the share 0, because the mean over no labels is undefined. `static`: the batch divides evenly, and the
+    shapes of the parts are static.
     """
-    size = tf.cast(tf.shape(batch["label"])[0], tf.int64)
+    size = tf.cast(tf.shape(batch[LABEL])[0], tf.int64)
     start, stop = size * number // count, size * (number + 1) // count
     share = tf.cast((stop - start) / size, tf.float32)
     first = tf.minimum(start, size - 1)
     part = {name: values[first : tf.maximum(stop, first + 1)] for name, values in batch.items()}
     if static:
-        part = {name: tf.ensure_shape(of, [batch[name].shape[0] // count, *of.shape[1:]]) for name, of in part.items()}
+        rows = {name: values.shape[0] // count for name, values in batch.items()}
+        part = {name: tf.ensure_shape(values, [rows[name], *values.shape[1:]]) for name, values in part.items()}
     return {**part, SHARE: share}
 
 
 def make_replicas(kind: str = "auto") -> Replicas:
-    """The devices of a strategy, one of `KINDS`; `auto` takes the largest that it finds.
+    """Return the devices of a strategy, one of `STRATEGIES`; `auto` takes the largest that is available.
 
-    Hosts and a TPU can only be joined before TensorFlow has been used for anything else. Raises TrainingError for a
-    strategy that the machine lacks something for.
+    Call it before anything else uses TensorFlow: hosts and a TPU cannot be joined later. Raises TrainingError if the
+    machine does not have what the strategy needs.
     """
-    found = find_kind(os.environ, gpus=len(tf.config.list_physical_devices("GPU"))) if kind == "auto" else kind
-    if found == "one":
+    strategy = detect_strategy(os.environ, gpus=len(tf.config.list_physical_devices("GPU"))) if kind == "auto" else kind
+    if strategy == "one":
         return Replicas()
-    if found == "mirrored":
+    if strategy == "mirrored":
         return Replicas(_mirrored())
-    if found == "multi_worker":
+    if strategy == "multi_worker":
         return Replicas(_multi_worker(os.environ))
-    if found == "tpu":
+    if strategy == "tpu":
         return Replicas(_tpu(os.environ), static=True)
-    raise TrainingError(f"strategy must be one of {', '.join(KINDS)}, but is {kind} ([training])")
+    raise TrainingError(f"strategy must be one of {', '.join(STRATEGIES)}, but is {kind} ([training])")
 
 
-def find_kind(environment: Mapping[str, str], *, gpus: int) -> str:
-    """The strategy that an environment and a number of GPUs ask for."""
-    if len(workers_of(environment)) > 1:
+def detect_strategy(environment: Mapping[str, str], *, gpus: int) -> str:
+    """Return the strategy that suits the environment variables and the number of GPUs."""
+    if len(worker_addresses(environment)) > 1:
         return "multi_worker"
     if "TPU_NAME" in environment:
         return "tpu"
     return "mirrored" if gpus > 1 else "one"
 
 
-def workers_of(environment: Mapping[str, str]) -> list[str]:
-    """The addresses of the hosts in TF_CONFIG; [] without it. Raises TrainingError where it is malformed."""
+def worker_addresses(environment: Mapping[str, str]) -> list[str]:
+    """Return the addresses of the hosts in TF_CONFIG; [] without it. Raises TrainingError if it is malformed."""
     text = environment.get("TF_CONFIG", "")
     if not text:
         return []
@@ -170,18 +180,18 @@ def _mirrored() -> tf.distribute.Strategy:
     if len(devices) < 2:
         raise TrainingError(
             'strategy = "mirrored" needs more than one GPU, but TensorFlow finds '
-            f'{len(tf.config.list_physical_devices("GPU"))}: set strategy = "one", or see if nvidia-smi lists them '
+            f'{len(tf.config.list_physical_devices("GPU"))}: set strategy = "one", or check that nvidia-smi lists them '
             "and tensorflow[and-cuda] is installed"
         )
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def _multi_worker(environment: Mapping[str, str]) -> tf.distribute.Strategy:
-    workers = workers_of(environment)
+    workers = worker_addresses(environment)
     if len(workers) < 2:
         raise TrainingError(
             f'strategy = "multi_worker" needs the hosts in TF_CONFIG, but it names {len(workers)}: start this command '
-            'on every host with TF_CONFIG set, the same but for the task, or set strategy = "one"'
+            'on every host with the same TF_CONFIG except for its task, or set strategy = "one"'
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
 
@@ -200,9 +210,9 @@ def _tpu(environment: Mapping[str, str]) -> tf.distribute.Strategy:
 
 
 def _is_chief(resolver: Any) -> bool:
-    """The chief where there is one, else worker 0; a process that is not one of several is."""
-    kind = getattr(resolver, "task_type", None)
-    if kind not in ("chief", "worker"):
+    """Return whether this process is the chief, or worker 0 if no chief is named, or the only process."""
+    task_type = getattr(resolver, "task_type", None)
+    if task_type not in ("chief", "worker"):
         return True
     cluster = resolver.cluster_spec().as_dict()
-    return kind == "chief" or ("chief" not in cluster and resolver.task_id == 0)
+    return task_type == "chief" or ("chief" not in cluster and resolver.task_id == 0)

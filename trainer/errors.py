@@ -1,5 +1,5 @@
-"""The error of a training that cannot start or go on, with a message made for the person who started it."""
+"""The error of a training that cannot start or continue. Importing it does not import TensorFlow."""
 
 
 class TrainingError(ValueError):
-    """Examples or settings that nothing can be learned from, or a training that diverged."""
+    """Examples or settings from which no model can be trained, or a training that diverged."""

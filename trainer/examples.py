@@ -1,4 +1,4 @@
-"""What a training reads: record files, what is in them, and how often each video is a label.
+"""The inputs of a training: record files, their contents, and how often each video is a label.
 
 files = read_folder("runs/nights/2026-11-21/examples")
 counts = read_label_counts(files)
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainer.batch import TOKENS
 from trainer.errors import TrainingError
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
@@ -26,50 +27,48 @@ LABEL_COUNTS, SEARCH_TOKENS = "label_counts.parquet", "search_tokens.parquet"
 class ExampleFiles:
     """The files of one night's examples: gzip TFRecords as `transforms.contracts.example_spec` describes them.
 
-    The order of the files is part of what makes a training repeatable: give them sorted.
+    A training is reproducible only for the same order of files: sort them.
     """
 
     train: tuple[str, ...]
-    holdout: tuple[str, ...]  # empty: no recall is measured while training
+    holdout: tuple[str, ...]  # empty: recall is not measured during the training
     spec: FeatureSpec
     label_counts: str  # Parquet: id int64 from 1, each once, in order; video_id string; count int64
-    search_tokens: str | None = None  # Parquet: token string, count int64, in the order of the ids; to go on from later
+    search_tokens: str | None = None  # Parquet: token string, count int64, in order of the ids; for later warm starts
     graph: str | None = None  # folder of the SavedModel that encoded context and example age, to serve raw features
-    dates: dict[str, str] = field(
-        default_factory=dict
-    )  # of the data, ISO 8601: `newest` watch; window's `start`, `end`
+    dates: dict[str, str] = field(default_factory=dict)  # ISO 8601: `newest` watch; `start` and `end` of the window
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """The videos that can be a label, by id: position 0 is id 1."""
+    """The videos that can be a label, in order of their ids: index 0 is id 1."""
 
     video_ids: pa.Array  # [videos] string
-    counts: npt.NDArray[np.int64]  # [videos] how often each was completed
+    counts: npt.NDArray[np.int64]  # [videos] number of completed watches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Names:
-    """Whose the rows of a table are, from row 1 on, and how often each occurs in the window."""
+class Vocabulary:
+    """The names of a table's rows, from row 1, and how often each occurs in the window."""
 
     names: pa.Array  # [rows] string, distinct
-    counts: npt.NDArray[np.int64]  # [rows]; zeros where nobody counts
+    counts: npt.NDArray[np.int64]  # [rows]; zeros if they are not counted
 
 
 def read_folder(folder: str) -> ExampleFiles:
-    """The files that the `COMPLETED` manifest of an examples folder lists, sorted; what it does not list is ignored.
+    """Return the files that the `COMPLETED` manifest of an examples folder lists, sorted; others are ignored.
 
-    Raises TrainingError where the manifest is missing or does not list what a training needs.
+    Raises TrainingError if the manifest is missing or does not list what a training needs.
     """
     folder = folder.rstrip("/")
-    manifest = f"{folder}/COMPLETED"
-    if not tf.io.gfile.exists(manifest):
-        raise TrainingError(f"{manifest} does not exist: these are no finished examples; run the examples stage first")
-    told = json.loads(_read(manifest))
-    listed = sorted(file["name"] for file in told["files"])
+    path = f"{folder}/COMPLETED"
+    if not tf.io.gfile.exists(path):
+        raise TrainingError(f"{path} does not exist: the examples are not complete; run the examples stage first")
+    manifest = json.loads(_read(path))
+    listed = sorted(file["name"] for file in manifest["files"])
     for needed in ("spec.json", LABEL_COUNTS):
         if needed not in listed:
-            raise TrainingError(f"{manifest} does not list {needed}: run the examples stage again")
+            raise TrainingError(f"{path} does not list {needed}: run the examples stage again")
 
     def records(split: str) -> tuple[str, ...]:
         return tuple(f"{folder}/{p}" for p in listed if p.startswith(f"{split}/") and p.endswith(".tfrecord.gz"))
@@ -80,19 +79,19 @@ def read_folder(folder: str) -> ExampleFiles:
         spec=FeatureSpec.from_json(_read(f"{folder}/spec.json").decode()),
         label_counts=f"{folder}/{LABEL_COUNTS}",
         search_tokens=f"{folder}/{SEARCH_TOKENS}" if SEARCH_TOKENS in listed else None,
-        graph=graph_of(folder, listed),
-        dates={"newest": told["counts"]["newest"]} if "newest" in told.get("counts", {}) else {},
+        graph=find_graph(folder, listed),
+        dates={"newest": manifest["counts"]["newest"]} if "newest" in manifest.get("counts", {}) else {},
     )
 
 
-def graph_of(folder: str, listed: Sequence[str]) -> str | None:
-    """Where among the files listed of an examples folder the encoding graph's SavedModel lies."""
+def find_graph(folder: str, listed: Sequence[str]) -> str | None:
+    """Return the folder of the encoding graph's SavedModel among the listed files of an examples folder, or None."""
     saved = [path for path in listed if path.startswith("transform_fn/") and path.endswith("/saved_model.pb")]
     return f"{folder}/{saved[0].removesuffix('/saved_model.pb')}" if saved else None
 
 
 def read_label_counts(files: ExampleFiles) -> LabelCounts:
-    """Names and label counts of the videos, in the order of their ids.
+    """Return names and label counts of the videos, in order of their ids.
 
     Raises TrainingError unless the ids are exactly 1..`spec.videos`, in order.
     """
@@ -101,21 +100,20 @@ def read_label_counts(files: ExampleFiles) -> LabelCounts:
     if not np.array_equal(ids, np.arange(1, files.spec.videos + 1)):
         raise TrainingError(
             f"{files.label_counts} must hold the ids 1 to {files.spec.videos} in order, each once, but holds "
-            f"{len(ids)} others: it and spec.json are not of the same examples"
+            f"{len(ids)} other ids: it and spec.json belong to different examples"
         )
     video_ids = table["video_id"].combine_chunks().cast(pa.string())
     return LabelCounts(video_ids=video_ids, counts=table["count"].to_numpy().astype(np.int64))
 
 
-def read_names(files: ExampleFiles, counts: LabelCounts) -> dict[str, Names]:
-    """Whose the rows of the tables are, by vocabulary: `videos`, each category, and `tokens` where the examples name
-    them.
+def read_vocabularies(files: ExampleFiles, counts: LabelCounts) -> dict[str, Vocabulary]:
+    """Return the vocabularies of the tables: `videos`, each category, and `tokens` if the examples have their names.
 
-    Raises TrainingError where the tokens are not as many as the records' ids.
+    Raises TrainingError if the number of tokens differs from that of the spec.
     """
-    names = {"videos": Names(names=counts.video_ids, counts=counts.counts)}
+    vocabularies = {"videos": Vocabulary(names=counts.video_ids, counts=counts.counts)}
     for name, values in files.spec.categories.items():
-        names[name] = Names(names=pa.array(values, pa.string()), counts=np.zeros(len(values), np.int64))
+        vocabularies[name] = Vocabulary(names=pa.array(values, pa.string()), counts=np.zeros(len(values), np.int64))
     if files.spec.tokens and files.search_tokens:
         table = pq.read_table(pa.BufferReader(_read(files.search_tokens)), columns=["token", "count"])
         if table.num_rows != files.spec.tokens:
@@ -124,8 +122,8 @@ def read_names(files: ExampleFiles, counts: LabelCounts) -> dict[str, Names]:
                 f"{table.num_rows}: run the examples stage again"
             )
         tokens = table["token"].combine_chunks().cast(pa.string())
-        names["tokens"] = Names(names=tokens, counts=table["count"].to_numpy().astype(np.int64))
-    return names
+        vocabularies[TOKENS] = Vocabulary(names=tokens, counts=table["count"].to_numpy().astype(np.int64))
+    return vocabularies
 
 
 def _read(path: str) -> bytes:

@@ -1,55 +1,55 @@
-"""What a training leaves: the user tower to be called, the video vectors, and how it went.
+"""The outputs of a training: the user tower as a SavedModel, the video vectors, and JSON files.
 
     tower = tf.saved_model.load(result.tower)
     tower.signatures["examples"](examples=tf.constant([record]))["vector"]  # [1, dimension + 1]
 
-The last component of a user's vector is 1 and that of a video's is its bias: a score is one dot product.
+The last component of a user vector is 1 and that of a video vector is its bias, so a score is one dot product.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainer.batch import Batch, feature_specs
 from trainer.examples import LabelCounts
-from trainer.inputs import Batch, cut_windows, parse_records
+from trainer.inputs import cut_windows, parse_records
 from trainer.model import Model, UserTower
 from trainer.raw import RawFeatures
-from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
 ROWS_AT_ONCE = 65_536
 
 
 class ServedTower(tf.Module):
-    """The user tower as it is exported; with `raw` it reads raw features too."""
+    """The user tower with the functions of its signatures; with `raw` it reads raw features too."""
 
     def __init__(self, tower: UserTower, raw: RawFeatures | None = None) -> None:
         super().__init__(name="served_tower")
         self.tower, self.raw = tower, raw
 
     def vectors(self, batch: Batch) -> tf.Tensor:
-        """Float [batch, dimension + 1] of a batch of windows."""
+        """Return float [batch, dimension + 1] for a batch of windows."""
         users = self.tower.vectors(batch, self.tower.look_up(batch))
         return tf.concat([users, tf.ones([tf.shape(users)[0], 1])], axis=1)
 
     def from_features(self, features: Batch) -> dict[str, tf.Tensor]:
-        """`vector` of dense windows and context, as `feature_specs` names them."""
+        """Return `vector`, float [batch, dimension + 1], for the inputs of `batch.feature_specs`."""
         return {"vector": self.vectors(features)}
 
     def from_raw(self, raw: Batch) -> dict[str, tf.Tensor]:
-        """`vector` of raw features, see `raw.RawFeatures.specs`."""
+        """Return `vector`, float [users, dimension + 1], for the inputs of `raw.RawFeatures.specs`."""
         assert self.raw is not None
         return {"vector": self.vectors(self.raw(raw))}
 
     def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`user_id` and `vector` of serialized records with exactly one pointer; any other record is an error."""
+        """Return `user_id` and `vector` of serialized records, string [users]. Fails unless each has one pointer."""
         records = parse_records(examples, self.tower.spec, training=False)
         one_each = tf.debugging.Assert(
             tf.reduce_all(tf.equal(records.pointer_counts, 1)),
@@ -60,22 +60,9 @@ class ServedTower(tf.Module):
         return {"user_id": records.user_id, "vector": self.vectors(batch)}
 
 
-def feature_specs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
-    """The inputs of the signature `features`: windows as `cut_windows` leaves them, and the context of each row."""
-
-    def of(name: str, dtype: tf.DType, *shape: int) -> tf.TensorSpec:
-        return tf.TensorSpec([None, *shape], dtype, name=name)
-
-    specs = {"watches": of("watches", tf.int32, spec.watch_history)}
-    if spec.tokens:
-        specs["tokens"] = of("tokens", tf.int32, spec.search_history)
-    specs |= {name: of(name, tf.int32) for name in spec.categories}
-    return specs | {name: of(name, tf.float32) for name in ["example_age", *spec.numbers]}
-
-
 def export_tower(tower: UserTower, folder: str, *, raw: RawFeatures | None = None) -> None:
-    """A SavedModel with the signatures `examples` (strings [batch]), `features` (see `feature_specs`), and with `raw`
-    also `raw` (see `RawFeatures.specs`)."""
+    """Write a SavedModel with the signatures `examples` (string [users]), `features` (`batch.feature_specs`) and, with
+    `raw`, also `raw` (`RawFeatures.specs`)."""
     served = ServedTower(tower, raw)
     examples = tf.TensorSpec([None], tf.string, name="examples")
     signatures = {
@@ -88,7 +75,10 @@ def export_tower(tower: UserTower, folder: str, *, raw: RawFeatures | None = Non
 
 
 def write_video_vectors(model: Model, counts: LabelCounts, path: str) -> None:
-    """Parquet, one row a video in the order of the ids: id, video_id, label_count, vector (dimension + 1 floats)."""
+    """Write Parquet with a row for each video, in order of the ids: id, video_id, label_count, vector.
+
+    `vector` has dimension + 1 floats.
+    """
     with tempfile.TemporaryDirectory() as folder:
         local = str(Path(folder) / "video_vectors.parquet")
         with pq.ParquetWriter(local, VIDEO_VECTORS, compression="zstd") as writer:
@@ -103,7 +93,7 @@ VIDEO_VECTORS = pa.schema(
 
 
 def _video_rows(model: Model, counts: LabelCounts, start: int, stop: int) -> pa.Table:
-    """Rows of the videos at positions start to stop: ids start + 1 to stop."""
+    """Return the rows of the videos with the ids start + 1 to stop."""
     rows = [table.weights[start + 1 : stop + 1].numpy() for table in (model.videos, model.biases)]
     vectors = np.concatenate(rows, axis=1)
     offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
@@ -118,6 +108,7 @@ def _video_rows(model: Model, counts: LabelCounts, start: int, stop: int) -> pa.
     )
 
 
-def write_json(value: dict[str, Any], path: str) -> None:
+def write_json(value: Mapping[str, object], path: str) -> None:
+    """Write a value as indented JSON."""
     with tf.io.gfile.GFile(path, "w") as file:
         file.write(json.dumps(value, indent=1, ensure_ascii=False))

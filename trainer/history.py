@@ -1,11 +1,11 @@
-"""How a watch history becomes one vector. A new encoder is one class and one entry in `ENCODERS`.
+"""Encoders, which turn a watch history into one vector. A new encoder is one class and one entry in `ENCODERS`.
 
-    history, readers = rows_and_readers(batch)
-    encoder(table.embed(history), readers)  # [labels, encoder.width]
+    history, positions = history_rows(batch)
+    encoder(table.embed(history), positions)  # [labels, encoder.width]
 
-An encoder reads the vectors of ids [rows, length], the most recent in the last column, and gives a vector for each
-label. Most look at windows: every label has a row of its own and reads all of it. One with `sequences` may be given
-rows that several labels share in training, each reading what lies before its own place.
+An encoder reads the vectors of ids [rows, length], the most recent in the last column, and returns a vector for each
+label. Most encoders read windows: every label has its own row and reads all of it. In training, an encoder with
+`sequences` may get rows that several labels share, and each label reads what comes before its position.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import ClassVar, Protocol
 
 from trainer.attention import Attention
 from trainer.config import ModelSettings
-from trainer.reading import Readers
+from trainer.sequences import LabelPositions
 from trainer.tables import Embedded
 from transforms.core.tensorflow_import import tf
 
 
 class Encoder(Protocol):
-    """Sums up histories: ids [rows, length], the most recent in the last column."""
+    """Encodes histories: ids [rows, length], the most recent in the last column."""
 
-    sequences: ClassVar[bool]  # whether rows may be shared by the labels of a user
+    sequences: ClassVar[bool]  # whether the labels of a user may share a row
     width: int
 
-    def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Float [labels, `width`]. Drops units only with a `dropout_seed` (int32 [2])."""
+    def __call__(
+        self, history: Embedded, positions: LabelPositions, *, dropout_seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Return float [labels, `width`]. Drops units only with a `dropout_seed` (int32 [2])."""
         ...
 
     @property
@@ -35,7 +37,7 @@ class Encoder(Protocol):
 
 
 class Mean(tf.Module):
-    """The mean of the known videos' vectors, [labels, dimension] (paper, 3.2); zeros where none is known."""
+    """The mean of the known videos' vectors, [labels, dimension] (paper, 3.2); zeros if no video is known."""
 
     sequences: ClassVar[bool] = False
 
@@ -43,15 +45,18 @@ class Mean(tf.Module):
         super().__init__(name="mean")
         self.width = settings.dimension
 
-    def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+    def __call__(
+        self, history: Embedded, positions: LabelPositions, *, dropout_seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
         return history.mean()
 
 
 class Recency(tf.Module):
-    """Side by side, [labels, 3 * dimension]: the mean; a mean whose weights are learned for each position and
-    dimension, positive and normalised over the known videos; and the last video's vector. Zeros where none is known.
+    """Three vectors concatenated, [labels, 3 * dimension]; zeros if no video is known.
 
-    Where order carries information this is worth more than width or depth.
+    They are the mean; a weighted mean, with a learned positive weight for each position and dimension, normalised over
+    the known videos; and the vector of the last video. If the order of watches carries information, this improves
+    recall more than a wider or deeper tower.
     """
 
     sequences: ClassVar[bool] = False
@@ -61,15 +66,17 @@ class Recency(tf.Module):
         self.width = 3 * settings.dimension
         self.logits = tf.Variable(tf.zeros([length, settings.dimension]), name="position_logits")
 
-    def __call__(self, history: Embedded, readers: Readers, *, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+    def __call__(
+        self, history: Embedded, positions: LabelPositions, *, dropout_seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
         vectors = history.vectors()
         weights = tf.exp(self.logits)
         known = tf.cast(history.known, tf.float32)
-        # Unknown videos' vectors are zeros: only the denominator has to leave them out.
+        # The vectors of unknown videos are zeros, so only the denominator has to exclude them.
         weighted = tf.reduce_sum(vectors * weights, axis=1) / tf.maximum(known @ weights, 1e-9)
         mean = tf.reduce_sum(vectors, axis=1) / tf.maximum(history.count(), 1)
         return tf.concat([mean, weighted, vectors[:, -1]], axis=1)
 
 
-# Each is called with settings, `length` (ids a row) and `seed`.
+# Each is called with the settings, `length` (ids in a row) and `seed`.
 ENCODERS: dict[str, Callable[..., Encoder]] = {"mean": Mean, "recency": Recency, "attention": Attention}

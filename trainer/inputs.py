@@ -1,11 +1,13 @@
-"""From record files to batches of labels with their windows, in TensorFlow's C++ ops alone.
+"""Batches of labels with their windows from record files, with TensorFlow's C++ ops only.
 
-A record holds a user's whole past once, and for each label how much of it came before: windows are cut here, by index
-arithmetic, from pools of thousands of users, so that the labels of a batch come from many users and a label costs no
-bytes on disk but its own. Training, the holdout and the exported tower cut with the same `cut_windows`.
+A record holds the whole history of a user once, and for each label how much of it comes before. Windows are cut here by
+index arithmetic from pools of thousands of users, so that the labels of a batch come from many users and a label takes
+no space on disk for its window. Training, the holdout and the exported tower use the same `cut_windows`.
 
     for batch in epoch_batches(files, spec, batch_size=1024, seed=1, epochs=range(5)):
         batch["watches"]  # int32 [batch, watch_history]
+
+`trainer.batch` lists the keys of a batch.
 """
 
 from __future__ import annotations
@@ -14,25 +16,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trainer.record_files import RecordFiles, plain
+from trainer.batch import (
+    EXAMPLE_AGE,
+    LABEL,
+    SEQUENCE,
+    TOKENS,
+    WATCHES,
+    Batch,
+    count_key,
+    history_keys,
+    is_pointer_key,
+    stop_key,
+)
+from trainer.record_files import RecordFiles, no_autograph
 from trainer.replay import Replay
-from trainer.seeds import seed_of
-from trainer.stretches import share_stretches, shuffle_stretches
+from trainer.seeds import derive_seed
+from trainer.sequences import share_sequences, shuffle_sequences
 from transforms.contracts.example_spec import MISSING, FeatureSpec
+from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
-Batch = dict[str, tf.Tensor]
-Marks = Callable[[tf.Tensor], tf.Tensor]
-Pool = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]  # lists of users end to end, and their pointers
+LabelMask = Callable[[tf.Tensor], tf.Tensor]  # records [users] string -> bool [labels]
+Pool = tuple[Batch, Batch]  # the concatenated lists of some users, and their pointers
 
-POOL_USERS = 4096  # users whose labels are shuffled together; also how many records a shuffle of records holds
-WORKERS = 2  # pools parsed, and batches cut, at a time
-PREFETCHED = 4  # batches
-COUNT_RECORDS = 1024  # records parsed at once where nothing is shuffled
+POOL_USERS = 4096  # users whose labels are shuffled together; also the buffer size of the shuffle of records
+PARALLEL_CALLS = 2  # pools that are parsed, and batches that are cut, at the same time
+PREFETCHED_BATCHES = 4
+COUNT_RECORDS = 1024  # records parsed at once if nothing is shuffled
 
 
-class Histories(Protocol):
-    """How much of a user's past is read: what specs of records agree on."""
+class HistoryLengths(Protocol):
+    """The lengths of the windows: what the specs of examples and of ranking records have in common."""
 
     @property
     def watch_history(self) -> int: ...
@@ -43,69 +57,77 @@ class Histories(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """Parsed records: the lists of all users end to end, and for each pointer where its input ends in them."""
+    """Parsed records: the concatenated lists of all users, and the pointers into them (see `trainer.batch`)."""
 
     user_id: tf.Tensor  # string [users]
-    lists: dict[str, tf.Tensor]  # watches, tokens: int32 [1 + all values], a 0 in front of the first
-    pointers: dict[str, tf.Tensor]  # [pointers]: LIST_stop, LIST_count, example_age, categories, numbers, label
+    lists: Batch
+    pointers: Batch
     pointer_counts: tf.Tensor  # int64 [users]
     labels: tf.RaggedTensor  # int64 [users, labels]
 
 
 def record_features(spec: FeatureSpec) -> dict[str, tf.io.RaggedFeature]:
-    """How `tf.io.parse_example` reads the lists of a record."""
-    whole = ["watches", "watches_end", "label", *spec.categories]
-    if spec.tokens:
-        whole += ["tokens", "tokens_end"]
-    features = {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in whole}
-    for name in ["example_age", *spec.numbers]:
+    """Return the features of a record, other than `user_id`, for `tf.io.parse_example`."""
+    integers = [*history_keys(spec), *map(end_feature, history_keys(spec)), LABEL, *spec.categories]
+    features = {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in integers}
+    for name in [EXAMPLE_AGE, *spec.numbers]:
         features[name] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
     return features
 
 
 def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -> Records:
-    """Parses records [users] string. With `training` each pointer has one label, else a record's labels are a set.
+    """Parse records, string [users]. With `training` each pointer has one label; otherwise the labels are a set.
 
-    Fails on a list with another number of values than there are pointers; on a pointer behind the end of its list: it
-    would reach into the next user's past; and on a number out of its range or NaN: it would ruin the tower unseen.
+    Fails if a list has another number of values than there are pointers; if a pointer lies behind the end of its list,
+    where the next user's history begins; and if a number is out of range or NaN, which would make the tower useless.
     """
     features = {"user_id": tf.io.FixedLenFeature([], tf.string), **record_features(spec)}
     parsed = tf.io.parse_example(serialized, features)
-    splits = parsed["watches_end"].row_splits
-    pointers: dict[str, tf.Tensor] = {}
-    for name in ["example_age", *spec.categories, *spec.numbers, *(["label"] if training else [])]:
-        checks = [same_splits(parsed[name], splits, name)]
+    splits = parsed[end_feature(WATCHES)].row_splits
+    pointers: Batch = {}
+    for name in [EXAMPLE_AGE, *spec.categories, *spec.numbers, *([LABEL] if training else [])]:
+        checks = [assert_same_splits(parsed[name], splits, name)]
         if parsed[name].dtype == tf.float32:
-            checks.append(_in_range(parsed[name].values, name))
+            checks.append(_assert_in_range(parsed[name].values, name))
         with tf.control_dependencies(checks):
-            values = tf.identity(parsed[name].values)
-        pointers[name] = tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
-    lists: dict[str, tf.Tensor] = {}
-    for name in ["watches", *(["tokens"] if spec.tokens else [])]:
-        lists[name] = tf.concat([[0], tf.cast(parsed[name].values, tf.int32)], axis=0)
-        pointers[f"{name}_stop"], pointers[f"{name}_count"] = ends_of(parsed[name], parsed[f"{name}_end"], splits, name)
+            pointers[name] = narrow(parsed[name].values)
+    lists, places = parse_histories(parsed, splits, spec)
     return Records(
         user_id=parsed["user_id"],
         lists=lists,
-        pointers=pointers,
-        pointer_counts=parsed["watches_end"].row_lengths(),
-        labels=parsed["label"],
+        pointers=pointers | places,
+        pointer_counts=parsed[end_feature(WATCHES)].row_lengths(),
+        labels=parsed[LABEL],
     )
 
 
-def cut_windows(lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: Histories) -> Batch:
-    """The input of each pointer: `watches` [pointers, watch_history] and `tokens` [pointers, search_history] int32.
+def parse_histories(parsed: Batch, splits: tf.Tensor, spec: FeatureSpec | RankingSpec) -> tuple[Batch, Batch]:
+    """Return the concatenated lists of parsed records, and where in them the input of each pointer ends.
 
-    The most recent id stands in the last column, whatever the length, so that a column means the same for all; 0 is
-    padding or out of vocabulary. What else the pointers hold is passed on.
+    `splits`: int64 [users + 1], the row splits of the pointers. Fails if a pointer lies outside its user's list.
     """
-    lengths = {"watches": spec.watch_history, "tokens": spec.search_history}
-    batch = {name: tensor for name, tensor in pointers.items() if not name.endswith(("_stop", "_count"))}
+    lists: Batch = {}
+    places: Batch = {}
+    for name in history_keys(spec):
+        values, ends = parsed[name], parsed[end_feature(name)]
+        lists[name] = tf.concat([[0], tf.cast(values.values, tf.int32)], axis=0)
+        places[stop_key(name)], places[count_key(name)] = _pointer_ends(values, ends, splits, name)
+    return lists, places
+
+
+def cut_windows(lists: Batch, pointers: Batch, spec: HistoryLengths) -> Batch:
+    """Return the input of each pointer: `watches` int32 [pointers, watch_history], `tokens` [pointers, search_history].
+
+    The most recent id is in the last column whatever the length of the history, so that a column has the same meaning
+    in all rows; 0 is padding or out of vocabulary. Everything else that the pointers have is passed on.
+    """
+    lengths = {WATCHES: spec.watch_history, TOKENS: spec.search_history}
+    batch = {name: tensor for name, tensor in pointers.items() if not is_pointer_key(name)}
     for name, values in lists.items():
-        stop, count = pointers[f"{name}_stop"], pointers[f"{name}_count"]
+        stop, count = pointers[stop_key(name)], pointers[count_key(name)]
         back = tf.range(lengths[name], 0, -1, dtype=tf.int64)[tf.newaxis, :]  # 1 is the most recent
-        place = tf.where(back <= count[:, tf.newaxis], stop[:, tf.newaxis] - back, 0)
-        batch[name] = tf.gather(values, place)
+        index = tf.where(back <= count[:, tf.newaxis], stop[:, tf.newaxis] - back, 0)
+        batch[name] = tf.gather(values, index)
     return batch
 
 
@@ -120,37 +142,38 @@ def epoch_batches(
     pool_users: int = POOL_USERS,
     drop_remainder: bool = False,
     replay: Replay | None = None,
-    withheld: Marks | None = None,
+    withheld: LabelMask | None = None,
 ) -> tf.data.Dataset:
-    """Batches of passes over the labels of `files`: each label once a pass, all but a pass's last of `batch_size`.
+    """Return batches of epochs over the labels of `files`, with the keys of `batch.training_specs`.
 
-    The same for the same arguments, and a pass is the same whichever come before it. Labels are shuffled within pools
-    of `pool_users` users, users across pools. One dataset of all passes, because tracing a new one costs a second.
+    An epoch has each label once, in batches of `batch_size`; its last batch may be smaller. The batches are the same
+    for the same arguments, and an epoch is the same whatever epochs come before it. Labels are shuffled within pools of
+    `pool_users` users, and users across pools. All epochs are one dataset, because tracing another takes a second.
 
-    With `sequences`, `watches` are stretches instead of windows (`stretches.share_stretches`), and stretches are
-    shuffled instead of labels. With `drop_remainder` the smaller last batch of a pass is left out: shapes are static.
-    With `replay` a pass has only the labels it keeps; `replay.count` says how many. No pass has those `withheld`, which
-    are found from records [users] string: bool [labels].
+    With `sequences`, `watches` are sequences instead of windows (`sequences.share_sequences`), and sequences are
+    shuffled instead of labels. With `drop_remainder` an epoch lacks its smaller last batch, and shapes are static. With
+    `replay` an epoch has only the labels that it keeps; `replay.count` returns how many. No epoch has the labels that
+    `withheld` selects.
     """
 
-    @plain
-    def pool(number: tf.Tensor, serialized: tf.Tensor, drawn: tf.Tensor) -> Pool:
+    @no_autograph
+    def read_pool(number: tf.Tensor, serialized: tf.Tensor, seeds: tf.Tensor) -> Pool:
         parsed = parse_records(serialized, spec, training=True)
-        pointers, seed = parsed.pointers, tf.stack([drawn[1], tf.cast(number, tf.int32)])
+        pointers, seed = parsed.pointers, tf.stack([seeds[1], tf.cast(number, tf.int32)])
         if replay is not None or withheld is not None:
-            learned = replay.keeps(serialized, drawn[4]) if replay else tf.fill([tf.size(pointers["label"])], True)
-            learned &= ~withheld(serialized) if withheld else True
-            pointers = {name: tf.boolean_mask(of, learned) for name, of in pointers.items()}
+            mask = replay.keeps(serialized, seeds[4]) if replay else tf.fill([tf.size(pointers[LABEL])], True)
+            mask &= ~withheld(serialized) if withheld else True
+            pointers = {name: tf.boolean_mask(values, mask) for name, values in pointers.items()}
         if sequences:
-            pointers = share_stretches(pointers, length=spec.watch_history, pool=number)
-            return parsed.lists, in_order(pointers, shuffle_stretches(pointers["stretch"], seed=seed))
-        return parsed.lists, shuffled(pointers, seed)
+            pointers = share_sequences(pointers, length=spec.watch_history, pool=number)
+            return parsed.lists, _reorder(pointers, shuffle_sequences(pointers[SEQUENCE], seed=seed))
+        return parsed.lists, shuffle_pointers(pointers, seed)
 
-    records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
-    return passes(
+    records = files if isinstance(files, RecordFiles) else RecordFiles.from_paths(files)
+    return pointer_batches(
         records,
         spec,
-        pool,
+        read_pool,
         batch_size=batch_size,
         seed=seed,
         epochs=epochs,
@@ -159,10 +182,10 @@ def epoch_batches(
     )
 
 
-def passes(
+def pointer_batches(
     records: RecordFiles,
-    spec: Histories,
-    pool: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Pool],
+    spec: HistoryLengths,
+    read_pool: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Pool],
     *,
     batch_size: int,
     seed: int,
@@ -170,105 +193,125 @@ def passes(
     pool_users: int = POOL_USERS,
     drop_remainder: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of passes over the pointers that `pool` leaves of pools of users, cut in the order it leaves them in.
+    """Return batches of epochs over the pointers that `read_pool` returns for pools of users, in its order.
 
-    `pool`: (number of the pool, records [users] string, int32 [5]: two seeds and the number of the pass) -> lists and
-    pointers.
+    `read_pool`: (number of the pool int64, records string [users], int32 [5]: two seeds of two numbers, and the number
+    of the epoch) -> lists and pointers.
     """
-    seeds = [[*seed_of(seed, "epoch", epoch), *seed_of(seed, "files", epoch), epoch] for epoch in epochs]
-    # Without a pass left, a training taken up at its end, the shape of one is still needed.
-    drawn_of = tf.data.Dataset.from_tensor_slices(tf.reshape(tf.constant(seeds, tf.int32), [len(epochs), 5]))
+    seeds_by_epoch = [
+        [*derive_seed(seed, "epoch", epoch), *derive_seed(seed, "files", epoch), epoch] for epoch in epochs
+    ]
+    # The shape is given because there may be no epoch left, if a training is resumed at its end.
+    seeds_dataset = tf.data.Dataset.from_tensor_slices(
+        tf.reshape(tf.constant(seeds_by_epoch, tf.int32), [len(epochs), 5])
+    )
 
-    @plain
-    def one(drawn: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(records.paths)), drawn[2:4])
-        first = tf.cast(tf.abs(drawn[0]), tf.int64)
+    @no_autograph
+    def read_epoch(seeds: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(records.paths)), seeds[2:4])
+        first = tf.cast(tf.abs(seeds[0]), tf.int64)
         read = records.read(order).shuffle(pool_users, seed=first, reshuffle_each_iteration=False)
-        of_pool = plain(lambda number, serialized: pool(number, serialized, drawn))
-        pools = read.batch(pool_users).enumerate().map(of_pool, num_parallel_calls=WORKERS, deterministic=True)
-        cut = plain(lambda lists, pointers: _slices(lists, pointers, spec, batch_size))
+        parse = no_autograph(lambda number, serialized: read_pool(number, serialized, seeds))
+        pools = read.batch(pool_users).enumerate().map(parse, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+        cut = no_autograph(lambda lists, pointers: _window_batches(lists, pointers, spec, batch_size))
         return pools.prefetch(1).flat_map(cut).rebatch(batch_size, drop_remainder=drop_remainder)
 
-    return drawn_of.flat_map(one).prefetch(PREFETCHED)
+    return seeds_dataset.flat_map(read_epoch).prefetch(PREFETCHED_BATCHES)
 
 
-def shuffled(pointers: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The pointers in a drawn order; `seed` int32 [2]."""
-    places = tf.range(tf.size(pointers["watches_stop"]))
-    return in_order(pointers, tf.random.experimental.stateless_shuffle(places, seed))
+def shuffle_pointers(pointers: Batch, seed: tf.Tensor) -> Batch:
+    """Return the pointers in an order drawn by `seed`, int32 [2]."""
+    indices = tf.range(tf.size(pointers[stop_key(WATCHES)]))
+    return _reorder(pointers, tf.random.experimental.stateless_shuffle(indices, seed))
 
 
-def in_order(pointers: dict[str, tf.Tensor], places: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {name: tf.gather(tensor, places) for name, tensor in pointers.items()}
+def _reorder(pointers: Batch, indices: tf.Tensor) -> Batch:
+    return {name: tf.gather(values, indices) for name, values in pointers.items()}
 
 
-def _slices(
-    lists: dict[str, tf.Tensor], pointers: dict[str, tf.Tensor], spec: Histories, batch_size: int
-) -> tf.data.Dataset:
-    """A pool's pointers, in their order, `batch_size` at a time, with their windows."""
+def _window_batches(lists: Batch, pointers: Batch, spec: HistoryLengths, batch_size: int) -> tf.data.Dataset:
+    """Return batches of at most `batch_size` of a pool's pointers, in their order, with their windows."""
 
-    @plain
-    def one(start: tf.Tensor) -> Batch:
-        return cut_windows(lists, {name: of[start : start + batch_size] for name, of in pointers.items()}, spec)
+    @no_autograph
+    def cut(start: tf.Tensor) -> Batch:
+        part = {name: values[start : start + batch_size] for name, values in pointers.items()}
+        return cut_windows(lists, part, spec)
 
-    starts = tf.data.Dataset.range(0, tf.size(pointers["watches_stop"], tf.int64), batch_size)
-    return starts.map(one, num_parallel_calls=WORKERS, deterministic=True)
+    starts = tf.data.Dataset.range(0, tf.size(pointers[stop_key(WATCHES)], tf.int64), batch_size)
+    return starts.map(cut, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
 
 
 def one_pointer_batches(files: Sequence[str], spec: FeatureSpec, *, batch_size: int, records: int) -> tf.data.Dataset:
-    """(inputs, labels [users, labels] ragged, watches so far [users, watches] ragged) of records with one pointer.
+    """Return (inputs, labels [users, labels] ragged, watched [users, watches] ragged) of records with one pointer.
 
-    Of the first `records` records, files in turn; always in the same order.
+    `watched` are all watches before the pointer. Reads the first `records` records, from the files in turn and always
+    in the same order.
     """
 
-    @plain
+    @no_autograph
     def parse(serialized: tf.Tensor) -> tuple[Batch, tf.RaggedTensor, tf.RaggedTensor]:
         parsed = parse_records(serialized, spec, training=False)
-        stop, count = parsed.pointers["watches_stop"], parsed.pointers["watches_count"]
-        places = tf.ragged.range(stop - count, stop)
         batch = cut_windows(parsed.lists, parsed.pointers, spec)
-        return batch, parsed.labels, tf.gather(parsed.lists["watches"], places)
+        return batch, parsed.labels, watched_before(parsed.lists, parsed.pointers)
 
-    return RecordFiles.of(files).read().take(records).batch(batch_size).map(parse).prefetch(2)
+    return RecordFiles.from_paths(files).read().take(records).batch(batch_size).map(parse).prefetch(2)
+
+
+def watched_before(lists: Batch, pointers: Batch) -> tf.RaggedTensor:
+    """Return all watches before each pointer, int32 [pointers, watches]."""
+    stop, count = pointers[stop_key(WATCHES)], pointers[count_key(WATCHES)]
+    return tf.gather(lists[WATCHES], tf.ragged.range(stop - count, stop))
 
 
 def count_labels(files: Sequence[str] | RecordFiles) -> int:
-    """How many labels the training records hold: one pass over the files that reads nothing else from them."""
-    features = {"label": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
-    records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
+    """Return the number of labels in training records. Reads the files once, and nothing else from them."""
+    features = {LABEL: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
+    records = files if isinstance(files, RecordFiles) else RecordFiles.from_paths(files)
     if not records.paths:
         return 0
-    counts = (
-        records.read()
-        .batch(COUNT_RECORDS)
-        .map(plain(lambda serialized: tf.size(tf.io.parse_example(serialized, features)["label"].values, tf.int64)))
-    )
-    return int(counts.reduce(tf.constant(0, tf.int64), plain(lambda total, count: total + count)))
+
+    @no_autograph
+    def count(serialized: tf.Tensor) -> tf.Tensor:
+        return tf.size(tf.io.parse_example(serialized, features)[LABEL].values, tf.int64)
+
+    counts = records.read().batch(COUNT_RECORDS).map(count)
+    return int(counts.reduce(tf.constant(0, tf.int64), no_autograph(lambda total, count: total + count)))
 
 
-def ends_of(
+def end_feature(history: str) -> str:
+    """Return the name of the record feature that has the pointers' ends in a history."""
+    return f"{history}_end"
+
+
+def narrow(values: tf.Tensor) -> tf.Tensor:
+    """Return values as int32 if they are int64. The copy depends on the checks around it."""
+    return tf.cast(values, tf.int32) if values.dtype == tf.int64 else tf.identity(values)
+
+
+def _pointer_ends(
     values: tf.RaggedTensor, ends: tf.RaggedTensor, splits: tf.Tensor, name: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """For each pointer, where its input stops in the padded list of all users, and how many values it has."""
+    """Return for each pointer the end of its input in the padded list of all users, and how many values come before."""
     user = tf.ragged.row_splits_to_segment_ids(splits)
-    with tf.control_dependencies([same_splits(ends, splits, f"{name}_end")]):
+    with tf.control_dependencies([assert_same_splits(ends, splits, end_feature(name))]):
         count = tf.identity(ends.values)
     inside = tf.debugging.Assert(
         tf.reduce_all((count >= 0) & (count <= tf.gather(values.row_lengths(), user))),
-        [f"{name}_end must lie in the record's {name}: write the examples again", count],
+        [f"{end_feature(name)} must lie in the record's {name}: write the examples again", count],
     )
     with tf.control_dependencies([inside]):
         return 1 + tf.gather(values.row_starts(), user) + count, count
 
 
-def _in_range(values: tf.Tensor, name: str) -> tf.Operation:
-    least = 0.0 if name == "example_age" else MISSING
+def _assert_in_range(values: tf.Tensor, name: str) -> tf.Operation:
+    least = 0.0 if name == EXAMPLE_AGE else MISSING
     message = f"{name} must lie in [0, 1]" + ("" if least == 0 else f", or be {MISSING}") + ": write the examples again"
     valid = tf.reduce_all((values >= 0) & (values <= 1) | (values == least))
     return tf.debugging.Assert(valid, [message, values])
 
 
-def same_splits(values: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tf.Operation:
+def assert_same_splits(values: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tf.Operation:
+    """Return an op that fails unless a feature has as many values in each record as there are pointers."""
     same = tf.reduce_all(tf.equal(values.row_splits, splits))
     message = f"{name} must have one value a pointer, as watches_end has: the records and spec.json do not match"
     return tf.debugging.Assert(same, [message, splits, values.row_splits])

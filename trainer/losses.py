@@ -28,22 +28,22 @@ from trainer.model import Model
 from trainer.sampling import (
     MASKED_LOGIT,
     ByLabelCounts,
-    Drawn,
     HardNegatives,
     InBatch,
     LearnedUnigram,
     Mixed,
     NegativeSampler,
+    SampledNegatives,
     Sampler,
-    hits,
+    accidental_hits,
 )
 from trainer.tables import Embedded, Table
-from trainer.tree import Paths, huffman_tree
+from trainer.tree import TreePaths, huffman_tree
 from transforms.core.tensorflow_import import tf
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Comparison:
     """What the user vectors of a batch are compared with: one positive a row, negatives shared by all rows."""
 
     labels: tf.Tensor  # int32 [batch]
@@ -56,16 +56,16 @@ class Compared:
     negative_log_expected: tf.Tensor  # float [negatives]
 
 
-def corrected_logits(users: tf.Tensor, compared: Compared) -> tuple[tf.Tensor, tf.Tensor]:
+def corrected_logits(users: tf.Tensor, compared: Comparison) -> tuple[tf.Tensor, tf.Tensor]:
     """Logits less log expected of the positives [batch] and the negatives [batch, negatives]; accidental hits out."""
     positive = tf.reduce_sum(users * compared.label_vectors, axis=1) + compared.label_biases
     negative = tf.matmul(users, compared.negative_vectors, transpose_b=True)
     negative += compared.negative_biases - compared.negative_log_expected  # one pass over the widest tensor, not two
     positive -= compared.label_log_expected
-    return positive, tf.where(hits(compared.labels, compared.negatives), -MASKED_LOGIT, negative)
+    return positive, tf.where(accidental_hits(compared.labels, compared.negatives), -MASKED_LOGIT, negative)
 
 
-def sampled_softmax(users: tf.Tensor, compared: Compared) -> tf.Tensor:
+def sampled_softmax(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
     """The mean loss of users [batch, dimension], as `tf.nn.sampled_softmax_loss` with its accidental hits removed.
 
     Written out: that one uses kernels that accelerators' compilers lack, and of a negative that was drawn twice it
@@ -94,7 +94,7 @@ def _log_sum_exp(
     return peak + tf.math.log(total), gradient
 
 
-def noise_contrastive(users: tf.Tensor, compared: Compared) -> tf.Tensor:
+def noise_contrastive(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
     """The mean loss of users [batch, dimension], as `tf.nn.nce_loss` with its accidental hits removed.
 
     Asks of each video alone whether it is the label or noise, and sums over them (Gutmann, Hyvarinen 2012).
@@ -138,34 +138,36 @@ class Loss(tf.Module, Generic[C]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Negatives(Candidates):
+class NegativeCandidates(Candidates):
     """`used` holds the labels and then the negatives."""
 
-    drawn: Drawn
+    drawn: SampledNegatives
 
 
-class AgainstNegatives(Loss[Negatives]):
+class SampledLoss(Loss[NegativeCandidates]):
     """Compares each label with negatives that all rows share, in one of two ways."""
 
-    def __init__(self, model: Model, compare: Callable[[tf.Tensor, Compared], tf.Tensor], sampler: Sampler) -> None:
+    def __init__(self, model: Model, compare: Callable[[tf.Tensor, Comparison], tf.Tensor], sampler: Sampler) -> None:
         super().__init__(model)
         self.compare, self.sampler = compare, sampler
 
-    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Negatives:
+    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> NegativeCandidates:
         drawn = self.sampler(labels, users, seed=seed)
         ids = tf.concat([labels, drawn.ids], axis=0)
-        return Negatives(used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)}, drawn=drawn)
+        return NegativeCandidates(
+            used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)}, drawn=drawn
+        )
 
-    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: Negatives) -> tf.Tensor:
-        return self.compare(users, _compared(labels, candidates))
+    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: NegativeCandidates) -> tf.Tensor:
+        return self.compare(users, _comparison(labels, candidates))
 
 
-def _compared(labels: tf.Tensor, candidates: Negatives) -> Compared:
+def _comparison(labels: tf.Tensor, candidates: NegativeCandidates) -> Comparison:
     drawn, used = candidates.drawn, candidates.used
     sizes = [tf.size(labels), tf.size(drawn.ids)]
     label_vectors, negative_vectors = tf.split(used["videos"].vectors(), sizes)
     label_biases, negative_biases = tf.split(used["biases"].vectors()[:, 0], sizes)
-    return Compared(
+    return Comparison(
         labels=labels,
         label_vectors=label_vectors,
         label_biases=label_biases,
@@ -191,13 +193,13 @@ class FullSoftmax(Loss[Candidates]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Path(Candidates):
+class TreePath(Candidates):
     """`used` holds the nodes above each label, from below; 0 behind the root."""
 
     sides: tf.Tensor  # float [batch, depth]: 1 or -1, the side taken at each node; 0 behind the root
 
 
-class HierarchicalSoftmax(Loss[Path]):
+class HierarchicalSoftmax(Loss[TreePath]):
     """The splits on the way from the root of a Huffman tree to the label, each a logistic regression on the user.
 
     To compare with: it learns vectors of nodes and none of videos, so that no index can find a user's best videos.
@@ -207,17 +209,17 @@ class HierarchicalSoftmax(Loss[Path]):
         """Starts with probabilities that are the shares of the label counts + 1, as if the user told nothing."""
         super().__init__(model)
         tree = huffman_tree(label_counts)
-        self.paths, nodes = Paths(tree), max(1, tree.videos - 1)  # a table has at least one row
+        self.paths, nodes = TreePaths(tree), max(1, tree.videos - 1)  # a table has at least one row
         self.nodes = Table(nodes, self.videos.dimension, scale=0.0, seed=(0, 0), name="nodes")
         self.node_biases = Table(nodes, 1, scale=0.0, seed=(0, 0), name="node_biases")
         self.node_biases.weights[: tree.videos, 0].assign(tree.log_odds)
         self.tables = {"nodes": self.nodes, "node_biases": self.node_biases}
 
-    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Path:
+    def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> TreePath:
         nodes, sides = self.paths.of(labels)
-        return Path(used={name: table.embed(nodes) for name, table in self.tables.items()}, sides=sides)
+        return TreePath(used={name: table.embed(nodes) for name, table in self.tables.items()}, sides=sides)
 
-    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: Path) -> tf.Tensor:
+    def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: TreePath) -> tf.Tensor:
         vectors, biases = candidates.used["nodes"].vectors(), candidates.used["node_biases"].vectors()[..., 0]
         logits = tf.linalg.matvec(vectors, users) + biases
         sides = candidates.sides
@@ -244,7 +246,7 @@ def make_loss(settings: ModelSettings, model: Model, label_counts: npt.NDArray[n
             )
         return FullSoftmax(model)
     compare = noise_contrastive if settings.loss == "nce" else sampled_softmax
-    return AgainstNegatives(model, compare, _sampler(settings, model, label_counts))
+    return SampledLoss(model, compare, _sampler(settings, model, label_counts))
 
 
 def _sampler(settings: ModelSettings, model: Model, label_counts: npt.NDArray[np.int64]) -> Sampler:

@@ -1,10 +1,10 @@
 """The user tower and the two video tables (paper, 3.2 to 3.5).
 
-What the tower reads is a batch of windows or of stretches, as `inputs` leaves it; what it gives is the user vector u.
-A video's score is u.v + b, with v and b from the output table and bias. The input table and the output table are two.
+The tower reads a batch of windows or of sequences (`trainer.batch`) and returns the user vector u. The score of a video
+is u.v + b, with v from the output table and b from the biases. Input table and output table are separate.
 
-The last layer is linear: with a ReLU there too, as the paper has it, recall on real logs was a tenth lower after four
-passes.
+The last layer is linear. With a ReLU there too, as in the paper, recall on real logs was a tenth lower after four
+epochs.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from trainer.batch import EXAMPLE_AGE, TOKENS, WATCHES, Batch
 from trainer.config import ModelSettings
 from trainer.history import ENCODERS
-from trainer.inputs import Batch
-from trainer.layers import Dense, dropped
-from trainer.reading import rows_and_readers
-from trainer.seeds import seed_of
+from trainer.layers import Dense, dropout
+from trainer.seeds import derive_seed
+from trainer.sequences import history_rows
 from trainer.tables import Embedded, Table
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-# For each activation, by how much weights must start wider than for a linear layer, for outputs to vary as inputs do.
+# By activation, the factor of the variance of the initial weights that preserves the variance from input to output.
 ACTIVATIONS = {"relu": 2.0, "elu": 1.5, "gelu": 2.0, "leaky_relu": 2.0, "selu": 1.0, "swish": 2.0, "tanh": 1.0}
 
 
 class UserTower(tf.Module):
-    """From watch histories, windows of tokens and context to user vectors."""
+    """The network from watch history, search tokens and context to the user vector."""
 
     def __init__(
         self,
@@ -41,82 +41,81 @@ class UserTower(tf.Module):
         seed: int,
         category_dimensions: Mapping[str, int] | None = None,
     ) -> None:
-        """`category_dimensions`: lengths of categories' vectors that are not to follow from how many values there
-        are."""
+        """Create the variables. `category_dimensions` overrides the vector length that follows from a vocabulary."""
         super().__init__(name="user_tower")
         self.spec, self.dropout, self.reads_age = spec, settings.dropout, settings.example_age
         self.activation = getattr(tf.nn, settings.activation)
-        sizes = {"watches": (spec.videos + spec.shared_rows, settings.dimension)}
+        sizes = {WATCHES: (spec.videos + spec.shared_rows, settings.dimension)}
         if spec.tokens:
-            sizes["tokens"] = (spec.tokens, settings.dimension)
+            sizes[TOKENS] = (spec.tokens, settings.dimension)
         lengths = {name: category_dimension(len(values)) for name, values in spec.categories.items()}
         lengths |= category_dimensions or {}
         sizes |= {name: (len(values), lengths[name]) for name, values in spec.categories.items()}
         self.tables = {
-            name: Table(size, width, scale=1 / math.sqrt(width), seed=seed_of(seed, "table", name), name=name)
+            name: Table(size, width, scale=1 / math.sqrt(width), seed=derive_seed(seed, "table", name), name=name)
             for name, (size, width) in sizes.items()
         }
         self.encoder = ENCODERS[settings.history](settings, length=spec.watch_history, seed=seed)
         widths = [self._input_width(), *settings.hidden, settings.dimension]
         gains = [ACTIVATIONS[settings.activation]] * len(settings.hidden) + [1.0]
         self.layers = [
-            Dense(a, b, gain=gain, seed=seed_of(seed, "layer", i), name=f"layer_{i}")
+            Dense(a, b, gain=gain, seed=derive_seed(seed, "layer", i), name=f"layer_{i}")
             for i, ((a, b), gain) in enumerate(zip(pairwise(widths), gains, strict=True))
         ]
 
     @property
     def dense_variables(self) -> tuple[tf.Variable, ...]:
-        """All variables but the tables' rows: those that a step changes as a whole."""
+        """All variables except the tables: those that a step updates as a whole."""
         return (*self.encoder.trainable_variables, *(v for layer in self.layers for v in layer.trainable_variables))
 
     def embed(self, batch: Batch) -> dict[str, Embedded]:
-        """For each table the rows that the batch uses."""
+        """Return for each table the rows that the batch uses."""
         return {name: self.tables[name].embed(ids) for name, ids in self._ids(batch).items()}
 
     def look_up(self, batch: Batch) -> dict[str, Embedded]:
-        """The same for reading alone, in a tower that learns no more: see `Table.look_up`."""
+        """Return the same for inference only, see `Table.look_up`."""
         return {name: self.tables[name].look_up(ids) for name, ids in self._ids(batch).items()}
 
     def _ids(self, batch: Batch) -> Batch:
-        watches, _ = rows_and_readers(batch)
-        return {name: watches if name == "watches" else batch[name] for name in self.tables}
+        watches, _ = history_rows(batch)
+        return {name: watches if name == WATCHES else batch[name] for name in self.tables}
 
     def vectors(
         self, batch: Batch, embedded: dict[str, Embedded], *, dropout_seed: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """User vectors, float [batch, dimension]. With a `dropout_seed` (int32 [2]) units are dropped."""
+        """Return user vectors, float [batch, dimension]. Drops units only with a `dropout_seed` (int32 [2])."""
         x = tf.concat(self._inputs(batch, embedded, dropout_seed), axis=1)
-        x = dropped(x, self.dropout, dropout_seed, 0)
+        x = dropout(x, self.dropout, dropout_seed, 0)
         for number, layer in enumerate(self.layers[:-1], start=1):
-            x = dropped(self.activation(layer(x)), self.dropout, dropout_seed, number)
+            x = dropout(self.activation(layer(x)), self.dropout, dropout_seed, number)
         return self.layers[-1](x)
 
     def __call__(self, batch: Batch) -> tf.Tensor:
-        """User vectors, float [batch, dimension], without dropout."""
+        """Return user vectors, float [batch, dimension], without dropout."""
         return self.vectors(batch, self.embed(batch))
 
     def _inputs(self, batch: Batch, embedded: dict[str, Embedded], dropout_seed: tf.Tensor | None) -> list[tf.Tensor]:
-        _, readers = rows_and_readers(batch)
-        inputs = [self.encoder(embedded["watches"], readers, dropout_seed=dropout_seed)]
+        _, positions = history_rows(batch)
+        inputs = [self.encoder(embedded[WATCHES], positions, dropout_seed=dropout_seed)]
         if self.spec.tokens:
-            inputs.append(embedded["tokens"].mean())
+            inputs.append(embedded[TOKENS].mean())
         inputs += [embedded[name].vectors() for name in self.spec.categories]
         for name in self.spec.numbers:
             known = tf.cast(batch[name] >= 0, tf.float32)
             inputs.append(tf.stack([batch[name] * known, known], axis=1))
         if self.reads_age:
-            age = batch["example_age"]
+            age = batch[EXAMPLE_AGE]
             inputs.append(tf.stack([age, tf.square(age), tf.sqrt(age)], axis=1))
         return inputs
 
     def _input_width(self) -> int:
-        context = sum(table.dimension for name, table in self.tables.items() if name != "watches")
+        context = sum(table.dimension for name, table in self.tables.items() if name != WATCHES)
         powers = 3 if self.reads_age else 0
         return self.encoder.width + context + 2 * len(self.spec.numbers) + powers
 
 
 class Model(tf.Module):
-    """All that is learned: the user tower, and what the videos are compared with."""
+    """Everything that is learned: the user tower, and the vectors and biases of the videos."""
 
     def __init__(
         self,
@@ -127,13 +126,15 @@ class Model(tf.Module):
         seed: int,
         category_dimensions: Mapping[str, int] | None = None,
     ) -> None:
-        """A video's bias starts at the logarithm of its share of the labels, as if the user told nothing."""
+        """Create the variables. A video's bias starts at the logarithm of its share of the labels.
+
+        `label_counts`: int64 [videos], of the ids from 1.
+        """
         super().__init__(name="model")
         scale = 1 / math.sqrt(settings.dimension)
         self.tower = UserTower(spec, settings, seed=seed, category_dimensions=category_dimensions)
-        self.videos = Table(
-            spec.videos, settings.dimension, scale=scale, seed=seed_of(seed, "table", "videos"), name="videos"
-        )
+        video_seed = derive_seed(seed, "table", "videos")
+        self.videos = Table(spec.videos, settings.dimension, scale=scale, seed=video_seed, name="videos")
         self.biases = Table(spec.videos, 1, scale=0.0, seed=(0, 0), name="biases")
         share = (label_counts + 1) / (label_counts + 1).sum()
         self.biases.weights.assign(np.pad(np.log(share), [1, 0])[:, np.newaxis].astype(np.float32))
@@ -144,5 +145,5 @@ class Model(tf.Module):
 
 
 def category_dimension(values: int) -> int:
-    """The length of a category's vectors: about the logarithm of how many values it has (paper, 4.1)."""
+    """Return the vector length of a category: about the logarithm of its number of values (paper, 4.1)."""
     return 1 + math.ceil(math.log2(values + 1))

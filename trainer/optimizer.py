@@ -1,6 +1,6 @@
-"""Optimisers whose cost is that of the rows a step uses, not of the tables they stand in.
+"""Optimizers that cost as much as the rows that a step uses, not as the tables that hold them.
 
-A dense optimiser touches every row of a table of a million at every step, and is ten times slower for it.
+A dense optimizer touches every row of a table of a million at every step, and is ten times slower for it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from trainer.distribution import Replicas
 from trainer.tables import Embedded, Table
 from transforms.core.tensorflow_import import tf
 
-EPSILON = 1e-10  # keeps a row whose gradient was zero so far from dividing by zero
+EPSILON = 1e-10  # avoids a division by zero for a row whose gradients were all zero so far
 
 
 class RowwiseAdagrad(tf.Module):
-    """Adagrad with one accumulator a row: the sum over steps of its gradient's mean square."""
+    """Adagrad with one accumulator a row: the sum over steps of the mean square of its gradient."""
 
     def __init__(self, tables: Mapping[str, Table], *, learning_rate: float, replicas: Replicas | None = None) -> None:
         super().__init__(name="rowwise_adagrad")
@@ -27,43 +27,44 @@ class RowwiseAdagrad(tf.Module):
         }
 
     def apply(self, name: str, used: Embedded, gradient: tf.Tensor | tf.IndexedSlices) -> None:
-        """One step of the rows `used` of a table; `gradient` is of `used.rows`. Row 0 stays the zero vector.
+        """Update the rows `used` of a table; `gradient` is that of `used.rows`, [used, dimension].
 
-        On several replicas, of the rows that any of them used, with the sums of their gradients.
+        Row 0 stays the zero vector. On several replicas, updates the rows that any of them used, with the sums of their
+        gradients.
         """
-        gradient = summed(gradient, used.ids)
+        gradient = sum_duplicates(gradient, used.ids)
         if self._replicas.count > 1:
             ids, gradient = self._replicas.gather(used.ids), self._replicas.gather(gradient)
             used = self.tables[name].embed(ids)
-            gradient = tf.math.unsorted_segment_sum(gradient, used.places, tf.size(used.ids))
+            gradient = tf.math.unsorted_segment_sum(gradient, used.indices, tf.size(used.ids))
         square = tf.where(used.ids > 0, tf.reduce_mean(tf.square(gradient), axis=1), 0)
         total = tf.gather(self.accumulators[name], used.ids) + square
         step = tf.where(used.ids > 0, self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
-        _write(self.accumulators[name], used.ids, total)
-        # The rows are at hand, and writing them takes a fifth of the time that subtracting in place takes.
-        _write(self.tables[name].weights, used.ids, used.rows - gradient * step[:, tf.newaxis])
+        _scatter_update(self.accumulators[name], used.ids, total)
+        # The rows are already gathered, and writing them takes a fifth of the time that subtracting in place takes.
+        _scatter_update(self.tables[name].weights, used.ids, used.rows - gradient * step[:, tf.newaxis])
 
 
-def _write(variable: tf.Variable, ids: tf.Tensor, rows: tf.Tensor) -> None:
-    """Sets rows of this replica's own copy: all replicas write the same, and need not be asked."""
+def _scatter_update(variable: tf.Variable, ids: tf.Tensor, rows: tf.Tensor) -> None:
+    """Set rows of this replica's copy of a variable. All replicas write the same rows, so none has to synchronise."""
     tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=ids, updates=rows)
 
 
-def count_up(variable: tf.Variable) -> tf.Tensor:
-    """One more in this replica's own copy; the new value."""
+def increment(variable: tf.Variable) -> tf.Tensor:
+    """Add one to this replica's copy of a variable, and return the new value."""
     tf.raw_ops.AssignAddVariableOp(resource=variable.handle, value=tf.ones([], variable.dtype))
     return variable.read_value()
 
 
-def summed(gradient: tf.Tensor | tf.IndexedSlices, ids: tf.Tensor) -> tf.Tensor:
-    """The gradient [used, dimension] of rows that were gathered several times: their gradients' sums."""
+def sum_duplicates(gradient: tf.Tensor | tf.IndexedSlices, ids: tf.Tensor) -> tf.Tensor:
+    """Return the dense gradient [used, dimension] of rows that were gathered several times: the sums of its slices."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, tf.size(ids))
 
 
 class Adam(tf.Module):
-    """Adam (Kingma, Ba 2015) over whole variables: the tower's layers."""
+    """Adam (Kingma, Ba 2015) for whole variables: the layers of the tower."""
 
     def __init__(self, variables: Sequence[tf.Variable], *, learning_rate: float) -> None:
         super().__init__(name="adam")
@@ -74,8 +75,8 @@ class Adam(tf.Module):
         self.second = [tf.Variable(tf.zeros_like(v), trainable=False, name="second") for v in variables]
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """One step; `gradients` in the order of the variables."""
-        steps = tf.cast(count_up(self.steps), tf.float32)
+        """Take one step; `gradients` are in the order of the variables."""
+        steps = tf.cast(increment(self.steps), tf.float32)
         for target, first, second, gradient in zip(self.targets, self.first, self.second, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
                 var=target.handle,

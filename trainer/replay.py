@@ -1,7 +1,9 @@
-"""Which labels a warm night learns from: all that are new since the earlier model, and a share of the older ones.
+"""The labels that a warm-started training learns from: all that are new to the earlier model, and a share of the
+others.
 
-Without the older ones a model forgets what the new day does not speak of. Every pass replays others: a label's place in
-[0, 1) is a digest of its user, its place in the record and the night; the passes take turns around that circle.
+Without older labels a model forgets what the new day does not contain. Every epoch replays other labels: a label has a
+fixed place in [0, 1), a digest of its user, its place in the record and the night, and each epoch takes the next
+interval of that circle.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.record_files import RecordFiles, plain
+from trainer.batch import LABEL
+from trainer.record_files import RecordFiles, no_autograph
 from transforms.core.tensorflow_import import tf
 
 PLACES = 1 << 24
-_AT_ONCE = 1024  # records parsed at once while counting
+LABEL_DAYS = "label_days"
+_RECORDS_PER_BLOCK = 1024  # records parsed at once to count labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,28 +29,29 @@ class Replay:
     salt: str
 
     def count(self, files: Sequence[str] | RecordFiles, *, epochs: int) -> list[int]:
-        """How many labels each of the first `epochs` passes over some record files learns from."""
-        records = files if isinstance(files, RecordFiles) else RecordFiles.of(files)
+        """Return how many labels of the files each of the first `epochs` epochs learns from."""
+        records = files if isinstance(files, RecordFiles) else RecordFiles.from_paths(files)
         if not records.paths:
             return [0] * epochs
 
-        @plain
+        @no_autograph
         def add(total: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
             return total + tf.stack([tf.math.count_nonzero(self.keeps(serialized, e)) for e in range(epochs)])
 
         zeros = tf.zeros([epochs], tf.int64)
-        return [int(count) for count in records.read().batch(_AT_ONCE).reduce(zeros, add)]
+        return [int(count) for count in records.read().batch(_RECORDS_PER_BLOCK).reduce(zeros, add)]
 
     def keeps(self, serialized: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
-        """Bool [labels]: which labels of some training records, [records] string, a pass learns from.
+        """Return bool [labels]: which labels of training records, string [records], an epoch learns from.
 
-        Depends on the label and the pass alone, not on what else is read with it. Fails on records without label days.
+        The answer depends only on the label and the epoch, not on the other records. Fails on records without
+        `label_days`.
         """
-        list_of_ints = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
+        integers = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
         features = {"user_id": tf.io.FixedLenFeature([], tf.string)}
-        parsed = tf.io.parse_example(serialized, features | dict.fromkeys(("label", "label_days"), list_of_ints))
-        days = parsed["label_days"]
-        same = tf.reduce_all(tf.equal(days.row_splits, parsed["label"].row_splits))
+        parsed = tf.io.parse_example(serialized, features | dict.fromkeys((LABEL, LABEL_DAYS), integers))
+        days = parsed[LABEL_DAYS]
+        same = tf.reduce_all(tf.equal(days.row_splits, parsed[LABEL].row_splits))
         message = (
             "label_days must have one value a label: run the examples stage again, or train with warm_start = false"
         )

@@ -21,7 +21,7 @@ MASKED_LOGIT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class SampledNegatives:
     """Negatives, and the logarithm of how often a video was to be expected among them."""
 
     ids: tf.Tensor  # int32 [negatives]
@@ -32,12 +32,12 @@ class Drawn:
 class Sampler(Protocol):
     """Chooses the negatives that the rows of a batch share."""
 
-    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Drawn:
+    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         """For `labels` (int32 [batch]) and user vectors [batch, dimension]; `seed`: int32 [2]."""
         ...
 
 
-def hits(labels: tf.Tensor, negatives: tf.Tensor) -> tf.Tensor:
+def accidental_hits(labels: tf.Tensor, negatives: tf.Tensor) -> tf.Tensor:
     """Bool [batch, negatives]: accidental hits, negatives that are the row's label."""
     return labels[:, tf.newaxis] == negatives[tf.newaxis, :]
 
@@ -89,8 +89,8 @@ class ByLabelCounts(tf.Module):
         super().__init__(name="by_label_counts")
         self.sampler, self.count = sampler, count
 
-    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Drawn:
-        return _corrected(self.sampler, self.sampler.draw(self.count, seed=seed), labels, count=self.count)
+    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
+        return _with_log_expected(self.sampler, self.sampler.draw(self.count, seed=seed), labels, count=self.count)
 
 
 class InBatch(tf.Module):
@@ -103,9 +103,9 @@ class InBatch(tf.Module):
         super().__init__(name="in_batch")
         self.sampler = sampler
 
-    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Drawn:
+    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         # A row's own label drops out as an accidental hit. How many labels there are shifts all logits alike.
-        return _corrected(self.sampler, labels, labels, count=tf.size(labels))
+        return _with_log_expected(self.sampler, labels, labels, count=tf.size(labels))
 
 
 class Mixed(tf.Module):
@@ -118,13 +118,15 @@ class Mixed(tf.Module):
         super().__init__(name="mixed")
         self.sampler, self.count = sampler, count
 
-    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Drawn:
+    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         ids = tf.concat([labels, self.sampler.draw(self.count, seed=seed)], axis=0)
-        return _corrected(self.sampler, ids, labels, count=tf.size(labels) - 1 + self.count)
+        return _with_log_expected(self.sampler, ids, labels, count=tf.size(labels) - 1 + self.count)
 
 
-def _corrected(sampler: NegativeSampler, ids: tf.Tensor, labels: tf.Tensor, *, count: int | tf.Tensor) -> Drawn:
-    return Drawn(
+def _with_log_expected(
+    sampler: NegativeSampler, ids: tf.Tensor, labels: tf.Tensor, *, count: int | tf.Tensor
+) -> SampledNegatives:
+    return SampledNegatives(
         ids=ids,
         log_expected=sampler.log_expected(ids, count=count),
         label_log_expected=sampler.log_expected(labels, count=count),
@@ -150,15 +152,15 @@ class HardNegatives(tf.Module):
         self.hard = min(max(1, round(share * count)), count - 1)
         self.draws = count - self.hard
 
-    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Drawn:
+    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         draws, pool = tf.split(self.sampler.draw(self.draws + self.pool, seed=seed), [self.draws, self.pool])
         pool = tf.sort(pool)
         ids = tf.concat([labels, draws, pool], axis=0)
         best = best_for_others(labels, ids, self._scores(users, ids))
         label_best, draw_best, pool_best = tf.split(best, [tf.size(labels), self.draws, self.pool])
         hard, found, floor = hardest(pool, pool_best, count=self.hard)
-        drawn = _corrected(self.sampler, draws, labels, count=self.draws)
-        return Drawn(
+        drawn = _with_log_expected(self.sampler, draws, labels, count=self.draws)
+        return SampledNegatives(
             ids=tf.concat([draws, hard], axis=0),
             log_expected=tf.concat(
                 [
@@ -180,7 +182,7 @@ class HardNegatives(tf.Module):
 
 def best_for_others(labels: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """Each video's highest of the scores [batch, ids] for a row whose label it is not; -OUT where there is none."""
-    return tf.reduce_max(tf.where(hits(labels, ids), -MASKED_LOGIT, scores), axis=0)
+    return tf.reduce_max(tf.where(accidental_hits(labels, ids), -MASKED_LOGIT, scores), axis=0)
 
 
 def hardest(pool: tf.Tensor, best: tf.Tensor, *, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -205,12 +207,12 @@ class LearnedUnigram(tf.Module):
         super().__init__(name="learned_unigram")
         self.videos, self.count = videos, count
 
-    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Drawn:
+    def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         """By what it has learned before these labels. Leaves `seed` aside: the op keeps its own state."""
         ids, label_expected, expected = tf.random.learned_unigram_candidate_sampler(
             tf.cast(labels[:, tf.newaxis] - 1, tf.int64), 1, self.count, False, self.videos, seed=1
         )
-        return Drawn(
+        return SampledNegatives(
             ids=1 + tf.cast(ids, tf.int32),
             log_expected=tf.math.log(expected),
             label_log_expected=tf.math.log(label_expected[:, 0]),

@@ -1,16 +1,17 @@
-"""What a training leaves for the next night's to start from: every row by its name, and the optimisers' state.
+"""The state of a training, from which the next night's training starts: named rows, and the state of the optimizers.
 
-    write_state(step, names, shape, "model/state-1a2b")
+    write_state(step, vocabularies, shape, "model/state-1a2b")
     state = SavedState.read("runs/nights/2026-11-20/model/state-1a2b")
-    state.tables["videos"].rows  # float [1 + videos, dimension], read from disk as it is asked for
+    state.tables["videos"].rows  # float [1 + videos, dimension], memory-mapped
 
     state.json                             format version, the model's shape, the names of the dense variables
-    TABLE.rows.npy, TABLE.accumulator.npy  float32 [1 + rows, dimension] and [1 + rows]; row 0 is nobody's
-    VOCABULARY.names.parquet               name, count: of the rows from 1 on; several tables may share one
+    TABLE.rows.npy, TABLE.accumulator.npy  float32 [1 + rows, dimension] and [1 + rows]; row 0 is zeros
+    VOCABULARY.names.parquet               name, count: of rows from 1; several tables may share a file
     dense.npz                              the tower's variables and Adam's moments, in the tower's order
 
-Files of its own and not a checkpoint: those are named after the attributes of the program that wrote them, and are read
-whole. Of these only the rows that are wanted are read, a few megabytes at a time, whatever the size of a table.
+This is not a checkpoint, because the keys of a checkpoint follow the attributes of the program that wrote it, and
+because a checkpoint is read as a whole. From these files only the rows that are needed are read, a few megabytes at a
+time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.errors import TrainingError
-from trainer.examples import Names
+from trainer.examples import Vocabulary
 from trainer.step import TrainingStep
 from transforms.core.tensorflow_import import tf
 
@@ -41,16 +42,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class SavedTable:
-    """A table as an earlier training left it."""
+    """A table of an earlier training."""
 
     rows: Floats  # [1 + rows, dimension]
     accumulators: Floats  # [1 + rows]
-    names: pa.Array  # [named rows] string; rows behind the named ones are known by their place alone
+    names: pa.Array  # [named rows] string; rows without names come after those with names
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """An earlier training's state. The tables are mapped, not read."""
+    """The state of an earlier training. The tables are memory-mapped."""
 
     shape: dict[str, Any]  # see `warm_start.shape_of`
     tables: dict[str, SavedTable]
@@ -58,57 +59,59 @@ class SavedState:
 
     @classmethod
     def read(cls, folder: str) -> SavedState:
-        """Raises TrainingError for a folder that is no training state of this format."""
+        """Read a folder. Raises TrainingError if it holds no training state of this format."""
         if not tf.io.gfile.exists(f"{folder}/state.json"):
             raise TrainingError(f"{folder}/state.json does not exist: there is no training state to start from")
-        with _local(folder) as local:  # what is mapped stays readable after its file is gone
-            about = json.loads((local / "state.json").read_text(encoding="utf-8"))
-            if about["format_version"] != FORMAT_VERSION:
+        with _local_copy(folder) as local:  # a mapped file stays readable after it is deleted
+            header = json.loads((local / "state.json").read_text(encoding="utf-8"))
+            if header["format_version"] != FORMAT_VERSION:
                 raise TrainingError(
-                    f"{folder} has format_version {about['format_version']}, but this is {FORMAT_VERSION}: train once "
+                    f"{folder} has format_version {header['format_version']}, but this is {FORMAT_VERSION}: train once "
                     "without it (warm_start = false in [training])"
                 )
             with np.load(local / "dense.npz") as arrays:
                 dense = dict(arrays)
             return cls(
-                shape=about["shape"], tables={name: _table(local, name) for name in about["tables"]}, dense=dense
+                shape=header["shape"], tables={name: _table(local, name) for name in header["tables"]}, dense=dense
             )
 
 
-def vocabulary_of(table: str) -> str:
-    """Whose names a table's rows have: watches, output vectors and biases are all of videos."""
+def table_vocabulary(table: str) -> str:
+    """Return the vocabulary of a table's rows: watches, output vectors and biases all have that of the videos."""
     return "videos" if table in ("watches", "biases") else table
 
 
-def write_state(step: TrainingStep, names: Mapping[str, Names], shape: Mapping[str, Any], folder: str) -> None:
-    """Write what a step has learned to a new folder: the dense variables, and each table whose vocabulary has names."""
+def write_state(
+    step: TrainingStep, vocabularies: Mapping[str, Vocabulary], shape: Mapping[str, Any], folder: str
+) -> None:
+    """Write to a new folder the dense variables of a step, and each table whose vocabulary has names."""
     tf.io.gfile.makedirs(folder)
-    tables = {name: table for name, table in step.adagrad.tables.items() if vocabulary_of(name) in names}
+    tables = {name: table for name, table in step.adagrad.tables.items() if table_vocabulary(name) in vocabularies}
     for name, table in tables.items():
         _write_rows(f"{folder}/{name}.rows.npy", table.weights)
         _write_rows(f"{folder}/{name}.accumulator.npy", step.adagrad.accumulators[name])
-    for vocabulary, found in names.items():
+    for name, vocabulary in vocabularies.items():
         content = io.BytesIO()
-        pq.write_table(pa.table({"name": found.names, "count": found.counts}), content, compression="zstd")
-        _write(f"{folder}/{vocabulary}.names.parquet", content.getvalue())
+        pq.write_table(pa.table({"name": vocabulary.names, "count": vocabulary.counts}), content, compression="zstd")
+        _write(f"{folder}/{name}.names.parquet", content.getvalue())
     arrays = io.BytesIO()
-    np.savez(arrays, **{name: variable.numpy() for name, variable in dense_of(step).items()})
+    np.savez(arrays, **{name: variable.numpy() for name, variable in dense_variables(step).items()})
     _write(f"{folder}/dense.npz", arrays.getvalue())
-    about = {"format_version": FORMAT_VERSION, "shape": shape, "tables": sorted(tables)}
-    _write(f"{folder}/state.json", json.dumps(about, indent=1, ensure_ascii=False).encode())
+    header = {"format_version": FORMAT_VERSION, "shape": shape, "tables": sorted(tables)}
+    _write(f"{folder}/state.json", json.dumps(header, indent=1, ensure_ascii=False).encode())
 
 
-def dense_of(step: TrainingStep) -> dict[str, tf.Variable]:
-    """Every variable that a step changes as a whole, by the name it is kept under."""
+def dense_variables(step: TrainingStep) -> dict[str, tf.Variable]:
+    """Return every variable that a step updates as a whole, by its name in `dense.npz`."""
     adam = step.adam
-    found = {"steps": step.steps, "adam_steps": adam.steps}
+    variables_by_name = {"steps": step.steps, "adam_steps": adam.steps}
     for kind, variables in (("value", adam.targets), ("first", adam.first), ("second", adam.second)):
-        found |= {f"{kind}_{number}": variable for number, variable in enumerate(variables)}
-    return found
+        variables_by_name |= {f"{kind}_{number}": variable for number, variable in enumerate(variables)}
+    return variables_by_name
 
 
 def _write_rows(path: str, variable: tf.Variable) -> None:
-    """A variable as an .npy file, a part at a time: a table may be as large as half the memory."""
+    """Write a variable as an .npy file, block by block: a table may take half of the memory."""
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(variable.shape)}
     with tf.io.gfile.GFile(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -122,7 +125,7 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _table(folder: Path, name: str) -> SavedTable:
-    names = pq.read_table(folder / f"{vocabulary_of(name)}.names.parquet")["name"]
+    names = pq.read_table(folder / f"{table_vocabulary(name)}.names.parquet")["name"]
     return SavedTable(
         rows=np.load(folder / f"{name}.rows.npy", mmap_mode="r"),
         accumulators=np.load(folder / f"{name}.accumulator.npy", mmap_mode="r"),
@@ -131,8 +134,8 @@ def _table(folder: Path, name: str) -> SavedTable:
 
 
 @contextlib.contextmanager
-def _local(folder: str) -> Iterator[Path]:
-    """A folder as a local one: itself, or a copy of a remote one."""
+def _local_copy(folder: str) -> Iterator[Path]:
+    """Yield a local path of a folder: the folder itself, or a copy of a remote one."""
     if Path(folder).is_dir():
         yield Path(folder)
         return

@@ -1,11 +1,11 @@
-"""The users of early stopping: which they are, and their newest label, which is measured and never learned from.
+"""The users of early stopping, and their newest labels, which are measured and never learned from.
 
-A share of the users with training labels, drawn by a digest of seed and user id. None of them is in the holdout
-records: the pass that is kept must not be chosen by the users that evaluation and gates measure.
+The users are a share of those with training labels, drawn by a digest of seed and user id. None of them is in the
+holdout records, because the users that evaluation and gates measure must not choose the epoch that is kept.
 
-    stopping = choose(records, user_ids(holdout), seed=1, most=2_000)
-    learned = ~stopping.marks(serialized)  # bool [labels]
-    recall = Recall(tower, scores, stopping.batches(spec, batch_size=1024))
+    users = choose_stopping_users(records, read_user_ids(holdout), seed=1, limit=2_000)
+    learned = ~users.newest_labels(serialized)  # bool [labels]
+    recall = RecallEvaluator(tower, scores, users.batches(spec, batch_size=1024))
 """
 
 from __future__ import annotations
@@ -16,90 +16,91 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainer.inputs import Batch, cut_windows, parse_records
-from trainer.record_files import RecordFiles, plain
+from trainer.batch import LABEL, Batch
+from trainer.inputs import cut_windows, parse_records, watched_before
+from trainer.record_files import RecordFiles, no_autograph
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-SHARE = 0.05  # of the users who are not held out
+USER_SHARE = 0.05  # of the users who are not held out
 _PLACES = 1 << 24
-_AT_ONCE = 1024  # records
+_RECORDS_PER_BLOCK = 1024
+_FEATURES = {
+    "user_id": tf.io.FixedLenFeature([], tf.string),
+    LABEL: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stopping:
+class StoppingUsers:
     """The users of early stopping, in order of their digest."""
 
     user_ids: tuple[bytes, ...]
     records: tf.Tensor  # string [users]: their serialized training records
-    is_user: tf.lookup.StaticHashTable  # user id -> 1; 0 for everybody else
+    is_user: tf.lookup.StaticHashTable  # user id -> 1; all others -> 0
 
-    def marks(self, serialized: tf.Tensor) -> tf.Tensor:
-        """Bool [labels]: which labels of some training records, string [records], are the newest of such a user."""
+    def newest_labels(self, serialized: tf.Tensor) -> tf.Tensor:
+        """Return bool [labels]: which labels of training records, string [records], are the newest of such a user."""
         parsed = tf.io.parse_example(serialized, _FEATURES)
-        labels, of_user = parsed["label"], self.is_user.lookup(parsed["user_id"]) > 0
-        newest = tf.equal(tf.range(tf.size(labels.values, tf.int64)) + 1, _each(labels, labels.row_limits()))
-        return newest & _each(labels, of_user)
+        labels, is_user = parsed[LABEL], self.is_user.lookup(parsed["user_id"]) > 0
+        number = tf.range(tf.size(labels.values, tf.int64)) + 1
+        newest = tf.equal(number, _repeat_per_label(labels, labels.row_limits()))
+        return newest & _repeat_per_label(labels, is_user)
 
     def batches(self, spec: FeatureSpec, *, batch_size: int) -> tf.data.Dataset:
-        """(inputs, labels, watches so far) of the newest labels, as `inputs.one_pointer_batches` returns them."""
+        """Return (inputs, labels, watched) of the newest labels, in the form of `inputs.one_pointer_batches`."""
 
-        @plain
+        @no_autograph
         def parse(serialized: tf.Tensor) -> tuple[Batch, tf.RaggedTensor, tf.RaggedTensor]:
-            parsed, newest = parse_records(serialized, spec, training=True), self.marks(serialized)
-            pointers = {name: tf.boolean_mask(of, newest) for name, of in parsed.pointers.items()}
-            stop, count = pointers["watches_stop"], pointers["watches_count"]
-            seen = tf.gather(parsed.lists["watches"], tf.ragged.range(stop - count, stop))
-            labels = tf.RaggedTensor.from_uniform_row_length(tf.cast(pointers["label"], tf.int64), 1)
-            return cut_windows(parsed.lists, pointers, spec), labels, seen
+            parsed, newest = parse_records(serialized, spec, training=True), self.newest_labels(serialized)
+            pointers = {name: tf.boolean_mask(values, newest) for name, values in parsed.pointers.items()}
+            labels = tf.RaggedTensor.from_uniform_row_length(tf.cast(pointers[LABEL], tf.int64), 1)
+            return cut_windows(parsed.lists, pointers, spec), labels, watched_before(parsed.lists, pointers)
 
         return tf.data.Dataset.from_tensor_slices(self.records).batch(batch_size).map(parse).prefetch(1)
 
 
-def choose(records: RecordFiles, held_out: Collection[bytes], *, seed: int, most: int) -> Stopping | None:
-    """`SHARE` of the users of training records with a label, at least one and at most `most`; None if all are held out.
+def choose_stopping_users(
+    records: RecordFiles, held_out: Collection[bytes], *, seed: int, limit: int
+) -> StoppingUsers | None:
+    """Return `USER_SHARE` of the users with a training label, at least one and at most `limit`.
 
-    The same for the same users, whatever the order of the records.
+    Returns None if all users with a label are held out. The result is the same for the same users, whatever the order
+    of their records.
     """
-    drawn, lowest = list[tuple[int, bytes, bytes]](), list[tuple[int, bytes, bytes]]()
-    for block, users, labels in _read(records):
+    below_share, lowest = list[tuple[int, bytes, bytes]](), list[tuple[int, bytes, bytes]]()
+    for block, users, labels in _read_blocks(records):
         salted = tf.strings.join([f"stopping {seed}", tf.constant(users)], separator="/")
         places = tf.strings.to_hash_bucket_fast(salted, _PLACES).numpy()
         free = np.flatnonzero((labels > 0) & np.array([user not in held_out for user in users]))
         least = min([place for place, *_ in lowest[:1]] + places[free].tolist(), default=0)
-        drawn += [(int(places[at]), users[at], block[at]) for at in free[places[free] < SHARE * _PLACES]]
-        lowest += [(int(places[at]), users[at], block[at]) for at in free[places[free] == least]]
-        lowest = [found for found in lowest if found[0] == least]
-    chosen = sorted(drawn)[:most] or lowest
+        below_share += [(int(places[i]), users[i], block[i]) for i in free[places[free] < USER_SHARE * _PLACES]]
+        lowest += [(int(places[i]), users[i], block[i]) for i in free[places[free] == least]]
+        lowest = [user for user in lowest if user[0] == least]
+    chosen = sorted(below_share)[:limit] or lowest
     if not chosen:
         return None
     ids = tuple(user_id for _, user_id, _ in chosen)
     table = tf.lookup.KeyValueTensorInitializer(tf.constant(ids), tf.ones([len(ids)], tf.int64))
-    return Stopping(
+    return StoppingUsers(
         user_ids=ids,
         records=tf.constant([record for *_, record in chosen]),
         is_user=tf.lookup.StaticHashTable(table, default_value=0),
     )
 
 
-def user_ids(records: RecordFiles) -> set[bytes]:
-    """The users of record files."""
-    return {user_id for _, found, _ in _read(records) for user_id in found}
+def read_user_ids(records: RecordFiles) -> set[bytes]:
+    """Return the ids of all users in record files."""
+    return {user_id for _, user_ids, _ in _read_blocks(records) for user_id in user_ids}
 
 
-_FEATURES = {
-    "user_id": tf.io.FixedLenFeature([], tf.string),
-    "label": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
-}
-
-
-def _read(records: RecordFiles) -> Iterator[tuple[list[bytes], list[bytes], npt.NDArray[np.int64]]]:
-    """Some serialized records at a time, their users and how many labels each has."""
-    for block in records.read().batch(_AT_ONCE) if records.paths else ():
+def _read_blocks(records: RecordFiles) -> Iterator[tuple[list[bytes], list[bytes], npt.NDArray[np.int64]]]:
+    """Yield blocks of serialized records, their user ids, and how many labels each has."""
+    for block in records.read().batch(_RECORDS_PER_BLOCK) if records.paths else ():
         parsed = tf.io.parse_example(block, _FEATURES)
-        yield block.numpy().tolist(), parsed["user_id"].numpy().tolist(), parsed["label"].row_lengths().numpy()
+        yield block.numpy().tolist(), parsed["user_id"].numpy().tolist(), parsed[LABEL].row_lengths().numpy()
 
 
-def _each(labels: tf.RaggedTensor, values: tf.Tensor) -> tf.Tensor:
-    """A value of each record for each of its labels."""
+def _repeat_per_label(labels: tf.RaggedTensor, values: tf.Tensor) -> tf.Tensor:
+    """Return a value of each record, repeated for each of its labels."""
     return tf.repeat(values, labels.row_lengths())

@@ -1,7 +1,7 @@
-"""The loop: passes over the examples, the loss curve, holdout figures after each pass, checkpoints.
+"""The training loop: epochs over the examples, the loss curve, metrics after each epoch, checkpoints.
 
-Everything drawn at random depends on the seed and on the place in the training alone, so a training that was killed and
-taken up from its last checkpoint follows the curve of one that was not.
+All random draws depend only on the seed and on the step, so an interrupted training that resumes from its last
+checkpoint follows the curve of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,8 @@ from tqdm import tqdm
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import Replicas
 from trainer.errors import TrainingError
-from trainer.examples import ExampleFiles, LabelCounts, read_names
-from trainer.holdout import Holdout, Recall, users_at_once
+from trainer.examples import ExampleFiles, LabelCounts, read_vocabularies
+from trainer.holdout import HoldoutEvaluator, RecallEvaluator, scoring_batch_size
 from trainer.inputs import count_labels, epoch_batches
 from trainer.losses import make_loss
 from trainer.model import Model
@@ -27,16 +27,17 @@ from trainer.progress import Checkpoints, Progress
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
 from trainer.step import TrainingStep
-from trainer.stopping import Stopping, choose, user_ids
-from trainer.warm_start import Earlier, Start, begin
+from trainer.stopping import StoppingUsers, choose_stopping_users, read_user_ids
+from trainer.warm_start import Start, WarmStartSource, prepare_start
+from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-CURVE_POINTS = 200  # about how many points of the loss curve a training leaves, however long it is
+CURVE_POINTS = 200  # about how many points the loss curve of a training has, however long it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """A training that is over: all that it learned, how it went, and what it began with."""
+class FitResult:
+    """A completed training: everything that it learned, its progress, and what it started from."""
 
     step: TrainingStep
     progress: Progress
@@ -55,203 +56,240 @@ def fit(
     settings: TrainingSettings,
     checkpoints: str,
     logs: str,
-    earlier: Earlier | None = None,
+    earlier: WarmStartSource | None = None,
     replicas: Replicas | None = None,
-    saved: Callable[[], object] | None = None,
-) -> Fitted:
-    """Trains a model and says how it went. Takes up the newest of `checkpoints` (a folder) where there is one.
+    on_save: Callable[[], object] | None = None,
+) -> FitResult:
+    """Train a model. Resumes from the newest checkpoint in the folder `checkpoints`, if there is one.
 
-    `logs`: folder for TensorBoard. `earlier`: the model to go on from, if its shape allows. `replicas`: the devices.
-    `saved`: called after each checkpoint. Raises TrainingError: no label, no users to stop by, a loss of NaN.
+    `logs`: folder for TensorBoard. `earlier`: the model to start from, if its shape allows. `replicas`: the devices.
+    `on_save`: called after each checkpoint. Raises TrainingError if there is no label, if there are no users for early
+    stopping, and if the loss is not finite.
     """
     replicas = replicas or Replicas()
-    build = partial(_build, files, counts, model_settings, settings)
+    builder = StepBuilder(spec=files.spec, counts=counts, model_settings=model_settings, settings=settings)
     with replicas.scope():
-        step, start = begin(earlier, partial(build, replicas), spec=files.spec, settings=model_settings)
-    settings, replay = start.settings_of(settings), start.replay(settings.replay_fraction)
-    records = RecordFiles.of(files.train, cache_bytes=settings.cache_bytes)
-    stopping = stopping_users(records, files, settings)
-    kept = Checkpoints(checkpoints, step, writes=replicas.chief, saved=saved)
-    progress = kept.restore()
-    if kept.latest is None:
-        start.carry_over(step, read_names(files, counts), damping=settings.accumulator_damping)
-    run = _Run(
+        step, start = prepare_start(earlier, partial(builder.build, replicas), spec=files.spec, settings=model_settings)
+    settings = start.adjust_settings(settings)
+    data = TrainingData.open(files, settings, replay=start.replay(settings.replay_fraction))
+    saves = Checkpoints(checkpoints, step, writes=replicas.chief, on_save=on_save)
+    progress = saves.restore()
+    if saves.latest is None:
+        start.carry_over(step, read_vocabularies(files, counts), damping=settings.accumulator_damping)
+    plan = make_plan(data.labels_per_epoch(settings.epochs), settings.batch_size, replicas=replicas)
+    loop = _TrainingLoop(
         settings=settings,
         replicas=replicas,
-        step=replicas.compiled(step),
-        plan=_plan(labels_of_passes(records, replay, settings.epochs, stopping), settings, replicas).within(
-            settings.max_steps
+        step=replicas.compile(step),
+        plan=plan.limited_to(settings.max_steps),
+        holdout=HoldoutEvaluator(
+            step.model.tower, step.loss.scores, files.holdout, files.spec, users=settings.holdout_sample
         ),
-        stopping=Recall(
-            step.model.tower,
-            step.loss.scores,
-            stopping.batches(files.spec, batch_size=users_at_once(files.spec)) if stopping else [],
-        ),
-        holdout=Holdout(step.model.tower, step.loss.scores, files.holdout, files.spec, users=settings.holdout_sample),
-        checkpoints=kept,
+        stopping=RecallEvaluator(step.model.tower, step.loss.scores, data.stopping_batches()),
+        checkpoints=saves,
         writer=tf.summary.create_file_writer(logs) if replicas.chief else tf.summary.create_noop_writer(),
     )
-    batches = epoch_batches(
-        records,
-        files.spec,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        epochs=range(progress.epoch, settings.epochs),
-        # How many rows share the labels of a batch is known only with its values: static shapes read windows instead.
-        sequences=step.model.tower.encoder.sequences and not replicas.static,
-        drop_remainder=replicas.static,
-        replay=replay,
-        withheld=stopping.marks if stopping else None,
-    )
-    run.passes(replicas.deal(batches.skip(progress.batch)), progress)
+    # The number of rows that the labels of a batch share depends on the data, so static shapes need windows.
+    sequences = step.model.tower.encoder.sequences and not replicas.static
+    batches = data.batches(settings, progress, sequences=sequences, static=replicas.static)
+    loop.run(replicas.distribute(batches), progress)
     if settings.early_stopping_epochs and replicas.chief:
-        kept.restore_best()
-    return Fitted(step=step if replicas.alone else _plain(step, build), progress=progress, start=start)
+        saves.restore_best()
+    return FitResult(step=step if replicas.single else builder.copy(step), progress=progress, start=start)
 
 
-def _plain(step: TrainingStep, build: Callable[[Replicas, Mapping[str, int]], TrainingStep]) -> TrainingStep:
-    """The step with plain variables: what is exported and read by others has them, wherever it was trained."""
-    found = build(Replicas(), {name: table.dimension for name, table in step.model.tower.tables.items()})
-    for plain, variable in zip(found.variables, step.variables, strict=True):
-        plain.assign(variable.read_value())
-    return found
+@dataclass(frozen=True, kw_only=True)
+class StepBuilder:
+    """Builds training steps with newly initialised variables, all equal."""
+
+    spec: FeatureSpec
+    counts: LabelCounts
+    model_settings: ModelSettings
+    settings: TrainingSettings
+
+    def build(self, replicas: Replicas, category_dimensions: Mapping[str, int]) -> TrainingStep:
+        """Return a new step; on several devices, call it in their scope. For the dimensions see `UserTower`."""
+        label_counts, seed = self.counts.counts, self.settings.seed
+        model = Model(self.spec, self.model_settings, label_counts, seed=seed, category_dimensions=category_dimensions)
+        return TrainingStep(
+            model, make_loss(self.model_settings, model, label_counts), self.settings, replicas=replicas
+        )
+
+    def copy(self, step: TrainingStep) -> TrainingStep:
+        """Return a copy of a step with plain variables, which the export needs, whatever devices trained it."""
+        copy = self.build(Replicas(), {name: table.dimension for name, table in step.model.tower.tables.items()})
+        for variable, trained in zip(copy.variables, step.variables, strict=True):
+            variable.assign(trained.read_value())
+        return copy
 
 
-def _build(
-    files: ExampleFiles,
-    counts: LabelCounts,
-    model_settings: ModelSettings,
-    settings: TrainingSettings,
-    replicas: Replicas,
-    category_dimensions: Mapping[str, int],
-) -> TrainingStep:
-    """A step with variables as drawn; on several devices to be called in their scope."""
-    model = Model(
-        files.spec, model_settings, counts.counts, seed=settings.seed, category_dimensions=category_dimensions
-    )
-    return TrainingStep(model, make_loss(model_settings, model, counts.counts), settings, replicas=replicas)
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The labels that a training learns from, and those that early stopping withholds from it."""
+
+    spec: FeatureSpec
+    records: RecordFiles
+    replay: Replay | None = None  # None: every epoch has all labels
+    stopping: StoppingUsers | None = None  # None: no early stopping
+
+    @classmethod
+    def open(cls, files: ExampleFiles, settings: TrainingSettings, *, replay: Replay | None) -> TrainingData:
+        """Choose the users of early stopping. Raises TrainingError if it is set and there is no such user."""
+        records = RecordFiles.from_paths(files.train, cache_bytes=settings.cache_bytes)
+        stopping = choose_users(records, files, settings) if settings.early_stopping_epochs else None
+        return cls(spec=files.spec, records=records, replay=replay, stopping=stopping)
+
+    def labels_per_epoch(self, epochs: int) -> list[int]:
+        """Return how many labels each epoch learns from. Raises TrainingError if there are none."""
+        labels = count_labels(self.records)
+        if not labels:
+            raise TrainingError(
+                f"the {len(self.records.paths)} training files hold no labels, so there is nothing to learn from: look "
+                "at the counts of the examples stage, and check that watches of the window are completed"
+            )
+        counts = self.replay.count(self.records, epochs=epochs) if self.replay else [labels] * epochs
+        if self.stopping is None:
+            return counts
+        counts = [count - self._withheld(self.stopping, epoch) for epoch, count in enumerate(counts)]
+        if not any(counts):
+            raise TrainingError(
+                "no label is left to learn from, as early stopping withholds the only one: set early_stopping_epochs "
+                "to 0 ([training])"
+            )
+        return counts
+
+    def _withheld(self, stopping: StoppingUsers, epoch: int) -> int:
+        """Return how many labels of an epoch early stopping withholds."""
+        mask = stopping.newest_labels(stopping.records)
+        mask &= self.replay.keeps(stopping.records, epoch) if self.replay else True
+        return int(tf.math.count_nonzero(mask))
+
+    def stopping_batches(self) -> tf.data.Dataset | list[Any]:
+        """Return the labels of early stopping, in the form of `inputs.one_pointer_batches`; [] without it."""
+        if self.stopping is None:
+            return []
+        return self.stopping.batches(self.spec, batch_size=scoring_batch_size(self.spec))
+
+    def batches(
+        self, settings: TrainingSettings, progress: Progress, *, sequences: bool, static: bool
+    ) -> tf.data.Dataset:
+        """Return the batches that are left of the training, see `inputs.epoch_batches`."""
+        batches = epoch_batches(
+            self.records,
+            self.spec,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            epochs=range(progress.epoch, settings.epochs),
+            sequences=sequences,
+            drop_remainder=static,
+            replay=self.replay,
+            withheld=self.stopping.newest_labels if self.stopping else None,
+        )
+        return batches.skip(progress.batch)
+
+
+def choose_users(records: RecordFiles, files: ExampleFiles, settings: TrainingSettings) -> StoppingUsers | None:
+    """Return the users of early stopping; None if no training record has a label.
+
+    Raises TrainingError if all users with a label are held out.
+    """
+    held_out = read_user_ids(RecordFiles.from_paths(files.holdout))
+    users = choose_stopping_users(records, held_out, seed=settings.seed, limit=settings.holdout_sample)
+    if users is None and count_labels(records):
+        raise TrainingError(
+            f"early_stopping_epochs is {settings.early_stopping_epochs} ([training]) and needs users who are not held "
+            "out, but all users with a label are: set it to 0, or lower holdout_users ([examples]) and run the "
+            "examples stage again"
+        )
+    return users
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How many labels each pass learns from, and in how many steps."""
+    """How many labels each epoch learns from, and in how many steps."""
 
     batch_size: int
     labels: tuple[int, ...]
     steps: tuple[int, ...]
 
     def examples(self, progress: Progress) -> int:
-        """How many labels the next step learns from: the last of a pass may have fewer."""
+        """Return how many labels the next step learns from: the last step of an epoch may have fewer."""
         return min(self.batch_size, self.labels[progress.epoch] - progress.batch * self.batch_size)
 
-    def within(self, steps: int | None) -> Plan:
-        """The plan as far as its first `steps` steps, the last pass cut short where they end in it; all with None."""
-        if steps is None:
+    def limited_to(self, max_steps: int | None) -> Plan:
+        """Return the first `max_steps` steps of the plan, which may end within an epoch; the whole plan for None."""
+        if max_steps is None:
             return self
         labels: list[int] = []
-        taken: list[int] = []
-        for of_pass, steps_of_pass in zip(self.labels, self.steps, strict=True):
-            left = steps - sum(taken)
+        steps: list[int] = []
+        for epoch_labels, epoch_steps in zip(self.labels, self.steps, strict=True):
+            left = max_steps - sum(steps)
             if not left:
                 break
-            taken.append(min(steps_of_pass, left))
-            labels.append(min(of_pass, self.batch_size * taken[-1]))
-        return Plan(batch_size=self.batch_size, labels=tuple(labels), steps=tuple(taken))
+            steps.append(min(epoch_steps, left))
+            labels.append(min(epoch_labels, self.batch_size * steps[-1]))
+        return replace(self, labels=tuple(labels), steps=tuple(steps))
 
     @property
     def curve_steps(self) -> int:
-        """How many steps make a point of the loss curve."""
+        """How many steps a point of the loss curve covers."""
         return max(1, sum(self.steps) // CURVE_POINTS)
 
 
-def _plan(labels: list[int], settings: TrainingSettings, replicas: Replicas) -> Plan:
-    size = settings.batch_size
+def make_plan(labels: list[int], batch_size: int, *, replicas: Replicas) -> Plan:
+    """Return the plan for epochs with so many labels each.
+
+    Static shapes leave out the remainder of an epoch. They need a batch size that is a multiple of the devices and at
+    most the labels of an epoch; otherwise raises TrainingError.
+    """
     if not replicas.static:
-        return Plan(batch_size=size, labels=tuple(labels), steps=tuple(math.ceil(of_pass / size) for of_pass in labels))
-    if size % replicas.count or min(labels) < size:
+        steps = tuple(math.ceil(count / batch_size) for count in labels)
+        return Plan(batch_size=batch_size, labels=tuple(labels), steps=steps)
+    if batch_size % replicas.count or min(labels) < batch_size:
         raise TrainingError(
             f"on a TPU batch_size must be a multiple of its {replicas.count} cores and at most the {min(labels)} "
-            f"labels of a pass, as every step has the same shape, but is {size} ([training])"
+            f"labels of an epoch, as every step has the same shape, but is {batch_size} ([training])"
         )
-    steps = tuple(of_pass // size for of_pass in labels)
-    return Plan(batch_size=size, labels=tuple(size * of_pass for of_pass in steps), steps=steps)
-
-
-def stopping_users(records: RecordFiles, files: ExampleFiles, settings: TrainingSettings) -> Stopping | None:
-    """The users of early stopping; None without early stopping. Raises TrainingError if there is no such user."""
-    if not settings.early_stopping_epochs:
-        return None
-    held_out = user_ids(RecordFiles.of(files.holdout))
-    stopping = choose(records, held_out, seed=settings.seed, most=settings.holdout_sample)
-    if stopping is None and count_labels(records):
-        raise TrainingError(
-            f"early_stopping_epochs is {settings.early_stopping_epochs} ([training]) and needs users who are not held "
-            "out, but all users with a label are: set it to 0, or lower holdout_users ([examples]) and run the "
-            "examples stage again"
-        )
-    return stopping
-
-
-def labels_of_passes(
-    files: RecordFiles, replay: Replay | None, epochs: int, stopping: Stopping | None = None
-) -> list[int]:
-    """How many labels each pass learns from. Raises TrainingError if there is not a single one."""
-    labels = count_labels(files)
-    if not labels:
-        raise TrainingError(
-            f"the {len(files.paths)} training files hold not a single label, so there is nothing to learn from: "
-            "look at the counts of the examples stage, and whether any watch of the window is completed"
-        )
-    passes = replay.count(files, epochs=epochs) if replay else [labels] * epochs
-    if stopping is not None:
-        withheld = stopping.marks(stopping.records)
-        kept = [replay.keeps(stopping.records, epoch) if replay else True for epoch in range(epochs)]
-        passes = [n - int(tf.math.count_nonzero(withheld & of)) for n, of in zip(passes, kept, strict=True)]
-        if not any(passes):
-            raise TrainingError(
-                "no label is left to learn from, as early stopping withholds the only one: set early_stopping_epochs "
-                "to 0 ([training])"
-            )
-    return passes
+    steps = tuple(count // batch_size for count in labels)
+    return Plan(batch_size=batch_size, labels=tuple(batch_size * count for count in steps), steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What stays the same from step to step of one training."""
+class _TrainingLoop:
+    """Everything about one training that does not change from step to step."""
 
     settings: TrainingSettings
     replicas: Replicas
     step: Callable[[Any], tf.Tensor]
     plan: Plan
-    holdout: Recall
-    stopping: Recall
+    holdout: RecallEvaluator
+    stopping: RecallEvaluator
     checkpoints: Checkpoints
     writer: tf.summary.SummaryWriter
 
-    def passes(self, batches: Iterator[Any], progress: Progress) -> None:
-        """All that is left of the training."""
+    def run(self, batches: Iterator[Any], progress: Progress) -> None:
+        """Take all steps that are left."""
         labels, silent = sum(self.plan.labels), None if self.replicas.chief else True
         with tqdm(total=labels, initial=progress.examples, unit=" examples", unit_scale=True, disable=silent) as bar:
-            while not self._over(progress):
+            while not self._finished(progress):
                 bar.set_description(f"epoch {progress.epoch + 1}/{len(self.plan.steps)}")
-                self._pass(batches, progress, bar)
+                self._run_epoch(batches, progress, bar)
                 self._end_epoch(progress)
 
-    def _over(self, progress: Progress) -> bool:
-        """The chief alone measures, and all stop when it does."""
+    def _finished(self, progress: Progress) -> bool:
         patience = self.settings.early_stopping_epochs
-        over = progress.over(epochs=len(self.plan.steps), patience=patience)
-        return self.replicas.agreed(over) if patience else over
+        finished = progress.finished(epochs=len(self.plan.steps), patience=patience)
+        return self.replicas.broadcast(finished) if patience else finished  # only the chief measures
 
-    def _pass(self, batches: Iterator[Any], progress: Progress, bar: tqdm) -> None:
-        """What is left of a pass."""
+    def _run_epoch(self, batches: Iterator[Any], progress: Progress, bar: tqdm) -> None:
+        """Take the steps that are left of an epoch."""
         while progress.batch < self.plan.steps[progress.epoch]:
             start, examples = time.perf_counter(), self.plan.examples(progress)
             batch = next(batches)
             arrived = time.perf_counter()
             loss = float(self.step(batch))
             self._check(loss, progress.steps + 1)
-            progress.seen(
+            progress.add_step(
                 loss=loss,
                 examples=examples,
                 seconds=time.perf_counter() - start,
@@ -265,17 +303,21 @@ class _Run:
         if progress.loss_steps:
             progress.add_point()
         if self.replicas.chief:
-            for name, recall, found in (
-                ("holdout", self.holdout, progress.holdout),
-                ("stopping", self.stopping, progress.stopping),
-            ):
-                if figures := recall.measure():
-                    found.append({"epoch": progress.epoch, **figures})
-                    self._write({f"{name}/{figure}": value for figure, value in figures.items()}, progress.steps)
-            # Before the checkpoint of the pass: after a kill between them the pass ends anew, with the same figures.
-            if progress.stopping and progress.best_epoch == progress.epoch:
-                self.checkpoints.save_best(progress)
+            self._measure(progress)
         self.checkpoints.save(progress)
+
+    def _measure(self, progress: Progress) -> None:
+        for name, evaluator, curve in (
+            ("holdout", self.holdout, progress.holdout),
+            ("stopping", self.stopping, progress.stopping),
+        ):
+            if figures := evaluator.measure():
+                curve.append({"epoch": progress.epoch, **figures})
+                self._write({f"{name}/{figure}": value for figure, value in figures.items()}, progress.steps)
+        # Before the epoch's checkpoint: after an interruption between the two, the epoch ends again with the same
+        # figures.
+        if progress.stopping and progress.best_epoch == progress.epoch:
+            self.checkpoints.save_best(progress)
 
     def _record(self, progress: Progress, bar: tqdm) -> None:
         if progress.steps % self.plan.curve_steps == 0:
@@ -286,9 +328,9 @@ class _Run:
             self.checkpoints.save(progress)
 
     def _scalars(self, progress: Progress) -> dict[str, float]:
-        """What TensorBoard shows of the last point of the curve."""
-        begin = {"examples": 0, "seconds": 0.0}
-        before, point = ([begin, begin, *progress.losses])[-2:]
+        """Return the values of the newest curve point for TensorBoard."""
+        point = progress.losses[-1]
+        before = progress.losses[-2] if len(progress.losses) > 1 else {"examples": 0, "seconds": 0.0}
         seconds = max(point["seconds"] - before["seconds"], 1e-9)
         return {
             "loss": point["loss"],
@@ -301,11 +343,11 @@ class _Run:
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss must stay a number, but is {loss} at step {step}: lower table_learning_rate or "
+                f"the loss must be finite, but is {loss} at step {step}: lower table_learning_rate or "
                 f"tower_learning_rate ([training]); last good checkpoint: {self.checkpoints.latest or 'none yet'}"
             )
 
-    def _write(self, scalars: dict[str, float], step: int) -> None:
+    def _write(self, scalars: Mapping[str, float], step: int) -> None:
         with self.writer.as_default():
             for name, value in scalars.items():
                 tf.summary.scalar(name, value, step=step)

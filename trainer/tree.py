@@ -40,7 +40,7 @@ def huffman_tree(label_counts: npt.NDArray[np.int64]) -> HuffmanTree:
 
     `label_counts`: int64 [videos], of the ids from 1.
     """
-    children, weights = _merged(np.asarray(label_counts) + 1)
+    children, weights = _merge_lightest(np.asarray(label_counts) + 1)
     videos = len(label_counts)
     # Merged were leaves 0 to videos - 1 and then nodes in the order they were made, the root last.
     number = np.concatenate([videos + np.arange(videos), videos - 1 - np.arange(videos - 1)])
@@ -54,7 +54,7 @@ def huffman_tree(label_counts: npt.NDArray[np.int64]) -> HuffmanTree:
     return HuffmanTree(parents=parents, sides=sides, log_odds=log_odds, levels=_levels(parents))
 
 
-def _merged(leaves: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _merge_lightest(leaves: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Children [videos - 1, 2] of the nodes in the order they are made, and the weights of `leaves` and then of nodes.
 
     The lightest two are merged until one is left. No node will weigh less than the lightest two together, so all that
@@ -82,7 +82,7 @@ def _levels(parents: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     return levels
 
 
-class Paths(tf.Module):
+class TreePaths(tf.Module):
     """A tree as constants in the graph."""
 
     def __init__(self, tree: HuffmanTree) -> None:

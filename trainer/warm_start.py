@@ -1,18 +1,19 @@
-"""Going on from the model of an earlier night: rows by their names, optimisers where they stood.
+"""Warm start: a training that starts from the model of an earlier night, with rows matched by name.
 
-    step, start = begin(earlier, build, spec=spec, settings=settings)
-    start.carry_over(step, names, damping=0.5)
+    step, start = prepare_start(earlier, build, spec=spec, settings=settings)
+    start.carry_over(step, vocabularies, damping=0.5)
 
-What is known keeps its row, wherever the new vocabulary puts it; what is new starts near the mean of what is about as
-frequent; what is gone is gone. Accumulators are damped: Adagrad's steps shrink with all that a row has ever seen, and a
-row of last month could no longer follow its video.
+A name that the earlier model had keeps its row, wherever the new vocabulary puts it. A new name starts near the mean of
+the rows that are about as frequent. A name that is gone is dropped. Dense variables and the state of the optimizers
+continue. Accumulators are damped, because Adagrad's steps shrink with everything that a row has seen: otherwise an old
+row could no longer follow its video.
 
-A model of another shape cannot be gone on from: the training starts from nothing and says why.
+A model of another shape cannot be continued: the training starts cold and reports why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +24,17 @@ import pyarrow.compute as pc
 
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.errors import TrainingError
-from trainer.examples import Names
+from trainer.examples import Vocabulary
 from trainer.replay import Replay
-from trainer.state import ROWS_AT_ONCE, SavedState, SavedTable, dense_of, vocabulary_of
+from trainer.state import ROWS_AT_ONCE, SavedState, SavedTable, dense_variables, table_vocabulary
 from trainer.step import TrainingStep
 from trainer.tables import Table
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-SPREAD = 0.1  # of the draws rows start from in a new model: keeps new rows of the same frequency apart
-# Settings that may change from night to night: the others say what the variables are, or what they mean.
-FREE_SETTINGS = {
+NEW_ROW_NOISE = 0.1  # share of a new model's random initial row: it separates new rows of the same frequency
+# Settings that may change from night to night. The others determine the variables, or what they mean.
+SHAPE_INDEPENDENT_SETTINGS = {
     *("loss", "negatives", "sampler", "hard_pool", "hard_share", "softmax_limit"),
     *("dropout", "attention_dropout"),
 }
@@ -42,73 +43,76 @@ _Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """The model to go on from."""
+class WarmStartSource:
+    """The model to start from."""
 
-    state: str  # folder, as `state.write_state` leaves it
-    name: str  # which it is, for people: the date of its night
-    days: int  # this window ends so many days after the one it learned from: labels younger than that are new to it
+    state: str  # folder, as `state.write_state` writes it
+    name: str  # for messages: the date of its night
+    days: int  # the new window ends so many days after the one of this model: younger labels are new to it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How a training begins. Cold: `state` is None, and `why` says why where a person should know."""
+    """How a training starts. A cold start has no `state`, and `why` has the reason if a user should know it."""
 
-    earlier: Earlier | None = None
+    earlier: WarmStartSource | None = None
     state: SavedState | None = None
     why: str = ""
 
-    def carry_over(self, step: TrainingStep, names: Mapping[str, Names], *, damping: float) -> None:
-        """Give a new step all that the earlier model knew; nothing where the start is cold.
+    def carry_over(self, step: TrainingStep, vocabularies: Mapping[str, Vocabulary], *, damping: float) -> None:
+        """Set the variables of a new step from the earlier model; do nothing in a cold start.
 
-        `names`: of this night's vocabularies. A table without names, then or now, stays as drawn.
+        `vocabularies`: those of this night. A table whose vocabulary has no names, then or now, keeps its initial rows.
         """
         if self.state is None:
             return
         for name, saved in self.state.tables.items():
-            if vocabulary_of(name) in names:
+            if vocabulary := vocabularies.get(table_vocabulary(name)):
                 table, accumulator = step.adagrad.tables[name], step.adagrad.accumulators[name]
-                _carry_table(table, accumulator, saved, names[vocabulary_of(name)], damping)
-        for name, variable in dense_of(step).items():
+                carry_table(table, accumulator, saved, vocabulary, damping=damping)
+        for name, variable in dense_variables(step).items():
             variable.assign(self.state.dense[name])
 
-    def known(self, names: Mapping[str, Names]) -> dict[str, int]:
-        """How many names of each vocabulary the earlier model had a row of; {} where the start is cold."""
-        saved = {vocabulary_of(name): table for name, table in self.state.tables.items()} if self.state else {}
-        both = sorted(saved.keys() & names.keys())
-        return {name: pc.sum(pc.is_in(names[name].names, saved[name].names)).as_py() or 0 for name in both}
+    def known_names(self, vocabularies: Mapping[str, Vocabulary]) -> dict[str, int]:
+        """Return how many names of each vocabulary the earlier model had a row of; {} in a cold start."""
+        saved = {table_vocabulary(name): table for name, table in self.state.tables.items()} if self.state else {}
+        both = sorted(saved.keys() & vocabularies.keys())
+        return {name: pc.sum(pc.is_in(vocabularies[name].names, saved[name].names)).as_py() or 0 for name in both}
 
-    def told(self, names: Mapping[str, Names]) -> dict[str, Any]:
-        """How the training began, for people: `from`, null where it began from nothing; `why`; and of each vocabulary
-        how many names the earlier model had, `known`, of how many, `names`."""
-        known = self.known(names)
-        found = {name: {"known": n, "names": len(names[name].names)} for name, n in known.items()}
-        return {"from": self.earlier.name if self.earlier and self.state else None, "why": self.why, "rows": found}
+    def summary(self, vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """Return how the training started, for users.
 
-    def settings_of(self, settings: TrainingSettings) -> TrainingSettings:
-        """The settings with as many passes as this start needs."""
+        `from`: the name of the earlier model, or None; `why`: the reason of a cold start; `rows`: for each vocabulary
+        how many of its names the earlier model had (`known`), and how many it has (`names`).
+        """
+        known = self.known_names(vocabularies)
+        rows = {name: {"known": count, "names": len(vocabularies[name].names)} for name, count in known.items()}
+        return {"from": self.earlier.name if self.earlier and self.state else None, "why": self.why, "rows": rows}
+
+    def adjust_settings(self, settings: TrainingSettings) -> TrainingSettings:
+        """Return the settings with the number of epochs for this start."""
         if self.state is None or settings.warm_epochs is None:
             return settings
         return settings.model_copy(update={"epochs": settings.warm_epochs})
 
     def replay(self, fraction: float) -> Replay | None:
-        """Which labels to learn from; None: all of them."""
+        """Return which labels to learn from; None for all."""
         if self.state is None or self.earlier is None:
             return None
         return Replay(days=self.earlier.days, fraction=fraction, salt=self.earlier.name)
 
 
-def begin(
-    earlier: Earlier | None,
+def prepare_start(
+    earlier: WarmStartSource | None,
     build: Callable[[Mapping[str, int]], TrainingStep],
     *,
     spec: FeatureSpec,
     settings: ModelSettings,
 ) -> tuple[TrainingStep, Start]:
-    """A step whose variables are as drawn, and the start it may have.
+    """Return a step with newly initialised variables, and the start that is possible.
 
-    `build`: makes a step from the lengths that some categories' vectors have: those of the earlier model, as a value
-    more or less would else change the tower's shape.
+    `build`: returns a step for given vector lengths of categories. Those of the earlier model are kept, because a few
+    more values of a category would otherwise change the shape of the tower.
     """
     if earlier is None:
         return build({}), Start()
@@ -116,18 +120,21 @@ def begin(
         state = SavedState.read(earlier.state)
     except TrainingError as error:
         return build({}), Start(earlier=earlier, why=f"cold start: {error}")
-    why = difference(state.shape, shape_of(spec, settings))
+    why = shape_difference(state.shape, model_shape(spec, settings))
     if not why:
         step = build({name: state.shape["tables"][name] for name in spec.categories})
-        why = difference(state.shape, shape_of(spec, settings, step))
+        why = shape_difference(state.shape, model_shape(spec, settings, step))
         if not why:
             return step, Start(earlier=earlier, state=state)
     return build({}), Start(earlier=earlier, why=f"cold start: {why} in the model of {earlier.name}")
 
 
-def shape_of(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep | None = None) -> dict[str, Any]:
-    """All that must be the same for one model's variables to mean the same in another; of `step` their own shapes."""
-    shape = {name: value for name, value in settings.model_dump().items() if name not in FREE_SETTINGS}
+def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep | None = None) -> dict[str, Any]:
+    """Return everything that must be equal for the variables of one model to have the same meaning in another.
+
+    With `step`, includes the shapes of its variables.
+    """
+    shape = {name: value for name, value in settings.model_dump().items() if name not in SHAPE_INDEPENDENT_SETTINGS}
     if settings.history != "attention":
         shape = {name: value for name, value in shape.items() if not name.startswith("attention_")}
     shape |= {
@@ -139,58 +146,87 @@ def shape_of(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep | No
     }
     if step is not None:
         shape["tables"] = {name: table.dimension for name, table in sorted(step.adagrad.tables.items())}
-        shape["variables"] = {name: variable.shape.as_list() for name, variable in dense_of(step).items()}
+        shape["variables"] = {name: variable.shape.as_list() for name, variable in dense_variables(step).items()}
     return shape
 
 
-def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first thing of `now` that was another `then`, in words; empty where nothing was."""
-    for name, value in now.items():
-        if name not in then or then[name] != value:
-            return f"{name} is {value}, but was {then.get(name, 'unknown')}"
+def shape_difference(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return a message about the first item of `new` that differs in `earlier`; "" if none does."""
+    for name, value in new.items():
+        if name not in earlier or earlier[name] != value:
+            return f"{name} is {value}, but was {earlier.get(name, 'unknown')}"
     return ""
 
 
-def earlier_rows(names: pa.Array, saved: SavedTable, *, size: int) -> _Ints:
-    """For each row of a table of `size`, int64 [1 + size], the row that was its in `saved`; 0 where there was none.
+def carry_table(
+    table: Table, accumulator: tf.Variable, saved: SavedTable, vocabulary: Vocabulary, *, damping: float
+) -> None:
+    """Set a table and its accumulators from a saved table, block by block; do nothing if no row is known.
 
-    Rows behind the named ones are known by their place among themselves.
+    Known rows keep their vectors, and their accumulators times `damping`. New rows get `new_rows`, and accumulators of
+    0.
+    """
+    sources = source_rows(vocabulary.names, saved, size=table.size)
+    if not (sources > 0).any():
+        return
+    buckets = frequency_buckets(vocabulary, size=table.size)
+    # Biases start from counts and not from random draws.
+    noise = NEW_ROW_NOISE if table.dimension > 1 else 0.0
+    means = bucket_means(saved, sources, buckets) if (sources[1:] == 0).any() else None
+    for block in _blocks(table.size):
+        rows, known = saved.rows[sources[block]], sources[block] > 0
+        if means is not None and not known.all():
+            initial = table.weights[block].numpy()[~known]
+            rows[~known] = new_rows(initial, means[buckets[block][~known]], noise=noise)
+        ids = tf.range(block.start, block.stop)
+        table.weights.scatter_update(tf.IndexedSlices(rows, ids))
+        damped = np.where(known, damping * saved.accumulators[sources[block]], 0).astype(np.float32)
+        accumulator.scatter_update(tf.IndexedSlices(damped, ids))
+
+
+def source_rows(names: pa.Array, saved: SavedTable, *, size: int) -> _Ints:
+    """Return for each row of a table of `size`, int64 [1 + size], its row in `saved`; 0 if it has none.
+
+    Rows without names come after those with names, and correspond by their order.
     """
     named = pc.fill_null(pc.index_in(names, value_set=saved.names), -1).to_numpy(zero_copy_only=False) + 1
-    behind = np.arange(size - len(names)) + 1 + len(saved.names)
-    return np.concatenate([[0], named, np.where(behind < len(saved.rows), behind, 0)]).astype(np.int64)
+    unnamed = np.arange(size - len(names)) + 1 + len(saved.names)
+    return np.concatenate([[0], named, np.where(unnamed < len(saved.rows), unnamed, 0)]).astype(np.int64)
 
 
-def _carry_table(table: Table, accumulator: tf.Variable, saved: SavedTable, names: Names, damping: float) -> None:
-    """Fill a table and its accumulators, part by part; where no row is known, all stay as drawn."""
-    then = earlier_rows(names.names, saved, size=table.size)
-    if not (then > 0).any():
-        return
-    kinds = np.zeros(table.size + 1, np.int64)  # of rows that are about as frequent
-    kinds[1 : 1 + len(names.counts)] = np.log2(names.counts + 1)
-    spread = SPREAD if table.dimension > 1 else 0.0  # biases start from counts, not from draws
-    means = None if (then[1:] > 0).all() else _means(saved, then, kinds)
-    for start in range(1, table.size + 1, ROWS_AT_ONCE):
-        part = slice(start, min(start + ROWS_AT_ONCE, table.size + 1))
-        rows, known = saved.rows[then[part]], then[part] > 0
-        if means is not None and not known.all():
-            drawn = table.weights[part].numpy()[~known]
-            rows[~known] = means[kinds[part][~known]] + spread * drawn
-        ids = tf.range(part.start, part.stop)
-        table.weights.scatter_update(tf.IndexedSlices(rows, ids))
-        kept = np.where(known, damping * saved.accumulators[then[part]], 0).astype(np.float32)
-        accumulator.scatter_update(tf.IndexedSlices(kept, ids))
+def frequency_buckets(vocabulary: Vocabulary, *, size: int) -> _Ints:
+    """Return for each row of a table of `size`, int64 [1 + size], the logarithm of its count, rounded down.
+
+    Rows without names are in bucket 0.
+    """
+    buckets = np.zeros(size + 1, np.int64)
+    buckets[1 : 1 + len(vocabulary.counts)] = np.log2(vocabulary.counts + 1)
+    return buckets
 
 
-def _means(saved: SavedTable, then: _Ints, kinds: _Ints) -> _Floats:
-    """The mean row of each kind, [kinds, dimension], over those that were known; of the nearest kind that has any."""
-    size = int(kinds.max()) + 1
+def new_rows(initial: _Floats, means: _Floats, *, noise: float) -> _Floats:
+    """Return the rows of new names, [rows, dimension]: the means of their buckets, plus `noise` times initial rows."""
+    rows: _Floats = means + noise * initial
+    return rows
+
+
+def bucket_means(saved: SavedTable, sources: _Ints, buckets: _Ints) -> _Floats:
+    """Return the mean saved row of each frequency bucket, float [buckets, dimension], over the known rows.
+
+    A bucket without a known row has the mean of the nearest bucket that has one; there must be at least one.
+    """
+    size = int(buckets.max()) + 1
     sums, counts = np.zeros((size, saved.rows.shape[1])), np.zeros(size)
-    for start in range(1, len(then), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        member = (np.arange(size)[:, None] == kinds[part]) & (then[part] > 0)
-        sums += member.astype(np.float32) @ saved.rows[then[part]]
+    for block in _blocks(len(sources) - 1):
+        member = (np.arange(size)[:, None] == buckets[block]) & (sources[block] > 0)
+        sums += member.astype(np.float32) @ saved.rows[sources[block]]
         counts += member.sum(axis=1)
     filled = np.flatnonzero(counts)
     nearest = filled[np.abs(filled - np.arange(size)[:, None]).argmin(axis=1)]
     return (sums[nearest] / counts[nearest][:, None]).astype(np.float32)
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    """Yield the rows 1 to `size` in slices of at most `ROWS_AT_ONCE`."""
+    for start in range(1, size + 1, ROWS_AT_ONCE):
+        yield slice(start, min(start + ROWS_AT_ONCE, size + 1))

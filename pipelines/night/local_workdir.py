@@ -2,7 +2,7 @@
 
     with workplace.at(folder) as place:
         examples = place.bring(given, names)                                 # a local folder
-        train(..., examples, place.local, saved=place.keep)
+        train(..., examples, place.local, on_save=place.keep)
         entries = place.leave(["info.json"], ["tower-1a2b"])
 
 The trainer knows nothing of it. On a local disk all this is the folder itself, and nothing is copied. Elsewhere the

@@ -13,7 +13,7 @@ from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import read_folder, read_label_counts
 from trainer.inputs import epoch_batches
 from trainer.model import UserTower
-from trainer.reading import Readers, rows_and_readers
+from trainer.sequences import LabelPositions, history_rows
 from trainer.tables import Table
 from trainer.training import fit
 from transforms.contracts.example_spec import FeatureSpec
@@ -73,8 +73,8 @@ def test_it_is_what_attention_by_hand_gives() -> None:
     encoder = moved(Attention(SETTINGS, length=LENGTH, seed=1), 2)
     table = Table(10, 8, scale=1.0, seed=(1, 2), name="table")
     pasts = [[3, 0, 7], [1, 2, 3, 4, 5], [], [9, 9, 9, 1, 0], [4], [0, 0]]
-    windows, readers = rows_and_readers({"watches": windows_of(*pasts)})
-    encoded = encoder(table.embed(windows), readers).numpy()
+    windows, positions = history_rows({"watches": windows_of(*pasts)})
+    encoded = encoder(table.embed(windows), positions).numpy()
     expected = [by_hand(encoder, table.weights.numpy().astype(float), past) for past in pasts]
     np.testing.assert_allclose(encoded, expected, rtol=1e-4, atol=1e-5)
     assert encoder.width == encoded.shape[1]
@@ -86,9 +86,9 @@ def test_a_label_read_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path)
     file = write_file(tmp_path / "a.tfrecord.gz", random_records(60, seed=4))
     read_inside = 0
     for batch in epoch_batches([file], SPEC, batch_size=64, seed=1, epochs=range(1), sequences=True):
-        rows, at = batch["watches"].numpy(), batch["at"].numpy()
+        rows, at = batch["watches"].numpy(), batch["position"].numpy()
         windows = windows_of(*(row[:n].tolist() for row, n in zip(rows, at, strict=True)))
-        served = {name: of for name, of in batch.items() if name not in ("stretch", "at")} | {"watches": windows}
+        served = {name: of for name, of in batch.items() if name not in ("sequence", "position")} | {"watches": windows}
         np.testing.assert_allclose(tower(batch), tower(served), rtol=1e-4, atol=1e-5)
         read_inside += int(((at < LENGTH) & (windows.numpy() > 0).any(axis=1)).sum())
     assert read_inside > 50
@@ -97,8 +97,10 @@ def test_a_label_read_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path)
 def test_what_comes_after_a_label_changes_nothing() -> None:
     encoder = moved(Attention(SETTINGS, length=LENGTH, seed=1), 2)
     table = Table(10, 8, scale=1.0, seed=(1, 2), name="table")
-    readers = Readers(row=tf.constant([0, 0]), at=tf.constant([3, 0]))
-    one, other = (encoder(table.embed(tf.constant([[1, 2, 3, *after]])), readers).numpy() for after in ([4, 5], [0, 9]))
+    positions = LabelPositions(row=tf.constant([0, 0]), position=tf.constant([3, 0]))
+    one, other = (
+        encoder(table.embed(tf.constant([[1, 2, 3, *after]])), positions).numpy() for after in ([4, 5], [0, 9])
+    )
     np.testing.assert_allclose(one, other, rtol=1e-6)
     assert (one[1] == encoder.nothing.numpy()).all()
 
@@ -114,9 +116,9 @@ def test_order_counts() -> None:
 def test_dropout_is_drawn_from_its_seed() -> None:
     encoder = Attention(SETTINGS.model_copy(update={"attention_dropout": 0.5}), length=LENGTH, seed=1)
     history = Table(10, 8, scale=1.0, seed=(1, 2), name="table").embed(windows_of([1, 2, 3]))
-    readers = Readers(row=tf.constant([0]), at=tf.constant([LENGTH]))
+    positions = LabelPositions(row=tf.constant([0]), position=tf.constant([LENGTH]))
     draws = [
-        encoder(history, readers, dropout_seed=None if seed is None else tf.constant(seed)).numpy()
+        encoder(history, positions, dropout_seed=None if seed is None else tf.constant(seed)).numpy()
         for seed in ([1, 2], [1, 2], [1, 3], None, None)
     ]
     assert (draws[0] == draws[1]).all() and (draws[0] != draws[2]).any()
@@ -127,10 +129,10 @@ def test_every_variable_gets_a_dense_gradient_without_nan() -> None:
     """Also from rows without a known video, where nothing may be seen."""
     encoder = Attention(SETTINGS, length=LENGTH, seed=1)
     history = Table(10, 8, scale=1.0, seed=(1, 2), name="table").embed(windows_of([1, 2, 3], [], [0, 4]))
-    _, readers = rows_and_readers({"watches": history.places})
+    _, positions = history_rows({"watches": history.indices})
     with tf.GradientTape() as tape:
         tape.watch(history.rows)
-        loss = tf.reduce_sum(tf.sin(encoder(history, readers)))
+        loss = tf.reduce_sum(tf.sin(encoder(history, positions)))
     gradients = tape.gradient(loss, [history.rows, *encoder.trainable_variables])
     for gradient, variable in zip(gradients[1:], encoder.trainable_variables, strict=True):
         assert isinstance(gradient, tf.Tensor) and np.isfinite(gradient).all(), variable.name
@@ -145,12 +147,12 @@ def test_windows_compile_with_static_shapes() -> None:
 
     @tf.function(jit_compile=True, autograph=False)
     def compiled(rows: tf.Tensor) -> tf.Tensor:
-        readers = Readers(row=tf.range(2), at=tf.fill([2], LENGTH))
-        embedded = type(history)(ids=history.ids, rows=rows, places=history.places, known=history.known)
-        return encoder(embedded, readers)
+        positions = LabelPositions(row=tf.range(2), position=tf.fill([2], LENGTH))
+        embedded = type(history)(ids=history.ids, rows=rows, indices=history.indices, known=history.known)
+        return encoder(embedded, positions)
 
-    _, readers = rows_and_readers({"watches": history.places})
-    np.testing.assert_allclose(compiled(history.rows), encoder(history, readers), rtol=1e-4, atol=1e-5)
+    _, positions = history_rows({"watches": history.indices})
+    np.testing.assert_allclose(compiled(history.rows), encoder(history, positions), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("heads", [3, 16])

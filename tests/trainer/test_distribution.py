@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from nights import REPOSITORY
 from trainer_records import SPEC, random_records, write_folder
 
+from trainer.batch import SHARE
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.distribution import SHARE, Replicas, find_kind, make_replicas, part_of, workers_of
+from trainer.distribution import Replicas, batch_part, detect_strategy, make_replicas, worker_addresses
 from trainer.errors import TrainingError
 from trainer.examples import read_folder
 from trainer.inputs import cut_windows, parse_records
@@ -144,7 +145,7 @@ def free_ports(count: int) -> list[int]:
 @given(size=st.integers(1, 20), count=st.integers(1, 8))
 def test_the_parts_of_a_batch_hold_each_label_once(size: int, count: int) -> None:
     batch = {"label": tf.range(size), "watches": tf.reshape(tf.range(size * 2), [size, 2])}
-    parts = [part_of(batch, tf.constant(number, tf.int64), count) for number in range(count)]
+    parts = [batch_part(batch, tf.constant(number, tf.int64), count) for number in range(count)]
     counted = [part for part in parts if float(part[SHARE]) > 0]
     assert [int(label) for part in counted for label in part["label"]] == list(range(size))
     np.testing.assert_allclose([float(part[SHARE]) for part in counted], [len(p["label"]) / size for p in counted])
@@ -155,7 +156,7 @@ def test_the_parts_of_a_batch_hold_each_label_once(size: int, count: int) -> Non
 
 def test_static_parts_have_a_known_shape() -> None:
     batch = {"label": tf.TensorSpec([8], tf.int32), "watches": tf.TensorSpec([8, 5], tf.int32)}
-    cut = tf.function(lambda batch: part_of(batch, tf.constant(1, tf.int64), 4, static=True))
+    cut = tf.function(lambda batch: batch_part(batch, tf.constant(1, tf.int64), 4, static=True))
     made = cut.get_concrete_function(batch).structured_outputs
     assert made["label"].shape == [2] and made["watches"].shape == [2, 5]
 
@@ -199,12 +200,12 @@ ONE_WORKER = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index"
     ],
 )
 def test_the_strategy_follows_from_what_is_there(environment: dict[str, str], gpus: int, kind: str) -> None:
-    assert find_kind(environment, gpus=gpus) == kind
+    assert detect_strategy(environment, gpus=gpus) == kind
 
 
 def test_the_chief_is_one_of_the_hosts() -> None:
     both = {"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "chief", "index": 0}}
-    assert workers_of({"TF_CONFIG": json.dumps(both)}) == ["a:1", "b:2"]
+    assert worker_addresses({"TF_CONFIG": json.dumps(both)}) == ["a:1", "b:2"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_the_chief_is_one_of_the_hosts() -> None:
 def test_a_malformed_tf_config_is_shown(config: Any) -> None:
     text = config if isinstance(config, str) else json.dumps(config)
     with pytest.raises(TrainingError, match=r'TF_CONFIG must be JSON like \{"cluster"'):
-        workers_of({"TF_CONFIG": text})
+        worker_addresses({"TF_CONFIG": text})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from trainer.config import ModelSettings
 from trainer.errors import TrainingError
-from trainer.losses import Candidates, Compared, Loss, make_loss, noise_contrastive, sampled_softmax
+from trainer.losses import Candidates, Comparison, Loss, make_loss, noise_contrastive, sampled_softmax
 from trainer.model import Model
 from trainer.sampling import MASKED_LOGIT, HardNegatives, NegativeSampler
 from transforms.contracts.example_spec import FeatureSpec
@@ -32,9 +32,9 @@ def arrays(seed: int) -> tuple[Arrays, Arrays, Arrays, Arrays]:
     return users, vectors, biases, draw.integers(1, VIDEOS + 1, BATCH)
 
 
-def compare(labels: Arrays, negatives: Arrays, vectors: Any, biases: Any, log_expected: Arrays) -> Compared:
+def compare(labels: Arrays, negatives: Arrays, vectors: Any, biases: Any, log_expected: Arrays) -> Comparison:
     labels, negatives = tf.constant(labels, tf.int32), tf.constant(negatives, tf.int32)
-    return Compared(
+    return Comparison(
         labels=labels,
         label_vectors=tf.gather(vectors, labels),
         label_biases=tf.gather(biases, labels),

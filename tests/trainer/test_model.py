@@ -5,12 +5,13 @@ import numpy.typing as npt
 import pytest
 from trainer_records import SPEC, random_records
 
+from trainer.batch import Batch
 from trainer.config import DEPTHS, ModelSettings
 from trainer.history import ENCODERS, Mean, Recency
 from trainer.holdout import top_videos
-from trainer.inputs import Batch, cut_windows, parse_records
+from trainer.inputs import cut_windows, parse_records
 from trainer.model import ACTIVATIONS, Model, UserTower, category_dimension
-from trainer.reading import rows_and_readers
+from trainer.sequences import history_rows
 from trainer.tables import Table
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
@@ -25,8 +26,8 @@ def mean_by_hand(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def test_mean_leaves_unknown_videos_out_of_sum_and_denominator() -> None:
     table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
-    windows, readers = rows_and_readers({"watches": tf.constant(WINDOWS)})
-    encoded = Mean(ModelSettings(dimension=3), length=5, seed=1)(table.embed(windows), readers)
+    windows, positions = history_rows({"watches": tf.constant(WINDOWS)})
+    encoded = Mean(ModelSettings(dimension=3), length=5, seed=1)(table.embed(windows), positions)
     np.testing.assert_allclose(encoded, mean_by_hand(table.weights.numpy()), rtol=1e-5, atol=1e-6)
 
 
@@ -34,8 +35,8 @@ def test_recency_is_the_mean_a_weighted_mean_and_the_last_video() -> None:
     table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
     encoder = Recency(ModelSettings(dimension=3), length=5, seed=1)
     encoder.logits.assign(np.random.default_rng(1).normal(size=(5, 3)))
-    windows, readers = rows_and_readers({"watches": tf.constant(WINDOWS)})
-    encoded = encoder(table.embed(windows), readers).numpy()
+    windows, positions = history_rows({"watches": tf.constant(WINDOWS)})
+    encoded = encoder(table.embed(windows), positions).numpy()
     vectors, weights = table.weights.numpy(), np.exp(encoder.logits.numpy())
     for row, window in zip(encoded, WINDOWS, strict=True):
         known = window > 0

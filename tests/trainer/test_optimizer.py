@@ -86,5 +86,5 @@ def test_the_gradient_of_a_mean_is_that_of_its_vectors() -> None:
         tape.watch(used.rows)
         loss = tf.reduce_sum(used.mean() * up)
     expected = np.zeros(used.rows.shape)
-    np.add.at(expected, used.places.numpy(), known * up[:, np.newaxis])
+    np.add.at(expected, used.indices.numpy(), known * up[:, np.newaxis])
     np.testing.assert_allclose(tape.gradient(loss, used.rows), expected, rtol=1e-5, atol=1e-6)

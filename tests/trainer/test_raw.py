@@ -15,10 +15,10 @@ from nights import DATE, night, write_job
 
 from pipelines import examples, ingest, vocabulary
 from trainer.config import ModelSettings
-from trainer.examples import ExampleFiles, Names, read_folder, read_label_counts, read_names
+from trainer.examples import ExampleFiles, Vocabulary, read_folder, read_label_counts, read_vocabularies
 from trainer.export import export_tower
 from trainer.model import UserTower
-from trainer.raw import RawFeatures, why_no_raw
+from trainer.raw import RawFeatures, raw_unsupported_reason
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 from transforms.examples.tokens import tokens
@@ -29,8 +29,8 @@ SPEC = FeatureSpec(
 )
 
 
-def named(values: Sequence[str]) -> Names:
-    return Names(names=pa.array(values), counts=np.ones(len(values), np.int64))
+def named(values: Sequence[str]) -> Vocabulary:
+    return Vocabulary(names=pa.array(values), counts=np.ones(len(values), np.int64))
 
 
 NAMES = {"videos": named(VIDEOS), "tokens": named(TOKENS), "country": named(["SE"])}
@@ -107,7 +107,7 @@ def test_context_goes_through_the_graph_and_the_example_age_is_0(read_raw: Any) 
         ({"graph": None}, {}, "", "without the graph"),
         ({}, {"shared_rows": 5}, "", "share rows by a digest"),
         ({}, {}, "tokens", "without the names of the search tokens"),
-        ({}, {"numbers": ["age", "height"]}, "", "only age is known from raw features, not height"),
+        ({}, {"numbers": ["age", "height"]}, "", "age is the only number that raw features provide, not height"),
         ({}, {}, "", None),
     ],
 )
@@ -115,13 +115,13 @@ def test_what_cannot_be_read_is_said(
     files: ExampleFiles, changed: dict[str, Any], spec: dict[str, Any], without: str, message: str | None
 ) -> None:
     given = replace(files, spec=replace(SPEC, **spec), **changed)
-    told = why_no_raw(given, {name: of for name, of in NAMES.items() if name != without})
+    told = raw_unsupported_reason(given, {name: of for name, of in NAMES.items() if name != without})
     assert told is None if message is None else message in str(told)
 
 
 def test_names_too_large_for_a_graph_are_said(files: ExampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.raw.MOST_NAME_BYTES", 30)
-    assert "a graph holds no more than 30" in str(why_no_raw(files, NAMES))
+    monkeypatch.setattr("trainer.raw.MAX_NAME_BYTES", 30)
+    assert "a graph holds no more than 30" in str(raw_unsupported_reason(files, NAMES))
 
 
 WATCHES = [
@@ -160,8 +160,8 @@ def test_raw_features_give_the_vector_of_the_users_serving_record(tmp_path: Path
     """From logs through the real stages: both signatures of one exported tower."""
     folder = written_examples(tmp_path)
     given = read_folder(folder)
-    names = read_names(given, read_label_counts(given))
-    assert why_no_raw(given, names) is None and given.dates["newest"].startswith("2026-11-19T13")
+    names = read_vocabularies(given, read_label_counts(given))
+    assert raw_unsupported_reason(given, names) is None and given.dates["newest"].startswith("2026-11-19T13")
     tower = UserTower(given.spec, ModelSettings(dimension=8, hidden=[16], history="recency"), seed=1)
     export_tower(tower, str(tmp_path / "tower"), raw=RawFeatures(given, names))
     served = tf.saved_model.load(str(tmp_path / "tower"))

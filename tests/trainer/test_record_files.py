@@ -22,7 +22,7 @@ def write_some(folder: Path) -> list[str]:
 @pytest.mark.parametrize("order", [None, [3, 1, 0, 2, 4], [4, 3, 2, 1, 0]])
 def test_memory_gives_the_records_in_the_order_of_the_files(tmp_path: Path, order: list[int] | None) -> None:
     paths = write_some(tmp_path)
-    kept, read = RecordFiles.of(paths, cache_bytes=EVERYTHING), RecordFiles.of(paths)
+    kept, read = RecordFiles.from_paths(paths, cache_bytes=EVERYTHING), RecordFiles.from_paths(paths)
     assert kept.records is not None and read.records is None
     chosen = None if order is None else tf.constant(order)
     records = list(kept.read(chosen).as_numpy_iterator())
@@ -35,7 +35,7 @@ def test_a_cached_pass_gives_the_batches_of_an_uncached_one(tmp_path: Path, sequ
     paths = write_some(tmp_path)
 
     def batches(cache_bytes: int) -> list[dict[str, np.ndarray]]:
-        files = RecordFiles.of(paths, cache_bytes=cache_bytes)
+        files = RecordFiles.from_paths(paths, cache_bytes=cache_bytes)
         assert (files.records is not None) == (cache_bytes > 0)
         options = {"batch_size": 32, "seed": 1, "epochs": range(2), "pool_users": 25}
         return list(epoch_batches(files, SPEC, sequences=sequences, **options).as_numpy_iterator())
@@ -47,14 +47,14 @@ def test_a_cached_pass_gives_the_batches_of_an_uncached_one(tmp_path: Path, sequ
 
 def test_what_does_not_fit_is_read_at_each_pass(tmp_path: Path) -> None:
     paths = write_some(tmp_path)
-    records = RecordFiles.of(paths, cache_bytes=EVERYTHING).records
+    records = RecordFiles.from_paths(paths, cache_bytes=EVERYTHING).records
     size = sum(len(record) + 48 for record in records.numpy())
-    assert RecordFiles.of(paths, cache_bytes=size).records is not None
-    assert RecordFiles.of(paths, cache_bytes=size - 1).records is None
-    assert RecordFiles.of(paths, cache_bytes=1).records is None
+    assert RecordFiles.from_paths(paths, cache_bytes=size).records is not None
+    assert RecordFiles.from_paths(paths, cache_bytes=size - 1).records is None
+    assert RecordFiles.from_paths(paths, cache_bytes=1).records is None
 
 
 def test_empty_files_and_no_files_hold_nothing(tmp_path: Path) -> None:
     empty = write_file(tmp_path / "a.tfrecord.gz", [])
-    assert list(RecordFiles.of([empty], cache_bytes=EVERYTHING).read()) == []
-    assert list(RecordFiles.of([], cache_bytes=EVERYTHING).read()) == []
+    assert list(RecordFiles.from_paths([empty], cache_bytes=EVERYTHING).read()) == []
+    assert list(RecordFiles.from_paths([], cache_bytes=EVERYTHING).read()) == []

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from trainer_records import SPEC, random_records
 
+from trainer.batch import Batch
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import Replicas
-from trainer.inputs import Batch, cut_windows, parse_records
+from trainer.inputs import cut_windows, parse_records
 from trainer.losses import make_loss
 from trainer.model import Model
 from trainer.step import TrainingStep

@@ -12,8 +12,8 @@ from trainer import stopping
 from trainer.inputs import epoch_batches
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
-from trainer.stopping import Stopping, choose, user_ids
-from trainer.training import labels_of_passes
+from trainer.stopping import StoppingUsers, choose_stopping_users, read_user_ids
+from trainer.training import TrainingData
 from transforms.core.tensorflow_import import tf
 
 USERS = 400
@@ -25,11 +25,11 @@ WITH_LABELS = {f"user {user}".encode() for user in range(USERS) if user % 4}
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> RecordFiles:
     folder = tmp_path_factory.mktemp("records")
-    return RecordFiles.of([write_file(folder / f"{i}.tfrecord.gz", RECORDS[i::3]) for i in range(3)])
+    return RecordFiles.from_paths([write_file(folder / f"{i}.tfrecord.gz", RECORDS[i::3]) for i in range(3)])
 
 
-def chosen(files: RecordFiles, **changed: object) -> Stopping:
-    found = choose(files, **{"held_out": set(), "seed": 1, "most": USERS, **changed})  # type: ignore[arg-type]
+def chosen(files: RecordFiles, **changed: object) -> StoppingUsers:
+    found = choose_stopping_users(files, **{"held_out": set(), "seed": 1, "limit": USERS, **changed})  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -42,10 +42,10 @@ def test_users_are_a_share_of_those_with_a_label_drawn_by_digest(files: RecordFi
     found = chosen(files)
     assert 0.02 < len(found.user_ids) / len(WITH_LABELS) < 0.09 and set(found.user_ids) < WITH_LABELS
     assert found.records.numpy().tolist() == [RECORDS[number(user)] for user in found.user_ids]
-    other_order = RecordFiles.of([write_file(tmp_path / "one.tfrecord.gz", RECORDS[::-1])])
+    other_order = RecordFiles.from_paths([write_file(tmp_path / "one.tfrecord.gz", RECORDS[::-1])])
     assert chosen(other_order).user_ids == found.user_ids
     assert chosen(files, seed=2).user_ids != found.user_ids
-    assert chosen(files, most=3).user_ids == found.user_ids[:3]
+    assert chosen(files, limit=3).user_ids == found.user_ids[:3]
 
 
 def test_no_user_is_held_out(files: RecordFiles) -> None:
@@ -53,8 +53,8 @@ def test_no_user_is_held_out(files: RecordFiles) -> None:
     assert set(chosen(files, held_out=held_out).user_ids) == set(chosen(files).user_ids) - held_out
     (last,) = chosen(files, held_out=WITH_LABELS - {b"user 7"}).user_ids
     assert last == b"user 7", "one at least, whatever its digest"
-    assert choose(files, WITH_LABELS, seed=1, most=9) is None
-    assert user_ids(files) == {f"user {user}".encode() for user in range(USERS)}
+    assert choose_stopping_users(files, WITH_LABELS, seed=1, limit=9) is None
+    assert read_user_ids(files) == {f"user {user}".encode() for user in range(USERS)}
 
 
 @pytest.mark.parametrize("replay", [None, Replay(days=1, fraction=0.5, salt="s")])
@@ -68,9 +68,9 @@ def test_passes_learn_all_labels_but_the_newest_of_these_users(files: RecordFile
         names = ("label", "country", "example_age")
         return sorted(row for b in batches for row in zip(*(b[n].numpy().tolist() for n in names), strict=True))
 
-    counts = labels_of_passes(files, replay, 2, found)
+    counts = TrainingData(spec=SPEC, records=files, replay=replay, stopping=found).labels_per_epoch(2)
     for epoch in range(2):
-        every, learned = labels(epoch), labels(epoch, withheld=found.marks)
+        every, learned = labels(epoch), labels(epoch, withheld=found.newest_labels)
         newest = []
         for user in found.user_ids:
             lists, kept = LISTS[number(user)], True
@@ -94,4 +94,4 @@ def test_what_is_measured_is_the_newest_label_as_of_its_moment(files: RecordFile
             assert batch["watches"][row].numpy().tolist() == window
             at += 1
     assert at == len(found.user_ids)
-    assert stopping.SHARE == 0.05
+    assert stopping.USER_SHARE == 0.05

@@ -19,11 +19,11 @@ import trainer.training
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.errors import TrainingError
 from trainer.examples import read_folder, read_label_counts
-from trainer.holdout import Holdout, Recall
+from trainer.holdout import HoldoutEvaluator, RecallEvaluator
 from trainer.inputs import cut_windows, parse_records
 from trainer.progress import Checkpoints
 from trainer.task import TrainingResult, main, train
-from trainer.training import Plan, stopping_users
+from trainer.training import Plan, choose_users
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
@@ -144,7 +144,7 @@ def test_taken_up_after_a_kill_it_is_the_training_that_was_not_killed(
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.training._Run, "_check", kill)
+        patch.setattr(trainer.training._TrainingLoop, "_check", kill)
         run(examples, tmp_path / "killed")
     seen: list[int] = []
     restore = Checkpoints.restore
@@ -190,8 +190,8 @@ def test_training_ends_after_so_many_steps_within_a_pass_too(
 @given(steps=st.integers(1, 40), labels=st.lists(st.integers(0, 50), min_size=1, max_size=5))
 def test_a_plan_within_some_steps_is_its_beginning(steps: int, labels: list[int]) -> None:
     whole = Plan(batch_size=8, labels=tuple(labels), steps=tuple(-(-of_pass // 8) for of_pass in labels))
-    part, passes = whole.within(steps), slice(len(whole.within(steps).steps))
-    assert whole.within(None) == whole and sum(part.steps) == min(steps, sum(whole.steps))
+    part, passes = whole.limited_to(steps), slice(len(whole.limited_to(steps).steps))
+    assert whole.limited_to(None) == whole and sum(part.steps) == min(steps, sum(whole.steps))
     assert part.steps[:-1] == whole.steps[passes][:-1] and part.labels[:-1] == whole.labels[passes][:-1]
     assert part.labels[-1] == min(whole.labels[passes][-1], 8 * part.steps[-1])
 
@@ -261,9 +261,9 @@ def test_a_mistake_in_the_settings_file_is_named(
 
 def test_examples_without_a_label_are_an_error(tmp_path: Path) -> None:
     examples = write_folder(tmp_path / "a", train={"a": random_records(5, seed=1, pointers=0)}, holdout={})
-    with pytest.raises(TrainingError, match="the 1 training files hold not a single label"):
+    with pytest.raises(TrainingError, match="the 1 training files hold no labels"):
         run(examples, tmp_path / "model")
-    with pytest.raises(TrainingError, match="the 0 training files hold not a single label"):
+    with pytest.raises(TrainingError, match="the 0 training files hold no labels"):
         run(write_folder(tmp_path / "b", train={}, holdout={}), tmp_path / "model")
 
 
@@ -296,8 +296,8 @@ def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_
     """Figures as planned, so that the second pass is the best and the fourth the last; those of held-out users say
     otherwise."""
 
-    def measure(recall: Recall) -> dict[str, float]:
-        return {"recall@10": 0.0, "recall@50": next(worse if isinstance(recall, Holdout) else figures)}
+    def measure(recall: RecallEvaluator) -> dict[str, float]:
+        return {"recall@10": 0.0, "recall@50": next(worse if isinstance(recall, HoldoutEvaluator) else figures)}
 
     monkeypatch.setattr(trainer.training.Recall, "measure", measure)
     worse = iter(1 / n for n in range(1, 99))
@@ -317,8 +317,8 @@ def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_
 def withheld(examples: str) -> int:
     """How many labels of `small_examples` early stopping keeps out of the training."""
     files = read_folder(examples)
-    records = trainer.training.RecordFiles.of(files.train)
-    found = stopping_users(records, files, TRAINING.model_copy(update={"early_stopping_epochs": 2}))
+    records = trainer.training.RecordFiles.from_paths(files.train)
+    found = choose_users(records, files, TRAINING.model_copy(update={"early_stopping_epochs": 2}))
     assert found is not None and not {f"user {i}".encode() for i in range(20)} & set(found.user_ids)
     return len(found.records)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.tree import HuffmanTree, Paths, huffman_tree
+from trainer.tree import HuffmanTree, TreePaths, huffman_tree
 from transforms.core.tensorflow_import import tf
 
 COUNTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=60).map(np.array)
@@ -55,7 +55,7 @@ def test_each_node_has_one_child_on_each_side_and_a_lower_number_than_they(count
 @given(COUNTS)
 def test_paths_climb_to_the_root_and_are_padded_behind_it(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
-    nodes, sides = Paths(tree).of(tf.range(1, tree.videos + 1))
+    nodes, sides = TreePaths(tree).of(tf.range(1, tree.videos + 1))
     assert nodes.shape == sides.shape == (tree.videos, tree.depth)
     for video in range(tree.videos):
         path = path_by_hand(tree, video + 1)
@@ -68,7 +68,7 @@ def test_leaf_probabilities_are_the_products_of_the_splits_and_sum_to_one(videos
     draw = np.random.default_rng(videos)
     tree = huffman_tree(draw.integers(0, 1000, videos))
     logits = draw.normal(size=(4, videos))
-    found = np.exp(Paths(tree).log_probabilities(tf.constant(logits, tf.float32)).numpy()[:, 1:])
+    found = np.exp(TreePaths(tree).log_probabilities(tf.constant(logits, tf.float32)).numpy()[:, 1:])
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     for user, video in itertools.product(range(4), range(videos)):
         splits = [1 / (1 + math.exp(-side * logits[user, node])) for node, side in path_by_hand(tree, video + 1)]
@@ -78,5 +78,5 @@ def test_leaf_probabilities_are_the_products_of_the_splits_and_sum_to_one(videos
 @given(COUNTS)
 def test_log_odds_split_the_counts(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
-    found = np.exp(Paths(tree).log_probabilities(tf.constant(tree.log_odds[np.newaxis])).numpy()[0, 1:])
+    found = np.exp(TreePaths(tree).log_probabilities(tf.constant(tree.log_odds[np.newaxis])).numpy()[0, 1:])
     np.testing.assert_allclose(found, (counts + 1) / (counts + 1).sum(), rtol=1e-3)

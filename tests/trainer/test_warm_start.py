@@ -20,13 +20,14 @@ from trainer_records import SPEC, random_records, write_folder
 import trainer.training
 from trainer import state, warm_start
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.examples import Names, read_folder
+from trainer.examples import Vocabulary, read_folder
 from trainer.losses import make_loss
 from trainer.model import Model
-from trainer.state import SavedState, dense_of, vocabulary_of, write_state
+from trainer.state import SavedState, SavedTable, dense_variables, table_vocabulary, write_state
 from trainer.step import TrainingStep
+from trainer.tables import Table
 from trainer.task import TrainingResult, main, train
-from trainer.warm_start import Earlier, begin, difference, shape_of
+from trainer.warm_start import WarmStartSource, carry_table, model_shape, prepare_start, shape_difference
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
@@ -51,10 +52,10 @@ def spec_of(videos: list[str], tokens: list[str], countries: list[str], shared_r
     )  # fmt: skip
 
 
-def names_of(**vocabularies: list[str]) -> dict[str, Names]:
+def names_of(**vocabularies: list[str]) -> dict[str, Vocabulary]:
     """The longer ago in its list, the more frequent; halved every other row."""
     return {
-        name: Names(names=pa.array(found, pa.string()), counts=2 ** (10 - np.arange(len(found)) // 2))
+        name: Vocabulary(names=pa.array(found, pa.string()), counts=2 ** (10 - np.arange(len(found)) // 2))
         for name, found in vocabularies.items()
     }
 
@@ -75,17 +76,17 @@ def learn(step: TrainingStep, seed: int = 3) -> None:
             values = draw.random(variable.shape.as_list(), np.float32)
             values[0] = 0
             variable.assign(values)
-    for variable in dense_of(step).values():
+    for variable in dense_variables(step).values():
         values = draw.integers(1, 100, variable.shape.as_list())
         variable.assign(tf.cast(values, variable.dtype))
 
 
-def by_name(step: TrainingStep, names: dict[str, Names]) -> dict[tuple[str, str], tuple[list[float], float]]:
+def by_name(step: TrainingStep, names: dict[str, Vocabulary]) -> dict[tuple[str, str], tuple[list[float], float]]:
     """(table, name) -> row and accumulator; rows behind the named ones by their place there."""
     found = {}
     for table_name, table in step.adagrad.tables.items():
         rows, accumulators = table.weights.numpy(), step.adagrad.accumulators[table_name].numpy()
-        named = names[vocabulary_of(table_name)].names.to_pylist()
+        named = names[table_vocabulary(table_name)].names.to_pylist()
         named += [f"shared {i}" for i in range(table.size - len(named))]
         for at, name in enumerate(named, 1):
             found[table_name, name] = (rows[at].tolist(), float(accumulators[at]))
@@ -109,9 +110,9 @@ def test_rows_follow_their_names(
     names = [names_of(videos=v, tokens=t, country=c) for v, t, c in zip(videos, tokens, countries, strict=True)]
     old = new_step(specs[0])
     learn(old)
-    write_state(old, names[0], shape_of(specs[0], MODEL, old), folder)
-    earlier = Earlier(state=folder, name="then", days=1)
-    step, start = begin(earlier, lambda d: new_step(specs[1], d, seed=2), spec=specs[1], settings=MODEL)
+    write_state(old, names[0], model_shape(specs[0], MODEL, old), folder)
+    earlier = WarmStartSource(state=folder, name="then", days=1)
+    step, start = prepare_start(earlier, lambda d: new_step(specs[1], d, seed=2), spec=specs[1], settings=MODEL)
     assert start.why == ""
     drawn = by_name(step, names[1])
     start.carry_over(step, names[1], damping=0.25)
@@ -125,31 +126,34 @@ def test_rows_follow_their_names(
         assert not table.weights.numpy()[0].any() and not step.adagrad.accumulators[name].numpy()[0].any(), name
         if not any(key in then for key in now if key[0] == name):  # nobody known: as drawn
             assert {key: now[key] for key in now if key[0] == name} == {k: drawn[k] for k in drawn if k[0] == name}
-    for name, variable in dense_of(step).items():
-        np.testing.assert_array_equal(variable.numpy(), dense_of(old)[name].numpy())
+    for name, variable in dense_variables(step).items():
+        np.testing.assert_array_equal(variable.numpy(), dense_variables(old)[name].numpy())
     known = {name: len(set(a) & set(b)) for name, (a, b) in {"videos": videos, "tokens": tokens}.items()}
-    assert {name: count for name, count in start.known(names[1]).items() if name in known} == known
+    assert {name: count for name, count in start.known_names(names[1]).items() if name in known} == known
 
 
 def test_what_is_new_starts_near_the_mean_of_what_is_about_as_frequent(tmp_path: Path) -> None:
     """By two powers of two: frequent rows lie at 10, rare ones at -10, and nothing is known in between."""
-    old_names = {"videos": Names(names=pa.array(["a", "b", "c", "d"]), counts=np.array([1000, 1001, 3, 3]))}
+    old_names = {"videos": Vocabulary(names=pa.array(["a", "b", "c", "d"]), counts=np.array([1000, 1001, 3, 3]))}
     old = new_step(spec_of(["a", "b", "c", "d"], ["t"], ["SE"]))
     old.model.videos.weights.assign(np.repeat([[0], [9], [11], [-9], [-11]], 8, axis=1).astype(np.float32))
     old.model.biases.weights.assign([[0.0], [5.0], [7.0], [-5.0], [-7.0]])
-    write_state(old, old_names, shape_of(old.model.tower.spec, MODEL, old), str(tmp_path))
+    write_state(old, old_names, model_shape(old.model.tower.spec, MODEL, old), str(tmp_path))
     videos = ["x", "a", "y", "z", "c", "w"]
-    now = {"videos": Names(names=pa.array(videos), counts=np.array([1020, 1000, 600, 3, 3, 0]))}
+    now = {"videos": Vocabulary(names=pa.array(videos), counts=np.array([1020, 1000, 600, 3, 3, 0]))}
     spec = spec_of(videos, ["t"], ["SE"])
-    step, start = begin(
-        Earlier(state=str(tmp_path), name="then", days=1), lambda d: new_step(spec, d), spec=spec, settings=MODEL
+    step, start = prepare_start(
+        WarmStartSource(state=str(tmp_path), name="then", days=1),
+        lambda d: new_step(spec, d),
+        spec=spec,
+        settings=MODEL,
     )
     drawn = step.model.videos.weights.numpy()
     start.carry_over(step, now, damping=1.0)
     rows = step.model.videos.weights.numpy()
     # Means over those known now: a alone of the frequent, c alone of the rare; w is rarer than any.
     for at, centre in {1: 9, 3: 9, 4: -9, 6: -9}.items():
-        np.testing.assert_allclose(rows[at], centre + warm_start.SPREAD * drawn[at], rtol=1e-6)
+        np.testing.assert_allclose(rows[at], centre + warm_start.NEW_ROW_NOISE * drawn[at], rtol=1e-6)
     assert len({tuple(rows[at]) for at in (1, 3)}) == 2
     assert rows[2].tolist() == [9] * 8 and rows[5].tolist() == [-9] * 8
     assert step.model.biases.weights.numpy()[:, 0].tolist() == [0, 5, 5, 5, -5, -5, -5]
@@ -170,24 +174,27 @@ SHAPES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.fixture(scope="module")
-def earlier(tmp_path_factory: pytest.TempPathFactory) -> Earlier:
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> WarmStartSource:
     """The state of a model of three videos."""
     folder, spec = str(tmp_path_factory.mktemp("earlier")), spec_of(["a", "b", "c"], ["t"], ["SE", "DE"])
     step = new_step(spec)
     learn(step)
     write_state(
-        step, names_of(videos=["a", "b", "c"], tokens=["t"], country=["SE", "DE"]), shape_of(spec, MODEL, step), folder
+        step,
+        names_of(videos=["a", "b", "c"], tokens=["t"], country=["SE", "DE"]),
+        model_shape(spec, MODEL, step),
+        folder,
     )
-    return Earlier(state=folder, name="2026-11-20", days=1)
+    return WarmStartSource(state=folder, name="2026-11-20", days=1)
 
 
 @pytest.mark.parametrize(("model", "spec", "message"), SHAPES)
 def test_another_shape_is_a_cold_start_that_says_why(
-    earlier: Earlier, model: dict[str, Any], spec: dict[str, Any], message: str
+    earlier: WarmStartSource, model: dict[str, Any], spec: dict[str, Any], message: str
 ) -> None:
     changed = ModelSettings(**MODEL.model_dump() | model)
     other = replace(spec_of(["a", "b", "c"], ["t"], ["SE", "DE"]), **spec)
-    step, start = begin(earlier, lambda d: new_step(other, d, model=changed), spec=other, settings=changed)
+    step, start = prepare_start(earlier, lambda d: new_step(other, d, model=changed), spec=other, settings=changed)
     assert start.state is None and start.replay(0.2) is None
     with pytest.raises(AssertionError, match=f"^cold start: {message}.* in the model of 2026-11-20$"):
         raise AssertionError(start.why)
@@ -198,48 +205,52 @@ def test_another_shape_is_a_cold_start_that_says_why(
     )
     start.carry_over(step, names_of(videos=["a", "b", "c"]), damping=0.5)
     assert not before or by_name(step, names) == before
-    assert start.told(names_of(videos=["a"])) == {"from": None, "why": start.why, "rows": {}}
+    assert start.summary(names_of(videos=["a"])) == {"from": None, "why": start.why, "rows": {}}
 
 
 @pytest.mark.parametrize("free", [{"dropout": 0.3}, {"negatives": 5}, {"attention_blocks": 5}, {"loss": "in_batch"}])
-def test_settings_that_leave_the_shape_alone_may_change(earlier: Earlier, free: dict[str, Any]) -> None:
+def test_settings_that_leave_the_shape_alone_may_change(earlier: WarmStartSource, free: dict[str, Any]) -> None:
     changed = ModelSettings(**MODEL.model_dump() | free)
     spec = spec_of(["a", "c", "d"], ["t"], ["SE", "DE"])
-    _, start = begin(earlier, lambda d: new_step(spec, d, model=changed), spec=spec, settings=changed)
+    _, start = prepare_start(earlier, lambda d: new_step(spec, d, model=changed), spec=spec, settings=changed)
     assert start.why == "" and start.state is not None
 
 
-def test_a_value_more_leaves_the_length_of_its_category_s_vectors(earlier: Earlier) -> None:
+def test_a_value_more_leaves_the_length_of_its_category_s_vectors(earlier: WarmStartSource) -> None:
     countries = ["SE", "DE", "FR", "NO", "FI", "DK", "IS", "PL"]
     spec = spec_of(["a", "b", "c"], ["t"], countries)
-    step, start = begin(earlier, lambda d: new_step(spec, d), spec=spec, settings=MODEL)
+    step, start = prepare_start(earlier, lambda d: new_step(spec, d), spec=spec, settings=MODEL)
     assert start.why == "" and step.model.tower.tables["country"].dimension == 3
     assert new_step(spec).model.tower.tables["country"].dimension == 5
     start.carry_over(step, names_of(videos=["a", "b", "c"], tokens=["t"], country=countries), damping=0.5)
 
 
-def test_variables_of_another_program_are_a_cold_start(earlier: Earlier, tmp_path: Path) -> None:
+def test_variables_of_another_program_are_a_cold_start(earlier: WarmStartSource, tmp_path: Path) -> None:
     folder = shutil.copytree(earlier.state, tmp_path / "state")
     about = json.loads((folder / "state.json").read_text())
     about["shape"]["variables"]["value_0"] = [5, 5]
     (folder / "state.json").write_text(json.dumps(about))
     spec = spec_of(["a", "b", "c"], ["t"], ["SE", "DE"])
-    _, start = begin(replace(earlier, state=str(folder)), lambda d: new_step(spec, d), spec=spec, settings=MODEL)
+    _, start = prepare_start(
+        replace(earlier, state=str(folder)), lambda d: new_step(spec, d), spec=spec, settings=MODEL
+    )
     assert start.why.startswith("cold start: variables is ")
     about["format_version"] = 99
     (folder / "state.json").write_text(json.dumps(about))
     for place, message in ((folder, "has format_version 99, but this is 1"), (tmp_path, "state.json does not exist")):
-        _, start = begin(replace(earlier, state=str(place)), lambda d: new_step(spec, d), spec=spec, settings=MODEL)
+        _, start = prepare_start(
+            replace(earlier, state=str(place)), lambda d: new_step(spec, d), spec=spec, settings=MODEL
+        )
         assert message in start.why and start.state is None
 
 
 def test_the_first_difference_is_told() -> None:
-    assert difference({"a": 1, "b": 2}, {"a": 1, "b": 2}) == difference({"a": 1, "gone": 1}, {"a": 1}) == ""
-    assert difference({"a": 1}, {"a": 2, "c": 1}) == "a is 2, but was 1"
-    assert difference({}, {"c": 1}) == "c is 1, but was unknown"
+    assert shape_difference({"a": 1, "b": 2}, {"a": 1, "b": 2}) == shape_difference({"a": 1, "gone": 1}, {"a": 1}) == ""
+    assert shape_difference({"a": 1}, {"a": 2, "c": 1}) == "a is 2, but was 1"
+    assert shape_difference({}, {"c": 1}) == "c is 1, but was unknown"
 
 
-def test_a_table_is_read_a_part_at_a_time(earlier: Earlier) -> None:
+def test_a_table_is_read_a_part_at_a_time(earlier: WarmStartSource) -> None:
     assert all(isinstance(table.rows, np.memmap) for table in SavedState.read(earlier.state).tables.values())
 
 
@@ -247,7 +258,7 @@ def test_a_state_may_lie_on_another_file_system() -> None:
     spec, names = spec_of(["a", "b"], ["t"], ["SE"]), names_of(videos=["a", "b"], tokens=["t"], country=["SE"])
     step = new_step(spec)
     learn(step)
-    write_state(step, names, shape_of(spec, MODEL, step), "ram://night/state")
+    write_state(step, names, model_shape(spec, MODEL, step), "ram://night/state")
     read = SavedState.read("ram://night/state")
     np.testing.assert_array_equal(read.tables["watches"].rows, step.model.tower.tables["watches"].weights)
     assert read.tables["biases"].names.to_pylist() == ["a", "b"]
@@ -272,7 +283,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, examples: str) -> TrainingRe
     return run(examples, tmp_path_factory.mktemp("first"))
 
 
-def run(examples: str, output: Path, before: Earlier | None = None, **changes: Any) -> TrainingResult:
+def run(examples: str, output: Path, before: WarmStartSource | None = None, **changes: Any) -> TrainingResult:
     training = TRAINING.model_copy(update=changes)
     return train(read_folder(examples), str(output), model=MODEL, training=training, attempt="1", earlier=before)
 
@@ -282,7 +293,7 @@ def vectors(result: TrainingResult) -> np.ndarray[Any, Any]:
 
 
 def test_without_a_step_the_model_is_the_earlier_one(tmp_path: Path, examples: str, first: TrainingResult) -> None:
-    before = Earlier(state=first.state, name="then", days=0)
+    before = WarmStartSource(state=first.state, name="then", days=0)
     again = run(examples, tmp_path, before, replay_fraction=0.0, warm_epochs=1)
     assert (again.steps, again.examples) == (0, 0)
     assert (vectors(again) == vectors(first)).all()
@@ -300,7 +311,7 @@ def test_a_warm_training_learns_from_the_new_and_from_some_of_the_old(
     records = [tf.train.Example.FromString(r) for i in range(2) for r in random_records(30, seed=i)]
     days = [day for r in records for day in r.features.feature["label_days"].int64_list.value]
     new = sum(day < 2 for day in days)
-    before = Earlier(state=first.state, name="then", days=2)
+    before = WarmStartSource(state=first.state, name="then", days=2)
     warm = run(examples, tmp_path, before)
     assert 2 * new < warm.examples == 2 * new + (len(days) - new)  # two passes, half of the old ones each
     assert warm.examples < first.examples == 2 * len(days)
@@ -311,7 +322,7 @@ def test_a_warm_training_learns_from_the_new_and_from_some_of_the_old(
 def test_a_warm_training_that_was_killed_comes_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str, first: TrainingResult
 ) -> None:
-    before = Earlier(state=first.state, name="then", days=2)
+    before = WarmStartSource(state=first.state, name="then", days=2)
     whole = run(examples, tmp_path / "whole", before)
 
     class Killed(BaseException):
@@ -322,7 +333,7 @@ def test_a_warm_training_that_was_killed_comes_to_the_same_end(
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.training._Run, "_check", kill)
+        patch.setattr(trainer.training._TrainingLoop, "_check", kill)
         run(examples, tmp_path / "killed", before)
     again = run(examples, tmp_path / "killed", before)
     assert (vectors(again) == vectors(whole)).all() and again.holdout == whole.holdout
@@ -355,3 +366,54 @@ def test_search_tokens_of_other_examples_are_an_error(tmp_path: Path, capsys: py
     pq.write_table(pa.table({"token": ["a"], "count": [1]}), f"{folder}/search_tokens.parquet")
     assert main(["--examples", folder, "--output", str(tmp_path / "model")]) == 1
     assert f"must hold {SPEC.tokens} tokens, as spec.json says, but holds 1" in capsys.readouterr().err
+
+
+# ---- the parts of `carry_table`
+
+
+def saved_table(names: list[str], rows: list[float], *, unnamed: int = 0) -> SavedTable:
+    """A table of one dimension: row 0, a row for each name, and rows without names."""
+    assert len(rows) == len(names) + unnamed
+    values = np.array([0.0, *rows], np.float32)
+    return SavedTable(rows=values[:, np.newaxis], accumulators=values * 100, names=pa.array(names, pa.string()))
+
+
+def test_source_rows_match_names_and_the_order_of_unnamed_rows() -> None:
+    saved = saved_table(["a", "b"], [1, 2, 3], unnamed=1)
+    rows = warm_start.source_rows(pa.array(["b", "new", "a"]), saved, size=5)
+    assert rows.tolist() == [0, 2, 0, 1, 3, 0]
+
+
+def test_frequency_buckets_are_powers_of_two() -> None:
+    vocabulary = Vocabulary(names=pa.array(list("abcd")), counts=np.array([0, 1, 6, 7]))
+    assert warm_start.frequency_buckets(vocabulary, size=6).tolist() == [0, 0, 1, 2, 3, 0, 0]
+
+
+def test_an_empty_bucket_has_the_mean_of_the_nearest() -> None:
+    saved = saved_table(["a", "b", "c"], [2, 4, 9])
+    sources, buckets = np.array([0, 1, 2, 3, 0]), np.array([0, 1, 1, 4, 6])
+    means = warm_start.bucket_means(saved, sources, buckets)[:, 0]
+    assert means.tolist() == [3, 3, 3, 9, 9, 9, 9]  # bucket 0 has row 0 only, which is of no name
+
+
+def test_new_rows_are_their_means_with_some_of_their_initial_values() -> None:
+    initial, means = np.array([[1.0, -1.0]], np.float32), np.array([[5.0, 6.0]], np.float32)
+    np.testing.assert_allclose(warm_start.new_rows(initial, means, noise=0.1), [[5.1, 5.9]], rtol=1e-6)
+    assert warm_start.new_rows(initial, means, noise=0.0).tolist() == means.tolist()
+
+
+def test_a_table_is_carried_over_in_place() -> None:
+    table = Table(3, 1, scale=1.0, seed=(1, 1), name="table")
+    accumulator = tf.Variable(tf.ones([4]))
+    vocabulary = Vocabulary(names=pa.array(["b", "x", "a"]), counts=np.array([3, 3, 3]))
+    carry_table(table, accumulator, saved_table(["a", "b"], [2, 6]), vocabulary, damping=0.5)
+    assert table.weights.numpy()[:, 0].tolist() == [0, 6, 4, 2]
+    assert accumulator.numpy().tolist() == [1, 300, 0, 100]
+
+
+def test_a_table_without_a_known_name_keeps_its_initial_rows() -> None:
+    table = Table(2, 1, scale=1.0, seed=(1, 1), name="table")
+    accumulator, before = tf.Variable(tf.ones([3])), table.weights.numpy()
+    vocabulary = Vocabulary(names=pa.array(["x", "y"]), counts=np.array([3, 3]))
+    carry_table(table, accumulator, saved_table(["a"], [2]), vocabulary, damping=0.5)
+    assert (table.weights.numpy() == before).all() and accumulator.numpy().tolist() == [1, 1, 1]

@@ -1,6 +1,6 @@
 """Settings of the ranker and of its training: part of the `[ranking]` table of JOB.toml.
 
-Imports neither TensorFlow nor the rest of the package, so that reading a job file costs nothing.
+Imports neither TensorFlow nor the rest of the package, so that reading a job file is fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOWERS = {
 
 
 class RankerSettings(BaseModel):
-    """The shape of the ranker, its loss and how long it learns (paper, 4.1 and 4.2)."""
+    """The shape of the ranker, its loss and its training (paper, 4.1 and 4.2)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class RankerSettings(BaseModel):
     @field_validator("hidden", mode="before")
     @classmethod
     def _widths(cls, value: Any) -> Any:
-        """A ranker's name stands for its widths."""
+        """Replace the name of a ranker by its widths."""
         if not isinstance(value, str):
             return value
         if value not in TOWERS:

@@ -1,80 +1,72 @@
-"""The ranker as it is served: a SavedModel that reads raw features.
+"""The exported ranker: a SavedModel that reads raw features.
 
     ranker = tf.saved_model.load(folder)
     ranker.signatures["score"](request=[0, 0, 1], watches=..., device=..., video=..., score=...)["log_odds"]  # [3]
 
-What is the query's is given once a request, [requests]; what is the impression's once a candidate, [candidates].
-`request` says whose candidate each is. exp(log_odds) is the expected watch time in seconds.
+Features of the query are given once a request, [requests]; those of the impression once a candidate, [candidates].
+`request` is the index of each candidate's request. exp(log_odds) is the expected watch time in seconds.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from trainer.inputs import Batch
-from trainer.ranker.inputs import served_batch
-from trainer.ranker.model import REQUEST, Ranker
-from transforms.contracts.ranking_spec import RankingSpec
+from trainer.batch import RANKING_LABELS, REQUEST, VIDEO, Batch, request_specs
+from trainer.ranker.inputs import all_impressions
+from trainer.ranker.model import IMPRESSION, QUERY, Ranker
 from transforms.core.tensorflow_import import tf
 
-SPEC = "spec.json"  # beside the SavedModel's own files
+SPEC = "spec.json"  # next to the files of the SavedModel
 
 
 class ServedRanker(tf.Module):
-    """What the signatures call."""
+    """The ranker with the functions of its signatures."""
 
     def __init__(self, ranker: Ranker) -> None:
         super().__init__(name="served_ranker")
         self.ranker = ranker
 
     def score(self, features: Batch) -> dict[str, tf.Tensor]:
-        """`log_odds`, float [candidates], of features as `ranker_specs` names them."""
+        """Return `log_odds`, float [candidates], for the inputs of `batch.request_specs`."""
         return {"log_odds": self.ranker(features)}
 
     def explain(self, features: Batch) -> dict[str, tf.Tensor]:
-        """`log_odds`, and `moves`, float [candidates, features]: by how much each feature of the spec, in its order,
-        moved them: the log-odds less those with the feature's mean over the training impressions in its place.
+        """Return `log_odds`, float [candidates], and `moves`, float [candidates, features].
 
-        A feature acts through the first layer alone, so only that layer's sums are worked out anew.
+        A move is the change in log-odds due to one feature, in the order of the spec: the log-odds minus those with the
+        feature's mean over the training impressions in its place. Only the first layer reads features, so only its sums
+        are computed again for each.
         """
         ranker, request = self.ranker, features[REQUEST]
         inputs = ranker.inputs(features, ranker.embed(features))
-        query = tf.gather(ranker.first(inputs["query"], "query") + ranker.layers[0].bias, request)
-        sums = query + ranker.first(inputs["impression"], "impression")
-        log_odds, moves = ranker.rest(sums), {}
-        for part, columns_of in ranker.columns.items():
-            away = ranker.means[part] - inputs[part]
-            for name, columns in columns_of.items():
+        query = tf.gather(ranker.first_layer(inputs[QUERY], QUERY) + ranker.layers[0].bias, request)
+        sums = query + ranker.first_layer(inputs[IMPRESSION], IMPRESSION)
+        log_odds, moves = ranker.other_layers(sums), {}
+        for part, feature_columns in ranker.columns.items():
+            to_mean = ranker.means[part] - inputs[part]
+            for name, columns in feature_columns.items():
                 mask = np.zeros(ranker.width(part), np.float32)
                 mask[columns] = 1
-                change = ranker.first(away * mask, part)
-                moved = sums + (tf.gather(change, request) if part == "query" else change)
-                moves[name] = log_odds - ranker.rest(moved)
+                change = ranker.first_layer(to_mean * mask, part)
+                changed_sums = sums + (tf.gather(change, request) if part == QUERY else change)
+                moves[name] = log_odds - ranker.other_layers(changed_sums)
         return {"log_odds": log_odds, "moves": tf.stack([moves[name] for name in ranker.spec.features], axis=1)}
 
     def records(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Of all impressions of serialized records, in their order: `user`, int64, whose each is, a row of `user_id`;
-        `log_odds`; `clicked`, `watch_seconds`, `page`, `impression_day`, `video` as in the records."""
-        parsed, batch = served_batch(records, self.ranker.spec)
-        labels = {name: batch[name] for name in ("clicked", "watch_seconds", "page", "impression_day", "video")}
+        """Return the log-odds of all impressions of serialized records, string [users], in the records' order.
+
+        `user_id`: string [users]. All others are [impressions]: `user`, int64, the index of the impression's user;
+        `log_odds`; and `clicked`, `watch_seconds`, `page`, `impression_day` and `video` of the records.
+        """
+        parsed, batch = all_impressions(records, self.ranker.spec)
+        labels = {name: batch[name] for name in (*RANKING_LABELS, VIDEO)}
         user = tf.repeat(tf.range(tf.size(parsed.user_id, tf.int64)), parsed.impressions)
         return {"user_id": parsed.user_id, "user": user, "log_odds": self.ranker(batch), **labels}
 
 
-def ranker_specs(spec: RankingSpec) -> dict[str, tf.TensorSpec]:
-    """The inputs of `score` and `explain`. `watches` int32 [requests, watch_history] and `tokens` [requests,
-    search_history]: the most recent last, filled up with 0 in front. Ids and categories int32, numbers float32, NaN
-    where not known."""
-    specs = {REQUEST: tf.TensorSpec([None], tf.int32, name=REQUEST)}
-    for name in spec.features:
-        width = {"watches": [spec.watch_history], "tokens": [spec.search_history]}.get(name, [])
-        specs[name] = tf.TensorSpec([None, *width], tf.float32 if name in spec.numbers else tf.int32, name=name)
-    return specs
-
-
 def export_ranker(ranker: Ranker, folder: str) -> None:
-    """A SavedModel with the signatures `score`, `explain` and `records` (string [users]), and the spec beside it."""
-    served, specs = ServedRanker(ranker), ranker_specs(ranker.spec)
+    """Write a SavedModel with the signatures `score`, `explain` and `records`, and the spec next to its files."""
+    served, specs = ServedRanker(ranker), request_specs(ranker.spec)
     records = tf.TensorSpec([None], tf.string, name="records")
     signatures = {
         "score": tf.function(served.score, input_signature=[specs], autograph=False),

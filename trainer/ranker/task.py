@@ -1,9 +1,9 @@
-"""Trains a ranker: `train_ranker`, or from a folder of ranking records alone, as training services call it:
+"""Train a ranker: with `train_ranker`, or from the command line, as training services do:
 
     python -m trainer.ranker.task --records FOLDER --output ranker --settings settings.json
 
-The folder holds `spec.json`, `train/*.tfrecord.gz` and, where the spec has numbers, TFT's graph in `transform_fn/`. The
-settings file is a JSON object with what differs from `trainer.ranker.config.RankerSettings`' defaults.
+The folder holds `spec.json`, `train/*.tfrecord.gz` and, if the spec has numbers, the TFT graph in `transform_fn/`. The
+settings file is a JSON object of `trainer.ranker.config.RankerSettings`; omitted settings have their defaults.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from transforms.core.tensorflow_import import tf
 
 @dataclass(frozen=True, kw_only=True)
 class RankerResult:
-    """Where everything is that a training left, and how it went."""
+    """The paths of the outputs of a training, and its figures."""
 
     ranker: str  # folder of the SavedModel
     history: str
     info: str
     steps: int
-    examples: int  # impressions learned from, all passes together
+    examples: int  # impressions learned from, in all epochs
     seconds: float  # in the loop
-    loss: float  # over the last stretch of the curve
+    loss: float  # at the last point of the curve
 
 
 def train_ranker(files: RankingFiles, output: str, *, settings: RankerSettings, attempt: str) -> RankerResult:
-    """Trains, and leaves in the folder `output`: `ranker-ATTEMPT/`, `history.json` (the loss curve) and `info.json`.
+    """Train a ranker and write to the folder `output`: `ranker-ATTEMPT/`, `history.json` (the loss curve), `info.json`.
 
-    Raises TrainingError for records that nothing can be learned from, and for a training that diverges.
+    Raises TrainingError if nothing can be learned from the records, and if the training diverges.
     """
     output = output.rstrip("/")
     ranker, progress = fit_ranker(files, settings)
@@ -58,13 +58,13 @@ def train_ranker(files: RankingFiles, output: str, *, settings: RankerSettings, 
     export_ranker(ranker, result.ranker)
     write_json({"loss": progress.losses}, result.history)
     waiting = round(progress.waiting_seconds / max(progress.seconds, 1e-9), 4)
-    told = asdict(result) | {"ranker": result.ranker.rsplit("/", 1)[-1], "waiting_for_input_share": waiting}
-    write_json({**told, "settings": settings.model_dump(), "spec": asdict(files.spec)}, result.info)
+    info = asdict(result) | {"ranker": result.ranker.rsplit("/", 1)[-1], "waiting_for_input_share": waiting}
+    write_json({**info, "settings": settings.model_dump(), "spec": asdict(files.spec)}, result.info)
     return result
 
 
 def read_ranking_folder(folder: str) -> RankingFiles:
-    """The files of a folder of ranking records. Raises TrainingError where it holds no spec."""
+    """Return the files of a folder of ranking records. Raises TrainingError if it has no spec."""
     folder = folder.rstrip("/")
     if not tf.io.gfile.exists(f"{folder}/spec.json"):
         raise TrainingError(f"{folder}/spec.json does not exist: --records must name a folder of ranking records")
@@ -76,12 +76,12 @@ def read_ranking_folder(folder: str) -> RankingFiles:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 1 after one line that says what is wrong."""
+    """Run the command line. Return 0, or 1 after printing one line about the error."""
     parser = argparse.ArgumentParser(prog="python -m trainer.ranker.task", description=__doc__.splitlines()[0])
     parser.add_argument("--records", required=True, help="folder of ranking records")
     parser.add_argument("--output", required=True, help="folder for the ranker")
     parser.add_argument("--settings", help="JSON file of settings")
-    parser.add_argument("--attempt", default=uuid.uuid4().hex[:8], help="names the ranker's folder")
+    parser.add_argument("--attempt", default=uuid.uuid4().hex[:8], help="suffix of the ranker's folder")
     args = parser.parse_args(arguments)
     try:
         settings, files = read_settings(args.settings), read_ranking_folder(args.records)
@@ -94,11 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_settings(path: str | None) -> RankerSettings:
-    """The settings of a JSON file; the defaults without one."""
+    """Return the settings of a JSON file; the defaults without one. Raises TrainingError if it does not exist."""
     if path is None:
         return RankerSettings()
     if not tf.io.gfile.exists(path):
-        raise TrainingError(f"{path} does not exist: --settings must name a JSON file, or be left out")
+        raise TrainingError(f"{path} does not exist: --settings must name a JSON file")
     with tf.io.gfile.GFile(path, "r") as file:
         return RankerSettings.model_validate_json(file.read())
 

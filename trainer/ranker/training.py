@@ -1,6 +1,11 @@
-"""The ranker's loop: passes over the impressions of a window, from nothing every night.
+"""The loss and the training loop of the ranker: epochs over the impressions of a window, always from a cold start.
 
-A ranker learns in minutes, so there are no checkpoints: one that was killed begins again, and comes to the same result.
+The loss is logistic regression in which a click has its watch time as weight (paper, 4.2). With the seconds T as weight
+of clicked impressions and 1 for all others, the learned odds are sum(T) / (N - k) for k clicks among N impressions,
+which is E[T] / (1 - P): about the expected seconds E[T] if clicks are rare. With "exact" a clicked impression also has
+the weight 1 as a negative, and the odds are sum(T) / N, the expected seconds, however frequent clicks are.
+
+A ranker trains in minutes, so there are no checkpoints: an interrupted training starts again, and has the same result.
 """
 
 from __future__ import annotations
@@ -12,35 +17,35 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from trainer.batch import CLICKED, WATCH_SECONDS, Batch
 from trainer.errors import TrainingError
-from trainer.inputs import Batch
-from trainer.optimizer import Adam, RowwiseAdagrad, count_up
+from trainer.optimizer import Adam, RowwiseAdagrad, increment
 from trainer.progress import Progress
 from trainer.ranker.config import RankerSettings
-from trainer.ranker.inputs import impression_batches, labels_of
-from trainer.ranker.loss import side_weights, weighted_logistic
+from trainer.ranker.inputs import impression_batches, read_labels
 from trainer.ranker.model import PARTS, Ranker
 from trainer.record_files import RecordFiles
-from trainer.seeds import seed_of
+from trainer.seeds import derive_seed
+from trainer.step import nan_unless_finite
 from trainer.training import CURVE_POINTS
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
-MEAN_BATCHES = 50  # impressions whose mean inputs stand for what is not known, when a prediction is explained
+MEAN_BATCHES = 50  # over whose impressions the mean inputs are taken, which explain a prediction
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingFiles:
-    """What a ranker learns from: gzip TFRecords as `transforms.contracts.ranking_spec` describes them, sorted."""
+    """The inputs of a training: gzip TFRecords as `transforms.contracts.ranking_spec` describes them, sorted."""
 
     train: tuple[str, ...]
     spec: RankingSpec
-    graph: str | None  # folder of the SavedModel that encodes the numbers; None where the spec has none
+    graph: str | None  # folder of the SavedModel that encodes the numbers; None if the spec has none
 
 
 @dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What all impressions weigh together: as positive ones and as negative ones."""
+class LabelTotals:
+    """The number of all impressions, and the sums of their weights as positives and as negatives."""
 
     impressions: int
     positive: float
@@ -48,12 +53,12 @@ class Totals:
 
     @property
     def odds(self) -> float:
-        """What a ranker that knows nothing of an impression should predict."""
+        """The odds that a ranker without features should predict."""
         return self.positive / self.negative
 
 
 class RankerStep(tf.Module):
-    """One step of training, and all that it changes."""
+    """One training step, and everything that it changes."""
 
     def __init__(self, ranker: Ranker, settings: RankerSettings) -> None:
         super().__init__(name="ranker_step")
@@ -61,68 +66,89 @@ class RankerStep(tf.Module):
         self.adagrad = RowwiseAdagrad(ranker.tables, learning_rate=settings.table_learning_rate)
         self.adam = Adam(ranker.dense_variables, learning_rate=settings.tower_learning_rate)
         self.steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="steps")
-        self.dropout_seed = seed_of(settings.seed, "dropout")[0]
+        self.dropout_seed = derive_seed(settings.seed, "dropout")[0]
 
     def __call__(self, batch: Batch) -> tf.Tensor:
-        """Learns from one batch and gives its mean loss before that; NaN where a gradient is."""
+        """Learn from one batch and return its mean loss before the update; NaN if a gradient is not finite."""
         used = self.ranker.embed(batch)
-        rows, variables = {name: of.rows for name, of in used.items()}, self.ranker.dense_variables
+        rows, variables = {name: embedded.rows for name, embedded in used.items()}, self.ranker.dense_variables
         seed = tf.stack([tf.constant(self.dropout_seed), self.steps])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([rows, variables])
             logits = self.ranker.logits(self.ranker.inputs(batch, used), None, dropout_seed=seed)
-            weights = side_weights(batch["clicked"], batch["watch_seconds"], self.positive_weights)
+            weights = label_weights(batch[CLICKED], batch[WATCH_SECONDS], self.positive_weights)
             loss = weighted_logistic(logits, *weights)
-        of_rows, gradients = tape.gradient(loss, [rows, variables])
-        for name, gradient in of_rows.items():
+        row_gradients, gradients = tape.gradient(loss, [rows, variables])
+        for name, gradient in row_gradients.items():
             self.adagrad.apply(name, used[name], gradient)
         self.adam.apply(gradients)
-        count_up(self.steps)
-        # A ReLU turns NaN into 0, so a loss can look sound while the gradient is not: 0 times it is 0, or NaN.
-        return loss + 0 * tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
+        increment(self.steps)
+        return nan_unless_finite(loss, gradients)
 
 
-def totals(records: RecordFiles, positive_weights: str) -> Totals:
-    """One pass over the labels. Raises TrainingError where there is nothing to learn: no watch after a click, or no
-    impression without one."""
+def label_weights(clicked: tf.Tensor, watch_seconds: tf.Tensor, kind: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the weights of each impression as a positive and as a negative, float [n] each.
+
+    `clicked`: float [n], 0 or 1. `kind`: a value of `RankerSettings.positive_weights`.
+    """
+    if kind == "equal":
+        return clicked, 1 - clicked
+    return clicked * watch_seconds, tf.ones_like(clicked) if kind == "exact" else 1 - clicked
+
+
+def weighted_logistic(logits: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
+    """Return the mean over impressions of -positive log(p) - negative log(1 - p), with p = sigmoid(logits); all float
+    [n].
+
+    The mean divides by the number of impressions and not by their weights: otherwise a batch with a long watch would
+    count for less.
+    """
+    return tf.reduce_mean(positive * tf.nn.softplus(-logits) + negative * tf.nn.softplus(logits))
+
+
+def sum_labels(records: RecordFiles, positive_weights: str) -> LabelTotals:
+    """Return the totals of all labels, which it reads once.
+
+    Raises TrainingError if there is no watch after a click, or no impression without a click.
+    """
     impressions, sums = 0, np.zeros(2)
-    for clicked, seconds in labels_of(records) if records.paths else ():
+    for clicked, seconds in read_labels(records) if records.paths else ():
         impressions += len(clicked)
-        sums += [float(tf.reduce_sum(side)) for side in side_weights(clicked, seconds, positive_weights)]
+        sums += [float(tf.reduce_sum(weights)) for weights in label_weights(clicked, seconds, positive_weights)]
     if not sums.all():
         raise TrainingError(
-            f"a ranker learns from clicked impressions that were watched and from others without a click, but of the "
-            f"{impressions} impressions the former weigh {sums[0]:g} and the latter {sums[1]:g}: look at clicked and "
-            "watch_seconds of [logs] impressions"
+            f"a ranker learns from clicked impressions that were watched and from impressions without a click, but the "
+            f"weights of the {impressions} impressions are {sums[0]:g} in all for the former and {sums[1]:g} for the "
+            "latter: look at clicked and watch_seconds of [logs] impressions"
         )
-    return Totals(impressions=impressions, positive=float(sums[0]), negative=float(sums[1]))
+    return LabelTotals(impressions=impressions, positive=float(sums[0]), negative=float(sums[1]))
 
 
 def fit_ranker(files: RankingFiles, settings: RankerSettings) -> tuple[Ranker, Progress]:
-    """Trains a ranker and says how it went.
+    """Train a ranker.
 
-    Raises TrainingError where there is nothing to learn from and where the loss stops being a number.
+    Raises TrainingError if there is nothing to learn from, and if the loss is not finite.
     """
-    records = RecordFiles.of(files.train, cache_bytes=settings.cache_bytes)
-    found = totals(records, settings.positive_weights)
-    ranker = Ranker(files.spec, settings, graph=files.graph, odds=found.odds, seed=settings.seed)
+    records = RecordFiles.from_paths(files.train, cache_bytes=settings.cache_bytes)
+    totals = sum_labels(records, settings.positive_weights)
+    ranker = Ranker(files.spec, settings, graph=files.graph, odds=totals.odds, seed=settings.seed)
     step = tf.function(RankerStep(ranker, settings), reduce_retracing=True, autograph=False)
     size = settings.batch_size
     batches = iter(_batches(records, files.spec, settings))
-    progress, steps = Progress(), math.ceil(found.impressions / size)
-    every = max(1, steps * settings.epochs // CURVE_POINTS)
-    with tqdm(total=found.impressions * settings.epochs, unit=" impressions", unit_scale=True) as bar:
+    progress, steps = Progress(), math.ceil(totals.impressions / size)
+    curve_steps = max(1, steps * settings.epochs // CURVE_POINTS)
+    with tqdm(total=totals.impressions * settings.epochs, unit=" impressions", unit_scale=True) as bar:
         while progress.epoch < settings.epochs:
             bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
-            examples = min(size, found.impressions - progress.batch * size)
-            began = time.perf_counter()
+            examples = min(size, totals.impressions - progress.batch * size)
+            start = time.perf_counter()
             batch = next(batches)
             arrived = time.perf_counter()
-            loss = _checked(float(step(batch)), progress.steps + 1)
-            seconds = time.perf_counter() - began
-            progress.seen(loss=loss, examples=examples, seconds=seconds, waiting_seconds=arrived - began)
+            loss = _check_loss(float(step(batch)), progress.steps + 1)
+            seconds = time.perf_counter() - start
+            progress.add_step(loss=loss, examples=examples, seconds=seconds, waiting_seconds=arrived - start)
             bar.update(examples)
-            if progress.steps % every == 0:
+            if progress.steps % curve_steps == 0:
                 bar.set_postfix(loss=f"{progress.add_point()['loss']:.3f}", refresh=False)
             if progress.batch == steps:
                 progress.end_epoch()
@@ -137,17 +163,17 @@ def _batches(records: RecordFiles, spec: RankingSpec, settings: RankerSettings) 
     return impression_batches(records, spec, batch_size=settings.batch_size, seed=settings.seed, epochs=epochs)
 
 
-def _checked(loss: float, step: int) -> float:
+def _check_loss(loss: float, step: int) -> float:
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss must stay a number, but is {loss} at step {step}: lower table_learning_rate or "
+            f"the loss must be finite, but is {loss} at step {step}: lower table_learning_rate or "
             "tower_learning_rate ([ranking])"
         )
     return loss
 
 
 def _set_means(ranker: Ranker, records: RecordFiles, settings: RankerSettings) -> None:
-    """The mean inputs over some impressions, drawn as those of the first pass."""
+    """Set the mean inputs to those of the impressions in the first batches of the first epoch."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def sums(batch: Batch) -> dict[str, tf.Tensor]:
@@ -156,7 +182,7 @@ def _set_means(ranker: Ranker, records: RecordFiles, settings: RankerSettings) -
     total = {part: tf.zeros_like(ranker.means[part]) for part in PARTS}
     count = 0
     for batch in _batches(records, ranker.spec, settings.model_copy(update={"epochs": 1})).take(MEAN_BATCHES):
-        count += int(tf.size(batch["clicked"]))
-        total = {part: total[part] + of for part, of in sums(batch).items()}
+        count += int(tf.size(batch[CLICKED]))
+        total = {part: total[part] + part_sum for part, part_sum in sums(batch).items()}
     for part in PARTS:
         ranker.means[part].assign(total[part] / count)

@@ -52,7 +52,7 @@ NUMBERS = {
     "age": "years since the user's year of birth",
 }
 # Of the user at the moment of the request, so the same for all that is shown on a page or scored in one go.
-QUERY = ("user_watches", "user_mean_watch_seconds", "age", "device", "country", "gender", "language", "hour")
+QUERY_FEATURES = ("user_watches", "user_mean_watch_seconds", "age", "device", "country", "gender", "language", "hour")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class RankingSpec:
     search_history: int = 50  # most recent search tokens in the input
     categories: dict[str, list[str]] = field(default_factory=dict)  # name -> values, most frequent first
     numbers: list[str] = field(default_factory=list)
-    query: list[str] = field(default_factory=lambda: list(QUERY))  # of the categories and numbers: the query's
+    query: list[str] = field(default_factory=lambda: list(QUERY_FEATURES))  # of the categories and numbers: the query's
 
     @property
     def query_categories(self) -> list[str]:

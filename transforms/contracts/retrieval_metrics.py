@@ -133,8 +133,8 @@ class UserMetrics:
         return cls(
             ks=cuts,
             wanted=wanted,
-            found=np.stack([_at(found_so_far, k) for k in cuts], axis=1),
-            ndcg=np.stack([_at(gains, k) / ideal[np.minimum(some, k) - 1] for k in cuts], axis=1),
+            found=np.stack([_after_rank(found_so_far, k) for k in cuts], axis=1),
+            ndcg=np.stack([_after_rank(gains, k) / ideal[np.minimum(some, k) - 1] for k in cuts], axis=1),
             average_precision=_average_precisions(hits, found_so_far, np.minimum(some, cuts[-1])),
             reciprocal_rank=_reciprocal_ranks(hits),
         )
@@ -216,7 +216,7 @@ def _checked(hits: NDArray[np.bool_], wanted: NDArray[Any]) -> NDArray[np.bool_]
     return np.asarray(hits, np.bool_)
 
 
-def _at(cumulated: NDArray[Any], k: int) -> NDArray[Any]:
+def _after_rank(cumulated: NDArray[Any], k: int) -> NDArray[Any]:
     """[users, K] cumulated over ranks -> [users] after k ranks, or after all where there are fewer."""
     last = min(k, cumulated.shape[1]) - 1
     return cumulated[:, last] if last >= 0 else np.zeros(len(cumulated), cumulated.dtype)
@@ -229,7 +229,7 @@ def _discounts(ranks: int) -> NDArray[np.float64]:
 def _average_precisions(hits: NDArray[Any], found_so_far: NDArray[Any], ideal: NDArray[Any]) -> NDArray[np.float64]:
     precisions = hits * found_so_far / np.arange(1.0, hits.shape[1] + 1)
     # A cumulated sum adds in rank order whatever the batch; np.sum's order depends on the width.
-    return np.asarray(_at(np.cumsum(precisions, axis=1), hits.shape[1]) / ideal)
+    return np.asarray(_after_rank(np.cumsum(precisions, axis=1), hits.shape[1]) / ideal)
 
 
 def _reciprocal_ranks(hits: NDArray[np.bool_]) -> NDArray[np.float64]:

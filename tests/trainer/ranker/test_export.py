@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ranking_records import BARE, SPEC, random_records, write_graph
 
+from trainer.batch import REQUEST, request_specs
 from trainer.ranker.config import RankerSettings
-from trainer.ranker.export import ServedRanker, export_ranker, ranker_specs
-from trainer.ranker.inputs import served_batch
-from trainer.ranker.model import PARTS, REQUEST, Ranker
+from trainer.ranker.export import ServedRanker, export_ranker
+from trainer.ranker.inputs import all_impressions
+from trainer.ranker.model import PARTS, Ranker
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
@@ -29,7 +30,7 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
 
 def features() -> dict[str, tf.Tensor]:
     """Each impression as a request of its own."""
-    batch = served_batch(tf.constant(RECORDS), SPEC)[1]
+    batch = all_impressions(tf.constant(RECORDS), SPEC)[1]
     rows = tf.range(len(batch["video"]))
     return {REQUEST: rows, **{name: batch[name] for name in SPEC.features}}
 
@@ -48,7 +49,7 @@ def test_what_is_loaded_again_gives_what_the_ranker_gave(ranker: Ranker, tmp_pat
 
 
 def test_records_say_whose_each_impression_is(ranker: Ranker) -> None:
-    parsed, batch = served_batch(tf.constant(RECORDS), SPEC)
+    parsed, batch = all_impressions(tf.constant(RECORDS), SPEC)
     found = {name: of.numpy() for name, of in ServedRanker(ranker).records(tf.constant(RECORDS)).items()}
     np.testing.assert_array_equal(np.bincount(found["user"], minlength=40), parsed.impressions)
     assert found["user_id"].tolist() == [f"user {i}".encode() for i in range(40)]
@@ -72,8 +73,8 @@ def test_a_move_is_what_a_feature_s_mean_in_its_place_would_change(ranker: Ranke
 
 
 def test_the_inputs_are_the_spec_s_features() -> None:
-    assert list(ranker_specs(SPEC)) == [REQUEST, *SPEC.features]
-    bare = ranker_specs(BARE)
+    assert list(request_specs(SPEC)) == [REQUEST, *SPEC.features]
+    bare = request_specs(BARE)
     assert {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in bare.items()} == {
         "request": ([None], "int32"),
         "watches": ([None, 3], "int32"),

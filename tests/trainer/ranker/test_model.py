@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ranking_records import BARE, SPEC, random_records, write_graph
 
-from trainer.inputs import Batch
+from trainer.batch import REQUEST, Batch
 from trainer.ranker.config import RankerSettings
-from trainer.ranker.inputs import served_batch
-from trainer.ranker.model import REQUEST, Ranker, id_dimension
+from trainer.ranker.inputs import all_impressions
+from trainer.ranker.model import Ranker, id_dimension
 from transforms.core.tensorflow_import import tf
 
 
@@ -24,7 +24,7 @@ def new_ranker(graph: str | None, **settings: object) -> Ranker:
 
 
 def batch(seed: int = 1) -> Batch:
-    return served_batch(tf.constant(random_records(40, seed=seed)), SPEC)[1]
+    return all_impressions(tf.constant(random_records(40, seed=seed)), SPEC)[1]
 
 
 def numpy_log_odds(ranker: Ranker, of: Batch) -> np.ndarray:

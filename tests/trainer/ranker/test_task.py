@@ -49,7 +49,7 @@ def test_a_spec_without_numbers_needs_no_graph(tmp_path: Path) -> None:
         (None, "spec.json does not exist: --records must name a folder of ranking records"),
         ('{"hiden": "none"}', "Extra inputs are not permitted"),
         ("{", "Invalid JSON"),
-        ("missing", "missing.json does not exist: --settings must name a JSON file, or be left out"),
+        ("missing", "missing.json does not exist: --settings must name a JSON file"),
     ],
 )
 def test_mistakes_end_in_a_line(

@@ -11,9 +11,16 @@ from ranking_records import BARE, SPEC, random_records, random_user, record, sco
 
 from trainer.errors import TrainingError
 from trainer.ranker.config import RankerSettings
-from trainer.ranker.inputs import served_batch
+from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker
-from trainer.ranker.training import RankerStep, RankingFiles, fit_ranker, totals
+from trainer.ranker.training import (
+    RankerStep,
+    RankingFiles,
+    fit_ranker,
+    label_weights,
+    sum_labels,
+    weighted_logistic,
+)
 from trainer.record_files import RecordFiles
 from transforms.core.tensorflow_import import tf
 from transforms.ranking.impression_metrics import ImpressionMetrics
@@ -36,7 +43,7 @@ def files(graph: str, tmp_path_factory: pytest.TempPathFactory) -> RankingFiles:
 def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(graph: str, kind: str) -> None:
     settings = RankerSettings.model_validate({"hidden": [16], "positive_weights": kind})
     ranker = Ranker(SPEC, settings, graph=graph, odds=1.0, seed=1)
-    step, one = RankerStep(ranker, settings), served_batch(tf.constant(random_records(9, seed=3)), SPEC)[1]
+    step, one = RankerStep(ranker, settings), all_impressions(tf.constant(random_records(9, seed=3)), SPEC)[1]
     one["video"] = tf.fill(one["video"].shape, 4)
     one["watches"] = tf.fill(one["watches"].shape, 7)
     before = ranker.tables["videos"].weights.numpy()
@@ -49,9 +56,9 @@ def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(graph: s
 def test_totals_are_those_of_all_impressions(tmp_path: Path) -> None:
     draw = np.random.default_rng(5)
     made = [random_user(draw) for _ in range(25)]
-    records = RecordFiles.of(write_records(tmp_path, [record(f"u{i}", of) for i, of in enumerate(made)]))
+    records = RecordFiles.from_paths(write_records(tmp_path, [record(f"u{i}", of) for i, of in enumerate(made)]))
     clicked, seconds = (np.concatenate([of[name] for of in made]) for name in ("clicked", "watch_seconds"))
-    found = totals(records, "watch_seconds")
+    found = sum_labels(records, "watch_seconds")
     assert (found.impressions, found.positive) == (len(clicked), seconds.sum())
     assert found.negative == (clicked == 0).sum()
     assert found.odds == pytest.approx(seconds.sum() / (clicked == 0).sum())
@@ -60,8 +67,8 @@ def test_totals_are_those_of_all_impressions(tmp_path: Path) -> None:
 def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
     ranker, progress = fit_ranker(files, SETTINGS)
     assert progress.losses[-1]["loss"] < progress.losses[0]["loss"]
-    assert progress.examples == 6 * totals(RecordFiles.of(files.train), "watch_seconds").impressions
-    _, fresh = served_batch(tf.constant(score_decides(300, seed=2)), SPEC)
+    assert progress.examples == 6 * sum_labels(RecordFiles.from_paths(files.train), "watch_seconds").impressions
+    _, fresh = all_impressions(tf.constant(score_decides(300, seed=2)), SPEC)
     user = np.zeros(len(fresh["video"]), int)
     labels = (fresh["clicked"].numpy(), fresh["watch_seconds"].numpy())
     learned = ImpressionMetrics.from_impressions(user, user, *labels, ranker(fresh).numpy()).compute()
@@ -81,7 +88,7 @@ def test_the_same_files_and_settings_give_the_same_ranker(files: RankingFiles) -
 
 def test_means_are_those_of_the_inputs(files: RankingFiles) -> None:
     ranker, _ = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 128}))
-    _, all_of = served_batch(tf.constant(score_decides(900, seed=1)), SPEC)
+    _, all_of = all_impressions(tf.constant(score_decides(900, seed=1)), SPEC)
     inputs = ranker.inputs(all_of, ranker.embed(all_of))
     for part, mean in ranker.means.items():  # 50 batches of 128 are more than there are
         np.testing.assert_allclose(mean, inputs[part].numpy().mean(axis=0), rtol=1e-3, atol=1e-4)
@@ -90,9 +97,9 @@ def test_means_are_those_of_the_inputs(files: RankingFiles) -> None:
 @pytest.mark.parametrize(
     ("clicked", "seconds", "message"),
     [
-        ([1, 1], [4, 5], "the 2 impressions the former weigh 9 and the latter 0"),
-        ([0, 0], [0, 0], "the 2 impressions the former weigh 0 and the latter 2"),
-        ([1, 0], [0, 0], "the 2 impressions the former weigh 0 and the latter 1"),
+        ([1, 1], [4, 5], "the 2 impressions are 9 in all .* and 0 for"),
+        ([0, 0], [0, 0], "the 2 impressions are 0 in all .* and 2 for"),
+        ([1, 0], [0, 0], "the 2 impressions are 0 in all .* and 1 for"),
     ],
 )
 def test_there_must_be_watched_clicks_and_others(
@@ -110,11 +117,53 @@ def test_there_must_be_watched_clicks_and_others(
 
 
 def test_without_files_there_is_nothing_to_learn() -> None:
-    with pytest.raises(TrainingError, match="of the 0 impressions"):
+    with pytest.raises(TrainingError, match="weights of the 0 impressions"):
         fit_ranker(RankingFiles(train=(), spec=BARE, graph=None), SETTINGS)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(files: RankingFiles) -> None:
     wild = SETTINGS.model_copy(update={"tower_learning_rate": 1e30})
-    with pytest.raises(TrainingError, match=r"the loss must stay a number, but is (nan|inf) at step \d+: lower"):
+    with pytest.raises(TrainingError, match=r"the loss must be finite, but is (nan|inf) at step \d+: lower"):
         fit_ranker(files, wild)
+
+
+# ---- the loss against numpy, and what its odds mean
+
+
+@pytest.mark.parametrize("kind", ["watch_seconds", "exact", "equal"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_loss_is_numpy_s(kind: str, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    clicked, logits = draw.integers(0, 2, 50), draw.normal(size=50) * 5
+    seconds = clicked * draw.integers(0, 500, 50)
+    expected = 0.0
+    for click, watched, logit in zip(clicked, seconds, logits, strict=True):
+        odds = np.exp(logit)
+        of_positive, of_negative = -np.log(odds / (1 + odds)), -np.log(1 / (1 + odds))
+        weight = 1 if kind == "equal" else watched
+        expected += weight * of_positive if click else of_negative
+        expected += of_negative if click and kind == "exact" else 0
+    given = [tf.constant(of.astype(np.float32)) for of in (clicked, seconds, logits)]
+    loss = weighted_logistic(given[2], *label_weights(given[0], given[1], kind))
+    assert float(loss) == pytest.approx(expected / 50, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "odds"),
+    [("watch_seconds", (40 + 80) / 6), ("exact", (40 + 80) / 8), ("equal", 2 / 6)],
+    ids=["of the paper: seconds / unclicked", "seconds / all", "clicks / unclicked"],
+)
+def test_the_loss_of_one_value_for_all_is_least_at_these_odds(kind: str, odds: float) -> None:
+    clicked, seconds = tf.constant([1.0, 1] + [0.0] * 6), tf.constant([40.0, 80] + [0.0] * 6)
+    weights = label_weights(clicked, seconds, kind)
+    logit = tf.Variable(np.log(odds), dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = weighted_logistic(tf.fill([8], logit), *weights)
+    assert float(tape.gradient(loss, logit)) == pytest.approx(0, abs=1e-4)
+    for other in (0.9, 1.1):
+        assert float(weighted_logistic(tf.fill([8], float(np.log(odds * other))), *weights)) > float(loss)
+
+
+def test_far_from_the_truth_the_loss_stays_a_number() -> None:
+    loss = weighted_logistic(tf.constant([200.0, -200.0]), tf.constant([0.0, 1000.0]), tf.constant([1.0, 0.0]))
+    assert float(loss) == pytest.approx(100_100)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ranking_records import BARE, SPEC
 
-from transforms.contracts.ranking_spec import NUMBERS, QUERY, RankingSpec
+from transforms.contracts.ranking_spec import NUMBERS, QUERY_FEATURES, RankingSpec
 
 
 def test_a_spec_reads_back_from_json() -> None:
@@ -21,4 +21,4 @@ def test_what_the_logs_do_not_have_is_absent() -> None:
 
 
 def test_numbers_of_the_query_are_numbers() -> None:
-    assert {"user_watches", "user_mean_watch_seconds", "age"} == set(QUERY) & NUMBERS.keys()
+    assert {"user_watches", "user_mean_watch_seconds", "age"} == set(QUERY_FEATURES) & NUMBERS.keys()

@@ -13,7 +13,7 @@ from ranking_records import SPEC, random_records, write_graph, write_records
 
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import export_ranker
-from trainer.ranker.inputs import served_batch
+from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker as Trained
 from transforms.core.records import WriteRecords, pop_records
 from transforms.core.tensorflow_import import tf
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def asked() -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return candidates of five requests, one of which has none."""
-    batch = {name: of.numpy() for name, of in served_batch(tf.constant(RECORDS), SPEC)[1].items()}
+    batch = {name: of.numpy() for name, of in all_impressions(tf.constant(RECORDS), SPEC)[1].items()}
     request = np.repeat(np.arange(5), [3, 0, 7, 1, 4])
     query = {name: batch[name][:5] for name in SPEC.query_features}
     return request, query, {name: batch[name][: len(request)] for name in SPEC.impression_features}
@@ -67,7 +67,7 @@ def test_records_are_scored_with_users_and_labels(folder: str, tmp_path: Path, m
     parts = list(load_ranker(folder).records(path))
     assert [len(users) for users, _ in parts] == [25, 25, 10]
     assert [user for users, _ in parts for user in users] == [f"user {i}" for i in range(60)]
-    batch = served_batch(tf.constant(RECORDS), SPEC)[1]
+    batch = all_impressions(tf.constant(RECORDS), SPEC)[1]
     for name in ("clicked", "watch_seconds", "page", "impression_day", "video"):
         np.testing.assert_array_equal(np.concatenate([of[name] for _, of in parts]), batch[name])
     assert all(of["user"].max() < len(users) for users, of in parts)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from trainer_records import SPEC, random_records, random_user, record, write_file
 
 from trainer.inputs import cut_windows, epoch_batches, parse_records
-from trainer.reading import rows_and_readers
-from trainer.stretches import POOL, share_stretches, shuffle_stretches
+from trainer.sequences import SEQUENCES_PER_POOL, history_rows, share_sequences, shuffle_sequences
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
@@ -29,38 +28,38 @@ def test_a_label_sees_the_last_half_of_a_row_or_all_it_has_and_nothing_after_it(
     draw, spec = np.random.default_rng(seed), spec_of(length)
     lists = [random_user(draw, spec) for _ in range(users)]
     parsed = parse_records(tf.constant([record(str(i), **u) for i, u in enumerate(lists)]), spec, training=True)
-    pointers = share_stretches(parsed.pointers, length=length, pool=tf.constant(3, tf.int64))
+    pointers = share_sequences(parsed.pointers, length=length, pool=tf.constant(3, tf.int64))
     batch = {name: tensor.numpy() for name, tensor in cut_windows(parsed.lists, pointers, spec).items()}
     before = [u["watches"][:end] for u in lists for end in u["watches_end"]]
     assert len(before) == len(batch["label"])
     rows: dict[int, Any] = {}
-    for past, row, at, stretch in zip(before, batch["watches"], batch["at"], batch["stretch"], strict=True):
+    for past, row, at, stretch in zip(before, batch["watches"], batch["position"], batch["sequence"], strict=True):
         least = min(len(past), length - length // 2)
         assert least <= at <= length
         # What lies further back is the past too, or padding in front of its beginning.
         assert row[:at].tolist() == ([0] * at + past)[len(past) :]
         assert rows.setdefault(stretch, row.tolist()) == row.tolist()
-    assert set(rows) <= {3 * POOL + i for i in range(len(rows))}
+    assert set(rows) <= {3 * SEQUENCES_PER_POOL + i for i in range(len(rows))}
 
 
 def test_labels_near_each_other_share_a_row() -> None:
     one = record("u", watches=list(range(1, 26)), label=[1] * 26, watches_end=list(range(26)), example_age=[0.0] * 26)
     parsed = parse_records(tf.constant([one]), spec_of(10), training=True)
-    shared = share_stretches(parsed.pointers, length=10, pool=tf.constant(0, tf.int64))
-    assert Counter(shared["stretch"].numpy().tolist()) == {0: 11, 1: 5, 2: 5, 3: 5}
+    shared = share_sequences(parsed.pointers, length=10, pool=tf.constant(0, tf.int64))
+    assert Counter(shared["sequence"].numpy().tolist()) == {0: 11, 1: 5, 2: 5, 3: 5}
 
 
 @settings(max_examples=20, deadline=None)
 @given(stretches=st.lists(st.integers(0, 9), max_size=30), seed=st.integers(0, 99))
 def test_stretches_are_shuffled_whole_and_their_labels_keep_their_order(stretches: list[int], seed: int) -> None:
     numbers = {stretch: number for number, stretch in enumerate(dict.fromkeys(stretches))}
-    stretch = tf.constant([5 * POOL + numbers[s] for s in stretches], tf.int64)
-    places = shuffle_stretches(stretch, seed=tf.constant([seed, 1])).numpy()
+    stretch = tf.constant([5 * SEQUENCES_PER_POOL + numbers[s] for s in stretches], tf.int64)
+    places = shuffle_sequences(stretch, seed=tf.constant([seed, 1])).numpy()
     assert sorted(places) == list(range(len(stretches)))
     shuffled = stretch.numpy()[places]
     assert np.count_nonzero(np.diff(shuffled)) == max(len(numbers) - 1, 0)
     for number in numbers.values():
-        assert (np.diff(places[shuffled == 5 * POOL + number]) > 0).all()
+        assert (np.diff(places[shuffled == 5 * SEQUENCES_PER_POOL + number]) > 0).all()
 
 
 def test_a_pass_over_stretches_has_each_label_once_in_exact_batches(tmp_path: Path) -> None:
@@ -91,10 +90,10 @@ def test_a_batch_holds_each_stretch_once_also_where_pools_meet(tmp_path: Path) -
     file = write_file(tmp_path / "a.tfrecord.gz", users)
     batches = epoch_batches([file], spec_of(5), batch_size=80, seed=1, epochs=range(1), pool_users=10, sequences=True)
     (batch,) = batches
-    rows, readers = rows_and_readers(batch)
+    rows, positions = history_rows(batch)
     assert rows.shape == (20, 5)
     read_by = defaultdict(list)
-    for row, label in zip(readers.row.numpy(), batch["label"].numpy(), strict=True):
+    for row, label in zip(positions.row.numpy(), batch["label"].numpy(), strict=True):
         read_by[tuple(rows[row].numpy())].append(label)
     assert read_by == {(0, u, u, u, u): [u] * 4 for u in range(1, 21)}
 
@@ -112,6 +111,6 @@ def test_a_pool_without_a_label_is_no_batch(tmp_path: Path, sequences: bool) -> 
 
 def test_windows_are_their_own_rows() -> None:
     windows = tf.constant([[0, 1, 2], [0, 1, 2]])
-    rows, readers = rows_and_readers({"watches": windows})
+    rows, positions = history_rows({"watches": windows})
     assert (rows.numpy() == windows.numpy()).all()
-    assert readers.row.numpy().tolist() == [0, 1] and readers.at.numpy().tolist() == [3, 3]
+    assert positions.row.numpy().tolist() == [0, 1] and positions.position.numpy().tolist() == [3, 3]
