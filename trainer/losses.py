@@ -1,15 +1,15 @@
-"""Losses: what the user vectors of a batch are compared with, and one number for how well they told the labels.
+"""Losses: the mean cost of user vectors and their labels, compared with other videos.
 
-The softmax over all videos is too wide to compute. The sampled softmax compares a label with some videos drawn from a
-known distribution, and subtracts from each logit the logarithm of how often the video was to be expected among the
-draws, so that the most drawn are not the most punished (paper, 3.1; Jean et al. 2015). The others compare with other
-videos (`trainer.sampling`), or in another way.
+A softmax over all videos is too expensive. The sampled softmax compares a label with videos drawn from a known
+distribution, and subtracts from each logit the logarithm of the video's expected count among the draws, so that
+frequent videos are not penalised for being drawn often (log-q correction; paper, 3.1; Jean et al. 2015). The other
+losses compare with other videos (`trainer.sampling`), or with another objective.
 
     loss = make_loss(settings, model, label_counts)
     candidates = loss.candidates(labels, users, seed=seed)  # gathers rows
-    value = loss(users, labels, candidates)                 # to be differentiated by users and candidates.used
+    value = loss(users, labels, candidates)                 # differentiable in users and in the rows of candidates
 
-Without the correction a logit is u.v + b, the score that serving sorts by. On several replicas each computes the mean
+Without the correction a logit is u.v + b, the score that serving ranks by. On several replicas each computes the mean
 over its own part of the batch.
 """
 
@@ -44,12 +44,12 @@ from transforms.core.tensorflow_import import tf
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What the user vectors of a batch are compared with: one positive a row, negatives shared by all rows."""
+    """The videos that a batch is compared with: one positive for each row, and negatives that all rows share."""
 
     labels: tf.Tensor  # int32 [batch]
     label_vectors: tf.Tensor  # float [batch, dimension]
     label_biases: tf.Tensor  # float [batch]
-    label_log_expected: tf.Tensor  # float [batch]: log of how often the label was to be expected among the negatives
+    label_log_expected: tf.Tensor  # float [batch]: log of the label's expected count among the negatives
     negatives: tf.Tensor  # int32 [negatives]
     negative_vectors: tf.Tensor  # float [negatives, dimension]
     negative_biases: tf.Tensor  # float [negatives]
@@ -57,19 +57,22 @@ class Comparison:
 
 
 def corrected_logits(users: tf.Tensor, compared: Comparison) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logits less log expected of the positives [batch] and the negatives [batch, negatives]; accidental hits out."""
+    """Return the corrected logits of the positives, [batch], and of the negatives, [batch, negatives].
+
+    Accidental hits are masked.
+    """
     positive = tf.reduce_sum(users * compared.label_vectors, axis=1) + compared.label_biases
     negative = tf.matmul(users, compared.negative_vectors, transpose_b=True)
-    negative += compared.negative_biases - compared.negative_log_expected  # one pass over the widest tensor, not two
+    negative += compared.negative_biases - compared.negative_log_expected  # one pass over the largest tensor
     positive -= compared.label_log_expected
     return positive, tf.where(accidental_hits(compared.labels, compared.negatives), -MASKED_LOGIT, negative)
 
 
 def sampled_softmax(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
-    """The mean loss of users [batch, dimension], as `tf.nn.sampled_softmax_loss` with its accidental hits removed.
+    """Return the mean loss of users [batch, dimension], as `tf.nn.sampled_softmax_loss` without accidental hits.
 
-    Written out: that one uses kernels that accelerators' compilers lack, and of a negative that was drawn twice it
-    removes only one accidental hit.
+    That function uses kernels that XLA does not have, and removes only one of the accidental hits if a negative was
+    drawn twice.
     """
     positive, negative = corrected_logits(users, compared)
     return tf.reduce_mean(_log_sum_exp(positive, negative) - positive)
@@ -79,25 +82,25 @@ def sampled_softmax(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
 def _log_sum_exp(
     positive: tf.Tensor, negative: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-    """Log of e^positive [batch] and all e^negative [batch, negatives] of the row, summed.
+    """Return log(e^positive + the sum of all e^negative) of each row: [batch] and [batch, negatives] to [batch].
 
-    Its gradient, a softmax, is made of the powers that are there already; and nothing is put side by side first.
+    Its gradient, a softmax, uses the exponentials that are already computed, and no tensor is concatenated.
     """
     peak = tf.maximum(positive, tf.reduce_max(negative, axis=1))
-    of_positive, of_negative = tf.exp(positive - peak), tf.exp(negative - peak[:, tf.newaxis])
-    total = of_positive + tf.reduce_sum(of_negative, axis=1)
+    exp_positive, exp_negative = tf.exp(positive - peak), tf.exp(negative - peak[:, tf.newaxis])
+    total = exp_positive + tf.reduce_sum(exp_negative, axis=1)
 
-    def gradient(of_logs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        share = of_logs / total
-        return of_positive * share, of_negative * share[:, tf.newaxis]
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        share = upstream / total
+        return exp_positive * share, exp_negative * share[:, tf.newaxis]
 
     return peak + tf.math.log(total), gradient
 
 
 def noise_contrastive(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
-    """The mean loss of users [batch, dimension], as `tf.nn.nce_loss` with its accidental hits removed.
+    """Return the mean loss of users [batch, dimension], as `tf.nn.nce_loss` without accidental hits.
 
-    Asks of each video alone whether it is the label or noise, and sums over them (Gutmann, Hyvarinen 2012).
+    Classifies each video as label or noise, and sums the binary cross-entropies (Gutmann, Hyvarinen 2012).
     """
     positive, negative = corrected_logits(users, compared)
     return tf.reduce_mean(tf.nn.softplus(-positive) + tf.reduce_sum(tf.nn.softplus(negative), axis=1))
@@ -105,7 +108,7 @@ def noise_contrastive(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The rows that a loss works on, by table: what gradients are taken of."""
+    """The rows that a loss compares with, by table: gradients are taken of them."""
 
     used: dict[str, Embedded]
 
@@ -114,38 +117,39 @@ C = TypeVar("C", bound=Candidates)
 
 
 class Loss(tf.Module, Generic[C]):
-    """One of the losses, for one model."""
+    """A loss of one model."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(name="loss")
         self.videos, self.biases = model.videos, model.biases
-        self.tables: dict[str, Table] = {}  # its own, besides the model's
+        self.tables: dict[str, Table] = {}  # tables of the loss, in addition to the model's
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> C:
-        """Gathers what the rows with these labels (int32 [batch], known) are compared with.
+        """Gather the rows that a batch is compared with.
 
-        What is drawn at random depends on `seed` (int32 [2]) alone. Not to be differentiated.
+        `labels`: int32 [batch], from 1. `users`: float [batch, dimension]. `seed`: int32 [2]; random draws depend only
+        on it. Call it outside the gradient tape.
         """
         raise NotImplementedError
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: C) -> tf.Tensor:
-        """The mean loss of `users` [batch, dimension]. Compiles for accelerators, of static shapes."""
+        """Return the mean loss of `users` [batch, dimension]. With static shapes it compiles for accelerators."""
         raise NotImplementedError
 
     def scores(self, users: tf.Tensor) -> tf.Tensor:
-        """What videos are ranked by, float [users, videos + 1] by id; column 0 stands for no video."""
+        """Return the scores that videos are ranked by, float [users, videos + 1] by id; column 0 is no video."""
         return tf.matmul(users, self.videos.weights, transpose_b=True) + self.biases.weights[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeCandidates(Candidates):
-    """`used` holds the labels and then the negatives."""
+    """Candidates of a sampled loss: `used` has the labels and then the negatives."""
 
     drawn: SampledNegatives
 
 
 class SampledLoss(Loss[NegativeCandidates]):
-    """Compares each label with negatives that all rows share, in one of two ways."""
+    """A loss that compares each label with sampled negatives: `sampled_softmax` or `noise_contrastive`."""
 
     def __init__(self, model: Model, compare: Callable[[tf.Tensor, Comparison], tf.Tensor], sampler: Sampler) -> None:
         super().__init__(model)
@@ -180,7 +184,7 @@ def _comparison(labels: tf.Tensor, candidates: NegativeCandidates) -> Comparison
 
 
 class FullSoftmax(Loss[Candidates]):
-    """Against all videos: what the others stand in for. Every step reads and updates every video's row."""
+    """The softmax over all videos, which the others approximate. Every step reads and updates all rows."""
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Candidates:
         ids = tf.range(1, self.videos.size + 1)
@@ -194,19 +198,19 @@ class FullSoftmax(Loss[Candidates]):
 
 @dataclass(frozen=True, kw_only=True)
 class TreePath(Candidates):
-    """`used` holds the nodes above each label, from below; 0 behind the root."""
+    """Candidates of the hierarchical softmax: `used` has the ancestors of each label, from its parent to the root."""
 
-    sides: tf.Tensor  # float [batch, depth]: 1 or -1, the side taken at each node; 0 behind the root
+    sides: tf.Tensor  # float [batch, depth]: the branch at each node, 1 or -1; 0 above the root
 
 
 class HierarchicalSoftmax(Loss[TreePath]):
-    """The splits on the way from the root of a Huffman tree to the label, each a logistic regression on the user.
+    """A softmax over the paths of a Huffman tree, with a logistic regression on the user vector at each node.
 
-    To compare with: it learns vectors of nodes and none of videos, so that no index can find a user's best videos.
+    It is for comparison only: it learns vectors of nodes and not of videos, so no index can find a user's best videos.
     """
 
     def __init__(self, model: Model, label_counts: npt.NDArray[np.int64]) -> None:
-        """Starts with probabilities that are the shares of the label counts + 1, as if the user told nothing."""
+        """Initialise the biases so that a video's probability is the share of its label count + 1."""
         super().__init__(model)
         tree = huffman_tree(label_counts)
         self.paths, nodes = TreePaths(tree), max(1, tree.videos - 1)  # a table has at least one row
@@ -216,7 +220,7 @@ class HierarchicalSoftmax(Loss[TreePath]):
         self.tables = {"nodes": self.nodes, "node_biases": self.node_biases}
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> TreePath:
-        nodes, sides = self.paths.of(labels)
+        nodes, sides = self.paths.ancestors(labels)
         return TreePath(used={name: table.embed(nodes) for name, table in self.tables.items()}, sides=sides)
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: TreePath) -> tf.Tensor:
@@ -226,13 +230,13 @@ class HierarchicalSoftmax(Loss[TreePath]):
         return tf.reduce_mean(tf.reduce_sum(tf.abs(sides) * tf.nn.softplus(-sides * logits), axis=1))
 
     def scores(self, users: tf.Tensor) -> tf.Tensor:
-        """Log probabilities: exact, and as dear as a softmax over all videos."""
+        """Return exact log probabilities, at the cost of a softmax over all videos."""
         logits = tf.matmul(users, self.nodes.weights, transpose_b=True) + self.node_biases.weights[:, 0]
         return self.paths.log_probabilities(logits)
 
 
 def make_loss(settings: ModelSettings, model: Model, label_counts: npt.NDArray[np.int64]) -> Loss[Any]:
-    """The loss that `settings.loss` names. `label_counts`: int64 [videos], of the ids from 1.
+    """Return the loss that `settings.loss` names. `label_counts`: int64 [videos], of the ids from 1.
 
     Raises TrainingError for a softmax over more than `softmax_limit` videos.
     """
@@ -242,7 +246,7 @@ def make_loss(settings: ModelSettings, model: Model, label_counts: npt.NDArray[n
         if model.videos.size > settings.softmax_limit:
             raise TrainingError(
                 f'loss = "softmax" is for at most {settings.softmax_limit} videos, but there are {model.videos.size} '
-                'and each step would update all: take loss = "sampled_softmax", or raise softmax_limit ([model])'
+                'and each step would update all: set loss = "sampled_softmax", or raise softmax_limit ([model])'
             )
         return FullSoftmax(model)
     compare = noise_contrastive if settings.loss == "nce" else sampled_softmax

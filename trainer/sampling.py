@@ -1,7 +1,7 @@
-"""What the negatives of a step are, and how often each was to be expected among them.
+"""Samplers of negatives, and the expected count of each video among them.
 
-What is drawn depends on the seed of the step alone, so that a training taken up again, and each replica of a step,
-draws the same. TensorFlow's learned sampler is the exception: it counts the labels it has seen, in its own memory.
+Draws depend only on the seed of the step, so that a resumed training, and each replica of a step, draws the same.
+TensorFlow's learned sampler is the exception: it counts the labels it has seen, in its own memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy.typing as npt
 from trainer.tables import Table
 from transforms.core.tensorflow_import import tf
 
-MASKED_LOGIT = (
-    1e9  # taken from the logit of what must not count, such as a negative that is the label itself: exp of it is 0
-)
+# Subtracted from the logit of a masked negative, for example one that is the label itself: its exponential is 0.
+MASKED_LOGIT = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledNegatives:
-    """Negatives, and the logarithm of how often a video was to be expected among them."""
+    """Negatives, and the logarithms of expected counts among them."""
 
     ids: tf.Tensor  # int32 [negatives]
     log_expected: tf.Tensor  # float [negatives]
@@ -30,60 +29,60 @@ class SampledNegatives:
 
 
 class Sampler(Protocol):
-    """Chooses the negatives that the rows of a batch share."""
+    """Draws the negatives that the rows of a batch share."""
 
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
-        """For `labels` (int32 [batch]) and user vectors [batch, dimension]; `seed`: int32 [2]."""
+        """Draw negatives for `labels` int32 [batch] and user vectors float [batch, dimension]; `seed`: int32 [2]."""
         ...
 
 
 def accidental_hits(labels: tf.Tensor, negatives: tf.Tensor) -> tf.Tensor:
-    """Bool [batch, negatives]: accidental hits, negatives that are the row's label."""
+    """Return bool [batch, negatives]: whether a negative is the label of the row."""
     return labels[:, tf.newaxis] == negatives[tf.newaxis, :]
 
 
 class NegativeSampler(tf.Module):
-    """Draws videos with replacement, each with a probability proportional to its label count + 1."""
+    """Draws videos with replacement, with probabilities proportional to the label counts + 1."""
 
     def __init__(self, label_counts: npt.NDArray[np.int64]) -> None:
         """`label_counts`: int64 [videos], of the ids from 1."""
         super().__init__(name="negative_sampler")
         weights = label_counts + 1
-        self.ends = tf.constant(np.cumsum(weights), tf.int64)
-        # In double precision, and never clipped: a floor would undo the correction for the long tail.
-        self.log_shares = tf.constant(np.log(weights / weights.sum()), tf.float32)
+        self.cumulative = tf.constant(np.cumsum(weights), tf.int64)
+        # Computed in double precision and never clipped: a lower bound would undo the correction for the long tail.
+        self.log_probabilities = tf.constant(np.log(weights / weights.sum()), tf.float32)
 
     def draw(self, count: int, *, seed: tf.Tensor) -> tf.Tensor:
-        """`count` ids, int32, the same for the same `seed` (int32 [2])."""
-        # One algorithm by name: left to choose, an accelerator's compiler would draw others.
-        tickets = tf.random.stateless_uniform([count], seed, maxval=self.ends[-1], dtype=tf.int64, alg="philox")
-        return 1 + self._ends_passed(tickets)
+        """Return `count` ids, int32 [count], the same for the same `seed` (int32 [2])."""
+        # The algorithm is fixed: by default XLA uses another one, with other draws.
+        tickets = tf.random.stateless_uniform([count], seed, maxval=self.cumulative[-1], dtype=tf.int64, alg="philox")
+        return 1 + self._search_sorted(tickets)
 
     def log_expected(self, ids: tf.Tensor, *, count: int | tf.Tensor) -> tf.Tensor:
-        """The logarithm of how often each of `ids` is to be expected among `count` draws."""
-        return tf.gather(self.log_shares, ids - 1) + tf.math.log(tf.cast(count, tf.float32))
+        """Return the logarithm of the expected count of each id among `count` draws."""
+        return tf.gather(self.log_probabilities, ids - 1) + tf.math.log(tf.cast(count, tf.float32))
 
     def log_presence(self, ids: tf.Tensor, *, count: int) -> tf.Tensor:
-        """The logarithm of the probability that each of `ids` is among `count` draws, once or more often."""
-        absent = tf.cast(count, tf.float32) * tf.math.log1p(-tf.exp(tf.gather(self.log_shares, ids - 1)))
+        """Return the logarithm of the probability that each id is among `count` draws at least once."""
+        absent = tf.cast(count, tf.float32) * tf.math.log1p(-tf.exp(tf.gather(self.log_probabilities, ids - 1)))
         return tf.math.log(-tf.math.expm1(absent))
 
-    def _ends_passed(self, tickets: tf.Tensor) -> tf.Tensor:
-        """How many of the ends lie at or below each ticket, by bisection.
+    def _search_sorted(self, tickets: tf.Tensor) -> tf.Tensor:
+        """Return how many cumulative counts are at most each ticket, int32 of the tickets' shape, by binary search.
 
-        `tf.searchsorted` gives the same, but compiled for an accelerator it compares every ticket with every end.
+        `tf.searchsorted` returns the same, but XLA compiles it to a comparison of every ticket with every value.
         """
-        videos = self.ends.shape[0]
-        passed = tf.zeros_like(tickets, tf.int32)
+        videos = self.cumulative.shape[0]
+        index = tf.zeros_like(tickets, tf.int32)
         for power in reversed(range(videos.bit_length())):
-            further = passed + (1 << power)
-            last = tf.gather(self.ends, tf.minimum(further, videos) - 1)
-            passed = tf.where((further <= videos) & (last <= tickets), further, passed)
-        return passed
+            candidate = index + (1 << power)
+            value = tf.gather(self.cumulative, tf.minimum(candidate, videos) - 1)
+            index = tf.where((candidate <= videos) & (value <= tickets), candidate, index)
+        return index
 
 
 class ByLabelCounts(tf.Module):
-    """`count` draws of a sampler; the same on every replica."""
+    """`count` draws by label counts, the same on every replica."""
 
     def __init__(self, sampler: NegativeSampler, *, count: int) -> None:
         super().__init__(name="by_label_counts")
@@ -94,9 +93,9 @@ class ByLabelCounts(tf.Module):
 
 
 class InBatch(tf.Module):
-    """The batch's own labels (Yi et al. 2019), each expected by its share of the label counts.
+    """The labels of the batch (Yi et al. 2019), with expected counts by label counts.
 
-    On several replicas a row sees the labels of its replica's part of the batch alone.
+    On several replicas a row is compared only with the labels of its replica's part of the batch.
     """
 
     def __init__(self, sampler: NegativeSampler) -> None:
@@ -104,14 +103,15 @@ class InBatch(tf.Module):
         self.sampler = sampler
 
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
-        # A row's own label drops out as an accidental hit. How many labels there are shifts all logits alike.
+        # The label of a row is masked as an accidental hit. The number of labels shifts all logits by the same amount.
         return _with_log_expected(self.sampler, labels, labels, count=tf.size(labels))
 
 
 class Mixed(tf.Module):
-    """The batch's own labels and `count` draws: both by label counts, so each is expected as often as in the sum.
+    """The labels of the batch and `count` draws. Both follow the label counts, so their expected counts add up.
 
-    On several replicas a row sees the labels of its replica's part of the batch alone, and the same draws.
+    On several replicas a row is compared only with the labels of its replica's part of the batch, and with the same
+    draws.
     """
 
     def __init__(self, sampler: NegativeSampler, *, count: int) -> None:
@@ -134,19 +134,19 @@ def _with_log_expected(
 
 
 class HardNegatives(tf.Module):
-    """Draws, and those videos of a large drawn pool that score highest for any user whose label they are not.
+    """Draws, and the videos of a large drawn pool with the highest scores for any user whose label they are not.
 
-    What scores as high as the hard ones counts as it stands in the pool, once, and what scores lower as it is drawn:
-    together they stand for all videos, none for two. Of the pool nothing else is compared, differentiated or updated,
-    so that it costs about half of what as many negatives cost.
+    A video that scores as high as the hard ones counts once, by its presence in the pool; a lower video counts by its
+    draws. Together they represent all videos, and none twice. The rest of the pool is only scored, not differentiated
+    or updated, so it costs about half as much as the same number of negatives.
 
-    On several replicas each looks in the same pool, for what is hard for its part of the batch.
+    On several replicas each searches the same pool for the negatives that are hard for its part of the batch.
     """
 
     def __init__(
         self, sampler: NegativeSampler, videos: Table, biases: Table, *, count: int, share: float, pool: int
     ) -> None:
-        """`share` of the `count` negatives are the hard ones, at least one and not all; `pool`: draws to look in."""
+        """`share` of the `count` negatives are hard, at least one and not all; `pool`: number of draws to search."""
         super().__init__(name="hard_negatives")
         self.sampler, self.videos, self.biases, self.pool = sampler, videos, biases, pool
         self.hard = min(max(1, round(share * count)), count - 1)
@@ -165,42 +165,45 @@ class HardNegatives(tf.Module):
             log_expected=tf.concat(
                 [
                     tf.where(draw_best >= floor, MASKED_LOGIT, drawn.log_expected),
-                    tf.where(found, self._present(hard), MASKED_LOGIT),
+                    tf.where(found, self._log_presence(hard), MASKED_LOGIT),
                 ],
                 axis=0,
             ),
-            label_log_expected=tf.where(label_best >= floor, self._present(labels), drawn.label_log_expected),
+            label_log_expected=tf.where(label_best >= floor, self._log_presence(labels), drawn.label_log_expected),
         )
 
     def _scores(self, users: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         vectors, biases = tf.gather(self.videos.weights, ids), tf.gather(self.biases.weights, ids)
         return tf.matmul(users, vectors, transpose_b=True) + biases[:, 0]
 
-    def _present(self, ids: tf.Tensor) -> tf.Tensor:
+    def _log_presence(self, ids: tf.Tensor) -> tf.Tensor:
         return self.sampler.log_presence(ids, count=self.pool)
 
 
 def best_for_others(labels: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """Each video's highest of the scores [batch, ids] for a row whose label it is not; -OUT where there is none."""
+    """Return the highest score of each video for a row whose label it is not, float [ids].
+
+    `scores`: float [batch, ids]. A video that is the label of all rows has -MASKED_LOGIT.
+    """
     return tf.reduce_max(tf.where(accidental_hits(labels, ids), -MASKED_LOGIT, scores), axis=0)
 
 
 def hardest(pool: tf.Tensor, best: tf.Tensor, *, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The `count` videos with the highest `best` [pool] of a sorted pool of ids, each once.
+    """Return the `count` distinct videos with the highest `best` of a sorted pool, int32 and float [pool].
 
-    Returns ids [count]; bool [count], false behind the last where the pool holds fewer; and the lowest that is among
-    them: -OUT where the pool holds no more than `count`.
+    Returns ids [count]; bool [count], false for the last ones if the pool has fewer distinct videos; and the lowest
+    score of the chosen, which is -MASKED_LOGIT in that case.
     """
-    again = tf.concat([[False], pool[1:] == pool[:-1]], axis=0)
-    values, places = tf.math.top_k(tf.where(again, -MASKED_LOGIT, best), k=count)
-    return tf.gather(pool, places), values > -MASKED_LOGIT, values[-1]
+    repeated = tf.concat([[False], pool[1:] == pool[:-1]], axis=0)
+    values, indices = tf.math.top_k(tf.where(repeated, -MASKED_LOGIT, best), k=count)
+    return tf.gather(pool, indices), values > -MASKED_LOGIT, values[-1]
 
 
 class LearnedUnigram(tf.Module):
-    """TensorFlow's sampler that learns how frequent each label is while it sees them.
+    """TensorFlow's sampler, which learns label frequencies from the labels it sees.
 
-    What it has learned is kept in its op: no checkpoint holds it, replicas learn apart from each other, and compilers
-    for accelerators lack it. A training taken up again does not follow the same curve to the last digit.
+    Its op keeps what it has learned: no checkpoint holds it, replicas learn separately, and XLA does not support it. A
+    resumed training does not follow exactly the same curve.
     """
 
     def __init__(self, videos: int, *, count: int) -> None:
@@ -208,7 +211,7 @@ class LearnedUnigram(tf.Module):
         self.videos, self.count = videos, count
 
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
-        """By what it has learned before these labels. Leaves `seed` aside: the op keeps its own state."""
+        """Draw by the frequencies learned before these labels. Ignores `seed`: the op has its own state."""
         ids, label_expected, expected = tf.random.learned_unigram_candidate_sampler(
             tf.cast(labels[:, tf.newaxis] - 1, tf.int64), 1, self.count, False, self.videos, seed=1
         )

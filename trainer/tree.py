@@ -1,8 +1,9 @@
-"""A Huffman tree over the videos: the shape of the hierarchical softmax (Morin, Bengio 2005; paper, 3.1).
+"""A Huffman tree over the videos, for the hierarchical softmax (Morin, Bengio 2005; paper, 3.1).
 
-Each inner node splits the videos below it in two, and a video's probability is the product of the splits on its path:
-about as many as the logarithm of the catalogue's size, fewer for the frequent. Inner nodes are numbered from 1, the
-root, downwards: a parent's number is below its children's. The number 0 stands above the root and pads short paths.
+Each inner node splits the videos below it in two, and the probability of a video is the product of the branch
+probabilities on its path: about as many as the logarithm of the catalogue's size, fewer for frequent videos. Inner
+nodes are numbered from 1, the root, so that a parent has a lower number than its children. 0 is above the root and pads
+paths.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from transforms.core.tensorflow_import import tf
 
 @dataclass(frozen=True, kw_only=True)
 class HuffmanTree:
-    """Elements are 0, the inner nodes 1 to videos - 1, and behind them the videos: id i is element videos - 1 + i."""
+    """Arrays over the elements: 0, inner nodes 1 to videos - 1, and the videos (id i is element videos - 1 + i)."""
 
-    parents: npt.NDArray[np.int32]  # [2 * videos] inner node above an element; 0 above the root
-    sides: npt.NDArray[np.float32]  # [2 * videos] 1 or -1: which child of its parent an element is; 0: of none
-    log_odds: npt.NDArray[np.float32]  # [videos] of a node's side 1 against side -1, by the counts below them
-    levels: npt.NDArray[np.int32]  # [2 * videos] how many parents an element has
+    parents: npt.NDArray[np.int32]  # [2 * videos] parent of each element; 0 for the root
+    sides: npt.NDArray[np.float32]  # [2 * videos] branch at the parent, 1 or -1; 0 without a parent
+    log_odds: npt.NDArray[np.float32]  # [videos] of branch 1 against branch -1 of each node, by the counts below them
+    levels: npt.NDArray[np.int32]  # [2 * videos] number of ancestors
 
     @property
     def videos(self) -> int:
@@ -31,18 +32,18 @@ class HuffmanTree:
 
     @property
     def depth(self) -> int:
-        """The longest path; at least 1, for a path's shape."""
+        """The length of the longest path, at least 1."""
         return max(1, int(self.levels.max()))
 
 
 def huffman_tree(label_counts: npt.NDArray[np.int64]) -> HuffmanTree:
-    """The tree that gives a video of count c a path of about log(total / (c + 1)) nodes: the shortest on average.
+    """Return the tree with the shortest average path: about log(total / (c + 1)) nodes for a video of count c.
 
     `label_counts`: int64 [videos], of the ids from 1.
     """
     children, weights = _merge_lightest(np.asarray(label_counts) + 1)
     videos = len(label_counts)
-    # Merged were leaves 0 to videos - 1 and then nodes in the order they were made, the root last.
+    # The merge numbers the leaves 0 to videos - 1, and then the nodes in order of creation, with the root last.
     number = np.concatenate([videos + np.arange(videos), videos - 1 - np.arange(videos - 1)])
     parents, sides = np.zeros(2 * videos, np.int32), np.zeros(2 * videos, np.float32)
     log_odds = np.zeros(videos, np.float32)
@@ -55,68 +56,69 @@ def huffman_tree(label_counts: npt.NDArray[np.int64]) -> HuffmanTree:
 
 
 def _merge_lightest(leaves: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Children [videos - 1, 2] of the nodes in the order they are made, and the weights of `leaves` and then of nodes.
+    """Return the children of the nodes in order of creation, [videos - 1, 2], and the weights of leaves and nodes.
 
-    The lightest two are merged until one is left. No node will weigh less than the lightest two together, so all that
-    weigh no more than those are merged at once, neighbour with neighbour.
+    Merges the two lightest until one is left. No new node weighs less than the two lightest together, so all that weigh
+    no more than that are merged in pairs at once.
     """
     weights, children = [leaves], [np.empty((0, 2), np.int64)]
-    ids, made = np.argsort(leaves, kind="stable"), len(leaves)
-    left = leaves[ids]
-    while len(left) > 1:
-        count = int(np.searchsorted(left, left[0] + left[1], side="right")) // 2
+    ids, created = np.argsort(leaves, kind="stable"), len(leaves)
+    remaining = leaves[ids]
+    while len(remaining) > 1:
+        count = int(np.searchsorted(remaining, remaining[0] + remaining[1], side="right")) // 2
         children.append(ids[: 2 * count].reshape(count, 2))
-        weights.append(left[: 2 * count].reshape(count, 2).sum(axis=1))
-        ids = np.concatenate([ids[2 * count :], np.arange(made, made + count)])
-        left = np.concatenate([left[2 * count :], weights[-1]])
-        order = np.argsort(left, kind="stable")
-        ids, left, made = ids[order], left[order], made + count
+        weights.append(remaining[: 2 * count].reshape(count, 2).sum(axis=1))
+        ids = np.concatenate([ids[2 * count :], np.arange(created, created + count)])
+        remaining = np.concatenate([remaining[2 * count :], weights[-1]])
+        order = np.argsort(remaining, kind="stable")
+        ids, remaining, created = ids[order], remaining[order], created + count
     return np.concatenate(children), np.concatenate(weights)
 
 
 def _levels(parents: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    levels, at = np.zeros_like(parents), parents
-    while at.any():
-        levels += at > 0
-        at = parents[at]
+    levels, elements = np.zeros_like(parents), parents
+    while elements.any():
+        levels += elements > 0
+        elements = parents[elements]
     return levels
 
 
 class TreePaths(tf.Module):
-    """A tree as constants in the graph."""
+    """The paths of a tree, which is a constant in the graph."""
 
     def __init__(self, tree: HuffmanTree) -> None:
         super().__init__(name="paths")
         self.tree = tree
         self.parents, self.sides = tf.constant(tree.parents), tf.constant(tree.sides)
 
-    def of(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The nodes above each of `ids` (int32 [batch]) and the side taken there, [batch, depth] each; 0s at the end.
+    def ancestors(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the ancestors of ids int32 [batch] and the branch at each, [batch, depth] each, padded with 0.
 
-        Climbs instead of keeping every video's path: two numbers an element, not `depth` of them.
+        Climbs the tree instead of storing every path: two numbers for each element, not two for each level.
         """
-        at, nodes, sides = ids + (self.tree.videos - 1), [], []
+        elements, nodes, sides = ids + (self.tree.videos - 1), [], []
         for _ in range(self.tree.depth):
-            sides.append(tf.gather(self.sides, at))
-            at = tf.gather(self.parents, at)
-            nodes.append(at)
+            sides.append(tf.gather(self.sides, elements))
+            elements = tf.gather(self.parents, elements)
+            nodes.append(elements)
         return tf.stack(nodes, axis=1), tf.stack(sides, axis=1)
 
     def log_probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """The log probability of every video, [users, videos + 1] by id, from the nodes' logits [users, videos].
+        """Return the log probability of every video, [users, videos + 1] by id, for logits of the nodes [users,
+        videos].
 
-        Column 0 of either stands for nothing; in the result it is 0. Goes down level by level: two splits a video.
+        Column 0 of both is unused; it is 0 in the result. Descends level by level, at the cost of two splits a video.
         """
         by_node = tf.transpose(logits)
-        order = np.argsort(self.tree.levels[1:], kind="stable") + 1  # the root first; element 0 is none
-        place = np.zeros(len(order) + 1, np.int32)
-        place[order] = np.arange(len(order))
+        order = np.argsort(self.tree.levels[1:], kind="stable") + 1  # the root first, without element 0
+        index = np.zeros(len(order) + 1, np.int32)
+        index[order] = np.arange(len(order))
         starts = np.searchsorted(self.tree.levels[order], np.arange(self.tree.levels.max() + 2))
-        done = [tf.zeros_like(by_node[:1])]
+        levels = [tf.zeros_like(by_node[:1])]
         for level, (start, stop) in enumerate(pairwise(starts[1:].tolist()), start=1):
             elements = order[start:stop]
             parents = self.tree.parents[elements]
             split = tf.math.log_sigmoid(self.tree.sides[elements, np.newaxis] * tf.gather(by_node, parents))
-            done.append(split + tf.gather(done[-1], place[parents] - starts[level - 1]))
+            levels.append(split + tf.gather(levels[-1], index[parents] - starts[level - 1]))
         videos = self.tree.videos - 1 + np.arange(1, self.tree.videos + 1)
-        return tf.pad(tf.transpose(tf.gather(tf.concat(done, axis=0), place[videos])), [[0, 0], [1, 0]])
+        return tf.pad(tf.transpose(tf.gather(tf.concat(levels, axis=0), index[videos])), [[0, 0], [1, 0]])

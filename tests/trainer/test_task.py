@@ -242,10 +242,10 @@ def test_a_folder_of_examples_is_trained_from_the_command_line(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"modle": {}}', "may hold the tables model and training, but holds modle"),
+        ('{"modle": {}}', "may have the tables model and training, but has modle"),
         ('{"model": {"dim": 8}}', "dim"),
         ("{", "must be JSON, but"),
-        ("[]", "must hold one JSON object"),
+        ("[]", "must be one JSON object"),
         (None, "does not exist: --settings must name a JSON file"),
     ],
 )
@@ -299,7 +299,7 @@ def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_
     def measure(recall: RecallEvaluator) -> dict[str, float]:
         return {"recall@10": 0.0, "recall@50": next(worse if isinstance(recall, HoldoutEvaluator) else figures)}
 
-    monkeypatch.setattr(trainer.training.Recall, "measure", measure)
+    monkeypatch.setattr(trainer.training.RecallEvaluator, "measure", measure)
     worse = iter(1 / n for n in range(1, 99))
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.9])
     stopped = run(examples, tmp_path / "stopped", epochs=9, early_stopping_epochs=2)

@@ -55,7 +55,7 @@ def test_each_node_has_one_child_on_each_side_and_a_lower_number_than_they(count
 @given(COUNTS)
 def test_paths_climb_to_the_root_and_are_padded_behind_it(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
-    nodes, sides = TreePaths(tree).of(tf.range(1, tree.videos + 1))
+    nodes, sides = TreePaths(tree).ancestors(tf.range(1, tree.videos + 1))
     assert nodes.shape == sides.shape == (tree.videos, tree.depth)
     for video in range(tree.videos):
         path = path_by_hand(tree, video + 1)
