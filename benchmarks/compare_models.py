@@ -142,13 +142,8 @@ def _write_logs(args: argparse.Namespace, logs: Path, day: dt.date) -> None:
     watches.write_parquet(logs / "watches" / "truth.parquet")
 
 
-<<<<<<< HEAD
-def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> Fitted:
-    """Train for as many steps as fit into the seconds at the last training's speed; repeat if the time was off."""
-=======
 def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> FitResult:
-    """As many steps as fit into the seconds: as the last training measured them, once more where that was off."""
->>>>>>> 9abdf50 (Trainer: one module names the keys of batches; fit and carry_table in named parts; field's terms)
+    """Train for as many steps as fit into the seconds at the last training's speed; repeat if the time was off."""
     fitted = _trained(given, settings, steps=FIRST_STEPS + TRIAL_STEPS)
     for _ in range(MOST_TRAININGS):
         points = _points(fitted.progress)
