@@ -20,7 +20,6 @@ from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
 from transforms.core.threads import process_cache
 from transforms.core.user_sampling import UserSample
-from transforms.evaluation.ann_loss import exact_lists, select_queries
 from transforms.evaluation.baselines import lists_in_order, order_by_count
 from transforms.evaluation.held_out import HeldOut
 from transforms.evaluation.item_to_item import NEAR, CoWatched
@@ -42,6 +41,7 @@ from transforms.examples.vocabulary import COUNTS
 from transforms.search.exact_search import Positions
 from transforms.search.exclusions import build_query_rules
 from transforms.search.index_files import read_videos
+from transforms.search.shard_search import exact_lists
 from transforms.search.top_k import TopK
 from transforms.search.user_limits import SearchInputs, SearchResult, read_rules
 
@@ -144,7 +144,7 @@ def measure_ann_loss(
     """Yield the contribution of some users of a batch to the metrics of `ann_loss`."""
     ks, drawn = metric_cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
     true = exact_lists(
-        inputs.index, found.vectors[rows], select_queries(found.excluded, rows), read_rules(inputs).cap, k=inputs.k
+        inputs.index, found.vectors[rows], found.excluded.select(rows), read_rules(inputs).cap, k=inputs.k
     )
     ours = _ids(found.top, shared)
     exact = np.full(ours.shape, -1, np.int64)

@@ -37,6 +37,27 @@ class Excluded:
         """Return exclusions that exclude nothing."""
         return cls(offsets=np.zeros(queries + 1, np.int64), positions=np.zeros(0, np.int32))
 
+    def select(self, rows: Ints) -> Excluded:
+        """Return the exclusions of some queries, in the order given."""
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        index = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        group = None if self.group is None else self.group[rows]
+        return Excluded(offsets=offsets, positions=self.positions[index], hidden=self.hidden, group=group)
+
+    def restrict(self, positions: Ints) -> Excluded:
+        """Return the exclusions restricted to some positions (ascending), renumbered from 0."""
+        queries = len(self.offsets) - 1
+        index = np.minimum(np.searchsorted(positions, self.positions), len(positions) - 1)
+        inside = positions[index] == self.positions
+        query = np.repeat(np.arange(queries), np.diff(self.offsets))[inside]
+        return Excluded(
+            offsets=np.concatenate([[0], np.cumsum(np.bincount(query, minlength=queries))]),
+            positions=index[inside].astype(np.int32),
+            hidden=None if self.hidden is None else self.hidden[:, positions],
+            group=self.group,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelCap:
@@ -44,6 +65,10 @@ class ChannelCap:
 
     channel: NDArray[np.int32]  # [n]
     limit: int
+
+    def restrict(self, positions: Ints) -> ChannelCap:
+        """Return the cap of some positions, renumbered from 0."""
+        return ChannelCap(channel=self.channel[positions], limit=self.limit)
 
     @cached_property
     def max_list_length(self) -> int:

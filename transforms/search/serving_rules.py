@@ -50,7 +50,7 @@ class ServingRules:
     def select(self, positions: NDArray[np.int64]) -> ServingRules:
         """Return the rules of some positions, renumbered from 0 in the order given."""
         hidden = None if self.hidden is None else self.hidden[:, positions]
-        cap = None if self.cap is None else ChannelCap(channel=self.cap.channel[positions], limit=self.cap.limit)
+        cap = None if self.cap is None else self.cap.restrict(positions)
         return replace(self, hidden=hidden, cap=cap)
 
 

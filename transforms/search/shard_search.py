@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from transforms.core import files
 from transforms.core.threads import threaded_map
-from transforms.search.exclusions import first_kept
+from transforms.search.exact_search import ExactIndex, Floats
+from transforms.search.exclusions import Excluded, first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
-from transforms.search.top_k import Candidates, ChannelCap, Index, TopK, load_index
+from transforms.search.top_k import Candidates, ChannelCap, Index, TopK, load_index, load_vectors, top_k
 from transforms.search.tower import load_tower, vectors_frame
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
 
@@ -89,14 +90,20 @@ def save_partial(top: TopK, positions: NDArray[np.int64], path: Path, shard: int
 
     positions: of the shard's rows in the whole index.
     """
-    global_positions = np.where(top.positions >= 0, positions[top.positions], -1).astype(np.int32)
-    np.savez(f"{path}.{shard:05d}.npz", positions=global_positions, scores=top.scores)
+    part = _global_candidates(top, positions)
+    np.savez(f"{path}.{shard:05d}.npz", positions=part.positions, scores=part.scores)
 
 
 def read_partials(path: Path) -> list[Candidates]:
     """Return the results of all shards that `save_partial` wrote next to `path`."""
     parts = [np.load(part) for part in sorted(path.parent.glob(f"{path.name}.*.npz"))]
     return [Candidates(positions=part["positions"], scores=part["scores"]) for part in parts]
+
+
+def _global_candidates(top: TopK, positions: NDArray[np.int64]) -> Candidates:
+    """Return the results of a shard with positions of the whole index."""
+    global_positions = np.where(top.positions >= 0, positions[top.positions], -1).astype(np.int32)
+    return Candidates(positions=global_positions, scores=top.scores)
 
 
 def merge_shards(parts: Sequence[Candidates], k: int, cap: ChannelCap | None) -> TopK:
@@ -115,3 +122,18 @@ def merge_shards(parts: Sequence[Candidates], k: int, cap: ChannelCap | None) ->
     best = first_kept(found, keep if cap is None else cap.apply(found.positions, keep), k)
     lengths = (best.positions >= 0).sum(axis=1).astype(np.int32)
     return TopK(positions=best.positions, scores=best.scores, lengths=lengths)
+
+
+def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: ChannelCap | None, *, k: int) -> TopK:
+    """Return the true lists of users with vectors [b, d] from the shards of an index, which are read one at a time.
+
+    Exact search reads every vector, so it is meant for a sample of users.
+    """
+    parts = []
+    for folder in folders:
+        local = Path(files.local_copy(folder))
+        index, positions = ExactIndex(vectors=load_vectors(local)), np.load(local / POSITIONS).astype(np.int64)
+        shard_cap = None if cap is None else cap.restrict(positions)
+        found = top_k(index, vectors, k=k, excluded=excluded.restrict(positions), cap=shard_cap)
+        parts.append(_global_candidates(found, positions))
+    return merge_shards(parts, k, cap)

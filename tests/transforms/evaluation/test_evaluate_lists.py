@@ -22,7 +22,6 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item
-from transforms.evaluation.ann_loss import exact_lists
 from transforms.evaluation.evaluate_lists import WriteEvaluation
 from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
 from transforms.evaluation.list_statistics import DAYS
@@ -41,6 +40,7 @@ from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking.watch_time_recall import WatchTime
 from transforms.search import tower as tower_module
+from transforms.search.shard_search import exact_lists
 from transforms.search.top_k import Excluded
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
 

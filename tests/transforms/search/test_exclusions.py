@@ -105,3 +105,35 @@ def test_exclusions_that_do_not_fit_are_errors(excluded: Excluded, message: str)
 def test_a_cap_that_does_not_fit_is_an_error(size: int, limit: int) -> None:
     with pytest.raises(ValueError, match=rf"cap must have .* shape \({size},\) and limit {limit}"):
         build_query_rules(Excluded.empty(1), ChannelCap(channel=np.zeros(size, np.int32), limit=limit), 1, 5)
+
+
+N, B = 60, 5
+LISTS = st.lists(st.lists(st.integers(0, N - 1), max_size=20), min_size=B, max_size=B)
+
+
+def exclusions_of(lists: list[list[int]], *, by_group: bool = True) -> Excluded:
+    draw = np.random.default_rng(len(lists[0]))
+    hidden = draw.random((3 if by_group else 1, N)) < 0.2
+    return excluding(lists, hidden, draw.integers(0, 3, len(lists)).astype(np.int32) if by_group else None)
+
+
+@given(LISTS, st.lists(st.integers(0, B - 1), max_size=6), st.booleans())
+def test_selected_queries_keep_their_exclusions(had: list[list[int]], rows: list[int], by_group: bool) -> None:
+    excluded = exclusions_of(had, by_group=by_group)
+    some = excluded.select(np.array(rows, np.int64))
+    own = [some.positions[a:b].tolist() for a, b in zip(some.offsets[:-1], some.offsets[1:], strict=True)]
+    assert own == [had[row] for row in rows]
+    assert some.hidden is excluded.hidden
+    assert (some.group is None) == (excluded.group is None)
+    if some.group is not None and excluded.group is not None:
+        assert some.group.tolist() == [int(excluded.group[row]) for row in rows]
+
+
+@given(LISTS, st.sets(st.integers(0, N - 1), min_size=1))
+def test_restricted_exclusions_are_renumbered(had: list[list[int]], chosen: set[int]) -> None:
+    excluded, positions = exclusions_of(had), np.array(sorted(chosen))
+    part = excluded.restrict(positions)
+    own = [positions[part.positions[a:b]].tolist() for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]
+    assert own == [[p for p in every if p in chosen] for every in had]
+    assert part.hidden is not None and excluded.hidden is not None
+    assert np.array_equal(part.hidden, excluded.hidden[:, positions])
