@@ -327,7 +327,7 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
     to_parquet(watch_rows(), tmp_path / "w" / "region=EU" / "all.parquet")
     notes = run(job).counts["notes"]
     assert any(note.startswith("logs.watches: 1 file was skipped: late.tsv. ") for note in notes)
-    assert any(note.startswith("logs.watches: folders give values of region, ") for note in notes)
+    assert any(note.startswith("logs.watches: folder names give values of region, ") for note in notes)
     assert any(note.startswith("privacy.forget: 1 file was skipped: ids.txt. ") for note in notes)
 
 
