@@ -24,6 +24,7 @@ from transforms.core import files, progress
 from transforms.core.frames import concat, id_digests, mix
 from transforms.logs.event_window import BucketFiles, Window, read_users
 
+Ints = NDArray[np.int64]
 MOST_VIDEOS = 2_000
 KINDS = SIMILAR, RANDOM = ("similar", "random")
 
@@ -75,34 +76,70 @@ def evidence_of(watches: pl.DataFrame, users: pl.DataFrame, pairs: pl.DataFrame)
 
 
 def watched_together(watches: pl.DataFrame, pairs: pl.DataFrame) -> NDArray[np.bool_]:
-    """For each pair (video_id, other_id) whether a user watched both: bool [pairs]. watches: user_id, video_id, in any
-    order, repeats allowed.
+    """Return for each pair (video_id, other_id) whether some user watched both: bool [pairs].
 
-    Looks up the watchers of the rarer video of a pair among those of the other, a few of them and then ever more, as
-    most pairs that anybody watched need only a few: at most one look-up a pair and watcher of its rarer video.
+    watches: user_id, video_id, in any order, repeats allowed.
+
+    The watchers of a pair's rarer video are looked up among those of the other, a few at first and then more and more:
+    for most pairs with a common watcher a few suffice. There is at most one look-up per pair and watcher of its rarer
+    video.
     """
     videos = _involved(pairs).with_row_index("number")
-    users = watches.select(pl.col("user_id").unique()).with_row_index("user")
-    seen = watches.join(videos, on="video_id").join(users, on="user_id")
-    m, found = users.height, np.zeros(pairs.height, np.bool_)
-    watched = np.unique(seen["number"].to_numpy().astype(np.int64) * m + seen["user"].to_numpy())
-    first = np.searchsorted(watched, np.arange(videos.height + 1) * m)
-    count = np.diff(first)
-    rarer, other = (_numbers(pairs[name], videos) for name in ("video_id", "other_id"))
-    swapped = count[rarer] > count[other]
-    rarer, other = np.where(swapped, other, rarer), np.where(swapped, rarer, other)
-    left, done, size = np.flatnonzero(count[rarer] > 0), 0, _FIRST_WATCHERS
-    while len(left):
-        for part in np.array_split(left, -(-len(left) * size // _LOOKUPS_AT_ONCE)):
-            take = np.minimum(count[rarer[part]] - done, size)
-            pair = np.repeat(part, take)
-            at = np.arange(len(pair)) - np.repeat(np.cumsum(take) - take, take) + done
-            wanted = other[pair] * m + watched[first[rarer[pair]] + at] % m
-            place = np.minimum(np.searchsorted(watched, wanted), len(watched) - 1)
-            found[pair[watched[place] == wanted]] = True
+    watchers = VideoWatchers.from_watches(watches, videos)
+    counts, found = watchers.counts, np.zeros(pairs.height, np.bool_)
+    rarer, other = rarer_first(_numbers(pairs["video_id"], videos), _numbers(pairs["other_id"], videos), counts)
+    pending, done, size = np.flatnonzero(counts[rarer] > 0), 0, _FIRST_WATCHERS
+    while len(pending):
+        for part in np.array_split(pending, -(-len(pending) * size // _LOOKUPS_AT_ONCE)):
+            looked_up = np.minimum(counts[rarer[part]] - done, size)
+            pair = np.repeat(part, looked_up)
+            rank = np.arange(len(pair)) - np.repeat(np.cumsum(looked_up) - looked_up, looked_up) + done
+            common = watchers.contain(other[pair], watchers.users_at(rarer[pair], rank))
+            found[pair[common]] = True
         done, size = done + size, min(4 * size, _LOOKUPS_AT_ONCE)
-        left = left[~found[left] & (count[rarer[left]] > done)]
+        pending = pending[~found[pending] & (counts[rarer[pending]] > done)]
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoWatchers:
+    """Which users watched each of some videos; videos and users are numbered from 0."""
+
+    keys: Ints  # video * users + user of each watcher of a video, once and rising
+    first: Ints  # [videos + 1]: place of the first watcher of each video in `keys`
+    users: int
+
+    @classmethod
+    def from_watches(cls, watches: pl.DataFrame, videos: pl.DataFrame) -> VideoWatchers:
+        """watches: user_id, video_id, in any order, repeats allowed. videos: video_id, number (from 0)."""
+        users = watches.select(pl.col("user_id").unique()).with_row_index("user")
+        watched = watches.join(videos, on="video_id").join(users, on="user_id")
+        keys = np.unique(watched["number"].to_numpy().astype(np.int64) * users.height + watched["user"].to_numpy())
+        first = np.searchsorted(keys, np.arange(videos.height + 1) * users.height)
+        return cls(keys=keys, first=first, users=users.height)
+
+    @property
+    def counts(self) -> Ints:
+        """How many users watched each video: [videos]."""
+        return np.diff(self.first)
+
+    def users_at(self, videos: Ints, rank: Ints) -> Ints:
+        """Return the watcher at each rank (from 0, below the video's count) among the watchers of a video."""
+        return self.keys[self.first[videos] + rank] % self.users
+
+    def contain(self, videos: Ints, users: Ints) -> NDArray[np.bool_]:
+        """Return whether each user is a watcher of the video."""
+        if not len(self.keys):
+            return np.zeros(len(videos), np.bool_)
+        wanted = videos * self.users + users
+        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.asarray(self.keys[place] == wanted)
+
+
+def rarer_first(one: Ints, other: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    """Return the videos of each pair, the one with the smaller count first."""
+    swapped = counts[one] > counts[other]
+    return np.where(swapped, other, one), np.where(swapped, one, other)
 
 
 def _involved(pairs: pl.DataFrame) -> pl.DataFrame:

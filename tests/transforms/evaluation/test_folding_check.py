@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import polars as pl
 import pytest
 from apache_beam.testing.util import assert_that
@@ -22,11 +23,13 @@ from transforms.evaluation.folding_check import (
     CheckFolding,
     FoldingCounts,
     PairCounts,
+    VideoWatchers,
     draw_videos,
     evidence_of,
     folding_counts,
     home_countries,
     merge_evidence,
+    rarer_first,
     sample_pairs,
     watched_together,
 )
@@ -163,6 +166,31 @@ def test_pairs_are_found_however_few_are_looked_up_at_once(
     pairs = pairs_of(similar)
     found = watched_together(watched(rows), pairs)
     assert found.tolist() == together_by_hand(rows, pairs) and 0 < found.sum() < len(found)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(VIDEOS)), max_size=20))
+def test_watchers_of_a_video_are_counted_listed_and_found(rows: list[tuple[str, str]]) -> None:
+    """`users_at` and `contain` describe the same sets of users as a dictionary of sets."""
+    videos = pl.DataFrame({"video_id": VIDEOS}).with_row_index("number")
+    found = VideoWatchers.from_watches(watched([(user, video, None) for user, video in rows]), videos)
+    by_hand = [{user for user, of in rows if of == video} for video in VIDEOS]
+    assert found.users == len({user for user, _ in rows})
+    assert found.counts.tolist() == [len(users) for users in by_hand]
+    together = set[tuple[int, int]]()
+    for number, users in enumerate(by_hand):
+        video = np.full(len(users), number)
+        listed = found.users_at(video, np.arange(len(users)))
+        assert len(set(listed.tolist())) == len(users)
+        assert found.contain(video, listed).all()
+        together |= {(number, user) for user in listed.tolist()}
+    every = [(video, user) for video in range(len(VIDEOS)) for user in range(found.users)]
+    asked = np.array(every, np.int64).reshape(-1, 2)
+    assert found.contain(asked[:, 0], asked[:, 1]).tolist() == [pair in together for pair in every]
+
+
+def test_the_video_with_fewer_watchers_comes_first() -> None:
+    rarer, other = rarer_first(np.array([0, 1, 2]), np.array([1, 0, 2]), np.array([5, 2, 2]))
+    assert (rarer.tolist(), other.tolist()) == ([1, 1, 2], [0, 0, 2])
 
 
 def test_nothing_watched_and_nothing_similar() -> None:
