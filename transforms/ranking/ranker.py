@@ -27,6 +27,20 @@ USERS_AT_ONCE = 256  # of a record file; a user may have any number of impressio
 Features = Mapping[str, NDArray[Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredImpressions:
+    """All impressions of some users, with the ranker's log-odds: arrays [impressions]."""
+
+    user_ids: list[str]
+    user: NDArray[np.int64]  # a row of `user_ids`
+    log_odds: NDArray[np.float32]
+    clicked: NDArray[np.int64]
+    watch_seconds: NDArray[np.float32]
+    page: NDArray[np.int64]
+    impression_day: NDArray[np.int64]
+    video: NDArray[np.int64]
+
+
 class Ranker:
     """A SavedModel whose signatures `score`, `explain` and `records` map raw features to log-odds of watch time."""
 
@@ -53,16 +67,13 @@ class Ranker:
         found = self._in_parts("explain", request, query, impressions)
         return np.concatenate([none, *(part["moves"].numpy() for part in found)])
 
-    def records(self, path: str) -> Iterator[tuple[list[str], dict[str, NDArray[Any]]]]:
-        """Yield (user ids, columns of all their impressions) of a record file, up to `USERS_AT_ONCE` users at a time.
-
-        Columns: user (an index into the user ids), log_odds, clicked, watch_seconds, page, impression_day, video.
-        """
+    def records(self, path: str) -> Iterator[ScoredImpressions]:
+        """Yield the impressions of a record file, of up to `USERS_AT_ONCE` users at a time."""
         with temporary_local_copy(path) as local:
             for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(USERS_AT_ONCE).prefetch(1):
                 found = self._model.signatures["records"](records=records)
                 columns = {name: values.numpy() for name, values in found.items()}
-                yield [user.decode() for user in columns.pop("user_id")], columns
+                yield ScoredImpressions(user_ids=[user.decode() for user in columns.pop("user_id")], **columns)
 
     def _in_parts(
         self, signature: str, request: NDArray[Any], query: Features, impressions: Features
@@ -90,10 +101,8 @@ def load_ranker(folder: str) -> Ranker:
 def measure_records(path: str, ranker: str) -> ImpressionMetrics:
     """Return the metrics of the impressions of one record file. ranker: its folder."""
     parts = [
-        ImpressionMetrics.from_impressions(
-            *(found[name] for name in ("user", "page", "clicked", "watch_seconds", "log_odds"))
-        )
-        for _, found in load_ranker(ranker).records(path)
+        ImpressionMetrics.from_impressions(found.user, found.page, found.clicked, found.watch_seconds, found.log_odds)
+        for found in load_ranker(ranker).records(path)
     ]
     return merge_impressions(parts)
 

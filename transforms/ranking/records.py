@@ -6,7 +6,7 @@ impressions, store, earlier nights' lists and vectors -> WriteRankingExamples ->
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,11 @@ class Encoded:
 
 
 def encode(
-    context: ImpressionContext, features: Features, generator: dict[str, Any], shared: Shared, spec: RankingSpec
+    context: ImpressionContext,
+    features: Features,
+    generator: Mapping[str, NDArray[np.float32]],
+    shared: Shared,
+    spec: RankingSpec,
 ) -> Encoded:
     """Return features in the form that the ranker of `spec` takes. generator: `generator_features`, by name."""
     shown = features.shown.with_columns(pl.Series(name, generator[name], pl.Float32) for name in generator)

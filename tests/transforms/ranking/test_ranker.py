@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from transforms.core.records import WriteRecords, pop_records
 from transforms.core.tensorflow_import import tf
 from transforms.ranking import ranker
 from transforms.ranking.impression_metrics import ImpressionMetrics
-from transforms.ranking.ranker import MeasureRanker, Ranker, RankerFigures, load_ranker, measure_records
+from transforms.ranking.ranker import (
+    MeasureRanker,
+    Ranker,
+    RankerFigures,
+    ScoredImpressions,
+    load_ranker,
+    measure_records,
+)
 
 RECORDS = random_records(60, seed=1)
 
@@ -65,12 +73,12 @@ def test_records_are_scored_with_users_and_labels(folder: str, tmp_path: Path, m
     monkeypatch.setattr(ranker, "USERS_AT_ONCE", 25)
     (path,) = write_records(tmp_path, RECORDS, files=1)
     parts = list(load_ranker(folder).records(path))
-    assert [len(users) for users, _ in parts] == [25, 25, 10]
-    assert [user for users, _ in parts for user in users] == [f"user {i}" for i in range(60)]
+    assert [len(part.user_ids) for part in parts] == [25, 25, 10]
+    assert [user for part in parts for user in part.user_ids] == [f"user {i}" for i in range(60)]
     batch = all_impressions(tf.constant(RECORDS), SPEC)[1]
     for name in ("clicked", "watch_seconds", "page", "impression_day", "video"):
-        np.testing.assert_array_equal(np.concatenate([of[name] for _, of in parts]), batch[name])
-    assert all(of["user"].max() < len(users) for users, of in parts)
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), batch[name])
+    assert all(part.user.max() < len(part.user_ids) for part in parts)
 
 
 def impressions(seed: int, users: int) -> dict[str, Any]:
@@ -88,8 +96,11 @@ def impressions(seed: int, users: int) -> dict[str, Any]:
 class ByHand:
     """A ranker whose record files are named by their number of batches."""
 
-    def records(self, path: str) -> Any:
-        return (([f"{path}-{n}"], impressions(int(path) * 10 + n, 4)) for n in range(int(path)))
+    def records(self, path: str) -> Iterator[ScoredImpressions]:
+        for n in range(int(path)):
+            columns = impressions(int(path) * 10 + n, 4)
+            others = dict.fromkeys(("impression_day", "video"), np.zeros(30, np.int64))
+            yield ScoredImpressions(user_ids=[f"{path}-{n}"], **columns, **others)
 
 
 @pytest.fixture
