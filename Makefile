@@ -1,11 +1,12 @@
-# make demo: the main job on simulated logs. make test: the tests. Both make the environment first, where it is missing.
+# make demo: the main job on simulated logs. make test: the tests; make test-all: these and the long ones.
+# Each makes the environment first, where it is missing.
 SHELL := /bin/bash
 PYTHON ?= python3
 UV := $(shell command -v uv)
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: setup demo test test-airflow flink-up flink-down test-flink test-flink-faults test-faults test-package check format docs \
+.PHONY: setup demo test test-all coverage test-airflow flink-up flink-down test-flink test-flink-faults test-faults test-package check format docs \
   requirements clean
 setup: .venv/.ready
 
@@ -31,8 +32,28 @@ demo: setup
 	@$(BIN)/watchnext nightly $(DEMO)/job.toml --date 2026-11-21
 	@for user in u0000001 u0000002 u0000003; do echo; $(BIN)/watchnext lookup $(DEMO)/job.toml $$user --k 5; done
 
+PARALLEL = --numprocesses auto --dist worksteal
 test: setup
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest $(PARALLEL)
+
+# All that needs no cluster, no other environment and no Airflow: with the whole nights, the long checks, and more than a
+# thousand injected faults, each followed by the documented way back.
+test-all: setup
+	@$(BIN)/python -m pytest $(PARALLEL) -m 'not flink and not package'
+
+test-faults: setup
+	@$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults
+
+# The share of the packages' branches that `make test` takes, over all its processes.
+COVERAGE = $(abspath build/coverage)
+coverage: setup
+	@test -d $(COVERAGE)/coverage || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(COVERAGE) 'coverage==7.*'
+	@echo 'import coverage; coverage.process_startup()' > $(COVERAGE)/sitecustomize.py
+	@rm -f build/branches*
+	@export PYTHONPATH=$(COVERAGE) COVERAGE_FILE=$(abspath build/branches) && \
+	  COVERAGE_PROCESS_START=$(abspath pyproject.toml) $(BIN)/python -m pytest $(PARALLEL); failed=$$?; \
+	  $(BIN)/python -m coverage combine --quiet build && $(BIN)/python -m coverage report && exit $$failed
 
 # The Airflow DAG in a real Airflow, which gets an environment of its own (about 700 MB).
 AIRFLOW ?= build/airflow
@@ -55,10 +76,6 @@ test-flink: setup
 # What becomes of a stage when a worker, the job server or, in each stage, the TaskManager is killed.
 test-flink-faults: setup
 	@$(BIN)/python -m pytest -m flink -k killed tests/runner_configs/test_flink.py
-
-# More than a thousand injected faults, each followed by the documented way back.
-test-faults: setup
-	@$(BIN)/python -m pytest -m faults --numprocesses auto --dist worksteal tests/faults
 
 # The wheel, installed in an empty environment (3 GB, removed afterwards), runs a night.
 test-package: setup

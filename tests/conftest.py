@@ -1,13 +1,17 @@
-"""What the tests share: hypothesis without deadlines (the machine may be busy), and one fake tower for all."""
+"""What the tests share: hypothesis without deadlines (the machine may be busy), a fake tower, and two whole nights."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from beam_inspection import inspect_once
 from hypothesis import settings
 from made_frames import write_tower
 
 settings.register_profile("watchnext", deadline=None)
 settings.load_profile("watchnext")
+inspect_once()
 
 DIMENSION = 3
 
@@ -16,3 +20,19 @@ DIMENSION = 3
 def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a tower whose vectors are `made_frames.user_vector`s of `DIMENSION` numbers and a 1."""
     return write_tower(tmp_path_factory.mktemp("tower"), DIMENSION)
+
+
+@pytest.fixture(scope="session")
+def two_nights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of logs, `job.toml`, and `runs` with two published nights. Read it, or change a `two_nights.copy`."""
+    from two_nights import made_once, make
+
+    return made_once(tmp_path_factory, worker_id, "two-nights", make)
+
+
+@pytest.fixture(scope="session")
+def ranked_nights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The same of logs with impressions, whose lists are ranked."""
+    from two_nights import made_once, make_ranked
+
+    return made_once(tmp_path_factory, worker_id, "ranked-nights", make_ranked)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from damage import Injected
-from two_nights import two_nights  # noqa: F401  # a fixture of several modules
+
+from transforms.report import page
 
 _PROPERTY = "injected fault"
 
@@ -17,6 +18,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "faults" in item.path.parts:
             item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without plots, whose drawing takes a third of a night: no fault touches what they show."""
+    monkeypatch.setattr(page, "_plots", lambda _report: defaultdict(lambda: None))
 
 
 @pytest.fixture

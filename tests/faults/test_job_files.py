@@ -69,9 +69,8 @@ def refused_or_read(path: Path) -> str | None:
 
 def test_a_wrong_value_of_any_setting_is_refused_by_name_or_read(tmp_path: Path, injected: Injected) -> None:
     chance, path = random.Random(5), tmp_path / "job.toml"
-    for setting in settings():
+    for setting, value in ((one, value) for one in settings() for value in chance.sample(WRONG, 4)):
         *table, name = setting.split(".")
-        value = chance.choice(WRONG)
         watches = "" if setting == "logs.watches" else '[logs]\nwatches = "w"\n'
         head = "" if table == ["logs"] and watches else f"[{'.'.join(table)}]\n"
         path.write_text(f"{watches}{head}{name} = {value}\n")

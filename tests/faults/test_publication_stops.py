@@ -141,18 +141,19 @@ def test_readers_see_one_publication_whole_at_every_failing_step(
     tmp_path: Path, server: Server, injected: Injected, scenario: str, fault: str
 ) -> None:
     date, mark = SCENARIOS[scenario]
-    prefix = f"{scenario} {fault}".replace(" ", "-")
-    text = f'[storage.redis]\nurl = "{server.url}"\nretry_seconds = 0.001\nprefix = "{prefix}-AT"\n'
+    text = f'[storage.redis]\nurl = "{server.url}"\nretry_seconds = 0.001\n'
     base = write_job(tmp_path / "base", 'watches = "w"', text)
+    server.client.flushall()
+    ready(base, DATE, "old")
+    assert attempt(base, DATE) == "published"
+    ready(base, date, mark)
+    published = {key: server.client.dump(key) for key in server.client.scan_iter()}
     at = 0
     while True:
-        folder = tmp_path / str(at)
-        shutil.copytree(base.parent, folder)
-        job = folder / "job.toml"
-        job.write_text(job.read_text().replace("-AT", f"-{at}"))
-        ready(job, DATE, "old")
-        assert attempt(job, DATE) == "published"
-        ready(job, date, mark)
+        job = Path(shutil.copytree(base.parent, tmp_path / str(at))) / "job.toml"
+        server.client.flushall()
+        for key, value in published.items():
+            server.client.restore(key, 0, value)
         steps = Steps(at=at, **FAULTS[fault])
         with counted(steps):
             outcome = attempt(job, date)

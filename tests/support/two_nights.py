@@ -1,50 +1,66 @@
-"""A root with two whole nights, made once a session, and copies of it for the tests to damage."""
+"""Roots with two whole nights, made once a session for all workers, and copies of them for tests to change."""
 
 from __future__ import annotations
 
 import datetime as dt
 import fcntl
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import stages_in_process, watchnext
-from nights import DATE, night, rooted, simulated
+from nights import DATE, RANKING, night, rooted, simulated, with_impressions
 
 from pipelines.serving.served_lists import open_lists
 
 BEFORE = DATE - dt.timedelta(days=1)
 MADE = "made by a test"
 USERS = 120  # of the simulated logs
+# The gates that 24 held-out users and a tiny model pass.
+GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"
 
 
-@pytest.fixture(scope="session")
-def two_nights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The folder of the logs, the job and the root; nobody may change it. Workers of one session share it."""
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    folder = shared / "two-nights"
-    with open(shared / "two-nights.lock", "w") as guard:
+def made_once(factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` of the session, filled by `make(folder)` in the first worker that needs it. No test may change
+    it: other workers read it at the same time."""
+    shared = factory.getbasetemp() if worker_id == "master" else factory.getbasetemp().parent
+    folder = shared / name
+    with open(shared / f"{name}.lock", "w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
             make(folder)
             (folder / "ready").touch()
     return folder
 
 
 def make(folder: Path) -> None:
-    job = simulated(folder)
-    (folder / "whole.toml").write_text(rooted(job, str(folder / "runs")))
+    """Make the nights BEFORE and DATE of `folder/job.toml`, published, in `folder/runs`. Two of 60 videos' lists of
+    30 are alike by chance: k is 10."""
+    job = simulated(folder, GATES)
+    job.write_text(job.read_text().replace("k = 30", "k = 10"))
+    _run_both(job, folder)
+
+
+def make_ranked(folder: Path) -> None:
+    """Make the same of logs with impressions, whose lists are ranked; `said-DATE.txt` is what each night printed."""
+    _run_both(with_impressions(simulated(folder, RANKING)), folder)
+
+
+def _run_both(job: Path, folder: Path) -> None:
     with stages_in_process():
         for date in (BEFORE, DATE):
-            done = watchnext("nightly", folder / "whole.toml", "--date", date, "--force-publish", MADE)
+            done = watchnext("nightly", job, "--date", date)
             assert done.code == 0, done.message
+            (folder / f"said-{date}.txt").write_text(done.message)
 
 
-def copy(of: Path, folder: Path) -> Path:
-    """The job file of a copy of the root, which reads the same logs."""
-    shutil.copytree(of / "runs", folder / "runs")
-    job = folder / "job.toml"
-    job.write_text(rooted(of / "job.toml", str(folder / "runs")))
+def copy(folder: Path, to: Path, more: str = "") -> Path:
+    """The job file of a copy of the root, which reads the same logs. `more`: further lines of the job file."""
+    shutil.copytree(folder / "runs", to / "runs")
+    job = to / "job.toml"
+    job.write_text(rooted(folder / "job.toml", str(to / "runs")) + more)
     return job
 
 

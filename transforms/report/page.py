@@ -5,6 +5,7 @@ What is missing is left out or explained in its place. Titles, settings and file
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,7 @@ def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
     }
 
 
+@functools.cache
 def environment() -> Environment:
     """Where templates come from, and what they can call."""
     found = Environment(

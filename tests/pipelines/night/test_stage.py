@@ -229,7 +229,7 @@ def test_what_is_due_is_done_whatever_was_done_before_and_only_once(tmp_path: Pa
 
 WAITING = """
 import os, sys, threading, types
-from pipelines import stages
+from pipelines.night import stage as stages
 def run(night):
     threading.Thread(target=threading.Event().wait).start()  # as Beam's, which nobody ends
     print("at work", os.path.exists(night.root.lock), flush=True)
