@@ -99,7 +99,7 @@ def most_popular(difference: Mapping[str, float] | None, figure: str, *, held_ou
         name,
         difference["value"],
         ok=_upper(difference["value"], difference["high"], held_out) >= 0,
-        bound="not significantly below 0 at 95 % (gates.most_popular)",
+        bound="not significantly below 0 (95 % interval; gates.most_popular)",
         result=f"{figure} minus that of the most popular videos is {_signed(difference)}",
         advice="the training failed, or its labels are wrong: check the training curve in the report, and that model, "
         "index and examples are from the same logs",
@@ -122,7 +122,7 @@ def ranking(found: Mapping[str, Any] | None, cut: int) -> Gate:
         name,
         gain["value"],
         ok=_upper(gain["value"], gain["high"], users) >= 0,
-        bound="not significantly below 0 at 95 % (gates.ranking)",
+        bound="not significantly below 0 (95 % interval; gates.ranking)",
         result=f"the share of held-out users' watch time in the first {cut} videos changes by {_signed(gain)} with "
         f"ranking, from {recall:.4f}",
         advice="check the ranker's figures in the report; candidates = 0 ([ranking]) serves the neighbours' order",
@@ -184,7 +184,7 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
         name,
         recall - recall_then,
         ok=_upper(recall - bound, high, min(held_out, default=None)) >= 0,
-        bound=f"not significantly below {bound:.4f} at 95 % (gates.max_recall_lost = {most_lost:g})",
+        bound=f"not significantly below {bound:.4f} (95 % interval; gates.max_recall_lost = {most_lost:g})",
         result=f"{figure} is {recall:.4f}, and was {recall_then:.4f} the night before; that of the most popular videos "
         f"is {popular_recall:.4f}, and was {popular_then:.4f}; the lists minus the bound are {low:+.4f} to {high:+.4f}",
         advice="check the training curves of both nights, changes of the job file, and the volumes and slices in the "
@@ -224,18 +224,19 @@ def ann_recall(recall: float, *, wanted: float, most_short: float) -> Gate:
     )
 
 
-def ann_loss(exact: Mapping[str, Any], ours: Mapping[str, Any], figure: str, *, most_lost: float) -> Gate:
-    """Compare exact and approximate search for the same users. exact, ours: `MeasuredFigures` of their lists."""
+def ann_loss(exact: Mapping[str, Any], approximate: Mapping[str, Any], figure: str, *, most_lost: float) -> Gate:
+    """Compare exact and approximate search for the same users. exact, approximate: `MeasuredFigures` of the lists."""
     name = "approximate search"
-    if not all(figure in _replicated(side) for side in (ours, exact)):
+    if not all(figure in _replicated(side) for side in (approximate, exact)):
         return not_computed(name, "search is exact, or no users were held out")
-    approximate, true = (np.array(side["replicates"][figure], np.float64) for side in (ours, exact))
-    best, found, users = (exact["figures"].get(figure), ours["figures"].get(figure), ours["figures"].get("users"))
+    values, true_values = (np.array(side["replicates"][figure], np.float64) for side in (approximate, exact))
+    best, found = (side["figures"].get(figure) for side in (exact, approximate))
+    users = approximate["figures"].get("users")
     if reason := _unusable(recall_by_exact_search=best, recall_by_the_index=found, gates_max_ann_loss=most_lost):
         return not_computed(name, reason, expected=False)
-    if len(approximate) != len(true):
+    if len(values) != len(true_values):
         return not_computed(name, "the searches have unequal numbers of bootstrap replicates", expected=False)
-    low, high = interval(approximate - (1 - most_lost) * true)
+    low, high = interval(values - (1 - most_lost) * true_values)
     if reason := _unusable(the_lower_end_of_the_interval=low, its_upper_end=high):
         return not_computed(name, reason, expected=False)
     if users is not None and users < MIN_USERS:
@@ -244,7 +245,7 @@ def ann_loss(exact: Mapping[str, Any], ours: Mapping[str, Any], figure: str, *, 
         name,
         (best - found) / best if best else 0.0,
         ok=_upper(found - (1 - most_lost) * best, high, users) >= 0,
-        bound=f"a loss of not significantly more than {most_lost:g} of it at 95 % (gates.max_ann_loss)",
+        bound=f"a loss not significantly above {most_lost:g} of it (95 % interval; gates.max_ann_loss)",
         result=f"{figure} by exact search is {best:.4f} and by the index {found:.4f}",
         advice="raise index.recall, and check that the index was built from tonight's vectors",
     )

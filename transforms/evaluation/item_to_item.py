@@ -90,8 +90,8 @@ def _rank_in_groups(groups: Ints, weights: Ints) -> tuple[Ints, Ints]:
 
 def mirror_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return the `PAIRS` of different videos, each in both directions."""
-    apart = pairs.filter(pl.col("id") != pl.col("other"))
-    return pl.concat([apart, apart.select(id="other", other="id", count="count")])
+    different = pairs.filter(pl.col("id") != pl.col("other"))
+    return pl.concat([different, different.select(id="other", other="id", count="count")])
 
 
 def count_watchers(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -200,9 +200,9 @@ class WriteCoWatches(beam.PTransform):
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[CoWatchesFile]:
         pairs = buckets | beam.Reshuffle() | beam.Map(self._count).with_output_types(pl.DataFrame)
-        alone = pairs | "Watchers" >> beam.Map(count_watchers).with_output_types(pl.DataFrame) | GatherFrames()
+        watchers = pairs | "Watchers" >> beam.Map(count_watchers).with_output_types(pl.DataFrame) | GatherFrames()
         sharded = pairs | beam.FlatMap(self._by_video).with_output_types(KeyedFrame) | "Of videos" >> GroupFrames()
-        near = sharded | beam.Map(_nearest_of_shard, beam.pvalue.AsList(alone)).with_output_types(pl.DataFrame)
+        near = sharded | beam.Map(_nearest_of_shard, beam.pvalue.AsList(watchers)).with_output_types(pl.DataFrame)
         return near | "Near" >> GatherFrames() | beam.Map(self._write)
 
     def _count(self, bucket: BucketFiles) -> pl.DataFrame:
@@ -223,5 +223,5 @@ class WriteCoWatches(beam.PTransform):
         return CoWatchesFile(files.write_parquet(ordered, self.folder, self.name))
 
 
-def _nearest_of_shard(shard: KeyedFrame, alone: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    return nearest_videos(shard[1], pl.concat(alone).group_by("id").agg(pl.col("users").sum()))
+def _nearest_of_shard(shard: KeyedFrame, watchers: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return nearest_videos(shard[1], pl.concat(watchers).group_by("id").agg(pl.col("users").sum()))

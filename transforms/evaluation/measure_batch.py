@@ -146,17 +146,17 @@ def measure_ann_loss(
     true = exact_lists(
         inputs.index, found.vectors[rows], found.excluded.select(rows), read_rules(inputs).cap, k=inputs.k
     )
-    ours = _ids(found.top, shared)
-    exact = np.full(ours.shape, -1, np.int64)
+    approximate = _ids(found.top, shared)
+    exact = np.full(approximate.shape, -1, np.int64)
     exact[rows] = _ids(true, shared)
-    for system, shown in ((NEIGHBOURS, ours), (EXACT_SEARCH, exact)):
+    for system, shown in ((NEIGHBOURS, approximate), (EXACT_SEARCH, exact)):
         yield (
             ("ann_loss", system),
             Measured.from_users(users.metrics(shown, ks).of(rows), drawn, [gate_figure(inputs.k)]),
         )
     wanted = (exact[rows] > 0).sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(wanted)])
-    hits = hits_from_ids(ours[rows], offsets=offsets, labels=exact[rows][exact[rows] > 0])
+    hits = hits_from_ids(approximate[rows], offsets=offsets, labels=exact[rows][exact[rows] > 0])
     yield (
         ("ann_loss", OVERLAP),
         Measured.from_users(UserMetrics.from_hits(hits, wanted, ks=ks), drawn, [gate_figure(inputs.k)]),

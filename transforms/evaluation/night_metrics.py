@@ -162,9 +162,9 @@ def collect_metrics(
         holdout=MeasuredHoldout(start=holdout[0], end=holdout[1], users=users) if holdout and users else None,
         systems=systems,
         beside={
-            other: paired_difference(systems[NEIGHBOURS], measured, gate)
-            for other, measured in systems.items()
-            if other != NEIGHBOURS
+            system: paired_difference(systems[NEIGHBOURS], measured, gate)
+            for system, measured in systems.items()
+            if system != NEIGHBOURS
         },
         slices=slices,
         shown=_shown({record.system: record for record in sorted(shown, key=lambda record: record.system)}),
@@ -191,17 +191,17 @@ def _shown(found: Mapping[str, ShownRecord]) -> dict[str, dict[str, Number | lis
 
 
 def _ann_loss(found: Mapping[Key, MeasuredFigures], index: str, gate: str) -> MeasuredAnnLoss:
-    ours, exact = (found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH))
-    if ours is None or exact is None:
+    approximate, exact = (found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH))
+    if approximate is None or exact is None:
         return MeasuredAnnLoss(index=index)
-    sides = {NEIGHBOURS: ours, EXACT_SEARCH: exact, OVERLAP: found["ann_loss", OVERLAP]}
-    return MeasuredAnnLoss(index=index, difference=paired_difference(ours, exact, gate), **sides)
+    sides = {NEIGHBOURS: approximate, EXACT_SEARCH: exact, OVERLAP: found["ann_loss", OVERLAP]}
+    return MeasuredAnnLoss(index=index, difference=paired_difference(approximate, exact, gate), **sides)
 
 
 def _served(found: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:
-    everybody, listed = found["served", ALL_USERS], found["served", WITH_A_LIST]
-    share = listed.figures["users"] / everybody.figures["users"]
-    return MeasuredServed(**about, **everybody.model_dump(exclude_unset=True), with_a_list=listed, share=share)
+    all_users, with_a_list = found["served", ALL_USERS], found["served", WITH_A_LIST]
+    share = with_a_list.figures["users"] / all_users.figures["users"]
+    return MeasuredServed(**about, **all_users.model_dump(exclude_unset=True), with_a_list=with_a_list, share=share)
 
 
 def serialize(metrics: NightMetrics) -> bytes:

@@ -73,11 +73,11 @@ def merge_measured(parts: Iterable[Measured]) -> Measured:
     return reduce(Measured.merge, parts)
 
 
-def paired_difference(ours: MeasuredFigures, theirs: MeasuredFigures, figure: str) -> PairedDifference | None:
-    """Return our figure minus theirs; None if one of the two has no replicates of it."""
-    kept = [side.replicates.get(figure) for side in (ours, theirs)]
-    if not all(kept):
+def paired_difference(left: MeasuredFigures, right: MeasuredFigures, figure: str) -> PairedDifference | None:
+    """Return the figure of `left` minus that of `right`; None if one of the two has no replicates of it."""
+    replicates = [side.replicates.get(figure) for side in (left, right)]
+    if not all(replicates):
         return None
-    one, other = (np.array(values, np.float64) for values in kept)
-    low, high = interval(one - other)
-    return PairedDifference(value=ours.figures[figure] - theirs.figures[figure], low=low, high=high)
+    left_values, right_values = (np.array(values, np.float64) for values in replicates)
+    low, high = interval(left_values - right_values)
+    return PairedDifference(value=left.figures[figure] - right.figures[figure], low=low, high=high)

@@ -96,7 +96,7 @@ def unit_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexShard:
-    """A shard that was written: its parameters and its recall, how fast it is, and where its `SAMPLE` is, if any."""
+    """A written shard: its parameters and recall, its timings, and the path of its `SAMPLE`, if any."""
 
     kind: str
     shard: int
@@ -107,7 +107,7 @@ class IndexShard:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSummary:
-    """All shards of one kind: `recall` is that of a search of all of them."""
+    """The shards of one kind. `recall` is that of a search of all of them."""
 
     kind: str
     dimension: int
@@ -157,10 +157,11 @@ def _index_vectors(part: IndexPart, inputs: IndexInputs, ids: NDArray[np.int64])
 
 def sample_hits(index: Index, sample: NDArray[np.float32], k: int) -> pl.DataFrame:
     """Return the true k best of the index for each query: query, score, found (whether its search returns them)."""
-    true, got = ExactIndex(vectors=index.vectors).search(sample, k), index.search(sample, k).positions
+    true, result = ExactIndex(vectors=index.vectors).search(sample, k), index.search(sample, k).positions
     row, column = np.nonzero(true.positions >= 0)
     n = len(index.vectors)
-    found = np.isin(row * n + true.positions[row, column], (np.arange(len(got))[:, None] * n + got)[got >= 0])
+    result_keys = (np.arange(len(result))[:, None] * n + result)[result >= 0]
+    found = np.isin(row * n + true.positions[row, column], result_keys)
     return pl.DataFrame({"query": row, "score": true.scores[row, column], "found": found})
 
 
@@ -189,8 +190,8 @@ def summarize_index(shards: Sequence[IndexShard], folder: str) -> dict[str, Inde
     """Return a summary of the shards by kind. folder: of the stage, for their samples."""
     found: dict[str, IndexSummary] = {}
     for kind in KINDS:
-        if of_kind := _shards_of(shards, kind):
-            info, samples = of_kind[0].info, [shard.sample for shard in of_kind if shard.sample]
+        if own := _shards_of(shards, kind):
+            info, samples = own[0].info, [shard.sample for shard in own if shard.sample]
             recall = info.recall
             if samples and isinstance(info, ScannInfo):
                 recall = merged_recall([files.read_parquet(files.join(folder, path)) for path in samples], info.k)
@@ -198,8 +199,8 @@ def summarize_index(shards: Sequence[IndexShard], folder: str) -> dict[str, Inde
                 kind=info.kind,
                 dimension=info.dimension,
                 recall=recall,
-                rows=sum(shard.info.rows for shard in of_kind),
-                shards=[shard.info for shard in of_kind],
+                rows=sum(shard.info.rows for shard in own),
+                shards=[shard.info for shard in own],
             )
     return found
 
