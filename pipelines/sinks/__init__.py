@@ -1,1 +1,1 @@
-"""The databases that lists are published to, one module for each."""
+"""The databases that nights are published to, one module per database."""

@@ -1,10 +1,10 @@
-"""BigQuery: a table a version, and one view, the one that all read, over the version that is served.
+"""BigQuery: one table per version, and a view over the served version, from which clients read.
 
-    DATASET.TABLE_20261121_1f2e3d4c          lists, default lists and, where asked for, user vectors of a night
-    DATASET.TABLE_20261121_1f2e3d4c_videos   its video vectors, where asked for
-    DATASET.TABLE, DATASET.TABLE_videos      the views: the same columns after `night` and `version`
+    DATASET.TABLE_20261121_1f2e3d4c          lists, default lists and, if configured, user vectors of a night
+    DATASET.TABLE_20261121_1f2e3d4c_videos   its video vectors, if configured
+    DATASET.TABLE, DATASET.TABLE_videos      the views: `night`, `version`, and the same columns
 
-A load and the replacing of a view are all or nothing, and a table whose version is no longer kept is dropped.
+Loads and view replacements are atomic. Tables of versions that are no longer kept are dropped.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from transforms.sinks.bigquery_lists import LoadLists, LoadVideos
 from transforms.sinks.errors import SinkError
 
 NAME = "bigquery"
-USERS_A_STATEMENT = 10_000  # a query takes 10 MB of parameters
+USERS_A_STATEMENT = 10_000  # the limit of query parameters is 10 MB
 _VERSION = r"\d{8}_[0-9a-f]{8}"
 
 
 @dataclass(frozen=True)
 class BigQuerySink:
-    """The tables and views of `[storage.bigquery]`. A view is replaced in one step; a load, too, is all or nothing."""
+    """The tables and views of `[storage.bigquery]`. Loads and view replacements are atomic."""
 
-    night: Night  # whose runner loads
+    night: Night  # its runner loads
     settings: BigQuerySettings
     name: str = NAME
 
@@ -49,7 +49,7 @@ class BigQuerySink:
     def ready(self) -> None:
         gcp.library("google.cloud.bigquery", NAME)
         self._temp()
-        with self._explained():
+        with self._translate_errors():
             self.client.get_dataset(f"{self.settings.project}.{self.settings.dataset}")
 
     def version(self, files: NightFiles) -> str:
@@ -57,13 +57,13 @@ class BigQuerySink:
         return f"{files.date.replace('-', '')}_{mark}"
 
     def _temp(self) -> str:
-        """The folder on Cloud Storage that loads go through."""
+        """Return the folder on Cloud Storage for load files. Raises StageError if none is configured."""
         options = pipeline_options(self.night.runner_config, self.night.flags).get_all_options()
         folder = self.settings.temp or options["temp_location"]
         if not str(folder).startswith("gs://"):
             raise StageError(
-                f"[storage.bigquery] loads through a folder on Cloud Storage, but is {folder!r}: name one as "
-                "storage.bigquery.temp in the job file, or with --temp_location"
+                f"[storage.bigquery] needs a folder on Cloud Storage for load files, but the folder is {folder!r}: set "
+                "storage.bigquery.temp in the job file, or --temp_location"
             )
         return str(folder)
 
@@ -71,16 +71,16 @@ class BigQuerySink:
         version = self.version(files)
         expected = self._expected(files, version)
         if {table: self._rows(table) for table in expected} != expected:
-            with self._explained():
+            with self._translate_errors():
                 self._run(files, version)
         for table, rows in expected.items():
             if (found := self._rows(table)) != rows:
-                raise SinkError(f"{self._place}: {table} has {found} rows after the load, but should have {rows}")
+                raise SinkError(f"{self._place}: {table} has {found} rows after the load, but {rows} were expected")
         return {"version": version, "users": files.users, "rows": sum(expected.values())}
 
     def _run(self, files: NightFiles, version: str) -> None:
         settings = self.settings
-        temp = paths.join(self._temp(), f"watchnext-{self._lists(version)}")  # ours alone: Beam leaves its files there
+        temp = paths.join(self._temp(), f"watchnext-{self._lists(version)}")  # separate, because Beam does not clean up
         parts = gcp.list_parts(files, vectors=settings.vectors)
         try:
             with self.night.pipeline("publish") as pipeline:
@@ -90,10 +90,10 @@ class BigQuerySink:
                     table = f"{settings.project}:{settings.dataset}.{self._videos(version)}"
                     pipeline | LoadVideos(self._vectors(files), table, temp)
         finally:
-            file_system.remove_files(file_system.list_files(temp))  # they hold users' lists
+            file_system.remove_files(file_system.list_files(temp))  # they contain users' lists
 
     def _expected(self, files: NightFiles, version: str) -> dict[str, int]:
-        """Rows of each table of the version."""
+        """Return the number of rows of each table of the version."""
         expected = {self._lists(version): files.users + gcp.default_rows(files)}
         if self.settings.videos:
             rows = file_system.read_parquet(self._vectors(files), ["video_id"]).height
@@ -105,13 +105,13 @@ class BigQuerySink:
         return paths.join(folder, "video_vectors.parquet")
 
     def switch(self, version: str | None) -> None:
-        """The view of the lists is replaced last. Between the two a join of the views by `version` is empty."""
-        with self._explained():
+        """Replace both views, that of the lists last. In between, a join of the views by `version` is empty."""
+        with self._translate_errors():
             for suffix in ("_videos", ""):
                 self._view(suffix, version)
 
     def _view(self, suffix: str, version: str | None) -> None:
-        """Replace a view by one over the version's table, or remove it: a version may have no video vectors."""
+        """Point a view to the version's table, or remove the view if the version has no such table."""
         view, table = f"{self.settings.table}{suffix}", f"{self.settings.table}_{version}{suffix}"
         if version is None or (suffix and self._rows(table) is None):
             self.client.query(f"DROP VIEW IF EXISTS {self._quoted(view)}").result()
@@ -121,16 +121,16 @@ class BigQuerySink:
         self.client.query(f"CREATE OR REPLACE VIEW {self._quoted(view)} AS {select}").result()
 
     def served(self) -> str | None:
-        """The version of the view that all read."""
+        """Return the version of the view of lists."""
         found = re.search(rf"_({_VERSION})`", self._table(self.settings.table, "view_query") or "")
         return found[1] if found else None
 
     def drop(self, version: str) -> None:
-        with self._explained():
+        with self._translate_errors():
             self._drop({version} - {self.served()})
 
     def settle(self, keep: Set[str]) -> None:
-        with self._explained():
+        with self._translate_errors():
             self._drop({version for version, _ in self._tables()} - set(keep) - {self.served()})
 
     def _drop(self, versions: Set[str | None]) -> None:
@@ -140,24 +140,24 @@ class BigQuerySink:
 
     def forget(self, user_ids: pl.Series) -> None:
         bigquery = gcp.library("google.cloud.bigquery", NAME)
-        with self._explained():
+        with self._translate_errors():
             tables = [table for version, table in self._tables() if table == self._lists(version)]
-            for some in user_ids.to_frame("id").iter_slices(USERS_A_STATEMENT):
-                given = bigquery.ArrayQueryParameter("users", "STRING", some["id"].to_list())
+            for users in user_ids.to_frame("id").iter_slices(USERS_A_STATEMENT):
+                parameter = bigquery.ArrayQueryParameter("users", "STRING", users["id"].to_list())
                 for table in tables:
                     delete = f"DELETE FROM {self._quoted(table)} WHERE user_id IN UNNEST(@users)"
-                    self.client.query(delete, job_config=bigquery.QueryJobConfig(query_parameters=[given])).result()
+                    self.client.query(delete, job_config=bigquery.QueryJobConfig(query_parameters=[parameter])).result()
 
     def _tables(self) -> Iterator[tuple[str, str]]:
-        """(version, name) of every table of ours."""
+        """Yield (version, name) of all tables of this sink."""
         named = re.compile(rf"{re.escape(self.settings.table)}_({_VERSION})(_videos)?")
         for table in self.client.list_tables(f"{self.settings.project}.{self.settings.dataset}"):
             if found := named.fullmatch(table.table_id):
                 yield found[1], table.table_id
 
     def _rows(self, table: str) -> int | None:
-        """Rows of a table; None where there is none of this name."""
-        with self._explained():
+        """Return the number of rows of a table; None if it does not exist."""
+        with self._translate_errors():
             found = self._table(table, "num_rows")
         return None if found is None else int(found)
 
@@ -185,5 +185,5 @@ class BigQuerySink:
     def _place(self) -> str:
         return f"BigQuery {self.settings.project}.{self.settings.dataset}"
 
-    def _explained(self) -> Any:
+    def _translate_errors(self) -> Any:
         return gcp.translate_errors(self._place)

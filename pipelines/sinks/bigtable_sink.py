@@ -1,10 +1,10 @@
-"""Bigtable: a row a user with a cell a version, and one row, `PREFIX#night`, that says which version is served.
+"""Bigtable: a row per user with a cell per version, and one row, `PREFIX#night`, with the served version.
 
-    PREFIX#night   served = VERSION (what a server reads first); version:VERSION = loading, or loaded
+    PREFIX#night   served = VERSION (which a server reads first); version:VERSION = loading or loaded
     PREFIX#user#USER_ID, PREFIX#default#COUNTRY   list:VERSION, vector:VERSION (`transforms.sinks.bigtable_lists`)
 
-Versions that are no longer kept are removed cell by cell, in a pipeline over the table's tablets: ranges of rows do not
-hold a night, and to drop them would take an administrator's rights.
+A pipeline over the table's tablets removes old versions cell by cell: a row contains several nights, and dropping row
+ranges would require administrator rights.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ ROWS_A_REQUEST = 1_000
 
 @dataclass(frozen=True)
 class BigtableSink:
-    """The rows of `[storage.bigtable]`. One mutation of one row, which Bigtable makes whole, switches all users."""
+    """The rows of `[storage.bigtable]`. An atomic mutation of one row switches all users."""
 
-    night: Night  # whose runner loads
+    night: Night  # its runner loads
     settings: BigtableSettings
     name: str = NAME
 
@@ -53,7 +53,7 @@ class BigtableSink:
 
     def ready(self) -> None:
         gcp.library("google.cloud.bigtable", NAME)
-        with self._explained():
+        with self._translate_errors():
             self._night_row()
 
     def version(self, files: NightFiles) -> str:
@@ -62,14 +62,14 @@ class BigtableSink:
     def load(self, files: NightFiles) -> dict[str, Any]:
         version, rows = self.version(files), files.users + gcp.default_rows(files)
         counts = {"version": version, "users": files.users, "rows": rows}
-        with self._explained():
+        with self._translate_errors():
             if self._night_row().get(f"{VERSION}{version}") == LOADED:
                 return counts
-            self._write_night({f"{VERSION}{version}": LOADING})  # before the first cell: so that it can be removed
+            self._write_night({f"{VERSION}{version}": LOADING})  # before the first cell, so that all can be removed
             self._run(files, version)
             found = self._count(version)
             if found != rows:
-                raise SinkError(f"{self._where}: {found} rows hold {version} after the load, but {rows} should")
+                raise SinkError(f"{self._where}: {found} rows have {version} after the load, but {rows} were expected")
             self._write_night({f"{VERSION}{version}": LOADED})
         return counts
 
@@ -80,7 +80,7 @@ class BigtableSink:
             pipeline | self.night.create(parts) | WriteLists(self.place, version, midnight, self.settings.scores)
 
     def _count(self, version: str) -> int:
-        """Rows with a list of the version."""
+        """Return the number of rows with a list of the version."""
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("publish") as pipeline:
             ranges = pipeline | self.night.create(tablets(self.place))
@@ -88,56 +88,56 @@ class BigtableSink:
         return sum(count.rows for count in pop_records(records, RowCount).of(RowCount))
 
     def switch(self, version: str | None) -> None:
-        with self._explained():
+        with self._translate_errors():
             if version and self._night_row().get(f"{VERSION}{version}") != LOADED:
-                raise SinkError(f"{self._where}: {version} is not loaded, so it is not switched to; publish again")
+                raise SinkError(f"{self._where}: {version} is not loaded, so it cannot be served; publish again")
             self._write_night({SERVED: version.encode() if version else None})
 
     def served(self) -> str | None:
-        """The version that servers read."""
+        """Return the version that servers read."""
         found = self._night_row().get(SERVED)
         return found.decode() if found else None
 
     def drop(self, version: str) -> None:
-        with self._explained():
+        with self._translate_errors():
             self._remove({version} & self._versions())
 
     def settle(self, keep: Set[str]) -> None:
-        with self._explained():
+        with self._translate_errors():
             self._remove(self._versions() - keep)
 
     def _remove(self, versions: Set[str]) -> None:
-        """Remove versions but the one that is served; their marks last, so that what is killed is done again."""
-        gone = tuple(sorted(versions - {self.served() or ""}))
-        if gone:
-            self._write_night({f"{VERSION}{version}": LOADING for version in gone})
+        """Remove versions except the served one. Their marks are removed last, so that a killed removal is repeated."""
+        unserved = tuple(sorted(versions - {self.served() or ""}))
+        if unserved:
+            self._write_night({f"{VERSION}{version}": LOADING for version in unserved})
             with self.night.pipeline("publish") as pipeline:
-                pipeline | self.night.create(tablets(self.place)) | RemoveVersions(self.place, gone)
-            self._write_night({f"{VERSION}{version}": None for version in gone})
+                pipeline | self.night.create(tablets(self.place)) | RemoveVersions(self.place, unserved)
+            self._write_night({f"{VERSION}{version}": None for version in unserved})
 
     def forget(self, user_ids: pl.Series) -> None:
-        with self._explained():
-            for some in user_ids.to_frame("id").iter_slices(ROWS_A_REQUEST):
-                rows = [self.table.direct_row(self.place.key("user", user)) for user in some["id"]]
+        with self._translate_errors():
+            for users in user_ids.to_frame("id").iter_slices(ROWS_A_REQUEST):
+                rows = [self.table.direct_row(self.place.key("user", user)) for user in users["id"]]
                 for row in rows:
                     row.delete()
                 self._check(self.table.mutate_rows(rows))
 
     def _versions(self) -> set[str]:
-        """All versions of which there may be a cell."""
+        """Return all versions that may have cells."""
         return {name.removeprefix(VERSION) for name in self._night_row() if name.startswith(VERSION)}
 
     def _night_row(self) -> dict[str, bytes]:
-        """Columns of the row that says what is served."""
+        """Return the columns of the row with the served version."""
         row = self.table.read_row(self.place.key("night"))
         cells = row.cells.get(self.settings.family, {}) if row is not None else {}
         return {column.decode(): found[0].value for column, found in cells.items()}
 
     def _write_night(self, columns: dict[str, bytes | None]) -> None:
-        """Set columns of that row, or with None remove them, all in one step."""
+        """Set columns of that row, or remove them if the value is None, in one atomic mutation."""
         row, now = self.table.direct_row(self.place.key("night")), dt.datetime.now(dt.UTC)
         for column, value in columns.items():
-            row.delete_cell(self.settings.family, column)  # whatever the clock said that wrote it
+            row.delete_cell(self.settings.family, column)  # all timestamps, because clocks may differ
             if value is not None:
                 row.set_cell(self.settings.family, column, value, timestamp=now)
         self._check([row.commit()])
@@ -152,5 +152,5 @@ class BigtableSink:
         settings = self.settings
         return f"Bigtable {settings.project}/{settings.instance}/{settings.table}"
 
-    def _explained(self) -> Any:
+    def _translate_errors(self) -> Any:
         return gcp.translate_errors(self._where)

@@ -1,5 +1,5 @@
-"""What the sinks on Google Cloud share: its client libraries, an optional extra, what its services refuse, and the
-parts of a night that Beam loads."""
+"""Shared code of the sinks on Google Cloud: optional client libraries, error messages of the services, and the parts of
+a night that Beam loads."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from transforms.core import files as file_system
 from transforms.sinks.errors import SinkError
 from transforms.sinks.list_rows import ListPart
 
-_TOLD = re.compile(
+_SERVICE_ERROR = re.compile(
     r"(?:google\.api_core\.exceptions\.\w+|BigQuery job \S+ failed\. Error Result): (.+?)(?: \[while running .*)?$",
     re.M,
 )
 
 
 def library(name: str, sink: str) -> Any:
-    """A module of Google's. Raises StageError where the extra is not installed."""
+    """Import a client library of Google Cloud. Raises StageError if the extra is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise StageError(f"[storage.{sink}] needs {name}, which is not here: pip install 'watchnext[gcp]'") from error
+        raise StageError(f"[storage.{sink}] needs the package {name}: pip install 'watchnext[gcp]'") from error
 
 
 @contextmanager
 def translate_errors(place: str) -> Iterator[None]:
-    """A SinkError that names the place, for what Google's services refuse to the client or to a pipeline's workers."""
+    """Raise an error of a Google service, in the client or in a worker, as a SinkError that names the place."""
     try:
         yield
     except (StageError, SinkError):
@@ -45,7 +45,7 @@ def translate_errors(place: str) -> Iterator[None]:
 
 
 def service_message(error: BaseException) -> str | None:
-    """What a service said, in an error that a runner or a client may have wrapped; None where it is another error."""
+    """Return the message of a service from an error that a runner or client may have wrapped; None for other errors."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
@@ -54,33 +54,33 @@ def service_message(error: BaseException) -> str | None:
             return f"no credentials ({seen}): set GOOGLE_APPLICATION_CREDENTIALS or log in with gcloud"
         if isinstance(seen, GoogleAPIError):
             return str(seen)
-        batch = getattr(seen, "exc", None)  # of Bigtable's MutationsBatchError, which does not say what happened
+        batch = getattr(seen, "exc", None)  # the causes of Bigtable's MutationsBatchError, which its message omits
         if isinstance(batch, list) and batch:
             return str(batch[0])
-    told = _TOLD.findall(str(error))
-    return told[-1] if told else None
+    messages = _SERVICE_ERROR.findall(str(error))
+    return messages[-1] if messages else None
 
 
 def content_mark(files: NightFiles, *settings: Any) -> str:
-    """Eight digits that tell apart what is loaded: other files, or other settings of what of them."""
+    """Return an eight-digit mark that identifies the loaded files and the settings that select their content."""
     return manifest.fingerprint(files.attempt, settings)[:8]
 
 
 def list_parts(files: NightFiles, *, vectors: bool) -> list[ListPart]:
-    """The files of lists and default lists, those of a bucket with the bucket's vectors where asked for.
+    """Return the files of lists and default lists; with `vectors`, each bucket's lists with the bucket's vectors.
 
-    Each begins elsewhere in its rows: files that are in order of the users would else all write to the server of the
-    first ones, then all to the next.
+    Each part begins at another position of its rows. All files are ordered by user, so that otherwise all workers would
+    write to the same server at the same time.
     """
-    beside = {paths.shard_index(path): path for path in files.vectors} if vectors else {}
+    vectors_by_bucket = {paths.shard_index(path): path for path in files.vectors} if vectors else {}
     count = len(files.lists)
     listed = [
-        ListPart(lists=path, vectors=beside.get(paths.shard_index(path), ""), start=n / count)
+        ListPart(lists=path, vectors=vectors_by_bucket.get(paths.shard_index(path), ""), start=n / count)
         for n, path in enumerate(files.lists)
     ]
     return [*listed, *(ListPart(lists=path) for path in files.defaults)]
 
 
 def default_rows(files: NightFiles) -> int:
-    """How many default lists there are."""
+    """Return the number of default lists."""
     return sum(file_system.read_parquet(path, ["country"]).height for path in files.defaults)

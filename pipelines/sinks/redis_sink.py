@@ -1,8 +1,8 @@
-"""A night in Redis: loaded under keys of a version of its own, switched to by one SET of one key.
+"""Redis: each night is loaded under the keys of its own version, and one SET of one key switches to it.
 
-The hash at `Keys.register` says which versions are there: `{"loaded": true, "keys": 26470}`, with `expires` (seconds
-since 1970) once a later night has been switched to. A version that is not `loaded` is half of one, and is removed.
-Nothing that is served, or was served before that, ever expires, however long no night is published.
+The hash at `Keys.register` contains the state of each version: `{"loaded": true, "keys": 26470}`, with `expires`
+(seconds since 1970) after a later night was served. A version that is not `loaded` is incomplete and is removed. The
+served version and the one served before it never expire.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transforms.sinks.redis_server import RedisServer, Session
 
 
 def server_of(settings: RedisSettings) -> RedisServer:
-    """The server that the settings name."""
+    """Return the server of `[storage.redis]`."""
     return RedisServer(
         url=settings.url,
         user_env=settings.user_env,
@@ -41,7 +41,7 @@ def server_of(settings: RedisSettings) -> RedisServer:
 class RedisSink:
     """The sink of `[storage.redis]`."""
 
-    night: Night  # whose runner loads
+    night: Night  # its runner loads
     settings: RedisSettings
     name: str = "redis"
 
@@ -59,13 +59,13 @@ class RedisSink:
             clustered = redis.do("INFO", "cluster").get("cluster_enabled", 0)
         if policy.startswith("allkeys"):
             raise SinkError(
-                f"Redis at {self.settings.url} has maxmemory-policy {policy}: when full it would throw away lists that "
-                "are served; set noeviction or one of the volatile-* policies"
+                f"Redis at {self.settings.url} has maxmemory-policy {policy}: when full, it would evict lists that are "
+                "served; set noeviction or one of the volatile-* policies"
             )
         if clustered:
             raise SinkError(
-                f"Redis at {self.settings.url} is a Redis Cluster, whose keys no one command can set: name a server "
-                "that is not clustered"
+                f"Redis at {self.settings.url} is a Redis Cluster, in which one command cannot set keys of several "
+                "nodes: use a server that is not clustered"
             )
 
     def version(self, files: NightFiles) -> str:
@@ -84,8 +84,8 @@ class RedisSink:
             loaded = sum(part.keys for part in self._run(parts, wanted))
             if missing := _missing(redis, wanted, parts):
                 raise SinkError(
-                    f"Redis at {self.settings.url} has {loaded - missing:,} of the {loaded:,} keys it was given: it "
-                    "was started anew, or something else removes keys; run again"
+                    f"Redis at {self.settings.url} has only {loaded - missing:,} of the {loaded:,} loaded keys: it was "
+                    "restarted, or another program removes keys; run again"
                 )
             self._note(redis, version, {"loaded": True, "keys": loaded})
         return {"version": version, "keys": loaded}
@@ -111,7 +111,7 @@ class RedisSink:
                 if not state["loaded"]:
                     self._remove(redis, version)
                 elif "expires" not in state:
-                    self._note(redis, version, {"loaded": False})  # a stop in the midst leaves a half, to be removed
+                    self._note(redis, version, {"loaded": False})  # so that an interrupted expiry ends in removal
                     redis_lists.expire_version(redis, self.keys, version, seconds)
                     self._note(redis, version, {"loaded": True, "expires": now + seconds})
                 elif state["expires"] < now:
@@ -139,14 +139,14 @@ class RedisSink:
         return {version.decode(errors="replace"): self._state(version, state) for version, state in found.items()}
 
     def _state(self, version: bytes, state: bytes) -> dict[str, Any]:
-        """What the register says of a version. Raises SinkError if it is not what `_note` writes."""
+        """Parse the state of a version in the register. Raises SinkError if `_note` did not write it."""
         try:
             content = json.loads(state)
             assert isinstance(content["loaded"], bool) and isinstance(content.get("expires", 0), int)
             return dict(content)
         except (ValueError, TypeError, KeyError, AssertionError) as error:
             raise SinkError(
-                f"Redis at {self.settings.url}: field {version!r} of the hash {self.keys.register} holds {state!r}, "
+                f"Redis at {self.settings.url}: field {version!r} of the hash {self.keys.register} is {state!r}, "
                 "which watchnext did not write: remove the field with HDEL, then run again"
             ) from error
 
@@ -154,12 +154,13 @@ class RedisSink:
         redis.do("HSET", self.keys.register, version, json.dumps(state))
 
     def _remove(self, redis: Session, version: str) -> None:
-        if self._register(redis).get(version, {}).get("loaded"):  # a server that is full takes no note
+        if self._register(redis).get(version, {}).get("loaded"):  # skip a needless write: a full server refuses it
             self._note(redis, version, {"loaded": False})
         redis_lists.remove_version(redis, self.keys, version)
         redis.do("HDEL", self.keys.register, version)
 
 
 def _missing(redis: Session, wanted: RedisVersion, parts: list[RedisPart]) -> int:
-    """From here, not in a pipeline of its own: a thousand keys are one short command, and clusters start in minutes."""
+    """Return how many keys are missing. Counted here and not in a pipeline, because one command checks a thousand keys,
+    and a cluster needs minutes to start."""
     return sum(wanted.missing(redis, part) for part in parts)

@@ -1,9 +1,9 @@
-"""A Redis server: how it is reached, tried again while it does not answer, and its errors in words.
+"""Connect to a Redis server, retry commands while it does not answer, and translate its errors into messages.
 
     with RedisServer(url="redis://localhost:6379/0").session() as redis:
         redis.do("SET", "key", b"value")
 
-A command that is tried again may have been done before its answer was lost: send only such as may be done twice.
+A command that is retried may already have been executed before its answer was lost, so send only idempotent commands.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class RedisServer:
-    """Where a server is. User and password stay in the environment, of workers too: they are in no job graph."""
+    """The address of a server. User and password are read from the environment, also on workers, so that no job graph
+    contains them."""
 
     url: str
     user_env: str | None = None
@@ -33,7 +34,7 @@ class RedisServer:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A session for as long as it is needed. Connects at the first command."""
+        """Yield a session and close it afterwards. It connects at the first command."""
         client = self._client()
         try:
             yield Session(self, client)
@@ -55,14 +56,14 @@ class RedisServer:
         try:
             client = redis.Redis.from_url(
                 self.url,
-                protocol=2,  # every server knows it
-                retry=Retry(NoBackoff(), 0),  # the session retries: here each command would retry each connection's
+                protocol=2,  # supported by all server versions
+                retry=Retry(NoBackoff(), 0),  # the session retries; retries here would multiply with those of connect
                 socket_connect_timeout=CONNECT_SECONDS,
                 socket_timeout=ANSWER_SECONDS,
                 **secrets,
                 **tls,
             )
-            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # checks the options
+            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # validates the options
         except (ValueError, TypeError) as error:
             raise SinkError(f"storage.redis.url cannot be used ({error}): correct it, then run again") from error
         return client
@@ -80,8 +81,8 @@ class Session:
         self._retry = Retry(backoff, _retries(server.retry_seconds))
 
     def do(self, *command: Any) -> Any:
-        """The answer to a command, as the library parses it. Raises SinkError after `retry_seconds` without one, and
-        at once where the server refuses the command."""
+        """Return the answer to a command, as redis-py parses it. Raises SinkError after `retry_seconds` without an
+        answer, and immediately if the server refuses the command."""
         from redis import exceptions as errors
 
         where = f"Redis at {self._server.url}"
@@ -89,13 +90,13 @@ class Session:
             return self._retry.call_with_retry(lambda: self._once(command), lambda _: None)
         except (errors.ConnectionError, errors.TimeoutError) as error:
             raise SinkError(
-                f"{where} does not answer, tried for {self._server.retry_seconds:g} s: {error}; start it or correct "
+                f"{where} did not answer for {self._server.retry_seconds:g} s: {error}; start it or correct "
                 "storage.redis.url, then run again"
             ) from error
         except errors.OutOfMemoryError as error:
             raise SinkError(
-                f"{where} is full: it takes no more than its maxmemory; give it more, or load less ([storage.redis] "
-                "vectors, scores; [neighbours] k), then run again"
+                f"{where} is full: its maxmemory is reached; increase it, or load less ([storage.redis] vectors, "
+                "scores; [neighbours] k), then run again"
             ) from error
         except errors.RedisError as error:
             raise SinkError(f"{where} refuses {command[0]}: {error}") from error
@@ -105,7 +106,7 @@ class Session:
 
         try:
             return self._client.execute_command(*command)
-        except (errors.AuthenticationError, errors.AuthorizationError) as error:  # no use in trying again
+        except (errors.AuthenticationError, errors.AuthorizationError) as error:  # a retry cannot help
             raise SinkError(
                 f"Redis at {self._server.url} refuses this user or password: {error}; set the variables that "
                 "storage.redis.user_env and password_env name"
@@ -123,7 +124,7 @@ def _secret(setting: str, variable: str | None) -> str | None:
 
 
 def _retries(seconds: float) -> int:
-    """How many times to try again so that the waits between come to so many seconds."""
+    """Return the number of retries for which the waits between them add up to `seconds`."""
     waited, wait, count = 0.0, FIRST_WAIT_SECONDS, 0
     while waited < seconds:
         waited, wait, count = waited + wait, min(2 * wait, LONGEST_WAIT_SECONDS), count + 1

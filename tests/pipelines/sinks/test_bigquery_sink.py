@@ -185,7 +185,7 @@ def test_a_version_is_of_the_files_and_of_what_of_them_is_loaded(tmp_path: Path)
 
 
 def test_without_a_folder_on_cloud_storage_the_setting_is_named(bigquery: StandIn, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"a folder on Cloud Storage, but is None: name one as storage.bigq"):
+    with pytest.raises(StageError, match=r"a folder on Cloud Storage for load files, but the folder is None"):
         sink_of(tmp_path, "").ready()
     with pytest.raises(StageError, match=r"but is '/tmp/here': name one as storage.bigquery.temp"):
         sink_of(tmp_path, 'temp = "/tmp/here"\n').ready()
@@ -203,7 +203,7 @@ def test_what_bigquery_refuses_is_told(bigquery: StandIn, tmp_path: Path, monkey
     assert MemoryFileSystem.content == {}
     bigquery.failing, bigquery.lost = None, 1
     bigquery.tables.clear()
-    with pytest.raises(SinkError, match=r": lists_20261121_\w+ has 4 rows after the load, but should have 5$"):
+    with pytest.raises(SinkError, match=r": lists_20261121_\w+ has 4 rows after the load, but 5 were expected$"):
         sink.load(files)
     bigquery.tables["lists"] = []
     with pytest.raises(SinkError, match=r"^BigQuery my-project.recs: 400 lists is not allowed .* currently a TABLE"):
@@ -219,7 +219,7 @@ def test_what_bigquery_refuses_is_told(bigquery: StandIn, tmp_path: Path, monkey
 
 def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "google.cloud.bigquery", None)
-    told = r"^\[storage.bigquery\] needs google.cloud.bigquery, which is not here: pip install 'watchnext\[gcp\]'$"
+    told = r"^\[storage.bigquery\] needs the package google.cloud.bigquery: pip install 'watchnext\[gcp\]'$"
     with pytest.raises(StageError, match=told):
         sink_of(tmp_path).ready()
     with pytest.raises(StageError, match=told):

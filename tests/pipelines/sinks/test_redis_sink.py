@@ -180,7 +180,7 @@ def test_a_user_with_the_documented_rights_can_do_it_all(
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
 def test_a_server_that_throws_away_what_is_served_is_refused(job: Path, server: Server, policy: str) -> None:
     server.client.config_set("maxmemory-policy", policy)
-    told = rf"has maxmemory-policy {policy}: when full it would throw away lists that are served; set noeviction"
+    told = rf"has maxmemory-policy {policy}: when full, it would evict lists that are served; set noeviction"
     with pytest.raises(StageError, match=told):
         publish.run(ready(job))
     assert not server.contents() and not files.exists(night(job).root.publishing)
@@ -193,7 +193,7 @@ def test_a_cluster_is_refused(job: Path, server: Server, monkeypatch: pytest.Mon
         return {"cluster_enabled": 1} if command == ("INFO", "cluster") else real(self, *command)
 
     monkeypatch.setattr(Session, "do", do)
-    with pytest.raises(StageError, match="is a Redis Cluster, whose keys no one command can set"):
+    with pytest.raises(StageError, match="is a Redis Cluster"):
         publish.run(ready(job))
 
 
@@ -205,7 +205,7 @@ def test_a_full_server_is_an_error_and_not_half_a_night(job: Path, server: Serve
     of = ready(job, NEXT, lists(NEXT, users, 10))
     server.client.config_set("maxmemory", server.client.info("memory")["used_memory"] + 1_000_000)
     server.client.config_set("maxmemory-policy", policy)
-    told = r"Redis at .* is full: it takes no more than its maxmemory; .*; the night of 2026-11-21 is served meanwhile"
+    told = r"Redis at .* is full: .*; the night of 2026-11-21 is served meanwhile"
     with pytest.raises(StageError, match=told):
         publish.run(of)
     assert server.contents() == before and list(register(server)) == [served(of)]
@@ -237,7 +237,7 @@ def test_a_server_that_is_gone_before_is_named_and_changes_nothing(job: Path, se
     of = ready(job, NEXT)
     entry = publication_file.read(of.root)
     server.kill()
-    told = r"^Redis at unix://.*redis.sock does not answer, tried for 0.3 s: .*; the night of 2026-11-21 is served"
+    told = r"^Redis at unix://.*redis.sock did not answer for 0.3 s: .*; the night of 2026-11-21 is served"
     with pytest.raises(StageError, match=told):
         publish.run(of)
     assert publication_file.read(of.root) == entry and manifest.load(of.folder("publish")) is None
@@ -253,7 +253,7 @@ def test_a_server_that_is_gone_at_the_switch_serves_the_old_night_until_the_next
     publish.run(ready(job))
     of = ready(job, NEXT)
     at_command(monkeypatch, lambda _, command: command[:2] == ("SET", "watchnext:night"), keeping_server.kill)
-    with pytest.raises(StageError, match="does not answer"):
+    with pytest.raises(StageError, match="did not answer"):
         publish.run(of)
     keeping_server.start()
     assert keeping_server.lists() == expected(DATE) and (publication_file.read(of.root) or {})["date"] == "2026-11-21"
@@ -275,7 +275,7 @@ def test_a_server_started_anew_in_the_midst_is_noticed(
 
     loads = iter(range(100))
     at_command(monkeypatch, lambda _, command: command[0] == "MSET" and next(loads) == 4, restart)
-    with pytest.raises(StageError, match=r"of the 42 keys it was given: it was started anew, .*; run again; no night"):
+    with pytest.raises(StageError, match=r"of the 42 loaded keys: it was restarted, .*; run again; no night"):
         publish.run(of)
     assert not server.contents() and not files.exists(of.root.publishing)
     publish.run(of)
@@ -307,7 +307,7 @@ def test_a_server_killed_at_a_random_moment_of_a_load_serves_the_old_night_whole
                 publish.run(of)
             except StageError as error:
                 failed += 1
-                assert "does not answer" in str(error) and not back
+                assert "did not answer" in str(error) and not back
         if not server._answers():
             server.start()
         state = (publication_file.read(of.root) or {})["date"]

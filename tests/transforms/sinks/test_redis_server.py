@@ -34,7 +34,7 @@ def test_a_command_is_answered(server: Server) -> None:
 
 def test_a_server_that_never_answers_is_named(tmp_path: Path) -> None:
     where = RedisServer(url=f"unix://{tmp_path}/none.sock", retry_seconds=0.3)
-    told = r"^Redis at unix:///.*none.sock does not answer, tried for 0.3 s: .*; start it or correct storage.redis.url"
+    told = r"^Redis at unix:///.*none.sock did not answer for 0.3 s: .*; start it or correct storage.redis.url"
     with where.session() as redis, pytest.raises(SinkError, match=told):
         redis.do("PING")
 
