@@ -206,7 +206,7 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
     if on["most popular"]:
         yield _most_popular(metrics)
     if on["ranking"]:
-        yield gates.ranking(metrics.ranking.model_dump() if metrics.ranking else None, night.job.ranking.cut)
+        yield gates.ranking(metrics.ranking, night.job.ranking.cut)
     if on["recall"]:
         yield _recall_before(metrics, before, most_lost=bounds.max_recall_lost)
     if on["approximate search"]:
@@ -235,7 +235,7 @@ def _most_popular(metrics: NightMetrics) -> Gate:
     if beside is None:
         return not_computed("most popular", f"{night_metrics.FILE} has no difference of {metrics.gate}", expected=False)
     held_out = metrics.holdout.users if metrics.holdout else None
-    return gates.most_popular(beside.model_dump(), metrics.gate, held_out=held_out)
+    return gates.most_popular(beside, metrics.gate, held_out=held_out)
 
 
 def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: float) -> Gate:
@@ -251,8 +251,7 @@ def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: fl
 
 
 def _sides(metrics: NightMetrics) -> MeasuredNight:
-    systems = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR)
-    return MeasuredNight(*(metrics.systems[name].model_dump() for name in systems))
+    return MeasuredNight(metrics.systems[night_metrics.NEIGHBOURS], metrics.systems[night_metrics.MOST_POPULAR])
 
 
 def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
@@ -261,7 +260,7 @@ def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
         exact = loss is not None and loss.index == "exact"
         reason = "search is exact" if exact else "no held-out user was searched for exactly"
         return not_computed("approximate search", reason)
-    return gates.ann_loss(loss.exact_search.model_dump(), loss.neighbours.model_dump(), figure, most_lost=most_lost)
+    return gates.ann_loss(loss.exact_search, loss.neighbours, figure, most_lost=most_lost)
 
 
 def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:

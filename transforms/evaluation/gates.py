@@ -22,8 +22,17 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from transforms.core.bootstrap import MIN_USERS, Floats, interval, share_bounds, small_sample_factor
+from transforms.core.bootstrap import (
+    MIN_USERS,
+    Floats,
+    PairedDifference,
+    interval,
+    share_bounds,
+    small_sample_factor,
+)
+from transforms.evaluation.user_metrics import MeasuredFigures
 from transforms.examples.skew import stability_bound, stability_index
+from transforms.ranking.watch_time_recall import MeasuredRanking
 
 State = Literal["passed", "failed", "not computed"]
 _STATE_OF_OK: dict[Any, State] = {True: "passed", False: "failed", None: "not computed"}
@@ -82,11 +91,11 @@ def _unusable(**numbers: object) -> str:
     return ""
 
 
-def most_popular(difference: Mapping[str, float] | None, figure: str, *, held_out: int | None = None) -> Gate:
+def most_popular(difference: PairedDifference | None, figure: str, *, held_out: int | None = None) -> Gate:
     """Compare the lists with the most popular videos.
 
-    difference: value, low, high of the lists' figure minus that of the most popular videos; None if no users were held
-    out. held_out: their number; None: enough.
+    difference: the lists' figure minus that of the most popular videos; None if no users were held out. held_out: their
+    number; None: enough.
     """
     name = "most popular"
     if difference is None:
@@ -97,8 +106,8 @@ def most_popular(difference: Mapping[str, float] | None, figure: str, *, held_ou
         return not_computed(name, _FEW_USERS)
     return _gate(
         name,
-        difference["value"],
-        ok=_upper(difference["value"], difference["high"], held_out) >= 0,
+        difference.value,
+        ok=_upper(difference.value, difference.high, held_out) >= 0,
         bound="not significantly below 0 (95 % interval; gates.most_popular)",
         result=f"{figure} minus that of the most popular videos is {_signed(difference)}",
         advice="the training failed, or its labels are wrong: check the training curve in the report, and that model, "
@@ -106,22 +115,24 @@ def most_popular(difference: Mapping[str, float] | None, figure: str, *, held_ou
     )
 
 
-def ranking(found: Mapping[str, Any] | None, cut: int) -> Gate:
-    """Compare ranked lists with the neighbours. found: `MeasuredRanking`; None if no lists were ranked or no users were
-    held out. cut: first videos of a list that are counted."""
+def ranking(found: MeasuredRanking | None, cut: int) -> Gate:
+    """Compare ranked lists with the neighbours. found: None if no lists were ranked or no users were held out. cut:
+    first videos of a list that are counted."""
     name = "ranking"
-    if not found or found.get("wanted_seconds") == 0:
+    if found is None or found.wanted_seconds == 0:
         return not_computed(name, "no lists were ranked, or no users were held out")
-    gain, users = found.get("difference") or {}, found.get("users")
-    recall, wanted = (found.get("neighbours") or {}).get("recall"), found.get("wanted_seconds")
-    if reason := _unusable_interval(gain) or _unusable(recall_of_the_neighbours=recall, seconds_wanted=wanted):
+    gain, neighbours = found.difference, found.neighbours
+    if gain is None or neighbours is None:
+        return not_computed(name, "the recall of the two orders is missing", expected=False)
+    recall = neighbours.recall
+    if reason := _unusable_interval(gain) or _unusable(recall_of_the_neighbours=recall):
         return not_computed(name, reason, expected=False)
-    if users is not None and users < MIN_USERS:
+    if found.users < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     return _gate(
         name,
-        gain["value"],
-        ok=_upper(gain["value"], gain["high"], users) >= 0,
+        gain.value,
+        ok=_upper(gain.value, gain.high, found.users) >= 0,
         bound="not significantly below 0 (95 % interval; gates.ranking)",
         result=f"the share of held-out users' watch time in the first {cut} videos changes by {_signed(gain)} with "
         f"ranking, from {recall:.4f}",
@@ -133,18 +144,17 @@ def ranking(found: Mapping[str, Any] | None, cut: int) -> Gate:
 class MeasuredNight:
     """The figures (`MeasuredFigures`) of a night's lists and, for the same users, of the most popular videos."""
 
-    lists: Mapping[str, Any]
-    popular: Mapping[str, Any]
+    lists: MeasuredFigures
+    popular: MeasuredFigures
 
     @property
     def held_out(self) -> int | None:
         """The number of held-out users; None in files of older versions."""
-        users: int | None = self.lists.get("figures", {}).get("users")
-        return users
+        return _users_of(self.lists)
 
     def compared(self) -> set[str]:
         """Return the figures that both sides have with replicates."""
-        sides = [set(side.get("figures", ())) & _replicated(side) for side in (self.lists, self.popular)]
+        sides = [set(side.figures) & _replicated(side) for side in (self.lists, self.popular)]
         return sides[0] & sides[1]
 
 
@@ -164,8 +174,8 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
             reason = f"the nights have no {usual} with replicates in common, nor recall at another k (was k changed?)"
             return not_computed(name, reason, expected=False)
     sides = [side for night in (tonight, before) for side in (night.lists, night.popular)]
-    lists, popular, lists_before, popular_before = (np.array(side["replicates"][figure], np.float64) for side in sides)
-    recall, popular_recall, recall_then, popular_then = (side["figures"][figure] for side in sides)
+    lists, popular, lists_before, popular_before = (np.array(side.replicates[figure], np.float64) for side in sides)
+    recall, popular_recall, recall_then, popular_then = (side.figures[figure] for side in sides)
     if reason := _unusable(
         recall=recall, recall_before=recall_then, popular=popular_recall, popular_before=popular_then
     ):
@@ -192,8 +202,12 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
     )
 
 
-def _replicated(side: Mapping[str, Any]) -> set[str]:
-    return {figure for figure, values in side.get("replicates", {}).items() if values}
+def _replicated(side: MeasuredFigures) -> set[str]:
+    return {figure for figure, values in side.replicates.items() if values}
+
+
+def _users_of(side: MeasuredFigures) -> int | None:
+    return int(side.figures["users"]) if "users" in side.figures else None
 
 
 def _cut_of(figure: str) -> int:
@@ -224,14 +238,15 @@ def ann_recall(recall: float, *, wanted: float, most_short: float) -> Gate:
     )
 
 
-def ann_loss(exact: Mapping[str, Any], approximate: Mapping[str, Any], figure: str, *, most_lost: float) -> Gate:
-    """Compare exact and approximate search for the same users. exact, approximate: `MeasuredFigures` of the lists."""
+def ann_loss(exact: MeasuredFigures, approximate: MeasuredFigures, figure: str, *, most_lost: float) -> Gate:
+    """Compare exact and approximate search for the same users."""
     name = "approximate search"
     if not all(figure in _replicated(side) for side in (approximate, exact)):
         return not_computed(name, "search is exact, or no users were held out")
-    values, true_values = (np.array(side["replicates"][figure], np.float64) for side in (approximate, exact))
-    best, found = (side["figures"].get(figure) for side in (exact, approximate))
-    users = approximate["figures"].get("users")
+    values, true_values = (np.array(side.replicates[figure], np.float64) for side in (approximate, exact))
+    if figure not in exact.figures or figure not in approximate.figures:
+        return not_computed(name, f"{figure} of one search is missing", expected=False)
+    best, found, users = exact.figures[figure], approximate.figures[figure], _users_of(approximate)
     if reason := _unusable(recall_by_exact_search=best, recall_by_the_index=found, gates_max_ann_loss=most_lost):
         return not_computed(name, reason, expected=False)
     if len(values) != len(true_values):
@@ -443,8 +458,8 @@ def _classes(users: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {n:,}" for name, n in sorted(users.items(), key=lambda one: -one[1])[:5])
 
 
-def _unusable_interval(difference: Mapping[str, Any]) -> str:
-    return _unusable(**{f"{part}_of_the_difference": difference.get(part) for part in ("value", "low", "high")})
+def _unusable_interval(difference: PairedDifference) -> str:
+    return _unusable(**{f"{part}_of_the_difference": value for part, value in difference})
 
 
 def _upper(value: float, high: float, users: int | None) -> float:
@@ -452,5 +467,5 @@ def _upper(value: float, high: float, users: int | None) -> float:
     return high if users is None else value + (high - value) * small_sample_factor(users)
 
 
-def _signed(difference: Mapping[str, float]) -> str:
-    return "{value:+.4f} ({low:+.4f} to {high:+.4f})".format_map(difference)
+def _signed(difference: PairedDifference) -> str:
+    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"

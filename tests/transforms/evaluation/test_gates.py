@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -13,16 +13,25 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from transforms.core.bootstrap import PairedDifference
 from transforms.evaluation import gates
 from transforms.evaluation.gates import Gate, MeasuredNight
+from transforms.evaluation.user_metrics import MeasuredFigures
+from transforms.ranking.watch_time_recall import MeasuredRanking, RankedRecall
 
 FIGURE = "recall@10"
+NOTHING_WATCHED = MeasuredRanking(users=3, wanted_seconds=0)
 
 
-def measured(value: float, spread: float = 0.01) -> dict[str, Any]:
+def figures_of(values: Mapping[str, float], replicates: Mapping[str, Any] = {}) -> MeasuredFigures:
+    return MeasuredFigures(figures=dict(values), intervals={}, replicates=dict(replicates))
+
+
+def measured(value: float, spread: float = 0.01, figure: str = FIGURE) -> MeasuredFigures:
     """Return measured figures with replicates that are evenly spread around a value."""
-    return {"figures": {FIGURE: value}, "replicates": {FIGURE: (value + np.linspace(-spread, spread, 41)).tolist()}}
+    return figures_of({figure: value}, {figure: (value + np.linspace(-spread, spread, 41)).tolist()})
 
 
 def recall_gate(recall: float, recall_before: float, popular: float = 0.2, popular_before: float = 0.2) -> Gate:
@@ -32,15 +41,16 @@ def recall_gate(recall: float, recall_before: float, popular: float = 0.2, popul
 
 
 def popular_gate(value: float, low: float, high: float) -> Gate:
-    return gates.most_popular({"value": value, "low": low, "high": high}, FIGURE)
+    return gates.most_popular(PairedDifference(value=value, low=low, high=high), FIGURE)
 
 
 def ranking_gate(value: float, low: float, high: float) -> Gate:
-    found = {
-        "wanted_seconds": 9,
-        "neighbours": {"recall": 0.25},
-        "difference": {"value": value, "low": low, "high": high},
-    }
+    found = MeasuredRanking(
+        users=10_000,
+        wanted_seconds=9,
+        neighbours=RankedRecall(recall=0.25, interval=(0.2, 0.3)),
+        difference=PairedDifference(value=value, low=low, high=high),
+    )
     return gates.ranking(found, 7)
 
 
@@ -154,17 +164,20 @@ def test_every_gate_passes_and_fails(
     [
         (gates.most_popular(None, FIGURE), "no users were held out"),
         (gates.ranking(None, 7), "no lists were ranked, or no users were held out"),
-        (gates.ranking({"users": 3, "wanted_seconds": 0}, 7), "no lists were ranked, or no users were held out"),
+        (
+            gates.ranking(MeasuredRanking(users=3, wanted_seconds=0), 7),
+            "no lists were ranked, or no users were held out",
+        ),
         (
             gates.recall_before(
                 MeasuredNight(measured(0.3), measured(0.2)),
-                MeasuredNight({"figures": {"recall@20": 0.4}}, {"figures": {}}),
+                MeasuredNight(figures_of({"recall@20": 0.4}), figures_of({})),
                 FIGURE,
                 most_lost=0.1,
             ),
             "the nights have no recall@10 with replicates in common, nor recall at another k",
         ),
-        (gates.ann_loss({"figures": {}}, measured(0.3), FIGURE, most_lost=0.1), "search is exact"),
+        (gates.ann_loss(figures_of({}), measured(0.3), FIGURE, most_lost=0.1), "search is exact"),
         (gates.list_overlap_gate(None, most=0.8), "nearly all videos"),
         (gates.retention(None, least=0.1, most=0.9), "no lists of an earlier night"),
         (gates.volume("watches", [1, 2, 3], least=0.7, most=2), "fewer than 3 days"),
@@ -192,13 +205,13 @@ def test_list_overlap_is_1_for_equal_lists_and_none_if_chance_dominates() -> Non
     assert gates.list_overlap(pl.Series([], dtype=pl.UInt32), lists=0, candidates=10) is None
 
 
-def of_two_cuts(short: float, long: float | None = None) -> dict[str, Any]:
+def of_two_cuts(short: float, long: float | None = None) -> MeasuredFigures:
     """Return the figures of a night with recall@10 and, if it has longer lists, recall@20."""
-    parts = [measured(short)]
-    if long is not None:
-        renamed = {name: {"recall@20": of[FIGURE]} for name, of in measured(long).items()}
-        parts.append(renamed)
-    return {name: {figure: of for part in parts for figure, of in part[name].items()} for name in parts[0]}
+    one = measured(short)
+    if long is None:
+        return one
+    other = measured(long, figure="recall@20")
+    return figures_of(one.figures | other.figures, one.replicates | other.replicates)
 
 
 @pytest.mark.parametrize(("recall", "state"), [(0.39, "passed"), (0.2, "failed")])
@@ -212,18 +225,17 @@ def test_nights_with_different_k_are_compared_at_the_largest_common_k(recall: fl
 
 
 def test_nights_without_common_replicates_are_unexpected() -> None:
-    other = {name: {"recall@30": of[FIGURE]} for name, of in measured(0.4).items()}
+    other = measured(0.4, figure="recall@30")
     gate = gates.recall_before(
         MeasuredNight(measured(0.3), measured(0.2)), MeasuredNight(other, other), FIGURE, most_lost=0.1
     )
     assert (gate.state, gate.expected) == ("not computed", False) and "was k changed?" in gate.reason
 
 
-def holed(value: float, known: slice) -> dict[str, Any]:
+def holed(value: float, known: slice) -> MeasuredFigures:
     """Return figures whose replicates are null except for some."""
-    found = measured(value)
-    values = found["replicates"][FIGURE]
-    return found | {"replicates": {FIGURE: [v if n in range(41)[known] else None for n, v in enumerate(values)]}}
+    values = measured(value).replicates[FIGURE]
+    return figures_of({FIGURE: value}, {FIGURE: [v if n in range(41)[known] else None for n, v in enumerate(values)]})
 
 
 def test_an_interval_without_replicates_is_not_computed() -> None:
@@ -253,7 +265,7 @@ def test_gates_of_few_users_do_not_fail_by_chance() -> None:
         replicates = (draws @ weights[known].T) / weights[known].sum(1)
         bounds = np.percentile(replicates, [2.5, 97.5], axis=1).T
         found = [
-            gates.most_popular({"value": own.mean(), "low": low, "high": high}, FIGURE, held_out=users).state
+            gates.most_popular(PairedDifference(value=own.mean(), low=low, high=high), FIGURE, held_out=users).state
             for own, (low, high) in zip(draws, bounds, strict=True)
         ]
         return found.count("failed") / len(found)
@@ -270,16 +282,18 @@ NUMBERS = st.one_of(
 )
 COUNTS = st.dictionaries(st.sampled_from("abcd"), NUMBERS, max_size=4)
 REPLICATES = st.lists(st.one_of(NUMBERS, st.none()), max_size=6)
-MEASURED = st.fixed_dictionaries(
-    {
-        "figures": st.fixed_dictionaries({FIGURE: NUMBERS}, optional={"users": st.integers(0, 9)}),
-        "replicates": st.fixed_dictionaries({FIGURE: REPLICATES}),
-    }
+MEASURED = st.builds(
+    figures_of,
+    st.fixed_dictionaries({FIGURE: NUMBERS}, optional={"users": st.integers(0, 9)}),
+    st.fixed_dictionaries({FIGURE: REPLICATES}),
 )
-DIFFERENCE = st.fixed_dictionaries({"value": NUMBERS, "low": NUMBERS, "high": NUMBERS})
-RANKED = st.fixed_dictionaries(
-    {"wanted_seconds": NUMBERS, "neighbours": st.fixed_dictionaries({"recall": NUMBERS}), "difference": DIFFERENCE},
-    optional={"users": st.integers(0, 9)},
+DIFFERENCE = st.builds(PairedDifference, value=NUMBERS, low=NUMBERS, high=NUMBERS)
+RANKED = st.builds(
+    MeasuredRanking,
+    users=st.integers(0, 9) | st.just(1_000),
+    wanted_seconds=st.integers(0, 9),
+    neighbours=st.builds(RankedRecall, recall=NUMBERS, interval=st.just((0.0, 1.0))),
+    difference=DIFFERENCE,
 )
 NIGHT = st.builds(MeasuredNight, MEASURED, MEASURED)
 
@@ -287,7 +301,9 @@ NIGHT = st.builds(MeasuredNight, MEASURED, MEASURED)
 def whole(value: Any) -> bool:
     """Return whether all numbers in a value are finite, ignoring replicates."""
     if isinstance(value, MeasuredNight):
-        return whole([value.lists["figures"], value.popular["figures"]])
+        return whole([value.lists, value.popular])
+    if isinstance(value, BaseModel):
+        return whole(value.model_dump())
     if isinstance(value, dict):
         return all(whole(of) for name, of in value.items() if name != "replicates")
     if isinstance(value, list | tuple):
