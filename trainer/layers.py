@@ -1,6 +1,7 @@
 """Dense layers, layer normalisation and dropout: what the towers and encoders consist of.
 
-Keras' classes cost more here: see docs/log.md, and `benchmarks/training_step.py --keras-layers`.
+Keras' layers take as much time (docs/log.md), but hold their variables in wrappers, under other names: checkpoints and
+the ranker, which splits the kernel of its first layer, need plain variables.
 """
 
 from __future__ import annotations

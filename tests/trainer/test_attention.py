@@ -157,7 +157,7 @@ def test_windows_compile_with_static_shapes() -> None:
 
 @pytest.mark.parametrize("heads", [3, 16])
 def test_heads_that_do_not_share_the_dimension_evenly_are_refused(heads: int) -> None:
-    with pytest.raises(ValueError, match=f"a multiple of attention_heads, but 8 is none of {heads}"):
+    with pytest.raises(ValueError, match=f"a multiple of attention_heads, but 8 is not a multiple of {heads}"):
         ModelSettings(dimension=8, history="attention", attention_heads=heads)
 
 

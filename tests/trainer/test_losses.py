@@ -346,7 +346,7 @@ def test_a_softmax_over_many_videos_is_refused_unless_asked_for() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sampler": "learned_unigram"}, 'is for loss = "nce" alone, but the loss is "sampled_softmax"'),
+        ({"sampler": "learned_unigram"}, 'needs loss = "nce", but the loss is "sampled_softmax"'),
         ({"loss": "hard_negatives", "negatives": 1}, "must be at least 2"),
         ({"loss": "hard_negatives", "negatives": 30, "hard_pool": 20}, r"at most hard_pool \(20\).*but is 30"),
     ],

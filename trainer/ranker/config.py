@@ -31,22 +31,22 @@ class RankerSettings(BaseModel):
         description="widths of the ReLU layers; or one of the paper's rankers by name: `none`, `256`, `512`, `1024`, "
         "`512-256`, `1024-512`, `1024-512-256`",
     )
-    powers: bool = Field(True, description="read squares and roots of the numbers too (paper, 4.1)")
+    powers: bool = Field(True, description="use squares and square roots of the numbers as features (paper, 4.1)")
     positive_weights: Literal["watch_seconds", "exact", "equal"] = Field(
         "watch_seconds",
-        description="what a clicked impression weighs in the loss: `watch_seconds`, the paper's, whose odds are about "
-        "the expected seconds where clicks are rare; `exact`, as much and 1 as an unclicked one besides, so that the "
-        "odds are the expected seconds however frequent clicks are; `equal`, 1 as all others: the odds are those of a "
-        "click, to compare with",
+        description="weight of a clicked impression in the loss: `watch_seconds`, the paper's, with odds of about the "
+        "expected seconds if clicks are rare; `exact`, the same and also 1 as a negative, with odds of the expected "
+        "seconds however frequent clicks are; `equal`, 1 as for all others, with the odds of a click, for comparison",
     )
-    epochs: PositiveInt = Field(3, description="passes over the impressions")
-    batch_size: PositiveInt = Field(1024, description="impressions a step")
+    epochs: PositiveInt = Field(3, description="epochs over the impressions")
+    batch_size: PositiveInt = Field(1024, description="impressions in each step")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of inputs and hidden units dropped")
     table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
     tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the layers")
-    seed: int = Field(1, description="seed of everything drawn at random in training")
+    seed: int = Field(1, description="seed of all random draws in training")
     cache_bytes: NonNegativeInt = Field(
-        2**30, description="training records are kept in memory if they take no more; else read anew each pass"
+        2**30,
+        description="training records that take at most this stay in memory; otherwise each epoch reads them",
     )
 
     @field_validator("hidden", mode="before")

@@ -1,25 +1,26 @@
-"""What an example record holds: the contract between the steps that write records and the trainer that reads them.
+"""The format of example records, which steps of the pipeline write and the trainer reads.
 
-Imports nothing but the standard library and numpy, so the trainer may use it without Beam or polars.
+Imports only the standard library and numpy, so that the trainer can use it without Beam and polars.
 
-One `tf.train.Example` a user. A *pointer* is a place in the user's past at which a prediction is made: one a label in
-training, exactly one in serving and holdout records. Lists marked [p] have one value a pointer, in the same order.
+There is one `tf.train.Example` for each user. A *pointer* is a place in the user's history at which a prediction is
+made: one for each label in training records, and exactly one in serving and holdout records. Lists marked [p] have one
+value for each pointer, in the same order.
 
 | feature       | type      | what                                                                               |
 |---------------|-----------|------------------------------------------------------------------------------------|
-| user_id       | bytes [1] | the user                                                                           |
-| watches       | int64 [n] | completed watches, oldest first, vocabulary ids; out of vocabulary: 0, or one of   |
-|               |           | the shared rows' ids from `videos` + 1, see transforms/examples/histories.py      |
+| user_id       | bytes [1] | id of the user                                                                     |
+| watches       | int64 [n] | completed watches, oldest first, vocabulary ids; out of vocabulary: 0, or the id   |
+|               |           | of a shared row, from `videos` + 1; see transforms/examples/histories.py           |
 | tokens        | int64 [m] | search tokens, oldest first, vocabulary ids from 1; absent without searches        |
-| label         | int64     | train [p]: ids from 1. holdout: the distinct videos completed, 0 for those out of  |
+| label         | int64     | train [p]: ids from 1. holdout: the distinct completed videos, 0 if out of         |
 |               |           | vocabulary. serving: empty                                                         |
-| watches_end   | int64 [p] | how many of `watches` come before the pointer: the input is the last ones of those |
+| watches_end   | int64 [p] | number of `watches` before the pointer; the input is the last of them              |
 | tokens_end    | int64 [p] | the same for `tokens`                                                              |
-| example_age   | float [p] | age of the label in the window by its quantiles, in [0, 1]; 0 at serving           |
-| label_days    | int64 [p] | whole days from the label to the end of what is learned of its user, 0 the last    |
-|               |           | day: tells a model of an earlier night what is new to it; 0 in other records       |
+| example_age   | float [p] | quantile of the label's age in the window, in [0, 1]; 0 at serving                 |
+| label_days    | int64 [p] | whole days from the label to the end of the user's training data, 0 on the last    |
+|               |           | day; shows a warm start which labels are new; 0 in other records                   |
 | a category    | int64 [p] | 1 + index into the category's values; 0: missing or unknown                        |
-| a number      | float [p] | in [0, 1]; `MISSING` (-1): not known                                               |
+| a number      | float [p] | in [0, 1]; `MISSING` (-1): unknown                                                 |
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ SPLITS = ("train", "holdout", "serving")
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """Which features the records of one night have, and how large their id spaces are.
+    """The features of the records of one night, and the sizes of their id spaces.
 
-    A table or column the logs do not have is absent here and from the records: the model shrinks, nothing is filled in.
+    A table or column that the logs do not have is absent here and in the records. The model then has fewer inputs.
     """
 
     videos: int  # rows of the video vocabulary: ids 1..videos
@@ -44,9 +45,8 @@ class FeatureSpec:
     search_history: int  # most recent search tokens in the input
     categories: dict[str, list[str]] = field(default_factory=dict)  # name -> values, most frequent first
     numbers: list[str] = field(default_factory=list)
-    shared_rows: int = (
-        0  # ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; never labels
-    )
+    # Ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; they are never labels.
+    shared_rows: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)

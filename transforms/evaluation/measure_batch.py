@@ -131,7 +131,7 @@ def measure_users(
         yield ("shown", system), VideoCounts.from_ids(shown[shown > 0], videos=shared.spec.videos)
         if system in SLICED:
             for (kind, value), rows in iterate_slices(users.kinds):
-                yield ("slices", kind, value, system), Measured.from_users(metrics.of(rows), drawn[rows], [gate])
+                yield ("slices", kind, value, system), Measured.from_users(metrics.select(rows), drawn[rows], [gate])
             for upload in sorted(set(users.labels["upload"])):
                 part = users.metrics(shown, ks, upload)
                 yield ("slices", "upload", upload, system), Measured.from_users(part, drawn, [gate])
@@ -152,7 +152,7 @@ def measure_ann_loss(
     for system, shown in ((NEIGHBOURS, approximate), (EXACT_SEARCH, exact)):
         yield (
             ("ann_loss", system),
-            Measured.from_users(users.metrics(shown, ks).of(rows), drawn, [gate_figure(inputs.k)]),
+            Measured.from_users(users.metrics(shown, ks).select(rows), drawn, [gate_figure(inputs.k)]),
         )
     wanted = (exact[rows] > 0).sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(wanted)])

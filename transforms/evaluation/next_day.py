@@ -106,4 +106,4 @@ class MeasureNextDay(beam.PTransform):
         metrics = UserMetrics.from_hits(found.hits, found.wanted, ks=self.ks)
         drawn = weights(id_digests(found.user_ids).to_numpy())
         yield ("served", ALL_USERS), Measured.from_users(metrics, drawn)
-        yield ("served", WITH_A_LIST), Measured.from_users(metrics.of(found.served), drawn[found.served])
+        yield ("served", WITH_A_LIST), Measured.from_users(metrics.select(found.served), drawn[found.served])

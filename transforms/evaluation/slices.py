@@ -2,7 +2,7 @@
 
 kinds = {"device": by_category(devices, values), "history": by_history(completed)}
 for (kind, value), users in iterate_slices(kinds):
-    metrics.of(users)
+    metrics.select(users)
 """
 
 from __future__ import annotations

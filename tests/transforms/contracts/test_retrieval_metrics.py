@@ -102,7 +102,7 @@ def test_columns_of_users_are_what_the_figures_are_made_of(
     for name in set(expected) - {"users", "pairs"}:
         assert columns[name].sum() / columns[denominator(name)].sum() == pytest.approx(expected[name], abs=1e-11)
     some = np.arange(len(case)) % 2 == 0
-    merged = users.of(some).total().merge(users.of(np.flatnonzero(~some)).total())
+    merged = users.select(some).total().merge(users.select(np.flatnonzero(~some)).total())
     assert merged == users.total() == RankingMetrics.from_hits(hits, np.diff(offsets), ks=ks)
 
 
