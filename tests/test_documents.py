@@ -19,6 +19,8 @@ SCREENSHOT_BYTES = 200_000
 PATH = re.compile(r"(?<![\w./-])(?:pipelines|transforms|trainer|tests|benchmarks|runner_configs|docs)/[\w./-]*")
 SYMBOL = re.compile(r"([\w/]+\.py)::(\w+)")
 MODULE = re.compile(r"python -m ((?:pipelines|trainer|benchmarks|runner_configs)\.[a-z_.]+)(?![A-Z])")
+CODE = re.compile(r"```.*?```|`[^`]+`", re.DOTALL)
+MAKE = re.compile(r"\bmake((?: [a-z][a-z-]*)+)(?= *(?:#|&&|$|`))", re.MULTILINE)
 MESSAGES = (  # document, a stable part of a message that it quotes
     ("logs.md", "is an object, not one value"),
     ("logs.md", "is never closed"),
@@ -46,6 +48,14 @@ def test_paths_modules_and_symbols_exist(document: Path) -> None:
     for path, name in SYMBOL.findall(text):
         source = (REPOSITORY / path).read_text(encoding="utf-8")
         assert re.search(rf"^(?:(?:def|class) {name}\b|{name}\b.*=)", source, re.MULTILINE), f"{path} defines no {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_targets_of_make_exist(document: Path) -> None:
+    rules = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for code in CODE.findall(document.read_text(encoding="utf-8")):
+        for targets in MAKE.findall(code):
+            assert set(targets.split()) <= {*rules}, targets
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
