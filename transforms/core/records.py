@@ -16,12 +16,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apache_beam as beam
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from transforms.core import files
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
@@ -71,12 +74,12 @@ def add_counts(parts: Iterable[Counts]) -> dict[str, int]:
     return dict(total)
 
 
-def encode(record: Any) -> str:
+def encode(record: object) -> str:
     """Return a record as JSON text that names its class. The fields hold JSON values, dataclasses and `JsonModel`s."""
     return json.dumps([type(record).__name__, record], sort_keys=True, default=_fields)
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields(record: BaseModel | DataclassInstance) -> dict[str, object]:
     if isinstance(record, BaseModel):
         return record.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return asdict(record)
@@ -100,7 +103,7 @@ def pop_records(path: str, *kinds: type[Any]) -> Records:
     return found
 
 
-def _decode(name: str, fields: dict[str, Any], expected: dict[str, type[Any]]) -> Any:
+def _decode(name: str, fields: dict[str, object], expected: dict[str, type[Any]]) -> object:
     kind: Any = expected.get(name)
     if kind is None:
         raise RecordError(name, f"was found, but the kinds expected are {', '.join(expected)}")

@@ -13,10 +13,16 @@ import csv
 import io
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Positions = NDArray[np.int64]
 _LINE_ENDS = b"\r\n"
 # The content and closing quote of a quoted value, and the text after them or of an unquoted value.
 _VALUE = re.compile(rb'(?:"((?:[^"]++|"")*+)("?+))?+([^,\r\n]*+)')
@@ -58,7 +64,7 @@ def _not_utf_8(what: str, text: bytes) -> FormatError:
     return FormatError(f"{what} is not UTF-8 text but probably {encoding}, all of it must be UTF-8: {convert}")
 
 
-def read_header(source: Any, *, block_bytes: int, max_row_bytes: int) -> tuple[list[str], bytes]:
+def read_header(source: io.BufferedIOBase, *, block_bytes: int, max_row_bytes: int) -> tuple[list[str], bytes]:
     """Return the column names of a CSV file (empty if the file is blank), and the text read after the header.
 
     Raises TextError if the header is longer than `max_row_bytes` or is not UTF-8.
@@ -108,7 +114,14 @@ class CompleteRows(io.RawIOBase):
     """
 
     def __init__(
-        self, source: Any, head: bytes, *, columns: int, time: int | None, block_bytes: int, max_row_bytes: int
+        self,
+        source: io.BufferedIOBase,
+        head: bytes,
+        *,
+        columns: int,
+        time: int | None,
+        block_bytes: int,
+        max_row_bytes: int,
     ) -> None:
         super().__init__()
         self.rows = 0
@@ -121,11 +134,12 @@ class CompleteRows(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        into = memoryview(buffer).cast("B")
         while not self._ready and not self._ended:
             self._fill()
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
+        size = min(len(into), len(self._ready))
+        into[:size] = self._ready[:size]
         self._ready = self._ready[size:]
         return size
 
@@ -172,7 +186,7 @@ class CompleteRows(io.RawIOBase):
         self.rows += text.count(b"\n")
         return text.rfind(b"\n") + 1
 
-    def _row_ends(self, text: bytes, ends: Any, quotes: Any) -> tuple[Any, int]:
+    def _row_ends(self, text: bytes, ends: Positions, quotes: Positions) -> tuple[NDArray[np.bool_], int]:
         """Return a mask of the line ends that end a row, and where the last of these rows ends.
 
         ends, quotes: positions of line ends and of quotes. A line end after an even number of quotes since the last
@@ -196,7 +210,7 @@ class CompleteRows(io.RawIOBase):
                 self._row_end(text, _end_of(ends[is_row_end]), ends[is_row_end])
         return is_row_end, _end_of(ends[is_row_end])
 
-    def _row_end(self, text: bytes, start: int, before: Any) -> int:
+    def _row_end(self, text: bytes, start: int, before: Positions) -> int:
         """Return where the row that starts at `start` ends; -1 if it continues after the text.
 
         before: the ends of the rows before it, for its number in messages.
@@ -214,7 +228,7 @@ class CompleteRows(io.RawIOBase):
                 )
         return value.end()
 
-    def _number(self, before: Any) -> int:
+    def _number(self, before: Positions) -> int:
         return self.rows + _count_rows(before) + 1
 
     def _is_damage(self, text: bytes, value: re.Match[bytes]) -> bool:
@@ -248,7 +262,7 @@ def _check_utf_8(text: bytes, rows: int) -> None:
         raise _not_utf_8(f"row {rows + len(lines)}", text[error.start :]) from error
 
 
-def _values(text: bytes, start: int) -> Any:
+def _values(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
     """Yield the values of the row that starts at `start`, as matches of `_VALUE`."""
     at = start
     while True:
@@ -261,10 +275,10 @@ def _values(text: bytes, start: int) -> Any:
         at += 1
 
 
-def _end_of(ends: Any) -> int:
+def _end_of(ends: Positions) -> int:
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
-def _count_rows(ends: Any) -> int:
+def _count_rows(ends: Positions) -> int:
     """Return the number of rows that end at these positions. Empty lines are not rows."""
     return int(np.count_nonzero(np.diff(ends, prepend=-1) > 1))

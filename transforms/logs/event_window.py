@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,13 +30,13 @@ class BucketFiles:
     hidden: tuple[str, ...] = ()
     impressions: tuple[str, ...] = ()
 
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickle paths in a compact form, because a job's graph contains this object for every bucket."""
         tables = (self.watches, self.searches, self.users, self.hidden, self.impressions)
         return _bucket_files, (self.bucket, *map(files.pack_paths, tables))
 
 
-def _bucket_files(bucket: int, *tables: Any) -> BucketFiles:
+def _bucket_files(bucket: int, *tables: files.PackedPaths) -> BucketFiles:
     watches, searches, users, hidden, impressions = map(files.unpack_paths, tables)
     return BucketFiles(
         bucket=bucket, watches=watches, searches=searches, users=users, hidden=hidden, impressions=impressions

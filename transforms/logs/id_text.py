@@ -7,10 +7,9 @@ so that readers refuse them: two such ids may look the same.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 NULL_WORDS = (
     *("", "\\N", "nan", "NaN", "NAN", "null", "NULL", "Null", "(null)", "none", "None", "NONE"),
@@ -60,7 +59,7 @@ def has_byte(values: pl.Series, byte: str) -> bool:
     return bool((_text(values)[0] == ord(byte)).any())
 
 
-def _without_null_words(values: pl.Series, codes: Any, offsets: Any) -> pl.Series:
+def _without_null_words(values: pl.Series, codes: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pl.Series:
     """Replace null words with null. The lengths and first letters of values show that most columns have none."""
     first = codes[np.minimum(offsets[:-1], len(codes) - 1)] if len(codes) else np.zeros(len(values), np.uint8)
     lengths = np.diff(offsets)
@@ -70,7 +69,7 @@ def _without_null_words(values: pl.Series, codes: Any, offsets: Any) -> pl.Serie
     return values.set(is_null, None) if is_null.any() else values
 
 
-def _text(values: pl.Series) -> tuple[Any, Any]:
+def _text(values: pl.Series) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the UTF-8 bytes of all values as one array, and the offsets in it of each value and of the end."""
     array = values.rechunk().to_arrow()
     _, starts, data = array.buffers()

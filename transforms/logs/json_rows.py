@@ -12,7 +12,6 @@ import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import polars as pl
 
@@ -31,7 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SAMPLED_OBJECTS = 100  # the names of these are taken as the columns of the file
 
 
-def line_blocks(source: Any, block_bytes: int, max_row_bytes: int) -> Iterator[tuple[list[bytes], bool]]:
+def line_blocks(source: io.BufferedIOBase, block_bytes: int, max_row_bytes: int) -> Iterator[tuple[list[bytes], bool]]:
     """Yield blocks of lines of a text, and whether a block contains Unicode escapes such as \\u00e9.
 
     Raises TextError if a line is longer than `max_row_bytes`, and FormatError for a JSON array and for UTF-16.
@@ -73,12 +72,12 @@ def field_names(lines: Sequence[bytes]) -> list[str]:
     return sorted([*names, *repeated])
 
 
-class _Pairs(list[tuple[str, Any]]):
+class _Pairs(list[tuple[str, object]]):
     """A JSON object as a list of its names and values, including repeated names."""
 
 
 def _pairs(line: bytes) -> _Pairs | None:
-    value = _value(line, object_pairs_hook=_Pairs)
+    value = _value(line, pairs=_Pairs)
     return value if isinstance(value, _Pairs) else None
 
 
@@ -157,7 +156,7 @@ def _row_problem(line: bytes, columns: dict[str, str], lists: tuple[str, ...]) -
     return None
 
 
-def _is_invalid_id(value: Any) -> bool:
+def _is_invalid_id(value: object) -> bool:
     """Return whether a value is a boolean or a number with a fraction."""
     fraction = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
     return isinstance(value, bool) or fraction
@@ -183,10 +182,10 @@ def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[p
             yield from _parse_objects(objects[half:], columns)
 
 
-def _value(line: bytes, **hooks: Any) -> Any:
-    """Return the JSON value of a line; None if the line is not valid JSON."""
+def _value(line: bytes, pairs: type[_Pairs] | None = None) -> object:
+    """Return the JSON value of a line; None if the line is not valid JSON. pairs: the class of objects; None: dict."""
     try:
-        return json.loads(line, parse_constant=_refuse_constant, **hooks)
+        return json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
         return None
 

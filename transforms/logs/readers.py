@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -165,13 +164,13 @@ def _frames(path: str, select: SelectColumns, lists: tuple[str, ...]) -> Iterato
 
 
 @contextmanager
-def _open(path: str) -> Iterator[Any]:
+def _open(path: str) -> Iterator[io.BufferedIOBase]:
     """Open a log file, decompressed."""
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
         yield _decompressed(raw, path)
 
 
-def _decompressed(raw: Any, path: str) -> Any:
+def _decompressed(raw: io.BufferedIOBase, path: str) -> io.BufferedIOBase:
     ending = LOG_ENDING.search(path)
     compression = (ending[3] or "").lower() if ending else ""
     if compression == ".gz":
@@ -181,7 +180,7 @@ def _decompressed(raw: Any, path: str) -> Any:
     return pa.CompressedInputStream(raw, _CODECS[compression]) if compression else raw
 
 
-def _is_text(raw: Any) -> bool:
+def _is_text(raw: io.BufferedIOBase) -> bool:
     """Return whether a file starts like text and not like a compressed file."""
     head = raw.read(8)
     raw.seek(0)
@@ -233,7 +232,7 @@ def estimate_file_rows(path: str, size: int) -> int:
 
 # Map the column names of a file (None: not known yet, so not checked) to {its name: our name} for the table's columns.
 SelectColumns = Callable[[list[str] | None], dict[str, str]]
-Reader = Callable[[Any, SelectColumns, tuple[str, ...]], Iterator[RawFrame]]
+Reader = Callable[[io.BufferedIOBase, SelectColumns, tuple[str, ...]], Iterator[RawFrame]]
 BrokenRows = list[tuple[int, str, str]]  # row, reason, text
 
 
@@ -285,13 +284,15 @@ def _read_csv(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str
         raise TextError(f"{total:,} rows could be read of {text.rows:,}: look for quotes that are not closed")
 
 
-def _parse_csv(source: Any, names: list[str], columns: list[str], skipped: BrokenRows) -> Iterator[pl.DataFrame]:
+def _parse_csv(
+    source: io.BufferedIOBase, names: list[str], columns: list[str], skipped: BrokenRows
+) -> Iterator[pl.DataFrame]:
     """Parse CSV without a header: yield frames of `columns`, all strings, at most `FRAME_ROWS` rows each.
 
     Rows with a wrong number of values are appended to `skipped`, with their row numbers from 1, in order.
     """
 
-    def skip(row: Any) -> str:
+    def skip(row: pa_csv.InvalidRow) -> str:
         skipped.append((row.number, f"{row.actual_columns} values under a header of {row.expected_columns}", row.text))
         return "skip"
 

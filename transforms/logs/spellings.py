@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
 
 # A text that does not match contains each of its values literally, possibly followed by more digits as in 2.0.
 ESCAPED = r'\\|""|[0-9]\.?[eE]\+?[0-9]'
@@ -76,7 +75,7 @@ def _json_texts(text: str) -> list[str]:
         return []
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def _leaves(value: object) -> Iterator[str]:
     if isinstance(value, list | tuple):
         for part in value:
             yield from _leaves(part)
