@@ -93,7 +93,7 @@ class Watcher:
             if version not in self._whole:  # its files still exist at the switch
                 self._whole[version] = _lists(self.root, version[: len("2026-11-21")])
             users = list(self._whole[version])
-            values = self.server.client.mget([_KEYS.list_of(version, user) for user in users])
+            values = self.server.client.mget([_KEYS.list_key(version, user) for user in users])
         except redis.ConnectionError:
             if expected_up and self.redis_is_up.is_set():
                 raise

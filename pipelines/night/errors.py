@@ -28,7 +28,7 @@ from trainer.errors import TrainingError
 from transforms.core.files import DamagedFileError
 from transforms.logs.readers import LogError, LogSettingError
 from transforms.search.candidates import NoCandidatesError
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 
 EXIT_CODES = """\
 exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or

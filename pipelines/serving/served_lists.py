@@ -160,11 +160,11 @@ class RedisLists:
         return None
 
     def of_user(self, user_id: str) -> ServedList | None:
-        return self._read(self.keys.list_of(self.version, user_id))
+        return self._read(self.keys.list_key(self.version, user_id))
 
     def default(self, country: str | None) -> ServedList | None:
-        own = self._read(self.keys.default_of(self.version, country), country) if country else None
-        return own or self._read(self.keys.default_of(self.version, None))
+        own = self._read(self.keys.default_key(self.version, country), country) if country else None
+        return own or self._read(self.keys.default_key(self.version, None))
 
     def _read(self, key: str, country: str | None = None) -> ServedList | None:
         with self.server.session() as redis:

@@ -26,8 +26,8 @@ from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from pipelines.sinks import gcp
 from transforms.core import files as file_system
+from transforms.sinks import SinkError
 from transforms.sinks.bigquery_lists import LoadLists, LoadVideos
-from transforms.sinks.errors import SinkError
 
 NAME = "bigquery"
 USERS_A_STATEMENT = 10_000  # the limit of query parameters is 10 MB

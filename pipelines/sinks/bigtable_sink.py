@@ -23,9 +23,8 @@ from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from pipelines.sinks import gcp
 from transforms.core.records import WriteRecords, pop_records
-from transforms.sinks import bigtable_lists
-from transforms.sinks.bigtable_lists import CountRows, Place, RemoveVersions, RowCount, WriteLists, tablets
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError, bigtable_lists
+from transforms.sinks.bigtable_lists import CountRows, RemoveVersions, RowCount, TableAddress, WriteLists, tablet_ranges
 from transforms.sinks.redis_lists import FORMAT_VERSION
 
 NAME = "bigtable"
@@ -43,13 +42,13 @@ class BigtableSink:
     name: str = NAME
 
     @property
-    def place(self) -> Place:
-        return Place(**self.settings.model_dump(exclude={"scores", "vectors"}))
+    def place(self) -> TableAddress:
+        return TableAddress(**self.settings.model_dump(exclude={"scores", "vectors"}))
 
     @cached_property
     def table(self) -> Any:
         gcp.library("google.cloud.bigtable", NAME)
-        return bigtable_lists.opened(self.place)
+        return bigtable_lists.open_table(self.place)
 
     def ready(self) -> None:
         gcp.library("google.cloud.bigtable", NAME)
@@ -83,7 +82,7 @@ class BigtableSink:
         """Return the number of rows with a list of the version."""
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
         with self.night.pipeline("publish") as pipeline:
-            ranges = pipeline | self.night.create(tablets(self.place))
+            ranges = pipeline | self.night.create(tablet_ranges(self.place))
             ranges | CountRows(self.place, version) | WriteRecords(records)
         return sum(count.rows for count in pop_records(records, RowCount).of(RowCount))
 
@@ -112,7 +111,7 @@ class BigtableSink:
         if unserved:
             self._write_night({f"{VERSION}{version}": LOADING for version in unserved})
             with self.night.pipeline("publish") as pipeline:
-                pipeline | self.night.create(tablets(self.place)) | RemoveVersions(self.place, unserved)
+                pipeline | self.night.create(tablet_ranges(self.place)) | RemoveVersions(self.place, unserved)
             self._write_night({f"{VERSION}{version}": None for version in unserved})
 
     def forget(self, user_ids: pl.Series) -> None:

@@ -13,7 +13,7 @@ from pipelines.base import manifest, paths
 from pipelines.night.errors import StageError, causes
 from pipelines.night.sink_protocol import NightFiles
 from transforms.core import files as file_system
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 from transforms.sinks.list_rows import ListPart
 
 _SERVICE_ERROR = re.compile(

@@ -20,8 +20,7 @@ from pipelines.config.sink_settings import RedisSettings
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from transforms.core.records import WriteRecords, pop_records
-from transforms.sinks import redis_lists
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError, redis_lists
 from transforms.sinks.redis_lists import Keys, Kind, LoadedKeys, LoadRedis, RedisPart, RedisVersion
 from transforms.sinks.redis_server import RedisServer, Session
 
@@ -121,7 +120,7 @@ class RedisSink:
         with self.server.session() as redis:
             for version in self._register(redis):
                 for kind in ("lists", "vectors"):
-                    redis_lists.remove(redis, (self.keys.of(kind, version) + user_ids).to_list())
+                    redis_lists.remove(redis, (self.keys.key_prefix(kind, version) + user_ids).to_list())
 
     def _parts(self, files: NightFiles) -> list[RedisPart]:
         vectors = files.vectors if self.settings.vectors else ()

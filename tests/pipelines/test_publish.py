@@ -22,7 +22,7 @@ from pipelines.runs import run_log
 from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.frames import bucket_of
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
 

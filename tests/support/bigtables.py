@@ -113,7 +113,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, family: str) -> Iterator[StandIn]:
     """The stand-in in the place of the client library's table, for us and for Beam's sink."""
     table = StandIn({family})
     monkeypatch.setattr("google.cloud.bigtable.Client", table.client)
-    monkeypatch.setattr(bigtable_lists, "opened", vars(bigtable_lists.opened)["__wrapped__"])  # nothing is kept
+    monkeypatch.setattr(bigtable_lists, "open_table", vars(bigtable_lists.open_table)["__wrapped__"])  # nothing is kept
     monkeypatch.setattr("apache_beam.io.gcp.bigtableio.Client", table.client)
     monkeypatch.setattr("apache_beam.io.gcp.bigtableio.MutationsBatcher", table.batcher)
     yield table

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 
-def figure(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as people read it: 1,234,567; 0.1963; 12.5; yes; a list with commas; - where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
@@ -17,7 +17,7 @@ def figure(value: Any) -> str:
     if isinstance(value, float):
         return _decimal(value)
     if isinstance(value, list | tuple):
-        return ", ".join(figure(item) for item in value) or "none"
+        return ", ".join(format_value(item) for item in value) or "none"
     return str(value)
 
 
@@ -30,11 +30,11 @@ def _decimal(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 else f"{value:,.2f}" if abs(value) < 1_000 else f"{value:,.0f}"
 
 
-def without_markup(text: str) -> str:
+def escape_mathtext(text: str) -> str:
     """A label in a plot as it is: a dollar sign starts no formula there."""
     return text.replace("$", r"\$")
 
 
-def bounds(interval: Any) -> str:
+def format_interval(interval: Any) -> str:
     """An interval as people read it; empty where there is none."""
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transforms.report.figures import bounds
+from transforms.report.figures import format_interval
 from transforms.report.page import Point, Status, environment
 
 
@@ -27,5 +27,7 @@ class NightRow:
 
 def render_nights(rows: Sequence[NightRow], *, figure: str) -> str:
     """The whole page as text. figure: what `recall` is, such as recall@100."""
-    shown = [(row, row.recall[0] if row.recall else None, bounds(row.recall and row.recall[1:])) for row in rows]
+    shown = [
+        (row, row.recall[0] if row.recall else None, format_interval(row.recall and row.recall[1:])) for row in rows
+    ]
     return environment().get_template("nights.html.jinja").render(rows=shown, figure=figure)

@@ -114,7 +114,7 @@ def render_report(report: Report) -> str:
             report=report,
             metric_rows=[(name, [_measured(of, name) for of in report.systems.values()]) for name in names],
             beside_rows=[
-                (name, [of["value"], figures.bounds((of["low"], of["high"]))])
+                (name, [of["value"], figures.format_interval((of["low"], of["high"]))])
                 for name, of in report.beside.items()
                 if of
             ],
@@ -139,9 +139,9 @@ def with_status(page: str, status: Status) -> str:
 def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
     """The rows of the tables on ranking."""
     orders = {order: report.ranking[order] for order in ("neighbours", "ranking") if order in report.ranking}
-    rows = [(order, [(of["recall"], figures.bounds(of["interval"]))]) for order, of in orders.items()]
+    rows = [(order, [(of["recall"], figures.format_interval(of["interval"]))]) for order, of in orders.items()]
     if more := report.ranking.get("difference"):
-        rows.append(("difference", [(more["value"], figures.bounds((more["low"], more["high"])))]))
+        rows.append(("difference", [(more["value"], figures.format_interval((more["low"], more["high"])))]))
     known = report.ranker.get("figures", {})
     columns = ("impressions", "predicted_seconds", "watched_seconds")
     classes = enumerate(report.ranker.get("calibration", ()), 1)
@@ -162,12 +162,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["figure"] = figures.figure
+    found.filters["figure"] = figures.format_value
     return found
 
 
 def _measured(of: Mapping[str, Any], name: str) -> tuple[Any, str]:
-    return of["figures"].get(name), figures.bounds(of.get("intervals", {}).get(name))
+    return of["figures"].get(name), figures.format_interval(of.get("intervals", {}).get(name))
 
 
 def _slices(report: Report) -> list[tuple[str, list[str], list[tuple[str, list[Any]]]]]:

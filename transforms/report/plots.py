@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transforms.report.figures import without_markup
+from transforms.report.figures import escape_mathtext
 from transforms.report.video_map import VideoMap
 
 # Readable on white and on black.
 COLOURS = ("#3b7dc4", "#d98a2b", "#4fa172", "#b0568f", "#7a7f87", "#c4553b", "#2fa3a8", "#8a6fc9")
 INK = "#808994"  # replaced by the page's own text colour
-MOST_POINTS = 2_000  # of a curve or a cloud: more cannot be seen
+MAX_POINTS = 2_000  # of a curve or a cloud: more cannot be seen
 
 Line = Sequence[tuple[float, float | None, float | None]]  # value, low, high
 Points = Sequence[tuple[float, float, float] | None]  # of each night
@@ -29,7 +29,7 @@ Points = Sequence[tuple[float, float, float] | None]  # of each night
 def curve(label: str, xs: Sequence[float], ys: Sequence[float], *, axes: tuple[str, str], colour: int = 0) -> Markup:
     """A line through some points, thinned to what can be seen; of one point, that."""
     drawn, at = _axes(height=2.3)
-    every = -(-len(xs) // MOST_POINTS)
+    every = -(-len(xs) // MAX_POINTS)
     one = {"marker": "o"} if len(xs) == 1 else {}
     at.plot(list(xs)[::every], list(ys)[::every], color=COLOURS[colour], linewidth=1.4, **one)
     at.xaxis.set_major_formatter("{x:,.0f}")
@@ -45,7 +45,7 @@ def trends(label: str, nights: Sequence[str], lines: Mapping[str, Points]) -> Ma
         values, low, high = (np.array([np.nan if p is None else p[i] for p in points]) for i in range(3))
         places = np.arange(len(points))
         at.errorbar(places, values, yerr=[values - low, high - values], color=colour, ecolor=colour, elinewidth=1,
-                    capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=without_markup(name))  # fmt: skip
+                    capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=escape_mathtext(name))  # fmt: skip
     _days(at, nights)
     at.margins(y=0.2)
     _legend(at, len(lines))
@@ -57,7 +57,7 @@ def volumes(label: str, days: Sequence[str], tables: Mapping[str, Sequence[int]]
     drawn, at = _axes(height=2.3)
     below = np.zeros(len(days))
     for (table, rows), colour in zip(tables.items(), cycle(COLOURS), strict=False):
-        at.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=without_markup(table))
+        at.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=escape_mathtext(table))
         below += rows
     _days(at, days)
     at.yaxis.set_major_formatter("{x:,.0f}")
@@ -72,12 +72,12 @@ def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup
     width = 0.8 / len(bars)
     for i, ((system, line), colour) in enumerate(zip(bars.items(), cycle(COLOURS), strict=False)):
         places = [x + (i - (len(bars) - 1) / 2) * width for x in range(len(cuts))]
-        at.bar(places, [value for value, _, _ in line], width * 0.92, label=without_markup(system), color=colour)
+        at.bar(places, [value for value, _, _ in line], width * 0.92, label=escape_mathtext(system), color=colour)
         for x, (value, low, high) in zip(places, line, strict=True):
             if low is not None and high is not None:
                 at.plot([x, x], [low, high], color=INK, linewidth=1.3)
             at.text(x, high or value, f"{value:.2f}".lstrip("0"), ha="center", va="bottom", fontsize=8, color=INK)
-    at.set_xticks(range(len(cuts)), [without_markup(cut) for cut in cuts])
+    at.set_xticks(range(len(cuts)), [escape_mathtext(cut) for cut in cuts])
     at.margins(y=0.12)
     _legend(at, len(bars), columns=2)
     return _svg(drawn, label)
@@ -94,7 +94,7 @@ def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str,
             linewidth=1.6,
             marker="o",
             markersize=3,
-            label=without_markup(name),
+            label=escape_mathtext(name),
         )
     at.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     at.set_xlabel(axes[0], color=INK)
@@ -108,7 +108,7 @@ def seconds(label: str, of: Mapping[str, float]) -> Markup:
     """Seconds of each stage, the first on top."""
     drawn, at = _axes(height=0.6 + 0.3 * len(of))
     bars = at.barh(range(len(of)), list(of.values()), 0.65, color=COLOURS[0])
-    at.set_yticks(range(len(of)), [without_markup(stage) for stage in of])
+    at.set_yticks(range(len(of)), [escape_mathtext(stage) for stage in of])
     at.bar_label(bars, labels=[f"{s:,.1f} s" for s in of.values()], padding=4, fontsize=9, color=INK)
     at.invert_yaxis()
     at.margins(x=0.12)
@@ -125,7 +125,7 @@ def cloud(label: str, of: VideoMap) -> Markup:
     names = sorted(set(of.groups), key=lambda name: (-int((groups == name).sum()), name))
     for name, colour in zip(names, cycle(COLOURS), strict=False):
         points = of.places[groups == name]
-        at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=without_markup(name))
+        at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=escape_mathtext(name))
     at.set_xticks([])
     at.set_yticks([])
     at.spines["bottom"].set_visible(False)
@@ -137,7 +137,7 @@ def _days(at: Any, days: Sequence[str]) -> None:
     """Dates below the axis without their year, at most ten of them."""
     every = -(-len(days) // 10)
     places = range((len(days) - 1) % every, len(days), every)
-    at.set_xticks(list(places), [without_markup(days[i][5:]) for i in places])
+    at.set_xticks(list(places), [escape_mathtext(days[i][5:]) for i in places])
     at.set_xlim(-0.6, len(days) - 0.4)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_GROUPS = 7  # that are told apart by colour
+MAX_GROUPS = 7  # that are told apart by colour
 REST = "the rest"
 
 
@@ -36,6 +36,6 @@ def video_map(vectors: NDArray[Any], groups: Sequence[str], *, by: str) -> Video
     signs = np.sign(places[np.argmax(np.abs(places), axis=0), [0, 1]])
     variance = float((lengths**2).sum())
     kept = float((lengths[:2] ** 2).sum() / variance) if variance else 0.0
-    frequent = sorted(Counter(groups).items(), key=lambda group: (-group[1], group[0]))[:MOST_GROUPS]
+    frequent = sorted(Counter(groups).items(), key=lambda group: (-group[1], group[0]))[:MAX_GROUPS]
     named = {name for name, _count in frequent}
     return VideoMap(places=places * signs, groups=[g if g in named else REST for g in groups], by=by, kept=kept)

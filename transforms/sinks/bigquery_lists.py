@@ -1,8 +1,8 @@
-"""A night's lists as a table of BigQuery: its schema, its rows, and Beam's own sink to write them.
+"""Write a night's lists to BigQuery: the schemas, the rows, and Beam's sink.
 
-Files are loaded (`FILE_LOADS`), not streamed: a load is free, replaces a table whole or not at all, and its rows are
-counted at once. Beam's Storage Write API for Python needs a Java service beside the job, and appends what a failed
-attempt left behind. The files are Avro: BigQuery reads blocks of it side by side, and floats keep every bit.
+Rows are loaded from files (`FILE_LOADS`): a load is free of charge, replaces a table atomically, and its rows can be
+counted immediately. Beam's Storage Write API for Python needs an additional Java service, and appends the rows of
+failed attempts. The files are Avro, which BigQuery reads in parallel blocks and which keeps every bit of floats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import apache_beam as beam
 import polars as pl
 import pyarrow as pa
 
-from transforms.sinks.list_rows import SLICE_ROWS, ReadRows
+from transforms.sinks.list_rows import SLICE_ROWS, ReadListRows
 
 Schema = dict[str, list[dict[str, str]]]
 
@@ -26,11 +26,11 @@ def _field(name: str, kind: str, mode: str, description: str) -> dict[str, str]:
 
 LISTS: Schema = {
     "fields": [
-        _field("user_id", "STRING", "NULLABLE", "the user; null: a default list, for users without one"),
-        _field("country", "STRING", "NULLABLE", "of a default list: for whom; null: everywhere"),
-        _field("video_ids", "STRING", "REPEATED", "best first, no repeats"),
-        _field("scores", "FLOAT64", "REPEATED", "of each of them, falling"),
-        _field("vector", "FLOAT64", "REPEATED", "[u; 1], where vectors are asked for"),
+        _field("user_id", "STRING", "NULLABLE", "the user; null: a default list, for users without a list"),
+        _field("country", "STRING", "NULLABLE", "the country of a default list; null: all countries"),
+        _field("video_ids", "STRING", "REPEATED", "best first, without duplicates"),
+        _field("scores", "FLOAT64", "REPEATED", "the score of each video, in descending order"),
+        _field("vector", "FLOAT64", "REPEATED", "[u; 1], if vectors are configured"),
     ]
 }
 VIDEOS: Schema = {
@@ -42,16 +42,16 @@ VIDEOS: Schema = {
 
 
 def to_dicts(frame: pl.DataFrame, schema: Schema) -> list[dict[str, Any]]:
-    """Rows as BigQuery takes them, by the names of the schema; nothing repeated is null."""
+    """Convert a frame to BigQuery's rows, by the names of the schema. Repeated fields must not be null."""
     return frame.select(field["name"] for field in schema["fields"]).to_dicts()
 
 
 @dataclass
 class LoadTable(beam.PTransform):
-    """Frames -> a table (project:dataset.table), made where it is missing, replaced whole where it is not.
+    """Write frames to a table (project:dataset.table), which is created or replaced atomically.
 
-    temp: folder on Cloud Storage for the files that are loaded; none: that of the runner's options. The table is
-    clustered by its first column, so that reading one user costs one block.
+    temp: a folder on Cloud Storage for the files to load; None: that of the runner's options. The table is clustered by
+    its first column, so that a query for one user reads one block.
     """
 
     table: str
@@ -59,7 +59,7 @@ class LoadTable(beam.PTransform):
     temp: str | None
 
     def expand(self, frames: beam.PCollection[pl.DataFrame]) -> Any:
-        from apache_beam.io.gcp.bigquery import BigQueryDisposition, WriteToBigQuery  # a second to import
+        from apache_beam.io.gcp.bigquery import BigQueryDisposition, WriteToBigQuery  # the import takes a second
 
         rows = frames | beam.FlatMap(to_dicts, schema=self.schema).with_output_types(dict[str, Any])
         return rows | WriteToBigQuery(
@@ -76,18 +76,18 @@ class LoadTable(beam.PTransform):
 
 @dataclass
 class LoadLists(beam.PTransform):
-    """`ListPart`s -> the table of a night's lists."""
+    """Write the lists of `ListPart`s to a table."""
 
     table: str
     temp: str | None
 
     def expand(self, parts: beam.PCollection) -> Any:
-        return parts | ReadRows() | LoadTable(self.table, LISTS, self.temp)
+        return parts | ReadListRows() | LoadTable(self.table, LISTS, self.temp)
 
 
 @dataclass
 class LoadVideos(beam.PTransform):
-    """A file of video vectors -> the table of them, a row group at a time."""
+    """Write a file of video vectors to a table, one row group at a time."""
 
     path: str
     table: str

@@ -1,9 +1,9 @@
-"""A night's lists as cells of a Bigtable table, written, counted and removed with Beam's own sink.
+"""Write, count and remove a night's lists as cells of a Bigtable table, with Beam's sink.
 
-One row a user, `PREFIX#user#USER_ID`, one a default list, `PREFIX#default#COUNTRY` ("": everywhere), and in it a column
-a version: `list:VERSION`, and `vector:VERSION` where asked for. Keys that begin with the user spread what a night
-writes over the servers of the table as its users are spread; such that begin with the night would all go to the one
-that holds its end. A reader needs one cell of one row, to forget a user removes one row, and the night before stays.
+Each user has a row `PREFIX#user#USER_ID`, each default list a row `PREFIX#default#COUNTRY` ("" for all countries), and
+each version a column: `list:VERSION`, and `vector:VERSION` if vectors are configured. Keys that start with the user
+distribute the writes of a night over all servers of the table; keys that start with the night would all go to one.
+A reader needs one cell of one row, forgetting a user removes one row, and the lists of the previous night stay.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import apache_beam as beam
 import polars as pl
 
 from transforms.core.threads import process_cache
-from transforms.sinks.list_rows import ReadRows
+from transforms.sinks.list_rows import ReadListRows
 from transforms.sinks.redis_lists import encode_lists, encode_vectors
 
-KeyRange = tuple[bytes, bytes]  # from a key on, before the other
+KeyRange = tuple[bytes, bytes]  # start (inclusive), end (exclusive)
 Cells = dict[str, bytes]
 LIST, VECTOR = "list", "vector"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A table, one column family of it, and the prefix of the rows that are ours."""
+class TableAddress:
+    """A table, a column family, and the prefix of the keys of its rows."""
 
     project: str
     instance: str
@@ -38,55 +38,65 @@ class Place:
     prefix: str
 
     def key(self, *parts: str) -> bytes:
+        """Return the row key of some parts after the prefix."""
         return "#".join((self.prefix, *parts)).encode()
 
-    def kinds(self) -> list[KeyRange]:
-        """The ranges of all rows that hold lists. A `$` comes right after a `#`."""
+    def key_ranges(self) -> list[KeyRange]:
+        """Return the ranges of all rows with lists. The character after `#` is `$`."""
         return [(self.key(kind, ""), self.key(f"{kind}$")) for kind in ("default", "user")]
 
 
 @process_cache
-def opened(place: Place) -> Any:
-    """The client library's table; its connections serve all threads."""
+def open_table(address: TableAddress) -> Any:
+    """Return the client library's table, whose connections all threads share."""
     from google.cloud.bigtable import Client
 
-    return Client(project=place.project).instance(place.instance).table(place.table)
+    return Client(project=address.project).instance(address.instance).table(address.table)
 
 
-def list_cells(rows: pl.DataFrame, place: Place, version: str, *, scores: bool) -> Iterator[tuple[bytes, Cells]]:
-    """`list_rows.ROWS` -> the key and the cells, by column, of each row, with the values that Redis is given too; no
-    cell for an empty vector."""
+def list_cells(
+    rows: pl.DataFrame, address: TableAddress, version: str, *, scores: bool
+) -> Iterator[tuple[bytes, Cells]]:
+    """Yield the key and the cells (by column) of each row of `list_rows.ROWS`. An empty vector has no cell.
+
+    The values are encoded as in Redis.
+    """
     values = zip(encode_lists(rows, scores=scores), encode_vectors(rows["vector"]), strict=True)
     for (user, country), (listed, vector) in zip(rows.select("user_id", "country").iter_rows(), values, strict=True):
-        key = place.key("user", user) if user is not None else place.key("default", country or "")
+        key = address.key("user", user) if user is not None else address.key("default", country or "")
         yield key, {f"{LIST}:{version}": listed} | ({f"{VECTOR}:{version}": vector} if vector else {})
 
 
-def split(whole: Sequence[KeyRange], at: Sequence[bytes]) -> list[KeyRange]:
-    """Ranges cut at the keys that lie inside them, in order."""
+def split_ranges(ranges: Sequence[KeyRange], keys: Sequence[bytes]) -> list[KeyRange]:
+    """Split ranges at the keys that are inside them, keeping their order."""
     parts = []
-    for start, end in whole:
-        cuts = [start, *(key for key in sorted(set(at)) if start < key < end), end]
-        parts += list(pairwise(cuts))
+    for start, end in ranges:
+        borders = [start, *(key for key in sorted(set(keys)) if start < key < end), end]
+        parts += list(pairwise(borders))
     return parts
 
 
-def tablets(place: Place) -> list[KeyRange]:
-    """The rows that hold lists, in ranges that Bigtable says are of like size."""
-    return split(place.kinds(), [sample.row_key for sample in opened(place).sample_row_keys()])
+def tablet_ranges(address: TableAddress) -> list[KeyRange]:
+    """Return ranges of all rows with lists, of about equal size according to Bigtable."""
+    return split_ranges(address.key_ranges(), [sample.row_key for sample in open_table(address).sample_row_keys()])
 
 
-def columns(place: Place, of: KeyRange, versions: Sequence[str]) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Each row of a range with columns of these versions, and those columns; no cell's value leaves the server."""
+def read_columns(
+    address: TableAddress, key_range: KeyRange, versions: Sequence[str]
+) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Yield the key and the existing columns of each row of a range that has columns of these versions.
+
+    The server does not send the values of cells.
+    """
     from google.cloud.bigtable import row_filters
 
     wanted = f"({LIST}|{VECTOR}):({'|'.join(map(re.escape, versions))})"
-    found = opened(place).read_rows(
-        start_key=of[0],
-        end_key=of[1],
+    found = open_table(address).read_rows(
+        start_key=key_range[0],
+        end_key=key_range[1],
         filter_=row_filters.RowFilterChain(
             [
-                row_filters.FamilyNameRegexFilter(re.escape(place.family)),
+                row_filters.FamilyNameRegexFilter(re.escape(address.family)),
                 row_filters.ColumnQualifierRegexFilter(wanted.encode()),
                 row_filters.CellsColumnLimitFilter(1),
                 row_filters.StripValueTransformerFilter(True),
@@ -94,79 +104,82 @@ def columns(place: Place, of: KeyRange, versions: Sequence[str]) -> Iterator[tup
         ),
     )
     for row in found:
-        yield row.row_key, sorted(row.cells[place.family])
+        yield row.row_key, sorted(row.cells[address.family])
 
 
 @dataclass
-class Mutate(beam.PTransform):
-    """Rows of mutations -> the table."""
+class ApplyMutations(beam.PTransform):
+    """Apply rows of mutations to the table."""
 
-    place: Place
+    address: TableAddress
 
     def expand(self, rows: beam.PCollection) -> Any:
         from apache_beam.io.gcp.bigtableio import WriteToBigTable
 
-        return rows | WriteToBigTable(self.place.project, self.place.instance, self.place.table)
+        return rows | WriteToBigTable(self.address.project, self.address.instance, self.address.table)
 
 
 @dataclass
 class WriteLists(beam.PTransform):
-    """`ListPart`s -> cells of one version. Written again they are the same cells: their time is that of the night."""
+    """Write the lists of `ListPart`s as cells of one version.
 
-    place: Place
+    The timestamp of cells is that of the night, so writing again replaces the same cells.
+    """
+
+    address: TableAddress
     version: str
     night: dt.datetime
     scores: bool
 
     def expand(self, parts: beam.PCollection) -> Any:
-        return parts | ReadRows() | beam.FlatMap(self._rows) | Mutate(self.place)
+        return parts | ReadListRows() | beam.FlatMap(self._rows) | ApplyMutations(self.address)
 
     def _rows(self, rows: pl.DataFrame) -> Iterator[Any]:
         from google.cloud.bigtable.row import DirectRow
 
-        for key, cells in list_cells(rows, self.place, self.version, scores=self.scores):
+        for key, cells in list_cells(rows, self.address, self.version, scores=self.scores):
             row = DirectRow(key)
             for column, value in cells.items():
-                row.set_cell(self.place.family, column, value, timestamp=self.night)
+                row.set_cell(self.address.family, column, value, timestamp=self.night)
             yield row
 
 
 @dataclass(frozen=True)
 class RowCount:
-    """How many rows of a range have a list of the version."""
+    """The number of rows of a range with a list of the version."""
 
     rows: int
 
 
 @dataclass
 class CountRows(beam.PTransform):
-    """Ranges of keys -> records of how many of their rows have a list of the version."""
+    """Count the rows of each range of keys that have a list of the version."""
 
-    place: Place
+    address: TableAddress
     version: str
 
     def expand(self, ranges: beam.PCollection[KeyRange]) -> beam.PCollection[RowCount]:
         return ranges | beam.Reshuffle() | beam.Map(self._count)
 
-    def _count(self, of: KeyRange) -> RowCount:
+    def _count(self, key_range: KeyRange) -> RowCount:
         column = f"{LIST}:{self.version}".encode()
-        return RowCount(sum(column in found for _, found in columns(self.place, of, [self.version])))
+        return RowCount(sum(column in found for _, found in read_columns(self.address, key_range, [self.version])))
 
 
 @dataclass
 class RemoveVersions(beam.PTransform):
-    """Ranges of keys -> the cells of these versions leave their rows."""
+    """Remove the cells of some versions from the rows of ranges of keys."""
 
-    place: Place
+    address: TableAddress
     versions: tuple[str, ...]
 
     def expand(self, ranges: beam.PCollection[KeyRange]) -> Any:
-        return ranges | beam.Reshuffle() | beam.FlatMap(self._rows) | Mutate(self.place)
+        return ranges | beam.Reshuffle() | beam.FlatMap(self._rows) | ApplyMutations(self.address)
 
-    def _rows(self, of: KeyRange) -> Iterator[Any]:
+    def _rows(self, key_range: KeyRange) -> Iterator[Any]:
         from google.cloud.bigtable.row import DirectRow
 
-        for key, found in columns(self.place, of, self.versions):
+        for key, found in read_columns(self.address, key_range, self.versions):
             row = DirectRow(key)
-            row.delete_cells(self.place.family, found)
+            row.delete_cells(self.address.family, found)
             yield row

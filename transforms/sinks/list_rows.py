@@ -1,6 +1,6 @@
-"""A night's lists as rows, users and default lists alike, for the sinks that Beam itself writes.
+"""Read users' lists and default lists of a night as rows of one schema, for the sinks that Beam writes.
 
-`ROWS`: user_id (null: a default list), country (of a default list; null: everywhere), video_ids, scores, vector.
+`ROWS`: user_id (null: a default list), country (of a default list; null: all countries), video_ids, scores, vector.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ ROWS = pl.Schema(
         "vector": pl.List(pl.Float32()),
     }
 )
-SLICE_ROWS = 1_000  # as Python objects at a time: a list of 200 is some 20 kB of them
+SLICE_ROWS = 1_000  # rows that become Python objects at the same time: a list of 200 takes about 20 kB
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListPart:
-    """A file of lists, of a bucket's users or of defaults, and the file of the users' vectors or ""."""
+    """The paths of a file of lists (of a bucket's users, or of default lists) and of the users' vectors, if any."""
 
     lists: str
     vectors: str = ""
-    start: float = 0.0  # which share of the rows comes last instead of first
+    start: float = 0.0  # the share of rows at the start that is moved to the end
 
 
-def read_rows(part: ListPart) -> pl.DataFrame:
-    """`ROWS` of a part, in its file's order but for `start`. Users without a vector have an empty one."""
+def read_list_rows(part: ListPart) -> pl.DataFrame:
+    """Return `ROWS` of a part in the order of the file, rotated by `start`. A missing vector is an empty list."""
     rows = files.read_parquet(part.lists)
     if part.vectors:
         rows = rows.join(files.read_parquet(part.vectors), on="user_id", how="left", maintain_order="left")
     missing = [pl.lit(None, dtype).alias(name) for name, dtype in ROWS.items() if name not in rows.columns]
     rows = rows.with_columns(missing).select(pl.col(name).cast(dtype) for name, dtype in ROWS.items())
-    at = int(part.start * rows.height)
-    return pl.concat([rows[at:], rows[:at]]).with_columns(pl.col("vector").fill_null([]))
+    first = int(part.start * rows.height)
+    return pl.concat([rows[first:], rows[:first]]).with_columns(pl.col("vector").fill_null([]))
 
 
 @dataclass
-class ReadRows(beam.PTransform):
-    """`ListPart`s -> frames of `ROWS`, `SLICE_ROWS` at most each."""
+class ReadListRows(beam.PTransform):
+    """Read `ListPart`s as frames of `ROWS`, at most `SLICE_ROWS` rows each."""
 
     def expand(self, parts: beam.PCollection[ListPart]) -> beam.PCollection[pl.DataFrame]:
         return parts | beam.Reshuffle() | beam.FlatMap(self._slices).with_output_types(pl.DataFrame)
 
     def _slices(self, part: ListPart) -> Iterator[pl.DataFrame]:
-        yield from read_rows(part).iter_slices(SLICE_ROWS)
+        yield from read_list_rows(part).iter_slices(SLICE_ROWS)
         progress.advance()

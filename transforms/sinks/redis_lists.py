@@ -1,13 +1,14 @@
-"""A night's lists in Redis: keys, values, and the loading of whole files of them.
+"""A night's lists in Redis: keys, values, and loading of files.
 
-The key `PREFIX:night` holds the version that is served, a date and the digits of a digest. Below it are, one key each,
-users' lists (`PREFIX:VERSION:USER`), default lists (`PREFIX:VERSION.default:COUNTRY`, "" for everywhere) and user
-vectors (`PREFIX:VERSION.vector:USER`). No user id makes one of these names another's.
+The key `PREFIX:night` contains the served version, which consists of a date and digits of a digest. Each version has
+one key for each user's list (`PREFIX:VERSION:USER`), default list (`PREFIX:VERSION.default:COUNTRY`, "" for all
+countries) and user vector (`PREFIX:VERSION.vector:USER`). These names are distinct for all user ids.
 
-A list is a zlib stream of the ids with line breaks between them: half the memory of ids of seven digits, in the same
-few lines of any language. Where scores are kept, an empty line and the scores as little-endian floats come behind.
+The value of a list is a zlib stream of the ids, separated by line breaks, which takes half the memory of ids of seven
+digits and can be decoded in a few lines of any language. If scores are stored, an empty line and the scores as
+little-endian float32 follow.
 
-    redis.do("GET", keys.list_of(version, "ann")) -> decode_list -> (["v9", "v3"], None)
+    decode_list(redis.do("GET", keys.list_key(version, "ann")))  # (["v9", "v3"], None)
 """
 
 from __future__ import annotations
@@ -25,80 +26,75 @@ from isal import isal_zlib
 
 from transforms.core import files, progress
 from transforms.core.threads import ThreadedMap
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 from transforms.sinks.redis_server import RedisServer, Session
 
 FORMAT_VERSION = 1
-BLOCK_ROWS = 1_000  # keys a command: a megabyte, and a few milliseconds in which the server serves nobody else
-LEVEL = 1  # isal's: as small as zlib's best on ids, an eighth of its time
+BLOCK_ROWS = 1_000  # keys per command: about a megabyte, which blocks the server for a few milliseconds
+LEVEL = 1  # isal's level 1 compresses ids as well as zlib's best, eight times as fast
 Kind = Literal["lists", "vectors", "defaults"]
 _COLUMNS = {"lists": ["user_id", "video_ids"], "vectors": ["user_id", "vector"], "defaults": ["country", "video_ids"]}
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The names of all keys that begin with one prefix."""
+    """The names of all keys with one prefix."""
 
     prefix: str
 
     @property
     def pointer(self) -> str:
-        """Which version is served."""
+        """The key that contains the served version."""
         return f"{self.prefix}:night"
 
     @property
     def register(self) -> str:
-        """Which versions are there: a hash of version -> JSON."""
+        """The key of the register of all versions: a hash of version -> JSON."""
         return f"{self.prefix}:nights"
 
-    def list_of(self, version: str, user_id: str) -> str:
-        return f"{self.of('lists', version)}{user_id}"
+    def list_key(self, version: str, user_id: str) -> str:
+        """Return the key of a user's list."""
+        return f"{self.key_prefix('lists', version)}{user_id}"
 
-    def default_of(self, version: str, country: str | None) -> str:
-        return f"{self.of('defaults', version)}{country or ''}"
+    def default_key(self, version: str, country: str | None) -> str:
+        """Return the key of the default list of a country, or of all countries."""
+        return f"{self.key_prefix('defaults', version)}{country or ''}"
 
-    def vector_of(self, version: str, user_id: str) -> str:
-        return f"{self.of('vectors', version)}{user_id}"
-
-    def of(self, kind: Kind, version: str) -> str:
-        """What the keys of one kind begin with."""
+    def key_prefix(self, kind: Kind, version: str) -> str:
+        """Return the common prefix of the keys of one kind."""
         return f"{self.prefix}:{version}{'' if kind == 'lists' else '.' + kind.removesuffix('s')}:"
 
     def pattern(self, version: str) -> str:
-        """The glob of all keys of a version."""
+        """Return the glob pattern of all keys of a version."""
         return f"{self.prefix}:{version}*"
 
 
 def encode_lists(lists: pl.DataFrame, *, scores: bool = False) -> list[bytes]:
-    """video_ids (and scores, of the same lengths) -> a value a row. SinkError for an id with a line break."""
+    """Encode each row's video_ids (and scores, of the same length). Raises SinkError if an id has a line break."""
     texts = lists["video_ids"].list.join("\n").cast(pl.Binary).to_list()
     breaks = np.count_nonzero(np.frombuffer(b"".join(texts), np.uint8) == ord("\n"))
     if breaks != (lists["video_ids"].list.len().cast(pl.Int64) - 1).clip(0).sum():
-        raise SinkError(f"a video id holds a line break, which is what separates ids in Redis: {_broken(lists)!r}")
+        raise SinkError(f"a video id contains a line break, which separates ids in Redis: {_invalid_id(lists)!r}")
     if scores:
         texts = [b"\n\n".join(pair) for pair in zip(texts, encode_vectors(lists["scores"]), strict=True)]
     return [isal_zlib.compress(text, LEVEL) for text in texts]
 
 
 def encode_vectors(vectors: pl.Series) -> list[bytes]:
-    """Lists of floats -> the little-endian float32 of each, one after the other."""
+    """Encode each list of floats as little-endian float32."""
     flat = vectors.explode(empty_as_null=False).cast(pl.Float32).to_numpy().astype("<f4").tobytes()
     ends = (4 * vectors.list.len().cast(pl.Int64).cum_sum()).to_list()
     return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def decode_list(value: bytes) -> tuple[list[str], list[float] | None]:
-    """The ids of a list, best first, and its scores where they are kept."""
-    ids, kept, scores = zlib.decompress(value).partition(b"\n\n")
-    return ids.decode().split("\n") if ids else [], np.frombuffer(scores, "<f4").tolist() if kept else None
+    """Return the ids of a list, best first, and its scores if they are stored."""
+    ids, separator, scores = zlib.decompress(value).partition(b"\n\n")
+    return ids.decode().split("\n") if ids else [], np.frombuffer(scores, "<f4").tolist() if separator else None
 
 
-def decode_vector(value: bytes) -> list[float]:
-    return [float(number) for number in np.frombuffer(value, "<f4")]
-
-
-def _broken(lists: pl.DataFrame) -> str:
-    """The first id with a line break."""
+def _invalid_id(lists: pl.DataFrame) -> str:
+    """Return the first id with a line break."""
     ids = lists["video_ids"].explode()
     return str(ids.filter(ids.str.contains("\n", literal=True))[0])
 
@@ -113,7 +109,7 @@ class RedisPart:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedKeys:
-    """How many keys of a part were set."""
+    """The number of keys of a part that were set."""
 
     kind: Kind
     keys: int
@@ -121,7 +117,7 @@ class LoadedKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class RedisVersion:
-    """One version of a night's lists in one server, and how they are kept there."""
+    """One version of a night's lists on one server."""
 
     server: RedisServer
     keys: Keys
@@ -129,7 +125,7 @@ class RedisVersion:
     scores: bool = False
 
     def load(self, part: RedisPart) -> Iterator[LoadedKeys]:
-        """Set all keys of a part; a record of how many."""
+        """Set all keys of a part, and yield the number of keys."""
         columns = [*_COLUMNS[part.kind], *(["scores"] if self.scores and part.kind != "vectors" else [])]
         rows = files.read_parquet(part.path, columns)
         with self.server.session() as redis:
@@ -140,14 +136,14 @@ class RedisVersion:
         progress.advance()
 
     def missing(self, redis: Session, part: RedisPart) -> int:
-        """How many keys of a part the server does not know."""
+        """Return the number of keys of a part that the server does not have."""
         rows = files.read_parquet(part.path, _COLUMNS[part.kind][:1])
         blocks = (self.names(part.kind, block) for block in rows.iter_slices(BLOCK_ROWS))
         return rows.height - sum(redis.do("EXISTS", *names) for names in blocks)
 
     def names(self, kind: Kind, rows: pl.DataFrame) -> list[str]:
-        """The key of each row; its first column is whose it is."""
-        return (self.keys.of(kind, self.version) + rows.to_series().fill_null("")).to_list()
+        """Return the key of each row, from its first column: the user or the country."""
+        return (self.keys.key_prefix(kind, self.version) + rows.to_series().fill_null("")).to_list()
 
     def _values(self, kind: Kind, rows: pl.DataFrame) -> list[bytes]:
         return encode_vectors(rows["vector"]) if kind == "vectors" else encode_lists(rows, scores=self.scores)
@@ -155,7 +151,7 @@ class RedisVersion:
 
 @dataclass
 class LoadRedis(beam.PTransform):
-    """`RedisPart`s -> their keys in Redis; gives `RedisVersion.load`'s records."""
+    """Load `RedisPart`s into Redis, and return the records of `RedisVersion.load`."""
 
     version: RedisVersion
     threads: int = 1
@@ -164,31 +160,33 @@ class LoadRedis(beam.PTransform):
         return (parts | beam.Reshuffle() | ThreadedMap(self.version.load, self.threads, (), "records")).records
 
 
-_EXPIRE = "for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[1]) end"  # one answer for all of them
+_EXPIRE = "for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[1]) end"  # one reply for all keys
 
 
 def scan(redis: Session, pattern: str) -> Iterator[list[bytes]]:
-    """All keys that match, in blocks; those that come or go meanwhile may or may not be among them."""
+    """Yield all matching keys in blocks. Keys that are added or removed meanwhile may be included or not."""
     cursor = 0
     while True:
-        cursor, found = redis.do("SCAN", cursor, "MATCH", pattern, "COUNT", BLOCK_ROWS)
-        if found:
-            yield found
+        cursor, names = redis.do("SCAN", cursor, "MATCH", pattern, "COUNT", BLOCK_ROWS)
+        if names:
+            yield names
         if cursor == 0:
             return
 
 
 def remove(redis: Session, names: Sequence[Any]) -> None:
-    """Remove keys; those that are not there do not matter. Their memory is freed behind the scenes."""
+    """Remove keys; missing keys are ignored. The server frees their memory in the background."""
     for start in range(0, len(names), BLOCK_ROWS):
         redis.do("UNLINK", *names[start : start + BLOCK_ROWS])
 
 
 def remove_version(redis: Session, keys: Keys, version: str) -> None:
-    for found in scan(redis, keys.pattern(version)):
-        remove(redis, found)
+    """Remove all keys of a version."""
+    for names in scan(redis, keys.pattern(version)):
+        remove(redis, names)
 
 
 def expire_version(redis: Session, keys: Keys, version: str, seconds: int) -> None:
-    for found in scan(redis, keys.pattern(version)):
-        redis.do("EVAL", _EXPIRE, len(found), *found, seconds)
+    """Let all keys of a version expire after a number of seconds."""
+    for names in scan(redis, keys.pattern(version)):
+        redis.do("EVAL", _EXPIRE, len(names), *names, seconds)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.core.printable import safe_variable_name
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.1, 5.0
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
 
 
@@ -70,14 +70,14 @@ class RedisServer:
 
 
 class Session:
-    """Commands to one server."""
+    """A session that sends commands to one server."""
 
     def __init__(self, server: RedisServer, client: Any) -> None:
         from redis.backoff import ExponentialBackoff
         from redis.retry import Retry
 
         self._server, self._client = server, client
-        backoff = ExponentialBackoff(cap=LONGEST_WAIT_SECONDS, base=FIRST_WAIT_SECONDS / 2)
+        backoff = ExponentialBackoff(cap=MAX_WAIT_SECONDS, base=FIRST_WAIT_SECONDS / 2)
         self._retry = Retry(backoff, _retries(server.retry_seconds))
 
     def do(self, *command: Any) -> Any:
@@ -108,8 +108,8 @@ class Session:
             return self._client.execute_command(*command)
         except (errors.AuthenticationError, errors.AuthorizationError) as error:  # a retry cannot help
             raise SinkError(
-                f"Redis at {self._server.url} refuses this user or password: {error}; set the variables that "
-                "storage.redis.user_env and password_env name"
+                f"Redis at {self._server.url} refuses this user or password: {error}; set the environment variables "
+                "that storage.redis.user_env and password_env name"
             ) from error
 
 
@@ -127,5 +127,5 @@ def _retries(seconds: float) -> int:
     """Return the number of retries for which the waits between them add up to `seconds`."""
     waited, wait, count = 0.0, FIRST_WAIT_SECONDS, 0
     while waited < seconds:
-        waited, wait, count = waited + wait, min(2 * wait, LONGEST_WAIT_SECONDS), count + 1
+        waited, wait, count = waited + wait, min(2 * wait, MAX_WAIT_SECONDS), count + 1
     return count

@@ -16,7 +16,7 @@ from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.serving import publication
 from transforms.core import files
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 
 LISTS = pl.DataFrame(
     {"user_id": ["ann"], "video_ids": [["v1"]], "scores": [[1.0]]},

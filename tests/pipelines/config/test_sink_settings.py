@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config.jobs import Job, JobError, load_job
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 from transforms.sinks.redis_server import RedisServer
 
 ALONE = '[logs]\nwatches = "/logs/watches"\n'

@@ -21,7 +21,7 @@ from pipelines.night.stage import Night
 from pipelines.serving import publication
 from pipelines.sinks import bigquery_sink
 from pipelines.sinks.bigquery_sink import BigQuerySink
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 
 PLACE = '[storage.bigquery]\nproject = "my-project"\ndataset = "recs"\ntable = "lists"\n'
 TEMP = 'temp = "gs://bucket/temp"\n'

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from bigtables import Emulated, StandIn, emulator, stand_in
@@ -20,8 +21,8 @@ from pipelines.night.errors import StageError
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.serving import publication
 from pipelines.sinks.bigtable_sink import BigtableSink
-from transforms.sinks.errors import SinkError
-from transforms.sinks.redis_lists import decode_list, decode_vector
+from transforms.sinks import SinkError
+from transforms.sinks.redis_lists import decode_list
 
 pytestmark = pytest.mark.filterwarnings("ignore:Connecting to Bigtable emulator:RuntimeWarning")
 
@@ -85,7 +86,10 @@ def test_a_night_is_loaded_and_only_then_switched_to(table: Any, tmp_path: Path)
     assert lists_of(table, version) == WANTED
     rows = table.everything()
     assert decode_list(rows[b"watchnext#user#ann"][f"list:{version}".encode()]) == (["v1", "v2"], [2.0, 1.0])
-    assert decode_vector(rows["watchnext#user#用户".encode()][f"vector:{version}".encode()]) == [0.25, 1.0]
+    assert np.frombuffer(rows["watchnext#user#用户".encode()][f"vector:{version}".encode()], "<f4").tolist() == [
+        0.25,
+        1.0,
+    ]
     assert set(rows[b"watchnext#user#bob"]) == {f"list:{version}".encode()}
     assert rows[b"watchnext#night"] == {f"version:{version}".encode(): b"loaded"} and sink.served() is None
     sink.switch(version)

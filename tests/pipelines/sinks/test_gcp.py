@@ -16,7 +16,7 @@ from night_files import night_files
 from nights import REPOSITORY
 
 from pipelines.sinks import gcp
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError
 from transforms.sinks.list_rows import ListPart
 
 REMOTE = """Traceback (most recent call last):

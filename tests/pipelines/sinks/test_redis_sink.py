@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from nights import DATE, REPOSITORY, environment, night, published_night, wait_for, write_job
@@ -25,7 +26,7 @@ from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.serving import publication
 from transforms.core import files
-from transforms.sinks.redis_lists import BLOCK_ROWS, decode_list, decode_vector
+from transforms.sinks.redis_lists import BLOCK_ROWS, decode_list
 from transforms.sinks.redis_server import Session
 
 USERS = [f"u{n}" for n in range(40)]
@@ -99,7 +100,7 @@ def test_vectors_and_scores_are_there_where_asked_for(tmp_path: Path, server: Se
     of = ready(job_of(tmp_path, server, 'vectors = true\nscores = true\nprefix = "mine"\n'))
     publish.run(of)
     version = served(of)
-    assert decode_vector(server.client.get(f"mine:{version}.vector:u7")) == [0.5, 21.0]
+    assert np.frombuffer(server.client.get(f"mine:{version}.vector:u7"), "<f4").tolist() == [0.5, 21.0]
     assert decode_list(server.client.get(f"mine:{version}:u7"))[1] == [3.0, 2.0, 1.0]
     assert {name.split(":")[0] for name in server.contents()} == {"mine"}
 
@@ -400,7 +401,7 @@ def test_an_error_nobody_expected_ends_publish_as_it_is(job: Path, monkeypatch: 
     def fail(*_: object) -> None:
         raise bug
 
-    monkeypatch.setattr(publish, "_load", fail)
+    monkeypatch.setattr(publication, "_load", fail)
     with pytest.raises(ZeroDivisionError) as caught:
         publish.run(of)
     assert caught.value is bug and bug.__cause__ is not bug

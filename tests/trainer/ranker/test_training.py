@@ -13,14 +13,7 @@ from trainer.errors import TrainingError
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker
-from trainer.ranker.training import (
-    RankerStep,
-    RankingFiles,
-    fit_ranker,
-    label_weights,
-    sum_labels,
-    weighted_logistic,
-)
+from trainer.ranker.training import RankerStep, RankingFiles, fit_ranker, label_weights, sum_labels, weighted_logistic
 from trainer.record_files import RecordFiles
 from transforms.core.tensorflow_import import tf
 from transforms.ranking.impression_metrics import ImpressionMetrics

@@ -20,7 +20,7 @@ from pipelines.night.night_results import GateResults
 from pipelines.reports.report import folding, gather, status
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.report.figures import figure
+from transforms.report.figures import format_value
 from transforms.report.nights import NightRow, render_nights
 from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 from transforms.report.video_map import video_map
@@ -189,7 +189,7 @@ def test_the_same_night_gives_the_same_page() -> None:
     ],
 )
 def test_figures_as_people_read_them(value: object, text: str) -> None:
-    assert figure(value) == text
+    assert format_value(value) == text
 
 
 def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> None:

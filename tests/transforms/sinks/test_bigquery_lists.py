@@ -1,4 +1,4 @@
-"""Lists as tables of BigQuery: the rows, and the job's graph. What the graph does: test_bigquery_sink.py."""
+"""Lists as BigQuery tables: rows and the job graph. test_bigquery_sink.py runs the graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transforms.sinks.list_rows import ROWS, ListPart
 TABLE, TEMP = "my-project:recs.lists_20261121_1f2e3d4c", "gs://bucket/temp"
 
 
-def test_rows_are_what_the_schema_says() -> None:
+def test_rows_match_the_schema() -> None:
     rows = pl.DataFrame([("ann", None, ["v"], [0.1], []), (None, "SE", [], [], [1.0])], schema=ROWS, orient="row")
     tenth = rows["scores"][0][0]
     assert abs(tenth - 0.1) < 1e-8 and tenth != 0.1  # a float of 32 bits keeps all of them
@@ -27,7 +27,7 @@ def test_rows_are_what_the_schema_says() -> None:
     assert to_dicts(videos, VIDEOS) == [{"video_id": "v", "vector": [1.5, 2.0]}]
 
 
-def test_the_job_s_graph_holds_beam_s_sink_that_replaces_whole_tables(tmp_path: Path) -> None:
+def test_job_graph_contains_beam_sink_that_replaces_tables(tmp_path: Path) -> None:
     path = str(tmp_path / "video_vectors.parquet")
     pl.DataFrame({"video_id": ["v"], "vector": [[1.0]]}).write_parquet(path)
     pipeline = beam.Pipeline(runner="FnApiRunner")
@@ -42,10 +42,10 @@ def test_the_job_s_graph_holds_beam_s_sink_that_replaces_whole_tables(tmp_path: 
         assert (config["create_disposition"], config["write_disposition"]) == ("CREATE_IF_NEEDED", "WRITE_TRUNCATE")
         assert config["custom_gcs_temp_location"] == TEMP
         assert config["additional_bq_parameters"] == {"clustering": {"fields": [schema["fields"][0]["name"]]}}
-    assert "LoadLists/ReadRows/Reshuffle" in found and "LoadVideos/ReadFromParquetBatched" in found
+    assert "LoadLists/ReadListRows/Reshuffle" in found and "LoadVideos/ReadFromParquetBatched" in found
 
 
-def test_workers_are_given_functions_of_transforms_alone() -> None:
+def test_workers_need_only_functions_of_transforms() -> None:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     pipeline | beam.Create([ListPart(lists="lists.parquet")]) | LoadLists(TABLE, TEMP)
     assert modules(pipeline) == {"transforms.sinks.list_rows", "transforms.sinks.bigquery_lists"}

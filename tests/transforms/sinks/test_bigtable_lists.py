@@ -1,5 +1,4 @@
-"""Lists as cells of Bigtable: keys, values, mutations, and the job's graph. What the graph does:
-test_bigtable_sink.py."""
+"""Lists as cells of Bigtable: keys, values, mutations and the job graph. test_bigtable_sink.py runs the graph."""
 
 from __future__ import annotations
 
@@ -14,10 +13,17 @@ from graphs import function_of, modules, steps
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.sinks.bigtable_lists import CountRows, Place, RemoveVersions, WriteLists, list_cells, split
+from transforms.sinks.bigtable_lists import (
+    CountRows,
+    RemoveVersions,
+    TableAddress,
+    WriteLists,
+    list_cells,
+    split_ranges,
+)
 from transforms.sinks.list_rows import ROWS, ListPart
 
-PLACE = Place(project="my-project", instance="main", table="lists", family="recs", prefix="a.b")
+PLACE = TableAddress(project="my-project", instance="main", table="lists", family="recs", prefix="a.b")
 NIGHT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 VERSION = "2026-11-21-1f2e3d4c"
 FRAME = pl.DataFrame(
@@ -32,7 +38,7 @@ FRAME = pl.DataFrame(
 )
 
 
-def test_each_row_has_a_key_and_cells_that_any_language_reads() -> None:
+def test_rows_have_keys_and_cells_in_the_documented_format() -> None:
     found = dict(list_cells(FRAME, PLACE, VERSION, scores=True))
     assert list(found) == [b"a.b#user#ann#1", "a.b#user#用户".encode(), b"a.b#default#", b"a.b#default#SE"]
     cells = found[b"a.b#user#ann#1"]
@@ -44,7 +50,7 @@ def test_each_row_has_a_key_and_cells_that_any_language_reads() -> None:
     assert zlib.decompress(without[b"a.b#default#SE"][f"list:{VERSION}"]) == b"v8"
 
 
-def test_a_mutation_sets_cells_of_the_night_s_time_so_that_it_may_be_made_twice() -> None:
+def test_mutations_are_idempotent_by_their_timestamp() -> None:
     rows = list(WriteLists(PLACE, VERSION, NIGHT, scores=False)._rows(FRAME[:1]))
     (row,) = rows
     changes = [mutation._to_pb() for mutation in row._get_mutations()]
@@ -61,9 +67,9 @@ KEYS = st.lists(st.binary(max_size=3), max_size=20)
 
 
 @given(at=KEYS, keys=KEYS)
-def test_ranges_that_are_cut_hold_the_same_keys_once_each(at: list[bytes], keys: list[bytes]) -> None:
+def test_split_ranges_contain_the_same_keys_once(at: list[bytes], keys: list[bytes]) -> None:
     whole = [(b"b", b"d"), (b"e", b"f\xff")]
-    parts = split(whole, at)
+    parts = split_ranges(whole, at)
     for key in keys:
         assert sum(start <= key < end for start, end in parts) == sum(start <= key < end for start, end in whole)
     assert all(start < end for start, end in parts) and parts == sorted(parts)
@@ -71,30 +77,30 @@ def test_ranges_that_are_cut_hold_the_same_keys_once_each(at: list[bytes], keys:
 
 
 @pytest.mark.parametrize("name", ["", "SE", "#", "\x00", "$", "用户"])
-def test_every_key_lies_in_its_kind_s_range_and_no_other_prefix_s_does(name: str) -> None:
-    (default, default_end), (user, user_end) = PLACE.kinds()
+def test_key_ranges_contain_all_keys_of_a_prefix_and_no_others(name: str) -> None:
+    (default, default_end), (user, user_end) = PLACE.key_ranges()
     assert default <= PLACE.key("default", name) < default_end <= user <= PLACE.key("user", name) < user_end
-    assert not any(start <= PLACE.key("night") < end for start, end in PLACE.kinds())
+    assert not any(start <= PLACE.key("night") < end for start, end in PLACE.key_ranges())
     for prefix in ("a", "a.b.c", "a.b-", "b"):
-        other = Place(project="", instance="", table="", family="", prefix=prefix).key("user", name)
-        assert not any(start <= other < end for start, end in PLACE.kinds())
+        other = TableAddress(project="", instance="", table="", family="", prefix=prefix).key("user", name)
+        assert not any(start <= other < end for start, end in PLACE.key_ranges())
 
 
-def test_the_job_s_graph_holds_beam_s_sink_of_the_table() -> None:
+def test_job_graph_contains_beam_sink_of_the_table() -> None:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     pipeline | beam.Create([ListPart(lists="lists.parquet")]) | WriteLists(PLACE, VERSION, NIGHT, scores=True)
-    ranges = pipeline | "Ranges" >> beam.Create(PLACE.kinds())
+    ranges = pipeline | "Ranges" >> beam.Create(PLACE.key_ranges())
     ranges | RemoveVersions(PLACE, (VERSION,))
     ranges | CountRows(PLACE, VERSION)
     found = steps(pipeline)
     for name in ("WriteLists", "RemoveVersions"):
-        step = found[f"{name}/Mutate/WriteToBigTable/ParDo(_BigTableWriteFn)"]
+        step = found[f"{name}/ApplyMutations/WriteToBigTable/ParDo(_BigTableWriteFn)"]
         options = function_of(step).beam_options
         assert {option: options[option] for option in ("project_id", "instance_id", "table_id")} == {
             "project_id": "my-project",
             "instance_id": "main",
             "table_id": "lists",
         }
-    for name in ("WriteLists/ReadRows", "RemoveVersions", "CountRows"):
+    for name in ("WriteLists/ReadListRows", "RemoveVersions", "CountRows"):
         assert f"{name}/Reshuffle" in found
     assert modules(pipeline) == {"transforms.sinks.list_rows", "transforms.sinks.bigtable_lists"}

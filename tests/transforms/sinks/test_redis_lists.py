@@ -1,4 +1,4 @@
-"""Lists as values and keys of Redis, and whole files of them in a real server."""
+"""Keys and values of lists in Redis, and loading of files into a real server."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis_server import Server, serving
 
-from transforms.sinks import redis_lists
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError, redis_lists
 from transforms.sinks.redis_lists import (
     Keys,
     LoadedKeys,
@@ -25,7 +24,6 @@ from transforms.sinks.redis_lists import (
     RedisPart,
     RedisVersion,
     decode_list,
-    decode_vector,
     encode_lists,
     encode_vectors,
 )
@@ -46,14 +44,14 @@ def rows(lists: list[list[tuple[str, float]]]) -> pl.DataFrame:
 
 
 @given(st.lists(st.lists(st.tuples(IDS, st.floats(width=32, allow_nan=False)), max_size=5), max_size=4))
-def test_what_is_encoded_is_decoded(lists: list[list[tuple[str, float]]]) -> None:
+def test_lists_round_trip(lists: list[list[tuple[str, float]]]) -> None:
     ids = [[i for i, _ in one] for one in lists]
     assert [decode_list(value) for value in encode_lists(rows(lists))] == [(one, None) for one in ids]
     decoded = [decode_list(value) for value in encode_lists(rows(lists), scores=True)]
     assert decoded == [([i for i, _ in one], [s for _, s in one]) for one in lists]
 
 
-def test_the_format_is_the_documented_one() -> None:
+def test_format_matches_the_documentation() -> None:
     value, empty = encode_lists(rows([[("9v", 2.5), ("ü", -1.0)], []]))
     assert zlib.decompress(value) == "9v\nü".encode() and zlib.decompress(empty) == b""
     value, empty = encode_lists(rows([[("9v", 2.5), ("ü", -1.0)], []]), scores=True)
@@ -63,21 +61,24 @@ def test_the_format_is_the_documented_one() -> None:
 
 def test_ids_with_the_separator_are_refused() -> None:
     lists = rows([[("v", 1.0)], [("w", 2.0), ("two\nlines", 1.0)]])
-    with pytest.raises(SinkError, match=r"a video id holds a line break, .* in Redis: 'two\\nlines'"):
+    with pytest.raises(SinkError, match=r"a video id contains a line break, .* in Redis: 'two\\nlines'"):
         encode_lists(lists)
 
 
 def test_vectors_are_little_endian_floats() -> None:
     vectors = pl.Series([[1.5, -2.0], [], [3.0, 4.0]], dtype=pl.List(pl.Float32))
     assert encode_vectors(vectors) == [struct.pack("<ff", 1.5, -2.0), b"", struct.pack("<ff", 3.0, 4.0)]
-    assert decode_vector(encode_vectors(vectors)[2]) == [3.0, 4.0]
     assert encode_vectors(vectors.clear()) == []
 
 
 @given(st.text(max_size=12), st.text(max_size=12))
-def test_no_user_s_key_is_another_key(user: str, other: str) -> None:
+def test_keys_are_distinct_for_all_user_ids(user: str, other: str) -> None:
     keys, version = Keys("watchnext"), "2026-11-21-0a1b2c3d"
-    names = [keys.list_of(version, user), keys.default_of(version, other), keys.vector_of(version, other)]
+    names = [
+        keys.list_key(version, user),
+        keys.default_key(version, other),
+        f"{keys.key_prefix('vectors', version)}{other}",
+    ]
     assert len({*names, keys.pointer, keys.register}) == 5
     assert names[0] == f"watchnext:2026-11-21-0a1b2c3d:{user}"
 
@@ -88,7 +89,7 @@ def version_in(server: Server, *, scores: bool = False) -> RedisVersion:
     )
 
 
-def test_files_are_loaded_whole_and_counted(server: Server, tmp_path: Path) -> None:
+def test_files_are_loaded_and_counted(server: Server, tmp_path: Path) -> None:
     users = redis_lists.BLOCK_ROWS + 7  # more than a command takes
     ids = pl.Series(range(users)).cast(pl.String)
     lists = pl.DataFrame({"user_id": ids, "video_ids": [[f"v{n}", "w"] for n in ids]})

@@ -1,4 +1,4 @@
-"""Sessions with a Redis server: what is tried again, for how long, and what is said in the end."""
+"""Sessions with a Redis server: retries, timeouts and error messages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis_server import Server, serving
 
-from transforms.sinks import redis_server
-from transforms.sinks.errors import SinkError
+from transforms.sinks import SinkError, redis_server
 from transforms.sinks.redis_server import RedisServer
 
 
@@ -26,20 +25,20 @@ def server() -> Iterator[Server]:
     yield from serving()
 
 
-def test_a_command_is_answered(server: Server) -> None:
+def test_command_returns_the_reply(server: Server) -> None:
     with RedisServer(url=server.url).session() as redis:
         assert redis.do("SET", "a", b"\xff") is True and redis.do("GET", "a") == b"\xff"
         assert redis.do("GET", "none") is None
 
 
-def test_a_server_that_never_answers_is_named(tmp_path: Path) -> None:
+def test_unreachable_server_is_an_error_with_its_address(tmp_path: Path) -> None:
     where = RedisServer(url=f"unix://{tmp_path}/none.sock", retry_seconds=0.3)
     told = r"^Redis at unix:///.*none.sock did not answer for 0.3 s: .*; start it or correct storage.redis.url"
     with where.session() as redis, pytest.raises(SinkError, match=told):
         redis.do("PING")
 
 
-def test_a_server_that_comes_back_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_is_retried_until_the_server_is_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
     def wait(seconds: float) -> None:
@@ -56,11 +55,11 @@ def test_a_server_that_comes_back_is_waited_for(server: Server, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("seconds", "retries"), [(0, 0), (0.1, 1), (0.3, 2), (6.3, 6), (60, 17)])
-def test_waits_between_come_to_the_wanted_time(seconds: float, retries: int) -> None:
+def test_number_of_retries_covers_the_configured_time(seconds: float, retries: int) -> None:
     assert redis_server._retries(seconds) == retries
 
 
-def test_a_command_that_is_refused_is_not_tried_again(server: Server) -> None:
+def test_refused_command_is_not_retried(server: Server) -> None:
     told = r"^Redis at unix:///.* refuses LPUSH: WRONGTYPE"
     with RedisServer(url=server.url).session() as redis:
         redis.do("SET", "a", "b")
@@ -77,7 +76,7 @@ def test_user_and_password_come_from_the_environment(server: Server, monkeypatch
         pass
     monkeypatch.setenv("THE_USER", "ann")
     monkeypatch.setenv("THE_PASSWORD", "wrong")
-    told = r"refuses this user or password: .*; set the variables that storage.redis.user_env and password_env name"
+    told = r"refuses this user or password: .*; set the environment variables"
     with place.session() as redis, pytest.raises(SinkError, match=told) as caught:
         redis.do("PING")
     assert "wrong" not in str(caught.value)
@@ -86,7 +85,7 @@ def test_user_and_password_come_from_the_environment(server: Server, monkeypatch
         assert redis.do("PING")
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     told = r"\[storage.redis\] needs the package redis: pip install 'watchnext\[redis\]'"
     with pytest.raises(SinkError, match=told), RedisServer(url="redis://here").session():
@@ -94,7 +93,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """(certificate, key) of `localhost`, which signs itself."""
+    """Return a self-signed certificate and key for `localhost`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = dt.datetime.now(dt.UTC)
@@ -121,7 +120,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def tls(server: Server, tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """(port, certificate) of a door with TLS in front of a server."""
+    """Start a TLS proxy in front of a server; yield its port and certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     cert, key = certificate(tmp_path)
     context.load_cert_chain(cert, key)
@@ -145,7 +144,7 @@ def tls(server: Server, tmp_path: Path) -> Iterator[tuple[int, str]]:
         door.shutdown(socket.SHUT_RDWR)
 
 
-def test_tls_trusts_the_given_authority_alone(tls: tuple[int, str]) -> None:
+def test_tls_trusts_only_the_configured_authority(tls: tuple[int, str]) -> None:
     port, authority = tls
     with RedisServer(url=f"rediss://localhost:{port}/0", ca_file=authority).session() as redis:
         assert redis.do("SET", "a", "b") and redis.do("GET", "a") == b"b"
@@ -155,7 +154,7 @@ def test_tls_trusts_the_given_authority_alone(tls: tuple[int, str]) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://cache/0?socket_timeout=soon", "redis://cache/0?colour=red"])
-def test_options_of_the_url_that_nobody_knows_are_named(url: str) -> None:
+def test_unknown_options_of_the_url_are_refused(url: str) -> None:
     message = r"storage\.redis\.url cannot be used \(.*(socket_timeout|colour)"
     with pytest.raises(SinkError, match=message), RedisServer(url=url).session():
         pass
