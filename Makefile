@@ -39,7 +39,7 @@ test: setup
 # All that needs no cluster, no other environment and no Airflow: with the whole nights, the long checks, and more than a
 # thousand injected faults, each followed by the documented way back.
 test-all: setup
-	@$(BIN)/python -m pytest $(PARALLEL) -m 'not flink and not package'
+	@TESTS=all $(BIN)/python -m pytest $(PARALLEL) -m 'not flink and not package'
 
 test-faults: setup
 	@$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ DIMENSION = 3
 def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a tower whose vectors are `made_frames.user_vector`s of `DIMENSION` numbers and a 1."""
     return write_tower(tmp_path_factory.mktemp("tower"), DIMENSION)
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports have no plots, whose drawing takes a third of the time of a small night."""
+    from transforms.report import page
+
+    monkeypatch.setattr(page, "_plots", lambda _report: defaultdict(lambda: None))
 
 
 @pytest.fixture(scope="session")

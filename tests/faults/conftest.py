@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from damage import Injected
-
-from transforms.report import page
 
 _PROPERTY = "injected fault"
 
@@ -21,9 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports without plots, whose drawing takes a third of a night: no fault touches what they show."""
-    monkeypatch.setattr(page, "_plots", lambda _report: defaultdict(lambda: None))
+def _reports_without_plots(without_plots: None) -> None:
+    """No fault touches what plots show."""
 
 
 @pytest.fixture

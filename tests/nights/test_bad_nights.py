@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import random
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, REPOSITORY, environment, night, nightly, simulated, write_job
+from nights import DATE, night, nightly, write_job
+from two_nights import copy
 
 from pipelines import examples, ingest, publish, simulate, vocabulary
 from pipelines.base import manifest
@@ -40,30 +39,17 @@ warm_start = false
 [neighbours]
 k = 20
 """
-TINY_GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"  # 24 held-out users
-
-
-@pytest.fixture(scope="module")
-def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a job whose night is complete but for its publication, and the night before it published."""
-    job = simulated(tmp_path_factory.mktemp("bad"), TINY_GATES)
-    job.write_text(job.read_text().replace("k = 30", "k = 10"))  # of 60 videos: two lists of 30 overlap by chance
-    for date in (FIRST, DATE):
-        command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
-        done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    first, second = night(job, FIRST), night(job)
-    assert results(second).status == "passed"
-    publication.serve(first)
-    manifest.revoke(second.folder("publish"))
-    return job.parent
 
 
 @pytest.fixture
 def made(two_nights: Path, tmp_path: Path) -> Night:
-    """A copy of the night, for a test to spoil."""
-    shutil.copytree(two_nights, tmp_path / "copy")
-    return night(tmp_path / "copy" / "job.toml")
+    """A night for a test to spoil: complete but for its publication, and the night before it is served."""
+    job = copy(two_nights, tmp_path)
+    first, second = night(job, FIRST), night(job)
+    assert results(second).status == "passed"
+    publication.serve(first)
+    manifest.revoke(second.folder("publish"))
+    return second
 
 
 def results(of: Night) -> GateResults:
@@ -81,13 +67,11 @@ def stopped_by(of: Night, gate: str, told: str) -> None:
     assert publication_file.read(of.root) == before and before and before["date"] == FIRST.isoformat()
 
 
-@pytest.mark.slow
 def test_the_night_as_it_was_is_published(made: Night) -> None:
     publish.run(made)
     assert (publication_file.read(made.root) or {})["date"] == DATE.isoformat()
 
 
-@pytest.mark.slow
 def test_a_stale_index_is_stopped(made: Night) -> None:
     """The index of the night before, and lists as they came from it."""
     shutil.rmtree(made.folder("index"))
@@ -95,7 +79,6 @@ def test_a_stale_index_is_stopped(made: Night) -> None:
     stopped_by(made, "same night", "stage index was done with another model than the night's")
 
 
-@pytest.mark.slow
 def test_yesterday_s_tower_with_today_s_vectors_is_stopped(made: Night) -> None:
     first = night(_job(made), FIRST)
     today, yesterday = (f"{of.folder('train')}/{of.require('train').counts['tower']}" for of in (made, first))
@@ -104,7 +87,6 @@ def test_yesterday_s_tower_with_today_s_vectors_is_stopped(made: Night) -> None:
     stopped_by(made, "same night", rf"/model/tower-\w+/.* is not the file that the training of {DATE} wrote")
 
 
-@pytest.mark.slow
 def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
     folder, listed = made.folder("neighbours"), made.require("neighbours")
     own = [entry for entry in listed.files if not entry.name.startswith("../")]

@@ -29,7 +29,9 @@ class StopError(Exception):
     """A crash, at the call it is raised in."""
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 5, 8, 13, 18, 24, 30, 37, 44, 50])
+@pytest.mark.parametrize(
+    "at", [1, 5, 18, 50, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 8, 13, 24, 30, 37, 44))]
+)
 def test_an_ingest_stopped_at_any_write_leaves_the_old_store_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -57,16 +59,15 @@ def test_an_ingest_stopped_at_any_write_leaves_the_old_store_or_the_new(
     except Exception as error:
         stopped = "StopError" in repr(error) or isinstance(error.__cause__, StopError)
     monkeypatch.undo()
-    assert stopped or left[0] > 0
-    found = newest(night(job))
-    assert found == before or found.digest != before.digest
-    for file in found.files:  # whatever the snapshot lists is there, whole
-        assert files.file_entry(night(job).root.store, file.file.name).digest == file.file.digest
-    of = ingested(job, DATE, DAYS[0])
+    assert stopped == (left[0] <= 0)
     undisturbed = daily(tmp_path / "undisturbed", '[privacy]\nforget = "forget.csv"\n')
     (tmp_path / "undisturbed" / "forget.csv").write_text("user_id\n")
     write_day(tmp_path / "undisturbed", DAYS[0], day_of_watches(DAYS[0], mark="again"))
-    assert newest(of).digest == newest(ingested(undisturbed)).digest
+    after, found = newest(ingested(undisturbed)), newest(night(job))
+    assert found.digest in (before.digest, after.digest)
+    for file in found.files:  # whatever the snapshot lists is there, whole
+        assert files.file_entry(night(job).root.store, file.file.name).digest == file.file.digest
+    assert newest(ingested(job, DATE, DAYS[0])).digest == after.digest
 
 
 def start(job: Path) -> subprocess.Popen[str]:

@@ -31,6 +31,7 @@ from nights import (
     with_impressions,
 )
 
+from pipelines import ingest, vocabulary
 from pipelines.base import lock, manifest, snapshot_store
 from pipelines.config.beam_options import OptionError, pipeline_options
 from pipelines.lookup import lookup
@@ -226,6 +227,16 @@ def remote_job(local: Path, base: str) -> Path:
     job = local.parent / "remote.toml"
     job.write_text(rooted(local, f"{base}/runs").replace(f'"{local.parent}/', f'"{base}/'))
     return job
+
+
+def test_the_first_stages_in_a_bucket_are_those_of_local_disks(server: str, tmp_path: Path) -> None:
+    local = simulated(tmp_path / "logs")
+    there, here = night(remote_job(local, f"{BUCKET}/stages")), night(local)
+    for of in (there, here):
+        for stage in (ingest, vocabulary):
+            stage.run(of)
+    assert there.snapshot.digest == here.snapshot.digest
+    assert contents(there, "vocabulary") == contents(here, "vocabulary")
 
 
 def newest_checkpoint(folder: str) -> bool:

@@ -78,7 +78,6 @@ def shuffled(logs: Path, to: Path, seed: int) -> Path:
     return to
 
 
-@pytest.mark.slow
 def test_shuffled_files_give_the_same_bytes(logs: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     assert digests(three_stages(shuffled(logs, tmp_path / "other", seed=3))) == undisturbed
 

@@ -28,6 +28,8 @@ from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 from transforms.core.frames import bucket_of
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 BEFORE = DATE - dt.timedelta(days=1)
 DEFAULTS = pl.DataFrame({"country": [None], "video_ids": [["d"]], "scores": [[1.0]]})
 Lists = dict[str, list[str]]
@@ -192,7 +194,9 @@ def test_a_gate_that_fails_and_the_night_after_it(world: World, monkeypatch: pyt
     world.check(lists_of("good"))
 
 
-@pytest.mark.parametrize("stage", ["neighbours", "ranking", "evaluation"])
+@pytest.mark.parametrize(
+    "stage", ["neighbours", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("ranking", "evaluation"))]
+)
 def test_a_kill_in_a_stage(world: World, stage: str) -> None:
     for mark in ("cut", "cut again"):
         with pytest.raises(KillError):
@@ -250,7 +254,7 @@ def test_a_rollback_in_between(world: World, monkeypatch: pytest.MonkeyPatch) ->
     world.check(lists_of("new"))
 
 
-@pytest.mark.parametrize("when", ["before load", "before switch", "after switch"])
+@pytest.mark.parametrize("when", [pytest.param("before load", marks=pytest.mark.slow), "before switch", "after switch"])
 def test_a_publication_that_is_interrupted(world: World, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     world.allowed.append(lists_of("new"))
     with monkeypatch.context() as patched, pytest.raises(KillError):

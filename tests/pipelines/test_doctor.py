@@ -51,7 +51,6 @@ def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_runner, "_run", lambda *_: (0, ""))
 
 
-@pytest.mark.slow
 def test_whole_logs_on_a_whole_machine_have_no_problem(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "doctor", str(simulated(tmp_path)), f"--date={DATE}", "--json"]
     done = subprocess.run(

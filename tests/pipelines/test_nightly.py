@@ -15,6 +15,7 @@ import apache_beam as beam
 import numpy as np
 import polars as pl
 import pytest
+import two_nights
 from nights import (
     DATE,
     REPOSITORY,
@@ -25,6 +26,7 @@ from nights import (
     lists,
     night,
     nightly,
+    nightly_process,
     records,
     rooted,
     simulated,
@@ -35,7 +37,7 @@ from raw_features import as_inputs, raw_features
 from serving_reader import Reader
 
 from pipelines import examples, ingest, neighbours, publish, train, vocabulary
-from pipelines.base import lock, paths
+from pipelines.base import lock, manifest, paths
 from pipelines.base.manifest import NAME
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
@@ -52,23 +54,20 @@ SCORE_TOLERANCE = 1e-4
 UNAVAILABLE = 5
 
 
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Simulated logs with some videos taken down, and their job file."""
-    folder = tmp_path_factory.mktemp("nights") / "logs"
+def make(folder: Path) -> None:
+    """Simulate logs with some videos taken down, and run their night in processes, as a user would."""
     job = simulated(folder, "[storage]\nkeep_examples = true\n")
     videos = pl.read_parquet(folder / "videos.parquet")
     taken_down = pl.int_range(pl.len()) < UNAVAILABLE
     videos.with_columns(available=~taken_down).write_parquet(folder / "videos.parquet")
-    return job
-
-
-@pytest.fixture(scope="module")
-def undisturbed(logs: Path) -> Night:
-    """A night that nothing happened to."""
-    done = nightly(logs)
+    done = nightly_process(job)
     assert done.returncode == 0, done.stderr
-    return night(logs)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Night:
+    """A night that nothing happened to."""
+    return night(two_nights.made_once(tmp_path_factory, worker_id, "whole-night", make) / "job.toml")
 
 
 def of_window(job: Path, table: str) -> pl.DataFrame:
@@ -87,7 +86,6 @@ def completed_by_user(job: Path) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.slow
 def test_every_user_with_a_watch_or_a_search_is_served_once_in_the_file_of_their_bucket(undisturbed: Night) -> None:
     job = Path(undisturbed.root.path).parent / "job.toml"
     found = lists(undisturbed)
@@ -102,7 +100,6 @@ def test_every_user_with_a_watch_or_a_search_is_served_once_in_the_file_of_their
     }
 
 
-@pytest.mark.slow
 def test_every_list_is_that_of_the_contract(undisturbed: Night) -> None:
     job, k = Path(undisturbed.root.path).parent / "job.toml", undisturbed.job.neighbours.k
     catalogue = pl.read_parquet(job.parent / "videos.parquet")
@@ -119,7 +116,6 @@ def test_every_list_is_that_of_the_contract(undisturbed: Night) -> None:
     assert k in lengths and min(lengths) < k, "both full and short lists are to be tried"
 
 
-@pytest.mark.slow
 def test_the_tower_called_with_what_the_logs_say_gives_the_vectors_of_the_night(undisturbed: Night) -> None:
     """Online and batch must agree: ids, tokens and categories as a server has them -> `user_vectors`."""
     job, folder = Path(undisturbed.root.path).parent / "job.toml", undisturbed.folder("neighbours")
@@ -135,7 +131,6 @@ def test_the_tower_called_with_what_the_logs_say_gives_the_vectors_of_the_night(
     assert len(np.unique(written["vector"].list.to_array(len(written["vector"][0])).to_numpy().round(4), axis=0)) > 100
 
 
-@pytest.mark.slow
 def test_a_reader_that_knows_nothing_of_watchnext_finds_everything_a_server_needs(undisturbed: Night) -> None:
     reader, catalogue = Reader(undisturbed.root.path), pl.read_parquet(undisturbed.catalogue() or "")
     shown = {}
@@ -159,7 +154,6 @@ def test_a_reader_that_knows_nothing_of_watchnext_finds_everything_a_server_need
         assert cosines == sorted(cosines, reverse=True)
 
 
-@pytest.mark.slow
 def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturbed: Night, tmp_path: Path) -> None:
     """The records of nobody, searched for as if they were users': that they are those of such users is tested with
     stage examples."""
@@ -177,7 +171,6 @@ def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturb
     assert defaults["scores"].n_unique() > 1, "countries must matter"
 
 
-@pytest.mark.slow
 def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
     served = publication_file.read(undisturbed.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
@@ -185,19 +178,22 @@ def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
     assert report.stat().st_size > 10_000 and "recall@" in report.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_a_second_run_does_nothing_and_says_so(undisturbed: Night) -> None:
-    job = Path(undisturbed.root.path).parent / "job.toml"
+def copied(of: Night, folder: Path) -> Path:
+    """The job file of a copy of a night's root."""
+    return two_nights.copy(Path(of.root.path).parent, folder)
+
+
+def test_a_second_run_does_nothing_and_says_so(undisturbed: Night, tmp_path: Path) -> None:
+    job = copied(undisturbed, tmp_path)
     before = commits(undisturbed)
     done = nightly(job)
     assert done.returncode == 0 and done.stdout == ""
     assert done.stderr.splitlines()[-1] == "night 2026-11-21: nothing to do, every stage is complete"
-    assert commits(undisturbed) == before
+    assert commits(night(job)) == before
 
 
-@pytest.mark.slow
 def test_only_and_from_run_a_part(undisturbed: Night, tmp_path: Path) -> None:
-    job = Path(undisturbed.root.path).parent / "job.toml"
+    job = copied(undisturbed, tmp_path / "copy")
     done = nightly(job, "--from", "evaluation")
     assert [line.split()[:2] for line in done.stderr.splitlines()[:-1]] == [
         ["[1/2]", "evaluation"],
@@ -212,7 +208,6 @@ def test_only_and_from_run_a_part(undisturbed: Night, tmp_path: Path) -> None:
     assert "stage vocabulary is not complete" in done.stderr and "run without --only and --from" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_published_night_is_complete_without_its_training_records(undisturbed: Night, tmp_path: Path) -> None:
     """They are dropped after publishing: only a training that is to be done anew needs them, and then they are made."""
     shutil.copytree(undisturbed.root.path, tmp_path / "runs")
@@ -305,9 +300,35 @@ def test_a_night_killed_in_every_stage_comes_to_the_result_of_an_undisturbed_one
     for stage in ("ingest", "vocabulary", "examples"):
         assert contents(of, stage) == contents(undisturbed, stage)
     assert records(of) == records(undisturbed)
-    ours, theirs = lists(of), lists(undisturbed)
-    assert ours.drop("scores").equals(theirs.drop("scores"))
+    assert same_lists(of, undisturbed)
+
+
+def test_a_night_killed_in_three_stages_comes_to_the_result_of_an_undisturbed_one(
+    undisturbed: Night, tmp_path: Path, without_plots: None
+) -> None:
+    """The same from a copy of the night: the stages between those that are killed run in this process."""
+    job = copied(undisturbed, tmp_path)
+    of = night(job)
+    Path(of.root.published).unlink()
+    for number, stage in enumerate(STAGES):
+        if stage in ("ingest", "train", "publish"):
+            manifest.revoke(of.folder(stage))
+            before = commits(of)
+            told = kill_in(of, job, stage)
+            assert before.items() <= commits(of).items(), "a stage that was complete was run again"
+            assert stage not in commits(of), f"the kill in {stage} came too late: {told}"
+            assert publication_file.read(of.root) is None
+        done = nightly(job, "--only", stage)
+        assert done.returncode == 0, (number, done.stderr)
+    for stage in ("ingest", "vocabulary", "examples"):
+        assert contents(of, stage) == contents(undisturbed, stage)
+    assert same_lists(of, undisturbed)
+
+
+def same_lists(one: Night, other: Night) -> bool:
+    ours, theirs = lists(one), lists(other)
     np.testing.assert_allclose(ours["scores"].explode(), theirs["scores"].explode(), rtol=0, atol=SCORE_TOLERANCE)
+    return ours.drop("scores").equals(theirs.drop("scores"))
 
 
 Write = Callable[[pl.DataFrame, Path], object]
@@ -328,8 +349,10 @@ def to_shuffled_parquet(rows: pl.DataFrame, path: Path) -> None:
     shuffled.write_parquet(path.with_name(f"{2**40 - int(path.stem.replace('-', '') or 0):d}.parquet"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("write", [to_json_lines, to_csv_gz, to_shuffled_parquet])
+OTHER_FORMS = (to_json_lines, to_shuffled_parquet)
+
+
+@pytest.mark.parametrize("write", [to_csv_gz, *(pytest.param(write, marks=pytest.mark.slow) for write in OTHER_FORMS)])
 def test_the_same_logs_in_another_form_give_the_same_examples(undisturbed: Night, tmp_path: Path, write: Write) -> None:
     source = Path(undisturbed.root.path).parent
     for table in ("watches", "searches"):
@@ -350,7 +373,7 @@ def test_the_same_logs_in_another_form_give_the_same_examples(undisturbed: Night
 
 
 def test_a_wrong_setting_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
-    done = nightly(write_job(tmp_path, 'watches = "w"', "[neighbours]\nkk = 3\n"))
+    done = nightly_process(write_job(tmp_path, 'watches = "w"', "[neighbours]\nkk = 3\n"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"watchnext: {tmp_path}/job.toml: unknown setting neighbours.kk; did you mean neighbours.k?\n"
     assert not (tmp_path / "runs").exists()
@@ -367,7 +390,6 @@ def test_logs_that_match_nothing_are_one_message_and_exit_code_2(tmp_path: Path)
     assert f"logs.watches = '{tmp_path}/w/{{date}}.csv': no log files found on a day from 2026-10-24 to" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> None:
     job = simulated(tmp_path)
     path = tmp_path / "watches" / "2026-11-18.parquet"
@@ -382,5 +404,5 @@ def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> N
 def test_a_night_beside_another_is_refused(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"')
     with lock.hold(night(job).root.lock):
-        done = nightly(job)
+        done = nightly_process(job)
     assert done.returncode == 1 and f"process {os.getpid()} on" in done.stderr

@@ -24,6 +24,8 @@ from transforms.core import files
 from transforms.core.frames import bucket_of
 from transforms.sinks import SinkError
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
 
 
@@ -263,7 +265,11 @@ def test_a_night_published_again_keeps_the_one_before_it(job: Path, faults: Faul
 
 @pytest.mark.parametrize(
     ("first", "again"),
-    [(True, NEXT), (False, NEXT + dt.timedelta(days=1)), (False, DATE - dt.timedelta(days=3))],
+    [
+        pytest.param(True, NEXT, marks=pytest.mark.slow),
+        pytest.param(False, NEXT + dt.timedelta(days=1), marks=pytest.mark.slow),
+        (False, DATE - dt.timedelta(days=3)),
+    ],
     ids=["first night, again", "later night", "backfill"],
 )
 def test_a_process_killed_at_any_call_leaves_the_old_night_or_the_new(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, RANKING, REPOSITORY, environment, lists, night, simulated, with_impressions
+from nights import DATE, lists, night
+from two_nights import copy
 
 from pipelines import evaluation, lookup, ranking
 from pipelines.night import publication_file, ranking_nights, sink_protocol
@@ -28,18 +27,11 @@ from transforms.ranking.generator_features import GENERATOR_NUMBERS
 FIRST = DATE - dt.timedelta(days=1)
 
 
-def nightly(job: Path, date: dt.date) -> str:
-    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", date.isoformat()]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[dt.date, str]]:
+@pytest.fixture
+def told(ranked_nights: Path) -> tuple[Path, dict[dt.date, str]]:
     """The job of two nights, and what was said of each."""
-    job = with_impressions(simulated(tmp_path_factory.mktemp("ranked"), RANKING))
-    return job, {date: nightly(job, date) for date in (FIRST, DATE)}
+    said = {date: (ranked_nights / f"said-{date}.txt").read_text() for date in (FIRST, DATE)}
+    return ranked_nights / "job.toml", said
 
 
 def ranked_lists(of: Night) -> pl.DataFrame:
@@ -81,16 +73,12 @@ def test_each_night_learns_from_what_earlier_ones_said(told: tuple[Path, dict[dt
     assert counts["users"] == lists(of).height and counts["candidates"] == 12 * counts["users"]
 
 
-def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(ranked_nights: Path, tmp_path: Path) -> None:
+    of = night(copy(ranked_nights, tmp_path))
     assert ranking.plan(of).is_done(of)
-    aside = Path(of.root.night(FIRST)).with_name("aside")
-    shutil.move(of.root.night(FIRST), aside)
-    try:
-        assert ranking_nights.newest(of) == {}
-        assert list(ranking_nights.generators(of)) == [FIRST.isoformat()] and ranking.plan(of).is_done(of)
-    finally:
-        shutil.move(aside, of.root.night(FIRST))
+    shutil.rmtree(of.root.night(FIRST))
+    assert ranking_nights.newest(of) == {}
+    assert list(ranking_nights.generators(of)) == [FIRST.isoformat()] and ranking.plan(of).is_done(of)
 
 
 def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
@@ -131,8 +119,8 @@ def test_another_cut_of_the_report_leaves_the_ranker_as_it_is(told: tuple[Path, 
     assert ranking.plan(of).fingerprint == ranking.plan(other).fingerprint
 
 
-def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_without_ranking_the_neighbours_order_is_served(ranked_nights: Path, tmp_path: Path) -> None:
+    of = night(copy(ranked_nights, tmp_path))
     off = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"candidates": 0})}))
     assert not ranking.plan(off).is_done(off)
     ranking.run(off)
@@ -147,10 +135,10 @@ def test_without_ranking_the_neighbours_order_is_served(told: tuple[Path, Any]) 
         feature_effects(off, lists(of)["user_id"][0])
 
 
-def test_logs_without_impressions_are_told(tmp_path: Path) -> None:
+def test_logs_without_impressions_are_told(two_nights: Path) -> None:
     reason = "no impressions (logs.impressions): lists stay in the neighbours' order"
-    job = simulated(tmp_path, "")
-    assert reason in nightly(job, DATE)
+    job = two_nights / "job.toml"
+    assert reason in (two_nights / f"said-{DATE}.txt").read_text()
     assert night(job).require("ranking").counts == {ranking.WHY_NOT: reason, "notes": [reason]}
     served = publication_file.read(night(job).root)
     assert served is not None and served["stage"] == "neighbours"

@@ -20,6 +20,8 @@ from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.runs.run_log import RunLog
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 DAYS = [DATE + dt.timedelta(days=n) for n in range(4)]
 
 

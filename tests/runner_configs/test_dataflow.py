@@ -29,14 +29,16 @@ from pipelines.night.stage import Night
 from transforms.core.files import VerifiedPath
 from transforms.logs.event_window import BucketFiles
 
-pytestmark = pytest.mark.slow  # a whole night, each of its pipelines twice
-
 IMAGE = "europe-docker.pkg.dev/my-project/watchnext/worker:0.1.0"
 CLOUD = ("--project=my-project", "--region=europe-west1", "--temp_location=gs://my-bucket/temp")
 CLOUD += (f"--sdk_container_image={IMAGE}", "--dry_run=true")
 STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "ranking", "evaluation", "publish")
 PICKLED = "beam:dofn:pickled_python_info:v1"
 LIGHT = ("ingest", "vocabulary", "publish")  # whose workers load no TensorFlow
+FIRST = ("ingest", "vocabulary")  # those that make test runs; make test-all runs the whole night
+of_each_stage = pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=() if stage in FIRST else pytest.mark.slow) for stage in STAGES]
+)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,21 @@ def translated(pipeline: beam.Pipeline, stage: str) -> Sent:
     return Sent(stage, runner.proto_pipeline, environment.proto)
 
 
+class Jobs:
+    """The jobs of a night's stages. The stages run, in order, as far as they are asked for."""
+
+    def __init__(self, of: Night, sent: list[Sent]) -> None:
+        self._of, self._sent = of, sent
+        self._left = [ingest, vocabulary, examples, train, index, neighbours, ranking, evaluation, publish]
+
+    def __getitem__(self, stage: str) -> list[Sent]:
+        while any(module.__name__.endswith(f".{stage}") for module in self._left):
+            self._left.pop(0).run(self._of)
+        return [job for job in self._sent if job.stage == stage]
+
+
 @pytest.fixture(scope="module")
-def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Sent]]]:
+def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     """The jobs of a night after a published one, by stage, with a sink that Beam loads."""
     found: list[Sent] = []
     with pytest.MonkeyPatch.context() as patch, contextmanager(serving)() as server:
@@ -95,10 +110,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Se
         lists = pl.DataFrame({"user_id": ["u0000001"], "video_ids": [["v0000001"]], "scores": [[1.0]]})
         published_night(job, lists, date=DATE.replace(day=DATE.day - 1))
         patch.setattr(Night, "pipeline", lambda self, stage: Translated(stage, found))
-        of = night(job)
-        for stage in (ingest, vocabulary, examples, train, index, neighbours, ranking, evaluation, publish):
-            stage.run(of)
-    yield {stage: [job for job in found if job.stage == stage] for stage in STAGES}
+        yield Jobs(night(job), found)
 
 
 # Steps of each job, those on top of the graph.
@@ -141,15 +153,16 @@ SIDE_INPUTS = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_is_these_jobs_of_these_steps(sent: dict[str, list[Sent]], stage: str) -> None:
+@of_each_stage
+def test_a_stage_is_these_jobs_of_these_steps(sent: Jobs, stage: str) -> None:
     found = [{name for name in steps_of(job.graph) if name and "/" not in name} for job in sent[stage]]
     assert [{name for name in names if not name.startswith("ref_")} for names in found] == STEPS[stage]
 
 
-def test_few_steps_read_a_collection_beside_their_elements(sent: dict[str, list[Sent]]) -> None:
+@pytest.mark.slow
+def test_few_steps_read_a_collection_beside_their_elements(sent: Jobs) -> None:
     found = {}
-    for job in (job for jobs in sent.values() for job in jobs):
+    for job in (job for stage in STAGES for job in sent[stage]):
         for name, function in job.functions.items():
             for side in function.side_inputs.values():
                 found[name] = side.access_pattern.urn.split(":")[2]
@@ -170,8 +183,8 @@ WORKERS = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_has_workers_of_its_own_kind(sent: dict[str, list[Sent]], stage: str) -> None:
+@of_each_stage
+def test_each_stage_has_workers_of_its_own_kind(sent: Jobs, stage: str) -> None:
     for job in sent[stage]:
         (pool,), (beam_s,) = job.environment.worker_pools, job.graph.components.environments.values()
         scaling = pool.autoscaling_settings
@@ -187,8 +200,8 @@ def test_each_stage_has_workers_of_its_own_kind(sent: dict[str, list[Sent]], sta
         assert [image.container_image for image in pool.sdk_harness_container_images] == [IMAGE]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_nothing_of_the_main_program_is_sent(sent: dict[str, list[Sent]], stage: str) -> None:
+@of_each_stage
+def test_nothing_of_the_main_program_is_sent(sent: Jobs, stage: str) -> None:
     for job in sent[stage]:
         options = job.environment.sdk_pipeline_options["options"]
         assert options["save_main_session"] is False and options["job_name"].startswith(f"watchnext-{stage}")
@@ -197,8 +210,8 @@ def test_nothing_of_the_main_program_is_sent(sent: dict[str, list[Sent]], stage:
         assert job.pickled and not any(b"__main__" in pickle for pickle in job.pickled.values())
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_what_is_pickled_is_small(sent: dict[str, list[Sent]], stage: str) -> None:
+@of_each_stage
+def test_what_is_pickled_is_small(sent: Jobs, stage: str) -> None:
     """Code goes by name, data as files: what grows is the list of a stage's parts alone."""
     for job in sent[stage]:
         sizes = {name: len(pickle) for name, pickle in job.pickled.items()}
@@ -208,6 +221,7 @@ def test_what_is_pickled_is_small(sent: dict[str, list[Sent]], stage: str) -> No
         assert job.graph.ByteSize() < 250_000
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_largest_store_fit_into_a_job() -> None:
     """4,096 buckets, 28 days: Dataflow takes graphs of 10 MB."""
     days = [f"2026-11-{day:02d}" for day in range(1, 29)]
@@ -236,9 +250,9 @@ print(len(found), *sorted(sys.modules.keys() & {"tensorflow", "tensorflow_transf
 """
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@of_each_stage
 def test_a_worker_starts_from_the_packages_alone_and_loads_tensorflow_where_it_is_needed(
-    sent: dict[str, list[Sent]], stage: str, tmp_path: Path
+    sent: Jobs, stage: str, tmp_path: Path
 ) -> None:
     functions = [function.do_fn for job in sent[stage] for function in job.functions.values()]
     payloads = {function.payload for function in functions if function.urn == PICKLED}  # Beam's own go by a name
@@ -249,4 +263,5 @@ def test_a_worker_starts_from_the_packages_alone_and_loads_tensorflow_where_it_i
     assert done.returncode == 0, done.stderr
     count, *heavy = done.stdout.split()
     assert int(count) == len(payloads) > 5
-    assert stage not in LIGHT or heavy == []
+    if stage in LIGHT:
+        assert heavy == []

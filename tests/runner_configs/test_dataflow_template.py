@@ -197,7 +197,11 @@ def test_a_place_that_workers_do_not_reach_is_told_before_anything_starts(
 
 
 def test_tables_of_bigquery_are_reached(tmp_path: Path) -> None:
-    night.check_places(load_job(str(write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"', ROOT))))
+    tables = 'watches = "bigquery:my-project.logs.watches"\n'
+    night.check_places(load_job(str(write_job(tmp_path, tables, ROOT))))
+    with pytest.raises(NightError) as caught:
+        night.check_places(load_job(str(write_job(tmp_path, f'{tables}users = "users.csv"', ROOT))))
+    assert "logs.users" in str(caught.value) and "logs.watches" not in str(caught.value)
 
 
 def test_training_is_a_job_of_its_own_with_an_accelerator() -> None:

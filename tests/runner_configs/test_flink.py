@@ -32,7 +32,7 @@ from nights import (
     environment,
     lists,
     night,
-    nightly,
+    nightly_process,
     rooted,
     wait_for,
     write_job,
@@ -74,7 +74,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Night:
     logs += 'videos = "videos.parquet"\nusers = "users.parquet"'
     more = f"[examples]\nwindow_days = 15\nholdout_users = 0.2\n{TINY}{RANKING}"
     job = write_job(folder, logs, f'{more}[storage]\nroot = "runs"\nkeep_examples = 1\n')
-    done = nightly(job)
+    done = nightly_process(job)
     assert done.returncode == 0, done.stderr
     return night(job)
 
@@ -115,7 +115,7 @@ def check_ranked(of: Night, embedded: Night) -> None:
 
 @pytest.mark.parametrize("flags", [LOCAL, CLUSTER], ids=["engine-inside-the-job-server", "cluster"])
 def test_a_night_is_the_same_on_flink(flink: None, embedded: Night, tmp_path: Path, flags: tuple[str, ...]) -> None:
-    done = nightly(job_beside(embedded, tmp_path), *flags)
+    done = nightly_process(job_beside(embedded, tmp_path), *flags)
     assert done.returncode == 0, done.stderr
     of = night(tmp_path / "job.toml")
     for stage in BEAM_STAGES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import subprocess
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,9 +42,16 @@ def watchnext(*arguments: object) -> Done:
     return _run(lambda: cli.main([str(argument) for argument in arguments]))
 
 
-def _run(command: Any) -> Done:
+def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the same with its two outputs apart, as of a process."""
+    output = io.StringIO()
+    done = _run(lambda: cli.main([str(argument) for argument in arguments]), output)
+    return subprocess.CompletedProcess(arguments, done.code, output.getvalue(), done.message)
+
+
+def _run(command: Any, output: io.StringIO | None = None) -> Done:
     printed = io.StringIO()
-    with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(output or printed):
         try:
             code = command()
         except SystemExit as exited:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from commands import run_here, stages_in_process
 
 from pipelines import publish as publish_stage
 from pipelines import simulate
@@ -174,7 +175,13 @@ def environment() -> dict[str, str]:
 
 
 def nightly(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m pipelines.nightly` on DATE, to its end."""
+    """Run `watchnext nightly` on DATE in this process, and its stages too: no process imports TensorFlow anew."""
+    with stages_in_process():
+        return run_here("nightly", job, "--date", DATE, *arguments)
+
+
+def nightly_process(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m pipelines.nightly` on DATE, to its end: processes as users run them."""
     command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat(), *arguments]
     return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_records import SPEC, random_records, random_user, record, write_file
@@ -23,7 +24,7 @@ def window(values: list[int], end: int, length: int) -> list[int]:
     return [0] * (length - len(last)) + last
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=fewer(30), deadline=None)
 @given(seed=st.integers(0, 10_000), users=st.integers(1, 6))
 def test_windows_are_the_last_ids_before_each_pointer(seed: int, users: int) -> None:
     draw = np.random.default_rng(seed)

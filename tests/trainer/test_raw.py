@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nights import DATE, night, write_job
@@ -74,7 +75,7 @@ def context(users: int) -> dict[str, Any]:
 words = st.lists(st.sampled_from([*VIDEOS, *TOKENS, "unheard of"]), max_size=7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=fewer(30), deadline=None)
 @given(
     watches=st.lists(words, min_size=3, max_size=3),
     asked=st.lists(words, min_size=3, max_size=3),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainer_records import SPEC, random_records, random_user, record, write_file
@@ -20,7 +21,7 @@ def spec_of(length: int) -> FeatureSpec:
     return FeatureSpec(videos=30, tokens=0, watch_history=length, search_history=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=fewer(40), deadline=None)
 @given(seed=st.integers(0, 10_000), users=st.integers(1, 6), length=st.integers(1, 9))
 def test_a_label_sees_the_last_half_of_a_row_or_all_it_has_and_nothing_after_it(
     seed: int, users: int, length: int
@@ -49,7 +50,7 @@ def test_labels_near_each_other_share_a_row() -> None:
     assert Counter(shared["sequence"].numpy().tolist()) == {0: 11, 1: 5, 2: 5, 3: 5}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=fewer(20), deadline=None)
 @given(stretches=st.lists(st.integers(0, 9), max_size=30), seed=st.integers(0, 99))
 def test_stretches_are_shuffled_whole_and_their_labels_keep_their_order(stretches: list[int], seed: int) -> None:
     numbers = {stretch: number for number, stretch in enumerate(dict.fromkeys(stretches))}

@@ -18,6 +18,8 @@ from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 USERS = [f"u{n}" for n in range(60)]
 LISTS = pl.DataFrame({"user_id": USERS, "video_ids": [["v"]] * 60, "scores": [[1.0]] * 60})
 

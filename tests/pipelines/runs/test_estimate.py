@@ -244,4 +244,10 @@ def test_the_check_of_space_can_be_turned_off(tmp_path: Path, monkeypatch: pytes
 
 def test_logs_that_cannot_be_read_are_left_to_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_free(0, monkeypatch)
-    estimate.check_space(night(write_job(tmp_path, 'watches = "nowhere"')))
+    job = night(write_job(tmp_path, 'watches = "w.parquet"'))
+    estimate.check_space(job)  # there are none
+    watch_rows().write_parquet(tmp_path / "w.parquet")
+    with pytest.raises(StageError):
+        estimate.check_space(job)
+    (tmp_path / "w.parquet").write_bytes(b"no parquet")
+    estimate.check_space(job)

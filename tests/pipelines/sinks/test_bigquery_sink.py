@@ -23,6 +23,8 @@ from pipelines.sinks import bigquery_sink
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from transforms.sinks import SinkError
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 PLACE = '[storage.bigquery]\nproject = "my-project"\ndataset = "recs"\ntable = "lists"\n'
 TEMP = 'temp = "gs://bucket/temp"\n'
 

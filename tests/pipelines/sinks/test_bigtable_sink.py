@@ -24,7 +24,10 @@ from pipelines.sinks.bigtable_sink import BigtableSink
 from transforms.sinks import SinkError
 from transforms.sinks.redis_lists import decode_list
 
-pytestmark = pytest.mark.filterwarnings("ignore:Connecting to Bigtable emulator:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("without_plots"),
+    pytest.mark.filterwarnings("ignore:Connecting to Bigtable emulator:RuntimeWarning"),
+]
 
 TABLE = '[storage.bigtable]\nproject = "my-project"\ninstance = "main"\ntable = "lists"\n'
 

@@ -29,6 +29,8 @@ from transforms.core import files
 from transforms.sinks.redis_lists import BLOCK_ROWS, decode_list
 from transforms.sinks.redis_server import Session
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 USERS = [f"u{n}" for n in range(40)]
 NEXT = DATE + dt.timedelta(days=1)
 KILLS = 20

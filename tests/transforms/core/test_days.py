@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def test_skipped_and_repeated_midnights(zone: str, day: dt.date, begins: str) ->
     assert moment.astimezone(ZoneInfo(zone)).date() >= day > (moment - INSTANT).astimezone(ZoneInfo(zone)).date()
 
 
-@settings(max_examples=500)
+@settings(max_examples=fewer(500))
 @given(ZONES, DAYS)
 def test_day_begins_when_clocks_first_show_it(zone: str, day: dt.date) -> None:
     moment, clocks = midnight(day, zone), ZoneInfo(zone)
@@ -54,7 +55,7 @@ def test_day_begins_when_clocks_first_show_it(zone: str, day: dt.date) -> None:
         assert (moment - INSTANT - dt.timedelta(hours=hours)).astimezone(clocks).date() < day
 
 
-@settings(max_examples=500)
+@settings(max_examples=fewer(500))
 @given(ZONES, MOMENTS)
 def test_every_time_belongs_to_exactly_one_day(zone: str, moment: dt.datetime) -> None:
     around = [moment.date() + n * DAY for n in range(-3, 4)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ COUNTED = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=fewer(40))
 @given(st.lists(ENTRIES | COUNTED, max_size=6), st.randoms(use_true_random=False))
 def test_records_come_back_whatever_their_order(
     tmp_path_factory: Any, records: list[FileEntry | Counted], chance: Any

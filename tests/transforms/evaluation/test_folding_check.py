@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from apache_beam.testing.util import assert_that
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
@@ -101,7 +102,7 @@ def home_by_hand(rows: list[tuple[str, str, str | None]], of_user: dict[str, str
     return {video: min(of, key=lambda country: (-of[country], country)) for video, of in counts.items()}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=fewer(200), deadline=None)
 @given(
     rows=watch_rows,
     of_user=users_countries,

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import hours, search, searches_frame, watch, watches_frame
@@ -268,7 +269,7 @@ class Oracle:
 REASONS = ("not_completed", "out_of_vocabulary", "held_out", "out_of_reach", "not_drawn")
 
 
-@settings(max_examples=120)
+@settings(max_examples=fewer(120))
 @given(CASES)
 def test_pointers_and_records_equal_those_of_the_oracle(case: Case) -> None:
     histories, oracle = case.histories, Oracle(case)
@@ -306,7 +307,7 @@ def all_inputs(histories: UserHistories, pointers: pl.DataFrame, draw: LabelDraw
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=fewer(40))
 @given(CASES, HOURS, st.sampled_from("abc"))
 def test_events_at_or_after_a_label_do_not_change_its_input(case: Case, hour: float, user: str) -> None:
     """Remove a user's events from some hour on: the inputs of pointers at or before that hour do not change."""
@@ -330,7 +331,7 @@ def test_events_at_or_after_a_label_do_not_change_its_input(case: Case, hour: fl
         assert all_inputs(whole, pointers(whole), draw) == all_inputs(shorter, pointers(shorter), draw)
 
 
-@settings(max_examples=80)
+@settings(max_examples=fewer(80))
 @given(CASES, st.sampled_from("abc"), HOURS, HOURS)
 def test_search_that_led_to_a_watch_is_withheld_from_its_input(case: Case, user: str, asked: float, at: float) -> None:
     """The input of the next watch within half an hour does not depend on the search; those of later watches do."""
@@ -349,7 +350,7 @@ def test_search_that_led_to_a_watch_is_withheld_from_its_input(case: Case, user:
         assert with_it["tokens_end"] - without["tokens_end"] == shown
 
 
-@settings(max_examples=40)
+@settings(max_examples=fewer(40))
 @given(CASES)
 def test_held_out_events_are_not_learned(case: Case) -> None:
     """Training pointers and inputs of the holdout do not change without these events."""
@@ -371,7 +372,7 @@ def test_held_out_events_are_not_learned(case: Case) -> None:
     assert all(inputs == shown.get(user, inputs) for user, inputs in all_inputs(whole, asked, draw).items())
 
 
-@settings(max_examples=30)
+@settings(max_examples=fewer(30))
 @given(CASES)
 def test_training_and_holdout_labels_are_disjoint(case: Case) -> None:
     case = replace(case, max_events_per_day=0)
@@ -386,7 +387,7 @@ def test_training_and_holdout_labels_are_disjoint(case: Case) -> None:
     assert learned + kept == len(completed)
 
 
-@settings(max_examples=30)
+@settings(max_examples=fewer(30))
 @given(CASES)
 def test_smaller_draws_are_subsets_of_larger_ones(case: Case) -> None:
     names = ["user_id", "time", "label", "watches_end"]

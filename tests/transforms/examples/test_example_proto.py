@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +85,7 @@ def feature(value: Any, kind: pl.DataType) -> Any:
     return train.Feature(float_list=train.FloatList(value=values))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=fewer(200), deadline=None)
 @given(frames(), st.integers(0, 3), st.integers(0, 3))
 def test_any_frame_is_encoded_as_by_protobuf(frame: pl.DataFrame, before: int, after: int) -> None:
     """Names and texts of 0 to 16,384 bytes, empty lists and extreme values."""

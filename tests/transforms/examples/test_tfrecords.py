@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=fewer(30))
 @given(ROWS, st.integers(1, 9))
 def test_written_frames_are_read(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple], at_a_time: int) -> None:  # type: ignore[type-arg]
     folder = tmp_path_factory.mktemp("records")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 from arrow_types import BEFORE, TYPES
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,7 +62,7 @@ def accounted(path: Path) -> int | None:
     return sum(part.valid.height for part in parts) + len(refused)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fewer(150), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=25), st.sampled_from([60, 150, readers.CSV_BLOCK_BYTES]))
 def test_csv(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], block_bytes: int) -> None:
     path, text = tmp_path_factory.mktemp("csv") / "a.csv", b"".join(pieces)
@@ -75,7 +76,7 @@ def test_csv(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], bloc
         assert found == sum(bool(row) for row in oracle)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fewer(150), deadline=None)
 @given(st.lists(st.sampled_from(JSON_PIECES), max_size=25), st.sampled_from([1, 50, readers.TEXT_BLOCK_BYTES]))
 def test_json_lines(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], block_bytes: int) -> None:
     path, text = tmp_path_factory.mktemp("json") / "a.jsonl", JSON_ROW + b"".join(pieces)
@@ -101,7 +102,7 @@ def whole_parquet() -> bytes:
 PARQUET, GZIP = whole_parquet(), gzip.compress(HEAD + ROW * 50)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fewer(150), deadline=None)
 @given(st.data(), st.sampled_from(["a.parquet", "a.csv.gz"]))
 def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str) -> None:
     whole = bytearray(PARQUET if name.endswith("parquet") else GZIP)

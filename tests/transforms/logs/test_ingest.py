@@ -12,6 +12,7 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import START, hours, watch, watches_frame
@@ -67,7 +68,7 @@ def key(event: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(event.get(name) for name in WATCH_SCHEMA.names())
 
 
-@settings(max_examples=40)
+@settings(max_examples=fewer(40))
 @given(EVENTS, EVENTS)
 def test_files_of_a_day_contain_each_event_once(
     tmp_path_factory: pytest.TempPathFactory, first: list[Any], second: list[Any]
@@ -92,7 +93,7 @@ def test_files_of_a_day_contain_each_event_once(
     assert again == [DuplicateRows(table="watches", duplicates=len(first) + len(second))]
 
 
-@settings(max_examples=40)
+@settings(max_examples=fewer(40))
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_order_of_events_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, events: list[Any], chance: random.Random

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import write
@@ -305,7 +306,7 @@ LOG_ROWS = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=fewer(25))
 @given(LOG_ROWS, st.booleans())
 def test_all_formats_give_the_same_frames(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], numbers: bool

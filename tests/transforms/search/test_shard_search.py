@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_index import write_made_index
@@ -15,7 +16,7 @@ from transforms.search.shard_search import exact_lists, merge_shards, read_parti
 from transforms.search.top_k import ChannelCap, ExactIndex, Excluded, top_k
 
 
-@settings(max_examples=60)
+@settings(max_examples=fewer(60))
 @given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 4), st.booleans())
 def test_merged_results_equal_one_search(
     tmp_path_factory: pytest.TempPathFactory, seed: int, k: int, shards: int, capped: bool

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from searches import clustered, excluding, oracle, rows
@@ -29,7 +30,7 @@ def searches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, Excluded, Ch
     return vectors, queries, k, excluding(lists, hidden, group), cap if draw(st.booleans()) else None
 
 
-@settings(max_examples=300)
+@settings(max_examples=fewer(300))
 @given(searches())
 def test_exact_top_k_equals_the_oracle(case: tuple[np.ndarray, np.ndarray, int, Excluded, ChannelCap | None]) -> None:
     vectors, queries, k, excluded, cap = case
@@ -38,7 +39,7 @@ def test_exact_top_k_equals_the_oracle(case: tuple[np.ndarray, np.ndarray, int, 
     assert rows(top) == oracle(vectors, queries, k, excluded, cap)
 
 
-@settings(max_examples=20)
+@settings(max_examples=fewer(20))
 @given(st.integers(0, 2**32), st.sampled_from([1, 5, 20]), st.sampled_from([None, 1, 3]))
 def test_ties_at_the_kth_place_in_large_catalogues(seed: int, k: int, limit: int | None) -> None:
     rng = np.random.default_rng(seed)  # 1,000 > 8 k: takes the threshold of large catalogues

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from breadth import fewer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
@@ -26,7 +27,7 @@ def of_users(found: WatchedVideos, users: list[str]) -> list[list[int]]:
     return [sorted(positions[offsets[at] : offsets[at + 1]].tolist()) for at in range(len(users))]
 
 
-@settings(max_examples=40)
+@settings(max_examples=fewer(40))
 @given(PAIRS, st.permutations(["u1", "u2", "u3"]))
 def test_positions_of_users_in_the_order_given(pairs: list[tuple[str, int]], users: list[str]) -> None:
     frame = pl.DataFrame(pairs, schema={"user_id": pl.String, "position": pl.Int32}, orient="row")
