@@ -19,6 +19,7 @@ import apache_beam as beam
 from pipelines import neighbours, ranking
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
+from pipelines.night.outputs import EvaluationOutputs, IndexOutputs, RankingOutputs, VocabularyOutputs
 from pipelines.night.published_nights import PublishedBefore, published_before, served_buckets
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import report
@@ -52,7 +53,7 @@ def plan(night: Night) -> Plan:
     settings = {"neighbours": night.job.neighbours.model_dump()}
     if ranked := manifest.load(night.folder("ranking")):
         inputs["ranking"] = ranked.digest
-        if ranking.RANKER in ranked.counts:
+        if ranked.read(RankingOutputs).ranked:
             settings["ranking"] = night.job.ranking.model_dump(include={"cut"})
     return Plan("evaluation", {**inputs, **limits}, settings)
 
@@ -73,7 +74,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         found.of(ShownRecord),
         next(iter(found.of(MeasuredRanking)), None),
         k=night.job.neighbours.k,
-        index=night.require("index").counts["info"]["candidates"]["kind"],
+        index=night.outputs(IndexOutputs).candidates.kind,
         holdout=(night.holdout_start.isoformat(), night.end.isoformat()),
         served=before.about() if before else None,
         cut=night.job.ranking.cut,
@@ -81,7 +82,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     figures = night_metrics.ordered_figures(metrics)
     entries = found.of(FileEntry)
     entries.append(files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics)))
-    return StageResult(entries, {"metrics": figures})
+    return StageResult(entries, EvaluationOutputs(figures=figures))
 
 
 def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool) -> Records:
@@ -110,7 +111,7 @@ def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str)
         holdout=night.holdout,
         counts=counts,
         shown=neighbours.search_inputs(night).videos,
-        sample=_sample(night, night.require("vocabulary").counts["window"]["users"], item_to_item.MOST_USERS),
+        sample=_sample(night, night.outputs(VocabularyOutputs).window.users, item_to_item.MOST_USERS),
         folder=folder,
         name=f"co_watches-{attempt}.parquet",
     )
@@ -136,7 +137,7 @@ def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Recor
     """The search for the held-out users, and all that is measured of it."""
     records = paths.join(folder, f"records-{attempt}.json")
     users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
-    exact = night.require("index").counts["info"]["candidates"]["kind"] == "exact"
+    exact = night.outputs(IndexOutputs).candidates.kind == "exact"
     inputs = HoldoutInputs(
         search=neighbours.search_inputs(night, held_out=True),
         counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),

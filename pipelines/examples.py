@@ -18,6 +18,7 @@ import apache_beam as beam
 from pipelines import train
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
+from pipelines.night.outputs import ExamplesOutputs, VocabularyOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
@@ -51,9 +52,7 @@ def run(night: Night) -> None:
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
-    counted = night.require("vocabulary")
-    window = counted.counts["window"]
-    newest = dt.datetime.fromisoformat(window["newest"])
+    newest = night.outputs(VocabularyOutputs).window.newest
     graph = f"transform_fn/{attempt}"
     written_graph = _write_graph(night, folder, graph, f"times-{attempt}.parquet")
     spec = _spec(night)
@@ -72,22 +71,21 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         tokens = files.read_bytes(paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS))
         entries.append(files.write_bytes(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
-    counts = add_counts(found.of(Counts))
     features = skew.merge_histograms(part.features for part in found.of(FeatureHistograms))
-    return StageResult(entries, {**counts, "newest": window["newest"], "features": features})
+    return StageResult(entries, ExamplesOutputs(newest=newest, features=features), add_counts(found.of(Counts)))
 
 
 def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileEntry]:
     """TFT's graph at `folder/graph`; the times it analyses lie at `folder/name` meanwhile. The entries of its files."""
-    window, times = night.require("vocabulary").counts["window"], paths.join(folder, name)
+    window, times = night.outputs(VocabularyOutputs).window, paths.join(folder, name)
     with night.pipeline("examples") as pipeline:
         draw = SampleTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
         pipeline | night.create(night.buckets()) | draw
     written = write_graph(
         files.read_parquet(times),
         paths.join(folder, graph),
-        newest=dt.datetime.fromisoformat(window["newest"]),
-        categories=window["categories"],
+        newest=window.newest,
+        categories=window.categories,
         pipeline=night.pipeline_here(),
     )
     files.remove_files([times])
@@ -127,15 +125,15 @@ def _defaults(night: Night, spec: FeatureSpec, write: WriteExamples, attempt: st
 
 def _spec(night: Night) -> FeatureSpec:
     """The features this night's logs have."""
-    counted = night.require("vocabulary")
-    rows = {entry.name: entry.rows for entry in counted.files}
+    window = night.outputs(VocabularyOutputs).window
+    rows = {entry.name: entry.rows for entry in night.require("vocabulary").files}
     return FeatureSpec(
         videos=rows[artifacts.VIDEOS],
         tokens=rows.get(artifacts.SEARCH_TOKENS, 0),
         watch_history=night.job.examples.watch_history,
         search_history=night.job.examples.search_history,
-        categories=counted.counts["window"]["categories"],
-        numbers=[AGE] if counted.counts["window"]["birth_years"] else [],
+        categories=window.categories,
+        numbers=[AGE] if window.birth_years else [],
         shared_rows=night.job.examples.long_tail_rows if night.job.examples.long_tail == "hash" else 0,
     )
 

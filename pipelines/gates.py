@@ -24,11 +24,12 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.base import manifest, paths
-from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.base.manifest import Manifest, ManifestError, OutputsT
 from pipelines.config.gate_settings import Gates
 from pipelines.night import artifacts, night_results, publication_file, sink_protocol
 from pipelines.night.errors import GateError
 from pipelines.night.night_results import STATES, GateResults
+from pipelines.night.outputs import EvaluationOutputs, ExamplesOutputs, IndexOutputs, IngestOutputs, TrainOutputs
 from pipelines.night.stage import Night
 from pipelines.reports import report_history
 from transforms.core import files
@@ -82,8 +83,8 @@ def summary(night: Night) -> dict[str, Any]:
     """What `published.json` says of a night's gates, empty if they were never computed, and of its recall: system ->
     recall at each k, unless nobody was held out."""
     found, evaluated = night_results.gates(night), manifest.record(night.folder("evaluation"))
-    held = {"gates": {name: of for name, of in found.summary().items() if name != "failed"}} if found else {}
-    recalls = night_results.recalls(evaluated) if evaluated else {}
+    held = {"gates": found.summary().model_dump(exclude={"failed"}, exclude_defaults=True)} if found else {}
+    recalls = evaluated.read(EvaluationOutputs).recalls() if evaluated else {}
     return held | ({"recall": recalls} if recalls else {})
 
 
@@ -143,7 +144,7 @@ def _all(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
 def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest | None]) -> Iterator[str]:
     """What was not made from the model of the night, as its manifests and the model's files say."""
     if model.dropped is None:
-        served = [*model.named(artifacts.VIDEO_VECTORS), *model.named(f"{model.counts.get('tower', 'tower')}/")]
+        served = [*model.named(artifacts.VIDEO_VECTORS), *model.named(f"{model.read(TrainOutputs).tower}/")]
         for entry in served:
             path = paths.join(night.folder("train"), entry.name)
             if not files.exists(path) or files.file_entry(night.folder("train"), entry.name).digest != entry.digest:
@@ -159,10 +160,10 @@ def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest
 
 
 def _rejects(night: Night, bounds: Gates) -> Iterator[Gate]:
-    ingested = night.require("ingest").counts
-    if bounds.max_rejects < 1 and "tables" in ingested:
-        read_rows = sum(table["read"] for table in ingested["tables"].values())
-        yield gates.rejects(read=read_rows, reasons=ingested["rejects"], most=bounds.max_rejects)
+    ingested = night.outputs(IngestOutputs)
+    if bounds.max_rejects < 1 and ingested.tables is not None:
+        read_rows = sum(table["read"] for table in ingested.tables.values())
+        yield gates.rejects(read=read_rows, reasons=ingested.rejects, most=bounds.max_rejects)
 
 
 def _volumes(night: Night, bounds: Gates) -> Iterator[Gate]:
@@ -177,17 +178,16 @@ def _volumes(night: Night, bounds: Gates) -> Iterator[Gate]:
 
 
 def _skew(night: Night, bounds: Gates) -> Iterator[Gate]:
-    examples = _done(night, "examples")
+    examples = _outputs(night, ExamplesOutputs)
     if bounds.max_skew and examples:
-        for feature, sides in sorted(examples.counts.get("features", {}).items()):
-            yield gates.skew(feature, sides.get("train", {}), sides.get("serving", {}), most=bounds.max_skew)
+        for feature, values in sorted(examples.features.items()):
+            yield gates.skew(feature, values.train, values.serving, most=bounds.max_skew)
 
 
 def _index(night: Night, bounds: Gates) -> Iterator[Gate]:
-    index, short = _done(night, "index"), bounds.max_ann_shortfall
+    index, short = _outputs(night, IndexOutputs), bounds.max_ann_shortfall
     if index and short < 1:
-        recall = index.counts["info"]["candidates"].get("recall")
-        yield gates.ann_recall(recall, wanted=night.job.index.recall, most_short=short)
+        yield gates.ann_recall(index.candidates.recall, wanted=night.job.index.recall, most_short=short)
 
 
 def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
@@ -268,10 +268,10 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
     users = publication_file.from_stages(night.root, night.date).users
     if bounds.max_users_lost < 1:
         yield _users(before, users, most_lost=bounds.max_users_lost)
-    index = _done(night, "index")
+    index = _outputs(night, IndexOutputs)
     if index is None:
         return
-    candidates = index.counts["info"]["candidates"]["rows"]
+    candidates = index.candidates.rows
     found = _compared(night, before, users)
     if bounds.min_coverage:
         counted = {"distinct": found.shown.len(), "lists": found.lists, "length": night.job.neighbours.k}
@@ -332,10 +332,11 @@ def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
 def _files_of_buckets(night: Night) -> dict[int, str]:
     """Path of the lists of each bucket; none where they were dropped since."""
     stage = sink_protocol.served_stage(night)
-    listed = _done(night, stage)
+    listed = manifest.load(night.folder(stage))
     entries = sink_protocol.own(listed) if listed else []
     return {paths.shard_index(entry.name): paths.join(night.folder(stage), entry.name) for entry in entries}
 
 
-def _done(night: Night, stage: str) -> Manifest | None:
-    return manifest.load(night.folder(stage))
+def _outputs(night: Night, kind: type[OutputsT]) -> OutputsT | None:
+    done = manifest.load(night.folder(kind.stage))
+    return done.read(kind) if done else None

@@ -18,6 +18,7 @@ import polars as pl
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import IndexOutputs, TrainOutputs, built_index
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -76,7 +77,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     entries += found.of(FileEntry)
     entries.append(files.write_bytes(folder, INFO, 1, json.dumps(timed, indent=1).encode()))
     folders = {kind: [part.folder(attempt, inputs.shards) for part in parts if part.kind == kind] for kind in kinds}
-    return StageResult(entries, {"folders": folders, "info": info}, timed=[INFO])
+    built = {kind: built_index(info[kind], folders[kind]) for kind in kinds}
+    return StageResult(entries, IndexOutputs(**built), timed=[INFO])
 
 
 def _candidates(night: Night) -> pl.DataFrame:
@@ -93,7 +95,7 @@ def _inputs(night: Night, folder: str, shards: int) -> IndexInputs:
     return IndexInputs(
         vectors=paths.join(model, artifacts.VIDEO_VECTORS),
         videos=paths.join(folder, VIDEOS),
-        tower=paths.join(model, night.require("train").counts["tower"]),
+        tower=paths.join(model, night.outputs(TrainOutputs).tower),
         serving=tuple(manifest.entry_paths(night.require("examples").named("serving/"), examples)),
         k=night.job.neighbours.k,
         similar=night.job.neighbours.similar,

@@ -28,6 +28,7 @@ from pipelines.logs.ingest_plan import IngestPlan
 from pipelines.logs.log_reader import LOGS, Reader
 from pipelines.night import night_list
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import IngestOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -133,9 +134,17 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
         _check_rejects(night, account)
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
-    counts = _counts(night, due, snapshot, account)
-    counts["notes"] += _notes_of_rows(side.of(DuplicateRows))
-    return StageResult(entries, counts | _joined(night, due, snapshot, entries, forgotten, counts["notes"]))
+    ours = snapshot.accounts.get(night.date.isoformat())
+    account = row_counts.total([*([ours] if ours else []), account])  # of all ingests of the night
+    joins_found, join_notes = _joined(night, due, snapshot, entries, forgotten)
+    counts = {
+        "store": snapshot.digest,
+        "buckets": snapshot.buckets,
+        "removed": account["removed"],
+        "notes": [*_notes(night, due, snapshot, account), *_notes_of_rows(side.of(DuplicateRows)), *join_notes],
+        "joins": joins_found,
+    }
+    return StageResult(entries, _outputs(snapshot, account), counts)
 
 
 def _list_is_new(due: IngestPlan) -> bool:
@@ -153,9 +162,10 @@ def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
 
 
 def _joined(
-    night: Night, due: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int], notes: list[str]
-) -> dict[str, Any]:
-    """What has no partner in the logs: ids of the tables that are read anew and of a new list of users to forget."""
+    night: Night, due: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int]
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """What has no partner in the logs: ids of the tables that are read anew and of a new list of users to forget; and
+    the notes on it."""
     folder = night.folder("ingest")
     side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
     compared = joins.compare(night.root.store, snapshot, side)
@@ -164,8 +174,7 @@ def _joined(
         earlier = due.before is not None and bool(due.before.forgotten)
         found["forget"] = joins.match_forget_list(due.screen.forget.ids(), forgotten)
         said += joins.forget_notes(found["forget"], earlier=earlier)
-    counts = {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}
-    return {"joins": counts, "notes": [*notes, *said]}
+    return {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}, said
 
 
 def _bucket_count(night: Night, due: IngestPlan) -> int:
@@ -289,28 +298,23 @@ def _listing(account: Account) -> str:
     return f"{listed:,} of them, the first {MAX_LISTED_ROWS:,} of each reason, are listed"
 
 
-def _counts(night: Night, due: IngestPlan, snapshot: Snapshot, side: Account) -> dict[str, Any]:
-    """What the manifest says: the store, what became of the rows of this night, all its ingests together, and notes."""
-    ours = snapshot.accounts.get(night.date.isoformat())
-    account = row_counts.total([*([ours] if ours else []), side])
-    del account["rejects_files"]
-    rows = {table.name: snapshot.rows(table.name) for table in LOGS}
-    return {
-        "snapshot": snapshot.number,
-        "store": snapshot.digest,
-        "buckets": snapshot.buckets,
-        "rows": rows,
-        **account,
-        "notes": [
-            *_notes(night, snapshot),
-            *_notes_of_readings(due),
-            *_notes_of_rejects(night, account),
-            *_notes_of_files(night, due),
-        ],
-    }
+def _outputs(snapshot: Snapshot, account: Account) -> IngestOutputs:
+    return IngestOutputs(
+        snapshot=snapshot.number,
+        rows={table.name: snapshot.rows(table.name) for table in LOGS},
+        tables=account["tables"],
+        rejects=account["rejects"],
+    )
 
 
-def _notes(night: Night, snapshot: Snapshot) -> Iterator[str]:
+def _notes(night: Night, due: IngestPlan, snapshot: Snapshot, account: Account) -> Iterator[str]:
+    yield from _notes_of_days(night, snapshot)
+    yield from _notes_of_readings(due)
+    yield from _notes_of_rejects(night, account)
+    yield from _notes_of_files(night, due)
+
+
+def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
     """What a person should know once about the events of this night."""
     days = [dt.date.fromisoformat(file.day) for file in snapshot.files if file.table == "watches"]
     window = night.job.examples.window_days

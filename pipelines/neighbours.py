@@ -16,6 +16,7 @@ from functools import partial
 import apache_beam as beam
 
 from pipelines.base import manifest, paths, snapshot_store
+from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
@@ -55,10 +56,11 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             written += [similar, (listed, watched) | CheckFolding(night.window, night.catalogue())]
         written | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, FileEntry, Counts, FoldingCounts)
-    counts = add_counts(found.of(Counts))
-    folding = [asdict(checked) for checked in found.of(FoldingCounts)]
-    notes = empty_lists_note(counts.get("empty_lists", 0), counts.get("users", 0), night.job.neighbours.exclude)
-    return StageResult(found.of(FileEntry), {**counts, **({"folding": folding[0]} if folding else {}), "notes": notes})
+    counts = dict(add_counts(found.of(Counts)))
+    users = counts.pop("users", 0)
+    folding = [("folding", asdict(checked)) for checked in found.of(FoldingCounts)]
+    notes = empty_lists_note(counts.get("empty_lists", 0), users, night.job.neighbours.exclude)
+    return StageResult(found.of(FileEntry), NeighboursOutputs(users=users), {**counts, **dict(folding), "notes": notes})
 
 
 def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
@@ -78,8 +80,8 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
     settings = night.job.neighbours
     window = Window(start=night.start, end=night.holdout_start) if held_out else night.window
     return SearchInputs(
-        tower=paths.join(night.folder("train"), night.require("train").counts["tower"]),
-        index=_shards(night, "candidates"),
+        tower=paths.join(night.folder("train"), night.outputs(TrainOutputs).tower),
+        index=_shards(night, night.outputs(IndexOutputs).candidates),
         videos=paths.join(night.folder("index"), VIDEOS),
         k=settings.k,
         exclude=settings.exclude,
@@ -136,19 +138,24 @@ def _default_records(night: Night) -> list[BucketRecords]:
     return [BucketRecords(files=after, records=path, defaults=True) for path in listed]
 
 
-def _shards(night: Night, kind: str) -> tuple[str, ...]:
-    """The folders of an index."""
-    return tuple(paths.join(night.folder("index"), name) for name in night.require("index").counts["folders"][kind])
+def _shards(night: Night, index: BuiltIndex) -> tuple[str, ...]:
+    """The paths of the shards of an index."""
+    return tuple(paths.join(night.folder("index"), name) for name in index.folders)
+
+
+def _similar_index(night: Night) -> BuiltIndex:
+    index = night.outputs(IndexOutputs).similar
+    assert index is not None, "stage index builds it if neighbours.similar is not 0"
+    return index
 
 
 def _blocks(night: Night) -> list[Block]:
-    shards = night.require("index").counts["info"]["similar"]["shards"]
-    return split_rows([shard["rows"] for shard in shards], SIMILAR_BLOCK)
+    return split_rows(list(_similar_index(night).shard_rows), SIMILAR_BLOCK)
 
 
 def _similar(night: Night, videos: str, folder: str, attempt: str) -> WriteSimilar:
     name = f"{{block:05d}}-{attempt}.parquet"
-    return WriteSimilar(_shards(night, "similar"), videos, night.job.neighbours.similar, folder, name)
+    return WriteSimilar(_shards(night, _similar_index(night)), videos, night.job.neighbours.similar, folder, name)
 
 
 if __name__ == "__main__":

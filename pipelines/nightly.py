@@ -117,9 +117,9 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
                 shows_progress=log.shows_own_progress(stage),
                 display=display,
             )
-            seconds, counts = time.monotonic() - began, night.require(stage).counts
-            display.end_stage(stage, f"{seconds:.1f} s", seconds=round(seconds, 3), counts=counts)
-            for note in counts.get("notes", ()):
+            seconds, figures = time.monotonic() - began, night.require(stage).figures
+            display.end_stage(stage, f"{seconds:.1f} s", seconds=round(seconds, 3), counts=figures)
+            for note in figures.get("notes", ()):
                 display.print_line(note)
             ran.append(stage)
     return _closing(night, ran)

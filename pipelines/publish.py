@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from pipelines import gates
 from pipelines.base import published_lists
 from pipelines.base.published_lists import PublishedLists
 from pipelines.night import publication_file, retention, sink_protocol
 from pipelines.night.errors import StageError
-from pipelines.night.publication_file import LISTS, NEIGHBOURS, PUBLISHED, PUBLISHED_LISTS
+from pipelines.night.outputs import PublishOutputs
+from pipelines.night.publication_file import NEIGHBOURS
 from pipelines.night.publication_file import read as read
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import nights_page
@@ -77,16 +77,26 @@ def _work(night: Night) -> StageResult:
         check_files(night, lists)
         held = gates.check(night)
     reference = published_lists.write(night.root, lists)
-    counts: dict[str, Any] = {"gates": held.summary(), "notes": gates.notes(held), LISTS: reference.file}
+    gate_summary, notes = held.summary(), gates.notes(held)
     if is_backfill:
         before = _still_published(night, lists)
-        known = {PUBLISHED_LISTS: published_lists.write(night.root, before).file} if before else {}
-        return StageResult([], {PUBLISHED: False, "later": str(later), **counts, **known})
+        outputs = PublishOutputs(
+            published=False,
+            lists=reference.file,
+            published_lists=published_lists.write(night.root, before).file if before else None,
+            gates=gate_summary,
+        )
+        return StageResult([], outputs, {"later": str(later), "notes": notes})
     summary = gates.summary(night)
     loaded = serve_lists(night, lists, summary, ())
-    counts |= {PUBLISHED: True, PUBLISHED_LISTS: reference.file}
-    counts |= {name: value for name, value in summary.items() if name == RECALL}
-    return StageResult([], counts | ({"sinks": loaded} if loaded else {}))
+    outputs = PublishOutputs(
+        published=True,
+        lists=reference.file,
+        published_lists=reference.file,
+        gates=gate_summary,
+        recall=summary.get(RECALL),
+    )
+    return StageResult([], outputs, {"notes": notes, **({"sinks": loaded} if loaded else {})})
 
 
 def _still_published(night: Night, lists: PublishedLists) -> PublishedLists | None:

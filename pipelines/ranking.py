@@ -21,6 +21,8 @@ import apache_beam as beam
 
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts, local_workdir, ranking_nights, sink_protocol
+from pipelines.night.errors import StageError
+from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
@@ -36,7 +38,7 @@ from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, bu
 IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
 GRAPH = f"{FOLDER}/transform_fn"
-TRAINING, RANKER, WHY_NOT = "training", "ranker", "why_not"
+TRAINING, RANKER = "training", "ranker"
 _TABLES = ("watches", "searches", IMPRESSIONS)
 _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_events_per_day", "user_categories"}
 
@@ -78,12 +80,13 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     reason = why_not(night)
     if reason:
-        return StageResult([], {WHY_NOT: reason, "notes": [reason]})
+        return _not_ranked(reason)
     generators = ranking_nights.generators(night)
     found, entries = count_impressions(night, generators, folder, attempt)
     if not 0 < found.clicked < found.impressions:
-        reason = "of the impressions that may be learned from none or all were clicked: lists stay in their order"
-        return StageResult([], {WHY_NOT: reason, "notes": [reason]})
+        return _not_ranked(
+            "of the impressions that may be learned from none or all were clicked: lists stay in their order"
+        )
     spec = ranking_spec(night, found, entries)
     written = write_ranking_examples(night, spec, generators, folder, attempt)
     learned, left = _train(night, spec, written, folder, attempt)
@@ -91,11 +94,20 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     entries += written if night.job.storage.keep_examples else []
     ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
     entries += ranked.of(FileEntry)
+    outputs = RankedLists(
+        neighbours_attempt=night.require(sink_protocol.NEIGHBOURS).attempt,
+        ranker=_ranker(attempt),
+        generators=generators,
+    )
     counts: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "values"}
-    counts |= {sink_protocol.OF: night.require(sink_protocol.NEIGHBOURS).attempt}
-    counts |= add_counts(ranked.of(Counts)) | {RANKER: _ranker(attempt), ranking_nights.COUNT: generators, **learned}
+    counts |= add_counts(ranked.of(Counts)) | learned
     counts["holdout"] = next((asdict(figures) for figures in ranked.of(RankerFigures)), None)
-    return StageResult(entries, counts | {"notes": [] if found.covered else [_NO_GENERATOR]})
+    counts["notes"] = [] if found.covered else [_NO_GENERATOR]
+    return StageResult(entries, RankingOutputs(ranked=outputs), counts)
+
+
+def _not_ranked(reason: str) -> StageResult:
+    return StageResult([], RankingOutputs(ranked=None), {"why_not": reason, "notes": [reason]})
 
 
 _NO_GENERATOR = (
@@ -126,8 +138,7 @@ def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileE
     A vocabulary without entries has no file: no clicked video of the catalogue may have a channel.
     """
     rows = {entry.name: entry.rows for entry in vocabularies}
-    counted = night.require("vocabulary")
-    tokens = {entry.name: entry.rows for entry in counted.files}.get(artifacts.SEARCH_TOKENS, 0)
+    tokens = {entry.name: entry.rows for entry in night.require("vocabulary").files}.get(artifacts.SEARCH_TOKENS, 0)
     return build_spec(
         found,
         videos=rows[VIDEOS],
@@ -135,7 +146,7 @@ def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileE
         tokens=tokens,
         watch_history=night.job.ranking.watch_history,
         search_history=night.job.examples.search_history,
-        categories=counted.counts["window"]["categories"],
+        categories=night.outputs(VocabularyOutputs).window.categories,
     )
 
 
@@ -227,8 +238,11 @@ def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: st
 
 
 def ranker_of(night: Night) -> str:
-    """The folder of the night's ranker."""
-    return paths.join(night.folder("ranking"), night.require("ranking").counts[RANKER])
+    """Return the folder of the night's ranker. Raises StageError if its lists are not ranked."""
+    ranked = night.outputs(RankingOutputs).ranked
+    if ranked is None:
+        raise StageError(f"the lists of the night of {night.date} are not ranked")
+    return paths.join(night.folder("ranking"), ranked.ranker)
 
 
 def spec_of_night(night: Night) -> RankingSpec:

@@ -16,6 +16,7 @@ from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, local_workdir, warm_start_base
 from pipelines.night.errors import StageError
 from pipelines.night.local_workdir import LocalWorkdir
+from pipelines.night.outputs import ExamplesOutputs, TrainOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.night.warm_start_base import EarlierModel
 from transforms.contracts.example_spec import FeatureSpec
@@ -58,11 +59,14 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         )
         left = (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES)
         entries = place.leave((artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO), left)
-    counts = {"tower": f"tower-{attempt}", artifacts.MODEL_STATE: f"state-{attempt}", "steps": result.steps}
-    counts |= {"examples": result.examples, "start": result.start}
-    if job.training.warm_start:
-        counts[warm_start_base.COUNT] = warm_start_base.to_count(found)
-    return StageResult(entries, {**counts, "notes": [result.start["why"]] if result.start["why"] else []})
+    outputs = TrainOutputs(
+        tower=f"tower-{attempt}",
+        state=f"state-{attempt}",
+        warm_start=warm_start_base.to_output(found) if job.training.warm_start else None,
+    )
+    notes = [result.start["why"]] if result.start["why"] else []
+    counts = {"steps": result.steps, "examples": result.examples, "start": result.start, "notes": notes}
+    return StageResult(entries, outputs, counts)
 
 
 def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
@@ -84,7 +88,7 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
         dates={
             "start": night.start.isoformat(),
             "end": night.end.isoformat(),
-            "newest": listed.counts["newest"],
+            "newest": listed.read(ExamplesOutputs).newest.isoformat(),
         },
     )
 
@@ -97,7 +101,7 @@ def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir
     date = dt.date.fromisoformat(found.date)
     folder = night.root.stage(date, "train")
     done: Manifest = manifest.require(folder, "train")
-    state = done.counts.get(artifacts.MODEL_STATE, artifacts.MODEL_STATE)
+    state = done.read(TrainOutputs).state
     names = [entry.name for entry in done.named(f"{state}/")]
     return WarmStartSource(
         state=f"{place.bring(folder, names)}/{state}", name=found.date, days=(night.date - date).days

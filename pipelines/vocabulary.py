@@ -14,6 +14,7 @@ import apache_beam as beam
 from pipelines.base import paths
 from pipelines.night import artifacts
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import LearnableWindow, VocabularyOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.vocabulary import (
@@ -68,7 +69,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         raise StageError(_why_no_label(night, window))
     written = found.of(VocabularyFile)
     cover = {part.file.name: {name: n for name, n in vars(part).items() if name != "file"} for part in written}
-    return StageResult([part.file for part in written], {"window": asdict(window), "cover": cover})
+    return StageResult(
+        [part.file for part in written], VocabularyOutputs(window=LearnableWindow(**asdict(window))), {"cover": cover}
+    )
 
 
 def _why_no_label(night: Night, window: WindowSummary) -> str:

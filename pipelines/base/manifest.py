@@ -12,13 +12,15 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
 import xxhash
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.base import lock, paths, published_lists
 from transforms.core import files
 from transforms.core.files import FileEntry
+from transforms.core.validation import invalid_fields
 
 NAME = "COMPLETED"
 FORMAT_VERSION = 1
@@ -32,6 +34,26 @@ class DamagedManifestError(ManifestError):
     """A manifest whose content is damaged."""
 
 
+class Outputs(BaseModel):
+    """What one stage leaves for later stages, alongside its files: the base of one class per stage.
+
+    `Manifest.read` validates it: an unknown or missing field is an error.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    stage: ClassVar[str]
+    format_version: Literal[1] = 1
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a manifest that was written before `outputs` existed, from its `counts`."""
+        return {name: counts[name] for name in cls.model_fields if name in counts}
+
+
+OutputsT = TypeVar("OutputsT", bound=Outputs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The record of one completed stage."""
@@ -40,7 +62,8 @@ class Manifest:
     date: str
     fingerprint: str  # of the stage's inputs and settings
     files: list[FileEntry]  # names relative to the stage's folder
-    counts: dict[str, Any] = field(default_factory=dict)  # figures for people and for later stages
+    outputs: dict[str, Any] | None = None  # for later stages: `Outputs` as JSON; None in manifests of older versions
+    counts: dict[str, Any] = field(default_factory=dict)  # for people; in manifests without `outputs` also these
     seconds: float = 0.0
     processor_seconds: float = 0.0  # summed over all cores of this machine
     peak_bytes: int = 0  # peak memory of the stage's process
@@ -51,13 +74,38 @@ class Manifest:
     dropped: str | None = None  # files whose names begin with this were removed after publishing; "": all files
     timed: list[str] = field(default_factory=list)  # files that contain durations: excluded from the digest
     format_version: int = FORMAT_VERSION
+    path: str = field(default="", compare=False)  # of the file that it was read from; not part of its content
 
     @property
     def digest(self) -> str:
-        """Return a digest of the content. It does not depend on the names that one attempt gave its files."""
-        counts = logical_name(json.dumps(self.counts, sort_keys=True), self.attempt)
+        """Return a digest of files and outputs. It does not depend on the names that one attempt gave its files."""
+        outputs = self.counts if self.outputs is None else self.outputs
         content = [(logical_name(f.name, self.attempt), f.digest) for f in self.files if f.name not in self.timed]
-        return fingerprint(sorted(content), counts)
+        return fingerprint(sorted(content), logical_name(json.dumps(outputs, sort_keys=True), self.attempt))
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Outputs and counts together, for people: for the run log and the report."""
+        return {name: value for name, value in (self.outputs or {}).items() if name != "format_version"} | self.counts
+
+    def read(self, kind: type[OutputsT]) -> OutputsT:
+        """Return the stage's outputs. Raises DamagedManifestError, which names the file and the field, if a field is
+        missing, unknown or of another type."""
+        if kind.stage != self.stage:
+            raise ValueError(f"{kind.__name__} is for stage {kind.stage}, but this is a manifest of stage {self.stage}")
+        try:
+            if self.outputs is None:
+                return kind.model_validate(kind.from_counts(self.counts))
+            return kind.model_validate({"format_version": None, **self.outputs})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fault = invalid_fields(error) if isinstance(error, ValidationError) else repr(error)
+            raise _damaged(self.path, f"{'counts' if self.outputs is None else 'outputs'}: {fault}") from error
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        left_out = ("path", "outputs") if self.outputs is None else ("path",)
+        content = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return json.dumps(content, indent=1).encode()
 
     @property
     def has_fixed_names(self) -> bool:
@@ -105,6 +153,15 @@ def load_readable(folder: str) -> Manifest | None:
         return None
 
 
+def load_outputs(folder: str, kind: type[OutputsT]) -> OutputsT | None:
+    """Return the outputs of a stage's folder; None if `load_readable` returns None or the outputs are damaged."""
+    try:
+        found = load(folder)
+        return found.read(kind) if found else None
+    except ManifestError:
+        return None
+
+
 def record(folder: str) -> Manifest | None:
     """Return the manifest of a stage's folder even if its files were dropped; None if the stage never completed.
 
@@ -121,16 +178,25 @@ def record(folder: str) -> Manifest | None:
                 "night again"
             )
         listed = [file_entry(entry, above=1) for entry in content["files"]]
-        return Manifest(**content | {"files": listed})
+        return Manifest(**content | {"files": listed, "path": path})
     except (ValueError, KeyError, TypeError) as error:
-        fix = f"watchnext nightly JOB.toml --date {Path(folder).parent.name} removes it and runs the stage again"
-        raise DamagedManifestError(f"{path} cannot be read ({error}): {fix}") from error
+        raise _damaged(path, str(error)) from error
 
 
-def discard_damaged(folder: str) -> bool:
-    """Remove the manifest of a stage's folder if it is damaged, so that the stage runs again. Return whether it was."""
+def _damaged(path: str, fault: str) -> DamagedManifestError:
+    date = Path(path).parent.parent.name or "DATE"
+    return DamagedManifestError(
+        f"{path} cannot be read ({fault}): watchnext nightly JOB.toml --date {date} removes it and runs the stage again"
+    )
+
+
+def discard_damaged(folder: str, outputs: type[Outputs]) -> bool:
+    """Remove the manifest of a stage's folder if it or its outputs are damaged, so that the stage
+    runs again. Return whether it was removed."""
     try:
-        record(folder)
+        found = record(folder)
+        if found is not None:
+            found.read(outputs)
     except DamagedManifestError:
         revoke(folder)
         return True
@@ -179,7 +245,7 @@ def commit(folder: str, manifest: Manifest) -> None:
     root = files.parent(files.parent(files.parent(folder)))
     files.sync(entry_paths(manifest.present, folder), root)
     lock.require()
-    files.replace_file(paths.join(folder, NAME), json.dumps(asdict(manifest), indent=1).encode())
+    files.replace_file(paths.join(folder, NAME), manifest.to_json())
     sweep(folder, manifest, paths.EXTRA_FOLDERS.get(manifest.stage, ()))
 
 

@@ -172,9 +172,16 @@ def _forget_in_stage(
     if not fresh:
         return ()
     entries = [fresh.get(entry.name, entry) for entry in found.files]
-    counts = found.counts
-    if found.stage in (sink_protocol.NEIGHBOURS, sink_protocol.RANKING):
-        counts = counts | {"users": sum(entry.rows for entry in sink_protocol.own(replace(found, files=entries)))}
     if entries != found.files:
-        manifest.commit(folder, replace(found, files=entries, counts=counts))
+        manifest.commit(folder, _with_users(replace(found, files=entries)))
     return fresh.values()
+
+
+def _with_users(done: Manifest) -> Manifest:
+    """Return a manifest of lists with the number of users that its files have now."""
+    if done.stage not in (sink_protocol.NEIGHBOURS, sink_protocol.RANKING):
+        return done
+    users = {"users": sum(entry.rows for entry in sink_protocol.own(done))}
+    if done.outputs is not None and "users" in done.outputs:
+        return replace(done, outputs=done.outputs | users)
+    return replace(done, counts=done.counts | users)

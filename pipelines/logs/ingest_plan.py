@@ -13,6 +13,7 @@ from pipelines.logs import forget_rows, reading_settings
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.reading_settings import Change
 from pipelines.night import night_list, privacy
+from pipelines.night.outputs import IngestOutputs
 from pipelines.night.stage import Night
 from transforms.logs import bigquery_source
 from transforms.logs.privacy import PrivacyFilter, Span
@@ -45,8 +46,8 @@ class IngestPlan:
         changes = reading_settings.changes(night, before)
         reading_settings.check(night, before, changes)
         found = {table: find(night, table, before) for table in TABLES}
-        done = manifest.load_readable(night.folder("ingest"))
-        number = int(done.counts["snapshot"]) if done else None
+        done = manifest.load_outputs(night.folder("ingest"), IngestOutputs)
+        number = done.snapshot if done else None
         return cls(
             before=before,
             screen=privacy.screen(night.job, before.key_check if before else None),

@@ -9,6 +9,7 @@ from pipelines.base.paths import Root
 from pipelines.base.paths import nights as nights
 from pipelines.base.row_counts import Account
 from pipelines.base.snapshot_store import Snapshot
+from pipelines.night.outputs import IngestOutputs
 from pipelines.night.stage import Night
 from transforms.core import files
 
@@ -31,7 +32,7 @@ def sweep(night: Night) -> None:
 def snapshot_of(root: Root, date: dt.date) -> int | None:
     """The number of the snapshot a night refers to; None before its ingest is complete."""
     found = manifest.load(root.stage(date, "ingest"))
-    return int(found.counts["snapshot"]) if found else None
+    return found.read(IngestOutputs).snapshot if found else None
 
 
 def next_number(root: Root) -> int:

@@ -7,14 +7,16 @@ are read too: each field that was added later has a default.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.base import paths
-from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.base.manifest import ManifestError
+from pipelines.night.outputs import GateSummary
 from pipelines.night.stage import Night
 from transforms.core import files
+from transforms.core.validation import invalid_fields
 from transforms.evaluation import night_metrics
 from transforms.evaluation.gates import Gate, State
 from transforms.evaluation.night_metrics import NightMetrics
@@ -43,13 +45,14 @@ class GateResults(BaseModel):
         """Gates that should have been computed and were not."""
         return [gate for gate in self.named("not computed") if not gate.expected]
 
-    def summary(self) -> dict[str, Any]:
-        """What the manifest of stage publish says: status, and if there is any, why, the names of failed gates, and the
-        reasons of those that were not computed."""
-        failed = [gate.name for gate in self.named("failed")]
-        reasons = {gate.name: gate.reason or gate.message for gate in self.named("not computed")}
-        found = {"status": self.status, "why": self.why, "failed": failed, "not_computed": reasons}
-        return {name: value for name, value in found.items() if value}
+    def summary(self) -> GateSummary:
+        """Return what the manifest of stage publish holds of the gates."""
+        return GateSummary(
+            status=self.status,
+            why=self.why,
+            failed=tuple(gate.name for gate in self.named("failed")),
+            not_computed={gate.name: gate.reason or gate.message for gate in self.named("not computed")},
+        )
 
     def in_words(self) -> str:
         """How many gates ended in each state, and why some were not computed, in a line."""
@@ -72,7 +75,7 @@ def gates(night: Night) -> GateResults | None:
     try:
         return GateResults.model_validate(json.loads(files.read_bytes(path)))
     except ValueError as error:
-        fault = night_metrics.invalid_fields(error) if isinstance(error, ValidationError) else str(error)
+        fault = invalid_fields(error) if isinstance(error, ValidationError) else str(error)
         raise ManifestError(f"{path} cannot be read ({fault}): remove it; stage publish writes it anew") from None
 
 
@@ -92,14 +95,6 @@ def metrics(night: Night) -> NightMetrics | None:
     except ValueError as error:
         again = "remove the COMPLETED beside it and run the night again from evaluation"
         raise ManifestError(f"{path} cannot be read ({error}): {again}") from None
-
-
-def recalls(evaluated: Manifest) -> dict[str, dict[str, float]]:
-    """system -> recall at each k, as the manifest of stage evaluation counts them."""
-    return {
-        system: {name: value for name, value in figures.items() if name.startswith("recall@")}
-        for system, figures in evaluated.counts.get("metrics", {}).items()
-    }
 
 
 def metrics_path(night: Night) -> str:

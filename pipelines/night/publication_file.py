@@ -1,7 +1,7 @@
 """What is published: `ROOT/published.json`, the publications of each night, and the lists of the files they serve.
 
 published.json -> nights/DATE/publish/lists-DIGITS.json -> the files
-nights/DATE/publish/COMPLETED: counts `published_lists`, the newest publication of the night; `lists`, what passed gates
+nights/DATE/publish/COMPLETED -> `PublishOutputs`: the newest publication of the night, and the lists that passed gates
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pipelines.base.manifest import Manifest
 from pipelines.base.paths import Root
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import NeighboursOutputs, PublishOutputs, RankingOutputs
 from transforms.core import files
 from transforms.core.files import FileEntry
 
 RANKING, NEIGHBOURS = "ranking", "neighbours"
-RANKED_ATTEMPT = "neighbours"  # in the counts of stage ranking: the attempt of stage neighbours whose lists it ranked
-PUBLISHED, LISTS, PUBLISHED_LISTS = "published", "lists", "published_lists"  # in the counts of stage publish
+LISTS = "lists"
 VIDEO_VECTORS = "video_vectors.parquet"  # of stage train
 _REQUIRED = {"format_version": int, "date": str, "buckets": int, "users": int, "published_at": str}
 
@@ -124,7 +124,7 @@ def withdrawn(root: Root) -> frozenset[str]:
 def was_published(root: Root, date: dt.date) -> bool:
     """Whether a night was ever published, by what its stage publish says."""
     done = manifest.record(root.stage(date, "publish"))
-    return bool(done and (done.counts.get(PUBLISHED) or done.counts.get(PUBLISHED_LISTS)))
+    return done is not None and done.read(PublishOutputs).was_published
 
 
 def served(root: Root) -> PublishedLists | None:
@@ -167,9 +167,10 @@ def last_published(root: Root, date: dt.date) -> PublishedLists | None:
     if found and found["date"] == date.isoformat() and LISTS in found:
         return _of(root, found[LISTS]["file"])
     done = manifest.record(root.stage(date, "publish"))
-    if done and (name := done.counts.get(PUBLISHED_LISTS)):
-        return _of(root, name)
-    if done and done.counts.get(PUBLISHED) and LISTS not in done.counts:  # of an older watchnext
+    outputs = done.read(PublishOutputs) if done else None
+    if outputs and outputs.published_lists:
+        return _of(root, outputs.published_lists)
+    if outputs and outputs.published and outputs.lists is None:  # of an older watchnext
         return from_stages_if_complete(root, date)
     return None
 
@@ -181,7 +182,7 @@ def accepted(root: Root, date: dt.date) -> PublishedLists | None:
     done = manifest.load(root.stage(date, "publish"))
     if found is not None or done is None:
         return found
-    if name := done.counts.get(LISTS):
+    if name := done.read(PublishOutputs).lists:
         return _of(root, name)
     return from_stages_if_complete(root, date)
 
@@ -242,12 +243,11 @@ def _attempt(listed: Manifest, beside: Manifest) -> str:
 def is_of_stages(root: Root, date: dt.date) -> bool:
     """Whether the lists that stage publish accepted last are, under the same names, those that the stages of the night
     have now; also if it accepted none, or an older watchnext did."""
-    done = manifest.load_readable(root.stage(date, "publish"))
-    name = done.counts.get(LISTS) if done else None
-    if not name:
+    done = manifest.load_outputs(root.stage(date, "publish"), PublishOutputs)
+    if done is None or done.lists is None:
         return True
     try:
-        accepted_last = _of(root, name)
+        accepted_last = _of(root, done.lists)
     except StageError:
         return False
     listed, beside = (manifest.load_readable(root.stage(date, one)) for one in (served_stage(root, date), NEIGHBOURS))
@@ -256,7 +256,7 @@ def is_of_stages(root: Root, date: dt.date) -> bool:
 
 def _users(listed: Manifest, lists: list[FileEntry]) -> int:
     rows = sum(entry.rows for entry in lists)
-    return int(listed.counts.get("users", rows)) if listed.stage == NEIGHBOURS else rows
+    return listed.read(NeighboursOutputs).users if listed.stage == NEIGHBOURS else rows
 
 
 def served_stage(root: Root, date: dt.date) -> str:
@@ -267,8 +267,9 @@ def served_stage(root: Root, date: dt.date) -> str:
     ranked, lists = (manifest.load(root.stage(date, stage)) for stage in (RANKING, NEIGHBOURS))
     if not ranked or not lists or not own(ranked):
         return NEIGHBOURS
-    is_of_these = ranked.inputs.get(NEIGHBOURS) == lists.digest or ranked.counts.get(RANKED_ATTEMPT) == lists.attempt
-    return RANKING if is_of_these else NEIGHBOURS
+    used = ranked.read(RankingOutputs).ranked
+    is_of_same_attempt = used is not None and used.neighbours_attempt == lists.attempt
+    return RANKING if is_of_same_attempt or ranked.inputs.get(NEIGHBOURS) == lists.digest else NEIGHBOURS
 
 
 def own(listed: Manifest) -> list[FileEntry]:
@@ -300,7 +301,8 @@ def prune(root: Root, intent: dict[str, Any] | None = None) -> None:
     for date in paths.nights(root):
         pinned = published_lists.paths_of_night(root, date)
         done = manifest.record(root.stage(date, "publish")) if pinned else None
-        newest = {done.counts.get(name) for name in (LISTS, PUBLISHED_LISTS)} if done else set()
+        outputs = done.read(PublishOutputs) if done else None
+        newest = {outputs.lists, outputs.published_lists} if outputs else set()
         dead = [path for path in pinned if published_lists.relative(root, path) not in needed | newest]
         if dead:
             _remove(root, date, dead, [path for path in pinned if path not in dead])

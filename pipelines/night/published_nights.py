@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.base import manifest, paths
 from pipelines.night import publication_file
-from pipelines.night.publication_file import PUBLISHED_LISTS
+from pipelines.night.outputs import PublishOutputs
 from pipelines.night.stage import Night
 from transforms.evaluation.next_day import ServedBucket
 
@@ -47,10 +47,11 @@ def published_before(night: Night) -> PublishedBefore | None:
 def _of(night: Night, date: dt.date) -> PublishedBefore | None:
     """An earlier night, if it was published."""
     done = manifest.record(night.root.stage(date, "publish"))
-    if done is None or not publication_file.was_published(night.root, date):
+    outputs = done.read(PublishOutputs) if done else None
+    if done is None or outputs is None or not outputs.was_published:
         return None
     start, end = night.span(night.date - dt.timedelta(days=1))
-    of = done.fingerprint if done.counts.get("published") else done.counts[PUBLISHED_LISTS]
+    of = done.fingerprint if outputs.published else outputs.published_lists
     return PublishedBefore(date, start, end, manifest.fingerprint(date.isoformat(), of))
 
 

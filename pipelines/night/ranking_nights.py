@@ -8,25 +8,24 @@ model a night goes on from: what becomes of these nights later makes no night in
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, night_list, sink_protocol, warm_start_base
+from pipelines.night.outputs import RankingOutputs
 from pipelines.night.stage import Night
+from transforms.core.files import FileEntry
 from transforms.ranking.generator_features import GeneratorNight
 
-COUNT = "generators"  # the name in the manifest's counts: date -> digest of the lists
 _VECTORS = "../user_vectors/"
 
 
 def generators(night: Night) -> dict[str, str]:
     """date -> digest of the lists of each night that is asked, in order: as fixed, else as they would be now."""
-    done = manifest.load_readable(night.folder(sink_protocol.RANKING))
-    if done and COUNT in done.counts:
-        fixed: Mapping[str, Any] = done.counts[COUNT]
+    done = manifest.load_outputs(night.folder(sink_protocol.RANKING), RankingOutputs)
+    if done and done.ranked and done.ranked.generators is not None:
+        fixed = done.ranked.generators
         return {date: found.digest if (found := _lists(night, date)) else digest for date, digest in fixed.items()}
     return newest(night)
 
@@ -62,7 +61,7 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
     own = sink_protocol.own(listed)
     smaller = min(len(own), buckets)
 
-    def within(entries: list[Any]) -> tuple[str, ...]:
+    def within(entries: list[FileEntry]) -> tuple[str, ...]:
         mine = [entry for entry in entries if paths.shard_index(entry.name) % smaller == bucket % smaller]
         return tuple(manifest.entry_paths(mine, of.folder(sink_protocol.NEIGHBOURS)))
 

@@ -24,8 +24,6 @@ from pipelines.night.publication_file import RANKING as RANKING
 from pipelines.night.publication_file import own as own
 from pipelines.night.stage import Night
 
-OF = publication_file.RANKED_ATTEMPT
-
 
 @dataclass(frozen=True, kw_only=True)
 class NightFiles:

@@ -24,11 +24,12 @@ import apache_beam as beam
 import polars as pl
 
 from pipelines.base import console, lock, machine, manifest, paths, process_signals, snapshot_store
-from pipelines.base.manifest import Manifest
+from pipelines.base.manifest import Manifest, Outputs, OutputsT
 from pipelines.config.beam_options import EMBEDDED, pipeline_options, runner_name
 from pipelines.config.jobs import Job, JobError, load_job
 from pipelines.night import publication_file
 from pipelines.night.errors import EXIT_CODES, StageError, is_disk_full, run_command
+from pipelines.night.outputs import OF_STAGE, IngestOutputs
 from transforms.core import days, files, progress
 from transforms.core.files import FileEntry
 from transforms.logs.event_window import BucketFiles, Holdout, Window
@@ -102,9 +103,7 @@ class Night:
     @cached_property
     def snapshot(self) -> snapshot_store.Snapshot:
         """The store as this night's ingest left it, whatever came later."""
-        return snapshot_store.load(
-            snapshot_store.path_of(self.root.snapshots, self.require("ingest").counts["snapshot"])
-        )
+        return snapshot_store.load(snapshot_store.path_of(self.root.snapshots, self.outputs(IngestOutputs).snapshot))
 
     def window_digest(self, tables: Sequence[str] = ("watches", "searches")) -> str:
         """Of the events of some tables, the users and the bucket count of the window, whatever else the store holds."""
@@ -162,6 +161,11 @@ class Night:
     def require(self, stage: str) -> Manifest:
         return manifest.require(self.folder(stage), stage)
 
+    def outputs(self, kind: type[OutputsT]) -> OutputsT:
+        """Return what a stage left for later stages. Raises ManifestError if the stage is not complete, or if its
+        manifest has a missing or unknown field."""
+        return self.require(kind.stage).read(kind)
+
     @property
     def runner(self) -> str:
         """The name of the runner the options name."""
@@ -213,9 +217,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage's work left: files by name relative to its folder, and counts for people and for later stages."""
+    """What a stage's work left: files by name relative to its folder, outputs for later stages, counts for people."""
 
     files: list[FileEntry]
+    outputs: Outputs
     counts: dict[str, Any] = field(default_factory=dict)
     timed: list[str] = field(default_factory=list)  # files that tell how long things took, which differs each time
 
@@ -243,6 +248,7 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
         date=night.date.isoformat(),
         fingerprint=plan.fingerprint,
         files=sorted(result.files, key=lambda entry: entry.name),
+        outputs=result.outputs.model_dump(mode="json"),
         counts=result.counts,
         seconds=round(time.monotonic() - began, 3),
         processor_seconds=round(after.processor_seconds - before.processor_seconds, 3),
@@ -295,7 +301,7 @@ def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
 
 def discard_damaged(night: Night) -> list[str]:
     """Remove the night's damaged manifests, as their stages are to be run again; what was removed, in words."""
-    found = [stage for stage in STAGES if manifest.discard_damaged(night.folder(stage))]
+    found = [stage for stage in STAGES if manifest.discard_damaged(night.folder(stage), OF_STAGE[stage])]
     return [f"the manifest of stage {stage} was damaged and is removed: the stage is not complete" for stage in found]
 
 

@@ -7,18 +7,16 @@ killed goes on from the same model, and one that is complete stays so whatever b
 from __future__ import annotations
 
 import datetime as dt
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pipelines.base import manifest, paths
 from pipelines.night import night_list
+from pipelines.night.outputs import TrainOutputs, WarmStartBase
 from pipelines.night.publication_file import withdrawn as withdrawn
 from pipelines.night.stage import Night
 from transforms.core import files
 
 PENDING = "checkpoints/earlier.json"  # below the stage's folder: kept with the checkpoints, gone with them
-COUNT = "earlier"  # the name in the manifest's counts
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,10 @@ def of_night(night: Night) -> EarlierModel | None:
     fixed = _fixed(night)
     if fixed is None:
         return newest(night)
-    if fixed["date"] is None:
+    if fixed.date is None:
         return None
-    found = manifest.load(_folder(night, fixed["date"]))
-    return EarlierModel(fixed["date"], found.digest if found else fixed["digest"])
+    found = manifest.load(_folder(night, fixed.date))
+    return EarlierModel(fixed.date, found.digest if found else fixed.digest)
 
 
 def fix(night: Night) -> None:
@@ -50,12 +48,13 @@ def fix(night: Night) -> None:
     found = of_night(night)
     if found and (found.date in withdrawn(night.root) or manifest.load(_folder(night, found.date)) is None):
         found = newest(night)
-    files.replace_file(paths.join(night.folder("train"), PENDING), json.dumps(to_count(found)).encode())
+    content = to_output(found).model_dump_json(exclude_unset=True)
+    files.replace_file(paths.join(night.folder("train"), PENDING), content.encode())
 
 
-def to_count(found: EarlierModel | None) -> dict[str, Any]:
-    """What a manifest says of it."""
-    return asdict(found) if found else {"date": None}
+def to_output(found: EarlierModel | None) -> WarmStartBase:
+    """Return what the manifest of stage train holds of the model."""
+    return WarmStartBase(date=found.date, digest=found.digest) if found else WarmStartBase(date=None)
 
 
 def newest(night: Night) -> EarlierModel | None:
@@ -69,13 +68,13 @@ def newest(night: Night) -> EarlierModel | None:
     return None
 
 
-def _fixed(night: Night) -> dict[str, Any] | None:
+def _fixed(night: Night) -> WarmStartBase | None:
     """What an attempt that did not end wrote down, else what the one that did."""
     pending = paths.join(night.folder("train"), PENDING)
     if files.exists(pending):
-        return dict(json.loads(files.read_bytes(pending)))
-    done = manifest.load_readable(night.folder("train"))
-    return done.counts.get(COUNT) if done else None
+        return WarmStartBase.model_validate_json(files.read_bytes(pending))
+    done = manifest.load_outputs(night.folder("train"), TrainOutputs)
+    return done.warm_start if done else None
 
 
 def _folder(night: Night, date: str) -> str:

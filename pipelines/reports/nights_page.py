@@ -14,6 +14,7 @@ from pipelines.night import night_list, night_results
 from pipelines.night.errors import user_message
 from pipelines.night.night_results import GateResults
 from pipelines.night.outcome import Outcome
+from pipelines.night.outputs import NeighboursOutputs
 from pipelines.night.stage import STAGES, Night
 from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report, report_history
@@ -73,7 +74,7 @@ def row(night: Night, figure: str, served: str) -> NightRow:
         served=night.date.isoformat() == served,
         recall=recall,
         figure=own if recall and own != figure else "",
-        users=lists.counts.get("users") if lists else None,
+        users=lists.read(NeighboursOutputs).users if lists else None,
         failed=[gate.name for gate in gates.named("failed")] if gates else (),
         unexpected=[gate.name for gate in gates.unexpected] if gates else (),
         link=f"nights/{night.date}/report.html" if files.exists(night.root.report(night.date)) else "",

@@ -22,6 +22,7 @@ from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, night_results
 from pipelines.night.errors import user_message
 from pipelines.night.night_results import GateResults
+from pipelines.night.outputs import IndexOutputs, IngestOutputs, NeighboursOutputs, PublishOutputs, VocabularyOutputs
 from pipelines.night.stage import STAGES, Night
 from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report_history, report_videos
@@ -57,35 +58,35 @@ def write(night: Night) -> str:
 def gather(night: Night) -> Report:
     """Collect the content of a night's report, up to the stage that the night has reached."""
     done = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
-    counts: dict[str, dict[str, Any]] = {stage: found.counts for stage, found in done.items()}
-    measured, gates = report_history.metrics(night), report_history.gates(night)
-    metrics = measured.to_dict() if measured else {}
-    figure = metrics.get("gate") or report_history.newest_figure(report_history.newest_nights(night))
+    ingested = done["ingest"].read(IngestOutputs) if "ingest" in done else None
+    metrics, gates = report_history.metrics(night), report_history.gates(night)
+    figure = (metrics.gate if metrics else "") or report_history.newest_figure(report_history.newest_nights(night))
+    measured = metrics.to_dict() if metrics else {}
     with_vectors = "train" in done and "neighbours" in done
     return Report(
         date=night.date.isoformat(),
         run=max((found.run for found in done.values()), default=""),
         status=status_of(night, gates),
         gates=[gate.model_dump() for gate in gates.gates] if gates else (),
-        headline=list(_headline(counts, metrics)),
+        headline=list(_headline(done, metrics)),
         figure=figure,
-        systems=_in_order(measured) if measured else {},
-        beside=metrics.get("beside", {}),
+        systems=_in_order(metrics) if metrics else {},
+        beside=measured.get("beside", {}),
         **report_history.trend(night, figure),
         **report_history.volumes(night),
-        slices=metrics.get("slices", {}),
-        shown=metrics.get("shown", {}),
-        ages=_ages(metrics.get("shown", {})),
-        ann_loss=metrics.get("ann_loss") or {},
-        ranking=metrics.get("ranking") or {},
-        ranker=counts.get("ranking", {}).get("holdout") or {},
+        slices=measured.get("slices", {}),
+        shown=measured.get("shown", {}),
+        ages=_ages(metrics),
+        ann_loss=measured.get("ann_loss") or {},
+        ranking=measured.get("ranking") or {},
+        ranker=(done["ranking"].counts.get("holdout") if "ranking" in done else None) or {},
         training=_training(night) if "train" in done else Training(),
         similar=report_videos.similar(night) if with_vectors else {},
         map=report_videos.map_of(night) if "train" in done else None,
-        folding=folding(counts.get("neighbours", {})),
-        counts=list(_rows(counts)),
-        rejects=counts.get("ingest", {}).get("rejects", {}),
-        vocabulary=_vocabulary(counts),
+        folding=folding(done["neighbours"].counts) if "neighbours" in done else {},
+        counts=list(_rows(done)),
+        rejects=ingested.rejects if ingested else {},
+        vocabulary=_vocabulary(done),
         seconds={stage: found.seconds for stage, found in done.items()},
         costs=[(stage, _cost(found)) for stage, found in done.items() if found.peak_bytes],
         settings=night.job.model_dump(mode="json"),
@@ -95,7 +96,7 @@ def gather(night: Night) -> Report:
 
 def status(
     gates: GateResults | None,
-    published: Mapping[str, Any] | None,
+    published: bool | None,
     *,
     night: str = "",
     failed: str = "",
@@ -104,9 +105,9 @@ def status(
 ) -> Status:
     """Return the status of a night.
 
-    published: the counts of the manifest of stage publish, None if publish is not complete; night: its date; failed:
-    the error message of its last run, if it failed; served: the date of the published night; back: the dates of the
-    nights that were taken back.
+    published: whether stage publish published it, None if publish is not complete; night: its date; failed: the error
+    message of its last run, if it failed; served: the date of the published night; back: the dates of the nights that
+    were taken back.
     """
     if gates is not None and gates.status == "failed":
         names = ", ".join(gate.name for gate in gates.named("failed") or gates.unexpected)
@@ -120,7 +121,7 @@ def status(
     if night in back:
         again = f"; the night of {served} was served again" if served else ""
         return Status(text=f"taken back after it was published{again}", level="warn")
-    if not published.get("published"):
+    if not published:
         return Status(text="complete, not published: a later night is", level="ok")
     return _published(gates, sorted(date for date in back if served == night < date))
 
@@ -153,7 +154,7 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
     publish = records.get("publish")
     return status(
         gates,
-        publish.counts if publish else None,
+        publish.read(PublishOutputs).published if publish else None,
         night=night.date.isoformat(),
         failed=end["message"].splitlines()[0] if over else "",
         served=served_date(night.root),
@@ -164,7 +165,7 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
 def withdrawn_nights(root: paths.Root) -> list[str]:
     """Return the dates of published nights that were taken back, in order. A rollback also takes back failed nights."""
     found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in withdrawn(root))
-    return sorted(date for date, done in found if done is not None and done.counts.get("published"))
+    return sorted(date for date, done in found if done is not None and done.read(PublishOutputs).published)
 
 
 def rewrite_status(night: Night) -> str:
@@ -229,24 +230,25 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _headline(counts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    if "neighbours" in counts:
-        yield "users served", counts["neighbours"].get("users", 0)
-    if "info" in counts.get("index", {}):
-        yield "videos to choose from", counts["index"]["info"]["candidates"]["rows"]
-    if "window" in counts.get("vocabulary", {}):
-        yield "watches in the window", counts["vocabulary"]["window"]["watches"]
-    if "train_pointers" in counts.get("examples", {}):
-        yield "training labels", counts["examples"]["train_pointers"]
+def _headline(done: Mapping[str, Manifest], metrics: NightMetrics | None) -> Iterator[tuple[str, float]]:
+    if "neighbours" in done:
+        yield "users served", done["neighbours"].read(NeighboursOutputs).users
+    if "index" in done:
+        yield "videos to choose from", done["index"].read(IndexOutputs).candidates.rows
+    if "vocabulary" in done:
+        yield "watches in the window", done["vocabulary"].read(VocabularyOutputs).window.watches
+    if "examples" in done and "train_pointers" in done["examples"].counts:
+        yield "training labels", done["examples"].counts["train_pointers"]
     for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR):
-        if system in metrics.get("systems", {}):
-            yield f"{metrics['gate']}, {system}", metrics["systems"][system]["figures"][metrics["gate"]]
+        if metrics and system in metrics.systems:
+            yield f"{metrics.gate}, {system}", metrics.systems[system].figures[metrics.gate]
 
 
-def _ages(shown: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return the freshness curves to plot; empty for metrics of versions that did not compute them."""
+def _ages(metrics: NightMetrics | None) -> dict[str, list[float]]:
+    """Return the freshness curves by system; systems of older metrics have none."""
     names = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
-    return {name: shown[name]["by_day"] for name in names if shown.get(name, {}).get("by_day")}
+    curves = {name: metrics.shown.get(name, {}).get("by_day") for name in names} if metrics else {}
+    return {name: curve for name, curve in curves.items() if isinstance(curve, list) and curve}
 
 
 def _in_order(metrics: NightMetrics) -> dict[str, Any]:
@@ -273,17 +275,18 @@ def _training(night: Night) -> Training:
     )
 
 
-def _vocabulary(counts: Mapping[str, Any]) -> dict[str, Any]:
-    cover = counts.get("vocabulary", {}).get("cover", {})
-    examples = counts.get("examples", {})
+def _vocabulary(done: Mapping[str, Manifest]) -> dict[str, Any]:
+    cover = done["vocabulary"].counts.get("cover", {}) if "vocabulary" in done else {}
+    examples = done["examples"].counts if "examples" in done else {}
     return {**cover, **({"long tail": long_tail(examples)} if "users_with_completed" in examples else {})}
 
 
-def _rows(counts: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+def _rows(done: Mapping[str, Manifest]) -> Iterator[tuple[str, str, int]]:
     """Yield (stage, name, rows) of all counts."""
-    for table, rows in counts.get("ingest", {}).get("tables", {}).items():
+    tables = done["ingest"].read(IngestOutputs).tables if "ingest" in done else None
+    for table, rows in (tables or {}).items():
         yield from (("ingest", f"{table} {what}", number) for what, number in rows.items())
     for stage in ("examples", "neighbours", "ranking"):
-        for what, number in counts.get(stage, {}).items():
+        for what, number in (done[stage].figures if stage in done else {}).items():
             if isinstance(number, int):
                 yield stage, what.replace("_", " "), number

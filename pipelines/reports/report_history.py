@@ -12,6 +12,7 @@ from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError
 from pipelines.night import night_list, night_results
 from pipelines.night.night_results import GateResults
+from pipelines.night.outputs import IngestOutputs, NeighboursOutputs
 from pipelines.night.stage import Night
 from transforms.evaluation import night_metrics
 from transforms.evaluation.night_metrics import MeasuredServed, NightMetrics
@@ -91,6 +92,6 @@ def volumes(night: Night) -> dict[str, Any]:
 def _rows(night: Night) -> list[int | None]:
     """Return the rows that the night's ingest read, kept and refused, and the number of users it served."""
     ingest, lists = (manifest.record(night.folder(stage)) for stage in ("ingest", "neighbours"))
-    tables = ingest.counts.get("tables", {}).values() if ingest else ()
+    tables = ((ingest.read(IngestOutputs).tables if ingest else None) or {}).values()
     read = [sum(table[name] for table in tables) if ingest else None for name in ("read", "kept", "refused")]
-    return [*read, lists.counts.get("users") if lists else None]
+    return [*read, lists.read(NeighboursOutputs).users if lists else None]

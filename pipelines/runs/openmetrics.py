@@ -23,6 +23,7 @@ from pipelines.base.manifest import Manifest
 from pipelines.night import night_results, publication_file
 from pipelines.night.errors import user_message
 from pipelines.night.outcome import Outcome
+from pipelines.night.outputs import EvaluationOutputs, IngestOutputs
 from pipelines.night.sink_protocol import NEIGHBOURS, served_stage
 from pipelines.night.stage import STAGES, Night
 from pipelines.reports import report, report_history
@@ -168,15 +169,17 @@ def _stage_gauges(date: str, done: Mapping[str, Manifest]) -> Iterator[Metric]:
     label = ("date", date)
     seconds: dict[Labels, float] = {(label, ("stage", stage)): found.seconds for stage, found in done.items()}
     yield gauge("watchnext_stage_duration_seconds", "Duration of the last run of each stage.", seconds)
-    ingested = done["ingest"].counts if "ingest" in done else {}
+    ingested = done["ingest"].read(IngestOutputs) if "ingest" in done else None
     read: dict[Labels, float] = {
         (label, ("table", table), ("became", became)): rows
-        for table, counts in ingested.get("tables", {}).items()
+        for table, counts in ((ingested.tables if ingested else None) or {}).items()
         for became, rows in counts.items()
         if became != "read"
     }
     yield gauge("watchnext_ingested_rows", "Rows of raw files that this night read, by outcome.", read)
-    kept: dict[Labels, float] = {(label, ("table", table)): rows for table, rows in ingested.get("rows", {}).items()}
+    kept: dict[Labels, float] = {
+        (label, ("table", table)): rows for table, rows in (ingested.rows if ingested else {}).items()
+    }
     yield gauge("watchnext_store_rows", "Events in the store after its ingest.", kept)
 
 
@@ -189,14 +192,14 @@ def _recall_samples(labels: Labels, recalls: Mapping[str, Mapping[str, float]]) 
 
 
 def _recalls(done: Mapping[str, Manifest]) -> dict[str, dict[str, float]]:
-    return night_results.recalls(done["evaluation"]) if "evaluation" in done else {}
+    return done["evaluation"].read(EvaluationOutputs).recalls() if "evaluation" in done else {}
 
 
 def _recalls_of_older_version(night: Night, served: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return the served night's figures if an older version wrote `published.json`, without them."""
     served_night = replace(night, date=dt.date.fromisoformat(served["date"]))
     done = manifest.record(served_night.folder("evaluation"))
-    return night_results.recalls(done) if done else {}
+    return done.read(EvaluationOutputs).recalls() if done else {}
 
 
 def _list_name(night: Night, done: Mapping[str, Manifest]) -> str:

@@ -19,6 +19,7 @@ from pipelines.base import lock, manifest, paths, published_lists
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.night import publication_file, sink_protocol
 from pipelines.night.errors import GateError, StageError, user_message
+from pipelines.night.outputs import PublishOutputs
 from pipelines.night.publication_file import LISTS, NEIGHBOURS, to_json
 from pipelines.night.publication_file import read as read
 from pipelines.night.sink_protocol import NightFiles, Sink
@@ -29,7 +30,7 @@ from pipelines.sinks.bigtable_sink import BigtableSink
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 
-RECALL = "recall"  # key in the counts of stage publish and in `published.json`: the recall of the published lists
+RECALL = "recall"  # key in `published.json`: the recall of the published lists
 Recovery = Literal["settle", "finish", "undo"]
 
 
@@ -64,10 +65,11 @@ def _published_summary(night: Night) -> dict[str, Any]:
     """Return the gates and the recall in `published.json` for the lists that the night was last published with, even if
     its stages ran again later."""
     done = manifest.record(night.folder("publish"))
-    if done is None or LISTS not in done.counts:
+    outputs = done.read(PublishOutputs) if done else None
+    if outputs is None or outputs.gates is None:
         return gates.summary(night)
-    short = {name: value for name, value in done.counts["gates"].items() if name != "failed"}
-    return {"gates": short} | {name: value for name, value in done.counts.items() if name == RECALL}
+    short = outputs.gates.model_dump(exclude={"failed"}, exclude_defaults=True)
+    return {"gates": short} | ({RECALL: outputs.recall} if outputs.recall else {})
 
 
 def serve_lists(

@@ -18,6 +18,7 @@ from pipelines.base import manifest
 from pipelines.night import night_results, publication_file
 from pipelines.night.errors import GateError
 from pipelines.night.night_results import GateResults
+from pipelines.night.outputs import TrainOutputs
 from pipelines.night.stage import Night
 from pipelines.serving import publication
 from transforms.core import files
@@ -81,7 +82,7 @@ def test_a_stale_index_is_stopped(made: Night) -> None:
 
 def test_yesterday_s_tower_with_today_s_vectors_is_stopped(made: Night) -> None:
     first = night(_job(made), FIRST)
-    today, yesterday = (f"{of.folder('train')}/{of.require('train').counts['tower']}" for of in (made, first))
+    today, yesterday = (f"{of.folder('train')}/{of.outputs(TrainOutputs).tower}" for of in (made, first))
     shutil.rmtree(today)
     shutil.copytree(yesterday, today)
     stopped_by(made, "same night", rf"/model/tower-\w+/.* is not the file that the training of {DATE} wrote")

@@ -13,6 +13,7 @@ from nights import DATE, RANKING, TINY, lists, night, write_job
 
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
 from pipelines.night import publication_file
+from pipelines.night.outputs import VocabularyOutputs
 from pipelines.night.stage import Night
 from transforms.logs.schemas import USERS, VIDEOS, WATCHES
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
@@ -108,9 +109,9 @@ def test_without_one_column_all_other_features_are_learned(
     for stage in (ingest, vocabulary):
         stage.run(of)
     unknown = UNKNOWN.get(column, set())
-    window = of.require("vocabulary").counts["window"]
-    assert set(window["categories"]) == CATEGORIES - unknown
-    assert window["birth_years"] == (0 if unknown == {"age"} else USER_COUNT)
+    window = of.outputs(VocabularyOutputs).window
+    assert set(window.categories) == CATEGORIES - unknown
+    assert window.birth_years == (0 if unknown == {"age"} else USER_COUNT)
     folder = of.folder("ranking")
     found, vocabularies = ranking.count_impressions(of, {}, folder, "aa")
     ranker = ranking.ranking_spec(of, found, vocabularies)

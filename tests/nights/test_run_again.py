@@ -13,6 +13,7 @@ from stores import DAYS, daily, day_of_watches, ingested, write_day
 from pipelines import nightly
 from pipelines.base import manifest, snapshot_store
 from pipelines.base.manifest import ManifestError
+from pipelines.night.outputs import IngestOutputs
 from pipelines.night.stage import Night
 from pipelines.runs import processes
 
@@ -90,7 +91,7 @@ def test_a_stage_that_would_not_run_cannot_be_forced(of: Night, given: tuple[str
 def test_a_damaged_manifest_of_an_earlier_night_stops_no_ingest_and_its_night_makes_it_anew(tmp_path: Path) -> None:
     job = daily(tmp_path, days=DAYS[:3])
     before = ingested(job, DATE - dt.timedelta(days=1))
-    snapshot = snapshot_store.path_of(before.root.snapshots, before.require("ingest").counts["snapshot"])
+    snapshot = snapshot_store.path_of(before.root.snapshots, before.outputs(IngestOutputs).snapshot)
     damaged = Path(before.folder("ingest"), "COMPLETED")
     damaged.write_bytes(damaged.read_bytes()[:100])
     write_day(tmp_path, DAYS[3], day_of_watches(DAYS[3]))

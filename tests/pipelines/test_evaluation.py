@@ -14,6 +14,7 @@ import pytest
 from nights import DATE, REPOSITORY, lists, night
 
 from pipelines import evaluation
+from pipelines.night.outputs import EvaluationOutputs
 from pipelines.night.stage import Night
 from transforms.evaluation import night_metrics
 
@@ -87,7 +88,7 @@ def test_figures_are_those_of_the_lists_that_were_kept(nights: tuple[Night, Nigh
         assert set(metrics["systems"]) == set(night_metrics.SYSTEMS)
         for measured in metrics["systems"].values():
             assert (measured["figures"]["users"], measured["figures"]["pairs"]) == (found["users"], found["pairs"])
-        assert of.require("evaluation").counts["metrics"] == night_metrics.ordered_figures(
+        assert of.outputs(EvaluationOutputs).figures == night_metrics.ordered_figures(
             night_metrics.NightMetrics.model_validate(metrics)
         )
 

@@ -16,12 +16,13 @@ from nights import DATE, night, published_night, with_figures, write_job
 
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest
-from pipelines.base.manifest import ManifestError
+from pipelines.base.manifest import ManifestError, Outputs
 from pipelines.config.gate_settings import Gates
 from pipelines.config.jobs import JobError
 from pipelines.night import night_results, publication_file
 from pipelines.night.errors import GateError, StageError
 from pipelines.night.night_results import GateResults
+from pipelines.night.outputs import BuiltIndex, EvaluationOutputs, IndexOutputs, TrainOutputs
 from pipelines.night.stage import Night, stage_main
 from pipelines.reports import nights_page, report
 from pipelines.serving import publication
@@ -85,7 +86,7 @@ def test_a_night_is_published_for_a_reason_that_is_written_down(job: Path) -> No
     publish.run(Night(of.job, of.date, force_publish="half of them left"))
     held = {"status": "forced", "why": "half of them left", "not_computed": dict.fromkeys(MEASURED, NOBODY)}
     assert (served(of)["date"], served(of)["gates"]) == ("2026-11-22", held)
-    counts = of.require("publish").counts
+    counts = of.require("publish").figures
     assert counts["gates"] == {**held, "failed": ["users"]}
     assert counts["notes"][0].startswith(
         "FORCED, in spite of what gates found (half of them left): gate users: 2 users"
@@ -211,7 +212,7 @@ def test_what_should_be_compared_and_cannot_be_is_never_passed_in_silence(
     found = results(of)
     assert found.status == "ungated" and re.match(f"recall could not be computed: .*{why}", found.why)
     assert [(gate.name, gate.state) for gate in found.unexpected] == [("recall", "not computed")]
-    counts = of.require("publish").counts
+    counts = of.require("publish").figures
     assert re.match(f"WARNING: gate recall: not computed: .*{why}", counts["notes"][0])
     assert counts["gates"]["status"] == served(of)["gates"]["status"] == "ungated"
     assert report.status_of(of, found).level == "warn"
@@ -248,10 +249,17 @@ def test_gates_of_an_older_version_are_read_and_faults_name_their_field(job: Pat
     assert nights_page.write(of) == "" and "why: field required" in Path(of.root.index).read_text()
 
 
+OUTPUTS: dict[str, Outputs] = {
+    "train": TrainOutputs(tower="tower-aa", state="state-aa"),
+    "index": IndexOutputs(candidates=BuiltIndex(kind="exact", folders=(), shard_rows=(9,), recall=1.0)),
+    "evaluation": EvaluationOutputs(figures={}),
+}
+
+
 def made_of(of: Night, stage: str, inputs: dict[str, str], date: dt.date | None = None) -> None:
     done = manifest.Manifest(
         stage=stage, date=(date or of.date).isoformat(), fingerprint=stage, files=[], inputs=inputs,
-        counts={"info": {"candidates": {"rows": 9, "recall": 1.0}}},
+        outputs=OUTPUTS[stage].model_dump(mode="json"),
     )  # fmt: skip
     manifest.commit(of.folder(stage), done)
 

@@ -15,6 +15,7 @@ from pipelines import index
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import IndexOutputs
 from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -71,9 +72,10 @@ def test_what_is_unavailable_or_does_not_fulfil_the_condition_is_no_candidate(sh
     assert len(expected) == 7
     matrix = np.array(VECTORS["vector"].to_list(), np.float32)[[int(name[1:]) for name in expected]]
     for kind in ("candidates", "similar"):
-        folders = [paths.join(of.folder("index"), folder) for folder in done.counts["folders"][kind]]
+        built = getattr(done.read(IndexOutputs), kind)
+        folders = [paths.join(of.folder("index"), folder) for folder in built.folders]
         assert len(folders) == shards
-        assert done.counts["info"][kind]["rows"] == 7
+        assert built.rows == 7
         positions = [np.load(f"{folder}/{POSITIONS}") for folder in folders]
         assert sorted(np.concatenate(positions).tolist()) == list(range(7))
         if kind == "candidates":
@@ -93,7 +95,7 @@ def test_how_long_it_took_is_told_and_does_not_make_another_night(tmp_path: Path
     again = of.require("index")
     assert again.attempt != first.attempt
     assert again.digest == first.digest
-    assert "timings" not in json.dumps(again.counts)
+    assert "timings" not in json.dumps(again.figures)
 
 
 def test_only_a_condition_on_age_makes_the_date_matter(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def logged(folder: Path, ending: str = "parquet", *, order: list[int] | None = N
 def test_every_format_and_every_order_of_files_gives_the_same_store(tmp_path: Path) -> None:
     jobs = [logged(tmp_path / ending, ending) for ending in FORMATS]
     jobs.append(logged(tmp_path / "order", order=[2, 0, 3, 1]))
-    found = [run(job).counts["store"] for job in jobs]
+    found = [run(job).figures["store"] for job in jobs]
     assert len(set(found)) == 1, dict(zip([*FORMATS, "order"], found, strict=True))
     expected = watch_rows().sort("user_id", "time", "video_id")
     for job in jobs:
@@ -98,7 +98,7 @@ def test_every_format_and_every_order_of_files_gives_the_same_store(tmp_path: Pa
 
 def test_events_lie_in_the_file_of_their_day_and_bucket(tmp_path: Path) -> None:
     job = logged(tmp_path)
-    assert run(job).counts["buckets"] == 8
+    assert run(job).figures["buckets"] == 8
     for table in ("watches", "searches"):
         found = events(night(job), table)
         assert found["day"].to_list() == found["time"].dt.date().cast(pl.String).to_list()
@@ -112,7 +112,7 @@ def test_impressions_are_events_like_others(tmp_path: Path) -> None:
     shown = impressions_of(watch_rows())
     shown.write_parquet(tmp_path / "i.parquet")
     job = logged(tmp_path / "with", more=f'impressions = "{tmp_path}/i.parquet"\n')
-    counts = run(job).counts
+    counts = run(job).figures
     assert counts["tables"]["impressions"] == rows(120, kept=120) and counts["rows"]["impressions"] == 120
     found = events(night(job), "impressions")
     assert found["day"].to_list() == found["time"].dt.date().cast(pl.String).to_list()
@@ -135,7 +135,7 @@ def test_a_late_file_joins_the_days_it_belongs_to_and_the_rest_stays(tmp_path: P
     after = snapshot(night(job))
     assert set(before.files) < set(after.files) and after.number == before.number + 1
     assert {f.day for f in set(after.files) - set(before.files)} == set(late["time"].dt.date().cast(pl.String))
-    assert second.counts["tables"]["watches"] == rows(45, kept=45)
+    assert second.figures["tables"]["watches"] == rows(45, kept=45)
     assert events(night(job)).height == 45 and second.fingerprint == first.fingerprint
     whole = logged(tmp_path / "whole")
     to_csv(late, tmp_path / "whole" / "w" / "late.csv")
@@ -147,7 +147,7 @@ def test_rows_that_are_sent_again_are_counted_and_kept_once(tmp_path: Path) -> N
     job = logged(tmp_path)
     run(job)
     to_json_lines(watch_rows()[5:15], tmp_path / "w" / "again.jsonl")
-    assert run(job).counts["tables"]["watches"] == rows(50, duplicates=10, kept=40)
+    assert run(job).figures["tables"]["watches"] == rows(50, duplicates=10, kept=40)
     assert events(night(job)).height == 40
 
 
@@ -166,8 +166,8 @@ def test_the_next_night_keeps_what_is_taken_and_the_earlier_one_its_snapshot(tmp
     tomorrow = DATE + dt.timedelta(days=1)
     to_csv(watch_rows().head(2).with_columns(pl.lit("new").alias("video_id")), tmp_path / "w" / "new.csv")
     second = run(job, tomorrow)
-    assert second.counts["tables"]["watches"]["read"] == 2
-    assert night(job).snapshot.number == first.counts["snapshot"] < night(job, tomorrow).snapshot.number
+    assert second.figures["tables"]["watches"]["read"] == 2
+    assert night(job).snapshot.number == first.figures["snapshot"] < night(job, tomorrow).snapshot.number
     assert night(job).snapshot.rows("watches") == 40 and night(job, tomorrow).snapshot.rows("watches") == 42
 
 
@@ -178,7 +178,7 @@ def test_a_crash_between_snapshot_and_manifest_loses_no_count(tmp_path: Path) ->
     of = night(job)
     (Path(of.folder("ingest")) / manifest.NAME).unlink()
     second = run(job)
-    assert second.counts == first.counts and second.counts["tables"]["watches"]["refused"] == 2
+    assert second.figures == first.figures and second.figures["tables"]["watches"]["refused"] == 2
     assert rejects(of).height == 2 and snapshot(of).number == 1
 
 
@@ -236,7 +236,7 @@ def test_too_many_rejects_fail_the_night_and_nothing_is_taken(tmp_path: Path) ->
 def test_rejects_below_the_limit_are_counted_and_the_night_goes_on(tmp_path: Path) -> None:
     job = logged(tmp_path, more="max_reject_fraction = 0.1")
     bad_rows().write_csv(tmp_path / "w" / "bad.csv")
-    counts = run(job).counts
+    counts = run(job).figures
     assert counts["tables"]["watches"] == rows(46, refused=5, kept=41)
     assert counts["rejects"] == {f"watches: {reason}": 1 for reason in REASONS}
     assert rejects(night(job))["reason"].to_list() == REASONS
@@ -248,7 +248,7 @@ def test_all_refused_rows_are_counted_and_the_first_of_each_reason_listed(tmp_pa
     job = logged(tmp_path, more=f"max_reject_fraction = 1.0\nbatch_bytes = {batch_bytes}")
     for name in ("x", "y", "z"):
         bad_rows()[[0] + [3] * 700].write_csv(tmp_path / "w" / f"{name}.csv")
-    counts = run(job).counts
+    counts = run(job).figures
     assert counts["rejects"] == {"watches: time cannot be read": 2_100}
     found = rejects(night(job)).select("file", "row").rows()
     assert found == [(f"{tmp_path}/w/x.csv", row) for row in range(2, 702)] + [
@@ -263,7 +263,7 @@ def test_a_night_that_failed_for_its_rejects_goes_on_when_they_are_gone(tmp_path
     with pytest.raises(StageError):
         ingest.run(night(job))
     (tmp_path / "w" / "bad.csv").unlink()
-    assert run(job).counts["rejects"] == {} and events(night(job)).height == 40
+    assert run(job).figures["rejects"] == {} and events(night(job)).height == 40
     assert not (Path(night(job).root.night(DATE)) / "rejects").exists()
 
 
@@ -275,7 +275,7 @@ def test_rows_read_are_kept_refused_or_duplicates_however_many_files_at_a_time(
     bad_rows().write_csv(tmp_path / "w" / "bad.csv")
     to_json_lines(watch_rows()[20:32], tmp_path / "w" / "again.jsonl")
     run(job)
-    found = night(job).require("ingest").counts["tables"]["watches"]
+    found = night(job).require("ingest").figures["tables"]["watches"]
     assert found == rows(58, refused=5, duplicates=12, kept=41)
     assert events(night(job)).height == 41
 
@@ -285,13 +285,13 @@ def test_catalogue_and_users_are_read_anew_when_they_change(tmp_path: Path) -> N
     (tmp_path / "v.csv").write_text("video_id,title\n0v,Zero\n1v,One\n0v,Zero again\n")
     (tmp_path / "u.csv").write_text("user_id,gender\n0u,f\n1u,m\n")
     first = run(job)
-    assert first.counts["tables"]["videos"] == rows(3, duplicates=1, kept=2)
+    assert first.figures["tables"]["videos"] == rows(3, duplicates=1, kept=2)
     assert night(job).titles(["0v", "1v", "9v"]) == {"0v": "Zero again", "1v": "One"}
     assert sum(entry.rows for entry in first.named("users/")) == 2
     (tmp_path / "v.csv").write_text("video_id,title\n0v,Nil\n")
     second = run(job)
     assert night(job).titles(["0v", "1v"]) == {"0v": "Nil"}
-    assert second.counts["store"] == first.counts["store"] and second.fingerprint != first.fingerprint
+    assert second.figures["store"] == first.figures["store"] and second.fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv.gz"])
@@ -313,10 +313,10 @@ def test_logs_without_one_valid_watch_are_told(tmp_path: Path) -> None:
 
 def test_the_bucket_count_of_a_store_is_that_of_the_job_and_stays(tmp_path: Path) -> None:
     job = logged(tmp_path, more='[storage]\nroot = "runs"\nbuckets = 16')
-    assert run(job).counts["buckets"] == 16
+    assert run(job).figures["buckets"] == 16
     job.write_text(job.read_text().replace("buckets = 16", "buckets = 32"))
     to_csv(watch_rows().head(1).with_columns(pl.lit("new").alias("video_id")), tmp_path / "w" / "new.csv")
-    assert run(job).counts["buckets"] == 16
+    assert run(job).figures["buckets"] == 16
 
 
 def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("user_id\nnobody\n")
     to_parquet(watch_rows(), tmp_path / "w" / "region=EU" / "all.parquet")
-    notes = run(job).counts["notes"]
+    notes = run(job).figures["notes"]
     assert any(note.startswith("logs.watches: 1 file was skipped: late.tsv. ") for note in notes)
     assert any(note.startswith("logs.watches: folder names give values of region, ") for note in notes)
     assert any(note.startswith("privacy.forget: 1 file was skipped: ids.txt. ") for note in notes)
@@ -338,8 +338,8 @@ def test_a_job_in_a_folder_with_the_signs_of_patterns_reads_and_removes_its_own_
     run(other / "job.toml")
     (other / "runs" / "LOCK").write_text("{}")
     with lock.hold(night(folder / "job.toml").root.lock):
-        assert run(folder / "job.toml").counts["tables"]["watches"]["read"] == 40
-        assert run(folder / "job.toml", DATE + dt.timedelta(days=1)).counts["tables"] == {}
+        assert run(folder / "job.toml").figures["tables"]["watches"]["read"] == 40
+        assert run(folder / "job.toml", DATE + dt.timedelta(days=1)).figures["tables"] == {}
     assert not (folder / "runs" / "LOCK").exists() and (other / "runs" / "LOCK").exists()
     assert events(night(folder / "job.toml")).equals(events(night(other / "job.toml")))
 
@@ -352,15 +352,15 @@ def test_ids_of_a_new_list_of_users_to_forget_that_are_nobody_are_noted(tmp_path
     job = logged(tmp_path, more='[privacy]\nforget = "forget.csv"\n')
     users = watch_rows()["user_id"].unique().sort()
     ids_csv(tmp_path / "forget.csv", "user_id", users[0], users[1], "0004", "no\u202ebody")
-    counts = run(job).counts
+    counts = run(job).figures
     assert counts["joins"]["forget"] == {"values": 4, "unmatched": 2}
     told = "privacy.forget: 2 of 4 ids on the list are of nobody in these logs (compared with"
     assert any(note.startswith(told) for note in counts["notes"])
     assert not any("0004" in note or "body" in note.removeprefix(told) for note in counts["notes"])
-    unchanged = run(job, DATE + dt.timedelta(days=1)).counts
+    unchanged = run(job, DATE + dt.timedelta(days=1)).figures
     assert "forget" not in unchanged["joins"] and not any("privacy.forget" in note for note in unchanged["notes"])
     ids_csv(tmp_path / "forget.csv", "user_id", users[2], "0004")
-    changed = run(job, DATE + dt.timedelta(days=2)).counts
+    changed = run(job, DATE + dt.timedelta(days=2)).figures
     assert changed["joins"]["forget"] == {"values": 2, "unmatched": 1}  # users[2] was in the store alone
     assert any("1 of 2 ids" in note and "earlier night counts as nobody" in note for note in changed["notes"])
 
@@ -372,7 +372,7 @@ def test_no_id_of_the_list_of_users_to_forget_is_kept(
     monkeypatch.setenv("KEY", "0123456789abcdef")
     job = logged(tmp_path, more=f'[privacy]\nforget = "forget.csv"\n{more}')
     ids_csv(tmp_path / "forget.csv", "user_id", watch_rows()["user_id"][0], "secret-id")
-    notes = run(job).counts["notes"]
+    notes = run(job).figures["notes"]
     assert any("1 of 2 ids on the list are of nobody in these logs (" in note for note in notes)
     kept = [path for path in Path(night(job).root.path).rglob("*") if path.is_file()]
     assert kept and not [path for path in kept if b"secret-id" in path.read_bytes()]
@@ -389,7 +389,7 @@ def test_ids_of_other_tables_without_a_partner_are_counted(tmp_path: Path) -> No
         tmp_path / "h.csv", "user_id,video_id", f"{users[0]},{videos[4]}", f"{users[1]},nothing", f"ghost,{videos[0]}"
     )
     logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
-    counts = run(write_job(tmp_path, logs)).counts
+    counts = run(write_job(tmp_path, logs)).figures
     assert counts["joins"] == {
         "users": {"values": 3, "unmatched": 1},
         "hidden users": {"values": 3, "unmatched": 1},
@@ -413,7 +413,7 @@ def test_of_a_large_store_some_buckets_are_compared(tmp_path: Path, monkeypatch:
     job = logged(tmp_path)
     write_job(tmp_path, (tmp_path / "job.toml").read_text().split("\n", 2)[1] + '\nusers = "u.csv"')
     ids_csv(tmp_path / "u.csv", "user_id", *(f"ghost{n}" for n in range(100)), *watch_rows()["user_id"].unique())
-    counts = run(job).counts
+    counts = run(job).figures
     assert 0 < counts["joins"]["users"]["unmatched"] < 100
     (note,) = (note for note in counts["notes"] if "users of the table" in note)
     assert note.endswith(f" of {counts['buckets']} buckets were compared)")

@@ -41,6 +41,7 @@ from pipelines.base import lock, manifest, paths
 from pipelines.base.manifest import NAME
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import TrainOutputs
 from pipelines.night.stage import STAGES, Night
 from pipelines.runs import dry_run
 from transforms.core.frames import bucket_of
@@ -91,7 +92,7 @@ def test_every_user_with_a_watch_or_a_search_is_served_once_in_the_file_of_their
     found = lists(undisturbed)
     active = {str(user) for table in ("watches", "searches") for user in of_window(job, table)["user_id"]}
     assert found["user_id"].to_list() == sorted(active)
-    buckets = undisturbed.require("ingest").counts["buckets"]
+    buckets = undisturbed.snapshot.buckets
     assert found["bucket"].to_list() == [bucket_of(user, buckets) for user in found["user_id"]]
     assert found.select("user_id", "video_ids", "scores").schema == {
         "user_id": pl.String,
@@ -122,7 +123,7 @@ def test_the_tower_called_with_what_the_logs_say_gives_the_vectors_of_the_night(
     written = pl.concat([pl.read_parquet(path) for path in Path(f"{folder}/../user_vectors").glob("*.parquet")])
     vectors, users = dict(written.iter_rows()), raw_features(job)
     assert sorted(vectors) == sorted(users) == lists(undisturbed)["user_id"].to_list()
-    tower = tf.saved_model.load(paths.join(undisturbed.folder("train"), undisturbed.require("train").counts["tower"]))
+    tower = tf.saved_model.load(paths.join(undisturbed.folder("train"), undisturbed.outputs(TrainOutputs).tower))
     names = tower.signatures["raw"].structured_input_signature[1]
     assert {"watches", "tokens", "country", "device", "signed_in", "gender", "birth_year", "year"} == set(names)
     inputs = as_inputs(list(users.values()), DATE, list(names))

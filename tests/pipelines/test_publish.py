@@ -16,6 +16,7 @@ from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import ManifestError
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import GateSummary, PublishOutputs
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from pipelines.runs import run_log
@@ -59,8 +60,9 @@ def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     }  # fmt: skip
     notes = [f"UNGATED: {nobody}"]
     named = served["lists"]["file"]
-    counts = {"published": True, "gates": ungated, "notes": notes, "lists": named, "published_lists": named}
-    assert publish.plan(of).is_done(of) and of.require("publish").counts == counts
+    outputs = PublishOutputs(published=True, lists=named, published_lists=named, gates=GateSummary(**ungated))
+    assert publish.plan(of).is_done(of) and of.outputs(PublishOutputs) == outputs
+    assert of.require("publish").counts == {"notes": notes}
 
 
 def test_a_backfill_never_moves_what_is_served_backwards(job: Path) -> None:
@@ -69,7 +71,7 @@ def test_a_backfill_never_moves_what_is_served_backwards(job: Path) -> None:
     earlier = ready(job, DATE - dt.timedelta(days=1))
     publish.run(earlier)
     assert Path(earlier.root.published).read_text() == before
-    counts = earlier.require("publish").counts
+    counts = earlier.require("publish").figures
     assert (counts["published"], counts["later"]) == (False, "2026-11-21")
     later = ready(job, DATE + dt.timedelta(days=1))
     publish.run(later)

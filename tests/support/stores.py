@@ -80,7 +80,7 @@ def newest(of: Night) -> snapshot_store.Snapshot:
 
 
 def counts(of: Night) -> dict[str, object]:
-    return dict(manifest.require(of.folder("ingest"), "ingest").counts)
+    return dict(manifest.require(of.folder("ingest"), "ingest").figures)
 
 
 def events(of: Night, table: str = "watches", snapshot: snapshot_store.Snapshot | None = None) -> pl.DataFrame:

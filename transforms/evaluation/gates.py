@@ -222,10 +222,11 @@ def _kept_share(popular: Floats, before: Floats) -> Floats:
     return np.minimum(share, 1)
 
 
-def ann_recall(recall: float, *, wanted: float, most_short: float) -> Gate:
+def ann_recall(recall: float | None, *, wanted: float, most_short: float) -> Gate:
     """Check the index's recall. recall: compared with exact search, as measured when the index was built."""
     name = "index recall"
-    if reason := _unusable(recall=recall, index_recall=wanted, gates_max_ann_shortfall=most_short):
+    reason = _unusable(recall=recall, index_recall=wanted, gates_max_ann_shortfall=most_short)
+    if recall is None or reason:
         return not_computed(name, reason, expected=False)
     return _gate(
         name,

@@ -36,6 +36,7 @@ from pydantic import Field, ValidationError
 
 from transforms.core.bootstrap import PairedDifference
 from transforms.core.records import JsonModel
+from transforms.core.validation import invalid_fields
 from transforms.evaluation.user_metrics import Measured, MeasuredFigures, Number, paired_difference
 from transforms.ranking.watch_time_recall import MeasuredRanking
 
@@ -230,13 +231,6 @@ def read(content: bytes) -> NightMetrics | None:
         return NightMetrics.model_validate(found)
     except ValidationError as error:
         raise ValueError(invalid_fields(error)) from None
-
-
-def invalid_fields(error: ValidationError) -> str:
-    """Return the invalid fields of a file and the reasons, in one line."""
-    problems = [(".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in error.errors()]
-    shown = [f"{field}: {message[:1].lower()}{message[1:]}" for field, message in problems[:3]]
-    return "; ".join([*shown, *([f"and {len(problems) - 3} more"] if len(problems) > 3 else [])])
 
 
 def ordered_figures(metrics: NightMetrics) -> dict[str, dict[str, Number]]:

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.night.outputs import TrainOutputs
 from transforms.core import files
 
 
@@ -73,8 +74,8 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     message = "COMPLETED cannot be read .* removes it and runs the stage again"
     with pytest.raises(ManifestError, match=message):
         manifest.load(str(tmp_path))
-    assert manifest.discard_damaged(str(tmp_path)) and not (tmp_path / "COMPLETED").exists()
-    assert not manifest.discard_damaged(str(tmp_path))
+    assert manifest.discard_damaged(str(tmp_path), TrainOutputs) and not (tmp_path / "COMPLETED").exists()
+    assert not manifest.discard_damaged(str(tmp_path), TrainOutputs)
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def check_forgotten(of: Night) -> None:
         folder = first.folder(stage)
         for entry in first.require(stage).files:
             assert files.file_entry(folder, entry.name).digest == entry.digest
-    assert listed.counts["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
+    assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = publication_file.read(of.root)
     assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
     assert not forget_rows.is_due(newest(of), ingest.IngestPlan.of(of).screen)

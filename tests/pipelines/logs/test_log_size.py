@@ -23,7 +23,7 @@ def test_what_is_judged_from_a_sample_is_what_the_stages_then_count(tmp_path: Pa
     judged, of = size(job), night(job)
     ingest.run(of)
     vocabulary.run(of)
-    taken, counted = of.require("ingest").counts, of.require("vocabulary").counts
+    taken, counted = of.require("ingest").figures, of.require("vocabulary").figures
     assert (judged.watches, judged.searches) == (taken["rows"]["watches"], taken["rows"]["searches"])
     assert judged.new_events == judged.events and judged.buckets == taken["buckets"]
     window, cover = counted["window"], counted["cover"]

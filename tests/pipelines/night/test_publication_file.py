@@ -172,7 +172,7 @@ def test_a_name_that_leaves_the_root_is_refused(job: Path, name: str) -> None:
     content = json.loads(path.read_text())
     content["defaults"] = [content["lists"][0] | {"name": name}]
     path.write_text(json.dumps(content))
-    with pytest.raises(PublishedListsError, match="does not lie below the root"):
+    with pytest.raises(PublishedListsError, match="lies outside the root"):
         published_lists.load(str(path))
     served = publication_file.read(of.root) or {}
     Path(of.root.published).write_text(json.dumps(served | {"lists": {"file": name, "digest": "x"}}))
@@ -278,6 +278,6 @@ def test_a_rollback_serves_what_was_published_and_not_what_a_backfill_made_since
     of = night(job, BEFORE)
     rewritten(of, "bb", lists(BEFORE).with_columns(video_ids=pl.Series([["x"], ["y"]])))
     publish.run(of)
-    assert not of.require("publish").counts["published"]
+    assert not of.require("publish").figures["published"]
     rollback.rollback(of, None)
     assert shown(of) == ["2026-11-20-ann"]

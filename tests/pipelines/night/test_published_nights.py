@@ -79,7 +79,7 @@ def test_a_night_that_ran_again_after_it_was_served_was_served_all_the_same(job:
     of = published_night(job, LISTS, date=days(-1))
     published_night(job, LISTS, date=days(0))
     publish.run(published_night(job, LISTS[:30], date=days(-1), publish=False))
-    assert not of.require("publish").counts["published"]
+    assert not of.require("publish").figures["published"]
     found = published_before(night(job))
     assert found is not None and found.date == days(-1)
 

@@ -12,6 +12,7 @@ from nights import DATE, night, write_job
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night import ranking_nights
+from pipelines.night.outputs import RankedLists, RankingOutputs
 from pipelines.night.stage import Night
 from transforms.core.files import FileEntry
 
@@ -69,10 +70,10 @@ def test_nights_that_were_taken_back_or_are_no_longer_whole_are_not_asked(of: Ni
 def test_what_was_fixed_stays(of: Night) -> None:
     complete(before(of, 2))
     fixed = ranking_nights.newest(of)
-    counts = {ranking_nights.COUNT: fixed}
-    manifest.commit(
-        of.folder("ranking"), Manifest(stage="ranking", date=str(DATE), fingerprint="x", files=[], counts=counts)
-    )
+    ranked = RankedLists(neighbours_attempt="aa", ranker="ranker-aa", generators=fixed)
+    outputs = RankingOutputs(ranked=ranked).model_dump(mode="json")
+    done = Manifest(stage="ranking", date=str(DATE), fingerprint="x", files=[], outputs=outputs)
+    manifest.commit(of.folder("ranking"), done)
     complete(before(of, 1))
     assert ranking_nights.generators(of) == fixed
     manifest.revoke(before(of, 2).folder("neighbours"))

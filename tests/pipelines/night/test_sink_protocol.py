@@ -12,6 +12,7 @@ from nights import night, published_night, write_job
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest, ManifestError
 from pipelines.night import publication_file, sink_protocol
+from pipelines.night.outputs import RankedLists, RankingOutputs
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.night.stage import Night
 from transforms.core import files
@@ -69,8 +70,9 @@ def test_ranked_lists_of_other_neighbours_are_not_served(of: Night) -> None:
 def test_ranked_lists_stay_when_users_are_taken_out_of_what_they_were_made_of(of: Night) -> None:
     ranked(of, "what was before")
     done = of.require("ranking")
-    counts = {sink_protocol.OF: of.require("neighbours").attempt}
-    manifest.commit(of.folder("ranking"), replace(done, counts=counts))
+    lists = RankedLists(neighbours_attempt=of.require("neighbours").attempt, ranker="ranker-bb", generators={})
+    outputs = RankingOutputs(ranked=lists).model_dump(mode="json")
+    manifest.commit(of.folder("ranking"), replace(done, outputs=outputs))
     assert sink_protocol.served_stage(of) == "ranking"
 
 

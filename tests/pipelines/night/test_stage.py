@@ -16,6 +16,7 @@ from nights import DATE, REPOSITORY, environment, night, write_job
 from pipelines.base import machine, manifest
 from pipelines.config.beam_options import OptionError
 from pipelines.night import stage as stages
+from pipelines.night.outputs import NeighboursOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete
 from transforms.core import files
 
@@ -33,7 +34,8 @@ def writes(*names: str, content: bytes = b"rows") -> stages.Callable[[str, str],
 
     def work(folder: str, attempt: str) -> StageResult:
         given = [name.format(attempt=attempt) for name in names]
-        return StageResult([files.write_bytes(folder, name, 1, content) for name in given], {"rows": 1})
+        entries = [files.write_bytes(folder, name, 1, content) for name in given]
+        return StageResult(entries, NeighboursOutputs(users=1), {"rows": 1})
 
     return work
 

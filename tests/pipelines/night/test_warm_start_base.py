@@ -15,6 +15,7 @@ from pipelines import train as train_stage
 from pipelines.base import manifest, paths
 from pipelines.night import warm_start_base
 from pipelines.night.errors import StageError
+from pipelines.night.outputs import TrainOutputs, WarmStartBase
 from pipelines.night.stage import Night
 from pipelines.night.warm_start_base import EarlierModel
 from transforms.core import files
@@ -108,14 +109,18 @@ def give_examples(job: Path, days: int, *, seed: int) -> Night:
     (folder / "COMPLETED").unlink()
     entries = files.list_entries(str(folder), "")
     done = manifest.Manifest(
-        stage="examples", date=of.date.isoformat(), fingerprint="f", files=entries, counts={"newest": ""}
+        stage="examples",
+        date=of.date.isoformat(),
+        fingerprint="f",
+        files=entries,
+        counts={"newest": f"{days_before(days + 1)}T23:00:00+00:00"},
     )
     manifest.commit(str(folder), done)
     return of
 
 
 def state_of(of: Night) -> str:
-    return paths.join(of.folder("train"), of.require("train").counts["state"])
+    return paths.join(of.folder("train"), of.outputs(TrainOutputs).state)
 
 
 def test_nights_go_on_from_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +128,9 @@ def test_nights_go_on_from_one_another(tmp_path: Path, monkeypatch: pytest.Monke
     first, second = give_examples(job, 2, seed=1), give_examples(job, 0, seed=2)
     train_stage.run(first)
     counts = first.require("train").counts
-    assert counts["start"] == {"from": None, "why": "", "rows": {}} and counts["earlier"] == {"date": None}
+    assert counts["start"] == {"from": None, "why": "", "rows": {}} and first.outputs(
+        TrainOutputs
+    ).warm_start == WarmStartBase(date=None)
     assert counts["notes"] == [] and files.exists(paths.join(state_of(first), "state.json"))
 
     # Killed before its end; another night comes in between; taken up again it goes on from the first all the same.
@@ -136,8 +143,8 @@ def test_nights_go_on_from_one_another(tmp_path: Path, monkeypatch: pytest.Monke
     between = give_examples(job, 1, seed=3)
     train_stage.run(between)
     train_stage.run(second)
-    counts = second.require("train").counts
-    assert counts["start"]["from"] == counts["earlier"]["date"] == first.date.isoformat()
+    counts, warm_start = second.require("train").counts, second.outputs(TrainOutputs).warm_start
+    assert warm_start and counts["start"]["from"] == warm_start.date == first.date.isoformat()
     assert counts["start"]["rows"]["videos"] == {"known": 30, "names": 30}
     assert between.require("train").counts["start"]["from"] == first.date.isoformat()
     assert not list(Path(second.folder("train")).rglob("earlier.json"))
@@ -157,5 +164,6 @@ def test_nights_go_on_from_one_another(tmp_path: Path, monkeypatch: pytest.Monke
     counts = other.require("train").counts
     why = f"cold start: dimension is 4, but was 8 in the model of {between.date}"
     assert counts["start"] == {"from": None, "why": why, "rows": {}} and counts["notes"] == [why]
-    assert counts["earlier"]["date"] == between.date.isoformat()
+    warm_start = other.outputs(TrainOutputs).warm_start
+    assert warm_start and warm_start.date == between.date.isoformat()
     assert train_stage.plan(other).is_done(other)

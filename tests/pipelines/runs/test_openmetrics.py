@@ -23,6 +23,7 @@ DONE = Outcome(run="r", date="2026-11-21", code=0, message="done", seconds=12.5)
 FAILED = Outcome(run="r", date="2026-11-22", code=3, message="a gate", seconds=2.5)
 COUNTS: dict[str, dict[str, Any]] = {
     "ingest": {
+        "snapshot": 1,
         "rows": {"watches": 90, "searches": 4},
         "tables": {"watches": {"read": 100, "refused": 3, "duplicates": 7, "kept": 90}},
     },

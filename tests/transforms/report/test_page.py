@@ -192,11 +192,19 @@ def test_figures_as_people_read_them(value: object, text: str) -> None:
     assert format_value(value) == text
 
 
+WINDOW = {
+    **dict.fromkeys(("watches", "robot_watches", "held_out_watches", "completed", "searches", "users"), 1),
+    "birth_years": 0,
+    "newest": "2026-11-20T23:00:00+00:00",
+    "categories": {},
+}
+
+
 def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> None:
     of = night(write_job(tmp_path, 'watches = "w"'))
     entries = [FileEntry(name=f"{n}", rows=1, bytes=40 * 2**20, digest="") for n in range(2)]
     for stage, peak in (("ingest", 0), ("vocabulary", 3 * 2**30)):  # the first from before it was kept
-        counts = {"snapshot": 1} if stage == "ingest" else {}
+        counts = {"snapshot": 1} if stage == "ingest" else {"window": WINDOW}
         done = Manifest(
             stage=stage, date="d", fingerprint="", files=entries if peak else [], seconds=2.5,
             processor_seconds=4.25, peak_bytes=peak, counts=counts,
@@ -239,22 +247,22 @@ def results(given: dict[str, Any]) -> GateResults | None:
     ("gates", "published", "text", "level"),
     [
         ({}, None, "ungated: no gate has checked this night", "warn"),
-        ({"status": "passed"}, {"published": True}, "published", "ok"),
+        ({"status": "passed"}, True, "published", "ok"),
         ({"status": "passed"}, None, "gates computed, not yet published", "warn"),
-        ({"status": "passed"}, {"published": False}, "complete, not published: a later night is", "ok"),
+        ({"status": "passed"}, False, "complete, not published: a later night is", "ok"),
         (
             {"status": "ungated", "why": "a first night"},
-            {"published": True},
+            True,
             "published, not compared (ungated): a first night",
             "neutral",
         ),
         (
             {"status": "ungated", "why": "recall", "gates": [{"name": "recall", "ok": None, "expected": False}]},
-            {"published": True},
+            True,
             "published, not compared (ungated): recall",
             "warn",
         ),
-        ({"status": "forced", "why": "ok"}, {"published": True}, "published in spite of failed gates: ok", "bad"),
+        ({"status": "forced", "why": "ok"}, True, "published in spite of failed gates: ok", "bad"),
         (
             {"status": "failed", "gates": [{"name": "users", "ok": False}]},
             None,
@@ -264,7 +272,7 @@ def results(given: dict[str, Any]) -> GateResults | None:
     ],
 )
 def test_status_is_what_gates_and_publish_say(
-    gates: dict[str, Any], published: dict[str, Any] | None, text: str, level: Level
+    gates: dict[str, Any], published: bool | None, text: str, level: Level
 ) -> None:
     assert status(results(gates), published) == Status(text=text, level=level)
 
@@ -301,7 +309,7 @@ def test_status_after_a_rollback_and_after_another_run_of_the_served_night(
     night: str, gates: str, failed: str, text: str, level: Level
 ) -> None:
     given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
-    found = status(given, {"published": True}, night=night, failed=failed, served="2026-11-21", back={"2026-11-22"})
+    found = status(given, True, night=night, failed=failed, served="2026-11-21", back={"2026-11-22"})
     assert found == Status(text=text, level=level)
 
 
@@ -333,9 +341,7 @@ def test_status_of_a_night_that_failed_says_why_and_what_is_served(
 ) -> None:
     found = results(gates)
     assert status(found, None, failed=failed, served="2026-11-20") == Status(text=text, level="bad")
-    assert status(found, {"published": True}, failed=failed).text.startswith("not published: ") == (
-        gates.get("status") == "failed"
-    )
+    assert status(found, True, failed=failed).text.startswith("not published: ") == (gates.get("status") == "failed")
 
 
 def test_the_map_keeps_distances_of_what_lies_in_a_plane() -> None:
