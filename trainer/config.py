@@ -5,7 +5,7 @@ Imports neither TensorFlow nor the rest of the package, so that reading a job fi
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -84,7 +84,7 @@ class ModelSettings(BaseModel):
 
     @field_validator("hidden", mode="before")
     @classmethod
-    def _widths(cls, value: Any) -> Any:
+    def _widths(cls, value: object) -> object:
         """Replace the name of a depth by its widths."""
         if not isinstance(value, str):
             return value

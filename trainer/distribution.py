@@ -26,6 +26,7 @@ from trainer.errors import TrainingError
 from trainer.record_files import no_autograph
 from transforms.core.tensorflow_import import tf
 
+Parts = Any  # what `Replicas.distribute` yields: a batch, or the parts of a batch for each device of this host
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
 
@@ -66,7 +67,7 @@ class Replicas:
             return tensor
         return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
 
-    def compile(self, step: Callable[[Batch], tf.Tensor]) -> Callable[[Any], tf.Tensor]:
+    def compile(self, step: Callable[[Batch], tf.Tensor]) -> Callable[[Parts], tf.Tensor]:
         """Return a graph that takes a step on all devices at once, with what `distribute` yields.
 
         `step` must return the same value on all devices.
@@ -75,12 +76,12 @@ class Replicas:
             return tf.function(step, reduce_retracing=True, autograph=False)
         strategy = self._strategy
 
-        def run(parts: Any) -> tf.Tensor:
+        def run(parts: Parts) -> tf.Tensor:
             return strategy.experimental_local_results(strategy.run(step, args=(parts,)))[0]
 
         return tf.function(run, reduce_retracing=True, autograph=False)
 
-    def distribute(self, batches: tf.data.Dataset) -> Iterator[Any]:
+    def distribute(self, batches: tf.data.Dataset) -> Iterator[Parts]:
         """Return an iterator over the batches, each as the parts for the devices of this host.
 
         Every host reads all batches and keeps its part. That costs more than separate files for each host, but it is
@@ -209,10 +210,10 @@ def _tpu(environment: Mapping[str, str]) -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def _is_chief(resolver: Any) -> bool:
+def _is_chief(resolver: tf.distribute.cluster_resolver.ClusterResolver | None) -> bool:
     """Return whether this process is the chief, or worker 0 if no chief is named, or the only process."""
     task_type = getattr(resolver, "task_type", None)
-    if task_type not in ("chief", "worker"):
+    if resolver is None or task_type not in ("chief", "worker"):
         return True
     cluster = resolver.cluster_spec().as_dict()
     return task_type == "chief" or ("chief" not in cluster and resolver.task_id == 0)

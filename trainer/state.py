@@ -53,7 +53,7 @@ class SavedTable:
 class SavedState:
     """The state of an earlier training. The tables are memory-mapped."""
 
-    shape: dict[str, Any]  # see `warm_start.shape_of`
+    shape: dict[str, Any]  # see `warm_start.model_shape`
     tables: dict[str, SavedTable]
     dense: dict[str, npt.NDArray[Any]]  # steps, adam_steps, and value_0, first_0, second_0, value_1, ...
 
@@ -82,7 +82,7 @@ def table_vocabulary(table: str) -> str:
 
 
 def write_state(
-    step: TrainingStep, vocabularies: Mapping[str, Vocabulary], shape: Mapping[str, Any], folder: str
+    step: TrainingStep, vocabularies: Mapping[str, Vocabulary], shape: Mapping[str, object], folder: str
 ) -> None:
     """Write to a new folder the dense variables of a step, and each table whose vocabulary has names."""
     tf.io.gfile.makedirs(folder)

@@ -15,7 +15,6 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,7 +27,7 @@ from trainer.progress import Progress
 from trainer.raw import RawFeatures, raw_unsupported_reason
 from trainer.state import write_state
 from trainer.training import FitResult, fit
-from trainer.warm_start import WarmStartSource, model_shape
+from trainer.warm_start import StartSummary, WarmStartSource, model_shape
 from transforms.core.tensorflow_import import tf
 
 
@@ -45,7 +44,7 @@ class TrainingResult:
     examples: int  # labels learned from, in all epochs
     seconds: float  # in the loop, interrupted attempts included
     holdout: tuple[dict[str, float], ...]  # figures after each epoch; empty without holdout records
-    start: dict[str, Any]  # what it started from, see `warm_start.Start.summary`
+    start: StartSummary  # what it started from
 
 
 def train(
@@ -164,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_settings(path: str | None) -> tuple[ModelSettings, TrainingSettings]:
     """Return the settings of a JSON file; the defaults without one. Raises TrainingError for an unknown table."""
-    tables: dict[str, Any] = {}
+    tables: dict[str, object] = {}
     if path is not None:
         if not tf.io.gfile.exists(path):
             raise TrainingError(f"{path} does not exist: --settings must name a JSON file")
@@ -172,7 +171,8 @@ def read_settings(path: str | None) -> tuple[ModelSettings, TrainingSettings]:
             tables = _parse(file.read(), path)
     if unknown := sorted(set(tables) - {"model", "training"}):
         raise TrainingError(f"{path} may have the tables model and training, but has {', '.join(unknown)}")
-    return ModelSettings(**tables.get("model", {})), TrainingSettings(**tables.get("training", {}))
+    model = ModelSettings.model_validate(tables.get("model", {}))
+    return model, TrainingSettings.model_validate(tables.get("training", {}))
 
 
 def earlier_model(folder: str, *, days: int) -> WarmStartSource:
@@ -185,7 +185,7 @@ def earlier_model(folder: str, *, days: int) -> WarmStartSource:
     return WarmStartSource(state=f"{folder.rstrip('/')}/{state}", name=folder, days=days)
 
 
-def _parse(text: str, path: str) -> dict[str, Any]:
+def _parse(text: str, path: str) -> dict[str, object]:
     try:
         tables = json.loads(text)
     except json.JSONDecodeError as error:
@@ -201,7 +201,7 @@ def _info(
     training: TrainingSettings,
     progress: Progress,
     result: TrainingResult,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "tower": result.tower.rsplit("/", 1)[-1],
         "state": result.state.rsplit("/", 1)[-1],

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.distribution import Replicas
+from trainer.distribution import Parts, Replicas
 from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, LabelCounts, read_vocabularies
 from trainer.holdout import HoldoutEvaluator, RecallEvaluator, scoring_batch_size
@@ -260,14 +260,14 @@ class _TrainingLoop:
 
     settings: TrainingSettings
     replicas: Replicas
-    step: Callable[[Any], tf.Tensor]
+    step: Callable[[Parts], tf.Tensor]
     plan: Plan
     holdout: RecallEvaluator
     stopping: RecallEvaluator
     checkpoints: Checkpoints
     writer: tf.summary.SummaryWriter
 
-    def run(self, batches: Iterator[Any], progress: Progress) -> None:
+    def run(self, batches: Iterator[Parts], progress: Progress) -> None:
         """Take all steps that are left."""
         labels, silent = sum(self.plan.labels), None if self.replicas.chief else True
         with tqdm(total=labels, initial=progress.examples, unit=" examples", unit_scale=True, disable=silent) as bar:
@@ -281,7 +281,7 @@ class _TrainingLoop:
         finished = progress.finished(epochs=len(self.plan.steps), patience=patience)
         return self.replicas.broadcast(finished) if patience else finished  # only the chief measures
 
-    def _run_epoch(self, batches: Iterator[Any], progress: Progress, bar: tqdm) -> None:
+    def _run_epoch(self, batches: Iterator[Parts], progress: Progress, bar: tqdm) -> None:
         """Take the steps that are left of an epoch."""
         while progress.batch < self.plan.steps[progress.epoch]:
             start, examples = time.perf_counter(), self.plan.examples(progress)

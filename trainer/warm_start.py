@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,9 @@ SHAPE_INDEPENDENT_SETTINGS = {
     *("loss", "negatives", "sampler", "hard_pool", "hard_share", "softmax_limit"),
     *("dropout", "attention_dropout"),
 }
+# `from`: the name of the earlier model, None in a cold start; `why`: the reason of a cold start, or ""; `rows`: for
+# each vocabulary how many of its names the earlier model had (`known`), and how many it has (`names`).
+StartSummary = TypedDict("StartSummary", {"from": str | None, "why": str, "rows": dict[str, dict[str, int]]})
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float32]
 
@@ -79,12 +82,8 @@ class Start:
         both = sorted(saved.keys() & vocabularies.keys())
         return {name: pc.sum(pc.is_in(vocabularies[name].names, saved[name].names)).as_py() or 0 for name in both}
 
-    def summary(self, vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
-        """Return how the training started, for users.
-
-        `from`: the name of the earlier model, or None; `why`: the reason of a cold start; `rows`: for each vocabulary
-        how many of its names the earlier model had (`known`), and how many it has (`names`).
-        """
+    def summary(self, vocabularies: Mapping[str, Vocabulary]) -> StartSummary:
+        """Return how the training started, for users."""
         known = self.known_names(vocabularies)
         rows = {name: {"known": count, "names": len(vocabularies[name].names)} for name, count in known.items()}
         return {"from": self.earlier.name if self.earlier and self.state else None, "why": self.why, "rows": rows}
@@ -129,12 +128,13 @@ def prepare_start(
     return build({}), Start(earlier=earlier, why=f"cold start: {why} in the model of {earlier.name}")
 
 
-def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep | None = None) -> dict[str, Any]:
+def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep | None = None) -> dict[str, object]:
     """Return everything that must be equal for the variables of one model to have the same meaning in another.
 
     With `step`, includes the shapes of its variables.
     """
-    shape = {name: value for name, value in settings.model_dump().items() if name not in SHAPE_INDEPENDENT_SETTINGS}
+    shape: dict[str, object] = {}
+    shape |= {name: value for name, value in settings.model_dump().items() if name not in SHAPE_INDEPENDENT_SETTINGS}
     if settings.history != "attention":
         shape = {name: value for name, value in shape.items() if not name.startswith("attention_")}
     shape |= {
@@ -150,7 +150,7 @@ def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep |
     return shape
 
 
-def shape_difference(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def shape_difference(earlier: Mapping[str, object], new: Mapping[str, object]) -> str:
     """Return a message about the first item of `new` that differs in `earlier`; "" if none does."""
     for name, value in new.items():
         if name not in earlier or earlier[name] != value:

@@ -1,4 +1,4 @@
-"""Small records of `transforms.contracts.ranking_spec` for tests, and a planted world to learn."""
+"""Small records of `transforms.contracts.ranking_spec` for tests, and records with a planted pattern."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPEC = RankingSpec(
     categories={"country": ["DE", "FR"], "video_language": ["de", "fr", "sv"]},
     numbers=["score", "video_seconds", "age", "seconds_since_video"],
 )
-BARE = RankingSpec(videos=20, watch_history=3)  # logs that hold next to nothing
+BARE = RankingSpec(videos=20, watch_history=3)  # logs with no optional columns
 
 
 def record(user_id: str, lists: Mapping[str, Sequence[float]], spec: RankingSpec = SPEC) -> bytes:
@@ -38,7 +38,7 @@ def record(user_id: str, lists: Mapping[str, Sequence[float]], spec: RankingSpec
 
 
 def random_user(draw: np.random.Generator, spec: RankingSpec = SPEC) -> dict[str, Any]:
-    """The lists of one record with none to eight impressions: what was long ago or scored high is clicked more."""
+    """Return the lists of one record with up to eight impressions."""
     count, watches = int(draw.integers(0, 9)), int(draw.integers(0, 12))
     clicked = draw.integers(0, 2, count)
     lists: dict[str, Any] = {
@@ -66,20 +66,20 @@ def random_records(count: int, *, seed: int, spec: RankingSpec = SPEC) -> list[b
 
 
 def score_decides(users: int, *, seed: int, spec: RankingSpec = SPEC) -> list[bytes]:
-    """A planted pattern: the higher the score, the more often a video is clicked and the longer it is watched."""
+    """Return records with a planted pattern: videos with higher scores have more clicks and longer watches."""
     draw, records = np.random.default_rng(seed), []
     for user in range(users):
         lists = random_user(draw, spec)
         score = draw.normal(size=len(lists["video"]))
         clicked = draw.random(len(score)) < 1 / (1 + np.exp(-3 * score))
         seconds = np.where(clicked, np.rint(30 * np.exp(score)) + 1, 0)
-        told = {"score": score, "clicked": clicked.astype(int), "watch_seconds": seconds}
-        records.append(record(f"user {user}", lists | told, spec))
+        labels = {"score": score, "clicked": clicked.astype(int), "watch_seconds": seconds}
+        records.append(record(f"user {user}", lists | labels, spec))
     return records
 
 
 def write_graph(folder: Path, spec: RankingSpec = SPEC, *, rows: int = 400) -> str:
-    """TFT's graph of normal numbers; the folder of its SavedModel."""
+    """Write the TFT graph for normally distributed numbers and return the folder of its SavedModel."""
     draw = np.random.default_rng(7)
     ids = {"user_id": [f"u{i}" for i in range(rows)], "video_id": ["v"] * rows}
     numbers = {name: draw.normal(size=rows) for name in spec.numbers}

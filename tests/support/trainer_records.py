@@ -1,4 +1,4 @@
-"""Small example files for the trainer's tests, written as `transforms.contracts.example_spec` describes them."""
+"""Small example files for the trainer's tests, in the format of `transforms.contracts.example_spec`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = FeatureSpec(
 
 
 def record(user_id: str, **lists: Sequence[int] | Sequence[float]) -> bytes:
-    """One serialized record: lists of whole numbers become int64 features, the others float."""
+    """Return a serialized record; `example_age` and `age` are float features, all others int64."""
     features = {"user_id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[user_id.encode()]))}
     for name, values in lists.items():
         if name in ("example_age", "age"):
@@ -31,7 +31,7 @@ def record(user_id: str, **lists: Sequence[int] | Sequence[float]) -> bytes:
 
 
 def random_user(draw: np.random.Generator, spec: FeatureSpec = SPEC, *, pointers: int | None = None) -> dict[str, Any]:
-    """The lists of one record; without `pointers`, none to six."""
+    """Return the lists of one record with `pointers` pointers, or with up to six."""
     watches = draw.integers(0, spec.videos + 1, draw.integers(0, 15)).tolist()
     tokens = draw.integers(1, spec.tokens + 1, draw.integers(0, 9)).tolist() if spec.tokens else []
     count = int(draw.integers(0, 7)) if pointers is None else pointers
@@ -63,7 +63,7 @@ def write_folder(
     holdout: Mapping[str, Sequence[bytes]],
     spec: FeatureSpec = SPEC,
 ) -> str:
-    """A finished examples folder: files of records by name, spec, label counts (id 1 the most frequent), manifest."""
+    """Write a complete examples folder; `train` and `holdout` are records by file name. Id 1 is the most frequent."""
     paths = ["spec.json", "label_counts.parquet", "search_tokens.parquet"]
     for split, files in (("train", train), ("holdout", holdout)):
         for name, records in files.items():
@@ -87,7 +87,7 @@ def random_records(count: int, *, seed: int, spec: FeatureSpec = SPEC, pointers:
 
 
 def following_records(users: int, *, seed: int, videos: int, watches: int, holdout: bool = False) -> list[bytes]:
-    """A planted pattern: from a video a user always goes on to the next id, unless they jump to any (one time in five).
+    """Return records with a planted pattern: the next video has the next id, or in one case of five any id.
 
     Training records have a label for each watch but the first; holdout records ask for the follower of the last.
     """

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def moved(module: tf.Module, seed: int) -> Any:
-    """The module with every variable moved by chance: at the start many are zeros, and zeros hide mistakes."""
+    """Add random values to every variable: many start at zero, and zeros hide mistakes."""
     draw = np.random.default_rng(seed)
     for variable in module.trainable_variables:
         variable.assign_add(0.3 * draw.normal(size=variable.shape))
@@ -42,7 +42,7 @@ def dense(x: Floats, layer: Any) -> Floats:
 
 
 def by_hand(encoder: Attention, vectors: Floats, ids: list[int]) -> Floats:
-    """The oracle: the state of the last of `ids`, a place, a head and a neighbour at a time."""
+    """Return the state of the last of `ids`, computed for one position, head and neighbour at a time, as the oracle."""
     if not any(ids):
         return np.array(encoder.nothing.numpy())
     states = [vectors[i] for i in ids]
@@ -65,36 +65,36 @@ def by_hand(encoder: Attention, vectors: Floats, ids: list[int]) -> Floats:
     return normed(states[-1], encoder.norm)
 
 
-def windows_of(*pasts: list[int]) -> tf.Tensor:
-    return tf.constant([([0] * LENGTH + past)[-LENGTH:] for past in pasts], tf.int32)
+def windows_of(*histories: list[int]) -> tf.Tensor:
+    return tf.constant([([0] * LENGTH + history)[-LENGTH:] for history in histories], tf.int32)
 
 
-def test_it_is_what_attention_by_hand_gives() -> None:
+def test_attention_equals_the_oracle() -> None:
     encoder = moved(Attention(SETTINGS, length=LENGTH, seed=1), 2)
     table = Table(10, 8, scale=1.0, seed=(1, 2), name="table")
-    pasts = [[3, 0, 7], [1, 2, 3, 4, 5], [], [9, 9, 9, 1, 0], [4], [0, 0]]
-    windows, positions = history_rows({"watches": windows_of(*pasts)})
+    histories = [[3, 0, 7], [1, 2, 3, 4, 5], [], [9, 9, 9, 1, 0], [4], [0, 0]]
+    windows, positions = history_rows({"watches": windows_of(*histories)})
     encoded = encoder(table.embed(windows), positions).numpy()
-    expected = [by_hand(encoder, table.weights.numpy().astype(float), past) for past in pasts]
+    expected = [by_hand(encoder, table.weights.numpy().astype(float), history) for history in histories]
     np.testing.assert_allclose(encoded, expected, rtol=1e-4, atol=1e-5)
     assert encoder.width == encoded.shape[1]
 
 
-def test_a_label_read_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path) -> None:
-    """Every label of a pass, in training's rows and as serving reads what its row holds before it."""
+def test_a_label_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path) -> None:
+    """Compare every label of an epoch in its sequence with the window that serving reads."""
     tower = moved(UserTower(SPEC, SETTINGS, seed=1), 3)
     file = write_file(tmp_path / "a.tfrecord.gz", random_records(60, seed=4))
     read_inside = 0
     for batch in epoch_batches([file], SPEC, batch_size=64, seed=1, epochs=range(1), sequences=True):
-        rows, at = batch["watches"].numpy(), batch["position"].numpy()
-        windows = windows_of(*(row[:n].tolist() for row, n in zip(rows, at, strict=True)))
+        rows, positions = batch["watches"].numpy(), batch["position"].numpy()
+        windows = windows_of(*(row[:n].tolist() for row, n in zip(rows, positions, strict=True)))
         served = {name: of for name, of in batch.items() if name not in ("sequence", "position")} | {"watches": windows}
         np.testing.assert_allclose(tower(batch), tower(served), rtol=1e-4, atol=1e-5)
-        read_inside += int(((at < LENGTH) & (windows.numpy() > 0).any(axis=1)).sum())
+        read_inside += int(((positions < LENGTH) & (windows.numpy() > 0).any(axis=1)).sum())
     assert read_inside > 50
 
 
-def test_what_comes_after_a_label_changes_nothing() -> None:
+def test_later_watches_do_not_change_a_label() -> None:
     encoder = moved(Attention(SETTINGS, length=LENGTH, seed=1), 2)
     table = Table(10, 8, scale=1.0, seed=(1, 2), name="table")
     positions = LabelPositions(row=tf.constant([0, 0]), position=tf.constant([3, 0]))
@@ -105,7 +105,7 @@ def test_what_comes_after_a_label_changes_nothing() -> None:
     assert (one[1] == encoder.nothing.numpy()).all()
 
 
-def test_order_counts() -> None:
+def test_the_order_of_watches_matters() -> None:
     tower = UserTower(SPEC, SETTINGS, seed=1)
     rest = {"tokens": tf.zeros([2, 4], tf.int32), "country": tf.constant([0, 0])}
     rest |= {"age": tf.constant([0.5, 0.5]), "example_age": tf.zeros([2])}
@@ -113,7 +113,7 @@ def test_order_counts() -> None:
     assert not np.allclose(one, other)
 
 
-def test_dropout_is_drawn_from_its_seed() -> None:
+def test_dropout_depends_on_its_seed() -> None:
     encoder = Attention(SETTINGS.model_copy(update={"attention_dropout": 0.5}), length=LENGTH, seed=1)
     history = Table(10, 8, scale=1.0, seed=(1, 2), name="table").embed(windows_of([1, 2, 3]))
     positions = LabelPositions(row=tf.constant([0]), position=tf.constant([LENGTH]))
@@ -126,7 +126,7 @@ def test_dropout_is_drawn_from_its_seed() -> None:
 
 
 def test_every_variable_gets_a_dense_gradient_without_nan() -> None:
-    """Also from rows without a known video, where nothing may be seen."""
+    """Also for rows without a known video, where every position is masked."""
     encoder = Attention(SETTINGS, length=LENGTH, seed=1)
     history = Table(10, 8, scale=1.0, seed=(1, 2), name="table").embed(windows_of([1, 2, 3], [], [0, 4]))
     _, positions = history_rows({"watches": history.indices})
@@ -156,7 +156,7 @@ def test_windows_compile_with_static_shapes() -> None:
 
 
 @pytest.mark.parametrize("heads", [3, 16])
-def test_heads_that_do_not_share_the_dimension_evenly_are_refused(heads: int) -> None:
+def test_heads_must_divide_the_dimension(heads: int) -> None:
     with pytest.raises(ValueError, match=f"a multiple of attention_heads, but 8 is not a multiple of {heads}"):
         ModelSettings(dimension=8, history="attention", attention_heads=heads)
 

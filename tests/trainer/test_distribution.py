@@ -31,7 +31,7 @@ from transforms.core.tensorflow_import import tf
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
 
-# Two devices of one process can only be made before TensorFlow is used.
+# A process can only get two devices before TensorFlow is used.
 TWO_DEVICES = """
 import sys
 from transforms.core.tensorflow_import import tf
@@ -51,7 +51,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, examples: str) -> Path:
-    """What one device learns."""
+    """Train on one device and return the output folder."""
     folder = tmp_path_factory.mktemp("alone")
     train(read_folder(examples), str(folder), model=MODEL, training=TRAINING, attempt="x")
     return folder
@@ -64,7 +64,7 @@ def arguments(examples: str, output: Path) -> list[str]:
 
 
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    # A TensorFlow that was told of other hosts or TPUs is not this test's.
+    # The environment of the tests must not name other hosts or TPUs.
     inherited = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "TPU_NAME")}
     return subprocess.Popen(
         [sys.executable, *command],
@@ -77,7 +77,7 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
 
 
 def same_training(one: Path, other: Path) -> None:
-    """The same curve, holdout figures and vectors, but for the order of sums."""
+    """Assert equal curves, holdout figures and vectors, except for the order of sums."""
     first, second = (json.loads((folder / "history.json").read_text()) for folder in (one, other))
     points = [[(point["step"], point["examples"]) for point in each["loss"]] for each in (first, second)]
     assert points[0] == points[1] and len(points[0]) > 5
@@ -87,11 +87,11 @@ def same_training(one: Path, other: Path) -> None:
         np.array(pq.read_table(folder / "video_vectors.parquet")["vector"].to_pylist()) for folder in (one, other)
     ]
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-3, atol=1e-5)
-    # A pass of which the last batch is no whole one, and not to be halved either.
+    # The last batch of an epoch is smaller, and cannot be halved.
     assert first["loss"][-1]["examples"] % 64 not in (0, 32) and [f["epoch"] for f in second["holdout"]] == [1, 2]
 
 
-def test_two_devices_learn_what_one_learns_and_can_be_taken_up_by_one(
+def test_two_devices_learn_what_one_learns_and_one_device_can_resume(
     tmp_path: Path, examples: str, alone: Path
 ) -> None:
     given_to_both = arguments(examples, tmp_path / "two")
@@ -101,7 +101,7 @@ def test_two_devices_learn_what_one_learns_and_can_be_taken_up_by_one(
     same_training(alone, tmp_path / "two")
     checkpoints = sorted(path.name for path in (tmp_path / "two" / "checkpoints").glob("*/ckpt-*.index"))
     assert checkpoints == sorted(path.name for path in (alone / "checkpoints").glob("*/ckpt-*.index"))
-    # One device goes on from where the two stood: at the end, so that not a step is made.
+    # One device resumes at the end, so that it takes no steps.
     before = (tmp_path / "two" / "video_vectors.parquet").read_bytes()
     result = train(read_folder(examples), str(tmp_path / "two"), model=MODEL, training=TRAINING, attempt="y")
     assert (tmp_path / "two" / "video_vectors.parquet").read_bytes() == before
@@ -127,7 +127,7 @@ def test_two_hosts_learn_what_one_learns_and_the_first_writes(tmp_path: Path, ex
     assert [host.returncode for host in hosts] == [0, 0], printed
     same_training(alone, tmp_path / "hosts")
     names = ("checkpoints", "tensorboard")
-    for found in names:  # a second writer would have left files of its own
+    for found in names:  # a second writer would have left more files
         files = {path.name.split(".v2")[0] for path in (tmp_path / "hosts" / found).rglob("*") if path.is_file()}
         assert len([name for name in files if "tfevents" in name]) == (1 if found == "tensorboard" else 0)
 
@@ -143,7 +143,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @given(size=st.integers(1, 20), count=st.integers(1, 8))
-def test_the_parts_of_a_batch_hold_each_label_once(size: int, count: int) -> None:
+def test_the_parts_of_a_batch_have_each_label_once(size: int, count: int) -> None:
     batch = {"label": tf.range(size), "watches": tf.reshape(tf.range(size * 2), [size, 2])}
     parts = [batch_part(batch, tf.constant(number, tf.int64), count) for number in range(count)]
     counted = [part for part in parts if float(part[SHARE]) > 0]
@@ -154,7 +154,7 @@ def test_the_parts_of_a_batch_hold_each_label_once(size: int, count: int) -> Non
     assert all((part["watches"][:, 0] == 2 * part["label"]).numpy().all() for part in parts)
 
 
-def test_static_parts_have_a_known_shape() -> None:
+def test_static_parts_have_static_shapes() -> None:
     batch = {"label": tf.TensorSpec([8], tf.int32), "watches": tf.TensorSpec([8, 5], tf.int32)}
     cut = tf.function(lambda batch: batch_part(batch, tf.constant(1, tf.int64), 4, static=True))
     made = cut.get_concrete_function(batch).structured_outputs
@@ -163,7 +163,7 @@ def test_static_parts_have_a_known_shape() -> None:
 
 @pytest.mark.parametrize("history", ["mean", "recency"])
 @pytest.mark.parametrize("loss", ["sampled_softmax", "mixed"])
-def test_the_whole_step_compiles_for_a_tpu_and_is_the_plain_step(history: str, loss: str) -> None:
+def test_a_step_compiles_for_a_tpu_and_equals_the_plain_step(history: str, loss: str) -> None:
     parsed = parse_records(tf.constant(random_records(20, seed=3)), SPEC, training=True)
     batch = cut_windows(parsed.lists, parsed.pointers, SPEC)
     plain, compiled = (new_step(history, loss, static=static) for static in (False, True))
@@ -199,11 +199,11 @@ ONE_WORKER = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index"
         ({"TPU_NAME": "local"}, 0, "tpu"),
     ],
 )
-def test_the_strategy_follows_from_what_is_there(environment: dict[str, str], gpus: int, kind: str) -> None:
+def test_the_strategy_follows_from_the_environment(environment: dict[str, str], gpus: int, kind: str) -> None:
     assert detect_strategy(environment, gpus=gpus) == kind
 
 
-def test_the_chief_is_one_of_the_hosts() -> None:
+def test_the_chief_is_among_the_hosts() -> None:
     both = {"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "chief", "index": 0}}
     assert worker_addresses({"TF_CONFIG": json.dumps(both)}) == ["a:1", "b:2"]
 
@@ -212,7 +212,7 @@ def test_the_chief_is_one_of_the_hosts() -> None:
     "config",
     ["{", "[]", {"cluster": {"worker": ["a:1", "b:2"]}}, {**WORKERS, "task": {"type": "worker", "index": 2}}],
 )
-def test_a_malformed_tf_config_is_shown(config: Any) -> None:
+def test_a_malformed_tf_config_is_an_error(config: Any) -> None:
     text = config if isinstance(config, str) else json.dumps(config)
     with pytest.raises(TrainingError, match=r'TF_CONFIG must be JSON like \{"cluster"'):
         worker_addresses({"TF_CONFIG": text})
@@ -227,7 +227,7 @@ def test_a_malformed_tf_config_is_shown(config: Any) -> None:
         ("cluster", "strategy must be one of auto, one, mirrored, multi_worker, tpu, but is cluster"),
     ],
 )
-def test_what_a_strategy_lacks_is_named(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
+def test_a_strategy_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.delenv("TPU_NAME", raising=False)
     with pytest.raises(TrainingError, match=message):

@@ -19,7 +19,7 @@ NO_TOKENS = FeatureSpec(videos=30, tokens=0, watch_history=3, search_history=4)
 
 
 def window(values: list[int], end: int, length: int) -> list[int]:
-    """The oracle: plain Python."""
+    """Return the window in plain Python, as the oracle."""
     last = values[:end][-length:]
     return [0] * (length - len(last)) + last
 
@@ -40,7 +40,7 @@ def test_windows_are_the_last_ids_before_each_pointer(seed: int, users: int) -> 
     assert set(batch) == {"watches", "tokens", "label", "example_age", "country", "age"}
 
 
-def test_a_long_past_gives_its_end() -> None:
+def test_a_long_history_is_cut_to_its_end() -> None:
     one = record("u", watches=[i % 30 + 1 for i in range(200_000)], label=[1], watches_end=[199_999], example_age=[0.0])
     parsed = parse_records(tf.constant([one]), NO_TOKENS, training=True)
     windows = cut_windows(parsed.lists, parsed.pointers, NO_TOKENS)
@@ -59,7 +59,7 @@ def test_a_long_past_gives_its_end() -> None:
         ({"example_age": [1.1]}, r"example_age must lie in \[0, 1\]"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_an_error(change: dict[str, Any], message: str) -> None:
+def test_inconsistent_records_are_errors(change: dict[str, Any], message: str) -> None:
     lists: dict[str, Any] = {"watches": [1, 2, 3], "label": [1], "watches_end": [3], "example_age": [0.5]} | change
     other = record("next user", watches=[7, 8, 9], label=[1], watches_end=[3], example_age=[0.5])
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -87,7 +87,7 @@ def test_an_epoch_has_each_label_once_in_exact_batches(tmp_path: Path) -> None:
     assert count_labels(files) == sum(sizes) == expected.total()
 
 
-def test_an_epoch_is_the_same_for_the_same_seed_and_another_for_the_next(tmp_path: Path) -> None:
+def test_an_epoch_depends_only_on_seed_and_epoch(tmp_path: Path) -> None:
     files = write_three(tmp_path)
 
     def order(seed: int, epoch: int, files: list[str] = files) -> list[tuple[Any, ...]]:
@@ -100,7 +100,7 @@ def test_an_epoch_is_the_same_for_the_same_seed_and_another_for_the_next(tmp_pat
 
 
 def test_a_batch_mixes_users(tmp_path: Path) -> None:
-    """A user's labels stand together in the record, but not in the batches."""
+    """The labels of a user are consecutive in the record, but not in the batches."""
     users = [
         record(str(u), watches=[u], label=[u] * 20, watches_end=[1] * 20, example_age=[0.0] * 20) for u in range(1, 31)
     ]
@@ -109,19 +109,19 @@ def test_a_batch_mixes_users(tmp_path: Path) -> None:
     assert len(set(first["label"].numpy().tolist())) > 15
 
 
-def test_holdout_batches_give_input_labels_and_what_was_seen(tmp_path: Path) -> None:
+def test_holdout_batches_have_inputs_labels_and_watched_videos(tmp_path: Path) -> None:
     held = [
         record("a", watches=[3, 0, 5, 6, 9], label=[4, 0], watches_end=[4], example_age=[0.0]),
         record("b", watches=[], label=[7], watches_end=[0], example_age=[0.0]),
     ]
     file = write_file(tmp_path / "h.tfrecord.gz", held)
-    ((batch, labels, seen),) = one_pointer_batches([file], NO_TOKENS, batch_size=10, records=10)
+    ((batch, labels, watched),) = one_pointer_batches([file], NO_TOKENS, batch_size=10, records=10)
     assert batch["watches"].numpy().tolist() == [[0, 5, 6], [0, 0, 0]]
     assert labels.to_list() == [[4, 0], [7]]
-    assert seen.to_list() == [[3, 0, 5, 6], []]
+    assert watched.to_list() == [[3, 0, 5, 6], []]
     ((batch, _, _),) = one_pointer_batches([file], NO_TOKENS, batch_size=10, records=1)
     assert len(batch["watches"]) == 1
 
 
-def test_no_files_hold_no_labels() -> None:
+def test_without_files_there_are_no_labels() -> None:
     assert count_labels([]) == 0

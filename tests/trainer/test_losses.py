@@ -25,7 +25,7 @@ Arrays = npt.NDArray[Any]
 
 
 def arrays(seed: int) -> tuple[Arrays, Arrays, Arrays, Arrays]:
-    """User vectors, video vectors and biases by id, labels."""
+    """Return user vectors, video vectors by id, biases by id, and labels."""
     draw = np.random.default_rng(seed)
     shapes = [(BATCH, DIMENSION), (VIDEOS + 1, DIMENSION), (VIDEOS + 1,)]
     users, vectors, biases = (draw.normal(size=shape).astype(np.float32) for shape in shapes)
@@ -51,7 +51,7 @@ def expected_draws(count: int) -> Arrays:
 
 
 def same_value_and_gradients(ours: Callable[..., tf.Tensor], theirs: Callable[..., tf.Tensor], *given: Arrays) -> None:
-    """Both of the same arrays; gradients with respect to each."""
+    """Assert equal values and gradients of two functions of the same arrays."""
     inputs = [tf.constant(array) for array in given]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(inputs)
@@ -70,7 +70,7 @@ def full_softmax(labels: Arrays) -> Callable[..., tf.Tensor]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_with_all_videos_drawn_it_is_the_full_softmax_in_value_and_gradient(seed: int) -> None:
+def test_sampled_softmax_over_all_videos_equals_the_full_softmax(seed: int) -> None:
     *given, labels = arrays(seed)
     nothing = np.zeros(VIDEOS + 1, np.float32)
     every = np.arange(1, VIDEOS + 1)
@@ -87,9 +87,9 @@ def test_with_all_videos_drawn_it_is_the_full_softmax_in_value_and_gradient(seed
     [(sampled_softmax, tf.nn.sampled_softmax_loss), (noise_contrastive, tf.nn.nce_loss)],
     ids=["sampled_softmax", "nce"],
 )
-def test_they_are_tensorflows_on_the_same_candidates_in_value_and_gradient(ours: Any, theirs: Any, seed: int) -> None:
+def test_losses_equal_those_of_tensorflow_for_the_same_candidates(ours: Any, theirs: Any, seed: int) -> None:
     *given, labels = arrays(seed)
-    # Distinct: of a negative drawn twice TensorFlow masks one accidental hit and leaves the other.
+    # Distinct, because TensorFlow masks only one accidental hit of a negative that was drawn twice.
     negatives = np.random.default_rng(seed).permutation(np.arange(1, VIDEOS + 1))[:6]
     assert set(negatives) & set(labels)
     expected = expected_draws(6)
@@ -134,7 +134,7 @@ def by_hand(one: Any, given: tuple[Arrays, ...], negatives: Arrays, expected: Ar
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("compared_by", BY_HAND)
-def test_negatives_drawn_twice_count_twice_and_no_accidental_hit_is_left(compared_by: Any, seed: int) -> None:
+def test_repeated_negatives_count_repeatedly_and_all_accidental_hits_are_masked(compared_by: Any, seed: int) -> None:
     given = users, vectors, biases, labels = arrays(seed)
     negatives = np.random.default_rng(seed).integers(1, VIDEOS + 1, 20)
     expected = expected_draws(20)
@@ -143,7 +143,7 @@ def test_negatives_drawn_twice_count_twice_and_no_accidental_hit_is_left(compare
 
 
 def built(name: str, seed: int = 1, **settings: Any) -> tuple[Loss[Any], Arrays, Arrays]:
-    """A loss over tables of random rows, users and labels."""
+    """Return a loss over tables of random rows, users, and labels."""
     users, vectors, biases, labels = arrays(seed)
     chosen = ModelSettings(dimension=DIMENSION, hidden=[], loss=name, **settings)
     model = Model(SPEC, chosen, COUNTS, seed=1)
@@ -169,17 +169,17 @@ def value(loss: Loss[Any], users: Arrays, labels: Arrays) -> float:
     ],
     ids=lambda value: value.get("name") if isinstance(value, dict) else "",
 )
-def test_what_is_drawn_is_compared_by_hand_the_same(settings: dict[str, Any], one: Any) -> None:
+def test_losses_of_drawn_negatives_equal_those_by_hand(settings: dict[str, Any], one: Any) -> None:
     loss, users, labels = built(**settings)
     drawn = loss.sampler(labels, users, seed=SEED).ids.numpy()
-    # One row's own label is in the batch once and no negative of it: the others are.
+    # The label of a row is in the batch once and is not a negative of that row; the other labels are.
     times = {"in_batch": BATCH, "mixed": BATCH - 1 + 20}.get(settings["name"], 20)
     expected = by_hand(one, arrays(1), drawn, expected_draws(times))
     np.testing.assert_allclose(value(loss, users, labels), expected, rtol=1e-5)
 
 
 class EachOnce(NegativeSampler):
-    """All videos, then all again, as often as asked for; each expected once."""
+    """A sampler that repeats all videos in order, each with an expected count of 1."""
 
     def draw(self, count: int, *, seed: tf.Tensor) -> tf.Tensor:
         return 1 + tf.range(count) % VIDEOS
@@ -192,21 +192,21 @@ class EachOnce(NegativeSampler):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_hard_negatives_are_compared_by_hand_the_same(seed: int) -> None:
-    """A row's softmax over its label and the negatives that are not it, each less its own log expected."""
+def test_the_loss_of_hard_negatives_equals_that_by_hand(seed: int) -> None:
+    """Compute a softmax over the label and the other negatives of each row, with the log-q correction."""
     loss, users, labels = built("hard_negatives", seed, negatives=8, hard_pool=20, hard_share=0.5)
     drawn = loss.sampler(labels, users, seed=SEED)
     ids, (given, vectors, biases, _) = drawn.ids.numpy(), arrays(seed)
     losses = []
     for user, label, expected in zip(given, labels.numpy(), drawn.label_log_expected.numpy(), strict=True):
         scores = (vectors @ user + biases)[ids] - drawn.log_expected.numpy()
-        counts = (ids != label) & (drawn.log_expected.numpy() < MASKED_LOGIT / 2)  # the others are in the pool as well
+        counts = (ids != label) & (drawn.log_expected.numpy() < MASKED_LOGIT / 2)  # the others are also in the pool
         losses.append(softmax_by_hand(vectors[label] @ user + biases[label] - expected, scores[counts]))
     np.testing.assert_allclose(value(loss, users, labels), np.mean(losses), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("hard", "seed"), [(1, 1), (4, 2), (9, 3), (12, 4)])
-def test_hard_negatives_are_the_full_softmax_when_all_videos_are_drawn(hard: int, seed: int) -> None:
+def test_hard_negatives_of_all_videos_equal_the_full_softmax(hard: int, seed: int) -> None:
     *given, labels = arrays(seed)
     loss, users, _ = built("hard_negatives", seed)
     sampler, count = EachOnce(COUNTS), VIDEOS + hard
@@ -218,7 +218,7 @@ def test_hard_negatives_are_the_full_softmax_when_all_videos_are_drawn(hard: int
 
 
 def of_rows(loss: Loss[Any], candidates: Candidates, labels: Arrays) -> Callable[..., tf.Tensor]:
-    """A loss as a function of user vectors, whole tables of video vectors, and biases."""
+    """Return a loss as a function of user vectors, and of all video vectors and biases."""
 
     def value(users: tf.Tensor, vectors: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         rows = {"videos": vectors, "biases": biases[:, tf.newaxis]}
@@ -229,16 +229,16 @@ def of_rows(loss: Loss[Any], candidates: Candidates, labels: Arrays) -> Callable
 
 
 @pytest.mark.parametrize("name", ["sampled_softmax", "mixed"])
-def test_with_each_video_drawn_once_they_are_the_full_softmax(name: str) -> None:
+def test_with_each_video_drawn_once_a_loss_equals_the_full_softmax(name: str) -> None:
     *given, _ = arrays(5)
-    labels = np.full(BATCH, 3)  # one for all, so that `mixed` has no negatives among them: each is an accidental hit
+    labels = np.full(BATCH, 3)  # one label for all rows, so that for `mixed` all labels are accidental hits
     loss, users, _ = built(name, 5)
     loss.sampler.sampler, loss.sampler.count = EachOnce(COUNTS), VIDEOS
     candidates = loss.candidates(tf.constant(labels, tf.int32), users, seed=SEED)
     same_value_and_gradients(of_rows(loss, candidates, labels), full_softmax(labels), *given)
 
 
-def test_in_batch_with_each_video_a_label_once_is_the_full_softmax() -> None:
+def test_in_batch_with_each_video_as_a_label_equals_the_full_softmax() -> None:
     draw = np.random.default_rng(1)
     *_, vectors, biases, _ = arrays(1)
     users, labels = draw.normal(size=(VIDEOS, DIMENSION)).astype(np.float32), draw.permutation(VIDEOS) + 1
@@ -249,7 +249,7 @@ def test_in_batch_with_each_video_a_label_once_is_the_full_softmax() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_full_softmax_is_cross_entropy_over_all_videos_in_value_and_gradient(seed: int) -> None:
+def test_the_full_softmax_is_the_cross_entropy_over_all_videos(seed: int) -> None:
     loss, users, labels = built("softmax", seed)
     *given, _ = arrays(seed)
     candidates = loss.candidates(labels, users, seed=SEED)
@@ -260,7 +260,7 @@ def test_the_full_softmax_is_cross_entropy_over_all_videos_in_value_and_gradient
     np.testing.assert_allclose(value(loss, users, labels), expected, rtol=1e-5)
 
 
-def test_the_tree_is_minus_the_log_of_the_leaf_and_the_leaves_sum_to_one() -> None:
+def test_the_loss_of_the_tree_is_the_negative_log_probability_of_the_leaf() -> None:
     loss, users, labels = built("hierarchical_softmax")
     scores = loss.scores(users).numpy()[:, 1:]
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
@@ -268,7 +268,7 @@ def test_the_tree_is_minus_the_log_of_the_leaf_and_the_leaves_sum_to_one() -> No
     np.testing.assert_allclose(value(loss, users, labels), expected, rtol=1e-5)
 
 
-def test_a_tree_over_one_video_knows_it() -> None:
+def test_a_tree_over_one_video_has_no_loss() -> None:
     settings = ModelSettings(dimension=2, hidden=[], loss="hierarchical_softmax")
     model = Model(replace(SPEC, videos=1), settings, np.array([5]), seed=1)
     loss, users, labels = make_loss(settings, model, np.array([5])), tf.ones([2, 2]), tf.constant([1, 1])
@@ -277,7 +277,7 @@ def test_a_tree_over_one_video_knows_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["sampled_softmax", "in_batch", "softmax"])
-def test_scores_are_the_logits_that_serving_sorts_by(name: str) -> None:
+def test_scores_are_the_logits_that_serving_ranks_by(name: str) -> None:
     loss, users, _ = built(name)
     given, vectors, biases, _ = arrays(1)
     np.testing.assert_allclose(loss.scores(users)[:, 1:], given @ vectors[1:].T + biases[1:], rtol=1e-5, atol=1e-6)
@@ -318,14 +318,14 @@ def test_drawing_compiles_for_accelerators(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sampled_softmax", "nce", "hierarchical_softmax", "softmax"])
-def test_parts_of_a_batch_come_to_the_loss_of_the_whole(name: str) -> None:
-    """As replicas compute it: each its part, with negatives of the seed alone."""
+def test_the_losses_of_parts_add_up_to_that_of_the_batch(name: str) -> None:
+    """Compute it as replicas do: each its part, with negatives that depend only on the seed."""
     loss, users, labels = built(name, negatives=8)
     parts = [value(loss, users[part], labels[part]) for part in (slice(0, 3), slice(3, 6))]
     np.testing.assert_allclose(np.mean(parts), value(loss, users, labels), rtol=1e-5)
 
 
-def test_the_learned_sampler_is_one_of_nce() -> None:
+def test_nce_accepts_the_learned_sampler() -> None:
     loss, users, labels = built("nce", negatives=20, sampler="learned_unigram")
     candidates = loss.candidates(labels, users, seed=SEED)
     expected = np.zeros(VIDEOS + 1, np.float32)
@@ -337,7 +337,7 @@ def test_the_learned_sampler_is_one_of_nce() -> None:
     )
 
 
-def test_a_softmax_over_many_videos_is_refused_unless_asked_for() -> None:
+def test_a_softmax_over_many_videos_is_rejected_by_default() -> None:
     with pytest.raises(TrainingError, match=r"at most 8 videos, but there are 9.*raise softmax_limit"):
         built("softmax", softmax_limit=8)
     built("softmax", softmax_limit=9)
@@ -351,6 +351,6 @@ def test_a_softmax_over_many_videos_is_refused_unless_asked_for() -> None:
         ({"loss": "hard_negatives", "negatives": 30, "hard_pool": 20}, r"at most hard_pool \(20\).*but is 30"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_inconsistent_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelSettings(**settings)

@@ -24,14 +24,14 @@ def mean_by_hand(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.array([np.mean(row, axis=0) if row else np.zeros(vectors.shape[1]) for row in rows], np.float32)
 
 
-def test_mean_leaves_unknown_videos_out_of_sum_and_denominator() -> None:
+def test_mean_ignores_unknown_videos() -> None:
     table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
     windows, positions = history_rows({"watches": tf.constant(WINDOWS)})
     encoded = Mean(ModelSettings(dimension=3), length=5, seed=1)(table.embed(windows), positions)
     np.testing.assert_allclose(encoded, mean_by_hand(table.weights.numpy()), rtol=1e-5, atol=1e-6)
 
 
-def test_recency_is_the_mean_a_weighted_mean_and_the_last_video() -> None:
+def test_recency_concatenates_mean_weighted_mean_and_last_video() -> None:
     table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
     encoder = Recency(ModelSettings(dimension=3), length=5, seed=1)
     encoder.logits.assign(np.random.default_rng(1).normal(size=(5, 3)))
@@ -57,7 +57,7 @@ def batch_of(spec: FeatureSpec, count: int = 12) -> Batch:
 @pytest.mark.parametrize(
     "spec", [SPEC, FeatureSpec(videos=30, tokens=0, watch_history=5, search_history=4)], ids=["all", "watches alone"]
 )
-def test_the_tower_gives_a_vector_of_the_dimension_a_pointer(history: str, spec: FeatureSpec) -> None:
+def test_the_tower_returns_a_vector_for_each_pointer(history: str, spec: FeatureSpec) -> None:
     settings = ModelSettings(dimension=8, hidden=[16, 8], history=history)
     batch = batch_of(spec)
     users = UserTower(spec, settings, seed=1)(batch)
@@ -66,7 +66,7 @@ def test_the_tower_gives_a_vector_of_the_dimension_a_pointer(history: str, spec:
 
 
 @pytest.mark.parametrize("history", list(ENCODERS))
-def test_looked_up_rows_give_the_vectors_that_gathered_ones_do(history: str) -> None:
+def test_look_up_and_embed_give_the_same_vectors(history: str) -> None:
     tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], history=history), seed=3)
     batch = batch_of(SPEC)
     np.testing.assert_array_equal(tower.vectors(batch, tower.look_up(batch)), tower(batch))
@@ -84,7 +84,7 @@ def test_looked_up_rows_give_the_vectors_that_gathered_ones_do(history: str) -> 
         ([], []),
     ],
 )
-def test_a_depth_is_the_papers_tower(hidden: str | list[int], widths: list[int]) -> None:
+def test_a_depth_is_a_tower_of_the_paper(hidden: str | list[int], widths: list[int]) -> None:
     settings = ModelSettings.model_validate({"dimension": 8, "hidden": hidden})
     tower = UserTower(SPEC, settings, seed=1)
     assert settings.hidden == widths
@@ -92,7 +92,7 @@ def test_a_depth_is_the_papers_tower(hidden: str | list[int], widths: list[int])
     assert tower(batch_of(SPEC)).shape[1] == 8
 
 
-def test_a_depth_the_paper_does_not_have_is_refused() -> None:
+def test_an_unknown_depth_is_rejected() -> None:
     with pytest.raises(ValueError, match=f"must be a list of widths or one of {', '.join(DEPTHS)}"):
         ModelSettings.model_validate({"hidden": "depth-5"})
 
@@ -106,12 +106,12 @@ def test_the_hidden_layers_use_the_activation_and_the_last_is_linear(activation:
     np.testing.assert_allclose(tower(batch), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_unknown_activation_is_refused() -> None:
+def test_an_unknown_activation_is_rejected() -> None:
     with pytest.raises(ValueError, match="'relu', 'elu', 'gelu', 'leaky_relu', 'selu', 'swish' or 'tanh'"):
         ModelSettings.model_validate({"activation": "sine"})
 
 
-def test_every_input_moves_the_user_vector() -> None:
+def test_every_input_changes_the_user_vector() -> None:
     tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16]), seed=1)
     batch = {name: tensor[:1] for name, tensor in batch_of(SPEC).items()}
     batch |= {"watches": tf.constant([[0, 0, 1, 2, 3]]), "tokens": tf.constant([[0, 0, 1, 2]])}
@@ -120,7 +120,7 @@ def test_every_input_moves_the_user_vector() -> None:
     for name, value in {**changes, "example_age": [0.4]}.items():
         changed = {**batch, name: tf.constant(value, batch[name].dtype)}
         assert not np.allclose(tower(changed), tower(batch)), name
-    # A number that is not known is another thing than one that is 0.
+    # An unknown number differs from 0.
     assert not np.allclose(tower({**batch, "age": tf.constant([-1.0])}), tower({**batch, "age": tf.constant([0.0])}))
 
 
@@ -142,7 +142,7 @@ def test_order_and_out_of_vocabulary_ids_do_not_change_a_mean_history() -> None:
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_shared_rows_are_of_the_watch_history_alone() -> None:
+def test_only_the_watch_history_has_shared_rows() -> None:
     spec = FeatureSpec(videos=30, tokens=0, watch_history=5, search_history=4, shared_rows=3)
     model = Model(spec, ModelSettings(dimension=8, hidden=[16]), np.ones(30, np.int64), seed=1)
     sizes = {name: table.size for name, table in model.tables.items()}
@@ -152,13 +152,13 @@ def test_shared_rows_are_of_the_watch_history_alone() -> None:
     assert not np.allclose(users[0], users[1]) and not np.allclose(users[1], users[2])
 
 
-def test_a_shared_row_in_a_past_leaves_no_video_out_of_the_list() -> None:
-    seen = tf.ragged.constant([[5, 2], [4], []], dtype=tf.int32)
-    scores = tf.constant([[9.0, 3.0, 2.0, 1.0]] * 3)  # of no video, and of three
-    assert top_videos(scores, seen, k=3).tolist() == [[1, 3, -1], [1, 2, 3], [1, 2, 3]]
+def test_a_shared_row_in_the_history_excludes_no_video() -> None:
+    watched = tf.ragged.constant([[5, 2], [4], []], dtype=tf.int32)
+    scores = tf.constant([[9.0, 3.0, 2.0, 1.0]] * 3)  # column 0 is no video
+    assert top_videos(scores, watched, k=3).tolist() == [[1, 3, -1], [1, 2, 3], [1, 2, 3]]
 
 
-def test_dropout_is_drawn_from_its_seed_and_only_in_training() -> None:
+def test_dropout_depends_on_its_seed_and_is_off_without() -> None:
     tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], dropout=0.5), seed=1)
     batch = batch_of(SPEC)
     draws = [
@@ -169,7 +169,7 @@ def test_dropout_is_drawn_from_its_seed_and_only_in_training() -> None:
     assert (tower(batch).numpy() == tower(batch).numpy()).all()
 
 
-def test_before_training_the_biases_rank_by_label_count() -> None:
+def test_initial_biases_rank_by_label_count() -> None:
     counts = np.arange(30, 0, -1)
     model = Model(SPEC, ModelSettings(dimension=8, hidden=[16]), counts, seed=1)
     np.testing.assert_allclose(np.exp(model.biases.weights[1:, 0]).sum(), 1, rtol=1e-5)

@@ -9,7 +9,7 @@ from transforms.core.tensorflow_import import tf
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_rowwise_adagrad_is_numpys(seed: int) -> None:
+def test_rowwise_adagrad_equals_numpy(seed: int) -> None:
     draw = np.random.default_rng(seed)
     table = Table(20, 3, scale=1.0, seed=(seed, 0), name="table")
     optimizer = RowwiseAdagrad({"table": table}, learning_rate=0.1)
@@ -31,7 +31,7 @@ def test_rowwise_adagrad_is_numpys(seed: int) -> None:
     np.testing.assert_allclose(optimizer.accumulators["table"].numpy(), accumulator, rtol=1e-4)
 
 
-def test_rows_that_a_step_does_not_use_stay_bit_for_bit() -> None:
+def test_unused_rows_do_not_change() -> None:
     table = Table(10, 4, scale=1.0, seed=(1, 1), name="table")
     before = table.weights.numpy()
     used = table.embed(tf.constant([3, 7, 3]))
@@ -40,7 +40,7 @@ def test_rows_that_a_step_does_not_use_stay_bit_for_bit() -> None:
     assert np.flatnonzero(changed).tolist() == [3, 7]
 
 
-def test_adam_is_numpys() -> None:
+def test_adam_equals_numpy() -> None:
     start = np.array([[1.0, -2.0]], np.float32)
     variable = tf.Variable(start)
     optimizer = Adam([variable], learning_rate=0.01)
@@ -55,7 +55,7 @@ def test_adam_is_numpys() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_static_shapes_give_the_same_means_gradients_and_rows(seed: int) -> None:
+def test_static_shapes_have_the_same_means_gradients_and_rows(seed: int) -> None:
     draw = np.random.default_rng(seed)
     ids = tf.constant(draw.integers(0, 12, (6, 7)), tf.int32)
     up = draw.normal(size=(6, 3)).astype(np.float32)

@@ -39,7 +39,7 @@ NAMES = {"videos": named(VIDEOS), "tokens": named(TOKENS), "country": named(["SE
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> ExampleFiles:
-    """Examples with a graph that gives "SE" the id 1."""
+    """Return examples whose graph gives "SE" the id 1."""
 
     class Graph(tf.Module):  # type: ignore[name-defined]
         @tf.function(
@@ -59,7 +59,7 @@ def read_raw(files: ExampleFiles) -> Any:
 
 
 def strings(rows: Sequence[Sequence[str]], *, front: int) -> Any:
-    """Rows of equal length: so many "" in front, the rest behind."""
+    """Return rows of equal length, padded with `front` times "" in front and the rest behind."""
     length = max(len(row) for row in rows) + front
     return tf.constant([[""] * front + list(row) + [""] * (length - front - len(row)) for row in rows], tf.string)
 
@@ -81,7 +81,7 @@ words = st.lists(st.sampled_from([*VIDEOS, *TOKENS, "unheard of"]), max_size=7)
     asked=st.lists(words, min_size=3, max_size=3),
     front=st.integers(0, 2),
 )
-def test_windows_are_those_of_a_record(
+def test_windows_equal_those_of_a_record(
     read_raw: Any, watches: list[list[str]], asked: list[list[str]], front: int
 ) -> None:
     batch = read_raw({"watches": strings(watches, front=front), "tokens": strings(asked, front=front), **context(3)})
@@ -92,7 +92,7 @@ def test_windows_are_those_of_a_record(
         assert ids == ([0] * 2 + [TOKENS.index(name) + 1 for name in searched if name in TOKENS])[-2:]
 
 
-def test_context_goes_through_the_graph_and_the_example_age_is_0(read_raw: Any) -> None:
+def test_the_graph_encodes_context_and_the_example_age_is_0(read_raw: Any) -> None:
     batch = read_raw({"watches": strings([["tea"]] * 3, front=0), "tokens": strings([[]] * 3, front=1), **context(3)})
     assert batch["country"].numpy().tolist() == [1, 0, 0]
     assert batch["example_age"].numpy().tolist() == [0, 0, 0]
@@ -112,15 +112,16 @@ def test_context_goes_through_the_graph_and_the_example_age_is_0(read_raw: Any) 
         ({}, {}, "", None),
     ],
 )
-def test_what_cannot_be_read_is_said(
+def test_the_reason_for_no_raw_features_is_returned(
     files: ExampleFiles, changed: dict[str, Any], spec: dict[str, Any], without: str, message: str | None
 ) -> None:
-    given = replace(files, spec=replace(SPEC, **spec), **changed)
-    told = raw_unsupported_reason(given, {name: of for name, of in NAMES.items() if name != without})
-    assert told is None if message is None else message in str(told)
+    changed_files = replace(files, spec=replace(SPEC, **spec), **changed)
+    vocabularies = {name: vocabulary for name, vocabulary in NAMES.items() if name != without}
+    reason = raw_unsupported_reason(changed_files, vocabularies)
+    assert reason is None if message is None else message in str(reason)
 
 
-def test_names_too_large_for_a_graph_are_said(files: ExampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_too_large_for_a_graph_are_a_reason(files: ExampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.raw.MAX_NAME_BYTES", 30)
     assert "a graph holds no more than 30" in str(raw_unsupported_reason(files, NAMES))
 
@@ -138,7 +139,7 @@ SEARCHES = [
     {"user_id": "bob", "time": "2026-11-20T13:00:00Z", "query": "green"},
 ]
 USERS = [{"user_id": "ann", "gender": "f", "birth_year": 1986}, {"user_id": "bob", "gender": None, "birth_year": None}]
-RAW = {  # what the logs say of each user at the end of the window
+RAW = {  # each user at the end of the window
     "ann": {"watches": ["tea", "jazz"], "tokens": tokens("Green TEA"), "country": "DE", "gender": "f", "birth": 1986},
     "bob": {"watches": ["tea", "rare"], "tokens": tokens("green"), "country": "SE", "gender": "", "birth": 0},
     "eve": {"watches": [], "tokens": [], "country": "DE", "gender": "", "birth": 0},
@@ -146,7 +147,7 @@ RAW = {  # what the logs say of each user at the end of the window
 
 
 def written_examples(folder: Path) -> str:
-    """The examples folder of these logs."""
+    """Write the examples of these logs and return their folder."""
     for name, rows in (("watches", WATCHES), ("searches", SEARCHES), ("users", USERS)):
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     logs = "\n".join(f'{table} = "{table}.jsonl"' for table in ("watches", "searches", "users"))
@@ -157,8 +158,8 @@ def written_examples(folder: Path) -> str:
     return of.folder("examples")
 
 
-def test_raw_features_give_the_vector_of_the_users_serving_record(tmp_path: Path) -> None:
-    """From logs through the real stages: both signatures of one exported tower."""
+def test_raw_features_have_the_vector_of_the_serving_record(tmp_path: Path) -> None:
+    """Run the real stages on logs, and compare both signatures of an exported tower."""
     folder = written_examples(tmp_path)
     given = read_folder(folder)
     names = read_vocabularies(given, read_label_counts(given))

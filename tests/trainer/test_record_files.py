@@ -14,13 +14,13 @@ EVERYTHING = 10**9
 
 
 def write_some(folder: Path) -> list[str]:
-    """Files of very different lengths, one of them empty."""
+    """Write files of very different lengths, one of them empty."""
     sizes = (40, 0, 3, 90, 1)
     return [write_file(folder / f"{i}.tfrecord.gz", random_records(n, seed=i)) for i, n in enumerate(sizes)]
 
 
 @pytest.mark.parametrize("order", [None, [3, 1, 0, 2, 4], [4, 3, 2, 1, 0]])
-def test_memory_gives_the_records_in_the_order_of_the_files(tmp_path: Path, order: list[int] | None) -> None:
+def test_memory_has_the_records_in_the_order_of_the_files(tmp_path: Path, order: list[int] | None) -> None:
     paths = write_some(tmp_path)
     kept, read = RecordFiles.from_paths(paths, cache_bytes=EVERYTHING), RecordFiles.from_paths(paths)
     assert kept.records is not None and read.records is None
@@ -31,7 +31,7 @@ def test_memory_gives_the_records_in_the_order_of_the_files(tmp_path: Path, orde
 
 
 @pytest.mark.parametrize("sequences", [False, True])
-def test_a_cached_pass_gives_the_batches_of_an_uncached_one(tmp_path: Path, sequences: bool) -> None:
+def test_an_epoch_from_memory_has_the_batches_of_one_from_files(tmp_path: Path, sequences: bool) -> None:
     paths = write_some(tmp_path)
 
     def batches(cache_bytes: int) -> list[dict[str, np.ndarray]]:
@@ -45,7 +45,7 @@ def test_a_cached_pass_gives_the_batches_of_an_uncached_one(tmp_path: Path, sequ
         assert all((cached[name] == read[name]).all() for name in cached)
 
 
-def test_what_does_not_fit_is_read_at_each_pass(tmp_path: Path) -> None:
+def test_records_that_do_not_fit_are_not_kept_in_memory(tmp_path: Path) -> None:
     paths = write_some(tmp_path)
     records = RecordFiles.from_paths(paths, cache_bytes=EVERYTHING).records
     size = sum(len(record) + 48 for record in records.numpy())
@@ -54,7 +54,7 @@ def test_what_does_not_fit_is_read_at_each_pass(tmp_path: Path) -> None:
     assert RecordFiles.from_paths(paths, cache_bytes=1).records is None
 
 
-def test_empty_files_and_no_files_hold_nothing(tmp_path: Path) -> None:
+def test_empty_files_and_no_files_have_no_records(tmp_path: Path) -> None:
     empty = write_file(tmp_path / "a.tfrecord.gz", [])
     assert list(RecordFiles.from_paths([empty], cache_bytes=EVERYTHING).read()) == []
     assert list(RecordFiles.from_paths([], cache_bytes=EVERYTHING).read()) == []

@@ -1,4 +1,4 @@
-"""Which labels a warm night learns from: beside a plain reading of the records, whatever they are read with."""
+"""The labels that a warm start learns from, compared with a plain reading of the records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN = FeatureSpec(videos=USERS * LABELS, tokens=0, watch_history=3, search_his
 
 
 def user(number: int) -> bytes:
-    """Labels that are all distinct, of days 0 to 5 in turn."""
+    """Return a record with distinct labels, of days 0 to 5 in turn."""
     labels = [number * LABELS + i + 1 for i in range(LABELS)]
     return record(
         f"user {number}",
@@ -37,7 +37,7 @@ OLD = set(range(1, USERS * LABELS + 1)) - NEW
 
 
 def learned(replay: Replay, epoch: int, records: list[bytes] = RECORDS) -> set[int]:
-    """The labels of a pass, read off what `keeps` says."""
+    """Return the labels of an epoch that `keeps` selects."""
     labels = [
         label for r in records for label in tf.train.Example.FromString(r).features.feature["label"].int64_list.value
     ]
@@ -49,34 +49,34 @@ def write_two(folder: Path) -> list[str]:
     return [write_file(folder / f"{i}.tfrecord.gz", RECORDS[i::2]) for i in range(2)]
 
 
-def test_a_pass_has_every_new_label_and_the_passes_share_the_old_ones_out() -> None:
+def test_an_epoch_has_every_new_label_and_epochs_share_the_old_labels() -> None:
     replay = Replay(days=2, fraction=0.25, salt="2026-11-20")
     passes = [learned(replay, epoch) for epoch in range(5)]
     assert all(found >= NEW for found in passes)
     replayed = [found - NEW for found in passes]
     assert all(0.15 < len(found) / len(OLD) < 0.35 for found in replayed)
-    assert Counter(label for found in replayed[:4] for label in found) == Counter(OLD)  # each once in four quarters
+    assert Counter(label for found in replayed[:4] for label in found) == Counter(OLD)  # each once in four epochs
     assert replayed[4] == replayed[0]
 
 
-def test_another_night_replays_others() -> None:
+def test_another_night_replays_other_labels() -> None:
     first, second = (learned(Replay(days=2, fraction=0.25, salt=salt), 0) - NEW for salt in ("one", "other"))
     assert len(first & second) < 0.5 * len(first)
 
 
 @pytest.mark.parametrize(("fraction", "days", "expected"), [(0.0, 2, NEW), (1.0, 2, NEW | OLD), (0.0, 0, set())])
-def test_the_ends_of_the_settings(fraction: float, days: int, expected: set[int]) -> None:
+def test_limits_of_the_settings(fraction: float, days: int, expected: set[int]) -> None:
     assert learned(Replay(days=days, fraction=fraction, salt=""), 3) == expected
 
 
-def test_what_is_kept_does_not_depend_on_what_is_read_with_it() -> None:
+def test_the_choice_of_labels_does_not_depend_on_other_records() -> None:
     replay = Replay(days=2, fraction=0.25, salt="s")
     alone = set().union(*(learned(replay, 1, [r]) for r in RECORDS))
     assert alone == learned(replay, 1) == learned(replay, 1, RECORDS[::-1])
 
 
 @pytest.mark.parametrize("sequences", [False, True])
-def test_batches_have_what_is_kept_as_many_as_counted(tmp_path: Path, sequences: bool) -> None:
+def test_batches_have_the_chosen_labels_and_the_counted_number(tmp_path: Path, sequences: bool) -> None:
     files, replay = write_two(tmp_path), Replay(days=2, fraction=0.25, salt="s")
     counts = replay.count(files, epochs=3)
     for epoch in range(3):
@@ -89,11 +89,11 @@ def test_batches_have_what_is_kept_as_many_as_counted(tmp_path: Path, sequences:
         labels = [label for batch in batches for label in batch["label"].numpy().tolist()]
         assert len(labels) == len(set(labels)) == counts[epoch]
         assert set(labels) == learned(replay, epoch)
-    assert len(set(counts)) > 1  # or a count of the first pass alone would do
+    assert len(set(counts)) > 1  # otherwise a count of the first epoch would suffice
 
 
 @pytest.mark.parametrize("sequences", [False, True])
-def test_pools_without_a_label_to_learn_are_passed_over(tmp_path: Path, sequences: bool) -> None:
+def test_pools_without_labels_are_skipped(tmp_path: Path, sequences: bool) -> None:
     replay = Replay(days=0, fraction=0.0, salt="s")
     of = {"batch_size": 32, "seed": 1, "epochs": range(1), "pool_users": 7, "sequences": sequences}
     assert list(epoch_batches(write_two(tmp_path), PLAIN, **of, replay=replay)) == []

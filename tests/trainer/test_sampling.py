@@ -46,7 +46,7 @@ def test_negatives_are_drawn_by_label_count_plus_one() -> None:
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=70), st.integers(0, 2**31 - 1))
-def test_bisection_finds_whose_ticket_it_is(counts: list[int], seed: int) -> None:
+def test_binary_search_equals_searchsorted(counts: list[int], seed: int) -> None:
     sampler = NegativeSampler(np.array(counts))
     ends = np.cumsum(np.array(counts) + 1)
     tickets = tf.random.stateless_uniform([20], [seed, 1], maxval=int(ends[-1]), dtype=tf.int64).numpy()
@@ -54,20 +54,20 @@ def test_bisection_finds_whose_ticket_it_is(counts: list[int], seed: int) -> Non
     np.testing.assert_array_equal(sampler.draw(20, seed=tf.constant([seed, 1])), expected)
 
 
-def test_the_rarest_videos_share_is_not_clipped() -> None:
+def test_small_probabilities_are_not_clipped() -> None:
     sampler = NegativeSampler(np.array([10**12, 0]))
     np.testing.assert_allclose(sampler.log_expected(tf.constant([2]), count=1), [-np.log(1e12)], rtol=1e-6)
     np.testing.assert_allclose(sampler.log_presence(tf.constant([2]), count=10), [np.log(1e-11)], rtol=1e-5)
 
 
-def test_the_same_seed_draws_the_same_whatever_the_batch() -> None:
+def test_draws_depend_only_on_the_seed() -> None:
     draws = ByLabelCounts(NegativeSampler(np.arange(100)), count=50)
     one = draws(LABELS, USERS, seed=SEED).ids.numpy().tolist()
     assert draws(LABELS[:1], USERS[:1] + 1, seed=SEED).ids.numpy().tolist() == one
     assert draws(LABELS, USERS, seed=tf.constant([1, 3])).ids.numpy().tolist() != one
 
 
-def test_presence_is_the_share_of_pools_that_hold_a_video() -> None:
+def test_presence_is_the_share_of_pools_with_a_video() -> None:
     sampler, pools = NegativeSampler(COUNTS), 4_000
     drawn = sampler.draw(pools * 10, seed=SEED).numpy().reshape(pools, 10)
     held = np.array([(drawn == i).any(axis=1).mean() for i in (1, 2, 3, 4)])
@@ -75,19 +75,19 @@ def test_presence_is_the_share_of_pools_that_hold_a_video() -> None:
     assert (np.abs(held - found) <= 5 * np.sqrt(found * (1 - found) / pools) + 1e-6).all()
 
 
-def test_a_video_that_is_surely_there_is_expected_once() -> None:
+def test_the_presence_of_a_certain_video_is_one() -> None:
     assert float(NegativeSampler(np.array([5])).log_presence(tf.constant([1]), count=3)[0]) == 0
 
 
-def test_in_batch_the_negatives_are_the_labels_expected_by_their_shares() -> None:
+def test_in_batch_negatives_are_the_labels_with_expected_counts() -> None:
     drawn = InBatch(NegativeSampler(COUNTS))(LABELS, USERS, seed=SEED)
     assert drawn.ids.numpy().tolist() == [4, 2, 4]
     np.testing.assert_allclose(np.exp(drawn.log_expected), 3 * SHARES[[3, 1, 3]], rtol=1e-5)
     np.testing.assert_allclose(drawn.label_log_expected, drawn.log_expected)
 
 
-def test_mixed_negatives_are_expected_as_others_labels_and_as_draws() -> None:
-    """Counted over many batches whose labels are drawn by the counts, as the labels of a training are."""
+def test_mixed_negatives_have_the_expected_counts_of_labels_and_draws() -> None:
+    """Count over many batches whose labels are drawn by the label counts, as in training."""
     sampler, batches, size, count = NegativeSampler(COUNTS), 3_000, 3, 4
     mixed, seen = Mixed(sampler, count=count), Counter[int]()
     labels = sampler.draw(batches * size, seed=tf.constant([9, 9]))
@@ -97,7 +97,7 @@ def test_mixed_negatives_are_expected_as_others_labels_and_as_draws() -> None:
         return mixed(labels[number * size : (number + 1) * size], USERS, seed=tf.stack([1, number])).ids
 
     for number in range(batches):
-        seen.update(ids(tf.constant(number)).numpy().tolist()[1:])  # for the first row: its own label is no negative
+        seen.update(ids(tf.constant(number)).numpy().tolist()[1:])  # for the first row, whose label is not a negative
     times = np.array([seen[i] / batches for i in (1, 2, 3, 4)])
     drawn = mixed(tf.constant([1, 2, 3]), USERS, seed=SEED)
     assert len(drawn.ids) == size + count
@@ -106,7 +106,7 @@ def test_mixed_negatives_are_expected_as_others_labels_and_as_draws() -> None:
 
 
 def best_by_hand(labels: list[int], scores: npt.NDArray[np.float32]) -> dict[int, float]:
-    """By video, of scores [batch, videos + 1]."""
+    """Return the best score of each video, for scores [batch, videos + 1]."""
     others = {video: [row[video] for row, label in zip(scores, labels, strict=True) if label != video] for video in IDS}
     return {video: max(found) for video, found in others.items() if found}
 
@@ -115,7 +115,7 @@ IDS = range(1, 9)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_hard_ones_score_highest_for_a_user_whose_label_they_are_not_each_once(seed: int) -> None:
+def test_hard_negatives_are_distinct_and_have_the_highest_scores(seed: int) -> None:
     draw = np.random.default_rng(seed)
     labels, pool = draw.integers(1, 9, 2), np.sort(draw.integers(1, 9, 12))
     scores = draw.normal(size=(2, 9)).astype(np.float32)
@@ -127,27 +127,27 @@ def test_the_hard_ones_score_highest_for_a_user_whose_label_they_are_not_each_on
     assert float(floor) == (expected[ranked[-1]] if len(ranked) == 4 else -MASKED_LOGIT)
 
 
-def test_fewer_hard_ones_than_asked_for_are_marked() -> None:
+def test_missing_hard_negatives_are_marked() -> None:
     pool = tf.constant([1, 1, 2])
     best = best_for_others(tf.constant([2]), pool, tf.constant([[0.5, 0.5, 3.0]]))
     ids, found, floor = hardest(pool, best, count=3)
-    assert ids.numpy()[found].tolist() == [1]  # the second 1 is a repeat, and 2 is the only user's label
+    assert ids.numpy()[found].tolist() == [1]  # the second 1 is a repetition, and 2 is the label of the only user
     assert float(floor) == -MASKED_LOGIT
 
 
 def one_dimensional(biases: npt.NDArray[np.float32]) -> tuple[Table, Table]:
-    """Videos whose scores are their biases, for any user."""
+    """Return videos whose scores are their biases for all users."""
     videos, table = (Table(len(biases), 1, scale=0.0, seed=(1, 1), name=name) for name in ("videos", "biases"))
     table.weights[1:, 0].assign(biases)
     return videos, table
 
 
-def test_a_video_counts_as_hard_or_as_drawn_by_its_score() -> None:
+def test_the_score_decides_whether_a_video_is_a_hard_negative_or_a_draw() -> None:
     tables = one_dimensional(np.array([3.0, 1.0, 4.0, 2.0], np.float32))
     sampler = HardNegatives(NegativeSampler(COUNTS), *tables, count=12, share=1 / 6, pool=500)
     drawn = sampler(LABELS, tf.zeros([3, 1]), seed=SEED)
     ids, expected = drawn.ids.numpy(), drawn.log_expected.numpy()
-    assert ids[10:].tolist() == [3, 1]  # the highest biases; a pool of 500 surely has them
+    assert ids[10:].tolist() == [3, 1]  # the highest biases; a pool of 500 has them with near certainty
     assert ((expected[:10] > MASKED_LOGIT / 2) == np.isin(ids[:10], [1, 3])).all() and not np.isin(
         ids[:10], [1, 3]
     ).all()
@@ -158,7 +158,7 @@ def test_a_video_counts_as_hard_or_as_drawn_by_its_score() -> None:
     np.testing.assert_allclose(np.exp(drawn.label_log_expected), 10 * SHARES[[3, 1, 3]], rtol=1e-4)
 
 
-def test_a_label_that_scores_as_the_hard_ones_is_expected_as_they_are() -> None:
+def test_a_label_that_scores_like_hard_negatives_has_their_expected_count() -> None:
     tables = one_dimensional(np.array([1.0, 3.0, 2.0, 4.0], np.float32))
     sampler = HardNegatives(NegativeSampler(COUNTS), *tables, count=12, share=1 / 12, pool=50)
     drawn = sampler(LABELS, tf.zeros([3, 1]), seed=SEED)
@@ -166,8 +166,8 @@ def test_a_label_that_scores_as_the_hard_ones_is_expected_as_they_are() -> None:
     np.testing.assert_allclose(np.exp(drawn.label_log_expected), expected, rtol=1e-4)
 
 
-def test_hard_ones_and_draws_stand_for_every_video_once() -> None:
-    """Over many draws, the weights 1 / expected with which a video is there come to 1."""
+def test_hard_negatives_and_draws_represent_every_video_once() -> None:
+    """Over many draws, the mean weight of each video, 1 / expected count, is 1."""
     tables = one_dimensional(np.linspace(0, 1, 30, dtype=np.float32)[::-1].copy())
     sampler = HardNegatives(NegativeSampler(np.arange(30)), *tables, count=8, share=0.5, pool=20)
     label = tf.constant([30])
@@ -182,7 +182,7 @@ def test_hard_ones_and_draws_stand_for_every_video_once() -> None:
     assert (np.abs(sums[1:30] - 1) < 0.35).all()
 
 
-def test_hard_negatives_follow_the_users_and_the_pool_does_not() -> None:
+def test_hard_negatives_depend_on_the_users_and_the_pool_does_not() -> None:
     videos = Table(40, 2, scale=0.0, seed=(1, 1), name="videos")
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     videos.weights[1:].assign(np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
@@ -191,16 +191,21 @@ def test_hard_negatives_follow_the_users_and_the_pool_does_not() -> None:
     east, west = (
         sampler(tf.constant([30]), tf.constant([[x, 0.01]]), seed=SEED).ids.numpy().tolist() for x in (1.0, -1.0)
     )
-    assert sorted(east[6:]) == [1, 2, 3, 40] and sorted(west[6:]) == [19, 20, 21, 22]  # of all: a pool so large has all
+    assert sorted(east[6:]) == [1, 2, 3, 40] and sorted(west[6:]) == [
+        19,
+        20,
+        21,
+        22,
+    ]  # the pool has all videos
     assert east[:6] == west[:6]
 
 
-def test_the_learned_sampler_comes_to_draw_what_it_sees() -> None:
+def test_the_learned_sampler_draws_frequent_labels_more_often() -> None:
     sampler = LearnedUnigram(4, count=1_000)
     labels = tf.constant([4] * 90 + [2] * 10)
 
     @tf.function(autograph=False)
-    def step() -> tuple[tf.Tensor, tf.Tensor]:  # the op keeps what it has learned from call to call of one graph
+    def step() -> tuple[tf.Tensor, tf.Tensor]:  # the op keeps its state between calls of one graph
         drawn = sampler(labels, USERS, seed=SEED)
         return drawn.ids, drawn.label_log_expected
 

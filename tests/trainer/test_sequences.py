@@ -23,9 +23,7 @@ def spec_of(length: int) -> FeatureSpec:
 
 @settings(max_examples=fewer(40), deadline=None)
 @given(seed=st.integers(0, 10_000), users=st.integers(1, 6), length=st.integers(1, 9))
-def test_a_label_sees_the_last_half_of_a_row_or_all_it_has_and_nothing_after_it(
-    seed: int, users: int, length: int
-) -> None:
+def test_a_label_sees_at_least_the_last_half_of_a_row_and_nothing_after_it(seed: int, users: int, length: int) -> None:
     draw, spec = np.random.default_rng(seed), spec_of(length)
     lists = [random_user(draw, spec) for _ in range(users)]
     parsed = parse_records(tf.constant([record(str(i), **u) for i, u in enumerate(lists)]), spec, training=True)
@@ -34,12 +32,14 @@ def test_a_label_sees_the_last_half_of_a_row_or_all_it_has_and_nothing_after_it(
     before = [u["watches"][:end] for u in lists for end in u["watches_end"]]
     assert len(before) == len(batch["label"])
     rows: dict[int, Any] = {}
-    for past, row, at, stretch in zip(before, batch["watches"], batch["position"], batch["sequence"], strict=True):
+    for past, row, position, sequence in zip(
+        before, batch["watches"], batch["position"], batch["sequence"], strict=True
+    ):
         least = min(len(past), length - length // 2)
-        assert least <= at <= length
-        # What lies further back is the past too, or padding in front of its beginning.
-        assert row[:at].tolist() == ([0] * at + past)[len(past) :]
-        assert rows.setdefault(stretch, row.tolist()) == row.tolist()
+        assert least <= position <= length
+        # The rest of the row is earlier history, or padding.
+        assert row[:position].tolist() == ([0] * position + past)[len(past) :]
+        assert rows.setdefault(sequence, row.tolist()) == row.tolist()
     assert set(rows) <= {3 * SEQUENCES_PER_POOL + i for i in range(len(rows))}
 
 
@@ -51,39 +51,39 @@ def test_labels_near_each_other_share_a_row() -> None:
 
 
 @settings(max_examples=fewer(20), deadline=None)
-@given(stretches=st.lists(st.integers(0, 9), max_size=30), seed=st.integers(0, 99))
-def test_stretches_are_shuffled_whole_and_their_labels_keep_their_order(stretches: list[int], seed: int) -> None:
-    numbers = {stretch: number for number, stretch in enumerate(dict.fromkeys(stretches))}
-    stretch = tf.constant([5 * SEQUENCES_PER_POOL + numbers[s] for s in stretches], tf.int64)
-    places = shuffle_sequences(stretch, seed=tf.constant([seed, 1])).numpy()
-    assert sorted(places) == list(range(len(stretches)))
-    shuffled = stretch.numpy()[places]
+@given(sequences=st.lists(st.integers(0, 9), max_size=30), seed=st.integers(0, 99))
+def test_sequences_are_shuffled_whole_and_their_labels_keep_their_order(sequences: list[int], seed: int) -> None:
+    numbers = {sequence: number for number, sequence in enumerate(dict.fromkeys(sequences))}
+    sequence = tf.constant([5 * SEQUENCES_PER_POOL + numbers[s] for s in sequences], tf.int64)
+    places = shuffle_sequences(sequence, seed=tf.constant([seed, 1])).numpy()
+    assert sorted(places) == list(range(len(sequences)))
+    shuffled = sequence.numpy()[places]
     assert np.count_nonzero(np.diff(shuffled)) == max(len(numbers) - 1, 0)
     for number in numbers.values():
         assert (np.diff(places[shuffled == 5 * SEQUENCES_PER_POOL + number]) > 0).all()
 
 
-def test_a_pass_over_stretches_has_each_label_once_in_exact_batches(tmp_path: Path) -> None:
+def test_a_pass_over_sequences_has_each_label_once_in_exact_batches(tmp_path: Path) -> None:
     files = [write_file(tmp_path / f"{i}.tfrecord.gz", random_records(40, seed=i)) for i in range(3)]
 
-    def batches(sequences: bool, epoch: int = 0) -> list[dict[str, Any]]:
+    def batches(as_sequences: bool, epoch: int = 0) -> list[dict[str, Any]]:
         passes = range(epoch, epoch + 1)
-        found = epoch_batches(files, SPEC, batch_size=32, seed=1, epochs=passes, pool_users=25, sequences=sequences)
+        found = epoch_batches(files, SPEC, batch_size=32, seed=1, epochs=passes, pool_users=25, sequences=as_sequences)
         return [{name: tensor.numpy() for name, tensor in batch.items()} for batch in found]
 
-    stretches, windows = batches(True), batches(False)
-    assert [len(batch["label"]) for batch in stretches] == [len(batch["label"]) for batch in windows]
+    sequences, windows = batches(True), batches(False)
+    assert [len(batch["label"]) for batch in sequences] == [len(batch["label"]) for batch in windows]
 
     def labels(found: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
         names = ("label", "example_age", "country", "age")
         return Counter(row for b in found for row in zip(*(b[n].tolist() for n in names), strict=True))
 
-    assert labels(stretches) == labels(windows)
-    assert any((a["label"] != b["label"]).any() for a, b in zip(stretches, batches(True, epoch=1), strict=True))
+    assert labels(sequences) == labels(windows)
+    assert any((a["label"] != b["label"]).any() for a, b in zip(sequences, batches(True, epoch=1), strict=True))
 
 
-def test_a_batch_holds_each_stretch_once_also_where_pools_meet(tmp_path: Path) -> None:
-    """Stretches of many users, in one batch over two pools."""
+def test_a_batch_has_each_sequence_once_across_pools(tmp_path: Path) -> None:
+    """Sequences of many users, in one batch from two pools."""
     users = [
         record(str(u), watches=[u] * 4, label=[u] * 4, watches_end=[1, 2, 3, 4], example_age=[0.0] * 4)
         for u in range(1, 21)
@@ -100,7 +100,7 @@ def test_a_batch_holds_each_stretch_once_also_where_pools_meet(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sequences", [False, True])
-def test_a_pool_without_a_label_is_no_batch(tmp_path: Path, sequences: bool) -> None:
+def test_a_pool_without_labels_yields_no_batch(tmp_path: Path, sequences: bool) -> None:
     nothing = [record(str(u), watches=[1], label=[], watches_end=[], example_age=[]) for u in range(6)]
     some = [record("x", watches=[1], label=[2], watches_end=[1], example_age=[0.0])]
     file = write_file(tmp_path / "a.tfrecord.gz", nothing + some)

@@ -26,7 +26,7 @@ def new_step(loss: str = "sampled_softmax", replicas: Replicas | None = None) ->
 
 
 def cross_entropy(step: TrainingStep, one: Batch) -> tf.Tensor:
-    """Of the labels among all videos, by the scores they would be ranked by."""
+    """Return the cross entropy of the labels among all videos, by the scores of the ranking."""
     logits = step.loss.scores(step.model.tower(one))[:, 1:]
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=one["label"] - 1, logits=logits))
 
@@ -54,7 +54,7 @@ def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(loss: st
 
 
 @pytest.mark.parametrize("loss", ["in_batch", "nce"])
-def test_of_the_output_tables_only_the_rows_compared_with_change(loss: str) -> None:
+def test_only_the_compared_rows_of_the_output_tables_change(loss: str) -> None:
     step = new_step(loss)
     one = {name: values[:3] for name, values in batch().items()}
     tables = [step.model.videos, step.model.biases]
@@ -68,7 +68,7 @@ def test_of_the_output_tables_only_the_rows_compared_with_change(loss: str) -> N
 
 
 @pytest.mark.parametrize("loss", ["mixed", "hard_negatives", "hierarchical_softmax"])
-def test_a_whole_step_compiles_for_accelerators_and_learns_the_same(loss: str) -> None:
+def test_a_step_compiles_for_accelerators_and_learns_the_same(loss: str) -> None:
     step, static = new_step(loss), new_step(loss, Replicas(static=True))
     compiled = tf.function(static, jit_compile=True, autograph=False)
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_a_whole_step_compiles_for_accelerators_and_learns_the_same(loss: str) -
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_a_trees_nodes_are_learned_and_no_videos() -> None:
+def test_a_tree_learns_its_nodes_and_no_videos() -> None:
     step = new_step("hierarchical_softmax")
     videos, nodes = step.model.videos.weights.numpy(), step.loss.tables["nodes"].weights.numpy()
     step(batch())
@@ -85,7 +85,7 @@ def test_a_trees_nodes_are_learned_and_no_videos() -> None:
     assert (step.loss.tables["nodes"].weights.numpy() != nodes).any()
 
 
-def test_a_gradient_that_is_no_number_shows_in_the_loss() -> None:
+def test_a_nan_gradient_makes_the_loss_nan() -> None:
     one = batch()
     ages = one["example_age"].numpy()
     ages[0] = np.nan

@@ -1,4 +1,4 @@
-"""The users of early stopping: who they are, and that no pass learns their newest label."""
+"""The users of early stopping: their choice, and that no epoch learns from their newest label."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def number(user_id: bytes) -> int:
     return int(user_id.split()[1])
 
 
-def test_users_are_a_share_of_those_with_a_label_drawn_by_digest(files: RecordFiles, tmp_path: Path) -> None:
+def test_users_are_a_share_of_those_with_a_label(files: RecordFiles, tmp_path: Path) -> None:
     found = chosen(files)
     assert 0.02 < len(found.user_ids) / len(WITH_LABELS) < 0.09 and set(found.user_ids) < WITH_LABELS
     assert found.records.numpy().tolist() == [RECORDS[number(user)] for user in found.user_ids]
@@ -48,23 +48,23 @@ def test_users_are_a_share_of_those_with_a_label_drawn_by_digest(files: RecordFi
     assert chosen(files, limit=3).user_ids == found.user_ids[:3]
 
 
-def test_no_user_is_held_out(files: RecordFiles) -> None:
+def test_held_out_users_are_not_chosen(files: RecordFiles) -> None:
     held_out = set(chosen(files).user_ids[::2])
     assert set(chosen(files, held_out=held_out).user_ids) == set(chosen(files).user_ids) - held_out
     (last,) = chosen(files, held_out=WITH_LABELS - {b"user 7"}).user_ids
-    assert last == b"user 7", "one at least, whatever its digest"
+    assert last == b"user 7", "at least one user, whatever the digest"
     assert choose_stopping_users(files, WITH_LABELS, seed=1, limit=9) is None
     assert read_user_ids(files) == {f"user {user}".encode() for user in range(USERS)}
 
 
 @pytest.mark.parametrize("replay", [None, Replay(days=1, fraction=0.5, salt="s")])
-def test_passes_learn_all_labels_but_the_newest_of_these_users(files: RecordFiles, replay: Replay | None) -> None:
-    """Beside the same passes without early stopping, label by label: (country, label, example age) names one."""
+def test_epochs_learn_all_labels_except_the_newest_of_these_users(files: RecordFiles, replay: Replay | None) -> None:
+    """Compare with the same epochs without early stopping; (label, country, example age) identifies a label."""
     found = chosen(files)
-    given = {"batch_size": 32, "seed": 1, "replay": replay}
+    options = {"batch_size": 32, "seed": 1, "replay": replay}
 
     def labels(epoch: int, **more: object) -> list[tuple[float, ...]]:
-        batches = epoch_batches(files, SPEC, epochs=range(epoch, epoch + 1), **given, **more)  # type: ignore[arg-type]
+        batches = epoch_batches(files, SPEC, epochs=range(epoch, epoch + 1), **options, **more)  # type: ignore[arg-type]
         names = ("label", "country", "example_age")
         return sorted(row for b in batches for row in zip(*(b[n].numpy().tolist() for n in names), strict=True))
 
@@ -81,17 +81,17 @@ def test_passes_learn_all_labels_but_the_newest_of_these_users(files: RecordFile
         assert sorted(learned + newest) == every and len(learned) == counts[epoch]
 
 
-def test_what_is_measured_is_the_newest_label_as_of_its_moment(files: RecordFiles) -> None:
+def test_the_newest_label_is_measured_with_the_history_before_it(files: RecordFiles) -> None:
     found = chosen(files)
-    at = 0
-    for batch, labels, seen in found.batches(SPEC, batch_size=5):
+    user = 0
+    for batch, labels, watched in found.batches(SPEC, batch_size=5):
         for row in range(labels.nrows().numpy()):
-            lists = LISTS[number(found.user_ids[at])]
+            lists = LISTS[number(found.user_ids[user])]
             end = lists["watches_end"][-1]
             assert labels[row].numpy().tolist() == lists["label"][-1:]
-            assert seen[row].numpy().tolist() == lists["watches"][:end]
+            assert watched[row].numpy().tolist() == lists["watches"][:end]
             window = ([0] * SPEC.watch_history + lists["watches"][:end])[-SPEC.watch_history :]
             assert batch["watches"][row].numpy().tolist() == window
-            at += 1
-    assert at == len(found.user_ids)
+            user += 1
+    assert user == len(found.user_ids)
     assert stopping.USER_SHARE == 0.05

@@ -43,7 +43,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, examples: str) -> TrainingResult:
-    """A training that nothing disturbed."""
+    """Return an uninterrupted training."""
     return run(examples, tmp_path_factory.mktemp("whole"), attempt="abc")
 
 
@@ -61,7 +61,7 @@ def curve(result: TrainingResult) -> list[tuple[int, int, float]]:
     return [(point["step"], point["examples"], point["loss"]) for point in points]
 
 
-def test_a_training_leaves_tower_vectors_history_and_info(whole: TrainingResult) -> None:
+def test_a_training_writes_tower_vectors_history_and_info(whole: TrainingResult) -> None:
     result = whole
     assert result.tower.endswith("/tower-abc") and Path(result.tower, "saved_model.pb").exists()
     table = pq.read_table(result.video_vectors)
@@ -82,15 +82,15 @@ def test_a_training_leaves_tower_vectors_history_and_info(whole: TrainingResult)
 
 
 def labels() -> int:
-    """Labels in an epoch of `small_examples`, counted with the protocol buffers themselves."""
+    """Return the number of labels in `small_examples`, read from the protocol buffers."""
     records = [tf.train.Example.FromString(r) for i in range(2) for r in random_records(30, seed=i)]
     return sum(len(r.features.feature["label"].int64_list.value) for r in records)
 
 
-def test_served_scores_are_the_trainings_logits_without_the_correction(
+def test_served_scores_are_the_logits_without_the_correction(
     tmp_path: Path, examples: str, whole: TrainingResult
 ) -> None:
-    """Both signatures, with the vectors as they are on disk, against the model in memory."""
+    """Compare both signatures and the written vectors with the model in memory."""
     files = read_folder(examples)
     fitted = trainer.training.fit(
         files,
@@ -115,15 +115,15 @@ def test_served_scores_are_the_trainings_logits_without_the_correction(
     np.testing.assert_allclose(dense, served["vector"], rtol=1e-5, atol=1e-6)
 
 
-def test_a_record_with_two_pointers_is_not_served(whole: TrainingResult) -> None:
+def test_a_served_record_must_have_one_pointer(whole: TrainingResult) -> None:
     tower = tf.saved_model.load(whole.tower)
-    # Two and none: as many pointers as records, and still not one each.
+    # Two and none: as many pointers as records, but not one each.
     draws = [random_records(1, seed=1, pointers=n)[0] for n in (2, 0)]
     with pytest.raises(tf.errors.InvalidArgumentError, match="must have exactly one pointer"):
         tower.signatures["examples"](examples=tf.constant(draws))
 
 
-def test_the_same_training_twice_is_the_same_bit_for_bit(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
+def test_a_training_is_deterministic(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
     again = run(examples, tmp_path / "again")
     assert curve(again) == curve(whole)
     assert (vectors(again) == vectors(whole)).all()
@@ -131,7 +131,7 @@ def test_the_same_training_twice_is_the_same_bit_for_bit(tmp_path: Path, example
 
 
 @pytest.mark.parametrize("killed_at", [4, 9], ids=["first pass", "second pass"])
-def test_taken_up_after_a_kill_it_is_the_training_that_was_not_killed(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str, whole: TrainingResult, killed_at: int
 ) -> None:
     assert whole.steps > 9
@@ -162,7 +162,7 @@ def test_taken_up_after_a_kill_it_is_the_training_that_was_not_killed(
     assert again.holdout == whole.holdout
 
 
-def test_the_bar_shows_passes_speed_and_what_is_left(
+def test_the_progress_bar_shows_epochs_speed_and_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str
 ) -> None:
     shown = io.StringIO()
@@ -177,9 +177,7 @@ def test_the_bar_shows_passes_speed_and_what_is_left(
     assert any(re.match(r"epoch 1/2: .*\[\d\d:\d\d<\d\d:\d\d", line) for line in lines)
 
 
-def test_training_ends_after_so_many_steps_within_a_pass_too(
-    tmp_path: Path, examples: str, whole: TrainingResult
-) -> None:
+def test_training_ends_after_max_steps_within_an_epoch(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
     steps = whole.steps // 2 + 1  # the first of the second pass
     result = run(examples, tmp_path, max_steps=steps)
     assert result.steps == steps and curve(result) == curve(whole)[:steps]
@@ -188,7 +186,7 @@ def test_training_ends_after_so_many_steps_within_a_pass_too(
 
 
 @given(steps=st.integers(1, 40), labels=st.lists(st.integers(0, 50), min_size=1, max_size=5))
-def test_a_plan_within_some_steps_is_its_beginning(steps: int, labels: list[int]) -> None:
+def test_a_limited_plan_is_the_start_of_the_plan(steps: int, labels: list[int]) -> None:
     whole = Plan(batch_size=8, labels=tuple(labels), steps=tuple(-(-of_pass // 8) for of_pass in labels))
     part, passes = whole.limited_to(steps), slice(len(whole.limited_to(steps).steps))
     assert whole.limited_to(None) == whole and sum(part.steps) == min(steps, sum(whole.steps))
@@ -196,11 +194,11 @@ def test_a_plan_within_some_steps_is_its_beginning(steps: int, labels: list[int]
     assert part.labels[-1] == min(whole.labels[passes][-1], 8 * part.steps[-1])
 
 
-def test_other_settings_do_not_go_on_from_these_checkpoints(examples: str, whole: TrainingResult) -> None:
+def test_other_settings_do_not_resume_from_these_checkpoints(examples: str, whole: TrainingResult) -> None:
     before = curve(whole)
     folder = Path(whole.history).parent
     other = run(examples, folder.parent / "other", seed=2)
-    # The same output folder, with the checkpoints of the first training in it.
+    # The same output folder, which has the checkpoints of the first training.
     shutil.copytree(folder / "checkpoints", folder.parent / "both" / "checkpoints")
     both = run(examples, folder.parent / "both", seed=2)
     assert curve(both) == curve(other) != before
@@ -218,16 +216,14 @@ def test_recency_learns_what_follows_the_last_watch(tmp_path: Path) -> None:
     settings = ModelSettings(dimension=16, hidden=[32], history="recency", negatives=50)
     training = TrainingSettings(batch_size=64, epochs=8)
     result = train(read_folder(folder), str(tmp_path / "model"), model=settings, training=training, attempt="1")
-    # By chance 10 of 60; the follower was never among what the user has just seen, or one time in ten.
+    # Random recall is 10 of 60.
     assert result.holdout[-1]["recall@10"] > 0.85
     assert result.holdout[-1]["recall@10"] > result.holdout[0]["recall@10"] - 0.05
     losses = [loss for _, _, loss in curve(result)]
     assert losses[-1] < losses[0] - 1
 
 
-def test_a_folder_of_examples_is_trained_from_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line_trains_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     examples = small_examples(tmp_path / "examples")
     (tmp_path / "examples" / "train" / "orphan.tfrecord.gz").write_bytes(b"left by a crash")
     settings = {"model": MODEL.model_dump(), "training": TRAINING.model_dump()}
@@ -249,7 +245,7 @@ def test_a_folder_of_examples_is_trained_from_the_command_line(
         (None, "does not exist: --settings must name a JSON file"),
     ],
 )
-def test_a_mistake_in_the_settings_file_is_named(
+def test_mistakes_in_the_settings_file_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, message: str
 ) -> None:
     if text is not None:
@@ -282,7 +278,7 @@ def test_label_counts_of_other_examples_are_an_error(tmp_path: Path) -> None:
         run(examples, tmp_path / "model")
 
 
-def test_a_loss_that_is_no_number_stops_the_training_and_names_the_last_good_checkpoint(
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_last_checkpoint(
     tmp_path: Path, examples: str
 ) -> None:
     message = r"is (nan|inf) at step [23456]: lower table_learning_rate .* checkpoint: .*/ckpt-[12345]$"
@@ -290,11 +286,10 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_last_good_che
         run(examples, tmp_path / "model", checkpoint_steps=1, table_learning_rate=1e30)
 
 
-def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_pass(
+def test_early_stopping_ends_the_training_and_keeps_the_best_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str
 ) -> None:
-    """Figures as planned, so that the second pass is the best and the fourth the last; those of held-out users say
-    otherwise."""
+    """With these figures the second epoch is the best and the fourth the last; held-out users have other figures."""
 
     def measure(recall: RecallEvaluator) -> dict[str, float]:
         return {"recall@10": 0.0, "recall@50": next(worse if isinstance(recall, HoldoutEvaluator) else figures)}
@@ -303,19 +298,19 @@ def test_training_ends_when_recall_has_not_risen_for_a_while_and_keeps_the_best_
     worse = iter(1 / n for n in range(1, 99))
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.9])
     stopped = run(examples, tmp_path / "stopped", epochs=9, early_stopping_epochs=2)
-    told = json.loads(Path(stopped.history).read_text())["stopping"]
-    assert [found["recall@50"] for found in told] == [0.1, 0.3, 0.2, 0.3] and len(stopped.holdout) == 4
+    curve = json.loads(Path(stopped.history).read_text())["stopping"]
+    assert [point["recall@50"] for point in curve] == [0.1, 0.3, 0.2, 0.3] and len(stopped.holdout) == 4
     figures = iter([0.1, 0.3])
     best = run(examples, tmp_path / "best", epochs=2, early_stopping_epochs=9)
     assert (vectors(stopped) == vectors(best)).all() and stopped.examples == 2 * best.examples
     assert stopped.examples == 4 * (labels() - withheld(examples))
-    # Taken up once more it is over, and still the best.
+    # Resumed once more, it ends at once with the best model.
     again = run(examples, tmp_path / "stopped", attempt="2", epochs=9, early_stopping_epochs=2)
     assert (vectors(again) == vectors(best)).all() and again.steps == stopped.steps
 
 
 def withheld(examples: str) -> int:
-    """How many labels of `small_examples` early stopping keeps out of the training."""
+    """Return how many labels of `small_examples` early stopping withholds."""
     files = read_folder(examples)
     records = trainer.training.RecordFiles.from_paths(files.train)
     found = choose_users(records, files, TRAINING.model_copy(update={"early_stopping_epochs": 2}))
@@ -323,8 +318,8 @@ def withheld(examples: str) -> int:
     return len(found.records)
 
 
-def test_held_out_users_do_not_choose_the_pass_that_is_kept(tmp_path: Path) -> None:
-    """Other labels of the held-out users: other figures of theirs, and the same model."""
+def test_held_out_users_do_not_choose_the_best_epoch(tmp_path: Path) -> None:
+    """With other labels of the held-out users, their figures differ and the model does not."""
     train = {"a": random_records(60, seed=1)}
     found = []
     for seed in (5, 6):
@@ -338,14 +333,14 @@ def test_held_out_users_do_not_choose_the_pass_that_is_kept(tmp_path: Path) -> N
     assert histories[0] == histories[1] != []
 
 
-def test_early_stopping_without_a_user_of_its_own_is_an_error(tmp_path: Path) -> None:
+def test_early_stopping_without_users_is_an_error(tmp_path: Path) -> None:
     records = random_records(5, seed=1)
     examples = write_folder(tmp_path / "a", train={"a": records}, holdout={"a": records})
     with pytest.raises(TrainingError, match=r"early_stopping_epochs is 2 .* set it to 0, or lower holdout_users"):
         run(examples, tmp_path / "model", early_stopping_epochs=2)
 
 
-def test_a_half_written_checkpoint_is_not_taken_up(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
+def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
     folder = next((Path(whole.history).parent / "checkpoints").iterdir())
     shutil.copytree(folder.parent, tmp_path / "model" / "checkpoints")
     copy = tmp_path / "model" / "checkpoints" / folder.name
@@ -354,7 +349,7 @@ def test_a_half_written_checkpoint_is_not_taken_up(tmp_path: Path, examples: str
     assert curve(run(examples, tmp_path / "model", attempt="2")) == curve(whole)
 
 
-def test_tensorboard_shows_loss_speed_waiting_learning_and_holdout(whole: TrainingResult) -> None:
+def test_tensorboard_has_all_scalars(whole: TrainingResult) -> None:
     events = next((Path(whole.history).parent / "tensorboard").glob("*tfevents*"))
     found: dict[str, int] = {}
     for event in tf.compat.v1.train.summary_iterator(str(events)):

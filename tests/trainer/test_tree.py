@@ -17,7 +17,7 @@ COUNTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=60).map(np.array)
 
 
 def cost_by_heap(weights: list[int]) -> int:
-    """The least sum of weight x path length: what the textbook's construction pays."""
+    """Return the smallest sum of weight x path length, by the textbook algorithm."""
     heap, paid = sorted(weights), 0
     while len(heap) > 1:
         merged = heapq.heappop(heap) + heapq.heappop(heap)
@@ -27,7 +27,7 @@ def cost_by_heap(weights: list[int]) -> int:
 
 
 def path_by_hand(tree: HuffmanTree, video: int) -> list[tuple[int, float]]:
-    """(node, side) from the video up to the root."""
+    """Return (node, side) from the video to the root."""
     element, path = tree.videos - 1 + video, []
     while tree.parents[element]:
         path.append((int(tree.parents[element]), float(tree.sides[element])))
@@ -36,7 +36,7 @@ def path_by_hand(tree: HuffmanTree, video: int) -> list[tuple[int, float]]:
 
 
 @given(COUNTS)
-def test_paths_are_as_short_as_huffmans(counts: npt.NDArray[np.int64]) -> None:
+def test_paths_have_the_optimal_length(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
     lengths = tree.levels[tree.videos :]
     assert int((counts + 1) @ lengths) == cost_by_heap((counts + 1).tolist())
@@ -44,7 +44,7 @@ def test_paths_are_as_short_as_huffmans(counts: npt.NDArray[np.int64]) -> None:
 
 
 @given(COUNTS)
-def test_each_node_has_one_child_on_each_side_and_a_lower_number_than_they(counts: npt.NDArray[np.int64]) -> None:
+def test_each_node_has_two_children_with_higher_numbers(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
     below = sorted(zip(tree.parents[2:].tolist(), tree.sides[2:].tolist(), strict=True)) if tree.videos > 1 else []
     assert below == list(itertools.product(range(1, tree.videos), (-1.0, 1.0)))
@@ -53,7 +53,7 @@ def test_each_node_has_one_child_on_each_side_and_a_lower_number_than_they(count
 
 
 @given(COUNTS)
-def test_paths_climb_to_the_root_and_are_padded_behind_it(counts: npt.NDArray[np.int64]) -> None:
+def test_paths_lead_to_the_root_and_are_padded(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
     nodes, sides = TreePaths(tree).ancestors(tf.range(1, tree.videos + 1))
     assert nodes.shape == sides.shape == (tree.videos, tree.depth)
@@ -64,7 +64,7 @@ def test_paths_climb_to_the_root_and_are_padded_behind_it(counts: npt.NDArray[np
 
 
 @pytest.mark.parametrize("videos", [1, 2, 3, 50])
-def test_leaf_probabilities_are_the_products_of_the_splits_and_sum_to_one(videos: int) -> None:
+def test_leaf_probabilities_are_products_and_sum_to_one(videos: int) -> None:
     draw = np.random.default_rng(videos)
     tree = huffman_tree(draw.integers(0, 1000, videos))
     logits = draw.normal(size=(4, videos))
@@ -76,7 +76,7 @@ def test_leaf_probabilities_are_the_products_of_the_splits_and_sum_to_one(videos
 
 
 @given(COUNTS)
-def test_log_odds_split_the_counts(counts: npt.NDArray[np.int64]) -> None:
+def test_log_odds_are_those_of_the_counts(counts: npt.NDArray[np.int64]) -> None:
     tree = huffman_tree(counts)
     found = np.exp(TreePaths(tree).log_probabilities(tf.constant(tree.log_odds[np.newaxis])).numpy()[0, 1:])
     np.testing.assert_allclose(found, (counts + 1) / (counts + 1).sum(), rtol=1e-3)

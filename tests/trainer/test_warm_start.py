@@ -1,4 +1,4 @@
-"""Rows follow their names from one model to the next, beside plain dictionaries; and what cannot be gone on from."""
+"""Rows follow their names from one model to the next, compared with dictionaries; and reasons for a cold start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=2, replay_fraction=0.5)
-PARTS = 4  # rows carried over at once in these tests: tables have several parts
+PARTS = 4  # rows carried over at once in these tests, so that tables have several blocks
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,7 +53,7 @@ def spec_of(videos: list[str], tokens: list[str], countries: list[str], shared_r
 
 
 def names_of(**vocabularies: list[str]) -> dict[str, Vocabulary]:
-    """The longer ago in its list, the more frequent; halved every other row."""
+    """Return vocabularies with counts that halve every other row."""
     return {
         name: Vocabulary(names=pa.array(found, pa.string()), counts=2 ** (10 - np.arange(len(found)) // 2))
         for name, found in vocabularies.items()
@@ -69,7 +69,7 @@ def new_step(
 
 
 def learn(step: TrainingStep, seed: int = 3) -> None:
-    """Give every variable of a step values of its own, zeros in the rows of no one."""
+    """Set every variable of a step to distinct values, with zeros in row 0."""
     draw = np.random.default_rng(seed)
     for name, table in step.adagrad.tables.items():
         for variable in (table.weights, step.adagrad.accumulators[name]):
@@ -82,14 +82,14 @@ def learn(step: TrainingStep, seed: int = 3) -> None:
 
 
 def by_name(step: TrainingStep, names: dict[str, Vocabulary]) -> dict[tuple[str, str], tuple[list[float], float]]:
-    """(table, name) -> row and accumulator; rows behind the named ones by their place there."""
+    """Return (table, name) -> row and accumulator; unnamed rows are named by their order."""
     found = {}
     for table_name, table in step.adagrad.tables.items():
         rows, accumulators = table.weights.numpy(), step.adagrad.accumulators[table_name].numpy()
         named = names[table_vocabulary(table_name)].names.to_pylist()
         named += [f"shared {i}" for i in range(table.size - len(named))]
-        for at, name in enumerate(named, 1):
-            found[table_name, name] = (rows[at].tolist(), float(accumulators[at]))
+        for row, name in enumerate(named, 1):
+            found[table_name, name] = (rows[row].tolist(), float(accumulators[row]))
     return found
 
 
@@ -124,7 +124,7 @@ def test_rows_follow_their_names(
             assert accumulator == 0 and (key[0], "shared 0") != key
     for name, table in step.adagrad.tables.items():
         assert not table.weights.numpy()[0].any() and not step.adagrad.accumulators[name].numpy()[0].any(), name
-        if not any(key in then for key in now if key[0] == name):  # nobody known: as drawn
+        if not any(key in then for key in now if key[0] == name):  # no known name: initial rows
             assert {key: now[key] for key in now if key[0] == name} == {k: drawn[k] for k in drawn if k[0] == name}
     for name, variable in dense_variables(step).items():
         np.testing.assert_array_equal(variable.numpy(), dense_variables(old)[name].numpy())
@@ -132,8 +132,8 @@ def test_rows_follow_their_names(
     assert {name: count for name, count in start.known_names(names[1]).items() if name in known} == known
 
 
-def test_what_is_new_starts_near_the_mean_of_what_is_about_as_frequent(tmp_path: Path) -> None:
-    """By two powers of two: frequent rows lie at 10, rare ones at -10, and nothing is known in between."""
+def test_new_rows_start_near_the_mean_of_about_equally_frequent_rows(tmp_path: Path) -> None:
+    """Frequent rows have values of about 10, rare rows of about -10, and no row is known in between."""
     old_names = {"videos": Vocabulary(names=pa.array(["a", "b", "c", "d"]), counts=np.array([1000, 1001, 3, 3]))}
     old = new_step(spec_of(["a", "b", "c", "d"], ["t"], ["SE"]))
     old.model.videos.weights.assign(np.repeat([[0], [9], [11], [-9], [-11]], 8, axis=1).astype(np.float32))
@@ -151,10 +151,10 @@ def test_what_is_new_starts_near_the_mean_of_what_is_about_as_frequent(tmp_path:
     drawn = step.model.videos.weights.numpy()
     start.carry_over(step, now, damping=1.0)
     rows = step.model.videos.weights.numpy()
-    # Means over those known now: a alone of the frequent, c alone of the rare; w is rarer than any.
-    for at, centre in {1: 9, 3: 9, 4: -9, 6: -9}.items():
-        np.testing.assert_allclose(rows[at], centre + warm_start.NEW_ROW_NOISE * drawn[at], rtol=1e-6)
-    assert len({tuple(rows[at]) for at in (1, 3)}) == 2
+    # Means over the rows that are still known: a of the frequent ones, c of the rare ones; w is rarer than any.
+    for row, centre in {1: 9, 3: 9, 4: -9, 6: -9}.items():
+        np.testing.assert_allclose(rows[row], centre + warm_start.NEW_ROW_NOISE * drawn[row], rtol=1e-6)
+    assert len({tuple(rows[row]) for row in (1, 3)}) == 2
     assert rows[2].tolist() == [9] * 8 and rows[5].tolist() == [-9] * 8
     assert step.model.biases.weights.numpy()[:, 0].tolist() == [0, 5, 5, 5, -5, -5, -5]
 
@@ -175,7 +175,7 @@ SHAPES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> WarmStartSource:
-    """The state of a model of three videos."""
+    """Write the state of a model of three videos."""
     folder, spec = str(tmp_path_factory.mktemp("earlier")), spec_of(["a", "b", "c"], ["t"], ["SE", "DE"])
     step = new_step(spec)
     learn(step)
@@ -189,7 +189,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> WarmStartSource:
 
 
 @pytest.mark.parametrize(("model", "spec", "message"), SHAPES)
-def test_another_shape_is_a_cold_start_that_says_why(
+def test_another_shape_is_a_cold_start_with_a_reason(
     earlier: WarmStartSource, model: dict[str, Any], spec: dict[str, Any], message: str
 ) -> None:
     changed = ModelSettings(**MODEL.model_dump() | model)
@@ -209,14 +209,14 @@ def test_another_shape_is_a_cold_start_that_says_why(
 
 
 @pytest.mark.parametrize("free", [{"dropout": 0.3}, {"negatives": 5}, {"attention_blocks": 5}, {"loss": "in_batch"}])
-def test_settings_that_leave_the_shape_alone_may_change(earlier: WarmStartSource, free: dict[str, Any]) -> None:
+def test_settings_that_do_not_affect_the_shape_may_change(earlier: WarmStartSource, free: dict[str, Any]) -> None:
     changed = ModelSettings(**MODEL.model_dump() | free)
     spec = spec_of(["a", "c", "d"], ["t"], ["SE", "DE"])
     _, start = prepare_start(earlier, lambda d: new_step(spec, d, model=changed), spec=spec, settings=changed)
     assert start.why == "" and start.state is not None
 
 
-def test_a_value_more_leaves_the_length_of_its_category_s_vectors(earlier: WarmStartSource) -> None:
+def test_more_values_of_a_category_keep_its_vector_length(earlier: WarmStartSource) -> None:
     countries = ["SE", "DE", "FR", "NO", "FI", "DK", "IS", "PL"]
     spec = spec_of(["a", "b", "c"], ["t"], countries)
     step, start = prepare_start(earlier, lambda d: new_step(spec, d), spec=spec, settings=MODEL)
@@ -225,7 +225,7 @@ def test_a_value_more_leaves_the_length_of_its_category_s_vectors(earlier: WarmS
     start.carry_over(step, names_of(videos=["a", "b", "c"], tokens=["t"], country=countries), damping=0.5)
 
 
-def test_variables_of_another_program_are_a_cold_start(earlier: WarmStartSource, tmp_path: Path) -> None:
+def test_other_variables_or_formats_are_a_cold_start(earlier: WarmStartSource, tmp_path: Path) -> None:
     folder = shutil.copytree(earlier.state, tmp_path / "state")
     about = json.loads((folder / "state.json").read_text())
     about["shape"]["variables"]["value_0"] = [5, 5]
@@ -244,17 +244,17 @@ def test_variables_of_another_program_are_a_cold_start(earlier: WarmStartSource,
         assert message in start.why and start.state is None
 
 
-def test_the_first_difference_is_told() -> None:
+def test_the_first_difference_is_returned() -> None:
     assert shape_difference({"a": 1, "b": 2}, {"a": 1, "b": 2}) == shape_difference({"a": 1, "gone": 1}, {"a": 1}) == ""
     assert shape_difference({"a": 1}, {"a": 2, "c": 1}) == "a is 2, but was 1"
     assert shape_difference({}, {"c": 1}) == "c is 1, but was unknown"
 
 
-def test_a_table_is_read_a_part_at_a_time(earlier: WarmStartSource) -> None:
+def test_saved_tables_are_memory_mapped(earlier: WarmStartSource) -> None:
     assert all(isinstance(table.rows, np.memmap) for table in SavedState.read(earlier.state).tables.values())
 
 
-def test_a_state_may_lie_on_another_file_system() -> None:
+def test_a_state_may_be_on_another_file_system() -> None:
     spec, names = spec_of(["a", "b"], ["t"], ["SE"]), names_of(videos=["a", "b"], tokens=["t"], country=["SE"])
     step = new_step(spec)
     learn(step)
@@ -279,7 +279,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, examples: str) -> TrainingResult:
-    """The training of a night that there is none before."""
+    """Return a training without an earlier model."""
     return run(examples, tmp_path_factory.mktemp("first"))
 
 
@@ -292,7 +292,7 @@ def vectors(result: TrainingResult) -> np.ndarray[Any, Any]:
     return np.array(pq.read_table(result.video_vectors)["vector"].to_pylist())
 
 
-def test_without_a_step_the_model_is_the_earlier_one(tmp_path: Path, examples: str, first: TrainingResult) -> None:
+def test_without_steps_the_model_is_the_earlier_one(tmp_path: Path, examples: str, first: TrainingResult) -> None:
     before = WarmStartSource(state=first.state, name="then", days=0)
     again = run(examples, tmp_path, before, replay_fraction=0.0, warm_epochs=1)
     assert (again.steps, again.examples) == (0, 0)
@@ -305,21 +305,19 @@ def test_without_a_step_the_model_is_the_earlier_one(tmp_path: Path, examples: s
     assert first.start == {"from": None, "why": "", "rows": {}}
 
 
-def test_a_warm_training_learns_from_the_new_and_from_some_of_the_old(
-    tmp_path: Path, examples: str, first: TrainingResult
-) -> None:
+def test_a_warm_start_learns_from_new_and_some_old_labels(tmp_path: Path, examples: str, first: TrainingResult) -> None:
     records = [tf.train.Example.FromString(r) for i in range(2) for r in random_records(30, seed=i)]
     days = [day for r in records for day in r.features.feature["label_days"].int64_list.value]
     new = sum(day < 2 for day in days)
     before = WarmStartSource(state=first.state, name="then", days=2)
     warm = run(examples, tmp_path, before)
-    assert 2 * new < warm.examples == 2 * new + (len(days) - new)  # two passes, half of the old ones each
+    assert 2 * new < warm.examples == 2 * new + (len(days) - new)  # two epochs, half of the old labels in each
     assert warm.examples < first.examples == 2 * len(days)
     assert not np.allclose(vectors(warm), vectors(first))
     assert run(examples, tmp_path / "one", before, warm_epochs=1).examples < warm.examples
 
 
-def test_a_warm_training_that_was_killed_comes_to_the_same_end(
+def test_a_resumed_warm_start_equals_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str, first: TrainingResult
 ) -> None:
     before = WarmStartSource(state=first.state, name="then", days=2)
@@ -338,11 +336,11 @@ def test_a_warm_training_that_was_killed_comes_to_the_same_end(
     again = run(examples, tmp_path / "killed", before)
     assert (vectors(again) == vectors(whole)).all() and again.holdout == whole.holdout
     assert again.start == whole.start
-    # Another model to go on from is another training: it does not take up these checkpoints.
+    # A training from another model does not resume from these checkpoints.
     assert run(examples, tmp_path / "killed", replace(before, days=1)).examples < whole.examples
 
 
-def test_a_model_is_gone_on_from_at_the_command_line(
+def test_the_command_line_starts_from_an_earlier_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], examples: str, first: TrainingResult
 ) -> None:
     described = {"model": MODEL.model_dump() | {"dimension": 4}, "training": TRAINING.model_dump()}
@@ -350,9 +348,9 @@ def test_a_model_is_gone_on_from_at_the_command_line(
     base = str(Path(first.info).parent)
     arguments = ["--examples", examples, "--output", f"{tmp_path}/model", "--settings", f"{tmp_path}/settings.json"]
     assert main([*arguments, "--earlier", base]) == 0
-    said = f"cold start: dimension is 4, but was 8 in the model of {base}"
+    reason = f"cold start: dimension is 4, but was 8 in the model of {base}"
     printed = capsys.readouterr()
-    assert printed.err.strip() == said and json.loads(printed.out)["start"]["why"] == said
+    assert printed.err.strip() == reason and json.loads(printed.out)["start"]["why"] == reason
     described["model"] = MODEL.model_dump()
     (tmp_path / "settings.json").write_text(json.dumps(described))
     assert main([*arguments, "--earlier", base, "--earlier-days", "2"]) == 0

@@ -5,7 +5,7 @@ Imports neither TensorFlow nor the rest of the package, so that reading a job fi
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
@@ -51,7 +51,7 @@ class RankerSettings(BaseModel):
 
     @field_validator("hidden", mode="before")
     @classmethod
-    def _widths(cls, value: Any) -> Any:
+    def _widths(cls, value: object) -> object:
         """Replace the name of a ranker by its widths."""
         if not isinstance(value, str):
             return value

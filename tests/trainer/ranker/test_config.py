@@ -7,12 +7,12 @@ from trainer.ranker.config import TOWERS, RankerSettings
 
 
 @pytest.mark.parametrize("name", TOWERS)
-def test_the_paper_s_rankers_have_names(name: str) -> None:
+def test_the_rankers_of_the_paper_have_names(name: str) -> None:
     hidden = RankerSettings.model_validate({"hidden": name}).hidden
     assert "-".join(map(str, hidden)) == ("" if name == "none" else name)
 
 
-def test_widths_may_be_any() -> None:
+def test_widths_may_be_a_list() -> None:
     assert RankerSettings.model_validate({"hidden": [3, 2]}).hidden == [3, 2]
 
 
@@ -24,6 +24,6 @@ def test_widths_may_be_any() -> None:
         ("depth", 3, "Extra inputs are not permitted"),
     ],
 )
-def test_other_settings_are_refused(key: str, value: object, message: str) -> None:
+def test_invalid_settings_are_rejected(key: str, value: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RankerSettings.model_validate({key: value})

@@ -1,4 +1,4 @@
-"""The ranker as it is served: what each signature gives is what the ranker gave."""
+"""The signatures of the exported ranker return what the ranker in memory returns."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
 
 
 def features() -> dict[str, tf.Tensor]:
-    """Each impression as a request of its own."""
+    """Return each impression as its own request."""
     batch = all_impressions(tf.constant(RECORDS), SPEC)[1]
     rows = tf.range(len(batch["video"]))
     return {REQUEST: rows, **{name: batch[name] for name in SPEC.features}}
 
 
-def test_what_is_loaded_again_gives_what_the_ranker_gave(ranker: Ranker, tmp_path: Path) -> None:
+def test_a_loaded_ranker_returns_what_the_ranker_returned(ranker: Ranker, tmp_path: Path) -> None:
     export_ranker(ranker, str(tmp_path / "ranker"))
     loaded, asked = tf.saved_model.load(str(tmp_path / "ranker")), features()
     scored = loaded.signatures["score"](**asked)["log_odds"].numpy()
@@ -48,7 +48,7 @@ def test_what_is_loaded_again_gives_what_the_ranker_gave(ranker: Ranker, tmp_pat
     assert RankingSpec.from_json((tmp_path / "ranker" / "spec.json").read_text(encoding="utf-8")) == SPEC
 
 
-def test_records_say_whose_each_impression_is(ranker: Ranker) -> None:
+def test_records_have_the_user_of_each_impression(ranker: Ranker) -> None:
     parsed, batch = all_impressions(tf.constant(RECORDS), SPEC)
     found = {name: of.numpy() for name, of in ServedRanker(ranker).records(tf.constant(RECORDS)).items()}
     np.testing.assert_array_equal(np.bincount(found["user"], minlength=40), parsed.impressions)
@@ -57,7 +57,7 @@ def test_records_say_whose_each_impression_is(ranker: Ranker) -> None:
         np.testing.assert_array_equal(found[name], batch[name])
 
 
-def test_a_move_is_what_a_feature_s_mean_in_its_place_would_change(ranker: Ranker) -> None:
+def test_a_move_is_the_change_from_the_mean_of_a_feature(ranker: Ranker) -> None:
     asked = features()
     inputs = {part: of.numpy() for part, of in ranker.inputs(asked, ranker.embed(asked)).items()}
     found = ServedRanker(ranker).explain(asked)
@@ -72,7 +72,7 @@ def test_a_move_is_what_a_feature_s_mean_in_its_place_would_change(ranker: Ranke
     assert np.abs(found["moves"]).max() > 0.1
 
 
-def test_the_inputs_are_the_spec_s_features() -> None:
+def test_the_inputs_are_the_features_of_the_spec() -> None:
     assert list(request_specs(SPEC)) == [REQUEST, *SPEC.features]
     bare = request_specs(BARE)
     assert {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in bare.items()} == {

@@ -1,4 +1,4 @@
-"""Impressions with their histories, against plain Python, and what is refused."""
+"""Impressions with their histories, compared with plain Python, and invalid records."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def users(seed: int, count: int, spec: RankingSpec = SPEC) -> list[dict[str, Any
 
 
 def window(values: np.ndarray, end: int, length: int) -> list[int]:
-    """The last `length` of the first `end`, filled up with 0 in front."""
+    """Return the last `length` of the first `end` values, padded with 0 in front."""
     last = values[:end][-length:].tolist()
     return [0] * (length - len(last)) + last
 
 
-@pytest.mark.parametrize("spec", [SPEC, BARE], ids=["all features", "next to none"])
-def test_impressions_see_the_windows_before_them_and_their_own_features(spec: RankingSpec) -> None:
+@pytest.mark.parametrize("spec", [SPEC, BARE], ids=["all features", "bare"])
+def test_impressions_have_the_windows_before_them_and_their_features(spec: RankingSpec) -> None:
     made = users(1, 30, spec)
     _, batch = all_impressions(tf.constant([record(f"u{i}", of, spec) for i, of in enumerate(made)]), spec)
     histories = {"watches": spec.watch_history, **({"tokens": spec.search_history} if spec.tokens else {})}
@@ -39,7 +39,7 @@ def test_impressions_see_the_windows_before_them_and_their_own_features(spec: Ra
         np.testing.assert_array_equal(batch[name].numpy(), expected.astype(batch[name].dtype.as_numpy_dtype))
 
 
-def test_a_pass_has_each_impression_once_in_a_drawn_order(tmp_path: Path) -> None:
+def test_an_epoch_has_each_impression_once_in_random_order(tmp_path: Path) -> None:
     files = RecordFiles.from_paths(write_records(tmp_path, random_records(60, seed=2)))
 
     def seconds(seed: int, epochs: range) -> list[float]:
@@ -54,7 +54,7 @@ def test_a_pass_has_each_impression_once_in_a_drawn_order(tmp_path: Path) -> Non
     assert sorted(second[len(one) :]) == expected
 
 
-def test_labels_alone_are_those_of_all_records(tmp_path: Path) -> None:
+def test_read_labels_has_the_labels_of_all_records(tmp_path: Path) -> None:
     files = RecordFiles.from_paths(write_records(tmp_path, random_records(20, seed=3)))
     clicked, seconds = (np.concatenate([part[i].numpy() for part in read_labels(files)]) for i in (0, 1))
     made = users(3, 20)
@@ -75,7 +75,7 @@ def test_labels_alone_are_those_of_all_records(tmp_path: Path) -> None:
         ({"watch_seconds": [float("nan"), 0]}, "watch_seconds finite"),
     ],
 )
-def test_records_that_no_ranker_should_learn_from_are_refused(changed: dict[str, Any], message: str) -> None:
+def test_invalid_records_are_errors(changed: dict[str, Any], message: str) -> None:
     names = ["video", "channel", "page", "impression_day", *SPEC.categories, *SPEC.numbers, "watches_end", "tokens_end"]
     sound: dict[str, Any] = {name: [0, 0] for name in names} | {"watches": [3, 4], "tokens": [1], "clicked": [1, 0]}
     sound |= {"watch_seconds": [9.0, 0]}

@@ -1,4 +1,4 @@
-"""The ranker against numpy."""
+"""The ranker compared with numpy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batch(seed: int = 1) -> Batch:
 
 
 def numpy_log_odds(ranker: Ranker, of: Batch) -> np.ndarray:
-    """Row by row, in the order of the model's inputs."""
+    """Compute log-odds row by row, in the order of the model's inputs."""
     spec, values = SPEC, {name: tensor.numpy() for name, tensor in of.items()}
     rows = {name: table.weights.numpy() for name, table in ranker.tables.items()}
     found = []
@@ -59,12 +59,12 @@ def numpy_log_odds(ranker: Ranker, of: Batch) -> np.ndarray:
 
 @pytest.mark.parametrize("powers", [True, False])
 @pytest.mark.parametrize("hidden", [[], [8], [8, 4]])
-def test_log_odds_are_numpy_s(graph: str, hidden: list[int], powers: bool) -> None:
+def test_log_odds_equal_numpy(graph: str, hidden: list[int], powers: bool) -> None:
     ranker, one = new_ranker(graph, hidden=hidden, powers=powers), batch()
     np.testing.assert_allclose(ranker(one).numpy(), numpy_log_odds(ranker, one), rtol=1e-4, atol=1e-4)
 
 
-def test_a_query_given_once_is_that_given_with_every_candidate(graph: str) -> None:
+def test_a_query_may_be_given_once_for_all_candidates(graph: str) -> None:
     ranker, one = new_ranker(graph, hidden=[8, 4]), batch()
     request = np.random.default_rng(1).integers(0, len(one["video"]), 50)
     impressions = {name: of[:50] for name, of in one.items() if name in SPEC.impression_features}
@@ -74,23 +74,23 @@ def test_a_query_given_once_is_that_given_with_every_candidate(graph: str) -> No
     np.testing.assert_allclose(once, ranker({**impressions, **every}), rtol=1e-5, atol=1e-5)
 
 
-def test_one_table_serves_candidates_and_histories(graph: str) -> None:
+def test_candidates_and_histories_share_a_table(graph: str) -> None:
     ranker = new_ranker(graph)
     assert set(ranker.tables) == {"videos", "channels", "tokens", "country", "video_language"}
     assert ranker.tables["videos"].dimension == id_dimension(SPEC.videos) == 10
 
 
-def test_dimensions_grow_as_the_logarithm() -> None:
+def test_dimensions_grow_with_the_logarithm() -> None:
     assert [id_dimension(ids) for ids in (1, 3, 1_023, 999_999)] == [2, 4, 20, 40]
 
 
-def test_a_ranker_that_reads_nothing_but_ids_starts_near_the_given_odds() -> None:
+def test_a_ranker_of_ids_only_starts_near_the_given_odds() -> None:
     ranker = new_ranker(None, hidden=[])
     none = {"watches": tf.zeros([2, 3], tf.int32), "video": tf.zeros([2], tf.int32)}
     np.testing.assert_allclose(tf.exp(ranker(none)), [3, 3], rtol=1e-5)
 
 
-def test_columns_of_features_are_all_and_each_once(graph: str) -> None:
+def test_each_column_belongs_to_one_feature(graph: str) -> None:
     for powers in (True, False):
         ranker = new_ranker(graph, powers=powers)
         for part in ("query", "impression"):
@@ -98,7 +98,7 @@ def test_columns_of_features_are_all_and_each_once(graph: str) -> None:
             assert sorted(columns) == list(range(ranker.inputs(batch(), ranker.embed(batch()))[part].shape[1]))
 
 
-def test_dropout_drops_with_a_seed_alone(graph: str) -> None:
+def test_dropout_needs_a_seed(graph: str) -> None:
     ranker, one = new_ranker(graph, dropout=0.5), batch()
     inputs, seed = ranker.inputs(one, ranker.embed(one)), tf.constant([1, 2])
     np.testing.assert_array_equal(ranker.logits(inputs, None), ranker(one))

@@ -1,4 +1,4 @@
-"""A ranker trained from a folder, and the mistakes that end in one line."""
+"""A ranker is trained from a folder, and mistakes are reported in one line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from transforms.core.tensorflow_import import tf
 
 
 def folder_of(path: Path) -> Path:
-    write_graph(path / "made")
-    shutil.copytree(path / "made" / "fn", path / "records" / "transform_fn")
+    write_graph(path / "graph")
+    shutil.copytree(path / "graph" / "fn", path / "records" / "transform_fn")
     write_records(path / "records" / "train", random_records(40, seed=1))
     (path / "records" / "spec.json").write_text(SPEC.to_json(), encoding="utf-8")
     return path / "records"
 
 
-def test_a_folder_becomes_a_ranker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_trains_a_ranker_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records, output = folder_of(tmp_path), tmp_path / "ranker"
     (tmp_path / "settings.json").write_text('{"hidden": "none", "epochs": 2, "batch_size": 16}', encoding="utf-8")
     given = ["--records", str(records), "--output", str(output), "--settings", str(tmp_path / "settings.json")]
@@ -52,7 +52,7 @@ def test_a_spec_without_numbers_needs_no_graph(tmp_path: Path) -> None:
         ("missing", "missing.json does not exist: --settings must name a JSON file"),
     ],
 )
-def test_mistakes_end_in_a_line(
+def test_mistakes_are_reported_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: str | None, message: str
 ) -> None:
     given = ["--records", str(tmp_path), "--output", str(tmp_path / "out")]

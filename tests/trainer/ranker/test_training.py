@@ -1,4 +1,4 @@
-"""Steps, passes and what nothing can be learned from."""
+"""Steps, epochs, the loss, and records from which nothing can be learned."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(graph: s
     assert changed.tolist() == [4, 7]
 
 
-def test_totals_are_those_of_all_impressions(tmp_path: Path) -> None:
+def test_totals_are_sums_over_all_impressions(tmp_path: Path) -> None:
     draw = np.random.default_rng(5)
     made = [random_user(draw) for _ in range(25)]
     records = RecordFiles.from_paths(write_records(tmp_path, [record(f"u{i}", of) for i, of in enumerate(made)]))
@@ -71,7 +71,7 @@ def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
     assert learned["per_user_loss"] < best["per_user_loss"] + 0.05 < 0.25
 
 
-def test_the_same_files_and_settings_give_the_same_ranker(files: RankingFiles) -> None:
+def test_a_training_is_deterministic(files: RankingFiles) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 1, "dropout": 0.2})
     one, again = (fit_ranker(files, settings) for _ in range(2))
     assert [point["loss"] for point in one[1].losses] == pytest.approx([point["loss"] for point in again[1].losses])
@@ -79,11 +79,11 @@ def test_the_same_files_and_settings_give_the_same_ranker(files: RankingFiles) -
     assert one[1].losses[0]["loss"] != pytest.approx(other[1].losses[0]["loss"], rel=1e-6)
 
 
-def test_means_are_those_of_the_inputs(files: RankingFiles) -> None:
+def test_means_are_the_means_of_the_inputs(files: RankingFiles) -> None:
     ranker, _ = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 128}))
     _, all_of = all_impressions(tf.constant(score_decides(900, seed=1)), SPEC)
     inputs = ranker.inputs(all_of, ranker.embed(all_of))
-    for part, mean in ranker.means.items():  # 50 batches of 128 are more than there are
+    for part, mean in ranker.means.items():  # 50 batches of 128 are more than all impressions
         np.testing.assert_allclose(mean, inputs[part].numpy().mean(axis=0), rtol=1e-3, atol=1e-4)
 
 
@@ -95,7 +95,7 @@ def test_means_are_those_of_the_inputs(files: RankingFiles) -> None:
         ([1, 0], [0, 0], "the 2 impressions are 0 in all .* and 1 for"),
     ],
 )
-def test_there_must_be_watched_clicks_and_others(
+def test_there_must_be_watched_clicks_and_unclicked_impressions(
     tmp_path: Path, clicked: list[int], seconds: list[float], message: str
 ) -> None:
     names = ("watches_end", "video", "page", "impression_day")
@@ -114,18 +114,18 @@ def test_without_files_there_is_nothing_to_learn() -> None:
         fit_ranker(RankingFiles(train=(), spec=BARE, graph=None), SETTINGS)
 
 
-def test_a_loss_that_is_no_number_ends_the_training(files: RankingFiles) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(files: RankingFiles) -> None:
     wild = SETTINGS.model_copy(update={"tower_learning_rate": 1e30})
     with pytest.raises(TrainingError, match=r"the loss must be finite, but is (nan|inf) at step \d+: lower"):
         fit_ranker(files, wild)
 
 
-# ---- the loss against numpy, and what its odds mean
+# ---- the loss compared with numpy, and the odds that minimise it
 
 
 @pytest.mark.parametrize("kind", ["watch_seconds", "exact", "equal"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_loss_is_numpy_s(kind: str, seed: int) -> None:
+def test_the_loss_equals_numpy(kind: str, seed: int) -> None:
     draw = np.random.default_rng(seed)
     clicked, logits = draw.integers(0, 2, 50), draw.normal(size=50) * 5
     seconds = clicked * draw.integers(0, 500, 50)
@@ -144,9 +144,9 @@ def test_the_loss_is_numpy_s(kind: str, seed: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "odds"),
     [("watch_seconds", (40 + 80) / 6), ("exact", (40 + 80) / 8), ("equal", 2 / 6)],
-    ids=["of the paper: seconds / unclicked", "seconds / all", "clicks / unclicked"],
+    ids=["paper: seconds / unclicked", "seconds / all", "clicks / unclicked"],
 )
-def test_the_loss_of_one_value_for_all_is_least_at_these_odds(kind: str, odds: float) -> None:
+def test_these_odds_minimise_the_loss(kind: str, odds: float) -> None:
     clicked, seconds = tf.constant([1.0, 1] + [0.0] * 6), tf.constant([40.0, 80] + [0.0] * 6)
     weights = label_weights(clicked, seconds, kind)
     logit = tf.Variable(np.log(odds), dtype=tf.float32)
@@ -157,6 +157,6 @@ def test_the_loss_of_one_value_for_all_is_least_at_these_odds(kind: str, odds: f
         assert float(weighted_logistic(tf.fill([8], float(np.log(odds * other))), *weights)) > float(loss)
 
 
-def test_far_from_the_truth_the_loss_stays_a_number() -> None:
+def test_the_loss_of_extreme_logits_is_finite() -> None:
     loss = weighted_logistic(tf.constant([200.0, -200.0]), tf.constant([0.0, 1000.0]), tf.constant([1.0, 0.0]))
     assert float(loss) == pytest.approx(100_100)

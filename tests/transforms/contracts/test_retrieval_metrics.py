@@ -1,4 +1,4 @@
-"""The ranking metrics against a plain Python oracle of the published definitions."""
+"""The ranking metrics compared with a plain Python oracle of the published definitions."""
 
 import math
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from transforms.contracts.retrieval_metrics import (
 
 
 def oracle(lists: list[list[int]], wanted: list[set[int]], ks: tuple[int, ...]) -> dict[str, float]:
-    """One user at a time, one video at a time."""
+    """Compute the figures user by user and video by video."""
     users = [(shown, want) for shown, want in zip(lists, wanted, strict=True) if want]
     out: dict[str, float] = {"users": len(users), "pairs": sum(len(want) for _, want in users)}
     if not users:
@@ -71,7 +71,7 @@ cuts = st.sets(st.integers(1, 10), min_size=1, max_size=3).map(lambda ks: tuple(
 
 
 @given(cases, cuts)
-def test_agrees_with_the_oracle(case: list[tuple[list[int], set[int]]], ks: tuple[int, ...]) -> None:
+def test_figures_equal_the_oracle(case: list[tuple[list[int], set[int]]], ks: tuple[int, ...]) -> None:
     lists, wanted = [shown for shown, _ in case], [want for _, want in case]
     found = metrics_of(lists, wanted, ks, 8).compute()
     expected = oracle(lists, wanted, ks)
@@ -80,7 +80,7 @@ def test_agrees_with_the_oracle(case: list[tuple[list[int], set[int]]], ks: tupl
 
 
 @given(cases, cuts, st.lists(st.integers(0, 12), max_size=4), st.randoms(use_true_random=False))
-def test_parts_merge_to_the_whole_in_any_order(case, ks, splits, random) -> None:  # type: ignore[no-untyped-def]
+def test_parts_merge_exactly_in_any_order(case, ks, splits, random) -> None:  # type: ignore[no-untyped-def]
     lists, wanted = [shown for shown, _ in case], [want for _, want in case]
     bounds = [0, *sorted(min(s, len(case)) for s in splits), len(case)]
     parts = [metrics_of(lists[a:b], wanted[a:b], ks, 8) for a, b in pairwise(bounds)]
@@ -89,9 +89,7 @@ def test_parts_merge_to_the_whole_in_any_order(case, ks, splits, random) -> None
 
 
 @given(cases, cuts)
-def test_columns_of_users_are_what_the_figures_are_made_of(
-    case: list[tuple[list[int], set[int]]], ks: tuple[int, ...]
-) -> None:
+def test_figures_are_ratios_of_columns(case: list[tuple[list[int], set[int]]], ks: tuple[int, ...]) -> None:
     lists, wanted = [shown for shown, _ in case], [want for _, want in case]
     offsets, labels = ragged(wanted)
     hits = hits_from_ids(padded(lists, 8), offsets=offsets, labels=labels)
@@ -118,7 +116,7 @@ def test_a_worked_example() -> None:
     assert figures["mrr"] == pytest.approx(1 / 2 / 2)
 
 
-def test_users_without_a_list_are_missed_and_users_who_want_nothing_do_not_count() -> None:
+def test_users_without_lists_count_and_users_without_wanted_videos_do_not() -> None:
     hits = np.array([[True], [False], [False]])
     figures = RankingMetrics.from_hits(hits, np.array([1, 1, 0]), ks=(1,)).compute()
     assert (figures["users"], figures["recall@1"]) == (2, 0.5)
@@ -141,13 +139,13 @@ def test_negative_ids_match_nothing() -> None:
     assert hits.tolist() == [[False, True]]
 
 
-def test_labels_of_one_user_do_not_count_for_another() -> None:
+def test_hits_are_of_the_users_own_labels() -> None:
     shown = np.array([[5, 0], [0, 5]])
     hits = hits_from_ids(shown, offsets=np.array([0, 1, 2]), labels=np.array([5, 0]))
     assert hits.tolist() == [[True, False], [True, False]]
 
 
-def test_mistakes_are_named() -> None:
+def test_invalid_arguments_are_errors() -> None:
     with pytest.raises(ValueError, match="row 1 has 2 hits but only 1 wanted"):
         RankingMetrics.from_hits(np.array([[True, False], [True, True]]), np.array([1, 1]), ks=(1,))
     with pytest.raises(ValueError, match=r"hits must be \[users, K\]"):
