@@ -23,7 +23,7 @@ FULL = Report(
         },
         "most popular": {"figures": {"users": 100, "recall@50": 0.1487, "recall@100": 0.2256}, "intervals": {}},
     },
-    beside={"most popular": {"value": 0.0762, "low": 0.051, "high": 0.101}},
+    differences={"most popular": {"value": 0.0762, "low": 0.051, "high": 0.101}},
     gates=[
         {"name": "users", "value": 0.0, "bound": "", "ok": True, "message": "gate users: as many as before"},
         {"name": "recall", "value": -0.2, "bound": "", "ok": False, "message": "gate recall: lost too much"},
@@ -32,7 +32,7 @@ FULL = Report(
     trend_nights=["2026-11-20", "2026-11-21"],
     trend={"held-out users": [None, (0.3018, 0.281, 0.322)]},
     slices={"upload": {"fresh": {"neighbours": {"figures": {"users": 7, "recall@100": 0.41}, "intervals": {}}}}},
-    shown={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
+    list_statistics={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
     ages={"neighbours": [0.25, 0.5, 0.0], "watched": [0.5, 0.1, 0.2]},
     ann_loss={"index": "exact"},
     ranking={

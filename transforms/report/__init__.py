@@ -1,7 +1,7 @@
-"""The report of a night and the page of all nights: HTML files that open offline, for people.
+"""Render the report of a night and the page of all nights, as HTML files that open offline.
 
     html = render_report(Report(date="2026-11-21", status=Status(text="published", level="ok"), systems={...}))
 
-`page` is what a report shows and how it becomes text, `plots` draws, `video_map` lays vectors out in two dimensions,
-`nights` is the page of all nights, `figures` writes numbers as people read them. Templates lie beside, one a section.
+`page` contains the data of a report and its rendering, `plots` its plots, `video_map` the projection of video vectors,
+`nights` the page of all nights, and `figures` the formatting of numbers. There is a template for each section.
 """

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Format values and intervals for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def format_value(value: Any) -> str:
-    """A value as people read it: 1,234,567; 0.1963; 12.5; yes; a list with commas; - where there is none."""
+    """Format a value: 1,234,567; 0.1963; 12.50; yes; a comma-separated list; - if there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, bool):
@@ -22,7 +22,7 @@ def format_value(value: Any) -> str:
 
 
 def _decimal(value: float) -> str:
-    """Four digits or so: what a reader compares."""
+    """Format a float with about four significant digits."""
     if math.isinf(value) or (value and abs(value) < 0.001):
         return f"{value:.3g}"
     if value == round(value):
@@ -31,10 +31,10 @@ def _decimal(value: float) -> str:
 
 
 def escape_mathtext(text: str) -> str:
-    """A label in a plot as it is: a dollar sign starts no formula there."""
+    """Escape dollar signs in a plot's label, which start a formula in Matplotlib."""
     return text.replace("$", r"\$")
 
 
 def format_interval(interval: Any) -> str:
-    """An interval as people read it; empty where there is none."""
+    """Format an interval; empty if there is none."""
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""

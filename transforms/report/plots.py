@@ -1,6 +1,6 @@
-"""The plots of a report, as inline SVG whose text is text in the page's font and whose grey is its text colour.
+"""Draw the plots of a report as inline SVG that uses the page's font and text colour.
 
-matplotlib is imported when a plot is drawn and not before: much that imports this never does.
+Matplotlib is imported only when a plot is drawn, because many importers of this module never draw one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from transforms.report.video_map import VideoMap
 
 # Readable on white and on black.
 COLOURS = ("#3b7dc4", "#d98a2b", "#4fa172", "#b0568f", "#7a7f87", "#c4553b", "#2fa3a8", "#8a6fc9")
-INK = "#808994"  # replaced by the page's own text colour
-MAX_POINTS = 2_000  # of a curve or a cloud: more cannot be seen
+INK = "#808994"  # replaced with the page's text colour
+MAX_POINTS = 2_000  # of a curve or a scatter plot; more are not visible
 
 Line = Sequence[tuple[float, float | None, float | None]]  # value, low, high
-Points = Sequence[tuple[float, float, float] | None]  # of each night
+Points = Sequence[tuple[float, float, float] | None]  # one for each night
 
 
 def curve(label: str, xs: Sequence[float], ys: Sequence[float], *, axes: tuple[str, str], colour: int = 0) -> Markup:
-    """A line through some points, thinned to what can be seen; of one point, that."""
+    """Draw a line through points, thinned to at most `MAX_POINTS`; a single point is drawn as a marker."""
     drawn, at = _axes(height=2.3)
     every = -(-len(xs) // MAX_POINTS)
     one = {"marker": "o"} if len(xs) == 1 else {}
@@ -39,7 +39,7 @@ def curve(label: str, xs: Sequence[float], ys: Sequence[float], *, axes: tuple[s
 
 
 def trends(label: str, nights: Sequence[str], lines: Mapping[str, Points]) -> Markup:
-    """Lines over nights with their intervals, value, low and high of each; None where a night has none."""
+    """Draw lines over nights with intervals; each point is (value, low, high), or None if a night has no value."""
     drawn, at = _axes(height=2.7)
     for (name, points), colour in zip(lines.items(), cycle(COLOURS), strict=False):
         values, low, high = (np.array([np.nan if p is None else p[i] for p in points]) for i in range(3))
@@ -53,7 +53,7 @@ def trends(label: str, nights: Sequence[str], lines: Mapping[str, Points]) -> Ma
 
 
 def volumes(label: str, days: Sequence[str], tables: Mapping[str, Sequence[int]]) -> Markup:
-    """Bars of rows by day, one table on the other."""
+    """Draw the rows of each table by day as stacked bars."""
     drawn, at = _axes(height=2.3)
     below = np.zeros(len(days))
     for (table, rows), colour in zip(tables.items(), cycle(COLOURS), strict=False):
@@ -67,7 +67,7 @@ def volumes(label: str, days: Sequence[str], tables: Mapping[str, Sequence[int]]
 
 
 def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup:
-    """Bars of each system with its interval, in groups by figure."""
+    """Draw grouped bars with intervals: a group for each cut, a bar for each system."""
     drawn, at = _axes(height=2.9)
     width = 0.8 / len(bars)
     for i, ((system, line), colour) in enumerate(zip(bars.items(), cycle(COLOURS), strict=False)):
@@ -84,7 +84,7 @@ def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup
 
 
 def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str, str]) -> Markup:
-    """A line of shares for each name, over 0, 1, ..."""
+    """Draw a line of shares for each name, over the positions 0, 1, ..."""
     drawn, at = _axes(height=2.5)
     for (name, values), colour in zip(lines.items(), cycle(COLOURS), strict=False):
         at.plot(
@@ -105,7 +105,7 @@ def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str,
 
 
 def seconds(label: str, of: Mapping[str, float]) -> Markup:
-    """Seconds of each stage, the first on top."""
+    """Draw the seconds of each stage as horizontal bars, the first stage on top."""
     drawn, at = _axes(height=0.6 + 0.3 * len(of))
     bars = at.barh(range(len(of)), list(of.values()), 0.65, color=COLOURS[0])
     at.set_yticks(range(len(of)), [escape_mathtext(stage) for stage in of])
@@ -119,7 +119,7 @@ def seconds(label: str, of: Mapping[str, float]) -> Markup:
 
 
 def cloud(label: str, of: VideoMap) -> Markup:
-    """Videos as points, coloured by group, the most frequent group first."""
+    """Draw videos as points, coloured by group."""
     drawn, at = _axes(height=5.2)
     groups = np.array(of.groups)
     names = sorted(set(of.groups), key=lambda name: (-int((groups == name).sum()), name))
@@ -134,7 +134,7 @@ def cloud(label: str, of: VideoMap) -> Markup:
 
 
 def _days(at: Any, days: Sequence[str]) -> None:
-    """Dates below the axis without their year, at most ten of them."""
+    """Label the axis with at most ten dates, without the year."""
     every = -(-len(days) // 10)
     places = range((len(days) - 1) % every, len(days), every)
     at.set_xticks(list(places), [escape_mathtext(days[i][5:]) for i in places])
@@ -142,13 +142,13 @@ def _days(at: Any, days: Sequence[str]) -> None:
 
 
 def _legend(at: Any, entries: int, *, columns: int = 3, **more: Any) -> None:
-    """Above the plot, where it hides nothing."""
+    """Put the legend above the plot."""
     at.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=min(entries, columns), loc="lower left",
               bbox_to_anchor=(0, 1), borderaxespad=0.2, **more)  # fmt: skip
 
 
 def _axes(*, height: float) -> tuple[Any, Any]:
-    """An empty plot of the report's style. No pyplot: that keeps global state and picks a screen to draw on."""
+    """Create an empty plot in the report's style, without pyplot, which has global state and selects a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -164,17 +164,17 @@ def _axes(*, height: float) -> tuple[Any, Any]:
 
 
 def _svg(drawn: Any, label: str) -> Markup:
-    """The plot as an SVG element whose text is text in the page's font and whose grey is the page's own text colour."""
+    """Convert a plot to an SVG element that uses the page's font and text colour."""
     from matplotlib import rc_context
 
     out = io.StringIO()
-    # A fixed salt and no date: the same figures give the same bytes.
+    # With a fixed salt and without a date, equal data give equal bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.family": "sans-serif"}):
         drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # the page decides
-    # Ids and clip paths of the plots share one page.
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # the page sets the size
+    # Make ids unique within the page.
     prefix = re.sub(r"\W", "-", label.lower())
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{prefix}-", svg)
     return Markup(svg.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{label}"', 1))

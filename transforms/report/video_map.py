@@ -1,4 +1,4 @@
-"""Video vectors in two dimensions, as a picture of what the model holds to be alike: their principal components."""
+"""Project video vectors to their first two principal components, to show which videos are similar to the model."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_GROUPS = 7  # that are told apart by colour
+MAX_GROUPS = 7  # groups with a colour each
 REST = "the rest"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoMap:
-    """places: [videos, 2]; groups: of each video; by: what the groups are, such as "language"; kept: the share of the
-    vectors' variance that two dimensions show."""
+    """The projection of videos to two dimensions, and their groups."""
 
-    places: NDArray[np.float64]
-    groups: Sequence[str]
-    by: str
-    kept: float
+    places: NDArray[np.float64]  # [videos, 2]
+    groups: Sequence[str]  # of each video
+    by: str  # the meaning of groups, such as "language"
+    kept: float  # share of the variance in the two dimensions
 
 
 def video_map(vectors: NDArray[Any], groups: Sequence[str], *, by: str) -> VideoMap | None:
-    """vectors: [videos, dimension]; groups: of each video, all but the `MOST_GROUPS` most frequent become `REST`. The
-    same vectors give the same picture: of each axis the largest value is positive. None of fewer than three videos."""
+    """Project vectors [videos, dimension] to two dimensions; None for fewer than three videos.
+
+    groups: the group of each video; all except the `MAX_GROUPS` most frequent become `REST`. The signs of the axes are
+    chosen so that the largest absolute value is positive, and equal vectors give equal maps.
+    """
     if len(vectors) < 3 or vectors.shape[1] < 2:
         return None
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing asked of the network, nothing complained about, as wide as a phone."""
+"""The report in a real browser: no requests, no console messages, and a layout that fits a phone."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SECONDS = 2  # that a report may take to open
 
 
 def page() -> str:
-    """A report with a map of as many videos as are drawn."""
+    """A report with a map of the maximal number of videos."""
     vectors = np.random.default_rng(2).normal(size=(2_000, 8))
     groups = [f"language {i % 9}" for i in range(2_000)]
     return render_report(dataclasses.replace(FULL, map=video_map(vectors, groups, by="language")))
 
 
 def browse(path: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The page in a browser that finds no host, and what it says."""
+    """Load the page in a browser without network, and return its output."""
     own = [
         "--headless",
         "--no-sandbox",
@@ -45,7 +45,7 @@ def browse(path: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
 
 
 def scripted(html: str, script: str) -> str:
-    """A copy that may run a script which writes what it finds into the title."""
+    """Return a copy that allows a script which writes its findings into the title."""
     opened = re.sub(r"<meta http-equiv=[^>]*>", "", html)
     return opened.replace(
         "</body>", f"<script>addEventListener('load', () => {{ document.title = {script} }})</script></body>"
@@ -58,7 +58,7 @@ def title(done: subprocess.CompletedProcess[str]) -> str:
     return found[1]
 
 
-def test_says_nothing_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_page_loads_without_requests_and_console_messages(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page(), encoding="utf-8")
     done = browse(tmp_path / "report.html", tmp_path, "--dump-dom")
     assert "CONSOLE" not in done.stderr, done.stderr
@@ -67,14 +67,14 @@ def test_says_nothing_and_asks_for_nothing(tmp_path: Path) -> None:
     assert title(browse(tmp_path / "counted.html", tmp_path, "--dump-dom")) == "0"
 
 
-def test_a_broken_page_would_be_noticed(tmp_path: Path) -> None:
+def test_broken_page_is_detected(tmp_path: Path) -> None:
     html = page().replace("</body>", '<img src="https://example.com/x.png"></body>')
     (tmp_path / "bad.html").write_text(html, encoding="utf-8")
     assert "CONSOLE" in browse(tmp_path / "bad.html", tmp_path, "--dump-dom").stderr
 
 
-def test_fits_a_phone(tmp_path: Path) -> None:
-    """In a frame as wide as a phone, as a headless window is never narrower than 500 pixels."""
+def test_page_fits_a_phone(tmp_path: Path) -> None:
+    """The page is in a frame of a phone's width, because a headless window is at least 500 pixels wide."""
     (tmp_path / "report.html").write_text(page(), encoding="utf-8")
     frame = '<title></title><body><iframe src="report.html" style="width:390px;height:800px;border:0"></iframe></body>'
     inside = "document.querySelector('iframe').contentDocument.documentElement"
@@ -86,7 +86,7 @@ def test_fits_a_phone(tmp_path: Path) -> None:
     assert 370 <= client <= 390 and scroll <= client
 
 
-def test_opens_at_once(tmp_path: Path) -> None:
+def test_page_opens_quickly(tmp_path: Path) -> None:
     html = scripted(page(), "Math.round(performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd)")
     (tmp_path / "timed.html").write_text(html, encoding="utf-8")
     assert len(html.encode()) < 5_000_000

@@ -1,4 +1,4 @@
-"""The report: every part shown when there, explained when not, harmless whatever the data."""
+"""The report: every part is rendered or its absence explained, and all data is escaped."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ VOID = {"meta", "br", "link", "img", "path", "use"}
 
 
 class Outline(HTMLParser):
-    """Tags, attributes and visible text of a page; fails where tags do not close in order."""
+    """Parse tags, attributes and visible text of a page; fail if tags are not closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Outline(HTMLParser):
             self.words.append(" ".join(data.split()))
 
 
-def test_shows_every_part() -> None:
+def test_every_part_is_rendered() -> None:
     page = Outline(render_report(FULL))
     shown = set(page.words)
     assert {"Night of 2026-11-21", "ungated", "1,999", "0.3018", "Trains at night", "0.93", "no neighbours"} <= shown
@@ -87,7 +87,7 @@ def test_shows_every_part() -> None:
     assert [tag for tag, _ in page.tags].count("svg") == 9
 
 
-def test_a_missing_figure_is_a_dash() -> None:
+def test_missing_value_is_a_dash() -> None:
     words = Outline(render_report(FULL)).words
     assert words[words.index("map") :][:3] == ["map", "0.0512", "-"]
 
@@ -99,7 +99,7 @@ def test_every_part_may_be_missing(name: str) -> None:
     Outline(render_report(dataclasses.replace(Report(date="x"), **{name: getattr(FULL, name)})))
 
 
-def test_shares_of_folded_pairs_come_from_the_counts() -> None:
+def test_shares_of_folded_pairs_come_from_counts() -> None:
     counts = {"pairs": 8, "apart": 4, "other_country": 2, "other_topic": 6, "folded": 1}
     shares = {"no user watched both": 0.5, "different country": 0.25, "different topic": 0.75, "folded": 0.125}
     nothing = dict.fromkeys(counts, 0)
@@ -107,14 +107,14 @@ def test_shares_of_folded_pairs_come_from_the_counts() -> None:
     assert folding({"users": 1}) == {}
 
 
-def test_an_empty_night_says_why() -> None:
+def test_empty_report_explains_missing_parts() -> None:
     page = Outline(render_report(Report(date="2026-11-21")))
-    assert any("nothing was measured" in word for word in page.words)
-    assert any("No training curve" in word for word in page.words)
+    assert any("There are no metrics" in word for word in page.words)
+    assert any("no training curve" in word for word in page.words)
     assert "svg" not in [tag for tag, _ in page.tags]
 
 
-def test_data_is_never_markup() -> None:
+def test_data_is_escaped() -> None:
     bad = Report(
         date=ATTACK,
         status=Status(text=ATTACK, level="bad"),
@@ -133,7 +133,7 @@ def test_data_is_never_markup() -> None:
         vocabulary={ATTACK: ATTACK},
         seconds={ATTACK: 1.0, "$\\frac$": 2.0},
         costs=[(ATTACK, [ATTACK])],
-        shown={ATTACK: {"coverage": 1.0}},
+        list_statistics={ATTACK: {"coverage": 1.0}},
         ages={ATTACK: [1.0]},
         settings={ATTACK: {ATTACK: [ATTACK]}},
         versions={'" onload="alert(1)': ATTACK},
@@ -146,7 +146,7 @@ def test_data_is_never_markup() -> None:
     assert {"$x_{$ & y", "$\\frac$"} <= set(page.words)
 
 
-def test_opens_offline_in_one_small_file() -> None:
+def test_report_is_one_small_self_contained_file() -> None:
     html = render_report(FULL)
     page = Outline(html)
     links = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href", "xlink:href")]
@@ -161,12 +161,12 @@ def test_opens_offline_in_one_small_file() -> None:
     assert targets <= set(ids)
 
 
-def test_long_curves_stay_small() -> None:
+def test_long_curves_are_thinned() -> None:
     many = Training(steps=range(1_000_000), losses=[1.0 / (i + 1) for i in range(1_000_000)])
     assert len(render_report(Report(date="x", training=many))) < 300_000
 
 
-def test_the_same_night_gives_the_same_page() -> None:
+def test_equal_reports_give_equal_pages() -> None:
     assert render_report(FULL) == render_report(FULL)
 
 
@@ -188,7 +188,7 @@ def test_the_same_night_gives_the_same_page() -> None:
         ("a", "a"),
     ],
 )
-def test_figures_as_people_read_them(value: object, text: str) -> None:
+def test_format_value(value: object, text: str) -> None:
     assert format_value(value) == text
 
 
@@ -200,7 +200,7 @@ WINDOW = {
 }
 
 
-def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> None:
+def test_costs_are_read_from_manifests(tmp_path: Path) -> None:
     of = night(write_job(tmp_path, 'watches = "w"'))
     entries = [FileEntry(name=f"{n}", rows=1, bytes=40 * 2**20, digest="") for n in range(2)]
     for stage, peak in (("ingest", 0), ("vocabulary", 3 * 2**30)):  # the first from before it was kept
@@ -216,7 +216,7 @@ def test_what_stages_took_is_gathered_from_their_manifests(tmp_path: Path) -> No
     assert found.seconds == {"ingest": 2.5, "vocabulary": 2.5}
 
 
-def test_freshness_curves_are_those_of_lists_popular_videos_and_what_was_watched(tmp_path: Path) -> None:
+def test_freshness_curves_of_lists_popular_and_watched_videos(tmp_path: Path) -> None:
     of = night(write_job(tmp_path, 'watches = "w"'))
     shown = {"watched": {"by_day": [0.5]}, "item to item": {"by_day": [0.1]}, "neighbours": {"by_day": [0.2]}}
     content = {"format_version": 1, "gate": "recall@5", "systems": {}, "shown": shown, "served": None}
@@ -227,18 +227,18 @@ def test_freshness_curves_are_those_of_lists_popular_videos_and_what_was_watched
     assert gather(of).ages == {}
 
 
-def test_losses_need_steps() -> None:
-    with pytest.raises(ValueError, match="each loss needs its step, but there are 1 and 2"):
+def test_losses_and_steps_must_have_the_same_length() -> None:
+    with pytest.raises(ValueError, match="have 1 and 2"):
         Training(steps=[1, 2], losses=[0.5])
 
 
-def test_matplotlib_waits_for_a_report() -> None:
+def test_matplotlib_is_imported_lazily() -> None:
     code = "import sys, transforms.report.page; assert 'matplotlib' not in sys.modules and 'polars' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
 def results(given: dict[str, Any]) -> GateResults | None:
-    """A `gates.json`, as an older version wrote it."""
+    """Write a `gates.json` of an earlier version."""
     listed = [{"value": None, "bound": "", "message": ""} | gate for gate in given.get("gates", ())]
     return GateResults(**{"date": "d", "why": "", "compared_with": None} | given | {"gates": listed}) if given else None
 
@@ -305,7 +305,7 @@ def test_status_is_what_gates_and_publish_say(
         ),
     ],
 )
-def test_status_after_a_rollback_and_after_another_run_of_the_served_night(
+def test_status_after_a_rollback_and_after_another_run(
     night: str, gates: str, failed: str, text: str, level: Level
 ) -> None:
     given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
@@ -313,7 +313,7 @@ def test_status_after_a_rollback_and_after_another_run_of_the_served_night(
     assert found == Status(text=text, level=level)
 
 
-def test_the_status_of_a_report_is_replaced_and_the_rest_of_it_stays() -> None:
+def test_status_of_a_report_is_replaced() -> None:
     before, after = Status(text="published <b>", level="ok"), Status(text="taken back & gone \\1", level="warn")
     page = render_report(dataclasses.replace(FULL, status=before))
     assert with_status(page, after) == render_report(dataclasses.replace(FULL, status=after)) != page
@@ -336,7 +336,7 @@ def test_the_status_of_a_report_is_replaced_and_the_rest_of_it_stays() -> None:
         ),
     ],
 )
-def test_status_of_a_night_that_failed_says_why_and_what_is_served(
+def test_status_of_a_failed_night_has_the_reason_and_the_served_night(
     gates: dict[str, Any], failed: str, text: str
 ) -> None:
     found = results(gates)
@@ -344,7 +344,7 @@ def test_status_of_a_night_that_failed_says_why_and_what_is_served(
     assert status(found, True, failed=failed).text.startswith("not published: ") == (gates.get("status") == "failed")
 
 
-def test_the_map_keeps_distances_of_what_lies_in_a_plane() -> None:
+def test_map_keeps_distances_of_vectors_in_a_plane() -> None:
     rng = np.random.default_rng(5)
     plane = rng.normal(size=(50, 2)) @ np.linalg.qr(rng.normal(size=(6, 2)))[0].T + 3
     found = video_map(plane, ["a"] * 50, by="x")
@@ -354,13 +354,13 @@ def test_the_map_keeps_distances_of_what_lies_in_a_plane() -> None:
     assert video_map(plane[:2], ["a"] * 2, by="x") is None
 
 
-def test_the_map_tells_seven_groups_apart() -> None:
+def test_map_keeps_the_seven_most_frequent_groups() -> None:
     names = [name for i, name in enumerate("abcdefghi") for _ in range(9 - i)]
     found = video_map(np.random.default_rng(1).normal(size=(len(names), 4)), names, by="x")
     assert found is not None and sorted(set(found.groups)) == [*"abcdefg", "the rest"]
 
 
-def test_all_nights_on_a_page() -> None:
+def test_page_of_all_nights() -> None:
     good = NightRow(
         date="2026-11-21",
         status=FULL.status or Status(text="", level="ok"),
