@@ -93,9 +93,10 @@ def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
 
 def test_the_night_says_whether_ranking_helped(told: tuple[Path, Any]) -> None:
     of = night(told[0])
-    found = night_metrics.parse(Path(of.folder("evaluation"), evaluation.METRICS).read_bytes())
-    assert found is not None and found["ranking"]["cut"] == 10 and found["ranking"]["wanted_seconds"] > 0
-    assert found["ranking"]["users"] == found["holdout"]["users"]
+    found = night_metrics.read(Path(of.folder("evaluation"), evaluation.METRICS).read_bytes())
+    assert found is not None and found.ranking is not None and found.holdout is not None
+    assert found.ranking.cut == 10 and found.ranking.wanted_seconds > 0
+    assert found.ranking.users == found.holdout.users
     page = Path(of.root.report(DATE)).read_text()
     assert "per-user loss" in page
 

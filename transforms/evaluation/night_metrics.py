@@ -210,22 +210,16 @@ def serialize(metrics: NightMetrics) -> bytes:
     return json.dumps(metrics.to_dict(), indent=1, allow_nan=False).encode()
 
 
-def parse(content: bytes) -> dict[str, Any] | None:
-    """Return the content that `serialize` wrote; None for another format version. Raises ValueError if it is not a
-    JSON object."""
-    found = json.loads(content)
-    if not isinstance(found, dict):
-        raise ValueError(f"it must be a JSON object, but is of type {type(found).__name__}")
-    return found if found.get("format_version") == FORMAT_VERSION else None
-
-
 def read(content: bytes) -> NightMetrics | None:
     """Return the validated content that `serialize` wrote; None for another format version.
 
-    Raises ValueError that names the fields that are unknown, missing or of another type.
+    Raises ValueError if it is not a JSON object, and one that names the fields that are unknown, missing or of another
+    type.
     """
-    found = parse(content)
-    if found is None:
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError(f"it must be a JSON object, but is of type {type(found).__name__}")
+    if found.get("format_version") != FORMAT_VERSION:
         return None
     try:
         return NightMetrics.model_validate(found)

@@ -22,7 +22,6 @@ from transforms.evaluation.night_metrics import (
     collect_metrics,
     measured_record,
     ordered_figures,
-    parse,
     read,
     serialize,
 )
@@ -168,7 +167,7 @@ def test_figures_are_in_reading_order() -> None:
 
 @pytest.mark.parametrize("old", [{"neighbours": {"recall@4": 0.5}}, {"format_version": FORMAT_VERSION + 1}, {}])
 def test_another_format_version_is_none(old: dict[str, Any]) -> None:
-    assert parse(json.dumps(old).encode()) is None
+    assert read(json.dumps(old).encode()) is None
 
 
 def whole() -> NightMetrics:
@@ -190,7 +189,6 @@ def everything() -> Any:
 
 
 def test_written_metrics_are_read() -> None:
-    assert parse(serialize(collected())) == content()
     for of in (collected(), whole(), collect_metrics([], k=K, index="exact", holdout=None, served=None)):
         found = read(serialize(of))
         assert found == of and serialize(found) == serialize(of)
