@@ -1,20 +1,26 @@
 """Measure how many examples per second training takes on this machine, next to the same model with Keras' Adam.
 
     python -m benchmarks.training_step [--videos 1000000] [--dimensions 64 256] [--steps 20] [--records] [--keras]
+    python -m benchmarks.training_step --videos 100000 --keras-layers [--history attention]
 
 Full size by default: a million videos and tokens, bags of 50 and 50, hidden layers 1024-512, batches of 1,024 and 2,000
 negatives. Ids are drawn with a Zipf-like popularity, so that rows repeat within a batch as in real logs; `--uniform`
 draws them evenly, the worst case. With `--records` our model reads TFRecord files, as a training does; without it,
 batches are in memory. All models take steps in turn, so that other work on the machine affects them alike.
+
+`--keras-layers` compares our model with the same one in which Keras' Dense, LayerNormalization and Adam replace those
+of `trainer.layers` and `trainer.optimizer`. The processor time of a step is printed too: it depends less on other work.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import numpy as np
 
@@ -44,13 +50,14 @@ def main() -> None:
     parser.add_argument("--uniform", action="store_true")
     parser.add_argument("--records", action="store_true", help="read ours from TFRecord files")
     parser.add_argument("--keras", action="store_true", help="the same model in plain Keras, too")
+    parser.add_argument("--keras-layers", action="store_true", help="our model with Keras' layers and Adam, too")
     args = parser.parse_args()
     for dimension in args.dimensions:
         measure(args.videos, dimension, args)
 
 
 def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
-    """Print the examples per second of each kind of step."""
+    """Print the examples per second and the processor time of each kind of step."""
     spec = FeatureSpec(videos=videos, tokens=videos, watch_history=LENGTH, search_history=LENGTH)
     settings = ModelSettings(dimension=dimension, hidden=[*HIDDEN], history=args.history, negatives=NEGATIVES)
     counts = np.ones(videos, np.int64) if args.uniform else (videos / np.arange(1, videos + 1)).astype(np.int64)
@@ -62,10 +69,14 @@ def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
     }
     if args.keras:
         kinds["keras adam"] = keras_step(videos, dimension, sampler), itertools.cycle(ready)
-    rates = measure_in_turn(kinds, args.steps)
-    text = ", ".join(f"{name} {found:,.0f}" for name, found in rates.items())
+    if args.keras_layers:
+        with keras_layers():
+            replaced = new_step(spec, settings, counts)
+        kinds["keras layers"] = tf.function(replaced, autograph=False), itertools.cycle(ready)
+    rates, processor_ms = measure_in_turn(kinds, args.steps)
+    text = ", ".join(f"{name} {rate:,.0f} ({processor_ms[name]:.1f} ms a step)" for name, rate in rates.items())
     ratio = f"; {rates['ours'] / rates['keras adam']:.1f} times" if args.keras else ""
-    print(f"D={dimension} {args.history}: examples/s: {text}{ratio}", flush=True)
+    print(f"D={dimension} {args.history}: examples/s (processor time): {text}{ratio}", flush=True)
 
 
 def new_step(spec: FeatureSpec, settings: ModelSettings, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Step:
@@ -150,19 +161,70 @@ def keras_step(videos: int, dimension: int, sampler: NegativeSampler) -> Step:
     return tf.function(step, autograph=False)
 
 
-def measure_in_turn(kinds: dict[str, tuple[Step, Iterator[Batch]]], steps: int) -> dict[str, float]:
-    """Return the examples per second of each, after two warm-up steps; reading time counts."""
-    seconds = dict.fromkeys(kinds, 0.0)
+@contextlib.contextmanager
+def keras_layers() -> Iterator[None]:
+    """Replace our Dense, LayerNorm and Adam by Keras' in models and steps that are built inside."""
+    import keras
+
+    class Dense(tf.Module):
+        def __init__(self, width: int, units: int, *, gain: float, seed: tuple[int, int], name: str) -> None:
+            super().__init__(name=name)
+            self.layer = keras.layers.Dense(units)
+            self.layer.build((None, width))
+            self.kernel, self.bias = self.layer.kernel.value, self.layer.bias.value
+
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            return self.layer(x)
+
+    class LayerNorm(tf.Module):
+        def __init__(self, width: int, *, name: str) -> None:
+            super().__init__(name=name)
+            self.layer = keras.layers.LayerNormalization(epsilon=1e-6)
+            self.layer.build((None, width))
+            self.scale, self.shift = self.layer.gamma.value, self.layer.beta.value
+
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            return self.layer(x)
+
+    class Adam(tf.Module):
+        def __init__(self, variables: Sequence[tf.Variable], *, learning_rate: float) -> None:
+            super().__init__(name="adam")
+            self.targets, self.optimizer = list(variables), keras.optimizers.Adam(learning_rate)
+            self.optimizer.build(self.targets)
+
+        def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+            self.optimizer.apply(gradients, self.targets)
+
+    with contextlib.ExitStack() as stack:
+        for module, name, replacement in (
+            ("model", "Dense", Dense),
+            ("attention", "Dense", Dense),
+            ("attention", "LayerNorm", LayerNorm),
+            ("step", "Adam", Adam),
+        ):
+            stack.enter_context(mock.patch(f"trainer.{module}.{name}", replacement))
+        yield
+
+
+def measure_in_turn(
+    kinds: dict[str, tuple[Step, Iterator[Batch]]], steps: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the examples per second of each, and the milliseconds of processor time of a step, after two warm-up
+    steps. Reading counts."""
+    seconds, processor_seconds = dict.fromkeys(kinds, 0.0), dict.fromkeys(kinds, 0.0)
     for step, batches in kinds.values():
         for _ in range(2):
             float(step(next(batches)))
+    count = max(1, steps // ROUNDS)
     for _ in range(ROUNDS):
         for name, (step, batches) in kinds.items():
-            start = time.perf_counter()
-            for _ in range(max(1, steps // ROUNDS)):
+            start, processor_start = time.perf_counter(), time.process_time()
+            for _ in range(count):
                 float(step(next(batches)))
             seconds[name] += time.perf_counter() - start
-    return {name: BATCH * ROUNDS * max(1, steps // ROUNDS) / found for name, found in seconds.items()}
+            processor_seconds[name] += time.process_time() - processor_start
+    rates = {name: BATCH * ROUNDS * count / total for name, total in seconds.items()}
+    return rates, {name: 1000 * total / (ROUNDS * count) for name, total in processor_seconds.items()}
 
 
 if __name__ == "__main__":

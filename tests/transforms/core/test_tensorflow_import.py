@@ -78,6 +78,17 @@ def test_stages_start_with_the_collector_enabled() -> None:
     )
 
 
+def test_the_module_imports_tensorflow_only_for_its_attribute_tf() -> None:
+    done = run(
+        "import sys\n"
+        "from transforms.core import tensorflow_import\n"
+        "print('tensorflow' in sys.modules, hasattr(tensorflow_import, 'other'), 'tensorflow' in sys.modules)\n"
+        "from transforms.core.tensorflow_import import tf\n"
+        "print(tf is sys.modules['tensorflow'])"
+    )
+    assert done.stdout == "False False False\nTrue\n"
+
+
 def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
     done = run(
         "import sys\n"
