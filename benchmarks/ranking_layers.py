@@ -157,7 +157,7 @@ def best_order(impressions: Path, morning: Morning) -> ImpressionMetrics:
 def drawn_probabilities(morning: Morning, users: np.ndarray) -> np.ndarray:
     """Return the probability of each video to be shown next to the watched one [users, videos]."""
     world, videos = morning.world, morning.world.catalogue
-    shelves, weights = Shelves.at(world, morning.time), videos.weights(morning.time)
+    shelves, weights = Shelves.from_time(world, morning.time), videos.weights(morning.time)
     taste = taste_shares(morning.state.tastes[users].astype(np.float64))
     language = np.eye(len(LANGUAGES))[world.population.language[users]]
     shelf = (taste[:, :, None] * language[:, None, :]).reshape(len(users), -1)

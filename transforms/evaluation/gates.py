@@ -22,14 +22,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from transforms.core.bootstrap import (
-    MIN_USERS,
-    Floats,
-    PairedDifference,
-    interval,
-    share_bounds,
-    small_sample_factor,
-)
+from transforms.core.bootstrap import MIN_USERS, Floats, PairedDifference, interval, share_bounds, small_sample_factor
 from transforms.evaluation.user_metrics import MeasuredFigures
 from transforms.examples.skew import stability_bound, stability_index
 from transforms.ranking.watch_time_recall import MeasuredRanking

@@ -1,1 +1,1 @@
-"""Simulated logs whose truth is known. This package imports nothing else of the product."""
+"""Simulate logs from a known model of users and videos. This package imports no other package of the product."""

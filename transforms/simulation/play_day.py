@@ -1,8 +1,8 @@
-"""Simulated watch, search and impression logs whose truth is known.
+"""Simulate watch, search and impression logs day by day, from a known model.
 
-A user has tastes over niches that drift from day to day, and a *quest*: one niche of interest for a few days, which
-shows in searches first. Each next watch comes from one of four `MODES`: the next episode of the last completed series
-video; the niche of the last completed video; the quest; or taste. What was completed before is mostly refused.
+A user has tastes over niches, which drift from day to day, and a *quest*: a niche that interests the user for a few
+days and appears in searches first. Each watch comes from one of four `MODES`: the next episode of the last completed
+series video, the niche of the last completed video, the quest, or taste. Videos completed before are mostly refused.
 
     world = build_world(SimulationSettings(last_day=date(2026, 11, 20)))
     state = start_state(world)
@@ -11,8 +11,8 @@ video; the niche of the last completed video; the quest; or taste. What was comp
         logs = play_day(world, state, day)
         state = logs.state
 
-Vectorised over users: the only loops are over days, ticks of six hours, and the n-th watch of a tick. Memory: one day's
-logs, and per user a float a niche and `SEEN_BITS` bits.
+The code is vectorised over users, and loops only over days, ticks of six hours, and the n-th watch of a tick. Memory
+holds the logs of one day and, for each user, a float per niche and `SEEN_BITS` bits.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from transforms.simulation.tables import first_searches_frame, impressions_frame
 from transforms.simulation.world import DEVICE_SHARES, DEVICES, LANGUAGES, TICK_SECONDS, Bools, Floats, Ints, World
 
 TICK_SHARES = np.array([0.1, 0.2, 0.3, 0.4])
-TICK_WATCHES = 40  # at most, a user
+TICK_WATCHES = 40  # maximal number per user and tick
 
 
 @dataclass(frozen=True, kw_only=True)
 class DayLogs:
-    """One day: three tables in order of time, and the state at the day's end."""
+    """The tables of one day, sorted by time, and the state at the end of the day."""
 
     watches: pl.DataFrame
     searches: pl.DataFrame
@@ -61,11 +61,13 @@ class DayLogs:
 
 
 def play_day(world: World, state: State, day: int) -> DayLogs:
-    """Simulate one day from the state of its morning (`begin_day`). The given state is left as it is."""
+    """Simulate one day from the state of its morning (`begin_day`), which is not modified."""
     state = replace(
         state, last_niche=state.last_niche.copy(), next_episode=state.next_episode.copy(), seen=state.seen.copy()
     )
-    shelves = [Shelves.at(world, world.settings.start(day) + tick * TICK_SECONDS) for tick in range(len(TICK_SHARES))]
+    shelves = [
+        Shelves.from_time(world, world.settings.start(day) + tick * TICK_SECONDS) for tick in range(len(TICK_SHARES))
+    ]
     parts = [part for block in user_blocks(world) for part in _play_block(world, state, day, block, shelves)]
     tables = [pl.concat(tables).sort("time", maintain_order=True) for tables in zip(*parts, strict=True)]
     return DayLogs(watches=tables[0], searches=tables[1], impressions=tables[2], state=state)
@@ -74,8 +76,8 @@ def play_day(world: World, state: State, day: int) -> DayLogs:
 def _play_block(
     world: World, state: State, day: int, block: slice, shelves: list[Shelves]
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
-    rng = world.settings.draws(f"day/{day}/{block.start}")
-    tastes = Tastes.of(state, block)
+    rng = world.settings.generator(f"day/{day}/{block.start}")
+    tastes = Tastes.from_state(state, block)
     counts = _watches_by_tick(world, rng, day, block)
     for tick, (count, shelf) in enumerate(zip(counts.T, shelves, strict=True)):
         time = world.settings.start(day) + tick * TICK_SECONDS
@@ -91,17 +93,17 @@ def _play_block(
 
 
 def _watches_by_tick(world: World, rng: np.random.Generator, day: int, block: slice) -> Ints:
-    """Watches of each user in each tick [users, ticks]: many days of nothing, some of much."""
-    who = world.population
-    rate = who.daily_watches[block] * (1.2 if world.settings.day(day).weekday() >= 5 else 0.92)
-    today = rng.poisson(rng.gamma(0.8, rate / 0.8)) * (who.first_day[block] <= day)
+    """Draw the number of watches of each user in each tick [users, ticks], overdispersed over days."""
+    population = world.population
+    rate = population.daily_watches[block] * (1.2 if world.settings.day(day).weekday() >= 5 else 0.92)
+    today = rng.poisson(rng.gamma(0.8, rate / 0.8)) * (population.first_day[block] <= day)
     return rng.multinomial(today, TICK_SHARES).clip(max=TICK_WATCHES)
 
 
 def _watch(
     world: World, state: State, rng: np.random.Generator, *, shelves: Shelves, tastes: Tastes, counts: Ints, time: int
 ) -> Events:
-    """Play the watches of one tick: step n is the n-th watch of every user who has one, busiest users first."""
+    """Simulate the watches of one tick. Step n is the n-th watch of all users with that many, busiest users first."""
     order = np.argsort(-counts, kind="stable")
     active = [int((counts > n).sum()) for n in range(int(counts.max(initial=0)))]
     user = tastes.first + np.concatenate([order[:0], *(order[:size] for size in active)])
@@ -131,7 +133,7 @@ def _watch(
 
 
 def _niche(state: State, user: Ints, mode: Ints, liked: Ints) -> Ints:
-    """The niche each user turns to; a continuation without a past is a watch from taste."""
+    """Return the niche of each user's watch. A continuation without a previous video is a watch from taste."""
     continues = (mode == CONTINUE) & (state.last_niche[user] >= 0)
     return np.where(continues, state.last_niche[user], np.where(mode == QUEST, state.quest[user], liked))
 
@@ -139,10 +141,10 @@ def _niche(state: State, user: Ints, mode: Ints, liked: Ints) -> Ints:
 def _refuse_seen(
     world: World, state: State, shelves: Shelves, tastes: Tastes, user: Ints, video: Ints, rng: np.random.Generator
 ) -> Ints:
-    """Replace most of what the user completed before by draws from taste."""
+    """Replace most videos that the user completed before with draws from taste."""
     video, refused = video.copy(), np.arange(len(user))
     for _ in range(REDRAWS):
-        refused = refused[has_seen(state.seen, user[refused], video[refused])]  # what was let through once stays
+        refused = refused[has_seen(state.seen, user[refused], video[refused])]  # a video accepted once stays
         refused = refused[rng.random(len(refused)) < REFUSE]
         niche, language = tastes.draw(user[refused], rng), draw_language(world, user[refused], rng)
         video[refused] = shelves.draw(niche * len(LANGUAGES) + language, rng.random(len(refused)))
@@ -150,14 +152,14 @@ def _refuse_seen(
 
 
 def _fraction(world: World, tastes: Tastes, events: Events, now: slice, rng: np.random.Generator) -> Floats:
-    """How much of each video is watched: a beta draw about what is expected, so often nearly nothing or all."""
+    """Draw the watched share of each video from a beta distribution around its expectation, often close to 0 or 1."""
     taste = tastes.towards(world, events.user[now], events.video[now])
     mean = expected_fraction(world, taste=taste, videos=events.video[now], device=events.device[now])
     return rng.beta(2.5 * mean, 2.5 * (1 - mean))
 
 
 def _times(user: Ints, step: Ints, start: int, rng: np.random.Generator) -> Ints:
-    """Milliseconds in the tick, rising with the step of each user; the first minutes stay free for searches."""
+    """Draw times within the tick in milliseconds, ascending per user. The first minutes are reserved for searches."""
     drawn = start * 1000 + rng.integers(150_000, TICK_SECONDS * 1000, len(user))
     time = np.empty_like(drawn)
     time[np.lexsort((step, user))] = drawn[np.lexsort((drawn, user))]
@@ -165,7 +167,7 @@ def _times(user: Ints, step: Ints, start: int, rng: np.random.Generator) -> Ints
 
 
 def _remember(world: World, state: State, user: Ints, video: Ints, completed: Bools) -> None:
-    """Write what was completed into the state's own copies; each user stands here at most once."""
+    """Record completed videos in the state's arrays, in place. Each user occurs at most once."""
     user, video = user[completed], video[completed]
     state.last_niche[user] = world.catalogue.niche[video, 0]
     serial = world.catalogue.episode[video] > 0

@@ -1,4 +1,4 @@
-"""The tables that simulated logs consist of, with the gaps and oddities that real ones have."""
+"""Build the tables of simulated logs, with missing values and irregularities as in real logs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from transforms.simulation.world import (
 )
 
 FILLERS = ("new", "best", "how to", "live", "review", "2")
-SEARCHED = np.array([0.0, 0.02, 0.55, 0.12])  # how often a watch of each mode was searched for
+SEARCHED = np.array([0.0, 0.02, 0.55, 0.12])  # probability that a watch of each mode follows a search
 
 
 def timestamps(milliseconds: Ints) -> pl.Series:
-    """Epoch milliseconds to a UTC timestamp column."""
+    """Convert epoch milliseconds to a UTC timestamp column."""
     return pl.Series("time", milliseconds, dtype=pl.Int64).cast(pl.Datetime("ms", "UTC"))
 
 
-def pick(names: tuple[str, ...], index: Ints, *, missing: Bools | None = None) -> pl.Series:
-    """The name of each index; null where the index is negative or `missing`."""
-    gone = index < 0 if missing is None else missing | (index < 0)
-    return pl.Series(list(names)).gather(pl.Series(np.where(gone, -1, index)).replace(-1, None).cast(pl.UInt32))
+def gather_names(names: tuple[str, ...], index: Ints, *, missing: Bools | None = None) -> pl.Series:
+    """Return the name of each index; null if the index is negative or `missing`."""
+    is_null = index < 0 if missing is None else missing | (index < 0)
+    return pl.Series(list(names)).gather(pl.Series(np.where(is_null, -1, index)).replace(-1, None).cast(pl.UInt32))
 
 
 def phrase(world: World, niche: Ints, language: Ints, rng: np.random.Generator) -> pl.DataFrame:
-    """Two words for each (niche, language): columns `first`, `second` [rows].
+    """Draw two words for each (niche, language): columns `first`, `second` [rows].
 
-    Either word alone tells the topic and next to nothing of the niche; the pair, in this order, tells the niche: the
-    distance of the two words' places modulo NICHES is the niche's number in its topic. That is why bigrams matter.
+    A single word identifies the topic and almost nothing of the niche. The ordered pair identifies the niche: the
+    difference of the words' positions modulo NICHES is the niche's index in its topic. Bigrams therefore carry
+    information that single words do not.
     """
     first = rng.choice(WORDS, len(niche), p=_falling(WORDS))
     second = (first + niche % NICHES + NICHES * rng.integers(WORDS // NICHES, size=len(niche))) % WORDS
@@ -62,8 +63,8 @@ def _falling(n: int) -> Floats:
 
 
 def videos_frame(world: World) -> pl.DataFrame:
-    """The catalogue as users of the logs see it, in order of upload, without what has been deleted from it."""
-    videos, rng = world.catalogue, world.settings.draws("titles")
+    """Return the videos table, in order of upload, without videos deleted from it."""
+    videos, rng = world.catalogue, world.settings.generator("titles")
     main = phrase(world, videos.niche[:, 0], videos.language, rng)
     side = phrase(world, videos.niche[:, 1], videos.language, rng)
     part = pl.Series(videos.episode).replace(0, None)
@@ -71,7 +72,7 @@ def videos_frame(world: World) -> pl.DataFrame:
         pl.concat_str(
             main["first"],
             main["second"],
-            pick(FILLERS, rng.integers(-2, len(FILLERS), len(side)).clip(-1)),
+            gather_names(FILLERS, rng.integers(-2, len(FILLERS), len(side)).clip(-1)),
             side["first"],
             pl.concat_str(pl.lit("part "), part),
             separator=" ",
@@ -85,7 +86,7 @@ def videos_frame(world: World) -> pl.DataFrame:
         "video_seconds": videos.seconds.astype(np.float64),
         "title": title,
         "channel": pl.select(pl.format("c{}", pl.Series(videos.channel))).to_series(),
-        "language": pick(LANGUAGES, videos.language, missing=no_language),
+        "language": gather_names(LANGUAGES, videos.language, missing=no_language),
         "available": videos.removed == NEVER,
     }
     known = videos.listed & (videos.upload < world.settings.start(world.settings.days))
@@ -93,24 +94,24 @@ def videos_frame(world: World) -> pl.DataFrame:
 
 
 def users_frame(world: World) -> pl.DataFrame:
-    """The users table: some never told their gender or birth year, and one in fifty is not in it at all."""
-    users, rng = world.population, world.settings.draws("users")
+    """Return the users table. Some users have no gender or birth year, and 2 % of users are not in the table."""
+    users, rng = world.population, world.settings.generator("users")
     n = len(users.ids)
-    silent = rng.random((3, n)) < np.array([[0.05], [0.02], [0.02]])
+    missing = rng.random((3, n)) < np.array([[0.05], [0.02], [0.02]])
     frame = pl.DataFrame(
         {
             "user_id": users.ids,
-            "gender": pick(GENDERS, users.gender),
-            "birth_year": pl.Series(np.where(silent[0], -1, users.birth_year)).replace(-1, None),
-            "country": pick(COUNTRIES, users.country, missing=silent[1]),
-            "language": pick(LANGUAGES, users.language),
+            "gender": gather_names(GENDERS, users.gender),
+            "birth_year": pl.Series(np.where(missing[0], -1, users.birth_year)).replace(-1, None),
+            "country": gather_names(COUNTRIES, users.country, missing=missing[1]),
+            "language": gather_names(LANGUAGES, users.language),
         }
     )
-    return frame.filter(pl.Series(~silent[2]) | (pl.int_range(n) == 0))
+    return frame.filter(pl.Series(~missing[2]) | (pl.int_range(n) == 0))
 
 
 def topics_frame(world: World) -> pl.DataFrame:
-    """The topics of every video: `niche` has share `share` of it and `second_niche` the rest."""
+    """Return the topics and niches of every video: `share` of it belongs to `niche`, the rest to `second_niche`."""
     niche = world.catalogue.niche
     return pl.DataFrame(
         {
@@ -125,13 +126,13 @@ def topics_frame(world: World) -> pl.DataFrame:
 
 
 def _watched_seconds(world: World, events: Events) -> Floats:
-    """Seconds watched, to a tenth. One in two hundred of those seen to the end played on into a second round."""
+    """Return the watched seconds, rounded to 0.1. 0.5 % of videos watched to the end are replayed in part."""
     rounds = np.where((events.fraction > 0.9) & (events.time % 200 == 0), 1.5, 1)
     return np.round(events.fraction * rounds * world.catalogue.seconds[events.video], 1)
 
 
 def watches_frame(world: World, events: Events, rng: np.random.Generator) -> pl.DataFrame:
-    """The log's rows. Some lack the device or the length, some name no country, a few were played on past the end."""
+    """Return the rows of watches. Some have no device, length or country, and a few watch times exceed the length."""
     n, who, seconds = len(events.user), world.population, world.catalogue.seconds[events.video].astype(np.float64)
     missing = rng.random((3, n)) < np.array([[0.03], [0.01], [0.01]])
     return pl.DataFrame(
@@ -141,15 +142,15 @@ def watches_frame(world: World, events: Events, rng: np.random.Generator) -> pl.
             "time": timestamps(events.time),
             "watch_seconds": pl.Series(_watched_seconds(world, events)),
             "video_seconds": pl.select(pl.when(~pl.Series(missing[0])).then(pl.Series(seconds))).to_series(),
-            "country": pick(COUNTRIES, who.country[events.user], missing=missing[1]),
-            "device": pick(DEVICES, events.device, missing=missing[2]),
+            "country": gather_names(COUNTRIES, who.country[events.user], missing=missing[1]),
+            "device": gather_names(DEVICES, events.device, missing=missing[2]),
             "signed_in": pl.Series(who.signed_in[events.user]),
         }
     )
 
 
 def searches_frame(world: World, events: Events, rng: np.random.Generator) -> pl.DataFrame:
-    """Searches a few seconds before the watch they led to."""
+    """Return searches a few seconds before the watch that they led to."""
     rows = np.flatnonzero(rng.random(len(events.user)) < SEARCHED[events.mode])
     video, time = events.video[rows], events.time[rows] - rng.integers(4_000, 90_000, len(rows))
     side = (rng.random(len(rows)) >= world.catalogue.share[video, 0]).astype(np.int64)
@@ -157,7 +158,7 @@ def searches_frame(world: World, events: Events, rng: np.random.Generator) -> pl
 
 
 def first_searches_frame(world: World, state: State, rng: np.random.Generator, day: int, block: slice) -> pl.DataFrame:
-    """Half the new quests begin with a search that leads to no watch, at any time of the day."""
+    """Return the searches with which half of the new quests start, at any time of the day, without a watch."""
     starts = state.quest_is_new[block] & (rng.random(block.stop - block.start) < 0.5)
     user = block.start + np.flatnonzero(starts & (world.population.first_day[block] <= day))
     time = world.settings.start(day) * 1000 + rng.integers(DAY_SECONDS * 1000, size=len(user))
@@ -167,21 +168,21 @@ def first_searches_frame(world: World, state: State, rng: np.random.Generator, d
 def _queries(
     world: World, user: Ints, time: Ints, niche: Ints, language: Ints, rng: np.random.Generator
 ) -> pl.DataFrame:
-    """Search rows: mostly both words of a phrase, sometimes one, sometimes with a filler, a few in capitals."""
+    """Return rows of searches: mostly both words of a phrase, some with one word or a filler, a few in upper case."""
     n = len(user)
     words, kind = phrase(world, niche, language, rng), rng.random(n)
     only_first, only_second = pl.Series(kind < 0.12), pl.Series((kind >= 0.12) & (kind < 0.24))
-    filler = pick(FILLERS, np.where(rng.random(n) < 0.3, rng.integers(len(FILLERS), size=n), -1))
+    filler = gather_names(FILLERS, np.where(rng.random(n) < 0.3, rng.integers(len(FILLERS), size=n), -1))
     first, second = (
         pl.when(~one).then(word) for one, word in ((only_second, words["first"]), (only_first, words["second"]))
     )
     query = pl.select(pl.concat_str(first, second, filler, separator=" ", ignore_nulls=True)).to_series()
-    loud = pl.Series(rng.random(n) < 0.03)
+    upper_case = pl.Series(rng.random(n) < 0.03)
     return pl.DataFrame(
         {
             "user_id": world.population.ids.gather(user),
             "time": timestamps(time),
-            "query": pl.select(pl.when(loud).then(query.str.to_uppercase()).otherwise(query)).to_series(),
+            "query": pl.select(pl.when(upper_case).then(query.str.to_uppercase()).otherwise(query)).to_series(),
         }
     )
 
@@ -189,9 +190,9 @@ def _queries(
 def impressions_frame(
     world: World, events: Events, shelves: Shelves, tastes: Tastes, rng: np.random.Generator, time: int
 ) -> pl.DataFrame:
-    """Recommended pages of up to eight videos, half by popularity and half by taste, one row a video shown.
+    """Return recommended pages of up to eight videos, half by popularity and half by taste, one row per video.
 
-    Three watches in ten outside a quest were clicked on such a page; a quarter of the pages got no click.
+    30 % of watches outside a quest come from a click on such a page; 25 % of pages have no click.
     """
     shown = np.flatnonzero(rng.random(len(events.user)) < np.where(events.mode == QUEST, 0.0, 0.4))
     clicked = rng.random(len(shown)) < 0.75
@@ -201,7 +202,7 @@ def impressions_frame(
     shelf = tastes.draw(user, rng) * len(LANGUAGES)
     liked = shelves.draw(shelf + world.population.language[user], rng.random(len(page)))
     other = np.where(rng.random(len(page)) < 0.5, liked, shelves.draw_any(rng.random(len(page))))
-    # A page shows a video once. Sorted by (page, video), so that the order of the rows does not tell what was clicked.
+    # A page shows a video once. Rows are sorted by (page, video), so that their order does not reveal the click.
     chosen, count = events.video[shown], len(world.catalogue.ids)
     keys = np.concatenate([np.flatnonzero(clicked) * count + chosen[clicked], page * count + other])
     pages, videos = np.divmod(np.unique(keys), count)

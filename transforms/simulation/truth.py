@@ -1,6 +1,7 @@
-"""What is true of simulated users: the probability of their next watch, and how long they would watch.
+"""The true distribution of simulated users' next watches, and their expected watch times.
 
-Closed forms of what `transforms.simulation.play_day` draws: the best that any model could reach.
+These are closed forms of the distributions from which `transforms.simulation.play_day` draws: an upper bound for every
+model.
 """
 
 from __future__ import annotations
@@ -30,30 +31,31 @@ from transforms.simulation.state import (
 )
 from transforms.simulation.world import DEVICE_SHARES, LANGUAGE_SHARES, LANGUAGES, Floats, Ints, World
 
-CHUNK_CELLS = 250_000  # users x videos at a time: what stays in the cache
+CHUNK_CELLS = 250_000  # users x videos per chunk, so that arrays stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preferences:
-    """Two tables of the same (user_id, video_id) rows, best first within a user."""
+    """Two tables with the same (user_id, video_id) rows, best first for each user."""
 
     probabilities: pl.DataFrame  # user_id, video_id, probability
     watch_seconds: pl.DataFrame  # user_id, video_id, watch_seconds
 
 
 def watch_probabilities(world: World, state: State, day: int, *, users: Ints) -> Floats:
-    """Probability that each video is the user's next watch, at the day's first minute [users, videos]; rows sum to 1.
+    """Return the probability that each video is the user's next watch at the start of the day [users, videos].
 
-    `state` is that of the day's morning (`begin_day`). What is uploaded during the day has probability 0.
+    Rows sum to 1. `state` is that of the day's morning (`begin_day`). Videos uploaded during the day have
+    probability 0.
     """
     time = world.settings.start(day)
-    shelves, live = Shelves.at(world, time), world.catalogue.live(time)
+    shelves, live = Shelves.from_time(world, time), world.catalogue.live(time)
     taste = taste_shares(state.tastes[users].astype(np.float64))
     last, following, rows = state.last_niche[users], state.next_episode[users], np.arange(len(users))
     continues = np.where(last >= 0, MODE_SHARES[CONTINUE], 0)
     series = np.where((following >= 0) & live[following], MODE_SHARES[SERIES], 0)
     niche = taste * (1 - continues - series - MODE_SHARES[QUEST])[:, None]
-    # A series watch without an episode to go on with falls back to taste, as a continuation without a past does.
+    # A series watch without a next episode falls back to taste, as does a continuation without a previous video.
     niche[rows, state.quest[users]] += MODE_SHARES[QUEST]
     niche[rows, last] += continues
     language = np.eye(len(LANGUAGES))[world.population.language[users]]
@@ -69,7 +71,7 @@ def watch_probabilities(world: World, state: State, day: int, *, users: Ints) ->
 
 
 def _by_shelves(world: World, shelves: Shelves, niche: Floats, language: Floats, time: int) -> Floats:
-    """Niche shares [users, niches] and language shares [users, languages] to video shares [users, videos]."""
+    """Convert shares of niches [users, niches] and languages [users, languages] to shares of videos [users, videos]."""
     shelf = (niche[:, :, None] * language[:, None, :]).reshape(len(niche), -1)
     weights = world.catalogue.weights(time)
     density = np.where(shelves.empty, 0, shelf / shelves.total)
@@ -80,7 +82,7 @@ def _by_shelves(world: World, shelves: Shelves, niche: Floats, language: Floats,
 
 
 def expected_watch_seconds(world: World, state: State, *, users: Ints, videos: Ints) -> Floats:
-    """Expected seconds watched by each user of each of these videos [users, n], `videos` [users, n], over devices."""
+    """Return the expected watched seconds [users, n] of videos [users, n], averaged over devices."""
     taste = taste_shares(state.tastes[users].astype(np.float64))
     rows = np.arange(len(users))[:, None, None]
     liked = (taste[rows, world.catalogue.niche[videos]] * world.catalogue.share[videos]).sum(axis=2)
@@ -92,7 +94,7 @@ def expected_watch_seconds(world: World, state: State, *, users: Ints, videos: I
 
 
 def true_preferences(world: World, state: State, day: int, *, users: Ints, top: int = 200) -> Preferences:
-    """The `top` most probable next watches of each of these users (fewer in a small catalogue), ties by video."""
+    """Return the `top` most probable next watches of users (fewer in a small catalogue), ties by video."""
     parts = list(_preferences(world, state, day, users, top))
     return Preferences(
         probabilities=pl.concat([part.drop("watch_seconds") for part in parts]),
@@ -120,7 +122,7 @@ def _preferences(world: World, state: State, day: int, users: Ints, top: int) ->
 
 
 def completed_watches(world: World, logs: DayLogs) -> pl.DataFrame:
-    """The distinct (user_id, video_id) completed in these logs, in order of both, also where a row lacks the length."""
+    """Return the distinct, sorted (user_id, video_id) completed in logs, including rows without the video's length."""
     lengths = pl.DataFrame({"video_id": world.catalogue.ids, "seconds": world.catalogue.seconds})
     rows = logs.watches.join(lengths, on="video_id")
     done = rows.filter(pl.col("watch_seconds") >= COMPLETED * pl.col("seconds"))

@@ -1,9 +1,9 @@
-"""The world behind the simulated logs: the catalogue, the population and the words they share.
+"""The model behind the simulated logs: the catalogue, the population and the vocabulary of titles and queries.
 
-Topics hold `NICHES` niches each; a video lies in one niche and partly in a second one, has one language, and stands on
-the *shelf* of each (niche, language) it belongs to. Whatever a user wants comes down to a niche and a language, then a
-draw from that shelf by the popularity of the hour: so one day of a large catalogue costs two rows a video, and the
-probability of any watch has a closed form (`transforms.simulation.truth`).
+Each topic has `NICHES` niches. A video belongs to one niche and in part to a second one, has one language, and is on
+the *shelf* of each of its (niche, language) pairs. Every watch is a draw of a niche and a language, and then of a video
+from their shelf by current popularity. So a day of a large catalogue takes two rows per video, and the probability of
+each watch has a closed form (`transforms.simulation.truth`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
 
-NICHES = 4  # a topic
-WORDS = 8  # first words of a topic, and as many second words; a multiple of NICHES
+NICHES = 4  # per topic
+WORDS = 8  # first words per topic, and as many second words; a multiple of NICHES
 DAY_SECONDS, TICK_SECONDS = 86_400, 21_600
 LANGUAGES, LANGUAGE_SHARES = ("en", "es", "de"), (0.6, 0.25, 0.15)
 COUNTRIES, COUNTRY_SHARES = ("US", "GB", "MX", "ES", "DE", "AT"), (0.4, 0.2, 0.15, 0.1, 0.1, 0.05)
@@ -34,7 +34,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationSettings:
-    """How much to simulate. Raises ValueError for sizes below 1, a negative seed, or days before 1970."""
+    """The size of a simulation. Raises ValueError for sizes below 1, a negative seed, or days before 1975."""
 
     users: int = 2000
     videos: int = 1000
@@ -53,7 +53,8 @@ class SimulationSettings:
 
     @property
     def topics(self) -> int:
-        """More videos, more topics, but slowly, so that shelves of large catalogues are longer."""
+        """The number of topics, which grows slower than the number of videos, so that large catalogues have longer
+        shelves."""
         return int(np.clip(round(self.videos**0.36), 1, 40))
 
     @property
@@ -61,47 +62,47 @@ class SimulationSettings:
         return self.topics * NICHES
 
     def day(self, index: int) -> date:
-        """The day with this index: 0 is the first, `days` the one after the last."""
+        """Return the day of an index: 0 is the first day, `days` the day after the last one."""
         return self.last_day + timedelta(days=index + 1 - self.days)
 
     def start(self, index: int) -> int:
-        """Epoch seconds of 00:00 UTC of that day."""
+        """Return the epoch seconds of 00:00 UTC of the day of an index."""
         return int(datetime.combine(self.day(index), datetime.min.time(), UTC).timestamp())
 
-    def draws(self, purpose: str) -> np.random.Generator:
-        """A generator for one purpose: what is drawn for one never moves with how much is drawn for another."""
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Return the random generator for one purpose, which is independent of the draws for other purposes."""
         digest = hashlib.blake2b(f"{self.seed}/{purpose}".encode(), digest_size=16).digest()
         return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """The videos in order of upload; arrays are [videos] unless said."""
+    """The videos in order of upload; arrays are [videos] unless noted otherwise."""
 
     ids: pl.Series
     upload: Ints  # epoch seconds
-    removed: Ints  # epoch seconds from which nobody can watch it; NEVER
-    listed: Bools  # whether videos.parquet still knows it
+    removed: Ints  # epoch seconds from which the video cannot be watched, or NEVER
+    listed: Bools  # whether videos.parquet contains the video
     seconds: Ints
     channel: Ints
     language: Ints
     niche: Ints  # [videos, 2]
-    share: Floats  # [videos, 2], how much of it lies in each niche; rows sum to 1
+    share: Floats  # [videos, 2]: the share of each niche; rows sum to 1
     popularity: Floats
-    evergreen: Floats  # share of the popularity that does not fade
+    evergreen: Floats  # share of the popularity that does not decay
     fade_days: Floats
     quality: Floats
     next_episode: Ints  # index of the video that continues this one, or -1
     episode: Ints  # from 1; 0: not in a series
 
     def live(self, time: int) -> Bools:
-        """Which videos can be watched at this time [videos]."""
+        """Return which videos can be watched at a time [videos]."""
         return (self.upload <= time) & (self.removed > time)
 
     def weights(self, time: int) -> Floats:
-        """Relative popularity in the tick that starts at `time` [videos]; 0 where not live.
+        """Return the relative popularity in the tick that starts at `time` [videos]; 0 for videos that are not live.
 
-        Rises for half a day after upload, then falls by a power law towards its evergreen part.
+        It rises for half a day after upload, and then decays by a power law to its evergreen part.
         """
         age_days = np.maximum(time + TICK_SECONDS / 2 - self.upload, 0) / DAY_SECONDS
         burst = (1 - 0.7 * np.exp(-age_days / 0.3)) * (1 + age_days / self.fade_days) ** -1.5
@@ -109,7 +110,7 @@ class Catalogue:
 
     @cached_property
     def shelf_rows(self) -> tuple[Ints, Ints]:
-        """(video, which of its two niches) of every row of the shelves, shelf by shelf [2 x videos]."""
+        """The rows of all shelves, shelf by shelf [2 x videos]: the video, and the index (0 or 1) of its niche."""
         rows = np.argsort(self.shelf.ravel(), kind="stable")
         return rows // 2, rows % 2
 
@@ -128,14 +129,16 @@ class Population:
     first_day: Ints  # day index from which the user exists
     country: Ints
     language: Ints
-    device: Ints  # the usual one
-    gender: Ints  # -1: not told
+    device: Ints  # the usual device
+    gender: Ints  # -1: unknown
     birth_year: Ints
     signed_in: Bools
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
+    """The catalogue, the population and the words of a simulation."""
+
     settings: SimulationSettings
     catalogue: Catalogue
     population: Population
@@ -153,7 +156,7 @@ def build_world(settings: SimulationSettings) -> World:
 
 
 def _uploads(settings: SimulationSettings, rng: np.random.Generator) -> Ints:
-    """Upload times, rising. The first is before the first day, so that there always is something to watch."""
+    """Draw ascending upload times. The first is before the first day, so that there always is a video to watch."""
     start, end = settings.start(0), settings.start(settings.days + 1)
     fresh = rng.random(settings.videos) < min(0.5, 0.016 * (settings.days + 1))
     old = start - 60 - rng.exponential(120 * DAY_SECONDS, settings.videos).clip(max=1000 * DAY_SECONDS)
@@ -163,7 +166,7 @@ def _uploads(settings: SimulationSettings, rng: np.random.Generator) -> Ints:
 
 
 def _episodes(channel: Ints, serial: Bools, rng: np.random.Generator) -> dict[str, Ints]:
-    """Chain the videos of a serial channel in order of upload; one in ten starts another series."""
+    """Chain the videos of serial channels in order of upload; 10 % of videos start another series."""
     order = np.argsort(channel, kind="stable")
     follows = (channel[order][1:] == channel[order][:-1]) & serial[channel[order][1:]]
     follows &= rng.random(len(follows)) > 0.1
@@ -179,7 +182,7 @@ def _episodes(channel: Ints, serial: Bools, rng: np.random.Generator) -> dict[st
 
 
 def _catalogue(settings: SimulationSettings) -> Catalogue:
-    rng, n = settings.draws("catalogue"), settings.videos
+    rng, n = settings.generator("catalogue"), settings.videos
     channels = max(1, n // 12)
     size = rng.lognormal(0, 0.8, channels)
     channel = rng.choice(channels, n, p=size / size.sum())
@@ -212,7 +215,7 @@ def _catalogue(settings: SimulationSettings) -> Catalogue:
 
 
 def _population(settings: SimulationSettings) -> Population:
-    rng, n = settings.draws("population"), settings.users
+    rng, n = settings.generator("population"), settings.users
     country = rng.choice(len(COUNTRIES), n, p=COUNTRY_SHARES)
     newcomer = (rng.random(n) < 0.1) & (np.arange(n) > 0)
     return Population(
@@ -229,9 +232,9 @@ def _population(settings: SimulationSettings) -> Population:
 
 
 def _words(settings: SimulationSettings) -> npt.NDArray[np.object_]:
-    """Distinct made-up words; the second and third language end theirs in a letter of their own."""
+    """Draw distinct artificial words. Words of the second and third language end in a special letter."""
     shape = (settings.topics, len(LANGUAGES), 2, WORDS)
-    codes = settings.draws("words").choice(60**3, int(np.prod(shape)), replace=False).reshape(shape)
+    codes = settings.generator("words").choice(60**3, int(np.prod(shape)), replace=False).reshape(shape)
     syllables = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
     words = np.empty(shape, dtype=object)
     for place, code in np.ndenumerate(codes):

@@ -1,4 +1,4 @@
-"""The simulated logs: valid at every size, the same for the same seed, and with every signal that was planted."""
+"""The simulated logs: valid at every size, determined by the seed, and with every signal of the model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settings(*, users: int = 1200, videos: int = 600, days: int = 21, seed: int 
 
 @dataclass(frozen=True)
 class Played:
-    """A simulation with everything it knows; videos and users by index."""
+    """A simulation with its world, state and logs; videos and users by index."""
 
     world: World
     mornings: list[State]  # of each day and the one after
@@ -116,7 +116,7 @@ def test_clicked_impressions_are_watches(played: Played) -> None:
     assert led_to["page_id"].n_unique() == len(clicked) > 100
 
 
-def test_gaps_of_real_logs(played: Played) -> None:
+def test_logs_have_missing_values_like_real_logs(played: Played) -> None:
     watches, users, videos = played.days[0].watches, users_frame(played.world), videos_frame(played.world)
     assert 0 < watches["device"].null_count() < 0.03 * len(watches)
     assert 0 < watches["video_seconds"].null_count() < 0.06 * len(watches)
@@ -126,7 +126,7 @@ def test_gaps_of_real_logs(played: Played) -> None:
     assert videos["upload_time"].max() < datetime.combine(LAST_DAY + timedelta(days=1), datetime.min.time(), UTC)
 
 
-def test_nobody_watches_what_was_removed(played: Played) -> None:
+def test_removed_videos_are_not_watched(played: Played) -> None:
     removed = played.world.catalogue.removed
     seconds = played.watches["time"].dt.epoch("s").to_numpy()
     # Removal takes effect with the next tick of six hours.
@@ -134,7 +134,7 @@ def test_nobody_watches_what_was_removed(played: Played) -> None:
     assert not played.next_day["video"].is_in(np.flatnonzero(removed < 2**62)).any()
 
 
-def test_the_catalogue_does_not_depend_on_the_users() -> None:
+def test_catalogue_does_not_depend_on_the_users() -> None:
     few, many = (videos_frame(build_world(settings(users=users))) for users in (1, 500))
     assert few.equals(many)
 
@@ -145,7 +145,7 @@ def test_sizes_below_one_are_refused(name: str) -> None:
         settings(**{name: 0})
 
 
-def test_a_negative_seed_and_days_before_time_are_refused() -> None:
+def test_negative_seed_and_too_many_days_are_refused() -> None:
     with pytest.raises(ValueError, match="seed must not be negative, but is -1"):
         settings(seed=-1)
     with pytest.raises(ValueError, match="days must leave the first day after 1975"):
@@ -155,7 +155,7 @@ def test_a_negative_seed_and_days_before_time_are_refused() -> None:
 # The truth
 
 
-def test_probabilities_sum_to_one_over_what_can_be_watched(played: Played) -> None:
+def test_probabilities_sum_to_one_over_live_videos(played: Played) -> None:
     day = played.world.settings.days
     shares = watch_probabilities(played.world, played.mornings[-1], day, users=np.arange(200))
     assert np.allclose(shares.sum(axis=1), 1)
@@ -164,7 +164,7 @@ def test_probabilities_sum_to_one_over_what_can_be_watched(played: Played) -> No
 
 
 def clones(played: Played, user: int) -> tuple[World, State]:
-    """The same world in which everybody is this user, on the morning after the last day."""
+    """Return the same world in which all users are copies of one user, on the morning after the last day."""
     who, state = played.world.population, played.mornings[-1]
     n = played.world.settings.users
     same = {name: np.repeat(getattr(who, name)[[user]], n) for name in ("language", "device", "first_day")}
@@ -173,8 +173,8 @@ def clones(played: Played, user: int) -> tuple[World, State]:
     return replace(played.world, population=population), State(**copies)
 
 
-def test_the_truth_is_what_happens(played: Played) -> None:
-    """First watches of many clones of one user, against the closed forms."""
+def test_true_probabilities_agree_with_simulated_watches(played: Played) -> None:
+    """Compare the first watches of many copies of one user with the closed forms."""
     day, following = played.world.settings.days, played.mornings[-1].next_episode
     live = played.world.catalogue.live(played.world.settings.start(day))
     busy = np.bincount(played.completed["user"], minlength=played.world.settings.users)
@@ -204,7 +204,7 @@ def test_the_truth_is_what_happens(played: Played) -> None:
     assert abs(watched.mean() - seconds) < 4 * watched.std() / len(watched) ** 0.5
 
 
-def test_preferences_are_the_most_probable_and_in_order(played: Played) -> None:
+def test_preferences_are_the_most_probable_videos_in_order(played: Played) -> None:
     day, users = played.world.settings.days, np.array([5, 9, 700])
     found = true_preferences(played.world, played.mornings[-1], day, users=users, top=30)
     shares = watch_probabilities(played.world, played.mornings[-1], day, users=users)
@@ -215,7 +215,7 @@ def test_preferences_are_the_most_probable_and_in_order(played: Played) -> None:
     assert found.watch_seconds.select("user_id", "video_id").equals(found.probabilities.select("user_id", "video_id"))
 
 
-def test_bits_of_what_was_seen() -> None:
+def test_bits_of_seen_videos() -> None:
     seen = np.zeros((2, 2), dtype=np.uint8)
     seen[1, 1] = 1 << 3
     assert has_seen(seen, np.array([0, 1, 1]), np.array([11, 11, 10])).tolist() == [False, True, False]
@@ -225,7 +225,7 @@ def test_bits_of_what_was_seen() -> None:
 
 
 def recall(played: Played, scores: np.ndarray, k: int) -> float:
-    """Mean recall@k of the next day's completed watches, what was completed before left out."""
+    """Return the mean recall@k of the next day's completed watches, without videos completed before."""
     history, truth = played.completed, played.next_day
     scores = scores.copy()
     scores[history["user"], history["video"]] = -np.inf
@@ -243,7 +243,7 @@ def popularity(played: Played, last_days: int) -> np.ndarray:
     return np.tile(counts.astype(float), (played.world.settings.users, 1))
 
 
-def test_the_best_possible_model_beats_simple_ones_and_is_not_perfect(played: Played) -> None:
+def test_true_model_beats_baselines_and_is_not_perfect(played: Played) -> None:
     day, users = played.world.settings.days, np.arange(played.world.settings.users)
     best = recall(played, watch_probabilities(played.world, played.mornings[-1], day, users=users), 50)
     watched = np.zeros((len(users), len(played.world.catalogue.ids)))
@@ -255,7 +255,7 @@ def test_the_best_possible_model_beats_simple_ones_and_is_not_perfect(played: Pl
     assert best < 0.9
 
 
-def test_what_is_popular_now_is_not_what_was(played: Played) -> None:
+def test_popular_videos_change_over_time(played: Played) -> None:
     assert recall(played, popularity(played, 3), 100) > recall(played, popularity(played, 21), 100) + 0.02
 
 
@@ -291,7 +291,7 @@ def test_watch_time_follows_taste(played: Played) -> None:
 
 
 def followed_searches(played: Played) -> pl.DataFrame:
-    """Searches with the same user's first watch in the 90 s after: query, video, niche, second_niche."""
+    """Return searches with the same user's first watch within 90 s: query, video, niche, second_niche."""
     searches = pl.concat([logs.searches for logs in played.days[:-1]]).select(
         number("user_id").alias("user"), "time", "query"
     )
@@ -309,7 +309,7 @@ def known_words(world: World) -> pl.DataFrame:
     return pl.DataFrame({"word": world.words.ravel().tolist(), "topic": topic, "side": side, "place": place})
 
 
-def test_searches_tell_the_next_watch_and_pairs_of_words_tell_more_than_words(played: Played) -> None:
+def test_searches_predict_the_next_watch_and_bigrams_more_than_words(played: Played) -> None:
     followed, words = followed_searches(played), known_words(played.world)
     rows = followed.with_columns(
         first=pl.col("words").list.get(0), second=pl.col("words").list.get(1, null_on_oob=True)
@@ -331,7 +331,7 @@ def test_searches_tell_the_next_watch_and_pairs_of_words_tell_more_than_words(pl
     assert min(right("first"), right("second")) > 3 / played.world.settings.niches  # one word tells the topic
 
 
-def test_a_phrase_tells_its_niche_exactly(played: Played) -> None:
+def test_phrase_identifies_its_niche(played: Played) -> None:
     world, rng = played.world, np.random.default_rng(1)
     niche = rng.integers(world.settings.niches, size=500)
     words = known_words(world)
@@ -344,7 +344,7 @@ def test_a_phrase_tells_its_niche_exactly(played: Played) -> None:
 
 
 def by_day(played: Played, users: pl.Series, niches: pl.Series, times: pl.Series) -> np.ndarray:
-    """How often each [day, user, niche] occurs."""
+    """Return the counts of each [day, user, niche]."""
     chosen = played.world.settings
     counts = np.zeros((chosen.days, chosen.users, chosen.niches), dtype=int)
     np.add.at(counts, ((times.dt.epoch("s") - chosen.start(0)) // 86_400, users, niches), 1)
@@ -352,7 +352,7 @@ def by_day(played: Played, users: pl.Series, niches: pl.Series, times: pl.Series
 
 
 def searched_niches(played: Played) -> np.ndarray:
-    """Searches with both words of a phrase, by [day, user, niche]."""
+    """Return searches with both words of a phrase, by [day, user, niche]."""
     words, terms = known_words(played.world), pl.col("query").str.to_lowercase().str.split(" ")
     searches = pl.concat([logs.searches for logs in played.days[:-1]]).select(
         "time",
@@ -367,8 +367,8 @@ def searched_niches(played: Played) -> np.ndarray:
     return by_day(played, found["user"], niche, found["time"])
 
 
-def test_searches_tell_of_the_next_day_what_watches_do_not(played: Played) -> None:
-    """Of niches without a completed watch in three days, those searched for meanwhile are more often watched then."""
+def test_searches_predict_the_next_day_beyond_watches(played: Played) -> None:
+    """Of niches without a completed watch in three days, the searched ones are watched more often on the next day."""
     done = played.completed
     watched, searched = by_day(played, done["user"], done["niche"], done["time"]), searched_niches(played)
     hits = {True: [0, 0], False: [0, 0]}
@@ -383,8 +383,8 @@ def test_searches_tell_of_the_next_day_what_watches_do_not(played: Played) -> No
     assert hits[True][0] / hits[True][1] > 1.7 * hits[False][0] / hits[False][1]
 
 
-def test_order_matters(played: Played) -> None:
-    """The last completed video says more of the next watch than the one ten before; series are watched in order."""
+def test_order_of_watches_matters(played: Played) -> None:
+    """The last completed video predicts the next watch better than the tenth last; series are watched in order."""
     steps = played.completed.with_columns(
         last=pl.col("niche").shift(1).over("user"),
         earlier=pl.col("niche").shift(10).over("user"),
@@ -418,7 +418,7 @@ def command(out: Path, *more: str) -> int:
     return main([str(out), "--users", "30", "--videos", "40", "--days", "3", "--last-day", "2026-11-20", *more])
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_other_logs(tmp_path: Path) -> None:
+def test_logs_are_determined_by_the_seed(tmp_path: Path) -> None:
     assert [command(tmp_path / "a"), command(tmp_path / "b"), command(tmp_path / "c", "--seed", "8")] == [0, 0, 0]
     first, second, third = (contents(tmp_path / name) for name in "abc")
     days = [
@@ -452,7 +452,7 @@ def test_files_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert list(users) == ["user_id", "gender", "birth_year", "country", "language"]
 
 
-def test_the_job_names_the_logs(tmp_path: Path) -> None:
+def test_job_file_names_the_logs(tmp_path: Path) -> None:
     command(tmp_path / "logs")
     job = tomllib.loads((tmp_path / "logs" / "job.toml").read_text(encoding="utf-8"))
     assert job["examples"] == {"window_days": 3, "per_user": 20, "holdout_users": 0.2}
@@ -461,7 +461,7 @@ def test_the_job_names_the_logs(tmp_path: Path) -> None:
         assert (tmp_path / "logs" / path.format(date="2026-11-20")).is_file()
 
 
-def test_a_folder_in_use_is_refused_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_used_folder_is_refused_without_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "logs"
     assert command(out) == 0
     (out / "runs").mkdir()
@@ -472,7 +472,7 @@ def test_a_folder_in_use_is_refused_unless_told(tmp_path: Path, capsys: pytest.C
     assert (out / "runs").is_dir()
 
 
-def test_a_file_in_the_way_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs").touch()
     assert command(tmp_path / "logs", "--overwrite") == 2
     assert "is a file; name a folder" in capsys.readouterr().err
@@ -487,7 +487,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
-def test_bad_arguments_get_one_line(
+def test_invalid_arguments_give_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / "logs"), *arguments]) == 2
@@ -496,7 +496,7 @@ def test_bad_arguments_get_one_line(
     assert not (tmp_path / "logs").exists()
 
 
-def test_the_last_day_is_yesterday_unless_told(tmp_path: Path) -> None:
+def test_last_day_defaults_to_yesterday(tmp_path: Path) -> None:
     today = datetime.now(UTC).date()
     assert main([str(tmp_path / "logs"), "--users", "1", "--videos", "1", "--days", "1"]) == 0
     (written,) = (path.stem for path in (tmp_path / "logs" / "watches").iterdir())
