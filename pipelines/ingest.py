@@ -76,15 +76,15 @@ def options_of(night: Night) -> list[str]:
 def plan(night: Night) -> Plan:
     """Done when no raw file is left to take, the list of users to forget was applied, no day is to be read again, and
     the catalogue and users are still those that were read."""
-    return _plan(night, IngestPlan.of(night))
+    return _plan(night, IngestPlan.from_night(night))
 
 
 def run(night: Night) -> None:
     """Take every raw file not taken yet. Raises StageError above `max_reject_fraction`: then nothing is taken."""
-    due = IngestPlan.of(night)
+    due = IngestPlan.from_night(night)
     if night.reread:
         snapshot_store.remove_damaged(night.root.snapshots)
-    if due.work:
+    if due.has_work:
         night_list.sweep(night)
     complete(night, _plan(night, due), partial(_work, night, due))
 
@@ -96,7 +96,7 @@ def _plan(night: Night, due: IngestPlan) -> Plan:
         "logs": night.job.logs.model_dump(exclude={"max_reject_fraction", "batch_bytes", "allow_missing_days"}),
         "examples": night.job.examples.model_dump(include={"user_categories"}),
     }
-    return Plan("ingest", inputs, settings, due.told)
+    return Plan("ingest", inputs, settings, due.description)
 
 
 _SIDE = ("videos", "users", "hidden")
@@ -202,12 +202,12 @@ def _take(
     """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
     if due.rearranges:
         before = rewriting.rearrange(night, before, buckets=before.buckets, zone=due.time_zone)
-    if due.decides:
+    if due.reapplies_rule:
         before = rewriting.reapply_completion_rule(night, before, reader.rules(catalogue))
     snapshot, account = _without_days(before, due.spans)
     if due.reread:
         snapshot = replace(snapshot, files=[], time_zone=due.time_zone)
-    for raw, spans in ((due.again, due.spans), (due.pending, ())):
+    for raw, spans in ((due.to_reingest, due.spans), (due.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
             gone = [file.name for file in records.of(ReplacedFile)]
@@ -216,7 +216,7 @@ def _take(
     _check_rejects(night, row_counts.total([account, side]))
     _check_days(night, before, snapshot, due.spans)
     if due.reread:
-        snapshot, replaced = rewriting.merge_reread(night, before, snapshot, due.gone)
+        snapshot, replaced = rewriting.merge_reread(night, before, snapshot, due.missing_files)
         account = row_counts.total([account, replaced])
     snapshot, expired = night_list.expire(night, snapshot)
     done = replace(

@@ -1,16 +1,16 @@
-"""Users who are to be forgotten leave all that is kept: the store, its snapshots, and every night.
+"""Remove the data of users to forget from everything that is stored: the store, its snapshots, and all nights.
 
-Their rows go; everything else stays as it is, under the same names, and manifests and `published.json` say so. What was
-learned from them with others (vocabulary, counts of a report, the model) stays until a later night replaces it; a model
-that goes on from the last one does so little by little, that of a night with `warm_start = false` at once. A run that
-was killed is done again, and finds less to do; only when all is done does the newest snapshot say so.
+Files are rewritten without the users' rows, under the same names, and manifests and `published.json` are updated.
+Results of training and counting (vocabulary, report, model) remain until a later night replaces them: a warm-started
+model does so gradually, one trained with `warm_start = false` immediately. A killed run is repeated and continues where
+it was; the newest snapshot records the list of users only after everything is done.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import polars as pl
@@ -30,18 +30,18 @@ from transforms.logs.privacy import PrivacyFilter, redact_texts
 from transforms.logs.store_rewrite import DropForgotten, RewriteFiles, RewrittenFile, Scrub
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
-_OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # what of a publication has a row a user
-_LEARNED = ("train", "index")  # stages that keep nothing of a single user
+_OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # published files with one row per user
+_LEARNED = ("train", "index")  # stages whose output contains no rows of users
 
 
 def is_due(snapshot: Snapshot | None, screen: PrivacyFilter) -> bool:
-    """Whether the list of users changed since it was applied to what is kept."""
+    """Return whether the list of users to forget changed since it was last applied to the stored data."""
     return snapshot is not None and snapshot.forgotten != screen.forget.digest
 
 
 def forget_users(night: Night, screen: PrivacyFilter) -> Snapshot:
-    """Remove the users from all that is kept; the newest snapshot as it then is."""
-    from pipelines.serving import publication  # sinks, gates, reports: an ingest that forgets nobody does not load them
+    """Remove the users from everything that is stored. Return the newest snapshot after that."""
+    from pipelines.serving import publication  # imports sinks, gates and reports, which ingest otherwise does not need
 
     users = screen.stored_names()
     _forget_in_store(night, screen, users)
@@ -59,38 +59,59 @@ def forget_users(night: Night, screen: PrivacyFilter) -> Snapshot:
 
 
 def _buckets(users: pl.Series, count: int) -> set[int]:
+    """Return the buckets, out of `count`, of the users."""
     return {int(digest) % count for digest in id_digests(users)}
 
 
 def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> None:
-    """Rewrite the data files of all snapshots that hold events of the users, then the snapshots, the newest last.
+    """Rewrite the data files of all snapshots that may contain events of the users, then the snapshots, newest last.
 
-    A damaged file of a day that this run ingests again leaves the snapshots: nobody can read it.
+    Damaged files of days that this run ingests again are removed from the snapshots instead of rewritten.
     """
-    found = [snapshot_store.load(path) for path in snapshot_store.list_snapshots(night.root.snapshots)]
-    buckets = {count: _buckets(users, count) for count in {one.buckets for one in found}}
-    held = {f.file.name: (one.buckets, f) for one in found for f in one.files if f.bucket in buckets[one.buckets]}
+    snapshots = [snapshot_store.load(path) for path in snapshot_store.list_snapshots(night.root.snapshots)]
+    affected = files_of_users(snapshots, users)
     days = [day.isoformat() for day in night.reingest]
-    damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in held.values()), days)
-    parts = [rewriting.rewrite_task(file, count) for name, (count, file) in held.items() if name not in damaged]
-    rewritten = rewriting.run_rewrite(night, parts, RewriteFiles(DropForgotten(screen), night.root.store))
-    records = rewritten.of(RewrittenFile) + [_lost(held[name][1]) for name in damaged]
-    for one in found:
-        listed = {file.file.name: file for file in one.files}
-        changes = [record for record in records if record.replaced in listed]
-        if changes:
-            why = dict.fromkeys(damaged, "reingested")
-            lost = [
-                row_counts.from_removed(record.table, why.get(record.replaced, "forgotten"), record.left_out)
-                for record in changes
-            ]
-            snapshot_store.commit(
-                night.root.snapshots, rewriting.add_to_account(rewriting.replace_files(one, changes), night.date, *lost)
-            )
+    damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in affected.values()), days)
+    tasks = [rewriting.rewrite_task(file, count) for name, (count, file) in affected.items() if name not in damaged]
+    rewritten = rewriting.run_rewrite(night, tasks, RewriteFiles(DropForgotten(screen), night.root.store))
+    records = rewritten.of(RewrittenFile) + [_removal(affected[name][1]) for name in damaged]
+    for snapshot in snapshots:
+        changed = without_rows(snapshot, records, damaged, night.date)
+        if changed is not None:
+            snapshot_store.commit(night.root.snapshots, changed)
 
 
-def _lost(file: StoreFile) -> RewrittenFile:
-    """The record of a data file that leaves the snapshots whole."""
+def files_of_users(snapshots: Iterable[Snapshot], users: pl.Series) -> dict[str, tuple[int, StoreFile]]:
+    """Return name -> (number of buckets, file) of the data files in the users' buckets, over all snapshots."""
+    every = list(snapshots)
+    buckets = {count: _buckets(users, count) for count in {snapshot.buckets for snapshot in every}}
+    return {
+        file.file.name: (snapshot.buckets, file)
+        for snapshot in every
+        for file in snapshot.files
+        if file.bucket in buckets[snapshot.buckets]
+    }
+
+
+def without_rows(
+    snapshot: Snapshot, records: Iterable[RewrittenFile], damaged: Collection[str], date: dt.date
+) -> Snapshot | None:
+    """Return a snapshot with the results of a rewrite, counted in the account of the night `date`; None if no file of
+    the snapshot was rewritten or removed. damaged: names of files that are removed as a whole."""
+    names = {file.file.name for file in snapshot.files}
+    changes = [record for record in records if record.replaced in names]
+    if not changes:
+        return None
+    reasons = dict.fromkeys(damaged, "reingested")
+    removed = [
+        row_counts.from_removed(record.table, reasons.get(record.replaced, "forgotten"), record.left_out)
+        for record in changes
+    ]
+    return rewriting.add_to_account(rewriting.replace_files(snapshot, changes), date, *removed)
+
+
+def _removal(file: StoreFile) -> RewrittenFile:
+    """Return the record of a data file that is removed from the snapshots."""
     return RewrittenFile(table=file.table, replaced=file.file.name, left_out=file.file.rows, file=None)
 
 
@@ -107,23 +128,25 @@ def _forget_in_publications(
     fresh: dict[str, FileEntry],
     digests: dict[str, str],
 ) -> None:
-    """Rewrite the files that publications of a night serve and no manifest lists any more, then the lists of their
-    files. fresh: entries of the files that were rewritten already, by name relative to ROOT; digests: old -> new, of
-    the manifest of stage neighbours."""
+    """Rewrite the files that publications of a night serve but no manifest lists any more, then the lists of files.
+
+    fresh: entries of files that are already rewritten, by name relative to ROOT; digests: old digest -> new digest of
+    the manifest of stage neighbours.
+    """
     root = night.root
     for path in published_lists.paths_of_night(root, date):
         lists = published_lists.load(path)
         buckets = _buckets(users, lists.buckets)
-        held = [entry for kind in _OF_USERS for entry in lists.of(kind) if paths.shard_index(entry.name) in buckets]
-        entries = fresh | _scrubbed(night, root.path, [entry.name for entry in held if entry.name not in fresh], screen)
+        affected = [e for kind in _OF_USERS for e in lists.of(kind) if paths.shard_index(e.name) in buckets]
+        entries = fresh | _scrub(night, root.path, [e.name for e in affected if e.name not in fresh], screen)
         now = digests.get(lists.neighbours, lists.neighbours)
         changed = lists.with_entries(entries).model_copy(update={"neighbours": now})
         if changed != lists:
             published_lists.rewrite(path, changed)
 
 
-def _scrubbed(night: Night, folder: str, names: list[str], screen: PrivacyFilter) -> dict[str, FileEntry]:
-    """Take the users out of some files; the entries of these, changed or not, by name."""
+def _scrub(night: Night, folder: str, names: list[str], screen: PrivacyFilter) -> dict[str, FileEntry]:
+    """Remove the users' rows from files. Return the entries of all these files, changed or not, by name."""
     if not names:
         return {}
     records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
@@ -133,8 +156,8 @@ def _scrubbed(night: Night, folder: str, names: list[str], screen: PrivacyFilter
 
 
 def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: pl.Series) -> dict[str, FileEntry]:
-    """Rewrite a night's files by bucket, and the texts of refused rows; remove what nothing lists. The entries of the
-    files that may have changed, by name relative to ROOT."""
+    """Rewrite a night's bucketed files and the texts of its refused rows, and remove unlisted files. Return the entries
+    of the files that may have changed, by name relative to ROOT."""
     fresh: dict[str, FileEntry] = {}
     for stage in (stage for stage in paths.FOLDERS if stage not in _LEARNED):
         folder = night.root.stage(date, stage)
@@ -143,17 +166,17 @@ def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: 
         if found is not None:
             changed = _forget_in_stage(night, folder, found, screen, users)
             fresh |= {entry.name: entry for entry in published_lists.relative_entries(changed, folder, night.root)}
-    if screen.key is None:  # with pseudonyms, no text was kept
+    if screen.key is None:  # with pseudonyms, no texts are stored
         for path in files.list_files(night.root.rejects(date)):
             _forget_in_rejects(path, night.root.rejects(date), users)
     return fresh
 
 
 def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
-    """Take the texts that name the users out of a file of refused rows; one that cannot be read is removed whole."""
+    """Remove the texts that contain the users' ids from a file of refused rows, or the whole file if it is damaged."""
     try:
         refused = files.read_parquet(path)
-    except DamagedFileError:  # of an ingest that was killed: it may name anybody
+    except DamagedFileError:  # left by a killed ingest; it may contain any id
         files.remove_files([path])
         return
     kept_rows = redact_texts(refused, users)
@@ -164,11 +187,11 @@ def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
 def _forget_in_stage(
     night: Night, folder: str, found: Manifest, screen: PrivacyFilter, users: pl.Series
 ) -> Iterable[FileEntry]:
-    """Rewrite a stage's files by bucket, then its manifest; the entries of the files that may have changed."""
+    """Rewrite a stage's bucketed files, then its manifest. Return the entries of the files that may have changed."""
     parts = {entry.name: part for entry in found.present if (part := _BUCKET.search(entry.name))}
     buckets = {count: _buckets(users, count) for count in {int(part[2]) for part in parts.values()}}
     names = [name for name, part in parts.items() if int(part[1]) in buckets[int(part[2])]]
-    fresh = _scrubbed(night, folder, names, screen)
+    fresh = _scrub(night, folder, names, screen)
     if not fresh:
         return ()
     entries = [fresh.get(entry.name, entry) for entry in found.files]

@@ -1,4 +1,4 @@
-"""What an ingest has to do: the store as it is, the raw files that are there, and which of them to read."""
+"""Plan an ingest: the state of the store, the raw files that exist, and which of them to read."""
 
 from __future__ import annotations
 
@@ -24,24 +24,27 @@ TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 
 @dataclass(frozen=True, kw_only=True)
 class IngestPlan:
-    """What there is to do for a night."""
+    """The work of an ingest for one night."""
 
     before: Snapshot | None
     screen: PrivacyFilter
     found: dict[str, RawFiles]  # table -> its raw files of the window
-    readable: dict[str, RawFiles]  # the same, and those of the days to ingest again
+    readable: dict[str, RawFiles]  # `found`, and the raw files of the days to ingest again
     spans: tuple[Span, ...]  # the days to ingest again
-    lost: bool  # the snapshot this night refers to grew too old and is gone
+    snapshot_lost: bool  # whether the snapshot that this night refers to was removed because of its age
     next_number: int  # of the snapshot that this ingest writes
     time_zone: str  # of the job's days
-    changes: tuple[Change, ...] = ()  # settings that were other ones when rows in the store were read
+    changes: tuple[Change, ...] = ()  # settings that changed since rows in the store were read
     reread: bool = False  # whether all raw logs are read again
-    keep_old_readings: bool = False  # whether rows that were read under other settings stay
+    keep_old_readings: bool = False  # whether rows that were read with other settings are kept
 
     @classmethod
-    def of(cls, night: Night) -> IngestPlan:
-        """Raises LogError where raw files are missing, JobError for another key of pseudonyms than the store's, and for
-        settings under which the rows of the store would be other ones (`readings`)."""
+    def from_night(cls, night: Night) -> IngestPlan:
+        """Plan the ingest of a night.
+
+        Raises LogError if raw files are missing, and JobError if the pseudonym key is not that of the store, or if
+        settings changed that affect rows in the store (`reading_settings`).
+        """
         before = newest_snapshot(night)
         changes = reading_settings.changes(night, before)
         reading_settings.check(night, before, changes)
@@ -54,7 +57,7 @@ class IngestPlan:
             found=found,
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
             spans=() if night.reread else tuple(night.span(day) for day in night.reingest),
-            lost=number is not None and not night_list.snapshot_exists(night.root, number),
+            snapshot_lost=number is not None and not night_list.snapshot_exists(night.root, number),
             next_number=night_list.next_number(night.root) if night.reread else 1 + (before.number if before else 0),
             time_zone=night.job.logs.time_zone,
             changes=tuple(changes),
@@ -64,64 +67,68 @@ class IngestPlan:
 
     @cached_property
     def pending(self) -> list[TakenFile]:
-        """Raw logs of the window that were not taken yet; all that are found, if they are to be read again."""
+        """Return the raw logs of the window that were not ingested yet; with `reread`, all raw logs."""
         if self.reread:
             return _logs(self.readable)
         taken = set(self.before.taken) if self.before else set()
         return [file for file in _logs(self.found) if file not in taken]
 
     @cached_property
-    def again(self) -> list[TakenFile]:
-        """Raw logs of which only the days to ingest again are read."""
+    def to_reingest(self) -> list[TakenFile]:
+        """Return the raw logs from which only the days to ingest again are read."""
         pending = set(self.pending)
         return [file for file in _logs(self.readable) if file not in pending] if self.spans else []
 
     @property
     def rearranges(self) -> bool:
-        """Whether the store's files lie under days of another time zone than the job's."""
+        """Return whether the days of the store's files are in another time zone than the job's."""
         return self.before is not None and self.before.time_zone != self.time_zone and not self.reread
 
     @property
-    def decides(self) -> bool:
-        """Whether the completion rule is applied again to the watches in the store."""
+    def reapplies_rule(self) -> bool:
+        """Return whether the completion rule is applied again to the watches in the store."""
         return bool(reading_settings.completion_rule_changes(list(self.changes))) and not (
             self.reread or self.keep_old_readings
         )
 
     @property
     def kept_changes(self) -> list[Change]:
-        """The settings under which rows were read that stay as they were read, if the rows do."""
+        """Return the changed settings of rows that are kept as they were read."""
         return reading_settings.needing_choice(list(self.changes)) if self.keep_old_readings else []
 
     @cached_property
-    def gone(self) -> list[str]:
-        """Raw files that rows in the store were read from and that are found no more; BigQuery tables, whose rows may
-        be gone."""
-        there = {file.path for file in _logs(self.readable) if not file.path.startswith(bigquery_source.PREFIX)}
-        return sorted({file.path for file in self.before.taken} - there) if self.before else []
+    def missing_files(self) -> list[str]:
+        """Return the ingested raw files that no longer exist, and all ingested BigQuery tables, because their rows may
+        no longer exist."""
+        existing = {file.path for file in _logs(self.readable) if not file.path.startswith(bigquery_source.PREFIX)}
+        return sorted({file.path for file in self.before.taken} - existing) if self.before else []
 
     @property
     def changes_store(self) -> bool:
-        """Whether the store will be another one."""
-        return bool(self.pending or self.spans or self.rearranges or self.decides or self.kept_changes or self.reread)
+        """Return whether the ingest changes the store."""
+        work = (self.pending, self.spans, self.rearranges, self.reapplies_rule, self.kept_changes, self.reread)
+        return any(map(bool, work))
 
     @property
     def forgets(self) -> bool:
+        """Return whether users have to be forgotten."""
         return forget_rows.is_due(self.before, self.screen)
 
     @property
-    def told(self) -> str:
-        """What there is to do but to read the catalogue and the users, in words; empty where that is nothing."""
+    def description(self) -> str:
+        """Return the work in words, except for reading the catalogue and the users; empty if there is none."""
         files, days = len(self.pending), len(self.spans)
         parts = (
-            "all raw logs to be read again" if self.reread else "",
-            f"{files:,} raw file{'s' if files > 1 else ''} to take" if files and not self.reread else "",
+            "all raw logs to read again" if self.reread else "",
+            f"{files:,} raw file{'s' if files > 1 else ''} to ingest" if files and not self.reread else "",
             f"{days} day{'s' if days > 1 else ''} to ingest again" if days else "",
             "the list of users to forget changed" if self.forgets else "",
-            f"the store to be put into days of {self.time_zone}" if self.rearranges else "",
-            f"watches to be decided again ({self._rule})" if self.decides else "",
-            f"older readings to be kept ({reading_settings.describe(self.kept_changes)})" if self.kept_changes else "",
-            "the snapshot it refers to is gone" if self.lost else "",
+            f"the store to rearrange into days of {self.time_zone}" if self.rearranges else "",
+            f"the completion rule to apply again ({self._rule})" if self.reapplies_rule else "",
+            f"rows read with older settings to keep ({reading_settings.describe(self.kept_changes)})"
+            if self.kept_changes
+            else "",
+            "the snapshot of this night was removed" if self.snapshot_lost else "",
         )
         return "; ".join(part for part in parts if part)
 
@@ -130,8 +137,9 @@ class IngestPlan:
         return reading_settings.describe(reading_settings.completion_rule_changes(list(self.changes)))
 
     @property
-    def work(self) -> bool:
-        return bool(self.told)
+    def has_work(self) -> bool:
+        """Return whether there is more to do than reading the catalogue and the users."""
+        return bool(self.description)
 
 
 def _logs(found: dict[str, RawFiles]) -> list[TakenFile]:
@@ -147,14 +155,14 @@ def newest_snapshot(night: Night) -> Snapshot | None:
 
 
 def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:
-    """A table's raw files; with `{date}`, those of the window."""
+    """Find a table's raw files; with `{date}`, those of the window. Raises LogError."""
     pattern = getattr(night.job.logs, table)
     if pattern is None:
         return RawFiles()
     if pattern.startswith(bigquery_source.PREFIX) and night.runner != "DataflowRunner":
         raise LogSettingError(
-            f"logs.{table} = {pattern!r}: BigQuery tables are read on Dataflow alone (--runner DataflowRunner), but "
-            f"the runner is {night.runner}; export the table to Parquet files and name those"
+            f"logs.{table} = {pattern!r}: BigQuery tables can be read only on Dataflow (--runner DataflowRunner), but "
+            f"the runner is {night.runner}; export the table to Parquet files and use those"
         )
     found = raw_files.find(
         f"logs.{table}",
@@ -166,17 +174,17 @@ def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:
     )
     if own := raw_files.first_within(found.files, (night.root.store, night.root.nights)):
         raise LogSettingError(
-            f"logs.{table}: {own} is a file of the root {night.root.path}, which a link in the logs leads to: remove "
-            "the link, or name a folder elsewhere as the root ([storage])"
+            f"logs.{table}: {own} is a file of the root {night.root.path}, to which a link in the logs leads: remove "
+            "the link, or use another folder as the root ([storage])"
         )
     return found
 
 
 def _find_again(night: Night, table: str, before: Snapshot | None, found: RawFiles) -> RawFiles:
-    """The raw files of the window, and those that may hold events of the days to ingest again.
+    """Return the raw files of the window, and those that may contain events of the days to ingest again.
 
-    With `{date}` those are the day's own file, later ones, and the one before: days may begin elsewhere where the files
-    are made.
+    With `{date}`, the latter are the file of the day, all later files, and the file before, because the days of files
+    may be in another time zone.
     """
     pattern = getattr(night.job.logs, table) or ""
     has_more = bool(night.reingest) or (night.reread and before is not None)
@@ -191,6 +199,6 @@ def _find_again(night: Night, table: str, before: Snapshot | None, found: RawFil
     if lacking and not night.job.logs.allow_missing_days:
         raise LogError(
             f"logs.{table} = {pattern!r}: no file for {', '.join(lacking)}, so --reingest would empty that day; "
-            "nothing was changed (allow_missing_days = true in [logs] lets it)"
+            "nothing was changed (allow_missing_days = true in [logs] permits it)"
         )
     return RawFiles(files=tuple(sorted({*found.files, *more.files})), days=found.days)

@@ -1,7 +1,7 @@
-"""How many ids of one table have a partner in the others: what does not match is often written in another form.
+"""Count the ids of one table that occur in the others. Ids that do not match are often written in another form.
 
-The catalogue, the users table and the hidden pairs are compared with the events of the store, or of some of its buckets
-if these are many; the list of users to forget with the store as it was before and with the rows that are read.
+The catalogue, the users table and the hidden pairs are compared with the events of the store, or with some buckets of a
+large store. The list of users to forget is compared with the store before the ingest and with the rows that are read.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from transforms.core.frames import id_digests
 from transforms.core.printable import printable
 from transforms.logs import countries
 
-LOCAL_ROWS, REMOTE_ROWS = 2_000_000, 500_000  # events that are compared, or those of one bucket if it has more
-EXAMPLES = 5  # ids that are shown
+LOCAL_ROWS, REMOTE_ROWS = 2_000_000, 500_000  # maximum number of compared events, but at least one bucket
+EXAMPLES = 5  # ids in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """The distinct values of one table, and those without a partner."""
+    """Counts of the distinct values of a column, and of those without a match in other tables."""
 
     values: int
     unmatched: int
-    examples: tuple[str, ...] = ()  # the first of the unmatched ones, by value
+    examples: tuple[str, ...] = ()  # the first unmatched values in order
 
     @classmethod
     def of(cls, values: pl.Series, known: pl.Series) -> Match:
-        """Distinct `values` against `known` ones, both String without nulls."""
+        """Match distinct `values` with `known` values; both are String columns without nulls."""
         distinct = values.unique()
         lacking = distinct.filter(~distinct.is_in(known.implode())).sort()
         return cls(values=len(distinct), unmatched=len(lacking), examples=tuple(lacking.head(EXAMPLES)))
 
     def merge(self, other: Match) -> Match:
-        """Both of disjoint values as one."""
+        """Return the sum of two matches of disjoint values."""
         return Match(
             values=self.values + other.values,
             unmatched=self.unmatched + other.unmatched,
@@ -48,7 +48,7 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What of the tables that are read anew matches the events of some user buckets."""
+    """The matches of the side tables with the events of some user buckets."""
 
     matches: Mapping[str, Match] = field(default_factory=dict)
     buckets: int = 0  # compared
@@ -56,7 +56,7 @@ class Comparison:
 
 
 class _Distinct:
-    """The distinct values of some columns, without null."""
+    """Collects the distinct non-null values of columns."""
 
     def __init__(self) -> None:
         self.values = pl.Series([], dtype=pl.String)
@@ -68,7 +68,7 @@ class _Distinct:
 
 @dataclass(kw_only=True)
 class _Sides:
-    """What is known after some buckets."""
+    """The matches and distinct values of the buckets so far."""
 
     matches: dict[str, Match] = field(default_factory=dict)
     watched: _Distinct = field(default_factory=_Distinct)  # videos
@@ -76,7 +76,7 @@ class _Sides:
     places: _Distinct = field(default_factory=_Distinct)  # countries of watches and users
 
     def add(self, table: str, listed: pl.DataFrame, users: pl.Series) -> None:
-        """A bucket of the users table or of the hidden pairs, and the users of its events."""
+        """Add a bucket of the users table or of the hidden pairs. users: the users of the bucket's events."""
         name, match = "hidden users" if table == "hidden" else table, Match.of(listed["user_id"].drop_nulls(), users)
         self.matches[name] = self.matches[name].merge(match) if name in self.matches else match
         self.hidden.add(listed["video_id"] if table == "hidden" else None)
@@ -86,9 +86,9 @@ class _Sides:
 def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -> Comparison:
     """Compare the side tables with the store's events.
 
-    side: `videos`, `users`, `hidden` -> paths of the table's files; the latter two have one a bucket. Gives matches of
-    `users` (users table), `hidden users` and `hidden videos` (pairs), `videos` (watched, against the catalogue) and
-    `countries` (the catalogue's, against those of watches and users); each if there are such files.
+    side: `videos`, `users`, `hidden` -> paths of the table's files; `users` and `hidden` have one file per bucket. The
+    result contains, for each table that has files, matches of `users` (users table), `hidden users` and `hidden videos`
+    (pairs), `videos` (watched videos in the catalogue) and `countries` (of the catalogue, in watches and users).
     """
     if not any(side.values()):
         return Comparison()
@@ -108,7 +108,7 @@ def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -
 
 
 def unmatched_notes(compared: Comparison) -> Iterator[str]:
-    """A sentence for each table with values that have no partner; none of them names a user."""
+    """Yield a sentence for each table with unmatched values. No sentence contains a user id."""
     some = f" (users of {compared.buckets:,} of {compared.all_buckets:,} buckets were compared)"
     scope = some if compared.buckets < compared.all_buckets else ""
     for name, match in compared.matches.items():
@@ -119,44 +119,44 @@ def unmatched_notes(compared: Comparison) -> Iterator[str]:
 
 OF_USERS = ("users", "hidden users")
 _SENTENCES = {
-    "users": "logs.users: {} users of the table are nobody in these logs",
-    "hidden users": "logs.hidden: {} users with hidden videos are nobody in these logs",
+    "users": "logs.users: {} users of the table do not occur in the logs",
+    "hidden users": "logs.hidden: {} users with hidden videos do not occur in the logs",
     "hidden videos": "logs.hidden: {} hidden videos are neither in the catalogue nor watched",
-    "videos": "logs.videos: {} videos that were watched are not in the catalogue, and so never shown",
-    "countries": "logs.videos: {} codes in countries are the country of no watch and no user",
-    "forget": "privacy.forget: {} ids on the list are of nobody in these logs",
+    "videos": "logs.videos: {} watched videos are not in the catalogue, so they are never recommended",
+    "countries": "logs.videos: {} codes in countries occur in no watch and no user",
+    "forget": "privacy.forget: {} ids on the list do not occur in the logs",
 }
 
 
 def sentence(name: str, match: Match) -> str:
-    """How many of which values have no partner."""
+    """Return the sentence with the number of unmatched values of a table."""
     return _SENTENCES[name].format(f"{match.unmatched:,} of {match.values:,}")
 
 
 def match_forget_list(ids: pl.Series, found: set[int]) -> Match:
-    """A list of users to forget, by the places in it of those who were found."""
+    """Match the ids of a list of users to forget. found: positions in the list of the users who were found."""
     return Match.of(ids, ids.gather(sorted(found)))
 
 
 def forget_notes(match: Match, *, earlier: bool) -> Iterator[str]:
-    """What to say of a list of users to forget that is new or changed. earlier: a list was applied before, so that some
-    of these users may be gone already. No id is named: notes are kept, and these users are to be forgotten."""
+    """Yield a note about a new or changed list of users to forget. earlier: whether a list was applied before, so that
+    some of these users may already be removed. Contains no ids, because notes are stored."""
     if match.unmatched:
-        gone = "; who was forgotten on an earlier night counts as nobody" if earlier else ""
+        already = "; users who were forgotten on an earlier night also count here" if earlier else ""
         yield (
-            f"{sentence('forget', match)} (compared with the store and the rows that were read{gone}); "
-            "watchnext doctor names them"
+            f"{sentence('forget', match)} (compared with the store and the rows that were read{already}); "
+            "watchnext doctor shows the ids"
         )
 
 
 def shown_values(match: Match) -> str:
-    """Some of the values without a partner, as they may be printed."""
+    """Return some unmatched values as printable text."""
     more = ", ..." if match.unmatched > len(match.examples) else ""
     return ", ".join(map(printable, match.examples)) + more
 
 
 def forgotten_in_store(store: str, snapshot: Snapshot, users: pl.Series) -> set[int]:
-    """The places, in a list of users as the store names them, of those who have events in the store."""
+    """Return the positions, in a list of stored user ids, of the users who have events in the store."""
     buckets = id_digests(users) % snapshot.buckets
     found: set[int] = set()
     for bucket in set(buckets.to_list()):
@@ -166,7 +166,7 @@ def forgotten_in_store(store: str, snapshot: Snapshot, users: pl.Series) -> set[
 
 
 def users_of_small_store(store: str, snapshot: Snapshot) -> pl.Series | None:
-    """The users of a store; None of one that is too large to be read on the spot."""
+    """Return the users of a store; None if it is too large to read interactively."""
     chosen = _chosen_buckets(snapshot, LOCAL_ROWS if files.is_local(store) else REMOTE_ROWS)
     if len(chosen) < snapshot.buckets:
         return None
@@ -175,7 +175,7 @@ def users_of_small_store(store: str, snapshot: Snapshot) -> pl.Series | None:
 
 
 def _chosen_buckets(snapshot: Snapshot, most_rows: int) -> list[int]:
-    """The first buckets, at least one, with at most so many events: users fall into buckets by a digest."""
+    """Return the first buckets, at least one, with at most so many events. Buckets are random samples of users."""
     rows = dict.fromkeys(range(snapshot.buckets), 0)
     for file in snapshot.files:
         rows[file.bucket] += file.file.rows
@@ -191,7 +191,7 @@ def _chosen_buckets(snapshot: Snapshot, most_rows: int) -> list[int]:
 def _events(
     store: str, snapshot: Snapshot, bucket: int, columns: Sequence[str] = ("user_id", "video_id", "country")
 ) -> tuple[pl.Series, pl.Series, pl.Series]:
-    """The distinct users of all events of a bucket; the videos and the countries of its watches."""
+    """Return the distinct users of all events of a bucket, and the videos and countries of its watches."""
     found = {name: _Distinct() for name in columns}
     for file in snapshot.files:
         if file.bucket == bucket:
@@ -204,7 +204,7 @@ def _events(
 
 
 def _of_videos(catalogue: pl.DataFrame | None, found: _Sides) -> dict[str, Match]:
-    """The matches of videos and countries: what is watched and hidden, against the catalogue if there is one."""
+    """Return the matches of watched and hidden videos, and of countries, with the catalogue, if there is one."""
     matches, watched, hidden = dict[str, Match](), found.watched.values, found.hidden.values
     known = catalogue["video_id"] if catalogue is not None else watched.clear()
     if catalogue is not None:
@@ -217,10 +217,10 @@ def _of_videos(catalogue: pl.DataFrame | None, found: _Sides) -> dict[str, Match
 
 
 def catalogue_country_codes(catalogue: pl.DataFrame) -> pl.Series:
-    """The codes of `countries`, some of them several times."""
+    """Return the codes in the column `countries`; may contain duplicates."""
     return catalogue["countries"].drop_nulls().unique().str.split(",").explode().drop_nulls()
 
 
 def country_codes(places: pl.Series) -> pl.Series:
-    """The codes of countries as they are compared, of values without null."""
+    """Return normalised country codes, without nulls."""
     return places.to_frame("country").select(countries.country_code(pl.col("country"))).to_series().drop_nulls()

@@ -1,4 +1,4 @@
-"""What a person should know about the raw files of a job: which ones are passed over, and which values are not read."""
+"""Notes about the raw files of a job: skipped files, and values in folder names that are not read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipelines.night import privacy
 
 
 def file_notes(job: Job, found: Mapping[str, RawFiles]) -> Iterator[tuple[str, str]]:
-    """(setting, sentence) of files that were passed over and of folders' keys that no column is read from.
+    """Yield (setting, sentence) about skipped files, and about keys in folder names that are not read as columns.
 
-    found: table -> its raw files, as `due.find` gives them.
+    found: table -> its raw files, from `ingest_plan.find`.
     """
     for table, files in found.items():
         yield from _of_setting(f"logs.{table}", files, columns_of(job, table))
@@ -23,7 +23,7 @@ def file_notes(job: Job, found: Mapping[str, RawFiles]) -> Iterator[tuple[str, s
 
 
 def columns_of(job: Job, table: str) -> list[str]:
-    """The names, as the files have them, of all columns that a table knows."""
+    """Return the names, as in the files, of all columns that a table reads."""
     renamed = job.logs.renamed(table)
     extra = job.examples.user_categories if table == "users" else []
     return [renamed.get(ours, ours) for ours in (*COLUMNS.get(table, ("user_id",)), *extra)]

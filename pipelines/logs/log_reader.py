@@ -1,4 +1,4 @@
-"""How ingest reads: short Beam pipelines over some raw files, whose records say what they wrote and counted."""
+"""Read raw files in short Beam pipelines, which return records of the files they wrote and the rows they counted."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ LOGS = {
 
 @dataclass(frozen=True)
 class Source:
-    """One table's raw files, and what becomes of their rows."""
+    """One table's raw files, and how to parse, filter and write their rows."""
 
     table: LogTable
     raw: Sequence[TakenFile]
     parse: Parse
     screen: PrivacyFilter
     write: beam.PTransform
-    ranks: Mapping[str, int] = field(default_factory=dict)  # path -> place from the oldest; none: no file is newer
+    ranks: Mapping[str, int] = field(default_factory=dict)  # path -> rank, oldest first; empty: files have no order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One attempt at reading raw files."""
+    """Reads raw files in one attempt of stage ingest."""
 
     night: Night
     folder: str  # of the stage
@@ -48,17 +48,17 @@ class Reader:
     buckets: int
     screen: PrivacyFilter
     found: dict[str, RawFiles]  # table -> its raw files
-    forgotten: set[int] = field(default_factory=set)  # places in the list of users to forget whose rows were met
-    start: dt.datetime | None = None  # of the events that are read from BigQuery; None: of the window
+    forgotten: set[int] = field(default_factory=set)  # positions, in the list of users to forget, of users with rows
+    start: dt.datetime | None = None  # earliest event to read from BigQuery; None: the start of the window
     refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
     def catalogue(self) -> Records:
-        """The catalogue and the users as they are today -> one file of videos, one file a bucket of users and of what
-        is never to be shown to them."""
+        """Read the side tables as they are now, and write one file of videos, and one file per bucket of users and of
+        hidden videos. Return the records."""
         return self._read(*self.side_sources())
 
     def side_sources(self) -> list[Source]:
-        """The tables that are read anew each night."""
+        """Return the sources of the tables that are read again each night: videos, users, hidden."""
         return [self._videos(), self._users(), self._hidden()]
 
     def _videos(self) -> Source:
@@ -76,7 +76,8 @@ class Reader:
         return Source(table, self.found["users"].files, parse, self.screen, write, self._ranks("users"))
 
     def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
-        """Day and file of the raw files of a table; none of a BigQuery table, whose rows come in no order."""
+        """Return (day, file) of a table's raw files, oldest first; empty for a BigQuery table, whose rows are not
+        ordered."""
         pattern = getattr(self.night.job.logs, table) or ""
         of_files = not pattern.startswith(bigquery_source.PREFIX)
         return raw_files.oldest_first(pattern, self.found[table].files) if of_files else []
@@ -85,7 +86,8 @@ class Reader:
         return {file.path: rank for rank, (_, file) in enumerate(self._oldest_first(table))}
 
     def _first_of_newest_day(self, table: str) -> int:
-        """The lowest rank of the files of the newest day: with `{date}`, each day's are the whole table."""
+        """Return the lowest rank of the files of the newest day: with `{date}`, the files of one day are the whole
+        table."""
         ordered = [day for day, _ in self._oldest_first(table)]
         return ordered.index(ordered[-1]) if ordered else 0
 
@@ -97,13 +99,14 @@ class Reader:
     def logs(
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
     ) -> Records:
-        """Some raw logs -> new files of the store, which the snapshot does not list yet; of `spans` alone, if given."""
+        """Read a batch of raw logs, only events in `spans` if there are any, and write new files of the store, which
+        the snapshot does not list yet. Return the records."""
         return self._read(*self.log_sources(batch, snapshot, catalogue, spans))
 
     def log_sources(
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
     ) -> list[Source]:
-        """The tables of some raw logs."""
+        """Return the sources of a batch of raw logs, by table."""
         rules = self.rules(catalogue)
         screen, wanted = replace(self.screen, spans=spans), set(batch)
         sources = []
@@ -113,7 +116,7 @@ class Reader:
         return sources
 
     def rules(self, catalogue: str | None) -> parsing.ParseRules:
-        """What decides on events; `catalogue`: path of the night's."""
+        """Return the rules for parsing events. catalogue: path of the night's catalogue."""
         logs = self.night.job.logs
         return parsing.ParseRules(
             before=self.night.future,
@@ -125,12 +128,12 @@ class Reader:
 
     def _days(self, table: str, snapshot: Snapshot) -> beam.PTransform:
         base = self.night.root.store
-        there = [(f.bucket, (f.day, snapshot_store.path_to_read(base, f))) for f in snapshot.files if f.table == table]
+        stored = [(f.bucket, (f.day, snapshot_store.path_to_read(base, f))) for f in snapshot.files if f.table == table]
         name = paths.shard_pattern(self.buckets, manifest.new_attempt(), "parquet")
-        return ingest.WriteDays(table, base, self.buckets, name, there, snapshot.time_zone)
+        return ingest.WriteDays(table, base, self.buckets, name, stored, snapshot.time_zone)
 
     def _read(self, *sources: Source) -> Records:
-        """Run one pipeline over the raw files of some tables."""
+        """Run one pipeline over the raw files of some tables. Return the records."""
         given = [source for source in sources if source.raw]
         if not given:
             return Records(ingest.RECORDS)
@@ -143,7 +146,7 @@ class Reader:
         return found
 
     def branch(self, pipeline: beam.Pipeline, source: Source) -> beam.PCollection:
-        """One table's part of a pipeline; gives all its records."""
+        """Add one table's steps to a pipeline. Return its records."""
         name = source.table.name
         logs = self._frames(pipeline, source)
         refuse = ingest.WriteRefused(
@@ -154,7 +157,7 @@ class Reader:
         return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
 
     def _frames(self, pipeline: beam.Pipeline, source: Source) -> Tagged:
-        """A table's frames, from files or from BigQuery."""
+        """Read a table's frames from files or from BigQuery."""
         table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
         name = source.raw[0].path
         if name.startswith(bigquery_source.PREFIX):

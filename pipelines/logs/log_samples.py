@@ -1,8 +1,7 @@
-"""A look at a job's logs before anything is taken: which files there are, about how many rows, and some of these rows,
-read and parsed as ingest would.
+"""Sample a job's logs without ingesting them: the files, an estimate of the rows, and some rows parsed as in ingest.
 
-    found = {table: due.find(night, table, None) for table in due.TABLES}
-    sample = look_at(night, found)["watches"]      # sample.rows, sample.parts[0].valid, sample.refused
+found = {table: ingest_plan.find(night, table, None) for table in ingest_plan.TABLES}
+sample = sample_tables(night, found)["watches"]      # sample.rows, sample.parts[0].valid, sample.refused
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from transforms.logs.ingest import REFUSED, parse_frame
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, RawFrame, estimate_file_rows, read_log
 
-FILES = 4  # whose first rows are read
-COUNTED_FILES = 12  # whose rows are counted
+FILES = 4  # number of files whose first rows are read
+COUNTED_FILES = 12  # number of files whose rows are estimated
 OPEN = PrivacyFilter()
 Item = TypeVar("Item")
 
@@ -35,18 +34,18 @@ class FileSample:
     """The first rows of one raw file."""
 
     file: TakenFile
-    raw: pl.DataFrame  # as they came, with `row`
-    valid: pl.DataFrame  # under the table's schema
-    refused: pl.DataFrame  # `REFUSED`
+    raw: pl.DataFrame  # unparsed rows, with their number `row`
+    valid: pl.DataFrame  # parsed rows, with the table's schema
+    refused: pl.DataFrame  # refused rows, with the schema `REFUSED`
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSample:
-    """Some rows of one table."""
+    """A sample of the rows of one table."""
 
-    files: tuple[TakenFile, ...]
-    rows: int  # about so many in all files
-    parts: tuple[FileSample, ...]  # by file, in order
+    files: tuple[TakenFile, ...]  # all raw files
+    rows: int  # estimated rows of all files
+    parts: tuple[FileSample, ...]  # the sampled files, in order
 
     @property
     def valid(self) -> pl.DataFrame:
@@ -57,14 +56,14 @@ class TableSample:
         return pl.concat(part.refused for part in self.parts)
 
     def distinct(self, column: str, rows: int) -> int:
-        """About how many values a column has in `rows` rows."""
+        """Estimate the number of distinct values of a column in `rows` rows."""
         return extrapolate_distinct([part.valid[column] for part in self.parts], rows)
 
 
 def sources(
     night: Night, found: Mapping[str, RawFiles], *, screen: PrivacyFilter = OPEN, catalogue: str | None = None
 ) -> dict[str, Source]:
-    """Of each table that has raw files, what ingest makes of their rows. catalogue: path of its file, for lengths."""
+    """Return the ingest source of each table that has raw files. catalogue: path of a catalogue, for video lengths."""
     every = dict.fromkeys((*found, *(table.name for table in LOGS)), RawFiles()) | dict(found)
     reader = Reader(night=night, folder=night.root.path, attempt="", buckets=MIN_BUCKETS, screen=screen, found=every)
     logs = [file for table in LOGS for file in every[table.name].files]
@@ -73,7 +72,7 @@ def sources(
 
 
 def sample_tables(night: Night, found: Mapping[str, RawFiles]) -> dict[str, TableSample]:
-    """A sample of each table that has raw files which can be read. Raises LogError."""
+    """Sample each table that has raw files, except BigQuery tables. Raises LogError."""
     given = sources(night, found)
     return {
         name: sample_table(source, night.job.logs.renamed(name)) for name, source in given.items() if _is_files(source)
@@ -87,8 +86,8 @@ def _is_files(source: Source) -> bool:
 def sample_table(
     source: Source, renamed: dict[str, str], *, most_files: int = FILES, rows: int = FRAME_ROWS
 ) -> TableSample:
-    """The first `rows` rows, or somewhat more, of some of a table's files, spread evenly, the newest among them. Raises
-    LogError."""
+    """Read about the first `rows` rows of at most `most_files` of a table's files, evenly spaced and including the
+    newest. Raises LogError."""
     raw = sorted(source.raw)
     parts = []
     for file in evenly_spaced(raw, most_files):
@@ -99,7 +98,7 @@ def sample_table(
 
 
 def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -> RawFrame:
-    """The first frames of a file as one: rows that are none may come in a frame behind those around them."""
+    """Return the first frames of a file as one. Broken rows may come in a later frame than their neighbours."""
     frames, height = [], 0
     for frame in read_log(path, source.table, renamed):
         frames.append(frame)
@@ -107,19 +106,19 @@ def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -
         if height >= rows:
             break
     if not frames:
-        return _nothing(source)
+        return _empty_frame(source)
     return RawFrame(pl.concat(frame.rows for frame in frames), pl.concat(frame.broken for frame in frames))
 
 
-def _nothing(source: Source) -> RawFrame:
-    """What a file with a header alone holds."""
+def _empty_frame(source: Source) -> RawFrame:
+    """Return the frame of a file that contains only a header."""
     columns = (*source.table.required, *source.table.optional)
     schema = dict.fromkeys(columns, pl.String) | {"row": pl.Int64}
     return RawFrame(pl.DataFrame(schema=schema), pl.DataFrame(schema=BROKEN))
 
 
 def estimate_rows(raw: Sequence[TakenFile]) -> int:
-    """About how many rows some raw files have; none where they are tables of BigQuery. Raises LogError."""
+    """Estimate the number of rows of raw files; 0 for BigQuery tables. Raises LogError."""
     counted = [file for file in evenly_spaced(raw, COUNTED_FILES) if not file.path.startswith(PREFIX) and file.bytes]
     if not counted:
         return 0
@@ -128,17 +127,17 @@ def estimate_rows(raw: Sequence[TakenFile]) -> int:
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of the items, evenly spread, the last one always among them."""
+    """Return at most `most` of the items, evenly spaced and including the last one."""
     if len(items) <= most:
         return list(items)
-    return [items[math.ceil((at + 1) * len(items) / most) - 1] for at in range(most)]
+    return [items[math.ceil((n + 1) * len(items) / most) - 1] for n in range(most)]
 
 
 def extrapolate_distinct(parts: Sequence[pl.Series], rows: int) -> int:
-    """How many distinct values a column of `rows` rows has, judged from parts of it; `rows` where there is no part.
+    """Estimate the number of distinct values of a column of `rows` rows from samples; `rows` without samples.
 
-    Distinct values grow as a power of the rows (Heaps' law), whose exponent the first half of the parts and all of them
-    give; but not beyond what Chao's estimator says of values that come once and twice, where it has something to say.
+    Distinct values grow as a power of the rows (Heaps' law). The exponent is fitted to the first half of the samples
+    and to all of them. The result is limited by Chao's estimator, if there are values that occur exactly twice.
     """
     given = pl.concat(parts).drop_nulls() if parts else pl.Series([], dtype=pl.String)
     if len(given) < 2:

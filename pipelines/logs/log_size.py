@@ -1,4 +1,4 @@
-"""How large a night's logs are: what the store knows of them, and for the rest a sample of the raw files."""
+"""Estimate the size of a night's logs from the store, and from a sample of the raw files that are not ingested yet."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pipelines.night.stage import Night
 from transforms.examples.tokens import tokenize
 from transforms.logs.readers import LogError
 
-MEASURED_ROWS = 50_000  # written as the store would write them, to see how large an event is
-LEAST_FILE_BYTES = 2_500  # of a file of the store, before its rows
+MEASURED_ROWS = 50_000  # rows that are written as in the store to measure the bytes per event
+LEAST_FILE_BYTES = 2_500  # of a file of the store without rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSize:
-    """Of a night's logs. Rows and distinct values are judged from samples: to within a factor of two, mostly less."""
+    """The size of a night's logs. Estimates from samples are usually correct within a factor of two."""
 
-    watches: int  # of the window
+    watches: int  # in the window
     searches: int
     impressions: int
-    new_events: int  # rows of raw logs that are to be taken
-    batch_bytes: int  # of the raw files that are read together, at most
-    event_bytes: float  # of an event in the store
+    new_events: int  # rows of raw logs to ingest
+    batch_bytes: int  # largest size of raw files that are read together
+    event_bytes: float  # per event in the store
     users: int  # with a watch in the window
-    videos: int  # that get a vector
+    videos: int  # with a vector
     tokens: int
     completed: int  # watches
     token_occurrences: int
@@ -47,7 +47,7 @@ class LogSize:
 
 
 def estimate_size(night: Night) -> LogSize | None:
-    """How large the logs are; None where they cannot be looked at, or lie in BigQuery."""
+    """Estimate the size of a night's logs; None if they cannot be read, or are in BigQuery."""
     before = ingest_plan.newest_snapshot(night)
     try:
         found = {table: ingest_plan.find(night, table, before) for table in ingest_plan.TABLES}
@@ -57,24 +57,19 @@ def estimate_size(night: Night) -> LogSize | None:
 
 
 def measure_size(
-    night: Night, found: Mapping[str, RawFiles], looked: Mapping[str, TableSample], before: Snapshot | None
+    night: Night, found: Mapping[str, RawFiles], samples: Mapping[str, TableSample], before: Snapshot | None
 ) -> LogSize | None:
-    """`size_of`, from samples by table; None without a valid watch among them."""
-    if "watches" not in looked or looked["watches"].valid.is_empty():
+    """Estimate the size of a night's logs from samples by table; None if these contain no valid watch."""
+    if "watches" not in samples or samples["watches"].valid.is_empty():
         return None
-    job, watches = night.job, looked["watches"]
-    taken = set(before.taken) if before else set()
-    pending = {table.name: [file for file in found[table.name].files if file not in taken] for table in LOGS}
+    job, watches = night.job, samples["watches"]
+    pending = pending_files(found, before)
     new = {name: log_samples.estimate_rows(raw) for name, raw in pending.items()}
-    rows = {name: _rows_kept(night, before, name) + count for name, count in new.items()}
+    rows = {name: _rows_in_store(night, before, name) + count for name, count in new.items()}
     buckets = before.buckets if before else job.storage.buckets or snapshot_store.bucket_count(rows["watches"])
-    done = watches.valid.filter("completed")
-    completed = round(rows["watches"] * done.height / watches.valid.height)
     users = watches.distinct("user_id", rows["watches"])
-    videos = log_samples.extrapolate_distinct(
-        [part.valid.filter("completed")["video_id"] for part in watches.parts], completed
-    )
-    tokens, occurrences = _tokens(looked.get("searches"), rows["searches"])
+    completed, videos = estimate_completed(watches, rows["watches"])
+    tokens, occurrences = _tokens(samples.get("searches"), rows["searches"])
     return LogSize(
         watches=rows["watches"],
         searches=rows["searches"],
@@ -92,27 +87,41 @@ def measure_size(
     )
 
 
-def _rows_kept(night: Night, before: Snapshot | None, table: str) -> int:
-    """Rows of the window that the store has already."""
+def pending_files(found: Mapping[str, RawFiles], before: Snapshot | None) -> dict[str, list[TakenFile]]:
+    """Return the raw files of each table of events that were not ingested yet."""
+    taken = set(before.taken) if before else set()
+    return {table.name: [file for file in found[table.name].files if file not in taken] for table in LOGS}
+
+
+def estimate_completed(watches: TableSample, rows: int) -> tuple[int, int]:
+    """Return (completed watches, distinct videos with one) of `rows` watches, from a sample that is not empty."""
+    completed = [part.valid.filter("completed")["video_id"] for part in watches.parts]
+    count = round(rows * sum(map(len, completed)) / watches.valid.height)
+    return count, log_samples.extrapolate_distinct(completed, count)
+
+
+def _rows_in_store(night: Night, before: Snapshot | None, table: str) -> int:
+    """Return the rows of the window that are already in the store."""
     listed = before.files_between(night.start, night.end) if before else []
     return sum(file.file.rows for file in listed if file.table == table)
 
 
 def _batch_bytes(job: Job, pending: Sequence[TakenFile]) -> int:
-    """Of the raw files ingest reads together: whole files, up to `batch_bytes`, or one that is larger."""
+    """Return the largest size of raw files that ingest reads together: whole files up to the setting `batch_bytes`, or
+    one larger file."""
     sizes = [file.bytes for file in pending]
     return min(sum(sizes), max([job.logs.batch_bytes, *sizes]))
 
 
 def _event_bytes(watches: pl.DataFrame, rows: int, file_count: int) -> float:
-    """Of a watch in the store, with its share of what every file costs."""
-    written, some = io.BytesIO(), watches.head(MEASURED_ROWS).sort("user_id", "time")
-    some.write_parquet(written, compression="zstd", compression_level=1)
-    return written.tell() / some.height + LEAST_FILE_BYTES * min(file_count, rows) / max(1, rows)
+    """Return the bytes of a watch in the store, including its share of the constant size of a file."""
+    written, measured = io.BytesIO(), watches.head(MEASURED_ROWS).sort("user_id", "time")
+    measured.write_parquet(written, compression="zstd", compression_level=1)
+    return written.tell() / measured.height + LEAST_FILE_BYTES * min(file_count, rows) / max(1, rows)
 
 
 def _tokens(searches: TableSample | None, rows: int) -> tuple[int, int]:
-    """(distinct tokens, all their occurrences) of so many searches."""
+    """Estimate (distinct tokens, occurrences of tokens) in `rows` searches."""
     if searches is None or searches.valid.is_empty():
         return 0, 0
     parts = [tokenize(part.valid["query"])["token"] for part in searches.parts]

@@ -1,12 +1,12 @@
-"""Under which settings the rows of the store were read, and what a change of them asks for.
+"""The settings that the rows of the store were read with (their "reading"), and what to do when these change.
 
-Each snapshot records, table by table, the settings that its rows were read under. When a night has other ones, rows of
-both readings would be mixed (the ids of two columns, the times of two zones), so:
+Each snapshot records, per table, the settings that its rows were read with. If a night has other settings, the store
+would mix rows of both (ids of two columns, times of two zones). Therefore:
 
-- the completion rule (`completed_fraction`, `completed_seconds`, whether there is a catalogue) is applied again to the
-  watches in the store, which hold what it needs; those that versions before wrote do not, and are read again;
-- for any other setting the night is refused, until the raw files are read again (`--reread`) or it is decided that the
-  rows stay as they were read (`--keep-old-readings`).
+- The completion rule (`completed_fraction`, `completed_seconds`, whether there is a catalogue) is applied again to the
+  watches in the store. Files of older versions lack the columns for this and must be read again.
+- For any other setting the night stops, until the raw files are read again (`--reread`), or the user decides to keep
+  the rows as they were read (`--keep-old-readings`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.logs.readers import LogTable
 
-READER = 2  # raised when values are read in another way than before: what was read earlier stays, and a note says so
+READER = 2  # increased when values are parsed differently: rows read earlier are kept, and a note is written
 RULE = ("completed_fraction", "completed_seconds", "videos")
 _VERSION = "reader"
-# Settings that change which rows there are, or how they are read by machines, but not what a row becomes.
+# Settings that affect which rows are read, or how they are processed, but not the result of a row.
 _ELSEWHERE = {*TABLES, "max_reject_fraction", "batch_bytes", "allow_missing_days", "columns"}
 
 Reading = dict[str, Any]  # settings by name within [logs]
@@ -40,7 +40,7 @@ Reading = dict[str, Any]  # settings by name within [logs]
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that was another one when rows of a table were read."""
+    """A setting that changed since the rows of a table were read."""
 
     table: str
     name: str  # within [logs]
@@ -49,18 +49,18 @@ class Change:
 
     def __str__(self) -> str:
         if self.name == "videos":
-            return "logs.videos: " + ("a catalogue is there now" if self.now else "there is no catalogue now")
+            return "logs.videos: " + ("there is a catalogue now" if self.now else "there is no catalogue now")
         return f"logs.{self.name}: {json.dumps(self.before)} -> {json.dumps(self.now)}"
 
 
 def readings_of_job(logs: Logs) -> dict[str, Reading]:
-    """For each table of events, the settings that decide what its rows become."""
+    """Return table of events -> settings that affect the result of its rows."""
     return {table.name: _of_table(logs, table) for table in LOGS}
 
 
 def readings_of_snapshot(night: Night, snapshot: Snapshot) -> dict[str, Reading]:
-    """The settings that the rows of a snapshot were read under; of one that does not record them, those of the night
-    that wrote it; none if these are not known either."""
+    """Return table -> settings that the rows of a snapshot were read with. If an older version wrote the snapshot,
+    without these, return the settings of its night; empty if these are not known either."""
     if snapshot.readings:
         return snapshot.readings
     done = manifest.load_readable(night.root.stage(_date(snapshot), "ingest")) if snapshot.date else None
@@ -71,7 +71,7 @@ def readings_of_snapshot(night: Night, snapshot: Snapshot) -> dict[str, Reading]
 
 
 def changes(night: Night, snapshot: Snapshot | None) -> list[Change]:
-    """The settings that are other ones now than when the rows in the store were read, of tables that have rows."""
+    """Return the settings that changed since the rows in the store were read, for tables that have rows."""
     if snapshot is None:
         return []
     before, now = readings_of_snapshot(night, snapshot), readings_of_job(night.job.logs)
@@ -84,27 +84,27 @@ def changes(night: Night, snapshot: Snapshot | None) -> list[Change]:
 
 
 def needing_raw_rows(found: list[Change]) -> list[Change]:
-    """Of some changes, those for which the raw rows are needed."""
+    """Return the changes that need the raw rows to be read again."""
     return [change for change in found if change.name not in (*RULE, _VERSION)]
 
 
 def completion_rule_changes(found: list[Change]) -> list[Change]:
-    """Of some changes, those of the completion rule."""
+    """Return the changes of the completion rule."""
     return [change for change in found if change.name in RULE]
 
 
 def needing_choice(found: list[Change]) -> list[Change]:
-    """Of some changes, all but those of how this program reads values."""
+    """Return the changes that the user has to decide on: all except those of the parser version."""
     return [change for change in found if change.name != _VERSION]
 
 
 def reader_changes(found: list[Change]) -> list[Change]:
-    """Of some changes, those of how this program reads values."""
+    """Return the changes of the parser version."""
     return [change for change in found if change.name == _VERSION]
 
 
 def check(night: Night, snapshot: Snapshot | None, found: list[Change]) -> None:
-    """Raise JobError if rows in the store must be read again, or kept as they are, and the command does not say so."""
+    """Raise JobError if rows in the store must be read again or kept as they are, and no option decides which."""
     if snapshot is None:
         return
     if night.reread:
@@ -117,22 +117,22 @@ def check(night: Night, snapshot: Snapshot | None, found: list[Change]) -> None:
         tables = sorted({change.table for change in needed})
         rows = " and ".join(f"{snapshot.rows(table):,} rows of {table}" for table in tables)
         raise JobError(
-            f"{describe(needed)}; but {rows} in the store, from {len(snapshot.taken):,} raw files, were read under the "
-            f"old setting, and nothing was changed. Read them again: watchnext nightly JOB.toml --date {night.date} "
-            "--reread; or, with --keep-old-readings, let them stay as they were read; or set the old value again"
+            f"{describe(needed)}; but {rows} in the store, from {len(snapshot.taken):,} raw files, were read with the "
+            f"old setting. Nothing was changed. Read them again: watchnext nightly JOB.toml --date {night.date} "
+            "--reread; or keep them as they were read: --keep-old-readings; or restore the old value"
         )
 
 
 def describe(found: list[Change]) -> str:
-    """Changes in words, each setting once."""
+    """Return the changes as text, each setting once."""
     return ", ".join(dict.fromkeys(str(change) for change in found))
 
 
 def _check_date(night: Night, snapshot: Snapshot) -> None:
     if snapshot.date > night.date.isoformat():
         raise JobError(
-            f"--reread on {night.date} would lose events: the store holds those up to the night of {snapshot.date}; "
-            f"give --date {snapshot.date} or a later one"
+            f"--reread on {night.date} would lose events: the store has events up to the night of {snapshot.date}; "
+            f"use --date {snapshot.date} or a later date"
         )
 
 
@@ -155,7 +155,7 @@ def _differences(table: str, before: Mapping[str, Any], now: Mapping[str, Any]) 
 
 
 def _default(name: str) -> Any:
-    """What a setting is if nothing names it: a column has our name for it."""
+    """Return the default of a setting; for a column, our name for it."""
     if name.startswith("columns."):
         return name.removeprefix("columns.")
     field = Logs.model_fields.get(name)
@@ -167,8 +167,8 @@ def _date(snapshot: Snapshot) -> dt.date:
 
 
 def _lacks_what_the_rule_needs(night: Night, snapshot: Snapshot) -> bool:
-    """Whether a file of watches was written by a version that did not keep what the completion rule needs. One file of
-    each attempt is looked at."""
+    """Return whether an older version wrote watches without the columns that the completion rule needs. Checks one file
+    per attempt."""
     attempts = {f.file.name.rsplit("-", 1)[-1]: f.file.name for f in snapshot.files if f.table == "watches"}
     for name in attempts.values():
         path = paths.join(night.root.store, name)

@@ -1,4 +1,4 @@
-"""Data files of the store written anew, and what a snapshot is like with those in place of the old ones."""
+"""Rewrite data files of the store, and make snapshots in which the new files replace the old ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = (EventFile, RewrittenFile)
 
 
 def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
-    """A data file as a step that rewrites it takes it, with a name nobody used for what stays."""
+    """Return the task that rewrites a data file, with a new name for the remaining rows."""
     name = f"{file.table}/{file.day}/{file.bucket:05d}-of-{buckets:05d}-{manifest.new_attempt()}.parquet"
     return RewriteTask(
         table=file.table,
@@ -33,46 +33,46 @@ def rewrite_task(file: StoreFile, buckets: int) -> RewriteTask:
     )
 
 
-def run_rewrite(night: Night, parts: list[RewriteTask], rewrite: RewriteFiles | Rebucket) -> Records:
-    """The records of rewriting some data files."""
-    if not parts:
+def run_rewrite(night: Night, tasks: list[RewriteTask], rewrite: RewriteFiles | Rebucket) -> Records:
+    """Run a pipeline that rewrites data files. Return its records."""
+    if not tasks:
         return Records(_KINDS)
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
     with night.pipeline("ingest") as pipeline:
-        pipeline | night.create(parts) | rewrite | WriteRecords(records)
+        pipeline | night.create(tasks) | rewrite | WriteRecords(records)
     return pop_records(records, *_KINDS)
 
 
 def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Snapshot:
-    """The snapshot of the same events in `buckets` buckets and in days of the time zone `zone`, uncommitted. Raises
-    StageError if rows were lost on the way."""
+    """Return an uncommitted snapshot of the same events in `buckets` buckets and in days of the time zone `zone`.
+    Raises StageError if rows were lost."""
     name = paths.shard_pattern(buckets, manifest.new_attempt(), "parquet")
-    parts = [rewrite_task(file, before.buckets) for file in before.files]
-    records = run_rewrite(night, parts, Rebucket(night.root.store, buckets, name, zone))
+    tasks = [rewrite_task(file, before.buckets) for file in before.files]
+    records = run_rewrite(night, tasks, Rebucket(night.root.store, buckets, name, zone))
     new = sorted((StoreFile(**vars(file)) for file in records.of(EventFile)), key=lambda file: file.file.name)
     done = replace(before, buckets=buckets, time_zone=zone, files=new)
     for table in {file.table for file in before.files}:
         if done.rows(table) != before.rows(table):
             raise StageError(
-                f"{done.rows(table):,} of {before.rows(table):,} rows of {table} came through: nothing changed"
+                f"only {done.rows(table):,} of {before.rows(table):,} rows of {table} were rewritten: nothing changed"
             )
     return done
 
 
 def reapply_completion_rule(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
-    """The snapshot with the completion rule applied to its watches again, uncommitted."""
-    parts = [rewrite_task(file, before.buckets) for file in before.files if file.table == "watches"]
-    records = run_rewrite(night, parts, RewriteFiles(RecomputeCompleted(rules), night.root.store))
+    """Return an uncommitted snapshot with the completion rule applied again to its watches."""
+    tasks = [rewrite_task(file, before.buckets) for file in before.files if file.table == "watches"]
+    records = run_rewrite(night, tasks, RewriteFiles(RecomputeCompleted(rules), night.root.store))
     return replace_files(before, records.of(RewrittenFile))
 
 
 def merge_reread(
     night: Night, before: Snapshot, after: Snapshot, gone: Sequence[str]
 ) -> tuple[Snapshot, row_counts.Account]:
-    """The snapshot of events that were read again in place of those before, and the account of these.
+    """Return the snapshot of events that were read again, and the account of the removed earlier events.
 
-    gone: raw files that were read before and are found no more. If there are some, days of which fewer events were read
-    again than there were are not whole: raises JobError, or keeps them as they were if the night is to.
+    gone: raw files that were read before but no longer exist. If there are any, days with fewer events than before are
+    incomplete: raises JobError, or, with --keep-old-readings, keeps these days as they were.
     """
     kept = list[StoreFile]()
     if gone:
@@ -83,9 +83,9 @@ def merge_reread(
         if lacking and not night.keep_old_readings:
             days = sorted({day for _, day in lacking})
             raise JobError(
-                f"{len(gone):,} raw files that the store was read from are gone ({_some(gone)}), so --reread would "
-                f"lose events of {_some(days)}; nothing was changed. Put the files back, or add --keep-old-readings: "
-                "then these days stay as they were read"
+                f"{len(gone):,} raw files that the store was read from no longer exist ({_some(gone)}), so --reread "
+                f"would lose events of {_some(days)}; nothing was changed. Restore the files, or add "
+                "--keep-old-readings to keep these days as they were read"
             )
         kept = [file for file in old.files if (file.table, file.day) in lacking]
     days_kept = {(file.table, file.day) for file in kept}
@@ -103,13 +103,13 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def replace_files(snapshot: Snapshot, records: list[RewrittenFile]) -> Snapshot:
     """Return the snapshot with the new files in place of those they replace."""
-    of_name = {file.file.name: file for file in snapshot.files}
-    new = [replace(of_name[record.replaced], file=record.file) for record in records if record.file]
+    by_name = {file.file.name: file for file in snapshot.files}
+    new = [replace(by_name[record.replaced], file=record.file) for record in records if record.file]
     return snapshot.with_changes((record.replaced for record in records), new)
 
 
 def add_to_account(snapshot: Snapshot, date: dt.date, *added: row_counts.Account) -> Snapshot:
-    """The snapshot with more in its account of a night."""
+    """Return a snapshot with `added` accounts in its account of a night."""
     before = snapshot.accounts.get(date.isoformat())
     whole = row_counts.total([*([before] if before else []), *added])
     return replace(snapshot, accounts=snapshot.accounts | {date.isoformat(): whole})

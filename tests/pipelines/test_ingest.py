@@ -354,7 +354,7 @@ def test_ids_of_a_new_list_of_users_to_forget_that_are_nobody_are_noted(tmp_path
     ids_csv(tmp_path / "forget.csv", "user_id", users[0], users[1], "0004", "no\u202ebody")
     counts = run(job).figures
     assert counts["joins"]["forget"] == {"values": 4, "unmatched": 2}
-    told = "privacy.forget: 2 of 4 ids on the list are of nobody in these logs (compared with"
+    told = "privacy.forget: 2 of 4 ids on the list do not occur in the logs (compared with"
     assert any(note.startswith(told) for note in counts["notes"])
     assert not any("0004" in note or "body" in note.removeprefix(told) for note in counts["notes"])
     unchanged = run(job, DATE + dt.timedelta(days=1)).figures
@@ -362,7 +362,7 @@ def test_ids_of_a_new_list_of_users_to_forget_that_are_nobody_are_noted(tmp_path
     ids_csv(tmp_path / "forget.csv", "user_id", users[2], "0004")
     changed = run(job, DATE + dt.timedelta(days=2)).figures
     assert changed["joins"]["forget"] == {"values": 2, "unmatched": 1}  # users[2] was in the store alone
-    assert any("1 of 2 ids" in note and "earlier night counts as nobody" in note for note in changed["notes"])
+    assert any("1 of 2 ids" in note and "earlier night also count here" in note for note in changed["notes"])
 
 
 @pytest.mark.parametrize("more", ["", 'pseudonym_key_env = "KEY"\n'], ids=["ids", "pseudonyms"])
@@ -373,7 +373,7 @@ def test_no_id_of_the_list_of_users_to_forget_is_kept(
     job = logged(tmp_path, more=f'[privacy]\nforget = "forget.csv"\n{more}')
     ids_csv(tmp_path / "forget.csv", "user_id", watch_rows()["user_id"][0], "secret-id")
     notes = run(job).figures["notes"]
-    assert any("1 of 2 ids on the list are of nobody in these logs (" in note for note in notes)
+    assert any("1 of 2 ids on the list do not occur in the logs (" in note for note in notes)
     kept = [path for path in Path(night(job).root.path).rglob("*") if path.is_file()]
     assert kept and not [path for path in kept if b"secret-id" in path.read_bytes()]
 
@@ -399,11 +399,11 @@ def test_ids_of_other_tables_without_a_partner_are_counted(tmp_path: Path) -> No
     }
     notes = [note for note in counts["notes"] if note.startswith("logs.")]
     assert notes == [
-        "logs.users: 1 of 3 users of the table are nobody in these logs",
-        "logs.hidden: 1 of 3 users with hidden videos are nobody in these logs",
-        f"logs.videos: 3 of 5 videos that were watched are not in the catalogue, and so never shown: "
+        "logs.users: 1 of 3 users of the table do not occur in the logs",
+        "logs.hidden: 1 of 3 users with hidden videos do not occur in the logs",
+        f"logs.videos: 3 of 5 watched videos are not in the catalogue, so they are never recommended: "
         f"{', '.join(videos[2:])}",
-        "logs.videos: 1 of 3 codes in countries are the country of no watch and no user: UK",
+        "logs.videos: 1 of 3 codes in countries occur in no watch and no user: UK",
         "logs.hidden: 1 of 3 hidden videos are neither in the catalogue nor watched: nothing",
     ]
 

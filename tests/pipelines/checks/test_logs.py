@@ -189,7 +189,7 @@ def test_the_list_of_users_to_forget_is_compared_with_the_logs(tmp_path: Path) -
     forget += '[logs.columns.forget]\nuser_id = "member"\n'
     found = found_in(tmp_path, logs, forget)["privacy.forget"]
     assert found.state == "warning" and found.fix
-    assert found.what == "2 of 3 ids on the list are of nobody in these logs: 0004, nobody"
+    assert found.what == "2 of 3 ids on the list do not occur in the logs: 0004, nobody"
     ingest.run(night(tmp_path / "job.toml"))
     applied = found_in(tmp_path, logs, forget)["privacy.forget"].what
     assert applied.startswith("3 ids; the list was applied to all that is kept; 2 are of nobody")
@@ -209,9 +209,9 @@ def test_other_tables_are_compared_with_the_logs(tmp_path: Path) -> None:
     logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
     job = write_job(tmp_path, logs)
     assert [one.what for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE)) if one.state == "warning"] == [
-        "1 of 2 users of the table are nobody in these logs: 1U",
+        "1 of 2 users of the table do not occur in the logs: 1U",
         "1 of 2 hidden videos are neither in the catalogue nor watched: V0",
-        "1 of 2 codes in countries are the country of no watch and no user: SWE",
+        "1 of 2 codes in countries occur in no watch and no user: SWE",
     ]
 
 

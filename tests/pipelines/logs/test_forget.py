@@ -37,8 +37,10 @@ from pipelines.night.stage import Night
 from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.files import FileEntry
+from transforms.core.frames import bucket_of
 from transforms.examples.tfrecords import read_tfrecords, write_tfrecords
 from transforms.logs.readers import LogError
+from transforms.logs.store_rewrite import RewrittenFile
 
 GONE = USERS[2:5]
 REMOVED = {table: {"forgotten": rows} for table, rows in (("watches", 30), ("searches", 10), ("impressions", 90))}
@@ -105,7 +107,7 @@ def check_forgotten(of: Night) -> None:
     assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = publication_file.read(of.root)
     assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
-    assert not forget_rows.is_due(newest(of), ingest.IngestPlan.of(of).screen)
+    assert not forget_rows.is_due(newest(of), ingest.IngestPlan.from_night(of).screen)
     listed_files = {
         f"{of.root.store}/{f.file.name}"
         for p in snapshot_store.list_snapshots(of.root.snapshots)
@@ -250,3 +252,33 @@ def test_damaged_files_stop_no_forgetting_for_ever(tmp_path: Path) -> None:
     of = ingested(job, DATE, DAYS[1])
     assert events(of).equals(before.filter(pl.col("user_id") == USERS[8]))
     assert not (rejects / "watches-bb.parquet").exists() and not path.exists()
+
+
+def store_file(name: str, bucket: int, rows: int = 5) -> snapshot_store.StoreFile:
+    entry = FileEntry(name=name, rows=rows, bytes=10, digest=name)
+    return snapshot_store.StoreFile(table="watches", day="2026-11-20", bucket=bucket, file=entry)
+
+
+def test_only_files_in_the_buckets_of_the_users_are_rewritten() -> None:
+    users = pl.Series(["a"])
+    of_a = {count: bucket_of("a", count) for count in (8, 16)}
+    old = snapshot_store.Snapshot(buckets=8, files=[store_file("old", of_a[8]), store_file("x", (of_a[8] + 1) % 8)])
+    new = snapshot_store.Snapshot(buckets=16, files=[store_file("new", of_a[16]), store_file("y", (of_a[16] + 1) % 16)])
+    affected = forget_rows.files_of_users([old, new], users)
+    assert {name: count for name, (count, _) in affected.items()} == {"old": 8, "new": 16}
+    assert forget_rows.files_of_users([old, new], users.clear()) == {}
+
+
+def test_a_snapshot_without_the_rows_counts_what_was_removed() -> None:
+    before = snapshot_store.Snapshot(buckets=8, files=[store_file(name, n) for n, name in enumerate("abc")])
+    fewer = FileEntry(name="a2", rows=3, bytes=8, digest="a2")
+    records = [
+        RewrittenFile(table="watches", replaced="a", left_out=2, file=fewer),
+        RewrittenFile(table="watches", replaced="b", left_out=5, file=None),
+        RewrittenFile(table="watches", replaced="of another snapshot", left_out=9, file=None),
+    ]
+    after = forget_rows.without_rows(before, records, {"b"}, DATE)
+    assert after is not None
+    assert {file.file.name: file.file.rows for file in after.files} == {"a2": 3, "c": 5}
+    assert after.accounts[str(DATE)]["removed"] == {"watches": {"forgotten": 2, "reingested": 5}}
+    assert forget_rows.without_rows(before, records[2:], (), DATE) is None

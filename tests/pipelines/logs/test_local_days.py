@@ -90,7 +90,7 @@ def test_a_store_in_utc_days_is_put_into_local_days_with_all_its_events(tmp_path
     as_of_an_older_version(of)
     old = newest(of)
     assert old.time_zone == "UTC" and len(old.rows_by_day["watches"]) == 5, "23:00 UTC is the next day in Berlin"
-    assert ingest.plan(of).due == "the store to be put into days of Europe/Berlin"
+    assert ingest.plan(of).due == "the store to rearrange into days of Europe/Berlin"
     assert dry_run.outlooks(of, ["ingest"])[0].why == ingest.plan(of).due
     ingest.run(of)
     assert newest(of).rows_by_day == {"watches": {(DATE - back * DAY).isoformat(): 24 for back in (4, 3, 2, 1)}}

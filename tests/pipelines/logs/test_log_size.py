@@ -9,7 +9,10 @@ from nights import DATE, night, simulated, watch_rows, write_job
 from stores import DAYS, daily, day_of_watches, ingested, write_day
 
 from pipelines import ingest, vocabulary
-from pipelines.logs.log_size import LogSize, estimate_size
+from pipelines.base.raw_files import RawFiles
+from pipelines.base.snapshot_store import Snapshot, TakenFile
+from pipelines.logs.log_samples import FileSample, TableSample
+from pipelines.logs.log_size import LogSize, estimate_completed, estimate_size, pending_files
 
 
 def size(of_job: Path, date: dt.date = DATE) -> LogSize:
@@ -65,3 +68,33 @@ def test_logs_that_cannot_be_looked_at_have_no_size(watches: str, tmp_path: Path
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "none.csv").write_text("user_id,video_id,time,completed\n")
     assert estimate_size(night(write_job(tmp_path, f'watches = "{watches}"'))) is None
+
+
+def raw_files(*paths: str) -> RawFiles:
+    return RawFiles(files=tuple(TakenFile(path=path, bytes=1, changed=0.0) for path in paths))
+
+
+def test_pending_files_are_those_that_were_not_ingested() -> None:
+    found = {
+        "watches": raw_files("a", "b"),
+        "searches": raw_files("c"),
+        "impressions": RawFiles(),
+        "videos": RawFiles(),
+    }
+    before = Snapshot(buckets=8, taken=list(raw_files("a", "c").files))
+    pending = pending_files(found, before)
+    assert {table: [file.path for file in raw] for table, raw in pending.items()} == {
+        "watches": ["b"],
+        "searches": [],
+        "impressions": [],
+    }
+    assert [file.path for file in pending_files(found, None)["watches"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("completed", "estimate"), [([True, False, True, False], (500, 500)), ([False] * 4, (0, 0))])
+def test_completed_watches_are_scaled_to_all_rows(completed: list[bool], estimate: tuple[int, int]) -> None:
+    valid = pl.DataFrame({"video_id": ["a", "b", "c", "d"], "completed": completed})
+    file = TakenFile(path="w", bytes=1, changed=0.0)
+    part = FileSample(file=file, raw=valid, valid=valid, refused=pl.DataFrame())
+    count, videos = estimate_completed(TableSample(files=(file,), rows=1000, parts=(part,)), 1000)
+    assert count == estimate[0] and videos <= estimate[1]

@@ -69,7 +69,7 @@ def test_a_day_of_another_zone_is_replaced_from_its_midnight_to_its_midnight(tmp
         write_day(tmp_path, day, day_of_watches(day, mark="x"))
     start, end = (dt.datetime(2026, 11, day, 15, tzinfo=dt.UTC) for day in (17, 18))
     again = Night(of.job, DATE, reingest=(dt.date(2026, 11, 18),))
-    found = ingest.IngestPlan.of(again)
+    found = ingest.IngestPlan.from_night(again)
     assert found.spans == ((start, end),) and len(found.pending) == 8
     ingest.run(again)
     after = events(of)

@@ -57,7 +57,7 @@ def test_what_is_complete_says_so_and_nothing_is_touched(job: Path) -> None:
 def test_logs_that_changed_are_told_and_what_follows_may_stay(job: Path) -> None:
     write_day(job.parent, "2026-11-18", day_of_watches("2026-11-18", 9, mark="x"))
     assert look(night(job)) == {
-        "ingest": ("would run", "2 raw files to take"),
+        "ingest": ("would run", "2 raw files to ingest"),
         "vocabulary": ("may run", "depends on whether the output of ingest changes"),
     }
 

@@ -189,7 +189,7 @@ def test_a_version_is_of_the_files_and_of_what_of_them_is_loaded(tmp_path: Path)
 def test_without_a_folder_on_cloud_storage_the_setting_is_named(bigquery: StandIn, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"a folder on Cloud Storage for load files, but the folder is None"):
         sink_of(tmp_path, "").ready()
-    with pytest.raises(StageError, match=r"but is '/tmp/here': name one as storage.bigquery.temp"):
+    with pytest.raises(StageError, match=r"but the folder is '/tmp/here': set storage.bigquery.temp"):
         sink_of(tmp_path, 'temp = "/tmp/here"\n').ready()
     sink_of(tmp_path, "", ("--temp_location=gs://other/place",)).ready()
 

@@ -59,11 +59,13 @@ def test_table_rows_are_parsed_like_file_rows() -> None:
 def test_table_is_refused_on_other_runners_than_dataflow(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"')
     with pytest.raises(
-        LogError, match=r"BigQuery tables are read on Dataflow alone .* but the runner is FnApiRunner; ex"
+        LogError, match=r"BigQuery tables can be read only on Dataflow .* but the runner is FnApiRunner; ex"
     ):
         ingest.plan(night(job))
     on_dataflow = Night(night(job).job, DATE, flags=DATAFLOW)
-    assert [file.path for file in ingest.IngestPlan.of(on_dataflow).pending] == ["bigquery:my-project.logs.watches"]
+    assert [file.path for file in ingest.IngestPlan.from_night(on_dataflow).pending] == [
+        "bigquery:my-project.logs.watches"
+    ]
     with pytest.raises(JobError, match=r"storage.buckets is missing: a new store counts the rows of files"):
         ingest.run(on_dataflow)
 
@@ -71,7 +73,7 @@ def test_table_is_refused_on_other_runners_than_dataflow(tmp_path: Path) -> None
 def test_ingest_reads_the_table_in_its_pipeline(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "bigquery:my-project.logs.watches"', "[storage]\nbuckets = 8\n")
     of = Night(night(job).job, DATE, flags=DATAFLOW)
-    due = ingest.IngestPlan.of(of)
+    due = ingest.IngestPlan.from_night(of)
     reader = ingest.Reader(
         night=of, folder=str(tmp_path), attempt="aa", buckets=8, screen=due.screen, found=due.readable
     )
