@@ -21,7 +21,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest, ManifestError, OutputsT
@@ -29,7 +28,15 @@ from pipelines.config.gate_settings import Gates
 from pipelines.night import artifacts, night_results, publication_file, sink_protocol
 from pipelines.night.errors import GateError
 from pipelines.night.night_results import STATES, GateResults
-from pipelines.night.outputs import EvaluationOutputs, ExamplesOutputs, IndexOutputs, IngestOutputs, TrainOutputs
+from pipelines.night.outputs import (
+    EvaluationOutputs,
+    ExamplesOutputs,
+    GateSummary,
+    IndexOutputs,
+    IngestOutputs,
+    TrainOutputs,
+)
+from pipelines.night.publication_file import Summary
 from pipelines.night.stage import Night
 from pipelines.reports import report_history
 from transforms.core import files
@@ -79,13 +86,18 @@ def notes(found: GateResults) -> list[str]:
     return lines
 
 
-def summary(night: Night) -> dict[str, Any]:
+def summary(night: Night) -> Summary:
     """What `published.json` says of a night's gates, empty if they were never computed, and of its recall: system ->
     recall at each k, unless nobody was held out."""
     found, evaluated = night_results.gates(night), manifest.record(night.folder("evaluation"))
-    held = {"gates": found.summary().model_dump(exclude={"failed"}, exclude_defaults=True)} if found else {}
-    recalls = evaluated.read(EvaluationOutputs).recalls() if evaluated else {}
-    return held | ({"recall": recalls} if recalls else {})
+    recalls = evaluated.read(EvaluationOutputs).recalls() if evaluated else None
+    return summarize(found.summary() if found else None, recalls)
+
+
+def summarize(found: GateSummary | None, recalls: dict[str, dict[str, float]] | None) -> Summary:
+    """Return the summary in `published.json` of the result of gates and of the recall by system and k."""
+    held = {"gates": found.model_dump(exclude={"failed"}, exclude_defaults=True)} if found else {}
+    return Summary.model_validate(held | ({"recall": recalls} if recalls else {}))
 
 
 def summary_line(night: Night) -> str:

@@ -184,10 +184,10 @@ def _closing(night: Night, ran: list[str]) -> str:
     served = publication_file.read(night.root)
     if served is None:
         state = "nothing is published"
-    elif served["date"] == night.date.isoformat():
-        state = f"published: {served['date']}, {served['users']:,} users"
+    elif served.night == night.date:
+        state = f"published: {served.date}, {served.users:,} users"
     else:
-        state = f"not published (the night of {served['date']} is served)"
+        state = f"not published (the night of {served.date} is served)"
     held = f"; {gates.summary_line(night)}" if "publish" in ran else ""
     return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}{held}"
 

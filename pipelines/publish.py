@@ -25,7 +25,7 @@ from pipelines.night.publication_file import NEIGHBOURS
 from pipelines.night.publication_file import read as read
 from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
 from pipelines.reports import nights_page
-from pipelines.serving.publication import RECALL, add_served_night, check_files, finish, restore, serve_lists
+from pipelines.serving.publication import add_served_night, check_files, finish, restore, serve_lists
 from transforms.core import files
 
 
@@ -94,7 +94,7 @@ def _work(night: Night) -> StageResult:
         lists=reference.file,
         published_lists=reference.file,
         gates=gate_summary,
-        recall=summary.get(RECALL),
+        recall=summary.recall,
     )
     return StageResult([], outputs, {"notes": notes, **({"sinks": loaded} if loaded else {})})
 

@@ -63,10 +63,10 @@ def published(request: DoctorRequest) -> Iterator[Finding]:
     if entry is None:
         yield ok("published", "nothing yet")
         return
-    date = dt.date.fromisoformat(entry["date"])
+    date = entry.night
     today = dt.datetime.now(ZoneInfo(night.job.logs.time_zone)).date()
     past = min(today, night.date) - date
-    what = f"the night of {date}, {entry['users']:,} users, since {entry['published_at']}"
+    what = f"the night of {date}, {entry.users:,} users, since {entry.published_at}"
     if missing := publication_file.missing(night.root):
         yield problem("published", f"{what}; but {missing}", f"run the night of {date} again")
     elif past.days > OLD_DAYS:

@@ -11,51 +11,123 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator
 
 from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import Manifest
 from pipelines.base.paths import Root
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.night.errors import StageError
-from pipelines.night.outputs import NeighboursOutputs, PublishOutputs, RankingOutputs
+from pipelines.night.outputs import GateSummary, NeighboursOutputs, PublishOutputs, RankingOutputs
 from transforms.core import files
 from transforms.core.files import FileEntry
+from transforms.core.validation import invalid_fields
 
 RANKING, NEIGHBOURS = "ranking", "neighbours"
-LISTS = "lists"
 VIDEO_VECTORS = "video_vectors.parquet"  # of stage train
-_REQUIRED = {"format_version": int, "date": str, "buckets": int, "users": int, "published_at": str}
+FORMAT_VERSION = 1
+_REQUIRED = {"format_version", "date", "buckets", "users", "published_at"}  # fields that readers of lists need
 
 
-def read(root: Root, *, whole: bool = False) -> dict[str, Any] | None:
-    """The content of `published.json`; None before the first night is published. Raises StageError if it is damaged;
-    with `whole` also if it lacks any of what readers of lists need."""
+class _Part(BaseModel):
+    """A part of `published.json`. Unknown fields, as of another version, are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+
+class SinkVersions(_Part):
+    """The versions of the lists in one sink."""
+
+    serves: str | None = None
+    before: str | None = None  # served before; it is kept for a rollback
+
+    @property
+    def all(self) -> set[str]:
+        return {version for version in (self.serves, self.before) if version}
+
+
+class EarlierPublication(_Part):
+    """The publication that was served before."""
+
+    date: str
+    lists: Reference | None = None
+
+
+class PublishedGates(GateSummary):
+    """The result of a night's gates. Older versions may have written other fields."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+    status: str = ""
+
+
+class Summary(_Part):
+    """What `published.json` contains about the quality of the lists."""
+
+    gates: PublishedGates | None = None
+    recall: dict[str, dict[str, float]] | None = None  # system -> recall at each k
+
+
+class Published(_Part):
+    """The content of `published.json`. Fields with a default value are missing in files of older versions."""
+
+    format_version: StrictInt = FORMAT_VERSION
+    date: StrictStr  # of the night
+    stage: str = NEIGHBOURS  # that wrote the lists
+    neighbours: str = ""  # digest of the manifest of stage neighbours
+    users: StrictInt = 0
+    buckets: StrictInt = 0
+    lists: Reference | None = None
+    before: EarlierPublication | None = None
+    published_at: StrictStr = ""  # ISO 8601
+    gates: PublishedGates | None = None
+    recall: dict[str, dict[str, float]] | None = None
+    sinks: dict[str, SinkVersions] = Field(default_factory=dict)
+
+    @field_validator("date")
+    @classmethod
+    def _is_date(cls, date: str) -> str:
+        dt.date.fromisoformat(date)
+        return date
+
+    @field_validator("before", mode="before")
+    @classmethod
+    def _none_if_empty(cls, before: object) -> object:
+        return before or None
+
+    @property
+    def night(self) -> dt.date:
+        return dt.date.fromisoformat(self.date)
+
+    @property
+    def references(self) -> list[Reference]:
+        """The references to the lists that are served and that were served before."""
+        found = (self.lists, self.before.lists if self.before else None)
+        return [reference for reference in found if reference]
+
+    def content(self) -> dict[str, Any]:
+        """Return the JSON content of the file, without the fields that were missing in it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def to_json(self) -> bytes:
+        return to_json(self.content())
+
+
+def read(root: Root, *, whole: bool = False) -> Published | None:
+    """Return the content of `published.json`; None before the first night is published.
+
+    Raises StageError if it is damaged; with `whole` also if it lacks a field that readers of lists need.
+    """
     if not files.exists(root.published):
         return None
     try:
-        content = json.loads(files.read_bytes(root.published))
-        _check_entry(content, whole=whole)
-        return dict(content)
+        found = Published.model_validate(json.loads(files.read_bytes(root.published)))
+        if whole and (missing := sorted(_REQUIRED - found.model_fields_set)):
+            raise ValueError(f"it has no {', '.join(missing)}")
+        return found
     except (ValueError, TypeError) as error:
-        raise StageError(f"{root.published} cannot be read ({error}): {_repair(root)}") from error
-
-
-def _check_entry(content: Any, *, whole: bool) -> None:
-    """Raise ValueError if this is not what `published.json` may hold."""
-    if not isinstance(content, dict):
-        raise ValueError(f"it must be a JSON object, but is {json.dumps(content)[:40]}")
-    for name, kind in _REQUIRED.items():
-        if (whole or name in content or name == "date") and not isinstance(content.get(name), kind):
-            raise ValueError(f"it has no valid {name!r}")
-    dt.date.fromisoformat(content["date"])
-    for reference in _references(content):
-        Reference.model_validate(reference)
-
-
-def _references(entry: dict[str, Any]) -> list[Any]:
-    """The references to lists that are served, and that were served before."""
-    return [place[LISTS] for place in (entry, entry.get("before") or {}) if LISTS in place]
+        fault = invalid_fields(error) if isinstance(error, ValidationError) else error
+        raise StageError(f"{root.published} cannot be read ({fault}): {_repair(root)}") from error
 
 
 def _repair(root: Root) -> str:
@@ -69,7 +141,7 @@ def _repair(root: Root) -> str:
     )
 
 
-def read_if_valid(root: Root) -> dict[str, Any] | None:
+def read_if_valid(root: Root) -> Published | None:
     """The content of `published.json`; None if there is none, or if it is damaged."""
     try:
         return read(root)
@@ -87,7 +159,7 @@ def is_lost(root: Root) -> bool:
     if found is None:
         return newest_publication(root) is not None
     try:
-        return LISTS in found and not published_lists.read(root, Reference.model_validate(found[LISTS]))
+        return found.lists is not None and not published_lists.read(root, found.lists)
     except PublishedListsError:
         return True
 
@@ -137,11 +209,11 @@ def served(root: Root) -> PublishedLists | None:
     if found is None:
         return None
     try:
-        if LISTS in found:
-            return published_lists.read(root, Reference.model_validate(found[LISTS]))
-        return from_stages(root, dt.date.fromisoformat(found["date"]), found["buckets"])
+        if found.lists:
+            return published_lists.read(root, found.lists)
+        return from_stages(root, found.night, found.buckets)
     except (PublishedListsError, manifest.ManifestError) as error:
-        date = found["date"]
+        date = found.date
         raise StageError(
             f"{root.published} names lists of the night of {date} that cannot be read ({error}): run watchnext nightly "
             f"JOB.toml --date {date}, or serve another night with watchnext rollback JOB.toml --to DATE"
@@ -164,8 +236,8 @@ def last_published(root: Root, date: dt.date) -> PublishedLists | None:
     """The lists that a night was last published with, whether or not they are served now; None if it was never
     published, or if they were dropped since."""
     found = read_if_valid(root)
-    if found and found["date"] == date.isoformat() and LISTS in found:
-        return _of(root, found[LISTS]["file"])
+    if found and found.night == date and found.lists:
+        return _of(root, found.lists.file)
     done = manifest.record(root.stage(date, "publish"))
     outputs = done.read(PublishOutputs) if done else None
     if outputs and outputs.published_lists:
@@ -281,23 +353,23 @@ def adopt(root: Root) -> None:
     """Let the `published.json` of an older watchnext, which names no lists, name those of its night, before a stage
     replaces them. Call it with the lock held."""
     found = read_if_valid(root)
-    if not found or LISTS in found:
+    if not found or found.lists:
         return
     try:
-        lists = from_stages(root, dt.date.fromisoformat(found["date"]), found["buckets"])
+        lists = from_stages(root, found.night, found.buckets)
     except (manifest.ManifestError, StageError):  # they are gone, or not whole: there is nothing to keep
         return
     reference = published_lists.write(root, lists)
-    files.replace_file(root.published, to_json(found | {LISTS: reference.model_dump()}))
+    files.replace_file(root.published, found.model_copy(update={"lists": reference}).to_json())
 
 
-def prune(root: Root, intent: dict[str, Any] | None = None) -> None:
+def prune(root: Root, intent: Published | None = None) -> None:
     """Remove the lists that no publication needs any more, and their files: those that are neither served, nor were
     served before, nor are named by an intent, nor are the newest ones of their night."""
     entry = read_if_valid(root)
     if entry is None:
         return
-    needed = {reference["file"] for place in (entry, intent or {}) for reference in _references(place)}
+    needed = {reference.file for reference in (*entry.references, *(intent.references if intent else ()))}
     for date in paths.nights(root):
         pinned = published_lists.paths_of_night(root, date)
         done = manifest.record(root.stage(date, "publish")) if pinned else None
@@ -327,21 +399,21 @@ def _named(root: Root, path: str) -> Iterator[str]:
         return
 
 
-def refreshed(root: Root, entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of `published.json` after users were forgotten: the lists' digests and the users as they are now."""
-    if LISTS not in entry:
+def refreshed(root: Root, entry: Published) -> Published:
+    """Return the content of `published.json` after users were forgotten: with the lists' digests and users of now."""
+    if entry.lists is None:
         return entry
-    found = entry | {LISTS: _current(root, entry[LISTS])}
-    if "before" in entry and LISTS in (entry["before"] or {}):
-        found["before"] = entry["before"] | {LISTS: _current(root, entry["before"][LISTS])}
-    if (lists := _of(root, entry[LISTS]["file"])) is not None:
-        found |= {"users": lists.users, "neighbours": lists.neighbours}
-    return found
+    changes: dict[str, object] = {"lists": _current(root, entry.lists)}
+    if entry.before and entry.before.lists:
+        changes["before"] = entry.before.model_copy(update={"lists": _current(root, entry.before.lists)})
+    if (lists := _of(root, entry.lists.file)) is not None:
+        changes |= {"users": lists.users, "neighbours": lists.neighbours}
+    return entry.model_copy(update=changes)
 
 
-def _current(root: Root, reference: dict[str, str]) -> dict[str, str]:
-    path = paths.join(root.path, reference["file"])
-    return published_lists.reference_to(root, path).model_dump() if files.exists(path) else reference
+def _current(root: Root, reference: Reference) -> Reference:
+    path = paths.join(root.path, reference.file)
+    return published_lists.reference_to(root, path) if files.exists(path) else reference
 
 
 def to_json(content: Any) -> bytes:

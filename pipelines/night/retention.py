@@ -50,8 +50,8 @@ def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
     before."""
     if published is None:
         return set()
-    entry = publication_file.read_if_valid(root) or {}
-    before = [dt.date.fromisoformat(entry["before"]["date"])] if entry.get("before") else []
+    entry = publication_file.read_if_valid(root)
+    before = [dt.date.fromisoformat(entry.before.date)] if entry and entry.before else []
     back = publication_file.newest_publication(root, published)
     return {published, *before, *([back] if back else [])}
 

@@ -12,7 +12,6 @@ import datetime as dt
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -24,6 +23,7 @@ from pipelines.night import night_results, publication_file
 from pipelines.night.errors import user_message
 from pipelines.night.outcome import Outcome
 from pipelines.night.outputs import EvaluationOutputs, IngestOutputs
+from pipelines.night.publication_file import Published
 from pipelines.night.sink_protocol import NEIGHBOURS, served_stage
 from pipelines.night.stage import STAGES, Night
 from pipelines.reports import report, report_history
@@ -67,9 +67,9 @@ def write(night: Night, end: Outcome) -> str:
     path = night.root.metrics
     try:
         before, now = _last_run(path), time.time()
-        served = publication_file.read_if_valid(night.root) or {}
+        served = publication_file.read_if_valid(night.root)
         succeeded, succeeded_date = (before.succeeded, before.succeeded_date) if before else (None, "")
-        if end.code == 0 and served.get("date") == end.date:
+        if end.code == 0 and served and served.date == end.date:
             succeeded, succeeded_date = now, end.date
         run = LastRun(
             date=end.date,
@@ -128,8 +128,8 @@ def gauges(night: Night, run: LastRun | None) -> Iterator[Metric]:
             recall |= _recall_samples((("date", run.date), ("list", _list_name(run_night, done))), _recalls(done))
     served = publication_file.read_if_valid(night.root)
     if served is not None:
-        labels: Labels = (("date", served["date"]), ("list", _served_list_name(served)))
-        recall |= _recall_samples(labels, served.get("recall") or _recalls_of_older_version(night, served))
+        labels: Labels = (("date", served.date), ("list", _served_list_name(served)))
+        recall |= _recall_samples(labels, served.recall or _recalls_of_older_version(night, served))
         yield from _served_gauges(served, labels)
     yield gauge("watchnext_recall_ratio", "recall@k of held-out users, by night, list and system.", recall)
     withdrawn: dict[Labels, float] = {
@@ -148,11 +148,11 @@ def _run_gauges(run: LastRun) -> Iterator[Metric]:
         yield gauge(_SUCCESS, "When a run last succeeded with its night served.", {succeeded: run.succeeded})
 
 
-def _served_gauges(served: Mapping[str, Any], labels: Labels) -> Iterator[Metric]:
-    night, published = _midnight(served["date"]), dt.datetime.fromisoformat(served["published_at"]).timestamp()
+def _served_gauges(served: Published, labels: Labels) -> Iterator[Metric]:
+    night, published = _midnight(served.date), dt.datetime.fromisoformat(served.published_at).timestamp()
     yield gauge("watchnext_published_night_timestamp_seconds", "00:00 UTC of the served night.", {labels: night})
     yield gauge("watchnext_published_timestamp_seconds", "When it was published.", {labels: published})
-    yield gauge("watchnext_served_users", "Users with a published list.", {labels: served["users"]})
+    yield gauge("watchnext_served_users", "Users with a published list.", {labels: served.users})
 
 
 def _gate_gauges(night: Night) -> Iterator[Metric]:
@@ -195,9 +195,9 @@ def _recalls(done: Mapping[str, Manifest]) -> dict[str, dict[str, float]]:
     return done["evaluation"].read(EvaluationOutputs).recalls() if "evaluation" in done else {}
 
 
-def _recalls_of_older_version(night: Night, served: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _recalls_of_older_version(night: Night, served: Published) -> dict[str, dict[str, float]]:
     """Return the served night's figures if an older version wrote `published.json`, without them."""
-    served_night = replace(night, date=dt.date.fromisoformat(served["date"]))
+    served_night = replace(night, date=served.night)
     done = manifest.record(served_night.folder("evaluation"))
     return done.read(EvaluationOutputs).recalls() if done else {}
 
@@ -208,8 +208,8 @@ def _list_name(night: Night, done: Mapping[str, Manifest]) -> str:
     return f"{served_stage(night)}-{lists.digest[:8]}" if lists else ""
 
 
-def _served_list_name(served: Mapping[str, Any]) -> str:
-    return f"{served.get('stage', NEIGHBOURS)}-{served.get('neighbours', '')[:8]}"
+def _served_list_name(served: Published) -> str:
+    return f"{served.stage}-{served.neighbours[:8]}"
 
 
 def _midnight(date: str) -> float:

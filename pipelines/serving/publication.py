@@ -7,7 +7,7 @@ that the next start can complete or undo a publication that was interrupted (`re
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,11 +16,18 @@ import polars as pl
 
 from pipelines import gates
 from pipelines.base import lock, manifest, paths, published_lists
-from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
+from pipelines.base.published_lists import PublishedLists, PublishedListsError
 from pipelines.night import publication_file, sink_protocol
 from pipelines.night.errors import GateError, StageError, user_message
 from pipelines.night.outputs import PublishOutputs
-from pipelines.night.publication_file import LISTS, NEIGHBOURS, to_json
+from pipelines.night.publication_file import (
+    NEIGHBOURS,
+    EarlierPublication,
+    Published,
+    SinkVersions,
+    Summary,
+    to_json,
+)
 from pipelines.night.publication_file import read as read
 from pipelines.night.sink_protocol import NightFiles, Sink
 from pipelines.night.stage import Night
@@ -30,7 +37,6 @@ from pipelines.sinks.bigtable_sink import BigtableSink
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 
-RECALL = "recall"  # key in `published.json`: the recall of the published lists
 Recovery = Literal["settle", "finish", "undo"]
 
 
@@ -61,20 +67,17 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
     return serve_lists(night, lists, _published_summary(night), withdrawn)
 
 
-def _published_summary(night: Night) -> dict[str, Any]:
+def _published_summary(night: Night) -> Summary:
     """Return the gates and the recall in `published.json` for the lists that the night was last published with, even if
     its stages ran again later."""
     done = manifest.record(night.folder("publish"))
     outputs = done.read(PublishOutputs) if done else None
     if outputs is None or outputs.gates is None:
         return gates.summary(night)
-    short = outputs.gates.model_dump(exclude={"failed"}, exclude_defaults=True)
-    return {"gates": short} | ({RECALL: outputs.recall} if outputs.recall else {})
+    return gates.summarize(outputs.gates, outputs.recall)
 
 
-def serve_lists(
-    night: Night, lists: PublishedLists, summary: dict[str, Any], withdrawn: Iterable[str]
-) -> dict[str, Any]:
+def serve_lists(night: Night, lists: PublishedLists, summary: Summary, withdrawn: Iterable[str]) -> dict[str, Any]:
     """Load lists into all sinks, then switch all sinks and `published.json` to them. Return the counts of each sink.
 
     summary: the gates and the recall for `published.json`.
@@ -87,7 +90,7 @@ def serve_lists(
         intent = Intent(entry=entry, withdrawn=[*withdrawn])
         intent.declare(night.root)
         loaded = _load(night, intent, sinks, night_files)
-        replace(intent, loaded=True).declare(night.root)
+        intent.model_copy(update={"loaded": True}).declare(night.root)
         _finish(night, intent, sinks)
     return loaded
 
@@ -114,10 +117,10 @@ def finish(night: Night) -> str:
 
 
 def _complete_or_undo(night: Night, intent: Intent) -> None:
-    published_night = replace(night, date=dt.date.fromisoformat(intent.entry["date"]))
+    published_night = replace(night, date=intent.entry.night)
     sinks = configured_sinks(published_night)
     with add_served_night(night):
-        recovery = recovery_of(intent, publication_file.read_if_valid(night.root) or {})
+        recovery = recovery_of(intent, publication_file.read_if_valid(night.root))
         if recovery == "settle":
             _settle(published_night, intent, sinks)
         elif recovery == "finish" and _reload(published_night, intent, sinks):
@@ -126,14 +129,15 @@ def _complete_or_undo(night: Night, intent: Intent) -> None:
             _undo(published_night, intent, sinks)
 
 
-def recovery_of(intent: Intent, published: Mapping[str, Any]) -> Recovery:
+def recovery_of(intent: Intent, published: Published | None) -> Recovery:
     """Return how to recover from an interrupted publication. published: the content of `published.json`.
 
     - settle: `published.json` is already that of the intent; only old versions remain to be removed
     - finish: all sinks were loaded, and some may have been switched
     - undo: not all sinks were loaded, and none was switched
     """
-    if all(published.get(name) == intent.entry.get(name) for name in ("date", "published_at", "sinks", LISTS)):
+    names = ("date", "published_at", "sinks", "lists")
+    if published and all(getattr(published, name) == getattr(intent.entry, name) for name in names):
         return "settle"
     return "finish" if intent.loaded else "undo"
 
@@ -155,12 +159,12 @@ def restore(night: Night) -> str:
 def _reset_sinks(night: Night) -> None:
     """Switch all sinks to the versions in `published.json`, remove all versions but these and those served before, and
     remove the unreadable intent."""
-    published = (publication_file.read_if_valid(night.root) or {}).get("sinks", {})
+    published = publication_file.read_if_valid(night.root)
     for sink in configured_sinks(night):
         lock.require()
-        versions = published.get(sink.name, {})
-        sink.switch(versions.get("serves"))
-        sink.settle({version for version in versions.values() if version})
+        versions = _versions(published, sink.name)
+        sink.switch(versions.serves)
+        sink.settle(versions.all)
     files.remove_files([night.root.publishing])
 
 
@@ -169,64 +173,73 @@ def forget(night: Night, forgotten: pl.Series) -> None:
     entry = publication_file.read_if_valid(night.root)
     if entry and (fresh := publication_file.refreshed(night.root, entry)) != entry:
         lock.require()
-        files.replace_file(night.root.published, to_json(fresh))
+        files.replace_file(night.root.published, fresh.to_json())
     try:
         intent = Intent.pending(night.root)
     except IntentError:
         intent = None
     if intent and (fresh := publication_file.refreshed(night.root, intent.entry)) != intent.entry:
-        replace(intent, entry=fresh).declare(night.root)
+        intent.model_copy(update={"entry": fresh}).declare(night.root)
     for sink in configured_sinks(night):
         sink.forget(forgotten)
 
 
-def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summary: dict[str, Any]) -> dict[str, Any]:
+def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summary: Summary) -> Published:
     """Return the content of `published.json` that serves these lists. versions: sink -> version of the lists."""
-    served = publication_file.read_if_valid(night.root) or {}
+    served = publication_file.read_if_valid(night.root)
     before = _before(night, lists, served)
-    sinks = served.get("sinks", {})
-    if not served and before:  # `published.json` was lost: derive the versions in the sinks from the lists
-        earlier = sink_protocol.night_files(night.root, published_lists.read(night.root, Reference(**before[LISTS])))
-        sinks = {sink.name: {"serves": sink.version(earlier)} for sink in configured_sinks(night)}
-    entry = {
+    sinks = served.sinks if served else {}
+    if (
+        not served and before and before.lists
+    ):  # `published.json` was lost: derive the versions in the sinks from the lists
+        earlier = sink_protocol.night_files(night.root, published_lists.read(night.root, before.lists))
+        sinks = {sink.name: SinkVersions(serves=sink.version(earlier)) for sink in configured_sinks(night)}
+    fields: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "date": night.date.isoformat(),
         "stage": lists.stage,
         "neighbours": lists.neighbours,
         "users": lists.users,
         "buckets": lists.buckets,
-        LISTS: published_lists.write(night.root, lists).model_dump(),
-        **({"before": before} if before else {}),
+        "lists": published_lists.write(night.root, lists),
         "published_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        **summary,
+        **summary.model_dump(exclude_unset=True),
     }
-    versions_by_sink = {name: served_versions(version, sinks.get(name, {})) for name, version in versions.items()}
-    return entry | ({"sinks": versions_by_sink} if versions_by_sink else {})
+    if before:
+        fields["before"] = before
+    if versions:
+        unknown = SinkVersions()
+        fields["sinks"] = {name: served_versions(new, sinks.get(name, unknown)) for name, new in versions.items()}
+    return Published(**fields)
 
 
-def _before(night: Night, lists: PublishedLists, served: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the publication before these lists, in the form of `published.json`: the one that is served now, or, if
-    that one has the same lists, the one served before it."""
-    if not served:
+def _before(night: Night, lists: PublishedLists, served: Published | None) -> EarlierPublication | None:
+    """Return the publication before these lists: the one that is served now, or, if that one has the same lists, the
+    one served before it."""
+    if served is None:
         date = publication_file.newest_publication(night.root, night.date)
         found = publication_file.last_published(night.root, date) if date else None
-        return {"date": str(date), LISTS: published_lists.write(night.root, found).model_dump()} if found else None
-    if LISTS not in served:
+        return EarlierPublication(date=str(date), lists=published_lists.write(night.root, found)) if found else None
+    if served.lists is None:
         return None
     try:
-        found = published_lists.read(night.root, Reference(**served[LISTS]))
+        found = published_lists.read(night.root, served.lists)
         if (found.date, found.attempt) == (lists.date, lists.attempt):
-            return dict(served["before"]) if served.get("before") else None
+            return served.before
     except PublishedListsError:  # the current lists are unreadable: keep only the earlier ones
-        return dict(served["before"]) if served.get("before") else None
-    return {"date": served["date"], LISTS: served[LISTS]}
+        return served.before
+    return EarlierPublication(date=served.date, lists=served.lists)
 
 
-def served_versions(version: str, before: dict[str, str | None]) -> dict[str, str | None]:
-    """Return the versions `serves` and `before` of a sink after a switch to `version`. Serving the same version again
-    keeps `before`."""
-    same = before.get("serves") == version
-    return {"serves": version, "before": before.get("before") if same else before.get("serves")}
+def _versions(published: Published | None, sink: str) -> SinkVersions:
+    """Return the versions of one sink in `published.json`."""
+    return (published.sinks if published else {}).get(sink, SinkVersions())
+
+
+def served_versions(version: str, before: SinkVersions) -> SinkVersions:
+    """Return the versions of a sink after a switch to `version`. Serving the same version again keeps `before`."""
+    same = before.serves == version
+    return SinkVersions(serves=version, before=before.before if same else before.serves)
 
 
 def check_files(night: Night, lists: PublishedLists) -> None:
@@ -266,7 +279,7 @@ def _reload(night: Night, intent: Intent, sinks: list[Sink]) -> bool:
     if lists is None:
         return False
     night_files = sink_protocol.night_files(night.root, lists)
-    versions = {name: served["serves"] for name, served in intent.entry.get("sinks", {}).items()}
+    versions = {name: served.serves for name, served in intent.entry.sinks.items()}
     if versions != {sink.name: sink.version(night_files) for sink in sinks}:
         return False
     check_files(night, lists)
@@ -278,36 +291,36 @@ def _reload(night: Night, intent: Intent, sinks: list[Sink]) -> bool:
 def _lists_of(night: Night, intent: Intent) -> PublishedLists | None:
     """Return the lists of an intent; None if they are gone. For an intent of an older version, which does not name its
     lists, return those that the stages of its night wrote."""
-    if LISTS not in intent.entry:
+    if intent.entry.lists is None:
         return publication_file.from_stages_if_complete(night.root, night.date)
     try:
-        return published_lists.read(night.root, Reference(**intent.entry[LISTS]))
+        return published_lists.read(night.root, intent.entry.lists)
     except PublishedListsError:
         return None
 
 
 def _finish(night: Night, intent: Intent, sinks: list[Sink]) -> None:
     """Switch all sinks, then `withdrawn.json` and `published.json`, to the intent's lists; then settle."""
-    served = intent.entry.get("sinks", {})
+    served = intent.entry.sinks
     for sink in sinks:
         if sink.name in served:
             lock.require()
-            sink.switch(served[sink.name]["serves"])
+            sink.switch(served[sink.name].serves)
     lock.require()
     before = publication_file.withdrawn(night.root)
-    after = (before | set(intent.withdrawn)) - {intent.entry["date"]}
+    after = (before | set(intent.withdrawn)) - {intent.entry.date}
     if after != before:
         files.replace_file(night.root.withdrawn, to_json(sorted(after)))
-    files.replace_file(night.root.published, to_json(intent.entry))
+    files.replace_file(night.root.published, intent.entry.to_json())
     _settle(night, intent, sinks)
 
 
 def _settle(night: Night, intent: Intent, sinks: list[Sink]) -> None:
     """Let versions expire that are neither served nor the ones served before, and remove the intent."""
-    served = intent.entry.get("sinks", {})
+    served = intent.entry.sinks
     for sink in sinks:
         if sink.name in served:
-            sink.settle({version for version in served[sink.name].values() if version})
+            sink.settle(served[sink.name].all)
     publication_file.prune(night.root, intent.entry)
     files.remove_files([night.root.publishing])
 
@@ -321,13 +334,13 @@ class UndoStep:
     drop: str | None  # the version to remove; None: it was served before, so it remains
 
 
-def undo_steps(intent: Intent, published: Mapping[str, Any]) -> dict[str, UndoStep]:
+def undo_steps(intent: Intent, published: Published | None) -> dict[str, UndoStep]:
     """Return sink -> step to undo an intent. published: the content of `published.json`."""
     steps = {}
-    for name, served in intent.entry.get("sinks", {}).items():
-        known = published.get("sinks", {}).get(name, {})
-        drop = None if served["serves"] in known.values() else served["serves"]
-        steps[name] = UndoStep(switch=intent.loaded, serves=known.get("serves"), drop=drop)
+    for name, served in intent.entry.sinks.items():
+        known = _versions(published, name)
+        drop = None if served.serves in known.all else served.serves
+        steps[name] = UndoStep(switch=intent.loaded, serves=known.serves, drop=drop)
     return steps
 
 
@@ -337,7 +350,7 @@ def _undo(night: Night, intent: Intent, sinks: list[Sink]) -> None:
     Raises LockError if this run lost its lock, because the version may belong to the run that took it over.
     """
     lock.require()
-    steps = undo_steps(intent, publication_file.read_if_valid(night.root) or {})
+    steps = undo_steps(intent, publication_file.read_if_valid(night.root))
     for sink in sinks:
         if step := steps.get(sink.name):
             if step.switch:
@@ -360,6 +373,6 @@ def add_served_night(night: Night) -> Iterator[None]:
         served = publication_file.read_if_valid(night.root)
         if message.endswith(" is served meanwhile"):
             raise
-        meanwhile = f"the night of {served['date']}" if served else "no night"
+        meanwhile = f"the night of {served.date}" if served else "no night"
         kind = GateError if isinstance(error, GateError) else StageError
         raise kind(f"{message}; {meanwhile} is served meanwhile") from error

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.base import lock
 from pipelines.base.paths import Root
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
+from pipelines.night.publication_file import FORMAT_VERSION as FORMAT_VERSION
+from pipelines.night.publication_file import Published
 from transforms.core import files
-
-FORMAT_VERSION = 1  # of `published.json` and `publishing.json`
+from transforms.core.validation import invalid_fields
 
 
 class IntentError(StageError):
     """`publishing.json` is damaged."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Intent:
-    """A publication that is planned, and its state."""
+class Intent(BaseModel):
+    """A publication that is planned, and its state: the content of `publishing.json`."""
 
-    entry: dict[str, Any]  # the new content of `published.json`
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    entry: Published  # the new content of `published.json`
     loaded: bool = False  # whether all sinks are loaded
-    withdrawn: list[str] = field(default_factory=list)  # dates of nights that the publication takes back
+    withdrawn: list[str] = Field(default_factory=list)  # dates of nights that the publication takes back
     format_version: int = FORMAT_VERSION
+
+    @model_validator(mode="after")
+    def _has_versions(self) -> Intent:
+        if any(versions.serves is None for versions in self.entry.sinks.values()):
+            raise ValueError("a sink has no version")
+        return self
 
     @classmethod
     def pending(cls, root: Root) -> Intent | None:
@@ -35,16 +42,13 @@ class Intent:
         if not files.exists(root.publishing):
             return None
         try:
-            intent = cls(**json.loads(files.read_bytes(root.publishing)))
-            dt.date.fromisoformat(intent.entry["date"])
-            sinks = intent.entry.get("sinks", {})
-            if not all(isinstance(served["serves"], str) for served in sinks.values()):
-                raise TypeError("a sink has no version")
-            return intent
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise IntentError(f"{root.publishing} cannot be read ({error!r})") from error
+            return cls.model_validate(json.loads(files.read_bytes(root.publishing)))
+        except (ValueError, TypeError) as error:
+            fault = invalid_fields(error) if isinstance(error, ValidationError) else repr(error)
+            raise IntentError(f"{root.publishing} cannot be read ({fault})") from error
 
     def declare(self, root: Root) -> None:
         """Write the intent and its state. Raises LockError if this run lost its lock."""
         lock.require()
-        files.replace_file(root.publishing, publication_file.to_json(asdict(self)))
+        content = self.model_dump(mode="json") | {"entry": self.entry.content()}
+        files.replace_file(root.publishing, publication_file.to_json(content))

@@ -61,7 +61,7 @@ class Served:
         """Return `served`, `published` (published before, but not served now) or `never published`."""
         root, date = self.night.root, self.night.date
         served = publication_file.read_if_valid(root)
-        if served and served["date"] == date.isoformat():
+        if served and served.night == date:
             return "served"
         return "published" if publication_file.was_published(root, date) else "never published"
 

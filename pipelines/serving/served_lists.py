@@ -70,9 +70,9 @@ class FileLists:
             newest = publication_file.newest_publication(root)
             lost = f"{root.published} is missing: run watchnext nightly --date {newest}, which restores it"
             raise StageError(lost if newest else f"nothing is published in {root.path}: run watchnext nightly first")
-        if found["format_version"] != FORMAT_VERSION:
+        if found.format_version != FORMAT_VERSION:
             raise StageError(
-                f"{root.published} has format_version {found['format_version']}, but {FORMAT_VERSION} is supported: "
+                f"{root.published} has format_version {found.format_version}, but {FORMAT_VERSION} is supported: "
                 "read it with the version of watchnext that wrote it"
             )
         lists = publication_file.served(root)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, night, nightly, write_job
+from nights import DATE, night, nightly, published_json, write_job
 from two_nights import copy
 
 from pipelines import examples, ingest, publish, simulate, vocabulary
 from pipelines.base import manifest
-from pipelines.night import night_results, publication_file
+from pipelines.night import night_results
 from pipelines.night.errors import GateError
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import TrainOutputs
@@ -61,16 +61,16 @@ def results(of: Night) -> GateResults:
 
 def stopped_by(of: Night, gate: str, told: str) -> None:
     """Publishing fails for this gate alone, and the night before is served as it was."""
-    before = publication_file.read(of.root)
+    before = published_json(of.root)
     with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
         publish.run(of)
     assert [gate.name for gate in results(of).named("failed")] == [gate]
-    assert publication_file.read(of.root) == before and before and before["date"] == FIRST.isoformat()
+    assert published_json(of.root) == before and before and before["date"] == FIRST.isoformat()
 
 
 def test_the_night_as_it_was_is_published(made: Night) -> None:
     publish.run(made)
-    assert (publication_file.read(made.root) or {})["date"] == DATE.isoformat()
+    assert (published_json(made.root) or {})["date"] == DATE.isoformat()
 
 
 def test_a_stale_index_is_stopped(made: Night) -> None:
@@ -122,7 +122,7 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
     failed = [gate.name for gate in results(of).named("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
-    assert (publication_file.read(of.root) or {})["date"] == str(FIRST)
+    assert (published_json(of.root) or {})["date"] == str(FIRST)
 
 
 def deal_out_labels(of: Night) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, RANKING, TINY, lists, night, write_job
+from nights import DATE, RANKING, TINY, lists, night, published_json, write_job
 
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
-from pipelines.night import publication_file
 from pipelines.night.outputs import VocabularyOutputs
 from pipelines.night.stage import Night
 from transforms.logs.schemas import USERS, VIDEOS, WATCHES
@@ -138,6 +137,6 @@ def test_a_whole_night_ranks_and_publishes(
     of = night_without(tmp_path, columns, tables_left_out)
     for stage in STAGES:
         stage.run(of)
-    served = publication_file.read(of.root)
+    served = published_json(of.root)
     assert served is not None and (served["stage"], served["users"]) == ("ranking", USER_COUNT)
     assert lists(of, "ranking")["video_ids"].list.len().sum() > 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, lists, night, nightly, simulated
+from nights import DATE, lists, night, nightly, published_json, simulated
 from redis_server import Server, serving
 from serving_reader import Reader
 from stores import DAYS, USERS, daily, day_of_watches, ingested, write_day
@@ -226,7 +226,7 @@ def test_another_user_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch
     ingest.run(world.of)
     left = {user: ids for user, ids in lists_of("old").items() if user != USERS[3]}
     world.check(left)
-    served = publication_file.read(world.of.root) or {}
+    served = published_json(world.of.root) or {}
     assert served["users"] == len(left) and publication_file.served(world.of.root) is not None
     listed = files.file_entry(world.of.root.path, served["lists"]["file"])
     assert listed.digest == served["lists"]["digest"]
@@ -294,7 +294,7 @@ def test_two_publications_stay_readable_and_no_more(world: World) -> None:
 
 
 def _references(root: paths.Root) -> list[dict[str, str]]:
-    served = publication_file.read(root) or {}
+    served = published_json(root) or {}
     return [served["lists"], served["before"]["lists"]]
 
 
@@ -304,14 +304,14 @@ def test_a_root_of_an_older_watchnext_is_pinned_before_a_stage_changes_it(tmp_pa
     ingested(world.job)
     world.run("old")
     root = world.of.root
-    older = {name: value for name, value in (publication_file.read(root) or {}).items() if name != "lists"}
+    older = {name: value for name, value in (published_json(root) or {}).items() if name != "lists"}
     files.remove_files(map(str, Path(root.path).glob("nights/*/publish/lists-*.json")))
     files.replace_file(root.published, publication_file.to_json(older))
     assert [item.video_id for item in lookup.lookup(world.of.job, USERS[1], 9).items] == lists_of("old")[USERS[1]]
     with pytest.raises(KillError):
         world.run("new", fails="neighbours")
     assert world.in_files() == lists_of("old")
-    assert (publication_file.read(root) or {}) | older == publication_file.read(root)
+    assert (published_json(root) or {}) | older == published_json(root)
     manifest.revoke(world.of.folder("neighbours"))
     assert world.in_files() == lists_of("old")
 

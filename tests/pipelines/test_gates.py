@@ -12,14 +12,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night, with_figures, write_job
+from nights import DATE, night, published_json, published_night, with_figures, write_job
 
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError, Outputs
 from pipelines.config.gate_settings import Gates
 from pipelines.config.jobs import JobError
-from pipelines.night import night_results, publication_file
+from pipelines.night import night_results
 from pipelines.night.errors import GateError, StageError
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import BuiltIndex, EvaluationOutputs, IndexOutputs, TrainOutputs
@@ -53,7 +53,7 @@ def results(of: Night) -> GateResults:
 
 
 def served(of: Night) -> dict[str, Any]:
-    return publication_file.read(of.root) or {}
+    return published_json(of.root) or {}
 
 
 def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:

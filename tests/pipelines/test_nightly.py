@@ -27,6 +27,7 @@ from nights import (
     night,
     nightly,
     nightly_process,
+    published_json,
     records,
     rooted,
     simulated,
@@ -39,7 +40,6 @@ from serving_reader import Reader
 from pipelines import examples, ingest, neighbours, publish, train, vocabulary
 from pipelines.base import lock, manifest, paths
 from pipelines.base.manifest import NAME
-from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.outputs import TrainOutputs
 from pipelines.night.stage import STAGES, Night
@@ -173,7 +173,7 @@ def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturb
 
 
 def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
-    served = publication_file.read(undisturbed.root)
+    served = published_json(undisturbed.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
     report = Path(undisturbed.root.report(undisturbed.date))
     assert report.stat().st_size > 10_000 and "recall@" in report.read_text(encoding="utf-8")
@@ -293,7 +293,7 @@ def test_a_night_killed_in_every_stage_comes_to_the_result_of_an_undisturbed_one
         assert list(after) == list(STAGES[:done]), f"the kill in {stage} came too late: {told}"
         assert before.items() <= after.items(), "a stage that was complete was run again"
         assert ("was killed by signal 9; nothing was published" in told) == (KILLS[stage][0] == "stage"), told
-        assert publication_file.read(of.root) is None
+        assert published_json(of.root) is None
         before = after
     done_now = nightly(job)
     assert done_now.returncode == 0, done_now.stderr
@@ -318,7 +318,7 @@ def test_a_night_killed_in_three_stages_comes_to_the_result_of_an_undisturbed_on
             told = kill_in(of, job, stage)
             assert before.items() <= commits(of).items(), "a stage that was complete was run again"
             assert stage not in commits(of), f"the kill in {stage} came too late: {told}"
-            assert publication_file.read(of.root) is None
+            assert published_json(of.root) is None
         done = nightly(job, "--only", stage)
         assert done.returncode == 0, (number, done.stderr)
     for stage in ("ingest", "vocabulary", "examples"):
@@ -398,7 +398,7 @@ def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> N
     done = nightly(job)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert f"{path}: not a complete parquet file" in done.stderr and "nothing was published" in done.stderr
-    assert publication_file.read(night(job).root) is None and commits(night(job)) == {}
+    assert published_json(night(job).root) is None and commits(night(job)) == {}
     shutil.rmtree(tmp_path / "runs")
 
 

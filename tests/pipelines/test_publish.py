@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night, write_job
+from nights import DATE, night, published_json, published_night, write_job
 
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest, paths, published_lists
@@ -41,13 +41,13 @@ def job(tmp_path: Path) -> Path:
 
 
 def test_nothing_is_published_before_the_first_night(job: Path) -> None:
-    assert publication_file.read(night(job).root) is None
+    assert published_json(night(job).root) is None
 
 
 def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     of = ready(job)
     publish.run(of)
-    served = publication_file.read(of.root)
+    served = published_json(of.root)
     assert served is not None
     assert dt.datetime.fromisoformat(served.pop("published_at")).tzinfo == dt.UTC
     digest = of.require("neighbours").digest
@@ -85,7 +85,7 @@ def test_lists_that_are_not_whole_are_not_published(job: Path, damage: str) -> N
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StageError, match=rf"{path.name} is not the file that stage neighbours wrote: run"):
         publish.run(of)
-    assert publication_file.read(of.root) is None and manifest.load(of.folder("publish")) is None
+    assert published_json(of.root) is None and manifest.load(of.folder("publish")) is None
 
 
 def test_other_lists_are_published_anew(job: Path) -> None:
@@ -95,7 +95,7 @@ def test_other_lists_are_published_anew(job: Path) -> None:
     manifest.commit(of.folder("neighbours"), replace(listed, counts={"users": 3, "more": 1}))
     assert not publish.plan(of).is_done(of)
     publish.run(of)
-    assert (publication_file.read(of.root) or {})["neighbours"] == of.require("neighbours").digest != listed.digest
+    assert (published_json(of.root) or {})["neighbours"] == of.require("neighbours").digest != listed.digest
 
 
 def test_a_night_without_lists_is_not_published(job: Path) -> None:
@@ -208,7 +208,7 @@ class Faults:
     def check(self, root: paths.Root) -> None:
         """What every sink serves is whole, and one of two nights; where nothing is under way, it is what is
         published."""
-        served = publication_file.read(root) or {}
+        served = published_json(root) or {}
         for name, place in self.places.items():
             assert place.serves is None or place.versions[place.serves] == USERS
             if not files.exists(root.publishing):
@@ -228,7 +228,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 
 def versions(of: Night) -> dict[str, str]:
-    return {name: served["serves"] for name, served in (publication_file.read(of.root) or {})["sinks"].items()}
+    return {name: served["serves"] for name, served in (published_json(of.root) or {})["sinks"].items()}
 
 
 def test_every_sink_is_loaded_before_any_is_switched(job: Path, faults: Faults) -> None:
@@ -251,7 +251,7 @@ def test_the_night_before_stays_and_older_ones_expire(job: Path, faults: Faults)
         publish.run(of)
         found.append(versions(of)["one"])
     assert faults.places["one"].expired == set(found[:2])
-    entry = (publication_file.read(of.root) or {})["sinks"]["two"]
+    entry = (published_json(of.root) or {})["sinks"]["two"]
     assert entry == {"serves": found[3], "before": found[2]}
 
 
@@ -259,9 +259,9 @@ def test_a_night_published_again_keeps_the_one_before_it(job: Path, faults: Faul
     publish.run(ready(job))
     of = ready(job, NEXT)
     publish.run(of)
-    before = (publication_file.read(of.root) or {})["sinks"]
+    before = (published_json(of.root) or {})["sinks"]
     publication.serve(of)
-    assert (publication_file.read(of.root) or {})["sinks"] == before
+    assert (published_json(of.root) or {})["sinks"] == before
     assert before["one"]["before"] != before["one"]["serves"] and not faults.places["one"].expired
 
 
@@ -296,7 +296,7 @@ def test_a_process_killed_at_any_call_leaves_the_old_night_or_the_new(
             except KillError:
                 came |= stop == at
             faults.check(root)
-        served = publication_file.read(root) or {}
+        served = published_json(root) or {}
         assert served["date"] == str(max(NEXT, again)) and not files.exists(root.publishing)
         for name, place in faults.places.items():
             assert place.serves == served["sinks"][name]["serves"]
@@ -308,13 +308,13 @@ def test_a_process_killed_at_any_call_leaves_the_old_night_or_the_new(
 def test_nothing_changes_where_a_sink_cannot_be_loaded(job: Path, faults: Faults, at: str) -> None:
     publish.run(ready(job))
     before = {name: (place.serves, dict(place.versions)) for name, place in faults.places.items()}
-    entry = publication_file.read(night(job).root)
+    entry = published_json(night(job).root)
     of = ready(job, NEXT)
     faults.at, faults.error = at, SinkError("the place is full: empty it")
     with pytest.raises(StageError, match=r"^the place is full: empty it; the night of 2026-11-21 is served meanwhile$"):
         publish.run(of)
     assert {name: (place.serves, place.versions) for name, place in faults.places.items()} == before
-    assert publication_file.read(of.root) == entry and not files.exists(of.root.publishing)
+    assert published_json(of.root) == entry and not files.exists(of.root.publishing)
     faults.heal()
     publish.run(of)
     faults.check(of.root)
@@ -346,10 +346,10 @@ def test_what_was_loaded_everywhere_is_finished_by_a_start_on_another_night(job:
     faults.at, faults.error = "two switch", SinkError("two is gone")
     with pytest.raises(StageError, match="two is gone; the night of 2026-11-21 is served meanwhile"):
         publish.run(of)
-    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21" and publish.plan(of).due
+    assert (published_json(of.root) or {})["date"] == "2026-11-21" and publish.plan(of).due
     faults.heal()
     publication.recover(night(job, NEXT + dt.timedelta(days=1)))
-    assert (publication_file.read(of.root) or {})["date"] == "2026-11-22"
+    assert (published_json(of.root) or {})["date"] == "2026-11-22"
     faults.check(of.root)
 
 
@@ -361,7 +361,7 @@ def test_a_sink_that_lost_what_it_held_is_loaded_again_before_the_switch(job: Pa
     faults.heal()
     faults.places["two"].versions.clear()
     publication.recover(of)
-    assert "two load" in faults.calls and (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    assert "two load" in faults.calls and (published_json(of.root) or {})["date"] == "2026-11-21"
     faults.check(of.root)
 
 
@@ -386,10 +386,10 @@ def test_a_publication_is_undone_only_if_what_it_serves_is_not_the_same(job: Pat
     publication.recover(of)
     if change in ("attempt", "gone"):  # the stage ran again since: the lists of the publication are there all the same
         faults.check(of.root)
-        assert (publication_file.read(of.root) or {})["date"] == "2026-11-22"
+        assert (published_json(of.root) or {})["date"] == "2026-11-22"
         return
     assert {name: faults.places[name].serves for name in before} == before
-    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    assert (published_json(of.root) or {})["date"] == "2026-11-21"
     assert all(len(faults.places[name].versions) == 1 for name in before)
 
 
@@ -399,7 +399,7 @@ def test_taken_back_nights_are_listed_and_a_night_that_is_served_is_not(job: Pat
     publish.run(ready(job, NEXT))
     publication.serve(of, withdrawn=["2026-11-22", "2026-11-23"])
     assert json.loads(Path(of.root.withdrawn).read_text()) == ["2026-11-22", "2026-11-23"]
-    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    assert (published_json(of.root) or {})["date"] == "2026-11-21"
     publication.serve(night(job, NEXT))
     assert json.loads(Path(of.root.withdrawn).read_text()) == ["2026-11-23"]
 
@@ -415,7 +415,7 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
     )
     published_lists.rewrite(path, fresh)
     publication.forget(night(job, NEXT), pl.Series(["b"]))
-    served = publication_file.read(of.root) or {}
+    served = published_json(of.root) or {}
     assert (served["users"], served["date"], served["neighbours"]) == (2, "2026-11-21", "new") and "sinks" in served
     assert served["lists"]["digest"] == files.file_entry(of.folder("publish"), path.rsplit("/", 1)[1]).digest
     assert faults.places["one"].versions == {versions(of)["one"]: ["a", "c"]}
@@ -433,11 +433,11 @@ def test_a_damaged_intent_leaves_what_is_published(job: Path, faults: Faults, da
     Path(of.root.publishing).write_text(damage)
     assert "publishing.json cannot be read" in publication.recover(of)
     assert not files.exists(of.root.publishing)
-    served = publication_file.read(of.root) or {}
+    served = published_json(of.root) or {}
     for name, place in faults.places.items():
         assert place.serves == served["sinks"][name]["serves"] and place.versions[place.serves] == USERS
     publish.run(of)
-    assert (publication_file.read(of.root) or {})["date"] == "2026-11-22"
+    assert (published_json(of.root) or {})["date"] == "2026-11-22"
 
 
 def test_an_error_nobody_foresaw_is_not_told_as_one(job: Path, faults: Faults) -> None:
@@ -458,5 +458,5 @@ def test_a_nightly_finishes_what_a_publication_left_before_anything_else(
         assert "two is gone; no night is served meanwhile" in capsys.readouterr().err
         faults.heal()
         nightly.run(night(job, NEXT), str(job), (), log)
-    assert (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    assert (published_json(of.root) or {})["date"] == "2026-11-21"
     faults.check(of.root)

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, lists, night
+from nights import DATE, lists, night, published_json
 from two_nights import copy
 
 from pipelines import evaluation, lookup, ranking
@@ -86,7 +86,7 @@ def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(ranke
 def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
     of = night(told[0])
     assert not list(Path(of.folder("ranking")).rglob("*.tfrecord.gz")), "keep_examples is off"
-    served = publication_file.read(of.root)
+    served = published_json(of.root)
     assert served is not None and served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
     assert dry_run.outlooks(of, ["ranking"])[0].state == "complete"
 
@@ -143,5 +143,5 @@ def test_logs_without_impressions_are_told(two_nights: Path) -> None:
     job = two_nights / "job.toml"
     assert reason in (two_nights / f"said-{DATE}.txt").read_text()
     assert night(job).require("ranking").counts == {"why_not": reason, "notes": [reason]}
-    served = publication_file.read(night(job).root)
+    served = published_json(night(job).root)
     assert served is not None and served["stage"] == "neighbours"

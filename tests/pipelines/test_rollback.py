@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night, write_job
+from nights import DATE, night, published_json, published_night, write_job
 from redis_server import Server, serving
 
 from pipelines import cli, nightly, publish, rollback
 from pipelines.base import manifest
-from pipelines.night import publication_file, warm_start_base
+from pipelines.night import warm_start_base
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.runs.run_log import RunLog
@@ -47,7 +47,7 @@ def server() -> Iterator[Server]:
 
 
 def served(job: Path) -> str:
-    return str((publication_file.read(night(job).root) or {})["date"])
+    return str((published_json(night(job).root) or {})["date"])
 
 
 def test_the_night_before_is_served_again_and_the_later_one_is_taken_back(job: Path) -> None:

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from nights import DATE, REPOSITORY, environment, night, simulated
+from nights import DATE, REPOSITORY, environment, night, published_json, simulated
 
-from pipelines.night import publication_file
 from pipelines.night.stage import STAGES
 
 AIRFLOW = os.environ.get("WATCHNEXT_AIRFLOW", "")  # the program `airflow`
@@ -81,7 +80,7 @@ def test_the_dag_loads_without_errors_and_has_a_task_a_stage(airflow: dict[str, 
 def test_a_run_of_the_dag_publishes_the_night(airflow: dict[str, str], job: Path) -> None:
     call(airflow, AIRFLOW, "dags", "test", "watchnext", DATE.isoformat())
     of = night(job)
-    served = publication_file.read(of.root)
+    served = published_json(of.root)
     assert served is not None and served["date"] == DATE.isoformat() and served["users"] > 100
     assert len({of.require(stage).run for stage in STAGES}) == 1 and of.require("ingest").run
     assert f'watchnext_last_run_exit_code{{date="{DATE}"}} 0.0' in Path(of.root.metrics).read_text().splitlines()

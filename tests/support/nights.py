@@ -234,6 +234,12 @@ def records(of: Night, folder: str | None = None) -> dict[str, list[bytes]]:
     return read
 
 
+def published_json(root: paths.Root) -> dict[str, Any] | None:
+    """Return the JSON content of `published.json`; None if there is no such file."""
+    path = Path(root.published)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def commits(of: Night) -> dict[str, bytes]:
     """The manifests of the stages that are complete."""
     written = {stage: Path(of.folder(stage)) / manifest.NAME for stage in STAGES}

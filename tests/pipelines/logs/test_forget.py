@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night
+from nights import DATE, night, published_json, published_night
 from stores import (
     DAYS,
     PATHS,
@@ -31,7 +31,6 @@ from stores import (
 from pipelines import ingest
 from pipelines.base import manifest, snapshot_store
 from pipelines.logs import forget_rows
-from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.serving import publication
@@ -105,7 +104,7 @@ def check_forgotten(of: Night) -> None:
         for entry in first.require(stage).files:
             assert files.file_entry(folder, entry.name).digest == entry.digest
     assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
-    served = publication_file.read(of.root)
+    served = published_json(of.root)
     assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
     assert not forget_rows.is_due(newest(of), ingest.IngestPlan.from_night(of).screen)
     listed_files = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night, write_job
+from nights import DATE, night, published_json, published_night, write_job
 
 from pipelines import lookup, nightly, publish, rollback
 from pipelines.base import manifest, paths, published_lists
@@ -54,7 +54,7 @@ def shown(of: Night, user: str = "ann", **asked: Any) -> list[str]:
 
 
 def entry(of: Night) -> dict[str, Any]:
-    found = dict(publication_file.read(of.root) or {})
+    found = dict(published_json(of.root) or {})
     del found["published_at"]
     return found
 
@@ -129,12 +129,12 @@ def test_lists_of_files_that_are_lost_are_made_again_by_a_run_of_the_night(job: 
 
 def test_two_publications_are_named(job: Path) -> None:
     of = night(job)
-    served = publication_file.read(of.root) or {}
+    served = published_json(of.root) or {}
     first, second = (Reference(**place["lists"]) for place in (served["before"], served))
     assert [published_lists.read(of.root, one).date for one in (first, second)] == [BEFORE, DATE]
     assert served["before"]["date"] == "2026-11-20"
     publication.serve(of)
-    assert (publication_file.read(of.root) or {})["before"] == served["before"], "the same twice is the same once"
+    assert (published_json(of.root) or {})["before"] == served["before"], "the same twice is the same once"
 
 
 def test_another_night_is_looked_up(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +149,7 @@ def test_another_night_is_looked_up(job: Path, capsys: pytest.CaptureFixture[str
         assert capsys.readouterr().out.splitlines() == [head, "", f"  1  1.0000  {date}-ann"]
     assert lookup.main([str(job), "ann", "--date", "2026-11-25"]) == 1
     told = capsys.readouterr().err
-    assert "no complete lists of the night of 2026-11-25" in told and "there are 2026-11-20, 2026-11-21" in told
+    assert "no complete lists of the night of 2026-11-25" in told and "2026-11-20, 2026-11-21" in told
     assert lookup.main([str(job), "ann", "--date", str(BEFORE), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "published"
     with pytest.raises(SystemExit):
@@ -174,7 +174,7 @@ def test_a_name_that_leaves_the_root_is_refused(job: Path, name: str) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(PublishedListsError, match="lies outside the root"):
         published_lists.load(str(path))
-    served = publication_file.read(of.root) or {}
+    served = published_json(of.root) or {}
     Path(of.root.published).write_text(json.dumps(served | {"lists": {"file": name, "digest": "x"}}))
     with pytest.raises(StageError, match=r"published\.json cannot be read"):
         publication_file.read(of.root)
@@ -281,3 +281,33 @@ def test_a_rollback_serves_what_was_published_and_not_what_a_backfill_made_since
     assert not of.require("publish").figures["published"]
     rollback.rollback(of, None)
     assert shown(of) == ["2026-11-20-ann"]
+
+
+def test_unknown_fields_of_another_version_are_kept(job: Path) -> None:
+    of = night(job)
+    content = json.loads(Path(of.root.published).read_text()) | {"colour": "red", "gates": {"status": "new", "x": 1}}
+    del content["published_at"]
+    Path(of.root.published).write_text(json.dumps(content))
+    found = publication_file.read(of.root)
+    assert found is not None and found.content() == content and found.users == content["users"]
+    assert found.model_copy(update={"users": 7}).content() == content | {"users": 7}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"users": "7"}, "users: "),
+        ({"date": "x"}, "date: "),
+        ({"lists": {"file": "a"}}, "lists.digest: field required"),
+    ],
+)
+def test_the_field_at_fault_is_named(job: Path, change: dict[str, Any], fault: str) -> None:
+    of = night(job)
+    content = json.loads(Path(of.root.published).read_text())
+    Path(of.root.published).write_text(json.dumps(content | change))
+    with pytest.raises(StageError, match=rf"published\.json cannot be read \({fault}"):
+        publication_file.read(of.root)
+    del content["users"]
+    Path(of.root.published).write_text(json.dumps(content))
+    with pytest.raises(StageError, match="it has no users"):
+        publication_file.read(of.root, whole=True)

@@ -45,7 +45,10 @@ def staged(of: Night, recall: float = 0.25, lists: int = 7) -> Night:
 def serve(of: Night) -> None:
     """Make the night, as it is now, the one that is served."""
     served = {"date": str(of.date), "users": 7, "published_at": "2026-11-21T04:05:06+00:00", "stage": "neighbours"}
-    served |= {"neighbours": of.require("neighbours").digest, **gates.summary(of)}
+    served |= {
+        "neighbours": of.require("neighbours").digest,
+        **gates.summary(of).model_dump(mode="json", exclude_unset=True),
+    }
     Path(of.root.published).write_text(json.dumps(served))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.night.publication_file import Published, SinkVersions
 from pipelines.serving.publication import Recovery, UndoStep, recovery_of, served_versions, undo_steps
 from pipelines.serving.publish_journal import Intent
 
@@ -31,12 +32,13 @@ ENTRY: dict[str, Any] = {
 def test_recovery_depends_on_what_is_published_and_loaded(
     published: dict[str, Any], loaded: bool, recovery: Recovery
 ) -> None:
-    assert recovery_of(Intent(entry=ENTRY, loaded=loaded), published) == recovery
+    given = Published.model_validate(published) if published else None
+    assert recovery_of(Intent(entry=ENTRY, loaded=loaded), given) == recovery
 
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_undo_restores_the_served_version_and_drops_the_new_one(loaded: bool) -> None:
-    published = {"sinks": {"redis": {"serves": "v1", "before": "v0"}}}
+    published = Published(date="2026-11-20", sinks={"redis": SinkVersions(serves="v1", before="v0")})
     assert undo_steps(Intent(entry=ENTRY, loaded=loaded), published) == {
         "redis": UndoStep(switch=loaded, serves="v1", drop="v2"),
         "bigtable": UndoStep(switch=loaded, serves=None, drop="w2"),
@@ -45,12 +47,12 @@ def test_undo_restores_the_served_version_and_drops_the_new_one(loaded: bool) ->
 
 @pytest.mark.parametrize("known", [{"serves": "v2"}, {"serves": "v3", "before": "v2"}])
 def test_undo_keeps_a_version_that_was_served_before(known: dict[str, str]) -> None:
-    steps = undo_steps(Intent(entry=ENTRY), {"sinks": {"redis": known}})
+    steps = undo_steps(Intent(entry=ENTRY), Published(date="2026-11-20", sinks={"redis": known}))
     assert steps["redis"] == UndoStep(switch=False, serves=known["serves"], drop=None)
 
 
 def test_undo_of_a_publication_without_sinks_has_no_steps() -> None:
-    assert undo_steps(Intent(entry={"date": "2026-11-21"}), ENTRY) == {}
+    assert undo_steps(Intent(entry={"date": "2026-11-21"}), Published.model_validate(ENTRY)) == {}
 
 
 @pytest.mark.parametrize(
@@ -64,4 +66,4 @@ def test_undo_of_a_publication_without_sinks_has_no_steps() -> None:
 def test_serving_the_same_version_again_keeps_the_one_before(
     before: dict[str, str | None], versions: dict[str, str | None]
 ) -> None:
-    assert served_versions("v2", before) == versions
+    assert served_versions("v2", SinkVersions(**before)) == SinkVersions(**versions)

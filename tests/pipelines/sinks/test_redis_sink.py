@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from nights import DATE, REPOSITORY, environment, night, published_night, wait_for, write_job
+from nights import DATE, REPOSITORY, environment, night, published_json, published_night, wait_for, write_job
 from redis_server import KEEPING, Server, serving
 
 from pipelines import publish
 from pipelines.base import manifest
-from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.stage import Night
 from pipelines.serving import publication
@@ -80,7 +79,7 @@ def register(server: Server) -> dict[str, Any]:
 
 
 def served(of: Night) -> str:
-    return str((publication_file.read(of.root) or {})["sinks"]["redis"]["serves"])
+    return str((published_json(of.root) or {})["sinks"]["redis"]["serves"])
 
 
 def test_a_night_is_there_for_readers(job: Path, server: Server) -> None:
@@ -176,7 +175,7 @@ def test_a_user_with_the_documented_rights_can_do_it_all(
     for days in range(3):
         publish.run(ready(job, DATE + dt.timedelta(days=days)))
     publication.forget(night(job), pl.Series(USERS[:1]))
-    assert "secret" not in json.dumps(publication_file.read(night(job).root)) and len(register(server)) == 3
+    assert "secret" not in json.dumps(published_json(night(job).root)) and len(register(server)) == 3
     assert set(server.lists()) == set(USERS[1:])
 
 
@@ -238,12 +237,12 @@ def at_command(monkeypatch: pytest.MonkeyPatch, at: When, do: Callable[[], None]
 def test_a_server_that_is_gone_before_is_named_and_changes_nothing(job: Path, server: Server) -> None:
     publish.run(ready(job))
     of = ready(job, NEXT)
-    entry = publication_file.read(of.root)
+    entry = published_json(of.root)
     server.kill()
     told = r"^Redis at unix://.*redis.sock did not answer for 0.3 s: .*; the night of 2026-11-21 is served"
     with pytest.raises(StageError, match=told):
         publish.run(of)
-    assert publication_file.read(of.root) == entry and manifest.load(of.folder("publish")) is None
+    assert published_json(of.root) == entry and manifest.load(of.folder("publish")) is None
     assert not files.exists(of.root.publishing)
 
 
@@ -259,9 +258,9 @@ def test_a_server_that_is_gone_at_the_switch_serves_the_old_night_until_the_next
     with pytest.raises(StageError, match="did not answer"):
         publish.run(of)
     keeping_server.start()
-    assert keeping_server.lists() == expected(DATE) and (publication_file.read(of.root) or {})["date"] == "2026-11-21"
+    assert keeping_server.lists() == expected(DATE) and (published_json(of.root) or {})["date"] == "2026-11-21"
     publication.recover(night(job, NEXT + dt.timedelta(days=1)))
-    assert keeping_server.lists() == expected(NEXT) and (publication_file.read(of.root) or {})["date"] == "2026-11-22"
+    assert keeping_server.lists() == expected(NEXT) and (published_json(of.root) or {})["date"] == "2026-11-22"
 
 
 def test_a_server_started_anew_in_the_midst_is_noticed(
@@ -313,7 +312,7 @@ def test_a_server_killed_at_a_random_moment_of_a_load_serves_the_old_night_whole
                 assert "did not answer" in str(error) and not back
         if not server._answers():
             server.start()
-        state = (publication_file.read(of.root) or {})["date"]
+        state = (published_json(of.root) or {})["date"]
         assert server.lists() == (expected(date) if state == str(date) else old)
         publish.run(of)
         assert server.lists() == expected(date) and not files.exists(of.root.publishing)
@@ -366,13 +365,13 @@ def test_a_publishing_process_killed_at_random_moments_comes_to_the_same_end(job
             process.kill()
             process.communicate()
         killed += process.returncode < 0
-        state = (publication_file.read(of.root) or {})["date"]
+        state = (published_json(of.root) or {})["date"]
         pointer = server.client.get("watchnext:night").decode()[:10]
         assert server.lists() == expected(dt.date.fromisoformat(pointer)) and pointer >= state
     done = start(job, NEXT)
     assert done.communicate()[1] == "" and done.returncode == 0
     assert killed >= 2 and server.lists() == expected(NEXT) and not intent.exists()
-    assert set(register(server)) == {served(of), (publication_file.read(of.root) or {})["sinks"]["redis"]["before"]}
+    assert set(register(server)) == {served(of), (published_json(of.root) or {})["sinks"]["redis"]["before"]}
     assert len(server.contents("watchnext:20*")) == 84
 
 
@@ -393,7 +392,7 @@ def test_a_file_that_was_cut_ends_publish_with_its_name(job: Path, folder: str) 
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(StageError, match=rf"{path.name} is not the file that stage neighbours wrote"):
         publish.run(of)
-    assert publication_file.read(of.root) is None
+    assert published_json(of.root) is None
 
 
 def test_an_error_nobody_expected_ends_publish_as_it_is(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
