@@ -92,4 +92,4 @@ def test_a_wrong_range_is_told(job: Path, given: list[str], told: str, capsys: p
 
 def test_the_date_of_one_night_is_no_option_here(job: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert backfill.main([str(job), *RANGE, "--date", "2026-11-19"]) == 2
-    assert "Beam knows no option date" in capsys.readouterr().err and ran == []
+    assert "Beam has no option date" in capsys.readouterr().err and ran == []

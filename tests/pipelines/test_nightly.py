@@ -382,7 +382,7 @@ def test_a_wrong_setting_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_a_wrong_option_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     done = nightly(write_job(tmp_path, 'watches = "w"'), "--runer=FlinkRunner")
-    assert (done.returncode, done.stderr) == (2, "watchnext: Beam knows no option runer; did you mean runner?\n")
+    assert (done.returncode, done.stderr) == (2, "watchnext: Beam has no option runer; did you mean runner?\n")
 
 
 def test_logs_that_match_nothing_are_one_message_and_exit_code_2(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_mistake_in_a_job_is_a_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"flags": ("--paralelism=2",)}, "Beam knows no option paralelism; did you mean parallelism?"),
+        ({"flags": ("--paralelism=2",)}, "Beam has no option paralelism; did you mean parallelism?"),
         ({"runner_config": "moon"}, "moon: no such runner config"),
     ],
 )

@@ -103,11 +103,11 @@ def test_parsing_and_shuffling_do_not_load_tensorflow() -> None:
 RACE = """
 import sys, threading
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.search.scann_index import _scann
+from transforms.search.scann_index import _import_scann
 found = []
 thread = threading.Thread(target=lambda: found.append(import_tensorflow()))
 sys.modules["scann_test"] = thread
-_scann()
+_import_scann()
 thread.join()
 print(found[0].__name__, "tensorflow" in sys.modules)
 """
