@@ -158,14 +158,14 @@ class HardNegatives(tf.Module):
         ids = tf.concat([labels, draws, pool], axis=0)
         best = best_for_others(labels, ids, self._scores(users, ids))
         label_best, draw_best, pool_best = tf.split(best, [tf.size(labels), self.draws, self.pool])
-        hard, found, floor = hardest(pool, pool_best, count=self.hard)
+        hard, valid, floor = hardest(pool, pool_best, count=self.hard)
         drawn = _with_log_expected(self.sampler, draws, labels, count=self.draws)
         return SampledNegatives(
             ids=tf.concat([draws, hard], axis=0),
             log_expected=tf.concat(
                 [
                     tf.where(draw_best >= floor, MASKED_LOGIT, drawn.log_expected),
-                    tf.where(found, self._log_presence(hard), MASKED_LOGIT),
+                    tf.where(valid, self._log_presence(hard), MASKED_LOGIT),
                 ],
                 axis=0,
             ),

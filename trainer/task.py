@@ -1,4 +1,6 @@
-"""Train a model from the examples of a night: with `train`, or from the command line, as training services do:
+"""Train a model from the examples of a night.
+
+Call `train`, or use the command line, as training services do:
 
     python -m trainer.task --examples runs/nights/2026-11-21/examples --output model --settings settings.json
 

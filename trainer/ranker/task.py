@@ -1,4 +1,6 @@
-"""Train a ranker: with `train_ranker`, or from the command line, as training services do:
+"""Train a ranker from the ranking records of a night.
+
+Call `train_ranker`, or use the command line, as training services do:
 
     python -m trainer.ranker.task --records FOLDER --output ranker --settings settings.json
 

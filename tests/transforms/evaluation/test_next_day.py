@@ -84,7 +84,7 @@ def test_a_day_s_figures_equal_those_of_its_lists(tmp_path: Path) -> None:
     def check(groups: list[tuple[Key, Measured]]) -> None:
         whole = match_lists(*frames(lists, watched))
         expected = RankingMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8))
-        served = UserMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8)).of(whole.served).total()
+        served = UserMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8)).select(whole.served).total()
         assert {name: measured.metrics for name, measured in groups} == {
             ("served", ALL_USERS): expected,
             ("served", WITH_A_LIST): served,
