@@ -15,7 +15,6 @@ killed goes on where it was, and a second run does nothing.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 import traceback
@@ -27,7 +26,7 @@ from pipelines.base import console, lock, manifest, process_signals
 from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import StageError, exit_code, run_command, user_message, wants_traceback
 from pipelines.night.outcome import Outcome
-from pipelines.night.stage import STAGES, Night, Plan, arguments, discard_damaged, night_from_args
+from pipelines.night.stage import STAGES, Night, arguments, discard_damaged, load_stage, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
 from pipelines.runs.run_log import RunLog
@@ -139,7 +138,7 @@ def _is_done(night: Night, stage: str) -> tuple[bool, str]:
 
     The plan is made once: that of ingest lists all raw logs.
     """
-    plan: Plan = importlib.import_module(f"pipelines.{stage}").plan(night)
+    plan = load_stage(stage).plan(night)
     found = manifest.load_readable(night.folder(stage))
     if found is None or not plan.is_met_by(found):
         return False, ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import importlib
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
 import apache_beam as beam
@@ -305,18 +306,41 @@ def discard_damaged(night: Night) -> list[str]:
     return [f"the manifest of stage {stage} was damaged and is removed: the stage is not complete" for stage in found]
 
 
-def _name_of(module: Any) -> str:
-    """The name of a stage's module, also if it was started as a command and is `__main__`."""
-    return Path(getattr(module, "__file__", "stage")).stem
+class Stage(Protocol):
+    """The module of a stage. The first line of its docstring describes its command."""
+
+    def plan(self, night: Night) -> Plan:
+        """Return what the stage's result depends on. Change nothing."""
+
+    def run(self, night: Night) -> None:
+        """Run the stage and commit its result, unless a manifest with the plan's fingerprint exists."""
 
 
-def stage_parser(module: Any) -> console.Parser:
-    """The arguments of one stage's command; further ones go to Beam."""
-    parser = arguments(_name_of(module), str(module.__doc__).splitlines()[0])
+@runtime_checkable
+class StageWithArguments(Stage, Protocol):
+    """The module of a stage whose command has further arguments."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments to the parser of the command."""
+
+
+def load_stage(name: str) -> Stage:
+    """Import the module of a stage, one of `STAGES`."""
+    return importlib.import_module(f"pipelines.{name}")
+
+
+def _name_of(stage: Stage) -> str:
+    """Return the name of a stage's module, also if it was started as a command and is `__main__`."""
+    return Path(getattr(stage, "__file__", "stage")).stem
+
+
+def stage_parser(stage: Stage) -> console.Parser:
+    """Return the parser of a stage's command. Arguments that it does not know are options of Beam."""
+    parser = arguments(_name_of(stage), str(stage.__doc__).splitlines()[0])
     again = "run the stage even if it is complete"
     parser.add_argument("--force", action="store_const", const=STAGES, default=(), help=again)
-    if hasattr(module, "add_arguments"):
-        module.add_arguments(parser)
+    if isinstance(stage, StageWithArguments):
+        stage.add_arguments(parser)
     return parser
 
 
@@ -334,17 +358,17 @@ def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
         ) from error
 
 
-def stage_main(module: Any, argv: Sequence[str] | None = None) -> int:
-    """`python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`: run one stage."""
-    args, flags = stage_parser(module).parse_known_args(argv)
+def stage_main(stage: Stage, argv: Sequence[str] | None = None) -> int:
+    """Run one stage: `python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`. Return the exit code."""
+    args, flags = stage_parser(stage).parse_known_args(argv)
     process_signals.exit_with_parent()
 
     def work() -> int:
         night = night_from_args(args, flags)
-        with _reporting_a_full_disk(night, _name_of(module)), lock.hold(night.root.lock):
+        with _reporting_a_full_disk(night, _name_of(stage)), lock.hold(night.root.lock):
             for line in () if process_signals.is_stage() else discard_damaged(night):  # the nightly has just done so
                 print(f"watchnext: {line}", file=sys.stderr)
-            module.run(night)
+            stage.run(night)
         return 0
 
     with process_signals.raise_stopped():

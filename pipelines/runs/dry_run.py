@@ -10,7 +10,6 @@ The output of an earlier stage is not known before it runs, so a complete stage 
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any, Literal
 from pipelines.base import console, lock, manifest
 from pipelines.base.manifest import Manifest, ManifestError
 from pipelines.night.errors import user_message
-from pipelines.night.stage import Night, Plan
+from pipelines.night.stage import Night, Plan, load_stage
 
 _NO_SETTING = "(no such setting)"
 State = Literal["complete", "would run", "may run", "would fail"]
@@ -62,7 +61,7 @@ def _outlook(night: Night, stage: str, earlier: str | None) -> tuple[State, str]
     """Return the state of a stage and the reason. earlier: the last stage before it that is not complete."""
     before, plan = manifest.record(night.folder(stage)), None
     try:
-        plan = importlib.import_module(f"pipelines.{stage}").plan(night)
+        plan = load_stage(stage).plan(night)
     except Exception as error:
         message = user_message(error)
         if message is None:

@@ -20,8 +20,10 @@ from stores import DAYS, USERS, daily, day_of_watches, ingested, write_day
 
 from pipelines import gates, ingest, lookup, publish, rollback
 from pipelines.base import manifest, paths
+from pipelines.base.manifest import Outputs
 from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import GateError
+from pipelines.night.outputs import EvaluationOutputs, NeighboursOutputs, RankingOutputs
 from pipelines.night.stage import Night, Plan, StageResult, complete
 from pipelines.serving import publication
 from pipelines.sinks.redis_sink import RedisSink
@@ -42,6 +44,12 @@ class KillError(BaseException):
 def lists_of(mark: str, k: int = 3, users: list[str] = USERS) -> Lists:
     """Lists that tell of which run they are."""
     return {user: [f"{mark}-{user}-{n}" for n in range(k)] for user in users}
+
+
+OTHER_OUTPUTS: dict[str, Outputs] = {
+    "ranking": RankingOutputs(ranked=None),
+    "evaluation": EvaluationOutputs(figures={}),
+}
 
 
 @dataclass
@@ -80,14 +88,14 @@ class World:
                 if fails == "neighbours" and bucket == 4:
                     raise KillError
             entries.append(files.write_parquet(DEFAULTS, folder, f"../defaults/defaults-{attempt}.parquet"))
-            return StageResult(entries, {"users": len(USERS)})
+            return StageResult(entries, NeighboursOutputs(users=len(USERS)))
 
         def other(stage: str) -> Callable[[str, str], StageResult]:
             def work(folder: str, attempt: str) -> StageResult:
                 entry = files.write_parquet(DEFAULTS, folder, f"vocabulary/rows-{attempt}.parquet")
                 if fails == stage:
                     raise KillError
-                return StageResult([entry])
+                return StageResult([entry], OTHER_OUTPUTS[stage])
 
             return work
 
