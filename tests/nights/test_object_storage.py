@@ -23,7 +23,7 @@ from nights import (
     contents,
     lists,
     night,
-    nightly,
+    nightly_process,
     records,
     rooted,
     simulated,
@@ -255,12 +255,12 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, t
     running.communicate()
     assert manifest.load(of.folder("train")) is None
 
-    ended = nightly(job)
+    ended = nightly_process(job)
     assert ended.returncode == 0, ended.stderr
     assert "published: 2026-11-21" in ended.stderr
     assert "ran train, index, neighbours, ranking, evaluation, publish" in ended.stderr
 
-    assert nightly(local).returncode == 0
+    assert nightly_process(local).returncode == 0
     here = night(local)
     assert snapshot_store.latest(of.root.snapshots).digest == snapshot_store.latest(here.root.snapshots).digest
     for stage in ("vocabulary", "examples", "train", "neighbours", "ranking"):

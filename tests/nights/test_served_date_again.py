@@ -184,6 +184,7 @@ def test_another_seed(world: World) -> None:
     world.check(lists_of("new"))
 
 
+@pytest.mark.slow
 def test_another_k(world: World) -> None:
     world.allowed.append(lists_of("new", 7))
     world.run("new", 7)
@@ -262,7 +263,9 @@ def test_a_rollback_in_between(world: World, monkeypatch: pytest.MonkeyPatch) ->
     world.check(lists_of("new"))
 
 
-@pytest.mark.parametrize("when", [pytest.param("before load", marks=pytest.mark.slow), "before switch", "after switch"])
+@pytest.mark.parametrize(
+    "when", [*(pytest.param(when, marks=pytest.mark.slow) for when in ("before load", "before switch")), "after switch"]
+)
 def test_a_publication_that_is_interrupted(world: World, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     world.allowed.append(lists_of("new"))
     with monkeypatch.context() as patched, pytest.raises(KillError):

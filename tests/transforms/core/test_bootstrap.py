@@ -105,7 +105,9 @@ def test_interval_agrees_with_the_multinomial_bootstrap() -> None:
     assert [low, high] == pytest.approx(np.percentile(plain, (2.5, 97.5)), abs=0.08 * width)
 
 
-@pytest.mark.parametrize("kind", ["share", "ratio", "difference"])
+@pytest.mark.parametrize(
+    "kind", ["share", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ratio", "difference"))]
+)
 def test_intervals_have_their_nominal_coverage(kind: str) -> None:
     draw, n, rounds = np.random.default_rng(5), 150, 300
     covered = 0
