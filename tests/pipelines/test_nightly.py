@@ -201,7 +201,7 @@ def test_only_and_from_run_a_part(undisturbed: Night, tmp_path: Path) -> None:
         ["[2/2]", "publish"],
     ]
     other = tmp_path / "job.toml"
-    other.write_text(rooted(job, str(tmp_path / "runs")))
+    other.write_text(rooted(Path(undisturbed.root.path).parent / "job.toml", str(tmp_path / "runs")))
     assert nightly(other, "--only", "ingest").returncode == 0
     assert list(commits(night(other))) == ["ingest"]
     done = nightly(other, "--from", "examples")
@@ -311,16 +311,18 @@ def test_a_night_killed_in_three_stages_comes_to_the_result_of_an_undisturbed_on
     job = copied(undisturbed, tmp_path)
     of = night(job)
     Path(of.root.published).unlink()
-    for number, stage in enumerate(STAGES):
-        if stage in ("ingest", "train", "publish"):
-            manifest.revoke(of.folder(stage))
+    killed = ("ingest", "train", "publish")
+    for stage in killed:
+        manifest.revoke(of.folder(stage))
+    for stage in STAGES:
+        if stage in killed:
             before = commits(of)
             told = kill_in(of, job, stage)
             assert before.items() <= commits(of).items(), "a stage that was complete was run again"
             assert stage not in commits(of), f"the kill in {stage} came too late: {told}"
             assert published_json(of.root) is None
         done = nightly(job, "--only", stage)
-        assert done.returncode == 0, (number, done.stderr)
+        assert done.returncode == 0, (stage, done.stderr)
     for stage in ("ingest", "vocabulary", "examples"):
         assert contents(of, stage) == contents(undisturbed, stage)
     assert same_lists(of, undisturbed)
@@ -382,7 +384,8 @@ def test_a_wrong_setting_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_a_wrong_option_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     done = nightly(write_job(tmp_path, 'watches = "w"'), "--runer=FlinkRunner")
-    assert (done.returncode, done.stderr) == (2, "watchnext: Beam has no option runer; did you mean runner?\n")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "runer; did you mean runner?" in done.stderr
 
 
 def test_logs_that_match_nothing_are_one_message_and_exit_code_2(tmp_path: Path) -> None:
