@@ -1,4 +1,4 @@
-"""Conditional writes of small files that several machines share: a write succeeds only if nobody wrote in between.
+"""Conditional writes of small files that several machines share: a write fails if another writer was faster.
 
     current = conditional_files.read(path)
     succeeded = conditional_files.write(path, content, current.version if current else None)

@@ -91,7 +91,7 @@ def write_records(lines: Iterable[str], path: str) -> None:
 
 
 def pop_records(path: str, *kinds: type[Any]) -> Records:
-    """Read the records that a pipeline wrote to `path`, and remove the file; no file holds no records.
+    """Read the records that a pipeline wrote to `path`, and remove the file. A missing file has no records.
 
     Raises RecordError for a record of another kind, and for a field that is unknown, missing or of another type.
     """

@@ -34,5 +34,5 @@ def last_known_countries(watches: pl.DataFrame, users: pl.DataFrame) -> pl.DataF
     last = seen.unique("user_id", keep="last").select("user_id", "country")
     if "country" not in users.columns:
         return last
-    told = users.select("user_id", country_code(pl.col("country"))).drop_nulls("country")
-    return pl.concat([last, told.join(last, on="user_id", how="anti")])
+    registered = users.select("user_id", country_code(pl.col("country"))).drop_nulls("country")
+    return pl.concat([last, registered.join(last, on="user_id", how="anti")])

@@ -3,7 +3,7 @@
 paths -> ReadLogs -> valid frames -> WriteDays -> records of the files written
                   -> refused rows -> WriteRefused
 
-Every step reports what it wrote and counted in records of the `RECORDS`.
+Each step returns records of the classes in `RECORDS`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILE_RANK, FILE_ROW = "file_rank", "file_row"  # the origin of a row of a table 
 
 @dataclass(frozen=True, kw_only=True)
 class EventFile:
-    """A file that was written to the store: the events of one table, day and bucket."""
+    """A file written to the store, with events of one table, day and bucket."""
 
     table: str
     day: str  # ISO date
@@ -57,7 +57,7 @@ class ReplacedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RowsRead:
-    """How many rows of raw files were read, and how many of these were left out."""
+    """The number of rows read from raw files, and the numbers of dropped rows among them."""
 
     table: str
     read: int
@@ -68,7 +68,7 @@ class RowsRead:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedRows:
-    """How many rows were refused for one reason."""
+    """The number of rows refused for one reason."""
 
     table: str
     reason: str
@@ -84,17 +84,17 @@ class RefusedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateRows:
-    """How many rows were left out, or replaced equal ones."""
+    """The number of rows that were dropped as duplicates, or replaced the same event."""
 
     table: str
     duplicates: int
-    doubled: int = 0  # rows that the store held twice
-    disagreeing: int = 0  # keys of which one file has several rows that differ
+    doubled: int = 0  # rows that the store contained twice
+    disagreeing: int = 0  # keys for which one file has several different rows
 
 
 @dataclass(frozen=True)
 class ForgottenIds:
-    """The places in the list of users to forget of those whose rows were left out."""
+    """The positions in the forget list of users with dropped rows."""
 
     places: tuple[int, ...]
 
@@ -246,8 +246,11 @@ Tagged = dict[str, beam.PCollection]
 
 @dataclass
 class ReadLogs(beam.PTransform):
-    """Parse raw files -> {`valid`: frames, `refused`: frames of `REFUSED`, `counts`: `RowsRead`,
-    `RefusedRows` and `ForgottenIds`}."""
+    """Parse raw files.
+
+    The outputs are `valid` (frames), `refused` (frames of `REFUSED`) and `counts` (`RowsRead`, `RefusedRows` and
+    `ForgottenIds`).
+    """
 
     table: LogTable
     renamed: dict[str, str]
@@ -284,9 +287,9 @@ def _split(parsed: Parsed, table: str) -> Iterator[Any]:
             yield beam.pvalue.TaggedOutput("counts", RefusedRows(table=table, reason=reason, rows=rows))
     if parsed.forgotten_ids:
         yield beam.pvalue.TaggedOutput("counts", ForgottenIds(tuple(parsed.forgotten_ids)))
-    left_out = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
-    read = parsed.valid.height + sum(left_out.values())
-    yield beam.pvalue.TaggedOutput("counts", RowsRead(table=table, read=read, **left_out))
+    dropped = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
+    read = parsed.valid.height + sum(dropped.values())
+    yield beam.pvalue.TaggedOutput("counts", RowsRead(table=table, read=read, **dropped))
 
 
 @dataclass
@@ -391,8 +394,7 @@ def write_distinct(
     complete_from: files of this rank or a higher one contain the complete table; a video that they do not contain is
     not available.
 
-    Yields a record of the file and one of the dropped rows, with `disagreeing`, the number of keys for which one file
-    has several different rows, if there are any.
+    Yields the entry of the file, and one `DuplicateRows`.
     """
     values = [name for name in frame.columns if name not in (*key, FILE_RANK, FILE_ROW)]
     origin = [name for name in (FILE_RANK, FILE_ROW) if name in frame.columns]

@@ -69,22 +69,22 @@ class RewriteTask:
 
 @dataclass(frozen=True, kw_only=True)
 class RewrittenFile:
-    """A file that was written anew."""
+    """The result of rewriting one file."""
 
     table: str
     replaced: str  # name of the old file
-    left_out: int  # rows
-    file: FileEntry | None  # the new file; None if no row stays
+    left_out: int  # number of dropped rows
+    file: FileEntry | None  # the new file; None if no row remains
 
 
-def rewrite(part: RewriteTask, rule: RowRule, store: str) -> Iterator[RewrittenFile]:
+def rewrite(task: RewriteTask, rule: RowRule, store: str) -> Iterator[RewrittenFile]:
     """Apply a rule to a file. If it changes rows, write the new file and yield it."""
-    events = part.read(store)
+    events = task.read(store)
     kept = rule(events)
     if kept.equals(events):
         return
-    entry = files.write_parquet(kept, store, part.new_name) if kept.height else None
-    yield RewrittenFile(table=part.table, replaced=part.name, left_out=events.height - kept.height, file=entry)
+    entry = files.write_parquet(kept, store, task.new_name) if kept.height else None
+    yield RewrittenFile(table=task.table, replaced=task.name, left_out=events.height - kept.height, file=entry)
 
 
 @dataclass
@@ -94,11 +94,11 @@ class RewriteFiles(beam.PTransform):
     rule: RowRule
     store: str
 
-    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[RewrittenFile]:
-        return parts | beam.Reshuffle() | beam.FlatMap(self._rewrite)
+    def expand(self, tasks: beam.PCollection[RewriteTask]) -> beam.PCollection[RewrittenFile]:
+        return tasks | beam.Reshuffle() | beam.FlatMap(self._rewrite)
 
-    def _rewrite(self, part: RewriteTask) -> Iterator[RewrittenFile]:
-        yield from rewrite(part, self.rule, self.store)
+    def _rewrite(self, task: RewriteTask) -> Iterator[RewrittenFile]:
+        yield from rewrite(task, self.rule, self.store)
         progress.advance()
 
 
@@ -118,16 +118,16 @@ class Rebucket(beam.PTransform):
     name: str
     zone: str = days.UTC
 
-    def expand(self, parts: beam.PCollection[RewriteTask]) -> beam.PCollection[EventFile]:
+    def expand(self, tasks: beam.PCollection[RewriteTask]) -> beam.PCollection[EventFile]:
         split = beam.FlatMap(self._split).with_output_types(tuple[DayKey, pl.DataFrame])
-        return parts | beam.Reshuffle() | split | GroupFrames() | beam.MapTuple(self._write)
+        return tasks | beam.Reshuffle() | split | GroupFrames() | beam.MapTuple(self._write)
 
-    def _split(self, part: RewriteTask) -> Iterator[tuple[DayKey, pl.DataFrame]]:
-        events = part.read(self.store)
+    def _split(self, task: RewriteTask) -> Iterator[tuple[DayKey, pl.DataFrame]]:
+        events = task.read(self.store)
         dated = events.with_columns(days.local_dates(events["time"], self.zone).alias("day"))
         for (day,), of_day in dated.partition_by("day", as_dict=True, include_key=False).items():
             for bucket, frame in partition_by_bucket(of_day, buckets=self.buckets):
-                yield (part.table, str(day), bucket), frame
+                yield (task.table, str(day), bucket), frame
         progress.advance()
 
     def _write(self, key: DayKey, events: pl.DataFrame) -> EventFile:

@@ -162,16 +162,16 @@ def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
 
 @functools.cache
 def environment() -> Environment:
-    """Where templates come from, and what they can call."""
-    found = Environment(
+    """Return the environment of the templates, with the filter `figure`."""
+    templates = Environment(
         loader=PackageLoader("transforms.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["figure"] = figures.format_value
-    return found
+    templates.filters["figure"] = figures.format_value
+    return templates
 
 
 def _value_and_interval(metrics: Mapping[str, Any], name: str) -> tuple[Any, str]:

@@ -91,7 +91,7 @@ def read_columns(
     from google.cloud.bigtable import row_filters
 
     wanted = f"({LIST}|{VECTOR}):({'|'.join(map(re.escape, versions))})"
-    found = open_table(address).read_rows(
+    rows = open_table(address).read_rows(
         start_key=key_range[0],
         end_key=key_range[1],
         filter_=row_filters.RowFilterChain(
@@ -103,7 +103,7 @@ def read_columns(
             ]
         ),
     )
-    for row in found:
+    for row in rows:
         yield row.row_key, sorted(row.cells[address.family])
 
 
