@@ -121,7 +121,7 @@ def interval(replicates: Floats) -> tuple[float, float]:
 
 
 class PairedDifference(JsonModel):
-    """One figure less another of the same users, with its 95 % interval."""
+    """The difference of a metric between two systems for the same users, with its 95 % interval."""
 
     value: float
     low: float

@@ -44,7 +44,7 @@ def local_logs(folder: Path, zone: str, days: int, more: str = "", *, missing: t
 
 def as_of_an_older_version(of: Night) -> None:
     """Make the store's newest snapshot one that lists the same events by UTC days and does not name a time zone."""
-    done = rebucket.rewriting.rearranged(of, newest(of), buckets=newest(of).buckets, zone="UTC")
+    done = rebucket.rewriting.rearrange(of, newest(of), buckets=newest(of).buckets, zone="UTC")
     path = Path(snapshot_store.path_of(of.root.snapshots, done.number))
     snapshot_store.commit(of.root.snapshots, done)
     content = json.loads(path.read_text())
