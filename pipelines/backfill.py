@@ -1,9 +1,9 @@
-"""Run the nights of a range of dates in order, each as `nightly` would: what is complete is skipped.
+"""Run the nights of a range of dates in order, each as `nightly` does. Complete stages are skipped.
 
     watchnext backfill JOB.toml --from DATE --to DATE [--keep-going] [--runner-config FILE] [Beam options]
 
-A night older than the published one is made whole and left unpublished: what is served never moves backwards. The lock
-is held night by night, so that a scheduled run may come between.
+A night older than the published one is completed but not published: the served night never moves backwards. The lock is
+held for one night at a time, so that a scheduled run can start in between.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.runs import night_series, run_log
 
 
 def parser() -> console.Parser:
-    """The command's arguments; further ones go to Beam."""
+    """Return the parser of the command's arguments; unknown arguments are options for Beam."""
     found = arguments("backfill", "Run the nights of a range of dates in order.", of_one_night=False)
     found.add_argument(
         "--from", dest="first", type=console.parse_date, required=True, metavar="DATE", help="the first night"
@@ -27,17 +27,17 @@ def parser() -> console.Parser:
     found.add_argument(
         "--to", dest="last", type=console.parse_date, required=True, metavar="DATE", help="the last night"
     )
-    found.add_argument("--keep-going", action="store_true", help="go on after a night that failed")
+    found.add_argument("--keep-going", action="store_true", help="continue after a failed night")
     run_log.add_arguments(found)
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the nights; the exit code is that of the first night that failed."""
+    """Run the nights. Return the exit code of the first night that failed, or 0."""
     given = parser()
     args, flags = given.parse_known_args(argv)
     if args.first > args.last:
-        given.error(f"--from {args.first} lies after --to {args.last}")
+        given.error(f"--from {args.first} is after --to {args.last}")
 
     def work(log: run_log.RunLog) -> int:
         night, dates = night_from_args(args, flags), night_series.dates_between(args.first, args.last)

@@ -1,10 +1,11 @@
-"""`watchnext doctor JOB.toml`: is there all that a night needs, and what to do where it is not.
+"""`watchnext doctor JOB.toml`: check that everything a night needs is in place, and how to fix what is missing.
 
     watchnext doctor JOB.toml [--date DATE] [--deep] [--json] [--price-per-core-hour PRICE] [--runner-config FILE]
                               [Beam options]
 
-Each check is a function in a module of its own kind, loaded when its turn comes: whatever is broken, the other checks
-are made. Nothing is written but a probe file on a remote root, and nothing is run but a job of ten elements.
+Each check is a function in a module of `pipelines.checks`, which is imported only for this check, so that an error in
+one check does not affect the others. Doctor writes nothing except a probe file on a remote root, and runs only a job
+with ten elements.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from pipelines.checks.findings import Finding, problem
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A function of `Asked` that gives findings."""
+    """A function of a `DoctorRequest` that yields findings."""
 
     name: str
     module: str
     function: str
-    of_job: bool = True  # makes no sense without a job that can be read
-    of_root: bool = False  # makes no sense without a root that can be used
-    waits: bool = False  # for a process of its own: started first, told in its turn
+    needs_job: bool = True  # requires a job that can be read
+    needs_root: bool = False  # requires a root that can be used
+    in_background: bool = False  # waits for a separate process: started first, reported in order
 
 
 CHECKS = (
-    Check(name="python", module="installation", function="python", of_job=False),
-    Check(name="packages", module="installation", function="packages", of_job=False),
-    Check(name="job", module="root", function="job", of_job=False),
+    Check(name="python", module="installation", function="python", needs_job=False),
+    Check(name="packages", module="installation", function="packages", needs_job=False),
+    Check(name="job", module="root", function="job", needs_job=False),
     Check(name="root", module="root", function="root"),
-    Check(name="lock", module="root", function="lock", of_root=True),
-    Check(name="published", module="root", function="published", of_root=True),
+    Check(name="lock", module="root", function="lock", needs_root=True),
+    Check(name="published", module="root", function="published", needs_root=True),
     Check(name="logs", module="logs", function="logs"),
     Check(name="times", module="times", function="times"),
     Check(name="units", module="units", function="units"),
@@ -50,45 +51,45 @@ CHECKS = (
     Check(name="memory", module="sizes", function="memory"),
     Check(name="disk", module="sizes", function="disk"),
     Check(name="time", module="sizes", function="time"),
-    Check(name="tensorflow", module="installation", function="tensorflow", of_job=False, waits=True),
-    Check(name="scann", module="installation", function="scann", of_job=False, waits=True),
-    Check(name="runner", module="runner", function="runner", waits=True),
+    Check(name="tensorflow", module="installation", function="tensorflow", needs_job=False, in_background=True),
+    Check(name="scann", module="installation", function="scann", needs_job=False, in_background=True),
+    Check(name="runner", module="runner", function="runner", in_background=True),
 )
 
-DEEP = Check(name="files", module="deep", function="files", of_root=True)
+DEEP = Check(name="files", module="deep", function="files", needs_root=True)
 
 
 def diagnose(request: DoctorRequest, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
-    """The findings of all checks, in their order, as they come. A check that fails by itself is a problem found."""
+    """Yield the findings of all checks in order. A check that raises an error yields a problem."""
     job = next((check for check in checks if check.name == "job"), None)
-    of_job = run_check(job, request) if job else []  # first: without a job there is nothing else to ask of it
-    usable = not findings.exit_code(of_job)
-    wanted = [check for check in checks if usable or not check.of_job]
+    job_findings = run_check(job, request) if job else []  # first, because most checks need a valid job
+    has_job = not findings.exit_code(job_findings)
+    wanted = [check for check in checks if has_job or not check.needs_job]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
-        begun = {check.name: pool.submit(run_check, check, request) for check in wanted if check.waits}
+        started = {check.name: pool.submit(run_check, check, request) for check in wanted if check.in_background}
         for check in wanted:
             if check is job:
-                yield from of_job
-            elif not (check.of_root and request.root_problem):
-                yield from begun[check.name].result() if check.waits else run_check(check, request)
+                yield from job_findings
+            elif not (check.needs_root and request.root_problem):
+                yield from started[check.name].result() if check.in_background else run_check(check, request)
 
 
 def run_check(check: Check, request: DoctorRequest) -> list[Finding]:
-    """The findings of one check, whatever happens in it."""
+    """Return the findings of one check, or a problem if it raises an error."""
     try:
         return list(getattr(importlib.import_module(f"pipelines.checks.{check.module}"), check.function)(request))
     except ImportError as error:
-        fix = "make setup, or install what is missing: see packages"
-        return [problem(check.name, f"could not be looked at: {error}", fix)]
+        fix = "make setup, or install the missing packages: see the check packages"
+        return [problem(check.name, f"could not be checked: {error}", fix)]
     except Exception as error:
         if os.environ.get("WATCHNEXT_TRACEBACK"):
             traceback.print_exc()
-        fix = "the message says what failed; WATCHNEXT_TRACEBACK=1 shows where"
-        return [problem(check.name, f"could not be looked at: {type(error).__name__}: {error}", fix)]
+        fix = "see the message; WATCHNEXT_TRACEBACK=1 shows the traceback"
+        return [problem(check.name, f"could not be checked: {type(error).__name__}: {error}", fix)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what was found. 0: no problem; 1: at least one; 2: a wrong argument."""
+    """Print the findings. Return 0 without a problem, 1 with at least one, 2 for a wrong argument."""
     args, flags = _parser().parse_known_args(argv)
     request = DoctorRequest(
         job=args.job,
@@ -118,18 +119,20 @@ def _print(request: DoctorRequest, checks: Sequence[Check], *, as_json: bool) ->
 
 
 def _parser() -> console.Parser:
-    parser = console.Parser("doctor", "Is there all that a night needs, and what to do where it is not.")
+    parser = console.Parser(
+        "doctor", "Check that everything a night needs is in place, and show how to fix what is missing."
+    )
     parser.add_argument("job", metavar="JOB.toml")
     parser.add_argument("--date", type=console.parse_date, help="the night, YYYY-MM-DD (default: today)")
     parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
-    parser.add_argument("--json", action="store_true", help="the findings as JSON")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     deep = "read every file of the store and of all nights, and compare its digest"
     parser.add_argument("--deep", action="store_true", help=deep)
     parser.add_argument(
-        "--runner-timeout", type=float, default=120.0, metavar="SECONDS", help="for the runner's job (default: 120)"
+        "--runner-timeout", type=float, default=120.0, metavar="SECONDS", help="time limit of the runner's job (default: 120)"
     )
     parser.add_argument(
-        "--price-per-core-hour", type=float, metavar="PRICE", help="of a worker, for an estimate of what Beam will cost"
+        "--price-per-core-hour", type=float, metavar="PRICE", help="price of a worker, to estimate the cost of the Beam stages"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""What a user gets: the published list of one user, read as a server would, and what they watched last.
+"""Show the published list of a user, read as a server does, and the user's last watches.
 
 watchnext lookup JOB.toml USER [--k 10] [--watches 5] [--country SE] [--from redis | --date DATE] [--why] [--json]
 """
@@ -27,7 +27,7 @@ from pipelines.serving.served import Served
 from pipelines.serving.served_lists import SOURCES, ServedList
 from transforms.logs.id_text import clean_id
 
-NARROWEST, WIDEST = 60, 100  # columns of a terminal that are made use of
+NARROWEST, WIDEST = 60, 100  # limits of the line width, in columns
 _DASHED = re.compile(r"-(?!h$)[^-]")
 _WITH_VALUES = ("--k", "--watches", "--country", "--from", "--date")
 
@@ -38,9 +38,9 @@ class Item:
 
     video_id: str
     title: str | None
-    score: float | None  # None where it is not kept, and behind the ranked ones
-    seconds: float | None = None  # expected watch time, where the list was ranked by it
-    why: list[FeatureEffect] = field(default_factory=list)  # what moved that most, where it was asked for
+    score: float | None  # None if it is not stored, and after the ranked videos
+    seconds: float | None = None  # expected watch time, if the list is ranked by it
+    why: list[FeatureEffect] = field(default_factory=list)  # the largest effects on it, if requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +55,18 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup:
-    """A user's published list, best first. `known` is False for a user the night did not serve: then it is the default
-    list of `country`, None for that of all countries."""
+    """A user's published list, best first; for a user without a list (`known` is False), the default list of `country`,
+    where None means all countries."""
 
     user_id: str
     date: str
     source: str
     known: bool
     country: str | None
-    length: int  # of the whole list, of which `items` are the first
+    length: int  # of the whole list; `items` are its first videos
     items: list[Item]
-    watches: list[Watch]  # the newest first
-    state: str = "served"  # of the night: served, published (and not served now), never published
+    watches: list[Watch]  # newest first
+    state: str = "served"  # of the night: served, published (but not served now), never published
 
 
 def lookup(
@@ -80,13 +80,15 @@ def lookup(
     why: bool = False,
     date: dt.date | None = None,
 ) -> Lookup:
-    """The first k videos of a user's published list, from one of `SOURCES`, and so many of their last watches; with
-    `why` also what moved the expected seconds of each; with `date` the list that this night was last published with,
-    or, if it never was, that it has. Raises StageError if nothing is published, and if there is nothing to tell of the
-    order."""
+    """Return the first k videos of a user's published list, and the user's last `watches` watches.
+
+    source: one of `SOURCES`; why: also return the features with the largest effects on the expected watch time; date:
+    look up this night instead of the served one: the list it was last published with, or else its current list. Raises
+    StageError if nothing is published, or if `why` is not possible.
+    """
     served = Served.open(job, source, date)
     own = served.list_of(user_id)
-    if own is None and (same := clean_id(user_id)) and same != user_id:  # 2.0 and " 2" are 2 in the logs
+    if own is None and (same := clean_id(user_id)) and same != user_id:  # parsing logs turns 2.0 and " 2" into 2
         user_id, own = same, served.list_of(same)
     shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
     had = served.last_watches(user_id, watches)
@@ -122,16 +124,17 @@ def lookup(
 
 
 def to_text(found: Lookup, width: int = WIDEST) -> str:
-    """What was found as people read it, in lines of at most `width` columns where the ids leave room."""
+    """Format a lookup as text in lines of at most `width` columns, unless the ids are too long."""
     lines = [_heading(found)]
     if found.items:
         rows = [(f"{n}", _score(item), item.video_id, item.title) for n, item in enumerate(found.items, 1)]
         lines += ["", *_aligned(rows, ">><", width)]
-    told = [(f"{n}", item.video_id, _moves(item.why), None) for n, item in enumerate(found.items, 1) if item.why]
-    if told:
-        lines += ["", "why: so many times the seconds expected of a mean impression", *_aligned(told, "><<", width)]
+    effects = [(f"{n}", item.video_id, _effects(item.why), None) for n, item in enumerate(found.items, 1) if item.why]
+    if effects:
+        heading = "why: factors on the expected seconds, relative to the mean value of each feature"
+        lines += ["", heading, *_aligned(effects, "><<", width)]
     if found.watches:
-        had = [(f"{w.time:%Y-%m-%d %H:%M}", _how_far(w), w.video_id, w.title) for w in found.watches]
+        had = [(f"{w.time:%Y-%m-%d %H:%M}", _progress(w), w.video_id, w.title) for w in found.watches]
         lines += ["", f"last watches, times in {found.watches[0].time.tzname()}", *_aligned(had, "<<<", width)]
     return "\n".join(lines)
 
@@ -140,13 +143,13 @@ def _heading(found: Lookup) -> str:
     shown = f"the first {len(found.items)} of {found.length}"
     if found.known:
         night = {"served": f"published {found.date}", "published": f"published {found.date}, not served now"}
-        of = night.get(found.state, f"night {found.date}, {found.state}")
-        return f"user {_printable(found.user_id)}, {of}: {shown if found.items else 'an empty list'}"
-    why = f"user {_printable(repr(found.user_id))} has no list: no watch or search in the window of {found.date} counts"
+        state = night.get(found.state, f"night {found.date}, {found.state}")
+        return f"user {_printable(found.user_id)}, {state}: {shown if found.items else 'an empty list'}"
+    unknown = f"user {_printable(repr(found.user_id))} has no list: no watches or searches in the window of {found.date}"
     if not found.items:
-        return f"{why}, and the night has no default lists"
-    whose = _printable(found.country or "all countries")
-    return f"{why}\nin its place a server shows the default list of {whose}, {shown}:"
+        return f"{unknown}, and the night has no default lists"
+    country = _printable(found.country or "all countries")
+    return f"{unknown}\na server shows the default list of {country} instead, {shown}:"
 
 
 def _score(item: Item) -> str:
@@ -155,16 +158,16 @@ def _score(item: Item) -> str:
     return "" if item.score is None else f"{item.score:.4f}"
 
 
-def _moves(moved: Sequence[FeatureEffect]) -> str:
+def _effects(moved: Sequence[FeatureEffect]) -> str:
     return ", ".join(f"{one.feature.replace('_', ' ')} x{one.times:.2f}" for one in moved)
 
 
-def _how_far(watch: Watch) -> str:
+def _progress(watch: Watch) -> str:
     return "completed" if watch.completed else "in part"
 
 
 def _aligned(rows: Sequence[tuple[str, str, str, str | None]], sides: str, width: int) -> Iterator[str]:
-    """Lines of three columns, each as wide as its widest cell, and a title cut to what is left."""
+    """Yield lines of three columns, each as wide as its widest cell, and a title truncated to the remaining width."""
     texts = [[_printable(cell or "") for cell in row] for row in rows]
     widest = [max(cell_len(row[at]) for row in texts) for at in range(3)]
     left = max(20, width - sum(widest) - 2 * (len(widest) + 1))
@@ -182,43 +185,43 @@ def _cut(text: str, size: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """One line without control characters: titles are whatever somebody wrote."""
+    """Return text as one line without control characters, because titles may contain any text."""
     return "".join(one if one.isprintable() else " " for one in text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one user's list; exit code 1 for a user without one."""
-    parser = _Parser("lookup", "What a user gets, from what is published.", abbreviations=True)
+    """Print the list of a user. Return 1 for a user without a list."""
+    parser = _Parser("lookup", "Show the published list of a user.", abbreviations=True)
     parser.add_argument("job", metavar="JOB.toml")
     parser.add_argument("user", metavar="USER")
-    parser.add_argument("--k", type=int, default=10, help="how many videos (default: 10)")
-    parser.add_argument("--watches", type=int, default=5, help="how many of the user's last watches (default: 5)")
-    parser.add_argument("--country", help="whose default list an unknown user is shown (default: of all countries)")
+    parser.add_argument("--k", type=int, default=10, help="number of videos (default: 10)")
+    parser.add_argument("--watches", type=int, default=5, help="number of the user's last watches (default: 5)")
+    parser.add_argument("--country", help="country of the default list for unknown users (default: all countries)")
     parser.add_argument(
-        "--from", dest="source", choices=SOURCES, default="files", help="where to read (default: files)"
+        "--from", dest="source", choices=SOURCES, default="files", help="source of the lists (default: files)"
     )
     parser.add_argument(
         "--date",
         type=console.parse_date,
-        help="another night: the list it was last published with (default: what is served)",
+        help="another night: the list it was last published with (default: the served night)",
     )
-    parser.add_argument("--why", action="store_true", help="what moved the expected watch time of each most")
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.add_argument("--why", action="store_true", help="show the features with the largest effects on each video")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     given = list(sys.argv[1:] if argv is None else argv)
-    args, flags = parser.parse_known_args(with_dashed_user(given))  # further ones are Beam's, of its file systems
+    args, flags = parser.parse_known_args(with_dashed_user(given))  # unknown arguments configure Beam's file systems
     if args.k < 1:
         parser.error(f"--k must be positive, but is {args.k}")
     if args.watches < 0:
         parser.error(f"--watches must be 0 or more, but is {args.watches}")
 
     if args.date and args.source != "files":
-        parser.error(f"--date reads the files of a night: not with --from {args.source}")
+        parser.error(f"--date reads the files of a night and cannot be used with --from {args.source}")
 
     def work() -> int:
         pipeline_options(None, flags)
-        asked = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
-        asked["date"] = args.date
-        found = lookup(load_job(args.job), utf8_argument(args.user), args.k, **asked)
+        options = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
+        options["date"] = args.date
+        found = lookup(load_job(args.job), utf8_argument(args.user), args.k, **options)
         columns = shutil.get_terminal_size((WIDEST, 24)).columns
         print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))
         return 0 if found.known else 1
@@ -229,20 +232,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(console.Parser):
     def error(self, message: str) -> NoReturn:
         if "USER" in message:
-            message += f"; an id that begins with - stands behind --: {self.prog} JOB.toml -- -ID"
+            message += f"; put -- before an id that begins with -: {self.prog} JOB.toml -- -ID"
         super().error(message)
 
 
 def with_dashed_user(argv: Sequence[str]) -> list[str]:
-    """The arguments with a user id that begins with one dash behind `--`, as argparse reads it.
+    """Return the arguments with a user id that begins with one dash moved behind `--`, as argparse requires.
 
-    All options but -h have two dashes, so that a word such as -abc can only be an id, or the value of the option before
-    it.
+    All options except -h have two dashes, so a word such as -abc must be an id, or the value of the option before it.
     """
     options = argv[: argv.index("--")] if "--" in argv else argv
     dashed = [
-        at
-        for at, (before, word) in enumerate(zip(["", *options], options, strict=False))
+        position
+        for position, (before, word) in enumerate(zip(["", *options], options, strict=False))
         if _DASHED.match(word) and before not in _WITH_VALUES
     ]
     if len(dashed) != 1 or len(options) < len(argv):
@@ -251,11 +253,11 @@ def with_dashed_user(argv: Sequence[str]) -> list[str]:
 
 
 def utf8_argument(text: str) -> str:
-    """An argument as UTF-8, whatever the locale says. Raises JobError for bytes that are none: ids are UTF-8."""
+    """Decode an argument as UTF-8, independent of the locale. Raises JobError if it is not UTF-8, as all ids are."""
     try:
         return os.fsencode(text).decode("utf-8")
     except UnicodeError as error:
-        raise JobError(f"USER = {text!r} is not UTF-8, as every id of the logs is") from error
+        raise JobError(f"USER = {text!r} is not UTF-8, but all ids in logs are") from error
 
 
 def _to_json(found: Lookup) -> str:

@@ -1,4 +1,4 @@
-"""Write the store anew for another number of user buckets. Nights that are complete stay as they are.
+"""Rewrite the store with another number of user buckets. Complete nights do not change.
 
 watchnext rebucket JOB.toml BUCKETS [--runner-config FILE] [Beam options]
 """
@@ -19,9 +19,9 @@ from transforms.core.frames import check_buckets
 
 
 def run(night: Night, buckets: int) -> Snapshot:
-    """Commit a snapshot of the same events in `buckets` buckets; the newest snapshot, changed or not.
+    """Commit a snapshot of the same events in `buckets` buckets. Return the newest snapshot, changed or not.
 
-    Earlier nights keep the snapshots they refer to; the next ingest removes what none of those lists.
+    Earlier nights keep the snapshots that they refer to. The next ingest removes files that no snapshot lists.
     """
     before = snapshot_store.latest(night.root.snapshots)
     if before is None:
@@ -35,8 +35,8 @@ def run(night: Night, buckets: int) -> Snapshot:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the store anew, and say what became of it."""
-    parser = arguments("rebucket", "Write the store anew for another number of user buckets.")
+    """Rewrite the store, and print its size."""
+    parser = arguments("rebucket", "Rewrite the store with another number of user buckets.")
     parser.add_argument("buckets", metavar="BUCKETS", type=int, help="a power of two from 8 to 4096")
     args, flags = parser.parse_known_args(argv)
 

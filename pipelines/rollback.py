@@ -1,11 +1,11 @@
-"""An earlier night is served again, and those after it are taken back: no model goes on from them, no gate compares
-with them, until one of them is published by a new run.
+"""Serve an earlier night again, and take back the nights after it: they are no longer used for warm starts or gate
+comparisons, until a new run publishes one of them.
 
     watchnext rollback JOB.toml [--to DATE] [--runner-config FILE] [Beam options]
 
-Served are the lists that the night was last published with, whatever its stages left since; of a night that was never
-published, those that passed its gates. What a sink no longer holds of them is loaded again from the files. With the
-date that is served already, that is all that happens: the way back for a sink that lost its content.
+The night's last published lists are served, even if its stages ran again later; for a night that was never published,
+the lists that passed its gates. A sink that no longer contains them is loaded again from the files. With the date of the
+night that is already served, this is the only effect, which restores a sink that lost its content.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from pipelines.serving import publication
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Publish an earlier night again; the exit codes are those of `errors.EXIT_CODES`."""
-    parser = arguments("rollback", "Publish an earlier night again, and take back those after it.", of_one_night=False)
+    """Publish an earlier night again. Return one of the exit codes of `errors.EXIT_CODES`."""
+    parser = arguments(
+        "rollback", "Publish an earlier night again, and take back the nights after it.", of_one_night=False
+    )
     parser.add_argument(
-        "--to", type=console.parse_date, default=None, metavar="DATE", help="the night (default: the one before)"
+        "--to", type=console.parse_date, default=None, metavar="DATE", help="the night (default: the previous one)"
     )
     args, flags = parser.parse_known_args(argv)
 
@@ -43,43 +45,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def rollback(night: Night, to: dt.date | None) -> str:
-    """Serve the night `to` (none: the newest one before what is served); what was done, in a line.
+    """Serve the night `to`, or if it is None, the newest night before the served one. Return a message.
 
-    Raises StageError where there is no such night or it was never good enough to be published.
+    Raises StageError if there is no such night, or if it never passed its gates.
     """
     publication.finish(night)
     before = publication_file.served_date(night.root)
     if before is None:
         raise StageError(f"nothing is published in {night.root.path}: there is nothing to take back")
-    of = replace(night, date=_chosen(night, before) if to is None else to)
-    if not _was_published(of):
+    target = replace(night, date=_previous(night, before) if to is None else to)
+    if not _was_accepted(target):
         others = ", ".join(date.isoformat() for date in _dates(night))
-        raise StageError(f"the night of {of.date} is not there, or never came to stage publish; there are {others}")
-    taken_back = [date.isoformat() for date in night_list.nights(night.root) if date > of.date and date <= before]
-    publication.serve(of, withdrawn=taken_back)
-    for trouble in (*nights_page.refresh(of), openmetrics.refresh(of)):
-        if trouble:
-            print(console.printable(f"watchnext: warning: {trouble}"), file=sys.stderr)
-    told = f"taken back: {', '.join(taken_back)}" if taken_back else "none taken back"
-    return f"the night of {of.date} is served again; {told}"
+        raise StageError(
+            f"the night of {target.date} does not exist, or never reached stage publish; nights to serve: {others}"
+        )
+    taken_back = [date.isoformat() for date in night_list.nights(night.root) if target.date < date <= before]
+    publication.serve(target, withdrawn=taken_back)
+    for problem in (*nights_page.refresh(target), openmetrics.refresh(target)):
+        if problem:
+            print(console.printable(f"watchnext: warning: {problem}"), file=sys.stderr)
+    others = f"taken back: {', '.join(taken_back)}" if taken_back else "none taken back"
+    return f"the night of {target.date} is served again; {others}"
 
 
-def _chosen(night: Night, before: dt.date) -> dt.date:
-    """The newest night before one that could be served."""
-    found = [date for date in _dates(night) if date < before]
-    if not found:
-        raise StageError(f"no night before {before} is left to go back to: run an earlier one, or name it with --to")
-    return found[-1]
+def _previous(night: Night, before: dt.date) -> dt.date:
+    """Return the newest night before a date that could be served. Raises StageError if there is none."""
+    dates = [date for date in _dates(night) if date < before]
+    if not dates:
+        raise StageError(f"there is no night before {before} to go back to: run an earlier one, or name it with --to")
+    return dates[-1]
 
 
 def _dates(night: Night) -> list[dt.date]:
-    """The nights that could be served, in order."""
+    """Return the nights that could be served, in order."""
     out = warm_start_base.withdrawn(night.root)
     dates = (date for date in night_list.nights(night.root) if date.isoformat() not in out)
-    return [date for date in dates if _was_published(replace(night, date=date))]
+    return [date for date in dates if _was_accepted(replace(night, date=date))]
 
 
-def _was_published(night: Night) -> bool:
+def _was_accepted(night: Night) -> bool:
     return publication_file.accepted(night.root, night.date) is not None
 
 

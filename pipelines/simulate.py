@@ -1,14 +1,14 @@
-"""`watchnext simulate OUT`: logs to try the pipeline on, with what is true of them beside, and a job file ready to run.
+"""`watchnext simulate OUT`: write simulated logs to try the pipeline, with their ground truth and a job file.
 
     OUT/watches/2026-11-20.parquet   and searches/, impressions/: one file a day
     OUT/videos.parquet, users.parquet
     OUT/job.toml
-    OUT/truth/next_day.parquet       user_id, video_id: what each user completed on the day after the last
-    OUT/truth/preferences.parquet    user_id, video_id, probability: the most probable next watches at its 00:00 ...
-    OUT/truth/watch_seconds.parquet  user_id, video_id, watch_seconds: ... and how long they would be watched on average
-    OUT/truth/topics.parquet         what each video is about
+    OUT/truth/next_day.parquet       user_id, video_id: completed watches on the day after the last day
+    OUT/truth/preferences.parquet    user_id, video_id, probability: the most probable next watches at 00:00 of that day
+    OUT/truth/watch_seconds.parquet  user_id, video_id, watch_seconds: the mean watch time of these
+    OUT/truth/topics.parquet         the topics of each video
 
-The same arguments give the same bytes.
+The same arguments produce identical files.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from transforms.simulation.tables import topics_frame, users_frame, videos_frame
 from transforms.simulation.truth import completed_watches, true_preferences
 from transforms.simulation.world import SimulationSettings, World, build_world
 
-TRUTH_USERS = 20_000  # above so many users, preferences are written of these, spread evenly
+TRUTH_USERS = 20_000  # preferences are written for at most this many users, evenly spaced
 DAILY = ("watches", "searches", "impressions")
 
 JOB = """\
-# A night over simulated logs; paths are relative to this file. docs/job.md has every setting.
+# A night on simulated logs. Paths are relative to this file. All settings: docs/job.md.
 [logs]
 watches = "watches/{{date}}.parquet"
 searches = "searches/{{date}}.parquet"
@@ -74,10 +74,10 @@ class Counts:
 
 
 def simulate(out: Path, settings: SimulationSettings, *, overwrite: bool = False) -> Counts:
-    """Write everything under `out`, each file at once or not at all, the job file last.
+    """Write all files below `out`, each atomically, the job file last. Return the number of rows.
 
-    Raises FileExistsError where `out` holds something and `overwrite` is false. With it, earlier simulated logs go;
-    other files (such as the nights made from them) stay.
+    Raises FileExistsError if `out` is not empty and `overwrite` is false. With `overwrite`, earlier simulated logs are
+    removed; other files, such as nights, remain.
     """
     _clear(out, overwrite=overwrite)
     world = build_world(settings)
@@ -108,10 +108,10 @@ def _write_truth(folder: Path, world: World, state: State) -> None:
 
 def _clear(out: Path, *, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; name a folder")
+        raise FileExistsError(f"{out} is a file; use a folder")
     if out.exists() and any(out.iterdir()) and not overwrite:
-        raise FileExistsError(f"{out} is not empty; name another folder, or add --overwrite")
-    # The job file goes first: where it stands, the logs beside it are whole.
+        raise FileExistsError(f"{out} is not empty; use another folder, or add --overwrite")
+    # The job file is removed first, so that logs next to a job file are always complete.
     (out / "job.toml").unlink(missing_ok=True)
     for folder in (*DAILY, "truth"):
         for path in sorted((out / folder).glob("*.parquet*")):
@@ -124,7 +124,7 @@ def _write(path: Path, frame: pl.DataFrame) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file beside `path`, then rename it."""
+    """Let `write` write a temporary file next to `path`, then rename it to `path`."""
     temporary = path.with_name(f"{path.name}.tmp")
     write(temporary)
     temporary.replace(path)
@@ -132,18 +132,18 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 class _Parser(console.Parser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)  # one line, like every other mistake in the arguments
+        raise ValueError(message)  # printed in one line, like other errors in arguments
 
 
 def _parser() -> _Parser:
-    parser = _Parser("simulate", "Write simulated logs, their truth, and a job for them.", abbreviations=True)
+    parser = _Parser("simulate", "Write simulated logs, their ground truth, and a job file.", abbreviations=True)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--videos", type=int, default=1000)
     parser.add_argument("--days", type=int, default=21)
-    parser.add_argument("--seed", type=int, default=7, help="another seed, other logs")
+    parser.add_argument("--seed", type=int, default=7, help="random seed (default: 7)")
     parser.add_argument("--last-day", type=_day, metavar="YYYY-MM-DD", help="default: yesterday (UTC)")
-    parser.add_argument("--overwrite", action="store_true", help="replace logs that OUT already holds")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing logs in OUT")
     return parser
 
 
@@ -156,7 +156,8 @@ def _day(text: str) -> date:
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0, 2 with one line on stderr when the arguments cannot be used, or 1 where OUT cannot be written."""
+    """Write the logs. Return 0, or with a message on the standard error, 2 for a wrong argument and 1 if OUT cannot be
+    written."""
     return console.print_to_reader(lambda: _run(argv))
 
 

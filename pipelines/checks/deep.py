@@ -1,4 +1,4 @@
-"""Doctor's check of every file that counts, with `--deep`: it exists, and its content is what was written."""
+"""Doctor's check of all current files, with `--deep`: they exist and their digests are correct."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ NAME = "files"
 
 
 def files(request: DoctorRequest) -> Iterator[Finding]:
-    """A finding for each damaged or missing file that a stage's manifest, the newest snapshot of the store or
+    """Yield a finding for each damaged or missing file that a manifest, the newest snapshot of the store, or
     `published.json` names."""
-    damaged, looked = 0, 0
+    damaged, checked = 0, 0
     for found in (*_stages(request), *_published(request), *_store(request)):
         if isinstance(found, Finding):
             damaged += 1
             yield found
         else:
-            looked += found
+            checked += found
     if not damaged:
-        yield ok(NAME, f"{looked:,} files that count are what was written")
+        yield ok(NAME, f"all {checked:,} files are undamaged")
 
 
 def _stages(request: DoctorRequest) -> Iterator[Finding | int]:
-    """Findings, and how many files were read, of every stage of every night."""
+    """Yield findings and numbers of checked files, for all stages of all nights."""
     from pipelines.base import manifest, paths
     from pipelines.night import night_list
 
@@ -33,20 +33,20 @@ def _stages(request: DoctorRequest) -> Iterator[Finding | int]:
     for date in night_list.nights(night.root):
         for stage in paths.FOLDERS:
             folder = night.root.stage(date, stage)
-            again = f"watchnext nightly {request.job} --date {date}"
+            command = f"watchnext nightly {request.job} --date {date}"
             try:
                 found = manifest.load(folder)
             except manifest.ManifestError as error:
-                yield problem(NAME, str(error), f"{again} makes the stage anew")
+                yield problem(NAME, str(error), f"{command} runs the stage again")
                 continue
             if found is not None:
-                for what in manifest.find_damage(folder, found, deep=True):
-                    yield problem(NAME, what, f"{again} --from {stage} makes the stage's files anew")
+                for damage in manifest.find_damage(folder, found, deep=True):
+                    yield problem(NAME, damage, f"{command} --from {stage} writes the stage's files again")
                 yield len(found.present)
 
 
 def _published(request: DoctorRequest) -> Iterator[Finding | int]:
-    """Findings, and how many files were read, of what is served; files that a manifest lists too are read once."""
+    """Yield findings and the number of checked files, for served files that no manifest lists."""
     from pipelines.base import manifest, paths
     from pipelines.night import publication_file
     from pipelines.night.errors import StageError
@@ -69,14 +69,14 @@ def _published(request: DoctorRequest) -> Iterator[Finding | int]:
     }
     own = [entry for entry in lists.entries if paths.join(root.path, entry.name) not in listed]
     for entry in own:
-        if what := manifest.difference(root.path, entry):
-            again = f"watchnext nightly {request.job} --date {lists.date} --force neighbours"
-            yield problem(NAME, what, f"{again} makes the lists anew and publishes them")
+        if damage := manifest.difference(root.path, entry):
+            command = f"watchnext nightly {request.job} --date {lists.date} --force neighbours"
+            yield problem(NAME, damage, f"{command} computes the lists again and publishes them")
     yield len(own)
 
 
 def _store(request: DoctorRequest) -> Iterator[Finding | int]:
-    """Findings, and how many files were read, of the newest snapshot of the store."""
+    """Yield findings and the number of checked files, for the newest snapshot of the store."""
     from pipelines.base import manifest, snapshot_store
 
     night = request.night
@@ -89,8 +89,8 @@ def _store(request: DoctorRequest) -> Iterator[Finding | int]:
         return
     if newest is None:
         return
-    again = f"watchnext nightly {request.job} --date {max(newest.date, f'{night.date}')}"
+    command = f"watchnext nightly {request.job} --date {max(newest.date, f'{night.date}')}"
     for file in newest.files:
-        if what := manifest.difference(night.root.store, file.file):
-            yield problem(NAME, what, f"{again} --reingest {file.day} reads its day again")
+        if damage := manifest.difference(night.root.store, file.file):
+            yield problem(NAME, damage, f"{command} --reingest {file.day} reads its day again")
     yield len(newest.files)

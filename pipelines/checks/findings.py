@@ -1,5 +1,5 @@
-"""What `watchnext doctor` finds, and how it is told. Imports the standard library alone: it has to work where nothing
-else does."""
+"""The findings of `watchnext doctor`, and their output. Imports only the standard library, so that doctor works even if
+nothing else does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    pass
-
-NARROWEST, WIDEST = 80, 100  # columns of a terminal that are made use of
+NARROWEST, WIDEST = 80, 100  # limits of the line width, in columns
 State = Literal["ok", "warning", "problem"]
 _COLOURS: dict[State, str] = {"ok": "32", "warning": "33", "problem": "31"}
 _INDENT = " " * 9
@@ -22,36 +19,37 @@ _INDENT = " " * 9
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """One result of a check."""
 
     check: str
     state: State
     what: str
-    fix: str = ""  # what to do about it; empty where it is ok
-    details: tuple[str, ...] = ()  # lines to read as they are
+    fix: str = ""  # how to fix it; empty if it is ok
+    details: tuple[str, ...] = ()  # preformatted lines
 
 
 def ok(check: str, what: str, *details: str) -> Finding:
+    """Return a finding without a problem."""
     return Finding(check=check, state="ok", what=what, details=details)
 
 
 def warning(check: str, what: str, fix: str, *details: str) -> Finding:
-    """A night will run, but perhaps not as it is meant to."""
+    """Return a finding with which a night will run, but perhaps not as intended."""
     return Finding(check=check, state="warning", what=what, fix=fix, details=details)
 
 
 def problem(check: str, what: str, fix: str, *details: str) -> Finding:
-    """A night will fail."""
+    """Return a finding with which a night will fail."""
     return Finding(check=check, state="problem", what=what, fix=fix, details=details)
 
 
 def exit_code(found: Iterable[Finding]) -> int:
-    """0 without a problem, else 1."""
+    """Return 1 if there is a problem, else 0."""
     return int(any(finding.state == "problem" for finding in found))
 
 
 def to_text(finding: Finding, *, colours: bool, width: int) -> str:
-    """A finding as people read it, in lines of at most `width` columns; details are cut there."""
+    """Format a finding in lines of at most `width` columns; details are truncated."""
     mark = f"{finding.state:<8}"
     if colours:
         mark = f"\033[{_COLOURS[finding.state]}m{mark}\033[0m"
@@ -64,21 +62,21 @@ def to_text(finding: Finding, *, colours: bool, width: int) -> str:
 
 
 def summary_line(found: Iterable[Finding]) -> str:
-    """The last line: how many findings of which kind."""
+    """Return the last line of the output: the numbers of problems and warnings."""
     states = [finding.state for finding in found]
     problems, warnings = states.count("problem"), states.count("warning")
     counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in _some(problems, warnings))
-    return f"{counts}: do what is said under fix, then ask again" if counts else "no problem was found"
+    return f"{counts}: apply the fixes, then run doctor again" if counts else "no problem was found"
 
 
 def terminal() -> tuple[bool, int]:
-    """(whether colours are wanted, how many columns to use) on the standard output."""
+    """Return (whether to use colours, line width) for the standard output."""
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return colours, max(NARROWEST, min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST))
 
 
 def printable(text: str) -> str:
-    """One line without control characters: logs hold whatever somebody wrote."""
+    """Return text as one line, with control characters replaced by spaces, because logs may contain any text."""
     return "".join(one if one.isprintable() else " " for one in text)
 
 

@@ -1,4 +1,4 @@
-"""The logs of a job as the checks of doctor see them: their files, the first rows, and what could not be read."""
+"""The logs of a job as doctor's checks use them: files, first rows, and read errors."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import LogError, LogTable, column_names, partition_values
 
-ANSWER_SECONDS = 60.0  # for a list of a table's files
-
-
-CATALOGUE_ROWS = 2_000_000  # of a catalogue's file
+ANSWER_SECONDS = 60.0  # time limit for listing a table's files
+CATALOGUE_ROWS = 2_000_000  # rows to read per file of the catalogue
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectedLogs:
-    """What of a job's logs could be found and read, by table, and why not."""
+    """The files and sampled rows of a job's logs, and read errors, by table."""
 
     found: dict[str, RawFiles]
     samples: dict[str, TableSample]
     columns: dict[str, list[str]]  # of the newest file
     tables: dict[str, LogTable]
-    failed: dict[str, str]
+    failed: dict[str, str]  # table -> error message
     screen: PrivacyFilter
-    unscreened: str  # why `[privacy]` cannot be applied, so that no row is shown
+    unscreened: str  # why `[privacy]` cannot be applied, so that no row may be shown; empty if it can
     before: Snapshot | None
 
     @property
     def shows_ids(self) -> bool:
-        """Whether ids of users may be shown as the logs have them."""
+        """Return whether user ids may be shown as they are in the logs."""
         return not self.unscreened and self.screen.key is None
 
     @classmethod
     def inspect(cls, night: Night, *, with_store: bool) -> InspectedLogs:
-        """Look at all tables of a job, and at what the store has of them. What goes wrong with one is kept."""
+        """Inspect all tables of a job. An error in one table is stored in `failed`.
+
+        with_store: also read the newest snapshot of the store.
+        """
         before = snapshot_store.latest(night.root.snapshots) if with_store else None
         found, failed = dict[str, RawFiles](), dict[str, str]()
         for table in ingest_plan.TABLES:
@@ -58,7 +59,7 @@ class InspectedLogs:
         screen, unscreened = _screen(night, before)
         with tempfile.TemporaryDirectory() as scratch:
             inspected, columns, tables = dict[str, TableSample](), dict[str, list[str]](), dict[str, LogTable]()
-            for name in sorted(found, key=lambda table: table != "videos"):  # lengths of videos come first
+            for name in sorted(found, key=lambda table: table != "videos"):  # first videos, for their lengths
                 catalogue = _catalogue(inspected.get("videos"), scratch)
                 source = log_samples.sources(night, found, screen=screen, catalogue=catalogue).get(name)
                 if source is None or source.raw[-1].path.startswith(PREFIX):
@@ -83,7 +84,7 @@ class InspectedLogs:
 
 
 def _screen(night: Night, before: Snapshot | None) -> tuple[PrivacyFilter, str]:
-    """What ingest lets in, and why that cannot be told."""
+    """Return the privacy filter of ingest, and an error message if it cannot be made."""
     try:
         return privacy.screen(night.job, before.key_check if before else None), ""
     except (JobError, LogError) as error:
@@ -97,7 +98,7 @@ def _look(source: Source, renamed: dict[str, str]) -> TableSample:
 
 
 def _catalogue(videos: TableSample | None, scratch: str) -> str | None:
-    """Path of a file of the catalogue's valid rows, as parsing wants it."""
+    """Write the catalogue's valid rows to a file for parsing. Return its path; None if there is no catalogue."""
     path = Path(scratch) / "videos.parquet"
     if videos is not None and not path.exists():
         videos.valid.unique("video_id").write_parquet(path)

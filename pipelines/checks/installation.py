@@ -1,6 +1,6 @@
-"""Doctor's checks of the installation: Python, the packages and their versions, TensorFlow and ScaNN at work.
+"""Doctor's checks of the installation: Python, package versions, and whether TensorFlow and ScaNN work.
 
-Imports the standard library alone. What may crash is tried in a process of its own.
+Imports only the standard library. Code that may crash runs in a separate process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +23,9 @@ OURS = "watchnext"
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
 SETUP = "make setup"
 REPOSITORY = Path(__file__).parents[2]
-FEW = 3  # packages that are worth a line of advice each
+FEW = 3  # number of wrong packages up to which each gets its own finding
 IMPORT_SECONDS = 120.0
-SLOW_SECONDS = 9.0  # of a processor: compiled, TensorFlow takes about 5
+SLOW_SECONDS = 9.0  # of processor time; compiled, TensorFlow needs about 5
 
 TRY_TENSORFLOW = """\
 import json, time
@@ -46,14 +46,14 @@ from transforms.search.top_k import build_index
 vectors = np.random.default_rng(7).standard_normal((500, 8)).astype(np.float32)
 index = build_index(vectors, k=5, exact_below=0)
 found = index.search(vectors[:3], 5).positions.shape
-assert index.info.kind == "scann" and found == (3, 5), (index.info, found)
+assert type(index.info).__name__ == "ScannInfo" and found == (3, 5), (index.info, found)
 seconds, busy = time.perf_counter() - began, time.process_time()
 print(json.dumps({"version": version("scann"), "seconds": seconds, "busy": busy}))
 """
 
 
 def python(_request: DoctorRequest) -> Iterator[Finding]:
-    """The version, and the platform that the packages have wheels for."""
+    """Check the version of Python, and whether the packages have wheels for the platform."""
     from packaging.specifiers import SpecifierSet
 
     have, wanted = platform.python_version(), _wanted_python()
@@ -62,13 +62,13 @@ def python(_request: DoctorRequest) -> Iterator[Finding]:
         yield problem("python", f"{have}, but {wanted} is needed", f"{SETUP} PYTHON=python3.12")
     elif where != "Linux x86_64":
         fix = "run it on Linux x86_64, or in a container of it"
-        yield warning("python", f"{have} on {where}: ScaNN and tfx-bsl have no packages for it", fix)
+        yield warning("python", f"{have} on {where}: ScaNN and tfx-bsl have no packages for this platform", fix)
     else:
         yield ok("python", f"{have} on {where}, {len(os.sched_getaffinity(0))} cores")
 
 
 def packages(request: DoctorRequest) -> Iterator[Finding]:
-    """Every package in its range, and our own under our names."""
+    """Check that all packages have a version in the required range, and that our package names are not shadowed."""
     from packaging.requirements import Requirement
 
     try:
@@ -81,32 +81,32 @@ def packages(request: DoctorRequest) -> Iterator[Finding]:
     wrong = [found for one in wanted if (found := _wrong(one)) is not None]
     if len(wrong) > FEW:
         texts = [text for text, _ in wrong]
-        yield problem("packages", f"{len(wrong)} of {len(wanted)} are missing or of another version:", SETUP, *texts)
+        yield problem("packages", f"{len(wrong)} of {len(wanted)} are missing or have a wrong version:", SETUP, *texts)
     else:
         for text, requirement in wrong:
             yield problem("packages", text, f"{SETUP}; or {sys.executable} -m pip install '{requirement}'")
     for name in PACKAGES:
         if (at := _place(name)) != REPOSITORY / name:
-            fix = f"take {at} off PYTHONPATH, or uninstall what put it there"
-            yield problem("packages", f"{name} is not ours, but that of {at}: another program has the name", fix)
+            fix = f"remove {at} from PYTHONPATH, or uninstall the package that installed it"
+            yield problem("packages", f"{name} is imported from {at}: another program uses the same name", fix)
     if not wrong:
         versions = ", ".join(f"{one.name} {metadata.version(one.name)}" for one in wanted[:3])
         yield ok("packages", f"{len(wanted)} in their ranges ({versions}, ...)")
 
 
 def tensorflow(_request: DoctorRequest) -> Iterator[Finding]:
-    """TensorFlow loads, and what it can compute on."""
+    """Check that TensorFlow can be imported, and count its GPUs."""
     yield from _tried("tensorflow", TRY_TENSORFLOW, lambda got: f"{got['gpus'] or 'no'} GPU{'s' * (got['gpus'] > 1)}")
 
 
 def scann(_request: DoctorRequest) -> Iterator[Finding]:
-    """ScaNN loads, builds an index and answers."""
-    yield from _tried("scann", TRY_SCANN, lambda _: "an index of 500 vectors was built and asked")
+    """Check that ScaNN can be imported, and can build and search an index."""
+    yield from _tried("scann", TRY_SCANN, lambda _: "an index of 500 vectors was built and searched")
 
 
-def _tried(package: str, script: str, tell: Any) -> Iterator[Finding]:
-    """What came of a script in a process of its own."""
-    again = f"{SETUP}; or {sys.executable} -m pip install --force-reinstall {package}"
+def _tried(package: str, script: str, describe: Callable[[dict[str, Any]], str]) -> Iterator[Finding]:
+    """Run a script in a separate process. describe: returns the message for the JSON object that the script prints."""
+    reinstall = f"{SETUP}; or {sys.executable} -m pip install --force-reinstall {package}"
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path}
     try:
@@ -119,18 +119,18 @@ def _tried(package: str, script: str, tell: Any) -> Iterator[Finding]:
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        yield problem(package, f"did not load within {IMPORT_SECONDS:.0f} s", "is the disk or the machine overloaded?")
+        yield problem(package, f"was not loaded within {IMPORT_SECONDS:.0f} s", "is the disk or machine overloaded?")
         return
     if done.returncode:
         how = f"crashed (signal {-done.returncode})" if done.returncode < 0 else "could not be loaded"
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        yield problem(package, f"{how}: {last[:300]}", again)
+        last = (done.stderr.strip().splitlines() or ["no error output"])[-1]
+        yield problem(package, f"{how}: {last[:300]}", reinstall)
         return
     got = json.loads(done.stdout.splitlines()[-1])
-    text = f"{got['version']} loads in {got['seconds']:.1f} s, {tell(got)}"
+    text = f"{got['version']} loads in {got['seconds']:.1f} s, {describe(got)}"
     if got["busy"] > SLOW_SECONDS:
         fix = f"compile it once, as {SETUP} does: {sys.executable} -m compileall -q {sys.prefix}"
-        yield warning(package, f"{text}; that is slow, for every stage pays it", fix)
+        yield warning(package, f"{text}; this is slow, and every stage needs it", fix)
     else:
         yield ok(package, text)
 
@@ -139,11 +139,11 @@ def _wanted_python() -> str | None:
     try:
         return metadata.metadata(OURS)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        return None  # packages says so
+        return None  # the check `packages` reports this
 
 
 def _wrong(requirement: Any) -> tuple[str, Any] | None:
-    """What is wrong with an installed package, None where nothing is."""
+    """Return (message, requirement) if a package is missing or has a wrong version, else None."""
     try:
         have = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -154,10 +154,10 @@ def _wrong(requirement: Any) -> tuple[str, Any] | None:
 
 
 def _extras(request: DoctorRequest) -> Iterator[str]:
-    """The extras this job needs; none where it cannot be read."""
+    """Yield the extras that the job needs; none if the job cannot be read."""
     try:
         night = request.night
-    except Exception:  # told by the check of the job
+    except Exception:  # the check `job` reports this
         return
     if getattr(night.job.storage, "redis", None):
         yield "redis"
@@ -168,6 +168,6 @@ def _extras(request: DoctorRequest) -> Iterator[str]:
 
 
 def _place(name: str) -> Path | None:
-    """Where a package of this name is found."""
+    """Return the folder from which a package is imported."""
     spec = find_spec(name)
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

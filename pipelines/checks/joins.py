@@ -1,5 +1,5 @@
-"""Doctor's check of ids across tables: what of one table is found in the others, by the rows that were looked at and by
-the store. Ids in another form join nothing, in silence."""
+"""Doctor's check of ids across tables: whether the ids of one table occur in the sampled rows of the others, or in the
+store. Ids in another form would silently not match."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from transforms.logs.columns import parse_ids
 if TYPE_CHECKING:
     from pipelines.checks.inspected_logs import InspectedLogs
 
-FIX = "are the ids written as in the events? 7 and 007 are two ids, and upper and lower case differ"
+FIX = "are the ids written as in the events? 7 and 007 are different ids, and so are upper and lower case"
 
 
 def check_tables(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
-    """Users of the users table and of hidden pairs, hidden videos, and countries without a partner."""
+    """Check users of the users table and of hidden pairs, hidden videos, and countries for ids without a match."""
     logs = [sample for table in LOGS if (sample := inspected.samples.get(table.name))]
     whole = bool(logs) and all(map(is_whole, logs)) and not any(table.name in inspected.failed for table in LOGS)
     users = _distinct(logs, "user_id")
@@ -49,7 +49,7 @@ def check_tables(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[F
 
 
 def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
-    """Ids of the list of users to forget that are of nobody."""
+    """Check the list of users to forget for ids that occur in no table."""
     screen, before = inspected.screen, inspected.before
     if not screen.forget.paths:
         return
@@ -62,8 +62,8 @@ def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Itera
     if before is not None and before.forgotten == screen.forget.digest:
         match = joins.match_forget_list(ids, found)
         shown = f": {joins.shown_values(match)}" if inspected.shows_ids and match.unmatched else ""
-        what = f"{match.values:,} ids; the list was applied to all that is kept"
-        yield ok("privacy.forget", f"{what}; {match.unmatched:,} are of nobody in the rows that were looked at{shown}")
+        what = f"{match.values:,} ids; the list was applied to all stored data"
+        yield ok("privacy.forget", f"{what}; {match.unmatched:,} do not occur in the sampled rows{shown}")
         return
     stored = joins.users_of_small_store(request.night.root.store, before) if before else None
     if stored is not None:
@@ -73,7 +73,7 @@ def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Itera
 
 
 def is_whole(sample: TableSample) -> bool:
-    """Whether all rows of a table were looked at."""
+    """Return whether a sample contains all rows of a table."""
     return len(sample.parts) == len(sample.files) and all(part.raw.height < FRAME_ROWS for part in sample.parts)
 
 
@@ -84,8 +84,8 @@ def _finding(check: str, name: str, match: Match, *, whole: bool, with_values: b
         return ok(check, what)
     if whole:
         return warning(check, f"{what}{shown}", FIX)
-    some = f"{what}, by the rows that were looked at"
-    return warning(check, f"{some}{shown}", FIX) if match.unmatched == match.values else ok(check, some)
+    sampled = f"{what}, according to the sampled rows"
+    return warning(check, f"{sampled}{shown}", FIX) if match.unmatched == match.values else ok(check, sampled)
 
 
 def _distinct(samples: list[TableSample], column: str) -> pl.Series:

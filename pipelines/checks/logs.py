@@ -1,7 +1,7 @@
-"""Doctor's check of the logs: are the files there, can they be read, and what would ingest make of their rows.
+"""Doctor's check of the logs: whether files exist and can be read, and how ingest would parse their rows.
 
-Files are found, read and parsed by what ingest itself uses, so what it would refuse is refused here for the same
-reason. The catalogue is read whole; of the other tables, the first rows of some files.
+Uses the code of ingest to find, read and parse files, so that rows are refused for the same reasons. Reads the whole
+catalogue, and the first rows of some files of the other tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.readers import LogTable
 
 SHOWN_ROWS, SHOWN_REASONS, CELL = 3, 5, 24
-FEW_KNOWN = 0.5  # share of watches whose video the catalogue has, below which something is wrong
+FEW_KNOWN = 0.5  # share of watches whose video is in the catalogue, below which a warning is given
 
 CLOSE = 0.78  # least similarity of two spellings to suggest one for the other
 OTHER_NAMES = {
@@ -49,10 +49,10 @@ OTHER_NAMES = {
 
 
 def logs(request: DoctorRequest) -> Iterator[Finding]:
-    """Each table's files, columns and rows, and whether the tables speak of the same videos and users."""
+    """Check the files, columns and rows of each table, and whether ids match across tables."""
     inspected, job = request.logs, request.night.job
     if inspected.unscreened:
-        yield problem("privacy", inspected.unscreened, "mend [privacy], or the environment of whatever runs the night")
+        yield problem("privacy", inspected.unscreened, "correct [privacy], or the environment of the night's process")
     for name in ingest_plan.TABLES:
         if getattr(job.logs, name) is None:
             continue
@@ -63,7 +63,7 @@ def logs(request: DoctorRequest) -> Iterator[Finding]:
             yield _rows(request, inspected, name)
         else:
             yield warning(
-                f"logs.{name}", "a table of BigQuery: not looked at", "see docs/logs.md for what it must have"
+                f"logs.{name}", "BigQuery tables are not checked", "see docs/logs.md for the required columns"
             )
     yield from _files(request, inspected)
     yield from joins.check_forget_list(request, inspected)
@@ -72,22 +72,22 @@ def logs(request: DoctorRequest) -> Iterator[Finding]:
 
 
 def _files(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
-    """Files that a night would pass over, and values in the names of folders that it would not read."""
+    """Check for files that a night would skip, and for values in folder names that it would not read."""
     found = {name: files for name, files in inspected.found.items() if name not in inspected.failed}
     job = request.night.job
     if inspected.unscreened:
         job = job.model_copy(update={"privacy": Privacy()})
     for setting, text in log_notes.file_notes(job, found):
-        fix = "rename or convert what belongs to the logs, and keep other files elsewhere; a glob may leave them out"
+        fix = "rename or convert files that belong to the logs, and move other files; or use a glob that excludes them"
         yield warning(setting, text, fix)
 
 
 def _unreadable(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Finding:
-    """A table that is not there, cannot be read, or lacks columns."""
+    """Return the finding for a table that does not exist, cannot be read, or lacks columns."""
     table, columns = inspected.tables.get(name), inspected.columns.get(name)
     given = request.night.job.logs.renamed(name)
     if table is None or not columns:
-        fix = _what_is_there(getattr(request.night.job.logs, name)) if table is None else "see docs/logs.md"
+        fix = _path_advice(getattr(request.night.job.logs, name)) if table is None else "see docs/logs.md"
         return problem(f"logs.{name}", inspected.failed[name], fix)
     lacking = [ours for ours in table.required if given.get(ours, ours) not in columns]
     if not lacking and not any(given.get(ours, ours) in columns for ours in table.any_of):
@@ -98,44 +98,44 @@ def _unreadable(request: DoctorRequest, inspected: InspectedLogs, name: str) -> 
 
 
 def _columns(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Iterator[Finding]:
-    """Optional columns that are not there by our names, but perhaps by others."""
+    """Check for optional columns that the files may have under another name."""
     table, columns, given = inspected.tables[name], inspected.columns[name], request.night.job.logs.renamed(name)
     unused = _unused(table, given, columns)
     lacking = [ours for ours in table.optional if given.get(ours, ours) not in columns and nearest_column(ours, unused)]
     if lacking:
-        what = f"{', '.join(lacking)}: no such column, but one that may be it"
+        what = f"{', '.join(lacking)}: no such column, but one with a similar name"
         yield warning(f"logs.{name}", what, renaming_advice(name, lacking, unused))
 
 
 def _unused(table: LogTable, given: dict[str, str], columns: list[str]) -> list[str]:
-    """The columns of a file that the table makes nothing of."""
+    """Return the columns of a file that the table does not read."""
     used = {given.get(ours, ours) for ours in (*table.required, *table.optional)}
     return [column for column in columns if column not in used]
 
 
 def _rows(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Finding:
-    """What ingest would make of the rows that were looked at."""
+    """Return the finding about how ingest would parse the sampled rows."""
     sample = inspected.samples[name]
     valid, refused = sample.valid, sample.refused
     read = valid.height + refused.height
     files = f"{len(sample.files):,} file{'s' if len(sample.files) != 1 else ''}, about {sample.rows:,} rows"
     shown = () if inspected.unscreened else tuple(as_table(sample.parts[-1].valid.head(SHOWN_ROWS)))
     if not read:
-        return problem(f"logs.{name}", f"{files}: not one row in those that were looked at", "is the path right?")
+        return problem(f"logs.{name}", f"{files}: the sampled files have no rows", "is the path correct?")
     if refused.is_empty():
-        return ok(f"logs.{name}", f"{files}; all {read:,} that were looked at can be read, the newest file's:", *shown)
+        return ok(f"logs.{name}", f"{files}; all {read:,} sampled rows can be read; from the newest file:", *shown)
     limit = request.night.job.logs.max_reject_fraction
-    what = f"{files}; {refused.height:,} of {read:,} that were looked at would be refused"
+    what = f"{files}; {refused.height:,} of {read:,} sampled rows would be refused"
     reasons = tuple(_reasons(refused, with_text=not inspected.unscreened))
     if refused.height > limit * read:
-        fix = "mend or filter them where the logs are written; rejects/ of a night lists the first ones of each reason"
+        fix = "correct or filter them where the logs are written; rejects/ of a night lists examples of each reason"
         above = f"{what}, above max_reject_fraction = {limit:g}: the night would fail"
         return problem(f"logs.{name}", above, fix, *reasons, *shown)
-    return warning(f"logs.{name}", what, "they are left out and listed in rejects/ of the night", *reasons, *shown)
+    return warning(f"logs.{name}", what, "they are skipped and listed in rejects/ of the night", *reasons, *shown)
 
 
 def _reasons(refused: pl.DataFrame, *, with_text: bool) -> Iterator[str]:
-    """The most frequent reasons, each with the first row it was given for."""
+    """Yield the most frequent reasons, each with an example row."""
     counted = refused.group_by("reason").agg(pl.len(), pl.all().first()).sort("len", "reason", descending=[True, False])
     for row in counted.head(SHOWN_REASONS).iter_rows(named=True):
         text = f": {row['text']}" if with_text and row["text"] else ""
@@ -143,37 +143,37 @@ def _reasons(refused: pl.DataFrame, *, with_text: bool) -> Iterator[str]:
 
 
 def _one_world(inspected: InspectedLogs) -> Iterator[Finding]:
-    """Whether the catalogue knows the videos that are watched: what it does not know is never shown."""
+    """Check whether the watched videos are in the catalogue: other videos are never recommended."""
     watches, videos = inspected.samples.get("watches"), inspected.samples.get("videos")
     if watches is None or videos is None or watches.valid.is_empty():
         return
     if videos.rows > 2 * (videos.valid.height + videos.refused.height):
-        return  # too large to be looked at whole
+        return  # too large to read completely
     known = watches.valid.join(videos.valid.select("video_id").unique(), on="video_id", how="semi").height
     share = known / watches.valid.height
     if share >= FEW_KNOWN:
-        yield ok("catalogue", f"it has the videos of {share:.1%} of the watches")
+        yield ok("catalogue", f"it contains the videos of {share:.1%} of the watches")
         return
     few = [frame["video_id"].unique().sort().head(2).to_list() for frame in (watches.valid, videos.valid)]
-    what = f"it has the videos of {share:.1%} of the watches; what is not in it is never shown"
+    what = f"it contains the videos of {share:.1%} of the watches; other videos are never recommended"
     fix = f"are the ids the same? watches have {', '.join(few[0])}, the catalogue {', '.join(few[1]) or 'none'}"
     yield (problem if not known else warning)("catalogue", what, fix)
 
 
-def _what_is_there(pattern: str) -> str:
-    """What to do about a path that names nothing: what lies nearest to it."""
+def _path_advice(pattern: str) -> str:
+    """Return the fix for a path without files, with the content of its nearest existing folder."""
     if "://" in pattern or pattern.startswith(PREFIX):
-        return "check the path, and that this machine may read there"
-    place = Path(raw_files.literal_prefix(pattern) or ".")
-    while not place.is_dir():
-        place = place.parent
-    inside = sorted(path.name + "/" * path.is_dir() for path in place.iterdir())
-    more = f" and {len(inside) - 5} more" if len(inside) > 5 else ""
-    return f"check the path: {place} holds {', '.join(inside[:5]) or 'nothing'}{more}"
+        return "check the path, and that this machine has read access"
+    folder = Path(raw_files.literal_prefix(pattern) or ".")
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"check the path: {folder} contains {', '.join(names[:5]) or 'nothing'}{more}"
 
 
 def as_table(rows: pl.DataFrame) -> Iterator[str]:
-    """Some rows as lines: a heading, then a line a row, cells cut to `CELL`, without columns that are all null."""
+    """Format rows as lines: a heading, then one line per row, with cells truncated to `CELL`, without empty columns."""
     shown = [column for column in rows.columns if rows[column].null_count() < rows.height]
     cells = [[column, *(_cell(value) for value in rows[column])] for column in shown]
     widths = [max(map(len, column)) for column in cells]

@@ -1,5 +1,5 @@
-"""Doctor's checks of the job file, and of its root: may it be written, who is at work on it, what is published from it,
-and can the sinks be reached."""
+"""Doctor's checks of the job file and of its root: write access, a running night, the published night, and whether the
+sinks can be reached."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 
-OLD_DAYS = 1  # that what is published may lie behind the night
+OLD_DAYS = 1  # days that the published night may be older than the current one
 
 
 def job(request: DoctorRequest) -> Iterator[Finding]:
-    """The job file and the Beam options."""
+    """Check the job file and the Beam options."""
     from pipelines.config.beam_options import OptionError
     from pipelines.config.jobs import JobError
 
@@ -32,34 +32,34 @@ def job(request: DoctorRequest) -> Iterator[Finding]:
 
 
 def root(request: DoctorRequest) -> Iterator[Finding]:
-    """Whether the root can be written to."""
+    """Check whether the root can be written to."""
     path = request.night.job.storage.root
     if request.root_problem:
-        fix = "check root ([storage]), and what this user and its credentials may do there"
+        fix = "check root ([storage]), and the permissions of this user and its credentials"
         yield problem("root", f"{path} cannot be written to: {request.root_problem}", fix)
     else:
         yield ok("root", f"{path} can be written to")
 
 
 def lock(request: DoctorRequest) -> Iterator[Finding]:
-    """Who is at work on the root."""
+    """Check whether a run holds the lock of the root."""
     from pipelines.base.lock import describe_holder
 
     if taken := describe_holder(request.night.root.lock):
-        yield warning("lock", taken, "wait for it to end, or stop it: until then a night is refused")
+        yield warning("lock", taken, "wait until it ends, or stop it: until then, a night cannot start")
     else:
-        yield ok("lock", "nobody is at work on this root")
+        yield ok("lock", "no run is active on this root")
 
 
 def published(request: DoctorRequest) -> Iterator[Finding]:
-    """Which night is served, how old it is, and whether a publication came to no end."""
+    """Check which night is served, how old it is, and whether a publication was interrupted."""
     from pipelines.night import publication_file
     from transforms.core import files
 
     night, entry = request.night, publication_file.read(request.night.root)
     if files.exists(night.root.publishing):
-        what = f"{night.root.publishing}: a publication was begun and came to no end"
-        yield warning("published", what, "run the night again: it finishes that one, or undoes it")
+        what = f"{night.root.publishing}: a publication was interrupted"
+        yield warning("published", what, "run the night again: it completes or undoes the publication")
     if entry is None:
         yield ok("published", "nothing yet")
         return
@@ -70,19 +70,19 @@ def published(request: DoctorRequest) -> Iterator[Finding]:
     if missing := publication_file.missing(night.root):
         yield problem("published", f"{what}; but {missing}", f"run the night of {date} again")
     elif past.days > OLD_DAYS:
-        fix = "see why the nights since then failed: run watchnext nightly, or look at what its schedule wrote"
+        fix = "find out why later nights failed: run watchnext nightly, or read the log of its scheduler"
         yield warning("published", f"{what}: {past.days} days old", fix)
     else:
         yield ok("published", what)
 
 
 def sinks(request: DoctorRequest) -> Iterator[Finding]:
-    """Whether every place the lists are loaded into can be reached and used."""
+    """Check whether all sinks can be reached and used."""
     from pipelines.serving import publication
 
     night = request.night
     storage = night.job.storage
-    if redis := getattr(storage, "redis", None):  # doctor does not wait for a server to come back
+    if redis := getattr(storage, "redis", None):  # doctor does not retry
         storage = storage.model_copy(update={"redis": redis.model_copy(update={"retry_seconds": 0})})
         night = replace(night, job=night.job.model_copy(update={"storage": storage}))
     places = publication.configured_sinks(night)
@@ -90,9 +90,9 @@ def sinks(request: DoctorRequest) -> Iterator[Finding]:
         try:
             place.ready()
         except Exception as error:
-            fix = f"start it, or mend [storage.{place.name}] in the job file"
+            fix = f"start it, or correct [storage.{place.name}] in the job file"
             yield problem("sinks", f"{place.name}: {error}", fix)
         else:
             yield ok("sinks", f"{place.name} can be reached")
     if not places:
-        yield ok("sinks", "none beside the night's files")
+        yield ok("sinks", "none besides the night's files")

@@ -1,6 +1,6 @@
-"""Doctor's check of the runner: are the addresses there that the options name, and does a job of ten elements end well.
+"""Doctor's check of the runner: whether its addresses answer, and whether a job with ten elements succeeds.
 
-The job runs in a process of its own, which is ended when its time is over.
+The job runs in a separate process with a time limit.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pipelines.checks.findings import Finding, ok, problem
 
 ELEMENTS = 10
 ANSWER_SECONDS = 5.0  # for an address to answer
-SHOWN = 300  # characters of an error
+SHOWN = 300  # characters of an error message
 
 
 def runner(request: DoctorRequest) -> Iterator[Finding]:
-    """Each address, and the job."""
+    """Check each address, then run the job."""
     from pipelines.config.beam_options import endpoints
 
     silent = list(_silent(endpoints(request.runner_config, request.flags)))
@@ -39,18 +39,19 @@ def runner(request: DoctorRequest) -> Iterator[Finding]:
     seconds = time.monotonic() - began
     if code is None:
         what = f"{name}: a job of {ELEMENTS} elements did not end within {request.runner_seconds:.0f} s"
-        fix = "look at the runner's own page for the job, which may still be there; --runner-timeout gives it longer"
+        fix = "check the runner's web page for the job, which may still be running; --runner-timeout raises the limit"
         yield problem("runner", what, fix)
     elif code:
         last = (said.strip().splitlines() or [f"exit code {code}"])[-1][:SHOWN]
-        fix = "check the options, that workers have watchnext installed, and what the runner's log says"
+        fix = "check the options, whether workers have watchnext installed, and the runner's log"
         yield problem("runner", f"{name}: a job of {ELEMENTS} elements failed: {last}", fix)
     else:
-        yield ok("runner", f"{name}: a job of {ELEMENTS} elements took {seconds:.1f} s, start included")
+        yield ok("runner", f"{name}: a job of {ELEMENTS} elements took {seconds:.1f} s, including its start")
 
 
 def ten_elements(config: str | None, flags: Sequence[str]) -> None:
-    """Run a job of ten elements, as the stages run theirs. Raises what the runner raises, or where one is lost."""
+    """Run a job with ten elements in the same way as the stages. Raises the errors of the runner, and ValueError if an
+    element is lost or duplicated."""
     import apache_beam as beam
 
     from pipelines.config.beam_options import pipeline_options
@@ -61,7 +62,7 @@ def ten_elements(config: str | None, flags: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """What the process of the check runs: the job of the options in its one argument."""
+    """Run the job in the process of the check, with the options in its argument."""
     given = json.loads(sys.argv[1])
     ten_elements(given["config"], given["flags"])
 
@@ -71,24 +72,25 @@ def _squared(number: int) -> int:
 
 
 def check_count(count: int) -> None:
-    """Raise ValueError where an element was lost or doubled on its way."""
+    """Raise ValueError if elements were lost or duplicated."""
     if count != ELEMENTS:
-        raise ValueError(f"of {ELEMENTS} elements {count} came through")
+        raise ValueError(f"{count} elements arrived, but {ELEMENTS} were sent")
 
 
 def _silent(addresses: dict[str, str]) -> Iterator[Finding]:
-    """A problem for each address where nothing answers."""
+    """Yield a problem for each address that does not answer."""
     for option, address in addresses.items():
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
         except OSError as error:
-            fix = "start what should listen there, or give its address"
-            yield problem("runner", f"{option} = {address}: nothing answers ({error})", fix)
+            fix = "start the server, or correct the address"
+            yield problem("runner", f"{option} = {address}: no answer ({error})", fix)
 
 
 def _run(command: Sequence[str], seconds: float) -> tuple[int | None, str]:
-    """(exit code, None where it did not end in time; what it wrote to the standard error). Its children end with it."""
+    """Run a command in a new session. Return (exit code, standard error); the code is None if it did not end in time.
+    Its child processes are killed with it."""
     repository = str(Path(__file__).parents[2])
     path = os.pathsep.join([repository, *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Doctor's checks of size: memory, disk and time of a night as estimated, against what this machine has."""
+"""Doctor's checks of resources: the estimated memory, disk space and time of a night, compared with this machine."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
 from transforms.core import files
 
-NEARLY = 0.8  # of the memory
-# What to make smaller where a stage does not fit.
+NEARLY = 0.8  # share of the memory above which a warning is given
+# What to reduce if a stage does not fit.
 SMALLER = {
     "ingest": "lower batch_bytes ([logs]), or split the largest raw file",
     "train": "lower dimension ([model]), watch_vocabulary or search_vocabulary ([examples])",
     "index": "lower dimension ([model]) or watch_vocabulary ([examples])",
 }
-OTHERWISE = "write the store for more buckets (watchnext rebucket), or lower window_days ([examples])"
+OTHERWISE = "use more buckets (watchnext rebucket), or lower window_days ([examples])"
 
 
 def memory(request: DoctorRequest) -> Iterator[Finding]:
-    """The stage that needs most, against what processes here may use."""
+    """Compare the stage that needs the most memory with the memory that processes here may use."""
     size, found = _costs(request)
     if size is None:
         if "watches" in request.logs.failed:  # which is a finding of its own
-            yield ok("memory", "not compared: there are no logs to estimate it from")
+            yield ok("memory", "not checked: there are no logs for an estimate")
         else:
-            yield warning("memory", "there are no logs to estimate it from", "mend what is said of the logs first")
+            yield warning("memory", "there are no logs for an estimate", "fix the findings about the logs first")
         return
     have, most = machine.memory(), max(found, key=lambda cost: cost.memory_bytes)
     owner = "this machine" if have.limited_by == "machine" else "the control group (container or unit) of this process"
@@ -46,44 +46,44 @@ def memory(request: DoctorRequest) -> Iterator[Finding]:
         yield warning("memory", what, fix, *table)
     elif most.memory_bytes > have.free_bytes:
         yield warning(
-            "memory", f"{what}, but {format_bytes(have.free_bytes)} are free now", "stop what else runs", *table
+            "memory", f"{what}, but {format_bytes(have.free_bytes)} are free now", "stop other programs", *table
         )
     else:
         yield ok("memory", f"{what}; all stages:", *table)
 
 
 def disk(request: DoctorRequest) -> Iterator[Finding]:
-    """What a whole night needs, against what is free where the root is."""
+    """Compare the disk space that a whole night needs with the free space at the root."""
     size, found = _costs(request)
     path = request.night.job.storage.root
     if size is None or not files.is_local(path):
-        where = "there are no logs to estimate it from" if size is None else f"{path} is on no disk of this machine"
-        yield ok("disk", f"not compared: {where}")
+        reason = "there are no logs for an estimate" if size is None else f"{path} is not on a disk of this machine"
+        yield ok("disk", f"not checked: {reason}")
         return
     needed, free = estimate.space_needed(found), machine.free_space(path)
     what = f"a night is estimated to need {format_bytes(needed)}, {format_bytes(free)} are free below {path}"
     if needed > free:
-        yield problem("disk", what, "make room, or name another disk: root ([storage])")
+        yield problem("disk", what, "free some space, or use another disk: root ([storage])")
     else:
         yield ok("disk", what)
 
 
 def time(request: DoctorRequest) -> Iterator[Finding]:
-    """Hours of a first night, and core-hours where workers are paid for."""
+    """Estimate the time of a first night, and the core-hours if workers are paid for."""
     size, found = _costs(request)
     if size is None:
         return
     seconds = sum(cost.seconds for cost in found)
     longest = max(found, key=lambda cost: cost.seconds)
-    what = f"about {duration(seconds)} on two cores without a GPU, of these {duration(longest.seconds)} in stage "
-    whole = f"{what}{longest.stage} (to a factor of three)"
+    what = f"about {duration(seconds)} on two cores without a GPU, including {duration(longest.seconds)} in stage "
+    whole = f"{what}{longest.stage} (within a factor of three)"
     price = request.price_per_core_hour
     if price is None and request.night.runner != "DataflowRunner":
         yield ok("time", whole)
         return
     hours = estimate.core_hours(found)
-    beam = f"Beam's stages are {hours:,.2f} core-hours without the start of workers"
-    paid = "; --price-per-core-hour gives what that costs" if price is None else f": {hours * price:,.2f} at {price:g}"
+    beam = f"Beam's stages need {hours:,.2f} core-hours without worker start-up"
+    paid = "; --price-per-core-hour estimates the cost" if price is None else f": {hours * price:,.2f} at {price:g}"
     yield ok("time", f"{whole}; {beam}{paid}")
 
 
@@ -95,7 +95,7 @@ def _costs(request: DoctorRequest) -> tuple[LogSize | None, list[Cost]]:
 
 
 def _table(found: Sequence[Cost]) -> Iterator[str]:
-    """A line a stage."""
+    """Yield a heading and one line per stage."""
     yield f"{'stage':<12}{'memory':>10}{'disk':>10}{'time':>10}"
     for cost in sorted(found, key=lambda cost: STAGES.index(cost.stage)):
         disk_used = format_bytes(cost.disk_bytes + cost.scratch_bytes)
@@ -103,7 +103,7 @@ def _table(found: Sequence[Cost]) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them."""
+    """Format seconds as seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Doctor's check of clocks, time zones and units of time: mistakes that parse well and train badly."""
+"""Doctor's check of clocks, time zones and units of time: errors that parsing does not detect."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from transforms.core.days import local_date
 from transforms.core.frames import FRAME_ROWS
 
 TABLES = ("watches", "searches", "impressions")
-AHEAD_SECONDS = 600  # that clocks of other machines may be ahead of this one
-OWN_DAY = 0.9  # share of a day's file that must lie on that day
+AHEAD_SECONDS = 600  # tolerance for clocks of other machines
+OWN_DAY = 0.9  # minimum share of the events of a day's file that are on that day
 HOUR = dt.timedelta(hours=1)
 _OFFSET = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def times(request: DoctorRequest) -> Iterator[Finding]:
-    """Units, offsets, days that begin elsewhere, times in the future, days that have not come, this machine's clock."""
+    """Check units, offsets, the time zone of days, times in the future, missing days, and this machine's clock."""
     night, before = request.night, 0
     for name in TABLES:
         sample = request.logs.samples.get(name)
@@ -38,7 +38,7 @@ def times(request: DoctorRequest) -> Iterator[Finding]:
     if not before and watches is not None and watches.valid.height:
         newest = watches.valid["time"].max()
         zone = night.job.logs.time_zone
-        yield ok("times", f"the newest watch looked at is of {_stamp(newest)}, days begin at 00:00 {zone}")
+        yield ok("times", f"the newest sampled watch is of {_stamp(newest)}; days begin at 00:00 {zone}")
 
 
 def _of_table(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def _of_table(request: DoctorRequest, name: str, sample: TableSample) -> Iterato
 
 
 def _units(name: str, sample: TableSample) -> Iterator[Finding]:
-    """Numbers that are neither seconds nor milliseconds, or both."""
+    """Check for numbers that are neither seconds nor milliseconds, or a mixture of both."""
     numbers = pl.concat(_numbers(part) for part in sample.parts).drop_nulls()
     if numbers.is_empty():
         return
@@ -62,20 +62,20 @@ def _units(name: str, sample: TableSample) -> Iterator[Finding]:
     example = f"such as {numbers[0]:.0f}"
     if typical >= 1e14:
         unit, by = ("nanoseconds", "1,000,000") if typical >= 1e17 else ("microseconds", "1,000")
-        yield problem(f"times.{name}", f"time holds numbers {example}: {unit}", f"divide them by {by}: milliseconds")
+        yield problem(f"times.{name}", f"time has numbers {example}: {unit}", f"divide them by {by}: milliseconds")
     elif 19_000_101 <= typical <= 21_001_231 and _are_dates(numbers):
         fix = "write them as 2024-01-31, or as epoch seconds"
-        yield problem(f"times.{name}", f"time holds numbers {example}: dates, read as seconds of 1970", fix)
+        yield problem(f"times.{name}", f"time has numbers {example}: dates, which are read as seconds of 1970", fix)
     elif typical < 1e8:
         fix = "write epoch seconds, epoch milliseconds or ISO 8601"
-        yield problem(f"times.{name}", f"time holds numbers {example}: read as seconds, they lie before 1974", fix)
+        yield problem(f"times.{name}", f"time has numbers {example}: as seconds, these are before 1974", fix)
     elif 0 < seconds < len(numbers):
-        what = f"{seconds:,} of {len(numbers):,} numbers in time are below 1e11, so seconds, the others milliseconds"
+        what = f"{seconds:,} of {len(numbers):,} numbers in time are seconds (below 1e11), the others milliseconds"
         yield warning(f"times.{name}", what, "write all of them in one unit")
 
 
 def _numbers(part: FileSample) -> pl.Series:
-    """The times of a file that are numbers, or text that spells them."""
+    """Return the times of a file that are numbers, or numbers as text."""
     raw = part.raw["time"] if "time" in part.raw.columns else pl.Series([], dtype=pl.Float64)
     return raw.cast(pl.Float64, strict=False) if raw.dtype.is_numeric() or raw.dtype == pl.String else _none(part)
 
@@ -90,11 +90,11 @@ def _are_dates(numbers: pl.Series) -> bool:
 
 
 def _offsets(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
-    """Times without an offset, where the job does not say in which zone they are."""
+    """Check for times without an offset if the job does not set their time zone."""
     without = sum(_without_offset(part) for part in sample.parts)
     if without and "time_zone" not in night.job.logs.model_fields_set:
-        what = f"{without:,} times have no offset and are read as UTC, for the job does not say where they are from"
-        fix = 'say it: time_zone = "UTC" ([logs]) if they are UTC, else the zone of the clocks that wrote them'
+        what = f"{without:,} times have no offset and are read as UTC, because the job does not set a time zone"
+        fix = 'set time_zone = "UTC" ([logs]) if they are UTC, otherwise the time zone of the clocks that wrote them'
         yield warning(f"times.{name}", what, fix)
 
 
@@ -110,16 +110,16 @@ def _without_offset(part: FileSample) -> int:
 
 
 def _future(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
-    """Rows that would be refused for lying after the night."""
+    """Check for rows that would be refused because they are after the night."""
     ahead = int(sample.refused["reason"].str.contains("time lies in the future").sum())
     if ahead:
-        what = f"{ahead:,} of {sample.valid.height + sample.refused.height:,} rows lie after the night of {night.date}"
-        fix = "is --date right? if they are local times, set time_zone ([logs]); else mend the clock that wrote them"
+        what = f"{ahead:,} of {sample.valid.height + sample.refused.height:,} rows are after the night of {night.date}"
+        fix = "is --date correct? if these are local times, set time_zone ([logs]); else correct the writer's clock"
         yield warning(f"times.{name}", what, fix)
 
 
 def _days(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
-    """Files of one day each whose events lie on others."""
+    """Check for files of one day whose events are on other days."""
     if "{date}" not in getattr(night.job.logs, name):
         return
     for part in sample.parts:
@@ -131,31 +131,29 @@ def _days(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
         inside = int(events.is_between(start, end, closed="left").sum()) / len(events)
         if inside < OWN_DAY:
             first, last = events.sort()[0], events.sort()[-1]
-            what = (
-                f"of the events in the file of {named[-1]}, {inside:.0%} lie on that day ({night.job.logs.time_zone})"
-            )
-            fix = f"set time_zone ([logs]) to where these days begin; {_shift(first - start)}"
+            what = f"{inside:.0%} of the events in the file of {named[-1]} are on that day ({night.job.logs.time_zone})"
+            fix = f"set time_zone ([logs]) to the time zone of these days; {_shift(first - start)}"
             yield warning(f"times.{name}", f"{what}: they run from {_stamp(first)} to {_stamp(last)}", fix)
             return
 
 
 def _shift(since: dt.timedelta) -> str:
-    """Where days begin so much later than where the job says."""
+    """Return a hint for a first event that is `since` after the start of the file's day in the job's time zone."""
     hours = round(since / HOUR)
     if not -14 <= hours <= 14 or not hours:
-        return "or the files are named by another day than that of their events"
+        return "or the files are named after another day than that of their events"
     return f"the first event is {abs(hours)} h {'before' if hours < 0 else 'after'} 00:00 there"
 
 
 def _newest(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:
-    """How old the newest day is that has a file, or the newest event; not known of a file that was not read whole."""
+    """Check how old the newest file or event is. Events of a file that was only sampled are not checked."""
     night, days = request.night, request.logs.found[name].days
     if not days and sample.parts[-1].raw.height >= FRAME_ROWS:
         return
     zone = night.job.logs.time_zone
     newest = dt.date.fromisoformat(days[-1]) if days else local_date(sample.valid["time"].sort()[-1], zone)
     past = (night.date - newest).days
-    fix = "wait for the logs of the day before, or give the night with --date"
+    fix = "wait for the logs of the previous day, or set the night with --date"
     if past > night.job.examples.window_days:
         what = f"the newest is of {newest}, before the window of {night.date} ({night.job.examples.window_days} days)"
         yield problem(f"times.{name}", what, fix)
@@ -164,17 +162,17 @@ def _newest(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[
 
 
 def _clock(name: str, sample: TableSample) -> Iterator[Finding]:
-    """Events and files from this machine's future."""
+    """Check for events and files that are in the future according to this machine's clock."""
     now = time.time()
     ahead = [event.timestamp() - now for event in sample.valid["time"].top_k(1)]
     files_ahead = max(file.changed for file in sample.files) - now
     if max(ahead) > AHEAD_SECONDS:
-        what = f"the newest event lies {max(ahead) / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
+        what = f"the newest event is {max(ahead) / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
         fix = "if they are local times, set time_zone ([logs]) or write offsets; else set this machine's clock"
         yield warning(f"times.{name}", what, fix)
     elif files_ahead > AHEAD_SECONDS:
         what = f"a log file was changed {files_ahead / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
-        yield warning(f"times.{name}", what, "set this machine's clock, or that of the one that writes the logs")
+        yield warning(f"times.{name}", what, "set this machine's clock, or that of the machine that writes the logs")
 
 
 def _stamp(moment: object) -> str:

@@ -1,4 +1,4 @@
-"""Doctor's check of units and sentinels: columns that parse well, but whose values cannot be meant."""
+"""Doctor's check of units and placeholder values: columns that parse, but whose values are implausible."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SECONDS = (
 )
 COUNTRIES = (("watches", "country"), ("users", "country"), ("videos", "countries"))
 FEWEST_VALUES = 3
-LONG_SHARE = 1 / 3  # of what is usual: a median above it looks like another unit, but is let pass
-FEW_UNKNOWN = 0.01  # share of countries that may be no codes
+LONG_SHARE = 1 / 3  # of the usual maximum: a median above this share causes a warning, above the maximum a problem
+FEW_UNKNOWN = 0.01  # tolerated share of countries that are not codes
 
 
 def units(request: DoctorRequest) -> Iterator[Finding]:
-    """Seconds that are milliseconds, uploads to come, years of birth and countries that are none."""
+    """Check for seconds that are milliseconds, uploads in the future, and invalid birth years and countries."""
     samples = request.logs.samples
     for table, column in SECONDS:
         if table in samples:
@@ -38,7 +38,7 @@ def units(request: DoctorRequest) -> Iterator[Finding]:
 
 
 def _numbers(sample: TableSample, column: str) -> pl.Series:
-    """A column of numbers as the raw rows have it."""
+    """Return a column of numbers from the raw rows."""
     parts = [
         part.raw.select(RawColumns(part.raw).number(column)) for part in sample.parts if column in part.raw.columns
     ]
@@ -60,16 +60,16 @@ def _uploads(request: DoctorRequest, sample: TableSample) -> Iterator[Finding]:
     times = sample.valid["upload_time"]
     ahead = int((times >= request.night.future).sum())
     if ahead:
-        what = f"{ahead:,} of {times.count():,} upload times lie after the night of {request.night.date}"
-        yield warning("units.videos", what, "these videos are not available before; if they are, mend upload_time")
+        what = f"{ahead:,} of {times.count():,} upload times are after the night of {request.night.date}"
+        yield warning("units.videos", what, "these videos are not available yet; if they are, correct upload_time")
 
 
 def _birth_years(sample: TableSample) -> Iterator[Finding]:
     given = len(_numbers(sample, "birth_year"))
     unknown = given - sample.valid["birth_year"].count()
     if unknown > 0:
-        what = f"{unknown:,} of {given:,} values of birth_year are no year from {FIRST_BIRTH_YEAR} to this one"
-        yield warning("units.users", what, "these ages are unknown to the model; write the year alone, such as 1990")
+        what = f"{unknown:,} of {given:,} values of birth_year are not a year from {FIRST_BIRTH_YEAR} to this one"
+        yield warning("units.users", what, "these ages are unknown to the model; write only the year, such as 1990")
 
 
 def _countries(table: str, column: str, sample: TableSample) -> Iterator[Finding]:
@@ -78,6 +78,6 @@ def _countries(table: str, column: str, sample: TableSample) -> Iterator[Finding
     unknown = unknown_countries(values)
     if len(unknown) > FEW_UNKNOWN * len(values):
         shown = ", ".join(unknown.value_counts(sort=True)["country"].head(3).to_list())
-        what = f"{len(unknown):,} of {len(values):,} values of {column} are no codes of ISO 3166, such as {shown}"
-        fix = "write two letters, such as GB and US; watches, users and catalogue must name countries alike"
+        what = f"{len(unknown):,} of {len(values):,} values of {column} are not ISO 3166 codes, such as {shown}"
+        fix = "write two letters, such as GB and US; watches, users and catalogue must use the same codes"
         yield warning(f"units.{table}", what, fix)

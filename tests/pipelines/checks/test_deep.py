@@ -37,7 +37,7 @@ def flip(path: Path) -> None:
 def test_all_files_are_read_and_found_whole(job: Path, of: Night) -> None:
     (found,) = deep.files(DoctorRequest(job=str(job), date=DATE))
     count = len(newest(of).files) + len(of.require("ingest").files)
-    assert (found.state, found.what) == ("ok", f"{count} files that count are what was written")
+    assert (found.state, found.what) == ("ok", f"all {count} files are undamaged")
 
 
 def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, of: Night) -> None:
@@ -52,9 +52,10 @@ def test_each_damaged_file_is_named_with_the_command_that_repairs_it(job: Path, 
     again = f"watchnext nightly {job} --date {DATE}"
     night, nightly = f"{again} --from ingest", f"{again} --reingest"
     size = next(entry.bytes for entry in of.require("ingest").files if other.endswith(entry.name))
+    again = f"{night} writes the stage's files again"
     assert found == {
-        f"{users} is not the file that stage ingest wrote: its digest differs": f"{night} makes the stage's files anew",
-        f"{other} has 0 bytes, but stage ingest wrote {size:,}": f"{night} makes the stage's files anew",
+        f"{users} is not the file that stage ingest wrote: its digest differs": again,
+        f"{other} has 0 bytes, but stage ingest wrote {size:,}": f"{night} writes the stage's files again",
         f"{flipped} is not the file that was written: its digest differs": f"{nightly} {DAYS[0]} reads its day again",
         f"{lost} is missing": f"{nightly} {DAYS[1]} reads its day again",
     }
@@ -68,7 +69,7 @@ def test_a_manifest_that_cannot_be_read_is_one_of_them(job: Path, of: Night) -> 
 
 def test_without_an_ingest_there_is_nothing_to_read(job: Path) -> None:
     (found,) = deep.files(DoctorRequest(job=str(job), date=DATE))
-    assert found.what == "0 files that count are what was written"
+    assert found.what == "all 0 files are undamaged"
 
 
 def test_the_check_is_made_only_with_deep(
@@ -76,10 +77,10 @@ def test_the_check_is_made_only_with_deep(
 ) -> None:
     monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[2:4])
     assert doctor.main([str(job), "--date", DATE.isoformat()]) == 0
-    assert "files that count" not in capsys.readouterr().out
+    assert "files are undamaged" not in capsys.readouterr().out
     flip(Path(of.root.store, newest(of).files[0].file.name))
     assert doctor.main([str(job), "--date", DATE.isoformat(), "--deep"]) == 1
-    assert "is not the file that was written" in capsys.readouterr().out
+    assert "its digest" in capsys.readouterr().out
 
 
 def test_a_damaged_file_that_is_served_and_that_no_manifest_lists_any_more_is_named(

@@ -36,7 +36,7 @@ def test_what_logs_hold_cannot_write_to_the_terminal() -> None:
 
 def test_the_last_line_counts_what_was_found() -> None:
     some = [ok("a", "b"), warning("a", "b", "c"), problem("a", "b", "c"), problem("a", "b", "c")]
-    assert findings.summary_line(some) == "2 problems, 1 warning: do what is said under fix, then ask again"
-    assert findings.summary_line(some[:2]) == "1 warning: do what is said under fix, then ask again"
+    assert findings.summary_line(some) == "2 problems, 1 warning: apply the fixes, then run doctor again"
+    assert findings.summary_line(some[:2]) == "1 warning: apply the fixes, then run doctor again"
     assert findings.summary_line(some[:1]) == "no problem was found"
     assert [findings.exit_code(some[:n]) for n in (0, 1, 2, 3)] == [0, 0, 0, 1]

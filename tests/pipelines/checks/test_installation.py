@@ -57,7 +57,10 @@ def test_another_platform_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     found = only(list(doctor_installation.python(REQUEST)))
-    assert found.state == "warning" and "on Darwin arm64: ScaNN and tfx-bsl have no packages for it" in found.what
+    assert (
+        found.state == "warning"
+        and "on Darwin arm64: ScaNN and tfx-bsl have no packages for this platform" in found.what
+    )
 
 
 def test_the_packages_of_this_environment_will_do(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_an_empty_environment_is_one_problem(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(doctor_installation.metadata, "version", lambda name: "0.0.1")
     found = only(list(doctor_installation.packages(REQUEST)))
     assert (found.state, found.fix) == ("problem", "make setup")
-    assert "are missing or of another version:" in found.what
+    assert "are missing or have a wrong version:" in found.what
     assert [line for line in found.details if line.startswith("scann ")] == ["scann is 0.0.1, but >=1.4.2 is needed"]
 
 
@@ -104,10 +107,10 @@ def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
 def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "_place", lambda name: tmp_path / name)
     found = list(doctor_installation.packages(REQUEST))
-    assert [one.what.split(" is not ours")[0] for one in found if one.state == "problem"] == [
+    assert [one.what.split(" is imported")[0] for one in found if one.state == "problem"] == [
         *doctor_installation.PACKAGES
     ]
-    assert f"take {tmp_path / 'trainer'} off PYTHONPATH" in [one.fix.split(",")[0] for one in found]
+    assert f"remove {tmp_path / 'trainer'} from PYTHONPATH" in [one.fix.split(",")[0] for one in found]
 
 
 def test_scann_builds_an_index_and_answers() -> None:
@@ -122,7 +125,7 @@ def scripted(script: str, monkeypatch: pytest.MonkeyPatch) -> Finding:
 
 def test_a_library_that_crashes_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = scripted("import os; os.abort()", monkeypatch)
-    assert found.state == "problem" and found.what == "crashed (signal 6): it said nothing"
+    assert found.state == "problem" and found.what == "crashed (signal 6): no error output"
     assert found.fix.endswith("-m pip install --force-reinstall tensorflow")
 
 
@@ -134,7 +137,7 @@ def test_a_library_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPatc
 def test_a_library_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "IMPORT_SECONDS", 0.2)
     found = scripted("import threading; threading.Event().wait()", monkeypatch)
-    assert found.state == "problem" and found.what.startswith("did not load within ")
+    assert found.state == "problem" and found.what.startswith("was not loaded within ")
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ def test_the_lengths_of_the_catalogue_decide_what_is_completed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("path", "what", "fix"),
     [
-        ("logs/*.parquet", "no log files found", "holds w.parquet"),
-        ("logs/{date}.parquet", "no log files found on a day from", "holds w.parquet"),
-        ("elsewhere/w.csv", "no log files found", "holds job.toml, logs/"),
+        ("logs/*.parquet", "no log files found", "contains w.parquet"),
+        ("logs/{date}.parquet", "no log files found on a day from", "contains w.parquet"),
+        ("elsewhere/w.csv", "no log files found", "contains job.toml, logs/"),
         ("", "is empty: give a file, a folder or a glob", ""),
     ],
 )
@@ -94,7 +94,7 @@ def test_an_optional_column_by_another_name_is_a_warning(tmp_path: Path) -> None
     write(tmp_path, watch_rows().with_columns(country_code=pl.lit("SE"), colour=pl.lit("red")))
     job = write_job(tmp_path, 'watches = "w.parquet"')
     found = [one for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE)) if one.state == "warning"]
-    assert [one.what for one in found] == ["country: no such column, but one that may be it"]
+    assert [one.what for one in found] == ["country: no such column, but one with a similar name"]
     assert found[0].fix.endswith('country = "country_code"')
 
 
@@ -103,7 +103,7 @@ def test_rows_that_would_be_refused_are_shown_with_their_reason(tmp_path: Path) 
     write(tmp_path, rows.with_columns(user_id=pl.when(pl.int_range(40) == 5).then(None).otherwise("user_id")))
     found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
     assert found.state == "problem"
-    assert "3 of 40 that were looked at would be refused, above max_reject_fraction = 0.001" in found.what
+    assert "3 of 40 sampled rows would be refused, above max_reject_fraction = 0.001" in found.what
     assert found.details[0].startswith("2 x watch_seconds is negative; w.parquet row 1: {")
     assert found.details[1].startswith("1 x user_id is null; w.parquet row 6: {")
     few = found_in(tmp_path, 'watches = "w.parquet"\nmax_reject_fraction = 0.1')["logs.watches"]
@@ -113,7 +113,7 @@ def test_rows_that_would_be_refused_are_shown_with_their_reason(tmp_path: Path) 
 def test_a_file_without_a_row_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "w.csv").write_text("user_id,video_id,time,completed\n")
     found = found_in(tmp_path, 'watches = "w.csv"')["logs.watches"]
-    assert found.state == "problem" and "not one row in those that were looked at" in found.what
+    assert found.state == "problem" and "the sampled files have no rows" in found.what
 
 
 @pytest.mark.parametrize(("known", "state"), [(5, "ok"), (1, "warning"), (0, "problem")])
@@ -122,7 +122,7 @@ def test_a_catalogue_of_other_ids_is_told(known: int, state: str, tmp_path: Path
     ids = [f"{n}v" for n in range(known)] + [f"video/{n}" for n in range(5 - known)]
     write(tmp_path, pl.DataFrame({"video_id": ids}), "videos.parquet")
     found = found_in(tmp_path, 'watches = "w.parquet"\nvideos = "videos.parquet"')["catalogue"]
-    assert found.state == state and f"it has the videos of {known / 5:.1%} of the watches" in found.what
+    assert found.state == state and f"it contains the videos of {known / 5:.1%} of the watches" in found.what
     assert ("watches have 0v, 1v, the catalogue " in found.fix) == (state != "ok")
 
 
@@ -192,7 +192,7 @@ def test_the_list_of_users_to_forget_is_compared_with_the_logs(tmp_path: Path) -
     assert found.what == "2 of 3 ids on the list do not occur in the logs: 0004, nobody"
     ingest.run(night(tmp_path / "job.toml"))
     applied = found_in(tmp_path, logs, forget)["privacy.forget"].what
-    assert applied.startswith("3 ids; the list was applied to all that is kept; 2 are of nobody")
+    assert applied.startswith("3 ids; the list was applied to all stored data; 2 do not occur")
     assert applied.endswith(": 0004, nobody")
     (tmp_path / "f.csv").write_text("member\n2u\nnobody\n")
     (tmp_path / "w.parquet").unlink()

@@ -151,7 +151,7 @@ def test_a_publication_that_came_to_no_end_is_told(tmp_path: Path) -> None:
     Path(request.night.root.publishing).write_text("{}")
     found = list(doctor_root.published(request))
     assert [one.state for one in found] == ["warning", "ok"]
-    assert "a publication was begun and came to no end" in found[0].what
+    assert "a publication was interrupted" in found[0].what
 
 
 def test_a_record_of_what_is_published_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ class Place:
 
 def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked_of(tmp_path)
-    assert only(list(doctor_root.sinks(request))).what == "none beside the night's files"
+    assert only(list(doctor_root.sinks(request))).what == "none besides the night's files"
     monkeypatch.setattr(
         publication, "configured_sinks", lambda night: [Place("bigtable", "no such instance"), Place("redis")]
     )
@@ -184,7 +184,7 @@ def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("problem", "bigtable: no such instance"),
         ("ok", "redis can be reached"),
     ]
-    assert found[0].fix == "start it, or mend [storage.bigtable] in the job file"
+    assert found[0].fix == "start it, or correct [storage.bigtable] in the job file"
 
 
 def test_a_redis_that_is_down_is_told_at_once(tmp_path: Path) -> None:

@@ -71,18 +71,18 @@ def test_the_disk_is_held_against_the_estimate(
 
 def test_time_and_money(tmp_path: Path) -> None:
     plain = only(list(doctor_sizes.time(asked_of(tmp_path)))).what
-    assert plain.startswith("about ") and plain.endswith("in stage train (to a factor of three)")
+    assert plain.startswith("about ") and plain.endswith("in stage train (within a factor of three)")
     priced = only(list(doctor_sizes.time(asked_of(tmp_path, price_per_core_hour=100.0)))).what
-    hours, cost = priced.split("Beam's stages are ")[1].split(" core-hours without the start of workers: ")
+    hours, cost = priced.split("Beam's stages need ")[1].split(" core-hours without worker start-up: ")
     assert cost.endswith(" at 100") and float(cost.split()[0]) == pytest.approx(100 * float(hours), abs=0.6)
     dataflow = asked_of(tmp_path, flags=DATAFLOW)
-    assert "; --price-per-core-hour gives what that costs" in only(list(doctor_sizes.time(dataflow))).what
+    assert "; --price-per-core-hour estimates the cost" in only(list(doctor_sizes.time(dataflow))).what
 
 
 def test_without_logs_nothing_is_estimated(tmp_path: Path) -> None:
     request = asked_of(tmp_path, 'watches = "nowhere"')
-    assert only(list(doctor_sizes.memory(request))).what == "not compared: there are no logs to estimate it from"
-    assert only(list(doctor_sizes.disk(request))).what == "not compared: there are no logs to estimate it from"
+    assert only(list(doctor_sizes.memory(request))).what == "not checked: there are no logs for an estimate"
+    assert only(list(doctor_sizes.disk(request))).what == "not checked: there are no logs for an estimate"
     assert list(doctor_sizes.time(request)) == []
 
 
