@@ -129,10 +129,17 @@ def _parser() -> console.Parser:
     deep = "read every file of the store and of all nights, and compare its digest"
     parser.add_argument("--deep", action="store_true", help=deep)
     parser.add_argument(
-        "--runner-timeout", type=float, default=120.0, metavar="SECONDS", help="time limit of the runner's job (default: 120)"
+        "--runner-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="time limit of the runner's job (default: 120)",
     )
     parser.add_argument(
-        "--price-per-core-hour", type=float, metavar="PRICE", help="price of a worker, to estimate the cost of the Beam stages"
+        "--price-per-core-hour",
+        type=float,
+        metavar="PRICE",
+        help="price of a worker, to estimate the cost of the Beam stages",
     )
     return parser
 

@@ -145,7 +145,9 @@ def _heading(found: Lookup) -> str:
         night = {"served": f"published {found.date}", "published": f"published {found.date}, not served now"}
         state = night.get(found.state, f"night {found.date}, {found.state}")
         return f"user {_printable(found.user_id)}, {state}: {shown if found.items else 'an empty list'}"
-    unknown = f"user {_printable(repr(found.user_id))} has no list: no watches or searches in the window of {found.date}"
+    unknown = (
+        f"user {_printable(repr(found.user_id))} has no list: no watches or searches in the window of {found.date}"
+    )
     if not found.items:
         return f"{unknown}, and the night has no default lists"
     country = _printable(found.country or "all countries")

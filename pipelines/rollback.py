@@ -4,8 +4,8 @@ comparisons, until a new run publishes one of them.
     watchnext rollback JOB.toml [--to DATE] [--runner-config FILE] [Beam options]
 
 The night's last published lists are served, even if its stages ran again later; for a night that was never published,
-the lists that passed its gates. A sink that no longer contains them is loaded again from the files. With the date of the
-night that is already served, this is the only effect, which restores a sink that lost its content.
+the lists that passed its gates. A sink that no longer contains them is loaded again from the files. With the date of
+the served night, this is the only effect, which restores a sink that lost its content.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from transforms.search.top_k import build_index
 vectors = np.random.default_rng(7).standard_normal((500, 8)).astype(np.float32)
 index = build_index(vectors, k=5, exact_below=0)
 found = index.search(vectors[:3], 5).positions.shape
-assert type(index.info).__name__ == "ScannInfo" and found == (3, 5), (index.info, found)
+assert index.info.kind == "scann" and found == (3, 5), (index.info, found)
 seconds, busy = time.perf_counter() - began, time.process_time()
 print(json.dumps({"version": version("scann"), "seconds": seconds, "busy": busy}))
 """

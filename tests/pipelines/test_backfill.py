@@ -79,7 +79,7 @@ def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--from", "2026-11-21", "--to", "2026-11-19"], "--from 2026-11-21 lies after --to 2026-11-19"),
+        (["--from", "2026-11-21", "--to", "2026-11-19"], "--from 2026-11-21 is after --to 2026-11-19"),
         (["--from", "2026-11-21"], "the following arguments are required: --to"),
         (["--from", "2026-11-21", "--to", "tomorrow"], "'tomorrow' is not a date such as 2026-11-21"),
     ],

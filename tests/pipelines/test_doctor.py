@@ -124,23 +124,23 @@ def fine(_request: DoctorRequest) -> list[Finding]:
 def checks_of(*functions: str, monkeypatch: pytest.MonkeyPatch) -> list[Check]:
     monkeypatch.setitem(sys.modules, "pipelines.checks.test", sys.modules[__name__])
     return [
-        Check(name=name, module="test", function=name, of_job=False, waits=at % 2 == 1)
+        Check(name=name, module="test", function=name, needs_job=False, in_background=at % 2 == 1)
         for at, name in enumerate(functions)
     ]
 
 
-def test_a_check_that_fails_by_itself_is_a_problem_and_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_check_is_a_problem_and_the_other_checks_run(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = checks_of("fails", "fine", "lacks", "fails", "fine", monkeypatch=monkeypatch)
     found = list(doctor.diagnose(DoctorRequest(job="x"), checks))
     failed = problem(
         "fails",
-        "could not be looked at: ZeroDivisionError: by chance",
-        "the message says what failed; WATCHNEXT_TRACEBACK=1 shows where",
+        "could not be checked: ZeroDivisionError: by chance",
+        "see the message; WATCHNEXT_TRACEBACK=1 shows the traceback",
     )
     lacking = problem(
         "lacks",
-        "could not be looked at: No module named 'polars'",
-        "make setup, or install what is missing: see packages",
+        "could not be checked: No module named 'polars'",
+        "make setup, or install the missing packages: see the check packages",
     )
     assert found == [failed, *fine(DoctorRequest(job="x")), lacking, failed, *fine(DoctorRequest(job="x"))]
 

@@ -110,10 +110,10 @@ def test_there_must_be_a_night_to_go_back_to(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"nothing is published in .*runs: there is nothing to take back"):
         rollback.rollback(night(job), None)
     ready(job, DATE)
-    with pytest.raises(StageError, match="no night before 2026-11-21 is left to go back to"):
+    with pytest.raises(StageError, match="there is no night before 2026-11-21 to go back to"):
         rollback.rollback(night(job), None)
     ready(job, DAYS[1], publish=False)
-    told = "the night of 2026-11-22 is not there, or never came to stage publish; there are 2026-11-21"
+    told = "the night of 2026-11-22 does not exist, or never reached stage publish; nights to serve: 2026-11-21"
     with pytest.raises(StageError, match=told):
         rollback.rollback(night(job), DAYS[1])
     assert served(job) == "2026-11-21"
@@ -123,4 +123,4 @@ def test_the_command_says_what_it_did(job: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["rollback", str(job), "--to", "2026-11-22"]) == 0
     assert capsys.readouterr().err == ("the night of 2026-11-22 is served again; taken back: 2026-11-23, 2026-11-24\n")
     assert cli.main(["rollback", str(job), "--to", "2026-11-02"]) == 1
-    assert "watchnext: the night of 2026-11-02 is not there" in capsys.readouterr().err
+    assert "watchnext: the night of 2026-11-02 does not exist" in capsys.readouterr().err

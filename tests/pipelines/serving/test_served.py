@@ -118,8 +118,8 @@ def test_an_unknown_user_is_shown_the_default_list_as_what_it_is(
     job = str(Path(published.root.path).parent / "job.toml")
     assert lookup.main([job, "nobody"]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "user 'nobody' has no list: no watch or search in the window of 2026-11-21 counts",
-        "in its place a server shows the default list of all countries, the first 2 of 2:",
+        "user 'nobody' has no list: no watches or searches in the window of 2026-11-21",
+        "a server shows the default list of all countries instead, the first 2 of 2:",
         "",
         "  1  2.0000  v9",
         "  2  1.0000  v8",

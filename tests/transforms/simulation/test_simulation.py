@@ -466,7 +466,7 @@ def test_used_folder_is_refused_without_overwrite(tmp_path: Path, capsys: pytest
     assert command(out) == 0
     (out / "runs").mkdir()
     assert command(out) == 2
-    assert "is not empty; name another folder, or add --overwrite" in capsys.readouterr().err
+    assert "is not empty; use another folder, or add --overwrite" in capsys.readouterr().err
     assert main([str(out), "--users", "9", "--days", "1", "--last-day", "2026-11-20", "--overwrite"]) == 0
     assert [path.name for path in (out / "watches").iterdir()] == ["2026-11-20.parquet"]
     assert (out / "runs").is_dir()
@@ -475,7 +475,7 @@ def test_used_folder_is_refused_without_overwrite(tmp_path: Path, capsys: pytest
 def test_existing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs").touch()
     assert command(tmp_path / "logs", "--overwrite") == 2
-    assert "is a file; name a folder" in capsys.readouterr().err
+    assert "is a file; use a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
