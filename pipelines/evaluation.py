@@ -1,9 +1,9 @@
-"""Stage 8: how good the night is, on held-out users and on the day just past, and its report.
+"""Stage 8: measure the night on held-out users and on the last day, and write its report.
 
-store, vocabulary                             -> CountVideos, WriteCoWatches: what lists are measured beside
+store, vocabulary                             -> CountVideos, WriteCoWatches: baselines to compare with
 lists published before, store                 -> MeasureNextDay
 examples/holdout, store, model, index, those  -> WriteEvaluation -> evaluation/lists/*.parquet
-all that was measured -> evaluation/metrics.json; manifests of all stages, metrics -> the night's report.html
+all measurements -> evaluation/metrics.json; manifests of all stages, metrics -> the night's report.html
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from transforms.logs.event_window import Window
 from transforms.ranking.watch_time_recall import MeasuredRanking
 
 METRICS = night_metrics.FILE
-EXACT_USERS = 1_000  # for whom exact search is done beside an approximate one
+EXACT_USERS = 1_000  # searched exactly, to compare with approximate search
 _BESIDE = (VocabularyFile, CoWatchesFile, MeasuredRecord)
 _MEASURED = (FileEntry, MeasuredRecord, ShownRecord, MeasuredRanking)
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the holdout, the model, the index, on what serving leaves out, and on what was published before."""
+    """Return the plan: the holdout, the model, the index, the excluded videos, and the publication before."""
     inputs = {stage: night.require(stage).digest for stage in ("examples", "train", "index", "neighbours")}
     limits = neighbours.limit_digests(night, held_out=True)
     if before := published_before(night):
@@ -59,7 +59,7 @@ def plan(night: Night) -> Plan:
 
 
 def run(night: Night) -> None:
-    """Measure the night and write the report; without a holdout and an earlier night, the report alone."""
+    """Measure the night and write the report. Without a holdout and an earlier night, only write the report."""
     complete(night, plan(night), partial(_work, night))
     report.write(night)
 
@@ -86,7 +86,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 
 def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool) -> Records:
-    """What needs no search: how the last lists did, and what tonight's are measured beside."""
+    """Measure the lists published before, and write the baselines: all that needs no search."""
     served = served_buckets(night, before) if before else []
     if not served and not held_out:
         return Records(_BESIDE)
@@ -123,7 +123,7 @@ def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str)
 
 
 def _last_day(night: Night) -> Window:
-    """The last day that may be learned from."""
+    """Return the last day that models may learn from."""
     end = night.end if night.job.examples.holdout_users < 1 else night.holdout_start
     start = max(night.start, end - dt.timedelta(days=1))
     return replace(night.window, start=start, end=end)
@@ -134,7 +134,7 @@ def _sample(night: Night, users: int, most: int) -> UserSample:
 
 
 def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Records:
-    """The search for the held-out users, and all that is measured of it."""
+    """Search for the held-out users, and measure the lists."""
     records = paths.join(folder, f"records-{attempt}.json")
     users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
     exact = night.outputs(IndexOutputs).candidates.kind == "exact"

@@ -1,10 +1,10 @@
-"""Stage 3: the window's events to TFRecord files of training, holdout and serving records, one record a user.
+"""Stage 3: encode the window's events as TFRecord files of training, holdout and serving records, one per user.
 
 store, window by bucket -> DrawTimes -> write_graph -> examples/transform_fn
                         -> WriteExamples -> examples/{train,holdout,serving}/*.tfrecord.gz
                                          -> WriteLabelCounts -> examples/label_counts.parquet
 search vocabulary -> examples/search_tokens.parquet
-countries -> WriteDefaultExamples -> examples/defaults-*.tfrecord.gz: the records of users nobody has seen
+countries -> WriteDefaultExamples -> examples/defaults-*.tfrecord.gz: the records of unknown users
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from transforms.examples.write_examples import ExampleInputs, FeatureHistograms,
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the window's events, the vocabularies, and every setting of `[examples]`."""
+    """Return the plan: the window's events, the vocabularies, and all settings of `[examples]`."""
     inputs = {"window": night.window_digest(), "vocabulary": night.require("vocabulary").digest}
     settings = {"date": night.date.isoformat(), "examples": night.job.examples.model_dump()}
     return Plan("examples", inputs, settings, _due(night))
 
 
 def _due(night: Night) -> str:
-    """The training records are dropped once the night is published: stage train cannot do without them."""
+    """Return why the stage must run again: stage train needs training records that were dropped after publishing."""
     found = manifest.load_readable(night.folder("examples"))
     if found is None or found.dropped is None or train.plan(night).is_done(night):
         return ""
@@ -47,7 +47,7 @@ def _due(night: Night) -> str:
 
 
 def run(night: Night) -> None:
-    """Write the records of the night."""
+    """Write the records of the night, and the graph that encodes features."""
     complete(night, plan(night), partial(_work, night))
 
 
@@ -67,7 +67,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     found = pop_records(records, FileEntry, Counts, FeatureHistograms)
     entries = found.of(FileEntry)
     entries.append(files.write_bytes(folder, "spec.json", 1, spec.to_json().encode()))
-    if spec.tokens:  # whose ids a later night's model is to find again
+    if spec.tokens:  # a later night matches the ids of these tokens
         tokens = files.read_bytes(paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS))
         entries.append(files.write_bytes(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
@@ -76,7 +76,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 
 def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileEntry]:
-    """TFT's graph at `folder/graph`; the times it analyses lie at `folder/name` meanwhile. The entries of its files."""
+    """Write TFT's graph to `folder/graph` and return the entries of its files. `folder/name` holds the sampled times
+    until TFT has analysed them."""
     window, times = night.outputs(VocabularyOutputs).window, paths.join(folder, name)
     with night.pipeline("examples") as pipeline:
         draw = SampleTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
@@ -124,7 +125,7 @@ def _defaults(night: Night, spec: FeatureSpec, write: WriteExamples, attempt: st
 
 
 def _spec(night: Night) -> FeatureSpec:
-    """The features this night's logs have."""
+    """Return the specification of the features that the night's logs provide."""
     window = night.outputs(VocabularyOutputs).window
     rows = {entry.name: entry.rows for entry in night.require("vocabulary").files}
     return FeatureSpec(

@@ -1,19 +1,19 @@
-"""What a night is compared with before it is published: figures of its own, and of the night before.
+"""Check a night before it is published, against bounds and against the night before.
 
-Those are in manifests, metrics and lists; the night before is the newest earlier one that was published and not taken
-back.
+The figures are in manifests, metrics and lists. The night before is the newest earlier night that was published and not
+taken back.
 
-`nights/DATE/gates.json` says what every gate found, whether or not the night was published: status, why, compared_with
+`nights/DATE/gates.json` contains the result of every gate, whether or not the night was published: status, why, compared_with
 (a date or null), counts (gates by state), and gates, each with name, value, bound, state (passed, failed or not
 computed), ok (true, false, null: not computed), reason (why it was not computed), expected (whether that is normal for
 such a night) and message.
 
 | status  | what                                                                                              |
 |---------|---------------------------------------------------------------------------------------------------|
-| passed  | no gate failed; those that were not computed are expected not to be, and recall was compared      |
-| ungated | none failed, but recall was not compared, as of a first night, or a gate could not be computed    |
-| failed  | a gate failed, or could not be computed and is to stop the night: nothing was published           |
-| forced  | a gate failed, and the night was published all the same: why is the reason that was given         |
+| passed  | no gate failed, recall was compared, and no gate is missing that should have been computed        |
+| ungated | no gate failed, but recall was not compared (first night), or a gate could not be computed        |
+| failed  | a gate failed, or a gate that is required could not be computed: nothing was published            |
+| forced  | a gate failed, but the night was published: why is the reason that was given                      |
 """
 
 from __future__ import annotations
@@ -101,13 +101,13 @@ def summarize(found: GateSummary | None, recalls: dict[str, dict[str, float]] | 
 
 
 def summary_line(night: Night) -> str:
-    """How many of the night's gates ended in each state, for the line at its end; empty if they were never computed."""
+    """Return the number of the night's gates in each state, in one line; empty if they were never computed."""
     found = report_history.gates(night)
     return found.in_words() if found else ""
 
 
 def night_before(night: Night) -> Night | None:
-    """The newest earlier night that was published and not taken back."""
+    """Return the newest earlier night that was published and not taken back."""
     date = publication_file.newest_publication(night.root, night.date)
     return replace(night, date=date) if date else None
 
@@ -131,7 +131,7 @@ def _results(night: Night) -> GateResults:
 
 
 def _ungated(night: Night, before: Night | None, found: GateResults) -> str:
-    """Why the night was not compared with all that it should be compared with; empty if it was."""
+    """Return why the night was not compared completely; empty if it was."""
     if found.unexpected:
         return "; ".join(f"{gate.name} could not be computed: {gate.reason}" for gate in found.unexpected)
     metrics = night_results.metrics(night)
@@ -141,7 +141,7 @@ def _ungated(night: Night, before: Night | None, found: GateResults) -> str:
 
 
 def _all(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
-    """Every gate that is on, in the order of what a person would look at first."""
+    """Yield all gates that are enabled, the most basic ones first."""
     made = {stage: manifest.record(night.folder(stage)) for stage in ("train", "index", "neighbours", "evaluation")}
     if bounds.same_night and made["train"]:
         yield gates.same_night(list(_not_of_one_training(night, made["train"], made)))
@@ -154,7 +154,7 @@ def _all(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
 
 
 def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest | None]) -> Iterator[str]:
-    """What was not made from the model of the night, as its manifests and the model's files say."""
+    """Yield what was not computed from the night's model, according to its manifests and the model's files."""
     if model.dropped is None:
         served = [*model.named(artifacts.VIDEO_VECTORS), *model.named(f"{model.read(TrainOutputs).tower}/")]
         for entry in served:
@@ -179,7 +179,7 @@ def _rejects(night: Night, bounds: Gates) -> Iterator[Gate]:
 
 
 def _volumes(night: Night, bounds: Gates) -> Iterator[Gate]:
-    """Events by whole days of the job's time zone, as the store's files have them."""
+    """Yield the gates on events per day, in the time zone of the job."""
     if not bounds.min_volume and not bounds.max_volume:
         return
     newest = night.date - dt.timedelta(days=1)
@@ -203,7 +203,7 @@ def _index(night: Night, bounds: Gates) -> Iterator[Gate]:
 
 
 def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
-    """Gates on what was measured of held-out users."""
+    """Yield the gates on figures of held-out users."""
     on = {
         "most popular": bounds.most_popular,
         "ranking": bounds.ranking and night.job.logs.impressions is not None,
@@ -226,8 +226,9 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
 
 
 def _measured(night: Night) -> tuple[NightMetrics | None, str, bool]:
-    """What was measured of held-out users; or None, why it cannot be compared, and whether that is expected. Raises
-    ManifestError for a file that cannot be read."""
+    """Return the figures of held-out users; or None, why there are none, and whether that is expected.
+
+    Raises ManifestError for a file that cannot be read."""
     metrics, done = night_results.metrics(night), manifest.record(night.folder("evaluation"))
     path = night_results.metrics_path(night)
     if metrics is None and files.exists(path):
@@ -276,7 +277,7 @@ def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
 
 
 def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
-    """Gates on the lists that would be served, and those of the night before."""
+    """Yield the gates on the lists to serve, compared with those of the night before."""
     users = publication_file.from_stages(night.root, night.date).users
     if bounds.max_users_lost < 1:
         yield _users(before, users, most_lost=bounds.max_users_lost)
@@ -319,7 +320,7 @@ def _stayed(night: Night, before: Night | None, found: ListComparison, bounds: G
 
 
 def _users_before(before: Night) -> int | None:
-    """How many users the night before served, also if its lists were dropped since."""
+    """Return the number of users that the night before served, even if its lists were dropped later."""
     if lists := publication_file.last_published(before.root, before.date):
         return lists.users
     listed = manifest.record(before.folder(sink_protocol.served_stage(before)))
@@ -342,7 +343,7 @@ def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
 
 
 def _files_of_buckets(night: Night) -> dict[int, str]:
-    """Path of the lists of each bucket; none where they were dropped since."""
+    """Return the path of the lists of each bucket; empty if they were dropped."""
     stage = sink_protocol.served_stage(night)
     listed = manifest.load(night.folder(stage))
     entries = sink_protocol.own(listed) if listed else []

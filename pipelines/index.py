@@ -1,8 +1,8 @@
-"""Stage 5: indexes over the videos that may be shown.
+"""Stage 5: build the search indexes over the videos that may be shown.
 
 catalogue, the model's videos -> candidate_videos -> index/videos.parquet
 model/video_vectors           -> WriteIndex       -> index/candidates-*/SHARD/, index/similar-*/SHARD/
-                                                     index/info.json: how they were built, how well and fast they search
+                                                     index/info.json: their parameters, recall and speed
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ INFO = "info.json"
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the model, on which videos may be shown, and on how many neighbours will be asked for."""
+    """Return the plan: the model, the videos that may be shown, and the number of neighbours to search for."""
     catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
     inputs = {"model": night.require("train").digest, "catalogue": manifest.fingerprint(catalogue)}
     settings: dict[str, Any] = {
@@ -52,11 +52,11 @@ def plan(night: Night) -> Plan:
 
 
 def run(night: Night) -> None:
-    """Build the indexes. Raises NoCandidatesError where not one video may be shown, StageError for a tree of videos."""
+    """Build the indexes. Raises NoCandidatesError if no video may be shown, StageError if the model has no vectors."""
     if night.job.model.loss == "hierarchical_softmax":
         raise StageError(
-            'loss = "hierarchical_softmax" learns a tree and leaves no video vectors to index: it is for comparing '
-            'losses alone, by the curves in history.json; take loss = "sampled_softmax" ([model]) to publish'
+            'loss = "hierarchical_softmax" learns a tree and no video vectors, so there is nothing to index: it serves '
+            'to compare losses by the curves in history.json; set loss = "sampled_softmax" ([model]) to publish'
         )
     complete(night, plan(night), partial(_work, night))
 
@@ -82,7 +82,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 
 def _candidates(night: Night) -> pl.DataFrame:
-    """video_id, id, upload_time of what may be shown, ordered by video_id."""
+    """Return video_id, id and upload_time of the videos that may be shown, ordered by video_id."""
     only, catalogue = night.job.index.only, night.catalogue()
     columns = sorted({"video_id", "available", "upload_time"} | condition_columns(only) - {AGE})
     known = files.read_parquet(catalogue, columns) if catalogue else None

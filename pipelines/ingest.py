@@ -1,11 +1,11 @@
-"""Stage 1: parse, check and shuffle each raw file once, and append it to the store.
+"""Stage 1: parse, check and shuffle each raw file once, and append its rows to the store.
 
-raw files not taken yet -> ReadLogs -> PartitionByBucket -> WriteDays -> ROOT/store, and its next snapshot
-catalogue, users, pairs never to show -> ReadLogs -> nights/DATE/catalogue
-rows refused            -> nights/DATE/rejects: table, file, row, reason, text
+raw files not read yet -> ReadLogs -> PartitionByBucket -> WriteDays -> ROOT/store, and its next snapshot
+catalogue, users, pairs that must not be shown -> ReadLogs -> nights/DATE/catalogue
+rejected rows           -> nights/DATE/rejects: table, file, row, reason, text
 
-Users on the list of `[privacy] forget` leave the store and all nights first. Days given by `--reingest` leave it too,
-and are read again from the raw files that are there now.
+Before that, users on the list of `[privacy] forget` are removed from the store and from all nights. The days given by
+`--reingest` are removed from the store and read again from the current raw files.
 """
 
 from __future__ import annotations
@@ -44,43 +44,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DAY",
         action="append",
         type=console.parse_date,
-        help="replace this day's events by those in the raw files that are there now; may be given several times",
+        help="replace the events of this day by those in the current raw files; may be given several times",
     )
 
     parser.add_argument(
         "--reread",
         action="store_true",
-        help="replace all stored events by those in the raw files that are there now, read with the settings of now",
+        help="replace all stored events by those in the current raw files, read with the current settings",
     )
     parser.add_argument(
         "--keep-old-readings",
         action="store_true",
-        help="let stored events stay that were read under other settings; with --reread, of days whose raw files are "
-        "gone",
+        help="keep stored events that were read with other settings; with --reread, those of days without raw files",
     )
 
 
 def given_options(args: argparse.Namespace) -> list[tuple[str, bool]]:
-    """The options of this stage, and whether each was given."""
+    """Return the options of this stage, and whether each was given."""
     names = ("reingest", "reread", "keep_old_readings")
     return [(f"--{name.replace('_', '-')}", bool(getattr(args, name))) for name in names]
 
 
 def options_of(night: Night) -> list[str]:
-    """The command line's options that make this night of a stage's process."""
+    """Return the command line options of this stage for a night."""
     found = [f"--reingest={day}" for day in night.reingest]
     found += ["--reread"] if night.reread else []
     return [*found, *(["--keep-old-readings"] if night.keep_old_readings else [])]
 
 
 def plan(night: Night) -> Plan:
-    """Done when no raw file is left to take, the list of users to forget was applied, no day is to be read again, and
-    the catalogue and users are still those that were read."""
+    """Return the plan. The stage is complete if all raw files have been read, the list of users to forget was applied,
+    no day is to be read again, and catalogue and users are those that were read."""
     return _plan(night, IngestPlan.from_night(night))
 
 
 def run(night: Night) -> None:
-    """Take every raw file not taken yet. Raises StageError above `max_reject_fraction`: then nothing is taken."""
+    """Read all new raw files. Raises StageError, and stores nothing, if more than `max_reject_fraction` is rejected."""
     due = IngestPlan.from_night(night)
     if night.reread:
         snapshot_store.remove_damaged(night.root.snapshots)
@@ -148,12 +147,12 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
 
 
 def _list_is_new(due: IngestPlan) -> bool:
-    """Whether the list of users to forget is applied for the first time."""
+    """Return whether the list of users to forget is applied for the first time."""
     return bool(due.screen.forget.paths) and (due.before is None or due.forgets)
 
 
 def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
-    """The places in a changed list of users to forget of those who have events in the store."""
+    """Return the positions in a changed list of users to forget of the users with events in the store."""
     if due.before is None or not _list_is_new(due):
         return set()
     days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
@@ -164,8 +163,8 @@ def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
 def _joined(
     night: Night, due: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """What has no partner in the logs: ids of the tables that are read anew and of a new list of users to forget; and
-    the notes on it."""
+    """Return the ids that match no row in the logs, of each newly read table and of a new list of users to forget, and
+    notes on them."""
     folder = night.folder("ingest")
     side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
     compared = joins.compare(night.root.store, snapshot, side)
@@ -178,7 +177,7 @@ def _joined(
 
 
 def _bucket_count(night: Night, due: IngestPlan) -> int:
-    """The bucket count of a new store."""
+    """Return the bucket count of a new store."""
     if night.job.storage.buckets:
         return night.job.storage.buckets
     watches = [file.path for file in due.found["watches"].files]
@@ -188,8 +187,8 @@ def _bucket_count(night: Night, due: IngestPlan) -> int:
 
 
 def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
-    """Remove what failed attempts refused, and what was refused of tables that are read anew; what the snapshot counts
-    stays."""
+    """Remove the lists of rejected rows that the snapshot does not count: those of failed attempts, and those of tables
+    that are read again."""
     account = snapshot.accounts.get(night.date.isoformat())
     folder = night.root.rejects(night.date)
     listed = {paths.join(folder, name) for name in (account["rejects_files"] if account else ())}
@@ -233,7 +232,7 @@ def _take(
 
 
 def _older_readings(night: Night, due: IngestPlan, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-    """What the snapshot says of rows that stay as they were read under other settings."""
+    """Yield the snapshot's entries on rows that were read with other settings and are kept."""
     found = [*due.kept_changes, *reading_settings.reader_changes(list(due.changes))]
     for change in found if not due.reread or due.kept_changes else ():
         if snapshot.rows(change.table):
@@ -241,15 +240,15 @@ def _older_readings(night: Night, due: IngestPlan, snapshot: Snapshot) -> Iterat
 
 
 def _refused(night: Night, before: Snapshot, account: Account) -> dict[str, int]:
-    """How many rows this date's ingests have refused, by table and reason: of each, only so many are listed."""
+    """Return the number of rows that the ingests of this date rejected, by table and reason."""
     earlier = before.accounts.get(night.date.isoformat())
     return dict(row_counts.total([account, *([earlier] if earlier else [])])["rejects"])
 
 
 def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
-    """The snapshot without the files of some of its days, uncommitted, and the account of their rows.
+    """Return the snapshot without the files of some days, not committed, and the account of their rows.
 
-    The files are not opened: some may be lost or damaged.
+    The files are not opened, because some may be missing or damaged.
     """
     gone = [file for span in spans for file in snapshot.files_between(*span)]
     lost = [row_counts.from_removed(file.table, "reingested", file.file.rows) for file in gone]
@@ -257,7 +256,7 @@ def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot
 
 
 def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Span, ...]) -> None:
-    """Raise StageError where a day that is ingested again had events and would have none."""
+    """Raise StageError if a day that is ingested again had events and would have none."""
     for span in spans:
         had, has = ({file.table for file in one.files_between(*span)} for one in (before, after))
         if had - has and not night.job.logs.allow_missing_days:
@@ -268,7 +267,7 @@ def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Sp
 
 
 def _taken(every: list[TakenFile]) -> list[TakenFile]:
-    """Of each raw file its last version; of a BigQuery table, one a date."""
+    """Return the last version of each raw file; for a BigQuery table, one per date."""
     return sorted({(f.path, f.changed if f.path.startswith(bigquery_source.PREFIX) else 0): f for f in every}.values())
 
 
@@ -290,7 +289,7 @@ def _check_rejects(night: Night, account: Account) -> None:
 
 
 def _listing(account: Account) -> str:
-    """How many of the refused rows are listed, as the begin of a sentence."""
+    """Return how many of the rejected rows are listed, as the beginning of a sentence."""
     rejects = account["rejects"].values()
     if all(rows <= MAX_LISTED_ROWS for rows in rejects):
         return "They are listed"
@@ -315,7 +314,7 @@ def _notes(night: Night, due: IngestPlan, snapshot: Snapshot, account: Account) 
 
 
 def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
-    """What a person should know once about the events of this night."""
+    """Yield notes on the days of the events in the store."""
     days = [dt.date.fromisoformat(file.day) for file in snapshot.files if file.table == "watches"]
     window = night.job.examples.window_days
     past = (night.date - min(days)).days
@@ -328,7 +327,7 @@ def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _notes_of_rows(duplicates: Sequence[DuplicateRows]) -> list[str]:
-    """Keys of the tables that are read anew of which one file has several rows that differ."""
+    """Return notes on ids that have several different rows in one file."""
     differing: dict[str, int] = {}
     for rows in duplicates:
         differing[rows.table] = differing.get(rows.table, 0) + rows.disagreeing
@@ -361,7 +360,7 @@ def _notes_of_files(night: Night, due: IngestPlan) -> Iterator[str]:
 
 
 def _batches(raw: Sequence[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:
-    """Raw files in order, as many at a time as stay within `most_bytes`, at least one."""
+    """Yield batches of raw files in order, each of at most `most_bytes` or one file."""
     batch: list[TakenFile] = []
     for file in sorted(raw):
         if batch and sum(one.bytes for one in batch) + file.bytes > most_bytes:

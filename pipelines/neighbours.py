@@ -1,6 +1,6 @@
-"""Stage 6: every user's k nearest videos, and every video's.
+"""Stage 6: search the k nearest videos of each user and of each video.
 
-examples/serving, store (what users have had), model, index -> WriteNeighbours -> neighbours/*, user_vectors/*
+examples/serving, store (watched videos), model, index      -> WriteNeighbours -> neighbours/*, user_vectors/*
 examples/defaults, model, index                             -> WriteNeighbours -> defaults/*.parquet
 index                                                       -> WriteSimilar -> similar/*.parquet
 similar/*, store                                            -> CheckFolding -> counts of the manifest
@@ -31,13 +31,13 @@ SIMILAR_BLOCK = 16_384
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the serving records, what users must not be shown, the model, the index, and `[neighbours]`."""
+    """Return the plan: the serving records, the videos to exclude, the model, the index, and `[neighbours]`."""
     inputs = {stage: night.require(stage).digest for stage in ("examples", "train", "index")}
     return Plan("neighbours", {**inputs, **limit_digests(night)}, {"neighbours": night.job.neighbours.model_dump()})
 
 
 def run(night: Night) -> None:
-    """Write the lists of all served users, all with a watch or search in the window, and those for all others."""
+    """Write the lists of all users with a watch or search in the window, and the default lists of all others."""
     complete(night, plan(night), partial(_work, night))
 
 
@@ -64,7 +64,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 
 def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
-    """What to tell of users whose lists are empty; nothing if there are none."""
+    """Return a note on the users whose lists are empty; no note if there are none."""
     if not empty:
         return []
     lists = f"all {users:,} lists are empty" if empty == users else f"{empty:,} of {users:,} lists are empty"
@@ -76,7 +76,7 @@ def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
 
 
 def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
-    """What to search this night with; for the held-out users, as of the start of the held-out days."""
+    """Return the inputs of the search; with `held_out`, as of the start of the held-out days."""
     settings = night.job.neighbours
     window = Window(start=night.start, end=night.holdout_start) if held_out else night.window
     return SearchInputs(
@@ -94,7 +94,7 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
 
 
 def _seen_window(night: Night, *, held_out: bool) -> Window:
-    """The watches that count as had, see `[neighbours] exclude_days`."""
+    """Return the window of the watches that are excluded, see `[neighbours] exclude_days`."""
     days, end = night.job.neighbours.exclude_days, night.holdout_start if held_out else night.end
     if days is None:
         return Window(start=night.start, end=end)
@@ -105,7 +105,7 @@ def _seen_window(night: Night, *, held_out: bool) -> Window:
 
 
 def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
-    """Of what decides who may be shown what: the window, what counts as had, pairs never to show, the catalogue."""
+    """Return digests of what excludes videos from lists: the window, watched videos, hidden pairs, the catalogue."""
     span, ingested = _seen_window(night, held_out=held_out), night.require("ingest")
     had = [file.file.digest for file in night.snapshot.files_between(span.start, span.end) if file.table == "watches"]
     hidden, catalogue = ([entry.digest for entry in ingested.named(name)] for name in ("hidden/", "videos-"))
@@ -118,7 +118,7 @@ def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
 
 
 def bucket_records(night: Night, split: str) -> list[BucketRecords]:
-    """For each bucket, its files of the window and its record file of one split: `serving` or `holdout`."""
+    """Return, for each bucket, its files of the window and its record file of one split: `serving` or `holdout`."""
     listed = manifest.entry_paths(night.require("examples").named(f"{split}/"), night.folder("examples"))
     of_bucket = {paths.shard_index(path): path for path in listed}
     span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
@@ -132,14 +132,14 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
 
 
 def _default_records(night: Night) -> list[BucketRecords]:
-    """The records of users nobody has seen, as of one more bucket."""
+    """Return the records of unknown users, as one more bucket."""
     listed = manifest.entry_paths(night.require("examples").named("defaults-"), night.folder("examples"))
     after = BucketFiles(bucket=night.snapshot.buckets)
     return [BucketRecords(files=after, records=path, defaults=True) for path in listed]
 
 
 def _shards(night: Night, index: BuiltIndex) -> tuple[str, ...]:
-    """The paths of the shards of an index."""
+    """Return the paths of the shards of an index."""
     return tuple(paths.join(night.folder("index"), name) for name in index.folders)
 
 

@@ -1,10 +1,10 @@
-"""START HERE: a night, from raw logs to published lists. This file is the map of the whole run.
+"""START HERE: run a night, from raw logs to published lists. This module shows the order of all stages.
 
     ingest -> vocabulary -> examples -> train -> index -> neighbours -> ranking -> evaluation -> publish
 
-Each stage is a module beside this one, run in a process of its own: its memory returns, a kill is contained, and a
-scheduler can run the same commands. What is complete with the same inputs and settings is skipped, so a night that was
-killed goes on where it was, and a second run does nothing.
+Each stage is a module in this package and runs in its own process, which frees its memory and contains its failures; a
+scheduler can run the same commands. Stages that are complete with the same inputs and settings are skipped: an
+interrupted night resumes from its last completed stage, and a second run does nothing.
 
     watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--force STAGE] [--reingest DAY]
                                [--reread] [--keep-old-readings]
@@ -34,13 +34,13 @@ from pipelines.serving import publication
 
 
 def parser() -> console.Parser:
-    """The command's arguments; further ones go to Beam."""
+    """Return the parser of the command. Arguments that it does not know are options of Beam."""
     found = arguments("nightly", "Run a night: from raw logs to published lists.")
     some = found.add_mutually_exclusive_group()
     some.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
     some.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it")
     some.add_argument("--catch-up", action="store_true", help="run the nights since the published one first")
-    found.add_argument("--dry-run", action="store_true", help="say what would run and why, and change nothing")
+    found.add_argument("--dry-run", action="store_true", help="show what would run and why, without changing anything")
     force = "run this stage even if it is complete; may be given several times"
     found.add_argument("--force", choices=STAGES, metavar="STAGE", action="append", help=force)
     ingest.add_arguments(found)
@@ -50,8 +50,8 @@ def parser() -> console.Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a night, with --catch-up those that were missed before it. The exit codes are those of `errors.EXIT_CODES`,
-    of several nights that of the last."""
+    """Run a night; with --catch-up, first the missed nights before it. Return an exit code of `errors.EXIT_CODES`, for
+    several nights that of the last one."""
     given = parser()
     args, flags = given.parse_known_args(argv)
     for name, wanted in ingest.given_options(args):
@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> int:
-    """One night to its end, whatever that is, and its exit code. The log, ROOT/metrics.prom and whom `[notify]` names
-    are told."""
+    """Run one night and return its exit code. Report the result in the log, in ROOT/metrics.prom and to the receivers
+    in `[notify]`, whether or not the night fails."""
     began = time.monotonic()
     code, message = _outcome(night, job, stages, log)
     end = Outcome(
@@ -92,8 +92,8 @@ def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: Ru
 
 
 def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
-    """Run the stages that are not complete, in order; what became of the night, in a line. Raises StageError where one
-    fails."""
+    """Run the stages that are not complete, in order, and return a message about the result. Raises StageError if a
+    stage fails."""
     ran: list[str] = []
     with log.open_display(night.date, len(stages)) as display:
         for line in discard_damaged(night):
@@ -125,7 +125,7 @@ def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
 
 
 def _finish_publication(night: Night, display: processes.ConsoleDisplay) -> None:
-    """Finish or undo now, not hours later, what a publication left that came to no end; stage publish tries again."""
+    """Complete or undo an interrupted publication before the stages run; stage publish tries again if this fails."""
     try:
         if done := publication.recover(night):
             display.print_line(done)
@@ -147,7 +147,7 @@ def _is_done(night: Night, stage: str) -> tuple[bool, str]:
 
 
 def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str]:
-    """The exit code of a night and what is to be said of it."""
+    """Return the exit code of a night and the message about its result."""
     try:
         with lock.hold(night.root.lock):
             return 0, run(night, job, stages, log)

@@ -1,13 +1,13 @@
-"""Stage 9: make the night the one that is served, in its files and in every configured sink, or in none.
+"""Stage 9: publish the night in its files and in all configured sinks, or in none of them.
 
 neighbours (or ranking), evaluation -> gates -> nights/DATE/publish/lists-DIGITS.json names every file that is served,
                                        each of which is checked
                                     -> every sink is loaded -> each is switched
                                     -> ROOT/published.json names the night and its lists
 
-`published.json` is the truth; if it is lost, the newest publication that was not taken back is served again.
-`publishing.json` says what is under way, before any sink is touched: the next start finishes what was loaded everywhere
-and undoes the rest (`recover`).
+`published.json` decides which night is served; if it is lost, the newest publication that was not taken back is served
+again. `publishing.json` is written before any sink changes: after an interruption, the next start completes the
+publication if all sinks were loaded, and undoes it otherwise (`recover`).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from transforms.core import files
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the lists, on their evaluation, and on where they are served from."""
+    """Return the plan: the lists, their evaluation, and the settings of the sinks."""
     stages = (NEIGHBOURS, sink_protocol.served_stage(night), "evaluation")
     inputs, places = {stage: night.require(stage).digest for stage in stages}, sink_protocol.settings(night.job)
     return Plan("publish", inputs, {"storage": places} if places else {}, _due(night))
 
 
 def _due(night: Night) -> str:
-    """Why there is something to do although these lists were published before; empty if there is not."""
+    """Return why the stage must run although these lists were published before; empty if it need not."""
     if files.exists(night.root.publishing):
-        return "a publication came to no end"
+        return "a publication was interrupted"
     if publication_file.is_lost(night.root):
         return f"{night.root.published} is lost"
     if not publication_file.is_of_stages(night.root, night.date):
@@ -48,9 +48,9 @@ def _due(night: Night) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this stage alone."""
-    told = "publish the night in spite of gates that fail, and write down why"
-    parser.add_argument("--force-publish", type=_reason, metavar="REASON", help=told)
+    """Add the arguments of this stage."""
+    text = "publish the night even if gates fail, and record the reason"
+    parser.add_argument("--force-publish", type=_reason, metavar="REASON", help=text)
 
 
 def _reason(text: str) -> str:
@@ -60,7 +60,7 @@ def _reason(text: str) -> str:
 
 
 def run(night: Night) -> None:
-    """Publish the night, unless a later one is published: a backfill never moves what is served backwards."""
+    """Publish the night, unless a later night is published: a backfill does not replace a later night."""
     with nights_page.refreshing_index(night):
         complete(night, plan(night), lambda _folder, _attempt: _work(night), keep=published_lists.PREFIX)
     retention.apply(night, publication_file.served_date(night.root))
@@ -70,7 +70,7 @@ def _work(night: Night) -> StageResult:
     finish(night)
     later = publication_file.served_date(night.root)
     is_backfill = later is not None and later > night.date
-    if is_backfill:  # else this publication restores it
+    if is_backfill:  # otherwise this publication restores it
         restore(night)
     lists = publication_file.from_stages(night.root, night.date, night.snapshot.buckets)
     with add_served_night(night):
@@ -100,8 +100,8 @@ def _work(night: Night) -> StageResult:
 
 
 def _still_published(night: Night, lists: PublishedLists) -> PublishedLists | None:
-    """The lists that the night was last published with, which a rollback to it serves; the new ones if these have the
-    same content, or if the old ones are damaged. None if it was never published."""
+    """Return the lists that a rollback to the night serves: those it was last published with, or the new ones if the
+    content is the same or the old ones are damaged. None if it was never published."""
     before = publication_file.last_published(night.root, night.date)
     if before is None:
         return lists if publication_file.was_published(night.root, night.date) else None

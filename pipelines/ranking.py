@@ -1,4 +1,4 @@
-"""Stage 7: the first videos of each list in the order of expected watch time, where impressions are given (paper, 4).
+"""Stage 7: rank the first videos of each list by expected watch time, if there are impressions (paper, section 4).
 
 impressions, store              -> CountImpressions -> WriteVocabulary -> ranked/vocabulary/*.parquet
 those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*
@@ -7,7 +7,7 @@ examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
 examples/holdout, ranker        -> MeasureRanker -> counts of the manifest
 neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, in the schema of neighbours
 
-Without impressions nothing is left, and what is served is the neighbours' order: the night says so.
+Without impressions the stage writes no files, the lists keep the order of stage neighbours, and a note says so.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_eve
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the lists, on all events of the window, on what earlier nights' generators said, and on
-    `[ranking]`."""
+    """Return the plan: the lists, all events of the window, the scores of earlier nights, and `[ranking]`."""
     lists = night.require(sink_protocol.NEIGHBOURS)
     inputs = {sink_protocol.NEIGHBOURS: lists.digest}
     if why_not(night):
@@ -58,13 +57,13 @@ def plan(night: Night) -> Plan:
         "date": night.date.isoformat(),
         "logs": night.job.logs.model_dump(include={"time_zone"}),
         "examples": night.job.examples.model_dump(include=_SETTINGS),
-        "ranking": night.job.ranking.model_dump(exclude={"cut"}),  # of the figures alone, which stage evaluation makes
+        "ranking": night.job.ranking.model_dump(exclude={"cut"}),  # only stage evaluation uses it
     }
     return Plan("ranking", inputs, settings)
 
 
 def why_not(night: Night) -> str:
-    """Why the night's lists are not put in another order; empty where they are."""
+    """Return why the night's lists are not ranked; empty if they are."""
     if not night.job.ranking.candidates:
         return "ranking.candidates = 0: lists stay in the neighbours' order"
     if not any(file.table == IMPRESSIONS for file in night.snapshot.files_between(night.start, night.end)):
@@ -73,7 +72,7 @@ def why_not(night: Night) -> str:
 
 
 def run(night: Night) -> None:
-    """Learn from the window's impressions, and rank the lists."""
+    """Train the ranker on the window's impressions, and rank the lists."""
     complete(night, plan(night), partial(_work, night))
 
 
@@ -118,7 +117,7 @@ _NO_GENERATOR = (
 def count_impressions(
     night: Night, generators: dict[str, str], folder: str, attempt: str
 ) -> tuple[ImpressionCounts, list[FileEntry]]:
-    """What there is to learn from, and the entries of the ranker's vocabularies that are not empty."""
+    """Count the impressions; return the counts and the entries of the ranker's vocabularies that are not empty."""
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
     count = CountImpressions(night.window, night.holdout, night.catalogue() or "", first, night.threads)
@@ -133,9 +132,9 @@ def count_impressions(
 
 
 def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileEntry]) -> RankingSpec:
-    """The ranker's features. found, vocabularies: as `count_impressions` returns them.
+    """Return the specification of the ranker's features. found, vocabularies: as `count_impressions` returns them.
 
-    A vocabulary without entries has no file: no clicked video of the catalogue may have a channel.
+    An empty vocabulary has no file, for example if no clicked video has a channel.
     """
     rows = {entry.name: entry.rows for entry in vocabularies}
     tokens = {entry.name: entry.rows for entry in night.require("vocabulary").files}.get(artifacts.SEARCH_TOKENS, 0)
@@ -151,7 +150,7 @@ def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileE
 
 
 def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
-    """Where all buckets find what they share."""
+    """Return the inputs that all buckets share."""
     folder = night.folder("ranking")
     return RankingInputs(
         window=night.window,
@@ -167,7 +166,7 @@ def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
 def write_ranking_examples(
     night: Night, spec: RankingSpec, generators: dict[str, str], folder: str, attempt: str
 ) -> list[FileEntry]:
-    """Records of the impressions and TFT's graph; the entries of both."""
+    """Write records of the impressions, and TFT's graph; return the entries of both."""
     buckets = [
         RankingBucket(
             files=of,
@@ -195,7 +194,7 @@ def write_ranking_examples(
 def _train(
     night: Night, spec: RankingSpec, written: list[FileEntry], folder: str, attempt: str
 ) -> tuple[dict[str, Any], list[FileEntry]]:
-    """Counts of the training, and the entries of what it left."""
+    """Train the ranker; return counts, and the entries of its files."""
     from trainer.ranker.config import RankerSettings
     from trainer.ranker.task import train_ranker
     from trainer.ranker.training import RankingFiles
@@ -225,7 +224,7 @@ def _ranker(attempt: str) -> str:
 
 
 def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> Records:
-    """Records of the ranked lists, and of the ranker's figures on held-out impressions."""
+    """Rank the lists and measure the ranker on held-out impressions; return the records of both."""
     ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
     rank = RankCandidates(inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.threads)
@@ -246,12 +245,12 @@ def ranker_of(night: Night) -> str:
 
 
 def spec_of_night(night: Night) -> RankingSpec:
-    """What the night's ranker takes."""
+    """Return the specification of the features of the night's ranker."""
     return RankingSpec.from_json(files.read_bytes(paths.join(ranker_of(night), "spec.json")).decode())
 
 
 def of_held_out(night: Night) -> HeldOutRanking | None:
-    """What the held-out users' lists are ranked with, as of the start of the held-out days; None where none are."""
+    """Return the ranking of held-out users' lists, as of the start of the held-out days; None if none are ranked."""
     if sink_protocol.served_stage(night) != sink_protocol.RANKING:
         return None
     inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
@@ -265,7 +264,7 @@ def of_held_out(night: Night) -> HeldOutRanking | None:
 
 
 def ranking_buckets(night: Night) -> list[RankingBucket]:
-    """Each bucket's files, its lists of tonight, and where its users' vectors lie."""
+    """Return each bucket's files, its lists, and the paths of its users' vectors."""
     date, buckets = night.date.isoformat(), night.snapshot.buckets
     found = []
     for of in night.buckets():

@@ -1,7 +1,7 @@
-"""Stage 4: the model, trained on one machine from the night's examples, going on from an earlier night's.
+"""Stage 4: train the model on one machine, from the night's examples and the model of an earlier night.
 
-examples/train, examples/holdout, an earlier model/state -> trainer -> model/: user tower, video vectors, the state that
-                                                            a later night goes on from, checkpoints, training curve
+examples/train, examples/holdout, an earlier model/state -> trainer -> model/: user tower, video vectors, the state for
+                                                            the training of a later night, checkpoints, training curve
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own pr
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the examples, on the earlier model, and on every setting of `[model]` and `[training]`."""
+    """Return the plan: the examples, the earlier model, and all settings of `[model]` and `[training]`."""
     found = warm_start_base.of_night(night)
     inputs = {"examples": night.require("examples").digest, **({"earlier": found.digest} if found else {})}
     settings = {"model": night.job.model.model_dump(), "training": night.job.training.model_dump()}
@@ -36,7 +36,7 @@ def plan(night: Night) -> Plan:
 
 
 def run(night: Night) -> None:
-    """Train, or go on from the checkpoints of a run that was killed."""
+    """Train the model, or continue an interrupted training from its last checkpoint."""
     if not plan(night).is_done(night):
         warm_start_base.fix(night)
     complete(night, plan(night), partial(_work, night), keep=local_workdir.CHECKPOINTS)
@@ -70,7 +70,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 
 def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
-    """The night's examples, where the trainer can read them."""
+    """Return the night's examples in a folder that the trainer can read."""
     from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, find_graph
 
     listed = night.require("examples")

@@ -1,4 +1,4 @@
-"""Stage 2: the videos and search tokens that get an embedding, counted over the learnable window.
+"""Stage 2: select the videos and search tokens that get an embedding, by their counts in the learnable window.
 
 store, window by bucket -> CountTokens -> TopN -> vocabulary/videos.parquet, vocabulary/search_tokens.parquet
 """
@@ -28,7 +28,7 @@ from transforms.examples.vocabulary import (
 
 
 def plan(night: Night) -> Plan:
-    """Depends on the events of the window, on who is held out and on which days are robots'."""
+    """Return the plan: the events of the window, the held-out users, and the limit on events per day."""
     names = {
         "window_days",
         "watch_vocabulary",
@@ -48,7 +48,7 @@ def plan(night: Night) -> Plan:
 
 
 def run(night: Night) -> None:
-    """Count and cut the vocabularies. Raises StageError where the window holds not one completed watch."""
+    """Count tokens and write the vocabularies. Raises StageError if the window has no completed watch."""
     complete(night, plan(night), partial(_work, night))
 
 
@@ -75,7 +75,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 
 def _why_no_label(night: Night, window: WindowSummary) -> str:
-    """Why no watch can be a label, and what to do. window: without a completed watch."""
+    """Return why no watch can be a label, and how to fix it. window: a window without a completed watch."""
     robots, held_out, rest = window.robot_watches, window.held_out_watches, window.watches
     total, most = robots + held_out + rest, night.job.examples.max_events_per_day
     if not total:
