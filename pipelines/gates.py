@@ -3,10 +3,10 @@
 The figures are in manifests, metrics and lists. The night before is the newest earlier night that was published and not
 taken back.
 
-`nights/DATE/gates.json` contains the result of every gate, whether or not the night was published: status, why, compared_with
-(a date or null), counts (gates by state), and gates, each with name, value, bound, state (passed, failed or not
-computed), ok (true, false, null: not computed), reason (why it was not computed), expected (whether that is normal for
-such a night) and message.
+`nights/DATE/gates.json` contains the result of every gate, whether or not the night was published: status, why,
+compared_with (a date or null), counts (gates by state), and gates, each with name, value, bound, state (passed, failed
+or not computed), ok (true, false, null: not computed), reason (why it was not computed), expected (whether that is
+normal for such a night) and message.
 
 | status  | what                                                                                              |
 |---------|---------------------------------------------------------------------------------------------------|
