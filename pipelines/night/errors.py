@@ -36,11 +36,11 @@ argument; 3 a gate failed: yesterday's lists stay served; 128 + n stopped by sig
 
 
 class StageError(RuntimeError):
-    """A stage that cannot go on, for a reason its message explains to whoever runs the night."""
+    """A stage cannot continue; the message explains the reason to the user."""
 
 
 class GateError(StageError):
-    """A night that is not good enough to be published: which gate, the value, the bound, what to look at."""
+    """A gate failed; the message names the gate, the value, the bound, and what to check."""
 
 
 # Errors whose message is all that a person needs: it is printed without a traceback.
@@ -107,18 +107,18 @@ def _reported(work: Callable[[], int], say: Callable[[str], object]) -> int:
 
 
 def wants_traceback(error: Exception) -> bool:
-    """Whether the environment asks for the whole traceback of a failure; a wrong setting has none worth reading."""
+    """Return whether the environment requests the traceback of a failure. Wrong settings have none."""
     return bool(os.environ.get("WATCHNEXT_TRACEBACK")) and exit_code(error) == 1
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code of a command that an error ended, which a runner may have wrapped or passed on as text."""
+    """Return the exit code of a command for an error, which a runner may have wrapped or passed on as text."""
     found = _expected(error)
     return next((code for code, kinds in _BY_CODE.items() if found and issubclass(found[0], kinds)), 1)
 
 
 def of_exit_code(code: int) -> type[Exception]:
-    """The error to raise where a process of ours ended with a code."""
+    """Return the error to raise if a child process ends with an exit code."""
     return _BY_CODE.get(code, (StageError,))[0]
 
 
@@ -156,7 +156,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def _expected(error: BaseException) -> tuple[type[BaseException], str] | None:
-    """The kind and the message of the expected error that an error is, or that caused it."""
+    """Return type and message of the expected error that an error is, or that caused it."""
     for seen in causes(error):
         if isinstance(seen, EXPECTED_ERRORS):
             return type(seen), _message(type(seen).__name__, str(seen), is_os_error=isinstance(seen, OSError))
@@ -171,7 +171,7 @@ def _message(name: str, message: str, *, is_os_error: bool) -> str:
 
 
 def _expected_in_text(text: str) -> tuple[type[BaseException], str] | None:
-    """The kind and the message of the expected error that the text of a traceback ends with, or that caused that."""
+    """Return type and message of the expected error in the text of a traceback, or of its cause."""
     for before, traceback in reversed(list(pairwise(text.split(_TRACEBACK)))):
         raised = _ERROR.search(traceback)
         if raised is None:
@@ -187,7 +187,7 @@ def _expected_in_text(text: str) -> tuple[type[BaseException], str] | None:
 
 
 def _told_of_runner(error: BaseException) -> str | None:
-    """What to say where the runner itself failed, not our work on it: a server that is gone, a job it gave up."""
+    """Return a message if the runner itself failed, for example its job server; None otherwise."""
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
         return f"the runner's job server does not answer ({error.code().name}: {error.details()}); {_AGAIN}"
     ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
@@ -198,6 +198,6 @@ def _told_of_runner(error: BaseException) -> str | None:
 
 
 def _os_error(name: str) -> type[OSError] | None:
-    """The error of the system that has a name in a traceback."""
+    """Return the class of the system error that a traceback names."""
     kind = BeamIOError if name == BeamIOError.__name__ else getattr(builtins, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, OSError) else None

@@ -28,7 +28,7 @@ _NEWEST = "checkpoint"  # the file of TensorFlow's that says which checkpoints t
 
 @dataclass(frozen=True, kw_only=True)
 class LocalWorkdir:
-    """The folder of a stage, and the local one it is worked in."""
+    """The folder of a stage, and the local folder that the training works in."""
 
     folder: str
     local: str
@@ -44,7 +44,7 @@ class LocalWorkdir:
         return str(target)
 
     def keep(self) -> None:
-        """Bring checkpoints and curves up to date on the storage; what names the newest checkpoint comes last."""
+        """Upload checkpoints and curves; the file that names the newest checkpoint comes last."""
         if self.local == self.folder:
             return
         now = self._found()
@@ -71,7 +71,7 @@ class LocalWorkdir:
 
 
 def _names(local: Path, below: str) -> list[str]:
-    """The files of a local sub-folder, in order, as seen from the folder."""
+    """Return the files of a local sub-folder in order, relative to the folder."""
     return sorted(path.relative_to(local).as_posix() for path in (local / below).rglob("*") if path.is_file())
 
 

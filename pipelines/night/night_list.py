@@ -1,4 +1,4 @@
-"""What of the store stays: the snapshots that nights refer to, and the days within `keep_days`."""
+"""Clean up the store: keep the snapshots that nights refer to, and the days within `keep_days`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def sweep(night: Night) -> None:
 
 
 def snapshot_of(root: Root, date: dt.date) -> int | None:
-    """The number of the snapshot a night refers to; None before its ingest is complete."""
+    """Return the number of the snapshot that a night refers to; None before its ingest is complete."""
     found = manifest.load(root.stage(date, "ingest"))
     return found.read(IngestOutputs).snapshot if found else None
 
 
 def next_number(root: Root) -> int:
-    """The number of the next snapshot: one that no snapshot has, damaged or not, and to which no night refers."""
+    """Return the number of the next snapshot, which no snapshot has (damaged or not) and no night refers to."""
     taken = [snapshot_store.number_of(path) for path in snapshot_store.list_snapshots(root.snapshots)]
     referred = (snapshot_of(root, date) for date in nights(root))
     return 1 + max([*taken, *(number for number in referred if number is not None)], default=0)

@@ -1,7 +1,7 @@
-"""What was measured of a night and what its gates found: the readers of `evaluation/metrics.json` and `gates.json`.
+"""Read the figures of a night and the results of its gates: `evaluation/metrics.json` and `gates.json`.
 
-`nights/DATE/gates.json` holds what `GateResults` describes. Both files are kept for ever, so files of older versions
-are read too: each field that was added later has a default.
+`GateResults` describes `nights/DATE/gates.json`. Both files are kept forever, so files of older versions must be
+readable: each field that was added later has a default value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATES: tuple[State, ...] = ("passed", "failed", "not computed")
 
 
 class GateResults(BaseModel):
-    """What all gates found of one night."""
+    """The results of all gates of one night."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +55,7 @@ class GateResults(BaseModel):
         )
 
     def in_words(self) -> str:
-        """How many gates ended in each state, and why some were not computed, in a line."""
+        """Return the number of gates in each state, and why some were not computed, in one line."""
         counted = [f"{len(self.named(state))} {state}" for state in STATES if self.named(state)]
         gates_of: dict[str, list[str]] = {}
         for gate in self.named("not computed"):
@@ -65,7 +65,7 @@ class GateResults(BaseModel):
 
 
 def gates(night: Night) -> GateResults | None:
-    """What the night's gates found; None before stage publish computed them.
+    """Return the results of the night's gates; None before stage publish computed them.
 
     Raises ManifestError for a file that cannot be read.
     """
@@ -85,7 +85,7 @@ def write_gates(night: Night, found: GateResults) -> None:
 
 
 def metrics(night: Night) -> NightMetrics | None:
-    """What stage evaluation measured; None if it did not, or in another format. Raises ManifestError for a file that
+    """Return the figures of stage evaluation; None if there are none, or in another format. Raises ManifestError if it
     cannot be read."""
     path = metrics_path(night)
     if not files.exists(path):

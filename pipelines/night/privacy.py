@@ -1,4 +1,4 @@
-"""`[privacy]`: the list of users to forget, and the key of pseudonyms, from the job file to what ingest works with."""
+"""Read `[privacy]` of the job file: the list of users to forget, and the key of pseudonyms."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def _source(job: Job) -> KeySource:
 
 
 def check_of(key: bytes | None) -> str:
-    """What a store keeps to know its key again, which does not give the key away; empty without one."""
+    """Return a check value that identifies a key without revealing it; empty without a key."""
     return key_source.key_check(key) if key is not None else ""
 
 
 def stored_id(job: Job, user_id: str, key_check: str) -> str:
-    """The id under which a user of the logs is kept. Raises JobError where the key is not that of the store."""
+    """Return the id of a user in the store. Raises JobError if the key is not that of the store."""
     key = pseudonym_key(job)
     if key_check != check_of(key):
         raise JobError(_other_key(job, key_check))
@@ -75,7 +75,7 @@ def _other_key(job: Job, key_check: str) -> str:
 
 
 def forget_files(job: Job) -> RawFiles:
-    """The files of the list of users to forget. Raises LogError if there is none."""
+    """Return the files of the list of users to forget. Raises LogError if there is none."""
     never = dt.date.min  # paths of this list have no {date}
     return raw_files.find("privacy.forget", job.privacy.forget or "", start=never, end=never)
 

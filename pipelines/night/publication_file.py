@@ -131,7 +131,7 @@ def read(root: Root, *, whole: bool = False) -> Published | None:
 
 
 def _repair(root: Root) -> str:
-    """How to get `published.json` back."""
+    """Return how to restore `published.json`."""
     newest = newest_publication(root)
     if newest is None:
         return "remove it, then run watchnext nightly"
@@ -142,7 +142,7 @@ def _repair(root: Root) -> str:
 
 
 def read_if_valid(root: Root) -> Published | None:
-    """The content of `published.json`; None if there is none, or if it is damaged."""
+    """Return the content of `published.json`; None if it is missing or damaged."""
     try:
         return read(root)
     except StageError:
@@ -165,7 +165,7 @@ def is_lost(root: Root) -> bool:
 
 
 def served_date(root: Root) -> dt.date | None:
-    """The date of the night that is served; if `published.json` is lost, of the newest publication that counts."""
+    """Return the date of the served night; if `published.json` is lost, that of the newest valid publication."""
     try:
         return dt.date.fromisoformat(json.loads(files.read_bytes(root.published))["date"])
     except (OSError, ValueError, TypeError, KeyError, IndexError):
@@ -173,7 +173,7 @@ def served_date(root: Root) -> dt.date | None:
 
 
 def newest_publication(root: Root, before: dt.date | None = None) -> dt.date | None:
-    """The newest night, before a date if one is given, that was published and not taken back."""
+    """Return the newest night (before a date, if given) that was published and not taken back."""
     out = withdrawn(root)
     for date in reversed(paths.nights(root)):
         if (before is None or date < before) and date.isoformat() not in out and was_published(root, date):
@@ -194,7 +194,7 @@ def withdrawn(root: Root) -> frozenset[str]:
 
 
 def was_published(root: Root, date: dt.date) -> bool:
-    """Whether a night was ever published, by what its stage publish says."""
+    """Return whether a night was ever published, according to its stage publish."""
     done = manifest.record(root.stage(date, "publish"))
     return done is not None and done.read(PublishOutputs).was_published
 
@@ -221,7 +221,7 @@ def served(root: Root) -> PublishedLists | None:
 
 
 def missing(root: Root) -> str:
-    """What of the lists that are served is not there, in words; empty if all is."""
+    """Return a message on missing files of the served lists; empty if there are none."""
     try:
         lists = served(root)
     except StageError as error:
@@ -260,7 +260,7 @@ def accepted(root: Root, date: dt.date) -> PublishedLists | None:
 
 
 def _of(root: Root, name: str) -> PublishedLists | None:
-    """Lists by the name of their file; None if it is gone. Raises StageError if it is damaged."""
+    """Return the lists in a file, by its name; None if it does not exist. Raises StageError if it is damaged."""
     path = paths.join(root.path, name)
     if not published_lists.is_below(name) or not files.exists(path):
         return None
@@ -271,7 +271,7 @@ def _of(root: Root, name: str) -> PublishedLists | None:
 
 
 def from_stages_if_complete(root: Root, date: dt.date) -> PublishedLists | None:
-    """`from_stages`; None if the night has no complete lists."""
+    """Return `from_stages`; None if the night has no complete lists."""
     if manifest.load(root.stage(date, NEIGHBOURS)) is None:
         return None
     return from_stages(root, date)
@@ -345,7 +345,7 @@ def served_stage(root: Root, date: dt.date) -> str:
 
 
 def own(listed: Manifest) -> list[FileEntry]:
-    """The entries of a stage's lists, without what lies beside or below them."""
+    """Return the entries of a stage's lists, without the files in other folders."""
     return [entry for entry in listed.named(ending=".parquet") if "/" not in entry.name]
 
 
@@ -381,7 +381,7 @@ def prune(root: Root, intent: Published | None = None) -> None:
 
 
 def _remove(root: Root, date: dt.date, dead: Iterable[str], alive: Iterable[str]) -> None:
-    """Remove lists of a night, and before them their files, but for those that others or a manifest name."""
+    """Remove lists of a night and their files, except files that other lists or a manifest name."""
     kept = {path for one in alive for path in _named(root, one)}
     for stage in (NEIGHBOURS, RANKING):
         done = manifest.load(root.stage(date, stage))
@@ -392,7 +392,7 @@ def _remove(root: Root, date: dt.date, dead: Iterable[str], alive: Iterable[str]
 
 
 def _named(root: Root, path: str) -> Iterator[str]:
-    """The paths of the files that one file of lists names; nothing if it cannot be read."""
+    """Yield the paths of the files that one file of lists names; nothing if it cannot be read."""
     try:
         yield from (paths.join(root.path, entry.name) for entry in published_lists.load(path).entries)
     except PublishedListsError:

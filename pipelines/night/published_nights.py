@@ -1,4 +1,4 @@
-"""The lists that were served on the last day before a night, and what the night's store says people did with them."""
+"""Find the lists that were served on the last day before a night, and the events of that day."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PublishedBefore:
     fingerprint: str
 
     def about(self) -> dict[str, str]:
-        """What `metrics.json` says of it."""
+        """Return the description in `metrics.json`."""
         return {"date": self.date.isoformat(), "start": self.start.isoformat(), "end": self.end.isoformat()}
 
 
@@ -45,7 +45,7 @@ def published_before(night: Night) -> PublishedBefore | None:
 
 
 def _of(night: Night, date: dt.date) -> PublishedBefore | None:
-    """An earlier night, if it was published."""
+    """Return an earlier night if it was published, else None."""
     done = manifest.record(night.root.stage(date, "publish"))
     outputs = done.read(PublishOutputs) if done else None
     if done is None or outputs is None or not outputs.was_published:

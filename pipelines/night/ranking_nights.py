@@ -22,7 +22,7 @@ _VECTORS = "../user_vectors/"
 
 
 def generators(night: Night) -> dict[str, str]:
-    """date -> digest of the lists of each night that is asked, in order: as fixed, else as they would be now."""
+    """Return date -> digest of the lists of each night, in order: the fixed nights, or `newest` if none are fixed."""
     done = manifest.load_outputs(night.folder(sink_protocol.RANKING), RankingOutputs)
     if done and done.ranked and done.ranked.generators is not None:
         fixed = done.ranked.generators
@@ -31,7 +31,7 @@ def generators(night: Night) -> dict[str, str]:
 
 
 def newest(night: Night) -> dict[str, str]:
-    """The nights that would be asked now: those within the window, and the newest before it."""
+    """Return the nights within the window and the newest night before it, as `generators` does."""
     out = warm_start_base.withdrawn(night.root)
     dates = [date for date in night_list.nights(night.root) if date < night.date and date.isoformat() not in out]
     found = {date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _is_whole(night, date)}
@@ -45,7 +45,7 @@ def _lists(night: Night, date: str) -> Manifest | None:
 
 
 def _is_whole(night: Night, date: dt.date) -> bool:
-    """Whether the night's lists are of the model it has."""
+    """Return whether the night's lists were computed with its current model."""
     model, lists = manifest.load(night.root.stage(date, "train")), _lists(night, date.isoformat())
     return bool(model and lists and lists.inputs.get("train") == model.digest)
 

@@ -24,7 +24,7 @@ _DROPPED = {"evaluation": "lists/", **_OLDER}
 
 
 def apply(night: Night, published: dt.date | None) -> None:
-    """Drop what no later night needs. published: the night that is served."""
+    """Remove files that no later night needs. published: the date of the served night."""
     settings, root = night.job.storage, night.root
     done = {night.date, *_served(root, published)}
     for date in done if not settings.keep_examples else ():
@@ -41,7 +41,7 @@ def apply(night: Night, published: dt.date | None) -> None:
 
 
 def _older(night: Night, most: int) -> list[dt.date]:
-    """The dates of all nights but the newest `most`; none with 0."""
+    """Return the dates of all nights except the newest `most`; empty if `most` is 0."""
     return night_list.nights(night.root)[:-most] if most else []
 
 
@@ -57,7 +57,7 @@ def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
 
 
 def _gone_on_from(night: Night) -> set[dt.date]:
-    """The nights whose models a later one goes on from: the next, and those that have begun to train."""
+    """Return the nights whose models later nights continue from: the next night, and those in training."""
     nexts = replace(night, date=max(*night_list.nights(night.root), night.date) + dt.timedelta(days=1))
     found = [warm_start_base.newest(nexts)]
     found += [warm_start_base.of_night(replace(night, date=date)) for date in _in_training(night)]
@@ -65,7 +65,7 @@ def _gone_on_from(night: Night) -> set[dt.date]:
 
 
 def _in_training(night: Night) -> list[dt.date]:
-    """The nights with a training that has not ended."""
+    """Return the nights with an unfinished training."""
     begun = (
         paths.join(night.root.stage(date, "train"), warm_start_base.PENDING) for date in night_list.nights(night.root)
     )

@@ -1,4 +1,4 @@
-"""The places a published night is served from beside its files: what each of them must be able to do.
+"""The interface of sinks, the services that serve a published night in addition to its files.
 
 Stage publish alone calls them. It loads every configured sink with the night, each under a version of its own, then
 switches one after the other; a version that is served is never written to. Every step may be done again: a start that
@@ -27,7 +27,7 @@ from pipelines.night.stage import Night
 
 @dataclass(frozen=True, kw_only=True)
 class NightFiles:
-    """What a night serves, as paths of Parquet files whose rows no one changes but to forget users."""
+    """The files that a night serves. Their rows change only when users are forgotten."""
 
     date: str
     attempt: str  # changes with every new run of the stages that wrote the files
@@ -38,17 +38,17 @@ class NightFiles:
 
 
 class Sink(Protocol):
-    """One place. Every method raises SinkError or StageError, which name the place and say what to do."""
+    """A sink. All methods raise SinkError or StageError with the name of the sink and how to fix the problem."""
 
     @property
     def name(self) -> str:
-        """The name of its table in `[storage]`."""
+        """The name of the sink's table in `[storage]`."""
 
     def ready(self) -> None:
-        """Raise where it cannot be reached or must not be used as it is configured."""
+        """Check that the sink is reachable and configured correctly; raise an error otherwise."""
 
     def version(self, files: NightFiles) -> str:
-        """The name the files have in this sink with its settings: equal only where all that would be loaded is."""
+        """Return the version of the files in this sink. Equal versions have equal content and settings."""
 
     def load(self, files: NightFiles) -> dict[str, Any]:
         """Load the files under their version and see that all of them are there; counts for people.
@@ -57,20 +57,20 @@ class Sink(Protocol):
         """
 
     def switch(self, version: str | None) -> None:
-        """Let all readers see this version, in one step; None: no version at all."""
+        """Switch all readers to this version in one step; None: to no version."""
 
     def drop(self, version: str) -> None:
-        """Remove what there is of a version; nothing where it is the one that readers see."""
+        """Remove a version, unless readers use it."""
 
     def settle(self, keep: Set[str]) -> None:
-        """Let all versions expire but these."""
+        """Let all versions except these expire."""
 
     def forget(self, user_ids: pl.Series) -> None:
-        """Remove what any version holds of some users."""
+        """Remove the data of some users from all versions."""
 
 
 def settings(job: Job) -> dict[str, Any]:
-    """The settings of the configured sinks, by name."""
+    """Return the settings of the configured sinks by name."""
     return {name: table for name, table in job.storage.model_dump().items() if isinstance(table, dict)}
 
 
@@ -80,7 +80,7 @@ def served_stage(night: Night) -> str:
 
 
 def night_files(root: paths.Root, lists: PublishedLists) -> NightFiles:
-    """The files of a publication as sinks load them."""
+    """Return the files of a publication for the sinks to load."""
     return NightFiles(
         date=lists.date.isoformat(),
         attempt=lists.attempt,

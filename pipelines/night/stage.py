@@ -1,4 +1,4 @@
-"""What every stage shares: the night it belongs to, its plan, its commit, and its command line.
+"""The parts that all stages share: the night, the plan, the commit, and the command line.
 
 A stage module has `plan(night)`, which says what it depends on without doing anything, and `run(night)`, which does the
 work unless a manifest with the plan's fingerprint says that it was done.
@@ -42,7 +42,7 @@ STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "r
 
 @dataclass(frozen=True)
 class Night:
-    """One date of one job: its times and its places."""
+    """One date of one job: its times and its paths."""
 
     job: Job
     date: dt.date
@@ -61,17 +61,17 @@ class Night:
 
     @cached_property
     def end(self) -> dt.datetime:
-        """00:00 of DATE: the events of the night lie before it."""
+        """00:00 of DATE: the end of the window (exclusive)."""
         return self._midnight(self.date)
 
     @cached_property
     def start(self) -> dt.datetime:
-        """The first moment of the window."""
+        """The start of the window (inclusive)."""
         return self._midnight(self.date - dt.timedelta(days=self.job.examples.window_days))
 
     @cached_property
     def holdout_start(self) -> dt.datetime:
-        """From here on, events of held-out users are kept out of everything learned; `end` without a holdout."""
+        """The start of the held-out days: models do not learn from later events of held-out users."""
         return self._midnight(self.date - dt.timedelta(days=self.job.examples.holdout_days))
 
     @cached_property
@@ -81,7 +81,7 @@ class Night:
         return self._midnight(self.date + dt.timedelta(days=1))
 
     def span(self, day: dt.date) -> tuple[dt.datetime, dt.datetime]:
-        """The moments of a day: from the first on, before the second."""
+        """Return the start (inclusive) and the end (exclusive) of a day."""
         return days.day_bounds(day, self.job.logs.time_zone)
 
     def _midnight(self, day: dt.date) -> dt.datetime:
@@ -103,17 +103,17 @@ class Night:
 
     @cached_property
     def snapshot(self) -> snapshot_store.Snapshot:
-        """The store as this night's ingest left it, whatever came later."""
+        """The snapshot of the store that this night's ingest committed."""
         return snapshot_store.load(snapshot_store.path_of(self.root.snapshots, self.outputs(IngestOutputs).snapshot))
 
     def window_digest(self, tables: Sequence[str] = ("watches", "searches")) -> str:
-        """Of the events of some tables, the users and the bucket count of the window, whatever else the store holds."""
+        """Return a digest of the window's events in some tables, of the users and of the bucket count."""
         digests = [f.file.digest for f in self.snapshot.files_between(self.start, self.end) if f.table in tables]
         users = [f.digest for f in self.require("ingest").named("users/")]
         return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
 
     def buckets(self, start: dt.datetime | None = None) -> list[BucketFiles]:
-        """For each user bucket, the files that hold its part of the window, or of what of it lies from `start` on."""
+        """Return, for each user bucket, its files of the window, or of the part of the window from `start` on."""
         users, hidden = self._by_bucket("users/"), self._by_bucket("hidden/")
         events: dict[tuple[str, int], list[str]] = {}
         for file in self.snapshot.files_between(start or self.start, self.end):
@@ -131,24 +131,24 @@ class Night:
         ]
 
     def _by_bucket(self, folder: str) -> dict[int, list[str]]:
-        """Paths of the files by bucket that ingest left in one of its folders."""
+        """Return the paths, by bucket, of the files that ingest wrote to one of its folders."""
         found: dict[int, list[str]] = {}
         for path in manifest.entry_paths(self.require("ingest").named(folder), self.folder("ingest")):
             found.setdefault(paths.shard_index(path), []).append(path)
         return found
 
     def create(self, parts: Sequence[Any]) -> beam.PTransform:
-        """A collection of the parts of a stage's work, each of which its workers report when done."""
+        """Return a collection of the parts of a stage's work. Workers report the progress part by part."""
         progress.expect(len(parts))
         return beam.Create(parts)
 
     def catalogue(self) -> str | None:
-        """Path of the night's catalogue, or None where the logs have none."""
+        """Return the path of the night's catalogue, or None if the logs have none."""
         listed = manifest.entry_paths(self.require("ingest").named("videos-"), self.folder("ingest"))
         return listed[0] if listed else None
 
     def titles(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """The titles the night's catalogue has for some videos."""
+        """Return video_id -> title of the videos that have a title in the night's catalogue."""
         path = self.catalogue()
         if path is None:
             return {}
@@ -169,7 +169,7 @@ class Night:
 
     @property
     def runner(self) -> str:
-        """The name of the runner the options name."""
+        """The name of the configured runner."""
         return runner_name(self.runner_config, self.flags)
 
     @property
@@ -179,18 +179,18 @@ class Night:
         return min(len(os.sched_getaffinity(0)), MOST_THREADS) if self.runner == EMBEDDED else 1
 
     def pipeline(self, stage: str) -> beam.Pipeline:
-        """A Beam pipeline on the runner the options name, with those of the stage it is part of."""
+        """Return a Beam pipeline on the configured runner, with the options of the stage."""
         name = f"watchnext-{stage}-{self.date}-{manifest.new_attempt()}"
         return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags, stage, name))
 
     def pipeline_here(self) -> beam.Pipeline:
-        """A Beam pipeline in this process, whatever runner the options name."""
+        """Return a Beam pipeline that runs in this process, whichever runner is configured."""
         return beam.Pipeline(EMBEDDED, pipeline_options(self.runner_config, self.flags))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage's result depends on: earlier stages and settings. Equal plans give equal results."""
+    """The inputs of a stage: earlier stages and settings. Equal plans give equal results."""
 
     stage: str
     inputs: dict[str, str]  # what -> digest
@@ -202,12 +202,12 @@ class Plan:
         return manifest.fingerprint(self.stage, manifest.FORMAT_VERSION, self.inputs, self.settings)
 
     def is_done(self, night: Night) -> bool:
-        """Whether the stage is complete with these inputs and settings, and all it left is still whole."""
+        """Return whether the stage is complete with these inputs and settings, and its files are not damaged."""
         found = manifest.load_readable(night.folder(self.stage))
         return found is not None and self.is_met_by(found) and not self.again(night, found)
 
     def again(self, night: Night, found: Manifest) -> str:
-        """Why the stage is run again although a manifest has the plan's fingerprint; empty if it need not be."""
+        """Return why the stage runs again although a manifest has the plan's fingerprint; empty if it does not."""
         if self.stage in night.force:
             return "it is forced"
         return next(manifest.find_damage(night.folder(self.stage), found, deep=night.verify == self.stage), "")
@@ -218,7 +218,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage's work left: files by name relative to its folder, outputs for later stages, counts for people."""
+    """The result of a stage: files (names relative to its folder), outputs for later stages, and counts for people."""
 
     files: list[FileEntry]
     outputs: Outputs
@@ -227,9 +227,9 @@ class StageResult:
 
 
 def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], *, keep: str = "") -> Manifest:
-    """Do a stage's `work(folder, attempt)` and commit it; return what stands already where the plan was done before.
+    """Run a stage's `work(folder, attempt)` and commit it. Return the existing manifest if the plan is complete.
 
-    Files in the folder that no manifest lists are removed first, but for those whose path below it begins with `keep`.
+    Files in the folder that no manifest lists are removed first, except those whose path below it begins with `keep`.
     """
     publication_file.adopt(night.root)
     folder, beside = night.folder(plan.stage), paths.EXTRA_FOLDERS.get(plan.stage, ())
@@ -265,7 +265,7 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
 
 
 def arguments(command: str, description: str = "", *, of_one_night: bool = True) -> console.Parser:
-    """The arguments every command on nights takes; further ones go to Beam."""
+    """Return a parser of the arguments that all commands on nights have. Unknown arguments are options of Beam."""
     parser = console.Parser(command, description, epilog=EXIT_CODES)
     parser.add_argument("job", metavar="JOB.toml")
     if of_one_night:
@@ -301,7 +301,7 @@ def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
 
 
 def discard_damaged(night: Night) -> list[str]:
-    """Remove the night's damaged manifests, as their stages are to be run again; what was removed, in words."""
+    """Remove the night's damaged manifests, so that their stages run again. Return a message for each."""
     found = [stage for stage in STAGES if manifest.discard_damaged(night.folder(stage), OF_STAGE[stage])]
     return [f"the manifest of stage {stage} was damaged and is removed: the stage is not complete" for stage in found]
 
@@ -346,7 +346,7 @@ def stage_parser(stage: Stage) -> console.Parser:
 
 @contextlib.contextmanager
 def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
-    """Raise StageError in place of any error that a full disk caused, whichever library met it."""
+    """Raise StageError instead of an error that was caused by a full disk, from any library."""
     try:
         yield
     except Exception as error:

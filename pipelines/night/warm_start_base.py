@@ -1,7 +1,7 @@
-"""Which night's model a night goes on from: the newest before it that was trained and not withdrawn.
+"""Select the model that a night's training continues from: that of the newest earlier night that was not withdrawn.
 
-Fixed when the stage first starts, in a small file beside its checkpoints and then in its manifest: a night that was
-killed goes on from the same model, and one that is complete stays so whatever becomes of nights before it.
+The choice is fixed when the stage first starts, in a small file next to its checkpoints and later in its manifest. An
+interrupted training resumes from the same model, and a complete night stays complete if earlier nights change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EarlierModel:
 
 
 def of_night(night: Night) -> EarlierModel | None:
-    """The model this night goes on from, as fixed; as it would be fixed now, where it is not. None: from nothing."""
+    """Return the model that this night's training continues from: the fixed one, or `newest`. None: from scratch."""
     if not night.job.training.warm_start:
         return None
     fixed = _fixed(night)
@@ -41,7 +41,7 @@ def of_night(night: Night) -> EarlierModel | None:
 
 
 def fix(night: Night) -> None:
-    """Write down which model the night goes on from, before its training begins. What was fixed stays, unless that
+    """Fix the model that the night's training continues from, before it begins. A fixed choice stays, unless that
     model is gone or its night was withdrawn."""
     if not night.job.training.warm_start:
         return
@@ -58,7 +58,7 @@ def to_output(found: EarlierModel | None) -> WarmStartBase:
 
 
 def newest(night: Night) -> EarlierModel | None:
-    """The newest night before this one with a model, but for those that were withdrawn."""
+    """Return the newest earlier night with a model that was not withdrawn; None if there is none."""
     out = withdrawn(night.root)
     for date in reversed(night_list.nights(night.root)):
         if date < night.date and date.isoformat() not in out:
@@ -69,7 +69,7 @@ def newest(night: Night) -> EarlierModel | None:
 
 
 def _fixed(night: Night) -> WarmStartBase | None:
-    """What an attempt that did not end wrote down, else what the one that did."""
+    """Return the base that an unfinished training fixed, or that of the completed one."""
     pending = paths.join(night.folder("train"), PENDING)
     if files.exists(pending):
         return WarmStartBase.model_validate_json(files.read_bytes(pending))
