@@ -119,10 +119,10 @@ def test_robots_are_found_by_local_days() -> None:
     night_of_tokyo = [watch("one", 10 + n, f"v{n}") for n in range(10)]  # 19:00 to 04:00, from 2024-03-01
     day_of_tokyo = [watch("two", 15 + n, f"v{n}") for n in range(10)]  # 00:00 to 09:00 on 2024-03-02
     watches, searches = watches_frame([*night_of_tokyo, *day_of_tokyo]), searches_frame([search("two", 16, "cat")])
-    found = drop_robot_days(watches, searches, most=9, zone=TOKYO)
+    found = drop_robot_days(watches, searches, max_events=9, zone=TOKYO)
     assert found.watches["user_id"].unique().to_list() == ["one"] and found.searches.is_empty()
     assert (found.robot_days, found.robot_watches, found.robot_searches) == (1, 10, 1)
-    assert drop_robot_days(watches, searches, most=9).robot_days == 2, "in UTC both users are"
+    assert drop_robot_days(watches, searches, max_events=9).robot_days == 2, "in UTC both users are"
 
 
 def test_a_night_s_window_counts_robots_by_the_job_s_days(tmp_path: Path) -> None:
