@@ -161,8 +161,8 @@ def test_static_parts_have_static_shapes() -> None:
     assert made["label"].shape == [2] and made["watches"].shape == [2, 5]
 
 
-@pytest.mark.parametrize("history", ["mean", "recency"])
-@pytest.mark.parametrize("loss", ["sampled_softmax", "mixed"])
+@pytest.mark.parametrize("history", [pytest.param("mean", marks=pytest.mark.slow), "recency"])
+@pytest.mark.parametrize("loss", [pytest.param("sampled_softmax", marks=pytest.mark.slow), "mixed"])
 def test_a_step_compiles_for_a_tpu_and_equals_the_plain_step(history: str, loss: str) -> None:
     parsed = parse_records(tf.constant(random_records(20, seed=3)), SPEC, training=True)
     batch = cut_windows(parsed.lists, parsed.pointers, SPEC)

@@ -207,8 +207,8 @@ def test_a_file_changed_in_time_alone_changes_nothing(tmp_path: Path) -> None:
     assert newest(of).digest == digest and len(newest(of).taken) == 8
 
 
-@pytest.mark.parametrize("logs", [PATHS, GLOBS])
-@pytest.mark.parametrize("damage", ["lost", "cut", "empty"])
+@pytest.mark.parametrize("logs", [PATHS, pytest.param(GLOBS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("damage", ["lost", "cut", pytest.param("empty", marks=pytest.mark.slow)])
 def test_reingest_of_its_day_replaces_a_lost_or_damaged_file_of_the_store(
     tmp_path: Path, logs: str, damage: str
 ) -> None:

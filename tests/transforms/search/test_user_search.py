@@ -213,6 +213,7 @@ def check_counts(world: World, expected: dict[str, list[tuple[str, float]]], cou
     assert {name: n for name, n in counts.items() if n} == {name: n for name, n in listed.items() if n}
 
 
+@pytest.mark.slow
 def test_a_user_with_5_000_watches_and_a_k_above_the_catalogue(tmp_path: Path) -> None:
     draw, n = np.random.default_rng(1), 6_000
     world = replace(
