@@ -20,7 +20,7 @@ from pipelines import doctor
 from pipelines.night.errors import EXPECTED_ERRORS
 
 COSTLY = ("model", "examples", "index", "vocabulary")  # folders of stages whose repair trains a model again
-DAMAGES = dict.fromkeys(COSTLY, 1) | {"evaluation": 2}  # how many kinds of damage a kind of file gets, if not all
+DAMAGES = dict.fromkeys(COSTLY, 1) | {"evaluation": 1}  # how many kinds of damage a kind of file gets, if not all
 _COMMAND = re.compile(r"watchnext ((?:nightly|rollback) [^;,]*?)(?: (?:makes|reads|serves|repairs)\b|$)")
 
 
