@@ -27,7 +27,8 @@ from trainer.ranker.config import TOWERS, RankerSettings
 from trainer.ranker.export import export_ranker
 from trainer.ranker.task import read_ranking_folder
 from trainer.ranker.training import fit_ranker
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.files import FileEntry
+from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.ranking.rank_lists import RankCandidates
 from transforms.simulation.world import SimulationSettings
 
@@ -85,8 +86,8 @@ def rank(night: Night, ranker: str) -> tuple[int, int, float]:
         )
         ranked | WriteRecords(f"{folder}/records.json")
     seconds = time.perf_counter() - began
-    counts = [record["counts"] for record in pop_records(f"{folder}/records.json") if "counts" in record]
-    return sum(of["users"] for of in counts), sum(of["candidates"] for of in counts), seconds
+    counts = add_counts(pop_records(f"{folder}/records.json", FileEntry, Counts).of(Counts))
+    return counts["users"], counts["candidates"], seconds
 
 
 if __name__ == "__main__":

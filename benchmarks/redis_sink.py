@@ -10,6 +10,7 @@ reading Parquet files, encoding, setting keys, counting them, and the switch.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import tempfile
 import time
@@ -26,7 +27,7 @@ from benchmarks.redis_process import RedisProcess
 from pipelines.base import paths
 from pipelines.config.jobs import load_job
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night, date_of
+from pipelines.night.stage import Night
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 from transforms.sinks.redis_lists import encode_lists
@@ -72,7 +73,7 @@ def load(users: int, videos: int, kind: str) -> None:
             files.write_parquet(rows[bucket::BUCKETS], folder, name)
         job = Path(folder) / "job.toml"
         job.write_text(f'[logs]\nwatches = "w"\n[storage.redis]\nurl = "{url}"\n')
-        night = Night(load_job(str(job)), date_of("2026-11-21"))
+        night = Night(load_job(str(job)), dt.date(2026, 11, 21))
         assert night.job.storage.redis is not None
         sink = RedisSink(night, night.job.storage.redis)
         given = NightFiles(
