@@ -98,7 +98,7 @@ def test_what_was_dropped_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
     for past in range(4):
         made(of, past)
     retention.apply(of, DATE)
-    with pytest.raises(ManifestError, match=r"what stage neighbours left in .* was dropped, as the night is older"):
+    with pytest.raises(ManifestError, match=r"stage neighbours .* dropped, because the night is older"):
         manifest.require(of.root.stage(date_of(3), "neighbours"), "neighbours")
 
 
