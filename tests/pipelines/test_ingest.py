@@ -423,5 +423,5 @@ def test_a_link_from_the_logs_to_the_root_is_refused(tmp_path: Path) -> None:
     job = logged(tmp_path)
     run(job)
     (tmp_path / "w" / "link").symlink_to(tmp_path / "runs")
-    with pytest.raises(LogError, match=r"w/link/.*\.parquet is a file of the root .*runs, which a link in the logs"):
+    with pytest.raises(LogError, match=r"w/link/.*\.parquet is a file of the root .*runs, to which a link in the logs"):
         run(job, DATE + dt.timedelta(days=1))

@@ -102,7 +102,7 @@ def test_a_changed_completion_rule_decides_stored_watches_again(tmp_path: Path, 
         path.unlink()
     write_logs(tmp_path, (20,))
     job = write_job(tmp_path, LOGS + after, "[examples]\nwindow_days = 4\n")
-    assert "to be decided again (" in dry_run.outlooks(night(job), ["ingest"])[0].why
+    assert "the completion rule to apply again (" in dry_run.outlooks(night(job), ["ingest"])[0].why
     of = run(tmp_path, after)
     assert completed(of) == DECIDED[after] and events(of).height == 12
     fresh = tmp_path / "fresh"
@@ -158,7 +158,9 @@ def test_days_whose_raw_files_are_gone_are_named_and_may_stay(tmp_path: Path) ->
     before = events(run(tmp_path, ""))
     (tmp_path / "w" / "2026-11-18.csv").unlink()
     session = OTHER["logs.columns.user_id"]
-    with pytest.raises(JobError, match=r"1 raw files .* are gone \(.*2026-11-18\.csv\), .*events of 2026-11-18; noth"):
+    with pytest.raises(
+        JobError, match=r"1 raw files .* no longer exist \(.*2026-11-18\.csv\), .*events of 2026-11-18; noth"
+    ):
         run(tmp_path, session, reread=True)
     of = run(tmp_path, session, reread=True, keep_old_readings=True)
     old = before.filter(pl.col("time").dt.day() == 18)
@@ -172,7 +174,7 @@ def test_reread_at_an_earlier_date_than_the_store_is_refused(tmp_path: Path) -> 
     write_logs(tmp_path)
     of = run(tmp_path, "")
     with pytest.raises(
-        JobError, match=r"--reread on 2026-11-20 would lose events: .* 2026-11-21; give --date 2026-11-21"
+        JobError, match=r"--reread on 2026-11-20 would lose events: .* 2026-11-21; use --date 2026-11-21"
     ):
         ingest.plan(replace(of, date=DATE.replace(day=20), reread=True))
 
