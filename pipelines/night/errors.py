@@ -1,7 +1,7 @@
-"""Errors for the person who runs a night: one message and an exit code, wherever they were raised.
+"""Errors for the user: one message and an exit code, wherever they were raised.
 
-Runners pass on what a worker raised in different ways: as the error itself, as an error of their own that wraps it, or,
-from another thread or machine, as the text of its traceback.
+Runners pass on the error of a worker in different ways: as the error itself, wrapped in another error, or, from another
+thread or machine, as the text of its traceback.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _ERROR = re.compile(
 
 
 def run_command(work: Callable[[], int], say: Callable[[str], object] | None = None) -> int:
-    """Run a command; mistakes of the user, failures of the machine and signals become one message and an exit code.
+    """Run a command. Turn user errors, system failures and signals into one message and an exit code.
 
     `say` prints the message; without it, it goes to the standard error. Output whose reader has gone ends the command
     with `console.PIPE_CLOSED` and no message.

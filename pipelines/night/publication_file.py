@@ -150,7 +150,7 @@ def read_if_valid(root: Root) -> Published | None:
 
 
 def is_lost(root: Root) -> bool:
-    """Whether `published.json` is damaged, or names lists that cannot be read, or is missing although a night was
+    """Return whether `published.json` is damaged, names unreadable lists, or is missing although a night was
     published."""
     try:
         found = read(root, whole=True)
@@ -182,8 +182,8 @@ def newest_publication(root: Root, before: dt.date | None = None) -> dt.date | N
 
 
 def withdrawn(root: Root) -> frozenset[str]:
-    """The dates, as text, of the nights that were taken back: nothing goes on from them, nothing is compared with them.
-    `withdrawn.json` is a list of dates; nothing was withdrawn where there is no such file."""
+    """Return the ISO dates of the nights that were taken back. No training continues from them and no gate compares
+    with them. `withdrawn.json` is a list of dates; without the file, no night was withdrawn."""
     if not files.exists(root.withdrawn):
         return frozenset()
     try:
@@ -200,10 +200,10 @@ def was_published(root: Root, date: dt.date) -> bool:
 
 
 def served(root: Root) -> PublishedLists | None:
-    """The lists that are served; None before the first night is published.
+    """Return the served lists; None before the first night is published.
 
-    In a root of an older watchnext, whose `published.json` names no lists, those that the stages of its night left.
-    Raises StageError.
+    If `published.json` is of an older version, which names no lists, return those that the stages of its night wrote.
+    Raises StageError if they cannot be read.
     """
     found = read(root, whole=True)
     if found is None:
@@ -233,8 +233,8 @@ def missing(root: Root) -> str:
 
 
 def last_published(root: Root, date: dt.date) -> PublishedLists | None:
-    """The lists that a night was last published with, whether or not they are served now; None if it was never
-    published, or if they were dropped since."""
+    """Return the lists that a night was last published with, even if they are not served now; None if it was never
+    published, or if they were dropped."""
     found = read_if_valid(root)
     if found and found.night == date and found.lists:
         return _of(root, found.lists.file)
@@ -248,7 +248,7 @@ def last_published(root: Root, date: dt.date) -> PublishedLists | None:
 
 
 def accepted(root: Root, date: dt.date) -> PublishedLists | None:
-    """The lists that a rollback to a night serves: those it was last published with; of a night that was never
+    """Return the lists that a rollback to a night serves: those it was last published with, or, if it was never
     published, those that passed its gates. None if there are none."""
     found = last_published(root, date)
     done = manifest.load(root.stage(date, "publish"))
@@ -278,8 +278,8 @@ def from_stages_if_complete(root: Root, date: dt.date) -> PublishedLists | None:
 
 
 def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> PublishedLists:
-    """The lists that the stages of a night left. Raises ManifestError if they are not complete, StageError if they are
-    not whole: a bucket without a file, another number of rows than of users."""
+    """Return the lists that the stages of a night wrote. Raises ManifestError if the stages are not complete,
+    StageError if the lists are not: a bucket without a file, or a number of rows other than the number of users."""
     stage = served_stage(root, date)
     listed = manifest.require(root.stage(date, stage), stage)
     beside = manifest.require(root.stage(date, NEIGHBOURS), NEIGHBOURS)
@@ -313,8 +313,8 @@ def _attempt(listed: Manifest, beside: Manifest) -> str:
 
 
 def is_of_stages(root: Root, date: dt.date) -> bool:
-    """Whether the lists that stage publish accepted last are, under the same names, those that the stages of the night
-    have now; also if it accepted none, or an older watchnext did."""
+    """Return whether the lists that stage publish accepted last are the current lists of the night's stages, under the
+    same names. Also true if it accepted none, or if an older version did."""
     done = manifest.load_outputs(root.stage(date, "publish"), PublishOutputs)
     if done is None or done.lists is None:
         return True
@@ -332,9 +332,9 @@ def _users(listed: Manifest, lists: list[FileEntry]) -> int:
 
 
 def served_stage(root: Root, date: dt.date) -> str:
-    """The stage whose lists are served: ranking if it ranked the night's neighbours, else neighbours.
+    """Return the stage whose lists are served: ranking if it ranked the current lists, else neighbours.
 
-    It did if it ranked lists of the same content, or of the same attempt, from whose files users were taken out since.
+    The lists are current if they have the same content, or if they are of the same attempt and users were forgotten.
     """
     ranked, lists = (manifest.load(root.stage(date, stage)) for stage in (RANKING, NEIGHBOURS))
     if not ranked or not lists or not own(ranked):
@@ -350,8 +350,8 @@ def own(listed: Manifest) -> list[FileEntry]:
 
 
 def adopt(root: Root) -> None:
-    """Let the `published.json` of an older watchnext, which names no lists, name those of its night, before a stage
-    replaces them. Call it with the lock held."""
+    """Add the lists of its night to a `published.json` of an older version, before a stage replaces them. The caller
+    must hold the lock."""
     found = read_if_valid(root)
     if not found or found.lists:
         return
@@ -364,8 +364,8 @@ def adopt(root: Root) -> None:
 
 
 def prune(root: Root, intent: Published | None = None) -> None:
-    """Remove the lists that no publication needs any more, and their files: those that are neither served, nor were
-    served before, nor are named by an intent, nor are the newest ones of their night."""
+    """Remove lists, and their files, that are not served, were not served before, are not named by an intent, and
+    are not the newest ones of their night."""
     entry = read_if_valid(root)
     if entry is None:
         return

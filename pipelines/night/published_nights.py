@@ -29,9 +29,9 @@ class PublishedBefore:
 
 
 def published_before(night: Night) -> PublishedBefore | None:
-    """The newest night before this one that was published and not taken back; None if there is none.
+    """Return the newest night before this one that was published and not taken back; None if there is none.
 
-    Fixed once stage evaluation has measured it: a night that is taken back later was served on the day all the same.
+    It is fixed once stage evaluation has measured it, even if it is taken back later: it was served on the day.
     """
     done = manifest.record(night.folder("evaluation"))
     fixed = done.inputs.get(INPUT) if done else None
@@ -56,11 +56,11 @@ def _of(night: Night, date: dt.date) -> PublishedBefore | None:
 
 
 def served_buckets(night: Night, before: PublishedBefore) -> list[ServedBucket]:
-    """For each bucket of a night's store, its files of the day and the lists its users were served; none if these
-    lists were dropped since.
+    """Return, for each bucket of a night's store, its files of the day and the lists that its users were served; empty
+    if these lists were dropped.
 
-    The store may have had another bucket count: of two powers of two, users of bucket b of one are in those of the
-    other that are b modulo the smaller.
+    The store may have had another bucket count. Both counts are powers of two: users of bucket b of one are in the
+    buckets of the other that are equal to b modulo the smaller count.
     """
     lists = publication_file.last_published(night.root, before.date)
     if lists is None:

@@ -1,8 +1,8 @@
-"""Which earlier nights stage ranking asks what the generator said: those whose lists and vectors are still there.
+"""Select the earlier nights whose lists and vectors give stage ranking its features from candidate generation.
 
-An impression of a day is told what the newest of them said whose date is that day or before: its model learned from
-events before its date alone, so never from what became of the impression. Fixed in the stage's manifest, like the
-model a night goes on from: what becomes of these nights later makes no night incomplete.
+The features of an impression come from the newest of these nights that is not after the day of the impression. The
+model of that night learned only from events before its date, so not from the outcome of the impression. The nights are
+fixed in the stage's manifest: a complete night stays complete if these nights change later.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def _is_whole(night: Night, date: dt.date) -> bool:
 
 
 def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNight:
-    """What a night left for the users of one of so many buckets.
+    """Return the files of a night for the users of one bucket, out of `buckets`.
 
-    Bucket counts are powers of two: users of bucket b of one count are in those of the other that are b modulo the
-    smaller.
+    Bucket counts are powers of two: users of bucket b of one count are in the buckets of the other that are equal to b
+    modulo the smaller count.
     """
     of = replace(night, date=dt.date.fromisoformat(date))
     listed = of.require(sink_protocol.NEIGHBOURS)

@@ -1,8 +1,8 @@
-"""What goes once a night is published: its training records, and most of the nights that are older than `keep_nights`.
+"""Remove files after a night is published: its training records, and most files of nights beyond `keep_nights`.
 
-Of an older night stay its manifests, which from then on say that their files were dropped, and its report and figures:
-enough for the report's trend, and too little for `nightly` to take the night for complete. Run again, it is made anew.
-Never dropped are the night itself, what is or was last served, and the models that later nights go on from.
+The manifests, the report and the figures of an older night remain, which is enough for the report's trend. Its
+manifests record that the files were dropped, so all its stages run when the night is run again. The published night
+itself, the lists that are served or were served before, and the models that later nights continue from always remain.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _in_training(night: Night) -> list[dt.date]:
 
 
 def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:
-    """Remove the files of a stage whose names begin so, and let its manifest say so first; all it left where it never
-    completed."""
+    """Remove the files of a stage whose names have a prefix, after its manifest records it. If the stage never
+    completed, remove all its files."""
     folder = root.stage(date, stage)
     found = manifest.record(folder)
     if found is None or found.dropped in ("", beginning):  # said before, by a run that may have been cut short

@@ -1,8 +1,8 @@
 """The interface of sinks, the services that serve a published night in addition to its files.
 
-Stage publish alone calls them. It loads every configured sink with the night, each under a version of its own, then
-switches one after the other; a version that is served is never written to. Every step may be done again: a start that
-finds a publication unfinished does so.
+Only stage publish calls them. It loads the night into each configured sink as a new version, then switches the sinks
+one after another; it never writes to a version that is served. All steps are idempotent, because the next start repeats
+them after an interruption.
 
     sink.ready() -> sink.load(files) -> [all others too] -> sink.switch(version) -> sink.settle({version, before})
 """
