@@ -39,7 +39,7 @@ import polars as pl
 from benchmarks.real_logs import NIGHTS, with_setting
 from pipelines import examples, ingest, vocabulary
 from pipelines.config.jobs import Job, load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts
 from trainer.holdout import KS, HoldoutEvaluator, Scores

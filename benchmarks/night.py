@@ -24,7 +24,8 @@ from pathlib import Path
 
 from benchmarks.night_log import COMMAND, Log, report_of
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from pipelines.simulate import DAILY, simulate
 from transforms.simulation.world import SimulationSettings
 

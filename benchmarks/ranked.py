@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipelines import examples, index, ingest, neighbours, ranking, train, vocabulary
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker

@@ -20,7 +20,7 @@ from benchmarks.ranking_layers import JOB
 from benchmarks.simulated import LAST
 from pipelines.base import paths
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.ranking import inputs_of, ranking_buckets
 from pipelines.simulate import simulate
 from trainer.ranker.config import TOWERS, RankerSettings
@@ -74,15 +74,15 @@ def _arguments() -> argparse.Namespace:
 def rank(night: Night, ranker: str) -> tuple[int, int, float]:
     """Rank a night's lists into a folder next to the ranker and return users, candidates, seconds."""
     folder = f"{ranker}-lists"
-    name = paths.shard_pattern(night.snapshot.buckets, "timed", "parquet")
+    name = paths.shard_pattern(night.ingested.snapshot.buckets, "timed", "parquet")
     spec = read_ranking_folder(f"{night.folder('ranking')}/examples").spec
     count = night.job.ranking.candidates
     began = time.perf_counter()
-    with night.pipeline("ranking") as pipeline:
+    with night.beam.pipeline("ranking") as pipeline:
         ranked = (
             pipeline
-            | night.create(ranking_buckets(night))
-            | RankCandidates(inputs_of(night, spec), ranker, count, folder, name, night.threads)
+            | night.beam.create(ranking_buckets(night))
+            | RankCandidates(inputs_of(night, spec), ranker, count, folder, name, night.beam.threads)
         )
         ranked | WriteRecords(f"{folder}/records.json")
     seconds = time.perf_counter() - began

@@ -26,8 +26,8 @@ import redis
 from benchmarks.redis_process import RedisProcess
 from pipelines.base import paths
 from pipelines.config.jobs import load_job
+from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 from transforms.sinks.redis_lists import encode_lists

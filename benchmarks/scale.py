@@ -24,7 +24,7 @@ import polars as pl
 
 from benchmarks.examples import DATE, STAGES, write_logs
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.runs.estimate import CALIBRATED_CORES, EVENT_BYTES, GIB, LABEL_SECONDS, SCANN_SECONDS, USER_SECONDS
 from transforms.core import files
 from transforms.core.frames import FRAME_ROWS, MAX_BUCKETS, pack
@@ -69,9 +69,11 @@ def measure(out: Path, rows: int) -> Measured:
         seconds[events] = {stage: core_seconds(stage, out / name) for stage in STAGES}
     (few, first), (many, second) = sorted(seconds.items())
     night = Night(load_job(str(out / "large" / "job.toml")), DATE)
-    stored = sum(file.file.bytes for file in night.snapshot.files)
+    stored = sum(file.file.bytes for file in night.ingested.snapshot.files)
     written = sum(entry.bytes for entry in night.require("examples").named(ending=".tfrecord.gz"))
-    watches = [f"{night.root.store}/{file.file.name}" for file in night.snapshot.files if file.table == "watches"]
+    watches = [
+        f"{night.root.store}/{file.file.name}" for file in night.ingested.snapshot.files if file.table == "watches"
+    ]
     frame = pl.concat(files.read_parquet(path) for path in watches).sample(FRAME_ROWS, seed=7)  # as raw logs have them
     counts = files.read_parquet(f"{night.folder('vocabulary')}/videos.parquet")
     return Measured(

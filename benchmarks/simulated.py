@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from pipelines import examples, ingest, vocabulary
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.simulate import simulate
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder

@@ -22,7 +22,7 @@ import numpy as np
 
 from pipelines import examples, ingest, simulate, vocabulary
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from trainer.config import TrainingSettings
 from trainer.examples import ExampleFiles, read_folder
 from trainer.task import train

@@ -19,9 +19,10 @@ import apache_beam as beam
 from pipelines import neighbours, ranking
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
+from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs, IndexOutputs, RankingOutputs, VocabularyOutputs
 from pipelines.night.published_nights import PublishedBefore, published_before, served_buckets
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from pipelines.reports import report
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -75,7 +76,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         next(iter(found.of(MeasuredRanking)), None),
         k=night.job.neighbours.k,
         index=night.outputs(IndexOutputs).candidates.kind,
-        holdout=(night.holdout_start.isoformat(), night.end.isoformat()),
+        holdout=(night.dates.holdout_start.isoformat(), night.dates.end.isoformat()),
         served=before.about() if before else None,
         cut=night.job.ranking.cut,
     )
@@ -91,11 +92,13 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
     if not served and not held_out:
         return Records(_BESIDE)
     records, k = paths.join(folder, f"beside-{attempt}.json"), night.job.neighbours.k
-    with night.pipeline("evaluation") as pipeline:
+    with night.beam.pipeline("evaluation") as pipeline:
         found = _baselines(night, pipeline, folder, attempt) if held_out else []
         if before and served:
             measured = (
-                pipeline | "Served" >> night.create(served) | MeasureNextDay(night.window, before.start, metric_cuts(k))
+                pipeline
+                | "Served" >> night.beam.create(served)
+                | MeasureNextDay(night.dates.window, before.start, metric_cuts(k))
             )
             found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
         found | beam.Flatten() | WriteRecords(records)
@@ -105,32 +108,32 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
 def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection]:
     counts = paths.join(night.folder("vocabulary"), artifacts.VIDEOS)
     last_day, n = _last_day(night), night.job.examples.watch_vocabulary
-    count = CountVideos(last_day, night.holdout, n, folder, f"last_day-{attempt}.parquet")
+    count = CountVideos(last_day, night.dates.holdout, n, folder, f"last_day-{attempt}.parquet")
     near = WriteCoWatches(
-        window=night.window,
-        holdout=night.holdout,
+        window=night.dates.window,
+        holdout=night.dates.holdout,
         counts=counts,
         shown=neighbours.search_inputs(night).videos,
         sample=_sample(night, night.outputs(VocabularyOutputs).window.users, item_to_item.MOST_USERS),
         folder=folder,
         name=f"co_watches-{attempt}.parquet",
     )
-    sampled = [bucket for bucket in night.buckets() if bucket.bucket < near.sample.buckets]
+    sampled = [bucket for bucket in night.ingested.buckets() if bucket.bucket < near.sample.buckets]
     return [
-        pipeline | "Last day" >> night.create(night.buckets(last_day.start)) | count,
-        pipeline | "Co-watches" >> night.create(sampled) | near,
+        pipeline | "Last day" >> night.beam.create(night.ingested.buckets(last_day.start)) | count,
+        pipeline | "Co-watches" >> night.beam.create(sampled) | near,
     ]
 
 
 def _last_day(night: Night) -> Window:
     """Return the last day that models may learn from."""
-    end = night.end if night.job.examples.holdout_users < 1 else night.holdout_start
-    start = max(night.start, end - dt.timedelta(days=1))
-    return replace(night.window, start=start, end=end)
+    end = night.dates.end if night.job.examples.holdout_users < 1 else night.dates.holdout_start
+    start = max(night.dates.start, end - dt.timedelta(days=1))
+    return replace(night.dates.window, start=start, end=end)
 
 
 def _sample(night: Night, users: int, most: int) -> UserSample:
-    return UserSample.from_size(users=users, buckets=night.snapshot.buckets, max_users=most)
+    return UserSample.from_size(users=users, buckets=night.ingested.snapshot.buckets, max_users=most)
 
 
 def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Records:
@@ -146,10 +149,12 @@ def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Recor
         spec=paths.join(night.folder("examples"), "spec.json"),
         exact=None if exact else _sample(night, users, EXACT_USERS),
     )
-    name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
-    with night.pipeline("evaluation") as pipeline:
-        buckets = pipeline | night.create(neighbours.bucket_records(night, "holdout"))
-        write = WriteEvaluation(inputs, night.window, folder, name, night.threads, ranking.of_held_out(night))
+    name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
+    with night.beam.pipeline("evaluation") as pipeline:
+        buckets = pipeline | night.beam.create(neighbours.bucket_records(night, "holdout"))
+        write = WriteEvaluation(
+            inputs, night.dates.window, folder, name, night.beam.threads, ranking.of_held_out(night)
+        )
         buckets | write | WriteRecords(records)
     return pop_records(records, *_MEASURED)
 

@@ -18,8 +18,9 @@ import apache_beam as beam
 from pipelines import train
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
+from pipelines.night.night import Night
 from pipelines.night.outputs import ExamplesOutputs, VocabularyOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -33,7 +34,7 @@ from transforms.examples.write_examples import ExampleInputs, FeatureHistograms,
 
 def plan(night: Night) -> Plan:
     """Return the plan: the window's events, the vocabularies, and all settings of `[examples]`."""
-    inputs = {"window": night.window_digest(), "vocabulary": night.require("vocabulary").digest}
+    inputs = {"window": night.ingested.window_digest(), "vocabulary": night.require("vocabulary").digest}
     settings = {"date": night.date.isoformat(), "examples": night.job.examples.model_dump()}
     return Plan("examples", inputs, settings, _due(night))
 
@@ -57,12 +58,12 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     written_graph = _write_graph(night, folder, graph, f"times-{attempt}.parquet")
     spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
-    with night.pipeline("examples") as pipeline:
+    with night.beam.pipeline("examples") as pipeline:
         write = _writer(night, spec, newest, folder, graph, attempt)
-        written = pipeline | night.create(night.buckets()) | write
+        written = pipeline | night.beam.create(night.ingested.buckets()) | write
         labels = written["label_counts"] | WriteLabelCounts(write.inputs.videos, folder, "label_counts.parquet")
         nobody = _defaults(night, spec, write, attempt)
-        defaults = pipeline | "Defaults" >> night.create([spec.categories.get("country", [])]) | nobody
+        defaults = pipeline | "Defaults" >> night.beam.create([spec.categories.get("country", [])]) | nobody
         (written["records"], labels, defaults) | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, FileEntry, Counts, FeatureHistograms)
     entries = found.of(FileEntry)
@@ -79,15 +80,15 @@ def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileE
     """Write TFT's graph to `folder/graph` and return the entries of its files. `folder/name` holds the sampled times
     until TFT has analysed them."""
     window, times = night.outputs(VocabularyOutputs).window, paths.join(folder, name)
-    with night.pipeline("examples") as pipeline:
-        draw = SampleTimes(night.window, night.holdout, night.job.examples.seed, folder, name)
-        pipeline | night.create(night.buckets()) | draw
+    with night.beam.pipeline("examples") as pipeline:
+        draw = SampleTimes(night.dates.window, night.dates.holdout, night.job.examples.seed, folder, name)
+        pipeline | night.beam.create(night.ingested.buckets()) | draw
     written = write_graph(
         files.read_parquet(times),
         paths.join(folder, graph),
         newest=window.newest,
         categories=window.categories,
-        pipeline=night.pipeline_here(),
+        pipeline=night.beam.local_pipeline(),
     )
     files.remove_files([times])
     return files.prefix_entries(written, graph)
@@ -100,9 +101,9 @@ def _writer(
     draw = LabelDraw(
         per_user=settings.per_user,
         seed=settings.seed,
-        holdout=night.holdout,
+        holdout=night.dates.holdout,
         newest=newest,
-        end=night.end,
+        end=night.dates.end,
         max_sequence=settings.max_sequence,
         watch_history=settings.watch_history,
         search_history=settings.search_history,
@@ -115,13 +116,13 @@ def _writer(
         graph=paths.join(folder, graph),
         shared_rows=spec.shared_rows,
     )
-    name = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz")
-    return WriteExamples(night.window, draw, spec, inputs, folder, name, night.threads)
+    name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "tfrecord.gz")
+    return WriteExamples(night.dates.window, draw, spec, inputs, folder, name, night.beam.threads)
 
 
 def _defaults(night: Night, spec: FeatureSpec, write: WriteExamples, attempt: str) -> WriteDefaultExamples:
     name = f"defaults-{attempt}.tfrecord.gz"
-    return WriteDefaultExamples(night.end, spec, write.inputs.graph, write.folder, name)
+    return WriteDefaultExamples(night.dates.end, spec, write.inputs.graph, write.folder, name)
 
 
 def _spec(night: Night) -> FeatureSpec:

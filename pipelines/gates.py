@@ -27,6 +27,7 @@ from pipelines.base.manifest import Manifest, ManifestError, OutputsT
 from pipelines.config.gate_settings import Gates
 from pipelines.night import artifacts, night_results, publication_file, sink_protocol
 from pipelines.night.errors import GateError
+from pipelines.night.night import Night
 from pipelines.night.night_results import STATES, GateResults
 from pipelines.night.outputs import (
     EvaluationOutputs,
@@ -37,7 +38,6 @@ from pipelines.night.outputs import (
     TrainOutputs,
 )
 from pipelines.night.publication_file import Summary
-from pipelines.night.stage import Night
 from pipelines.reports import report_history
 from transforms.core import files
 from transforms.core.bootstrap import MIN_USERS
@@ -183,7 +183,7 @@ def _volumes(night: Night, bounds: Gates) -> Iterator[Gate]:
     if not bounds.min_volume and not bounds.max_volume:
         return
     newest = night.date - dt.timedelta(days=1)
-    for table, by_day in sorted(night.snapshot.rows_by_day.items()):
+    for table, by_day in sorted(night.ingested.snapshot.rows_by_day.items()):
         days = [(newest - dt.timedelta(days=n)).isoformat() for n in reversed(range(_DAYS_BEFORE + 1))]
         counts = [by_day.get(day, 0) for day in days if day >= min(by_day)]
         yield gates.volume(table, counts, least=bounds.min_volume, most=bounds.max_volume)

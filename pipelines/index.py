@@ -18,8 +18,9 @@ import polars as pl
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import IndexOutputs, TrainOutputs, built_index
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
@@ -68,8 +69,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     kinds = KINDS if inputs.similar else KINDS[:1]
     parts = [IndexPart(kind, shard) for kind in kinds for shard in range(inputs.shards)]
     records = paths.join(folder, f"records-{attempt}.json")
-    with night.pipeline("index") as pipeline:
-        pipeline | night.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
+    with night.beam.pipeline("index") as pipeline:
+        pipeline | night.beam.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
     found = pop_records(records, FileEntry, IndexShard)
     shards = found.of(IndexShard)
     info = {kind: asdict(summary) for kind, summary in summarize_index(shards, folder).items()}
@@ -83,11 +84,11 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
 def _candidates(night: Night) -> pl.DataFrame:
     """Return video_id, id and upload_time of the videos that may be shown, ordered by video_id."""
-    only, catalogue = night.job.index.only, night.catalogue()
+    only, catalogue = night.job.index.only, night.ingested.catalogue()
     columns = sorted({"video_id", "available", "upload_time"} | condition_columns(only) - {AGE})
     known = files.read_parquet(catalogue, columns) if catalogue else None
     vectors = files.read_parquet(paths.join(night.folder("train"), artifacts.VIDEO_VECTORS), ["video_id", "id"])
-    return candidate_videos(vectors, known, only, night.end)
+    return candidate_videos(vectors, known, only, night.dates.end)
 
 
 def _inputs(night: Night, folder: str, shards: int) -> IndexInputs:

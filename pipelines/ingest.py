@@ -28,8 +28,9 @@ from pipelines.logs.ingest_plan import IngestPlan
 from pipelines.logs.log_reader import LOGS, Reader
 from pipelines.night import night_list
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.logs import bigquery_source
@@ -120,7 +121,7 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
         screen=replace(due.screen, tracks_forgotten=_list_is_new(due)),
         found=due.readable,
         forgotten=forgotten,
-        start=night.span(min(map(dt.date.fromisoformat, stored)))[0] if due.reread and stored else None,
+        start=night.dates.span(min(map(dt.date.fromisoformat, stored)))[0] if due.reread and stored else None,
     )
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()

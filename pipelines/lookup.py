@@ -92,7 +92,7 @@ def lookup(
         user_id, own = same, served.list_of(same)
     shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
     had = served.last_watches(user_id, watches)
-    titles = served.night.titles({*shown.video_ids[:k], *had["video_id"]})
+    titles = served.night.ingested.titles({*shown.video_ids[:k], *had["video_id"]})
     scores: Sequence[float | None] = shown.scores or [None] * len(shown.video_ids)
     pairs = zip(shown.video_ids[:k], scores[:k], strict=True)
     is_ranked = own is not None and served.is_ranked

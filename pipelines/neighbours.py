@@ -16,8 +16,9 @@ from functools import partial
 import apache_beam as beam
 
 from pipelines.base import manifest, paths, snapshot_store
+from pipelines.night.night import Night
 from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.evaluation.folding_check import CheckFolding, FoldingCounts
@@ -44,16 +45,18 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     inputs = search_inputs(night)
     records = paths.join(folder, f"records-{attempt}.json")
-    name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
-    with night.pipeline("neighbours") as pipeline:
-        buckets = pipeline | "Buckets" >> night.create([*bucket_records(night, "serving"), *_default_records(night)])
-        written = [buckets | WriteNeighbours(inputs, folder, name, f"defaults-{attempt}.parquet", night.threads)]
+    name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
+    with night.beam.pipeline("neighbours") as pipeline:
+        buckets = pipeline | "Buckets" >> night.beam.create(
+            [*bucket_records(night, "serving"), *_default_records(night)]
+        )
+        written = [buckets | WriteNeighbours(inputs, folder, name, f"defaults-{attempt}.parquet", night.beam.threads)]
         if night.job.neighbours.similar:
-            blocks = pipeline | "Blocks" >> night.create(_blocks(night))
+            blocks = pipeline | "Blocks" >> night.beam.create(_blocks(night))
             similar = blocks | _similar(night, inputs.videos, folder, attempt)
             listed = similar | "Listed" >> beam.Map(lambda file: paths.join(folder, file.name))
-            watched = pipeline | "Watched" >> night.create(night.buckets())
-            written += [similar, (listed, watched) | CheckFolding(night.window, night.catalogue())]
+            watched = pipeline | "Watched" >> night.beam.create(night.ingested.buckets())
+            written += [similar, (listed, watched) | CheckFolding(night.dates.window, night.ingested.catalogue())]
         written | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, FileEntry, Counts, FoldingCounts)
     counts = dict(add_counts(found.of(Counts)))
@@ -78,7 +81,7 @@ def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
 def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
     """Return the inputs of the search; with `held_out`, as of the start of the held-out days."""
     settings = night.job.neighbours
-    window = Window(start=night.start, end=night.holdout_start) if held_out else night.window
+    window = Window(start=night.dates.start, end=night.dates.holdout_start) if held_out else night.dates.window
     return SearchInputs(
         tower=paths.join(night.folder("train"), night.outputs(TrainOutputs).tower),
         index=_shards(night, night.outputs(IndexOutputs).candidates),
@@ -87,30 +90,34 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         exclude=settings.exclude,
         watched_window=_seen_window(night, held_out=held_out),
         window=window,
-        catalogue=night.catalogue(),
+        catalogue=night.ingested.catalogue(),
         max_share_per_channel=settings.max_share_per_channel,
-        as_of=night.holdout_start if held_out else None,
+        as_of=night.dates.holdout_start if held_out else None,
     )
 
 
 def _seen_window(night: Night, *, held_out: bool) -> Window:
     """Return the window of the watches that are excluded, see `[neighbours] exclude_days`."""
-    days, end = night.job.neighbours.exclude_days, night.holdout_start if held_out else night.end
+    days, end = night.job.neighbours.exclude_days, night.dates.holdout_start if held_out else night.dates.end
     if days is None:
-        return Window(start=night.start, end=end)
+        return Window(start=night.dates.start, end=end)
     if days == 0:
         return Window(start=dt.datetime.min.replace(tzinfo=dt.UTC), end=end)
     last = night.date - dt.timedelta(days=night.job.examples.holdout_days if held_out else 0)
-    return Window(start=night.span(last - dt.timedelta(days=days))[0], end=end)
+    return Window(start=night.dates.span(last - dt.timedelta(days=days))[0], end=end)
 
 
 def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
     """Return digests of what excludes videos from lists: the window, watched videos, hidden pairs, the catalogue."""
     span, ingested = _seen_window(night, held_out=held_out), night.require("ingest")
-    had = [file.file.digest for file in night.snapshot.files_between(span.start, span.end) if file.table == "watches"]
+    had = [
+        file.file.digest
+        for file in night.ingested.snapshot.files_between(span.start, span.end)
+        if file.table == "watches"
+    ]
     hidden, catalogue = ([entry.digest for entry in ingested.named(name)] for name in ("hidden/", "videos-"))
     return {
-        "window": night.window_digest(),
+        "window": night.ingested.window_digest(),
         "seen": manifest.fingerprint(sorted(had)),
         "hidden": manifest.fingerprint(hidden),
         "catalogue": manifest.fingerprint(catalogue),
@@ -122,19 +129,19 @@ def bucket_records(night: Night, split: str) -> list[BucketRecords]:
     listed = manifest.entry_paths(night.require("examples").named(f"{split}/"), night.folder("examples"))
     of_bucket = {paths.shard_index(path): path for path in listed}
     span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
-    for file in night.snapshot.files_between(span.start, span.end):
+    for file in night.ingested.snapshot.files_between(span.start, span.end):
         if file.table == "watches":
             seen.setdefault(file.bucket, []).append(snapshot_store.path_to_read(night.root.store, file))
     return [
         BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), watched=tuple(seen.get(of.bucket, ())))
-        for of in night.buckets()
+        for of in night.ingested.buckets()
     ]
 
 
 def _default_records(night: Night) -> list[BucketRecords]:
     """Return the records of unknown users, as one more bucket."""
     listed = manifest.entry_paths(night.require("examples").named("defaults-"), night.folder("examples"))
-    after = BucketFiles(bucket=night.snapshot.buckets)
+    after = BucketFiles(bucket=night.ingested.snapshot.buckets)
     return [BucketRecords(files=after, records=path, defaults=True) for path in listed]
 
 

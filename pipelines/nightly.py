@@ -25,8 +25,9 @@ from pipelines import gates, ingest, publish
 from pipelines.base import console, lock, manifest, process_signals
 from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import StageError, exit_code, run_command, user_message, wants_traceback
+from pipelines.night.night import Night
 from pipelines.night.outcome import Outcome
-from pipelines.night.stage import STAGES, Night, arguments, discard_damaged, load_stage, night_from_args
+from pipelines.night.stage import STAGES, arguments, discard_damaged, load_stage, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
 from pipelines.runs.run_log import RunLog

@@ -20,10 +20,11 @@ from pipelines.base import published_lists
 from pipelines.base.published_lists import PublishedLists
 from pipelines.night import publication_file, retention, sink_protocol
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import PublishOutputs
 from pipelines.night.publication_file import NEIGHBOURS
 from pipelines.night.publication_file import read as read
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from pipelines.reports import nights_page
 from pipelines.serving.publication import add_served_night, check_files, finish, restore, serve_lists
 from transforms.core import files
@@ -72,7 +73,7 @@ def _work(night: Night) -> StageResult:
     is_backfill = later is not None and later > night.date
     if is_backfill:  # otherwise this publication restores it
         restore(night)
-    lists = publication_file.from_stages(night.root, night.date, night.snapshot.buckets)
+    lists = publication_file.from_stages(night.root, night.date, night.ingested.snapshot.buckets)
     with add_served_night(night):
         check_files(night, lists)
         held = gates.check(night)

@@ -22,8 +22,9 @@ import apache_beam as beam
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts, local_workdir, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -50,7 +51,7 @@ def plan(night: Night) -> Plan:
     if why_not(night):
         return Plan("ranking", inputs, {"ranking": {"candidates": 0}})
     catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
-    inputs |= {"window": night.window_digest(_TABLES), "catalogue": manifest.fingerprint(catalogue)}
+    inputs |= {"window": night.ingested.window_digest(_TABLES), "catalogue": manifest.fingerprint(catalogue)}
     inputs |= {stage: night.require(stage).digest for stage in ("vocabulary", "train")}
     inputs["generators"] = manifest.fingerprint(ranking_nights.generators(night))
     settings = {
@@ -66,7 +67,9 @@ def why_not(night: Night) -> str:
     """Return why the night's lists are not ranked; empty if they are."""
     if not night.job.ranking.candidates:
         return "ranking.candidates = 0: lists stay in the neighbours' order"
-    if not any(file.table == IMPRESSIONS for file in night.snapshot.files_between(night.start, night.end)):
+    if not any(
+        file.table == IMPRESSIONS for file in night.ingested.snapshot.files_between(night.dates.start, night.dates.end)
+    ):
         return "no impressions (logs.impressions): lists stay in the neighbours' order"
     return ""
 
@@ -120,10 +123,12 @@ def count_impressions(
     """Count the impressions; return the counts and the entries of the ranker's vocabularies that are not empty."""
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
-    count = CountImpressions(night.window, night.holdout, night.catalogue() or "", first, night.threads)
+    count = CountImpressions(
+        night.dates.window, night.dates.holdout, night.ingested.catalogue() or "", first, night.beam.threads
+    )
     records = paths.join(folder, f"records-{attempt}.json")
-    with night.pipeline("ranking") as pipeline:
-        counted = pipeline | night.create(night.buckets()) | count
+    with night.beam.pipeline("ranking") as pipeline:
+        counted = pipeline | night.beam.create(night.ingested.buckets()) | count
         videos = counted["videos"] | "Videos" >> WriteVocabulary(settings.video_vocabulary, folder, VIDEOS)
         channels = counted["channels"] | "Channels" >> WriteVocabulary(settings.channel_vocabulary, folder, CHANNELS)
         (videos, channels, counted["shown"]) | beam.Flatten() | WriteRecords(records)
@@ -153,13 +158,13 @@ def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
     """Return the inputs that all buckets share."""
     folder = night.folder("ranking")
     return RankingInputs(
-        window=night.window,
+        window=night.dates.window,
         spec=spec,
         zone=night.job.logs.time_zone,
         videos=paths.join(folder, VIDEOS),
         channels=paths.join(folder, CHANNELS) if spec.channels else "",
         tokens=paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS) if spec.tokens else "",
-        catalogue=night.catalogue() or "",
+        catalogue=night.ingested.catalogue() or "",
     )
 
 
@@ -171,20 +176,25 @@ def write_ranking_examples(
         RankingBucket(
             files=of,
             nights=tuple(
-                ranking_nights.of_bucket(night, date, of.bucket, night.snapshot.buckets) for date in generators
+                ranking_nights.of_bucket(night, date, of.bucket, night.ingested.snapshot.buckets) for date in generators
             ),
         )
-        for of in night.buckets()
+        for of in night.ingested.buckets()
     ]
-    name, records = paths.shard_pattern(night.snapshot.buckets, attempt, "tfrecord.gz"), f"records-{attempt}.json"
-    write = WriteRankingExamples(inputs_of(night, spec), night.holdout, folder, name, night.threads)
+    name, records = (
+        paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "tfrecord.gz"),
+        f"records-{attempt}.json",
+    )
+    write = WriteRankingExamples(inputs_of(night, spec), night.dates.holdout, folder, name, night.beam.threads)
     numbers = f"numbers-{attempt}.parquet"  # lies there until TFT has analysed it
-    with night.pipeline("ranking") as pipeline:
-        written = pipeline | night.create(buckets) | write
+    with night.beam.pipeline("ranking") as pipeline:
+        written = pipeline | night.beam.create(buckets) | write
         written["numbers"] | DrawNumbers(spec, night.job.ranking.seed, folder, numbers)
         written["records"] | WriteRecords(paths.join(folder, records))
     drawn, graph = paths.join(folder, numbers), paths.join(folder, GRAPH)
-    written_graph = write_numbers_graph(files.read_parquet(drawn), graph, spec=spec, pipeline=night.pipeline_here())
+    written_graph = write_numbers_graph(
+        files.read_parquet(drawn), graph, spec=spec, pipeline=night.beam.local_pipeline()
+    )
     files.remove_files([drawn])
     entries = pop_records(paths.join(folder, records), FileEntry, Counts).of(FileEntry)
     entries.append(files.write_bytes(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
@@ -226,12 +236,14 @@ def _ranker(attempt: str) -> str:
 def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> Records:
     """Rank the lists and measure the ranker on held-out impressions; return the records of both."""
     ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
-    name = paths.shard_pattern(night.snapshot.buckets, attempt, "parquet")
-    rank = RankCandidates(inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.threads)
-    with night.pipeline("ranking") as pipeline:
-        ranked = pipeline | "Buckets" >> night.create(ranking_buckets(night)) | rank
+    name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
+    rank = RankCandidates(
+        inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.beam.threads
+    )
+    with night.beam.pipeline("ranking") as pipeline:
+        ranked = pipeline | "Buckets" >> night.beam.create(ranking_buckets(night)) | rank
         parts = sorted(manifest.entry_paths(held_out, folder))
-        measured = pipeline | "Holdout" >> night.create(parts) | MeasureRanker(ranker)
+        measured = pipeline | "Holdout" >> night.beam.create(parts) | MeasureRanker(ranker)
         (ranked, measured) | beam.Flatten() | WriteRecords(records)
     return pop_records(records, FileEntry, Counts, RankerFigures)
 
@@ -255,7 +267,7 @@ def of_held_out(night: Night) -> HeldOutRanking | None:
         return None
     inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
     return HeldOutRanking(
-        inputs=replace(inputs, window=replace(inputs.window, end=night.holdout_start)),
+        inputs=replace(inputs, window=replace(inputs.window, end=night.dates.holdout_start)),
         ranker=ranker_of(night),
         videos=paths.join(night.folder("train"), artifacts.VIDEO_VECTORS),
         count=settings.candidates,
@@ -265,11 +277,11 @@ def of_held_out(night: Night) -> HeldOutRanking | None:
 
 def ranking_buckets(night: Night) -> list[RankingBucket]:
     """Return each bucket's files, its lists, and the paths of its users' vectors."""
-    date, buckets = night.date.isoformat(), night.snapshot.buckets
+    date, buckets = night.date.isoformat(), night.ingested.snapshot.buckets
     found = []
-    for of in night.buckets():
+    for of in night.ingested.buckets():
         said = ranking_nights.of_bucket(night, date, of.bucket, buckets)
-        alone = generator_night(night.start, said.vectors, said.videos)
+        alone = generator_night(night.dates.start, said.vectors, said.videos)
         found.append(RankingBucket(files=of, nights=(alone,), lists=said.lists))
     return found
 

@@ -14,7 +14,8 @@ from pipelines.base.snapshot_store import Snapshot
 from pipelines.config.jobs import JobError
 from pipelines.logs import rewriting
 from pipelines.night.errors import StageError, run_command
-from pipelines.night.stage import Night, arguments, night_from_args
+from pipelines.night.night import Night
+from pipelines.night.stage import arguments, night_from_args
 from transforms.core.frames import check_buckets
 
 

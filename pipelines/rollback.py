@@ -18,7 +18,8 @@ from dataclasses import replace
 from pipelines.base import console, lock, process_signals
 from pipelines.night import night_list, publication_file, warm_start_base
 from pipelines.night.errors import StageError, run_command
-from pipelines.night.stage import Night, arguments, night_from_args
+from pipelines.night.night import Night
+from pipelines.night.stage import arguments, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import openmetrics
 from pipelines.serving import publication

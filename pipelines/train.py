@@ -16,8 +16,9 @@ from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, local_workdir, warm_start_base
 from pipelines.night.errors import StageError
 from pipelines.night.local_workdir import LocalWorkdir
+from pipelines.night.night import Night
 from pipelines.night.outputs import ExamplesOutputs, TrainOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from pipelines.night.warm_start_base import EarlierModel
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
@@ -86,8 +87,8 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
         search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
         graph=find_graph(given, names),
         dates={
-            "start": night.start.isoformat(),
-            "end": night.end.isoformat(),
+            "start": night.dates.start.isoformat(),
+            "end": night.dates.end.isoformat(),
             "newest": listed.read(ExamplesOutputs).newest.isoformat(),
         },
     )

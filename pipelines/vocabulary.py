@@ -14,8 +14,9 @@ import apache_beam as beam
 from pipelines.base import paths
 from pipelines.night import artifacts
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import LearnableWindow, VocabularyOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete, stage_main
+from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.vocabulary import (
     CountTokens,
@@ -44,7 +45,7 @@ def plan(night: Night) -> Plan:
         "logs": night.job.logs.model_dump(include={"time_zone"}),
         "examples": night.job.examples.model_dump(include=names),
     }
-    return Plan("vocabulary", {"window": night.window_digest()}, settings)
+    return Plan("vocabulary", {"window": night.ingested.window_digest()}, settings)
 
 
 def run(night: Night) -> None:
@@ -55,9 +56,9 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     settings = night.job.examples
-    count = CountTokens(night.window, night.holdout, tuple(settings.user_categories), night.threads)
-    with night.pipeline("vocabulary") as pipeline:
-        counts = pipeline | night.create(night.buckets()) | count
+    count = CountTokens(night.dates.window, night.dates.holdout, tuple(settings.user_categories), night.beam.threads)
+    with night.beam.pipeline("vocabulary") as pipeline:
+        counts = pipeline | night.beam.create(night.ingested.buckets()) | count
         videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, artifacts.VIDEOS)
         tokens = counts["search_tokens"] | "Tokens" >> WriteVocabulary(
             settings.search_vocabulary, folder, artifacts.SEARCH_TOKENS
@@ -77,10 +78,10 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 def _why_no_label(night: Night, window: WindowSummary) -> str:
     """Return why no watch can be a label, and how to fix it. window: a window without a completed watch."""
     robots, held_out, rest = window.robot_watches, window.held_out_watches, window.watches
-    total, most = robots + held_out + rest, night.job.examples.max_events_per_day
+    total, most, dates = robots + held_out + rest, night.job.examples.max_events_per_day, night.dates
     if not total:
         return (
-            f"no completed watch from {night.start:%Y-%m-%d %H:%M} to {night.end:%Y-%m-%d %H:%M} UTC, the window of "
+            f"no completed watch from {dates.start:%Y-%m-%d %H:%M} to {dates.end:%Y-%m-%d %H:%M} UTC, the window of "
             f"{night.date}: is --date right, and window_days ([examples])? The store holds {_days(night)}"
         )
     reasons = {
@@ -98,7 +99,7 @@ def _why_no_label(night: Night, window: WindowSummary) -> str:
 
 
 def _days(night: Night) -> str:
-    days = sorted({file.day for file in night.snapshot.files if file.table == "watches"})
+    days = sorted({file.day for file in night.ingested.snapshot.files if file.table == "watches"})
     return f"watches of {days[0]} to {days[-1]}" if days else "no watches"
 
 

@@ -13,7 +13,7 @@ from pipelines.checks.timeouts import with_timeout
 
 if TYPE_CHECKING:
     from pipelines.checks.inspected_logs import InspectedLogs
-    from pipelines.night.stage import Night
+    from pipelines.night.night import Night
 
 ANSWER_SECONDS = 30.0  # for a remote root
 
@@ -36,7 +36,7 @@ class DoctorRequest:
 
         from pipelines.config.beam_options import pipeline_options
         from pipelines.config.jobs import load_job
-        from pipelines.night.stage import Night
+        from pipelines.night.night import Night
 
         job = load_job(self.job)
         pipeline_options(self.runner_config, self.flags)

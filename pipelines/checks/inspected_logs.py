@@ -16,7 +16,7 @@ from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import Source
 from pipelines.logs.log_samples import TableSample
 from pipelines.night import privacy
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import LogError, LogTable, column_names, partition_values

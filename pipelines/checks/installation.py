@@ -163,7 +163,7 @@ def _extras(request: DoctorRequest) -> Iterator[str]:
         yield "redis"
     given = (getattr(night.job.logs, name) or "" for name in ("watches", "searches", "impressions"))
     paths = [night.job.storage.root, *given]
-    if night.runner == "DataflowRunner" or any(path.startswith(("gs://", "bigquery:")) for path in paths):
+    if night.beam.runner == "DataflowRunner" or any(path.startswith(("gs://", "bigquery:")) for path in paths):
         yield "gcp"
 
 

@@ -28,7 +28,7 @@ def job(request: DoctorRequest) -> Iterator[Finding]:
     except OptionError as error:
         yield problem("job", str(error), "check --runner-config and the options for Beam")
         return
-    yield ok("job", f"{request.job}, the night of {night.date}, on {night.runner}")
+    yield ok("job", f"{request.job}, the night of {night.date}, on {night.beam.runner}")
 
 
 def root(request: DoctorRequest) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ def runner(request: DoctorRequest) -> Iterator[Finding]:
     yield from silent
     if silent:
         return
-    name, began = request.night.runner, time.monotonic()
+    name, began = request.night.beam.runner, time.monotonic()
     given = json.dumps({"config": request.runner_config, "flags": request.flags})
     script = "from pipelines.checks.runner import main; main()"
     code, said = _run([sys.executable, "-c", script, given], request.runner_seconds)

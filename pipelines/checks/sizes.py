@@ -78,7 +78,7 @@ def time(request: DoctorRequest) -> Iterator[Finding]:
     what = f"about {duration(seconds)} on two cores without a GPU, including {duration(longest.seconds)} in stage "
     whole = f"{what}{longest.stage} (within a factor of three)"
     price = request.price_per_core_hour
-    if price is None and request.night.runner != "DataflowRunner":
+    if price is None and request.night.beam.runner != "DataflowRunner":
         yield ok("time", whole)
         return
     hours = estimate.core_hours(found)
@@ -91,7 +91,7 @@ def _costs(request: DoctorRequest) -> tuple[LogSize | None, list[Cost]]:
     night, inspected = request.night, request.logs
     found = {name: RawFiles() if name in inspected.failed else raw for name, raw in inspected.found.items()}
     size = measure_size(night, found, inspected.samples, inspected.before)
-    return size, estimate.costs(night.job, size, threads=night.threads) if size else []
+    return size, estimate.costs(night.job, size, threads=night.beam.threads) if size else []
 
 
 def _table(found: Sequence[Cost]) -> Iterator[str]:

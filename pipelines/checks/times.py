@@ -12,7 +12,7 @@ import polars as pl
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.logs.log_samples import FileSample, TableSample
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core.days import local_date
 from transforms.core.frames import FRAME_ROWS
 
@@ -126,7 +126,7 @@ def _days(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
         named = _DAY.findall(part.file.path)
         if not named or part.valid.is_empty():
             continue
-        start, end = night.span(dt.date.fromisoformat(named[-1]))
+        start, end = night.dates.span(dt.date.fromisoformat(named[-1]))
         events = part.valid["time"]
         inside = int(events.is_between(start, end, closed="left").sum()) / len(events)
         if inside < OWN_DAY:

@@ -58,7 +58,7 @@ def _seconds(table: str, column: str, sample: TableSample) -> Iterator[Finding]:
 
 def _uploads(request: DoctorRequest, sample: TableSample) -> Iterator[Finding]:
     times = sample.valid["upload_time"]
-    ahead = int((times >= request.night.future).sum())
+    ahead = int((times >= request.night.dates.future).sum())
     if ahead:
         what = f"{ahead:,} of {times.count():,} upload times are after the night of {request.night.date}"
         yield warning("units.videos", what, "these videos are not available yet; if they are, correct upload_time")

@@ -21,7 +21,7 @@ from pipelines.base.published_lists import Kind
 from pipelines.base.snapshot_store import Snapshot, StoreFile
 from pipelines.logs import rewriting
 from pipelines.night import night_list, sink_protocol
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.files import DamagedFileError, FileEntry
 from transforms.core.frames import id_digests
@@ -150,8 +150,8 @@ def _scrub(night: Night, folder: str, names: list[str], screen: PrivacyFilter) -
     if not names:
         return {}
     records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
-    with night.pipeline("ingest") as pipeline:
-        pipeline | night.create(names) | Scrub(folder, screen) | WriteRecords(records)
+    with night.beam.pipeline("ingest") as pipeline:
+        pipeline | night.beam.create(names) | Scrub(folder, screen) | WriteRecords(records)
     return {entry.name: entry for entry in pop_records(records, FileEntry).of(FileEntry)}
 
 

@@ -13,8 +13,8 @@ from pipelines.logs import forget_rows, reading_settings
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.reading_settings import Change
 from pipelines.night import night_list, privacy
+from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
-from pipelines.night.stage import Night
 from transforms.logs import bigquery_source
 from transforms.logs.privacy import PrivacyFilter, Span
 from transforms.logs.readers import LogError, LogSettingError
@@ -56,7 +56,7 @@ class IngestPlan:
             screen=privacy.screen(night.job, before.key_check if before else None),
             found=found,
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
-            spans=() if night.reread else tuple(night.span(day) for day in night.reingest),
+            spans=() if night.reread else tuple(night.dates.span(day) for day in night.reingest),
             snapshot_lost=number is not None and not night_list.snapshot_exists(night.root, number),
             next_number=night_list.next_number(night.root) if night.reread else 1 + (before.number if before else 0),
             time_zone=night.job.logs.time_zone,
@@ -159,10 +159,10 @@ def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:
     pattern = getattr(night.job.logs, table)
     if pattern is None:
         return RawFiles()
-    if pattern.startswith(bigquery_source.PREFIX) and night.runner != "DataflowRunner":
+    if pattern.startswith(bigquery_source.PREFIX) and night.beam.runner != "DataflowRunner":
         raise LogSettingError(
             f"logs.{table} = {pattern!r}: BigQuery tables can be read only on Dataflow (--runner DataflowRunner), but "
-            f"the runner is {night.runner}; export the table to Parquet files and use those"
+            f"the runner is {night.beam.runner}; export the table to Parquet files and use those"
         )
     found = raw_files.find(
         f"logs.{table}",

@@ -12,7 +12,7 @@ import apache_beam as beam
 from pipelines.base import manifest, paths, raw_files, snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.logs import bigquery_source, ingest, parsing, schemas
 from transforms.logs.ingest import Parse, ReadLogs, Tagged
@@ -62,7 +62,7 @@ class Reader:
         return [self._videos(), self._users(), self._hidden()]
 
     def _videos(self) -> Source:
-        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone, before=self.night.future)
+        parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone, before=self.night.dates.future)
         name = f"videos-{self.attempt}.parquet"
         write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, name, self._first_of_newest_day("videos"))
         return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write, self._ranks("videos"))
@@ -72,7 +72,7 @@ class Reader:
         table = replace(schemas.USERS, optional=tuple(dict.fromkeys((*schemas.USERS.optional, *extra))))
         name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
         write = ingest.WriteDistinct("users", ("user_id",), self.buckets, self.folder, name)
-        parse = partial(parsing.parse_users, categories=extra, before=self.night.future)
+        parse = partial(parsing.parse_users, categories=extra, before=self.night.dates.future)
         return Source(table, self.found["users"].files, parse, self.screen, write, self._ranks("users"))
 
     def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
@@ -119,7 +119,7 @@ class Reader:
         """Return the rules for parsing events. catalogue: path of the night's catalogue."""
         logs = self.night.job.logs
         return parsing.ParseRules(
-            before=self.night.future,
+            before=self.night.dates.future,
             time_zone=logs.time_zone,
             completed_fraction=logs.completed_fraction,
             completed_seconds=logs.completed_seconds,
@@ -138,7 +138,7 @@ class Reader:
         if not given:
             return Records(ingest.RECORDS)
         records = paths.join(self.folder, f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline("ingest") as pipeline:
+        with self.night.beam.pipeline("ingest") as pipeline:
             [self.branch(pipeline, source) for source in given] | beam.Flatten() | WriteRecords(records)
         found = pop_records(records, *ingest.RECORDS)
         for forgotten in found.of(ingest.ForgottenIds):
@@ -161,8 +161,8 @@ class Reader:
         table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
         name = source.raw[0].path
         if name.startswith(bigquery_source.PREFIX):
-            window = (self.start or self.night.start, self.night.future)
+            window = (self.start or self.night.dates.start, self.night.dates.future)
             read = bigquery_source.ReadBigQuery(name, table, renamed, source.parse, *window, source.screen)
             return pipeline | f"Read {table.name}" >> read
-        paths_read = pipeline | f"Files of {table.name}" >> self.night.create([file.path for file in source.raw])
+        paths_read = pipeline | f"Files of {table.name}" >> self.night.beam.create([file.path for file in source.raw])
         return paths_read | f"Read {table.name}" >> ReadLogs(table, renamed, source.parse, source.screen, source.ranks)

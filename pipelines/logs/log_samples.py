@@ -16,7 +16,7 @@ import polars as pl
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.logs.log_reader import LOGS, Reader, Source
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core.frames import FRAME_ROWS, MIN_BUCKETS
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.ingest import REFUSED, parse_frame

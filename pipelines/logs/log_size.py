@@ -15,7 +15,7 @@ from pipelines.config.jobs import Job
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.log_samples import TableSample
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.examples.tokens import tokenize
 from transforms.logs.readers import LogError
 
@@ -102,7 +102,7 @@ def estimate_completed(watches: TableSample, rows: int) -> tuple[int, int]:
 
 def _rows_in_store(night: Night, before: Snapshot | None, table: str) -> int:
     """Return the rows of the window that are already in the store."""
-    listed = before.files_between(night.start, night.end) if before else []
+    listed = before.files_between(night.dates.start, night.dates.end) if before else []
     return sum(file.file.rows for file in listed if file.table == table)
 
 

@@ -25,7 +25,7 @@ from pipelines.base.snapshot_store import Snapshot
 from pipelines.config.jobs import JobError
 from pipelines.config.settings import TABLES, Logs
 from pipelines.logs.log_reader import LOGS
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.logs.readers import LogTable
 

@@ -10,7 +10,7 @@ from pipelines.base import manifest, paths, row_counts, snapshot_store
 from pipelines.base.snapshot_store import Snapshot, StoreFile
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.logs.ingest import EventFile
 from transforms.logs.parsing import ParseRules
@@ -38,8 +38,8 @@ def run_rewrite(night: Night, tasks: list[RewriteTask], rewrite: RewriteFiles | 
     if not tasks:
         return Records(_KINDS)
     records = paths.join(night.root.store, f"records-{manifest.new_attempt()}.json")
-    with night.pipeline("ingest") as pipeline:
-        pipeline | night.create(tasks) | rewrite | WriteRecords(records)
+    with night.beam.pipeline("ingest") as pipeline:
+        pipeline | night.beam.create(tasks) | rewrite | WriteRecords(records)
     return pop_records(records, *_KINDS)
 
 

@@ -9,8 +9,8 @@ from pipelines.base.paths import Root
 from pipelines.base.paths import nights as nights
 from pipelines.base.row_counts import Account
 from pipelines.base.snapshot_store import Snapshot
+from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
-from pipelines.night.stage import Night
 from transforms.core import files
 
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.base import paths
 from pipelines.base.manifest import ManifestError
+from pipelines.night.night import Night
 from pipelines.night.outputs import GateSummary
-from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.validation import invalid_fields
 from transforms.evaluation import night_metrics

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipelines.base import manifest, paths
 from pipelines.night import publication_file
+from pipelines.night.night import Night
 from pipelines.night.outputs import PublishOutputs
-from pipelines.night.stage import Night
 from transforms.evaluation.next_day import ServedBucket
 
 INPUT = "published_before"  # in the inputs of stage evaluation: the fingerprint of the publication
@@ -50,7 +50,7 @@ def _of(night: Night, date: dt.date) -> PublishedBefore | None:
     outputs = done.read(PublishOutputs) if done else None
     if done is None or outputs is None or not outputs.was_published:
         return None
-    start, end = night.span(night.date - dt.timedelta(days=1))
+    start, end = night.dates.span(night.date - dt.timedelta(days=1))
     of = done.fingerprint if outputs.published else outputs.published_lists
     return PublishedBefore(date, start, end, manifest.fingerprint(date.isoformat(), of))
 
@@ -65,11 +65,11 @@ def served_buckets(night: Night, before: PublishedBefore) -> list[ServedBucket]:
     lists = publication_file.last_published(night.root, before.date)
     if lists is None:
         return []
-    smaller = min(lists.buckets, night.snapshot.buckets)
+    smaller = min(lists.buckets, night.ingested.snapshot.buckets)
     of_rest: dict[int, list[str]] = {}
     for path in lists.paths(night.root, "lists"):
         of_rest.setdefault(paths.shard_index(path) % smaller, []).append(path)
     return [
         ServedBucket(files=bucket, lists=tuple(of_rest.get(bucket.bucket % smaller, ())))
-        for bucket in night.buckets(before.start)
+        for bucket in night.ingested.buckets(before.start)
     ]

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, night_list, sink_protocol, warm_start_base
+from pipelines.night.night import Night
 from pipelines.night.outputs import RankingOutputs
-from pipelines.night.stage import Night
 from transforms.core.files import FileEntry
 from transforms.ranking.generator_features import GeneratorNight
 
@@ -35,7 +35,7 @@ def newest(night: Night) -> dict[str, str]:
     out = warm_start_base.withdrawn(night.root)
     dates = [date for date in night_list.nights(night.root) if date < night.date and date.isoformat() not in out]
     found = {date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _is_whole(night, date)}
-    before = [date for date in found if replace(night, date=date).end <= night.start]
+    before = [date for date in found if replace(night, date=date).dates.end <= night.dates.start]
     return {date.isoformat(): found[date].digest for date in found if date not in before[:-1]}
 
 
@@ -66,7 +66,7 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
         return tuple(manifest.entry_paths(mine, of.folder(sink_protocol.NEIGHBOURS)))
 
     return GeneratorNight(
-        start=of.end,
+        start=of.dates.end,
         lists=within(own),
         vectors=within(listed.named(_VECTORS)),
         videos=paths.join(of.folder("train"), artifacts.VIDEO_VECTORS),

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pipelines.base import manifest, paths, published_lists
 from pipelines.night import night_list, publication_file, warm_start_base
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 
 # stage -> the beginning of the names of what only the training of the night itself reads

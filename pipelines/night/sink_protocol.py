@@ -19,10 +19,10 @@ from pipelines.base import paths
 from pipelines.base.published_lists import PublishedLists
 from pipelines.config.jobs import Job
 from pipelines.night import publication_file
+from pipelines.night.night import Night
 from pipelines.night.publication_file import NEIGHBOURS as NEIGHBOURS
 from pipelines.night.publication_file import RANKING as RANKING
 from pipelines.night.publication_file import own as own
-from pipelines.night.stage import Night
 
 
 @dataclass(frozen=True, kw_only=True)

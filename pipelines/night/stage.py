@@ -14,178 +14,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
-import apache_beam as beam
-import polars as pl
-
-from pipelines.base import console, lock, machine, manifest, paths, process_signals, snapshot_store
-from pipelines.base.manifest import Manifest, Outputs, OutputsT
-from pipelines.config.beam_options import EMBEDDED, pipeline_options, runner_name
-from pipelines.config.jobs import Job, JobError, load_job
+from pipelines.base import console, lock, machine, manifest, paths, process_signals
+from pipelines.base.manifest import Manifest, Outputs
+from pipelines.config.beam_options import pipeline_options
+from pipelines.config.jobs import JobError, load_job
 from pipelines.night import publication_file
 from pipelines.night.errors import EXIT_CODES, StageError, is_disk_full, run_command
-from pipelines.night.outputs import OF_STAGE, IngestOutputs
-from transforms.core import days, files, progress
+from pipelines.night.night import Night
+from pipelines.night.outputs import OF_STAGE
 from transforms.core.files import FileEntry
-from transforms.logs.event_window import BucketFiles, Holdout, Window
 
-MOST_THREADS = 4  # each holds a bucket in memory
 RUN_VARIABLE = "WATCHNEXT_RUN"  # tells a stage the id of the run it belongs to
 STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "ranking", "evaluation", "publish")
-
-
-@dataclass(frozen=True)
-class Night:
-    """One date of one job: its times and its paths."""
-
-    job: Job
-    date: dt.date
-    runner_config: str | None = None
-    flags: tuple[str, ...] = ()  # Beam's own
-    reingest: tuple[dt.date, ...] = ()  # days whose events are to be replaced
-    reread: bool = False  # whether all raw logs are to be read again
-    keep_old_readings: bool = False  # whether rows in the store stay that were read under other settings
-    force_publish: str = ""  # the reason to publish it whatever gates say
-    force: tuple[str, ...] = ()  # stages to run again even if they are complete
-    verify: str = ""  # the stage whose files are read whole to tell whether it is complete
-
-    @property
-    def root(self) -> paths.Root:
-        return paths.Root(self.job.storage.root)
-
-    @cached_property
-    def end(self) -> dt.datetime:
-        """00:00 of DATE: the end of the window (exclusive)."""
-        return self._midnight(self.date)
-
-    @cached_property
-    def start(self) -> dt.datetime:
-        """The start of the window (inclusive)."""
-        return self._midnight(self.date - dt.timedelta(days=self.job.examples.window_days))
-
-    @cached_property
-    def holdout_start(self) -> dt.datetime:
-        """The start of the held-out days: models do not learn from later events of held-out users."""
-        return self._midnight(self.date - dt.timedelta(days=self.job.examples.holdout_days))
-
-    @cached_property
-    def future(self) -> dt.datetime:
-        """Events from here on are refused: DATE itself may have begun when the logs were read, the day after has
-        not."""
-        return self._midnight(self.date + dt.timedelta(days=1))
-
-    def span(self, day: dt.date) -> tuple[dt.datetime, dt.datetime]:
-        """Return the start (inclusive) and the end (exclusive) of a day."""
-        return days.day_bounds(day, self.job.logs.time_zone)
-
-    def _midnight(self, day: dt.date) -> dt.datetime:
-        return days.midnight(day, self.job.logs.time_zone)
-
-    @property
-    def window(self) -> Window:
-        return Window(
-            start=self.start,
-            end=self.end,
-            time_zone=self.job.logs.time_zone,
-            max_events_per_day=self.job.examples.max_events_per_day,
-        )
-
-    @property
-    def holdout(self) -> Holdout:
-        settings = self.job.examples
-        return Holdout(start=self.holdout_start, share=settings.holdout_users, seed=settings.seed)
-
-    @cached_property
-    def snapshot(self) -> snapshot_store.Snapshot:
-        """The snapshot of the store that this night's ingest committed."""
-        return snapshot_store.load(snapshot_store.path_of(self.root.snapshots, self.outputs(IngestOutputs).snapshot))
-
-    def window_digest(self, tables: Sequence[str] = ("watches", "searches")) -> str:
-        """Return a digest of the window's events in some tables, of the users and of the bucket count."""
-        digests = [f.file.digest for f in self.snapshot.files_between(self.start, self.end) if f.table in tables]
-        users = [f.digest for f in self.require("ingest").named("users/")]
-        return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
-
-    def buckets(self, start: dt.datetime | None = None) -> list[BucketFiles]:
-        """Return, for each user bucket, its files of the window, or of the part of the window from `start` on."""
-        users, hidden = self._by_bucket("users/"), self._by_bucket("hidden/")
-        events: dict[tuple[str, int], list[str]] = {}
-        for file in self.snapshot.files_between(start or self.start, self.end):
-            events.setdefault((file.table, file.bucket), []).append(snapshot_store.path_to_read(self.root.store, file))
-        return [
-            BucketFiles(
-                bucket=bucket,
-                watches=tuple(events.get(("watches", bucket), ())),
-                searches=tuple(events.get(("searches", bucket), ())),
-                users=tuple(users.get(bucket, ())),
-                hidden=tuple(hidden.get(bucket, ())),
-                impressions=tuple(events.get(("impressions", bucket), ())),
-            )
-            for bucket in range(self.snapshot.buckets)
-        ]
-
-    def _by_bucket(self, folder: str) -> dict[int, list[str]]:
-        """Return the paths, by bucket, of the files that ingest wrote to one of its folders."""
-        found: dict[int, list[str]] = {}
-        for path in manifest.entry_paths(self.require("ingest").named(folder), self.folder("ingest")):
-            found.setdefault(paths.shard_index(path), []).append(path)
-        return found
-
-    def create(self, parts: Sequence[Any]) -> beam.PTransform:
-        """Return a collection of the parts of a stage's work. Workers report the progress part by part."""
-        progress.expect(len(parts))
-        return beam.Create(parts)
-
-    def catalogue(self) -> str | None:
-        """Return the path of the night's catalogue, or None if the logs have none."""
-        listed = manifest.entry_paths(self.require("ingest").named("videos-"), self.folder("ingest"))
-        return listed[0] if listed else None
-
-    def titles(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """Return video_id -> title of the videos that have a title in the night's catalogue."""
-        path = self.catalogue()
-        if path is None:
-            return {}
-        wanted = pl.DataFrame({"video_id": list(video_ids)}, schema={"video_id": pl.String})
-        found = files.read_parquet(path, ["video_id", "title"]).join(wanted, on="video_id", how="semi").drop_nulls()
-        return dict(found.iter_rows())
-
-    def folder(self, stage: str) -> str:
-        return self.root.stage(self.date, stage)
-
-    def require(self, stage: str) -> Manifest:
-        return manifest.require(self.folder(stage), stage)
-
-    def outputs(self, kind: type[OutputsT]) -> OutputsT:
-        """Return what a stage left for later stages. Raises ManifestError if the stage is not complete, or if its
-        manifest has a missing or unknown field."""
-        return self.require(kind.stage).read(kind)
-
-    @property
-    def runner(self) -> str:
-        """The name of the configured runner."""
-        return runner_name(self.runner_config, self.flags)
-
-    @property
-    def threads(self) -> int:
-        """How many user buckets a worker should work on at once: those of other runners come in numbers of their
-        own."""
-        return min(len(os.sched_getaffinity(0)), MOST_THREADS) if self.runner == EMBEDDED else 1
-
-    def pipeline(self, stage: str) -> beam.Pipeline:
-        """Return a Beam pipeline on the configured runner, with the options of the stage."""
-        name = f"watchnext-{stage}-{self.date}-{manifest.new_attempt()}"
-        return beam.Pipeline(options=pipeline_options(self.runner_config, self.flags, stage, name))
-
-    def pipeline_here(self) -> beam.Pipeline:
-        """Return a Beam pipeline that runs in this process, whichever runner is configured."""
-        return beam.Pipeline(EMBEDDED, pipeline_options(self.runner_config, self.flags))
 
 
 @dataclass(frozen=True)

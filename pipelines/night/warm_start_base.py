@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from pipelines.base import manifest, paths
 from pipelines.night import night_list
+from pipelines.night.night import Night
 from pipelines.night.outputs import TrainOutputs, WarmStartBase
 from pipelines.night.publication_file import withdrawn as withdrawn
-from pipelines.night.stage import Night
 from transforms.core import files
 
 PENDING = "checkpoints/earlier.json"  # below the stage's folder: kept with the checkpoints, gone with them

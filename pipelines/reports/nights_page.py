@@ -12,10 +12,11 @@ from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError
 from pipelines.night import night_list, night_results
 from pipelines.night.errors import user_message
+from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outcome import Outcome
 from pipelines.night.outputs import NeighboursOutputs
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.stage import STAGES
 from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report, report_history
 from transforms.core import files

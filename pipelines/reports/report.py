@@ -21,9 +21,10 @@ from pipelines.base.machine import format_bytes
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, night_results
 from pipelines.night.errors import user_message
+from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IndexOutputs, IngestOutputs, NeighboursOutputs, PublishOutputs, VocabularyOutputs
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.stage import STAGES
 from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report_history, report_videos
 from transforms.core import files

@@ -11,9 +11,9 @@ from typing import Any
 from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError
 from pipelines.night import night_list, night_results
+from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IngestOutputs, NeighboursOutputs
-from pipelines.night.stage import Night
 from transforms.evaluation import night_metrics
 from transforms.evaluation.night_metrics import MeasuredServed, NightMetrics
 from transforms.evaluation.user_metrics import MeasuredFigures
@@ -80,7 +80,7 @@ def volumes(night: Night) -> dict[str, Any]:
     rows = [(one.date.isoformat(), _rows(one)) for one in newest_nights(night)]
     if manifest.load(night.folder("ingest")) is None:
         return {"night_rows": rows}
-    by_table = night.snapshot.rows_by_day
+    by_table = night.ingested.snapshot.rows_by_day
     newest = night.date - dt.timedelta(days=1)
     first = min((day for by_day in by_table.values() for day in by_day), default=newest.isoformat())
     days = [(newest - dt.timedelta(days=n)).isoformat() for n in reversed(range(DAYS))]

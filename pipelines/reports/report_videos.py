@@ -7,7 +7,7 @@ import polars as pl
 
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.report.video_map import VideoMap, video_map
 from transforms.search.similar import SIMILAR
@@ -30,7 +30,7 @@ def similar(night: Night) -> dict[str, Neighbours]:
     found: dict[str, Neighbours] = {}
     for group, wanted in _wanted(night).items():
         shown = wanted.to_frame("video_id").join(rows, on="video_id", maintain_order="left").head(SHOWN_VIDEOS)
-        titles = night.titles({*shown["video_id"], *shown["video_ids"].explode()})
+        titles = night.ingested.titles({*shown["video_id"], *shown["video_ids"].explode()})
         videos = [
             (titles.get(video, video), _nearest(ids, cosines, titles)) for video, ids, cosines in shown.iter_rows()
         ]
@@ -71,7 +71,7 @@ def _vectors(night: Night, columns: list[str]) -> pl.DataFrame:
 
 
 def _catalogue(night: Night, columns: list[str]) -> pl.DataFrame:
-    path = night.catalogue()
+    path = night.ingested.catalogue()
     if path is None:
         return pl.DataFrame(schema={"video_id": pl.String})
     found = files.read_parquet(path)

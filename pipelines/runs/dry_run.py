@@ -18,7 +18,8 @@ from typing import Any, Literal
 from pipelines.base import console, lock, manifest
 from pipelines.base.manifest import Manifest, ManifestError
 from pipelines.night.errors import user_message
-from pipelines.night.stage import Night, Plan, load_stage
+from pipelines.night.night import Night
+from pipelines.night.stage import Plan, load_stage
 
 _NO_SETTING = "(no such setting)"
 State = Literal["complete", "would run", "may run", "would fail"]

@@ -21,7 +21,8 @@ from pipelines.base.machine import GIB, format_bytes
 from pipelines.config.jobs import Job
 from pipelines.logs.log_size import LogSize, estimate_size
 from pipelines.night.errors import StageError
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from transforms.core import files
 from transforms.search.top_k import EXACT_BELOW
 
@@ -123,7 +124,7 @@ def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
     size = estimate_size(night)
     if size is None:
         return
-    wanted = [cost for cost in costs(night.job, size, threads=night.threads) if cost.stage in stages]
+    wanted = [cost for cost in costs(night.job, size, threads=night.beam.threads) if cost.stage in stages]
     needed, free = space_needed(wanted), machine.free_space(root)
     if needed > free:
         largest = max(wanted, key=lambda cost: cost.disk_bytes + cost.scratch_bytes)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipelines.base import manifest
 from pipelines.night import publication_file
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.runs.run_log import RunLog
 
 

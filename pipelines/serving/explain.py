@@ -13,7 +13,7 @@ import polars as pl
 from pipelines import ranking
 from pipelines.night import night_list, sink_protocol
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
 from transforms.logs.robots import Events
@@ -45,7 +45,7 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
             f"the store no longer has the events of the night of {night.date}: run a new night, then use --why"
         )
     spec = ranking.spec_of_night(night)
-    bucket = ranking.ranking_buckets(night)[bucket_of(kept_as, night.snapshot.buckets)]
+    bucket = ranking.ranking_buckets(night)[bucket_of(kept_as, night.ingested.snapshot.buckets)]
     lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).filter(user_id=kept_as)
     inputs = ranking.inputs_of(night, spec)
     ranker = load_ranker(ranking.ranker_of(night))

@@ -19,6 +19,7 @@ from pipelines.base import lock, manifest, paths, published_lists
 from pipelines.base.published_lists import PublishedLists, PublishedListsError
 from pipelines.night import publication_file, sink_protocol
 from pipelines.night.errors import GateError, StageError, user_message
+from pipelines.night.night import Night
 from pipelines.night.outputs import PublishOutputs
 from pipelines.night.publication_file import (
     NEIGHBOURS,
@@ -30,7 +31,6 @@ from pipelines.night.publication_file import (
 )
 from pipelines.night.publication_file import read as read
 from pipelines.night.sink_protocol import NightFiles, Sink
-from pipelines.night.stage import Night
 from pipelines.serving.publish_journal import FORMAT_VERSION, Intent, IntentError
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from pipelines.sinks.bigtable_sink import BigtableSink

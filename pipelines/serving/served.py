@@ -19,7 +19,7 @@ from pipelines.base import snapshot_store
 from pipelines.config.jobs import Job
 from pipelines.night import night_list, privacy, publication_file
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.serving import explain
 from pipelines.serving.explain import FeatureEffect
 from pipelines.serving.served_lists import FileLists, Lists, ServedList, open_lists
@@ -85,7 +85,7 @@ class Served:
         found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
         kept_as = self._kept_as(user_id)
         for _, files_of_day in groupby(self._watch_files(kept_as), key=lambda file: file[0]):
-            rows = self.night.window.read_events([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
+            rows = self.night.dates.window.read_events([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
             found.append(rows.filter(user_id=kept_as))
             if sum(part.height for part in found) >= n:
                 break
@@ -97,9 +97,9 @@ class Served:
         number = night_list.snapshot_of(self.night.root, self.night.date)
         if number is None or not night_list.snapshot_exists(self.night.root, number):
             return []
-        snapshot = self.night.snapshot
+        snapshot = self.night.ingested.snapshot
         bucket = bucket_of(kept_as, snapshot.buckets)
-        listed = snapshot.files_between(self.night.start, self.night.end)
+        listed = snapshot.files_between(self.night.dates.start, self.night.dates.end)
         own = [file for file in listed if file.table == "watches" and file.bucket == bucket]
         return sorted(((f.day, snapshot_store.path_to_read(self.night.root.store, f)) for f in own), reverse=True)
 

@@ -22,8 +22,8 @@ from pipelines.base import paths
 from pipelines.config.beam_options import pipeline_options
 from pipelines.config.sink_settings import BigQuerySettings
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from pipelines.sinks import gcp
 from transforms.core import files as file_system
 from transforms.sinks import SinkError
@@ -83,8 +83,8 @@ class BigQuerySink:
         temp = paths.join(self._temp(), f"watchnext-{self._lists(version)}")  # separate, because Beam does not clean up
         parts = gcp.list_parts(files, vectors=settings.vectors)
         try:
-            with self.night.pipeline("publish") as pipeline:
-                listed = pipeline | "Parts" >> self.night.create(parts)
+            with self.night.beam.pipeline("publish") as pipeline:
+                listed = pipeline | "Parts" >> self.night.beam.create(parts)
                 listed | LoadLists(f"{settings.project}:{settings.dataset}.{self._lists(version)}", temp)
                 if settings.videos:
                     table = f"{settings.project}:{settings.dataset}.{self._videos(version)}"

@@ -19,8 +19,8 @@ import polars as pl
 
 from pipelines.base import manifest, paths
 from pipelines.config.sink_settings import BigtableSettings
+from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from pipelines.sinks import gcp
 from transforms.core.records import WriteRecords, pop_records
 from transforms.sinks import SinkError, bigtable_lists
@@ -75,14 +75,14 @@ class BigtableSink:
     def _run(self, files: NightFiles, version: str) -> None:
         midnight = dt.datetime.combine(dt.date.fromisoformat(files.date), dt.time(), dt.UTC)
         parts = gcp.list_parts(files, vectors=self.settings.vectors)
-        with self.night.pipeline("publish") as pipeline:
-            pipeline | self.night.create(parts) | WriteLists(self.place, version, midnight, self.settings.scores)
+        with self.night.beam.pipeline("publish") as pipeline:
+            pipeline | self.night.beam.create(parts) | WriteLists(self.place, version, midnight, self.settings.scores)
 
     def _count(self, version: str) -> int:
         """Return the number of rows with a list of the version."""
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline("publish") as pipeline:
-            ranges = pipeline | self.night.create(tablet_ranges(self.place))
+        with self.night.beam.pipeline("publish") as pipeline:
+            ranges = pipeline | self.night.beam.create(tablet_ranges(self.place))
             ranges | CountRows(self.place, version) | WriteRecords(records)
         return sum(count.rows for count in pop_records(records, RowCount).of(RowCount))
 
@@ -110,8 +110,8 @@ class BigtableSink:
         unserved = tuple(sorted(versions - {self.served() or ""}))
         if unserved:
             self._write_night({f"{VERSION}{version}": LOADING for version in unserved})
-            with self.night.pipeline("publish") as pipeline:
-                pipeline | self.night.create(tablet_ranges(self.place)) | RemoveVersions(self.place, unserved)
+            with self.night.beam.pipeline("publish") as pipeline:
+                pipeline | self.night.beam.create(tablet_ranges(self.place)) | RemoveVersions(self.place, unserved)
             self._write_night({f"{VERSION}{version}": None for version in unserved})
 
     def forget(self, user_ids: pl.Series) -> None:

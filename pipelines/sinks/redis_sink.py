@@ -17,8 +17,8 @@ import polars as pl
 
 from pipelines.base import manifest, paths
 from pipelines.config.sink_settings import RedisSettings
+from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from transforms.core.records import WriteRecords, pop_records
 from transforms.sinks import SinkError, redis_lists
 from transforms.sinks.redis_lists import Keys, Kind, LoadedKeys, LoadRedis, RedisPart, RedisVersion
@@ -129,8 +129,13 @@ class RedisSink:
 
     def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> list[LoadedKeys]:
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
-        with self.night.pipeline("publish") as pipeline:
-            pipeline | self.night.create(parts) | LoadRedis(wanted, self.night.threads) | WriteRecords(records)
+        with self.night.beam.pipeline("publish") as pipeline:
+            (
+                pipeline
+                | self.night.beam.create(parts)
+                | LoadRedis(wanted, self.night.beam.threads)
+                | WriteRecords(records)
+            )
         return pop_records(records, LoadedKeys).of(LoadedKeys)
 
     def _register(self, redis: Session) -> dict[str, dict[str, Any]]:

@@ -17,9 +17,9 @@ from pipelines import examples, ingest, publish, simulate, vocabulary
 from pipelines.base import manifest
 from pipelines.night import night_results
 from pipelines.night.errors import GateError
+from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import TrainOutputs
-from pipelines.night.stage import Night
 from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.tensorflow_import import tf

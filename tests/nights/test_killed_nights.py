@@ -18,7 +18,7 @@ from stores import DAYS, below, counts, daily, day_of_watches, ingested, newest,
 
 from pipelines import ingest
 from pipelines.base import snapshot_store
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 
 WRITES = ("write_parquet", "replace_parquet", "write_bytes", "replace_file", "remove_files")

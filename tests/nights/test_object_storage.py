@@ -235,7 +235,7 @@ def test_the_first_stages_in_a_bucket_are_those_of_local_disks(server: str, tmp_
     for of in (there, here):
         for stage in (ingest, vocabulary):
             stage.run(of)
-    assert there.snapshot.digest == here.snapshot.digest
+    assert there.ingested.snapshot.digest == here.ingested.snapshot.digest
     assert contents(there, "vocabulary") == contents(here, "vocabulary")
 
 

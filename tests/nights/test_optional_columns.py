@@ -12,8 +12,8 @@ import pytest
 from nights import DATE, RANKING, TINY, lists, night, published_json, write_job
 
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
+from pipelines.night.night import Night
 from pipelines.night.outputs import VocabularyOutputs
-from pipelines.night.stage import Night
 from transforms.logs.schemas import USERS, VIDEOS, WATCHES
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
 

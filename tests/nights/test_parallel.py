@@ -12,7 +12,7 @@ from nights import DATE, night, simulated, write_job
 
 from pipelines import examples, ingest, vocabulary
 from pipelines.base import manifest
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 
 LOGS = 'watches = "watches"\nsearches = "searches"\nusers = "users.parquet"\nvideos = "videos.parquet"\n'
 SETTINGS = (
@@ -43,8 +43,10 @@ def three_stages(folder: Path, *flags: str, more: str = "") -> Night:
 
 def digests(of: Night) -> dict[str, str]:
     """Digests of all files that the stages left, by day and bucket; not of TFT's graph, never twice the same."""
-    found = {f"store/{file.table}/{file.day}/{file.bucket}": file.file.digest for file in of.snapshot.files}
-    assert len(found) == len(of.snapshot.files), "a day and bucket has several files, of which only one would count"
+    found = {f"store/{file.table}/{file.day}/{file.bucket}": file.file.digest for file in of.ingested.snapshot.files}
+    assert len(found) == len(of.ingested.snapshot.files), (
+        "a day and bucket has several files, of which only one would count"
+    )
     for stage in THREE_STAGES:
         done = of.require(stage)
         named = {manifest.logical_name(entry.name, done.attempt): entry.digest for entry in done.files}

@@ -13,8 +13,8 @@ from stores import DAYS, daily, day_of_watches, ingested, write_day
 from pipelines import nightly
 from pipelines.base import manifest, snapshot_store
 from pipelines.base.manifest import ManifestError
+from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
-from pipelines.night.stage import Night
 from pipelines.runs import processes
 
 ONLY = ("--date", DATE.isoformat(), "--only", "ingest")

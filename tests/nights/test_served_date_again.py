@@ -23,8 +23,9 @@ from pipelines.base import manifest, paths
 from pipelines.base.manifest import Outputs
 from pipelines.night import publication_file, warm_start_base
 from pipelines.night.errors import GateError
+from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs, NeighboursOutputs, RankingOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete
+from pipelines.night.stage import Plan, StageResult, complete
 from pipelines.serving import publication
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
@@ -75,13 +76,13 @@ class World:
 
         def neighbours(folder: str, attempt: str) -> StageResult:
             entries = []
-            for bucket in range(of.snapshot.buckets):
+            for bucket in range(of.ingested.snapshot.buckets):
                 own = [(u, ids, [1.0] * k) for u, ids in lists_of(mark, k).items() if self.bucket(of, u) == bucket]
                 rows = pl.DataFrame(
                     own, schema=["user_id", "video_ids", "scores"], orient="row", infer_schema_length=None
                 )
                 rows = rows.cast({"user_id": pl.String, "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)})
-                name = paths.shard(bucket, of.snapshot.buckets, attempt, "parquet")
+                name = paths.shard(bucket, of.ingested.snapshot.buckets, attempt, "parquet")
                 entries.append(files.write_parquet(rows, folder, name))
                 vectors = rows.select("user_id", vector="scores")
                 entries.append(files.write_parquet(vectors, folder, f"../user_vectors/{name}"))
@@ -105,7 +106,7 @@ class World:
         publish.run(of)
 
     def bucket(self, of: Night, user: str) -> int:
-        return bucket_of(user, of.snapshot.buckets)
+        return bucket_of(user, of.ingested.snapshot.buckets)
 
     def in_files(self) -> Lists:
         """What a server finds that reads files."""

@@ -11,7 +11,8 @@ from nights import night, published_night, write_job
 
 from pipelines import backfill, nightly
 from pipelines.night.errors import StageError
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from pipelines.runs.run_log import RunLog
 
 RANGE = ["--from", "2026-11-19", "--to", "2026-11-21"]

@@ -21,9 +21,10 @@ from pipelines.config.gate_settings import Gates
 from pipelines.config.jobs import JobError
 from pipelines.night import night_results
 from pipelines.night.errors import GateError, StageError
+from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import BuiltIndex, EvaluationOutputs, IndexOutputs, TrainOutputs
-from pipelines.night.stage import Night, stage_main
+from pipelines.night.stage import stage_main
 from pipelines.reports import nights_page, report
 from pipelines.serving import publication
 from transforms.core import files

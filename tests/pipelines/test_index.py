@@ -15,8 +15,8 @@ from pipelines import index
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import IndexOutputs
-from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.search.candidates import NoCandidatesError

@@ -15,7 +15,7 @@ from pipelines import ingest
 from pipelines.base import lock, manifest, snapshot_store
 from pipelines.logs import joins
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
 from transforms.logs.readers import LogError
@@ -120,8 +120,8 @@ def test_impressions_are_events_like_others(tmp_path: Path) -> None:
     plain = shown.with_columns(pl.when("clicked").then("watch_seconds").otherwise(0.0).cast(pl.Float32))
     assert found.select(shown.columns).equals(plain.sort("user_id", "time", "video_id"))
     of = night(job)
-    assert of.window_digest() == before.window_digest() != of.window_digest(["impressions"])
-    listed = {path for bucket in of.buckets() for path in bucket.impressions}
+    assert of.ingested.window_digest() == before.ingested.window_digest() != of.ingested.window_digest(["impressions"])
+    listed = {path for bucket in of.ingested.buckets() for path in bucket.impressions}
     assert listed == {f"{of.root.store}/{f.file.name}" for f in snapshot(of).files if f.table == "impressions"}
 
 
@@ -167,8 +167,13 @@ def test_the_next_night_keeps_what_is_taken_and_the_earlier_one_its_snapshot(tmp
     to_csv(watch_rows().head(2).with_columns(pl.lit("new").alias("video_id")), tmp_path / "w" / "new.csv")
     second = run(job, tomorrow)
     assert second.figures["tables"]["watches"]["read"] == 2
-    assert night(job).snapshot.number == first.figures["snapshot"] < night(job, tomorrow).snapshot.number
-    assert night(job).snapshot.rows("watches") == 40 and night(job, tomorrow).snapshot.rows("watches") == 42
+    assert (
+        night(job).ingested.snapshot.number == first.figures["snapshot"] < night(job, tomorrow).ingested.snapshot.number
+    )
+    assert (
+        night(job).ingested.snapshot.rows("watches") == 40
+        and night(job, tomorrow).ingested.snapshot.rows("watches") == 42
+    )
 
 
 def test_a_crash_between_snapshot_and_manifest_loses_no_count(tmp_path: Path) -> None:
@@ -286,11 +291,11 @@ def test_catalogue_and_users_are_read_anew_when_they_change(tmp_path: Path) -> N
     (tmp_path / "u.csv").write_text("user_id,gender\n0u,f\n1u,m\n")
     first = run(job)
     assert first.figures["tables"]["videos"] == rows(3, duplicates=1, kept=2)
-    assert night(job).titles(["0v", "1v", "9v"]) == {"0v": "Zero again", "1v": "One"}
+    assert night(job).ingested.titles(["0v", "1v", "9v"]) == {"0v": "Zero again", "1v": "One"}
     assert sum(entry.rows for entry in first.named("users/")) == 2
     (tmp_path / "v.csv").write_text("video_id,title\n0v,Nil\n")
     second = run(job)
-    assert night(job).titles(["0v", "1v"]) == {"0v": "Nil"}
+    assert night(job).ingested.titles(["0v", "1v"]) == {"0v": "Nil"}
     assert second.figures["store"] == first.figures["store"] and second.fingerprint != first.fingerprint
 
 

@@ -11,7 +11,7 @@ from stores import daily, ingested
 
 from pipelines import neighbours
 from pipelines.base import manifest
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 
 SETTINGS = "[neighbours]\nexclude_days = {}\n"
 LATER = DATE + dt.timedelta(days=1)  # the window of 4 days begins on the second day of the logs
@@ -50,9 +50,9 @@ def test_exclude_days_count_back_from_date_and_from_the_held_out_days(
 ) -> None:
     of = night_of(tmp_path, exclude_days)
     assert (days_of(of, "serving"), days_of(of, "holdout")) == (serving, holdout)
-    for held_out, ends in ((False, of.end), (True, of.holdout_start)):
+    for held_out, ends in ((False, of.dates.end), (True, of.dates.holdout_start)):
         span = neighbours._seen_window(of, held_out=held_out)
-        first = of.start if exclude_days is None else ends - dt.timedelta(days=exclude_days)
+        first = of.dates.start if exclude_days is None else ends - dt.timedelta(days=exclude_days)
         assert span.end == ends and span.start == (
             first if exclude_days != 0 else dt.datetime.min.replace(tzinfo=dt.UTC)
         )

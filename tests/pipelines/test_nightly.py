@@ -41,8 +41,9 @@ from pipelines import examples, ingest, neighbours, publish, train, vocabulary
 from pipelines.base import lock, manifest, paths
 from pipelines.base.manifest import NAME
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import TrainOutputs
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.stage import STAGES
 from pipelines.runs import dry_run
 from transforms.core.frames import bucket_of
 from transforms.core.tensorflow_import import tf
@@ -92,7 +93,7 @@ def test_every_user_with_a_watch_or_a_search_is_served_once_in_the_file_of_their
     found = lists(undisturbed)
     active = {str(user) for table in ("watches", "searches") for user in of_window(job, table)["user_id"]}
     assert found["user_id"].to_list() == sorted(active)
-    buckets = undisturbed.snapshot.buckets
+    buckets = undisturbed.ingested.snapshot.buckets
     assert found["bucket"].to_list() == [bucket_of(user, buckets) for user in found["user_id"]]
     assert found.select("user_id", "video_ids", "scores").schema == {
         "user_id": pl.String,
@@ -133,7 +134,7 @@ def test_the_tower_called_with_what_the_logs_say_gives_the_vectors_of_the_night(
 
 
 def test_a_reader_that_knows_nothing_of_watchnext_finds_everything_a_server_needs(undisturbed: Night) -> None:
-    reader, catalogue = Reader(undisturbed.root.path), pl.read_parquet(undisturbed.catalogue() or "")
+    reader, catalogue = Reader(undisturbed.root.path), pl.read_parquet(undisturbed.ingested.catalogue() or "")
     shown = {}
     for user, videos, scores in lists(undisturbed).select("user_id", "video_ids", "scores").iter_rows():
         assert reader.list_of(user) == (videos, scores)

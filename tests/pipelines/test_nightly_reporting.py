@@ -19,7 +19,8 @@ from pipelines import nightly
 from pipelines.base import lock
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import GateError, StageError
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from pipelines.runs.run_log import RunLog
 
 GIVEN = ["--date", DATE.isoformat()]

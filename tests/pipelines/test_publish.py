@@ -17,9 +17,9 @@ from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import ManifestError
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import GateSummary, PublishOutputs
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from pipelines.runs import run_log
 from pipelines.serving import publication
 from transforms.core import files

@@ -17,8 +17,8 @@ from two_nights import copy
 from pipelines import evaluation, lookup, ranking
 from pipelines.night import publication_file, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import RankingOutputs
-from pipelines.night.stage import Night
 from pipelines.runs import dry_run
 from pipelines.serving.explain import MOST, feature_effects
 from transforms.evaluation import night_metrics
@@ -38,7 +38,7 @@ def told(ranked_nights: Path) -> tuple[Path, dict[dt.date, str]]:
 def ranked_lists(of: Night) -> pl.DataFrame:
     done = of.require("ranking")
     names = [entry.name for entry in sink_protocol.own(done)]
-    assert len(names) == of.snapshot.buckets
+    assert len(names) == of.ingested.snapshot.buckets
     return pl.concat(pl.read_parquet(f"{of.folder('ranking')}/{name}") for name in names).sort("user_id")
 
 
@@ -66,9 +66,9 @@ def test_each_night_learns_from_what_earlier_ones_said(told: tuple[Path, dict[dt
     assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
     counts = of.require("ranking").counts
     shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
-    held_out = shown.filter(of.holdout.contains(shown["user_id"]), pl.col("time") >= of.holdout_start)
+    held_out = shown.filter(of.dates.holdout.contains(shown["user_id"]), pl.col("time") >= of.dates.holdout_start)
     assert counts["impressions"] == shown.height - held_out.height
-    assert counts["covered"] == shown.filter(pl.col("time") >= first.end).height - held_out.height
+    assert counts["covered"] == shown.filter(pl.col("time") >= first.dates.end).height - held_out.height
     ranked = of.outputs(RankingOutputs).ranked
     assert ranked and list(ranked.generators or ()) == [FIRST.isoformat()]
     assert counts["holdout"]["figures"]["impressions"] == held_out.height

@@ -29,7 +29,7 @@ def test_the_store_is_that_of_a_new_one_with_as_many_buckets(tmp_path: Path, buc
     assert done.rows("impressions") == 3 * done.rows("watches")
     assert newest(fresh).digest == done.digest and done.taken == before.taken and done.accounts == before.accounts
     assert rebucket.run(of, buckets) == done
-    assert of.snapshot == before and ingest.plan(of).is_done(of), "the night stays as it was"
+    assert of.ingested.snapshot == before and ingest.plan(of).is_done(of), "the night stays as it was"
 
 
 def test_nights_go_on_and_old_files_go_when_nothing_refers_to_them(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_nights_go_on_and_old_files_go_when_nothing_refers_to_them(tmp_path: Pat
     rebucket.run(of, 16)
     write_day(tmp_path, DATE.isoformat(), day_of_watches(DATE.isoformat()))
     after = ingested(job, TOMORROW)
-    assert newest(after).buckets == 16 and events(after).height == 90 and after.buckets()[15].bucket == 15
+    assert newest(after).buckets == 16 and events(after).height == 90 and after.ingested.buckets()[15].bucket == 15
     for file in newest(after).files:
         users = files.read_parquet(f"{after.root.store}/{file.file.name}")["user_id"]
         assert {bucket_of(user, 16) for user in users} == {file.bucket}

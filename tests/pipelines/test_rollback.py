@@ -17,7 +17,7 @@ from pipelines import cli, nightly, publish, rollback
 from pipelines.base import manifest
 from pipelines.night import warm_start_base
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.runs.run_log import RunLog
 
 pytestmark = pytest.mark.usefixtures("without_plots")

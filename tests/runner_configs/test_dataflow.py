@@ -25,7 +25,8 @@ from redis_server import serving
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
 from pipelines.base import snapshot_store
 from pipelines.config.beam_options import pipeline_options
-from pipelines.night.stage import Night
+from pipelines.night.beam_jobs import BeamJobs
+from pipelines.night.night import Night
 from transforms.core.files import VerifiedPath
 from transforms.logs.event_window import BucketFiles
 
@@ -109,7 +110,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
         job = with_impressions(simulated(tmp_path_factory.mktemp("dataflow"), more))
         lists = pl.DataFrame({"user_id": ["u0000001"], "video_ids": [["v0000001"]], "scores": [[1.0]]})
         published_night(job, lists, date=DATE.replace(day=DATE.day - 1))
-        patch.setattr(Night, "pipeline", lambda self, stage: Translated(stage, found))
+        patch.setattr(BeamJobs, "pipeline", lambda self, stage: Translated(stage, found))
         yield Jobs(night(job), found)
 
 

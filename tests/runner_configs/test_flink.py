@@ -40,7 +40,8 @@ from nights import (
 
 from pipelines import simulate
 from pipelines.base import manifest
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from runner_configs.flink import cluster
 from runner_configs.flink.processes import Started
 
@@ -91,7 +92,7 @@ def left(of: Night, stage: str) -> Any:
     """What a stage left, whatever the names of its files: digests of their bytes, but of TFT's graph and of
     what tells how long things took."""
     if stage == "ingest":
-        return sorted((f.table, f.day, f.bucket, f.file.rows, f.file.digest) for f in of.snapshot.files)
+        return sorted((f.table, f.day, f.bucket, f.file.rows, f.file.digest) for f in of.ingested.snapshot.files)
     if stage == "evaluation":  # its page tells when it was made
         return json.loads(Path(of.folder(stage), "metrics.json").read_text())
     found = of.require(stage)

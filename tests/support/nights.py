@@ -21,7 +21,8 @@ from pipelines import simulate
 from pipelines.base import manifest, paths, snapshot_store
 from pipelines.config.jobs import load_job
 from pipelines.night import sink_protocol
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.frames import bucket_of

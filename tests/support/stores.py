@@ -10,7 +10,7 @@ from nights import DATE, night, write_job
 
 from pipelines import ingest
 from pipelines.base import manifest, snapshot_store
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 
 FIRST = DATE - dt.timedelta(days=4)

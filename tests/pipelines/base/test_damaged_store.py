@@ -17,7 +17,7 @@ from pipelines.base import snapshot_store
 from pipelines.base.snapshot_store import StoreFile
 from pipelines.logs import rewriting
 from pipelines.night.errors import user_message
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.files import DamagedFileError, VerifiedPath
 
@@ -42,7 +42,7 @@ def flip(path: Path, bit: int) -> None:
 
 
 def read_window(of: Night, file: StoreFile) -> object:
-    return of.window.watches(of.buckets()[file.bucket])
+    return of.dates.window.watches(of.ingested.buckets()[file.bucket])
 
 
 def rewrite_all(of: Night, _file: StoreFile) -> object:
@@ -102,15 +102,17 @@ def test_a_verified_path_is_a_path_that_keeps_its_digest_when_pickled(tmp_path: 
 
 
 def test_the_paths_of_a_snapshot_know_their_digests(of: Night) -> None:
-    listed = {path for bucket in of.buckets() for path in (*bucket.watches, *bucket.searches)}
+    listed = {path for bucket in of.ingested.buckets() for path in (*bucket.watches, *bucket.searches)}
     digests = {f"{of.root.store}/{file.file.name}": file.file.digest for file in newest(of).files}
     assert listed and {str(path): path.digest for path in listed if isinstance(path, VerifiedPath)} == {
         path: digests[path][:8] for path in map(str, listed)
     }
     assert str(snapshot_store.path_to_read(of.root.store, file_of(of))) in listed
-    copies = pickle.loads(pickle.dumps(of.buckets()))
-    assert copies == of.buckets()
-    before, after = ([path for bucket in buckets for path in bucket.watches] for buckets in (of.buckets(), copies))
+    copies = pickle.loads(pickle.dumps(of.ingested.buckets()))
+    assert copies == of.ingested.buckets()
+    before, after = (
+        [path for bucket in buckets for path in bucket.watches] for buckets in (of.ingested.buckets(), copies)
+    )
     assert [(path.digest, path.repair) for path in after] == [(path.digest, path.repair) for path in before]
 
 

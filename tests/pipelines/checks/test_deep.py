@@ -14,7 +14,7 @@ from pipelines.base.published_lists import PublishedLists
 from pipelines.checks import deep
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.night import publication_file
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 
 

@@ -14,7 +14,8 @@ from nights import DATAFLOW, DATE, night, write_job
 from stores import counts, events, ingested, newest
 
 from pipelines import ingest
-from pipelines.night.stage import Night
+from pipelines.night.beam_jobs import BeamJobs
+from pipelines.night.night import Night
 from transforms.logs import bigquery_source
 from transforms.logs.ingest import DuplicateRows, EventFile, ReplacedFile, merge_events, parsed_outputs, write_days
 from transforms.logs.schemas import STORED_WATCH_SCHEMA, WATCH_SCHEMA
@@ -135,7 +136,7 @@ def test_a_bigquery_window_read_on_two_nights_stores_each_row_once(
     first = dt.datetime.combine(DATE - dt.timedelta(days=2), dt.time(1), dt.UTC)
     rows = [row | {"time": first + dt.timedelta(hours=n)} for n, row in enumerate(ROWS)]
     monkeypatch.setattr(bigquery_source.ReadBigQuery, "expand", from_memory(rows))
-    monkeypatch.setattr(Night, "pipeline", lambda self, stage: Night(self.job, self.date).pipeline_here())
+    monkeypatch.setattr(BeamJobs, "pipeline", lambda self, stage: BeamJobs(self.date, None, ()).local_pipeline())
     logs = 'watches = "bigquery:my-project.logs.watches"\nvideos = "v.csv"'
     job = write_job(tmp_path, logs, "[examples]\nwindow_days = 4\n[storage]\nbuckets = 8\n")
     for seconds, done in ((60, False), (30, True)):

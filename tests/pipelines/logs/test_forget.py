@@ -32,7 +32,7 @@ from pipelines import ingest
 from pipelines.base import manifest, snapshot_store
 from pipelines.logs import forget_rows
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.serving import publication
 from transforms.core import files
 from transforms.core.files import FileEntry

@@ -11,7 +11,7 @@ from stores import USERS, all_bytes, counts, daily, ingested
 
 from pipelines import ingest, neighbours
 from pipelines.base import manifest
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
 from transforms.logs.event_window import read_hidden
@@ -35,7 +35,7 @@ def write_pairs(folder: Path, pairs: list[tuple[str, str]]) -> None:
 
 def hidden(of: Night) -> dict[int, set[tuple[str, str]]]:
     """The pairs in the files of each bucket."""
-    return {bucket.bucket: set(read_hidden(bucket).rows()) for bucket in of.buckets()}
+    return {bucket.bucket: set(read_hidden(bucket).rows()) for bucket in of.ingested.buckets()}
 
 
 def test_pairs_lie_in_the_bucket_of_their_user_once(tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_pairs_lie_in_the_bucket_of_their_user_once(tmp_path: Path) -> None:
 def test_other_pairs_are_another_night_for_neighbours_and_not_for_examples(tmp_path: Path) -> None:
     job = with_hidden(tmp_path)
     before = ingested(job)
-    limits, window = neighbours.limit_digests(before), before.window_digest()
+    limits, window = neighbours.limit_digests(before), before.ingested.window_digest()
     write_pairs(tmp_path, PAIRS[:2])
     assert not ingest.plan(night(job)).is_done(night(job))
     after = ingested(job)
     changed = {name for name, digest in neighbours.limit_digests(after).items() if digest != limits[name]}
-    assert changed == {"hidden"} and after.window_digest() == window
+    assert changed == {"hidden"} and after.ingested.window_digest() == window
 
 
 def test_users_to_forget_and_pseudonyms_are_those_of_other_tables(

@@ -17,7 +17,7 @@ from pipelines import ingest, rebucket
 from pipelines.base import snapshot_store
 from pipelines.config.gate_settings import Gates
 from pipelines.gates import _volumes
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.reports import report_history
 from pipelines.runs import dry_run
 from transforms.logs.robots import drop_robot_days
@@ -57,7 +57,7 @@ def test_files_lie_under_local_days(tmp_path: Path, zone: str) -> None:
     of = ingested(local_logs(tmp_path, zone, 3))
     days = [(DATE - back * DAY).isoformat() for back in (3, 2, 1)]
     assert newest(of).rows_by_day == {"watches": dict.fromkeys(days, 24)} and newest(of).time_zone == zone
-    listed = newest(of).files_between(*of.span(DATE - DAY))
+    listed = newest(of).files_between(*of.dates.span(DATE - DAY))
     assert {file.day for file in listed} == {days[-1]} and sum(file.file.rows for file in listed) == 24
 
 
@@ -109,7 +109,7 @@ def test_a_local_day_of_a_store_in_utc_days_is_replaced_whole(tmp_path: Path) ->
     (tmp_path / "w.csv").write_text("".join(line for line in text.splitlines(True) if not line.startswith("u0")))
     day = DATE - 2 * DAY
     ingest.run(Night(of.job, DATE, reingest=(day,)))
-    start, end = of.span(day)
+    start, end = of.dates.span(day)
     gone = pl.col("time").is_between(start, end, closed="left") & (pl.col("user_id") == "u0")
     assert events(of).equals(before.filter(~gone)) and before.filter(gone).height == 8
 
@@ -127,4 +127,4 @@ def test_robots_are_found_by_local_days() -> None:
 
 def test_a_night_s_window_counts_robots_by_the_job_s_days(tmp_path: Path) -> None:
     of = night(write_job(tmp_path, f'watches = "w"\ntime_zone = "{TOKYO}"'))
-    assert of.window.time_zone == TOKYO
+    assert of.dates.window.time_zone == TOKYO

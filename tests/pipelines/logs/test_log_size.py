@@ -35,7 +35,7 @@ def test_what_is_judged_from_a_sample_is_what_the_stages_then_count(tmp_path: Pa
     assert judged.videos == pytest.approx(cover["videos.parquet"]["distinct"], rel=0.2)
     assert judged.tokens == pytest.approx(cover["search_tokens.parquet"]["distinct"], rel=0.3)
     assert judged.token_occurrences == pytest.approx(cover["search_tokens.parquet"]["occurrences"], rel=0.1)
-    stored = sum(file.file.bytes for file in of.snapshot.files)
+    stored = sum(file.file.bytes for file in of.ingested.snapshot.files)
     assert judged.event_bytes * judged.events == pytest.approx(stored, rel=0.5)
 
 

@@ -10,7 +10,7 @@ import pytest
 from nights import DATE, write_job
 from stores import counts, ingested
 
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core import files
 
 WATCHES = "user_id,video_id,time,watch_seconds\n" + "".join(f"u{n},{n},2026-11-20 10:00:0{n},60\n" for n in range(4))
@@ -30,7 +30,7 @@ def job(folder: Path, setting: str, tables: dict[str, list[str]], *, changed: di
 
 
 def catalogue(of: Night) -> dict[str, tuple[str, bool]]:
-    rows = files.read_parquet(of.catalogue() or "").select("video_id", "title", "available").rows()
+    rows = files.read_parquet(of.ingested.catalogue() or "").select("video_id", "title", "available").rows()
     return {video: (title, available) for video, title, available in rows}
 
 

@@ -15,7 +15,7 @@ from pipelines import ingest
 from pipelines.base import snapshot_store
 from pipelines.config.jobs import JobError, load_job
 from pipelines.logs import reading_settings
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.runs import dry_run
 from transforms.core import files
 from transforms.logs.schemas import WATCH_SCHEMA

@@ -15,7 +15,7 @@ from pipelines import ingest
 from pipelines.base import snapshot_store
 from pipelines.config.jobs import JobError, load_job
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.logs.readers import LogError
 
 GLOBS = PATHS.replace("{date}", "*")

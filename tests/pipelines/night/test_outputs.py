@@ -14,6 +14,7 @@ from nights import DATE, night, write_job
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import DamagedManifestError, Manifest, Outputs
 from pipelines.night import night_list, outputs, publication_file, ranking_nights, warm_start_base
+from pipelines.night.night import Night
 from pipelines.night.outputs import (
     BuiltIndex,
     EvaluationOutputs,
@@ -28,7 +29,7 @@ from pipelines.night.outputs import (
     VocabularyOutputs,
     WarmStartBase,
 )
-from pipelines.night.stage import STAGES, Night, discard_damaged
+from pipelines.night.stage import STAGES, discard_damaged
 
 # The manifests of one night, as they were written before they had `outputs`.
 OLD: dict[str, dict[str, Any]] = json.loads(

@@ -18,7 +18,7 @@ from pipelines.base.manifest import ManifestError
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError, run_command
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.runs import night_series, run_log
 from pipelines.serving import publication
 from transforms.core import files

@@ -13,8 +13,8 @@ from nights import DATE, night, published_night, write_job
 
 from pipelines import publish
 from pipelines.base import manifest, paths, published_lists, snapshot_store
+from pipelines.night.night import Night
 from pipelines.night.published_nights import published_before, served_buckets
-from pipelines.night.stage import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
 

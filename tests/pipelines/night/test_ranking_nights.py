@@ -12,8 +12,8 @@ from nights import DATE, night, write_job
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night import ranking_nights
+from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs
-from pipelines.night.stage import Night
 from transforms.core.files import FileEntry
 
 
@@ -92,4 +92,4 @@ def test_the_files_of_a_bucket_whatever_the_counts(
     found = ranking_nights.of_bucket(of, earlier.date.isoformat(), bucket, buckets)
     assert [paths.shard_index(path) for path in found.lists] == expected
     assert [paths.shard_index(path) for path in found.vectors] == [one for one in expected if one]
-    assert found.start == earlier.end and found.videos == f"{earlier.folder('train')}/video_vectors.parquet"
+    assert found.start == earlier.dates.end and found.videos == f"{earlier.folder('train')}/video_vectors.parquet"

@@ -11,7 +11,8 @@ from nights import DATE, night, write_job
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest, ManifestError
 from pipelines.night import night_list, retention, warm_start_base
-from pipelines.night.stage import STAGES, Night
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES
 from transforms.core import files
 
 FILES = {

@@ -12,9 +12,9 @@ from nights import night, published_night, write_job
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest, ManifestError
 from pipelines.night import publication_file, sink_protocol
+from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from transforms.core import files
 
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})

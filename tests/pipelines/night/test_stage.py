@@ -16,8 +16,9 @@ from nights import DATE, REPOSITORY, environment, night, write_job
 from pipelines.base import machine, manifest
 from pipelines.config.beam_options import OptionError
 from pipelines.night import stage as stages
+from pipelines.night.night import Night
 from pipelines.night.outputs import NeighboursOutputs
-from pipelines.night.stage import Night, Plan, StageResult, complete
+from pipelines.night.stage import Plan, StageResult, complete
 from transforms.core import files
 
 
@@ -146,7 +147,7 @@ def test_the_times_of_a_night_begin_at_midnight_of_the_job_s_zone(tmp_path: Path
 
 def test_without_a_holdout_nothing_is_held_out(tmp_path: Path) -> None:
     of = simple(tmp_path, "[examples]\nholdout_days = 0\n")
-    assert of.holdout.start == of.end == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    assert of.dates.holdout.start == of.dates.end == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 
 
 @pytest.mark.parametrize("flags", [["--paralelism=3"], ["--runner-config", "moon"]])

@@ -15,8 +15,8 @@ from pipelines import train as train_stage
 from pipelines.base import manifest, paths
 from pipelines.night import warm_start_base
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.outputs import TrainOutputs, WarmStartBase
-from pipelines.night.stage import Night
 from pipelines.night.warm_start_base import EarlierModel
 from transforms.core import files
 

@@ -13,7 +13,7 @@ from nights import DATE, night, write_job
 from pipelines.base import manifest, snapshot_store
 from pipelines.base.manifest import Manifest
 from pipelines.base.snapshot_store import Snapshot, StoreFile
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.reports import report_history
 from transforms.core import files
 from transforms.core.files import FileEntry

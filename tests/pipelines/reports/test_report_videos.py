@@ -14,7 +14,7 @@ from nights import DATE, night, write_job
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.reports import report_videos
 from pipelines.reports.report_videos import SHOWN_NEIGHBOURS, SHOWN_VIDEOS
 from transforms.core import files

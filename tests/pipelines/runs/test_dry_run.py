@@ -12,7 +12,8 @@ from stores import daily, day_of_watches, ingested, write_day
 from pipelines import nightly, vocabulary
 from pipelines.base import lock, manifest
 from pipelines.base.manifest import Manifest
-from pipelines.night.stage import STAGES, Night, Plan
+from pipelines.night.night import Night
+from pipelines.night.stage import STAGES, Plan
 from pipelines.runs import dry_run
 from pipelines.runs.dry_run import Outlook
 

@@ -9,7 +9,7 @@ from nights import DATE, night, write_job
 
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.runs import night_series
 from pipelines.runs.run_log import RunLog
 

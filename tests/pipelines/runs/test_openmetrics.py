@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from pipelines import gates
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
+from pipelines.night.night import Night
 from pipelines.night.outcome import Outcome
-from pipelines.night.stage import Night
 from pipelines.runs import openmetrics
 
 DONE = Outcome(run="r", date="2026-11-21", code=0, message="done", seconds=12.5)

@@ -14,7 +14,7 @@ from nights import DATE, night, published_night, write_job
 from pipelines import lookup
 from pipelines.base import paths, snapshot_store
 from pipelines.config.jobs import load_job
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.serving.served import Served
 from transforms.core import files
 from transforms.core.frames import bucket_of
@@ -52,7 +52,7 @@ def keep_watches(of: Night, rows: Iterable[Row]) -> None:
     """The night's snapshot with these watches: a file a day and bucket."""
     frame = pl.DataFrame(
         [
-            {"user_id": user, "time": of.end - dt.timedelta(days=days), "video_id": video, "completed": completed}
+            {"user_id": user, "time": of.dates.end - dt.timedelta(days=days), "video_id": video, "completed": completed}
             for user, days, video, completed in rows
         ],
         WATCH_SCHEMA,
@@ -71,7 +71,7 @@ def keep_watches(of: Night, rows: Iterable[Row]) -> None:
 def watches_of(of: Night, user: str, n: int) -> list[tuple[float, str, bool]]:
     """(days before DATE, video, completed) of a user's last watches."""
     found = Served.open(of.job, "files").last_watches(user, n).rows()
-    return [((of.end - time) / dt.timedelta(days=1), video, completed) for time, video, completed in found]
+    return [((of.dates.end - time) / dt.timedelta(days=1), video, completed) for time, video, completed in found]
 
 
 def test_the_last_watches_are_those_of_the_window_newest_first(published: Night) -> None:

@@ -16,7 +16,7 @@ from pipelines import lookup
 from pipelines.base import manifest
 from pipelines.config.jobs import load_job
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.serving.served_lists import ServedList, open_lists
 
 LISTS = pl.DataFrame(

@@ -16,7 +16,7 @@ from serving_reader import Reader, UnknownVersionError
 
 from pipelines import publish
 from pipelines.night import sink_protocol
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS, bucket_of
 from transforms.search.neighbours import LISTS
 

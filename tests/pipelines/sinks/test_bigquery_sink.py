@@ -16,8 +16,8 @@ from nights import night, write_job
 
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import StageError
+from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
-from pipelines.night.stage import Night
 from pipelines.serving import publication
 from pipelines.sinks import bigquery_sink
 from pipelines.sinks.bigquery_sink import BigQuerySink

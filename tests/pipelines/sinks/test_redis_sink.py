@@ -22,7 +22,7 @@ from redis_server import KEEPING, Server, serving
 from pipelines import publish
 from pipelines.base import manifest
 from pipelines.night.errors import StageError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from pipelines.serving import publication
 from transforms.core import files
 from transforms.sinks.redis_lists import BLOCK_ROWS, decode_list

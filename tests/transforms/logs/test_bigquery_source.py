@@ -15,7 +15,7 @@ from nights import DATAFLOW, DATE, night, write_job
 from pipelines import ingest
 from pipelines.base.snapshot_store import Snapshot
 from pipelines.config.jobs import JobError
-from pipelines.night.stage import Night
+from pipelines.night.night import Night
 from transforms.logs.bigquery_source import ReadBigQuery, raw_frame
 from transforms.logs.parsing import ParseRules, parse_searches
 from transforms.logs.readers import LogError

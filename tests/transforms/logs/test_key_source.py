@@ -83,7 +83,7 @@ def graph_of(job: Path) -> bytes:
     found = RawFiles(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
     tables = defaultdict(RawFiles, watches=found)
     reader = Reader(night=of, folder=of.folder("ingest"), attempt="aa", buckets=8, screen=screen, found=tables)
-    pipeline = of.pipeline("ingest")
+    pipeline = of.beam.pipeline("ingest")
     for source in reader.log_sources(found.files, Snapshot(buckets=8), None):
         if source.raw:
             reader.branch(pipeline, source)
