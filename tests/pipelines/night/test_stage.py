@@ -136,7 +136,7 @@ def test_what_a_stage_keeps_for_its_next_attempt_outlives_a_crash_and_not_the_co
 
 def test_the_times_of_a_night_begin_at_midnight_of_the_job_s_zone(tmp_path: Path) -> None:
     of = simple(tmp_path, 'time_zone = "Europe/Berlin"\n[examples]\nwindow_days = 28\nholdout_days = 2\n')
-    utc = {name: getattr(of, name).isoformat() for name in ("start", "holdout_start", "end", "future")}
+    utc = {name: getattr(of.dates, name).isoformat() for name in ("start", "holdout_start", "end", "future")}
     assert utc == {
         "start": "2026-10-23T22:00:00+00:00",  # still summer time
         "holdout_start": "2026-11-18T23:00:00+00:00",
