@@ -70,6 +70,9 @@ def read_folder(folder: str) -> ExampleFiles:
         if needed not in listed:
             raise TrainingError(f"{path} does not list {needed}: run the examples stage again")
 
+    parts = (manifest.get(part, {}) for part in ("outputs", "counts"))  # older manifests have counts only
+    newest = next((part["newest"] for part in parts if "newest" in part), "")
+
     def records(split: str) -> tuple[str, ...]:
         return tuple(f"{folder}/{p}" for p in listed if p.startswith(f"{split}/") and p.endswith(".tfrecord.gz"))
 
@@ -80,7 +83,7 @@ def read_folder(folder: str) -> ExampleFiles:
         label_counts=f"{folder}/{LABEL_COUNTS}",
         search_tokens=f"{folder}/{SEARCH_TOKENS}" if SEARCH_TOKENS in listed else None,
         graph=find_graph(folder, listed),
-        dates={"newest": manifest["counts"]["newest"]} if "newest" in manifest.get("counts", {}) else {},
+        dates={"newest": newest} if newest else {},
     )
 
 

@@ -83,7 +83,7 @@ def google() -> Iterator[None]:
     running.stop()
 
 
-@pytest.fixture(params=["s3", "gs"])
+@pytest.fixture(params=["s3", pytest.param("gs", marks=pytest.mark.slow)])  # the emulator starts in 20 s
 def folder(request: pytest.FixtureRequest) -> Iterator[str]:
     """A folder of this test alone, of both stores in turn."""
     request.getfixturevalue("server" if request.param == "s3" else "google")
