@@ -74,42 +74,43 @@ def options_of(night: Night) -> list[str]:
 
 
 def plan(night: Night) -> Plan:
-    """Return the plan. The stage is complete if all raw files have been read, the list of users to forget was applied,
-    no day is to be read again, and catalogue and users are those that were read."""
-    return _plan(night, IngestPlan.from_night(night))
+    """Return the plan. The stage is complete if all raw files were read, the list of users to forget was applied, no
+    day is to be read again, the catalogue, the users table and the hidden pairs are those that were read, and the
+    settings that affect the result (in [logs], and `user_categories`) have not changed."""
+    return _stage_plan(night, IngestPlan.from_night(night))
 
 
 def run(night: Night) -> None:
     """Read all new raw files. Raises StageError, and stores nothing, if more than `max_reject_fraction` is rejected."""
-    due = IngestPlan.from_night(night)
+    plan = IngestPlan.from_night(night)
     if night.reread:
         snapshot_store.remove_damaged(night.root.snapshots)
-    if due.has_work:
+    if plan.has_work:
         night_list.sweep(night)
-    complete(night, _plan(night, due), partial(_work, night, due))
+    complete(night, _stage_plan(night, plan), partial(_work, night, plan))
 
 
-def _plan(night: Night, due: IngestPlan) -> Plan:
-    inputs = {name: manifest.fingerprint([asdict(file) for file in due.found[name].files]) for name in _SIDE}
-    inputs["forget"] = due.screen.forget.digest
+def _stage_plan(night: Night, plan: IngestPlan) -> Plan:
+    inputs = {name: manifest.fingerprint([asdict(file) for file in plan.found[name].files]) for name in _SIDE}
+    inputs["forget"] = plan.privacy_filter.forget.digest
     settings = {
         "logs": night.job.logs.model_dump(exclude={"max_reject_fraction", "batch_bytes", "allow_missing_days"}),
         "examples": night.job.examples.model_dump(include={"user_categories"}),
     }
-    return Plan("ingest", inputs, settings, due.description)
+    return Plan("ingest", inputs, settings, plan.description)
 
 
 _SIDE = ("videos", "users", "hidden")
 
 
-def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResult:
-    forgotten = _forgotten_before(night, due)
-    before = forget_rows.forget_users(night, due.screen) if due.forgets else due.before
+def _work(night: Night, plan: IngestPlan, folder: str, attempt: str) -> StageResult:
+    forgotten = _forgotten_before(night, plan)
+    before = forget_rows.forget_users(night, plan.privacy_filter) if plan.forgets else plan.before
     empty = Snapshot(
-        buckets=before.buckets if before else _bucket_count(night, due),
+        buckets=before.buckets if before else _bucket_count(night, plan),
         time_zone=night.job.logs.time_zone,
-        key_check=due.screen.key.check if due.screen.key else "",
-        forgotten=due.screen.forget.digest,
+        key_check=plan.privacy_filter.key.check if plan.privacy_filter.key else "",
+        forgotten=plan.privacy_filter.forget.digest,
     )
     snapshot = before or empty
     stored = [file.day for file in snapshot.files]
@@ -118,51 +119,53 @@ def _work(night: Night, due: IngestPlan, folder: str, attempt: str) -> StageResu
         folder=folder,
         attempt=attempt,
         buckets=snapshot.buckets,
-        screen=replace(due.screen, tracks_forgotten=_list_is_new(due)),
-        found=due.readable,
+        privacy_filter=replace(plan.privacy_filter, tracks_forgotten=_list_is_new(plan)),
+        found=plan.readable,
         forgotten=forgotten,
-        start=night.dates.span(min(map(dt.date.fromisoformat, stored)))[0] if due.reread and stored else None,
+        start=night.dates.span(min(map(dt.date.fromisoformat, stored)))[0] if plan.reread and stored else None,
     )
     _sweep_rejects(night, snapshot)
     side = reader.catalogue()
     entries = side.of(FileEntry)
     account = row_counts.from_records(side)
-    if due.changes_store:
-        seconds = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
-        snapshot = _take(night, due, reader, snapshot, account, seconds[0] if seconds else None)
+    if plan.changes_store:
+        catalogues = [paths.join(folder, entry.name) for entry in entries if entry.name.startswith("videos-")]
+        snapshot = _ingest_logs(night, plan, reader, snapshot, account, catalogues[0] if catalogues else None)
     else:
         _check_rejects(night, account)
     if not snapshot.rows("watches"):
         raise StageError(f"logs.watches = {night.job.logs.watches!r}: there is not one valid watch in these logs")
     ours = snapshot.accounts.get(night.date.isoformat())
     account = row_counts.total([*([ours] if ours else []), account])  # of all ingests of the night
-    joins_found, join_notes = _joined(night, due, snapshot, entries, forgotten)
+    joins_found, join_notes = _joined(night, plan, snapshot, entries, forgotten)
     counts = {
         "store": snapshot.digest,
         "buckets": snapshot.buckets,
         "removed": account["removed"],
-        "notes": [*_notes(night, due, snapshot, account), *_notes_of_rows(side.of(DuplicateRows)), *join_notes],
+        "notes": [*_notes(night, plan, snapshot, account), *_notes_of_rows(side.of(DuplicateRows)), *join_notes],
         "joins": joins_found,
     }
     return StageResult(entries, _outputs(snapshot, account), counts)
 
 
-def _list_is_new(due: IngestPlan) -> bool:
+def _list_is_new(plan: IngestPlan) -> bool:
     """Return whether the list of users to forget is applied for the first time."""
-    return bool(due.screen.forget.paths) and (due.before is None or due.forgets)
+    return bool(plan.privacy_filter.forget.paths) and (plan.before is None or plan.forgets)
 
 
-def _forgotten_before(night: Night, due: IngestPlan) -> set[int]:
-    """Return the positions in a changed list of users to forget of the users with events in the store."""
-    if due.before is None or not _list_is_new(due):
+def _forgotten_before(night: Night, plan: IngestPlan) -> set[int]:
+    """Return the indices, in the changed list of users to forget, of users with stored events."""
+    if plan.before is None or not _list_is_new(plan):
         return set()
-    days = [day.isoformat() for day in night.reingest]  # their files may be damaged: they are to be written anew
-    gone = snapshot_store.damaged_names(night.root.store, due.before.files, days)
-    return joins.forgotten_in_store(night.root.store, due.before.with_changes(gone, ()), due.screen.forgotten_users())
+    days = [day.isoformat() for day in night.reingest]  # their files may be damaged, and will be rewritten
+    gone = snapshot_store.damaged_names(night.root.store, plan.before.files, days)
+    return joins.forgotten_in_store(
+        night.root.store, plan.before.with_changes(gone, ()), plan.privacy_filter.forgotten_users()
+    )
 
 
 def _joined(
-    night: Night, due: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int]
+    night: Night, plan: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Return the ids that match no row in the logs, of each newly read table and of a new list of users to forget, and
     notes on them."""
@@ -170,18 +173,18 @@ def _joined(
     side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
     compared = joins.compare(night.root.store, snapshot, side)
     found, said = dict(compared.matches), list(joins.unmatched_notes(compared))
-    if _list_is_new(due):
-        earlier = due.before is not None and bool(due.before.forgotten)
-        found["forget"] = joins.match_forget_list(due.screen.forget.ids(), forgotten)
+    if _list_is_new(plan):
+        earlier = plan.before is not None and bool(plan.before.forgotten)
+        found["forget"] = joins.match_forget_list(plan.privacy_filter.forget.ids(), forgotten)
         said += joins.forget_notes(found["forget"], earlier=earlier)
     return {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}, said
 
 
-def _bucket_count(night: Night, due: IngestPlan) -> int:
+def _bucket_count(night: Night, plan: IngestPlan) -> int:
     """Return the bucket count of a new store."""
     if night.job.storage.buckets:
         return night.job.storage.buckets
-    watches = [file.path for file in due.found["watches"].files]
+    watches = [file.path for file in plan.found["watches"].files]
     if watches[0].startswith(bigquery_source.PREFIX):
         raise JobError("storage.buckets is missing: a new store counts the rows of files, not of a BigQuery table")
     return snapshot_store.bucket_count(sum(count_rows(path) for path in watches))
@@ -196,46 +199,46 @@ def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
     files.remove_files(path for path in files.list_files(folder) if path not in listed)
 
 
-def _take(
-    night: Night, due: IngestPlan, reader: Reader, before: Snapshot, side: Account, catalogue: str | None
+def _ingest_logs(
+    night: Night, plan: IngestPlan, reader: Reader, before: Snapshot, side: Account, catalogue: str | None
 ) -> Snapshot:
     """Read logs, at most `batch_bytes` at a time, and commit the store's next snapshot."""
-    if due.rearranges:
-        before = rewriting.rearrange(night, before, buckets=before.buckets, zone=due.time_zone)
-    if due.reapplies_rule:
+    if plan.rearranges:
+        before = rewriting.rearrange(night, before, buckets=before.buckets, zone=plan.time_zone)
+    if plan.reapplies_rule:
         before = rewriting.reapply_completion_rule(night, before, reader.rules(catalogue))
-    snapshot, account = _without_days(before, due.spans)
-    if due.reread:
-        snapshot = replace(snapshot, files=[], time_zone=due.time_zone)
-    for raw, spans in ((due.to_reingest, due.spans), (due.pending, ())):
+    snapshot, account = _without_days(before, plan.spans)
+    if plan.reread:
+        snapshot = replace(snapshot, files=[], time_zone=plan.time_zone)
+    for raw, spans in ((plan.to_reingest, plan.spans), (plan.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
             records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
             gone = [file.name for file in records.of(ReplacedFile)]
             snapshot = snapshot.with_changes(gone, [StoreFile(**vars(file)) for file in records.of(EventFile)])
             account = row_counts.total([account, row_counts.from_records(records)])
     _check_rejects(night, row_counts.total([account, side]))
-    _check_days(night, before, snapshot, due.spans)
-    if due.reread:
-        snapshot, replaced = rewriting.merge_reread(night, before, snapshot, due.missing_files)
+    _check_days(night, before, snapshot, plan.spans)
+    if plan.reread:
+        snapshot, replaced = rewriting.merge_reread(night, before, snapshot, plan.missing_files)
         account = row_counts.total([account, replaced])
     snapshot, expired = night_list.expire(night, snapshot)
     done = replace(
         rewriting.add_to_account(snapshot, night.date, account, expired),
-        number=due.next_number,
+        number=plan.next_number,
         date=night.date.isoformat(),
-        taken=_taken([*before.taken, *due.pending]),
-        days=_days(before, due.found),
+        taken=_taken([*before.taken, *plan.pending]),
+        days=_days(before, plan.found),
         readings=reading_settings.readings_of_job(night.job.logs),
-        older_readings=[*before.older_readings, *_older_readings(night, due, snapshot)],
+        older_readings=[*before.older_readings, *_older_readings(night, plan, snapshot)],
     )
     snapshot_store.commit(night.root.snapshots, done)
     return done
 
 
-def _older_readings(night: Night, due: IngestPlan, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+def _older_readings(night: Night, plan: IngestPlan, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     """Yield the snapshot's entries on rows that were read with other settings and are kept."""
-    found = [*due.kept_changes, *reading_settings.reader_changes(list(due.changes))]
-    for change in found if not due.reread or due.kept_changes else ():
+    found = [*plan.kept_changes, *reading_settings.reader_changes(list(plan.changes))]
+    for change in found if not plan.reread or plan.kept_changes else ():
         if snapshot.rows(change.table):
             yield {"date": night.date.isoformat(), **asdict(change)}
 
@@ -263,7 +266,7 @@ def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Sp
         if had - has and not night.job.logs.allow_missing_days:
             raise StageError(
                 f"the raw files hold nothing of {span[0]:%Y-%m-%d} for {', '.join(sorted(had - has))}, so --reingest "
-                "would empty that day; nothing was changed (allow_missing_days = true in [logs] lets it)"
+                "would empty that day; nothing was changed (set allow_missing_days = true in [logs] to allow this)"
             )
 
 
@@ -285,7 +288,7 @@ def _check_rejects(night: Night, account: Account) -> None:
         hint = f". Is --date {night.date} right?" if "time lies in the future" in reasons else ""
         raise StageError(
             f"{refused:,} of {read:,} rows were refused, above max_reject_fraction = {limit:g} ([logs] in the job "
-            f"file): {reasons}. {_listing(account)} in {night.root.rejects(night.date)}; nothing was taken{hint}"
+            f"file): {reasons}. {_listing(account)} in {night.root.rejects(night.date)}; nothing was ingested{hint}"
         )
 
 
@@ -307,11 +310,11 @@ def _outputs(snapshot: Snapshot, account: Account) -> IngestOutputs:
     )
 
 
-def _notes(night: Night, due: IngestPlan, snapshot: Snapshot, account: Account) -> Iterator[str]:
+def _notes(night: Night, plan: IngestPlan, snapshot: Snapshot, account: Account) -> Iterator[str]:
     yield from _notes_of_days(night, snapshot)
-    yield from _notes_of_readings(due)
+    yield from _notes_of_readings(plan)
     yield from _notes_of_rejects(night, account)
-    yield from _notes_of_files(night, due)
+    yield from _notes_of_files(night, plan)
 
 
 def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
@@ -324,7 +327,7 @@ def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
     newest = max(days)
     if newest < night.date - dt.timedelta(days=1):
         past = (night.date - newest).days
-        yield f"the newest watch is of {newest}, {past} days before {night.date}: is --date right?"
+        yield f"the newest watch is from {newest}, {past} days before {night.date}: is --date right?"
 
 
 def _notes_of_rows(duplicates: Sequence[DuplicateRows]) -> list[str]:
@@ -339,11 +342,11 @@ def _notes_of_rows(duplicates: Sequence[DuplicateRows]) -> list[str]:
     ]
 
 
-def _notes_of_readings(due: IngestPlan) -> Iterator[str]:
-    if due.kept_changes:
-        changes = reading_settings.describe(due.kept_changes)
+def _notes_of_readings(plan: IngestPlan) -> Iterator[str]:
+    if plan.kept_changes:
+        changes = reading_settings.describe(plan.kept_changes)
         yield f"events in the store stay as they were read under other settings: {changes}"
-    if reading_settings.reader_changes(list(due.changes)) and not due.reread:
+    if reading_settings.reader_changes(list(plan.changes)) and not plan.reread:
         yield (
             "events in the store were read by an older version, which read some values in another way; "
             "watchnext nightly JOB.toml --reread reads them again"
@@ -356,8 +359,8 @@ def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
         yield f"{refused:,} rows were refused: {_listing(account)} in {night.root.rejects(night.date)}"
 
 
-def _notes_of_files(night: Night, due: IngestPlan) -> Iterator[str]:
-    yield from (f"{setting}: {text}" for setting, text in log_notes.file_notes(night.job, due.found))
+def _notes_of_files(night: Night, plan: IngestPlan) -> Iterator[str]:
+    yield from (f"{setting}: {text}" for setting, text in log_notes.file_notes(night.job, plan.found))
 
 
 def _batches(raw: Sequence[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:

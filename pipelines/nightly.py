@@ -6,10 +6,9 @@ Each stage is a module in this package and runs in its own process, which frees 
 scheduler can run the same commands. Stages that are complete with the same inputs and settings are skipped: an
 interrupted night resumes from its last completed stage, and a second run does nothing.
 
-    watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE] [--force STAGE] [--reingest DAY]
-                               [--reread] [--keep-old-readings]
-                               [--runner-config FILE] [--catch-up] [--dry-run] [--force-publish REASON]
-                               [--log-format text|json] [Beam options]
+    watchnext nightly JOB.toml [--date DATE] [--only STAGE | --from STAGE | --catch-up] [--force STAGE]
+                               [--reingest DAY] [--reread] [--keep-old-readings] [--force-publish REASON]
+                               [--runner-config FILE] [--dry-run] [--log-format text|json] [Beam options]
 """
 
 from __future__ import annotations
@@ -34,35 +33,37 @@ from pipelines.runs.run_log import RunLog
 from pipelines.serving import publication
 
 
-def parser() -> console.Parser:
+def make_parser() -> console.Parser:
     """Return the parser of the command. Arguments that it does not know are options of Beam."""
-    found = arguments("nightly", "Run a night: from raw logs to published lists.")
-    some = found.add_mutually_exclusive_group()
-    some.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
-    some.add_argument("--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it")
-    some.add_argument("--catch-up", action="store_true", help="run the nights since the published one first")
-    found.add_argument("--dry-run", action="store_true", help="show what would run and why, without changing anything")
+    parser = arguments("nightly", "Run a night: from raw logs to published lists.")
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
+    selection.add_argument(
+        "--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it"
+    )
+    selection.add_argument("--catch-up", action="store_true", help="run the nights since the published one first")
+    parser.add_argument("--dry-run", action="store_true", help="show what would run and why, without changing anything")
     force = "run this stage even if it is complete; may be given several times"
-    found.add_argument("--force", choices=STAGES, metavar="STAGE", action="append", help=force)
-    ingest.add_arguments(found)
-    publish.add_arguments(found)
-    run_log.add_arguments(found)
-    return found
+    parser.add_argument("--force", choices=STAGES, metavar="STAGE", action="append", help=force)
+    ingest.add_arguments(parser)
+    publish.add_arguments(parser)
+    run_log.add_arguments(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a night; with --catch-up, first the missed nights before it. Return an exit code of `errors.EXIT_CODES`, for
     several nights that of the last one."""
-    given = parser()
-    args, flags = given.parse_known_args(argv)
+    parser = make_parser()
+    args, flags = parser.parse_known_args(argv)
     for name, wanted in ingest.given_options(args):
         if wanted and "ingest" not in _chosen(args):
-            given.error(f"{name} is for stage ingest, which --only or --from leaves out")
+            parser.error(f"{name} requires stage ingest, which --only or --from excludes")
 
     if args.force and (args.catch_up or not {*args.force} <= {*_chosen(args)}):
-        given.error("--force is for stages of one night: not with --catch-up, or --only and --from that leave it out")
+        parser.error("--force cannot be combined with --catch-up, or name a stage that --only or --from excludes")
     if args.force_publish and ("publish" not in _chosen(args) or args.catch_up):
-        given.error("--force-publish is for stage publish of one night: not with --catch-up, or --only another stage")
+        parser.error("--force-publish requires stage publish and cannot be combined with --catch-up")
 
     def work(log: RunLog) -> int:
         night, stages = night_from_args(args, flags), _chosen(args)
@@ -85,10 +86,10 @@ def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: Ru
         run=log.run, date=night.date.isoformat(), code=code, message=message, seconds=time.monotonic() - began
     )
     log.end_night(end)
-    told_of = (nights_page.write(night, end), openmetrics.write(night, end))
-    for trouble in (*told_of, notify.send(night.job.notify, end, root=night.root.path)):
-        if trouble:
-            log.write_event("warning", trouble, level="warning", date=end.date)
+    problems = (nights_page.write(night, end), openmetrics.write(night, end))
+    for problem in (*problems, notify.send(night.job.notify, end, root=night.root.path)):
+        if problem:
+            log.write_event("warning", problem, level="warning", date=end.date)
     return code
 
 
@@ -135,9 +136,9 @@ def _finish_publication(night: Night, display: processes.ConsoleDisplay) -> None
 
 
 def _is_done(night: Night, stage: str) -> tuple[bool, str]:
-    """Return whether a stage is complete with its present inputs and settings, and why it must run again nevertheless.
+    """Return whether a stage is complete with its present inputs and settings, and, if it is, why it must still rerun.
 
-    The plan is made once: that of ingest lists all raw logs.
+    Plans once, because ingest's plan lists every raw log.
     """
     plan = load_stage(stage).plan(night)
     found = manifest.load_readable(night.folder(stage))
@@ -178,8 +179,8 @@ def _command(night: Night, job: str, stage: str, *, force: bool) -> list[str]:
 
 def _closing(night: Night, ran: list[str]) -> str:
     if not ran:
-        taken_back = night.date.isoformat() in warm_start_base.withdrawn(night.root)
-        again = f"; it was taken back, and watchnext rollback --to {night.date} serves it again" if taken_back else ""
+        withdrawn = night.date.isoformat() in warm_start_base.withdrawn(night.root)
+        again = f"; it was withdrawn, and watchnext rollback --to {night.date} serves it again" if withdrawn else ""
         return f"night {night.date}: nothing to do, every stage is complete{again}"
     served = publication_file.read(night.root)
     if served is None:
@@ -188,8 +189,8 @@ def _closing(night: Night, ran: list[str]) -> str:
         state = f"published: {served.date}, {served.users:,} users"
     else:
         state = f"not published (the night of {served.date} is served)"
-    held = f"; {gates.summary_line(night)}" if "publish" in ran else ""
-    return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}{held}"
+    gate_line = f"; {gates.summary_line(night)}" if "publish" in ran else ""
+    return f"night {night.date}: ran {', '.join(ran)}; {state}; report: {night.root.report(night.date)}{gate_line}"
 
 
 if __name__ == "__main__":

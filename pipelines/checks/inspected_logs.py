@@ -34,14 +34,14 @@ class InspectedLogs:
     columns: dict[str, list[str]]  # of the newest file
     tables: dict[str, LogTable]
     failed: dict[str, str]  # table -> error message
-    screen: PrivacyFilter
-    unscreened: str  # why `[privacy]` cannot be applied, so that no row may be shown; empty if it can
+    privacy_filter: PrivacyFilter
+    privacy_error: str  # why `[privacy]` cannot be applied, so that no row may be shown; empty if it can
     before: Snapshot | None
 
     @property
     def shows_ids(self) -> bool:
         """Return whether user ids may be shown as they are in the logs."""
-        return not self.unscreened and self.screen.key is None
+        return not self.privacy_error and self.privacy_filter.key is None
 
     @classmethod
     def inspect(cls, night: Night, *, with_store: bool) -> InspectedLogs:
@@ -56,12 +56,12 @@ class InspectedLogs:
                 found[table] = with_timeout(ANSWER_SECONDS, partial(ingest_plan.find, night, table, before))
             except (LogError, TimeoutError) as error:
                 found[table], failed[table] = RawFiles(), str(error)
-        screen, unscreened = _screen(night, before)
+        privacy_filter, privacy_error = _load_filter(night, before)
         with tempfile.TemporaryDirectory() as scratch:
             inspected, columns, tables = dict[str, TableSample](), dict[str, list[str]](), dict[str, LogTable]()
             for name in sorted(found, key=lambda table: table != "videos"):  # first videos, for their lengths
                 catalogue = _catalogue(inspected.get("videos"), scratch)
-                source = log_samples.sources(night, found, screen=screen, catalogue=catalogue).get(name)
+                source = log_samples.sources(night, found, privacy_filter=privacy_filter, catalogue=catalogue).get(name)
                 if source is None or source.raw[-1].path.startswith(PREFIX):
                     continue
                 tables[name] = source.table
@@ -77,16 +77,16 @@ class InspectedLogs:
             columns=columns,
             tables=tables,
             failed=failed,
-            screen=screen,
-            unscreened=unscreened,
+            privacy_filter=privacy_filter,
+            privacy_error=privacy_error,
             before=before,
         )
 
 
-def _screen(night: Night, before: Snapshot | None) -> tuple[PrivacyFilter, str]:
+def _load_filter(night: Night, before: Snapshot | None) -> tuple[PrivacyFilter, str]:
     """Return the privacy filter of ingest, and an error message if it cannot be made."""
     try:
-        return privacy.screen(night.job, before.key_check if before else None), ""
+        return privacy.load_filter(night.job, before.key_check if before else None), ""
     except (JobError, LogError) as error:
         return PrivacyFilter(), str(error)
 

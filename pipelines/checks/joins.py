@@ -50,16 +50,16 @@ def check_tables(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[F
 
 def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
     """Check the list of users to forget for ids that occur in no table."""
-    screen, before = inspected.screen, inspected.before
-    if not screen.forget.paths:
+    privacy_filter, before = inspected.privacy_filter, inspected.before
+    if not privacy_filter.forget.paths:
         return
     samples = [sample for sample in inspected.samples.values() if "user_id" in sample.valid.columns]
     raw = [
         parse_ids(part.raw["user_id"]) for sample in samples for part in sample.parts if "user_id" in part.raw.columns
     ]
-    ids = screen.forget.ids()
+    ids = privacy_filter.forget.ids()
     found = set(ids.is_in(pl.concat(raw).drop_nulls().implode()).arg_true()) if raw else set[int]()
-    if before is not None and before.forgotten == screen.forget.digest:
+    if before is not None and before.forgotten == privacy_filter.forget.digest:
         match = joins.match_forget_list(ids, found)
         shown = f": {joins.shown_values(match)}" if inspected.shows_ids and match.unmatched else ""
         what = f"{match.values:,} ids; the list was applied to all stored data"
@@ -67,7 +67,7 @@ def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Itera
         return
     stored = joins.users_of_small_store(request.night.root.store, before) if before else None
     if stored is not None:
-        found |= set(screen.forgotten_users().is_in(stored.implode()).arg_true())
+        found |= set(privacy_filter.forgotten_users().is_in(stored.implode()).arg_true())
     match, whole = joins.match_forget_list(ids, found), all(map(is_whole, samples))
     yield _finding("privacy.forget", "forget", match, whole=whole, with_values=inspected.shows_ids)
 

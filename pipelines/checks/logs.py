@@ -51,8 +51,10 @@ OTHER_NAMES = {
 def logs(request: DoctorRequest) -> Iterator[Finding]:
     """Check the files, columns and rows of each table, and whether ids match across tables."""
     inspected, job = request.logs, request.night.job
-    if inspected.unscreened:
-        yield problem("privacy", inspected.unscreened, "correct [privacy], or the environment of the night's process")
+    if inspected.privacy_error:
+        yield problem(
+            "privacy", inspected.privacy_error, "correct [privacy], or the environment of the night's process"
+        )
     for name in ingest_plan.TABLES:
         if getattr(job.logs, name) is None:
             continue
@@ -75,7 +77,7 @@ def _files(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding
     """Check for files that a night would skip, and for values in folder names that it would not read."""
     found = {name: files for name, files in inspected.found.items() if name not in inspected.failed}
     job = request.night.job
-    if inspected.unscreened:
+    if inspected.privacy_error:
         job = job.model_copy(update={"privacy": Privacy()})
     for setting, text in log_notes.file_notes(job, found):
         fix = "rename or convert files that belong to the logs, and move other files; or use a glob that excludes them"
@@ -119,14 +121,14 @@ def _rows(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Findin
     valid, refused = sample.valid, sample.refused
     read = valid.height + refused.height
     files = f"{len(sample.files):,} file{'s' if len(sample.files) != 1 else ''}, about {sample.rows:,} rows"
-    shown = () if inspected.unscreened else tuple(as_table(sample.parts[-1].valid.head(SHOWN_ROWS)))
+    shown = () if inspected.privacy_error else tuple(as_table(sample.parts[-1].valid.head(SHOWN_ROWS)))
     if not read:
         return problem(f"logs.{name}", f"{files}: the sampled files have no rows", "is the path correct?")
     if refused.is_empty():
         return ok(f"logs.{name}", f"{files}; all {read:,} sampled rows can be read; from the newest file:", *shown)
     limit = request.night.job.logs.max_reject_fraction
     what = f"{files}; {refused.height:,} of {read:,} sampled rows would be refused"
-    reasons = tuple(_reasons(refused, with_text=not inspected.unscreened))
+    reasons = tuple(_reasons(refused, with_text=not inspected.privacy_error))
     if refused.height > limit * read:
         fix = "correct or filter them where the logs are written; rejects/ of a night lists examples of each reason"
         above = f"{what}, above max_reject_fraction = {limit:g}: the night would fail"

@@ -38,7 +38,7 @@ def times(request: DoctorRequest) -> Iterator[Finding]:
     if not before and watches is not None and watches.valid.height:
         newest = watches.valid["time"].max()
         zone = night.job.logs.time_zone
-        yield ok("times", f"the newest sampled watch is of {_stamp(newest)}; days begin at 00:00 {zone}")
+        yield ok("times", f"the newest sampled watch is from {_stamp(newest)}; days begin at 00:00 {zone}")
 
 
 def _of_table(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[Finding]:

@@ -34,26 +34,26 @@ _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # published files with 
 _LEARNED = ("train", "index")  # stages whose output contains no rows of users
 
 
-def is_due(snapshot: Snapshot | None, screen: PrivacyFilter) -> bool:
+def is_due(snapshot: Snapshot | None, privacy_filter: PrivacyFilter) -> bool:
     """Return whether the list of users to forget changed since it was last applied to the stored data."""
-    return snapshot is not None and snapshot.forgotten != screen.forget.digest
+    return snapshot is not None and snapshot.forgotten != privacy_filter.forget.digest
 
 
-def forget_users(night: Night, screen: PrivacyFilter) -> Snapshot:
+def forget_users(night: Night, privacy_filter: PrivacyFilter) -> Snapshot:
     """Remove the users from everything that is stored. Return the newest snapshot after that."""
     from pipelines.serving import publication  # imports sinks, gates and reports, which ingest otherwise does not need
 
-    users = screen.stored_names()
-    _forget_in_store(night, screen, users)
+    users = privacy_filter.stored_names()
+    _forget_in_store(night, privacy_filter, users)
     for date in night_list.nights(night.root):
         digest = _neighbours_digest(night, date)
-        fresh = _forget_in_night(night, date, screen, users)
-        _forget_in_publications(night, date, screen, users, fresh, {digest: _neighbours_digest(night, date)})
+        fresh = _forget_in_night(night, date, privacy_filter, users)
+        _forget_in_publications(night, date, privacy_filter, users, fresh, {digest: _neighbours_digest(night, date)})
     publication.forget(night, users)
     night_list.sweep(night)
     newest = snapshot_store.latest(night.root.snapshots)
     assert newest is not None
-    done = replace(newest, forgotten=screen.forget.digest)
+    done = replace(newest, forgotten=privacy_filter.forget.digest)
     snapshot_store.commit(night.root.snapshots, done)
     return done
 
@@ -63,7 +63,7 @@ def _buckets(users: pl.Series, count: int) -> set[int]:
     return {int(digest) % count for digest in id_digests(users)}
 
 
-def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> None:
+def _forget_in_store(night: Night, privacy_filter: PrivacyFilter, users: pl.Series) -> None:
     """Rewrite the data files of all snapshots that may contain events of the users, then the snapshots, newest last.
 
     Damaged files of days that this run ingests again are removed from the snapshots instead of rewritten.
@@ -73,7 +73,7 @@ def _forget_in_store(night: Night, screen: PrivacyFilter, users: pl.Series) -> N
     days = [day.isoformat() for day in night.reingest]
     damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in affected.values()), days)
     tasks = [rewriting.rewrite_task(file, count) for name, (count, file) in affected.items() if name not in damaged]
-    rewritten = rewriting.run_rewrite(night, tasks, RewriteFiles(DropForgotten(screen), night.root.store))
+    rewritten = rewriting.run_rewrite(night, tasks, RewriteFiles(DropForgotten(privacy_filter), night.root.store))
     records = rewritten.of(RewrittenFile) + [_removal(affected[name][1]) for name in damaged]
     for snapshot in snapshots:
         changed = without_rows(snapshot, records, damaged, night.date)
@@ -123,7 +123,7 @@ def _neighbours_digest(night: Night, date: dt.date) -> str:
 def _forget_in_publications(
     night: Night,
     date: dt.date,
-    screen: PrivacyFilter,
+    privacy_filter: PrivacyFilter,
     users: pl.Series,
     fresh: dict[str, FileEntry],
     digests: dict[str, str],
@@ -138,24 +138,26 @@ def _forget_in_publications(
         lists = published_lists.load(path)
         buckets = _buckets(users, lists.buckets)
         affected = [e for kind in _OF_USERS for e in lists.of(kind) if paths.shard_index(e.name) in buckets]
-        entries = fresh | _scrub(night, root.path, [e.name for e in affected if e.name not in fresh], screen)
+        entries = fresh | _scrub(night, root.path, [e.name for e in affected if e.name not in fresh], privacy_filter)
         now = digests.get(lists.neighbours, lists.neighbours)
         changed = lists.with_entries(entries).model_copy(update={"neighbours": now})
         if changed != lists:
             published_lists.rewrite(path, changed)
 
 
-def _scrub(night: Night, folder: str, names: list[str], screen: PrivacyFilter) -> dict[str, FileEntry]:
+def _scrub(night: Night, folder: str, names: list[str], privacy_filter: PrivacyFilter) -> dict[str, FileEntry]:
     """Remove the users' rows from files. Return the entries of all these files, changed or not, by name."""
     if not names:
         return {}
     records = paths.join(folder, f"records-{manifest.new_attempt()}.json")
     with night.beam.pipeline("ingest") as pipeline:
-        pipeline | night.beam.create(names) | Scrub(folder, screen) | WriteRecords(records)
+        pipeline | night.beam.create(names) | Scrub(folder, privacy_filter) | WriteRecords(records)
     return {entry.name: entry for entry in pop_records(records, FileEntry).of(FileEntry)}
 
 
-def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: pl.Series) -> dict[str, FileEntry]:
+def _forget_in_night(
+    night: Night, date: dt.date, privacy_filter: PrivacyFilter, users: pl.Series
+) -> dict[str, FileEntry]:
     """Rewrite a night's bucketed files and the texts of its refused rows, and remove unlisted files. Return the entries
     of the files that may have changed, by name relative to ROOT."""
     fresh: dict[str, FileEntry] = {}
@@ -164,9 +166,9 @@ def _forget_in_night(night: Night, date: dt.date, screen: PrivacyFilter, users: 
         found = manifest.load(folder)
         manifest.sweep(folder, found, paths.EXTRA_FOLDERS.get(stage, ()))
         if found is not None:
-            changed = _forget_in_stage(night, folder, found, screen, users)
+            changed = _forget_in_stage(night, folder, found, privacy_filter, users)
             fresh |= {entry.name: entry for entry in published_lists.relative_entries(changed, folder, night.root)}
-    if screen.key is None:  # with pseudonyms, no texts are stored
+    if privacy_filter.key is None:  # with pseudonyms, no texts are stored
         for path in files.list_files(night.root.rejects(date)):
             _forget_in_rejects(path, night.root.rejects(date), users)
     return fresh
@@ -185,13 +187,13 @@ def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
 
 
 def _forget_in_stage(
-    night: Night, folder: str, found: Manifest, screen: PrivacyFilter, users: pl.Series
+    night: Night, folder: str, found: Manifest, privacy_filter: PrivacyFilter, users: pl.Series
 ) -> Iterable[FileEntry]:
     """Rewrite a stage's bucketed files, then its manifest. Return the entries of the files that may have changed."""
     parts = {entry.name: part for entry in found.present if (part := _BUCKET.search(entry.name))}
     buckets = {count: _buckets(users, count) for count in {int(part[2]) for part in parts.values()}}
     names = [name for name, part in parts.items() if int(part[1]) in buckets[int(part[2])]]
-    fresh = _scrub(night, folder, names, screen)
+    fresh = _scrub(night, folder, names, privacy_filter)
     if not fresh:
         return ()
     entries = [fresh.get(entry.name, entry) for entry in found.files]

@@ -27,7 +27,7 @@ class IngestPlan:
     """The work of an ingest for one night."""
 
     before: Snapshot | None
-    screen: PrivacyFilter
+    privacy_filter: PrivacyFilter
     found: dict[str, RawFiles]  # table -> its raw files of the window
     readable: dict[str, RawFiles]  # `found`, and the raw files of the days to ingest again
     spans: tuple[Span, ...]  # the days to ingest again
@@ -53,7 +53,7 @@ class IngestPlan:
         number = done.snapshot if done else None
         return cls(
             before=before,
-            screen=privacy.screen(night.job, before.key_check if before else None),
+            privacy_filter=privacy.load_filter(night.job, before.key_check if before else None),
             found=found,
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
             spans=() if night.reread else tuple(night.dates.span(day) for day in night.reingest),
@@ -112,7 +112,7 @@ class IngestPlan:
     @property
     def forgets(self) -> bool:
         """Return whether users have to be forgotten."""
-        return forget_rows.is_due(self.before, self.screen)
+        return forget_rows.is_due(self.before, self.privacy_filter)
 
     @property
     def description(self) -> str:
@@ -199,6 +199,6 @@ def _find_again(night: Night, table: str, before: Snapshot | None, found: RawFil
     if lacking and not night.job.logs.allow_missing_days:
         raise LogError(
             f"logs.{table} = {pattern!r}: no file for {', '.join(lacking)}, so --reingest would empty that day; "
-            "nothing was changed (allow_missing_days = true in [logs] permits it)"
+            "nothing was changed (set allow_missing_days = true in [logs] to allow this)"
         )
     return RawFiles(files=tuple(sorted({*found.files, *more.files})), days=found.days)

@@ -33,7 +33,7 @@ class Source:
     table: LogTable
     raw: Sequence[TakenFile]
     parse: Parse
-    screen: PrivacyFilter
+    privacy_filter: PrivacyFilter
     write: beam.PTransform
     ranks: Mapping[str, int] = field(default_factory=dict)  # path -> rank, oldest first; empty: files have no order
 
@@ -46,7 +46,7 @@ class Reader:
     folder: str  # of the stage
     attempt: str
     buckets: int
-    screen: PrivacyFilter
+    privacy_filter: PrivacyFilter
     found: dict[str, RawFiles]  # table -> its raw files
     forgotten: set[int] = field(default_factory=set)  # positions, in the list of users to forget, of users with rows
     start: dt.datetime | None = None  # earliest event to read from BigQuery; None: the start of the window
@@ -65,7 +65,9 @@ class Reader:
         parse = partial(parsing.parse_videos, time_zone=self.night.job.logs.time_zone, before=self.night.dates.future)
         name = f"videos-{self.attempt}.parquet"
         write = ingest.WriteDistinct("videos", ("video_id",), 1, self.folder, name, self._first_of_newest_day("videos"))
-        return Source(schemas.VIDEOS, self.found["videos"].files, parse, self.screen, write, self._ranks("videos"))
+        return Source(
+            schemas.VIDEOS, self.found["videos"].files, parse, self.privacy_filter, write, self._ranks("videos")
+        )
 
     def _users(self) -> Source:
         extra = tuple(self.night.job.examples.user_categories)
@@ -73,7 +75,7 @@ class Reader:
         name = "users/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
         write = ingest.WriteDistinct("users", ("user_id",), self.buckets, self.folder, name)
         parse = partial(parsing.parse_users, categories=extra, before=self.night.dates.future)
-        return Source(table, self.found["users"].files, parse, self.screen, write, self._ranks("users"))
+        return Source(table, self.found["users"].files, parse, self.privacy_filter, write, self._ranks("users"))
 
     def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
         """Return (day, file) of a table's raw files, oldest first; empty for a BigQuery table, whose rows are not
@@ -94,7 +96,7 @@ class Reader:
     def _hidden(self) -> Source:
         name = "hidden/" + paths.shard_pattern(self.buckets, self.attempt, "parquet")
         write = ingest.WriteDistinct("hidden", ("user_id", "video_id"), self.buckets, self.folder, name)
-        return Source(schemas.HIDDEN, self.found["hidden"].files, parsing.parse_hidden, self.screen, write)
+        return Source(schemas.HIDDEN, self.found["hidden"].files, parsing.parse_hidden, self.privacy_filter, write)
 
     def logs(
         self, batch: Sequence[TakenFile], snapshot: Snapshot, catalogue: str | None, spans: tuple[Span, ...] = ()
@@ -108,11 +110,13 @@ class Reader:
     ) -> list[Source]:
         """Return the sources of a batch of raw logs, by table."""
         rules = self.rules(catalogue)
-        screen, wanted = replace(self.screen, spans=spans), set(batch)
+        privacy_filter, wanted = replace(self.privacy_filter, spans=spans), set(batch)
         sources = []
         for table, parse in LOGS.items():
             raw = [file for file in self.found[table.name].files if file in wanted]
-            sources.append(Source(table, raw, partial(parse, rules=rules), screen, self._days(table.name, snapshot)))
+            sources.append(
+                Source(table, raw, partial(parse, rules=rules), privacy_filter, self._days(table.name, snapshot))
+            )
         return sources
 
     def rules(self, catalogue: str | None) -> parsing.ParseRules:
@@ -162,7 +166,9 @@ class Reader:
         name = source.raw[0].path
         if name.startswith(bigquery_source.PREFIX):
             window = (self.start or self.night.dates.start, self.night.dates.future)
-            read = bigquery_source.ReadBigQuery(name, table, renamed, source.parse, *window, source.screen)
+            read = bigquery_source.ReadBigQuery(name, table, renamed, source.parse, *window, source.privacy_filter)
             return pipeline | f"Read {table.name}" >> read
         paths_read = pipeline | f"Files of {table.name}" >> self.night.beam.create([file.path for file in source.raw])
-        return paths_read | f"Read {table.name}" >> ReadLogs(table, renamed, source.parse, source.screen, source.ranks)
+        return paths_read | f"Read {table.name}" >> ReadLogs(
+            table, renamed, source.parse, source.privacy_filter, source.ranks
+        )

@@ -61,11 +61,13 @@ class TableSample:
 
 
 def sources(
-    night: Night, found: Mapping[str, RawFiles], *, screen: PrivacyFilter = OPEN, catalogue: str | None = None
+    night: Night, found: Mapping[str, RawFiles], *, privacy_filter: PrivacyFilter = OPEN, catalogue: str | None = None
 ) -> dict[str, Source]:
     """Return the ingest source of each table that has raw files. catalogue: path of a catalogue, for video lengths."""
     every = dict.fromkeys((*found, *(table.name for table in LOGS)), RawFiles()) | dict(found)
-    reader = Reader(night=night, folder=night.root.path, attempt="", buckets=MIN_BUCKETS, screen=screen, found=every)
+    reader = Reader(
+        night=night, folder=night.root.path, attempt="", buckets=MIN_BUCKETS, privacy_filter=privacy_filter, found=every
+    )
     logs = [file for table in LOGS for file in every[table.name].files]
     listed = [*reader.log_sources(logs, Snapshot(buckets=MIN_BUCKETS), catalogue), *reader.side_sources()]
     return {source.table.name: source for source in listed if source.raw}
@@ -92,7 +94,7 @@ def sample_table(
     parts = []
     for file in evenly_spaced(raw, most_files):
         frame = _first_rows(file.path, source, renamed, rows)
-        parsed = parse_frame(frame, file.path, source.table, source.parse, source.screen)
+        parsed = parse_frame(frame, file.path, source.table, source.parse, source.privacy_filter)
         parts.append(FileSample(file=file, raw=frame.rows, valid=parsed.valid, refused=parsed.refused.cast(REFUSED)))
     return TableSample(files=tuple(raw), rows=estimate_rows(raw), parts=tuple(parts))
 

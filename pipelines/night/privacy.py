@@ -17,7 +17,7 @@ from transforms.logs.privacy import ForgetList, PrivacyFilter, pseudonym
 from transforms.logs.readers import LogSettingError
 
 
-def screen(job: Job, key_check: str | None) -> PrivacyFilter:
+def load_filter(job: Job, key_check: str | None) -> PrivacyFilter:
     """What ingest lets through. Raises JobError where the key is not the one of the store, whose check is given."""
     key = pseudonym_key(job)
     check = check_of(key)

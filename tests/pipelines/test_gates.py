@@ -289,8 +289,8 @@ def test_stages_of_another_model_are_named(job: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--only", "train"], "--force-publish is for stage publish of one night"),
-        (["--catch-up"], "--force-publish is for stage publish of one night"),
+        (["--only", "train"], "--force-publish requires stage publish"),
+        (["--catch-up"], "--force-publish requires stage publish"),
     ],
 )
 def test_a_reason_is_of_one_night_and_its_publication(

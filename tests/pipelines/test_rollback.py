@@ -88,7 +88,7 @@ def test_a_run_of_a_night_that_was_taken_back_says_how_it_is_served_again(job: P
     told = [nightly.run(night(job, date), str(job), ("publish",), RunLog(run="x", as_json=True)) for date in DAYS[2:]]
     assert told == [
         "night 2026-11-23: nothing to do, every stage is complete",
-        "night 2026-11-24: nothing to do, every stage is complete; it was taken back, and watchnext rollback "
+        "night 2026-11-24: nothing to do, every stage is complete; it was withdrawn, and watchnext rollback "
         "--to 2026-11-24 serves it again",
     ]
 

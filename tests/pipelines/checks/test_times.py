@@ -48,7 +48,7 @@ def with_time(values: list[Any] | pl.Expr, rows: pl.DataFrame | None = None) -> 
 def test_good_times_are_ok(tmp_path: Path) -> None:
     found = only(found_in(tmp_path, watch_rows()))
     assert found.state == "ok"
-    assert found.what == "the newest sampled watch is of 2026-11-20 21:36 UTC; days begin at 00:00 UTC"
+    assert found.what == "the newest sampled watch is from 2026-11-20 21:36 UTC; days begin at 00:00 UTC"
 
 
 @pytest.mark.parametrize("unit", ["s", "ms"])

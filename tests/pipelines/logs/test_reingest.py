@@ -112,7 +112,7 @@ def test_reingest_on_the_command_line(tmp_path: Path) -> None:
     of = Night(load_job(str(job)), DATE)
     assert same(events(of), pl.concat([rows, *(day_of_watches(day) for day in DAYS[1:])]))
     done = nightly(job, "--from", "vocabulary", "--reingest", DAYS[0])
-    assert done.returncode == 2 and "--reingest is for stage ingest" in done.stderr
+    assert done.returncode == 2 and "--reingest requires stage ingest" in done.stderr
     done = nightly(job, "--only", "ingest", "--reingest", "2026-11-22")
     assert done.returncode == 2 and "lies after the night of 2026-11-21" in done.stderr
 
@@ -181,12 +181,12 @@ def test_a_clock_in_the_future_empties_no_store(tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("{date}", "*"))
     of = ingested(job, far)
     assert newest(of).digest == before.digest
-    assert counts(of)["notes"] == [f"the newest watch is of 2026-11-20, 4001 days before {far}: is --date right?"]
+    assert counts(of)["notes"] == [f"the newest watch is from 2026-11-20, 4001 days before {far}: is --date right?"]
 
 
 def test_a_clock_in_the_past_is_told(tmp_path: Path) -> None:
     job = daily(tmp_path, logs=GLOBS.replace("0.5", "0.001"))
-    with pytest.raises(StageError, match=r"96 of 105 .*time lies in the future.*nothing was taken. Is --date 1999-"):
+    with pytest.raises(StageError, match=r"96 of 105 .*time lies in the future.*nothing was ingested. Is --date 1999-"):
         ingested(job, dt.date(1999, 1, 1))
     job = daily(tmp_path / "dated")
     with pytest.raises(LogError, match="no log files found on a day from 1998-12-28 to 1998-12-31, the window of 1"):

@@ -116,7 +116,7 @@ def test_a_store_of_raw_ids_takes_no_key(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_key_is_neither_kept_nor_shown(named: Path) -> None:
     of = ingested(named)
     assert KEY.encode() not in all_bytes(of.root.path)
-    assert KEY not in repr(privacy.screen(night(named).job, newest(of).key_check))
+    assert KEY not in repr(privacy.load_filter(night(named).job, newest(of).key_check))
 
 
 def test_lookup_takes_the_raw_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_ingest_reads_the_table_in_its_pipeline(tmp_path: Path) -> None:
     of = Night(night(job).job, DATE, flags=DATAFLOW)
     due = ingest.IngestPlan.from_night(of)
     reader = ingest.Reader(
-        night=of, folder=str(tmp_path), attempt="aa", buckets=8, screen=due.screen, found=due.readable
+        night=of, folder=str(tmp_path), attempt="aa", buckets=8, privacy_filter=due.privacy_filter, found=due.readable
     )
     pipeline = beam.Pipeline(runner="FnApiRunner")
     for source in reader.log_sources(due.pending, Snapshot(buckets=8), None):

@@ -145,6 +145,6 @@ def test_forgotten_users_include_ids_of_earlier_versions(tmp_path: Path) -> None
     """Earlier versions stored `2.0` and ` 3` of a CSV file as separate ids."""
     path = tmp_path / "forget.csv"
     path.write_text("user_id\n2.0\n 3\nx1\n", encoding="utf-8")
-    screen = PrivacyFilter(forget=ForgetList(paths=(str(path),)))
-    assert screen.forgotten_users().to_list() == ["2", "3", "x1"]
-    assert screen.stored_names().to_list() == [" 3", "2", "2.0", "3", "3.0", "x1"]
+    privacy_filter = PrivacyFilter(forget=ForgetList(paths=(str(path),)))
+    assert privacy_filter.forgotten_users().to_list() == ["2", "3", "x1"]
+    assert privacy_filter.stored_names().to_list() == [" 3", "2", "2.0", "3", "3.0", "x1"]

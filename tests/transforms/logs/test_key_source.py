@@ -50,8 +50,8 @@ def job_with_key(folder: Path, settings: str = f'pseudonym_key_env = "{VARIABLE}
 
 
 def test_key_of_any_bytes(key: bytes, tmp_path: Path) -> None:
-    screen = privacy.screen(load_job(str(job_with_key(tmp_path))), None)
-    named = screen.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
+    privacy_filter = privacy.load_filter(load_job(str(job_with_key(tmp_path))), None)
+    named = privacy_filter.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
     assert named["user_id"].to_list() == [pseudonym("ann", key)]
     assert privacy.stored_id(load_job(str(job_with_key(tmp_path))), "ann", privacy.check_of(key)) == pseudonym(
         "ann", key
@@ -79,10 +79,12 @@ def forms(key: bytes) -> list[bytes]:
 def graph_of(job: Path) -> bytes:
     """Return the bytes of the graph of an ingest of one file."""
     of = night(job)
-    screen = privacy.screen(of.job, None)
+    privacy_filter = privacy.load_filter(of.job, None)
     found = RawFiles(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
     tables = defaultdict(RawFiles, watches=found)
-    reader = Reader(night=of, folder=of.folder("ingest"), attempt="aa", buckets=8, screen=screen, found=tables)
+    reader = Reader(
+        night=of, folder=of.folder("ingest"), attempt="aa", buckets=8, privacy_filter=privacy_filter, found=tables
+    )
     pipeline = of.beam.pipeline("ingest")
     for source in reader.log_sources(found.files, Snapshot(buckets=8), None):
         if source.raw:
@@ -97,28 +99,28 @@ def test_job_graph_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
 
 
 def test_pickled_filter_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
-    screen = privacy.screen(load_job(str(job_with_key(tmp_path))), None)
-    packed = pickle.dumps(screen, protocol=0)
-    assert [form for form in forms(key) if form in packed] == [] and pickle.loads(packed) == screen
+    privacy_filter = privacy.load_filter(load_job(str(job_with_key(tmp_path))), None)
+    packed = pickle.dumps(privacy_filter, protocol=0)
+    assert [form for form in forms(key) if form in packed] == [] and pickle.loads(packed) == privacy_filter
 
 
-def screen_of(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> PrivacyFilter:
+def filter_with_key(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> PrivacyFilter:
     monkeypatch.setenv(VARIABLE, os.fsdecode(key))
-    return privacy.screen(load_job(str(job_with_key(folder))), None)
+    return privacy.load_filter(load_job(str(job_with_key(folder))), None)
 
 
 def test_worker_without_the_key_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = screen_of(tmp_path, KEYS["ascii"], monkeypatch)
+    privacy_filter = filter_with_key(tmp_path, KEYS["ascii"], monkeypatch)
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': the environment variable is not set on this worker"):
-        screen.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
+        privacy_filter.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
 
 
 def test_worker_with_a_different_key_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = screen_of(tmp_path, KEYS["ascii"], monkeypatch)
+    privacy_filter = filter_with_key(tmp_path, KEYS["ascii"], monkeypatch)
     monkeypatch.setenv(VARIABLE, "another key of sixteen characters")
     with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': this worker has a different key"):
-        screen.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
+        privacy_filter.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_short_or_simple_key_is_refused_and_not_shown(
     value: bytes, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(JobError) as caught:
-        screen_of(tmp_path, value, monkeypatch)
+        filter_with_key(tmp_path, value, monkeypatch)
     assert str(caught.value) == (
         f"privacy.pseudonym_key_env = '{VARIABLE}': the environment variable {trouble}; it must contain the key "
         "for pseudonyms, at least 16 bytes"
@@ -164,13 +166,13 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_key_is_read_from_a_secret_manager_once_per_process(manager: list[str], tmp_path: Path) -> None:
     job = load_job(str(job_with_key(tmp_path, f'pseudonym_key_secret = "{SECRET}"')))
-    screen = privacy.screen(job, None)
+    privacy_filter = privacy.load_filter(job, None)
     for user in ("ann", "bob"):
-        assert screen.pseudonymise(pl.DataFrame({"user_id": [user]}))["user_id"][0] == pseudonym(
+        assert privacy_filter.pseudonymise(pl.DataFrame({"user_id": [user]}))["user_id"][0] == pseudonym(
             user, KEYS["not UTF-8"]
         )
     assert manager == [SECRET]
-    assert [form for form in forms(KEYS["not UTF-8"]) if form in pickle.dumps(screen, protocol=0)] == []
+    assert [form for form in forms(KEYS["not UTF-8"]) if form in pickle.dumps(privacy_filter, protocol=0)] == []
 
 
 def test_environment_variable_takes_precedence_over_the_secret(
