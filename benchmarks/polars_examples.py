@@ -5,7 +5,7 @@
 Reads the logs that `benchmarks.examples` wrote into OUT, with that job's settings, and writes OUT/polars: vocabularies,
 label_counts.parquet, train.tfrecord.gz and serving.tfrecord.gz. Users, videos and times are converted to integers at
 once, so that every sort sorts integers and every look-up is an index. It leaves out what only a nightly run needs: the
-store, buckets, refused rows and their reasons, the settings of other jobs. It shares with the pipeline the functions
+store, buckets, rejected rows and their reasons, the settings of other jobs. It shares with the pipeline the functions
 that define a record: `tokenize`, the digests of the draw, `write_tfrecords`.
 """
 

@@ -212,7 +212,9 @@ def _ingest_logs(
         snapshot = replace(snapshot, files=[], time_zone=plan.time_zone)
     for raw, spans in ((plan.to_reingest, plan.spans), (plan.pending, ())):
         for batch in _batches(raw, night.job.logs.batch_bytes):
-            records = replace(reader, refused=_refused(night, before, account)).logs(batch, snapshot, catalogue, spans)
+            records = replace(reader, rejected=_rejected(night, before, account)).logs(
+                batch, snapshot, catalogue, spans
+            )
             gone = [file.name for file in records.of(ReplacedFile)]
             snapshot = snapshot.with_changes(gone, [StoreFile(**vars(file)) for file in records.of(EventFile)])
             account = row_counts.total([account, row_counts.from_records(records)])
@@ -243,7 +245,7 @@ def _older_readings(night: Night, plan: IngestPlan, snapshot: Snapshot) -> Itera
             yield {"date": night.date.isoformat(), **asdict(change)}
 
 
-def _refused(night: Night, before: Snapshot, account: Account) -> dict[str, int]:
+def _rejected(night: Night, before: Snapshot, account: Account) -> dict[str, int]:
     """Return the number of rows that the ingests of this date rejected, by table and reason."""
     earlier = before.accounts.get(night.date.isoformat())
     return dict(row_counts.total([account, *([earlier] if earlier else [])])["rejects"])
@@ -281,13 +283,13 @@ def _days(before: Snapshot, found: dict[str, RawFiles]) -> dict[str, list[str]]:
 
 def _check_rejects(night: Night, account: Account) -> None:
     read = sum(table["read"] for table in account["tables"].values())
-    refused = sum(account["rejects"].values())
+    rejected = sum(account["rejects"].values())
     limit = night.job.logs.max_reject_fraction
-    if refused > limit * read:
+    if rejected > limit * read:
         reasons = "; ".join(f"{n:,} x {reason}" for reason, n in account["rejects"].items())
         hint = f". Is --date {night.date} right?" if "time lies in the future" in reasons else ""
         raise StageError(
-            f"{refused:,} of {read:,} rows were refused, above max_reject_fraction = {limit:g} ([logs] in the job "
+            f"{rejected:,} of {read:,} rows were rejected, above max_reject_fraction = {limit:g} ([logs] in the job "
             f"file): {reasons}. {_listing(account)} in {night.root.rejects(night.date)}; nothing was ingested{hint}"
         )
 
@@ -354,9 +356,9 @@ def _notes_of_readings(plan: IngestPlan) -> Iterator[str]:
 
 
 def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
-    refused = sum(account["rejects"].values())
+    rejected = sum(account["rejects"].values())
     if any(rows > MAX_LISTED_ROWS for rows in account["rejects"].values()):
-        yield f"{refused:,} rows were refused: {_listing(account)} in {night.root.rejects(night.date)}"
+        yield f"{rejected:,} rows were rejected: {_listing(account)} in {night.root.rejects(night.date)}"
 
 
 def _notes_of_files(night: Night, plan: IngestPlan) -> Iterator[str]:

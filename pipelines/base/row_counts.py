@@ -1,6 +1,6 @@
 """Counts of the rows that an ingest read: each row is either kept, or counted under the reason it was left out.
 
-read = kept + refused + duplicates + forgotten + other_days            for each table
+read = kept + refused + duplicates + forgotten + other_days            for each table; refused: the rejected rows
 rows in the store = kept of all nights - removed of all nights         for each table of events
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from transforms.core.records import Records
-from transforms.logs.ingest import DuplicateRows, RefusedFile, RefusedRows, RowsRead
+from transforms.logs.ingest import DuplicateRows, RejectedFile, RejectedRows, RowsRead
 
 Account = dict[str, Any]
 # other_days: rows outside the requested days, in files that were read again.
@@ -22,7 +22,7 @@ def from_records(records: Records) -> Account:
     """Return the account of one read of raw files, from the records of its workers.
 
     Keys: tables: rows by table and outcome; removed: rows removed from the store, by table and reason (`reingested`,
-    `forgotten`, `expired`, `doubled`); rejects: refused rows by reason; rejects_files: the files that list these.
+    `forgotten`, `expired`, `doubled`); rejects: rejected rows by reason; rejects_files: the files that list these.
     """
     read, duplicates = records.of(RowsRead), records.of(DuplicateRows)
     names = {rows.table for rows in read} | {rows.table for rows in duplicates}
@@ -30,18 +30,18 @@ def from_records(records: Records) -> Account:
     removed: dict[str, Counter[str]] = {}
     reasons: Counter[str] = Counter()
     for rows in read:
-        counts = {"read": rows.read, "refused": rows.refused, "forgotten": rows.forgotten}
+        counts = {"read": rows.read, "refused": rows.rejected, "forgotten": rows.forgotten}
         tables[rows.table].update(counts | {"other_days": rows.other_days})
     for equal in duplicates:
         tables[equal.table]["duplicates"] += equal.duplicates
         if equal.doubled:
             removed.setdefault(equal.table, Counter())["doubled"] += equal.doubled
-    for refused in records.of(RefusedRows):
-        reasons[f"{refused.table}: {refused.reason}"] += refused.rows
+    for rejected in records.of(RejectedRows):
+        reasons[f"{rejected.table}: {rejected.reason}"] += rejected.rows
     kept = {
         name: rows | {"kept": rows["read"] - sum(rows[reason] for reason in LEFT_OUT)} for name, rows in tables.items()
     }
-    return account(kept, removed, reasons, [file.name for file in records.of(RefusedFile)])
+    return account(kept, removed, reasons, [file.name for file in records.of(RejectedFile)])
 
 
 def from_removed(table: str, reason: str, rows: int) -> Account:

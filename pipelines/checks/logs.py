@@ -1,6 +1,6 @@
 """Doctor's check of the logs: whether files exist and can be read, and how ingest would parse their rows.
 
-Uses the code of ingest to find, read and parse files, so that rows are refused for the same reasons. Reads the whole
+Uses the code of ingest to find, read and parse files, so that rows are rejected for the same reasons. Reads the whole
 catalogue, and the first rows of some files of the other tables.
 """
 
@@ -118,27 +118,29 @@ def _unused(table: LogTable, given: dict[str, str], columns: list[str]) -> list[
 def _rows(request: DoctorRequest, inspected: InspectedLogs, name: str) -> Finding:
     """Return the finding about how ingest would parse the sampled rows."""
     sample = inspected.samples[name]
-    valid, refused = sample.valid, sample.refused
-    read = valid.height + refused.height
+    valid, rejected = sample.valid, sample.rejected
+    read = valid.height + rejected.height
     files = f"{len(sample.files):,} file{'s' if len(sample.files) != 1 else ''}, about {sample.rows:,} rows"
     shown = () if inspected.privacy_error else tuple(as_table(sample.parts[-1].valid.head(SHOWN_ROWS)))
     if not read:
         return problem(f"logs.{name}", f"{files}: the sampled files have no rows", "is the path correct?")
-    if refused.is_empty():
+    if rejected.is_empty():
         return ok(f"logs.{name}", f"{files}; all {read:,} sampled rows can be read; from the newest file:", *shown)
     limit = request.night.job.logs.max_reject_fraction
-    what = f"{files}; {refused.height:,} of {read:,} sampled rows would be refused"
-    reasons = tuple(_reasons(refused, with_text=not inspected.privacy_error))
-    if refused.height > limit * read:
+    what = f"{files}; {rejected.height:,} of {read:,} sampled rows would be rejected"
+    reasons = tuple(_reasons(rejected, with_text=not inspected.privacy_error))
+    if rejected.height > limit * read:
         fix = "correct or filter them where the logs are written; rejects/ of a night lists examples of each reason"
         above = f"{what}, above max_reject_fraction = {limit:g}: the night would fail"
         return problem(f"logs.{name}", above, fix, *reasons, *shown)
     return warning(f"logs.{name}", what, "they are skipped and listed in rejects/ of the night", *reasons, *shown)
 
 
-def _reasons(refused: pl.DataFrame, *, with_text: bool) -> Iterator[str]:
+def _reasons(rejected: pl.DataFrame, *, with_text: bool) -> Iterator[str]:
     """Yield the most frequent reasons, each with an example row."""
-    counted = refused.group_by("reason").agg(pl.len(), pl.all().first()).sort("len", "reason", descending=[True, False])
+    counted = (
+        rejected.group_by("reason").agg(pl.len(), pl.all().first()).sort("len", "reason", descending=[True, False])
+    )
     for row in counted.head(SHOWN_REASONS).iter_rows(named=True):
         text = f": {row['text']}" if with_text and row["text"] else ""
         yield f"{row['len']:,} x {row['reason']}; {Path(row['file']).name} row {row['row']}{text}"
@@ -149,7 +151,7 @@ def _one_world(inspected: InspectedLogs) -> Iterator[Finding]:
     watches, videos = inspected.samples.get("watches"), inspected.samples.get("videos")
     if watches is None or videos is None or watches.valid.is_empty():
         return
-    if videos.rows > 2 * (videos.valid.height + videos.refused.height):
+    if videos.rows > 2 * (videos.valid.height + videos.rejected.height):
         return  # too large to read completely
     known = watches.valid.join(videos.valid.select("video_id").unique(), on="video_id", how="semi").height
     share = known / watches.valid.height

@@ -110,10 +110,10 @@ def _without_offset(part: FileSample) -> int:
 
 
 def _future(night: Night, name: str, sample: TableSample) -> Iterator[Finding]:
-    """Check for rows that would be refused because they are after the night."""
-    ahead = int(sample.refused["reason"].str.contains("time lies in the future").sum())
+    """Check for rows that would be rejected because they are after the night."""
+    ahead = int(sample.rejected["reason"].str.contains("time lies in the future").sum())
     if ahead:
-        what = f"{ahead:,} of {sample.valid.height + sample.refused.height:,} rows are after the night of {night.date}"
+        what = f"{ahead:,} of {sample.valid.height + sample.rejected.height:,} rows are after the night of {night.date}"
         fix = "is --date correct? if these are local times, set time_zone ([logs]); else correct the writer's clock"
         yield warning(f"times.{name}", what, fix)
 

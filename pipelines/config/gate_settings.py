@@ -67,8 +67,8 @@ class Gates(Table):
         0.01,
         ge=0,
         le=1,
-        description="maximum share of refused rows among all rows read, if lower than `logs.max_reject_fraction`; "
-        "refused rows are missing from training; 1: off",
+        description="maximum share of rejected rows among all rows read, if lower than `logs.max_reject_fraction`; "
+        "rejected rows are missing from training; 1: off",
     )
     min_stayed: float = Field(
         0.1,

@@ -80,7 +80,7 @@ class Logs(Table):
         30, description="watch seconds from which a watch counts as completed if the video's length is not known"
     )
     max_reject_fraction: float = Field(
-        0.001, ge=0, le=1, description="share of refused rows above which the night fails"
+        0.001, ge=0, le=1, description="share of rejected rows above which the night fails"
     )
     allow_missing_days: bool = Field(
         False, description="for paths with `{date}`: whether a day without a file has no events, instead of an error"

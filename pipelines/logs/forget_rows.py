@@ -3,7 +3,7 @@
 Files are rewritten without the users' rows, under the same names, and manifests and `published.json` are updated.
 Results of training and counting (vocabulary, report, model) remain until a later night replaces them: a warm-started
 model does so gradually, one trained with `warm_start = false` immediately. A killed run is repeated and continues where
-it was; the newest snapshot records the list of users only after everything is done.
+it stopped; the newest snapshot records the list of users only after everything is done.
 """
 
 from __future__ import annotations
@@ -158,8 +158,10 @@ def _scrub(night: Night, folder: str, names: list[str], privacy_filter: PrivacyF
 def _forget_in_night(
     night: Night, date: dt.date, privacy_filter: PrivacyFilter, users: pl.Series
 ) -> dict[str, FileEntry]:
-    """Rewrite a night's bucketed files and the texts of its refused rows, and remove unlisted files. Return the entries
-    of the files that may have changed, by name relative to ROOT."""
+    """Rewrite a night's bucketed files and the texts of its rejected rows, and remove unlisted files.
+
+    Return the entries of the files that may have changed, by name relative to ROOT.
+    """
     fresh: dict[str, FileEntry] = {}
     for stage in (stage for stage in paths.FOLDERS if stage not in _LEARNED):
         folder = night.root.stage(date, stage)
@@ -175,14 +177,14 @@ def _forget_in_night(
 
 
 def _forget_in_rejects(path: str, folder: str, users: pl.Series) -> None:
-    """Remove the texts that contain the users' ids from a file of refused rows, or the whole file if it is damaged."""
+    """Remove the texts that contain the users' ids from a file of rejected rows, or the whole file if it is damaged."""
     try:
-        refused = files.read_parquet(path)
+        rejected = files.read_parquet(path)
     except DamagedFileError:  # left by a killed ingest; it may contain any id
         files.remove_files([path])
         return
-    kept_rows = redact_texts(refused, users)
-    if not kept_rows.equals(refused):
+    kept_rows = redact_texts(rejected, users)
+    if not kept_rows.equals(rejected):
         files.replace_parquet(kept_rows, folder, path.rsplit("/", 1)[-1])
 
 

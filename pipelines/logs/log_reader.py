@@ -50,7 +50,7 @@ class Reader:
     found: dict[str, RawFiles]  # table -> its raw files
     forgotten: set[int] = field(default_factory=set)  # positions, in the list of users to forget, of users with rows
     start: dt.datetime | None = None  # earliest event to read from BigQuery; None: the start of the window
-    refused: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
+    rejected: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
     def catalogue(self) -> Records:
         """Read the side tables as they are now, and write one file of videos, and one file per bucket of users and of
@@ -153,12 +153,12 @@ class Reader:
         """Add one table's steps to a pipeline. Return its records."""
         name = source.table.name
         logs = self._frames(pipeline, source)
-        refuse = ingest.WriteRefused(
-            self.night.root.rejects(self.night.date), f"{name}-{manifest.new_attempt()}.parquet", self.refused
+        reject = ingest.WriteRejected(
+            self.night.root.rejects(self.night.date), f"{name}-{manifest.new_attempt()}.parquet", self.rejected
         )
         written = logs["valid"] | f"Write {name}" >> source.write
-        refused = logs["refused"] | f"Refused {name}" >> refuse
-        return (logs["counts"], written, refused) | f"Records of {name}" >> beam.Flatten()
+        rejected = logs["rejected"] | f"Rejected {name}" >> reject
+        return (logs["counts"], written, rejected) | f"Records of {name}" >> beam.Flatten()
 
     def _frames(self, pipeline: beam.Pipeline, source: Source) -> Tagged:
         """Read a table's frames from files or from BigQuery."""

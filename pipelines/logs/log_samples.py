@@ -1,7 +1,7 @@
 """Sample a job's logs without ingesting them: the files, an estimate of the rows, and some rows parsed as in ingest.
 
 found = {table: ingest_plan.find(night, table, None) for table in ingest_plan.TABLES}
-sample = sample_tables(night, found)["watches"]      # sample.rows, sample.parts[0].valid, sample.refused
+sample = sample_tables(night, found)["watches"]      # sample.rows, sample.parts[0].valid, sample.rejected
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.logs.log_reader import LOGS, Reader, Source
 from pipelines.night.night import Night
 from transforms.core.frames import FRAME_ROWS, MIN_BUCKETS
 from transforms.logs.bigquery_source import PREFIX
-from transforms.logs.ingest import REFUSED, parse_frame
+from transforms.logs.ingest import REJECTED, parse_frame
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, RawFrame, estimate_file_rows, read_log
 
@@ -36,7 +36,7 @@ class FileSample:
     file: TakenFile
     raw: pl.DataFrame  # unparsed rows, with their number `row`
     valid: pl.DataFrame  # parsed rows, with the table's schema
-    refused: pl.DataFrame  # refused rows, with the schema `REFUSED`
+    rejected: pl.DataFrame  # rejected rows, with the schema `REJECTED`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class TableSample:
         return pl.concat(part.valid for part in self.parts)
 
     @property
-    def refused(self) -> pl.DataFrame:
-        return pl.concat(part.refused for part in self.parts)
+    def rejected(self) -> pl.DataFrame:
+        return pl.concat(part.rejected for part in self.parts)
 
     def distinct(self, column: str, rows: int) -> int:
         """Estimate the number of distinct values of a column in `rows` rows."""
@@ -95,7 +95,7 @@ def sample_table(
     for file in evenly_spaced(raw, most_files):
         frame = _first_rows(file.path, source, renamed, rows)
         parsed = parse_frame(frame, file.path, source.table, source.parse, source.privacy_filter)
-        parts.append(FileSample(file=file, raw=frame.rows, valid=parsed.valid, refused=parsed.refused.cast(REFUSED)))
+        parts.append(FileSample(file=file, raw=frame.rows, valid=parsed.valid, rejected=parsed.rejected.cast(REJECTED)))
     return TableSample(files=tuple(raw), rows=estimate_rows(raw), parts=tuple(parts))
 
 

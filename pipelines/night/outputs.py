@@ -35,7 +35,7 @@ class IngestOutputs(Outputs):
     snapshot: int  # number of the store's snapshot that the night reads
     rows: dict[str, int]  # table of events -> events in the store
     tables: dict[str, dict[str, int]] | None  # table -> what became of a row (`row_counts`) -> rows; None: unknown
-    rejects: dict[str, int]  # "TABLE: REASON" -> refused rows
+    rejects: dict[str, int]  # "TABLE: REASON" -> rejected rows
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def volumes(night: Night) -> dict[str, Any]:
 
 
 def _rows(night: Night) -> list[int | None]:
-    """Return the rows that the night's ingest read, kept and refused, and the number of users it served."""
+    """Return the rows that the night's ingest read, kept and rejected, and the number of users it served."""
     ingest, lists = (manifest.record(night.folder(stage)) for stage in ("ingest", "neighbours"))
     tables = ((ingest.read(IngestOutputs).tables if ingest else None) or {}).values()
     read = [sum(table[name] for table in tables) if ingest else None for name in ("read", "kept", "refused")]

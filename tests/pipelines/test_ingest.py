@@ -198,7 +198,7 @@ def test_a_crash_before_the_snapshot_leaves_orphans_that_the_next_run_removes(tm
 
 
 def bad_rows() -> pl.DataFrame:
-    """One row for each reason a watch is refused for, the first one good."""
+    """One row for each reason a watch is rejected for, the first one good."""
     rows = [
         ("u", "v", "2026-11-20T10:00:00Z", "12"),
         ("", "v", "2026-11-20T10:00:00Z", "12"),
@@ -228,7 +228,7 @@ def test_too_many_rejects_fail_the_night_and_nothing_is_taken(tmp_path: Path) ->
     job = logged(tmp_path, more="max_reject_fraction = 0.05")
     bad_rows().write_csv(tmp_path / "w" / "bad.csv")
     of = night(job)
-    with pytest.raises(StageError, match=r"5 of 60 rows were refused, above max_reject_fraction = 0.05 .*nothing was"):
+    with pytest.raises(StageError, match=r"5 of 60 rows were rejected, above max_reject_fraction = 0.05 .*nothing was"):
         ingest.run(of)
     assert snapshot_store.latest(of.root.snapshots) is None and manifest.load(of.folder("ingest")) is None
     found = rejects(of)
@@ -249,7 +249,7 @@ def test_rejects_below_the_limit_are_counted_and_the_night_goes_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 2_000_000_000])
-def test_all_refused_rows_are_counted_and_the_first_of_each_reason_listed(tmp_path: Path, batch_bytes: int) -> None:
+def test_all_rejected_rows_are_counted_and_the_first_of_each_reason_listed(tmp_path: Path, batch_bytes: int) -> None:
     job = logged(tmp_path, more=f"max_reject_fraction = 1.0\nbatch_bytes = {batch_bytes}")
     for name in ("x", "y", "z"):
         bad_rows()[[0] + [3] * 700].write_csv(tmp_path / "w" / f"{name}.csv")
@@ -259,7 +259,7 @@ def test_all_refused_rows_are_counted_and_the_first_of_each_reason_listed(tmp_pa
     assert found == [(f"{tmp_path}/w/x.csv", row) for row in range(2, 702)] + [
         (f"{tmp_path}/w/y.csv", row) for row in range(2, 302)
     ]
-    assert any(note.startswith("2,100 rows were refused: 1,000 of them, the first") for note in counts["notes"])
+    assert any(note.startswith("2,100 rows were rejected: 1,000 of them, the first") for note in counts["notes"])
 
 
 def test_a_night_that_failed_for_its_rejects_goes_on_when_they_are_gone(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_night_that_failed_for_its_rejects_goes_on_when_they_are_gone(tmp_path
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 2_000_000_000])
-def test_rows_read_are_kept_refused_or_duplicates_however_many_files_at_a_time(
+def test_rows_read_are_kept_rejected_or_duplicates_however_many_files_at_a_time(
     tmp_path: Path, batch_bytes: int
 ) -> None:
     job = logged(tmp_path, more=f"max_reject_fraction = 0.5\nbatch_bytes = {batch_bytes}")

@@ -117,7 +117,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 # Steps of each job, those on top of the graph.
 STEPS = {
     "ingest": [
-        {f"{what} {table}" for what in ("Files of", "Read", "Write", "Refused", "Records of") for table in tables}
+        {f"{what} {table}" for what in ("Files of", "Read", "Write", "Rejected", "Records of") for table in tables}
         | {"Flatten", "WriteRecords"}
         for tables in (("videos", "users"), ("watches", "searches", "impressions"))
     ],

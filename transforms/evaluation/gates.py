@@ -359,19 +359,19 @@ def retention(value: float | None, *, least: float, most: float, places: int | N
 def rejects(*, read: int, reasons: Mapping[str, int], most: float) -> Gate:
     """Check the share of invalid rows. read: rows of all tables. reasons: invalid rows by reason."""
     name = "rejects"
-    refused = sum(reasons.values())
-    if reason := _unusable(rows_read=read, rows_refused=refused, gates_max_rejects=most):
+    rejected = sum(reasons.values())
+    if reason := _unusable(rows_read=read, rows_rejected=rejected, gates_max_rejects=most):
         return not_computed(name, reason, expected=False)
-    if read <= 0 < refused:
-        return not_computed(name, f"{refused:,} rows were rejected, but {read:,} were read", expected=False)
-    share = refused / read if read > 0 else 0.0
+    if read <= 0 < rejected:
+        return not_computed(name, f"{rejected:,} rows were rejected, but {read:,} were read", expected=False)
+    share = rejected / read if read > 0 else 0.0
     listed = "; ".join(f"{rows:,} x {reason}" for reason, rows in reasons.items())
     return _gate(
         name,
         share,
         ok=share <= most,
         bound=f"at most {most:g} (gates.max_rejects)",
-        result=f"{refused:,} of {read:,} rows were rejected ({share:.2%})",
+        result=f"{rejected:,} of {read:,} rows were rejected ({share:.2%})",
         advice=f"{listed}; they are listed in the night's rejects/",
     )
 

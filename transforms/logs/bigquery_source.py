@@ -27,7 +27,7 @@ class ReadBigQuery(beam.PTransform):
     """Read a BigQuery table and parse it as `ReadLogs` does.
 
     If the table has a `time` (TIMESTAMP), only rows with start <= time < end are read. Rows of a table have no numbers:
-    refused rows are numbered from 1 within their frame.
+    rejected rows are numbered from 1 within their frame.
     """
 
     name: str  # bigquery:project.dataset.table

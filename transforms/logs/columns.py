@@ -20,7 +20,7 @@ _LARGEST_FLOAT_32 = 3.4e38
 _TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}  # per second
 _ISO_8601 = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?$"
 
-Reason = tuple[pl.Series | pl.Expr, str]  # a mask of rows, and the reason to refuse them
+Reason = tuple[pl.Series | pl.Expr, str]  # a mask of rows, and the reason to reject them
 
 
 def parse_ids(values: pl.Series) -> pl.Series:
@@ -155,7 +155,7 @@ class RawColumns:
         return self._absent(name, TIME)
 
     def reasons(self, read: pl.DataFrame) -> list[Reason]:
-        """Return reasons to refuse rows: missing ids and times, and unreadable values. read: the converted columns."""
+        """Return reasons to reject rows: missing ids and times, and unreadable values. read: the converted columns."""
         reasons: list[Reason] = []
         for name in self.checked:
             if name not in self.raw.columns:

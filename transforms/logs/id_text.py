@@ -2,7 +2,7 @@
 
 Surrounding white space is stripped. Whole numbers become integers ("2.0" and "2.00" become "2"); leading zeros stay.
 Empty ids and the words that databases and pandas write for null become null. Ids with control characters are reported,
-so that readers refuse them: two such ids may look the same.
+so that readers reject them: two such ids may look the same.
 """
 
 from __future__ import annotations

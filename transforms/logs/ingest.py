@@ -1,7 +1,7 @@
 """Validate raw log files and write their events to the store.
 
 paths -> ReadLogs -> valid frames -> WriteDays -> records of the files written
-                  -> refused rows -> WriteRefused
+                  -> rejected rows -> WriteRejected
 
 Each step returns records of the classes in `RECORDS`.
 """
@@ -25,7 +25,7 @@ from transforms.logs.privacy import PrivacyFilter, apply_privacy
 from transforms.logs.readers import LogTable, RawFrame, read_log
 from transforms.logs.schemas import NON_KEY_COLUMNS
 
-REFUSED = pl.Schema(
+REJECTED = pl.Schema(
     {"table": pl.String(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(), "text": pl.String()}
 )
 
@@ -33,7 +33,7 @@ _WRITE_THREADS = 2  # per bucket; compression runs in native code
 
 Parse = Callable[[pl.DataFrame], Parsed]
 ExistingFile = tuple[str, Any]  # day, path; typed as Any so that a `VerifiedPath` is pickled and not encoded as str
-MAX_LISTED_ROWS = 1_000  # refused rows that are listed for each table and reason; all are counted
+MAX_LISTED_ROWS = 1_000  # rejected rows that are listed for each table and reason; all are counted
 NO_FILTER = PrivacyFilter()
 FILE_RANK, FILE_ROW = "file_rank", "file_row"  # the origin of a row of a table with one row per key
 
@@ -61,14 +61,14 @@ class RowsRead:
 
     table: str
     read: int
-    refused: int
+    rejected: int
     forgotten: int
     other_days: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefusedRows:
-    """The number of rows refused for one reason."""
+class RejectedRows:
+    """The number of rows rejected for one reason."""
 
     table: str
     reason: str
@@ -76,10 +76,10 @@ class RefusedRows:
 
 
 @dataclass(frozen=True)
-class RefusedFile:
-    """A file that lists refused rows."""
+class RejectedFile:
+    """A file that lists rejected rows."""
 
-    name: str  # relative to the folder of refused rows
+    name: str  # relative to the folder of rejected rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class ForgottenIds:
     places: tuple[int, ...]
 
 
-RECORDS = (FileEntry, EventFile, ReplacedFile, RowsRead, RefusedRows, RefusedFile, DuplicateRows, ForgottenIds)
+RECORDS = (FileEntry, EventFile, ReplacedFile, RowsRead, RejectedRows, RejectedFile, DuplicateRows, ForgottenIds)
 
 
 def parse_log(
@@ -122,22 +122,22 @@ def parse_log(
 def parse_frame(
     raw: RawFrame, source: str, table: LogTable, parse: Parse, privacy: PrivacyFilter, rank: int | None = None
 ) -> Parsed:
-    """Parse a raw frame into valid rows and refused rows (`REFUSED`), and count the rows that the filter drops."""
+    """Parse a raw frame into valid rows and rejected rows (`REJECTED`), and count the rows that the filter drops."""
     rows = privacy.drop_forgotten(raw.rows)
     parsed = parse(rows)
     if rank is not None:
-        numbers = rows.select("row").join(parsed.refused, on="row", how="anti", maintain_order="left")["row"]
+        numbers = rows.select("row").join(parsed.rejected, on="row", how="anti", maintain_order="left")["row"]
         ranked = parsed.valid.with_columns(numbers.alias(FILE_ROW), pl.lit(rank, pl.Int64).alias(FILE_RANK))
         parsed = replace(parsed, valid=ranked)
-    texts = rows.join(parsed.refused, on="row", how="semi")
+    texts = rows.join(parsed.rejected, on="row", how="semi")
     texts = texts.select("row", text=pl.struct(pl.all().exclude("row")).struct.json_encode())
-    refused = pl.concat(
+    rejected = pl.concat(
         [
-            parsed.refused.join(texts, on="row", how="left", maintain_order="left"),
+            parsed.rejected.join(texts, on="row", how="left", maintain_order="left"),
             raw.broken.select("row", "reason", "text"),
         ]
     ).select(table=pl.lit(table.name), file=pl.lit(source), row="row", reason="reason", text="text")
-    filtered = apply_privacy(Parsed(parsed.valid, refused), privacy, forgotten=raw.rows.height - rows.height)
+    filtered = apply_privacy(Parsed(parsed.valid, rejected), privacy, forgotten=raw.rows.height - rows.height)
     return replace(filtered, forgotten_ids=privacy.forgotten_ids(raw.rows)) if filtered.forgotten else filtered
 
 
@@ -248,7 +248,7 @@ Tagged = dict[str, beam.PCollection]
 class ReadLogs(beam.PTransform):
     """Parse raw files.
 
-    The outputs are `valid` (frames), `refused` (frames of `REFUSED`) and `counts` (`RowsRead`, `RefusedRows` and
+    The outputs are `valid` (frames), `rejected` (frames of `REJECTED`) and `counts` (`RowsRead`, `RejectedRows` and
     `ForgottenIds`).
     """
 
@@ -273,21 +273,21 @@ def parsed_outputs(raw: beam.PCollection, parse: Callable[[Any], Iterable[Parsed
     """
     parts = beam.FlatMap(lambda element: (part for parsed in parse(element) for part in _split(parsed, table.name)))
     # Without explicit types, Beam infers them from the code that `parse` calls, which takes 0.1 to 0.2 s per table.
-    split = raw | "Parse" >> parts.with_output_types(pl.DataFrame).with_outputs("refused", "counts", main="valid")
-    split.refused.element_type = pl.DataFrame
-    return {"valid": split.valid, "refused": split.refused, "counts": split.counts}
+    split = raw | "Parse" >> parts.with_output_types(pl.DataFrame).with_outputs("rejected", "counts", main="valid")
+    split.rejected.element_type = pl.DataFrame
+    return {"valid": split.valid, "rejected": split.rejected, "counts": split.counts}
 
 
 def _split(parsed: Parsed, table: str) -> Iterator[Any]:
     if parsed.valid.height:
         yield parsed.valid
-    if parsed.refused.height:
-        yield beam.pvalue.TaggedOutput("refused", first_refused(parsed.refused))
-        for reason, rows in parsed.refused["reason"].value_counts().iter_rows():
-            yield beam.pvalue.TaggedOutput("counts", RefusedRows(table=table, reason=reason, rows=rows))
+    if parsed.rejected.height:
+        yield beam.pvalue.TaggedOutput("rejected", first_rejected(parsed.rejected))
+        for reason, rows in parsed.rejected["reason"].value_counts().iter_rows():
+            yield beam.pvalue.TaggedOutput("counts", RejectedRows(table=table, reason=reason, rows=rows))
     if parsed.forgotten_ids:
         yield beam.pvalue.TaggedOutput("counts", ForgottenIds(tuple(parsed.forgotten_ids)))
-    dropped = {"refused": parsed.refused.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
+    dropped = {"rejected": parsed.rejected.height, "forgotten": parsed.forgotten, "other_days": parsed.other_days}
     read = parsed.valid.height + sum(dropped.values())
     yield beam.pvalue.TaggedOutput("counts", RowsRead(table=table, read=read, **dropped))
 
@@ -319,9 +319,9 @@ class WriteDays(beam.PTransform):
         yield from write_days(bucket, events, stored, table=self.table, store=self.store, name=name, zone=self.zone)
 
 
-def first_refused(refused: pl.DataFrame) -> pl.DataFrame:
-    """Return the first `MAX_LISTED_ROWS` refused rows of each table and reason, sorted by table, file and row."""
-    return refused.sort("table", "file", "row").filter(_number_of_reason() < MAX_LISTED_ROWS)
+def first_rejected(rejected: pl.DataFrame) -> pl.DataFrame:
+    """Return the first `MAX_LISTED_ROWS` rejected rows of each table and reason, sorted by table, file and row."""
+    return rejected.sort("table", "file", "row").filter(_number_of_reason() < MAX_LISTED_ROWS)
 
 
 def _number_of_reason() -> pl.Expr:
@@ -329,10 +329,10 @@ def _number_of_reason() -> pl.Expr:
     return pl.int_range(pl.len()).over("table", "reason")
 
 
-def write_refused(
-    refused: pl.DataFrame, folder: str, name: str, counted: Mapping[str, int] = {}
-) -> Iterator[RefusedFile]:
-    """Write refused rows to one Parquet file, sorted by table, file and row, and yield its name.
+def write_rejected(
+    rejected: pl.DataFrame, folder: str, name: str, counted: Mapping[str, int] = {}
+) -> Iterator[RejectedFile]:
+    """Write rejected rows to one Parquet file, sorted by table, file and row, and yield its name.
 
     At most `MAX_LISTED_ROWS` rows of each table and reason are written. counted: rows by `table: reason` that earlier
     files list or that were too many to list.
@@ -340,14 +340,14 @@ def write_refused(
     before = pl.concat_str("table", pl.lit(": "), "reason").replace_strict(
         dict(counted), default=0, return_dtype=pl.Int64
     )
-    rows = refused.sort("table", "file", "row").filter(_number_of_reason() + before < MAX_LISTED_ROWS)
+    rows = rejected.sort("table", "file", "row").filter(_number_of_reason() + before < MAX_LISTED_ROWS)
     if rows.height:
         files.write_parquet(rows, folder, name)
-        yield RefusedFile(name)
+        yield RejectedFile(name)
 
 
-class FirstRefused(beam.CombineFn):
-    """Combine frames of `REFUSED` to `first_refused` of all of them, in bounded memory."""
+class FirstRejected(beam.CombineFn):
+    """Combine frames of `REJECTED` to `first_rejected` of all of them, in bounded memory."""
 
     def create_accumulator(self) -> list[pl.DataFrame]:
         return []
@@ -362,25 +362,25 @@ class FirstRefused(beam.CombineFn):
         return merged
 
     def extract_output(self, accumulator: list[pl.DataFrame]) -> pl.DataFrame:
-        return first_refused(pl.concat(accumulator))
+        return first_rejected(pl.concat(accumulator))
 
     def _truncate(self, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
         """Keep only the first rows if there are many, because truncation sorts all rows."""
         many = sum(frame.height for frame in frames) > 16 * MAX_LISTED_ROWS or len(frames) > 256
-        return [first_refused(pl.concat(frames))] if many else frames
+        return [first_rejected(pl.concat(frames))] if many else frames
 
 
 @dataclass
-class WriteRefused(beam.PTransform):
-    """Write `first_refused` of frames of `REFUSED` to one file in `folder`; return the records of `write_refused`."""
+class WriteRejected(beam.PTransform):
+    """Write `first_rejected` of all frames (`REJECTED`) to one file in `folder`. Return records of `write_rejected`."""
 
     folder: str
     name: str
     counted: Mapping[str, int] = field(default_factory=dict)
 
-    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[RefusedFile]:
-        first = beam.CombineGlobally(FirstRefused()).without_defaults()
-        return frames | first | beam.FlatMap(write_refused, self.folder, self.name, self.counted)
+    def expand(self, frames: beam.PCollection[pl.DataFrame]) -> beam.PCollection[RejectedFile]:
+        first = beam.CombineGlobally(FirstRejected()).without_defaults()
+        return frames | first | beam.FlatMap(write_rejected, self.folder, self.name, self.counted)
 
 
 def write_distinct(

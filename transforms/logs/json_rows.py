@@ -100,10 +100,10 @@ def parse_lines(
     surrogates = {number for number, line in escaped if _LONE.search(line)}
     doubtful = sorted({*_doubtful_rows(rows, lists), *surrogates} - {number for number, _ in bad})
     problems = {number: _row_problem(lines[number - first], columns, lists) for number in doubtful}
-    refused = {number: problem for number, problem in problems.items() if problem}
-    if refused:
-        rows = rows.filter(~pl.col("row").is_in(list(refused)))
-        broken += [(number, problem, _text(lines[number - first])) for number, problem in refused.items()]
+    rejected = {number: problem for number, problem in problems.items() if problem}
+    if rejected:
+        rows = rows.filter(~pl.col("row").is_in(list(rejected)))
+        broken += [(number, problem, _text(lines[number - first])) for number, problem in rejected.items()]
     return rows, sorted(broken)
 
 
@@ -185,10 +185,10 @@ def _parse_objects(lines: NumberedLines, columns: list[str]) -> Iterator[tuple[p
 def _value(line: bytes, pairs: type[_Pairs] | None = None) -> object:
     """Return the JSON value of a line; None if the line is not valid JSON. pairs: the class of objects; None: dict."""
     try:
-        return json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=pairs)
+        return json.loads(line, parse_constant=_reject_constant, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
         return None
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not valid JSON, although Python writes it")

@@ -1,8 +1,8 @@
-"""Validate raw frames: convert columns to the table's schema, and refuse rows, each with one reason.
+"""Validate raw frames: convert columns to the table's schema, and reject rows, each with one reason.
 
 Each `parse_*` function takes a raw frame of `readers` (columns as text or in Parquet's types, and `row`) and returns
-`Parsed`: the valid rows in the table's schema, and `row` and `reason` of the refused ones. Every row is in exactly one
-of the two. A row with an unreadable value is refused; a missing value is null.
+`Parsed`: the valid rows in the table's schema, and `row` and `reason` of the rejected ones. Every row is in exactly one
+of the two. A row with an unreadable value is rejected; a missing value is null.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class ParseRules:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Valid rows, `row` and `reason` of refused rows, and the numbers of rows that were dropped."""
+    """Valid rows, `row` and `reason` of rejected rows, and the numbers of rows that were dropped."""
 
     valid: pl.DataFrame
-    refused: pl.DataFrame
+    rejected: pl.DataFrame
     forgotten: int = 0  # dropped rows of users to forget
     other_days: int = 0  # dropped rows of days that are not ingested
     forgotten_ids: tuple[int, ...] = ()  # positions in the forget list of users with dropped rows, if tracked
@@ -201,11 +201,11 @@ def _catalogue_seconds(path: str | None) -> pl.DataFrame:
 
 
 def _split(read: pl.DataFrame, reasons: list[Reason], schema: pl.Schema) -> Parsed:
-    """Refuse each row to which a reason applies, with the first such reason."""
+    """Reject each row to which a reason applies, with the first such reason."""
     first_reason = pl.lit(None, pl.String)
     for mask, reason in reversed(reasons):
         first_reason = pl.when(mask).then(pl.lit(reason)).otherwise(first_reason)
     read = read.with_columns(reason=first_reason)
-    refused = read.filter(pl.col("reason").is_not_null()).select("row", "reason")
+    rejected = read.filter(pl.col("reason").is_not_null()).select("row", "reason")
     valid = read.filter(pl.col("reason").is_null()).select(schema.names()).cast(schema)
-    return Parsed(valid, refused)
+    return Parsed(valid, rejected)

@@ -1,8 +1,8 @@
 """Detect implausible values: milliseconds in columns of seconds, times in 1970, birth dates instead of birth years,
 and countries that are not ISO codes.
 
-A single impossible value is refused or becomes unknown. If most values of a column are unusual, the column is in the
-wrong unit, and its rows are refused.
+A single impossible value is rejected or becomes unknown. If most values of a column are unusual, the column is in the
+wrong unit, and its rows are rejected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transforms.logs.columns import Reason
 from transforms.logs.countries import country_code
 
 DAY, HOUR = 86_400.0, 3_600.0
-MAX_SECONDS = {"watch_seconds": 7 * DAY, "video_seconds": 31 * DAY}  # larger values are refused
+MAX_SECONDS = {"watch_seconds": 7 * DAY, "video_seconds": 31 * DAY}  # larger values are rejected
 USUAL_SECONDS = {"watch_seconds": 6 * HOUR, "video_seconds": 24 * HOUR}  # most values are smaller
 MIN_VALUES = 20  # fewer values do not show the unit of a column
 FIRST_TIME = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)  # 20240101, read as epoch seconds, is in 1970
@@ -27,7 +27,7 @@ COUNTRY_CODES = frozenset(pytz.country_names)
 
 
 def seconds_reasons(read: pl.DataFrame, *names: str) -> list[Reason]:
-    """Return reasons to refuse values of columns in seconds: negative, too long, or a column in the wrong unit."""
+    """Return reasons to reject values of columns in seconds: negative, too long, or a column in the wrong unit."""
     reasons: list[Reason] = []
     for name in names:
         longest = MAX_SECONDS[name]
@@ -48,7 +48,7 @@ def _most_above(values: pl.Series, bound: float) -> bool:
 
 
 def upload_reasons(zone: str, before: dt.datetime | None) -> list[Reason]:
-    """Return reasons to refuse videos for their `upload_time`: before 1990 and not a release date, or years ahead.
+    """Return reasons to reject videos for their `upload_time`: before 1990 and not a release date, or years ahead.
 
     A time before 1990 is a number in the wrong unit or a 0 that means missing. Midnight (in `zone` or UTC) is the
     release date of a film, except 1970-01-01, which is 0.
@@ -63,7 +63,7 @@ def upload_reasons(zone: str, before: dt.datetime | None) -> list[Reason]:
 
 
 def birth_years(read: pl.DataFrame, before: dt.datetime | None) -> tuple[pl.Expr, list[Reason]]:
-    """Return `birth_year` with implausible years as null, and reasons to refuse them if most years are implausible."""
+    """Return `birth_year` with implausible years as null, and reasons to reject them if most years are implausible."""
     last = before.year if before is not None else 9999
     is_year = read["birth_year"].is_between(FIRST_BIRTH_YEAR, last)
     present = read["birth_year"].count()

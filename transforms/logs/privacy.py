@@ -75,17 +75,17 @@ class PrivacyFilter:
             return valid
         return valid.with_columns(pseudonyms(valid["user_id"], self.key.key()))
 
-    def redact(self, refused: pl.DataFrame) -> pl.DataFrame:
-        """Return refused rows with `text` set to null if it may contain the id of a user to forget.
+    def redact(self, rejected: pl.DataFrame) -> pl.DataFrame:
+        """Return rejected rows with `text` set to null if it may contain the id of a user to forget.
 
         With a key for pseudonyms every text is removed, as an unreadable row may contain an id anywhere. Its file and
         row number still identify the row.
         """
         if self.key is not None:
-            return refused.with_columns(text=pl.lit(None, pl.String))
-        if not self.forget.paths or refused.is_empty():
-            return refused
-        return redact_texts(refused, self.forget.ids())
+            return rejected.with_columns(text=pl.lit(None, pl.String))
+        if not self.forget.paths or rejected.is_empty():
+            return rejected
+        return redact_texts(rejected, self.forget.ids())
 
     def select_spans(self, valid: pl.DataFrame) -> pl.DataFrame:
         """Return valid rows within the spans."""
@@ -109,7 +109,7 @@ def apply_privacy(parsed: Parsed, privacy: PrivacyFilter, *, forgotten: int) -> 
     valid = privacy.select_spans(parsed.valid)
     other_days = parsed.valid.height - valid.height
     return Parsed(
-        privacy.pseudonymise(valid), privacy.redact(parsed.refused), forgotten=forgotten, other_days=other_days
+        privacy.pseudonymise(valid), privacy.redact(parsed.rejected), forgotten=forgotten, other_days=other_days
     )
 
 
@@ -125,20 +125,20 @@ def pseudonym(user_id: str, key: bytes) -> str:
     return hmac.digest(key, user_id.encode(), hashlib.sha256).hex()
 
 
-def redact_texts(refused: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    """Return refused rows with `text` set to null if it contains one of the ids, even within a longer word.
+def redact_texts(rejected: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """Return rejected rows with `text` set to null if it contains one of the ids, even within a longer word.
 
     Ids are recognised in all spellings of JSON, CSV and numbers. A text whose escapes cannot be decoded may contain an
     id, and is removed too.
     """
     if ids.is_empty():
-        return refused
+        return rejected
     listed = ids.to_list()
-    texts = refused["text"].set(refused["text"].str.contains_any(listed).fill_null(False), None)
+    texts = rejected["text"].set(rejected["text"].str.contains_any(listed).fill_null(False), None)
     escaped = texts.filter(texts.str.contains(spellings.ESCAPED).fill_null(False)).unique()
     values = pl.Series([spellings.decode_values(text) for text in escaped], dtype=pl.String)
     unsafe = escaped.filter(values.is_null() | values.str.contains_any(listed).fill_null(False))
-    return refused.with_columns(text=texts.set(texts.is_in(unsafe.implode()).fill_null(False), None))
+    return rejected.with_columns(text=texts.set(texts.is_in(unsafe.implode()).fill_null(False), None))
 
 
 def in_any_span(spans: tuple[Span, ...]) -> pl.Expr:

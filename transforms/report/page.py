@@ -93,7 +93,7 @@ class Report:
     map: VideoMap | None = None
     days: Sequence[str] = ()  # complete days of events
     events: Mapping[str, Sequence[int]] = field(default_factory=dict)  # table -> rows of each day
-    night_rows: Sequence[tuple[str, Sequence[int | None]]] = ()  # night -> read, kept, refused, users served
+    night_rows: Sequence[tuple[str, Sequence[int | None]]] = ()  # night -> read, kept, rejected, users served
     counts: Sequence[tuple[str, str, int]] = ()  # stage, what, rows
     rejects: Mapping[str, int] = field(default_factory=dict)  # reason -> rows
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # sizes and coverage, by name; may be nested

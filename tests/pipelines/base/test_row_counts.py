@@ -16,17 +16,17 @@ from pipelines.base import manifest, row_counts
 from pipelines.night.errors import StageError
 from transforms.core import files
 from transforms.core.records import Records
-from transforms.logs.ingest import RECORDS, DuplicateRows, RefusedFile, RefusedRows, ReplacedFile, RowsRead
+from transforms.logs.ingest import RECORDS, DuplicateRows, RejectedFile, RejectedRows, ReplacedFile, RowsRead
 
 
 def test_an_account_of_records() -> None:
     records = [
-        RowsRead(table="watches", read=7, refused=2, forgotten=1, other_days=0),
-        RowsRead(table="watches", read=3, refused=0, forgotten=0, other_days=1),
+        RowsRead(table="watches", read=7, rejected=2, forgotten=1, other_days=0),
+        RowsRead(table="watches", read=3, rejected=0, forgotten=0, other_days=1),
         DuplicateRows(table="watches", duplicates=2),
-        RefusedRows(table="watches", reason="b", rows=1),
-        RefusedRows(table="watches", reason="a", rows=1),
-        RefusedFile("x.parquet"),
+        RejectedRows(table="watches", reason="b", rows=1),
+        RejectedRows(table="watches", reason="a", rows=1),
+        RejectedFile("x.parquet"),
         ReplacedFile("y.parquet"),
     ]
     found = row_counts.from_records(Records(RECORDS, records))
@@ -82,8 +82,8 @@ def test_rows_in_are_rows_kept_and_each_kind_left_out_over_several_nights(tmp_pa
             assert rows["read"] == read[table] == rows["kept"] + sum(rows[why] for why in row_counts.LEFT_OUT)
             left_out = {why: left_out[why] + rows[why] for why in left_out}
         assert sum(found["rejects"].values()) == sum(rows["refused"] for rows in found["tables"].values())
-        refused = [files.read_parquet(path) for path in files.list_files(night(job, date).root.rejects(date))]
-        assert sum(frame.height for frame in refused) == sum(found["rejects"].values())
+        rejected = [files.read_parquet(path) for path in files.list_files(night(job, date).root.rejects(date))]
+        assert sum(frame.height for frame in rejected) == sum(found["rejects"].values())
         for table in stored:
             stored[table] += found["tables"].get(table, {"kept": 0})["kept"]
             stored[table] -= sum(found["removed"].get(table, {}).values())
@@ -95,15 +95,15 @@ def test_rows_in_are_rows_kept_and_each_kind_left_out_over_several_nights(tmp_pa
     assert set(removed["watches"]) == {"forgotten", "expired"}
 
 
-def test_a_crash_between_snapshot_and_manifest_writes_no_refused_row_twice(tmp_path: Path) -> None:
+def test_a_crash_between_snapshot_and_manifest_writes_no_rejected_row_twice(tmp_path: Path) -> None:
     job = daily(tmp_path)
     (tmp_path / "users.csv").write_text("user_id,birth_year\n1u,x\n2u,1990\n")
     of = ingested(job)
     first = counts(of)
     (Path(of.folder("ingest")) / manifest.NAME).unlink()
     assert counts(ingested(job)) == first
-    refused = pl.concat([files.read_parquet(path) for path in files.list_files(of.root.rejects(DATE))])
-    assert refused["table"].to_list() == ["users"] and newest(of).number == 1
+    rejected = pl.concat([files.read_parquet(path) for path in files.list_files(of.root.rejects(DATE))])
+    assert rejected["table"].to_list() == ["users"] and newest(of).number == 1
 
 
 def test_on_a_night_without_new_logs_the_users_table_is_checked_too(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_on_a_night_without_new_logs_the_users_table_is_checked_too(tmp_path: Pa
     tables: Any = counts(ingested(job))["tables"]
     assert tables["users"]["refused"] == 1 and tables["watches"]["read"] == 72
     (tmp_path / "users.csv").write_text("user_id,birth_year\n1u,x\n2u,y\n")
-    with pytest.raises(StageError, match=r"2 of 2 rows were refused, .*users: birth_year cannot be read"):
+    with pytest.raises(StageError, match=r"2 of 2 rows were rejected, .*users: birth_year cannot be read"):
         ingest.run(of)
 
 

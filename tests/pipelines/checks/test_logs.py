@@ -98,12 +98,12 @@ def test_an_optional_column_by_another_name_is_a_warning(tmp_path: Path) -> None
     assert found[0].fix.endswith('country = "country_code"')
 
 
-def test_rows_that_would_be_refused_are_shown_with_their_reason(tmp_path: Path) -> None:
+def test_rows_that_would_be_rejected_are_shown_with_their_reason(tmp_path: Path) -> None:
     rows = watch_rows().with_columns(watch_seconds=pl.Series([-1.0, -2.0, *range(38)]))
     write(tmp_path, rows.with_columns(user_id=pl.when(pl.int_range(40) == 5).then(None).otherwise("user_id")))
     found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
     assert found.state == "problem"
-    assert "3 of 40 sampled rows would be refused, above max_reject_fraction = 0.001" in found.what
+    assert "3 of 40 sampled rows would be rejected, above max_reject_fraction = 0.001" in found.what
     assert found.details[0].startswith("2 x watch_seconds is negative; w.parquet row 1: {")
     assert found.details[1].startswith("1 x user_id is null; w.parquet row 6: {")
     few = found_in(tmp_path, 'watches = "w.parquet"\nmax_reject_fraction = 0.1')["logs.watches"]

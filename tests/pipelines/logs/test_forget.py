@@ -64,7 +64,7 @@ def bad_row(user: str) -> pl.DataFrame:
 
 
 def with_history(folder: Path) -> Path:
-    """A job with a list of nobody, refused rows, two nights, and a published one with records and lists."""
+    """A job with a list of nobody, rejected rows, two nights, and a published one with records and lists."""
     to_forget(folder, [])
     job = daily(folder, FORGET, logs=f"{PATHS}\n{SHOWN}")
     (folder / "w" / "more").mkdir()
@@ -233,7 +233,7 @@ def test_entries_of_scrubbed_files_are_those_of_the_files(tmp_path: Path) -> Non
 
 
 def test_damaged_files_stop_no_forgetting_for_ever(tmp_path: Path) -> None:
-    """Refused rows that cannot be read are removed, and a day that is ingested again need not be read before."""
+    """Rejected rows that cannot be read are removed, and a day that is ingested again need not be read before."""
     to_forget(tmp_path, [])
     job = daily(tmp_path, FORGET)
     of = ingested(job)

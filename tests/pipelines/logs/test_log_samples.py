@@ -25,7 +25,7 @@ def test_a_sample_is_what_ingest_would_make_of_the_first_rows(tmp_path: Path) ->
     assert sample.rows == 40
     assert sample.valid["user_id"].to_list() == rows["user_id"].to_list()[1:]
     assert sample.valid["completed"].to_list() == [seconds >= 30 for seconds in range(39)]
-    assert sample.refused.select("row", "reason").rows() == [(1, "watch_seconds is negative")]
+    assert sample.rejected.select("row", "reason").rows() == [(1, "watch_seconds is negative")]
 
 
 def test_few_of_many_files_are_read_the_newest_among_them(tmp_path: Path) -> None:
@@ -38,13 +38,13 @@ def test_few_of_many_files_are_read_the_newest_among_them(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["w.csv", "w.jsonl"])
-def test_rows_that_are_none_are_refused_too(name: str, tmp_path: Path) -> None:
+def test_rows_that_are_none_are_rejected_too(name: str, tmp_path: Path) -> None:
     rows = watch_rows().with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
     text = rows.write_csv() if name == "w.csv" else rows.write_ndjson()
     (tmp_path / name).write_text(f"{text}nonsense,and\n")
     sample = sample_of(write_job(tmp_path, f'watches = "{name}"'))
     assert (len(sample.parts), sample.valid.height) == (1, 40)
-    assert sample.refused.select("row", "text").rows() == [(41, "nonsense,and")]
+    assert sample.rejected.select("row", "text").rows() == [(41, "nonsense,and")]
 
 
 def test_a_table_that_is_not_named_has_no_sample(tmp_path: Path) -> None:

@@ -95,6 +95,6 @@ def test_pending_files_are_those_that_were_not_ingested() -> None:
 def test_completed_watches_are_scaled_to_all_rows(completed: list[bool], estimate: tuple[int, int]) -> None:
     valid = pl.DataFrame({"video_id": ["a", "b", "c", "d"], "completed": completed})
     file = TakenFile(path="w", bytes=1, changed=0.0)
-    part = FileSample(file=file, raw=valid, valid=valid, refused=pl.DataFrame())
+    part = FileSample(file=file, raw=valid, valid=valid, rejected=pl.DataFrame())
     count, videos = estimate_completed(TableSample(files=(file,), rows=1000, parts=(part,)), 1000)
     assert count == estimate[0] and videos <= estimate[1]

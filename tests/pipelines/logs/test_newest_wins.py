@@ -93,7 +93,7 @@ def test_rows_of_users_too(tmp_path: Path) -> None:
     assert of.date == DATE
 
 
-def test_a_refused_row_does_not_shift_the_others(tmp_path: Path) -> None:
+def test_a_rejected_row_does_not_shift_the_others(tmp_path: Path) -> None:
     of_job = job(tmp_path, 'videos = "v.csv"', {"v.csv": [",nobody,yes", "1,a,no", "1,b,maybe", "1,c,yes"]})
     of_job.write_text(of_job.read_text().replace("[examples]", "max_reject_fraction = 0.9\n[examples]"))
     assert catalogue(ingested(of_job)) == {"1": ("c", True)}

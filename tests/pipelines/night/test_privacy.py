@@ -70,13 +70,13 @@ def test_no_raw_id_is_written_anywhere(named: Path) -> None:
     for file in newest(of).files:
         users = pl.read_parquet(f"{of.root.store}/{file.file.name}")["user_id"]
         assert {bucket_of(user, 8) for user in users} == {file.bucket}
-    assert counts_of_refused(of.root.rejects(of.date)) == 4
+    assert counts_of_rejected(of.root.rejects(of.date)) == 4
 
 
-def counts_of_refused(folder: str) -> int:
-    refused = pl.concat([pl.read_parquet(path) for path in Path(folder).iterdir()])
-    assert refused["text"].null_count() == refused.height and refused["row"].null_count() == 0
-    return refused.height
+def counts_of_rejected(folder: str) -> int:
+    rejected = pl.concat([pl.read_parquet(path) for path in Path(folder).iterdir()])
+    assert rejected["text"].null_count() == rejected.height and rejected["row"].null_count() == 0
+    return rejected.height
 
 
 def test_users_forgotten_later_leave_under_their_pseudonyms(named: Path) -> None:

@@ -33,14 +33,14 @@ def date_of(past: int) -> dt.date:
 
 
 def made(of: Night, past: int, stages: Iterable[str] = STAGES) -> None:
-    """A night so many days before DATE, as its stages leave it, and a file of refused rows."""
+    """A night so many days before DATE, as its stages leave it, and a file of rejected rows."""
     root, date = of.root, date_of(past)
     for stage in stages:
         names = [name.format(attempt="aa") for name in FILES.get(stage, ["rows.parquet"])]
         entries = [files.write_bytes(root.stage(date, stage), name, 1, b"rows") for name in names]
         done = Manifest(stage=stage, date=date.isoformat(), fingerprint="f", files=entries, counts=COUNTS, attempt="aa")
         manifest.commit(root.stage(date, stage), done)
-    files.replace_file(paths.join(root.rejects(date), "00000.parquet"), b"refused")
+    files.replace_file(paths.join(root.rejects(date), "00000.parquet"), b"rejected")
 
 
 def left(of: Night, past: int) -> list[str]:

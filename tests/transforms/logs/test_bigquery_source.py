@@ -41,7 +41,7 @@ def steps_of(pipeline: beam.Pipeline) -> set[str]:
 def test_job_graph_contains_beam_reader_with_table_and_window() -> None:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     found = pipeline | read()
-    assert set(found) == {"valid", "refused", "counts"}
+    assert set(found) == {"valid", "rejected", "counts"}
     assert any("ReadFromBigQuery" in name for name in steps_of(pipeline))
     where = "time >= TIMESTAMP('2024-03-01T00:00:00+00:00') AND time < TIMESTAMP('2024-03-29T00:00:00+00:00')"
     assert read().restriction() == where
@@ -50,7 +50,7 @@ def test_job_graph_contains_beam_reader_with_table_and_window() -> None:
 def test_table_rows_are_parsed_like_file_rows() -> None:
     (parsed,) = read()._parse(ROWS)
     assert parsed.valid.select("user_id", "time", "query").rows() == [("7", hours(1), "jazz")]
-    assert parsed.refused.select("file", "row", "reason").rows() == [(NAME, 2, "user_id is null")]
+    assert parsed.rejected.select("file", "row", "reason").rows() == [(NAME, 2, "user_id is null")]
     assert raw_frame(ROWS, NAME, SEARCHES, {"user_id": "uid"}).rows.columns == ["user_id", "time", "query", "row"]
     with pytest.raises(LogError, match=r"bigquery:my-project.logs.searches: the searches table lacks 'user_id'"):
         raw_frame(ROWS, NAME, SEARCHES, {})

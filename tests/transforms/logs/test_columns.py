@@ -142,5 +142,5 @@ def test_categories_are_read_as_their_values() -> None:
     columns = RawColumns(raw)
     read = raw.select(columns.number("watch_seconds"), columns.boolean("completed"), columns.time("UTC"))
     assert read.rows() == [(1.5, True, utc(2024, 1, 2)), (None, False, AT)]
-    refused = {reason: list(mask) for mask, reason in columns.reasons(read) if any(mask)}
-    assert refused == {"watch_seconds cannot be read": [False, True]}
+    rejected = {reason: list(mask) for mask, reason in columns.reasons(read) if any(mask)}
+    assert rejected == {"watch_seconds cannot be read": [False, True]}

@@ -120,7 +120,7 @@ def test_rows_written_by_python_are_counted_and_passed_on(
         (b'1,2\n1,"' + b"x\n" * 5_000, "the quote opened in row 2 is never closed, or 1000 bytes later"),
     ],
 )
-def test_row_that_is_too_long_is_refused(text: bytes, message: str) -> None:
+def test_row_that_is_too_long_is_an_error(text: bytes, message: str) -> None:
     stream = CompleteRows(io.BytesIO(text), b"", columns=2, time=None, block_bytes=100, max_row_bytes=1_000)
     with pytest.raises(TextError, match=message):
         io.BufferedReader(stream).read()

@@ -1,6 +1,6 @@
 """Every Arrow type under every column of every table, as Parquet, JSON lines and CSV.
 
-A value is read, or its row is refused with a reason that names the column, or the file is refused with its path, the
+A value is read, or its row is rejected with a reason that names the column, or the file is refused with its path, the
 column and the type. No existing value becomes null silently.
 """
 
@@ -89,19 +89,19 @@ def write_text(path: Path, table: str, column: str, values: list[Any]) -> None:
 
 
 def read(table: str, path: Path) -> tuple[pl.DataFrame, dict[int, str]]:
-    """Return the valid rows, and the refused ones with their reasons."""
+    """Return the valid rows, and the rejected ones with their reasons."""
     log, parse = TABLES[table]
     if parse is None:
         return ForgetList(paths=(str(path),), digest=path.read_bytes().hex()).ids().to_frame(), {}
     parts = list(parse_log(str(path), log, {}, parse))
-    refused = pl.concat(part.refused for part in parts)
-    return pl.concat(part.valid for part in parts), dict(refused.select("row", "reason").rows())
+    rejected = pl.concat(part.rejected for part in parts)
+    return pl.concat(part.valid for part in parts), dict(rejected.select("row", "reason").rows())
 
 
 def check(table: str, column: str, values: list[Any], path: Path) -> None:
-    """Read a file. Fails if a value is neither read nor refused with a reason."""
+    """Read a file. Fails if a value is neither read nor rejected with a reason."""
     try:
-        valid, refused = read(table, path)
+        valid, rejected = read(table, path)
     except LogError as error:
         assert str(path) in str(error) and column in str(error), error
         if path.suffix == ".parquet" and table != "forget":
@@ -109,8 +109,8 @@ def check(table: str, column: str, values: list[Any], path: Path) -> None:
             assert f"{kind}" in str(error) or "binary" in str(error), error
         return
     if table != "forget":
-        assert valid.height + len(refused) == len(values)
-        assert all(column in reason or reason == "not a JSON object" for reason in refused.values()), refused
+        assert valid.height + len(rejected) == len(values)
+        assert all(column in reason or reason == "not a JSON object" for reason in rejected.values()), rejected
         if column in valid.columns and column not in MAY_BE_NULL:
             absent = sum(value in (None, "\\N", "\u2028", [], "[]") for value in values)
             assert valid[column].null_count() <= absent, (values, valid)
@@ -130,7 +130,7 @@ def test_every_parquet_type_is_read_or_reported(table: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 @pytest.mark.parametrize("table", TABLES)
-def test_every_type_in_text_is_read_or_refused(table: str, ending: str, tmp_path: Path) -> None:
+def test_every_type_in_text_is_read_or_rejected(table: str, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"log.{ending}"
     for column in COLUMNS[table]:
         of_types = [printed(values) for values in TYPES.values()]

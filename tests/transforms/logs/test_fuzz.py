@@ -1,4 +1,4 @@
-"""Any bytes in a log file give rows, refused rows or a LogError with the path; no row is lost silently."""
+"""Any bytes in a log file give rows, rejected rows or a LogError with the path; no row is lost silently."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ JSON_PIECES = [
 
 
 def accounted(path: Path) -> int | None:
-    """Return the number of rows read or refused; None if the file was refused. Fails for any other error."""
+    """Return the number of rows read or rejected; None if the file was refused. Fails for any other error."""
     try:
         parts = list(parse_log(str(path), WATCHES, {}, PARSE))
     except LogError as error:
         assert str(path) in str(error)
         return None
-    refused = [row for part in parts for row in part.refused["row"]]
-    assert len(refused) == len(set(refused))
-    return sum(part.valid.height for part in parts) + len(refused)
+    rejected = [row for part in parts for row in part.rejected["row"]]
+    assert len(rejected) == len(set(rejected))
+    return sum(part.valid.height for part in parts) + len(rejected)
 
 
 @settings(max_examples=fewer(150), deadline=None)

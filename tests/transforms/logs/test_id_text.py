@@ -110,7 +110,7 @@ def test_null_words_are_queries_but_not_ids(ending: str, tmp_path: Path) -> None
     {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[ending](path)
     parts = list(parse_log(str(path), SEARCHES, {}, partial(parse_searches, rules=RULES)))
     assert [query for part in parts for query in part.valid["query"]] == ["null", "NULL", "\\N", "nan"]
-    assert [reason for part in parts for reason in part.refused["reason"]] == ["user_id is null"] * len(words)
+    assert [reason for part in parts for reason in part.rejected["reason"]] == ["user_id is null"] * len(words)
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -130,7 +130,7 @@ def test_null_words_of_databases_are_null_in_other_text(ending: str, tmp_path: P
     assert found.select("completed", "watch_seconds", "country").rows() == [(False, None, None)] * 4
 
 
-def test_ids_with_control_characters_are_refused(tmp_path: Path) -> None:
+def test_ids_with_control_characters_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "w.jsonl"
     users = ["a\u0000", "b", "\u009f", "\\N"]
     rows = [{"user_id": user, "video_id": "v", "time": "2026-11-20T10:00:00Z", "completed": 1} for user in users]
@@ -138,7 +138,7 @@ def test_ids_with_control_characters_are_refused(tmp_path: Path) -> None:
     (parsed,) = parse_log(str(path), WATCHES, {}, partial(parse_watches, rules=RULES))
     assert parsed.valid["user_id"].to_list() == ["b"]
     control = "user_id holds control characters"
-    assert parsed.refused.select("row", "reason").rows() == [(1, control), (3, control), (4, "user_id is null")]
+    assert parsed.rejected.select("row", "reason").rows() == [(1, control), (3, control), (4, "user_id is null")]
 
 
 def test_forgotten_users_include_ids_of_earlier_versions(tmp_path: Path) -> None:

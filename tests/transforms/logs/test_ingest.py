@@ -1,4 +1,4 @@
-"""Ingest: every row is stored, refused or a duplicate; files do not depend on the order of the input."""
+"""Ingest: every row is stored, rejected or a duplicate; files do not depend on the order of the input."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from transforms.core.frames import bucket_of
 from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.ingest import (
     RECORDS,
-    REFUSED,
+    REJECTED,
     DuplicateRows,
     EventFile,
-    FirstRefused,
+    FirstRejected,
     ReadLogs,
-    RefusedFile,
-    RefusedRows,
+    RejectedFile,
+    RejectedRows,
     RowsRead,
     WriteDays,
     WriteDistinct,
-    WriteRefused,
+    WriteRejected,
     parse_log,
     write_days,
     write_distinct,
-    write_refused,
+    write_rejected,
 )
 from transforms.logs.parsing import ParseRules, parse_searches
 from transforms.logs.schemas import SEARCHES, WATCH_SCHEMA
@@ -145,14 +145,16 @@ def search_files(folder: Path) -> list[str]:
 PARSE = partial(parse_searches, rules=ParseRules(before=hours(1000)))
 
 
-def test_rows_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
+def test_rows_are_valid_or_rejected_and_counted(tmp_path: Path) -> None:
     paths = search_files(tmp_path)
     counts = str(tmp_path / "counts.json")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create(paths) | ReadLogs(SEARCHES, {}, PARSE)
         found["counts"] | WriteRecords(counts)
         valid = found["valid"] | "Users" >> beam.FlatMap(lambda frame: frame.select("user_id", "query").rows())
-        refused = found["refused"] | "Rows" >> beam.FlatMap(lambda frame: frame.select("file", "row", "reason").rows())
+        rejected = found["rejected"] | "Rows" >> beam.FlatMap(
+            lambda frame: frame.select("file", "row", "reason").rows()
+        )
         assert_that(valid, equal_to([("a", "cats"), ("b", "x")]), label="valid")
         bad = [
             (paths[0], 2, "user_id is null"),
@@ -160,56 +162,58 @@ def test_rows_are_valid_or_refused_and_counted(tmp_path: Path) -> None:
             (paths[1], 2, "not a JSON object"),
             (paths[1], 3, "time cannot be read"),
         ]
-        assert_that(refused, equal_to(bad), label="refused")
+        assert_that(rejected, equal_to(bad), label="rejected")
     records = pop_records(counts, *RECORDS)
-    reasons, read = records.of(RefusedRows), records.of(RowsRead)
+    reasons, read = records.of(RejectedRows), records.of(RowsRead)
     assert {rows.table for rows in (*reasons, *read)} == {"searches"}
     assert {rows.reason: rows.rows for rows in reasons} == {reason: 1 for _, _, reason in bad}
-    assert (sum(rows.read for rows in read), sum(rows.refused for rows in read)) == (6, 4)
+    assert (sum(rows.read for rows in read), sum(rows.rejected for rows in read)) == (6, 4)
 
 
-def test_refused_rows_are_written_in_order(tmp_path: Path) -> None:
-    frames = [part.refused for path in search_files(tmp_path) for part in parse_log(path, SEARCHES, {}, PARSE)]
+def test_rejected_rows_are_written_in_order(tmp_path: Path) -> None:
+    frames = [part.rejected for path in search_files(tmp_path) for part in parse_log(path, SEARCHES, {}, PARSE)]
     for order in (frames, frames[::-1]):
-        records = list(write_refused(pl.concat(order), str(tmp_path), "refused.parquet"))
-        rows = pl.read_parquet(tmp_path / "refused.parquet")
-        assert rows.schema == REFUSED
+        records = list(write_rejected(pl.concat(order), str(tmp_path), "rejected.parquet"))
+        rows = pl.read_parquet(tmp_path / "rejected.parquet")
+        assert rows.schema == REJECTED
         assert [Path(file).name + str(row) for file, row in rows.select("file", "row").rows()] == [
             "a.csv2",
             "a.csv3",
             "b.jsonl2",
             "b.jsonl3",
         ]
-        assert records == [RefusedFile("refused.parquet")]
+        assert records == [RejectedFile("rejected.parquet")]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        written = pipeline | beam.Create(frames) | WriteRefused(str(tmp_path), "again.parquet")
-        assert_that(written, equal_to([RefusedFile("again.parquet")]))
+        written = pipeline | beam.Create(frames) | WriteRejected(str(tmp_path), "again.parquet")
+        assert_that(written, equal_to([RejectedFile("again.parquet")]))
     assert pl.read_parquet(tmp_path / "again.parquet").equals(rows)
 
 
-def refused_rows(file: str, first: int, count: int, reason: str = "bad") -> pl.DataFrame:
+def rejected_rows(file: str, first: int, count: int, reason: str = "bad") -> pl.DataFrame:
     rows = {"row": range(first, first + count), "table": "watches", "file": file, "reason": reason, "text": None}
-    return pl.DataFrame(rows).select(REFUSED.names()).cast(REFUSED)
+    return pl.DataFrame(rows).select(REJECTED.names()).cast(REJECTED)
 
 
-MANY = [refused_rows(file, first, 1_500) for file in "cab" for first in (3_001, 1)] + [refused_rows("d", 7, 3, "worse")]
+MANY = [rejected_rows(file, first, 1_500) for file in "cab" for first in (3_001, 1)] + [
+    rejected_rows("d", 7, 3, "worse")
+]
 LISTED = [*(("a", row, "bad") for row in range(1, 1_001)), *(("d", row, "worse") for row in (7, 8, 9))]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_first_refused_rows_of_each_reason_are_listed(tmp_path: Path, order: int) -> None:
+def test_first_rejected_rows_of_each_reason_are_listed(tmp_path: Path, order: int) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        written = pipeline | beam.Create(MANY[::order]) | beam.Reshuffle() | WriteRefused(str(tmp_path), "x.parquet")
-        assert_that(written, equal_to([RefusedFile("x.parquet")]))
+        written = pipeline | beam.Create(MANY[::order]) | beam.Reshuffle() | WriteRejected(str(tmp_path), "x.parquet")
+        assert_that(written, equal_to([RejectedFile("x.parquet")]))
     assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED
 
 
-def test_memory_for_refused_rows_is_bounded() -> None:
-    combine, parts = FirstRefused(), []
+def test_memory_for_rejected_rows_is_bounded() -> None:
+    combine, parts = FirstRejected(), []
     for part in range(4):
         accumulator = combine.create_accumulator()
         for file in range(100):
-            accumulator = combine.add_input(accumulator, refused_rows(f"{part}-{file:03d}", 1, 1_000))
+            accumulator = combine.add_input(accumulator, rejected_rows(f"{part}-{file:03d}", 1, 1_000))
             assert sum(frame.height for frame in accumulator) <= 17_000
         parts.append(accumulator)
     merged = combine.merge_accumulators(iter(parts[::-1]))
@@ -220,16 +224,16 @@ def test_memory_for_refused_rows_is_bounded() -> None:
 def test_rows_listed_by_earlier_files_count(tmp_path: Path) -> None:
     counted = {"watches: bad": 998, "searches: bad": 5_000}
     frame = pl.concat(MANY)
-    assert list(write_refused(frame, str(tmp_path), "x.parquet", counted)) == [RefusedFile("x.parquet")]
+    assert list(write_rejected(frame, str(tmp_path), "x.parquet", counted)) == [RejectedFile("x.parquet")]
     assert pl.read_parquet(tmp_path / "x.parquet").select("file", "row", "reason").rows() == LISTED[:2] + LISTED[-3:]
-    assert list(write_refused(frame, str(tmp_path), "y", {"watches: bad": 1_000, "watches: worse": 70_000})) == []
+    assert list(write_rejected(frame, str(tmp_path), "y", {"watches: bad": 1_000, "watches: worse": 70_000})) == []
     assert not (tmp_path / "y").exists()
 
 
-def test_no_refused_rows_write_no_file(tmp_path: Path) -> None:
+def test_no_rejected_rows_write_no_file(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         none = pipeline | beam.Create([]).with_output_types(pl.DataFrame)
-        assert_that(none | WriteRefused(str(tmp_path), "x.parquet"), equal_to([]))
+        assert_that(none | WriteRejected(str(tmp_path), "x.parquet"), equal_to([]))
     assert list(tmp_path.iterdir()) == []
 
 

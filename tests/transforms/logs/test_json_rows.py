@@ -1,4 +1,4 @@
-"""JSON lines: values that polars would misread are refused with a reason."""
+"""JSON lines: values that polars would misread are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CUT = "title holds half of a surrogate pair: its text was cut within a character
         ('"a"', r'"\ud83d\ud83d\ude00"', CUT),
     ],
 )
-def test_objects_lists_and_invalid_ids_are_refused(user: str, title: str, reason: str, tmp_path: Path) -> None:
+def test_objects_lists_and_invalid_ids_are_rejected(user: str, title: str, reason: str, tmp_path: Path) -> None:
     good = '{"user_id": "b", "title": "y"}\n'
     content = good + f'{{"user_id": {user}, "title": {title}}}\n' + good
     valid, broken = read(tmp_path, content.encode())

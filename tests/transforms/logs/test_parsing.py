@@ -54,8 +54,8 @@ def raw(**columns: Any) -> pl.DataFrame:
 
 
 def reasons(parsed: Parsed) -> dict[int, str]:
-    assert parsed.refused.schema == {"row": pl.Int64, "reason": pl.String}
-    return dict(parsed.refused.rows())
+    assert parsed.rejected.schema == {"row": pl.Int64, "reason": pl.String}
+    return dict(parsed.rejected.rows())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_completed_follows_the_contract(
     kinds = {"video_id": pl.String, "completed": pl.Boolean, "watch_seconds": pl.Float64, "video_seconds": pl.Float64}
     frame = pl.DataFrame(rows, schema=kinds).with_columns(user_id=pl.lit("u"), time=pl.lit(AT)).with_row_index("row", 1)
     parsed = parse_watches(frame.cast({"row": pl.Int64}), rules)
-    assert parsed.refused.is_empty()
+    assert parsed.rejected.is_empty()
     assert parsed.valid["completed"].to_list() == [oracle_completed(row, lengths, rules) for row in rows]
 
 
@@ -161,14 +161,14 @@ VALUE = st.one_of(
 
 
 @given(st.lists(st.tuples(*[VALUE] * 6), max_size=15))
-def test_every_row_is_valid_or_refused(rows: list[tuple[str | None, ...]]) -> None:
+def test_every_row_is_valid_or_rejected(rows: list[tuple[str | None, ...]]) -> None:
     names = ["user_id", "video_id", "time", "completed", "watch_seconds", "country"]
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
     frame = frame.with_row_index("row", 1).cast({"row": pl.Int64})
     parsed = parse_watches(frame, RULES)
     assert parsed.valid.schema == STORED_WATCH_SCHEMA
-    assert parsed.refused["row"].is_unique().all()
-    kept = frame.filter(~pl.col("row").is_in(parsed.refused["row"].to_list()))
+    assert parsed.rejected["row"].is_unique().all()
+    kept = frame.filter(~pl.col("row").is_in(parsed.rejected["row"].to_list()))
     assert parsed.valid["user_id"].to_list() == kept["user_id"].to_list()
     assert (
         parsed.valid.drop_nulls(["user_id", "video_id", "time", "completed"]).height
@@ -180,7 +180,7 @@ def test_every_row_is_valid_or_refused(rows: list[tuple[str | None, ...]]) -> No
 
 def test_empty_frame() -> None:
     parsed = parse_watches(raw(user_id=[]), RULES)
-    assert (parsed.valid.schema, parsed.valid.height, parsed.refused.height) == (STORED_WATCH_SCHEMA, 0, 0)
+    assert (parsed.valid.schema, parsed.valid.height, parsed.rejected.height) == (STORED_WATCH_SCHEMA, 0, 0)
 
 
 def test_searches() -> None:
@@ -324,29 +324,29 @@ def test_all_formats_give_the_same_frames(
     for name, content in as_files(rows).items():
         (folder / name).write_bytes(content)
         parts = list(parse_log(str(folder / name), WATCHES, {}, partial(parse_watches, rules=RULES)))
-        valid, refused = (pl.concat([getattr(part, kind) for part in parts]) for kind in ("valid", "refused"))
-        assert valid.height + refused.height == len(rows)
-        assert set(refused["file"]) <= {str(folder / name)}
-        found.append((valid.rows(), refused.select("row", "reason").rows()))
+        valid, rejected = (pl.concat([getattr(part, kind) for part in parts]) for kind in ("valid", "rejected"))
+        assert valid.height + rejected.height == len(rows)
+        assert set(rejected["file"]) <= {str(folder / name)}
+        found.append((valid.rows(), rejected.select("row", "reason").rows()))
     assert all(other == found[0] for other in found)
 
 
-def test_refused_rows_have_their_file_and_text(tmp_path: Path) -> None:
+def test_rejected_rows_have_their_file_and_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("user_id,time,query,more\n,1700000000,cats,1\na,b\na,1700000000,dogs,2\n")
     (parsed, *rest) = parse_log(str(path), SEARCHES, {}, partial(parse_searches, rules=RULES))
-    assert all(part.valid.is_empty() and part.refused.is_empty() for part in rest)
+    assert all(part.valid.is_empty() and part.rejected.is_empty() for part in rest)
     assert parsed.valid.rows() == [("a", AT, "dogs")]
-    assert parsed.refused.sort("row").rows() == [
+    assert parsed.rejected.sort("row").rows() == [
         ("searches", str(path), 1, "user_id is null", '{"user_id":null,"time":"1700000000","query":"cats"}'),
         ("searches", str(path), 2, "2 values under a header of 4", "a,b"),
     ]
 
 
-def test_refused_rows_of_any_type_have_a_text(tmp_path: Path) -> None:
+def test_rejected_rows_of_any_type_have_a_text(tmp_path: Path) -> None:
     path = write(
         raw(user_id=[None], signed_in=[True], country=[b"x"], device=[1.5]).drop("row"), tmp_path / "a.parquet"
     )
     (parsed,) = parse_log(path, WATCHES, {}, partial(parse_watches, rules=RULES))
-    assert parsed.refused["reason"].to_list() == ["user_id is null"]
-    assert '"country":"x","device":1.5' in parsed.refused["text"].item()
+    assert parsed.rejected["reason"].to_list() == ["user_id is null"]
+    assert '"country":"x","device":1.5' in parsed.rejected["text"].item()

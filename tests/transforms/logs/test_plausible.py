@@ -24,10 +24,10 @@ def table(**columns: list[Any]) -> pl.DataFrame:
 
 
 def reasons(parsed: Parsed) -> list[str]:
-    return sorted(set(parsed.refused["reason"]))
+    return sorted(set(parsed.rejected["reason"]))
 
 
-def test_too_large_value_is_refused() -> None:
+def test_too_large_value_is_rejected() -> None:
     parsed = parse_watches(table(watch_seconds=[7 * DAY, 7 * DAY + 1, 8 * HOUR, None]), RULES)
     assert parsed.valid["watch_seconds"].to_list() == [7 * DAY, 8 * HOUR, None]
     assert reasons(parsed) == ["watch_seconds is above 7 days: is it milliseconds?"]
@@ -39,7 +39,7 @@ IN_HOURS = "{} is above {} hours in most rows, so probably milliseconds: divide 
 
 
 @pytest.mark.parametrize("long", [10, 11])
-def test_column_in_milliseconds_is_refused(long: int) -> None:
+def test_column_in_milliseconds_is_rejected(long: int) -> None:
     """More than half of the values are unusual. Rows without a value stay valid, and so do few long watches."""
     seconds = [45_000.0] * long + [30.0] * (21 - long - 1) + [None, 0.0]
     watches = parse_watches(table(watch_seconds=seconds), RULES)
@@ -98,7 +98,7 @@ def test_implausible_birth_year_is_unknown() -> None:
     assert parsed.valid["birth_year"].to_list() == [None, 1900, 2026, *[None] * 5] and not reasons(parsed)
 
 
-def test_column_of_birth_dates_is_refused() -> None:
+def test_column_of_birth_dates_is_rejected() -> None:
     parsed = parse_users(table(birth_year=[19900101] * 20 + [1990, None]), before=BEFORE)
     assert parsed.valid["birth_year"].to_list() == [1990, None]
     assert reasons(parsed) == ["birth_year is not from 1900 to 2026 in most rows: write only the year, such as 1990"]

@@ -1,4 +1,4 @@
-"""Ids of forgotten users in texts of refused rows, in all spellings of JSON, CSV and numbers."""
+"""Ids of forgotten users in texts of rejected rows, in all spellings of JSON, CSV and numbers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_texts_of_other_users_are_kept(text: str) -> None:
 
 
 def test_rows_keep_their_order_and_null_texts() -> None:
-    refused = pl.DataFrame({"row": [3, 1, 2], "text": [None, "ann", "bob"]})
-    found = redact_texts(refused, pl.Series("user_id", ["ann"]))
+    rejected = pl.DataFrame({"row": [3, 1, 2], "text": [None, "ann", "bob"]})
+    found = redact_texts(rejected, pl.Series("user_id", ["ann"]))
     assert found.rows() == [(3, None), (1, None), (2, "bob")]
-    assert redact_texts(refused, pl.Series("user_id", [], pl.String)).equals(refused)
+    assert redact_texts(rejected, pl.Series("user_id", [], pl.String)).equals(rejected)
