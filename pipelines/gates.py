@@ -324,7 +324,7 @@ def _users_before(before: Night) -> int | None:
     if lists := publication_file.last_published(before.root, before.date):
         return lists.users
     listed = manifest.record(before.folder(sink_protocol.served_stage(before)))
-    return sum(entry.rows for entry in sink_protocol.own(listed)) if listed else None
+    return sum(entry.rows for entry in publication_file.own(listed)) if listed else None
 
 
 def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
@@ -346,7 +346,7 @@ def _files_of_buckets(night: Night) -> dict[int, str]:
     """Return the path of the lists of each bucket; empty if they were dropped."""
     stage = sink_protocol.served_stage(night)
     listed = manifest.load(night.folder(stage))
-    entries = sink_protocol.own(listed) if listed else []
+    entries = publication_file.own(listed) if listed else []
     return {paths.shard_index(entry.name): paths.join(night.folder(stage), entry.name) for entry in entries}
 
 

@@ -26,7 +26,7 @@ from pipelines.config.jobs import JobError
 from pipelines.logs import forget_rows, joins, log_notes, reading_settings, rewriting
 from pipelines.logs.ingest_plan import IngestPlan
 from pipelines.logs.log_reader import LOGS, Reader
-from pipelines.night import night_list
+from pipelines.night import store_cleanup
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
@@ -86,7 +86,7 @@ def run(night: Night) -> None:
     if night.reread:
         snapshot_store.remove_damaged(night.root.snapshots)
     if plan.has_work:
-        night_list.sweep(night)
+        store_cleanup.sweep(night)
     complete(night, _stage_plan(night, plan), partial(_work, night, plan))
 
 
@@ -223,7 +223,7 @@ def _ingest_logs(
     if plan.reread:
         snapshot, replaced = rewriting.merge_reread(night, before, snapshot, plan.missing_files)
         account = row_counts.total([account, replaced])
-    snapshot, expired = night_list.expire(night, snapshot)
+    snapshot, expired = store_cleanup.expire(night, snapshot)
     done = replace(
         rewriting.add_to_account(snapshot, night.date, account, expired),
         number=plan.next_number,

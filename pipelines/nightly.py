@@ -22,7 +22,7 @@ from functools import partial
 
 from pipelines import gates, ingest, publish
 from pipelines.base import console, lock, manifest, process_signals
-from pipelines.night import publication_file, warm_start_base
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError, exit_code, run_command, user_message, wants_traceback
 from pipelines.night.night import Night
 from pipelines.night.outcome import Outcome
@@ -179,7 +179,7 @@ def _command(night: Night, job: str, stage: str, *, force: bool) -> list[str]:
 
 def _closing(night: Night, ran: list[str]) -> str:
     if not ran:
-        withdrawn = night.date.isoformat() in warm_start_base.withdrawn(night.root)
+        withdrawn = night.date.isoformat() in publication_file.withdrawn(night.root)
         again = f"; it was withdrawn, and watchnext rollback --to {night.date} serves it again" if withdrawn else ""
         return f"night {night.date}: nothing to do, every stage is complete{again}"
     served = publication_file.read(night.root)

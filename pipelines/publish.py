@@ -23,7 +23,6 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import PublishOutputs
 from pipelines.night.publication_file import NEIGHBOURS
-from pipelines.night.publication_file import read as read
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from pipelines.reports import nights_page
 from pipelines.serving.publication import add_served_night, check_files, finish, restore, serve_lists

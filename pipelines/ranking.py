@@ -20,7 +20,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.base import manifest, paths
-from pipelines.night import artifacts, local_workdir, ranking_nights, sink_protocol
+from pipelines.night import artifacts, local_workdir, publication_file, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
@@ -46,8 +46,8 @@ _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_eve
 
 def plan(night: Night) -> Plan:
     """Return the plan: the lists, all events of the window, the scores of earlier nights, and `[ranking]`."""
-    lists = night.require(sink_protocol.NEIGHBOURS)
-    inputs = {sink_protocol.NEIGHBOURS: lists.digest}
+    lists = night.require(publication_file.NEIGHBOURS)
+    inputs = {publication_file.NEIGHBOURS: lists.digest}
     if why_not(night):
         return Plan("ranking", inputs, {"ranking": {"candidates": 0}})
     catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
@@ -97,7 +97,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
     entries += ranked.of(FileEntry)
     outputs = RankedLists(
-        neighbours_attempt=night.require(sink_protocol.NEIGHBOURS).attempt,
+        neighbours_attempt=night.require(publication_file.NEIGHBOURS).attempt,
         ranker=_ranker(attempt),
         generators=generators,
     )
@@ -263,7 +263,7 @@ def spec_of_night(night: Night) -> RankingSpec:
 
 def of_held_out(night: Night) -> HeldOutRanking | None:
     """Return the ranking of held-out users' lists, as of the start of the held-out days; None if none are ranked."""
-    if sink_protocol.served_stage(night) != sink_protocol.RANKING:
+    if sink_protocol.served_stage(night) != publication_file.RANKING:
         return None
     inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
     return HeldOutRanking(

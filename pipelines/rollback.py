@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines.base import console, lock, process_signals
-from pipelines.night import night_list, publication_file, warm_start_base
+from pipelines.base import console, lock, paths, process_signals
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError, run_command
 from pipelines.night.night import Night
 from pipelines.night.stage import arguments, night_from_args
@@ -60,7 +60,7 @@ def rollback(night: Night, to: dt.date | None) -> str:
         raise StageError(
             f"the night of {target.date} does not exist, or never reached stage publish; nights to serve: {others}"
         )
-    taken_back = [date.isoformat() for date in night_list.nights(night.root) if target.date < date <= before]
+    taken_back = [date.isoformat() for date in paths.nights(night.root) if target.date < date <= before]
     publication.serve(target, withdrawn=taken_back)
     for problem in (*nights_page.refresh(target), openmetrics.refresh(target)):
         if problem:
@@ -79,8 +79,8 @@ def _previous(night: Night, before: dt.date) -> dt.date:
 
 def _dates(night: Night) -> list[dt.date]:
     """Return the nights that could be served, in order."""
-    out = warm_start_base.withdrawn(night.root)
-    dates = (date for date in night_list.nights(night.root) if date.isoformat() not in out)
+    out = publication_file.withdrawn(night.root)
+    dates = (date for date in paths.nights(night.root) if date.isoformat() not in out)
     return [date for date in dates if _was_accepted(replace(night, date=date))]
 
 

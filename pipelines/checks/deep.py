@@ -27,10 +27,9 @@ def files(request: DoctorRequest) -> Iterator[Finding]:
 def _stages(request: DoctorRequest) -> Iterator[Finding | int]:
     """Yield findings and numbers of checked files, for all stages of all nights."""
     from pipelines.base import manifest, paths
-    from pipelines.night import night_list
 
     night = request.night
-    for date in night_list.nights(night.root):
+    for date in paths.nights(night.root):
         for stage in paths.FOLDERS:
             folder = night.root.stage(date, stage)
             command = f"watchnext nightly {request.job} --date {date}"

@@ -20,7 +20,7 @@ from pipelines.base.manifest import Manifest
 from pipelines.base.published_lists import Kind
 from pipelines.base.snapshot_store import Snapshot, StoreFile
 from pipelines.logs import rewriting
-from pipelines.night import night_list, sink_protocol
+from pipelines.night import publication_file, store_cleanup
 from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.files import DamagedFileError, FileEntry
@@ -45,12 +45,12 @@ def forget_users(night: Night, privacy_filter: PrivacyFilter) -> Snapshot:
 
     users = privacy_filter.stored_names()
     _forget_in_store(night, privacy_filter, users)
-    for date in night_list.nights(night.root):
+    for date in paths.nights(night.root):
         digest = _neighbours_digest(night, date)
         fresh = _forget_in_night(night, date, privacy_filter, users)
         _forget_in_publications(night, date, privacy_filter, users, fresh, {digest: _neighbours_digest(night, date)})
     publication.forget(night, users)
-    night_list.sweep(night)
+    store_cleanup.sweep(night)
     newest = snapshot_store.latest(night.root.snapshots)
     assert newest is not None
     done = replace(newest, forgotten=privacy_filter.forget.digest)
@@ -116,7 +116,7 @@ def _removal(file: StoreFile) -> RewrittenFile:
 
 
 def _neighbours_digest(night: Night, date: dt.date) -> str:
-    found = manifest.load(night.root.stage(date, sink_protocol.NEIGHBOURS))
+    found = manifest.load(night.root.stage(date, publication_file.NEIGHBOURS))
     return found.digest if found else ""
 
 
@@ -206,9 +206,9 @@ def _forget_in_stage(
 
 def _with_users(done: Manifest) -> Manifest:
     """Return a manifest of lists with the number of users that its files have now."""
-    if done.stage not in (sink_protocol.NEIGHBOURS, sink_protocol.RANKING):
+    if done.stage not in (publication_file.NEIGHBOURS, publication_file.RANKING):
         return done
-    users = {"users": sum(entry.rows for entry in sink_protocol.own(done))}
+    users = {"users": sum(entry.rows for entry in publication_file.own(done))}
     if done.outputs is not None and "users" in done.outputs:
         return replace(done, outputs=done.outputs | users)
     return replace(done, counts=done.counts | users)

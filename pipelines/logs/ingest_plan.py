@@ -12,7 +12,7 @@ from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.logs import forget_rows, reading_settings
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.reading_settings import Change
-from pipelines.night import night_list, privacy
+from pipelines.night import privacy, store_cleanup
 from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
 from transforms.logs import bigquery_source
@@ -57,8 +57,8 @@ class IngestPlan:
             found=found,
             readable={table: _find_again(night, table, before, found[table]) for table in TABLES},
             spans=() if night.reread else tuple(night.dates.span(day) for day in night.reingest),
-            snapshot_lost=number is not None and not night_list.snapshot_exists(night.root, number),
-            next_number=night_list.next_number(night.root) if night.reread else 1 + (before.number if before else 0),
+            snapshot_lost=number is not None and not store_cleanup.snapshot_exists(night.root, number),
+            next_number=store_cleanup.next_number(night.root) if night.reread else 1 + (before.number if before else 0),
             time_zone=night.job.logs.time_zone,
             changes=tuple(changes),
             reread=night.reread and before is not None,

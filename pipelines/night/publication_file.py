@@ -17,6 +17,7 @@ from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import Manifest
 from pipelines.base.paths import Root
 from pipelines.base.published_lists import PublishedLists, PublishedListsError, Reference
+from pipelines.night import artifacts
 from pipelines.night.errors import StageError
 from pipelines.night.outputs import GateSummary, NeighboursOutputs, PublishOutputs, RankingOutputs
 from transforms.core import files
@@ -24,7 +25,6 @@ from transforms.core.files import FileEntry
 from transforms.core.validation import invalid_fields
 
 RANKING, NEIGHBOURS = "ranking", "neighbours"
-VIDEO_VECTORS = "video_vectors.parquet"  # of stage train
 FORMAT_VERSION = 1
 _REQUIRED = {"format_version", "date", "buckets", "users", "published_at"}  # fields that readers of lists need
 
@@ -285,7 +285,7 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
     beside = manifest.require(root.stage(date, NEIGHBOURS), NEIGHBOURS)
     lists = sorted(own(listed), key=lambda entry: paths.shard_index(entry.name))
     trained = manifest.load(root.stage(date, "train"))
-    vectors = [entry for entry in trained.files if entry.name == VIDEO_VECTORS] if trained else []
+    vectors = [entry for entry in trained.files if entry.name == artifacts.VIDEO_VECTORS] if trained else []
     content = {
         "date": date,
         "stage": stage,

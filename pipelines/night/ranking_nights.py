@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
-from pipelines.night import artifacts, night_list, sink_protocol, warm_start_base
+from pipelines.night import artifacts, publication_file
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankingOutputs
 from transforms.core.files import FileEntry
@@ -23,7 +23,7 @@ _VECTORS = "../user_vectors/"
 
 def generators(night: Night) -> dict[str, str]:
     """Return date -> digest of the lists of each night, in order: the fixed nights, or `newest` if none are fixed."""
-    done = manifest.load_outputs(night.folder(sink_protocol.RANKING), RankingOutputs)
+    done = manifest.load_outputs(night.folder(publication_file.RANKING), RankingOutputs)
     if done and done.ranked and done.ranked.generators is not None:
         fixed = done.ranked.generators
         return {date: found.digest if (found := _lists(night, date)) else digest for date, digest in fixed.items()}
@@ -32,15 +32,15 @@ def generators(night: Night) -> dict[str, str]:
 
 def newest(night: Night) -> dict[str, str]:
     """Return the nights within the window and the newest night before it, as `generators` does."""
-    out = warm_start_base.withdrawn(night.root)
-    dates = [date for date in night_list.nights(night.root) if date < night.date and date.isoformat() not in out]
+    out = publication_file.withdrawn(night.root)
+    dates = [date for date in paths.nights(night.root) if date < night.date and date.isoformat() not in out]
     found = {date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _is_whole(night, date)}
     before = [date for date in found if replace(night, date=date).dates.end <= night.dates.start]
     return {date.isoformat(): found[date].digest for date in found if date not in before[:-1]}
 
 
 def _lists(night: Night, date: str) -> Manifest | None:
-    found = manifest.load(night.root.stage(dt.date.fromisoformat(date), sink_protocol.NEIGHBOURS))
+    found = manifest.load(night.root.stage(dt.date.fromisoformat(date), publication_file.NEIGHBOURS))
     return found if found and found.named(_VECTORS) else None
 
 
@@ -57,13 +57,13 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
     modulo the smaller count.
     """
     of = replace(night, date=dt.date.fromisoformat(date))
-    listed = of.require(sink_protocol.NEIGHBOURS)
-    own = sink_protocol.own(listed)
+    listed = of.require(publication_file.NEIGHBOURS)
+    own = publication_file.own(listed)
     smaller = min(len(own), buckets)
 
     def within(entries: list[FileEntry]) -> tuple[str, ...]:
         mine = [entry for entry in entries if paths.shard_index(entry.name) % smaller == bucket % smaller]
-        return tuple(manifest.entry_paths(mine, of.folder(sink_protocol.NEIGHBOURS)))
+        return tuple(manifest.entry_paths(mine, of.folder(publication_file.NEIGHBOURS)))
 
     return GeneratorNight(
         start=of.dates.end,

@@ -11,7 +11,7 @@ import datetime as dt
 from dataclasses import replace
 
 from pipelines.base import manifest, paths, published_lists
-from pipelines.night import night_list, publication_file, warm_start_base
+from pipelines.night import publication_file, warm_start_base
 from pipelines.night.night import Night
 from transforms.core import files
 
@@ -42,7 +42,7 @@ def apply(night: Night, published: dt.date | None) -> None:
 
 def _older(night: Night, most: int) -> list[dt.date]:
     """Return the dates of all nights except the newest `most`; empty if `most` is 0."""
-    return night_list.nights(night.root)[:-most] if most else []
+    return paths.nights(night.root)[:-most] if most else []
 
 
 def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
@@ -58,7 +58,7 @@ def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
 
 def _gone_on_from(night: Night) -> set[dt.date]:
     """Return the nights whose models later nights continue from: the next night, and those in training."""
-    nexts = replace(night, date=max(*night_list.nights(night.root), night.date) + dt.timedelta(days=1))
+    nexts = replace(night, date=max(*paths.nights(night.root), night.date) + dt.timedelta(days=1))
     found = [warm_start_base.newest(nexts)]
     found += [warm_start_base.of_night(replace(night, date=date)) for date in _in_training(night)]
     return {dt.date.fromisoformat(model.date) for model in found if model}
@@ -66,10 +66,8 @@ def _gone_on_from(night: Night) -> set[dt.date]:
 
 def _in_training(night: Night) -> list[dt.date]:
     """Return the nights with an unfinished training."""
-    begun = (
-        paths.join(night.root.stage(date, "train"), warm_start_base.PENDING) for date in night_list.nights(night.root)
-    )
-    return [date for date, path in zip(night_list.nights(night.root), begun, strict=True) if files.exists(path)]
+    begun = (paths.join(night.root.stage(date, "train"), warm_start_base.PENDING) for date in paths.nights(night.root))
+    return [date for date, path in zip(paths.nights(night.root), begun, strict=True) if files.exists(path)]
 
 
 def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:

@@ -20,9 +20,6 @@ from pipelines.base.published_lists import PublishedLists
 from pipelines.config.jobs import Job
 from pipelines.night import publication_file
 from pipelines.night.night import Night
-from pipelines.night.publication_file import NEIGHBOURS as NEIGHBOURS
-from pipelines.night.publication_file import RANKING as RANKING
-from pipelines.night.publication_file import own as own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,9 @@ import datetime as dt
 from dataclasses import dataclass
 
 from pipelines.base import manifest, paths
-from pipelines.night import night_list
 from pipelines.night.night import Night
 from pipelines.night.outputs import TrainOutputs, WarmStartBase
-from pipelines.night.publication_file import withdrawn as withdrawn
+from pipelines.night.publication_file import withdrawn
 from transforms.core import files
 
 PENDING = "checkpoints/earlier.json"  # below the stage's folder: kept with the checkpoints, gone with them
@@ -60,7 +59,7 @@ def to_output(found: EarlierModel | None) -> WarmStartBase:
 def newest(night: Night) -> EarlierModel | None:
     """Return the newest earlier night with a model that was not withdrawn; None if there is none."""
     out = withdrawn(night.root)
-    for date in reversed(night_list.nights(night.root)):
+    for date in reversed(paths.nights(night.root)):
         if date < night.date and date.isoformat() not in out:
             found = manifest.load(night.root.stage(date, "train"))
             if found is not None:

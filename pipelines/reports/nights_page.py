@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
-from pipelines.base import manifest
+from pipelines.base import manifest, paths
 from pipelines.base.manifest import ManifestError
-from pipelines.night import night_list, night_results
+from pipelines.night import night_results
 from pipelines.night.errors import user_message
 from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outcome import Outcome
 from pipelines.night.outputs import NeighboursOutputs
+from pipelines.night.publication_file import withdrawn
 from pipelines.night.stage import STAGES
-from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report, report_history
 from transforms.core import files
 from transforms.report.nights import NightRow, render_nights
@@ -43,7 +43,7 @@ def write(night: Night, end: Outcome | None = None) -> str:
         if end:
             files.replace_file(night.root.outcome(night.date), json.dumps(asdict(end), indent=1).encode())
             (report.write if end.code else report.rewrite_status)(night)
-        nights = [replace(night, date=date) for date in night_list.nights(night.root)]
+        nights = [replace(night, date=date) for date in paths.nights(night.root)]
         figure = report_history.newest_figure(nights) or "recall"
         served = report.served_date(night.root)
         rows = [row(one, figure, served) for one in reversed(nights)]
@@ -56,7 +56,7 @@ def write(night: Night, end: Outcome | None = None) -> str:
 
 def refresh(night: Night) -> list[str]:
     """Update the served night on the page and in all reports. Return the error messages."""
-    problems = [report.rewrite_status(replace(night, date=date)) for date in night_list.nights(night.root)]
+    problems = [report.rewrite_status(replace(night, date=date)) for date in paths.nights(night.root)]
     return [problem for problem in (*problems, write(night)) if problem]
 
 

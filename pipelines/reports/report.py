@@ -24,8 +24,8 @@ from pipelines.night.errors import user_message
 from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IndexOutputs, IngestOutputs, NeighboursOutputs, PublishOutputs, VocabularyOutputs
+from pipelines.night.publication_file import withdrawn
 from pipelines.night.stage import STAGES
-from pipelines.night.warm_start_base import withdrawn
 from pipelines.reports import report_history, report_videos
 from transforms.core import files
 from transforms.evaluation import night_metrics

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.base import manifest
+from pipelines.base import manifest, paths
 from pipelines.base.manifest import ManifestError
-from pipelines.night import night_list, night_results
+from pipelines.night import night_results
 from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IngestOutputs, NeighboursOutputs
@@ -25,7 +25,7 @@ HOLDOUT, SERVED = "held-out users", "published the night before"
 
 def newest_nights(night: Night, most: int = NIGHTS) -> list[Night]:
     """Return the newest nights up to this one, in order."""
-    return [replace(night, date=date) for date in night_list.nights(night.root) if date <= night.date][-most:]
+    return [replace(night, date=date) for date in paths.nights(night.root) if date <= night.date][-most:]
 
 
 def metrics(night: Night) -> NightMetrics | None:

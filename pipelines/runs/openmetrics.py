@@ -24,8 +24,8 @@ from pipelines.night.errors import user_message
 from pipelines.night.night import Night
 from pipelines.night.outcome import Outcome
 from pipelines.night.outputs import EvaluationOutputs, IngestOutputs
-from pipelines.night.publication_file import Published
-from pipelines.night.sink_protocol import NEIGHBOURS, served_stage
+from pipelines.night.publication_file import NEIGHBOURS, Published
+from pipelines.night.sink_protocol import served_stage
 from pipelines.night.stage import STAGES
 from pipelines.reports import report, report_history
 from transforms.core import files

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipelines import ranking
-from pipelines.night import night_list, sink_protocol
+from pipelines.night import publication_file, sink_protocol, store_cleanup
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.core import files
@@ -37,10 +37,10 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
 
     kept_as: the user id as it is stored. Raises StageError if the night was not ranked, or if its events were removed.
     """
-    if sink_protocol.served_stage(night) != sink_protocol.RANKING:
+    if sink_protocol.served_stage(night) != publication_file.RANKING:
         raise StageError(f"the night of {night.date} was not ranked, so --why cannot explain the order of its lists")
-    number = night_list.snapshot_of(night.root, night.date)
-    if number is None or not night_list.snapshot_exists(night.root, number):
+    number = store_cleanup.snapshot_of(night.root, night.date)
+    if number is None or not store_cleanup.snapshot_exists(night.root, number):
         raise StageError(
             f"the store no longer has the events of the night of {night.date}: run a new night, then use --why"
         )

@@ -29,7 +29,6 @@ from pipelines.night.publication_file import (
     Summary,
     to_json,
 )
-from pipelines.night.publication_file import read as read
 from pipelines.night.sink_protocol import NightFiles, Sink
 from pipelines.serving.publish_journal import FORMAT_VERSION, Intent, IntentError
 from pipelines.sinks.bigquery_sink import BigQuerySink

@@ -17,7 +17,7 @@ import polars as pl
 
 from pipelines.base import snapshot_store
 from pipelines.config.jobs import Job
-from pipelines.night import night_list, privacy, publication_file
+from pipelines.night import privacy, publication_file, store_cleanup
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.serving import explain
@@ -94,8 +94,8 @@ class Served:
 
     def _watch_files(self, kept_as: str) -> list[tuple[str, str]]:
         """Return (day, path) of the files with watches of the user's bucket, newest day first."""
-        number = night_list.snapshot_of(self.night.root, self.night.date)
-        if number is None or not night_list.snapshot_exists(self.night.root, number):
+        number = store_cleanup.snapshot_of(self.night.root, self.night.date)
+        if number is None or not store_cleanup.snapshot_exists(self.night.root, number):
             return []
         snapshot = self.night.ingested.snapshot
         bucket = bucket_of(kept_as, snapshot.buckets)

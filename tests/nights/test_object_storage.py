@@ -35,7 +35,7 @@ from pipelines import ingest, vocabulary
 from pipelines.base import lock, manifest, snapshot_store
 from pipelines.config.beam_options import OptionError, pipeline_options
 from pipelines.lookup import lookup
-from pipelines.night import night_list, sink_protocol
+from pipelines.night import sink_protocol, store_cleanup
 from pipelines.night.stage import STAGES
 from transforms.core import conditional_files, files, object_stores
 from transforms.core.parquet_writer import ParquetFrameWriter
@@ -276,5 +276,5 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, t
     assert lookup(of.job, user, 5, watches=3, why=True) == lookup(here.job, user, 5, watches=3, why=True)
     assert not files.exists(of.root.lock)
     assert all(manifest.load(of.folder(stage)) for stage in STAGES)
-    night_list.sweep(of)
+    store_cleanup.sweep(of)
     assert snapshot_store.latest(of.root.snapshots) is not None

@@ -21,7 +21,7 @@ from stores import DAYS, USERS, daily, day_of_watches, ingested, write_day
 from pipelines import gates, ingest, lookup, publish, rollback
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Outputs
-from pipelines.night import publication_file, warm_start_base
+from pipelines.night import publication_file
 from pipelines.night.errors import GateError
 from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs, NeighboursOutputs, RankingOutputs
@@ -255,7 +255,7 @@ def test_a_rollback_in_between(world: World, monkeypatch: pytest.MonkeyPatch) ->
     world.allowed.append(lists_of("before"))
     rollback.rollback(world.of, None)
     world.check(lists_of("before"))
-    assert warm_start_base.withdrawn(world.of.root) == {DATE.isoformat()}
+    assert publication_file.withdrawn(world.of.root) == {DATE.isoformat()}
     rollback.rollback(world.of, DATE)
     world.check(lists_of("old"))  # not those whose gates failed, which are what stage neighbours left
     world.allowed = [lists_of("old"), lists_of("new")]

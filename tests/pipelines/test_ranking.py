@@ -37,7 +37,7 @@ def told(ranked_nights: Path) -> tuple[Path, dict[dt.date, str]]:
 
 def ranked_lists(of: Night) -> pl.DataFrame:
     done = of.require("ranking")
-    names = [entry.name for entry in sink_protocol.own(done)]
+    names = [entry.name for entry in publication_file.own(done)]
     assert len(names) == of.ingested.snapshot.buckets
     return pl.concat(pl.read_parquet(f"{of.folder('ranking')}/{name}") for name in names).sort("user_id")
 

@@ -15,7 +15,7 @@ from redis_server import Server, serving
 
 from pipelines import cli, nightly, publish, rollback
 from pipelines.base import manifest
-from pipelines.night import warm_start_base
+from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.runs.run_log import RunLog
@@ -53,11 +53,11 @@ def served(job: Path) -> str:
 def test_the_night_before_is_served_again_and_the_later_one_is_taken_back(job: Path) -> None:
     told = rollback.rollback(night(job), None)
     assert told == "the night of 2026-11-23 is served again; taken back: 2026-11-24"
-    assert served(job) == "2026-11-23" and warm_start_base.withdrawn(night(job).root) == {"2026-11-24"}
+    assert served(job) == "2026-11-23" and publication_file.withdrawn(night(job).root) == {"2026-11-24"}
     assert rollback.rollback(night(job), None).startswith(
         "the night of 2026-11-22 is served again; taken back: 2026-11-23"
     )
-    assert served(job) == "2026-11-22" and warm_start_base.withdrawn(night(job).root) == {"2026-11-23", "2026-11-24"}
+    assert served(job) == "2026-11-22" and publication_file.withdrawn(night(job).root) == {"2026-11-23", "2026-11-24"}
 
 
 def test_a_named_night_takes_back_all_after_it(job: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_named_night_takes_back_all_after_it(job: Path) -> None:
 def test_a_night_that_was_taken_back_can_be_served_again(job: Path) -> None:
     rollback.rollback(night(job), DAYS[0])
     assert rollback.rollback(night(job), DAYS[2]) == "the night of 2026-11-23 is served again; none taken back"
-    assert served(job) == "2026-11-23" and warm_start_base.withdrawn(night(job).root) == {"2026-11-22", "2026-11-24"}
+    assert served(job) == "2026-11-23" and publication_file.withdrawn(night(job).root) == {"2026-11-22", "2026-11-24"}
 
 
 def test_a_new_run_of_a_night_that_was_taken_back_counts_again(job: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_new_run_of_a_night_that_was_taken_back_counts_again(job: Path) -> Non
     assert served(job) == "2026-11-23"
     manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), counts={"users": 1, "better": 1}))
     publish.run(of)
-    assert served(job) == "2026-11-24" and warm_start_base.withdrawn(of.root) == set()
+    assert served(job) == "2026-11-24" and publication_file.withdrawn(of.root) == set()
 
 
 def test_a_run_of_a_night_that_was_taken_back_says_how_it_is_served_again(job: Path) -> None:

@@ -20,7 +20,7 @@ from pipelines import publish as publish_stage
 from pipelines import simulate
 from pipelines.base import manifest, paths, snapshot_store
 from pipelines.config.jobs import load_job
-from pipelines.night import sink_protocol
+from pipelines.night import publication_file
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
 from transforms.core import files
@@ -205,9 +205,9 @@ def children(pid: int) -> dict[int, str]:
     return {int(line.split(None, 1)[0]): line.split(None, 1)[1] for line in found.stdout.splitlines()}
 
 
-def lists(of: Night, stage: str = sink_protocol.NEIGHBOURS) -> pl.DataFrame:
+def lists(of: Night, stage: str = publication_file.NEIGHBOURS) -> pl.DataFrame:
     """All users' lists of a night, as a stage left them, by user, with the bucket of the file each is in."""
-    names = [entry.name for entry in sink_protocol.own(of.require(stage))]
+    names = [entry.name for entry in publication_file.own(of.require(stage))]
     frames = [files.read_parquet(f"{of.folder(stage)}/{name}").with_columns(bucket=int(name[:5])) for name in names]
     return pl.concat(frames).sort("user_id")
 

@@ -13,7 +13,7 @@ from nights import DATE, night, write_job
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import DamagedManifestError, Manifest, Outputs
-from pipelines.night import night_list, outputs, publication_file, ranking_nights, warm_start_base
+from pipelines.night import outputs, publication_file, ranking_nights, store_cleanup, warm_start_base
 from pipelines.night.night import Night
 from pipelines.night.outputs import (
     BuiltIndex,
@@ -95,7 +95,7 @@ def test_a_night_of_the_old_form_is_complete_and_later_nights_go_on_from_it(of: 
     assert of.require("ranking").digest == inputs["evaluation"]["ranking"]
     assert of.require("evaluation").digest == inputs["publish"]["evaluation"]
     assert discard_damaged(of) == []
-    assert night_list.snapshot_of(of.root, of.date) == 2
+    assert store_cleanup.snapshot_of(of.root, of.date) == 2
     assert publication_file.was_published(of.root, of.date)
     assert publication_file.served_stage(of.root, of.date) == "ranking"
     assert ranking_nights.generators(of) == {"2026-11-20": "36d4362aa9e1da69c4e5a650525535e2"}

@@ -10,7 +10,7 @@ from nights import DATE, night, write_job
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest, ManifestError
-from pipelines.night import night_list, retention, warm_start_base
+from pipelines.night import retention, store_cleanup, warm_start_base
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
 from transforms.core import files
@@ -91,7 +91,9 @@ def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> N
     for stage in STAGES:
         once = manifest.record(of.root.stage(date_of(2), stage))
         assert once is not None and once.counts == COUNTS
-    assert night_list.snapshot_of(of.root, date_of(2)) is None, "the store would keep for ever what only it refers to"
+    assert store_cleanup.snapshot_of(of.root, date_of(2)) is None, (
+        "the store would keep for ever what only it refers to"
+    )
 
 
 def test_what_was_dropped_is_told_to_who_asks_for_it(tmp_path: Path) -> None:

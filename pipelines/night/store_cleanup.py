@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 
-from pipelines.base import manifest, row_counts, snapshot_store
+from pipelines.base import manifest, paths, row_counts, snapshot_store
 from pipelines.base.paths import Root
-from pipelines.base.paths import nights as nights
 from pipelines.base.row_counts import Account
 from pipelines.base.snapshot_store import Snapshot
 from pipelines.night.night import Night
@@ -19,7 +18,7 @@ def sweep(night: Night) -> None:
 
     Nothing is removed while a night's manifest cannot be read, as what it refers to is not known.
     """
-    dates, days = nights(night.root), night.job.storage.keep_days
+    dates, days = paths.nights(night.root), night.job.storage.keep_days
     first = max(dates) - dt.timedelta(days=days) if dates and days else dt.date.min
     try:
         found = [snapshot_of(night.root, date) for date in dates if date >= first]
@@ -38,7 +37,7 @@ def snapshot_of(root: Root, date: dt.date) -> int | None:
 def next_number(root: Root) -> int:
     """Return the number of the next snapshot, which no snapshot has (damaged or not) and no night refers to."""
     taken = [snapshot_store.number_of(path) for path in snapshot_store.list_snapshots(root.snapshots)]
-    referred = (snapshot_of(root, date) for date in nights(root))
+    referred = (snapshot_of(root, date) for date in paths.nights(root))
     return 1 + max([*taken, *(number for number in referred if number is not None)], default=0)
 
 
