@@ -14,7 +14,7 @@ COMMANDS = {
     "simulate": "write simulated logs for a trial, with their ground truth",
     "nightly": "run a night, from raw logs to published lists",
     "backfill": "run the nights of a range of dates",
-    "rollback": "publish an earlier night again, and take back the nights after it",
+    "rollback": "publish an earlier night again, and withdraw the nights after it",
     "lookup": "show the published list of a user",
     "doctor": "check that everything a night needs is in place, and show how to fix what is missing",
     "rebucket": "rewrite the store with another number of user buckets",

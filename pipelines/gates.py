@@ -1,19 +1,21 @@
 """Check a night before it is published, against bounds and against the night before.
 
 The figures are in manifests, metrics and lists. The night before is the newest earlier night that was published and not
-taken back.
+withdrawn.
 
 `nights/DATE/gates.json` contains the result of every gate, whether or not the night was published: status, why,
 compared_with (a date or null), counts (gates by state), and gates, each with name, value, bound, state (passed, failed
 or not computed), ok (true, false, null: not computed), reason (why it was not computed), expected (whether that is
 normal for such a night) and message.
 
-| status  | what                                                                                              |
-|---------|---------------------------------------------------------------------------------------------------|
-| passed  | no gate failed, recall was compared, and no gate is missing that should have been computed        |
-| ungated | no gate failed, but recall was not compared (first night), or a gate could not be computed        |
-| failed  | a gate failed, or a gate that is required could not be computed: nothing was published            |
-| forced  | a gate failed, but the night was published: why is the reason that was given                      |
+| status  | what                                                                                                    |
+|---------|---------------------------------------------------------------------------------------------------------|
+| passed  | no gate failed, every gate that should be computed was, users were held out, and a night before exists  |
+| ungated | no gate failed, but it is the first night, no user was held out, or a gate that should be computed is   |
+|         | missing                                                                                                 |
+| failed  | nothing was published: a gate failed, or a gate could not be computed for an unexpected reason and      |
+|         | `stop_if_not_computed` is set                                                                           |
+| forced  | like failed, but the night was published: why is the reason that was given                              |
 """
 
 from __future__ import annotations
@@ -54,30 +56,31 @@ _DAYS_BEFORE = 7  # that the newest day's volume is compared with
 
 
 def check(night: Night) -> GateResults:
-    """Compute all gates of the night and write down what they found. Raises GateError if one fails, unless the night is
-    to be published in spite of that."""
+    """Compute all gates of the night and write their results. Raises GateError if one fails, unless publication is
+    forced."""
     found = _results(night)
     night_results.write_gates(night, found)
     if found.status == "failed":
-        stops = [*found.named("failed"), *(found.unexpected if night.job.gates.stop_if_not_computed else ())]
+        stops = [*found.in_state("failed"), *(found.unexpected if night.job.gates.stop_if_not_computed else ())]
         raise GateError(
-            f"{len(stops)} of {len(found.gates)} gates failed{_not_computed(found)}. "
-            f"{'; '.join(gate.message for gate in stops)}. Repair it and run the night again, or publish it as it is "
-            "with --force-publish REASON"
+            f"{len(stops)} of {len(found.gates)} gates failed{_gap_text(found)}. "
+            f"{'; '.join(gate.message for gate in stops)}. Fix the cause and rerun the night, "
+            "or publish it as it is with --force-publish REASON"
         )
     return found
 
 
-def _not_computed(found: GateResults) -> str:
+def _gap_text(found: GateResults) -> str:
+    """Return the number of gates that could not be computed, whether or not that was expected; empty if none."""
     gaps = found.counts.get("not computed", 0)
     return f", {gaps} could not be computed" if gaps else ""
 
 
 def notes(found: GateResults) -> list[str]:
-    """What a person who does not read the report should know of a night that is published, besides `in_words`."""
+    """Return notes for the run log of a published night, in addition to `in_words`."""
     lines = []
     if found.status == "forced":
-        failed = "; ".join(gate.message for gate in found.named("failed") or found.unexpected)
+        failed = "; ".join(gate.message for gate in found.in_state("failed") or found.unexpected)
         lines.append(f"FORCED, in spite of what gates found ({found.why}): {failed}")
     if found.unexpected:
         lines.append(f"WARNING: {'; '.join(gate.message for gate in found.unexpected)}")
@@ -87,8 +90,8 @@ def notes(found: GateResults) -> list[str]:
 
 
 def summary(night: Night) -> Summary:
-    """What `published.json` says of a night's gates, empty if they were never computed, and of its recall: system ->
-    recall at each k, unless nobody was held out."""
+    """Return the summary in `published.json`: of the night's gates, if they were computed, and of its recall by system
+    and k, if users were held out."""
     found, evaluated = night_results.gates(night), manifest.record(night.folder("evaluation"))
     recalls = evaluated.read(EvaluationOutputs).recalls() if evaluated else None
     return summarize(found.summary() if found else None, recalls)
@@ -96,8 +99,8 @@ def summary(night: Night) -> Summary:
 
 def summarize(found: GateSummary | None, recalls: dict[str, dict[str, float]] | None) -> Summary:
     """Return the summary in `published.json` of the result of gates and of the recall by system and k."""
-    held = {"gates": found.model_dump(exclude={"failed"}, exclude_defaults=True)} if found else {}
-    return Summary.model_validate(held | ({"recall": recalls} if recalls else {}))
+    fields = {"gates": found.model_dump(exclude={"failed"}, exclude_defaults=True)} if found else {}
+    return Summary.model_validate(fields | ({"recall": recalls} if recalls else {}))
 
 
 def summary_line(night: Night) -> str:
@@ -107,14 +110,14 @@ def summary_line(night: Night) -> str:
 
 
 def night_before(night: Night) -> Night | None:
-    """Return the newest earlier night that was published and not taken back."""
+    """Return the newest earlier night that was published and not withdrawn."""
     date = publication_file.newest_publication(night.root, night.date)
     return replace(night, date=date) if date else None
 
 
 def _results(night: Night) -> GateResults:
     before = night_before(night)
-    found = tuple(_all(night, before, night.job.gates))
+    found = tuple(_all_gates(night, before, night.job.gates))
     results = GateResults(
         date=night.date.isoformat(),
         status="passed",
@@ -123,7 +126,7 @@ def _results(night: Night) -> GateResults:
         counts={state: sum(gate.state == state for gate in found) for state in STATES},
         gates=found,
     )
-    if results.named("failed") or (results.unexpected and night.job.gates.stop_if_not_computed):
+    if results.in_state("failed") or (results.unexpected and night.job.gates.stop_if_not_computed):
         forced = night.force_publish
         return results.model_copy(update={"status": "forced" if forced else "failed", "why": forced})
     why = _ungated(night, before, results)
@@ -140,7 +143,7 @@ def _ungated(night: Night, before: Night | None, found: GateResults) -> str:
     return "" if before else FIRST_NIGHT
 
 
-def _all(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
+def _all_gates(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
     """Yield all gates that are enabled, the most basic ones first."""
     made = {stage: manifest.record(night.folder(stage)) for stage in ("train", "index", "neighbours", "evaluation")}
     if bounds.same_night and made["train"]:

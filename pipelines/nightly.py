@@ -142,9 +142,9 @@ def _is_done(night: Night, stage: str) -> tuple[bool, str]:
     """
     plan = load_stage(stage).plan(night)
     found = manifest.load_readable(night.folder(stage))
-    if found is None or not plan.is_met_by(found):
+    if found is None or not plan.matches(found):
         return False, ""
-    again = plan.again(night, found)
+    again = plan.rerun_reason(night, found)
     return not again, again
 
 

@@ -1,11 +1,11 @@
 """Stage 9: publish the night in its files and in all configured sinks, or in none of them.
 
-neighbours (or ranking), evaluation -> gates -> nights/DATE/publish/lists-DIGITS.json names every file that is served,
-                                       each of which is checked
+neighbours (or ranking), evaluation -> every file to serve is checked -> gates
+                                    -> nights/DATE/publish/lists-DIGEST.json names the files
                                     -> every sink is loaded -> each is switched
-                                    -> ROOT/published.json names the night and its lists
+                                    -> ROOT/published.json names the night and its file list
 
-`published.json` decides which night is served; if it is lost, the newest publication that was not taken back is served
+`published.json` decides which night is served; if it is lost, the newest publication that was not withdrawn is served
 again. `publishing.json` is written before any sink changes: after an interruption, the next start completes the
 publication if all sinks were loaded, and undoes it otherwise (`recover`).
 """
@@ -42,7 +42,7 @@ def _due(night: Night) -> str:
         return "a publication was interrupted"
     if publication_file.is_lost(night.root):
         return f"{night.root.published} is lost"
-    if not publication_file.is_of_stages(night.root, night.date):
+    if not publication_file.matches_stages(night.root, night.date):
         return "its lists were written again"
     return ""
 
@@ -75,9 +75,9 @@ def _work(night: Night) -> StageResult:
     lists = publication_file.from_stages(night.root, night.date, night.ingested.snapshot.buckets)
     with add_served_night(night):
         check_files(night, lists)
-        held = gates.check(night)
+        gate_results = gates.check(night)
     reference = published_lists.write(night.root, lists)
-    gate_summary, notes = held.summary(), gates.notes(held)
+    gate_summary, notes = gate_results.summary(), gates.notes(gate_results)
     if is_backfill:
         before = _still_published(night, lists)
         outputs = PublishOutputs(

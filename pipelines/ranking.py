@@ -212,20 +212,20 @@ def _train(
     settings = night.job.ranking.model_dump(include=set(RankerSettings.model_fields))
     records = [entry for entry in written if "/train/" in entry.name]
     graph = [entry.name for entry in written if entry.name.startswith(f"{GRAPH}/")]
-    with local_workdir.open_workdir(folder) as place:
-        given = place.bring(folder, [*(entry.name for entry in records), *graph])
+    with local_workdir.open_workdir(folder) as workdir:
+        given = workdir.download(folder, [*(entry.name for entry in records), *graph])
         result = train_ranker(
             RankingFiles(
                 train=tuple(manifest.entry_paths(records, given)),
                 spec=spec,
                 graph=paths.join(given, f"{GRAPH}/transform_fn") if spec.numbers else None,
             ),
-            paths.join(place.local, TRAINING),
+            paths.join(workdir.local, TRAINING),
             settings=RankerSettings(**settings),
             attempt=attempt,
         )
         told = (f"{TRAINING}/{artifacts.TRAINING_HISTORY}", f"{TRAINING}/{artifacts.MODEL_INFO}")
-        entries = place.leave(told, [_ranker(attempt)])
+        entries = workdir.upload_results(told, [_ranker(attempt)])
     return {"steps": result.steps, "examples": result.examples}, entries
 
 

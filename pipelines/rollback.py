@@ -1,4 +1,4 @@
-"""Serve an earlier night again, and take back the nights after it: they are no longer used for warm starts or gate
+"""Serve an earlier night again, and withdraw the nights after it: they are no longer used for warm starts or gate
 comparisons, until a new run publishes one of them.
 
     watchnext rollback JOB.toml [--to DATE] [--runner-config FILE] [Beam options]
@@ -28,7 +28,7 @@ from pipelines.serving import publication
 def main(argv: Sequence[str] | None = None) -> int:
     """Publish an earlier night again. Return one of the exit codes of `errors.EXIT_CODES`."""
     parser = arguments(
-        "rollback", "Publish an earlier night again, and take back the nights after it.", of_one_night=False
+        "rollback", "Publish an earlier night again, and withdraw the nights after it.", of_one_night=False
     )
     parser.add_argument(
         "--to", type=console.parse_date, default=None, metavar="DATE", help="the night (default: the previous one)"
@@ -53,19 +53,19 @@ def rollback(night: Night, to: dt.date | None) -> str:
     publication.finish(night)
     before = publication_file.served_date(night.root)
     if before is None:
-        raise StageError(f"nothing is published in {night.root.path}: there is nothing to take back")
+        raise StageError(f"nothing is published in {night.root.path}: there is nothing to withdraw")
     target = replace(night, date=_previous(night, before) if to is None else to)
     if not _was_accepted(target):
         others = ", ".join(date.isoformat() for date in _dates(night))
         raise StageError(
             f"the night of {target.date} does not exist, or never reached stage publish; nights to serve: {others}"
         )
-    taken_back = [date.isoformat() for date in paths.nights(night.root) if target.date < date <= before]
-    publication.serve(target, withdrawn=taken_back)
+    withdrawn = [date.isoformat() for date in paths.nights(night.root) if target.date < date <= before]
+    publication.serve(target, withdrawn=withdrawn)
     for problem in (*nights_page.refresh(target), openmetrics.refresh(target)):
         if problem:
             print(console.printable(f"watchnext: warning: {problem}"), file=sys.stderr)
-    others = f"taken back: {', '.join(taken_back)}" if taken_back else "none taken back"
+    others = f"withdrawn: {', '.join(withdrawn)}" if withdrawn else "none withdrawn"
     return f"the night of {target.date} is served again; {others}"
 
 
@@ -79,8 +79,8 @@ def _previous(night: Night, before: dt.date) -> dt.date:
 
 def _dates(night: Night) -> list[dt.date]:
     """Return the nights that could be served, in order."""
-    out = publication_file.withdrawn(night.root)
-    dates = (date for date in paths.nights(night.root) if date.isoformat() not in out)
+    withdrawn = publication_file.withdrawn(night.root)
+    dates = (date for date in paths.nights(night.root) if date.isoformat() not in withdrawn)
     return [date for date in dates if _was_accepted(replace(night, date=date))]
 
 

@@ -47,19 +47,21 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     from trainer.task import train
 
     job, found = night.job, warm_start_base.of_night(night)
-    with local_workdir.open_workdir(folder) as place:
-        examples, base = _examples(night, place), _to_go_on_from(night, found, place)
+    with local_workdir.open_workdir(folder) as workdir:
+        examples, base = _examples(night, workdir), _to_go_on_from(night, found, workdir)
         result = train(
             examples,
-            place.local,
+            workdir.local,
             model=job.model,
             training=job.training,
             attempt=attempt,
             earlier=base,
-            on_save=place.keep,
+            on_save=workdir.upload_checkpoints,
         )
         left = (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES)
-        entries = place.leave((artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO), left)
+        entries = workdir.upload_results(
+            (artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO), left
+        )
     outputs = TrainOutputs(
         tower=f"tower-{attempt}",
         state=f"state-{attempt}",
@@ -70,7 +72,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     return StageResult(entries, outputs, counts)
 
 
-def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
+def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
     """Return the night's examples in a folder that the trainer can read."""
     from trainer.examples import LABEL_COUNTS, SEARCH_TOKENS, ExampleFiles, find_graph
 
@@ -78,7 +80,7 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
     if listed.present != listed.files:
         raise StageError(f"the training records of {night.date} were dropped after publishing: run --from examples")
     names = [entry.name for entry in listed.files]
-    given = place.bring(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
+    given = workdir.download(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
     return ExampleFiles(
         train=tuple(manifest.entry_paths(listed.named("train/"), given)),
         holdout=tuple(manifest.entry_paths(listed.named("holdout/"), given)),
@@ -94,7 +96,7 @@ def _examples(night: Night, place: LocalWorkdir) -> ExampleFiles:
     )
 
 
-def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir) -> WarmStartSource | None:
+def _to_go_on_from(night: Night, found: EarlierModel | None, workdir: LocalWorkdir) -> WarmStartSource | None:
     from trainer.warm_start import WarmStartSource
 
     if found is None:
@@ -105,7 +107,7 @@ def _to_go_on_from(night: Night, found: EarlierModel | None, place: LocalWorkdir
     state = done.read(TrainOutputs).state
     names = [entry.name for entry in done.named(f"{state}/")]
     return WarmStartSource(
-        state=f"{place.bring(folder, names)}/{state}", name=found.date, days=(night.date - date).days
+        state=f"{workdir.download(folder, names)}/{state}", name=found.date, days=(night.date - date).days
     )
 
 

@@ -1,6 +1,6 @@
 """Stage 2: select the videos and search tokens that get an embedding, by their counts in the learnable window.
 
-store, window by bucket -> CountTokens -> TopN -> vocabulary/videos.parquet, vocabulary/search_tokens.parquet
+store, window by bucket -> CountTokens -> WriteVocabulary -> vocabulary/videos.parquet, search_tokens.parquet
 """
 
 from __future__ import annotations

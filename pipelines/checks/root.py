@@ -67,7 +67,7 @@ def published(request: DoctorRequest) -> Iterator[Finding]:
     today = dt.datetime.now(ZoneInfo(night.job.logs.time_zone)).date()
     past = min(today, night.date) - date
     what = f"the night of {date}, {entry.users:,} users, since {entry.published_at}"
-    if missing := publication_file.missing(night.root):
+    if missing := publication_file.missing_files_message(night.root):
         yield problem("published", f"{what}; but {missing}", f"run the night of {date} again")
     elif past.days > OLD_DAYS:
         fix = "find out why later nights failed: run watchnext nightly, or read the log of its scheduler"

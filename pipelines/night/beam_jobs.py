@@ -14,13 +14,13 @@ from pipelines.base import manifest
 from pipelines.config.beam_options import EMBEDDED, pipeline_options, runner_name
 from transforms.core import progress
 
-MOST_THREADS = 4  # each holds a bucket in memory
+MAX_THREADS = 4  # each holds a bucket in memory
 Element = TypeVar("Element")
 
 
 @dataclass(frozen=True)
 class BeamJobs:
-    """Makes the pipelines of a night's stages."""
+    """Create the Beam pipelines of a night's stages."""
 
     date: dt.date
     runner_config: str | None
@@ -35,7 +35,7 @@ class BeamJobs:
     def threads(self) -> int:
         """The number of user buckets that a worker processes at once. Runners other than the embedded one start
         several workers themselves."""
-        return min(len(os.sched_getaffinity(0)), MOST_THREADS) if self.runner == EMBEDDED else 1
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS) if self.runner == EMBEDDED else 1
 
     def pipeline(self, stage: str) -> beam.Pipeline:
         """Return a Beam pipeline on the selected runner, with the options of a stage."""

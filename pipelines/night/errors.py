@@ -32,7 +32,8 @@ from transforms.sinks import SinkError
 
 EXIT_CODES = """\
 exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or
-argument; 3 a gate failed: yesterday's lists stay served; 128 + n stopped by signal n (143: SIGTERM, 130: Ctrl-C)"""
+argument; 3 a gate failed: the previously published lists stay served; 128 + n stopped by signal n (143: SIGTERM, 130:
+Ctrl-C)"""
 
 
 class StageError(RuntimeError):
@@ -43,7 +44,7 @@ class GateError(StageError):
     """A gate failed; the message names the gate, the value, the bound, and what to check."""
 
 
-# Errors whose message is all that a person needs: it is printed without a traceback.
+# Errors that are printed as their message, without a traceback.
 EXPECTED_ERRORS = (
     StageError,
     GateError,
@@ -64,9 +65,9 @@ EXPECTED_ERRORS = (
 _BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, LogSettingError), 3: (GateError,)}
 _KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in EXPECTED_ERRORS if kind is not OSError}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_AGAIN = "nothing half done counts: see that the runner is well, and run the same command again"
+_RERUN = "no partial results were kept; check the runner, then rerun the command"
 _ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
-# Of Java, the last is the first cause; a job server may give that alone.
+# In Java traces the last 'Caused by' is the root cause. A job server may report only the root cause.
 _CAUSE = re.compile(r"(?:\A\s*|^Caused by: )(?:[\w$]+\.)*(?=\S)(.+)$", re.MULTILINE)
 _STEP = re.compile(r" \[while running '[^\n]*'\]$")  # which Beam adds to an error's message
 _TRACEBACK = "Traceback (most recent call last):\n"
@@ -117,24 +118,24 @@ def exit_code(error: BaseException) -> int:
     return next((code for code, kinds in _BY_CODE.items() if found and issubclass(found[0], kinds)), 1)
 
 
-def of_exit_code(code: int) -> type[Exception]:
+def error_for_exit_code(code: int) -> type[Exception]:
     """Return the error to raise if a child process ends with an exit code."""
     return _BY_CODE.get(code, (StageError,))[0]
 
 
 def user_message(error: BaseException) -> str | None:
-    """The message for the user of an error that a runner may have wrapped or passed on as text; None of an unexpected
-    one, which is a bug: its traceback is to be shown."""
+    """Return the message for the user of an error, which a runner may have wrapped or passed on as text. None if the
+    error is unexpected (a bug); show its traceback."""
     found = _expected(error)
-    return found[1] if found else _told_of_runner(error)
+    return found[1] if found else _runner_failure_message(error)
 
 
 def causes(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
-    """The error, then what caused it, and so on; each once, also if an error is among its own causes.
+    """Yield the error, then its cause, and so on. Each is yielded once, even in a cycle.
 
-    What an error was raised from is its cause. What was being handled when it was raised is not, unless Beam raised a
-    copy of that, with the step in its message: else the failure of a file would hide a bug in what reacts to it.
-    `with_context` gives both.
+    The cause is the error that it was raised from. An error that was being handled when it was raised is not its cause,
+    unless Beam raised a copy of that error with the step in its message. Otherwise an I/O error would mask a bug in its
+    handler. With `with_context`, both are yielded.
     """
     seen: BaseException | None = error
     passed = set[int]()
@@ -145,10 +146,10 @@ def causes(error: BaseException, *, with_context: bool = False) -> Iterator[Base
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is that of a full disk or an exhausted quota.
+    """Return whether the disk is full or a quota exhausted, according to an error or its causes.
 
-    TensorFlow, Arrow and runners pass on the system's text; TensorFlow in a ResourceExhaustedError, which is also that
-    of exhausted memory.
+    TensorFlow, Arrow and runners pass on the text of the system error. The type is not enough: TensorFlow also raises
+    ResourceExhaustedError for exhausted memory.
     """
     return any(isinstance(seen, OSError) and seen.errno in _DISK_FULL for seen in causes(error)) or any(
         os.strerror(code) in str(seen) for seen in causes(error) for code in _DISK_FULL
@@ -186,15 +187,15 @@ def _expected_in_text(text: str) -> tuple[type[BaseException], str] | None:
     return None
 
 
-def _told_of_runner(error: BaseException) -> str | None:
+def _runner_failure_message(error: BaseException) -> str | None:
     """Return a message if the runner itself failed, for example its job server; None otherwise."""
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
-        return f"the runner's job server does not answer ({error.code().name}: {error.details()}); {_AGAIN}"
+        return f"the runner's job server does not answer ({error.code().name}: {error.details()}); {_RERUN}"
     ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
     if ended is None:
         return None
     causes = _CAUSE.findall(ended["said"]) or [""]
-    return f"the runner ended the job in state {ended['state']}: {causes[-1].rstrip('. ')}; {_AGAIN}"
+    return f"the runner ended the job in state {ended['state']}: {causes[-1].rstrip('. ')}; {_RERUN}"
 
 
 def _os_error(name: str) -> type[OSError] | None:

@@ -1,13 +1,13 @@
-"""Where a training works: TensorFlow reads and writes local disks, so what lies elsewhere is brought and taken back.
+"""A local working directory for training. Remote inputs are downloaded and results uploaded.
 
-    with workplace.at(folder) as place:
-        examples = place.bring(given, names)                                 # a local folder
-        train(..., examples, place.local, on_save=place.keep)
-        entries = place.leave(["info.json"], ["tower-1a2b"])
+    with open_workdir(folder) as workdir:
+        examples = workdir.download(examples_folder, names)                  # a local folder
+        train(..., examples, workdir.local, on_save=workdir.upload_checkpoints)
+        entries = workdir.upload_results(["info.json"], ["tower-1a2b"])
 
-The trainer knows nothing of it. On a local disk all this is the folder itself, and nothing is copied. Elsewhere the
-files are copied to the disk of TMPDIR, which must have room for the examples and the model, and every checkpoint goes
-to the storage as soon as it is whole: a training that was killed, with its machine or not, goes on from the last one.
+If the folder is local, training works in the folder itself and nothing is copied. Otherwise files are copied to the
+disk of TMPDIR, which must have room for the examples and the model. Every checkpoint is uploaded as soon as it is
+complete, so an interrupted training resumes from the last checkpoint, also on another machine.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 
 CHECKPOINTS, CURVES = "checkpoints", "tensorboard"
-_NEWEST = "checkpoint"  # the file of TensorFlow's that says which checkpoints there are
+_NEWEST = "checkpoint"  # TensorFlow's index of checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalWorkdir:
-    """The folder of a stage, and the local folder that the training works in."""
+    """The folder of a stage, and the local folder in which training runs."""
 
     folder: str
     local: str
     scratch: str
-    kept: dict[str, int] = field(default_factory=dict)  # file -> time of change, as last brought or kept
+    kept: dict[str, int] = field(default_factory=dict)  # file -> time of change, as last downloaded or uploaded
 
-    def bring(self, folder: str, names: Iterable[str]) -> str:
-        """A folder as a local one that has at least the files `names` of it: itself, or a copy of those."""
+    def download(self, folder: str, names: Iterable[str]) -> str:
+        """Return a local folder containing `names`: the folder itself if it is local, otherwise a copy."""
         if files.is_local(folder):
             return files.local_copy(folder)
         target = Path(self.scratch) / f"{len(list(Path(self.scratch).iterdir()))}" / Path(folder).name
         files.download(folder, [paths.join(folder, name) for name in names], target)
         return str(target)
 
-    def keep(self) -> None:
+    def upload_checkpoints(self) -> None:
         """Upload checkpoints and curves; the file that names the newest checkpoint comes last."""
         if self.local == self.folder:
             return
@@ -55,11 +55,11 @@ class LocalWorkdir:
         self.kept.clear()
         self.kept.update(now)
 
-    def leave(self, names: Iterable[str], folders: Iterable[str]) -> list[FileEntry]:
-        """Put files and folders of the local one in their place; their entries."""
+    def upload_results(self, names: Iterable[str], folders: Iterable[str]) -> list[FileEntry]:
+        """Upload the results, files and sub-folders of the local folder, and return their entries."""
         if self.local == self.folder:
-            there = [files.file_entry(self.folder, name) for name in names]
-            return there + [entry for below in folders for entry in files.list_entries(self.folder, below)]
+            entries = [files.file_entry(self.folder, name) for name in names]
+            return entries + [entry for below in folders for entry in files.list_entries(self.folder, below)]
         local = Path(self.local)
         every = [*names, *(name for below in folders for name in _names(local, below))]
         return [files.upload(local / name, self.folder, name) for name in every]
@@ -77,7 +77,7 @@ def _names(local: Path, below: str) -> list[str]:
 
 @contextmanager
 def open_workdir(folder: str) -> Iterator[LocalWorkdir]:
-    """The workplace of a stage's folder, with the checkpoints that lie there."""
+    """Open a working directory for a stage's folder, with existing checkpoints."""
     with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
         if files.is_local(folder):
             folder = files.local_copy(folder)
@@ -85,7 +85,7 @@ def open_workdir(folder: str) -> Iterator[LocalWorkdir]:
             return
         local = Path(scratch) / "model"
         local.mkdir()
-        place = LocalWorkdir(folder=folder, local=str(local), scratch=scratch)
+        workdir = LocalWorkdir(folder=folder, local=str(local), scratch=scratch)
         files.download(folder, files.list_files(paths.join(folder, CHECKPOINTS)), local)
-        place.kept.update(place._found())
-        yield place
+        workdir.kept.update(workdir._found())
+        yield workdir

@@ -32,33 +32,33 @@ class GateResults(BaseModel):
     format_version: Literal[1] = 1
     date: str
     status: Literal["passed", "ungated", "failed", "forced"]
-    why: str  # of an ungated night, or the reason that a forced one was published for
+    why: str  # of an ungated night, or the reason given for a forced publication
     compared_with: str | None  # date of the night before
     counts: dict[State, int] = {}  # gates by state; older files have none
     gates: tuple[Gate, ...]
 
-    def named(self, state: State) -> list[Gate]:
+    def in_state(self, state: State) -> list[Gate]:
         return [gate for gate in self.gates if gate.state == state]
 
     @property
     def unexpected(self) -> list[Gate]:
-        """Gates that should have been computed and were not."""
-        return [gate for gate in self.named("not computed") if not gate.expected]
+        """Return the gates that should have been computed and were not."""
+        return [gate for gate in self.in_state("not computed") if not gate.expected]
 
     def summary(self) -> GateSummary:
         """Return what the manifest of stage publish holds of the gates."""
         return GateSummary(
             status=self.status,
             why=self.why,
-            failed=tuple(gate.name for gate in self.named("failed")),
-            not_computed={gate.name: gate.reason or gate.message for gate in self.named("not computed")},
+            failed=tuple(gate.name for gate in self.in_state("failed")),
+            not_computed={gate.name: gate.reason or gate.message for gate in self.in_state("not computed")},
         )
 
     def in_words(self) -> str:
         """Return the number of gates in each state, and why some were not computed, in one line."""
-        counted = [f"{len(self.named(state))} {state}" for state in STATES if self.named(state)]
+        counted = [f"{len(self.in_state(state))} {state}" for state in STATES if self.in_state(state)]
         gates_of: dict[str, list[str]] = {}
-        for gate in self.named("not computed"):
+        for gate in self.in_state("not computed"):
             gates_of.setdefault(gate.reason or gate.message, []).append(gate.name)
         reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in gates_of.items())
         return f"gates: {', '.join(counted) or 'none'}" + (f" ({reasons})" if reasons else "")
@@ -85,7 +85,7 @@ def write_gates(night: Night, found: GateResults) -> None:
 
 
 def metrics(night: Night) -> NightMetrics | None:
-    """Return the figures of stage evaluation; None if there are none, or in another format. Raises ManifestError if it
+    """Return the figures of stage evaluation; None if missing or in another format. Raises ManifestError if the file
     cannot be read."""
     path = metrics_path(night)
     if not files.exists(path):
@@ -93,7 +93,7 @@ def metrics(night: Night) -> NightMetrics | None:
     try:
         return night_metrics.read(files.read_bytes(path))
     except ValueError as error:
-        again = "remove the COMPLETED beside it and run the night again from evaluation"
+        again = "remove the COMPLETED next to it and run the night again from evaluation"
         raise ManifestError(f"{path} cannot be read ({error}): {again}") from None
 
 

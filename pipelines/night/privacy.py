@@ -18,7 +18,7 @@ from transforms.logs.readers import LogSettingError
 
 
 def load_filter(job: Job, key_check: str | None) -> PrivacyFilter:
-    """What ingest lets through. Raises JobError where the key is not the one of the store, whose check is given."""
+    """Return ingest's privacy filter. Raises JobError if the key does not match `key_check`, the store's."""
     key = pseudonym_key(job)
     check = check_of(key)
     if key_check is not None and key_check != check:
@@ -27,8 +27,8 @@ def load_filter(job: Job, key_check: str | None) -> PrivacyFilter:
 
 
 def pseudonym_key(job: Job) -> bytes | None:
-    """The key user ids are digested with; None where they stay as they are. Raises JobError without one, LogError where
-    a secret manager does not give it."""
+    """Return the pseudonymisation key, None if not configured. Raises JobError if the configured variable is unset,
+    LogError if the secret cannot be read."""
     if job.privacy.pseudonym_key_env is None and job.privacy.pseudonym_key_secret is None:
         return None
     try:
@@ -58,19 +58,20 @@ def _other_key(job: Job, key_check: str) -> str:
     root, name, secret = job.storage.root, job.privacy.pseudonym_key_env, job.privacy.pseudonym_key_secret
     if name is None and secret is None:
         return (
-            f"privacy.pseudonym_key_env is missing: the store in {root} holds pseudonyms; name the variable of its key"
+            f"privacy.pseudonym_key_env is missing: the store in {root} holds pseudonyms; set it to the variable that "
+            "holds the key"
         )
     setting = f"privacy.pseudonym_key_secret = {secret!r}"
     if name is not None and (os.environ.get(name) or secret is None):
         setting = f"privacy.pseudonym_key_env = {safe_variable_name(name)}"
     if not key_check:
         return (
-            f"{setting}: the store in {root} holds user ids as they came; begin a new root ([storage]), or leave the "
-            "setting out"
+            f"{setting}: the store in {root} holds unmodified user ids; use a new root ([storage]), or remove the "
+            "setting"
         )
     return (
-        f"{setting}: this is not the key of the store in {root}; set the key it was made with, or begin a new root "
-        "([storage])"
+        f"{setting}: this is not the key of the store in {root}; set the key it was created with, or use a new "
+        "root ([storage])"
     )
 
 

@@ -1,7 +1,7 @@
-"""What is published: `ROOT/published.json`, the publications of each night, and the lists of the files they serve.
+"""Read what is published: `ROOT/published.json`, the publications of each night, and the lists of files they serve.
 
-published.json -> nights/DATE/publish/lists-DIGITS.json -> the files
-nights/DATE/publish/COMPLETED -> `PublishOutputs`: the newest publication of the night, and the lists that passed gates
+published.json -> nights/DATE/publish/lists-DIGEST.json, the file list of a publication -> the served files
+nights/DATE/publish/COMPLETED -> `PublishOutputs`: the file lists last published and last accepted by the gates
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def read_if_valid(root: Root) -> Published | None:
 
 
 def is_lost(root: Root) -> bool:
-    """Return whether `published.json` is damaged, names unreadable lists, or is missing although a night was
-    published."""
+    """Return whether `published.json` is damaged, names an unreadable file list, or is missing although a
+    night was published."""
     try:
         found = read(root, whole=True)
     except StageError:
@@ -173,16 +173,16 @@ def served_date(root: Root) -> dt.date | None:
 
 
 def newest_publication(root: Root, before: dt.date | None = None) -> dt.date | None:
-    """Return the newest night (before a date, if given) that was published and not taken back."""
-    out = withdrawn(root)
+    """Return the newest night (before a date, if given) that was published and not withdrawn."""
+    withdrawn_dates = withdrawn(root)
     for date in reversed(paths.nights(root)):
-        if (before is None or date < before) and date.isoformat() not in out and was_published(root, date):
+        if (before is None or date < before) and date.isoformat() not in withdrawn_dates and was_published(root, date):
             return date
     return None
 
 
 def withdrawn(root: Root) -> frozenset[str]:
-    """Return the ISO dates of the nights that were taken back. No training continues from them and no gate compares
+    """Return the ISO dates of the withdrawn nights. No training continues from them and no gate compares
     with them. `withdrawn.json` is a list of dates; without the file, no night was withdrawn."""
     if not files.exists(root.withdrawn):
         return frozenset()
@@ -190,7 +190,7 @@ def withdrawn(root: Root) -> frozenset[str]:
         dates = json.loads(files.read_bytes(root.withdrawn))
         return frozenset(dt.date.fromisoformat(date).isoformat() for date in dates)
     except (ValueError, TypeError) as error:
-        raise StageError(f"{root.withdrawn} must hold a JSON list of dates, but {error}") from error
+        raise StageError(f"{root.withdrawn} is not a JSON list of dates ({error})") from error
 
 
 def was_published(root: Root, date: dt.date) -> bool:
@@ -200,10 +200,10 @@ def was_published(root: Root, date: dt.date) -> bool:
 
 
 def served(root: Root) -> PublishedLists | None:
-    """Return the served lists; None before the first night is published.
+    """Return the file list of the served publication; None before the first night is published.
 
-    If `published.json` is of an older version, which names no lists, return those that the stages of its night wrote.
-    Raises StageError if they cannot be read.
+    If `published.json` is of an older version, which names no file list, return that of the lists that the stages of
+    its night wrote. Raises StageError if the file list cannot be read.
     """
     found = read(root, whole=True)
     if found is None:
@@ -220,8 +220,8 @@ def served(root: Root) -> PublishedLists | None:
         ) from error
 
 
-def missing(root: Root) -> str:
-    """Return a message on missing files of the served lists; empty if there are none."""
+def missing_files_message(root: Root) -> str:
+    """Return a message on missing files of the served publication; empty if there are none."""
     try:
         lists = served(root)
     except StageError as error:
@@ -233,34 +233,34 @@ def missing(root: Root) -> str:
 
 
 def last_published(root: Root, date: dt.date) -> PublishedLists | None:
-    """Return the lists that a night was last published with, even if they are not served now; None if it was never
-    published, or if they were dropped."""
+    """Return the file list that a night was last published with, even if it is not served now; None if the night was
+    never published, or if the file list was dropped."""
     found = read_if_valid(root)
     if found and found.night == date and found.lists:
-        return _of(root, found.lists.file)
+        return _load_lists(root, found.lists.file)
     done = manifest.record(root.stage(date, "publish"))
     outputs = done.read(PublishOutputs) if done else None
     if outputs and outputs.published_lists:
-        return _of(root, outputs.published_lists)
+        return _load_lists(root, outputs.published_lists)
     if outputs and outputs.published and outputs.lists is None:  # of an older watchnext
         return from_stages_if_complete(root, date)
     return None
 
 
 def accepted(root: Root, date: dt.date) -> PublishedLists | None:
-    """Return the lists that a rollback to a night serves: those it was last published with, or, if it was never
-    published, those that passed its gates. None if there are none."""
+    """Return the file list that a rollback to a night serves: the one it was last published with, or, if it was never
+    published, the one that its gates accepted. None if there is none."""
     found = last_published(root, date)
     done = manifest.load(root.stage(date, "publish"))
     if found is not None or done is None:
         return found
     if name := done.read(PublishOutputs).lists:
-        return _of(root, name)
+        return _load_lists(root, name)
     return from_stages_if_complete(root, date)
 
 
-def _of(root: Root, name: str) -> PublishedLists | None:
-    """Return the lists in a file, by its name; None if it does not exist. Raises StageError if it is damaged."""
+def _load_lists(root: Root, name: str) -> PublishedLists | None:
+    """Read a file list, by its name; None if it does not exist. Raises StageError if it is damaged."""
     path = paths.join(root.path, name)
     if not published_lists.is_below(name) or not files.exists(path):
         return None
@@ -278,8 +278,8 @@ def from_stages_if_complete(root: Root, date: dt.date) -> PublishedLists | None:
 
 
 def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> PublishedLists:
-    """Return the lists that the stages of a night wrote. Raises ManifestError if the stages are not complete,
-    StageError if the lists are not: a bucket without a file, or a number of rows other than the number of users."""
+    """Return the file list of the lists that the stages of a night wrote. Raises ManifestError if the stages are not
+    complete, StageError if the lists are not: a bucket has no file, or rows and users differ in number."""
     stage = served_stage(root, date)
     listed = manifest.require(root.stage(date, stage), stage)
     beside = manifest.require(root.stage(date, NEIGHBOURS), NEIGHBOURS)
@@ -312,14 +312,15 @@ def _attempt(listed: Manifest, beside: Manifest) -> str:
     return manifest.fingerprint(listed.attempt, beside.attempt)
 
 
-def is_of_stages(root: Root, date: dt.date) -> bool:
-    """Return whether the lists that stage publish accepted last are the current lists of the night's stages, under the
-    same names. Also true if it accepted none, or if an older version did."""
+def matches_stages(root: Root, date: dt.date) -> bool:
+    """Return whether the file list that stage publish accepted last names the current lists of the night's stages.
+
+    Also true if nothing was accepted, or an older version accepted it."""
     done = manifest.load_outputs(root.stage(date, "publish"), PublishOutputs)
     if done is None or done.lists is None:
         return True
     try:
-        accepted_last = _of(root, done.lists)
+        accepted_last = _load_lists(root, done.lists)
     except StageError:
         return False
     listed, beside = (manifest.load_readable(root.stage(date, one)) for one in (served_stage(root, date), NEIGHBOURS))
@@ -350,22 +351,22 @@ def own(listed: Manifest) -> list[FileEntry]:
 
 
 def adopt(root: Root) -> None:
-    """Add the lists of its night to a `published.json` of an older version, before a stage replaces them. The caller
-    must hold the lock."""
+    """Add the file list of its night to a `published.json` of an older version, before a stage replaces the files. The
+    caller must hold the lock."""
     found = read_if_valid(root)
     if not found or found.lists:
         return
     try:
         lists = from_stages(root, found.night, found.buckets)
-    except (manifest.ManifestError, StageError):  # they are gone, or not whole: there is nothing to keep
+    except (manifest.ManifestError, StageError):  # missing or incomplete: nothing can be added
         return
     reference = published_lists.write(root, lists)
     files.replace_file(root.published, found.model_copy(update={"lists": reference}).to_json())
 
 
 def prune(root: Root, intent: Published | None = None) -> None:
-    """Remove lists, and their files, that are not served, were not served before, are not named by an intent, and
-    are not the newest ones of their night."""
+    """Remove file lists, and the files they name, that are not served, were not served before, are not named by an
+    intent, and are not the newest of their night."""
     entry = read_if_valid(root)
     if entry is None:
         return
@@ -381,7 +382,7 @@ def prune(root: Root, intent: Published | None = None) -> None:
 
 
 def _remove(root: Root, date: dt.date, dead: Iterable[str], alive: Iterable[str]) -> None:
-    """Remove lists of a night and their files, except files that other lists or a manifest name."""
+    """Remove file lists of a night and their files, except files that other file lists or a manifest name."""
     kept = {path for one in alive for path in _named(root, one)}
     for stage in (NEIGHBOURS, RANKING):
         done = manifest.load(root.stage(date, stage))
@@ -392,7 +393,7 @@ def _remove(root: Root, date: dt.date, dead: Iterable[str], alive: Iterable[str]
 
 
 def _named(root: Root, path: str) -> Iterator[str]:
-    """Yield the paths of the files that one file of lists names; nothing if it cannot be read."""
+    """Yield the paths of the files that a file list names; nothing if it cannot be read."""
     try:
         yield from (paths.join(root.path, entry.name) for entry in published_lists.load(path).entries)
     except PublishedListsError:
@@ -400,13 +401,13 @@ def _named(root: Root, path: str) -> Iterator[str]:
 
 
 def refreshed(root: Root, entry: Published) -> Published:
-    """Return the content of `published.json` after users were forgotten: with the lists' digests and users of now."""
+    """Return the content of `published.json` after users were forgotten, with current digests and user count."""
     if entry.lists is None:
         return entry
     changes: dict[str, object] = {"lists": _current(root, entry.lists)}
     if entry.before and entry.before.lists:
         changes["before"] = entry.before.model_copy(update={"lists": _current(root, entry.before.lists)})
-    if (lists := _of(root, entry.lists.file)) is not None:
+    if (lists := _load_lists(root, entry.lists.file)) is not None:
         changes |= {"users": lists.users, "neighbours": lists.neighbours}
     return entry.model_copy(update=changes)
 

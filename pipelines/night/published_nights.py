@@ -16,7 +16,7 @@ INPUT = "published_before"  # in the inputs of stage evaluation: the fingerprint
 
 @dataclass(frozen=True)
 class PublishedBefore:
-    """The night whose lists were served on the last day before another."""
+    """The night served on the day before a given night."""
 
     date: dt.date  # whose lists
     start: dt.datetime  # of the day
@@ -29,18 +29,18 @@ class PublishedBefore:
 
 
 def published_before(night: Night) -> PublishedBefore | None:
-    """Return the newest night before this one that was published and not taken back; None if there is none.
+    """Return the newest night before this one that was published and not withdrawn; None if there is none.
 
-    It is fixed once stage evaluation has measured it, even if it is taken back later: it was served on the day.
+    It is fixed once stage evaluation has measured it, even if it is withdrawn later: it was served on the day.
     """
     done = manifest.record(night.folder("evaluation"))
     fixed = done.inputs.get(INPUT) if done else None
-    out, newest = publication_file.withdrawn(night.root), None
+    withdrawn, newest = publication_file.withdrawn(night.root), None
     for date in reversed(paths.nights(night.root)):
         if date < night.date and (found := _of(night, date)):
             if found.fingerprint == fixed:
                 return found
-            newest = newest or (found if date.isoformat() not in out else None)
+            newest = newest or (found if date.isoformat() not in withdrawn else None)
     return newest
 
 

@@ -32,9 +32,11 @@ def generators(night: Night) -> dict[str, str]:
 
 def newest(night: Night) -> dict[str, str]:
     """Return the nights within the window and the newest night before it, as `generators` does."""
-    out = publication_file.withdrawn(night.root)
-    dates = [date for date in paths.nights(night.root) if date < night.date and date.isoformat() not in out]
-    found = {date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _is_whole(night, date)}
+    withdrawn = publication_file.withdrawn(night.root)
+    dates = [date for date in paths.nights(night.root) if date < night.date and date.isoformat() not in withdrawn]
+    found = {
+        date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _lists_match_model(night, date)
+    }
     before = [date for date in found if replace(night, date=date).dates.end <= night.dates.start]
     return {date.isoformat(): found[date].digest for date in found if date not in before[:-1]}
 
@@ -44,7 +46,7 @@ def _lists(night: Night, date: str) -> Manifest | None:
     return found if found and found.named(_VECTORS) else None
 
 
-def _is_whole(night: Night, date: dt.date) -> bool:
+def _lists_match_model(night: Night, date: dt.date) -> bool:
     """Return whether the night's lists were computed with its current model."""
     model, lists = manifest.load(night.root.stage(date, "train")), _lists(night, date.isoformat())
     return bool(model and lists and lists.inputs.get("train") == model.digest)

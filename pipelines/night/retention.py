@@ -15,10 +15,10 @@ from pipelines.night import publication_file, warm_start_base
 from pipelines.night.night import Night
 from transforms.core import files
 
-# stage -> the beginning of the names of what only the training of the night itself reads
+# stage -> name prefixes of files that only this night's training reads
 TRAINING = {"examples": "train/", "ranking": "examples/"}
-# What goes of each stage of an older night, as the beginning of names; stage publish, which lists no files, stays.
-# Ingest last: where it is dropped, all is.
+# What is removed from each stage of an older night: stage -> prefix of file names. Stage publish lists no files.
+# Ingest is dropped last, so its mark means everything is gone.
 _OLDER = {stage: "" for stage in reversed(paths.FOLDERS) if stage not in ("evaluation", "publish")}
 _DROPPED = {"evaluation": "lists/", **_OLDER}
 
@@ -30,7 +30,7 @@ def apply(night: Night, published: dt.date | None) -> None:
     for date in done if not settings.keep_examples else ():
         for stage, beginning in TRAINING.items():
             _drop(root, date, stage, beginning)
-    stay = {*done, *_gone_on_from(night)}
+    stay = {*done, *_warm_start_bases(night)}
     for date in _older(night, settings.keep_nights):
         ingest = manifest.record(root.stage(date, "ingest"))
         if date not in stay and (ingest is None or ingest.dropped is None):
@@ -46,8 +46,8 @@ def _older(night: Night, most: int) -> list[dt.date]:
 
 
 def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
-    """The published night, the one that a rollback goes back to, and the one that `published.json` says was served
-    before."""
+    """Return the published night, the default target of a rollback, and the night that was served before, according to
+    `published.json`."""
     if published is None:
         return set()
     entry = publication_file.read_if_valid(root)
@@ -56,7 +56,7 @@ def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
     return {published, *before, *([back] if back else [])}
 
 
-def _gone_on_from(night: Night) -> set[dt.date]:
+def _warm_start_bases(night: Night) -> set[dt.date]:
     """Return the nights whose models later nights continue from: the next night, and those in training."""
     nexts = replace(night, date=max(*paths.nights(night.root), night.date) + dt.timedelta(days=1))
     found = [warm_start_base.newest(nexts)]
@@ -75,7 +75,7 @@ def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:
     completed, remove all its files."""
     folder = root.stage(date, stage)
     found = manifest.record(folder)
-    if found is None or found.dropped in ("", beginning):  # said before, by a run that may have been cut short
+    if found is None or found.dropped in ("", beginning):  # recorded by an earlier, possibly interrupted run
         manifest.sweep(folder, found, paths.EXTRA_FOLDERS.get(stage, ()))
     else:
         manifest.commit(folder, replace(found, dropped=beginning))

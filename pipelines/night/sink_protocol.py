@@ -1,8 +1,9 @@
 """The interface of sinks, the services that serve a published night in addition to its files.
 
-Only stage publish calls them. It loads the night into each configured sink as a new version, then switches the sinks
-one after another; it never writes to a version that is served. All steps are idempotent, because the next start repeats
-them after an interruption.
+Only `pipelines.serving.publication` loads and switches sinks; `doctor` calls `ready`. A publication loads the night
+into each configured sink as a new version, then switches the sinks one after another. It never writes to a version that
+is served, except to remove forgotten users. All steps are idempotent, because the next start repeats them after an
+interruption.
 
     sink.ready() -> sink.load(files) -> [all others too] -> sink.switch(version) -> sink.settle({version, before})
 """
@@ -48,9 +49,9 @@ class Sink(Protocol):
         """Return the version of the files in this sink. Equal versions have equal content and settings."""
 
     def load(self, files: NightFiles) -> dict[str, Any]:
-        """Load the files under their version and see that all of them are there; counts for people.
+        """Load the files as their version, verify that it is complete, and return counts for display.
 
-        Nothing where the version is there, whole, already. Nobody reads it before the switch.
+        Does nothing if the version is already complete. The version is not visible to readers before the switch.
         """
 
     def switch(self, version: str | None) -> None:
@@ -72,7 +73,7 @@ def settings(job: Job) -> dict[str, Any]:
 
 
 def served_stage(night: Night) -> str:
-    """The stage whose lists would be served: see `publication.served_stage`."""
+    """Return the stage whose lists would be served: see `publication_file.served_stage`."""
     return publication_file.served_stage(night.root, night.date)
 
 

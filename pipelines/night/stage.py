@@ -40,8 +40,8 @@ class Plan:
 
     stage: str
     inputs: dict[str, str]  # what -> digest
-    settings: dict[str, Any]  # by table of the job file, and `date` where the result depends on it
-    due: str = ""  # what there is to do whatever was done before
+    settings: dict[str, Any]  # by table of the job file, and `date` if the result depends on it
+    due: str = ""  # why the stage must run regardless of its manifest
 
     @property
     def fingerprint(self) -> str:
@@ -50,15 +50,15 @@ class Plan:
     def is_done(self, night: Night) -> bool:
         """Return whether the stage is complete with these inputs and settings, and its files are not damaged."""
         found = manifest.load_readable(night.folder(self.stage))
-        return found is not None and self.is_met_by(found) and not self.again(night, found)
+        return found is not None and self.matches(found) and not self.rerun_reason(night, found)
 
-    def again(self, night: Night, found: Manifest) -> str:
-        """Return why the stage runs again although a manifest has the plan's fingerprint; empty if it does not."""
+    def rerun_reason(self, night: Night, found: Manifest) -> str:
+        """Return why the stage must rerun although a manifest has the plan's fingerprint; empty if it does not."""
         if self.stage in night.force:
             return "it is forced"
         return next(manifest.find_damage(night.folder(self.stage), found, deep=night.verify == self.stage), "")
 
-    def is_met_by(self, found: Manifest | None) -> bool:
+    def matches(self, found: Manifest | None) -> bool:
         return not self.due and found is not None and found.fingerprint == self.fingerprint
 
 
@@ -69,7 +69,7 @@ class StageResult:
     files: list[FileEntry]
     outputs: Outputs
     counts: dict[str, Any] = field(default_factory=dict)
-    timed: list[str] = field(default_factory=list)  # files that tell how long things took, which differs each time
+    timed: list[str] = field(default_factory=list)  # files with durations, which differ each time
 
 
 def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], *, keep: str = "") -> Manifest:
@@ -80,11 +80,11 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
     publication_file.adopt(night.root)
     folder, beside = night.folder(plan.stage), paths.EXTRA_FOLDERS.get(plan.stage, ())
     found = manifest.load_readable(folder)
-    if found is not None and plan.is_met_by(found) and not plan.again(night, found):
+    if found is not None and plan.matches(found) and not plan.rerun_reason(night, found):
         manifest.sweep(folder, found, beside)
         return found
     if found is not None and found.has_fixed_names:
-        manifest.revoke(folder)  # this attempt writes over files it lists: from here on they may be of either
+        manifest.revoke(folder)  # this attempt overwrites listed files: from here they may come from either attempt
         found = None
     manifest.sweep(folder, found, beside, keep=keep)
     began, before, attempt = time.monotonic(), machine.resource_use(), manifest.new_attempt()
@@ -205,14 +205,17 @@ def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
 
 
 def stage_main(stage: Stage, argv: Sequence[str] | None = None) -> int:
-    """Run one stage: `python -m pipelines.STAGE JOB.toml [--date DATE] [Beam options]`. Return the exit code."""
+    """Run one stage and return the exit code.
+
+    Usage: `python -m pipelines.STAGE JOB.toml [--date DATE] [--force] [--runner-config FILE] [Beam options]`.
+    """
     args, flags = stage_parser(stage).parse_known_args(argv)
     process_signals.exit_with_parent()
 
     def work() -> int:
         night = night_from_args(args, flags)
         with _reporting_a_full_disk(night, _name_of(stage)), lock.hold(night.root.lock):
-            for line in () if process_signals.is_stage() else discard_damaged(night):  # the nightly has just done so
+            for line in () if process_signals.is_stage() else discard_damaged(night):  # nightly has already done this
                 print(f"watchnext: {line}", file=sys.stderr)
             stage.run(night)
         return 0
@@ -220,8 +223,8 @@ def stage_main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     with process_signals.raise_stopped():
         code = run_command(work)
     if code and process_signals.is_stage():
-        console.silence_stderr()  # what libraries write while the process ends is no part of the message
-    if code > 128:  # stopped: threads of Beam, which know nothing of it, would be waited for
+        console.silence_stderr()  # output of libraries at exit must not follow the message
+    if code > 128:  # stopped by a signal: exit without waiting for Beam's threads
         sys.stderr.flush()
         os._exit(code)
     return code

@@ -14,9 +14,9 @@ from transforms.core import files
 
 
 def sweep(night: Night) -> None:
-    """Remove snapshots nobody refers to and files none lists. With `keep_days`, nights beyond them refer to nothing.
+    """Remove unreferenced snapshots and unlisted files. References of nights older than `keep_days` do not count.
 
-    Nothing is removed while a night's manifest cannot be read, as what it refers to is not known.
+    Nothing is removed while a night's manifest cannot be read, because its references are unknown.
     """
     dates, days = paths.nights(night.root), night.job.storage.keep_days
     first = max(dates) - dt.timedelta(days=days) if dates and days else dt.date.min
@@ -46,9 +46,10 @@ def snapshot_exists(root: Root, number: int) -> bool:
 
 
 def expire(night: Night, snapshot: Snapshot) -> tuple[Snapshot, Account]:
-    """The snapshot without the days beyond `keep_days`, and the account of their rows.
+    """Return the snapshot without the days beyond `keep_days`, and the account of their rows.
 
-    Counted from DATE, or from the newest event where that is older: a clock that is wrong empties no store.
+    Days are counted back from DATE, or from the newest event if that is older, so that a wrong clock cannot empty the
+    store.
     """
     if not night.job.storage.keep_days or not snapshot.files:
         return snapshot, row_counts.total([])

@@ -58,9 +58,9 @@ def to_output(found: EarlierModel | None) -> WarmStartBase:
 
 def newest(night: Night) -> EarlierModel | None:
     """Return the newest earlier night with a model that was not withdrawn; None if there is none."""
-    out = withdrawn(night.root)
+    withdrawn_dates = withdrawn(night.root)
     for date in reversed(paths.nights(night.root)):
-        if date < night.date and date.isoformat() not in out:
+        if date < night.date and date.isoformat() not in withdrawn_dates:
             found = manifest.load(night.root.stage(date, "train"))
             if found is not None:
                 return EarlierModel(date.isoformat(), found.digest)

@@ -76,7 +76,7 @@ def row(night: Night, figure: str, served: str) -> NightRow:
         recall=recall,
         figure=own if recall and own != figure else "",
         users=lists.read(NeighboursOutputs).users if lists else None,
-        failed=[gate.name for gate in gates.named("failed")] if gates else (),
+        failed=[gate.name for gate in gates.in_state("failed")] if gates else (),
         unexpected=[gate.name for gate in gates.unexpected] if gates else (),
         link=f"nights/{night.date}/report.html" if files.exists(night.root.report(night.date)) else "",
     )

@@ -19,12 +19,11 @@ from typing import Any
 from pipelines.base import console, manifest, paths
 from pipelines.base.machine import format_bytes
 from pipelines.base.manifest import Manifest
-from pipelines.night import artifacts, night_results
+from pipelines.night import artifacts, night_results, publication_file
 from pipelines.night.errors import user_message
 from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IndexOutputs, IngestOutputs, NeighboursOutputs, PublishOutputs, VocabularyOutputs
-from pipelines.night.publication_file import withdrawn
 from pipelines.night.stage import STAGES
 from pipelines.reports import report_history, report_videos
 from transforms.core import files
@@ -102,16 +101,16 @@ def status(
     night: str = "",
     failed: str = "",
     served: str = "",
-    back: Collection[str] = (),
+    withdrawn: Collection[str] = (),
 ) -> Status:
     """Return the status of a night.
 
     published: whether stage publish published it, None if publish is not complete; night: its date; failed: the error
-    message of its last run, if it failed; served: the date of the published night; back: the dates of the nights that
-    were taken back.
+    message of its last run, if it failed; served: the date of the published night; withdrawn: the dates of the
+    withdrawn nights.
     """
     if gates is not None and gates.status == "failed":
-        names = ", ".join(gate.name for gate in gates.named("failed") or gates.unexpected)
+        names = ", ".join(gate.name for gate in gates.in_state("failed") or gates.unexpected)
         return _not_published(f"failed at {names}", night=night, served=served)
     if failed and (published is None or (served and served == night)):
         return _not_published(_MEANWHILE.sub("", failed), night=night, served=served)
@@ -119,12 +118,12 @@ def status(
         return Status(text=_UNGATED, level="warn")
     if published is None:
         return Status(text="gates computed, not yet published", level="warn")
-    if night in back:
+    if night in withdrawn:
         again = f"; the night of {served} was served again" if served else ""
-        return Status(text=f"taken back after it was published{again}", level="warn")
+        return Status(text=f"withdrawn after publication{again}", level="warn")
     if not published:
         return Status(text="complete, not published: a later night is", level="ok")
-    return _published(gates, sorted(date for date in back if served == night < date))
+    return _published(gates, sorted(date for date in withdrawn if served == night < date))
 
 
 def _not_published(why: str, *, night: str, served: str) -> Status:
@@ -135,9 +134,9 @@ def _not_published(why: str, *, night: str, served: str) -> Status:
     return Status(text=f"not published: {why}{meanwhile}", level="bad")
 
 
-def _published(gates: GateResults, taken_back: Sequence[str]) -> Status:
-    """Return the status of a published night. taken_back: later nights that it replaced again."""
-    again = f"; served again, as {', '.join(taken_back)} was taken back" if taken_back else ""
+def _published(gates: GateResults, replaced: Sequence[str]) -> Status:
+    """Return the status of a published night. replaced: withdrawn later nights."""
+    again = f"; served again after the withdrawal of {', '.join(replaced)}" if replaced else ""
     if gates.status == "forced":
         return Status(text=f"published in spite of failed gates: {gates.why}{again}", level="bad")
     if gates.status == "ungated":
@@ -159,13 +158,14 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
         night=night.date.isoformat(),
         failed=end["message"].splitlines()[0] if over else "",
         served=served_date(night.root),
-        back=withdrawn_nights(night.root),
+        withdrawn=withdrawn_nights(night.root),
     )
 
 
 def withdrawn_nights(root: paths.Root) -> list[str]:
-    """Return the dates of published nights that were taken back, in order. A rollback also takes back failed nights."""
-    found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in withdrawn(root))
+    """Return the dates of published nights that were withdrawn, in order. A rollback also withdraws failed nights."""
+    dates = publication_file.withdrawn(root)
+    found = ((date, manifest.record(root.stage(dt.date.fromisoformat(date), "publish"))) for date in dates)
     return sorted(date for date, done in found if done is not None and done.read(PublishOutputs).published)
 
 

@@ -75,9 +75,9 @@ def _outlook(night: Night, stage: str, earlier: str | None) -> tuple[State, str]
         return "would run", "its output was dropped, because the night is older than storage.keep_nights"
     if plan is None:
         return "would run", f"after {earlier}, which creates its input"
-    if not plan.is_met_by(before):
+    if not plan.matches(before):
         return "would run", "; ".join(reasons(before, plan))
-    if again := plan.again(night, before):
+    if again := plan.rerun_reason(night, before):
         return "would run", again
     return ("may run", f"depends on whether the output of {earlier} changes") if earlier else ("complete", "")
 

@@ -161,7 +161,7 @@ def _gate_gauges(night: Night) -> Iterator[Metric]:
     if found is not None:
         date = night.date.isoformat()
         counted: dict[Labels, float] = {
-            (("date", date), ("state", state)): len(found.named(state)) for state in night_results.STATES
+            (("date", date), ("state", state)): len(found.in_state(state)) for state in night_results.STATES
         }
         yield gauge("watchnext_gates", "Gates of the night by result.", counted)
 

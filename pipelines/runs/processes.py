@@ -89,7 +89,7 @@ def run_stage(command: list[str], *, display: ConsoleDisplay, shows_progress: bo
             if process.poll() is None:  # interrupted: the stage ends with the night
                 _end(process)
         if process.returncode:
-            error = errors.of_exit_code(process.returncode)
+            error = errors.error_for_exit_code(process.returncode)
             raise error(_failure_message(command[2], process.returncode, _last_output(output)))
 
 

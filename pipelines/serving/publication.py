@@ -22,6 +22,7 @@ from pipelines.night.errors import GateError, StageError, user_message
 from pipelines.night.night import Night
 from pipelines.night.outputs import PublishOutputs
 from pipelines.night.publication_file import (
+    FORMAT_VERSION,
     NEIGHBOURS,
     EarlierPublication,
     Published,
@@ -30,7 +31,7 @@ from pipelines.night.publication_file import (
     to_json,
 )
 from pipelines.night.sink_protocol import NightFiles, Sink
-from pipelines.serving.publish_journal import FORMAT_VERSION, Intent, IntentError
+from pipelines.serving.publish_journal import Intent, IntentError
 from pipelines.sinks.bigquery_sink import BigQuerySink
 from pipelines.sinks.bigtable_sink import BigtableSink
 from pipelines.sinks.redis_sink import RedisSink
@@ -54,7 +55,7 @@ def configured_sinks(night: Night) -> list[Sink]:
 def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
     """Serve the lists that a night was last published with; if it never was, the lists that passed its gates.
 
-    withdrawn: dates of nights to take back; this night no longer counts as taken back. Returns the counts of each sink
+    withdrawn: dates of nights to withdraw; this night no longer counts as withdrawn. Returns the counts of each sink
     by name. If a sink fails before all are loaded, nothing changes. If one fails later, the next start completes the
     switch. Raises StageError if the night has no such lists.
     """
@@ -142,7 +143,7 @@ def recovery_of(intent: Intent, published: Published | None) -> Recovery:
 
 
 def restore(night: Night) -> str:
-    """Serve the newest publication that was not taken back, if `published.json` is damaged or missing.
+    """Serve the newest publication that was not withdrawn, if `published.json` is damaged or missing.
 
     Returns a message; empty if `published.json` is valid.
     """

@@ -10,8 +10,7 @@ from pipelines.base import lock
 from pipelines.base.paths import Root
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
-from pipelines.night.publication_file import FORMAT_VERSION as FORMAT_VERSION
-from pipelines.night.publication_file import Published
+from pipelines.night.publication_file import FORMAT_VERSION, Published
 from transforms.core import files
 from transforms.core.validation import invalid_fields
 
@@ -27,7 +26,7 @@ class Intent(BaseModel):
 
     entry: Published  # the new content of `published.json`
     loaded: bool = False  # whether all sinks are loaded
-    withdrawn: list[str] = Field(default_factory=list)  # dates of nights that the publication takes back
+    withdrawn: list[str] = Field(default_factory=list)  # dates of nights that the publication withdraws
     format_version: int = FORMAT_VERSION
 
     @model_validator(mode="after")

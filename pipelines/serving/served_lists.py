@@ -14,7 +14,7 @@ from pipelines.base.published_lists import PublishedLists
 from pipelines.config.jobs import Job
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
-from pipelines.serving.publish_journal import FORMAT_VERSION
+from pipelines.night.publication_file import FORMAT_VERSION
 from pipelines.sinks.redis_sink import server_of
 from transforms.core import files
 from transforms.core.frames import bucket_of

@@ -64,7 +64,7 @@ def stopped_by(of: Night, gate: str, told: str) -> None:
     before = published_json(of.root)
     with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
         publish.run(of)
-    assert [gate.name for gate in results(of).named("failed")] == [gate]
+    assert [gate.name for gate in results(of).in_state("failed")] == [gate]
     assert published_json(of.root) == before and before and before["date"] == FIRST.isoformat()
 
 
@@ -120,7 +120,7 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     deal_out_labels(of)
     done = nightly(job, "--from", "train")
     assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
-    failed = [gate.name for gate in results(of).named("failed")]
+    failed = [gate.name for gate in results(of).in_state("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
     assert (published_json(of.root) or {})["date"] == str(FIRST)
 

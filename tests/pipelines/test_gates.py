@@ -69,7 +69,7 @@ def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:
     found = results(of)
     assert (found.status, found.compared_with, found.why) == ("failed", "2026-11-21", "")
     assert [(gate.name, gate.ok) for gate in found.gates] == [(name, None) for name in MEASURED] + [("users", False)]
-    assert {gate.reason for gate in found.named("not computed")} == {NOBODY} and not found.unexpected
+    assert {gate.reason for gate in found.in_state("not computed")} == {NOBODY} and not found.unexpected
 
 
 def test_the_exit_code_of_the_stage_is_that_of_gates(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_a_gate_that_is_off_stops_nothing(job: Path) -> None:
     assert served(of)["date"] == "2026-11-22" and [gate.name for gate in results(of).gates] == MEASURED
 
 
-def test_nothing_is_compared_with_a_night_that_was_taken_back(job: Path) -> None:
+def test_nothing_is_compared_with_a_night_that_was_withdrawn(job: Path) -> None:
     of = published_night(job, LISTS, date=DATE - dt.timedelta(days=1))
     more = pl.concat([LISTS, LISTS.with_columns(user_id=pl.col("user_id") + "2")])
     published_night(job, more, date=DATE)
@@ -240,7 +240,7 @@ def test_gates_of_an_older_version_are_read_and_faults_name_their_field(job: Pat
     path = Path(of.root.gates(of.date))
     old = {"format_version": 1, "date": "2026-11-21", "status": "ungated", "why": "w", "compared_with": None}
     path.write_text(json.dumps(old | {"gates": [{"name": "n", "value": 1, "bound": "b", "ok": None, "message": "m"}]}))
-    assert results(of).named("not computed")[0].message == "m" and results(of).status == "ungated"
+    assert results(of).in_state("not computed")[0].message == "m" and results(of).status == "ungated"
     path.write_text(json.dumps(old | {"gates": [{"name": "n", "value": 1, "bound": "b", "ok": 7, "message": "m"}]}))
     with pytest.raises(ManifestError, match=r"gates\.json cannot be read \(gates\.0\.state: input should be"):
         results(of)

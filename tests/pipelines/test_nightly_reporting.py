@@ -179,7 +179,7 @@ def test_a_part_of_a_night_catches_up_with_nothing(job: Path, capsys: pytest.Cap
 def test_the_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         nightly.main(["--help"])
-    assert "3 a gate failed: yesterday's lists stay served" in " ".join(capsys.readouterr().out.split())
+    assert "3 a gate failed: the previously published lists stay served" in " ".join(capsys.readouterr().out.split())
 
 
 def test_told_to_end_a_night_takes_its_stage_along(tmp_path: Path) -> None:

@@ -394,7 +394,7 @@ def test_a_publication_is_undone_only_if_what_it_serves_is_not_the_same(job: Pat
     assert all(len(faults.places[name].versions) == 1 for name in before)
 
 
-def test_taken_back_nights_are_listed_and_a_night_that_is_served_is_not(job: Path, faults: Faults) -> None:
+def test_withdrawn_nights_are_listed_and_a_night_that_is_served_is_not(job: Path, faults: Faults) -> None:
     of = ready(job)
     publish.run(of)
     publish.run(ready(job, NEXT))

@@ -1,4 +1,4 @@
-"""An earlier night served again, those after it taken back."""
+"""An earlier night served again, those after it withdrawn."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def served(job: Path) -> str:
     return str((published_json(night(job).root) or {})["date"])
 
 
-def test_the_night_before_is_served_again_and_the_later_one_is_taken_back(job: Path) -> None:
+def test_the_night_before_is_served_again_and_the_later_one_is_withdrawn(job: Path) -> None:
     told = rollback.rollback(night(job), None)
-    assert told == "the night of 2026-11-23 is served again; taken back: 2026-11-24"
+    assert told == "the night of 2026-11-23 is served again; withdrawn: 2026-11-24"
     assert served(job) == "2026-11-23" and publication_file.withdrawn(night(job).root) == {"2026-11-24"}
     assert rollback.rollback(night(job), None).startswith(
-        "the night of 2026-11-22 is served again; taken back: 2026-11-23"
+        "the night of 2026-11-22 is served again; withdrawn: 2026-11-23"
     )
     assert served(job) == "2026-11-22" and publication_file.withdrawn(night(job).root) == {"2026-11-23", "2026-11-24"}
 
@@ -66,16 +66,16 @@ def test_a_named_night_takes_back_all_after_it(job: Path) -> None:
     assert json.loads(Path(night(job).root.withdrawn).read_text()) == ["2026-11-22", "2026-11-23", "2026-11-24"]
 
 
-def test_a_night_that_was_taken_back_can_be_served_again(job: Path) -> None:
+def test_a_night_that_was_withdrawn_can_be_served_again(job: Path) -> None:
     rollback.rollback(night(job), DAYS[0])
-    assert rollback.rollback(night(job), DAYS[2]) == "the night of 2026-11-23 is served again; none taken back"
+    assert rollback.rollback(night(job), DAYS[2]) == "the night of 2026-11-23 is served again; none withdrawn"
     assert served(job) == "2026-11-23" and publication_file.withdrawn(night(job).root) == {"2026-11-22", "2026-11-24"}
 
 
-def test_a_new_run_of_a_night_that_was_taken_back_counts_again(job: Path) -> None:
+def test_a_new_run_of_a_night_that_was_withdrawn_counts_again(job: Path) -> None:
     rollback.rollback(night(job), DAYS[2])
     of = night(job, DAYS[3])
-    assert publish.plan(of).is_done(of)  # the same night again would be as bad: it stays taken back
+    assert publish.plan(of).is_done(of)  # the same night again would be as bad: it stays withdrawn
     publish.run(of)
     assert served(job) == "2026-11-23"
     manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), counts={"users": 1, "better": 1}))
@@ -83,7 +83,7 @@ def test_a_new_run_of_a_night_that_was_taken_back_counts_again(job: Path) -> Non
     assert served(job) == "2026-11-24" and publication_file.withdrawn(of.root) == set()
 
 
-def test_a_run_of_a_night_that_was_taken_back_says_how_it_is_served_again(job: Path) -> None:
+def test_a_run_of_a_night_that_was_withdrawn_says_how_it_is_served_again(job: Path) -> None:
     rollback.rollback(night(job), None)
     told = [nightly.run(night(job, date), str(job), ("publish",), RunLog(run="x", as_json=True)) for date in DAYS[2:]]
     assert told == [
@@ -101,13 +101,13 @@ def test_a_night_no_longer_in_redis_is_loaded_again(tmp_path: Path, server: Serv
     rollback.rollback(night(job), DAYS[0])
     assert server.lists() == {"ann": ["v2026-11-21"]}
     server.client.flushall()
-    assert rollback.rollback(night(job), DAYS[0]) == "the night of 2026-11-21 is served again; none taken back"
+    assert rollback.rollback(night(job), DAYS[0]) == "the night of 2026-11-21 is served again; none withdrawn"
     assert server.lists() == {"ann": ["v2026-11-21"]}
 
 
 def test_there_must_be_a_night_to_go_back_to(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"')
-    with pytest.raises(StageError, match=r"nothing is published in .*runs: there is nothing to take back"):
+    with pytest.raises(StageError, match=r"nothing is published in .*runs: there is nothing to withdraw"):
         rollback.rollback(night(job), None)
     ready(job, DATE)
     with pytest.raises(StageError, match="there is no night before 2026-11-21 to go back to"):
@@ -121,6 +121,6 @@ def test_there_must_be_a_night_to_go_back_to(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_did(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["rollback", str(job), "--to", "2026-11-22"]) == 0
-    assert capsys.readouterr().err == ("the night of 2026-11-22 is served again; taken back: 2026-11-23, 2026-11-24\n")
+    assert capsys.readouterr().err == ("the night of 2026-11-22 is served again; withdrawn: 2026-11-23, 2026-11-24\n")
     assert cli.main(["rollback", str(job), "--to", "2026-11-02"]) == 1
     assert "watchnext: the night of 2026-11-02 does not exist" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def _run_stage(command: list[str], **_screen: Any) -> None:
     module = importlib.import_module(command[2])
     done = _run(lambda: stage_main(module, command[3:]))
     if done.code:
-        raise errors.of_exit_code(done.code)(processes._failure_message(command[2], done.code, done.message))
+        raise errors.error_for_exit_code(done.code)(processes._failure_message(command[2], done.code, done.message))
 
 
 @contextlib.contextmanager

@@ -247,8 +247,8 @@ GoneError.__abstractmethods__ = frozenset()
 
 def test_a_job_server_that_is_gone_is_one_message() -> None:
     assert user_message(GoneError()) == (
-        "the runner's job server does not answer (UNAVAILABLE: connection refused); nothing half done counts: see that "
-        "the runner is well, and run the same command again"
+        "the runner's job server does not answer (UNAVAILABLE: connection refused); no partial results were kept; "
+        "check the runner, then rerun the command"
     )
 
 
@@ -267,8 +267,8 @@ def test_a_job_server_that_is_gone_is_one_message() -> None:
 def test_of_a_job_the_runner_gave_up_the_first_cause_is_told(said: str, cause: str) -> None:
     found = user_message(RuntimeError(f"Pipeline night_1 failed in state FAILED: {said}"))
     assert found == (
-        f"the runner ended the job in state FAILED: {cause}; nothing half done counts: see that the runner is well, "
-        "and run the same command again"
+        f"the runner ended the job in state FAILED: {cause}; no partial results were kept; check the runner, then "
+        "rerun the command"
     )
 
 

@@ -33,19 +33,19 @@ def found(folder: str | Path) -> dict[str, str]:
 def test_a_local_folder_is_worked_in_and_nothing_is_copied(tmp_path: Path) -> None:
     put(tmp_path / "examples", a="1")
     put(tmp_path / "model", info="i", tower__x="t")
-    with local_workdir.open_workdir(str(tmp_path / "model")) as place:
-        assert place.local == str(tmp_path / "model")
-        assert place.bring(str(tmp_path / "examples"), ["a"]) == str(tmp_path / "examples")
-        place.keep()
-        entries = place.leave(["info"], ["tower"])
+    with local_workdir.open_workdir(str(tmp_path / "model")) as workdir:
+        assert workdir.local == str(tmp_path / "model")
+        assert workdir.download(str(tmp_path / "examples"), ["a"]) == str(tmp_path / "examples")
+        workdir.upload_checkpoints()
+        entries = workdir.upload_results(["info"], ["tower"])
     assert [(entry.name, entry.bytes) for entry in entries] == [("info", 1), ("tower/x", 1)]
     assert found(tmp_path) == {"examples/a": "1", "model/info": "i", "model/tower/x": "t"}
 
 
 def test_of_a_folder_elsewhere_the_files_asked_for_are_brought(remote: str) -> None:
     put(f"{remote}/examples", a="1", below__b="2", c="3")
-    with local_workdir.open_workdir(f"{remote}/model") as place:
-        given = place.bring(f"{remote}/examples", ["a", "below/b"])
+    with local_workdir.open_workdir(f"{remote}/model") as workdir:
+        given = workdir.download(f"{remote}/examples", ["a", "below/b"])
         assert Path(given).name == "examples"
         assert found(given) == {"a": "1", "below/b": "2"}
     assert not Path(given).exists()
@@ -54,39 +54,39 @@ def test_of_a_folder_elsewhere_the_files_asked_for_are_brought(remote: str) -> N
 def test_two_folders_of_one_name_are_brought_side_by_side(remote: str) -> None:
     put(f"{remote}/monday/model", a="1")
     put(f"{remote}/tuesday/model", a="2")
-    with local_workdir.open_workdir(f"{remote}/wednesday/model") as place:
-        given = [place.bring(f"{remote}/{day}/model", ["a"]) for day in ("monday", "tuesday")]
+    with local_workdir.open_workdir(f"{remote}/wednesday/model") as workdir:
+        given = [workdir.download(f"{remote}/{day}/model", ["a"]) for day in ("monday", "tuesday")]
         assert [found(folder) for folder in given] == [{"a": "1"}, {"a": "2"}]
 
 
 def test_checkpoints_are_kept_as_they_come_and_brought_to_the_next_attempt(remote: str) -> None:
-    with local_workdir.open_workdir(f"{remote}/model") as place:
-        put(place.local, **{"checkpoints__f__checkpoint": "names 1", "checkpoints__f__1.data": "one", "other": "x"})
-        place.keep()
+    with local_workdir.open_workdir(f"{remote}/model") as workdir:
+        put(workdir.local, **{"checkpoints__f__checkpoint": "names 1", "checkpoints__f__1.data": "one", "other": "x"})
+        workdir.upload_checkpoints()
         assert found(f"{remote}/model") == {"checkpoints/f/1.data": "one", "checkpoints/f/checkpoint": "names 1"}
-        (Path(place.local) / "checkpoints/f/1.data").unlink()
-        put(place.local, **{"checkpoints__f__checkpoint": "names 2", "checkpoints__f__2.data": "two"})
-        put(place.local, tensorboard__curve="c")
-        place.keep()
+        (Path(workdir.local) / "checkpoints/f/1.data").unlink()
+        put(workdir.local, **{"checkpoints__f__checkpoint": "names 2", "checkpoints__f__2.data": "two"})
+        put(workdir.local, tensorboard__curve="c")
+        workdir.upload_checkpoints()
     kept = {"checkpoints/f/2.data": "two", "checkpoints/f/checkpoint": "names 2", "tensorboard/curve": "c"}
     assert found(f"{remote}/model") == kept
-    with local_workdir.open_workdir(f"{remote}/model") as place:
-        assert found(f"{place.local}/checkpoints") == {"f/2.data": "two", "f/checkpoint": "names 2"}
+    with local_workdir.open_workdir(f"{remote}/model") as workdir:
+        assert found(f"{workdir.local}/checkpoints") == {"f/2.data": "two", "f/checkpoint": "names 2"}
 
 
 def test_what_names_the_newest_checkpoint_comes_last(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     order, upload = [], files.upload
     monkeypatch.setattr(files, "upload", lambda local, folder, name: order.append(name) or upload(local, folder, name))
-    with local_workdir.open_workdir(f"{remote}/model") as place:
-        put(place.local, **{"checkpoints__checkpoint": "names 1", "checkpoints__z.data": "one"})
-        place.keep()
-        place.keep()
+    with local_workdir.open_workdir(f"{remote}/model") as workdir:
+        put(workdir.local, **{"checkpoints__checkpoint": "names 1", "checkpoints__z.data": "one"})
+        workdir.upload_checkpoints()
+        workdir.upload_checkpoints()
     assert order == ["checkpoints/z.data", "checkpoints/checkpoint"]
 
 
 def test_what_a_training_leaves_elsewhere_is_put_in_its_place(remote: str) -> None:
-    with local_workdir.open_workdir(f"{remote}/model") as place:
-        put(place.local, info="i", tower__x="t", scratch="s")
-        entries = place.leave(["info"], ["tower"])
+    with local_workdir.open_workdir(f"{remote}/model") as workdir:
+        put(workdir.local, info="i", tower__x="t", scratch="s")
+        entries = workdir.upload_results(["info"], ["tower"])
     assert [(entry.name, entry.bytes) for entry in entries] == [("info", 1), ("tower/x", 1)]
     assert found(f"{remote}/model") == {"info": "i", "tower/x": "t"}

@@ -109,7 +109,7 @@ def test_a_store_of_raw_ids_takes_no_key(tmp_path: Path, monkeypatch: pytest.Mon
     ingested(job)
     monkeypatch.setenv("THE_KEY", KEY)
     job.write_text(job.read_text() + NAMED)
-    with pytest.raises(JobError, match=r"'THE_KEY': the store in .*runs holds user ids as they came; begin a new root"):
+    with pytest.raises(JobError, match=r"'THE_KEY': the store in .*runs holds unmodified user ids; use a new root"):
         ingested(job)
 
 

@@ -77,7 +77,7 @@ def test_what_is_lost_is_restored_by_a_run_of_any_night(
     assert shown(of) == ["2026-11-21-ann"]
 
 
-def test_what_is_restored_is_never_a_night_that_was_taken_back(job: Path) -> None:
+def test_what_is_restored_is_never_a_night_that_was_withdrawn(job: Path) -> None:
     of = night(job)
     rollback.rollback(of, None)
     damage(of, "{}")
@@ -91,7 +91,7 @@ def test_a_rollback_needs_no_published_json(job: Path, content: str | None) -> N
     damage(of, content)
     for path in Path(of.folder("neighbours")).glob("*.parquet"):
         path.write_bytes(b"cut")  # nor that the newest night is whole
-    assert rollback.rollback(of, BEFORE).startswith("the night of 2026-11-20 is served again; taken back: 2026-11-21")
+    assert rollback.rollback(of, BEFORE).startswith("the night of 2026-11-20 is served again; withdrawn: 2026-11-21")
     assert shown(of) == ["2026-11-20-ann"]
 
 

@@ -62,7 +62,7 @@ def test_it_is_the_newest_that_was_published(job: Path) -> None:
     }
 
 
-def test_one_that_was_taken_back_is_not_measured_unless_it_was_before(job: Path) -> None:
+def test_one_that_was_withdrawn_is_not_measured_unless_it_was_before(job: Path) -> None:
     published_night(job, LISTS, date=days(-2))
     of = published_night(job, LISTS, date=days(-1))
     before = published_before(night(job))
@@ -72,7 +72,7 @@ def test_one_that_was_taken_back_is_not_measured_unless_it_was_before(job: Path)
     inputs = {"published_before": before.fingerprint}
     done = manifest.Manifest(stage="evaluation", date=str(DATE), fingerprint="x", files=[], inputs=inputs)
     manifest.commit(night(job).folder("evaluation"), done)
-    assert published_before(night(job)) == before, "it was taken back after the day"
+    assert published_before(night(job)) == before, "it was withdrawn after the day"
 
 
 def test_a_night_that_ran_again_after_it_was_served_was_served_all_the_same(job: Path) -> None:

@@ -57,7 +57,7 @@ def test_asked_are_the_nights_of_the_window_and_the_newest_before_it(of: Night) 
     assert dates(of) == [6, 3]
 
 
-def test_nights_that_were_taken_back_or_are_no_longer_whole_are_not_asked(of: Night) -> None:
+def test_nights_that_were_withdrawn_or_are_no_longer_whole_are_not_asked(of: Night) -> None:
     complete(before(of, 4))
     complete(before(of, 3), model="another")
     complete(before(of, 2), vectors=False)

@@ -103,7 +103,7 @@ def test_a_stage_whose_files_are_not_whole_is_not_complete(tmp_path: Path, damag
         why = f"{path} has {path.stat().st_size} bytes, but stage vocabulary wrote 2"
     assert not plan().is_done(of)
     if damaged != "manifest":
-        assert plan().again(of, first) == why
+        assert plan().rerun_reason(of, first) == why
     again = complete(of, plan(), writes("a-{attempt}.parquet", content=b"12"))
     assert again.attempt != first.attempt and plan().is_done(of)
 

@@ -64,7 +64,7 @@ def test_the_newest_night_before_it_that_was_trained_and_not_withdrawn(tmp_path:
 def test_a_list_of_withdrawn_nights_that_cannot_be_read_stops_the_night(tmp_path: Path, content: str) -> None:
     job = job_in(tmp_path)
     files.replace_file(night(job).root.withdrawn, content.encode())
-    with pytest.raises(StageError, match=r"withdrawn\.json must hold a JSON list of dates, but "):
+    with pytest.raises(StageError, match=r"withdrawn\.json is not a JSON list of dates \("):
         warm_start_base.of_night(night(job))
 
 

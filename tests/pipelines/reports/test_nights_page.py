@@ -149,15 +149,15 @@ def test_a_backfill_leaves_the_figure_of_the_page_as_it_is(job: Path) -> None:
     assert Rows(good(job, DAYS[0], k=10)).words[str(DAYS[1])] == before
 
 
-def test_after_a_rollback_pages_and_metrics_say_what_is_served_and_what_was_taken_back(job: Path) -> None:
+def test_after_a_rollback_pages_and_metrics_say_what_is_served_and_what_was_withdrawn(job: Path) -> None:
     nights = [good(job, date) for date in DAYS[:3]]
     untouched = Path(nights[0].root.report(DAYS[0])).read_bytes()
     rollback.rollback(night(job), DAYS[1])
-    assert status(nights[1]) == ("ok", "published; served again, as 2026-11-23 was taken back")
-    assert status(nights[2]) == ("warn", "taken back after it was published; the night of 2026-11-22 was served again")
+    assert status(nights[1]) == ("ok", "published; served again after the withdrawal of 2026-11-23")
+    assert status(nights[2]) == ("warn", "withdrawn after publication; the night of 2026-11-22 was served again")
     page = Rows(nights[0])
     assert [date for date, words in page.words.items() if "served now" in words] == ["2026-11-22"]
-    assert [date for date, words in page.words.items() if "taken back after" in words] == ["2026-11-23"]
+    assert [date for date, words in page.words.items() if "withdrawn after" in words] == ["2026-11-23"]
     metrics = Path(nights[0].root.metrics).read_text()
     assert re.search(r'^watchnext_served_users{date="2026-11-22",list="neighbours-\w{8}"} 1\.0$', metrics, re.MULTILINE)
     assert 'watchnext_withdrawn_night_timestamp_seconds{date="2026-11-23"} ' in metrics

@@ -164,7 +164,7 @@ def test_a_stage_run_by_itself_is_no_success_of_a_night(of: Night) -> None:
     assert alone(found, "last_success_timestamp_seconds") == first
 
 
-def test_after_a_rollback_the_served_night_and_those_taken_back_are_named(of: Night) -> None:
+def test_after_a_rollback_the_served_night_and_those_withdrawn_are_named(of: Night) -> None:
     later = staged(replace(of, date=DATE + DAY), recall=0.125, lists=3)
     serve(later)
     before = written(later, replace(DONE, date=str(later.date)))

@@ -281,12 +281,12 @@ def test_status_is_what_gates_and_publish_say(
 @pytest.mark.parametrize(
     ("night", "gates", "failed", "text", "level"),
     [
-        ("2026-11-21", "passed", "", "published; served again, as 2026-11-22 was taken back", "ok"),
+        ("2026-11-21", "passed", "", "published; served again after the withdrawal of 2026-11-22", "ok"),
         (
             "2026-11-22",
             "passed",
             "",
-            "taken back after it was published; the night of 2026-11-21 was served again",
+            "withdrawn after publication; the night of 2026-11-21 was served again",
             "warn",
         ),
         ("2026-11-20", "passed", "", "published", "ok"),
@@ -310,12 +310,12 @@ def test_status_after_a_rollback_and_after_another_run(
     night: str, gates: str, failed: str, text: str, level: Level
 ) -> None:
     given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
-    found = status(given, True, night=night, failed=failed, served="2026-11-21", back={"2026-11-22"})
+    found = status(given, True, night=night, failed=failed, served="2026-11-21", withdrawn={"2026-11-22"})
     assert found == Status(text=text, level=level)
 
 
 def test_status_of_a_report_is_replaced() -> None:
-    before, after = Status(text="published <b>", level="ok"), Status(text="taken back & gone \\1", level="warn")
+    before, after = Status(text="published <b>", level="ok"), Status(text="withdrawn & gone \\1", level="warn")
     page = render_report(dataclasses.replace(FULL, status=before))
     assert with_status(page, after) == render_report(dataclasses.replace(FULL, status=after)) != page
     assert with_status(with_status(page, after), before) == page
