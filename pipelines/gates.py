@@ -63,17 +63,18 @@ def check(night: Night) -> GateResults:
     if found.status == "failed":
         stops = [*found.in_state("failed"), *(found.unexpected if night.job.gates.stop_if_not_computed else ())]
         raise GateError(
-            f"{len(stops)} of {len(found.gates)} gates failed{_gap_text(found)}. "
-            f"{'; '.join(gate.message for gate in stops)}. Fix the cause and rerun the night, "
+            f"{_gap_text(found)}. {'; '.join(gate.message for gate in stops)}. Fix the cause and rerun the night, "
             "or publish it as it is with --force-publish REASON"
         )
     return found
 
 
 def _gap_text(found: GateResults) -> str:
-    """Return the number of gates that could not be computed, whether or not that was expected; empty if none."""
-    gaps = found.counts.get("not computed", 0)
-    return f", {gaps} could not be computed" if gaps else ""
+    """Return the number of failed gates and of gates that could not be computed, whether or not that was expected."""
+    failed, gaps, total = found.counts["failed"], found.counts["not computed"], f"of {len(found.gates)} gates"
+    if not failed:
+        return f"{gaps} {total} could not be computed"
+    return f"{failed} {total} failed" + (f", {gaps} could not be computed" if gaps else "")
 
 
 def notes(found: GateResults) -> list[str]:

@@ -100,23 +100,25 @@ def recover(night: Night) -> str:
 
     Returns a message about what was done; empty if there is nothing to report.
     """
-    return finish(night) or restore(night)
+    return "; ".join(message for message in (finish(night), restore(night)) if message)
 
 
 def finish(night: Night) -> str:
-    """Complete or undo an interrupted publication. Return a message if its intent cannot be read."""
+    """Complete or undo an interrupted publication. Return a message about it; empty if there was none."""
     try:
         intent = Intent.pending(night.root)
     except IntentError as error:
         with add_served_night(night):
             _reset_sinks(night)
         return f"{error}: all sinks serve again what {night.root.published} names"
-    if intent is not None:
-        _complete_or_undo(night, intent)
-    return ""
+    if intent is None:
+        return ""
+    result = "completed" if _complete_or_undo(night, intent) else "undone"
+    return f"the interrupted publication of the night of {intent.entry.date} was {result}"
 
 
-def _complete_or_undo(night: Night, intent: Intent) -> None:
+def _complete_or_undo(night: Night, intent: Intent) -> bool:
+    """Complete or undo an interrupted publication. Return whether it was completed."""
     published_night = replace(night, date=intent.entry.night)
     sinks = configured_sinks(published_night)
     with add_served_night(night):
@@ -127,6 +129,8 @@ def _complete_or_undo(night: Night, intent: Intent) -> None:
             _finish(published_night, intent, sinks)
         else:
             _undo(published_night, intent, sinks)
+            return False
+    return True
 
 
 def recovery_of(intent: Intent, published: Published | None) -> Recovery:

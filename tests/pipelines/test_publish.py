@@ -336,7 +336,8 @@ def test_a_sink_that_is_gone_is_cleaned_at_the_next_start(job: Path, faults: Fau
         publish.run(of)
     assert files.exists(of.root.publishing) and faults.places["two"].versions
     faults.call = real  # type: ignore[method-assign]
-    publication.recover(night(job, NEXT))
+    assert publication.recover(night(job, NEXT)) == "the interrupted publication of the night of 2026-11-21 was undone"
+    assert publication.recover(night(job, NEXT)) == ""
     assert not files.exists(of.root.publishing)
     assert faults.places == {"one": Place(), "two": Place()}
 
@@ -349,7 +350,8 @@ def test_what_was_loaded_everywhere_is_finished_by_a_start_on_another_night(job:
         publish.run(of)
     assert (published_json(of.root) or {})["date"] == "2026-11-21" and publish.plan(of).due
     faults.heal()
-    publication.recover(night(job, NEXT + dt.timedelta(days=1)))
+    message = publication.recover(night(job, NEXT + dt.timedelta(days=1)))
+    assert message == "the interrupted publication of the night of 2026-11-22 was completed"
     assert (published_json(of.root) or {})["date"] == "2026-11-22"
     faults.check(of.root)
 
@@ -363,6 +365,20 @@ def test_a_sink_that_lost_what_it_held_is_loaded_again_before_the_switch(job: Pa
     faults.places["two"].versions.clear()
     publication.recover(of)
     assert "two load" in faults.calls and (published_json(of.root) or {})["date"] == "2026-11-21"
+    faults.check(of.root)
+
+
+def test_a_start_undoes_a_publication_and_restores_a_lost_published_json(job: Path, faults: Faults) -> None:
+    publish.run(ready(job))
+    of = ready(job, NEXT)
+    faults.at = "two load"
+    with pytest.raises(KillError):
+        publish.run(of)
+    faults.heal()
+    Path(of.root.published).unlink()
+    undone, restored = publication.recover(of).split("; ")
+    assert undone == "the interrupted publication of the night of 2026-11-22 was undone"
+    assert "published.json was lost: the night of 2026-11-21" in restored
     faults.check(of.root)
 
 
