@@ -21,7 +21,7 @@ from pipelines.night.errors import EXPECTED_ERRORS
 
 COSTLY = ("model", "examples", "index", "vocabulary")  # folders of stages whose repair trains a model again
 DAMAGES = dict.fromkeys(COSTLY, 1) | {"evaluation": 1}  # how many kinds of damage a kind of file gets, if not all
-_COMMAND = re.compile(r"watchnext ((?:nightly|rollback) [^;,]*?)(?: (?:makes|reads|serves|repairs)\b|$)")
+_COMMAND = re.compile(r"watchnext ((?:nightly|rollback) \S+(?: --(?:date|from|force|reingest|to) [\w-]+| --reread)*)")
 
 
 def groups(root: Path) -> dict[str, list[Path]]:
@@ -52,7 +52,7 @@ def way_back(job: Path) -> list[Done]:
     done = [watchnext("nightly", job, "--date", DATE, "--force-publish", MADE)]
     for _ in range(5):
         done.append(found := watchnext("doctor", job, "--date", DATE, "--deep", "--json"))
-        commands = [command for one in json.loads(found.message) for command in _COMMAND.findall(one["fix"])]
+        commands = [command for one in json.loads(found.message) for command in _COMMAND.findall(one["fix"])[:1]]
         if not commands:
             return done
         for command in dict.fromkeys(commands):
