@@ -63,7 +63,7 @@ class Manifest:
     fingerprint: str  # of the stage's inputs and settings
     files: list[FileEntry]  # names relative to the stage's folder
     outputs: dict[str, Any] | None = None  # for later stages: `Outputs` as JSON; None in manifests of older versions
-    counts: dict[str, Any] = field(default_factory=dict)  # for people; in manifests without `outputs` also these
+    counts: dict[str, Any] = field(default_factory=dict)  # for people; the file repeats the outputs here
     seconds: float = 0.0
     processor_seconds: float = 0.0  # summed over all cores of this machine
     peak_bytes: int = 0  # peak memory of the stage's process
@@ -102,10 +102,10 @@ class Manifest:
             raise _damaged(self.path, f"{'counts' if self.outputs is None else 'outputs'}: {fault}") from error
 
     def to_json(self) -> bytes:
-        """Return the content of the file."""
+        """Return the content of the file. Its `counts` repeat the outputs, for people and scripts."""
         left_out = ("path", "outputs") if self.outputs is None else ("path",)
         content = {name: value for name, value in asdict(self).items() if name not in left_out}
-        return json.dumps(content, indent=1).encode()
+        return json.dumps(content | {"counts": self.figures}, indent=1).encode()
 
     @property
     def has_fixed_names(self) -> bool:
@@ -178,7 +178,9 @@ def record(folder: str) -> Manifest | None:
                 "night again"
             )
         listed = [file_entry(entry, above=1) for entry in content["files"]]
-        return Manifest(**content | {"files": listed, "path": path})
+        repeated = content.get("outputs") or {}
+        counts = {name: value for name, value in content.get("counts", {}).items() if name not in repeated}
+        return Manifest(**content | {"files": listed, "counts": counts, "path": path})
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, str(error)) from error
 

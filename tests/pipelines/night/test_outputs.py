@@ -177,6 +177,17 @@ def test_outputs_are_read_as_they_were_written(of: Night) -> None:
     assert [of.outputs(kind) for kind in outputs.CLASSES] == found
 
 
+def test_the_counts_in_the_file_repeat_the_outputs(of: Night) -> None:
+    done = Manifest(
+        stage="neighbours", date=str(DATE), fingerprint="f", files=[], outputs={"users": 3}, counts={"n": 1}
+    )
+    manifest.commit(of.folder("neighbours"), done)
+    written = json.loads(Path(of.folder("neighbours"), manifest.NAME).read_text())
+    assert written["counts"] == {"users": 3, "n": 1} and written["outputs"] == {"users": 3}
+    found = manifest.require(of.folder("neighbours"), "neighbours")
+    assert (found.outputs, found.counts, found.digest) == (done.outputs, done.counts, done.digest)
+
+
 def test_the_digest_is_of_files_and_outputs_and_not_of_counts() -> None:
     done = Manifest(stage="train", date="", fingerprint="", files=[], outputs=WHOLE, attempt="aa")
     assert replace(done, counts={"steps": 5}).digest == done.digest
