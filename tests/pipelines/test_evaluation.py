@@ -17,6 +17,7 @@ from pipelines import evaluation
 from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs
 from transforms.evaluation import night_metrics
+from transforms.evaluation.measure_batch import metric_cuts
 
 FIRST = DATE - dt.timedelta(days=1)
 SCORER = REPOSITORY.parent / "shared" / "tools" / "score_neighbours.py"
@@ -101,10 +102,11 @@ def test_figures_are_those_of_another_scorer(nights: tuple[Night, Night], tmp_pa
     for of in nights:
         wanted = [(user, video) for user, videos in held_out(of).items() for video in sorted(videos)]
         truth = pl.DataFrame(wanted, schema=["user_id", "video_id"], orient="row")
-        theirs = scorer.score(held_out_lists(of), truth, [5, of.job.neighbours.k])
+        cuts = metric_cuts(of.job.neighbours.k)
+        theirs = scorer.score(held_out_lists(of), truth, list(cuts))
         ours = metrics_of(of)["systems"]["neighbours"]["figures"]
         shared = set(theirs) & set(ours)
-        assert shared == {"users", "pairs", *(f"{f}@{k}" for f in ("recall", "hit", "ndcg") for k in (5, 10))}
+        assert shared == {"users", "pairs", *(f"{f}@{k}" for f in ("recall", "hit", "ndcg") for k in cuts)}
         assert {name: round(float(ours[name]), 5) for name in shared} == {name: theirs[name] for name in shared}
 
 
