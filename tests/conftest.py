@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from beam_inspection import inspect_once
+from damage import INJECTED_FAULT
 from hypothesis import settings
 from made_frames import write_tower
 
@@ -45,3 +47,12 @@ def ranked_nights(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     from two_nights import made_once, make_ranked
 
     return made_once(tmp_path_factory, worker_id, "ranked-nights", make_ranked)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the number of injected faults of all workers."""
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ())]
+    kinds = Counter(value for report in reports for name, value in report.user_properties if name == INJECTED_FAULT)
+    if kinds:
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        terminalreporter.write_line(f"{kinds.total()} faults were injected: {listed}")

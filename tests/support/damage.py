@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+INJECTED_FAULT = "injected fault"  # property of a test's report, once for each fault
 Injected = Callable[[str], None]  # called with the kind of each fault that a test injects
 
 
