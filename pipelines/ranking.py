@@ -112,9 +112,7 @@ def _not_ranked(reason: str) -> StageResult:
     return StageResult([], RankingOutputs(ranked=None), {"why_not": reason, "notes": [reason]})
 
 
-_NO_GENERATOR = (
-    "no earlier night is as old as an impression: the ranker learned without what the generator says of a video"
-)
+_NO_GENERATOR = "no night precedes the impressions: the ranker learned without the features of the generator"
 
 
 def count_impressions(

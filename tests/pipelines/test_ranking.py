@@ -61,7 +61,7 @@ def test_the_first_of_each_list_are_put_in_order_and_the_rest_stay(told: tuple[P
 def test_each_night_learns_from_what_earlier_ones_said(told: tuple[Path, dict[dt.date, str]]) -> None:
     job, said = told
     first, of = night(job, FIRST), night(job)
-    assert "learned without what the generator says" in said[FIRST] and "learned without" not in said[DATE]
+    assert "learned without the features of the generator" in said[FIRST] and "learned without" not in said[DATE]
     assert spec_of(first) & set(GENERATOR_NUMBERS) == set()
     assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
     counts = of.require("ranking").counts
