@@ -71,13 +71,13 @@ class Shown:
         """Read the impressions in the order of the files and their records."""
 
         @tf.function(reduce_retracing=True, autograph=False)
-        def told(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        def parse_features(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed, batch = all_impressions(serialized, ranker.spec)
             user = tf.repeat(parsed.user_id, parsed.impressions)
             flat = {name: of for name, of in batch.items() if name not in ("watches", "tokens")}
             return {"user": user, "log_odds": ranker(batch), **flat}
 
-        parts = [told(records) for records in RecordFiles.from_paths(paths).read().batch(512)]
+        parts = [parse_features(records) for records in RecordFiles.from_paths(paths).read().batch(512)]
         columns = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
         user = np.unique(columns.pop("user").astype(str), return_inverse=True)[1]
         return cls(user=user, log_odds=columns.pop("log_odds"), columns=columns)

@@ -41,7 +41,7 @@ from transforms.ranking.watch_time_recall import MeasuredRanking
 
 METRICS = night_metrics.FILE
 EXACT_USERS = 1_000  # searched exactly, to compare with approximate search
-_BESIDE = (VocabularyFile, CoWatchesFile, MeasuredRecord)
+_BASELINES = (VocabularyFile, CoWatchesFile, MeasuredRecord)
 _MEASURED = (FileEntry, MeasuredRecord, ShownRecord, MeasuredRanking)
 
 
@@ -68,10 +68,10 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     before = published_before(night)
     held_out = bool(night.require("examples").named("holdout/"))
-    beside = _beside(night, folder, attempt, before, held_out)
-    found = _held_out(night, folder, attempt, beside) if held_out else Records(_MEASURED)
+    baselines = _measure_baselines(night, folder, attempt, before, held_out)
+    found = _held_out(night, folder, attempt, baselines) if held_out else Records(_MEASURED)
     metrics = night_metrics.collect_metrics(
-        [*beside.of(MeasuredRecord), *found.of(MeasuredRecord)],
+        [*baselines.of(MeasuredRecord), *found.of(MeasuredRecord)],
         found.of(ShownRecord),
         next(iter(found.of(MeasuredRanking)), None),
         k=night.job.neighbours.k,
@@ -86,12 +86,14 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     return StageResult(entries, EvaluationOutputs(figures=figures))
 
 
-def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool) -> Records:
+def _measure_baselines(
+    night: Night, folder: str, attempt: str, before: PublishedBefore | None, held_out: bool
+) -> Records:
     """Measure the lists published before, and write the baselines: all that needs no search."""
     served = served_buckets(night, before) if before else []
     if not served and not held_out:
-        return Records(_BESIDE)
-    records, k = paths.join(folder, f"beside-{attempt}.json"), night.job.neighbours.k
+        return Records(_BASELINES)
+    records, k = paths.join(folder, f"baselines-{attempt}.json"), night.job.neighbours.k
     with night.beam.pipeline("evaluation") as pipeline:
         found = _baselines(night, pipeline, folder, attempt) if held_out else []
         if before and served:
@@ -102,7 +104,7 @@ def _beside(night: Night, folder: str, attempt: str, before: PublishedBefore | N
             )
             found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
         found | beam.Flatten() | WriteRecords(records)
-    return pop_records(records, *_BESIDE)
+    return pop_records(records, *_BASELINES)
 
 
 def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection]:
@@ -136,7 +138,7 @@ def _sample(night: Night, users: int, most: int) -> UserSample:
     return UserSample.from_size(users=users, buckets=night.ingested.snapshot.buckets, max_users=most)
 
 
-def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Records:
+def _held_out(night: Night, folder: str, attempt: str, baselines: Records) -> Records:
     """Search for the held-out users, and measure the lists."""
     records = paths.join(folder, f"records-{attempt}.json")
     users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
@@ -144,8 +146,8 @@ def _held_out(night: Night, folder: str, attempt: str, beside: Records) -> Recor
     inputs = HoldoutInputs(
         search=neighbours.search_inputs(night, held_out=True),
         counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),
-        last_day=_path(beside.of(VocabularyFile), folder),
-        co_watches=_path(beside.of(CoWatchesFile), folder),
+        last_day=_path(baselines.of(VocabularyFile), folder),
+        co_watches=_path(baselines.of(CoWatchesFile), folder),
         spec=paths.join(night.folder("examples"), "spec.json"),
         exact=None if exact else _sample(night, users, EXACT_USERS),
     )

@@ -172,12 +172,12 @@ def _joined(
     folder = night.folder("ingest")
     side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
     compared = joins.compare(night.root.store, snapshot, side)
-    found, said = dict(compared.matches), list(joins.unmatched_notes(compared))
+    found, notes = dict(compared.matches), list(joins.unmatched_notes(compared))
     if _list_is_new(plan):
         earlier = plan.before is not None and bool(plan.before.forgotten)
         found["forget"] = joins.match_forget_list(plan.privacy_filter.forget.ids(), forgotten)
-        said += joins.forget_notes(found["forget"], earlier=earlier)
-    return {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}, said
+        notes += joins.forget_notes(found["forget"], earlier=earlier)
+    return {name: {"values": match.values, "unmatched": match.unmatched} for name, match in found.items()}, notes
 
 
 def _bucket_count(night: Night, plan: IngestPlan) -> int:

@@ -278,9 +278,9 @@ def ranking_buckets(night: Night) -> list[RankingBucket]:
     date, buckets = night.date.isoformat(), night.ingested.snapshot.buckets
     found = []
     for of in night.ingested.buckets():
-        said = ranking_nights.of_bucket(night, date, of.bucket, buckets)
-        alone = generator_night(night.dates.start, said.vectors, said.videos)
-        found.append(RankingBucket(files=of, nights=(alone,), lists=said.lists))
+        generator = ranking_nights.of_bucket(night, date, of.bucket, buckets)
+        alone = generator_night(night.dates.start, generator.vectors, generator.videos)
+        found.append(RankingBucket(files=of, nights=(alone,), lists=generator.lists))
     return found
 
 

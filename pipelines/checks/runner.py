@@ -35,14 +35,14 @@ def runner(request: DoctorRequest) -> Iterator[Finding]:
     name, began = request.night.beam.runner, time.monotonic()
     given = json.dumps({"config": request.runner_config, "flags": request.flags})
     script = "from pipelines.checks.runner import main; main()"
-    code, said = _run([sys.executable, "-c", script, given], request.runner_seconds)
+    code, output = _run([sys.executable, "-c", script, given], request.runner_seconds)
     seconds = time.monotonic() - began
     if code is None:
         what = f"{name}: a job of {ELEMENTS} elements did not end within {request.runner_seconds:.0f} s"
         fix = "check the runner's web page for the job, which may still be running; --runner-timeout raises the limit"
         yield problem("runner", what, fix)
     elif code:
-        last = (said.strip().splitlines() or [f"exit code {code}"])[-1][:SHOWN]
+        last = (output.strip().splitlines() or [f"exit code {code}"])[-1][:SHOWN]
         fix = "check the options, whether workers have watchnext installed, and the runner's log"
         yield problem("runner", f"{name}: a job of {ELEMENTS} elements failed: {last}", fix)
     else:
@@ -102,8 +102,8 @@ def _run(command: Sequence[str], seconds: float) -> tuple[int | None, str]:
         env=os.environ | {"PYTHONPATH": path},
     )
     try:
-        said = process.communicate(timeout=seconds)[1]
-        return process.returncode, said
+        output = process.communicate(timeout=seconds)[1]
+        return process.returncode, output
     except subprocess.TimeoutExpired:
         return None, ""
     finally:

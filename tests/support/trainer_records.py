@@ -103,3 +103,20 @@ def following_records(users: int, *, seed: int, videos: int, watches: int, holdo
             record(f"user {user}", watches=ids, label=labels, watches_end=ends, example_age=[0.0] * len(ends))
         )
     return records
+
+
+def small_examples(folder: Path) -> str:
+    """Write an examples folder of 60 random training records and 20 held-out ones. Return its path."""
+    train = {f"{i}": random_records(30, seed=i) for i in range(2)}
+    return write_folder(folder, train=train, holdout={"h": random_records(20, seed=9, pointers=1)})
+
+
+def following_examples(folder: Path) -> str:
+    """Write an examples folder in which each video of 60 determines the next one. Return its path."""
+    videos = 60
+    return write_folder(
+        folder,
+        train={"a": following_records(250, seed=1, videos=videos, watches=15)},
+        holdout={"h": following_records(60, seed=2, videos=videos, watches=5, holdout=True)},
+        spec=FeatureSpec(videos=videos, tokens=0, watch_history=8, search_history=8),
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from trainer_records import SPEC, following_records, random_records, write_file, write_folder
+from trainer_records import SPEC, following_examples, random_records, write_file
 
 from trainer.attention import Attention
 from trainer.config import ModelSettings, TrainingSettings
@@ -16,7 +16,6 @@ from trainer.model import UserTower
 from trainer.sequences import LabelPositions, history_rows
 from trainer.tables import Table
 from trainer.training import fit
-from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
 SETTINGS = ModelSettings(dimension=8, hidden=[16], history="attention", attention_heads=2)
@@ -162,14 +161,7 @@ def test_heads_must_divide_the_dimension(heads: int) -> None:
 
 
 def test_it_learns_what_follows_the_last_watch(tmp_path: Path) -> None:
-    videos = 60
-    spec = FeatureSpec(videos=videos, tokens=0, watch_history=8, search_history=8)
-    folder = write_folder(
-        tmp_path / "examples",
-        train={"a": following_records(250, seed=1, videos=videos, watches=15)},
-        holdout={"h": following_records(60, seed=2, videos=videos, watches=5, holdout=True)},
-        spec=spec,
-    )
+    folder = following_examples(tmp_path / "examples")
     files = read_folder(folder)
     fitted = fit(
         files,

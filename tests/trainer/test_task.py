@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm
-from trainer_records import SPEC, following_records, random_records, write_folder
+from trainer_records import SPEC, following_examples, random_records, small_examples, write_folder
 
 import trainer.training
 from trainer.config import ModelSettings, TrainingSettings
@@ -29,11 +29,6 @@ from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20, dropout=0.2)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
-
-
-def small_examples(folder: Path) -> str:
-    train = {f"{i}": random_records(30, seed=i) for i in range(2)}
-    return write_folder(folder, train=train, holdout={"h": random_records(20, seed=9, pointers=1)})
 
 
 @pytest.fixture(scope="module")
@@ -205,14 +200,7 @@ def test_other_settings_do_not_resume_from_these_checkpoints(examples: str, whol
 
 
 def test_recency_learns_what_follows_the_last_watch(tmp_path: Path) -> None:
-    videos = 60
-    spec = FeatureSpec(videos=videos, tokens=0, watch_history=8, search_history=8)
-    folder = write_folder(
-        tmp_path / "examples",
-        train={"a": following_records(250, seed=1, videos=videos, watches=15)},
-        holdout={"h": following_records(60, seed=2, videos=videos, watches=5, holdout=True)},
-        spec=spec,
-    )
+    folder = following_examples(tmp_path / "examples")
     settings = ModelSettings(dimension=16, hidden=[32], history="recency", negatives=50)
     training = TrainingSettings(batch_size=64, epochs=8)
     result = train(read_folder(folder), str(tmp_path / "model"), model=settings, training=training, attempt="1")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trainer_records import SPEC, random_records, write_folder
+from trainer_records import SPEC, random_records, small_examples
 
 import trainer.training
 from trainer import state, warm_start
@@ -265,11 +265,6 @@ def test_a_state_may_be_on_another_file_system() -> None:
 
 
 # ---- whole trainings
-
-
-def small_examples(folder: Path) -> str:
-    train_records = {f"{i}": random_records(30, seed=i) for i in range(2)}
-    return write_folder(folder, train=train_records, holdout={"h": random_records(20, seed=9, pointers=1)})
 
 
 @pytest.fixture(scope="module")
