@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 from nights import DATE, night, published_json, published_night, write_job
-from redis_server import Server, serving
+from redis_server import Server
+from redis_server import server as server
 
 from pipelines import cli, nightly, publish, rollback
 from pipelines.base import manifest
@@ -39,11 +39,6 @@ def job(tmp_path: Path) -> Path:
     for date in DAYS:
         ready(job, date)
     return job
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    yield from serving()
 
 
 def served(job: Path) -> str:

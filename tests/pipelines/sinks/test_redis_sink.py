@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import numpy as np
 import polars as pl
 import pytest
 from nights import DATE, REPOSITORY, environment, night, published_json, published_night, wait_for, write_job
-from redis_server import KEEPING, Server, serving
+from redis_server import Server
+from redis_server import keeping_server as keeping_server
+from redis_server import server as server
 
 from pipelines import publish
 from pipelines.base import manifest
@@ -33,16 +35,6 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 USERS = [f"u{n}" for n in range(40)]
 NEXT = DATE + dt.timedelta(days=1)
 KILLS = 20
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    yield from serving()
-
-
-@pytest.fixture
-def keeping_server() -> Iterator[Server]:
-    yield from serving(*KEEPING)
 
 
 def lists(date: dt.date, users: list[str] = USERS, k: int = 3) -> pl.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
@@ -14,7 +13,8 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
-from redis_server import Server, serving
+from redis_server import Server
+from redis_server import server as server
 
 from transforms.sinks import SinkError, redis_lists
 from transforms.sinks.redis_lists import (
@@ -31,11 +31,6 @@ from transforms.sinks.redis_server import RedisServer
 
 IDS = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1, max_size=12)
 SCHEMA = {"user_id": pl.String, "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)}
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    yield from serving()
 
 
 def rows(lists: list[list[tuple[str, float]]]) -> pl.DataFrame:

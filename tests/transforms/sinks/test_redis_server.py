@@ -14,15 +14,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from redis_server import Server, serving
+from redis_server import Server
+from redis_server import server as server
 
 from transforms.sinks import SinkError, redis_server
 from transforms.sinks.redis_server import RedisServer
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    yield from serving()
 
 
 def test_command_returns_the_reply(server: Server) -> None:
