@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,8 @@ OURS = "watchnext"
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
 SETUP = "make setup"
 REPOSITORY = Path(__file__).parents[2]
+EXTRA_OF_SINKS = {"redis": "redis", "bigtable": "gcp", "bigquery": "gcp"}
+EXTRA_OF_PATHS = {"s3://": "aws", "gs://": "gcp", "bigquery:": "gcp"}  # prefix of a path -> extra
 FEW = 3  # number of wrong packages up to which each gets its own finding
 IMPORT_SECONDS = 120.0
 SLOW_SECONDS = 9.0  # of processor time; compiled, TensorFlow needs about 5
@@ -76,8 +78,7 @@ def packages(request: DoctorRequest) -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         yield problem("packages", f"{OURS} is not installed in {sys.prefix}", SETUP)
         return
-    extras = ("", *_extras(request))
-    wanted = [one for one in listed if not one.marker or any(one.marker.evaluate({"extra": name}) for name in extras)]
+    wanted = _required(listed)
     wrong = [found for one in wanted if (found := _wrong(one)) is not None]
     if len(wrong) > FEW:
         texts = [text for text, _ in wrong]
@@ -85,11 +86,20 @@ def packages(request: DoctorRequest) -> Iterator[Finding]:
     else:
         for text, requirement in wrong:
             yield problem("packages", text, f"{SETUP}; or {sys.executable} -m pip install '{requirement}'")
+    is_complete = not wrong
+    for extra, setting in _extras(request).items():
+        more = [one for one in _required(listed, extra) if one.name not in {other.name for other in wanted}]
+        texts = [found[0] for one in more if (found := _wrong(one)) is not None]
+        if texts:
+            fix = f"{SETUP}; or {sys.executable} -m pip install '{OURS}[{extra}]'"
+            is_complete = False
+            yield problem("packages", f"{setting} needs {OURS}[{extra}], but {texts[0]}", fix, *texts[1:])
+        wanted += more
     for name in PACKAGES:
         if (at := _place(name)) != REPOSITORY / name:
             fix = f"remove {at} from PYTHONPATH, or uninstall the package that installed it"
             yield problem("packages", f"{name} is imported from {at}: another program uses the same name", fix)
-    if not wrong:
+    if is_complete:
         versions = ", ".join(f"{one.name} {metadata.version(one.name)}" for one in wanted[:3])
         yield ok("packages", f"{len(wanted)} in their ranges ({versions}, ...)")
 
@@ -153,18 +163,51 @@ def _wrong(requirement: Any) -> tuple[str, Any] | None:
     return f"{requirement.name} is {have}, but {requirement.specifier} is needed", requirement
 
 
-def _extras(request: DoctorRequest) -> Iterator[str]:
-    """Yield the extras that the job needs; none if the job cannot be read."""
+def _required(requirements: Iterable[Any], extra: str = "") -> list[Any]:
+    """Return the requirements that apply to this Python without an extra, or only those of an extra.
+
+    For a requirement with extras, such as `apache-beam[gcp]`, also return the requirements of these extras.
+    """
+    from packaging.requirements import Requirement
+
+    required = [one for one in requirements if _applies(one, extra) and not (extra and _applies(one, ""))]
+    for one in list(required):
+        try:
+            nested = [Requirement(text) for text in metadata.requires(one.name) or ()] if one.extras else []
+        except metadata.PackageNotFoundError:  # then the package itself is missing
+            continue
+        required += [other for name in sorted(one.extras) for other in _required(nested, name)]
+    return required
+
+
+def _applies(requirement: Any, extra: str) -> bool:
+    return requirement.marker is None or bool(requirement.marker.evaluate({"extra": extra}))
+
+
+def _extras(request: DoctorRequest) -> dict[str, str]:
+    """Return each extra that the job needs, with the first setting that needs it; empty if the job cannot be read."""
     try:
-        night = request.night
+        from pipelines.config.beam_options import runner_name
+        from pipelines.config.jobs import load_job
+        from pipelines.config.settings import TABLES
+
+        job, runner = load_job(request.job), runner_name(request.runner_config, request.flags)
     except Exception:  # the check `job` reports this
-        return
-    if getattr(night.job.storage, "redis", None):
-        yield "redis"
-    given = (getattr(night.job.logs, name) or "" for name in ("watches", "searches", "impressions"))
-    paths = [night.job.storage.root, *given]
-    if night.beam.runner == "DataflowRunner" or any(path.startswith(("gs://", "bigquery:")) for path in paths):
-        yield "gcp"
+        return {}
+    extras: dict[str, str] = {}
+    for sink, extra in EXTRA_OF_SINKS.items():
+        if getattr(job.storage, sink):
+            extras.setdefault(extra, f"[storage.{sink}]")
+    if job.privacy.pseudonym_key_secret:
+        extras.setdefault("gcp", "privacy.pseudonym_key_secret")
+    if runner == "DataflowRunner":
+        extras.setdefault("gcp", runner)
+    logs = {f"logs.{name}": getattr(job.logs, name) for name in TABLES}
+    for setting, path in {"storage.root": job.storage.root, **logs, "privacy.forget": job.privacy.forget}.items():
+        for prefix, extra in EXTRA_OF_PATHS.items():
+            if path and path.startswith(prefix):
+                extras.setdefault(extra, f"{setting} = {path}")
+    return extras
 
 
 def _place(name: str) -> Path | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -90,11 +91,50 @@ def test_an_empty_environment_is_one_problem(monkeypatch: pytest.MonkeyPatch) ->
     assert [line for line in found.details if line.startswith("scann ")] == ["scann is 0.0.1, but >=1.4.2 is needed"]
 
 
-def test_what_a_job_needs_beyond_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_version("redis", None, monkeypatch)
+SINKS = {
+    "bigtable": '[storage.bigtable]\nproject = "p"\ninstance = "i"\ntable = "t"\n',
+    "bigquery": '[storage.bigquery]\nproject = "p"\ndataset = "d"\n',
+    "redis": '[storage.redis]\nurl = "redis://localhost:6379/0"\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "package", "extra", "setting"),
+    [
+        ('[storage]\nroot = "s3://bucket/runs"\n', "boto3", "aws", "storage.root = s3://bucket/runs"),
+        ('[storage]\nroot = "gs://bucket/runs"\n', "google-cloud-storage", "gcp", "storage.root = gs://bucket/runs"),
+        ('[privacy]\nforget = "s3://bucket/f.csv"\n', "boto3", "aws", "privacy.forget = s3://bucket/f.csv"),
+        (SINKS["bigtable"], "google-cloud-bigtable", "gcp", "[storage.bigtable]"),
+        (SINKS["bigquery"], "google-cloud-bigquery", "gcp", "[storage.bigquery]"),
+        (SINKS["redis"], "redis", "redis", "[storage.redis]"),
+    ],
+)
+def test_packages_of_an_extra_that_the_job_needs(
+    more: str, package: str, extra: str, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_version(package, None, monkeypatch)
     assert only(list(doctor_installation.packages(asked_of(tmp_path)))).state == "ok"
-    job = asked_of(tmp_path, '[storage.redis]\nurl = "redis://localhost:6379/0"\n')
-    assert only(list(doctor_installation.packages(job))).what == "redis is missing"
+    found = only(list(doctor_installation.packages(asked_of(tmp_path, more))))
+    assert (found.state, found.what) == ("problem", f"{setting} needs watchnext[{extra}], but {package} is missing")
+    assert found.fix == f"make setup; or {sys.executable} -m pip install 'watchnext[{extra}]'"
+
+
+def test_all_missing_packages_of_an_extra_are_one_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_version("google-cloud-bigtable", None, monkeypatch)
+    with_version("google-cloud-storage", "1.0", monkeypatch)
+    found = only(list(doctor_installation.packages(asked_of(tmp_path, SINKS["bigtable"]))))
+    assert found.fix.endswith("'watchnext[gcp]'")
+    assert sorted([found.what.partition("but ")[2].split()[0], *(text.split()[0] for text in found.details)]) == [
+        "google-cloud-bigtable",
+        "google-cloud-storage",
+    ]
+
+
+def test_dataflow_needs_the_extra_gcp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_version("google-cloud-dataflow-client", None, monkeypatch)
+    flags = ("--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/t", "--setup_file=./s.py")
+    found = only(list(doctor_installation.packages(replace(asked_of(tmp_path), flags=flags))))
+    assert found.what == "DataflowRunner needs watchnext[gcp], but google-cloud-dataflow-client is missing"
 
 
 def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
