@@ -4,24 +4,27 @@
         ...  # nights
     watcher.polls, watcher.violations
 
-It reads `published.json`, then the files that the `COMPLETED` of its night's lists names; in Redis the pointer and the
-keys of its version. A list is whole if it has k distinct videos and equals, at every poll, the list of the night that
-was named.
+It reads `published.json`, its file list and the files that this names; in Redis the pointer and the keys of its
+version. A list is whole if it has k distinct videos and equals, at every poll, the list of the night that was named.
 """
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import polars as pl
 import redis
 
 from benchmarks.redis_process import RedisProcess
+from pipelines.base.paths import Root
+from pipelines.base.published_lists import PublishedLists
+from pipelines.night import publication_file
+from pipelines.night.errors import StageError
+from transforms.core import files
 from transforms.sinks.redis_lists import Keys, decode_list
 
 PAUSE_SECONDS = 0.2
@@ -70,17 +73,19 @@ class Watcher:
             self.polls += 1
 
     def _read_files(self) -> None:
+        root = Root(str(self.root))
         for left in reversed(range(_TRIES)):
-            served = _json(self.root / "published.json")
             try:
-                found = _lists(self.root, served["date"])
-            except FileNotFoundError:
+                served = publication_file.served(root)
+                assert served is not None
+                lists = _read(root, served)
+            except (FileNotFoundError, StageError):
                 if left:
                     continue
                 raise
-            self._compare(f"files of {served['date']}", f"{served['date']} {served['neighbours']}", found)
-            if len(found) != served["users"]:
-                self._violated(f"published.json says {served['users']} users, the files have {len(found)}")
+            self._compare(f"files of {served.date}", f"{served.date} {served.attempt}", lists)
+            if len(lists) != served.users:
+                self._violated(f"the publication has {served.users} users, but the files have {len(lists)}")
             return
 
     def _read_redis(self) -> None:
@@ -91,7 +96,8 @@ class Watcher:
                 self._violated("Redis serves no night")
                 return
             if version not in self._whole:  # its files still exist at the switch
-                self._whole[version] = _lists(self.root, version[: len("2026-11-21")])
+                root, date = Root(str(self.root)), dt.date.fromisoformat(version[: len("2026-11-21")])
+                self._whole[version] = _read(root, publication_file.from_stages(root, date))
             users = list(self._whole[version])
             values = self.server.client.mget([_KEYS.list_key(version, user) for user in users])
         except redis.ConnectionError:
@@ -119,15 +125,9 @@ class Watcher:
         self.violations.append(what)
 
 
-def _lists(root: Path, date: str) -> Lists:
-    """Return the lists of a night without ranking."""
-    folder = root / "nights" / date / "neighbours"
-    listed = [entry["name"] for entry in _json(folder / "COMPLETED")["files"]]
-    rows = pl.concat(pl.read_parquet(folder / name) for name in listed if not name.startswith("../"))
+def _read(root: Root, lists: PublishedLists) -> Lists:
+    """Return the lists of all users."""
+    rows = pl.concat(files.read_parquet(path, ["user_id", "video_ids"]) for path in lists.paths(root, "lists"))
     if rows["user_id"].is_duplicated().any():
-        raise ValueError(f"a user of {date} has two lists")
-    return dict(rows.select("user_id", "video_ids").iter_rows())
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+        raise ValueError(f"a user of {lists.date} has two lists")
+    return dict(rows.iter_rows())
