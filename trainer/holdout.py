@@ -35,7 +35,7 @@ class RecallEvaluator:
         Lists exclude the user's own completed videos, as in serving; a label out of vocabulary is a miss.
         """
         metrics = merge_metrics((self._measure(*part) for part in self._batches), ks=KS)
-        return metrics.compute() if metrics.users else {}
+        return metrics.compute() if metrics.sums["users"] else {}
 
     def _measure(self, batch: Batch, labels: tf.RaggedTensor, watched: tf.RaggedTensor) -> RankingMetrics:
         lists = top_videos(self._scores(self._vectors(batch)), watched, k=KS[-1])

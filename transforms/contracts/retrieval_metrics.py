@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNIT = 2**-40  # of the sums over users; rounding a value to it changes it by at most 5e-13
+DENOMINATORS = ("users", "pairs")
 _MAX_USERS_A_BATCH = 2**22  # 2**22 users x 1.0 / 2**-40 fits an int64
 
 
@@ -31,35 +32,16 @@ _MAX_USERS_A_BATCH = 2**22  # 2**22 users x 1.0 / 2**-40 fits an int64
 class RankingMetrics:
     """Recall@k, hit rate@k, NDCG@k, mean average precision and mean reciprocal rank of lists, best first (paper, 3.5).
 
-    Cuts are ascending. Sums of the values of users are in units of 2**-40.
+    Cuts are ascending.
     """
 
     ks: tuple[int, ...]
-    users: int
-    pairs: int  # all (user, wanted video) pairs
-    found: tuple[int, ...]  # pairs found among the first k, for each cut
-    hit_users: tuple[int, ...]  # users with at least one of them, for each cut
-    ndcg_sums: tuple[int, ...]  # for each cut
-    average_precision_sum: int
-    reciprocal_rank_sum: int
+    sums: dict[str, int]  # over users, of each of `UserMetrics.columns`; those of fractions are in units of 2**-40
 
     @classmethod
     def empty(cls, *, ks: Iterable[int]) -> RankingMetrics:
         """Return the metrics of no users. Sorts the cuts. Raises ValueError without cuts and for a cut below 1."""
-        cuts = tuple(sorted(set(ks)))
-        if not cuts or cuts[0] < 1:
-            raise ValueError(f"ks must be one or more positive cuts, but is {cuts}")
-        none = (0,) * len(cuts)
-        return cls(
-            ks=cuts,
-            users=0,
-            pairs=0,
-            found=none,
-            hit_users=none,
-            ndcg_sums=none,
-            average_precision_sum=0,
-            reciprocal_rank_sum=0,
-        )
+        return cls.from_hits(np.zeros((0, 0), np.bool_), np.zeros(0, np.int64), ks=ks)
 
     @classmethod
     def from_hits(cls, hits: NDArray[np.bool_], wanted: NDArray[Any], *, ks: Iterable[int]) -> RankingMetrics:
@@ -73,16 +55,7 @@ class RankingMetrics:
         """
         if self.ks != other.ks:
             raise ValueError(f"only metrics with the same cuts can be merged, but these have {self.ks} and {other.ks}")
-        return RankingMetrics(
-            ks=self.ks,
-            users=self.users + other.users,
-            pairs=self.pairs + other.pairs,
-            found=_add(self.found, other.found),
-            hit_users=_add(self.hit_users, other.hit_users),
-            ndcg_sums=_add(self.ndcg_sums, other.ndcg_sums),
-            average_precision_sum=self.average_precision_sum + other.average_precision_sum,
-            reciprocal_rank_sum=self.reciprocal_rank_sum + other.reciprocal_rank_sum,
-        )
+        return RankingMetrics(ks=self.ks, sums={name: total + other.sums[name] for name, total in self.sums.items()})
 
     def compute(self) -> dict[str, float]:
         """Return the figures by name: users, pairs, recall@k, hit@k and ndcg@k for each cut, map, mrr.
@@ -90,31 +63,25 @@ class RankingMetrics:
         recall@k is found pairs / all pairs; the others are means over users. map divides a user's sum of precisions by
         min(wanted, max(ks)). Without users there are only users and pairs, both 0.
         """
-        figures: dict[str, float] = {"users": self.users, "pairs": self.pairs}
-        if not self.users:
-            return figures
-        for k, found, hit, ndcg in zip(self.ks, self.found, self.hit_users, self.ndcg_sums, strict=True):
-            figures[f"recall@{k}"] = found / self.pairs
-            figures[f"hit@{k}"] = hit / self.users
-            figures[f"ndcg@{k}"] = ndcg * UNIT / self.users
-        figures["map"] = self.average_precision_sum * UNIT / self.users
-        figures["mrr"] = self.reciprocal_rank_sum * UNIT / self.users
+        figures: dict[str, float] = {name: self.sums[name] for name in DENOMINATORS}
+        for name, total in self.sums.items():
+            if name not in DENOMINATORS and self.sums["users"]:
+                unit = 1 if name.startswith(("recall@", "hit@")) else UNIT
+                figures[name] = total * unit / self.sums[denominator(name)]
         return figures
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserMetrics:
-    """The values of each user of a batch. Row i of every array is the same user.
+    """The values of each user of a batch. Row i of every column is the same user.
 
-    Users with no wanted videos have zeros everywhere, and do not count.
+    columns: [users] each: the denominators `users` (whether the user has a wanted video) and `pairs` (the number of
+    distinct wanted videos, found or not), and the numerator of each figure under its name. Users with no wanted videos
+    have zeros everywhere, and do not count.
     """
 
     ks: tuple[int, ...]
-    wanted: NDArray[np.int64]  # [users]: number of distinct wanted videos, found or not
-    found: NDArray[np.int64]  # [users, cuts]: number of them among the first k
-    ndcg: NDArray[np.float64]  # [users, cuts]
-    average_precision: NDArray[np.float64]  # [users]
-    reciprocal_rank: NDArray[np.float64]  # [users]
+    columns: dict[str, NDArray[Any]]
 
     @classmethod
     def from_hits(cls, hits: NDArray[np.bool_], wanted: NDArray[Any], *, ks: Iterable[int]) -> UserMetrics:
@@ -124,56 +91,33 @@ class UserMetrics:
         without a list has a row of False; a list shorter than K is padded with False. wanted: int [users]: number of
         distinct wanted videos, found or not. ks: the cuts. Only the first max(ks) columns count, also for average
         precision and reciprocal rank, so that parts with lists of different lengths merge into the figures of all users
-        at once. Raises ValueError if shapes disagree, or if a user has more hits than wanted videos (a list with
-        repetitions).
+        at once. Raises ValueError if there is no cut or one below 1, if shapes disagree, or if a user has more hits
+        than wanted videos (a list with repetitions).
         """
-        cuts = RankingMetrics.empty(ks=ks).ks
+        cuts = tuple(sorted(set(ks)))
+        if not cuts or cuts[0] < 1:
+            raise ValueError(f"ks must be one or more positive cuts, but is {cuts}")
         hits, wanted = _checked(hits, wanted)[:, : cuts[-1]], np.asarray(wanted, np.int64)
         found_so_far = np.cumsum(hits, axis=1, dtype=np.int64)
         gains = np.cumsum(hits * _discounts(hits.shape[1]), axis=1)
         ideal = np.cumsum(_discounts(cuts[-1]))
         some = np.maximum(wanted, 1)  # users with no wanted videos have gains of 0, and any divisor will do
-        return cls(
-            ks=cuts,
-            wanted=wanted,
-            found=np.stack([_after_rank(found_so_far, k) for k in cuts], axis=1),
-            ndcg=np.stack([_after_rank(gains, k) / ideal[np.minimum(some, k) - 1] for k in cuts], axis=1),
-            average_precision=_average_precisions(hits, found_so_far, np.minimum(some, cuts[-1])),
-            reciprocal_rank=_reciprocal_ranks(hits),
-        )
+        columns: dict[str, NDArray[Any]] = {"users": wanted > 0, "pairs": wanted}
+        for k in cuts:
+            found = _after_rank(found_so_far, k)
+            columns |= {f"recall@{k}": found, f"hit@{k}": found > 0}
+            columns[f"ndcg@{k}"] = _after_rank(gains, k) / ideal[np.minimum(some, k) - 1]
+        columns["map"] = _average_precisions(hits, found_so_far, np.minimum(some, cuts[-1]))
+        columns["mrr"] = _reciprocal_ranks(hits)
+        return cls(ks=cuts, columns=columns)
 
     def select(self, users: NDArray[Any]) -> UserMetrics:
         """Return the metrics of some of the users, given as row indices or a mask."""
-        return UserMetrics(
-            ks=self.ks,
-            wanted=self.wanted[users],
-            found=self.found[users],
-            ndcg=self.ndcg[users],
-            average_precision=self.average_precision[users],
-            reciprocal_rank=self.reciprocal_rank[users],
-        )
+        return UserMetrics(ks=self.ks, columns={name: column[users] for name, column in self.columns.items()})
 
     def total(self) -> RankingMetrics:
         """Return the metrics of all users together."""
-        return RankingMetrics(
-            ks=self.ks,
-            users=int((self.wanted > 0).sum()),
-            pairs=int(self.wanted.sum()),
-            found=tuple(int(found) for found in self.found.sum(axis=0)),
-            hit_users=tuple(int(users) for users in (self.found > 0).sum(axis=0)),
-            ndcg_sums=tuple(_sum(ndcg) for ndcg in self.ndcg.T),
-            average_precision_sum=_sum(self.average_precision),
-            reciprocal_rank_sum=_sum(self.reciprocal_rank),
-        )
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """Return columns [users] from which figures are computed: the denominators `users` and `pairs`, and the
-        numerator of each figure under its name."""
-        columns: dict[str, NDArray[Any]] = {"users": self.wanted > 0, "pairs": self.wanted}
-        for i, k in enumerate(self.ks):
-            columns |= {f"recall@{k}": self.found[:, i], f"hit@{k}": self.found[:, i] > 0}
-            columns |= {f"ndcg@{k}": self.ndcg[:, i]}
-        return columns | {"map": self.average_precision, "mrr": self.reciprocal_rank}
+        return RankingMetrics(ks=self.ks, sums={name: _sum(column) for name, column in self.columns.items()})
 
 
 def denominator(figure: str) -> str:
@@ -241,9 +185,6 @@ def _reciprocal_ranks(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1.0), 0.0)
 
 
-def _sum(values: NDArray[np.float64]) -> int:
-    return int(np.rint(values / UNIT).astype(np.int64).sum())
-
-
-def _add(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(a + b for a, b in zip(left, right, strict=True))
+def _sum(values: NDArray[Any]) -> int:
+    """Return the sum of counts, or that of fractions in units of 2**-40."""
+    return int((np.rint(values / UNIT).astype(np.int64) if values.dtype.kind == "f" else values).sum())

@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 from pydantic import Field
 
-from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics, denominator
+from transforms.contracts.retrieval_metrics import DENOMINATORS, RankingMetrics, UserMetrics, denominator
 from transforms.core.bootstrap import Floats, PairedDifference, Replicates, Weights, interval
 from transforms.core.records import JsonModel
 
@@ -40,9 +40,9 @@ class Measured:
     @classmethod
     def from_users(cls, users: UserMetrics, drawn: Weights, figures: Sequence[str] = ()) -> Measured:
         """Sum up a batch of users. drawn: their `weights`. figures: those to compute replicates of; empty: all."""
-        columns = users.columns()
-        named = figures or [name for name in columns if name not in ("users", "pairs")]
-        kept = {name: columns[name] for name in ("users", "pairs", *named)}
+        columns = users.columns
+        named = figures or [name for name in columns if name not in DENOMINATORS]
+        kept = {name: columns[name] for name in (*DENOMINATORS, *named)}
         return cls(metrics=users.total(), replicates=Replicates.from_columns(drawn, kept))
 
     def merge(self, other: Measured) -> Measured:
@@ -59,7 +59,7 @@ class Measured:
         Without users there are only the figures `users` and `pairs`, both 0.
         """
         figures = self.metrics.compute()
-        named = [name for name in self.replicates.names if name in figures and name not in ("users", "pairs")]
+        named = [name for name in self.replicates.names if name in figures and name not in DENOMINATORS]
         intervals = {name: interval(self.replicate_values(name)) for name in named}
         rounded = {name: np.round(self.replicate_values(name), _DIGITS).tolist() for name in kept if name in named}
         if not rounded:

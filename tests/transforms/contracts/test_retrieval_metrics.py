@@ -94,7 +94,7 @@ def test_figures_are_ratios_of_columns(case: list[tuple[list[int], set[int]]], k
     offsets, labels = ragged(wanted)
     hits = hits_from_ids(padded(lists, 8), offsets=offsets, labels=labels)
     users = UserMetrics.from_hits(hits, np.diff(offsets), ks=ks)
-    columns = users.columns()
+    columns = users.columns
     expected = oracle(lists, wanted, ks)
     assert (columns["users"].sum(), columns["pairs"].sum()) == (expected["users"], expected["pairs"])
     for name in set(expected) - {"users", "pairs"}:

@@ -89,7 +89,7 @@ def test_a_day_s_figures_equal_those_of_its_lists(tmp_path: Path) -> None:
             ("served", ALL_USERS): expected,
             ("served", WITH_A_LIST): served,
         }
-        assert 0 < served.users < expected.users == 40
+        assert 0 < served.sums["users"] < expected.sums["users"] == 40
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         window = Window(start=hours(0), end=hours(48))
