@@ -6,8 +6,11 @@ missing if it is empty or a word for null (`NULL_WORDS`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 
+from transforms.logs.arrow_values import BOOLEANS, IDS, NUMBERS, SECONDS, TIMES
 from transforms.logs.id_text import clean_ids, read_ids
 from transforms.logs.schemas import TIME
 
@@ -52,6 +55,23 @@ class RawColumns:
         self.checked: list[str] = []
         self._ids: dict[str, pl.Series] = {}
         self._plain: dict[str, pl.Series] = {}
+
+    def convert(self, *names: str, zone: str = "UTC") -> Iterator[pl.Expr]:
+        """Convert columns of the log tables as their names require. zone: as for `time`."""
+        texts = {"query": self.typed_text, "countries": self.texts}
+        for name in names:
+            if name in IDS:
+                yield self.id(name)
+            elif name in TIMES:
+                yield self.time(zone, name)
+            elif name in SECONDS:
+                yield self.number(name)
+            elif name in NUMBERS:
+                yield self.number(name).cast(pl.Int32, strict=False)
+            elif name in BOOLEANS:
+                yield self.boolean(name)
+            else:
+                yield texts.get(name, self.text)(name)
 
     def _values(self, name: str) -> pl.Series | None:
         """Return a column that is not an id, with words for null replaced; None if the frame does not have it."""

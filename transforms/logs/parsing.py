@@ -56,18 +56,9 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     `watch_seconds` >= `completed_seconds`; else it is not.
     """
     columns = RawColumns(raw)
-    read = raw.select(
-        "row",
-        columns.id("user_id"),
-        columns.time(rules.time_zone),
-        columns.id("video_id"),
-        columns.boolean("completed"),
-        columns.number("watch_seconds"),
-        columns.number("video_seconds"),
-        columns.text("country"),
-        columns.text("device"),
-        columns.boolean("signed_in"),
-    ).join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
+    events = ("user_id", "time", "video_id", "completed", "watch_seconds", "video_seconds")
+    read = raw.select("row", *columns.convert(*events, "country", "device", "signed_in", zone=rules.time_zone))
+    read = read.join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
     reasons: list[Reason] = [
         *columns.reasons(read),
         *_out_of_time(rules),
@@ -104,7 +95,7 @@ def _out_of_time(rules: ParseRules) -> list[Reason]:
 def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     """Parse searches to `SEARCH_SCHEMA`."""
     columns = RawColumns(raw)
-    read = raw.select("row", columns.id("user_id"), columns.time(rules.time_zone), columns.typed_text("query"))
+    read = raw.select("row", *columns.convert(*SEARCH_SCHEMA, zone=rules.time_zone))
     reasons: list[Reason] = [
         *columns.reasons(read),
         (pl.col("query").is_null(), "query is null"),
@@ -116,15 +107,7 @@ def parse_searches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
 def parse_impressions(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     """Parse impressions to `IMPRESSION_SCHEMA`. `watch_seconds` is required for clicks and becomes 0 without one."""
     columns = RawColumns(raw)
-    read = raw.select(
-        "row",
-        columns.id("user_id"),
-        columns.time(rules.time_zone),
-        columns.id("video_id"),
-        columns.id("page_id"),
-        columns.boolean("clicked"),
-        columns.number("watch_seconds"),
-    )
+    read = raw.select("row", *columns.convert(*IMPRESSION_SCHEMA, zone=rules.time_zone))
     reasons: list[Reason] = [
         *columns.reasons(read),
         *_out_of_time(rules),
@@ -142,15 +125,7 @@ def parse_videos(raw: pl.DataFrame, time_zone: str = "UTC", before: dt.datetime 
     A video is available unless its row says otherwise, or its `upload_time` is `before` or later (a future premiere).
     """
     columns = RawColumns(raw)
-    read = raw.select(
-        "row",
-        columns.id("video_id"),
-        columns.time(time_zone, "upload_time"),
-        columns.number("video_seconds"),
-        *(columns.text(name) for name in ("title", "channel", "language")),
-        columns.boolean("available"),
-        columns.texts("countries"),
-    ).with_columns(_available(before))
+    read = raw.select("row", *columns.convert(*VIDEO_SCHEMA, zone=time_zone)).with_columns(_available(before))
     reasons: list[Reason] = [
         *columns.reasons(read),
         *plausible.seconds_reasons(read, "video_seconds"),
@@ -172,13 +147,7 @@ def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = (), before: dt.
     """
     columns = RawColumns(raw)
     extra = [name for name in categories if name not in USER_SCHEMA]
-    read = raw.select(
-        "row",
-        columns.id("user_id"),
-        columns.text("gender"),
-        columns.number("birth_year").cast(pl.Int32, strict=False),
-        *(columns.text(name) for name in ("country", "language", *extra)),
-    )
+    read = raw.select("row", *columns.convert(*USER_SCHEMA), *(columns.text(name) for name in extra))
     years, reasons = plausible.birth_years(read, before)
     reasons = [*columns.reasons(read), *reasons]
     return _split(read.with_columns(years), reasons, pl.Schema({**USER_SCHEMA, **dict.fromkeys(extra, pl.String())}))
@@ -187,7 +156,7 @@ def parse_users(raw: pl.DataFrame, categories: tuple[str, ...] = (), before: dt.
 def parse_hidden(raw: pl.DataFrame) -> Parsed:
     """Parse pairs of users and videos that must never be shown to them, to `HIDDEN_SCHEMA`."""
     columns = RawColumns(raw)
-    read = raw.select("row", columns.id("user_id"), columns.id("video_id"))
+    read = raw.select("row", *columns.convert(*HIDDEN_SCHEMA))
     return _split(read, columns.reasons(read), HIDDEN_SCHEMA)
 
 

@@ -27,56 +27,29 @@ IMPRESSIONS = LogTable(
     name="impressions", required=("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds")
 )
 
-WATCH_SCHEMA = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "time": TIME,
-        "video_id": pl.String(),
-        "completed": pl.Boolean(),
-        "watch_seconds": pl.Float32(),
-        "country": pl.String(),
-        "device": pl.String(),
-        "signed_in": pl.Boolean(),
-    }
-)
+_TYPES = {  # of columns in every table; others are text
+    **dict.fromkeys(("time", "upload_time"), TIME),
+    **dict.fromkeys(("watch_seconds", "video_seconds"), pl.Float32()),
+    **dict.fromkeys(("completed", "completed_given", "signed_in", "available", "clicked"), pl.Boolean()),
+    "birth_year": pl.Int32(),
+}
+
+
+def _schema(*columns: str) -> pl.Schema:
+    return pl.Schema({name: _TYPES.get(name, pl.String()) for name in columns})
+
+
+WATCH_SCHEMA = _schema("user_id", "time", "video_id", "completed", "watch_seconds", "country", "device", "signed_in")
 # The store also keeps the logged length of the video and the logged `completed`, null if missing. Files of earlier
 # versions do not have these two columns.
-STORED_WATCH_SCHEMA = pl.Schema(
-    {**WATCH_SCHEMA, "video_seconds": pl.Float32(), "completed_given": pl.Boolean()},
-)
+STORED_WATCH_SCHEMA = _schema(*WATCH_SCHEMA, "video_seconds", "completed_given")
 # Columns that do not identify a stored watch: the length belongs to the video, and `completed` depends on settings and
 # a catalogue that may change.
 NON_KEY_COLUMNS = ("completed", "video_seconds")
-SEARCH_SCHEMA = pl.Schema({"user_id": pl.String(), "time": TIME, "query": pl.String()})
-VIDEO_SCHEMA = pl.Schema(
-    {
-        "video_id": pl.String(),
-        "upload_time": TIME,
-        "video_seconds": pl.Float32(),
-        "title": pl.String(),
-        "channel": pl.String(),
-        "language": pl.String(),
-        "available": pl.Boolean(),
-        "countries": pl.String(),  # from `countries.normalise_codes`
-    }
-)
-USER_SCHEMA = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "gender": pl.String(),
-        "birth_year": pl.Int32(),
-        "country": pl.String(),
-        "language": pl.String(),
-    }
-)
-HIDDEN_SCHEMA = pl.Schema({"user_id": pl.String(), "video_id": pl.String()})
-IMPRESSION_SCHEMA = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "time": TIME,
-        "video_id": pl.String(),
-        "page_id": pl.String(),
-        "clicked": pl.Boolean(),
-        "watch_seconds": pl.Float32(),  # 0 if not clicked
-    }
-)
+SEARCH_SCHEMA = _schema("user_id", "time", "query")
+# `countries`: as `countries.normalise_codes` returns them.
+VIDEO_SCHEMA = _schema(*VIDEOS.required, *VIDEOS.optional)
+USER_SCHEMA = _schema(*USERS.required, *USERS.optional)
+HIDDEN_SCHEMA = _schema(*HIDDEN.required)
+# `watch_seconds`: 0 if not clicked.
+IMPRESSION_SCHEMA = _schema("user_id", "time", "video_id", "page_id", "clicked", "watch_seconds")
