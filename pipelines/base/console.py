@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import os
 import select
 import sys
@@ -117,17 +118,4 @@ def printable_json(text: str, stream: TextIO) -> str:
     """Return JSON text for a stream, with control characters and characters that the stream cannot encode as JSON
     escapes. `json.dumps` by itself escapes only the control characters of ASCII."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return "".join(c if _printable(c) == c and _can_encode(encoding, c) else _json_escape(c) for c in text)
-
-
-def _can_encode(encoding: str, character: str) -> bool:
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _json_escape(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return "".join(c if _printable(c) == c and c.encode(encoding, "ignore") else json.dumps(c)[1:-1] for c in text)

@@ -128,15 +128,15 @@ def hold(path: str) -> Iterator[None]:
     Taking the lock is atomic on local disks, S3 and Google Cloud Storage; elsewhere the file is read back after it is
     written.
     """
-    before = {name: os.environ.get(name) for name in (TOKEN_VARIABLE, PATH_VARIABLE)}
-    if (token := before[TOKEN_VARIABLE]) and before[PATH_VARIABLE] in (path, None):
+    before = {name: os.environ[name] for name in (TOKEN_VARIABLE, PATH_VARIABLE) if name in os.environ}
+    if (token := before.get(TOKEN_VARIABLE)) and before.get(PATH_VARIABLE) in (path, None):
         _check(path, token)
         yield
         return
     token = secrets.token_hex(8)
     _take(path, token)
     files.remove_partial_files(files.parent(path))
-    os.environ.update({TOKEN_VARIABLE: token, PATH_VARIABLE: path})
+    os.environ |= {TOKEN_VARIABLE: token, PATH_VARIABLE: path}
     stop = threading.Event()
     heartbeat = threading.Thread(target=_send_heartbeats, args=(path, token, stop), daemon=True)
     heartbeat.start()
@@ -145,8 +145,8 @@ def hold(path: str) -> Iterator[None]:
     finally:
         stop.set()
         heartbeat.join()
-        for name, value in before.items():
-            _set_variable(name, value)
+        del os.environ[TOKEN_VARIABLE], os.environ[PATH_VARIABLE]
+        os.environ |= before
         with suppress(OSError, LockError):  # a lock that remains is taken over like that of a killed run
             _release(path, token)
 
@@ -209,10 +209,8 @@ def _renew(path: str, token: str) -> bool:
 def _release(path: str, token: str) -> None:
     with _exclusive(path):
         holder = Holder.from_file(conditional_files.read(path))
-        is_ours = holder is not None and holder.token == token
-        # there is no exclusion on remote file systems: a full lease ensures that no run takes the lock before it is
-        # removed
-        if is_ours and (files.is_local(path) or _renew(path, token)):
+        # remote file systems have no exclusion: a full lease ensures that no run takes the lock before its removal
+        if holder and holder.token == token and (files.is_local(path) or _renew(path, token)):
             files.remove_files([path])
 
 
@@ -227,30 +225,18 @@ def _send_heartbeats(path: str, token: str, stop: threading.Event) -> None:
 
 @contextmanager
 def _exclusive(path: str) -> Iterator[None]:
-    """Let one process at a time read and change a lock on a local disk. The system releases the guard of a process
-    that dies."""
+    """Let one process at a time change a lock on a local disk. The system releases the guard of a process that dies."""
     if not files.is_local(path):
         yield
         return
     files.make_folder(Path(path).parent)
-    guard = filelock.FileLock(f"{path}.guard", timeout=GUARD_SECONDS)
+    guard = f"{path}.guard"
     try:
-        guard.acquire()
+        acquired = filelock.FileLock(guard, timeout=GUARD_SECONDS).acquire()
     except filelock.Timeout as error:
-        raise LockError(
-            f"{path}.guard: another process has held this file for {GUARD_SECONDS:.0f} s; stop it"
-        ) from error
-    try:
+        raise LockError(f"{guard}: another process has held this file for {GUARD_SECONDS:.0f} s; stop it") from error
+    with acquired:
         yield
-    finally:
-        guard.release()
-
-
-def _set_variable(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 def _is_natural(value: Any) -> bool:

@@ -23,8 +23,6 @@ FOLDERS = {
     "evaluation": "evaluation",
     "publish": "publish",
 }
-
-
 # stage -> further folders that it writes to, relative to its own folder
 EXTRA_FOLDERS = {"neighbours": ("../user_vectors", "../similar", "../defaults")}
 
@@ -57,64 +55,49 @@ def shard_index(name: str) -> int:
 
 
 @dataclass(frozen=True)
+class _Below:
+    """An attribute of `Root`: the path of a file or folder below the root."""
+
+    name: str
+
+    def __get__(self, root: Root, _kind: type[Root]) -> str:
+        return join(root.path, self.name)
+
+
+@dataclass(frozen=True)
 class Root:
     """Paths of the storage root: the store, the nights, and the published night."""
 
     path: str
 
-    @property
-    def store(self) -> str:
-        return join(self.path, "store")
+    store = _Below("store")
+    snapshots = _Below("store/snapshots")
+    nights = _Below("nights")
+    published = _Below("published.json")
+    publishing = _Below("publishing.json")
+    withdrawn = _Below("withdrawn.json")
+    metrics = _Below("metrics.prom")
+    index = _Below("index.html")
+    lock = _Below("LOCK")
 
-    @property
-    def snapshots(self) -> str:
-        return join(self.path, "store", "snapshots")
-
-    @property
-    def nights(self) -> str:
-        return join(self.path, "nights")
-
-    @property
-    def published(self) -> str:
-        return join(self.path, "published.json")
-
-    @property
-    def publishing(self) -> str:
-        return join(self.path, "publishing.json")
-
-    @property
-    def withdrawn(self) -> str:
-        return join(self.path, "withdrawn.json")
-
-    @property
-    def metrics(self) -> str:
-        return join(self.path, "metrics.prom")
-
-    @property
-    def index(self) -> str:
-        return join(self.path, "index.html")
-
-    @property
-    def lock(self) -> str:
-        return join(self.path, "LOCK")
-
-    def night(self, date: dt.date) -> str:
-        return join(self.path, "nights", date.isoformat())
+    def night(self, date: dt.date, *names: str) -> str:
+        """Return the path of a night's folder, or of a file or folder in it."""
+        return join(self.nights, date.isoformat(), *names)
 
     def stage(self, date: dt.date, stage: str) -> str:
-        return join(self.path, "nights", date.isoformat(), FOLDERS[stage])
+        return self.night(date, FOLDERS[stage])
 
     def gates(self, date: dt.date) -> str:
-        return join(self.path, "nights", date.isoformat(), "gates.json")
+        return self.night(date, "gates.json")
 
     def report(self, date: dt.date) -> str:
-        return join(self.path, "nights", date.isoformat(), "report.html")
+        return self.night(date, "report.html")
 
     def outcome(self, date: dt.date) -> str:
-        return join(self.path, "nights", date.isoformat(), "outcome.json")
+        return self.night(date, "outcome.json")
 
     def rejects(self, date: dt.date) -> str:
-        return join(self.path, "nights", date.isoformat(), "rejects")
+        return self.night(date, "rejects")
 
 
 def nights(root: Root) -> list[dt.date]:

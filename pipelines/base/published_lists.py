@@ -16,10 +16,10 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.base import paths
 from transforms.core import files
@@ -35,18 +35,26 @@ class PublishedListsError(RuntimeError):
     """A list of served files that is missing, cannot be read, or names files outside the root."""
 
 
+def is_below(name: str) -> bool:
+    """Return whether a path relative to a folder stays within that folder."""
+    whole = posixpath.normpath(name.replace("\\", "/"))
+    return bool(name) and not (whole.startswith(("..", "/")) or "://" in name or re.match(r"[A-Za-z]:", name))
+
+
+def _checked_name(name: str) -> str:
+    """Return the name. Raises ValueError if it leads out of the root."""
+    if not is_below(name):
+        raise ValueError(f"{name!r} lies outside the root")
+    return name
+
+
 class Reference(BaseModel):
     """A reference in `published.json` to a list of served files."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)  # most stages read no publication
 
-    file: str  # relative to ROOT
+    file: Annotated[str, AfterValidator(_checked_name)]  # relative to ROOT
     digest: str  # XXH3-128 of its bytes; changes only when users are forgotten
-
-    @field_validator("file")
-    @classmethod
-    def _inside(cls, file: str) -> str:
-        return _checked_name(file)
 
 
 class PublishedLists(BaseModel):
@@ -106,19 +114,6 @@ class PublishedLists(BaseModel):
 
     def to_bytes(self) -> bytes:
         return json.dumps(self.model_dump(mode="json"), indent=1).encode()
-
-
-def _checked_name(name: str) -> str:
-    """Return the name. Raises ValueError if it leads out of the root."""
-    if not is_below(name):
-        raise ValueError(f"{name!r} lies outside the root")
-    return name
-
-
-def is_below(name: str, folder: str = "") -> bool:
-    """Return whether a path relative to a sub-folder `folder` stays within the parent of that sub-folder."""
-    whole = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
-    return bool(name) and not (whole.startswith(("..", "/")) or "://" in name or re.match(r"[A-Za-z]:", name))
 
 
 def write(root: paths.Root, lists: PublishedLists) -> Reference:

@@ -12,7 +12,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from apache_beam.io.filesystems import FileSystems
@@ -29,7 +29,7 @@ _MARKER = re.compile(
     r"\.DS_Store|\.git(ignore|keep|attributes)|\.keep|Thumbs\.db|desktop\.ini|README(\.\w+)?|",
     re.IGNORECASE,
 )
-_MAX_NAMES = 5  # names of files in a message
+_MAX_NAMES = 5  # names of files or days in a message
 _ESCAPE = re.compile(r"\[([*?\[{])\]")
 
 
@@ -84,10 +84,9 @@ def describe_skipped(found: RawFiles) -> str:
     no skipped files."""
     if not found.skipped:
         return ""
-    names = found.skipped
     return (
-        f"{len(names):,} file{'s were' if len(names) > 1 else ' was'} skipped: {_first_names(names)}. A file is read "
-        f"if its name ends in {LOG_ENDINGS}, and neither its name nor that of its folders begins with . or _"
+        f"{_skipped_text('file', found.skipped)}. A file is read if its name ends in {LOG_ENDINGS}, and neither its "
+        "name nor that of its folders begins with . or _"
     )
 
 
@@ -96,8 +95,7 @@ def describe_ignored_keys(found: RawFiles, columns: Iterable[str]) -> str:
 
     columns: the names, as in the logs, of all columns that the table reads.
     """
-    ignored = sorted(set(found.keys) - set(columns))
-    if not ignored:
+    if not (ignored := sorted(set(found.keys) - set(columns))):
         return ""
     keys = ", ".join(map(printable, ignored))
     return f"folder names give values of {keys}, which this table does not read; rename columns in [logs.columns]"
@@ -155,18 +153,20 @@ def first_within(files_found: Iterable[TakenFile], folders: Collection[str]) -> 
     return ""
 
 
-def _raw_files(pattern: str, matches: Iterable[_Matches], days: tuple[str, ...] = ()) -> RawFiles:
-    all_matches = list(matches)
-    taken = sorted({file for matched in all_matches for file in matched.taken})
+def _raw_files(pattern: str, matches: Sequence[_Matches], days: tuple[str, ...] = ()) -> RawFiles:
+    taken = sorted({file for matched in matches for file in matched.taken})
     keys = {key for file in taken for key in partition_values(file.path)} - set(partition_values(f"{pattern}/"))
-    skipped = sorted({path for matched in all_matches for path in matched.skipped})
+    skipped = sorted({path for matched in matches for path in matched.skipped})
     return RawFiles(files=tuple(taken), days=days, skipped=tuple(skipped), keys=tuple(sorted(keys)))
 
 
-def _no_files_message(setting: str, pattern: str, span: str, skipped: Collection[str] = ()) -> str:
-    count = f"{len(skipped):,} other file{'s were' if len(skipped) > 1 else ' was'} skipped"
-    others = f"; {count}: {_first_names(skipped)}" if skipped else ""
+def _no_files_message(setting: str, pattern: str, span: str, skipped: Collection[str]) -> str:
+    others = f"; {_skipped_text('other file', skipped)}" if skipped else ""
     return f"{setting} = {_unescaped(pattern)!r}: no log files found{span} ({LOG_ENDINGS}){others}"
+
+
+def _skipped_text(what: str, skipped: Collection[str]) -> str:
+    return f"{len(skipped):,} {what}{'s were' if len(skipped) > 1 else ' was'} skipped: {_first_names(skipped)}"
 
 
 def _first_names(paths: Collection[str]) -> str:
@@ -178,10 +178,10 @@ def _first_names(paths: Collection[str]) -> str:
 def _check_days(setting: str, pattern: str, days: list[str], with_file: set[str]) -> None:
     missing = [day for day in days if day not in with_file and day > min(with_file)]
     if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise LogError(
-            f"{setting} = {_unescaped(pattern)!r}: no file for {shown}, although the logs begin on {min(with_file)}: "
-            "wait for it, check --date, or set allow_missing_days = true ([logs]) if days may have no file"
+            f"{setting} = {_unescaped(pattern)!r}: no file for {_first_names(missing)}, although the logs begin on "
+            f"{min(with_file)}: wait for it, check --date, or set allow_missing_days = true ([logs]) if days may have "
+            "no file"
         )
 
 
@@ -240,13 +240,12 @@ class _Pattern:
 
 def _parse_pattern(pattern: str, *, plain: bool) -> _Pattern:
     pattern = pattern.rstrip("/") or "/"
-    text = glob.escape(_unescaped(pattern)) if plain else pattern
+    path = _unescaped(pattern)
+    text = glob.escape(path) if plain else pattern
     without_wildcard = re.match(r"(?:[^*?\[]|\[[*?\[{]\])*/|", text)
-    literal = _unescaped(without_wildcard[0] if without_wildcard else "")
+    literal = f"{path}/" if plain else _unescaped(without_wildcard[0] if without_wildcard else "")
     regex = re.compile(rf"{_regex(text)}(/.*)?", re.DOTALL)
-    if plain:
-        return _Pattern(text=text, plain=_unescaped(pattern), literal=f"{_unescaped(pattern)}/", regex=regex)
-    return _Pattern(text=text, plain=None, literal=literal, regex=regex)
+    return _Pattern(text=text, plain=path if plain else None, literal=literal, regex=regex)
 
 
 def _unescaped(pattern: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -143,18 +143,12 @@ def load(path: str) -> Snapshot:
             raise ManifestError(
                 f"{path} has format_version {content['format_version']}, but {FORMAT_VERSION} is supported"
             )
-        data = [store_file(f) for f in content["files"]]
+        data = [StoreFile(**f | {"file": file_entry(f["file"])}) for f in content["files"]]
         return Snapshot(**content | {"files": data, "taken": [TakenFile(**t) for t in content["taken"]]})
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedSnapshotError(
             f"{path} cannot be read ({error}): restore it from a backup of the store, or {REBUILD}"
         ) from error
-
-
-def store_file(record: Mapping[str, Any]) -> StoreFile:
-    """Return the data file of a record with `table`, `day`, `bucket` and `file`."""
-    fields = {name: record[name] for name in ("table", "day", "bucket")}
-    return StoreFile(**fields, file=file_entry(record["file"]))
 
 
 def path_to_read(store: str, file: StoreFile) -> VerifiedPath:
@@ -192,11 +186,10 @@ def commit(folder: str, snapshot: Snapshot) -> None:
 
 def _newest_files(folder: str) -> list[StoreFile]:
     """Return the files that an earlier commit flushed to disk; an empty list if the newest snapshot is unreadable."""
-    try:
-        before = latest(folder)
-    except ManifestError:
-        return []
-    return before.files if before else []
+    with suppress(ManifestError):
+        if before := latest(folder):
+            return before.files
+    return []
 
 
 def sweep(store: str, folder: str, referred: Collection[int]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from pipelines.config.settings import Table
+from pipelines.config.settings import PositiveShare, Share, Table
 
 
 class Gates(Table):
@@ -21,59 +21,42 @@ class Gates(Table):
         description="whether the gate fails if the watch time of held-out users in the first `ranking.cut` videos of "
         "their lists is significantly below that of the lists in the order of stage neighbours; false: off",
     )
-    max_recall_lost: float = Field(
+    max_recall_lost: Share = Field(
         0.1,
-        ge=0,
-        le=1,
         description="share of the previous night's recall@k that may be lost, after subtracting what the most popular "
         "videos lost. Only a significant loss fails; because days differ, the loss must also exceed this share; 1: off",
     )
-    max_ann_shortfall: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="how far the measured recall of the index may lie below `index.recall`; 1: off",
+    max_ann_shortfall: Share = Field(
+        0.05, description="how far the measured recall of the index may lie below `index.recall`; 1: off"
     )
-    max_ann_loss: float = Field(
+    max_ann_loss: Share = Field(
         0.05,
-        ge=0,
-        le=1,
         description="share of exact search's recall@k on held-out users that approximate search may lose; only a "
         "significant loss fails; 1: off",
     )
-    max_users_lost: float = Field(
+    max_users_lost: Share = Field(
         0.2,
-        ge=0,
-        le=1,
         description="share by which the number of served users may fall compared with the previous night; a larger "
         "fall usually means that logs are missing; 1: off",
     )
-    min_coverage: float = Field(
+    min_coverage: Share = Field(
         0.005,
-        ge=0,
-        le=1,
         description="minimum number of distinct videos in the lists, as a share of the possible number: the number of "
         "candidates or the number of list positions, whichever is smaller. A collapsed model recommends few videos; "
         "0: off",
     )
-    max_sameness: float = Field(
+    max_sameness: PositiveShare = Field(
         0.8,
-        gt=0,
-        le=1,
         description="maximum overlap of the lists of two users: 0 is the overlap expected by chance, 1 the same list "
         "for all users; 1: off",
     )
-    max_rejects: float = Field(
+    max_rejects: Share = Field(
         0.01,
-        ge=0,
-        le=1,
         description="maximum share of rejected rows among all rows read, if lower than `logs.max_reject_fraction`; "
         "rejected rows are missing from training; 1: off",
     )
-    min_stayed: float = Field(
+    min_stayed: Share = Field(
         0.1,
-        ge=0,
-        le=1,
         description="minimum mean share of a user's list that remains from the previous night; one day of new events "
         "should not replace whole lists; 0: off",
     )
@@ -85,21 +68,18 @@ class Gates(Table):
         description="whether user tower, video vectors, index and lists must come from the same training; vectors of "
         "different trainings are not comparable; false: off",
     )
-    min_volume: float = Field(
+    min_volume: NonNegativeFloat = Field(
         0.7,
-        ge=0,
         description="minimum events of the newest day, relative to the lowest of the 7 days before it; fewer usually "
         "means that a part of the logs is missing; 0: off",
     )
-    max_volume: float = Field(
+    max_volume: NonNegativeFloat = Field(
         2.0,
-        ge=0,
         description="maximum events of the newest day, relative to the highest of the 7 days before it; more usually "
         "means that logs were sent twice under different names; 0: off",
     )
-    max_skew: float = Field(
+    max_skew: NonNegativeFloat = Field(
         0.25,
-        ge=0,
         description="maximum population stability index (PSI) of each feature between the newest training record and "
         "the serving record of the same users; only a value significantly above it (training-serving skew) fails; 0: "
         "off",

@@ -55,37 +55,29 @@ class Job(Table):
     notify: NotifySettings = NotifySettings()
 
     @model_validator(mode="after")
-    def _condition_has_a_catalogue(self) -> Job:
+    def _has_a_catalogue_if_needed(self) -> Job:
+        share = self.neighbours.max_share_per_channel
         if self.index.only is not None and not self.logs.videos:
             raise ValueError(f"index.only = {self.index.only!r} needs a catalogue: set logs.videos")
-        return self
-
-    @model_validator(mode="after")
-    def _kept_days_hold_the_window(self) -> Job:
-        needed = self.examples.window_days + self.examples.holdout_days
-        if 0 < self.storage.keep_days < needed:
-            raise ValueError(
-                f"storage.keep_days must be 0 (all days) or at least window_days + holdout_days ({needed}), but is "
-                f"{self.storage.keep_days}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _kept_days_hold_what_users_had(self) -> Job:
-        days = self.neighbours.exclude_days or 0
-        if 0 < self.storage.keep_days < days:
-            raise ValueError(
-                f"neighbours.exclude_days = {days} exceeds storage.keep_days ({self.storage.keep_days}): use a lower "
-                "value, or 0 for all days that are kept"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _channels_have_a_catalogue(self) -> Job:
-        share = self.neighbours.max_share_per_channel
         if share < 1 and not self.logs.videos:
             raise ValueError(
                 f"neighbours.max_share_per_channel = {share:g} needs the channels in the catalogue: set logs.videos"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kept_days_suffice(self) -> Job:
+        kept, excluded = self.storage.keep_days, self.neighbours.exclude_days or 0
+        needed = self.examples.window_days + self.examples.holdout_days
+        if 0 < kept < needed:
+            raise ValueError(
+                f"storage.keep_days must be 0 (all days) or at least window_days + holdout_days ({needed}), but is "
+                f"{kept}"
+            )
+        if 0 < kept < excluded:
+            raise ValueError(
+                f"neighbours.exclude_days = {excluded} exceeds storage.keep_days ({kept}): use a lower value, or 0 for "
+                "all days that are kept"
             )
         return self
 

@@ -6,7 +6,7 @@ the sinks in sink_settings.py, and `[gates]` in gate_settings.py.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -26,6 +26,8 @@ from transforms.logs import schemas
 from transforms.search.candidates import parse_condition
 
 MOST_DAYS = 36_500  # upper limit of settings in days: dates further back may be out of range
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Table(BaseModel):
@@ -34,19 +36,9 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
-COLUMNS = {
-    table.name: (*table.required, *table.optional)
-    for table in (
-        schemas.WATCHES,
-        schemas.SEARCHES,
-        schemas.VIDEOS,
-        schemas.USERS,
-        schemas.HIDDEN,
-        schemas.IMPRESSIONS,
-    )
-}
-
+_SCHEMAS = (schemas.WATCHES, schemas.SEARCHES, schemas.VIDEOS, schemas.USERS, schemas.HIDDEN, schemas.IMPRESSIONS)
+COLUMNS = {table.name: (*table.required, *table.optional) for table in _SCHEMAS}
+TABLES = tuple(COLUMNS)
 # Columns that may share a column of the logs with another one of ours: a time may identify a page.
 NAMES = {"page_id", "country", "device", "title", "channel", "language", "countries", "gender", "query"}
 # Names that are not allowed for user categories, because tables of users and training records use them.
@@ -70,18 +62,15 @@ class Logs(Table):
     users: str | None = Field(None, description="user attributes")
     hidden: str | None = Field(None, description="pairs (user_id, video_id) of videos that a user must never be shown")
     impressions: str | None = Field(
-        None,
-        description="videos that were shown, by page, and which of them were clicked; needed by stage ranking",
+        None, description="videos that were shown, by page, and which of them were clicked; needed by stage ranking"
     )
-    completed_fraction: float = Field(
-        0.5, gt=0, le=1, description="share of the video's length from which a watch counts as completed"
+    completed_fraction: PositiveShare = Field(
+        0.5, description="share of the video's length from which a watch counts as completed"
     )
     completed_seconds: PositiveFloat = Field(
         30, description="watch seconds from which a watch counts as completed if the video's length is not known"
     )
-    max_reject_fraction: float = Field(
-        0.001, ge=0, le=1, description="share of rejected rows above which the night fails"
-    )
+    max_reject_fraction: Share = Field(0.001, description="share of rejected rows above which the night fails")
     allow_missing_days: bool = Field(
         False, description="for paths with `{date}`: whether a day without a file has no events, instead of an error"
     )
@@ -137,14 +126,14 @@ class Examples(Table):
     )
     watch_history: PositiveInt = Field(50, description="most recent completed watches in the input")
     search_history: PositiveInt = Field(50, description="most recent search tokens in the input")
-    per_user: int = Field(20, ge=0, description="training examples per user; 0: all")
+    per_user: NonNegativeInt = Field(20, description="training examples per user; 0: all")
     max_sequence: PositiveInt = Field(
         1_000, description="maximum number of events of a user in a record, the last ones"
     )
-    holdout_days: int = Field(1, ge=0, description="number of last days before DATE that are held out; 0: none")
-    holdout_users: float = Field(0.05, gt=0, le=1, description="share of users held out in those days; 1.0: all")
+    holdout_days: NonNegativeInt = Field(1, description="number of last days before DATE that are held out; 0: none")
+    holdout_users: PositiveShare = Field(0.05, description="share of users held out in those days; 1.0: all")
     user_categories: list[str] = Field([], description="further columns of the users table to embed")
-    seed: int = Field(1, ge=0, description="random seed of the sampling of examples and held-out users")
+    seed: NonNegativeInt = Field(1, description="random seed of the sampling of examples and held-out users")
     withhold_last_search: bool = Field(
         True, description="whether the searches that led to a training label are excluded from its input"
     )
@@ -154,16 +143,15 @@ class Examples(Table):
         "embedding rows",
     )
     long_tail_rows: PositiveInt = Field(10_000, description="number of shared rows with `hash`")
-    max_events_per_day: int = Field(
+    max_events_per_day: NonNegativeInt = Field(
         1_000,
-        ge=0,
         description="watches and searches of a user on one day above which all events of that user and day are ignored "
         "as those of a robot; 0: no limit",
     )
 
     @field_validator("user_categories")
     @classmethod
-    def _categories_have_names_of_their_own(cls, names: list[str]) -> list[str]:
+    def _names_are_usable(cls, names: list[str]) -> list[str]:
         for position, name in enumerate(names):
             if not name.strip() or name in names[:position]:
                 raise ValueError(f"{name!r} is given twice" if name in names[:position] else "a name is empty")
@@ -175,17 +163,13 @@ class Examples(Table):
         return names
 
     @model_validator(mode="after")
-    def _sequence_holds_an_input(self) -> Examples:
+    def _lengths_agree(self) -> Examples:
         longest = max(self.watch_history, self.search_history)
         if self.max_sequence < longest:
             raise ValueError(
                 f"max_sequence must be at least watch_history and search_history ({longest}), so that a record can "
                 f"contain the whole input of a label, but is {self.max_sequence}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _holdout_fits(self) -> Examples:
         if self.holdout_days >= self.window_days:
             raise ValueError(f"holdout_days must be below window_days ({self.window_days}), but is {self.holdout_days}")
         return self
@@ -226,10 +210,10 @@ class Neighbours(Table):
         le=MOST_DAYS,
         description="days before DATE whose watches are excluded; none: the window; 0: all days in the store",
     )
-    max_share_per_channel: float = Field(
-        1.0, gt=0, le=1, description="maximum share of k for videos of one channel; 1.0: no limit"
+    max_share_per_channel: PositiveShare = Field(
+        1.0, description="maximum share of k for videos of one channel; 1.0: no limit"
     )
-    similar: int = Field(20, ge=0, description="number of similar videos listed for each video; 0: none")
+    similar: NonNegativeInt = Field(20, description="number of similar videos listed for each video; 0: none")
 
 
 class Ranking(RankerSettings):
@@ -260,8 +244,8 @@ class Storage(Table):
     keep_days: int = Field(
         0, ge=0, le=MOST_DAYS, description="days before DATE whose events are kept in the store; 0: all days"
     )
-    keep_nights: int = Field(
-        14, ge=0, description="nights whose files are all kept; older nights keep reports and figures; 0: all nights"
+    keep_nights: NonNegativeInt = Field(
+        14, description="nights whose files are all kept; older nights keep reports and figures; 0: all nights"
     )
     keep_examples: bool = Field(False, description="whether the training records of published nights are kept")
     check_space: bool = Field(
@@ -313,8 +297,7 @@ class NotifySettings(Table):
         "failure", description="whether to notify only of failures or of all nights"
     )
     command: str | list[str] | None = Field(
-        None,
-        description="a shell command line, or a list of words; receives a JSON object on its standard input",
+        None, description="a shell command line, or a list of words; receives a JSON object on its standard input"
     )
     webhook_env: EnvironmentVariable | None = Field(
         None, description="environment variable with a URL to which the same JSON object is sent by POST"
