@@ -11,6 +11,7 @@ from beam_inspection import inspect_once
 from damage import INJECTED_FAULT
 from hypothesis import settings
 from made_frames import write_tower
+from nights import write_job
 
 settings.register_profile("watchnext", deadline=None)
 settings.load_profile("watchnext")
@@ -23,6 +24,12 @@ DIMENSION = 3
 def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a tower whose vectors are `made_frames.user_vector`s of `DIMENSION` numbers and a 1."""
     return write_tower(tmp_path_factory.mktemp("tower"), DIMENSION)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A job file for nights whose logs are not read."""
+    return write_job(tmp_path, 'watches = "w"')
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import night, published_night, write_job
+from nights import night, published_night
 
 from pipelines import backfill, nightly
 from pipelines.night.errors import StageError
@@ -16,11 +16,6 @@ from pipelines.night.stage import STAGES
 from pipelines.runs.run_log import RunLog
 
 RANGE = ["--from", "2026-11-19", "--to", "2026-11-21"]
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    return write_job(tmp_path, 'watches = "w"')
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_json, published_night, with_figures, write_job
+from nights import DATE, commit, night, published_json, published_night, with_figures
 
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest
@@ -36,11 +36,6 @@ LOST = r"gate users: 2 users would be served, 3 were the night before \(-33\.3%\
 
 NOBODY = "nobody was held out (examples.holdout_days, holdout_users)"
 MEASURED = ["most popular", "recall", "approximate search"]  # the gates on what was measured of held-out users
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    return write_job(tmp_path, 'watches = "w"')
 
 
 def ready(job: Path, rows: pl.DataFrame, date: dt.date = NEXT) -> Night:
@@ -268,11 +263,8 @@ OUTPUTS: dict[str, Outputs] = {
 
 
 def made_of(of: Night, stage: str, inputs: dict[str, str], date: dt.date | None = None) -> None:
-    done = manifest.Manifest(
-        stage=stage, date=(date or of.date).isoformat(), fingerprint=stage, files=[], inputs=inputs,
-        outputs=OUTPUTS[stage].model_dump(mode="json"),
-    )  # fmt: skip
-    manifest.commit(of.folder(stage), done)
+    outputs = OUTPUTS[stage].model_dump(mode="json")
+    commit(of, stage, date=str(date or of.date), inputs=inputs, outputs=outputs)
 
 
 def test_stages_of_another_model_are_named(job: Path) -> None:

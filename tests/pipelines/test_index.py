@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, commit, night, write_job
 
 from pipelines import index
 from pipelines.base import manifest, paths
-from pipelines.base.manifest import Manifest
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import IndexOutputs
 from transforms.core import files
-from transforms.core.files import FileEntry
 from transforms.search.candidates import NoCandidatesError
 from transforms.search.index_files import POSITIONS, VIDEOS, read_index
 
@@ -43,18 +41,14 @@ CATALOGUE = pl.DataFrame(
 )
 
 
-def commit(of: Night, stage: str, entries: list[FileEntry], **counts: str) -> None:
-    done = Manifest(stage=stage, date=of.date.isoformat(), fingerprint=stage, files=entries, counts=counts)
-    manifest.commit(of.folder(stage), done)
-
-
 def indexed(folder: Path, settings: str) -> Night:
     """A night up to stage train, with `[index]` settings, whose stage index is to be run."""
     job = write_job(folder, 'watches = "w"\nvideos = "v"', f"[index]\n{settings}\n[neighbours]\nk = 3\nsimilar = 2\n")
     of = night(job)
     commit(of, "ingest", [files.write_parquet(CATALOGUE, of.folder("ingest"), "videos-aa.parquet")])
-    commit(of, "examples", [])
-    commit(of, "train", [files.write_parquet(VECTORS, of.folder("train"), "video_vectors.parquet")], tower="tower-aa")
+    commit(of, "examples")
+    vectors = files.write_parquet(VECTORS, of.folder("train"), "video_vectors.parquet")
+    commit(of, "train", [vectors], counts={"tower": "tower-aa"})
     return of
 
 

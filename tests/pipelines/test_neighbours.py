@@ -6,11 +6,10 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-from nights import DATE
+from nights import DATE, commit
 from stores import daily, ingested
 
 from pipelines import neighbours
-from pipelines.base import manifest
 from pipelines.night.night import Night
 
 SETTINGS = "[neighbours]\nexclude_days = {}\n"
@@ -23,8 +22,7 @@ def night_of(folder: Path, exclude_days: int | None) -> Night:
     job.write_text(job.read_text().replace("max_reject", "allow_missing_days = true\nmax_reject"))
     ingested(job)
     of = ingested(job, LATER)
-    done = manifest.Manifest(stage="examples", date=str(LATER), fingerprint="x", files=[])
-    manifest.commit(of.folder("examples"), done)
+    commit(of, "examples")
     return of
 
 

@@ -36,11 +36,6 @@ def ready(job: Path, date: dt.date = DATE) -> Night:
     return published_night(job, LISTS, date=date, publish=False)
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    return write_job(tmp_path, 'watches = "w"')
-
-
 def test_nothing_is_published_before_the_first_night(job: Path) -> None:
     assert published_json(night(job).root) is None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def published_night(
     of = night(job, date)
     snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=8, number=1))
     catalogue = [files.write_parquet(titles, of.folder("ingest"), "videos-aa.parquet")] if titles is not None else []
-    _commit(of, "ingest", catalogue, snapshot=1)
+    commit(of, "ingest", catalogue, counts={"snapshot": 1}, attempt="aa")
     buckets = [bucket_of(user, 8) for user in rows["user_id"]]
     parts = {bucket: rows.filter(pl.Series(buckets) == bucket) for bucket in range(8)}
     names = [paths.shard(bucket, 8, attempt, "parquet") for bucket in range(8)]
@@ -131,8 +132,8 @@ def published_night(
         beside.append(
             files.write_parquet(defaults, of.folder("neighbours"), f"../defaults/00000-of-00001-{attempt}.parquet")
         )
-    _commit(of, "neighbours", [*listed, *beside], attempt, users=rows.height)
-    _commit(of, "evaluation", [])
+    commit(of, "neighbours", [*listed, *beside], counts={"users": rows.height}, attempt=attempt)
+    commit(of, "evaluation", attempt="aa")
     if publish:
         publish_stage.run(of)
     return of
@@ -162,12 +163,12 @@ def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
     return of
 
 
-def _commit(of: Night, stage: str, entries: list[FileEntry], attempt: str = "aa", **counts: int) -> None:
-    entries = sorted(entries, key=lambda entry: entry.name)
-    done = manifest.Manifest(
-        stage=stage, date=of.date.isoformat(), fingerprint=stage, files=entries, counts=counts, attempt=attempt
-    )
+def commit(of: Night, stage: str, entries: Iterable[FileEntry] = (), **fields: Any) -> manifest.Manifest:
+    """Commit a stage of a night with these files and further fields of its manifest. Return the manifest."""
+    fields = {"date": of.date.isoformat(), "fingerprint": stage} | fields
+    done = manifest.Manifest(stage=stage, files=sorted(entries, key=lambda entry: entry.name), **fields)
     manifest.commit(of.folder(stage), done)
+    return done
 
 
 def environment() -> dict[str, str]:
@@ -183,8 +184,28 @@ def nightly(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def nightly_process(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m pipelines.nightly` on DATE, to its end: processes as users run them."""
-    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat(), *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    return run_python("-m", "pipelines.nightly", job, "--date", DATE, *arguments)
+
+
+def run_python(*arguments: object, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a Python process in the environment of a user, to its end."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=seconds
+    )
+
+
+@contextlib.contextmanager
+def start_python(*arguments: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a Python process in the environment of a user, with pipes; kill it at the end of the block."""
+    command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
+    options = {"cwd": REPOSITORY, "env": environment(), "stdin": pipe, "stdout": pipe, "stderr": pipe} | more
+    process: subprocess.Popen[str] = subprocess.Popen(command, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(

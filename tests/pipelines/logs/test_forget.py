@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_json, published_night
+from nights import DATE, commit, night, published_json, published_night
 from stores import (
     DAYS,
     PATHS,
@@ -79,8 +79,7 @@ def with_history(folder: Path) -> Path:
     found = {stage: [write_tfrecords(rows, first.folder(stage), name)] for stage, name in RECORDS.items()}
     found["ranking"].append(files.write_parquet(LISTS, first.folder("ranking"), "00000-of-00001-aa.parquet"))
     for stage, entries in found.items():
-        done = manifest.Manifest(stage=stage, date=str(DATE), fingerprint="x", files=entries, attempt="aa")
-        manifest.commit(first.folder(stage), done)
+        commit(first, stage, entries, attempt="aa")
     (Path(first.folder("neighbours")) / "orphan.parquet").write_bytes(b"2u")
     return job
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, night
+from nights import commit, night
 from stores import USERS, all_bytes, counts, daily, ingested
 
 from pipelines import ingest, neighbours
-from pipelines.base import manifest
 from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
@@ -81,8 +80,7 @@ def test_forgetting_rewrites_earlier_nights_and_leaves_default_lists_alone(tmp_p
     of = ingested(with_hidden(tmp_path, '[privacy]\nforget = "forget.csv"\n'))
     lists = pl.DataFrame({"country": [None, USERS[0]], "video_ids": [["v"], ["v"]], "scores": [[1.0], [1.0]]})
     entry = files.write_parquet(lists, of.folder("neighbours"), "../defaults/defaults-aa.parquet")
-    done = manifest.Manifest(stage="neighbours", date=str(DATE), fingerprint="x", files=[entry], attempt="aa")
-    manifest.commit(of.folder("neighbours"), done)
+    commit(of, "neighbours", [entry], attempt="aa")
     (tmp_path / "forget.csv").write_text(f"user_id\n{USERS[0]}\n")
     of = ingested(tmp_path / "job.toml")
     assert USERS[0] not in {user for pairs in hidden(of).values() for user, _ in pairs}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, commit, night, write_job
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import DamagedManifestError, Manifest, Outputs
@@ -121,8 +121,7 @@ def test_what_versions_long_ago_left_out_has_its_value_of_then() -> None:
 
 def written(of: Night, content: dict[str, Any]) -> str:
     """A manifest of stage train with these outputs; the path of its file."""
-    done = Manifest(stage="train", date=str(of.date), fingerprint="f", files=[], outputs=content)
-    manifest.commit(of.folder("train"), done)
+    commit(of, "train", outputs=content)
     return paths.join(of.folder("train"), manifest.NAME)
 
 
@@ -178,10 +177,7 @@ def test_outputs_are_read_as_they_were_written(of: Night) -> None:
 
 
 def test_the_counts_in_the_file_repeat_the_outputs(of: Night) -> None:
-    done = Manifest(
-        stage="neighbours", date=str(DATE), fingerprint="f", files=[], outputs={"users": 3}, counts={"n": 1}
-    )
-    manifest.commit(of.folder("neighbours"), done)
+    done = commit(of, "neighbours", outputs={"users": 3}, counts={"n": 1})
     written = json.loads(Path(of.folder("neighbours"), manifest.NAME).read_text())
     assert written["counts"] == {"users": 3, "n": 1} and written["outputs"] == {"users": 3}
     found = manifest.require(of.folder("neighbours"), "neighbours")

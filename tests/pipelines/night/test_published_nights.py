@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, night, published_night, write_job
+from nights import DATE, commit, night, published_night
 
 from pipelines import publish
 from pipelines.base import manifest, paths, published_lists, snapshot_store
@@ -28,11 +28,6 @@ def days(n: int) -> dt.date:
     return DATE + dt.timedelta(days=n)
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    return write_job(tmp_path, 'watches = "w"')
-
-
 def tonight(job: Path, buckets: int = 8) -> Night:
     """A night whose ingest is done, with a file of watches of each bucket on the last day and one of another day."""
     of = night(job)
@@ -42,8 +37,7 @@ def tonight(job: Path, buckets: int = 8) -> Night:
             entry = files.FileEntry(name=f"watches/{day}/{bucket}", rows=1, bytes=1, digest="d")
             found.append(snapshot_store.StoreFile(table="watches", day=day.isoformat(), bucket=bucket, file=entry))
     snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=buckets, number=9, files=found))
-    done = manifest.Manifest(stage="ingest", date="", fingerprint="", files=[], counts={"snapshot": 9})
-    manifest.commit(of.folder("ingest"), done)
+    commit(of, "ingest", counts={"snapshot": 9})
     return of
 
 
@@ -69,9 +63,7 @@ def test_one_that_was_withdrawn_is_not_measured_unless_it_was_before(job: Path) 
     Path(of.root.withdrawn).write_text(json.dumps([days(-1).isoformat()]))
     now = published_before(night(job))
     assert before is not None and before.date == days(-1) and now is not None and now.date == days(-2)
-    inputs = {"published_before": before.fingerprint}
-    done = manifest.Manifest(stage="evaluation", date=str(DATE), fingerprint="x", files=[], inputs=inputs)
-    manifest.commit(night(job).folder("evaluation"), done)
+    commit(night(job), "evaluation", inputs={"published_before": before.fingerprint})
     assert published_before(night(job)) == before, "it was withdrawn after the day"
 
 

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from nights import DATE, night, write_job
+from nights import commit, night, write_job
 
 from pipelines.base import manifest, paths
-from pipelines.base.manifest import Manifest
 from pipelines.night import ranking_nights
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs
@@ -24,14 +23,11 @@ def entry(name: str) -> FileEntry:
 def complete(of: Night, *, buckets: int = 8, vectors: bool = True, model: str = "") -> None:
     """A night's model and lists, as manifests say: the files themselves are not looked at."""
     date = of.date.isoformat()
-    trained = Manifest(stage="train", date=date, fingerprint=date, files=[], counts={"night": date})
+    trained = commit(of, "train", counts={"night": date})
     names = [paths.shard(bucket, buckets, "aa", "parquet") for bucket in range(buckets)]
     beside = [f"../user_vectors/{name}" for name in names[1:]] if vectors else []
-    inputs = {"train": model or trained.digest}
-    listed = [entry(name) for name in [*names, *beside]]
-    lists = Manifest(stage="neighbours", date=date, fingerprint=date, files=listed, inputs=inputs, attempt="aa")
-    for done in (trained, lists):
-        manifest.commit(of.folder(done.stage), done)
+    listed, inputs = [entry(name) for name in [*names, *beside]], {"train": model or trained.digest}
+    commit(of, "neighbours", listed, inputs=inputs, attempt="aa")
 
 
 @pytest.fixture
@@ -72,8 +68,7 @@ def test_what_was_fixed_stays(of: Night) -> None:
     fixed = ranking_nights.newest(of)
     ranked = RankedLists(neighbours_attempt="aa", ranker="ranker-aa", generators=fixed)
     outputs = RankingOutputs(ranked=ranked).model_dump(mode="json")
-    done = Manifest(stage="ranking", date=str(DATE), fingerprint="x", files=[], outputs=outputs)
-    manifest.commit(of.folder("ranking"), done)
+    commit(of, "ranking", outputs=outputs)
     complete(before(of, 1))
     assert ranking_nights.generators(of) == fixed
     manifest.revoke(before(of, 2).folder("neighbours"))

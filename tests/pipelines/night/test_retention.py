@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, commit, night, write_job
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest, ManifestError
@@ -34,13 +34,12 @@ def date_of(past: int) -> dt.date:
 
 def made(of: Night, past: int, stages: Iterable[str] = STAGES) -> None:
     """A night so many days before DATE, as its stages leave it, and a file of rejected rows."""
-    root, date = of.root, date_of(past)
+    of = Night(of.job, date_of(past))
     for stage in stages:
         names = [name.format(attempt="aa") for name in FILES.get(stage, ["rows.parquet"])]
-        entries = [files.write_bytes(root.stage(date, stage), name, 1, b"rows") for name in names]
-        done = Manifest(stage=stage, date=date.isoformat(), fingerprint="f", files=entries, counts=COUNTS, attempt="aa")
-        manifest.commit(root.stage(date, stage), done)
-    files.replace_file(paths.join(root.rejects(date), "00000.parquet"), b"rejected")
+        entries = [files.write_bytes(of.folder(stage), name, 1, b"rows") for name in names]
+        commit(of, stage, entries, counts=COUNTS, attempt="aa")
+    files.replace_file(paths.join(of.root.rejects(of.date), "00000.parquet"), b"rejected")
 
 
 def left(of: Night, past: int) -> list[str]:

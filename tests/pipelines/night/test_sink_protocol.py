@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import night, published_night, write_job
+from nights import commit, night, published_night, write_job
 
 from pipelines.base import manifest
 from pipelines.base.manifest import Manifest, ManifestError
@@ -36,10 +36,7 @@ def ranked(of: Night, neighbours: str = "") -> None:
     entry = files.write_parquet(LISTS[:1], of.folder("ranking"), "00000-of-00008-bb.parquet")
     below = files.write_parquet(LISTS, of.folder("ranking"), "vocabulary/videos.parquet")
     inputs = {"neighbours": neighbours or of.require("neighbours").digest}
-    done = Manifest(
-        stage="ranking", date=str(of.date), fingerprint="x", files=[entry, below], attempt="bb", inputs=inputs
-    )
-    manifest.commit(of.folder("ranking"), done)
+    commit(of, "ranking", [entry, below], attempt="bb", inputs=inputs)
 
 
 def test_a_night_s_files_are_those_of_its_manifests(of: Night) -> None:
@@ -77,9 +74,7 @@ def test_ranked_lists_stay_when_users_are_taken_out_of_what_they_were_made_of(of
 
 
 def test_a_ranking_that_left_no_list_is_not_served(of: Night) -> None:
-    inputs = {"neighbours": of.require("neighbours").digest}
-    done = Manifest(stage="ranking", date=str(of.date), fingerprint="x", files=[], attempt="bb", inputs=inputs)
-    manifest.commit(of.folder("ranking"), done)
+    commit(of, "ranking", attempt="bb", inputs={"neighbours": of.require("neighbours").digest})
     assert sink_protocol.served_stage(of) == "neighbours"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import DATE, TINY, night, write_job
+from nights import DATE, TINY, commit, night, write_job
 from trainer_records import random_records, write_folder
 
 from pipelines import train as train_stage
@@ -34,9 +34,7 @@ def days_before(days: int) -> dt.date:
 def trained(job: Path, days: int, **counts: Any) -> EarlierModel:
     """A night so many days before DATE whose training is complete."""
     of = night(job, days_before(days))
-    done = manifest.Manifest(stage="train", date=of.date.isoformat(), fingerprint="f", files=[], counts=counts)
-    manifest.commit(of.folder("train"), done)
-    return EarlierModel(of.date.isoformat(), done.digest)
+    return EarlierModel(of.date.isoformat(), commit(of, "train", counts=counts).digest)
 
 
 def withdraw(job: Path, *dates: dt.date) -> None:
@@ -107,15 +105,8 @@ def give_examples(job: Path, days: int, *, seed: int) -> Night:
         folder, train={"a": random_records(30, seed=seed)}, holdout={"h": random_records(5, seed=9, pointers=1)}
     )
     (folder / "COMPLETED").unlink()
-    entries = files.list_entries(str(folder), "")
-    done = manifest.Manifest(
-        stage="examples",
-        date=of.date.isoformat(),
-        fingerprint="f",
-        files=entries,
-        counts={"newest": f"{days_before(days + 1)}T23:00:00+00:00"},
-    )
-    manifest.commit(str(folder), done)
+    newest = f"{days_before(days + 1)}T23:00:00+00:00"
+    commit(of, "examples", files.list_entries(str(folder), ""), counts={"newest": newest})
     return of
 
 

@@ -82,11 +82,6 @@ class Rows(HTMLParser):
             self.classes[words[0]], self.words[words[0]] = classes, " | ".join(words[1:])
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    return write_job(tmp_path, 'watches = "w.parquet"')
-
-
 def good(job: Path, date: dt.date, k: int = 10) -> Night:
     """A night that is published."""
     of = published_night(job, LISTS, date=date, publish=False)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, commit, night
 
-from pipelines.base import manifest, snapshot_store
-from pipelines.base.manifest import Manifest
+from pipelines.base import snapshot_store
 from pipelines.base.snapshot_store import Snapshot, StoreFile
 from pipelines.night.night import Night
 from pipelines.reports import report_history
@@ -19,11 +18,6 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 
 DAYS = [DATE + dt.timedelta(days=n) for n in range(4)]
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Path:
-    return write_job(tmp_path, 'watches = "w"')
 
 
 def measured(value: float, figure: str = "recall@10") -> dict[str, Any]:
@@ -76,17 +70,12 @@ def ingested(of: Night, rows: dict[tuple[str, str], list[int]], tables: dict[str
         for bucket, n in enumerate(counts)
     ]
     snapshot_store.commit(of.root.snapshots, Snapshot(buckets=8, number=1, files=listed))
-    committed(of, "ingest", {"snapshot": 1, "tables": tables})
-
-
-def committed(of: Night, stage: str, counts: dict[str, Any]) -> None:
-    done = Manifest(stage=stage, date=of.date.isoformat(), fingerprint=stage, files=[], counts=counts)
-    manifest.commit(of.folder(stage), done)
+    commit(of, "ingest", counts={"snapshot": 1, "tables": tables})
 
 
 def test_volumes_are_rows_by_day_and_rows_by_night(job: Path) -> None:
     of, before = night(job), night(job, DATE - dt.timedelta(days=1))
-    committed(before, "neighbours", {"users": 9})
+    commit(before, "neighbours", counts={"users": 9})
     rows = {
         ("watches", "2026-11-18"): [3, 4],
         ("watches", "2026-11-20"): [5],
@@ -102,5 +91,5 @@ def test_volumes_are_rows_by_day_and_rows_by_night(job: Path) -> None:
 
 
 def test_before_an_ingest_there_are_rows_by_night_alone(job: Path) -> None:
-    committed(night(job), "neighbours", {"users": 9})
+    commit(night(job), "neighbours", counts={"users": 9})
     assert report_history.volumes(night(job)) == {"night_rows": [("2026-11-21", [None, None, None, 9])]}

@@ -9,34 +9,24 @@ import numpy as np
 import polars as pl
 import pytest
 from made_frames import hours
-from nights import DATE, night, write_job
+from nights import commit, night, write_job
 
-from pipelines.base import manifest
-from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts
 from pipelines.night.night import Night
 from pipelines.reports import report_videos
 from pipelines.reports.report_videos import SHOWN_NEIGHBOURS, SHOWN_VIDEOS
 from transforms.core import files
-from transforms.core.files import FileEntry
 from transforms.logs.schemas import TIME
 
 N = 400  # v000 is the most popular
 IDS = [f"v{n:03d}" for n in range(N)]
 
 
-def committed(of: Night, stage: str, listed: list[FileEntry]) -> None:
-    done = Manifest(stage=stage, date=DATE.isoformat(), fingerprint=stage, files=listed)
-    manifest.commit(of.folder(stage), done)
-
-
 def made(folder: Path, catalogue: dict[str, Any] | None = None, *, similar: bool = True, videos: int = N) -> Night:
     """A night whose videos are near those after them; of each third nothing is known, as they may not be shown."""
     of = night(write_job(folder, 'watches = "w"'))
     rows = pl.DataFrame({"video_id": IDS, **catalogue}) if catalogue is not None else None
-    committed(
-        of, "ingest", [] if rows is None else [files.write_parquet(rows, of.folder("ingest"), "videos-aa.parquet")]
-    )
+    commit(of, "ingest", [] if rows is None else [files.write_parquet(rows, of.folder("ingest"), "videos-aa.parquet")])
     vectors = pl.DataFrame(
         {
             "id": range(1, videos + 1),
@@ -44,7 +34,7 @@ def made(folder: Path, catalogue: dict[str, Any] | None = None, *, similar: bool
             "vector": [[np.cos(n), np.sin(n), 0.0] for n in range(videos)],
         }
     ).sample(fraction=1, shuffle=True, seed=1)
-    committed(of, "train", [files.write_parquet(vectors, of.folder("train"), artifacts.VIDEO_VECTORS)])
+    commit(of, "train", [files.write_parquet(vectors, of.folder("train"), artifacts.VIDEO_VECTORS)])
     near = pl.DataFrame(
         {
             "video_id": [video for n, video in enumerate(IDS) if n % 3],
@@ -54,7 +44,7 @@ def made(folder: Path, catalogue: dict[str, Any] | None = None, *, similar: bool
     )
     parts = enumerate([near.head(7), near.slice(7)])
     listed = [files.write_parquet(part, of.folder("neighbours"), f"../similar/{n}.parquet") for n, part in parts]
-    committed(of, "neighbours", listed if similar else [])
+    commit(of, "neighbours", listed if similar else [])
     return of
 
 

@@ -5,10 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, commit, night, write_job
 
-from pipelines.base import manifest
-from pipelines.base.manifest import Manifest
 from pipelines.night.night import Night
 from pipelines.runs import night_series
 from pipelines.runs.run_log import RunLog
@@ -24,8 +22,7 @@ def days(*past: int) -> list[dt.date]:
 def ended(of: Night, *past: int, serves: int | None = None) -> None:
     """Nights whose publish is complete, and the one that is served."""
     for date in days(*past):
-        done = Manifest(stage="publish", date=date.isoformat(), fingerprint="f", files=[])
-        manifest.commit(of.root.stage(date, "publish"), done)
+        commit(Night(of.job, date), "publish")
     if serves is not None:
         Path(of.root.published).write_text(json.dumps({"date": days(serves)[0].isoformat()}))
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import DATE, night, write_job
+from nights import DATE, commit, night, write_job
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pipelines import gates
-from pipelines.base import manifest
-from pipelines.base.manifest import Manifest
 from pipelines.night.night import Night
 from pipelines.night.outcome import Outcome
 from pipelines.runs import openmetrics
@@ -37,8 +35,7 @@ def staged(of: Night, recall: float = 0.25, lists: int = 7) -> Night:
     counts = COUNTS | {"neighbours": {"users": lists}}
     counts["evaluation"] = {"metrics": {"neighbours": {"recall@10": recall, "recall@50": 0.5, "NDCG@10": 0.1}}}
     for stage, own in counts.items():
-        done = Manifest(stage=stage, date=str(of.date), fingerprint="f", files=[], counts=own, seconds=3.25)
-        manifest.commit(of.folder(stage), done)
+        commit(of, stage, counts=own, seconds=3.25)
     return of
 
 
@@ -170,8 +167,7 @@ def test_after_a_rollback_the_served_night_and_those_withdrawn_are_named(of: Nig
     before = written(later, replace(DONE, date=str(later.date)))
     serve(of)
     for published, date in ((True, later.date), (False, DATE + 2 * DAY)):
-        done = Manifest(stage="publish", date=str(date), fingerprint="f", files=[], counts={"published": published})
-        manifest.commit(of.root.stage(date, "publish"), done)
+        commit(replace(of, date=date), "publish", counts={"published": published})
     Path(of.root.withdrawn).write_text(json.dumps([str(later.date), str(DATE + 2 * DAY)]))
     assert openmetrics.refresh(of) == ""
     found = samples(Path(of.root.metrics).read_text())
