@@ -37,7 +37,8 @@ from transforms.search.exact_search import ExactIndex, Floats
 from transforms.search.exclusions import Excluded
 from transforms.search.index_files import POSITIONS, SAMPLED_USERS, VIDEOS, read_index
 from transforms.search.neighbours import WriteNeighbours
-from transforms.search.top_k import Index, ScannIndex, build_index, save_index, top_k
+from transforms.search.scann_index import ScannIndex
+from transforms.search.top_k import Index, build_index, save_index, top_k
 from transforms.search.tower import BATCH, load_tower
 from transforms.search.user_limits import BucketRecords, SearchInputs
 

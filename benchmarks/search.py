@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transforms.search.exact_search import Floats
-from transforms.search.top_k import ExactIndex, Excluded, Index, build_index, top_k
+from transforms.search.exact_search import ExactIndex, Floats
+from transforms.search.exclusions import Excluded
+from transforms.search.top_k import Index, build_index, top_k
 
 
 def draw(videos: int, users: int, dimension: int, *, seed: int = 7) -> tuple[Floats, Floats]:

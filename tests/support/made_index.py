@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from transforms.search import shard_search, user_search
+from transforms.search.exact_search import ExactIndex
 from transforms.search.index_files import POSITIONS, VIDEOS, to_matrix
-from transforms.search.top_k import ExactIndex, save_index
+from transforms.search.top_k import save_index
 
 
 def write_made_index(

@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from transforms.search.top_k import ChannelCap, Excluded, TopK
+from transforms.search.exact_search import Candidates
+from transforms.search.exclusions import ChannelCap, Excluded
 
 
 def oracle(
@@ -45,7 +46,7 @@ def excluding(lists: list[list[int]], hidden: np.ndarray | None = None, group: n
     )
 
 
-def rows(top: TopK) -> list[list[int]]:
+def rows(top: Candidates) -> list[list[int]]:
     """Return the lists of positions; assert that they are padded with -1 and that their scores fall."""
     for positions, scores, length in zip(top.positions, top.scores, top.lengths, strict=True):
         assert (positions[length:] == -1).all()

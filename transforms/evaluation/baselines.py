@@ -14,12 +14,9 @@ import polars as pl
 
 from transforms.core import progress
 from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary, count_videos
-from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Holdout, Window
 from transforms.search.exact_search import BLOCK, MASKED_SCORE, Candidates, Positions
 from transforms.search.exclusions import QueryRules
-from transforms.search.top_k import TopK
-
-_COLUMNS = ("user_id", "time", "video_id", "completed")
 
 
 def order_by_count(counts: pl.DataFrame, videos: pl.DataFrame) -> Positions:
@@ -31,7 +28,7 @@ def order_by_count(counts: pl.DataFrame, videos: pl.DataFrame) -> Positions:
     return np.argsort(-known["count"].fill_null(0).to_numpy(), kind="stable").astype(np.int32)
 
 
-def lists_in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
+def lists_in_order(order: Positions, rules: QueryRules, *, k: int) -> Candidates:
     """Return the first k allowed positions of each query in one order of all positions; scores fall with the place.
 
     All queries share the order, of which as much is read as the queries with the fewest allowed positions need.
@@ -45,10 +42,10 @@ def lists_in_order(order: Positions, rules: QueryRules, *, k: int) -> TopK:
         for rows in (pending[start : start + size] for start in range(0, len(pending), size)):
             found = rules.select(rows).first_allowed(_repeat_rows(head, len(rows)), k)
             positions[rows], scores[rows] = found.positions, found.scores
-            short.append(rows[(found.positions >= 0).sum(axis=1) < np.minimum(rules.max_lengths[rows], k)])
+            short.append(rows[found.lengths < np.minimum(rules.max_lengths[rows], k)])
         pending = np.concatenate(short) if depth < n else pending[:0]
         depth = min(n, 4 * depth)
-    return TopK(positions=positions, scores=scores, lengths=(positions >= 0).sum(axis=1).astype(np.int32))
+    return Candidates(positions=positions, scores=scores)
 
 
 def _repeat_rows(head: Candidates, times: int) -> Candidates:
@@ -72,6 +69,6 @@ class CountVideos(beam.PTransform):
         return counts | WriteVocabulary(self.n, self.folder, self.name)
 
     def _count(self, bucket: BucketFiles) -> pl.DataFrame:
-        events = self.window.unordered_events(bucket, _COLUMNS, ("user_id", "time"))
+        events = self.window.unordered_events(bucket, COMPLETED_COLUMNS, ("user_id", "time"))
         progress.advance()
         return count_videos(self.holdout.learnable(events.watches))

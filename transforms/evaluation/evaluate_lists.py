@@ -19,13 +19,13 @@ from transforms.core import progress
 from transforms.core.files import FileEntry
 from transforms.core.frames import concat
 from transforms.core.parquet_writer import ParquetFrameWriter
-from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
+from transforms.evaluation.held_out import RECORD, HeldOut
 from transforms.evaluation.list_statistics import VideoCounts, freshness_curve, list_figures
 from transforms.evaluation.measure_batch import HoldoutInputs, Shared, measure_ann_loss, measure_users, read_shared
 from transforms.evaluation.night_metrics import WATCHED, Key, MeasuredRecord, ShownRecord, measured_record
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.tfrecords import read_tfrecords
-from transforms.logs.event_window import Window
+from transforms.logs.event_window import COMPLETED_COLUMNS, Window
 from transforms.ranking.rank_lists import HeldOutRanking
 from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime
 from transforms.search.index_files import read_videos
@@ -105,7 +105,7 @@ class WriteEvaluation(beam.PTransform):
 
     def _held_out(self, bucket: BucketRecords, shared: Shared) -> HeldOut:
         records = read_tfrecords(bucket.records, RECORD)
-        events = self.window.unordered_events(bucket.files, COLUMNS, ("user_id", "time"))
+        events = self.window.unordered_events(bucket.files, COMPLETED_COLUMNS, ("user_id", "time"))
         return HeldOut.from_records(
             records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of
         )

@@ -19,7 +19,6 @@ from transforms.evaluation.item_to_item import LAST
 from transforms.evaluation.slices import by_category, by_first_event, by_history, by_upload
 
 SLICED_BY = ("country", "device")  # categories whose values are slices, if the model has them
-COLUMNS = ("user_id", "time", "video_id", "completed")
 RECORD: dict[str, pl.DataType | type[pl.DataType]] = {
     "user_id": pl.String(),
     "watches": pl.List(pl.Int64),
@@ -48,8 +47,8 @@ class HeldOut:
     ) -> HeldOut:
         """Build the held-out users of a bucket.
 
-        records: `RECORD`. watches (`COLUMNS`), searches (user_id, time): of the whole window. videos: video_id, id,
-        upload_time of all that have one of the two. as_of: start of the held-out days.
+        records: `RECORD`. watches (user_id, time, video_id, completed), searches (user_id, time): of the whole window.
+        videos: video_id, id, upload_time of all that have one of the two. as_of: start of the held-out days.
         """
         users = records.select("user_id").with_row_index("row")
         watches, searches = (frame.join(users, on="user_id") for frame in (watches, searches))

@@ -24,13 +24,12 @@ from transforms.core import files, progress
 from transforms.core.files import FileEntry
 from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame
 from transforms.core.user_sampling import UserSample
-from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Holdout, Window
 from transforms.search.exact_search import MASKED_SCORE, Candidates, Positions
 
 LAST, NEAREST, MOST_USERS = 20, 50, 50_000
 UNIT = 2**-30  # unit of weights
 _SHARDS = 32  # keeps the frames that workers exchange small
-_COLUMNS = ("user_id", "time", "video_id", "completed")
 Ints = NDArray[np.int64]
 PAIRS = pl.Schema({"id": pl.Int32(), "other": pl.Int32(), "count": pl.Int64()})
 NEAR = pl.Schema({"id": pl.Int32(), "other": pl.Int32(), "weight": pl.Int64()})
@@ -206,7 +205,7 @@ class WriteCoWatches(beam.PTransform):
         return near | "Near" >> GatherFrames() | beam.Map(self._write)
 
     def _count(self, bucket: BucketFiles) -> pl.DataFrame:
-        watches = self.window.unordered_events(bucket, _COLUMNS, ("user_id", "time")).watches
+        watches = self.window.unordered_events(bucket, COMPLETED_COLUMNS, ("user_id", "time")).watches
         vocabulary = files.read_parquet(self.counts, ["token"]).with_row_index("id", 1)
         progress.advance()
         learnable = self.holdout.learnable(watches)

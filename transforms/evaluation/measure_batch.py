@@ -38,11 +38,10 @@ from transforms.evaluation.night_metrics import (
 from transforms.evaluation.slices import iterate_slices
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.vocabulary import COUNTS
-from transforms.search.exact_search import Positions
+from transforms.search.exact_search import Candidates, Positions
 from transforms.search.exclusions import build_query_rules
 from transforms.search.index_files import read_videos
 from transforms.search.shard_search import exact_lists
-from transforms.search.top_k import TopK
 from transforms.search.user_limits import SearchInputs, SearchResult, read_rules
 
 CUTS = (10, 50, 100, 200)
@@ -165,7 +164,7 @@ def measure_ann_loss(
 
 def _system_lists(
     users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs
-) -> Iterator[tuple[str, TopK]]:
+) -> Iterator[tuple[str, Candidates]]:
     b, n = len(found.user_ids), len(shared.id_of)
     rules = build_query_rules(found.excluded, read_rules(inputs).cap, b, n)
     yield NEIGHBOURS, found.top
@@ -173,11 +172,9 @@ def _system_lists(
     yield MOST_POPULAR, popular
     yield LAST_DAY, lists_in_order(shared.last_day, rules, k=inputs.k)
     near = shared.near.candidates(users.recent, users=b, position_of=shared.position_of, fallback=popular.positions)
-    best = rules.first_allowed(near, inputs.k)
-    lengths = (best.positions >= 0).sum(axis=1).astype(np.int32)
-    yield ITEM_TO_ITEM, TopK(positions=best.positions, scores=best.scores, lengths=lengths)
+    yield ITEM_TO_ITEM, rules.first_allowed(near, inputs.k)
 
 
-def _ids(top: TopK, shared: Shared) -> NDArray[np.int64]:
+def _ids(top: Candidates, shared: Shared) -> NDArray[np.int64]:
     """Return the vocabulary ids of lists, [users, k], padded with -1."""
     return np.where(top.positions >= 0, shared.id_of[top.positions], -1)

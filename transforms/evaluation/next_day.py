@@ -20,9 +20,7 @@ from transforms.core.bootstrap import weights
 from transforms.core.frames import id_digests
 from transforms.evaluation.night_metrics import ALL_USERS, WITH_A_LIST, Key
 from transforms.evaluation.user_metrics import Measured, merge_measured
-from transforms.logs.event_window import BucketFiles, Window
-
-_COLUMNS = ("user_id", "time", "video_id", "completed")
+from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Window
 
 
 def completed_since(window: Window, bucket: BucketFiles, since: dt.datetime) -> pl.DataFrame:
@@ -32,7 +30,7 @@ def completed_since(window: Window, bucket: BucketFiles, since: dt.datetime) -> 
     The days of robots are excluded. They are UTC days, so the whole day of `since` is read.
     """
     days = replace(window, start=max(window.start, since.replace(hour=0, minute=0, second=0, microsecond=0)))
-    watches = days.unordered_events(bucket, _COLUMNS, ("user_id", "time")).watches
+    watches = days.unordered_events(bucket, COMPLETED_COLUMNS, ("user_id", "time")).watches
     completed = watches.filter("completed", pl.col("time") >= since)
     return completed.select("user_id", "video_id").unique().sort("user_id", "video_id")
 

@@ -28,7 +28,7 @@ from transforms.core.frames import id_digests, mix
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
 from transforms.examples.draw_examples import example_age
-from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Holdout, Window
 from transforms.logs.schemas import TIME
 
 EXAMPLE_AGE = "example_age"
@@ -113,8 +113,7 @@ class SampleTimes(beam.PTransform):
         return drawn | beam.Map(files.write_parquet, self.folder, self.name).with_output_types(Any)
 
     def _times(self, bucket: BucketFiles) -> pl.DataFrame:
-        columns = ["user_id", "time", "video_id", "completed"]
-        events = self.window.unordered_events(bucket, columns, ["user_id", "time"])
+        events = self.window.unordered_events(bucket, COMPLETED_COLUMNS, ["user_id", "time"])
         progress.advance()
         return sample_times(self.holdout.learnable(events.watches), seed=self.seed)
 

@@ -16,6 +16,7 @@ from transforms.core.frames import id_digests, mix
 from transforms.logs.robots import Events, drop_robot_days
 from transforms.logs.schemas import HIDDEN_SCHEMA, IMPRESSION_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
 
+COMPLETED_COLUMNS = ("user_id", "time", "video_id", "completed")  # columns of watches
 _HOLDOUT_SEED = 0x686F6C646F7574  # "holdout": makes this draw independent of others with the same seed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,11 @@ class Candidates:
 
     positions: Positions  # [b, k], rows of the index
     scores: Floats  # [b, k]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.intp]:
+        """The number of results of each row: [b]."""
+        return np.count_nonzero(self.positions >= 0, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,12 +157,7 @@ class QueryRules:
         keep &= self._not_excluded(found.positions)
         if self.hidden is not None:
             keep &= ~self.hidden[self.group[:, None], found.positions]
-        return first_kept(found, keep if self.cap is None else self.cap.apply(found.positions, keep), k)
-
-    def first_within_cap(self, found: Candidates, k: int) -> Candidates:
-        """Return the first k of each row that the cap allows, padded like `Candidates`."""
-        keep = found.positions >= 0
-        return first_kept(found, keep if self.cap is None else self.cap.apply(found.positions, keep), k)
+        return first_kept(found, keep, k, self.cap)
 
     def _not_excluded(self, positions: Positions) -> Bools:
         """Return whether each position is not one of its query's excluded pairs: [b, m]."""
@@ -180,8 +175,9 @@ class QueryRules:
         return np.asarray(self.keys[nearest] != pairs)
 
 
-def first_kept(found: Candidates, keep: Bools, k: int) -> Candidates:
-    """Return the first k of each row for which `keep` is true, padded like `Candidates`."""
+def first_kept(found: Candidates, keep: Bools, k: int, cap: ChannelCap | None) -> Candidates:
+    """Return the first k of each row for which `keep` is true and that the cap allows, padded like `Candidates`."""
+    keep = keep if cap is None else cap.apply(found.positions, keep)
     rank = np.cumsum(keep, axis=1, dtype=np.int32)
     first = keep & (rank <= k)
     slots = np.arange(k) < first.sum(axis=1)[:, None]  # as many per row as in `first`: both select in the same order

@@ -20,8 +20,8 @@ from transforms.core.files import FileEntry
 from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.core.records import Counts
 from transforms.logs.event_window import read_hidden
+from transforms.search.exact_search import Candidates
 from transforms.search.index_files import read_videos
-from transforms.search.top_k import TopK
 from transforms.search.tower import vectors_frame
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
 from transforms.search.user_search import SearchBuckets
@@ -31,7 +31,7 @@ USER_VECTORS = "../user_vectors"
 DEFAULTS = "../defaults"
 
 
-def to_lists(user_ids: list[str], top: TopK, video_ids: pl.Series) -> pl.DataFrame:
+def to_lists(user_ids: list[str], top: Candidates, video_ids: pl.Series) -> pl.DataFrame:
     """Return search results as `LISTS`, one row per user in the given order. video_ids: of each position."""
     filled = np.arange(top.positions.shape[1]) < top.lengths[:, None]
     offsets = pa.array(np.concatenate([[0], np.cumsum(top.lengths)]), pa.int64())

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from transforms.search.top_k import ChannelCap
+from transforms.search.exclusions import ChannelCap
 
 Bools = NDArray[np.bool_]
 RULE_COLUMNS = ("video_id", "channel", "countries")  # columns of the catalogue

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from transforms.core import files
 from transforms.core.threads import threaded_map
-from transforms.search.exact_search import ExactIndex, Floats
-from transforms.search.exclusions import Excluded, first_kept
+from transforms.search.exact_search import Candidates, ExactIndex, Floats
+from transforms.search.exclusions import ChannelCap, Excluded, first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
-from transforms.search.top_k import Candidates, ChannelCap, Index, TopK, load_index, load_vectors, top_k
+from transforms.search.top_k import Index, load_index, load_vectors, top_k
 from transforms.search.tower import load_tower, vectors_frame
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
 
@@ -85,7 +85,7 @@ def _merge_partials(bucket: BucketRecords, inputs: SearchInputs, scratch: Path) 
         yield SearchResult(user_ids=user_ids, vectors=vectors, excluded=limits.excluded(user_ids), top=top)
 
 
-def save_partial(top: TopK, positions: NDArray[np.int64], path: Path, shard: int) -> None:
+def save_partial(top: Candidates, positions: NDArray[np.int64], path: Path, shard: int) -> None:
     """Write the results of one shard for a batch of queries next to `path`, with positions of the whole index.
 
     positions: of the shard's rows in the whole index.
@@ -100,13 +100,13 @@ def read_partials(path: Path) -> list[Candidates]:
     return [Candidates(positions=part["positions"], scores=part["scores"]) for part in parts]
 
 
-def _global_candidates(top: TopK, positions: NDArray[np.int64]) -> Candidates:
+def _global_candidates(top: Candidates, positions: NDArray[np.int64]) -> Candidates:
     """Return the results of a shard with positions of the whole index."""
     global_positions = np.where(top.positions >= 0, positions[top.positions], -1).astype(np.int32)
     return Candidates(positions=global_positions, scores=top.scores)
 
 
-def merge_shards(parts: Sequence[Candidates], k: int, cap: ChannelCap | None) -> TopK:
+def merge_shards(parts: Sequence[Candidates], k: int, cap: ChannelCap | None) -> Candidates:
     """Return the k best of the shards' results for the same queries, under the cap, ties by position.
 
     Each part holds the k best of its shard under the cap, which is deep enough: before a video of the merged list there
@@ -118,13 +118,12 @@ def merge_shards(parts: Sequence[Candidates], k: int, cap: ChannelCap | None) ->
     found = Candidates(
         positions=np.take_along_axis(positions, order, axis=1), scores=np.take_along_axis(scores, order, axis=1)
     )
-    keep = found.positions >= 0
-    best = first_kept(found, keep if cap is None else cap.apply(found.positions, keep), k)
-    lengths = (best.positions >= 0).sum(axis=1).astype(np.int32)
-    return TopK(positions=best.positions, scores=best.scores, lengths=lengths)
+    return first_kept(found, found.positions >= 0, k, cap)
 
 
-def exact_lists(folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: ChannelCap | None, *, k: int) -> TopK:
+def exact_lists(
+    folders: Sequence[str], vectors: Floats, excluded: Excluded, cap: ChannelCap | None, *, k: int
+) -> Candidates:
     """Return the true lists of users with vectors [b, d] from the shards of an index, which are read one at a time.
 
     Exact search reads every vector, so it is meant for a sample of users.

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from transforms.core import files, progress
 from transforms.core.files import FileEntry
+from transforms.search.exact_search import Candidates
+from transforms.search.exclusions import Excluded
 from transforms.search.index_files import POSITIONS, read_index, read_videos
 from transforms.search.neighbours import to_lists
 from transforms.search.shard_search import merge_shards, read_partials, save_partial
-from transforms.search.top_k import Excluded, Index, TopK, load_index, load_vectors, top_k
+from transforms.search.top_k import load_index, load_vectors, top_k
 
 SIMILAR = "../similar"
 SLICE = 256  # blocks that are searched in all shards together
@@ -54,7 +56,8 @@ class WriteSimilar(beam.PTransform):
 
     def _write_alone(self, block: Block) -> FileEntry:
         index = read_index(self.index[0])
-        top = self._search(index, np.asarray(index.vectors[block.start : block.end]), _exclude_self(block))
+        vectors = np.asarray(index.vectors[block.start : block.end])
+        top = top_k(index, vectors, k=self.k, excluded=_exclude_self(block))
         return self._write(block, top, np.arange(block.start, block.end))
 
     def _write_slice(self, blocks: Iterable[Block]) -> Iterator[FileEntry]:
@@ -68,17 +71,14 @@ class WriteSimilar(beam.PTransform):
                 for block in ordered:
                     vectors = load_vectors(local[block.shard])[block.start : block.end]
                     own = _exclude_self(block) if block.shard == shard else Excluded.empty(block.end - block.start)
-                    top = self._search(index, np.asarray(vectors), own)
+                    top = top_k(index, np.asarray(vectors), k=self.k, excluded=own)
                     save_partial(top, positions[shard], Path(scratch) / f"{block.number}", shard)
                 del index
             for block in ordered:
                 top = merge_shards(read_partials(Path(scratch) / f"{block.number}"), self.k, None)
                 yield self._write(block, top, positions[block.shard][block.start : block.end])
 
-    def _search(self, index: Index, vectors: NDArray[np.float32], own: Excluded) -> TopK:
-        return top_k(index, vectors, k=self.k, excluded=own)
-
-    def _write(self, block: Block, top: TopK, positions: NDArray[np.int64]) -> FileEntry:
+    def _write(self, block: Block, top: Candidates, positions: NDArray[np.int64]) -> FileEntry:
         video_ids = read_videos(self.videos)["video_id"]
         rows = to_lists(video_ids[positions].to_list(), top, video_ids).rename({"user_id": "video_id"})
         progress.advance()

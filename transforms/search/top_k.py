@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,36 +34,13 @@ from transforms.search.exact_search import (
     Floats,
     validate_queries,
 )
-from transforms.search.exclusions import ChannelCap, Excluded, QueryRules, build_query_rules
+from transforms.search.exclusions import ChannelCap, Excluded, QueryRules, build_query_rules, first_kept
 from transforms.search.scann_index import ScannIndex, ScannInfo, load_scann, train_scann, tune_scann
-
-__all__ = [
-    "Candidates",
-    "ChannelCap",
-    "ExactIndex",
-    "Excluded",
-    "Index",
-    "ScannIndex",
-    "TopK",
-    "build_index",
-    "draw_sample",
-    "load_index",
-    "load_vectors",
-    "save_index",
-    "top_k",
-]
 
 EXACT_BELOW = 20_000  # vectors; ScaNN's documentation advises exact search below this
 SAMPLED_QUERIES = 1_024  # queries that recall is measured on: a standard error of about .002 at .95
 _EXACT_COST = 4  # cost of a score of exact search, which reads all vectors in order, in quantised scores
 _DEEPENING = 4  # factor by which queries whose list is not full search deeper
-
-
-@dataclass(frozen=True, kw_only=True)
-class TopK(Candidates):
-    """Candidates with the length of each list: the first lengths[i] columns of row i are valid."""
-
-    lengths: NDArray[np.int32]  # [b]
 
 
 IndexInfo = ExactInfo | ScannInfo
@@ -148,7 +125,7 @@ def load_index(folder: Path) -> Index:
     return load_scann(folder, vectors, info) if isinstance(info, ScannInfo) else ExactIndex(vectors=vectors)
 
 
-def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded, cap: ChannelCap | None = None) -> TopK:
+def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded, cap: ChannelCap | None = None) -> Candidates:
     """Return the k best allowed positions of each of queries [b, d], at most cap.limit of them of one channel.
 
     Lists are min(k, allowed positions) long; with a cap they are filled greedily in the order of scores. An approximate
@@ -169,10 +146,10 @@ def top_k(index: Index, queries: Floats, *, k: int, excluded: Excluded, cap: Cha
             found, whole = _search_depth(index, queries[rows], depth, k, rules.select(rows))
             positions[rows], scores[rows] = found.positions, found.scores
             if not whole:
-                short.append(rows[(found.positions >= 0).sum(axis=1) < wanted[rows]])
+                short.append(rows[found.lengths < wanted[rows]])
         pending = np.concatenate(short) if short else pending[:0]
         depths[pending] *= _DEEPENING
-    return TopK(positions=positions, scores=scores, lengths=(positions >= 0).sum(axis=1).astype(np.int32))
+    return Candidates(positions=positions, scores=scores)
 
 
 def _search_depth(index: Index, queries: Floats, depth: int, k: int, rules: QueryRules) -> tuple[Candidates, bool]:
@@ -182,7 +159,7 @@ def _search_depth(index: Index, queries: Floats, depth: int, k: int, rules: Quer
         return rules.first_allowed(index.search(queries, depth), k), False
     exact, deep = ExactIndex(vectors=index.vectors), n if rules.cap is None else min(depth, n)
     found = exact.search_masked(queries, min(k, deep) if rules.cap is None else deep, mask=rules.mask_scores)
-    return rules.first_within_cap(found, k), deep == n
+    return first_kept(found, found.positions >= 0, k, rules.cap), deep == n
 
 
 def _first_depths(k: int, rules: QueryRules) -> NDArray[np.int64]:

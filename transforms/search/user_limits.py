@@ -7,7 +7,7 @@ that they use the same rules.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -18,9 +18,11 @@ from transforms.core.threads import process_cache
 from transforms.logs import countries
 from transforms.logs.event_window import BucketFiles, Window, read_hidden, read_users
 from transforms.logs.schemas import WATCH_SCHEMA
+from transforms.search.exact_search import Candidates
+from transforms.search.exclusions import Excluded
 from transforms.search.index_files import read_videos
 from transforms.search.serving_rules import RULE_COLUMNS, ServingRules, build_serving_rules
-from transforms.search.top_k import Excluded, Index, TopK, top_k
+from transforms.search.top_k import Index, top_k
 from transforms.search.watched_videos import Exclude, WatchedVideos, read_watched
 
 
@@ -57,7 +59,7 @@ class SearchResult:
     user_ids: list[str]
     vectors: NDArray[np.float32]  # [b, dimension + 1]: [u; 1]
     excluded: Excluded
-    top: TopK
+    top: Candidates
 
 
 @process_cache
@@ -97,16 +99,15 @@ class UserLimits:
 
     def excluded(self, user_ids: list[str]) -> Excluded:
         """Return the exclusions of a batch of users."""
-        offsets, positions = self.watched.for_users(user_ids)
+        excluded = replace(self.watched.for_users(user_ids), hidden=self.rules.hidden)
         if not self.rules.by_country:
-            return Excluded(offsets=offsets, positions=positions, hidden=self.rules.hidden)
+            return excluded
         users = pl.DataFrame({"user_id": user_ids}, schema={"user_id": pl.String})
         if self.countries is None:
             user_countries = users.select(countries.country_code(pl.col("user_id"))).to_series()
         else:
             user_countries = users.join(self.countries, on="user_id", how="left", maintain_order="left")["country"]
-        group = self.rules.groups(user_countries.to_list())
-        return Excluded(offsets=offsets, positions=positions, hidden=self.rules.hidden, group=group)
+        return replace(excluded, group=self.rules.groups(user_countries.to_list()))
 
     def search(self, index: Index, user_ids: list[str], vectors: NDArray[np.float32], k: int) -> SearchResult:
         """Search an index for the k best allowed videos of a batch of users. vectors: [b, dimension + 1]."""

@@ -21,9 +21,7 @@ from transforms.search.tower import load_tower
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
 
 SLICE = 64  # buckets that a worker searches together: in all shards, or in its threads
-_EXTRA_BUCKETS = (
-    1  # a bucket more than cores: reads, tables and files of one are made while the others are searched for
-)
+_EXTRA_BUCKETS = 1  # in addition to one per thread: files of one bucket are read and written during other searches
 
 
 @dataclass

@@ -11,47 +11,40 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from transforms.logs.event_window import Window
+from transforms.logs.event_window import COMPLETED_COLUMNS, Window
 from transforms.logs.schemas import WATCH_SCHEMA
+from transforms.search.exclusions import Excluded
 
 Exclude = Literal["completed", "watched", "none"]
 FILES_AT_ONCE = 32  # with exclude_days a bucket may have years of files; their pairs are reduced after each batch
-_COLUMNS = ("user_id", "time", "video_id", "completed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedVideos:
-    """Positions by user: those of the user in row i of `users` are positions[offsets[i]:offsets[i + 1]]."""
+    """The exclusions of the users of a bucket."""
 
-    users: pl.DataFrame  # user_id (distinct), row
-    offsets: NDArray[np.int64]
-    positions: NDArray[np.int32]
+    users: pl.DataFrame  # user_id (distinct), row of `excluded`
+    excluded: Excluded  # one row more than users: the last excludes nothing
 
     @classmethod
     def from_pairs(cls, pairs: pl.DataFrame) -> WatchedVideos:
         """Build it from user_id, position (Int32), repeats allowed."""
         by_user = pairs.group_by("user_id").agg(pl.col("position").unique()).sort("user_id")
+        counts = np.append(by_user["position"].list.len().to_numpy(), 0)
         return cls(
             users=by_user.select("user_id").with_row_index("row"),
-            offsets=_offsets(by_user["position"].list.len().to_numpy()),
-            positions=by_user["position"].explode(empty_as_null=False).to_numpy(),
+            excluded=Excluded(
+                offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+                positions=by_user["position"].explode(empty_as_null=False).to_numpy(),
+            ),
         )
 
-    def for_users(self, user_ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return (offsets, positions) of some users, in the order given, as `Excluded` takes them."""
+    def for_users(self, user_ids: Sequence[str]) -> Excluded:
+        """Return the exclusions of some users, in the order given. Users without pairs exclude nothing."""
         wanted = pl.DataFrame({"user_id": user_ids}, schema={"user_id": pl.String})
         rows = wanted.join(self.users, on="user_id", how="left", maintain_order="left")["row"]
-        row = rows.fill_null(0).to_numpy().astype(np.int64)
-        counts = np.where(rows.is_null(), 0, np.diff(self.offsets, append=0)[row])
-        offsets = _offsets(counts)
-        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        return offsets, self.positions[np.repeat(self.offsets[row], counts) + place]
-
-
-def _offsets(counts: NDArray[np.integer]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return self.excluded.select(rows.fill_null(self.users.height).to_numpy().astype(np.int64))
 
 
 def watched_pairs(watches: pl.DataFrame, exclude: Exclude) -> pl.DataFrame:
@@ -75,7 +68,7 @@ def read_watched(
 
     def watched() -> Iterator[pl.DataFrame]:
         for start in range(0, len(paths), FILES_AT_ONCE):
-            watches = window.read_events(paths[start : start + FILES_AT_ONCE], WATCH_SCHEMA, _COLUMNS)
+            watches = window.read_events(paths[start : start + FILES_AT_ONCE], WATCH_SCHEMA, COMPLETED_COLUMNS)
             yield to_positions(watched_pairs(watches, exclude))
 
     return WatchedVideos.from_pairs(pl.concat([to_positions(hidden), *(watched() if exclude != "none" else ())]))

@@ -23,7 +23,7 @@ from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item
 from transforms.evaluation.evaluate_lists import WriteEvaluation
-from transforms.evaluation.held_out import COLUMNS, RECORD, HeldOut
+from transforms.evaluation.held_out import RECORD, HeldOut
 from transforms.evaluation.list_statistics import DAYS
 from transforms.evaluation.measure_batch import HoldoutInputs, measure_ann_loss, read_shared
 from transforms.evaluation.night_metrics import (
@@ -37,11 +37,11 @@ from transforms.evaluation.night_metrics import (
     collect_metrics,
 )
 from transforms.examples.tfrecords import write_tfrecords
-from transforms.logs.event_window import BucketFiles, Window
+from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Window
 from transforms.ranking.watch_time_recall import WatchTime
 from transforms.search import tower as tower_module
+from transforms.search.exclusions import Excluded
 from transforms.search.shard_search import exact_lists
-from transforms.search.top_k import Excluded
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
 
 N, K = 15, 4
@@ -345,7 +345,7 @@ def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     records = pl.DataFrame(
         {"user_id": users, "watches": [[]] * 4, "country": [[0]] * 4, "device": [[0]] * 4}, schema=RECORD
     )
-    events = watches_frame(THEN).select(COLUMNS)
+    events = watches_frame(THEN).select(COMPLETED_COLUMNS)
     held_out = HeldOut.from_records(
         records, events, searches_frame([]).select("user_id", "time"), shared.videos, SPEC, START
     )

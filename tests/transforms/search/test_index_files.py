@@ -19,7 +19,8 @@ from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
 from transforms.search import index_files
 from transforms.search.candidates import candidate_videos
-from transforms.search.exact_search import ExactIndex
+from transforms.search.exact_search import Candidates, ExactIndex
+from transforms.search.exclusions import ChannelCap, Excluded
 from transforms.search.index_files import (
     POSITIONS,
     SAMPLE,
@@ -41,7 +42,7 @@ from transforms.search.index_files import (
     write_index,
 )
 from transforms.search.shard_search import merge_shards
-from transforms.search.top_k import Candidates, ChannelCap, Excluded, build_index, top_k
+from transforms.search.top_k import build_index, top_k
 
 VECTORS = pl.DataFrame(
     {"id": [1, 2, 3, 4], "video_id": ["d", "b", "a", "c"], "vector": [[3.0, 4, 1], [0, 0, 2], [0, 2, 3], [-1, 0, 4]]},

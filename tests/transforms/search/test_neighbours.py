@@ -16,8 +16,8 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, pop_records
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import BucketFiles, Window
+from transforms.search.exact_search import Candidates
 from transforms.search.neighbours import LISTS, WriteNeighbours, to_lists
-from transforms.search.top_k import TopK
 from transforms.search.user_limits import BucketRecords, SearchInputs
 from transforms.search.watched_videos import Exclude
 
@@ -102,10 +102,9 @@ def test_a_user_who_watched_everything_gets_an_empty_list(search: SearchInputs, 
 
 
 def test_results_become_lists_of_their_lengths() -> None:
-    top = TopK(
+    top = Candidates(
         positions=np.array([[2, 0], [1, -1], [-1, -1]], np.int32),
         scores=np.array([[2, 1], [3, -np.inf], [-np.inf, -np.inf]], np.float32),
-        lengths=np.array([2, 1, 0], np.int32),
     )
     lists = to_lists(["a", "b", "c"], top, pl.Series(["x", "y", "z"]))
     assert lists.schema == LISTS

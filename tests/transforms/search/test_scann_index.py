@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 from searches import apply_cap, clustered, excluding, rows
 
-from transforms.search.scann_index import tune_scann
-from transforms.search.top_k import (
-    ChannelCap,
-    ExactIndex,
-    Excluded,
-    Index,
-    ScannIndex,
-    build_index,
-    load_index,
-    save_index,
-    top_k,
-)
+from transforms.search.exact_search import ExactIndex
+from transforms.search.exclusions import ChannelCap, Excluded
+from transforms.search.scann_index import ScannIndex, tune_scann
+from transforms.search.top_k import Index, build_index, load_index, save_index, top_k
 
 
 @pytest.fixture(scope="module")

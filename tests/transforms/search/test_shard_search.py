@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from made_index import write_made_index
 from searches import excluding, oracle, rows
 
+from transforms.search.exact_search import ExactIndex
+from transforms.search.exclusions import ChannelCap, Excluded
 from transforms.search.shard_search import exact_lists, merge_shards, read_partials, save_partial
-from transforms.search.top_k import ChannelCap, ExactIndex, Excluded, top_k
+from transforms.search.top_k import top_k
 
 
 @settings(max_examples=fewer(60))

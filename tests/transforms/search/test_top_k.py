@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from searches import clustered, excluding, oracle, rows
 
 from transforms.search import exact_search
-from transforms.search.top_k import ChannelCap, ExactIndex, Excluded, build_index, load_index, save_index, top_k
+from transforms.search.exact_search import ExactIndex
+from transforms.search.exclusions import ChannelCap, Excluded
+from transforms.search.top_k import build_index, load_index, save_index, top_k
 
 
 @st.composite

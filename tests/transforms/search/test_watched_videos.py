@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from breadth import fewer
@@ -22,9 +23,9 @@ PAIRS = st.lists(st.tuples(st.sampled_from(["u1", "u2", "other"]), st.sampled_fr
 
 
 def of_users(found: WatchedVideos, users: list[str]) -> list[list[int]]:
-    offsets, positions = found.for_users(users)
-    assert len(offsets) == len(users) + 1 and offsets[-1] == len(positions)
-    return [sorted(positions[offsets[at] : offsets[at + 1]].tolist()) for at in range(len(users))]
+    excluded = found.for_users(users)
+    assert len(excluded.offsets) == len(users) + 1 and excluded.offsets[-1] == len(excluded.positions)
+    return [sorted(positions.tolist()) for positions in np.split(excluded.positions, excluded.offsets[1:])[:-1]]
 
 
 @settings(max_examples=fewer(40))
