@@ -20,7 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config.sink_settings import BigQuerySettings, BigtableSettings, EnvironmentVariable, RedisSettings
+from pipelines.config.sink_settings import (
+    BigQuerySettings,
+    BigtableSettings,
+    EnvironmentVariable,
+    RedisSettings,
+    SecretVersion,
+)
 from trainer.ranker.config import RankerSettings
 from transforms.logs import schemas
 from transforms.search.candidates import parse_condition
@@ -282,9 +288,8 @@ class Privacy(Table):
         description="environment variable, also on workers, with the key for the keyed digests that replace user ids; "
         "none: ids are not replaced",
     )
-    pseudonym_key_secret: str | None = Field(
+    pseudonym_key_secret: SecretVersion | None = Field(
         None,
-        pattern=r"^projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+/versions/[^/]+$",
         description="secret of Google Secret Manager with that key, used by workers on which the variable is not set: "
         "`projects/PROJECT/secrets/NAME/versions/VERSION`",
     )

@@ -22,7 +22,18 @@ def _variable(name: str) -> str:
     return name
 
 
+def _secret_version(name: str) -> str:
+    if not re.fullmatch(r"projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+/versions/[^/]+", name):
+        raise PydanticCustomError(
+            SECRET,
+            "must be the name of a secret, projects/PROJECT/secrets/NAME/versions/VERSION: put the key itself into the "
+            "secret, never into a job file",
+        )
+    return name
+
+
 EnvironmentVariable = Annotated[str, AfterValidator(_variable)]
+SecretVersion = Annotated[str, AfterValidator(_secret_version)]
 
 
 class RedisSettings(BaseModel):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import base64
-import bz2
 import os
 import pickle
 import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
-import apache_beam as beam
 import polars as pl
 import pytest
-from apache_beam.portability import common_urns
-from apache_beam.portability.api import beam_runner_api_pb2
+from graphs import carried, steps_of
 from nights import night, write_job
 
 from pipelines.base.raw_files import RawFiles
@@ -58,26 +55,13 @@ def test_key_of_any_bytes(key: bytes, tmp_path: Path) -> None:
     )
 
 
-def carried(pipeline: beam.Pipeline) -> bytes:
-    """Return all bytes of a job's graph, including its unpacked functions."""
-    graph: Any = pipeline.to_runner_api()
-    parts = [graph.SerializeToString()]
-    for transform in graph.components.transforms.values():
-        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
-            payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn.payload
-            packed = base64.b64decode(payload)
-            parts.append(bz2.decompress(packed) if packed.startswith(b"BZh") else packed)
-    assert any(b"ReadLogs" in part for part in parts[1:]), "the functions that read logs are among them"
-    return b"".join(parts)
-
-
 def forms(key: bytes) -> list[bytes]:
     """Return the encodings in which a key may be written."""
     return [key, key.hex().encode(), base64.b64encode(key), base64.urlsafe_b64encode(key), repr(key)[2:-1].encode()]
 
 
 def graph_of(job: Path) -> bytes:
-    """Return the bytes of the graph of an ingest of one file."""
+    """Return all bytes of the graph of an ingest of one file, with its unpacked functions."""
     of = night(job)
     privacy_filter = privacy.load_filter(of.job, None)
     found = RawFiles(files=(TakenFile(path=str(job.parent / "w.csv"), bytes=1, changed=1.0),))
@@ -89,7 +73,10 @@ def graph_of(job: Path) -> bytes:
     for source in reader.log_sources(found.files, Snapshot(buckets=8), None):
         if source.raw:
             reader.branch(pipeline, source)
-    return carried(pipeline)
+    graph: Any = pipeline.to_runner_api()
+    pickles = [carried(step) for step in steps_of(graph).values()]
+    assert any(b"ReadLogs" in pickle for pickle in pickles), "the functions that read logs are among them"
+    return b"".join([graph.SerializeToString(), *pickles])
 
 
 def test_job_graph_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
@@ -98,28 +85,26 @@ def test_job_graph_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
     assert [form for form in forms(key) if form in graph] == []
 
 
-def test_pickled_filter_does_not_contain_the_key(key: bytes, tmp_path: Path) -> None:
-    privacy_filter = privacy.load_filter(load_job(str(job_with_key(tmp_path))), None)
-    packed = pickle.dumps(privacy_filter, protocol=0)
-    assert [form for form in forms(key) if form in packed] == [] and pickle.loads(packed) == privacy_filter
-
-
 def filter_with_key(folder: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> PrivacyFilter:
     monkeypatch.setenv(VARIABLE, os.fsdecode(key))
     return privacy.load_filter(load_job(str(job_with_key(folder))), None)
 
 
-def test_worker_without_the_key_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("on_worker", "trouble"),
+    [
+        ({}, "the environment variable is not set on this worker"),
+        ({VARIABLE: "another key of sixteen characters"}, "this worker has a different key"),
+    ],
+)
+def test_worker_without_the_key_fails(
+    on_worker: dict[str, str], trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     privacy_filter = filter_with_key(tmp_path, KEYS["ascii"], monkeypatch)
     monkeypatch.delenv(VARIABLE)
-    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': the environment variable is not set on this worker"):
-        privacy_filter.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
-
-
-def test_worker_with_a_different_key_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    privacy_filter = filter_with_key(tmp_path, KEYS["ascii"], monkeypatch)
-    monkeypatch.setenv(VARIABLE, "another key of sixteen characters")
-    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': this worker has a different key"):
+    for name, value in on_worker.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LogSettingError, match=f"= '{VARIABLE}': {trouble}"):
         privacy_filter.pseudonymise(pl.DataFrame({"user_id": ["ann"]}))
 
 
@@ -144,22 +129,17 @@ def test_short_or_simple_key_is_refused_and_not_shown(
     )
 
 
-class Client:
-    """A secret manager with one secret, which counts requests."""
-
-    asked: ClassVar[list[str]] = []
-
-    def access_secret_version(self, name: str) -> Any:
-        self.asked.append(name)
-        return SimpleNamespace(payload=SimpleNamespace(data=KEYS["not UTF-8"]))
-
-
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the requested secrets."""
+    """The names of the secrets that are requested of a secret manager with one secret."""
     asked: list[str] = []
-    monkeypatch.setattr(Client, "asked", asked)
-    monkeypatch.setitem(sys.modules, "google.cloud.secretmanager", SimpleNamespace(SecretManagerServiceClient=Client))
+
+    def access(name: str) -> Any:
+        asked.append(name)
+        return SimpleNamespace(payload=SimpleNamespace(data=KEYS["not UTF-8"]))
+
+    client = SimpleNamespace(SecretManagerServiceClient=lambda: SimpleNamespace(access_secret_version=access))
+    monkeypatch.setitem(sys.modules, "google.cloud.secretmanager", client)
     key_source._read_secret.cache_clear()
     return asked
 
@@ -187,13 +167,11 @@ def test_environment_variable_takes_precedence_over_the_secret(
 
 
 @pytest.mark.parametrize("setting", ["pseudonym_key_env", "pseudonym_key_secret"])
-def test_key_in_the_job_file_is_refused(setting: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=f"privacy.{setting}"):
+def test_key_in_the_job_file_is_refused_and_not_shown(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=f"privacy.{setting}") as caught:
         load_job(str(job_with_key(tmp_path, f'{setting} = "a key of sixteen characters"')))
-
-
-def test_value_that_is_not_a_variable_name_is_not_shown(tmp_path: Path) -> None:
-    with pytest.raises(JobError) as caught:
-        load_job(str(job_with_key(tmp_path, 'pseudonym_key_env = "a key of sixteen characters"')))
     assert "sixteen" not in str(caught.value)
+
+
+def test_value_that_may_be_a_key_is_not_shown() -> None:
     assert KeySource(variable="hunter2") and safe_variable_name("hunter2").startswith("(not shown")
