@@ -17,16 +17,6 @@ from transforms.core.frames import mix
 DIGESTS = mix(1, np.arange(3_000))
 
 
-def test_weights_follow_the_poisson_distribution() -> None:
-    drawn = weights(DIGESTS)
-    assert drawn.shape == (len(DIGESTS), REPLICATES)
-    found = np.bincount(drawn.ravel(), minlength=10) / drawn.size
-    expected = [math.exp(-1) / math.factorial(n) for n in range(len(found))]
-    error = [5 * math.sqrt(p / drawn.size) + 1 / drawn.size for p in expected]
-    assert np.all(np.abs(found - expected) < error)
-    assert drawn.max() >= 7
-
-
 def test_weights_are_uncorrelated() -> None:
     drawn = weights(DIGESTS).astype(float) - 1
     between_users = drawn[:300] @ drawn[:300].T / REPLICATES
@@ -38,10 +28,10 @@ def test_weights_are_uncorrelated() -> None:
 
 
 def test_weight_is_the_inverse_of_the_distribution_function() -> None:
-    uniform = mix(0x626F6F74, DIGESTS[:40, None], np.arange(REPLICATES)[None, :])
+    uniform = mix(0x626F6F74, DIGESTS[:, None], np.arange(REPLICATES)[None, :])
     cumulated = np.cumsum([math.exp(-1) / math.factorial(n) for n in range(18)])
     by_hand = np.searchsorted(cumulated, uniform.astype(np.float64) / 2**64, side="right")
-    assert np.array_equal(weights(DIGESTS[:40]), by_hand)
+    assert np.array_equal(weights(DIGESTS), by_hand)
 
 
 def test_weights_depend_only_on_the_user() -> None:

@@ -84,9 +84,3 @@ def test_midnights_are_in_order_over_years_in_every_zone() -> None:
     for zone in zoneinfo.available_timezones():
         begins = [midnight(day, zone) for day in days]
         assert begins == sorted(begins), zone
-
-
-def test_local_dates_of_no_times_and_of_null() -> None:
-    assert local_dates(series([]), "Asia/Tokyo").to_list() == [] and local_dates(
-        series([None]), "Asia/Tokyo"
-    ).to_list() == [None]

@@ -15,16 +15,6 @@ from transforms.core.threads import ThreadedMap, process_cache, threaded_map
 SECONDS = 60  # the timeout of barriers; only a failing test waits this long
 
 
-def test_elements_are_processed_concurrently_and_results_keep_their_order() -> None:
-    both = Barrier(2)
-
-    def work(element: int) -> Iterator[tuple[int, str]]:
-        both.wait(SECONDS)  # passes once both threads are here
-        yield from ((element, part) for part in "ab")
-
-    assert list(threaded_map([2, 1], work, 2)) == [(2, "a"), (2, "b"), (1, "a"), (1, "b")]
-
-
 def test_single_element_is_processed_lazily() -> None:
     made: list[int] = []
 

@@ -270,15 +270,6 @@ def test_systems_differ() -> None:
     assert 0 < figures_by_hand(lists[0])[f"recall@{K}"] < 1
 
 
-def test_differences_are_to_the_neighbours(evaluated: Evaluated) -> None:
-    metrics = evaluated.metrics()
-    assert set(metrics["beside"]) == {*SYSTEMS} - {NEIGHBOURS}
-    for system, found in metrics["beside"].items():
-        ours, theirs = (figures_by_hand(lists_by_hand(s))[f"recall@{K}"] for s in (NEIGHBOURS, system))
-        assert found["value"] == pytest.approx(ours - theirs)
-        assert found["low"] <= found["value"] <= found["high"]
-
-
 @pytest.mark.parametrize("system", [NEIGHBOURS, MOST_POPULAR])
 def test_slices_are_figures_of_their_users(system: str, evaluated: Evaluated) -> None:
     slices = evaluated.metrics()["slices"]

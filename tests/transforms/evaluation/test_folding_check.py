@@ -24,7 +24,6 @@ from transforms.evaluation.folding_check import (
     CheckFolding,
     FoldingCounts,
     PairCounts,
-    VideoWatchers,
     draw_videos,
     evidence_of,
     folding_counts,
@@ -167,26 +166,6 @@ def test_pairs_are_found_however_few_are_looked_up_at_once(
     pairs = pairs_of(similar)
     found = watched_together(watched(rows), pairs)
     assert found.tolist() == together_by_hand(rows, pairs) and 0 < found.sum() < len(found)
-
-
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(VIDEOS)), max_size=20))
-def test_watchers_of_a_video_are_counted_listed_and_found(rows: list[tuple[str, str]]) -> None:
-    """`users_at` and `contain` describe the same sets of users as a dictionary of sets."""
-    videos = pl.DataFrame({"video_id": VIDEOS}).with_row_index("number")
-    found = VideoWatchers.from_watches(watched([(user, video, None) for user, video in rows]), videos)
-    by_hand = [{user for user, of in rows if of == video} for video in VIDEOS]
-    assert found.users == len({user for user, _ in rows})
-    assert found.counts.tolist() == [len(users) for users in by_hand]
-    together = set[tuple[int, int]]()
-    for number, users in enumerate(by_hand):
-        video = np.full(len(users), number)
-        listed = found.users_at(video, np.arange(len(users)))
-        assert len(set(listed.tolist())) == len(users)
-        assert found.contain(video, listed).all()
-        together |= {(number, user) for user in listed.tolist()}
-    every = [(video, user) for video in range(len(VIDEOS)) for user in range(found.users)]
-    asked = np.array(every, np.int64).reshape(-1, 2)
-    assert found.contain(asked[:, 0], asked[:, 1]).tolist() == [pair in together for pair in every]
 
 
 def test_the_video_with_fewer_watchers_comes_first() -> None:

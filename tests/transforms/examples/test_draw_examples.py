@@ -25,7 +25,6 @@ from transforms.examples.draw_examples import (
     category_counts,
     draw_labels,
     holdout_pointers,
-    relative_ends,
     serving_pointers,
 )
 from transforms.examples.histories import UserHistories, Vocabularies
@@ -372,43 +371,6 @@ def test_held_out_events_are_not_learned(case: Case) -> None:
     assert all(inputs == shown.get(user, inputs) for user, inputs in all_inputs(whole, asked, draw).items())
 
 
-@settings(max_examples=fewer(30))
-@given(CASES)
-def test_training_and_holdout_labels_are_disjoint(case: Case) -> None:
-    case = replace(case, max_events_per_day=0)
-    draw, histories = replace(case.draw, per_user=0, max_sequence=1_000), case.histories
-    trained = training_pointers(histories, draw)
-    held_out = holdout_pointers(histories, draw.holdout)
-    late = trained.filter(pl.col("time") >= HOLDOUT_START)
-    assert not set(late["user_id"]) & set(held_out["user_id"])
-    completed = [w for w in case.watches if w["completed"] and w["video_id"] in VIDEOS]
-    learned = trained.height
-    kept = sum(w["user_id"] in set(held_out["user_id"]) and w["time"] >= HOLDOUT_START for w in completed)
-    assert learned + kept == len(completed)
-
-
-@settings(max_examples=fewer(30))
-@given(CASES)
-def test_smaller_draws_are_subsets_of_larger_ones(case: Case) -> None:
-    names = ["user_id", "time", "label", "watches_end"]
-    one, three, all_of_them = (
-        training_pointers(case.histories, replace(case.draw, per_user=n)).select(names) for n in (1, 3, 0)
-    )
-    assert set(one.rows()) <= set(three.rows()) <= set(all_of_them.rows())
-    for found, most in ((one, 1), (three, 3)):
-        sizes = dict(found.group_by("user_id").len().iter_rows())
-        everything = dict(all_of_them.group_by("user_id").len().iter_rows())
-        assert sizes == {user: min(n, most) for user, n in everything.items()}
-
-
-def test_no_events() -> None:
-    histories = Case([], [], draw_of()).histories
-    for pointers in (training_pointers(histories, draw_of()), serving_pointers(histories, END)):
-        assert pointers.is_empty()
-        assert build_records(pointers, histories, max_sequence=5).is_empty()
-    assert holdout_pointers(histories, draw_of().holdout).is_empty()
-
-
 def test_labels_of_a_hot_user_come_from_the_end_of_the_sequence() -> None:
     n = 20_000
     watches = [watch("hot", i / 3_600, f"v{i % 5 + 1}") for i in range(n)]
@@ -423,24 +385,6 @@ def test_labels_of_a_hot_user_come_from_the_end_of_the_sequence() -> None:
         assert row["watches"][end - 50 : end] == [VIDEOS.get(f"v{i % 5 + 1}", 0) for i in range(at - 50, at)]
 
 
-def test_label_whose_tokens_are_not_in_the_record_is_out_of_reach() -> None:
-    """Of five tokens between two labels the record contains the last three, so the first label's token is missing."""
-    watches = [watch("a", 2, "v1"), watch("a", 5, "v2")]
-    searches = [search("a", 1, "cat"), *(search("a", 3 + n / 10, "cat") for n in range(5))]
-    case = Case(watches, searches, draw_of(share=0.0, max_sequence=3, search_history=1))
-    drawn = draw_labels(case.histories, case.draw)
-    assert (drawn.out_of_reach, drawn.pointers["label"].to_list()) == (1, [2])
-    all_of_it = replace(case.draw, max_sequence=6)
-    assert draw_labels(case.histories, all_of_it).pointers["tokens_end"].to_list() == [1, 6]
-
-
-def test_users_with_only_searches_are_served() -> None:
-    case = Case([], [search("c", 1, "cat")], draw_of())
-    (row,) = build_records(serving_pointers(case.histories, END), case.histories, max_sequence=5).to_dicts()
-    assert (row["user_id"], row["watches"], row["tokens"]) == ("c", [], [1])
-    assert (row["watches_end"], row["tokens_end"]) == ([0], [1])
-
-
 def test_values_of_existing_categories_are_counted() -> None:
     watches = watches_frame([watch("a", 1, "v", country="DE"), watch("a", 2, "v", country="SE", signed_in=False)])
     users = pl.DataFrame({"user_id": ["a", "idle"], "country": ["SE", "SE"], "gender": [None, "f"], "plan": ["x", "y"]})
@@ -448,11 +392,3 @@ def test_values_of_existing_categories_are_counted() -> None:
     assert active_users(watches, users)["user_id"].to_list() == ["a"]
     expected = {"country": {"DE": 1, "SE": 2}, "signed_in": {"false": 1}, "plan": {"x": 1}}
     assert category_counts(watches, users, ("plan", "absent")) == expected
-
-
-def test_ends_are_relative_to_the_start_of_the_record() -> None:
-    rows = [("a", 1, 0), ("a", 7, 2), ("a", 9, 6), ("b", 3, 0)]
-    pointers = pl.DataFrame(rows, schema=["user_id", "watches_end", "tokens_end"], orient="row")
-    found = relative_ends(pointers, max_sequence=5)
-    assert found["watches_end"].to_list() == [0, 3, 5, 3] and found["watches_last"].to_list() == [9, 9, 9, 3]
-    assert found["tokens_end"].to_list() == [0, 1, 5, 0] and found["tokens_last"].to_list() == [6, 6, 6, 0]

@@ -28,7 +28,6 @@ from transforms.examples.vocabulary import (
     count_window,
     merge_window_counts,
     shard_top_n,
-    top_n,
     write_vocabulary,
 )
 from transforms.logs.event_window import BucketFiles, Holdout, Window
@@ -58,13 +57,6 @@ def test_tokens_are_counted_by_occurrence(queries: list[str]) -> None:
     found = count_search_tokens(searches_frame([search("a", 1, query) for query in queries]))
     assert found.schema == COUNTS
     assert dict(found.rows()) == Counter(token for query in queries for token in tokens(query))
-
-
-def test_ties_are_ordered_by_token() -> None:
-    counts = counts_frame({"b": 2, "a": 2, "c": 3, "ä": 2, "B": 2})
-    assert top_n(counts, 4).rows() == [("c", 3), ("B", 2), ("a", 2), ("b", 2)]
-    assert top_n(counts, 100).height == 5
-    assert top_n(counts.clear(), 3).rows() == []
 
 
 PARTS = st.lists(st.dictionaries(st.sampled_from("abcdefghij"), st.integers(1, 5), max_size=8), min_size=1, max_size=6)

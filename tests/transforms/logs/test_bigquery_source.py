@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from graphs import steps
 from made_frames import hours
 from nights import DATAFLOW, DATE, night, write_job
 
@@ -34,15 +35,11 @@ def read() -> ReadBigQuery:
     return ReadBigQuery(NAME, SEARCHES, {"user_id": "uid"}, PARSE, *WINDOW)
 
 
-def steps_of(pipeline: beam.Pipeline) -> set[str]:
-    return {step.unique_name for step in pipeline.to_runner_api().components.transforms.values()}
-
-
 def test_job_graph_contains_beam_reader_with_table_and_window() -> None:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     found = pipeline | read()
     assert set(found) == {"valid", "rejected", "counts"}
-    assert any("ReadFromBigQuery" in name for name in steps_of(pipeline))
+    assert any("ReadFromBigQuery" in name for name in steps(pipeline))
     where = "time >= TIMESTAMP('2024-03-01T00:00:00+00:00') AND time < TIMESTAMP('2024-03-29T00:00:00+00:00')"
     assert read().restriction() == where
 
@@ -81,6 +78,6 @@ def test_ingest_reads_the_table_in_its_pipeline(tmp_path: Path) -> None:
     for source in reader.log_sources(due.pending, Snapshot(buckets=8), None):
         if source.raw:
             reader.branch(pipeline, source)
-    steps = steps_of(pipeline)
-    assert any("Read watches/ReadFromBigQuery" in name for name in steps)
-    assert any("Write watches" in name for name in steps)
+    found = steps(pipeline)
+    assert any("Read watches/ReadFromBigQuery" in name for name in found)
+    assert any("Write watches" in name for name in found)

@@ -84,13 +84,6 @@ def test_ids_of_every_type(values: pa.Array, ids: list[str], tmp_path: Path) -> 
     assert sorted(ForgetList(paths=(str(path),), digest=str(values)).ids()) == sorted(ids)
 
 
-def test_binary_that_is_not_text_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pa_parquet.write_table(pa.table({"user_id": pa.array([b"\xff", b"a"])}), path)
-    with pytest.raises(LogError, match=r"a\.parquet: the column user_id is binary but not UTF-8 text"):
-        ForgetList(paths=(str(path),)).ids()
-
-
 def test_fractional_numbers_are_not_ids(tmp_path: Path) -> None:
     for at, values in enumerate((pa.array([2.5]), pa.array([Decimal("2.5")]))):
         path = tmp_path / f"{at}.parquet"

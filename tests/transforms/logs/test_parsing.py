@@ -178,11 +178,6 @@ def test_every_row_is_valid_or_rejected(rows: list[tuple[str | None, ...]]) -> N
     assert (parsed.valid["time"] < BEFORE).all()
 
 
-def test_empty_frame() -> None:
-    parsed = parse_watches(raw(user_id=[]), RULES)
-    assert (parsed.valid.schema, parsed.valid.height, parsed.rejected.height) == (STORED_WATCH_SCHEMA, 0, 0)
-
-
 def test_searches() -> None:
     frame = raw(query=["cats", None, "", "dogs"], time=[AT, AT, AT, BEFORE]).drop("video_id", "completed")
     parsed = parse_searches(frame, RULES)

@@ -60,6 +60,14 @@ def read(path: Path, table: LogTable = TABLE, **renamed: str) -> RawFrame:
     return RawFrame(rows, pl.concat([frame.broken for frame in frames] or [pl.DataFrame(schema=readers.BROKEN)]))
 
 
+def read_in_blocks(path: Path, *, frame_rows: int, block_bytes: int) -> RawFrame:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "FRAME_ROWS", frame_rows)
+        patch.setattr(readers, "TEXT_BLOCK_BYTES", block_bytes)
+        patch.setattr(readers, "CSV_BLOCK_BYTES", block_bytes)
+        return read(path)
+
+
 def put(folder: Path, name: str, content: bytes) -> Path:
     path = folder / name
     path.write_bytes(content)
@@ -107,11 +115,7 @@ def test_csv_rows_are_valid_or_broken_under_their_numbers(
     kinds = [kind for kind in lines if kind != "empty"]  # lines with nothing on them are no rows of a CSV file
     text = "user_id,time,country\n" + "".join(texts[kind].format(at) + "\n" for at, kind in enumerate(lines))
     path = put(tmp_path_factory.mktemp("csv"), "a.csv", text.encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "FRAME_ROWS", frame_rows)
-        patch.setattr(readers, "TEXT_BLOCK_BYTES", block_bytes)
-        patch.setattr(readers, "CSV_BLOCK_BYTES", block_bytes)
-        found = read(path)
+    found = read_in_blocks(path, frame_rows=frame_rows, block_bytes=block_bytes)
     good = found.rows["row"].to_list() if found.rows.width else []
     broken = dict(found.broken.select("row", "reason").rows())
     assert good == [at for at, kind in enumerate(kinds, 1) if kind == "row"]
@@ -134,11 +138,7 @@ def test_json_lines_are_valid_or_broken_under_their_numbers(
     good = '{"user_id": "u", "time": 1, "country": "SE"}'
     text = "\n".join(good if line == "row" else line for line in lines) + ("\n" if ended else "")
     path = put(tmp_path_factory.mktemp("json"), "a.jsonl", text.encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "FRAME_ROWS", frame_rows)
-        patch.setattr(readers, "TEXT_BLOCK_BYTES", block_bytes)
-        patch.setattr(readers, "CSV_BLOCK_BYTES", block_bytes)
-        found = read(path)
+    found = read_in_blocks(path, frame_rows=frame_rows, block_bytes=block_bytes)
     rows = found.rows["row"].to_list() if found.rows.width else []
     assert rows == [at for at, line in enumerate(lines, 1) if line == "row"]
     assert found.broken.select("row", "reason", "text").rows() == [

@@ -13,7 +13,6 @@ from transforms.core.tensorflow_import import import_tensorflow
 from transforms.ranking import encoding
 from transforms.ranking.encoding import (
     BELOW_ONE,
-    _ranks_and_gaps,
     analysis_table,
     draw_numbers,
     graph_inputs,
@@ -53,12 +52,6 @@ def test_interpolation_equals_numpy_s_over_distinct_boundaries(seed: int) -> Non
         np.testing.assert_allclose(quantiles[:, column], expected, atol=1e-5)
     np.testing.assert_array_equal(known, ~np.isnan(values))
     assert quantiles.min() == 0 and quantiles.max() < 1
-
-
-def test_ranks_and_gaps_of_coinciding_boundaries() -> None:
-    ranks, gaps = (of.numpy().tolist() for of in _ranks_and_gaps(tf.constant([[1.0, 1.0, 3.0, 3.0, 3.5], [2.0] * 5])))
-    assert ranks == [[0, 0, 1, 1, 2], [0, 0, 0, 0, 0]]
-    assert gaps == [[0, 2, 0, 0.5, 0], [0, 0, 0, 0, 0]]
 
 
 def test_a_constant_number_is_0() -> None:

@@ -17,7 +17,6 @@ from shown import CATALOGUE, IMPRESSIONS, SEARCHES, USERS, WATCHES, context_of, 
 
 from transforms.logs.schemas import IMPRESSION_SCHEMA
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS, Features, ImpressionContext
-from transforms.ranking.timelines import Span
 
 ZONE = "America/New_York"
 BY_VIDEO = {row["video_id"]: row for row in CATALOGUE.iter_rows(named=True)}
@@ -189,34 +188,3 @@ def test_empty_logs() -> None:
     assert known == {"video_watches", "video_unclicked", "user_watches"}
     assert all(math.isnan(value) for value in context.features(shown.impressions, zone="UTC").shown["channel_watches"])
     assert isinstance(row["hour"], str) and "country" not in row and np.isnan(row.get("none", np.nan))
-
-
-def test_the_mean_watch_time_ignores_watches_without_one() -> None:
-    watches = [watch("a", 1, "v", watch_seconds=8.0), watch("a", 2, "w"), watch("a", 3, "w", watch_seconds=3.0)]
-    context = context_of(events_of(watches))
-    spans = context.watches.before(np.array([0, 0, 1]), np.full(3, context.watches.times[-1] + 1))
-    mean = context._mean_watch_seconds(Span(first=spans.first, end=np.array([3, 2, 0])))
-    assert mean.tolist() == [5.5, 8.0, pytest.approx(np.nan, nan_ok=True)]
-
-
-def test_ages_are_never_negative_and_nan_if_unknown() -> None:
-    context = context_of(events_of([watch(user, 1, "v") for user in ("a", "b", "z")]))
-    ages = context._ages(pl.Series([hours(1)] * 3, dtype=pl.Datetime("us", "UTC")), np.array([0, 1, 2]))
-    assert ages.to_list() == [34.0, pytest.approx(np.nan, nan_ok=True), 0.0]
-
-
-def test_categories_come_from_the_last_watch_that_has_one_else_from_the_users_table() -> None:
-    watches = [watch("a", 1, "v", country="DE"), watch("a", 2, "v"), watch("z", 3, "v")]
-    context = context_of(events_of(watches))
-    spans = context.watches.before(np.array([0, 1]), np.full(2, context.watches.times.max() + 1))
-    found = context._user_categories(np.array([0, 1]), spans)
-    assert (found["country"].to_list(), found["gender"].to_list()) == (["DE", "AT"], ["f", None])
-
-
-def test_the_history_with_an_unknown_channel_is_unknown() -> None:
-    context = context_of(events_of([watch("a", 1, "y"), watch("a", 2, "v")]))
-    user, video = np.zeros(2, np.int64), context.video_ids.index_of("y")
-    numbers = context._history_numbers("channel", user, np.array([video, 0]), np.full(2, context.watches.times[-1] + 1))
-    assert sorted(numbers) == ["channel_unclicked", "channel_watches", "seconds_since_channel"]
-    assert np.isnan([values[0] for values in numbers.values()]).sum() == 3
-    assert numbers["channel_watches"][1] == 1

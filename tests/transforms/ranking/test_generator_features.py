@@ -14,10 +14,7 @@ from shown import context_of, events_of, impression
 from transforms.ranking.features import Features
 from transforms.ranking.generator_features import (
     GENERATOR_NUMBERS,
-    HISTORY,
     GeneratorNight,
-    _last_rows,
-    _mean_vectors,
     generator_features,
     lookup_rows,
 )
@@ -136,17 +133,3 @@ def test_unknown_users_and_no_nights(tmp_path: Path) -> None:
 def test_rows_of_ids() -> None:
     among = pl.Series(["b", "a"])
     assert lookup_rows(pl.Series(["a", "c", None, "b"]), among).tolist() == [1, -1, -1, 0]
-
-
-def test_the_last_rows_of_each_history() -> None:
-    watched = np.array([7, 8, 9, 5, -1])
-    rows = _last_rows(watched, np.array([0, 3, 3]), np.array([3, 4, 3]))
-    assert rows.shape == (3, HISTORY)
-    assert rows[:, :4].tolist() == [[9, 8, 7, -1], [5, -1, -1, -1], [-1] * 4] and (rows[:, 4:] == -1).all()
-
-
-def test_means_are_over_known_rows_and_0_without_any() -> None:
-    vectors = np.array([[1, 2], [3, 6], [5, 4]], np.float32)
-    mean = _mean_vectors(vectors, np.array([[0, -1, 1], [-1, -1, -1], [2, -1, -1]]))
-    assert mean.tolist() == [[2, 4], [0, 0], [5, 4]]
-    assert _mean_vectors(vectors, np.zeros((0, 3), np.int64)).shape == (0, 2)

@@ -90,17 +90,6 @@ def test_parts_merge_into_the_whole_in_any_order(rows: list[Any], order: list[in
     assert merged.calibration() == whole.calibration()
 
 
-def test_the_best_and_the_worst_order() -> None:
-    user, page, clicked = np.zeros(4, int), np.zeros(4, int), np.array([1, 0, 1, 0])
-    seconds = np.array([10.0, 0, 90, 0])
-    best = ImpressionMetrics.from_impressions(user, page, clicked, seconds, np.array([1.0, 0, 2, -1])).compute()
-    assert (best["per_user_loss"], best["auc"], best["ndcg"]) == (0, 1, pytest.approx(1))
-    worst = ImpressionMetrics.from_impressions(user, page, clicked, seconds, np.array([-1.0, 1, -1, 2])).compute()
-    assert (worst["per_user_loss"], worst["auc"]) == (1, 0)
-    long_missed = ImpressionMetrics.from_impressions(user, page, clicked, seconds, np.array([2.0, 1, 0, -1])).compute()
-    assert long_missed["per_user_loss"] == pytest.approx(90 / 200)
-
-
 def test_losses_of_users_add_up_to_the_metric() -> None:
     draw = np.random.default_rng(3)
     user, page, clicked = draw.integers(0, 9, 200), draw.integers(0, 4, 200), draw.integers(0, 2, 200)

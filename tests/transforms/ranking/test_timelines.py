@@ -46,16 +46,6 @@ def check_spans(rows: list[tuple[int, int, int]], asked: list[tuple[int, int]]) 
     assert line.last_known(span, codes).tolist() == [codes[-1] if codes else -1 for codes in known]
 
 
-@given(EVENTS, st.randoms(use_true_random=False))
-def test_the_order_of_events_does_not_matter(rows: list[tuple[int, int, int]], random: object) -> None:
-    mixed = list(rows)
-    random.shuffle(mixed)  # type: ignore[attr-defined]
-    lines = [(Timeline.from_events(*columns(part)), columns(part)[2]) for part in (rows, mixed)]
-    (one, codes), (other, mixed_codes) = lines
-    assert one.times.tolist() == other.times.tolist() and one.places.tolist() == other.places.tolist()
-    assert codes[one.order].tolist() == mixed_codes[other.order].tolist()
-
-
 def test_the_last_values_are_at_the_end() -> None:
     span = Span(first=np.array([0, 3, 3]), end=np.array([3, 3, 8]))
     found = last_values(span, np.arange(1, 9), 4)

@@ -12,10 +12,6 @@ from transforms.search.exact_search import Candidates
 from transforms.search.exclusions import (
     ChannelCap,
     Excluded,
-    _distinct_keys,
-    _hidden_counts,
-    _rank_in_runs,
-    _sort_rows,
     build_query_rules,
 )
 
@@ -31,27 +27,6 @@ def test_a_cap_keeps_the_first_of_each_channel(seed: int, n: int, limit: int) ->
     for row, kept, found in zip(positions, keep, kept_rows, strict=True):
         assert row[found].tolist() == apply_cap(row[kept].tolist(), cap)
     assert cap.max_list_length == len(apply_cap(list(range(n)), cap))
-
-
-def test_rows_are_sorted_with_their_columns() -> None:
-    values, columns = _sort_rows(np.array([[3, -1, 3, 0], [2, 2, 1, 2]]))
-    assert values.tolist() == [[-1, 0, 3, 3], [1, 2, 2, 2]]
-    assert columns.tolist() == [[1, 3, 0, 2], [2, 0, 1, 3]]
-
-
-def test_ranks_restart_with_each_run_and_each_row() -> None:
-    ranks = _rank_in_runs(np.array([[-1, -1, 4, 4, 4], [4, 4, 5, 6, 6]]))
-    assert ranks.tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 1]]
-
-
-def test_pairs_become_distinct_sorted_keys() -> None:
-    assert _distinct_keys(excluding([[4, 1, 4], [], [0]]), 3, 10).tolist() == [1, 4, 20]
-    assert _distinct_keys(Excluded.empty(2), 2, 10).tolist() == []
-
-
-def test_hidden_positions_are_counted_by_group() -> None:
-    hidden = np.array([[True, False, True], [False, False, False], [True, True, True]])
-    assert _hidden_counts(hidden, np.array([2, 0, 0], np.int32)).tolist() == [3, 2, 2]
 
 
 def test_rules_of_selected_queries_are_unchanged() -> None:

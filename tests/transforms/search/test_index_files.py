@@ -42,7 +42,7 @@ from transforms.search.index_files import (
     write_index,
 )
 from transforms.search.shard_search import merge_shards
-from transforms.search.top_k import build_index, top_k
+from transforms.search.top_k import top_k
 
 VECTORS = pl.DataFrame(
     {"id": [1, 2, 3, 4], "video_id": ["d", "b", "a", "c"], "vector": [[3.0, 4, 1], [0, 0, 2], [0, 2, 3], [-1, 0, 4]]},
@@ -70,11 +70,6 @@ def made(videos: int, dimension: int, seed: int = 1) -> pl.DataFrame:
     names = [f"v{i:05d}" for i in rng.permutation(videos)]
     rows = pl.Series(matrix.tolist(), dtype=pl.List(pl.Float32))
     return pl.DataFrame({"id": np.arange(1, videos + 1), "video_id": names, "vector": rows})
-
-
-def test_vectors_as_a_matrix() -> None:
-    assert to_matrix(VECTORS["vector"]).tolist() == VECTORS["vector"].to_list()
-    assert to_matrix(VECTORS["vector"]).dtype == np.float32
 
 
 def test_directions_have_length_one_and_no_bias() -> None:
@@ -236,12 +231,3 @@ def test_an_index_is_loaded_once_per_process(tmp_path: Path, monkeypatch: pytest
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(range(8)) | beam.Reshuffle() | beam.Map(lambda _: read_index(folder).search)
     assert len(loads) == 1
-
-
-def test_an_index_of_one_shard_searches_like_one_built_in_memory(tmp_path: Path) -> None:
-    vectors = made(500, 4)
-    list(write_index(IndexPart("candidates", 0), inputs(tmp_path, vectors), str(tmp_path), "1"))
-    queries = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
-    one = read_index(str(tmp_path / "candidates-1" / "00000-of-00001"))
-    whole = build_index(to_matrix(vectors.sort("video_id")["vector"]), k=2)
-    np.testing.assert_array_equal(one.search(queries, 9).positions, whole.search(queries, 9).positions)

@@ -16,7 +16,7 @@ from made_frames import hours, watch, watches_frame, write
 from transforms.logs.event_window import Window
 from transforms.logs.schemas import HIDDEN_SCHEMA
 from transforms.search import watched_videos
-from transforms.search.watched_videos import WatchedVideos, read_watched, watched_pairs
+from transforms.search.watched_videos import WatchedVideos, read_watched
 
 VIDEOS = pl.DataFrame({"video_id": ["a", "b", "c"], "position": pl.Series([0, 1, 2], dtype=pl.Int32)})
 PAIRS = st.lists(st.tuples(st.sampled_from(["u1", "u2", "other"]), st.sampled_from([0, 1, 2])), max_size=15)
@@ -35,13 +35,6 @@ def test_positions_of_users_in_the_order_given(pairs: list[tuple[str, int]], use
     found = WatchedVideos.from_pairs(frame)
     assert of_users(found, users) == [sorted({p for who, p in pairs if who == user}) for user in users]
     assert of_users(found, []) == []
-
-
-def test_watches_that_exclude_applies_to() -> None:
-    watches = watches_frame([watch("a", 1, "x"), watch("a", 2, "x"), watch("a", 3, "y", False)])
-    assert watched_pairs(watches, "completed").rows() == [("a", "x"), ("a", "x")]
-    assert watched_pairs(watches, "watched").rows() == [("a", "x"), ("a", "x"), ("a", "y")]
-    assert watched_pairs(watches, "none").rows() == []
 
 
 @pytest.mark.parametrize(
