@@ -84,25 +84,38 @@ def _unusable(**numbers: object) -> str:
     return ""
 
 
-def most_popular(difference: PairedDifference | None, figure: str, *, held_out: int | None = None) -> Gate:
-    """Compare the lists with the most popular videos.
+def _difference_gate(
+    name: str, difference: PairedDifference, users: int | None, *, setting: str, result: str, advice: str
+) -> Gate:
+    """Return a gate that fails if a difference is significantly below 0. users: number held out; None: enough.
 
-    difference: the lists' figure minus that of the most popular videos; None if no users were held out. held_out: their
-    number; None: enough.
+    `{}` in the result is replaced with the difference and its interval.
     """
-    name = "most popular"
-    if difference is None:
-        return not_computed(name, "no users were held out")
-    if reason := _unusable_interval(difference):
+    if reason := _unusable(**{f"{part}_of_the_difference": value for part, value in difference}):
         return not_computed(name, reason, expected=False)
-    if held_out is not None and held_out < MIN_USERS:
+    if users is not None and users < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     return _gate(
         name,
         difference.value,
-        ok=_upper(difference.value, difference.high, held_out) >= 0,
-        bound="not significantly below 0 (95 % interval; gates.most_popular)",
-        result=f"{figure} minus that of the most popular videos is {_signed(difference)}",
+        ok=_upper(difference.value, difference.high, users) >= 0,
+        bound=f"not significantly below 0 (95 % interval; {setting})",
+        result=result.format(f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"),
+        advice=advice,
+    )
+
+
+def most_popular(difference: PairedDifference, figure: str, *, held_out: int | None = None) -> Gate:
+    """Compare the lists with the most popular videos.
+
+    difference: the lists' figure minus that of the most popular videos. held_out: number of users; None: enough.
+    """
+    return _difference_gate(
+        "most popular",
+        difference,
+        held_out,
+        setting="gates.most_popular",
+        result=f"{figure} minus that of the most popular videos is {{}}",
         advice="the training failed, or its labels are wrong: check the training curve in the report, and that model, "
         "index and examples are from the same logs",
     )
@@ -117,18 +130,15 @@ def ranking(found: MeasuredRanking | None, cut: int) -> Gate:
     gain, neighbours = found.difference, found.neighbours
     if gain is None or neighbours is None:
         return not_computed(name, "the recall of the two orders is missing", expected=False)
-    recall = neighbours.recall
-    if reason := _unusable_interval(gain) or _unusable(recall_of_the_neighbours=recall):
+    if reason := _unusable(recall_of_the_neighbours=neighbours.recall):
         return not_computed(name, reason, expected=False)
-    if found.users < MIN_USERS:
-        return not_computed(name, _FEW_USERS)
-    return _gate(
+    return _difference_gate(
         name,
-        gain.value,
-        ok=_upper(gain.value, gain.high, found.users) >= 0,
-        bound="not significantly below 0 (95 % interval; gates.ranking)",
-        result=f"the share of held-out users' watch time in the first {cut} videos changes by {_signed(gain)} with "
-        f"ranking, from {recall:.4f}",
+        gain,
+        found.users,
+        setting="gates.ranking",
+        result=f"the share of held-out users' watch time in the first {cut} videos changes by {{}} with ranking, from "
+        f"{neighbours.recall:.4f}",
         advice="check the ranker's figures in the report; candidates = 0 ([ranking]) serves the neighbours' order",
     )
 
@@ -179,14 +189,14 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
     low, high = interval(lists - (1 - most_lost) * lists_before * _kept_share(popular, popular_before))
     if reason := _unusable(the_lower_end_of_the_interval=low, its_upper_end=high, gates_max_recall_lost=most_lost):
         return not_computed(name, reason, expected=False)
-    held_out = [night.held_out for night in (tonight, before) if night.held_out is not None]
-    if held_out and min(held_out) < MIN_USERS:
+    users = min((night.held_out for night in (tonight, before) if night.held_out is not None), default=None)
+    if users is not None and users < MIN_USERS:
         return not_computed(name, _FEW_USERS)
     bound = (1 - most_lost) * recall_then * kept
     return _gate(
         name,
         recall - recall_then,
-        ok=_upper(recall - bound, high, min(held_out, default=None)) >= 0,
+        ok=_upper(recall - bound, high, users) >= 0,
         bound=f"not significantly below {bound:.4f} (95 % interval; gates.max_recall_lost = {most_lost:g})",
         result=f"{figure} is {recall:.4f}, and was {recall_then:.4f} the night before; that of the most popular videos "
         f"is {popular_recall:.4f}, and was {popular_then:.4f}; the lists minus the bound are {low:+.4f} to {high:+.4f}",
@@ -301,8 +311,7 @@ def list_overlap_gate(value: float | None, *, most: float) -> Gate:
     """Check that lists differ between users. value: their `list_overlap`."""
     name = "sameness"
     if value is None:
-        reason = f"lists hold nearly all videos that may be shown, or there are fewer than {MIN_USERS} lists"
-        return not_computed(name, reason)
+        return not_computed(name, f"lists hold nearly all videos that may be shown, or are fewer than {MIN_USERS}")
     if reason := _unusable(sameness=value, gates_max_sameness=most):
         return not_computed(name, reason, expected=False)
     return _gate(
@@ -330,21 +339,17 @@ def list_overlap(shown: pl.Series, *, lists: int, candidates: int) -> float | No
     return (pairs / length - chance) / (1 - chance)
 
 
-def retention(value: float | None, *, least: float, most: float, places: int | None = None) -> Gate:
+def retention(value: float, *, least: float, most: float, places: int) -> Gate:
     """Check how much of a user's list is the same as the night before.
 
-    value: mean share of a user's list that was in it the night before; None if there are no such lists, or if lists
-    hold nearly all videos that may be shown. places: total length of these lists, for the 95 % interval of the share;
-    None: the share is exact.
+    value: mean share of a user's list that was in it the night before. places: total length of these lists, for the
+    95 % interval of the share.
     """
     name = "stayed"
-    if value is None:
-        reason = "there are no lists of an earlier night, or too few videos to choose from"
-        return not_computed(name, reason)
-    counted = {} if places is None else {"places_in_lists": places}
-    if reason := _unusable(share_that_stayed=value, gates_min_stayed=least, gates_max_stayed=most, **counted):
+    bounds = {"gates_min_stayed": least, "gates_max_stayed": most}
+    if reason := _unusable(share_that_stayed=value, places_in_lists=places, **bounds):
         return not_computed(name, reason, expected=False)
-    low, high = (value, value) if places is None else share_bounds(value, places)
+    low, high = share_bounds(value, places)
     return _gate(
         name,
         value,
@@ -378,14 +383,12 @@ def rejects(*, read: int, reasons: Mapping[str, int], most: float) -> Gate:
 
 def same_night(problems: Sequence[str]) -> Gate:
     """Check that model, index and lists come from one training. problems: those that do not, in words."""
-    name, bound = "same night", "all from one training (gates.same_night)"
-    message = f"gate {name}: model, index and lists come from one training"
+    bound, message = "all from one training (gates.same_night)", "model, index and lists come from one training"
     if problems:
-        message = (
-            f"gate {name}: {'; '.join(problems)}, bound: {bound}: run the night again from train, and do not copy "
-            "folders between nights"
-        )
-    return Gate(name=name, value=None, bound=bound, state="failed" if problems else "passed", message=message)
+        advice = "run the night again from train, and do not copy folders between nights"
+        message = f"{'; '.join(problems)}, bound: {bound}: {advice}"
+    state: State = "failed" if problems else "passed"
+    return Gate(name="same night", value=None, bound=bound, state=state, message=f"gate same night: {message}")
 
 
 def volume(table: str, days: Sequence[int], *, least: float, most: float) -> Gate:
@@ -452,14 +455,6 @@ def _classes(users: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {n:,}" for name, n in sorted(users.items(), key=lambda one: -one[1])[:5])
 
 
-def _unusable_interval(difference: PairedDifference) -> str:
-    return _unusable(**{f"{part}_of_the_difference": value for part, value in difference})
-
-
 def _upper(value: float, high: float, users: int | None) -> float:
     """Return the upper end of an interval around a value, widened for a small number of users."""
     return high if users is None else value + (high - value) * small_sample_factor(users)
-
-
-def _signed(difference: PairedDifference) -> str:
-    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
