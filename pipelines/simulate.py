@@ -100,8 +100,8 @@ def _write_truth(folder: Path, world: World, state: State) -> None:
     morning = begin_day(world, state, day)
     chosen = np.unique(np.linspace(0, users - 1, min(users, TRUTH_USERS)).astype(np.int64))
     preferences = true_preferences(world, morning, day, users=chosen)
-    _write(folder / "preferences.parquet", preferences.probabilities)
-    _write(folder / "watch_seconds.parquet", preferences.watch_seconds)
+    _write(folder / "preferences.parquet", preferences.drop("watch_seconds"))
+    _write(folder / "watch_seconds.parquet", preferences.drop("probability"))
     _write(folder / "next_day.parquet", completed_watches(world, play_day(world, morning, day)))
     _write(folder / "topics.parquet", topics_frame(world))
 

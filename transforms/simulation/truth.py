@@ -7,7 +7,6 @@ model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -32,14 +31,6 @@ from transforms.simulation.state import (
 from transforms.simulation.world import DEVICE_SHARES, LANGUAGE_SHARES, LANGUAGES, Floats, Ints, World
 
 CHUNK_CELLS = 250_000  # users x videos per chunk, so that arrays stay in the processor's cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preferences:
-    """Two tables with the same (user_id, video_id) rows, best first for each user."""
-
-    probabilities: pl.DataFrame  # user_id, video_id, probability
-    watch_seconds: pl.DataFrame  # user_id, video_id, watch_seconds
 
 
 def watch_probabilities(world: World, state: State, day: int, *, users: Ints) -> Floats:
@@ -93,13 +84,12 @@ def expected_watch_seconds(world: World, state: State, *, users: Ints, videos: I
     return np.einsum("ud,dun->un", shares, fraction) * world.catalogue.seconds[videos]
 
 
-def true_preferences(world: World, state: State, day: int, *, users: Ints, top: int = 200) -> Preferences:
-    """Return the `top` most probable next watches of users (fewer in a small catalogue), ties by video."""
-    parts = list(_preferences(world, state, day, users, top))
-    return Preferences(
-        probabilities=pl.concat([part.drop("watch_seconds") for part in parts]),
-        watch_seconds=pl.concat([part.drop("probability") for part in parts]),
-    )
+def true_preferences(world: World, state: State, day: int, *, users: Ints, top: int = 200) -> pl.DataFrame:
+    """Return the `top` most probable next watches of users (fewer in a small catalogue), ties by video.
+
+    Columns: user_id, video_id, probability, watch_seconds; best first for each user.
+    """
+    return pl.concat(_preferences(world, state, day, users, top))
 
 
 def _preferences(world: World, state: State, day: int, users: Ints, top: int) -> Iterator[pl.DataFrame]:
