@@ -31,7 +31,7 @@ from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item, night_metrics
 from transforms.evaluation.baselines import CountVideos
 from transforms.evaluation.evaluate_lists import WriteEvaluation
-from transforms.evaluation.item_to_item import CoWatchesFile, WriteCoWatches
+from transforms.evaluation.item_to_item import WriteCoWatches
 from transforms.evaluation.measure_batch import HoldoutInputs, metric_cuts
 from transforms.evaluation.next_day import MeasureNextDay
 from transforms.evaluation.night_metrics import MeasuredRecord, ShownRecord
@@ -41,7 +41,7 @@ from transforms.ranking.watch_time_recall import MeasuredRanking
 
 METRICS = night_metrics.FILE
 EXACT_USERS = 1_000  # searched exactly, to compare with approximate search
-_BASELINES = (VocabularyFile, CoWatchesFile, MeasuredRecord)
+_BASELINES = (VocabularyFile, FileEntry, MeasuredRecord)
 _MEASURED = (FileEntry, MeasuredRecord, ShownRecord, MeasuredRanking)
 
 
@@ -146,8 +146,8 @@ def _held_out(night: Night, folder: str, attempt: str, baselines: Records) -> Re
     inputs = HoldoutInputs(
         search=neighbours.search_inputs(night, held_out=True),
         counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),
-        last_day=_path(baselines.of(VocabularyFile), folder),
-        co_watches=_path(baselines.of(CoWatchesFile), folder),
+        last_day=_path([counts.file for counts in baselines.of(VocabularyFile)], folder),
+        co_watches=_path(baselines.of(FileEntry), folder),
         spec=paths.join(night.folder("examples"), "spec.json"),
         exact=None if exact else _sample(night, users, EXACT_USERS),
     )
@@ -161,9 +161,9 @@ def _held_out(night: Night, folder: str, attempt: str, baselines: Records) -> Re
     return pop_records(records, *_MEASURED)
 
 
-def _path(written: Sequence[VocabularyFile | CoWatchesFile], folder: str) -> str:
-    """The path of the one file that was written, "" for none."""
-    return next((paths.join(folder, record.file.name) for record in written), "")
+def _path(written: Sequence[FileEntry], folder: str) -> str:
+    """Return the path of the one file that was written, "" for none."""
+    return next((paths.join(folder, entry.name) for entry in written), "")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IngestOutputs, NeighboursOutputs
 from transforms.evaluation import night_metrics
-from transforms.evaluation.night_metrics import MeasuredServed, NightMetrics
+from transforms.evaluation.night_metrics import NightMetrics
 from transforms.evaluation.user_metrics import MeasuredFigures
 from transforms.report.page import Point
 
@@ -51,7 +51,7 @@ def newest_figure(nights: Sequence[Night]) -> str:
     return next((measured.gate for measured in found if measured is not None and measured.gate), "")
 
 
-def point(measured: MeasuredFigures | MeasuredServed | None, figure: str) -> Point | None:
+def point(measured: MeasuredFigures | None, figure: str) -> Point | None:
     """Return a figure and its interval; None if it was not measured, for example for lists of another length."""
     if not measured or figure not in measured.figures or figure not in measured.intervals:
         return None

@@ -22,9 +22,9 @@ from pipelines.config.sink_settings import BigtableSettings
 from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.sinks import gcp
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.sinks import SinkError, bigtable_lists
-from transforms.sinks.bigtable_lists import CountRows, RemoveVersions, RowCount, TableAddress, WriteLists, tablet_ranges
+from transforms.sinks.bigtable_lists import CountRows, RemoveVersions, TableAddress, WriteLists, tablet_ranges
 from transforms.sinks.redis_lists import FORMAT_VERSION
 
 NAME = "bigtable"
@@ -84,7 +84,7 @@ class BigtableSink:
         with self.night.beam.pipeline("publish") as pipeline:
             ranges = pipeline | self.night.beam.create(tablet_ranges(self.place))
             ranges | CountRows(self.place, version) | WriteRecords(records)
-        return sum(count.rows for count in pop_records(records, RowCount).of(RowCount))
+        return add_counts(pop_records(records, Counts).of(Counts)).get("rows", 0)
 
     def switch(self, version: str | None) -> None:
         with self._translate_errors():

@@ -19,9 +19,9 @@ from pipelines.base import manifest, paths
 from pipelines.config.sink_settings import RedisSettings
 from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
-from transforms.core.records import WriteRecords, pop_records
+from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.sinks import SinkError, redis_lists
-from transforms.sinks.redis_lists import Keys, Kind, LoadedKeys, LoadRedis, RedisPart, RedisVersion
+from transforms.sinks.redis_lists import Keys, Kind, LoadRedis, RedisPart, RedisVersion
 from transforms.sinks.redis_server import RedisServer, Session
 
 
@@ -80,7 +80,7 @@ class RedisSink:
             if state["loaded"] and "expires" not in state and not _missing(redis, wanted, parts):
                 return {"version": version, "keys": 0}
             self._note(redis, version, {"loaded": False})
-            loaded = sum(part.keys for part in self._run(parts, wanted))
+            loaded = sum(self._run(parts, wanted).values())
             if missing := _missing(redis, wanted, parts):
                 raise SinkError(
                     f"Redis at {self.settings.url} has only {loaded - missing:,} of the {loaded:,} loaded keys: it was "
@@ -127,7 +127,8 @@ class RedisSink:
         kinds: dict[Kind, tuple[str, ...]] = {"lists": files.lists, "vectors": vectors, "defaults": files.defaults}
         return [RedisPart(kind=kind, path=path) for kind, listed in kinds.items() for path in listed]
 
-    def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> list[LoadedKeys]:
+    def _run(self, parts: list[RedisPart], wanted: RedisVersion) -> dict[str, int]:
+        """Load all parts, and return the number of keys by kind."""
         records = paths.join(self.night.folder("publish"), f"records-{manifest.new_attempt()}.json")
         with self.night.beam.pipeline("publish") as pipeline:
             (
@@ -136,7 +137,7 @@ class RedisSink:
                 | LoadRedis(wanted, self.night.beam.threads)
                 | WriteRecords(records)
             )
-        return pop_records(records, LoadedKeys).of(LoadedKeys)
+        return add_counts(pop_records(records, Counts).of(Counts))
 
     def _register(self, redis: Session) -> dict[str, dict[str, Any]]:
         found: dict[bytes, bytes] = redis.do("HGETALL", self.keys.register)

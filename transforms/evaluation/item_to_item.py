@@ -174,16 +174,9 @@ class CoWatched:
         )
 
 
-@dataclass(frozen=True)
-class CoWatchesFile:
-    """The entry of the file of `NEAR`."""
-
-    file: FileEntry
-
-
 @dataclass
 class WriteCoWatches(beam.PTransform):
-    """Write a Parquet file of `NEAR`; return its `CoWatchesFile`, or none if no user of the sample has two videos.
+    """Write a Parquet file of `NEAR`; return its `FileEntry`, or none if no user of the sample has two videos.
 
     window, holdout: the watches to count. counts: path of the video vocabulary. shown: path of the candidates (`id`);
     only these are near others. sample: the users to count, whose buckets are given.
@@ -197,7 +190,7 @@ class WriteCoWatches(beam.PTransform):
     folder: str
     name: str
 
-    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[CoWatchesFile]:
+    def expand(self, buckets: beam.PCollection[BucketFiles]) -> beam.PCollection[FileEntry]:
         pairs = buckets | beam.Reshuffle() | beam.Map(self._count).with_output_types(pl.DataFrame)
         watchers = pairs | "Watchers" >> beam.Map(count_watchers).with_output_types(pl.DataFrame) | GatherFrames()
         sharded = pairs | beam.FlatMap(self._by_video).with_output_types(KeyedFrame) | "Of videos" >> GroupFrames()
@@ -217,9 +210,9 @@ class WriteCoWatches(beam.PTransform):
         parts = found.with_columns(shard=pl.col("id") % _SHARDS).partition_by("shard", as_dict=True, include_key=False)
         yield from ((int(key), part) for (key,), part in parts.items())
 
-    def _write(self, near: pl.DataFrame) -> CoWatchesFile:
+    def _write(self, near: pl.DataFrame) -> FileEntry:
         ordered = near.sort("id", "weight", "other", descending=[False, True, False])
-        return CoWatchesFile(files.write_parquet(ordered, self.folder, self.name))
+        return files.write_parquet(ordered, self.folder, self.name)
 
 
 def _nearest_of_shard(shard: KeyedFrame, watchers: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -87,15 +87,12 @@ class MeasuredAnnLoss(JsonModel):
     overlap: MeasuredFigures | None = None
 
 
-class MeasuredServed(JsonModel):
-    """The previously published lists on the day after; `MeasuredFigures` of all users."""
+class MeasuredServed(MeasuredFigures):
+    """The previously published lists on the day after; the figures are those of all users."""
 
     date: str = ""
     start: str = ""
     end: str = ""
-    figures: dict[str, Number]
-    intervals: dict[str, tuple[float, float]]
-    replicates: dict[str, list[float | None]] = Field(default_factory=dict)
     with_a_list: MeasuredFigures | None = None
     share: float | None = None
 

@@ -18,6 +18,7 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
+from transforms.core.records import Counts
 from transforms.core.threads import process_cache
 from transforms.sinks.list_rows import ReadListRows
 from transforms.sinks.redis_lists import encode_lists, encode_vectors
@@ -144,26 +145,20 @@ class WriteLists(beam.PTransform):
             yield row
 
 
-@dataclass(frozen=True)
-class RowCount:
-    """The number of rows of a range with a list of the version."""
-
-    rows: int
-
-
 @dataclass
 class CountRows(beam.PTransform):
-    """Count the rows of each range of keys that have a list of the version."""
+    """Return `Counts` of the `rows` of each range of keys that have a list of the version."""
 
     address: TableAddress
     version: str
 
-    def expand(self, ranges: beam.PCollection[KeyRange]) -> beam.PCollection[RowCount]:
+    def expand(self, ranges: beam.PCollection[KeyRange]) -> beam.PCollection[Counts]:
         return ranges | beam.Reshuffle() | beam.Map(self._count)
 
-    def _count(self, key_range: KeyRange) -> RowCount:
+    def _count(self, key_range: KeyRange) -> Counts:
         column = f"{LIST}:{self.version}".encode()
-        return RowCount(sum(column in found for _, found in read_columns(self.address, key_range, [self.version])))
+        found = read_columns(self.address, key_range, [self.version])
+        return Counts({"rows": sum(column in columns for _, columns in found)})
 
 
 @dataclass

@@ -25,6 +25,7 @@ import polars as pl
 from isal import isal_zlib
 
 from transforms.core import files, progress
+from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap
 from transforms.sinks import SinkError
 from transforms.sinks.redis_server import RedisServer, Session
@@ -108,14 +109,6 @@ class RedisPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedKeys:
-    """The number of keys of a part that were set."""
-
-    kind: Kind
-    keys: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class RedisVersion:
     """One version of a night's lists on one server."""
 
@@ -124,15 +117,15 @@ class RedisVersion:
     version: str
     scores: bool = False
 
-    def load(self, part: RedisPart) -> Iterator[LoadedKeys]:
-        """Set all keys of a part, and yield the number of keys."""
+    def load(self, part: RedisPart) -> Iterator[Counts]:
+        """Set all keys of a part, and yield their number by kind."""
         columns = [*_COLUMNS[part.kind], *(["scores"] if self.scores and part.kind != "vectors" else [])]
         rows = files.read_parquet(part.path, columns)
         with self.server.session() as redis:
             for block in rows.iter_slices(BLOCK_ROWS):
                 pairs = zip(self.names(part.kind, block), self._values(part.kind, block), strict=True)
                 redis.do("MSET", *chain.from_iterable(pairs))
-        yield LoadedKeys(kind=part.kind, keys=rows.height)
+        yield Counts({part.kind: rows.height})
         progress.advance()
 
     def missing(self, redis: Session, part: RedisPart) -> int:
@@ -156,7 +149,7 @@ class LoadRedis(beam.PTransform):
     version: RedisVersion
     threads: int = 1
 
-    def expand(self, parts: beam.PCollection[RedisPart]) -> beam.PCollection[LoadedKeys]:
+    def expand(self, parts: beam.PCollection[RedisPart]) -> beam.PCollection[Counts]:
         return (parts | beam.Reshuffle() | ThreadedMap(self.version.load, self.threads, (), "records")).records
 
 

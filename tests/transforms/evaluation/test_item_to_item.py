@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
 
+from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item
@@ -24,7 +25,6 @@ from transforms.evaluation.item_to_item import (
     NEAREST,
     UNIT,
     CoWatched,
-    CoWatchesFile,
     WriteCoWatches,
     count_pairs,
     count_watchers,
@@ -176,8 +176,8 @@ def test_the_file_combines_all_buckets(inputs: tuple[list[dict[str, Any]], dict[
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = WriteCoWatches(window, held_out, **made_of, sample=ALL_USERS, folder=str(tmp_path), name="near.parquet")
         pipeline | beam.Create(buckets) | count | WriteRecords(str(tmp_path / "records"))
-    (record,) = pop_records(str(tmp_path / "records"), CoWatchesFile).of(CoWatchesFile)
-    assert record.file.name == "near.parquet"
+    (record,) = pop_records(str(tmp_path / "records"), FileEntry).of(FileEntry)
+    assert record.name == "near.parquet"
     frame = held_out.learnable(watches_frame([w for w in watches if w["time"] >= hours(2)]))
     learned = frame.to_dicts()
     histories = [last_videos(learned, user) for user in sorted({w["user_id"] for w in learned})]
@@ -191,4 +191,4 @@ def test_no_users_write_no_file(inputs: tuple[list[dict[str, Any]], dict[str, st
             window, no_users, **inputs[1], sample=ALL_USERS, folder=str(tmp_path), name="near.parquet"
         )
         pipeline | beam.Create([BucketFiles(bucket=0)]) | count | WriteRecords(str(tmp_path / "records"))
-    assert pop_records(str(tmp_path / "records"), CoWatchesFile).of(CoWatchesFile) == []
+    assert pop_records(str(tmp_path / "records"), FileEntry).of(FileEntry) == []
