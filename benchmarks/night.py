@@ -43,7 +43,7 @@ def main() -> int:
     last = WARM - dt.timedelta(days=1)
     settings = SimulationSettings(users=args.users, videos=args.videos, days=DAYS, seed=7, last_day=last)
     counts = simulate(args.out, settings)
-    print(f"{counts.watches:,} watches, {counts.searches:,} searches in {DAYS} days", flush=True)
+    print(f"{counts['watches']:,} watches, {counts['searches']:,} searches in {DAYS} days", flush=True)
     for table in DAILY:
         (args.out / table / f"{last}.parquet").rename(args.out / f"{table}-of-the-last-day.parquet")
     run_night(args.out, last, learning_once(args.out))

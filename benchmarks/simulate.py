@@ -25,8 +25,8 @@ def main() -> None:
         seconds = time.perf_counter() - began
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
         print(
-            f"{counts.watches:,} watches, {counts.searches:,} searches, {counts.impressions:,} impressions in "
-            f"{seconds:.1f} s: {counts.watches / seconds:,.0f} watches/s, peak memory {peak_mib:,.0f} MiB"
+            f"{counts['watches']:,} watches, {counts['searches']:,} searches, {counts['impressions']:,} impressions in "
+            f"{seconds:.1f} s: {counts['watches'] / seconds:,.0f} watches/s, peak memory {peak_mib:,.0f} MiB"
         )
 
 

@@ -80,10 +80,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         served=before.about() if before else None,
         cut=night.job.ranking.cut,
     )
-    figures = night_metrics.ordered_figures(metrics)
-    entries = found.of(FileEntry)
-    entries.append(files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics)))
-    return StageResult(entries, EvaluationOutputs(figures=figures))
+    written = files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics))
+    outputs = EvaluationOutputs(figures=night_metrics.ordered_figures(metrics))
+    return StageResult([*found.of(FileEntry), written], outputs)
 
 
 def _measure_baselines(

@@ -56,8 +56,7 @@ _DAYS_BEFORE = 7  # that the newest day's volume is compared with
 
 
 def check(night: Night) -> GateResults:
-    """Compute all gates of the night and write their results. Raises GateError if one fails, unless publication is
-    forced."""
+    """Compute all gates and write their results. Raises GateError if one fails, unless publication is forced."""
     found = _results(night)
     night_results.write_gates(night, found)
     if found.status == "failed":
@@ -91,15 +90,14 @@ def notes(found: GateResults) -> list[str]:
 
 
 def summary(night: Night) -> Summary:
-    """Return the summary in `published.json`: of the night's gates, if they were computed, and of its recall by system
-    and k, if users were held out."""
+    """Return what `published.json` contains about the night's gates and recall, as far as these were computed."""
     found, evaluated = night_results.gates(night), manifest.record(night.folder("evaluation"))
     recalls = evaluated.read(EvaluationOutputs).recalls() if evaluated else None
     return summarize(found.summary() if found else None, recalls)
 
 
 def summarize(found: GateSummary | None, recalls: dict[str, dict[str, float]] | None) -> Summary:
-    """Return the summary in `published.json` of the result of gates and of the recall by system and k."""
+    """Return what `published.json` contains about the result of gates and the recall by system and k."""
     fields = {"gates": found.model_dump(exclude={"failed"}, exclude_defaults=True)} if found else {}
     return Summary.model_validate(fields | ({"recall": recalls} if recalls else {}))
 
@@ -218,7 +216,6 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
     if metrics is None:
         yield from (not_computed(name, reason, expected=expected) for name, wanted in on.items() if wanted)
         return
-    figure = metrics.gate
     if on["most popular"]:
         yield _most_popular(metrics)
     if on["ranking"]:
@@ -226,7 +223,7 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
     if on["recall"]:
         yield _recall_before(metrics, before, most_lost=bounds.max_recall_lost)
     if on["approximate search"]:
-        yield _ann_loss(metrics, figure, most_lost=bounds.max_ann_loss)
+        yield _ann_loss(metrics, most_lost=bounds.max_ann_loss)
 
 
 def _measured(night: Night) -> tuple[NightMetrics | None, str, bool]:
@@ -271,13 +268,13 @@ def _sides(metrics: NightMetrics) -> MeasuredNight:
     return MeasuredNight(metrics.systems[night_metrics.NEIGHBOURS], metrics.systems[night_metrics.MOST_POPULAR])
 
 
-def _ann_loss(metrics: NightMetrics, figure: str, *, most_lost: float) -> Gate:
+def _ann_loss(metrics: NightMetrics, *, most_lost: float) -> Gate:
     loss = metrics.ann_loss
     if loss is None or loss.exact_search is None or loss.neighbours is None:
         exact = loss is not None and loss.index == "exact"
         reason = "search is exact" if exact else "no held-out user was searched for exactly"
         return not_computed("approximate search", reason)
-    return gates.ann_loss(loss.exact_search, loss.neighbours, figure, most_lost=most_lost)
+    return gates.ann_loss(loss.exact_search, loss.neighbours, metrics.gate, most_lost=most_lost)
 
 
 def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
@@ -288,8 +285,7 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
     index = _outputs(night, IndexOutputs)
     if index is None:
         return
-    candidates = index.candidates.rows
-    found = _compared(night, before, users)
+    candidates, found = index.candidates.rows, _compared(night, before, users)
     if bounds.min_coverage:
         counted = {"distinct": found.shown.len(), "lists": found.lists, "length": night.job.neighbours.k}
         yield gates.coverage(**counted, candidates=candidates, least=bounds.min_coverage)
@@ -332,8 +328,11 @@ def _users_before(before: Night) -> int | None:
 
 
 def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
-    """The lists of a sample of users. Of two bucket counts, both powers of two, users of bucket b of one are in those
-    of the other that are b modulo the smaller."""
+    """Compare the lists of a sample of users.
+
+    Both bucket counts are powers of two: users of bucket b of one are in the buckets of the other that are equal to b
+    modulo the smaller count.
+    """
     lists_before = publication_file.last_published(before.root, before.date) if before else None
     had = {paths.shard_index(path): path for path in lists_before.paths(night.root, "lists")} if lists_before else {}
     tonight = _files_of_buckets(night)
@@ -348,10 +347,10 @@ def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
 
 def _files_of_buckets(night: Night) -> dict[int, str]:
     """Return the path of the lists of each bucket; empty if they were dropped."""
-    stage = sink_protocol.served_stage(night)
-    listed = manifest.load(night.folder(stage))
+    folder = night.folder(sink_protocol.served_stage(night))
+    listed = manifest.load(folder)
     entries = publication_file.own(listed) if listed else []
-    return {paths.shard_index(entry.name): paths.join(night.folder(stage), entry.name) for entry in entries}
+    return {paths.shard_index(path): path for path in manifest.entry_paths(entries, folder)}
 
 
 def _outputs(night: Night, kind: type[OutputsT]) -> OutputsT | None:

@@ -38,6 +38,8 @@ from transforms.logs.ingest import MAX_LISTED_ROWS, DuplicateRows, EventFile, Re
 from transforms.logs.privacy import Span
 from transforms.logs.readers import count_rows
 
+_SIDE = ("videos", "users", "hidden")  # tables that each ingest reads whole
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -47,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=console.parse_date,
         help="replace the events of this day by those in the current raw files; may be given several times",
     )
-
     parser.add_argument(
         "--reread",
         action="store_true",
@@ -68,9 +69,8 @@ def given_options(args: argparse.Namespace) -> list[tuple[str, bool]]:
 
 def options_of(night: Night) -> list[str]:
     """Return the command line options of this stage for a night."""
-    found = [f"--reingest={day}" for day in night.reingest]
-    found += ["--reread"] if night.reread else []
-    return [*found, *(["--keep-old-readings"] if night.keep_old_readings else [])]
+    flags = {"--reread": night.reread, "--keep-old-readings": night.keep_old_readings}
+    return [f"--reingest={day}" for day in night.reingest] + [flag for flag, is_set in flags.items() if is_set]
 
 
 def plan(night: Night) -> Plan:
@@ -98,9 +98,6 @@ def _stage_plan(night: Night, plan: IngestPlan) -> Plan:
         "examples": night.job.examples.model_dump(include={"user_categories"}),
     }
     return Plan("ingest", inputs, settings, plan.description)
-
-
-_SIDE = ("videos", "users", "hidden")
 
 
 def _work(night: Night, plan: IngestPlan, folder: str, attempt: str) -> StageResult:
@@ -145,7 +142,13 @@ def _work(night: Night, plan: IngestPlan, folder: str, attempt: str) -> StageRes
         "notes": [*_notes(night, plan, snapshot, account), *_notes_of_rows(side.of(DuplicateRows)), *join_notes],
         "joins": joins_found,
     }
-    return StageResult(entries, _outputs(snapshot, account), counts)
+    outputs = IngestOutputs(
+        snapshot=snapshot.number,
+        rows={table.name: snapshot.rows(table.name) for table in LOGS},
+        tables=account["tables"],
+        rejects=account["rejects"],
+    )
+    return StageResult(entries, outputs, counts)
 
 
 def _list_is_new(plan: IngestPlan) -> bool:
@@ -167,8 +170,7 @@ def _forgotten_before(night: Night, plan: IngestPlan) -> set[int]:
 def _joined(
     night: Night, plan: IngestPlan, snapshot: Snapshot, entries: list[FileEntry], forgotten: set[int]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """Return the ids that match no row in the logs, of each newly read table and of a new list of users to forget, and
-    notes on them."""
+    """Return the ids of each newly read table and of a new list of users to forget that match no row, and notes."""
     folder = night.folder("ingest")
     side = {name: [paths.join(folder, e.name) for e in entries if e.name.startswith(name)] for name in _SIDE}
     compared = joins.compare(night.root.store, snapshot, side)
@@ -191,8 +193,7 @@ def _bucket_count(night: Night, plan: IngestPlan) -> int:
 
 
 def _sweep_rejects(night: Night, snapshot: Snapshot) -> None:
-    """Remove the lists of rejected rows that the snapshot does not count: those of failed attempts, and those of tables
-    that are read again."""
+    """Remove the lists of rejected rows of failed attempts and of tables that are read again."""
     account = snapshot.accounts.get(night.date.isoformat())
     folder = night.root.rejects(night.date)
     listed = {paths.join(folder, name) for name in (account["rejects_files"] if account else ())}
@@ -303,20 +304,14 @@ def _listing(account: Account) -> str:
     return f"{listed:,} of them, the first {MAX_LISTED_ROWS:,} of each reason, are listed"
 
 
-def _outputs(snapshot: Snapshot, account: Account) -> IngestOutputs:
-    return IngestOutputs(
-        snapshot=snapshot.number,
-        rows={table.name: snapshot.rows(table.name) for table in LOGS},
-        tables=account["tables"],
-        rejects=account["rejects"],
-    )
-
-
 def _notes(night: Night, plan: IngestPlan, snapshot: Snapshot, account: Account) -> Iterator[str]:
+    """Yield notes on the stored days, older readings, unlisted rejected rows, and skipped files."""
     yield from _notes_of_days(night, snapshot)
     yield from _notes_of_readings(plan)
-    yield from _notes_of_rejects(night, account)
-    yield from _notes_of_files(night, plan)
+    if any(rows > MAX_LISTED_ROWS for rows in account["rejects"].values()):
+        rejected = sum(account["rejects"].values())
+        yield f"{rejected:,} rows were rejected: {_listing(account)} in {night.root.rejects(night.date)}"
+    yield from (f"{setting}: {text}" for setting, text in log_notes.file_notes(night.job, plan.found))
 
 
 def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
@@ -353,16 +348,6 @@ def _notes_of_readings(plan: IngestPlan) -> Iterator[str]:
             "events in the store were read by an older version, which read some values in another way; "
             "watchnext nightly JOB.toml --reread reads them again"
         )
-
-
-def _notes_of_rejects(night: Night, account: Account) -> Iterator[str]:
-    rejected = sum(account["rejects"].values())
-    if any(rows > MAX_LISTED_ROWS for rows in account["rejects"].values()):
-        yield f"{rejected:,} rows were rejected: {_listing(account)} in {night.root.rejects(night.date)}"
-
-
-def _notes_of_files(night: Night, plan: IngestPlan) -> Iterator[str]:
-    yield from (f"{setting}: {text}" for setting, text in log_notes.file_notes(night.job, plan.found))
 
 
 def _batches(raw: Sequence[TakenFile], most_bytes: int) -> Iterator[list[TakenFile]]:

@@ -134,8 +134,11 @@ def to_text(found: Lookup, width: int = WIDEST) -> str:
         heading = "why: factors on the expected seconds, relative to the mean value of each feature"
         lines += ["", heading, *_aligned(effects, "><<", width)]
     if found.watches:
-        had = [(f"{w.time:%Y-%m-%d %H:%M}", _progress(w), w.video_id, w.title) for w in found.watches]
-        lines += ["", f"last watches, times in {found.watches[0].time.tzname()}", *_aligned(had, "<<<", width)]
+        watches = [
+            (f"{watch.time:%Y-%m-%d %H:%M}", "completed" if watch.completed else "in part", watch.video_id, watch.title)
+            for watch in found.watches
+        ]
+        lines += ["", f"last watches, times in {found.watches[0].time.tzname()}", *_aligned(watches, "<<<", width)]
     return "\n".join(lines)
 
 
@@ -160,12 +163,8 @@ def _score(item: Item) -> str:
     return "" if item.score is None else f"{item.score:.4f}"
 
 
-def _effects(moved: Sequence[FeatureEffect]) -> str:
-    return ", ".join(f"{one.feature.replace('_', ' ')} x{one.times:.2f}" for one in moved)
-
-
-def _progress(watch: Watch) -> str:
-    return "completed" if watch.completed else "in part"
+def _effects(why: Sequence[FeatureEffect]) -> str:
+    return ", ".join(f"{effect.feature.replace('_', ' ')} x{effect.times:.2f}" for effect in why)
 
 
 def _aligned(rows: Sequence[tuple[str, str, str, str | None]], sides: str, width: int) -> Iterator[str]:
@@ -215,14 +214,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--k must be positive, but is {args.k}")
     if args.watches < 0:
         parser.error(f"--watches must be 0 or more, but is {args.watches}")
-
     if args.date and args.source != "files":
         parser.error(f"--date reads the files of a night and cannot be used with --from {args.source}")
 
     def work() -> int:
         pipeline_options(None, flags)
-        options = {"watches": args.watches, "country": args.country, "source": args.source, "why": args.why}
-        options["date"] = args.date
+        options = {name: getattr(args, name) for name in ("watches", "country", "source", "why", "date")}
         found = lookup(load_job(args.job), utf8_argument(args.user), args.k, **options)
         columns = shutil.get_terminal_size((WIDEST, 24)).columns
         print(_to_json(found) if args.json else to_text(found, max(NARROWEST, min(columns, WIDEST))))

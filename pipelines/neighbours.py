@@ -12,10 +12,12 @@ import datetime as dt
 import sys
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import apache_beam as beam
 
 from pipelines.base import manifest, paths, snapshot_store
+from pipelines.base.snapshot_store import StoreFile
 from pipelines.night.night import Night
 from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
@@ -47,23 +49,23 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
     with night.beam.pipeline("neighbours") as pipeline:
-        buckets = pipeline | "Buckets" >> night.beam.create(
-            [*bucket_records(night, "serving"), *_default_records(night)]
-        )
+        users = [*bucket_records(night, "serving"), *_default_records(night)]
+        buckets = pipeline | "Buckets" >> night.beam.create(users)
         written = [buckets | WriteNeighbours(inputs, folder, name, f"defaults-{attempt}.parquet", night.beam.threads)]
         if night.job.neighbours.similar:
-            blocks = pipeline | "Blocks" >> night.beam.create(_blocks(night))
-            similar = blocks | _similar(night, inputs.videos, folder, attempt)
+            blocks, write = _similar(night, inputs.videos, folder, attempt)
+            similar = pipeline | "Blocks" >> night.beam.create(blocks) | write
             listed = similar | "Listed" >> beam.Map(lambda file: paths.join(folder, file.name))
             watched = pipeline | "Watched" >> night.beam.create(night.ingested.buckets())
             written += [similar, (listed, watched) | CheckFolding(night.dates.window, night.ingested.catalogue())]
         written | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, FileEntry, Counts, FoldingCounts)
-    counts = dict(add_counts(found.of(Counts)))
+    counts: dict[str, Any] = dict(add_counts(found.of(Counts)))
     users = counts.pop("users", 0)
-    folding = [("folding", asdict(checked)) for checked in found.of(FoldingCounts)]
-    notes = empty_lists_note(counts.get("empty_lists", 0), users, night.job.neighbours.exclude)
-    return StageResult(found.of(FileEntry), NeighboursOutputs(users=users), {**counts, **dict(folding), "notes": notes})
+    if folding := found.of(FoldingCounts):
+        counts["folding"] = asdict(folding[0])
+    counts["notes"] = empty_lists_note(counts.get("empty_lists", 0), users, night.job.neighbours.exclude)
+    return StageResult(found.of(FileEntry), NeighboursOutputs(users=users), counts)
 
 
 def empty_lists_note(empty: int, users: int, exclude: str) -> list[str]:
@@ -88,7 +90,7 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         videos=paths.join(night.folder("index"), VIDEOS),
         k=settings.k,
         exclude=settings.exclude,
-        watched_window=_seen_window(night, held_out=held_out),
+        watched_window=_watched_window(night, held_out=held_out),
         window=window,
         catalogue=night.ingested.catalogue(),
         max_share_per_channel=settings.max_share_per_channel,
@@ -96,7 +98,7 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
     )
 
 
-def _seen_window(night: Night, *, held_out: bool) -> Window:
+def _watched_window(night: Night, *, held_out: bool) -> Window:
     """Return the window of the watches that are excluded, see `[neighbours] exclude_days`."""
     days, end = night.job.neighbours.exclude_days, night.dates.holdout_start if held_out else night.dates.end
     if days is None:
@@ -107,18 +109,20 @@ def _seen_window(night: Night, *, held_out: bool) -> Window:
     return Window(start=night.dates.span(last - dt.timedelta(days=days))[0], end=end)
 
 
+def _watched_files(night: Night, *, held_out: bool) -> list[StoreFile]:
+    """Return the store's files of the watches that are excluded."""
+    window = _watched_window(night, held_out=held_out)
+    found = night.ingested.snapshot.files_between(window.start, window.end)
+    return [file for file in found if file.table == "watches"]
+
+
 def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
     """Return digests of what excludes videos from lists: the window, watched videos, hidden pairs, the catalogue."""
-    span, ingested = _seen_window(night, held_out=held_out), night.require("ingest")
-    had = [
-        file.file.digest
-        for file in night.ingested.snapshot.files_between(span.start, span.end)
-        if file.table == "watches"
-    ]
+    ingested = night.require("ingest")
     hidden, catalogue = ([entry.digest for entry in ingested.named(name)] for name in ("hidden/", "videos-"))
     return {
         "window": night.ingested.window_digest(),
-        "seen": manifest.fingerprint(sorted(had)),
+        "seen": manifest.fingerprint(sorted(file.file.digest for file in _watched_files(night, held_out=held_out))),
         "hidden": manifest.fingerprint(hidden),
         "catalogue": manifest.fingerprint(catalogue),
     }
@@ -127,14 +131,14 @@ def limit_digests(night: Night, *, held_out: bool = False) -> dict[str, str]:
 def bucket_records(night: Night, split: str) -> list[BucketRecords]:
     """Return, for each bucket, its files of the window and its record file of one split: `serving` or `holdout`."""
     listed = manifest.entry_paths(night.require("examples").named(f"{split}/"), night.folder("examples"))
-    of_bucket = {paths.shard_index(path): path for path in listed}
-    span, seen = _seen_window(night, held_out=split == "holdout"), dict[int, list[str]]()
-    for file in night.ingested.snapshot.files_between(span.start, span.end):
-        if file.table == "watches":
-            seen.setdefault(file.bucket, []).append(snapshot_store.path_to_read(night.root.store, file))
+    records, watched = {paths.shard_index(path): path for path in listed}, dict[int, list[str]]()
+    for file in _watched_files(night, held_out=split == "holdout"):
+        watched.setdefault(file.bucket, []).append(snapshot_store.path_to_read(night.root.store, file))
     return [
-        BucketRecords(files=of, records=of_bucket.get(of.bucket, ""), watched=tuple(seen.get(of.bucket, ())))
-        for of in night.ingested.buckets()
+        BucketRecords(
+            files=bucket, records=records.get(bucket.bucket, ""), watched=tuple(watched.get(bucket.bucket, ()))
+        )
+        for bucket in night.ingested.buckets()
     ]
 
 
@@ -150,19 +154,13 @@ def _shards(night: Night, index: BuiltIndex) -> tuple[str, ...]:
     return tuple(paths.join(night.folder("index"), name) for name in index.folders)
 
 
-def _similar_index(night: Night) -> BuiltIndex:
+def _similar(night: Night, videos: str, folder: str, attempt: str) -> tuple[list[Block], WriteSimilar]:
+    """Return the blocks of videos to search similar videos for, and the transform that searches them."""
     index = night.outputs(IndexOutputs).similar
     assert index is not None, "stage index builds it if neighbours.similar is not 0"
-    return index
-
-
-def _blocks(night: Night) -> list[Block]:
-    return split_rows(list(_similar_index(night).shard_rows), SIMILAR_BLOCK)
-
-
-def _similar(night: Night, videos: str, folder: str, attempt: str) -> WriteSimilar:
     name = f"{{block:05d}}-{attempt}.parquet"
-    return WriteSimilar(_shards(night, _similar_index(night)), videos, night.job.neighbours.similar, folder, name)
+    write = WriteSimilar(_shards(night, index), videos, night.job.neighbours.similar, folder, name)
+    return split_rows(list(index.shard_rows), SIMILAR_BLOCK), write
 
 
 if __name__ == "__main__":

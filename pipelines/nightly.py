@@ -24,8 +24,7 @@ from pipelines import gates, ingest, publish
 from pipelines.base import console, lock, manifest, process_signals
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError, exit_code, run_command, user_message, wants_traceback
-from pipelines.night.night import Night
-from pipelines.night.outcome import Outcome
+from pipelines.night.night import Night, Outcome
 from pipelines.night.stage import STAGES, arguments, discard_damaged, load_stage, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
@@ -59,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, wanted in ingest.given_options(args):
         if wanted and "ingest" not in _chosen(args):
             parser.error(f"{name} requires stage ingest, which --only or --from excludes")
-
     if args.force and (args.catch_up or not {*args.force} <= {*_chosen(args)}):
         parser.error("--force cannot be combined with --catch-up, or name a stage that --only or --from excludes")
     if args.force_publish and ("publish" not in _chosen(args) or args.catch_up):
@@ -94,8 +92,7 @@ def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: Ru
 
 
 def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:
-    """Run the stages that are not complete, in order, and return a message about the result. Raises StageError if a
-    stage fails."""
+    """Run the stages that are not complete, in order, and return a message. Raises StageError if a stage fails."""
     ran: list[str] = []
     with log.open_display(night.date, len(stages)) as display:
         for line in discard_damaged(night):

@@ -13,11 +13,10 @@ The same arguments produce identical files.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,7 +25,7 @@ import polars as pl
 from tqdm import tqdm
 
 from pipelines.base import console
-from transforms.simulation.play_day import DayLogs, play_day
+from transforms.simulation.play_day import play_day
 from transforms.simulation.state import State, begin_day, start_state
 from transforms.simulation.tables import topics_frame, users_frame, videos_frame
 from transforms.simulation.truth import completed_watches, true_preferences
@@ -61,20 +60,8 @@ root = "runs"
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Rows written."""
-
-    watches: int = 0
-    searches: int = 0
-    impressions: int = 0
-
-    def plus(self, logs: DayLogs) -> Counts:
-        return Counts(**{name: getattr(self, name) + getattr(logs, name).height for name in DAILY})
-
-
-def simulate(out: Path, settings: SimulationSettings, *, overwrite: bool = False) -> Counts:
-    """Write all files below `out`, each atomically, the job file last. Return the number of rows.
+def simulate(out: Path, settings: SimulationSettings, *, overwrite: bool = False) -> Counter[str]:
+    """Write all files below `out`, each atomically, the job file last. Return the number of rows by table of `DAILY`.
 
     Raises FileExistsError if `out` is not empty and `overwrite` is false. With `overwrite`, earlier simulated logs are
     removed; other files, such as nights, remain.
@@ -83,12 +70,14 @@ def simulate(out: Path, settings: SimulationSettings, *, overwrite: bool = False
     world = build_world(settings)
     _write(out / "videos.parquet", videos_frame(world))
     _write(out / "users.parquet", users_frame(world))
-    state, counts = start_state(world), Counts()
+    state, counts = start_state(world), Counter[str]()
     for day in tqdm(range(settings.days), desc="simulate", unit="day", disable=not sys.stderr.isatty()):
         logs = play_day(world, begin_day(world, state, day), day)
-        state, counts = logs.state, counts.plus(logs)
+        state = logs.state
         for name in DAILY:
-            _write(out / name / f"{settings.day(day)}.parquet", getattr(logs, name))
+            frame = getattr(logs, name)
+            counts[name] += frame.height
+            _write(out / name / f"{settings.day(day)}.parquet", frame)
     _write_truth(out / "truth", world, state)
     job = JOB.format(days=settings.days)
     _replace(out / "job.toml", lambda path: path.write_text(job, encoding="utf-8"))
@@ -142,22 +131,13 @@ def _parser() -> _Parser:
     parser.add_argument("--videos", type=int, default=1000)
     parser.add_argument("--days", type=int, default=21)
     parser.add_argument("--seed", type=int, default=7, help="random seed (default: 7)")
-    parser.add_argument("--last-day", type=_day, metavar="YYYY-MM-DD", help="default: yesterday (UTC)")
+    parser.add_argument("--last-day", type=console.parse_date, metavar="YYYY-MM-DD", help="default: yesterday (UTC)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing logs in OUT")
     return parser
 
 
-def _day(text: str) -> date:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a day such as 2026-11-20, but is {text}") from None
-    return console.parse_date(text)
-
-
 def main(argv: list[str]) -> int:
-    """Write the logs. Return 0, or with a message on the standard error, 2 for a wrong argument and 1 if OUT cannot be
-    written."""
+    """Write the logs. Return 0, 2 for a wrong argument, or 1 if OUT cannot be written; both errors print a message."""
     return console.print_to_reader(lambda: _run(argv))
 
 
@@ -172,16 +152,13 @@ def _run(argv: list[str]) -> int:
             last_day=args.last_day or datetime.now(UTC).date() - timedelta(days=1),
         )
         counts = simulate(args.out, settings, overwrite=args.overwrite)
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"watchnext simulate: {console.printable(str(error))}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"watchnext simulate: {console.printable(str(error))}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError | FileExistsError) else 1
+    rows = ", ".join(f"{counts[name]:,} {name}" for name in DAILY)
     text = (
-        f"{args.out}: {counts.watches:,} watches, {counts.searches:,} searches, {counts.impressions:,} impressions of "
-        f"{settings.users:,} users and {settings.videos:,} videos from {settings.day(0)} to {settings.last_day}; "
-        f"next: watchnext nightly {args.out / 'job.toml'}"
+        f"{args.out}: {rows} of {settings.users:,} users and {settings.videos:,} videos from {settings.day(0)} to "
+        f"{settings.last_day}; next: watchnext nightly {args.out / 'job.toml'}"
     )
     print(console.printable(text))
     return 0

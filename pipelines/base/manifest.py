@@ -137,10 +137,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def load(folder: str) -> Manifest | None:
-    """Return the manifest of a stage's folder; None if the stage never completed or all its files were dropped.
-
-    Raises ManifestError if it cannot be read.
-    """
+    """Return `record(folder)`, or None if all files of the stage were dropped."""
     found = record(folder)
     return None if found is None or found.dropped == "" else found
 
@@ -156,8 +153,7 @@ def load_readable(folder: str) -> Manifest | None:
 def load_outputs(folder: str, kind: type[OutputsT]) -> OutputsT | None:
     """Return the outputs of a stage's folder; None if `load_readable` returns None or the outputs are damaged."""
     try:
-        found = load(folder)
-        return found.read(kind) if found else None
+        return found.read(kind) if (found := load(folder)) else None
     except ManifestError:
         return None
 
@@ -193,8 +189,7 @@ def _damaged(path: str, fault: str) -> DamagedManifestError:
 
 
 def discard_damaged(folder: str, outputs: type[Outputs]) -> bool:
-    """Remove the manifest of a stage's folder if it or its outputs are damaged, so that the stage
-    runs again. Return whether it was removed."""
+    """Remove the manifest of a stage's folder if it or its outputs are damaged. Return whether it was removed."""
     try:
         found = record(folder)
         if found is not None:
@@ -252,8 +247,7 @@ def commit(folder: str, manifest: Manifest) -> None:
 
 
 def revoke(folder: str) -> None:
-    """Remove the manifest of a stage's folder, so that the stage is not complete. Raises LockError if this run lost its
-    lock."""
+    """Remove the manifest of a stage, so that it is not complete. Raises LockError if this run lost its lock."""
     lock.require()
     files.remove_files([paths.join(folder, NAME)])
 
@@ -267,8 +261,7 @@ def sweep(folder: str, manifest: Manifest | None, extra_folders: Iterable[str] =
     the run that took it over.
     """
     lock.require()
-    listed = set(entry_paths(manifest.present, folder)) if manifest else set()
-    listed.add(paths.join(folder, NAME))
+    listed = {paths.join(folder, NAME), *(entry_paths(manifest.present, folder) if manifest else ())}
     kept = paths.join(folder, keep) if keep else None
     folders = [folder, *(paths.join(folder, name) for name in extra_folders)]
     found = [path for one in folders for path in files.list_files(one)]

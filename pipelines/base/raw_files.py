@@ -80,8 +80,7 @@ def find(
 
 
 def describe_skipped(found: RawFiles) -> str:
-    """Return a message with the number and first names of skipped files, and which files are read; empty if there are
-    no skipped files."""
+    """Return a message on the skipped files, and on which files are read; empty if no file was skipped."""
     if not found.skipped:
         return ""
     return (
@@ -102,8 +101,7 @@ def describe_ignored_keys(found: RawFiles, columns: Iterable[str]) -> str:
 
 
 def oldest_first(pattern: str, taken: Iterable[TakenFile]) -> list[tuple[str, TakenFile]]:
-    """Return (day, file) of raw files, ordered by day, time of change and path. The day is "" for a path without
-    `{date}`."""
+    """Return (day, file) of raw files, ordered by day, time of change and path. Without `{date}`, the day is ""."""
     dated = [(_day_in(pattern, file.path), file) for file in taken]
     return sorted(dated, key=lambda pair: (pair[0], pair[1].changed, pair[1].path))
 

@@ -120,8 +120,7 @@ def newest_readable(folder: str) -> Snapshot | None:
 
 
 def remove_damaged(folder: str) -> None:
-    """Remove damaged snapshots, so that the newest readable one is current. Raises LockError if this run lost its
-    lock."""
+    """Remove damaged snapshots; the newest readable one becomes current. Raises LockError if this run lost its lock."""
     lock.require()
     for path in list_snapshots(folder):
         try:

@@ -94,7 +94,8 @@ def _collect(config: str | None, flags: Sequence[str], stage: str = "") -> dict[
     options = _parse([*_to_flags(from_config), *_check_words(flags)])
     _check_known(*from_config, *options)
     in_flags = {flag.removeprefix("--").partition("=")[0] for flag in flags}
-    turned_off = {name for name, value in from_config.items() if value is False} & _on_by_default() - in_flags
+    on_by_default = {name for name, value in PipelineOptions([]).get_all_options().items() if value is True}
+    turned_off = {name for name, value in from_config.items() if value is False} & on_by_default - in_flags
     options |= dict.fromkeys(turned_off, False)
     runner = _known_runner(str(options.get("runner") or "DirectRunner").rsplit(".", 1)[-1])
     options["runner"] = EMBEDDED if runner == "DirectRunner" else runner
@@ -103,11 +104,6 @@ def _collect(config: str | None, flags: Sequence[str], stage: str = "") -> dict[
         needed = "; ".join(f"--{' or --'.join(names)}: {text}" for names, text in missing.items())
         raise OptionError(f"{runner} requires {needed}; give it as a flag or in the runner config")
     return options
-
-
-def _on_by_default() -> set[str]:
-    """Return Beam's options whose default is true. Some of them have no flag that turns them off."""
-    return {name for name, value in PipelineOptions([]).get_all_options().items() if value is True}
 
 
 def _turn_off(options: PipelineOptions, name: str) -> None:
@@ -121,8 +117,7 @@ def _turn_off(options: PipelineOptions, name: str) -> None:
 
 
 def _known_runner(name: str) -> str:
-    """Return the full name of a runner; Beam ignores case and accepts names without "Runner". Raises OptionError for an
-    unknown runner."""
+    """Return the full name of a runner; case and the ending "Runner" do not matter. Raises OptionError if unknown."""
     for runner in _RUNNERS:
         if name.lower() in (runner.lower(), runner.lower().removesuffix("runner")):
             return runner
@@ -217,8 +212,7 @@ def _check_words(flags: Sequence[str]) -> Sequence[str]:
 
 
 def _to_flags(table: dict[str, Any]) -> Iterator[str]:
-    """Yield a config's table as flags. Beam has no flag for most false values; `_collect` adds those that differ from
-    the default."""
+    """Yield a config's table as flags. Beam has none for most false values; `_collect` adds those it needs."""
     for name, value in table.items():
         if isinstance(value, bool):
             yield from [f"--{name}"] if value else [f"--no_{name}"] if name in _NEGATED else []

@@ -19,6 +19,17 @@ from pipelines.night.dates import NightDates
 from pipelines.night.ingested import Ingested
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a night ended."""
+
+    run: str
+    date: str
+    code: int  # the exit code
+    message: str
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Night:
     """One date of one job, and the options of the command that runs it."""

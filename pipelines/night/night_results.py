@@ -85,8 +85,7 @@ def write_gates(night: Night, found: GateResults) -> None:
 
 
 def metrics(night: Night) -> NightMetrics | None:
-    """Return the figures of stage evaluation; None if missing or in another format. Raises ManifestError if the file
-    cannot be read."""
+    """Return the figures of stage evaluation; None if missing or in another format. Raises ManifestError if damaged."""
     path = metrics_path(night)
     if not files.exists(path):
         return None

@@ -51,8 +51,8 @@ def _of(night: Night, date: dt.date) -> PublishedBefore | None:
     if done is None or outputs is None or not outputs.was_published:
         return None
     start, end = night.dates.span(night.date - dt.timedelta(days=1))
-    of = done.fingerprint if outputs.published else outputs.published_lists
-    return PublishedBefore(date, start, end, manifest.fingerprint(date.isoformat(), of))
+    publication = done.fingerprint if outputs.published else outputs.published_lists
+    return PublishedBefore(date, start, end, manifest.fingerprint(date.isoformat(), publication))
 
 
 def served_buckets(night: Night, before: PublishedBefore) -> list[ServedBucket]:
@@ -66,10 +66,10 @@ def served_buckets(night: Night, before: PublishedBefore) -> list[ServedBucket]:
     if lists is None:
         return []
     smaller = min(lists.buckets, night.ingested.snapshot.buckets)
-    of_rest: dict[int, list[str]] = {}
+    by_remainder: dict[int, list[str]] = {}
     for path in lists.paths(night.root, "lists"):
-        of_rest.setdefault(paths.shard_index(path) % smaller, []).append(path)
+        by_remainder.setdefault(paths.shard_index(path) % smaller, []).append(path)
     return [
-        ServedBucket(files=bucket, lists=tuple(of_rest.get(bucket.bucket % smaller, ())))
+        ServedBucket(files=bucket, lists=tuple(by_remainder.get(bucket.bucket % smaller, ())))
         for bucket in night.ingested.buckets(before.start)
     ]

@@ -31,7 +31,7 @@ def apply(night: Night, published: dt.date | None) -> None:
         for stage, beginning in TRAINING.items():
             _drop(root, date, stage, beginning)
     stay = {*done, *_warm_start_bases(night)}
-    for date in _older(night, settings.keep_nights):
+    for date in paths.nights(root)[: -settings.keep_nights] if settings.keep_nights else ():
         ingest = manifest.record(root.stage(date, "ingest"))
         if date not in stay and (ingest is None or ingest.dropped is None):
             files.remove_files(published_lists.paths_of_night(root, date))  # first: what they name is kept otherwise
@@ -40,14 +40,8 @@ def apply(night: Night, published: dt.date | None) -> None:
                 _drop(root, date, stage, beginning)
 
 
-def _older(night: Night, most: int) -> list[dt.date]:
-    """Return the dates of all nights except the newest `most`; empty if `most` is 0."""
-    return paths.nights(night.root)[:-most] if most else []
-
-
 def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
-    """Return the published night, the default target of a rollback, and the night that was served before, according to
-    `published.json`."""
+    """Return the published night, the night that was served before it, and the default target of a rollback."""
     if published is None:
         return set()
     entry = publication_file.read_if_valid(root)
@@ -58,16 +52,11 @@ def _served(root: paths.Root, published: dt.date | None) -> set[dt.date]:
 
 def _warm_start_bases(night: Night) -> set[dt.date]:
     """Return the nights whose models later nights continue from: the next night, and those in training."""
-    nexts = replace(night, date=max(*paths.nights(night.root), night.date) + dt.timedelta(days=1))
-    found = [warm_start_base.newest(nexts)]
-    found += [warm_start_base.of_night(replace(night, date=date)) for date in _in_training(night)]
+    nights = [replace(night, date=date) for date in paths.nights(night.root)]
+    in_training = [one for one in nights if files.exists(paths.join(one.folder("train"), warm_start_base.PENDING))]
+    next_night = replace(night, date=max(*(one.date for one in nights), night.date) + dt.timedelta(days=1))
+    found = [warm_start_base.newest(next_night), *map(warm_start_base.of_night, in_training)]
     return {dt.date.fromisoformat(model.date) for model in found if model}
-
-
-def _in_training(night: Night) -> list[dt.date]:
-    """Return the nights with an unfinished training."""
-    begun = (paths.join(night.root.stage(date, "train"), warm_start_base.PENDING) for date in paths.nights(night.root))
-    return [date for date, path in zip(paths.nights(night.root), begun, strict=True) if files.exists(path)]
 
 
 def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:

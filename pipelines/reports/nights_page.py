@@ -12,9 +12,8 @@ from pipelines.base import manifest, paths
 from pipelines.base.manifest import ManifestError
 from pipelines.night import night_results
 from pipelines.night.errors import user_message
-from pipelines.night.night import Night
+from pipelines.night.night import Night, Outcome
 from pipelines.night.night_results import GateResults
-from pipelines.night.outcome import Outcome
 from pipelines.night.outputs import NeighboursOutputs
 from pipelines.night.publication_file import withdrawn
 from pipelines.night.stage import STAGES

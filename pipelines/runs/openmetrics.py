@@ -21,8 +21,7 @@ from pipelines.base import manifest
 from pipelines.base.manifest import Manifest
 from pipelines.night import night_results, publication_file
 from pipelines.night.errors import user_message
-from pipelines.night.night import Night
-from pipelines.night.outcome import Outcome
+from pipelines.night.night import Night, Outcome
 from pipelines.night.outputs import EvaluationOutputs, IngestOutputs
 from pipelines.night.publication_file import NEIGHBOURS, Published
 from pipelines.night.sink_protocol import served_stage

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.base import console
-from pipelines.night.outcome import Outcome
+from pipelines.night.night import Outcome
 from pipelines.night.stage import RUN_VARIABLE
 from pipelines.runs.processes import ConsoleDisplay
 

@@ -49,7 +49,7 @@ def test_exclude_days_count_back_from_date_and_from_the_held_out_days(
     of = night_of(tmp_path, exclude_days)
     assert (days_of(of, "serving"), days_of(of, "holdout")) == (serving, holdout)
     for held_out, ends in ((False, of.dates.end), (True, of.dates.holdout_start)):
-        span = neighbours._seen_window(of, held_out=held_out)
+        span = neighbours._watched_window(of, held_out=held_out)
         first = of.dates.start if exclude_days is None else ends - dt.timedelta(days=exclude_days)
         assert span.end == ends and span.start == (
             first if exclude_days != 0 else dt.datetime.min.replace(tzinfo=dt.UTC)

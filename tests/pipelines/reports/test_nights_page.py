@@ -13,8 +13,7 @@ from nights import DATE, night, published_night, with_figures, write_job
 
 from pipelines import publish, rollback
 from pipelines.night.errors import GateError
-from pipelines.night.night import Night
-from pipelines.night.outcome import Outcome
+from pipelines.night.night import Night, Outcome
 from pipelines.reports import nights_page, report
 from pipelines.runs import openmetrics
 

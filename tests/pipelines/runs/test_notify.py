@@ -15,7 +15,7 @@ from nights import wait_for
 
 from pipelines.base import lock, process_signals
 from pipelines.config.settings import NotifySettings
-from pipelines.night.outcome import Outcome
+from pipelines.night.night import Outcome
 from pipelines.runs import notify
 
 FAILED = Outcome(run="r1", date="2026-11-21", code=1, message="stage train ended", seconds=3.5)

@@ -13,8 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pipelines import gates
-from pipelines.night.night import Night
-from pipelines.night.outcome import Outcome
+from pipelines.night.night import Night, Outcome
 from pipelines.runs import openmetrics
 
 DONE = Outcome(run="r", date="2026-11-21", code=0, message="done", seconds=12.5)

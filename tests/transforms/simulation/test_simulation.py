@@ -482,7 +482,7 @@ def test_existing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         (["--users", "0"], "users must be at least 1, but is 0"),
         (["--days", "x"], "argument --days: invalid int value: 'x'"),
-        (["--last-day", "soon"], "must be a day such as 2026-11-20, but is soon"),
+        (["--last-day", "soon"], "'soon' is not a date"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
