@@ -90,7 +90,10 @@ class Shown:
     def loss_by_user(self, scores: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return (mispredicted, all) watch time of each user."""
         clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
-        return PairLosses.from_impressions(self.user, self.columns["page"], clicked, seconds, scores).by_user(self.user)
+        losses = PairLosses.from_impressions(self.user, self.columns["page"], clicked, seconds, scores)
+        totals = np.zeros((2, self.user.max() + 1), np.int64)
+        np.add.at(totals, (slice(None), self.user), np.stack([losses.mispredicted, losses.total]))
+        return totals[0], totals[1]
 
 
 def difference(shown: Shown, scores: Array, other: Array, *, seed: int = 1) -> tuple[float, float]:

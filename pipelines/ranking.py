@@ -31,7 +31,8 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
 from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
-from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates, generator_night
+from transforms.ranking.generator_features import GeneratorNight
+from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates
 from transforms.ranking.ranker import MeasureRanker, RankerFigures
 from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
 from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, build_spec, merge_counts
@@ -279,7 +280,7 @@ def ranking_buckets(night: Night) -> list[RankingBucket]:
     found = []
     for of in night.ingested.buckets():
         generator = ranking_nights.of_bucket(night, date, of.bucket, buckets)
-        alone = generator_night(night.dates.start, generator.vectors, generator.videos)
+        alone = GeneratorNight(start=night.dates.start, vectors=generator.vectors, videos=generator.videos)
         found.append(RankingBucket(files=of, nights=(alone,), lists=generator.lists))
     return found
 

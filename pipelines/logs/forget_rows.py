@@ -12,6 +12,7 @@ import datetime as dt
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 
 import polars as pl
 
@@ -27,7 +28,7 @@ from transforms.core.files import DamagedFileError, FileEntry
 from transforms.core.frames import id_digests
 from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.privacy import PrivacyFilter, redact_texts
-from transforms.logs.store_rewrite import DropForgotten, RewriteFiles, RewrittenFile, Scrub
+from transforms.logs.store_rewrite import RewriteFiles, RewrittenFile, Scrub, drop_stored_rows
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
 _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # published files with one row per user
@@ -73,7 +74,8 @@ def _forget_in_store(night: Night, privacy_filter: PrivacyFilter, users: pl.Seri
     days = [day.isoformat() for day in night.reingest]
     damaged = snapshot_store.damaged_names(night.root.store, (file for _, file in affected.values()), days)
     tasks = [rewriting.rewrite_task(file, count) for name, (count, file) in affected.items() if name not in damaged]
-    rewritten = rewriting.run_rewrite(night, tasks, RewriteFiles(DropForgotten(privacy_filter), night.root.store))
+    rule = partial(drop_stored_rows, privacy=privacy_filter)
+    rewritten = rewriting.run_rewrite(night, tasks, RewriteFiles(rule, night.root.store))
     records = rewritten.of(RewrittenFile) + [_removal(affected[name][1]) for name in damaged]
     for snapshot in snapshots:
         changed = without_rows(snapshot, records, damaged, night.date)

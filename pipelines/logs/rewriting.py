@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from pipelines.base import manifest, paths, row_counts, snapshot_store
 from pipelines.base.snapshot_store import Snapshot, StoreFile
@@ -13,8 +14,8 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.logs.ingest import EventFile
-from transforms.logs.parsing import ParseRules
-from transforms.logs.store_rewrite import Rebucket, RecomputeCompleted, RewriteFiles, RewriteTask, RewrittenFile
+from transforms.logs.parsing import ParseRules, recompute_completed
+from transforms.logs.store_rewrite import Rebucket, RewriteFiles, RewriteTask, RewrittenFile
 
 _KINDS = (EventFile, RewrittenFile)
 
@@ -62,7 +63,7 @@ def rearrange(night: Night, before: Snapshot, *, buckets: int, zone: str) -> Sna
 def reapply_completion_rule(night: Night, before: Snapshot, rules: ParseRules) -> Snapshot:
     """Return an uncommitted snapshot with the completion rule applied again to its watches."""
     tasks = [rewrite_task(file, before.buckets) for file in before.files if file.table == "watches"]
-    records = run_rewrite(night, tasks, RewriteFiles(RecomputeCompleted(rules), night.root.store))
+    records = run_rewrite(night, tasks, RewriteFiles(partial(recompute_completed, rules=rules), night.root.store))
     return replace_files(before, records.of(RewrittenFile))
 
 

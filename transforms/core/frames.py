@@ -89,6 +89,18 @@ def mix(*parts: np.ndarray | int) -> np.ndarray:
     return np.atleast_1d(state)
 
 
+def event_digests(events: pl.DataFrame, *seeds: int) -> pl.Series:
+    """Return a digest of the seeds and of each event's user_id, video_id and time: UInt64."""
+    ids = (id_digests(events[name]).to_numpy() for name in ("user_id", "video_id"))
+    return pl.Series(mix(*seeds, *ids, events["time"].to_physical().to_numpy()), dtype=pl.UInt64)
+
+
+def in_share(ids: pl.Series, share: float, *seeds: int) -> pl.Series:
+    """Return whether each id is in a share that is drawn by digests of the seeds and the id: Boolean."""
+    digests = mix(*seeds, id_digests(ids).to_numpy())
+    return pl.Series((digests >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share)
+
+
 def bucket_of(user_id: str, buckets: int) -> int:
     """Return the bucket of one user (CONTRACT): XXH64 of the id's UTF-8 bytes, seed 0, modulo `buckets`."""
     return xxhash.xxh64_intdigest(user_id.encode()) % check_buckets(buckets)

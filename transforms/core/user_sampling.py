@@ -12,10 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
-from transforms.core.frames import id_digests, mix
+from transforms.core.frames import in_share
 
 _SAMPLE_SEED = 0x73616D706C65  # "sample"
 
@@ -36,5 +35,4 @@ class UserSample:
 
     def contains(self, user_ids: pl.Series) -> pl.Series:
         """Return which users of the sampled buckets are in the sample: Boolean, of the same length as `user_ids`."""
-        digests = mix(_SAMPLE_SEED, id_digests(user_ids).to_numpy())
-        return pl.Series((digests >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.share)
+        return in_share(user_ids, self.share, _SAMPLE_SEED)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from transforms.contracts.example_spec import MISSING
-from transforms.core.frames import id_digests, mix
+from transforms.core.frames import event_digests
 from transforms.examples.histories import WATCH_CATEGORIES, UserHistories
 from transforms.logs.event_window import Holdout
 from transforms.logs.schemas import TIME
@@ -98,7 +98,7 @@ def draw_labels(histories: UserHistories, draw: LabelDraw) -> DrawnLabels:
     )
     drawn = reached.with_columns(example_age(draw.newest), label_days=_label_days(reached, draw))
     if draw.per_user:
-        drawn = drawn.with_columns(digest=_label_digests(drawn, draw.seed))
+        drawn = drawn.with_columns(digest=event_digests(drawn, draw.seed, _LABELS_SEED))
         drawn = drawn.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
     return DrawnLabels(
         pointers=drawn.drop("video_id"),
@@ -125,11 +125,6 @@ def _label_days(labels: pl.DataFrame, draw: LabelDraw) -> pl.Series:
     ends = pl.when(held_out).then(_time_literal(draw.holdout.start)).otherwise(_time_literal(draw.end))
     before_end = (ends - pl.col("time")).dt.total_microseconds() - 1  # midnight belongs to the day that it starts
     return labels.select(before_end.floordiv(_MICROSECONDS_PER_DAY)).to_series()
-
-
-def _label_digests(labels: pl.DataFrame, seed: int) -> pl.Series:
-    users, videos = (id_digests(labels[name]).to_numpy() for name in ("user_id", "video_id"))
-    return pl.Series(mix(seed, _LABELS_SEED, users, videos, labels["time"].to_physical().to_numpy()))
 
 
 def serving_pointers(histories: UserHistories, end: dt.datetime) -> pl.DataFrame:

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from transforms.core import files, progress
 from transforms.core.files import FileEntry
-from transforms.core.frames import id_digests, mix
+from transforms.core.frames import event_digests
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
 from transforms.examples.draw_examples import example_age
@@ -46,15 +46,7 @@ def sample_times(watches: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     watches: user_id, video_id, time, completed.
     """
     completed = watches.filter("completed")
-    drawn = mix(
-        seed,
-        _ANALYSIS_SEED,
-        id_digests(completed["user_id"]).to_numpy(),
-        id_digests(completed["video_id"]).to_numpy(),
-        completed["time"].to_physical().to_numpy(),
-    )
-    rows = completed.select("time", drawn=pl.Series(drawn[: completed.height], dtype=pl.UInt64))
-    return merge_samples([rows])
+    return merge_samples([completed.select("time", drawn=event_digests(completed, seed, _ANALYSIS_SEED))])
 
 
 def merge_samples(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import apache_beam as beam
@@ -25,14 +25,18 @@ from transforms.logs.event_window import BucketFiles, Holdout, Window, read_user
 
 COUNTS = pl.Schema({"token": pl.String(), "count": pl.Int64()})
 SHARDS = 16
-_SUMMED = ("watches", "robot_watches", "held_out_watches", "completed", "searches", "users", "birth_years")
 MAX_VALUES = 10_000  # of a category; rarer values count as unknown
 
 
 def count_videos(watches: pl.DataFrame) -> pl.DataFrame:
     """Count completed watches by video: `COUNTS`, unsorted."""
-    completed = watches.select("video_id", "completed").filter("completed")
-    return completed.group_by(token="video_id").agg(count=pl.len().cast(pl.Int64)).match_to_schema(COUNTS)
+    return count_tokens(watches.select("video_id", "completed").filter("completed")["video_id"])
+
+
+def count_tokens(tokens: pl.Series) -> pl.DataFrame:
+    """Count the occurrences of each token (String): `COUNTS`, unsorted."""
+    counts = tokens.to_frame("token").group_by("token").agg(count=pl.len().cast(pl.Int64))
+    return counts.match_to_schema(COUNTS)
 
 
 def count_search_tokens(searches: pl.DataFrame) -> pl.DataFrame:
@@ -53,8 +57,8 @@ def top_n(counts: pl.DataFrame, n: int) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowCounts:
-    """Counts of the learnable events of one bucket in the window, and of excluded watches."""
+class WindowSums:
+    """Numbers of learnable events in the window and of their users, and of excluded watches."""
 
     watches: int
     robot_watches: int  # excluded
@@ -63,21 +67,20 @@ class WindowCounts:
     searches: int
     users: int
     birth_years: int  # users with a birth year
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowCounts(WindowSums):
+    """The counts of one bucket."""
+
     newest: str  # ISO time of the newest completed watch, empty if there is none
     categories: dict[str, dict[str, int]]  # category -> value -> count
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowSummary:
+class WindowSummary(WindowSums):
     """The sum of the `WindowCounts` of all buckets; the values of each category are sorted by descending count."""
 
-    watches: int
-    robot_watches: int
-    held_out_watches: int
-    completed: int
-    searches: int
-    users: int
-    birth_years: int
     newest: str
     categories: dict[str, list[str]]
 
@@ -131,14 +134,14 @@ def merge_window_counts(parts: Sequence[WindowCounts]) -> WindowSummary:
         for name, counts in part.categories.items():
             values.setdefault(name, Counter()).update(counts)
     return WindowSummary(
-        **{name: sum(getattr(part, name) for part in parts) for name in _SUMMED},
+        **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
         newest=max((part.newest for part in parts), default=""),
-        categories={name: _most_frequent(counts) for name, counts in sorted(values.items())},
+        categories={name: most_frequent(counts) for name, counts in sorted(values.items())},
     )
 
 
-def _most_frequent(counts: Counter[str]) -> list[str]:
-    """Return a category's values in descending order of counts, ties by value. A value's id is its position, from 1."""
+def most_frequent(counts: Mapping[str, int]) -> list[str]:
+    """Return the `MAX_VALUES` most frequent values of a category, ties by value. A value's id is its row from 1."""
     return sorted(counts, key=lambda value: (-counts[value], value))[:MAX_VALUES]
 
 
@@ -215,6 +218,7 @@ def write_vocabulary(shards: pl.DataFrame, n: int, folder: str, name: str) -> Vo
     )
 
 
+_SUMS = [field.name for field in fields(WindowSums)]
 _COUNTED = ("user_id", "time", "video_id", "completed", *WATCH_CATEGORIES)  # columns of watches to read
 _SHARD = pl.Schema({**COUNTS, "distinct": pl.Int64()})
 

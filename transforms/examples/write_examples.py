@@ -20,7 +20,7 @@ from transforms.examples.draw_examples import DrawnLabels, LabelDraw
 from transforms.examples.encoding import load_graph
 from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tfrecords import write_tfrecords
-from transforms.examples.vocabulary import COUNTS
+from transforms.examples.vocabulary import COUNTS, count_tokens
 from transforms.logs.event_window import BucketFiles, Window, read_users
 from transforms.logs.robots import Events
 
@@ -120,7 +120,7 @@ class WriteExamples(beam.PTransform):
             if split in skew.SIDES:
                 compared[split] = skew.last_pointers(pointers)
             if split == "train":
-                yield beam.pvalue.TaggedOutput("label_counts", _label_counts(pointers))
+                yield beam.pvalue.TaggedOutput("label_counts", count_tokens(pointers["label"].cast(pl.String)))
             if split == "serving":
                 counts["serving_without_history"] = pointers.filter(pl.col("watches_end") == 0).height
             if pointers.height:
@@ -131,11 +131,6 @@ class WriteExamples(beam.PTransform):
         progress.advance()
         yield Counts(counts)
         yield FeatureHistograms(skew.histograms(**compared, spec=self.spec))
-
-
-def _label_counts(pointers: pl.DataFrame) -> pl.DataFrame:
-    counts = pointers.group_by(token=pl.col("label").cast(pl.String)).agg(count=pl.len().cast(pl.Int64))
-    return counts.match_to_schema(COUNTS)
 
 
 @process_cache

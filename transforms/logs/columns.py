@@ -12,7 +12,7 @@ import polars as pl
 
 from transforms.logs.arrow_values import BOOLEANS, IDS, NUMBERS, SECONDS, TIMES
 from transforms.logs.id_text import clean_ids, read_ids
-from transforms.logs.schemas import TIME
+from transforms.logs.schemas import TIME, column_type
 
 NULL_WORDS = ("", "null", "NULL", "\\N")  # for text other than ids
 # Smaller epoch numbers are seconds, others milliseconds: 1e11 s is the year 5138, 1e11 ms is March 1973.
@@ -57,10 +57,12 @@ class RawColumns:
         self._plain: dict[str, pl.Series] = {}
 
     def convert(self, *names: str, zone: str = "UTC") -> Iterator[pl.Expr]:
-        """Convert columns of the log tables as their names require. zone: as for `time`."""
+        """Convert columns of the log tables as their names require; absent ones are null. zone: as for `time`."""
         texts = {"query": self.typed_text, "countries": self.texts}
         for name in names:
-            if name in IDS:
+            if name not in self.raw.columns:
+                yield pl.lit(None, column_type(name)).alias(name)
+            elif name in IDS:
                 yield self.id(name)
             elif name in TIMES:
                 yield self.time(zone, name)
@@ -73,10 +75,8 @@ class RawColumns:
             else:
                 yield texts.get(name, self.text)(name)
 
-    def _values(self, name: str) -> pl.Series | None:
-        """Return a column that is not an id, with words for null replaced; None if the frame does not have it."""
-        if name not in self.raw.columns:
-            return None
+    def _values(self, name: str) -> pl.Series:
+        """Return a column that is not an id, with words for null replaced."""
         if name not in self._plain:
             values = self.raw[name]
             if values.dtype in (pl.Categorical, pl.Enum):
@@ -84,35 +84,25 @@ class RawColumns:
             self._plain[name] = _without_null_words(values) if values.dtype == pl.String else values
         return self._plain[name]
 
-    def _absent(self, name: str, kind: type[pl.DataType] | pl.DataType) -> pl.Expr:
-        return pl.lit(None, kind).alias(name)
-
     def id(self, name: str) -> pl.Expr:
         """Convert a required id to its canonical text."""
         self.required.append(name)
         self.checked.append(name)
-        if name not in self.raw.columns:
-            return self._absent(name, pl.String)
         self._ids[name] = parse_ids(self.raw[name]).alias(name)
         return pl.lit(self._ids[name])
 
     def text(self, name: str) -> pl.Expr:
-        """Convert a column to text."""
-        values = self._values(name)
-        if values is None:
-            return self._absent(name, pl.String)
-        return pl.lit(_as_text(values)).alias(name)
+        """Convert a column to text; null if the frame does not have it."""
+        values = pl.lit(_as_text(self._values(name)) if name in self.raw.columns else None, pl.String)
+        return values.alias(name)
 
     def typed_text(self, name: str) -> pl.Expr:
         """Convert text that a person typed, in which words for null are ordinary words."""
-        if name not in self.raw.columns:
-            return self._absent(name, pl.String)
         return pl.lit(_as_text(self.raw[name]).replace("", None)).alias(name)
 
     def texts(self, name: str) -> pl.Expr:
         """Convert lists of texts, or texts, to comma-separated text."""
-        values = self._values(name)
-        if values is None or not isinstance(values.dtype, pl.List):
+        if not isinstance(self._values(name).dtype, pl.List):
             return self.text(name)
         return pl.col(name).cast(pl.List(pl.String)).list.join(",", ignore_nulls=True)
 
@@ -120,15 +110,13 @@ class RawColumns:
         """Convert finite numbers, and durations in seconds, to Float32."""
         self.checked.append(name)
         values = self._values(name)
-        if values is None:
-            return self._absent(name, pl.Float32)
         kind = values.dtype
         if isinstance(kind, pl.Duration):
             number = pl.lit(values.to_physical()) / _TICKS[kind.time_unit]
         elif kind.is_numeric() or kind == pl.String:
             number = pl.lit(values).cast(pl.Float64, strict=False)
         else:
-            return self._absent(name, pl.Float32)
+            return pl.lit(None, pl.Float32).alias(name)
         small = number.is_finite() & (number.abs() <= _LARGEST_FLOAT_32)
         return pl.when(small).then(number).cast(pl.Float32).alias(name)
 
@@ -136,13 +124,11 @@ class RawColumns:
         """Convert booleans, the texts true/false, t/f, yes/no, y/n and 1/0, and the numbers 1 and 0."""
         self.checked.append(name)
         values = self._values(name)
-        if values is None:
-            return self._absent(name, pl.Boolean)
         kind = values.dtype
         if kind == pl.Boolean:
             return pl.lit(values)
         if not (kind.is_numeric() or kind == pl.String):
-            return self._absent(name, pl.Boolean)
+            return pl.lit(None, pl.Boolean).alias(name)
         number = kind.is_float() or kind.is_decimal()
         word = pl.lit(values).cast(pl.Float64 if number else pl.String).cast(pl.String).str.to_lowercase()
         yes = word.is_in(["true", "t", "yes", "y", "1", "1.0"])
@@ -158,8 +144,6 @@ class RawColumns:
             self.required.append(name)
         self.checked.append(name)
         values = self._values(name)
-        if values is None:
-            return self._absent(name, TIME)
         kind, column = values.dtype, pl.lit(values)
         if isinstance(kind, pl.Datetime):
             moment = column.cast(pl.Datetime("us", kind.time_zone))
@@ -172,20 +156,16 @@ class RawColumns:
         if kind.is_numeric():
             whole = column.cast(pl.Int64, strict=False) if kind.is_integer() else pl.lit(None, pl.Int64)
             return _from_epoch(column.cast(pl.Float64), whole).alias(name)
-        return self._absent(name, TIME)
+        return pl.lit(None, TIME).alias(name)
 
     def reasons(self, read: pl.DataFrame) -> list[Reason]:
         """Return reasons to reject rows: missing ids and times, and unreadable values. read: the converted columns."""
         reasons: list[Reason] = []
         for name in self.checked:
-            if name not in self.raw.columns:
-                continue
             if name in self._ids:
                 reasons += self._id_reasons(name)
                 continue
-            values = self._values(name)
-            assert values is not None
-            present = values.is_not_null()
+            present = self._values(name).is_not_null()
             if name in self.required:
                 reasons.append((~present, f"{name} is null"))
             reasons.append((present & read[name].is_null(), f"{name} cannot be read"))

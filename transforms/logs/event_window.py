@@ -12,7 +12,7 @@ import polars as pl
 from transforms.core import files
 from transforms.core.days import UTC
 from transforms.core.event_order import sort_events
-from transforms.core.frames import id_digests, mix
+from transforms.core.frames import in_share
 from transforms.logs.robots import Events, drop_robot_days
 from transforms.logs.schemas import HIDDEN_SCHEMA, IMPRESSION_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
 
@@ -88,14 +88,6 @@ class Window:
             zone=self.time_zone,
         )
 
-    def watches(self, bucket: BucketFiles) -> pl.DataFrame:
-        """Return the bucket's watches (`WATCH_SCHEMA`), including robots, sorted by user, time and the rest."""
-        return sort_events(self.read_events(bucket.watches, WATCH_SCHEMA))
-
-    def searches(self, bucket: BucketFiles) -> pl.DataFrame:
-        """Return the bucket's searches (`SEARCH_SCHEMA`), including robots, sorted by user, time and query."""
-        return sort_events(self.read_events(bucket.searches, SEARCH_SCHEMA))
-
     def read_events(self, paths: Sequence[str], schema: pl.Schema, columns: Sequence[str] = ()) -> pl.DataFrame:
         """Return the events of some files within the window, unsorted. columns: all if empty, else with `time`."""
         names = list(columns) or schema.names()
@@ -115,8 +107,7 @@ class Holdout:
 
     def contains(self, user_ids: pl.Series) -> pl.Series:
         """Return whether each user is held out: Boolean, of the same length as `user_ids`."""
-        digests = mix(self.seed, _HOLDOUT_SEED, id_digests(user_ids).to_numpy())
-        return pl.Series((digests >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.share)
+        return in_share(user_ids, self.share, self.seed, _HOLDOUT_SEED)
 
     def learnable(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the events (with `user_id` and `time`) that are not held out."""

@@ -21,7 +21,7 @@ from transforms.core.event_order import sort_events
 from transforms.core.files import FileEntry
 from transforms.core.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
 from transforms.logs.parsing import Parsed
-from transforms.logs.privacy import PrivacyFilter, apply_privacy
+from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import LogTable, RawFrame, read_log
 from transforms.logs.schemas import NON_KEY_COLUMNS
 
@@ -137,8 +137,14 @@ def parse_frame(
             raw.broken.select("row", "reason", "text"),
         ]
     ).select(table=pl.lit(table.name), file=pl.lit(source), row="row", reason="reason", text="text")
-    filtered = apply_privacy(Parsed(parsed.valid, rejected), privacy, forgotten=raw.rows.height - rows.height)
-    return replace(filtered, forgotten_ids=privacy.forgotten_ids(raw.rows)) if filtered.forgotten else filtered
+    valid, forgotten = privacy.select_spans(parsed.valid), raw.rows.height - rows.height
+    return Parsed(
+        privacy.pseudonymise(valid),
+        privacy.redact(rejected),
+        forgotten=forgotten,
+        other_days=parsed.valid.height - valid.height,
+        forgotten_ids=privacy.forgotten_ids(raw.rows) if forgotten else (),
+    )
 
 
 def write_days(

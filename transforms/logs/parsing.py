@@ -14,6 +14,7 @@ from functools import lru_cache
 import polars as pl
 
 from transforms.core import files
+from transforms.core.event_order import sort_events
 from transforms.logs import countries, plausible
 from transforms.logs.columns import RawColumns, Reason
 from transforms.logs.schemas import (
@@ -68,11 +69,11 @@ def parse_watches(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
     return _split(decided, reasons, STORED_WATCH_SCHEMA)
 
 
-def recompute_completed(watches: pl.DataFrame, rules: ParseRules) -> pl.DataFrame:
-    """Return stored watches (`STORED_WATCH_SCHEMA`) with `completed` recomputed by these rules, in the same order."""
+def recompute_completed(watches: pl.DataFrame, *, rules: ParseRules) -> pl.DataFrame:
+    """Return stored watches (`STORED_WATCH_SCHEMA`) with `completed` recomputed by these rules, sorted."""
     read = watches.join(_catalogue_seconds(rules.catalogue), on="video_id", how="left", maintain_order="left")
     decided = read.with_columns(completed=_completed(pl.col("completed_given"), rules))
-    return decided.select(watches.columns)
+    return sort_events(decided.select(watches.columns))
 
 
 def _completed(logged: pl.Expr, rules: ParseRules) -> pl.Expr:

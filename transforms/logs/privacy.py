@@ -16,7 +16,6 @@ import polars as pl
 from transforms.logs import spellings
 from transforms.logs.columns import parse_ids
 from transforms.logs.key_source import KeySource
-from transforms.logs.parsing import Parsed
 from transforms.logs.readers import LogError, LogTable, read_log
 
 FORGET = LogTable(name="forget", required=("user_id",))
@@ -91,26 +90,19 @@ class PrivacyFilter:
         """Return valid rows within the spans."""
         if not self.spans or "time" not in valid.columns:
             return valid
-        return valid.filter(in_any_span(self.spans))
+        in_span = (pl.col("time").is_between(start, end, closed="left") for start, end in self.spans)
+        return valid.filter(pl.any_horizontal(*in_span))
 
     def forgotten_users(self) -> pl.Series:
         """Return the users to forget by their ids in the store."""
-        ids = self.forget.ids() if self.forget.paths else pl.Series("user_id", [], pl.String)
-        return pseudonyms(ids, self.key.key()) if self.key is not None else ids
+        return self._as_stored(self.forget.ids())
 
     def stored_names(self) -> pl.Series:
         """Return the users to forget by their ids in the store, including the forms that earlier versions stored."""
-        names = self.forget.spellings() if self.forget.paths else pl.Series("user_id", [], pl.String)
-        return pseudonyms(names, self.key.key()) if self.key is not None else names
+        return self._as_stored(self.forget.spellings())
 
-
-def apply_privacy(parsed: Parsed, privacy: PrivacyFilter, *, forgotten: int) -> Parsed:
-    """Apply a filter to a parsed frame. forgotten: the number of rows that `drop_forgotten` dropped before."""
-    valid = privacy.select_spans(parsed.valid)
-    other_days = parsed.valid.height - valid.height
-    return Parsed(
-        privacy.pseudonymise(valid), privacy.redact(parsed.rejected), forgotten=forgotten, other_days=other_days
-    )
+    def _as_stored(self, user_ids: pl.Series) -> pl.Series:
+        return pseudonyms(user_ids, self.key.key()) if self.key is not None else user_ids
 
 
 def pseudonyms(user_ids: pl.Series, key: bytes) -> pl.Series:
@@ -139,11 +131,6 @@ def redact_texts(rejected: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
     values = pl.Series([spellings.decode_values(text) for text in escaped], dtype=pl.String)
     unsafe = escaped.filter(values.is_null() | values.str.contains_any(listed).fill_null(False))
     return rejected.with_columns(text=texts.set(texts.is_in(unsafe.implode()).fill_null(False), None))
-
-
-def in_any_span(spans: tuple[Span, ...]) -> pl.Expr:
-    """Return whether `time` is in one of the spans."""
-    return pl.any_horizontal(*(pl.col("time").is_between(start, end, closed="left") for start, end in spans))
 
 
 @lru_cache(maxsize=2)

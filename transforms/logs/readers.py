@@ -29,6 +29,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.core.frames import FRAME_ROWS
 from transforms.logs import arrow_values, csv_rows, json_rows
 from transforms.logs.csv_rows import CompleteRows, FormatError, TextError
+from transforms.logs.json_rows import BrokenRows
 
 TEXT_BLOCK_BYTES = 16 << 20
 CSV_BLOCK_BYTES = 4 << 20  # Arrow reads up to 32 blocks ahead
@@ -233,7 +234,6 @@ def estimate_file_rows(path: str, size: int) -> int:
 # Map the column names of a file (None: not known yet, so not checked) to {its name: our name} for the table's columns.
 SelectColumns = Callable[[list[str] | None], dict[str, str]]
 Reader = Callable[[io.BufferedIOBase, SelectColumns, tuple[str, ...]], Iterator[RawFrame]]
-BrokenRows = list[tuple[int, str, str]]  # row, reason, text
 
 
 def _present(names: list[str], select: SelectColumns) -> dict[str, str]:
@@ -250,7 +250,8 @@ def _read_parquet(source: io.BufferedIOBase, select: SelectColumns, lists: tuple
     for batch in file.iter_batches(FRAME_ROWS, columns=list(columns)):
         arrays = {ours: arrow_values.plain_values(batch.column(name), ours) for name, ours in columns.items()}
         frame = pl.DataFrame(pa.table(arrays))
-        yield RawFrame(frame.with_columns(_row_numbers(first, batch.num_rows)), pl.DataFrame(schema=BROKEN))
+        numbers = pl.int_range(first, first + batch.num_rows, dtype=pl.Int64)
+        yield RawFrame(frame.with_columns(row=numbers), _broken_frame([]))
         first += batch.num_rows
     if first - 1 != file.metadata.num_rows:
         raise TextError(f"{first - 1:,} rows could be read of {file.metadata.num_rows:,}")
@@ -329,10 +330,6 @@ def _read_json(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[st
             rows, broken = json_rows.parse_lines(part, columns, first, lists, has_escapes=has_escapes)
             yield RawFrame(rows, _broken_frame(broken))
             first += len(part)
-
-
-def _row_numbers(first: int, height: int) -> pl.Expr:
-    return pl.int_range(first, first + height, dtype=pl.Int64).alias("row")
 
 
 def _broken_frame(rows: BrokenRows) -> pl.DataFrame:

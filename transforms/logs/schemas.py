@@ -27,7 +27,7 @@ IMPRESSIONS = LogTable(
     name="impressions", required=("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds")
 )
 
-_TYPES = {  # of columns in every table; others are text
+_TYPES: dict[str, pl.DataType] = {  # others are text
     **dict.fromkeys(("time", "upload_time"), TIME),
     **dict.fromkeys(("watch_seconds", "video_seconds"), pl.Float32()),
     **dict.fromkeys(("completed", "completed_given", "signed_in", "available", "clicked"), pl.Boolean()),
@@ -35,8 +35,13 @@ _TYPES = {  # of columns in every table; others are text
 }
 
 
+def column_type(name: str) -> pl.DataType:
+    """Return the type of a column, which is the same in every table."""
+    return _TYPES.get(name, pl.String())
+
+
 def _schema(*columns: str) -> pl.Schema:
-    return pl.Schema({name: _TYPES.get(name, pl.String()) for name in columns})
+    return pl.Schema({name: column_type(name) for name in columns})
 
 
 WATCH_SCHEMA = _schema("user_id", "time", "video_id", "completed", "watch_seconds", "country", "device", "signed_in")

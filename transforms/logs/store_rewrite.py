@@ -21,32 +21,14 @@ from transforms.core.files import FileEntry
 from transforms.core.frames import GroupFrames, partition_by_bucket
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.logs.ingest import EventFile
-from transforms.logs.parsing import ParseRules, recompute_completed
 from transforms.logs.privacy import PrivacyFilter
 
 RowRule = Callable[[pl.DataFrame], pl.DataFrame]  # maps the rows of a file to its new rows
 
 
-@dataclass(frozen=True)
-class DropForgotten:
-    """Drop the rows of users to forget."""
-
-    privacy: PrivacyFilter
-
-    def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.join(
-            self.privacy.stored_names().to_frame("user_id"), on="user_id", how="anti", maintain_order="left"
-        )
-
-
-@dataclass(frozen=True)
-class RecomputeCompleted:
-    """Recompute `completed` of stored watches."""
-
-    rules: ParseRules
-
-    def __call__(self, watches: pl.DataFrame) -> pl.DataFrame:
-        return sort_events(recompute_completed(watches, self.rules))
+def drop_stored_rows(rows: pl.DataFrame, *, privacy: PrivacyFilter) -> pl.DataFrame:
+    """Return the rows of a file of the store without those of users to forget."""
+    return rows.join(privacy.stored_names().to_frame("user_id"), on="user_id", how="anti", maintain_order="left")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +125,9 @@ def scrub(name: str, folder: str, privacy: PrivacyFilter) -> FileEntry:
     Returns the entry of the file even if nothing was removed, as an earlier attempt may have changed the file before
     it was killed.
     """
-    drop = DropForgotten(privacy)
     if name.endswith(".parquet"):
         rows = files.read_parquet(files.join(folder, name))
-        kept = drop(rows) if "user_id" in rows.columns else rows
+        kept = drop_stored_rows(rows, privacy=privacy) if "user_id" in rows.columns else rows
         if kept.height < rows.height:
             return files.replace_parquet(kept, folder, name)
         return replace(files.file_entry(folder, name), rows=rows.height)

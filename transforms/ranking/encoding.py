@@ -24,7 +24,7 @@ import pyarrow as pa
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files, progress
 from transforms.core.files import FileEntry
-from transforms.core.frames import id_digests, mix
+from transforms.core.frames import event_digests
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.examples.encoding import ANALYSED_ROWS, write_tft_graph
 
@@ -39,15 +39,8 @@ def draw_numbers(impressions: pl.DataFrame, *, numbers: Sequence[str], seed: int
 
     impressions: user_id, video_id, time, and the raw numbers.
     """
-    drawn = mix(
-        seed,
-        _ANALYSIS_SALT,
-        id_digests(impressions["user_id"]).to_numpy(),
-        id_digests(impressions["video_id"]).to_numpy(),
-        impressions["time"].to_physical().to_numpy(),
-    )
     columns = [pl.col(name).cast(pl.Float32).fill_null(float("nan")) for name in numbers]
-    rows = impressions.select(columns).with_columns(drawn=pl.Series(drawn[: impressions.height], dtype=pl.UInt64))
+    rows = impressions.select(columns).with_columns(drawn=event_digests(impressions, seed, _ANALYSIS_SALT))
     return merge_drawn_numbers([rows], numbers=numbers)
 
 

@@ -102,7 +102,11 @@ class ImpressionContext:
         is_new = np.append(True, (user[1:] != user[:-1]) | (time[1:] != time[:-1]))[: len(user)]
         watches = self.watches.before(user[is_new], time[is_new])
         requests = rows.filter(is_new).select("user_id", time=pl.Series(time[is_new]).cast(rows.schema["time"]))
-        numbers = self._impression_numbers(user, video, time)
+        numbers = {
+            **self._history_numbers("video", user, video, time),
+            **self._history_numbers("channel", user, video, time),
+            **self._catalogue_numbers(video, time),
+        }
         return Features(
             shown=rows.with_columns(
                 pl.Series(CHANNEL, self.videos["channel"].gather(video)),
@@ -125,14 +129,6 @@ class ImpressionContext:
             return _microseconds(shown), np.zeros(shown.height, np.int64)
         starts = page_starts(shown, self.events.impressions)
         return starts.to_physical().to_numpy(), _codes(shown["page_id"])
-
-    def _impression_numbers(self, user: Ints, video: Ints, time: Ints) -> dict[str, Floats]:
-        """Return `NUMBERS` of videos shown to users at moments."""
-        return {
-            **self._history_numbers("video", user, video, time),
-            **self._history_numbers("channel", user, video, time),
-            **self._catalogue_numbers(video, time),
-        }
 
     def _history_numbers(self, key: str, user: Ints, video: Ints, time: Ints) -> dict[str, Floats]:
         """Return the user's history with each video or, for the key `channel`, with its channel; NaN if unknown."""

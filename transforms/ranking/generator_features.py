@@ -33,9 +33,9 @@ class GeneratorNight:
     """The files of one night's generator for the users of one bucket."""
 
     start: dt.datetime  # 00:00 of its date; used for pages that begin from then on, until the next night
-    lists: tuple[str, ...]  # paths of `neighbours.LISTS`; they may contain other users
-    vectors: tuple[str, ...]  # paths of user_id, vector
     videos: str  # path of the model's video vectors
+    vectors: tuple[str, ...] = ()  # paths of user_id, vector; not needed if the night's own lists are ranked
+    lists: tuple[str, ...] = ()  # paths of `neighbours.LISTS`; they may contain other users; also not needed then
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ MILLISECONDS = 1_000
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Column = NDArray[Any]  # [impressions]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +44,9 @@ class PairLosses:
 
     @classmethod
     def from_impressions(
-        cls,
-        user: NDArray[Any],
-        page: NDArray[Any],
-        clicked: NDArray[Any],
-        watch_seconds: NDArray[Any],
-        scores: NDArray[Any],
+        cls, user: Column, page: Column, clicked: Column, watch_seconds: Column, scores: Column
     ) -> PairLosses:
-        """Compute the losses of impressions, in any order; all arguments are [impressions].
+        """Compute the losses of impressions, in any order.
 
         user, page: integers; pages are numbered per user. scores: any that rise with the expected watch time. Raises
         ValueError if a score is NaN.
@@ -67,14 +63,6 @@ class PairLosses:
         higher, ties = pairs - (through - before), through - below
         duration = np.rint(np.asarray(watch_seconds, np.float64) * MILLISECONDS).astype(np.int64) * clicked
         return cls(pairs=pairs, mispredicted=duration * (2 * higher + ties), total=2 * duration * pairs)
-
-    def by_user(self, user: NDArray[Any]) -> tuple[Ints, Ints]:
-        """Return (mispredicted, total) of each user, [users], for intervals over users."""
-        users, row = np.unique(user, return_inverse=True)
-        sums = [np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)]
-        for total, values in zip(sums, (self.mispredicted, self.total), strict=True):
-            np.add.at(total, row, values)
-        return sums[0], sums[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,28 +84,12 @@ class ImpressionMetrics:
     @classmethod
     def empty(cls) -> ImpressionMetrics:
         """Return the metrics of no impressions."""
-        none = np.zeros(BINS, np.int64)
-        return cls(
-            users=0,
-            pages=0,
-            pairs=0,
-            mispredicted=0,
-            total=0,
-            ndcg_sum=0,
-            impressions=none,
-            clicks=none,
-            predicted=none,
-            watched=none,
-        )
+        none = np.zeros(0)
+        return cls.from_impressions(none, none, none, none, none)
 
     @classmethod
     def from_impressions(
-        cls,
-        user: NDArray[Any],
-        page: NDArray[Any],
-        clicked: NDArray[Any],
-        watch_seconds: NDArray[Any],
-        log_odds: NDArray[Any],
+        cls, user: Column, page: Column, clicked: Column, watch_seconds: Column, log_odds: Column
     ) -> ImpressionMetrics:
         """Compute the metrics of impressions; arguments as for `PairLosses`, and exp(log_odds) are predicted seconds.
 
@@ -129,7 +101,7 @@ class ImpressionMetrics:
         limited = np.clip(np.asarray(log_odds, np.float64), -MAX_LOG_ODDS, MAX_LOG_ODDS)
         bins = np.minimum((limited + MAX_LOG_ODDS) / (2 * MAX_LOG_ODDS) * BINS, BINS - 1).astype(np.int64)
 
-        def by_bin(values: NDArray[Any]) -> Ints:
+        def by_bin(values: Column) -> Ints:
             sums = np.zeros(BINS, np.int64)
             np.add.at(sums, bins, np.rint(values).astype(np.int64))
             return sums
@@ -180,14 +152,9 @@ class ImpressionMetrics:
         for number in range(DECILES):
             bins = decile == number
             if count := int(self.impressions[bins].sum()):
-                predicted, watched = int(self.predicted[bins].sum()), int(self.watched[bins].sum())
-                classes.append(
-                    {
-                        "impressions": count,
-                        "predicted_seconds": predicted / MILLISECONDS / count,
-                        "watched_seconds": watched / MILLISECONDS / count,
-                    }
-                )
+                means = {"predicted_seconds": self.predicted, "watched_seconds": self.watched}
+                seconds = {name: int(sums[bins].sum()) / MILLISECONDS / count for name, sums in means.items()}
+                classes.append({"impressions": count, **seconds})
         return classes
 
 
@@ -196,9 +163,7 @@ def merge_impressions(parts: Iterable[ImpressionMetrics]) -> ImpressionMetrics:
     return reduce(ImpressionMetrics.merge, parts, ImpressionMetrics.empty())
 
 
-def page_ndcg(
-    user: NDArray[Any], page: NDArray[Any], watch_seconds: NDArray[Any], scores: NDArray[Any]
-) -> NDArray[np.float64]:
+def page_ndcg(user: Column, page: Column, watch_seconds: Column, scores: Column) -> Floats:
     """Return the NDCG of each page with watch time, ordered by user and page: [pages].
 
     Gains are seconds and discounts 1 / log2(rank + 1). Impressions with equal scores share the mean of their discounts.
@@ -224,7 +189,7 @@ def _discounts(pages: Ints) -> Floats:
     return np.asarray(1 / np.log2(np.arange(len(pages)) - first + 2.0))
 
 
-def _page_codes(user: NDArray[Any], page: NDArray[Any]) -> Ints:
+def _page_codes(user: Column, page: Column) -> Ints:
     """Return an integer from 0 for each distinct (user, page), in their order."""
     user_code = np.unique(user, return_inverse=True)[1]
     pages, page_code = np.unique(page, return_inverse=True)
@@ -232,7 +197,7 @@ def _page_codes(user: NDArray[Any], page: NDArray[Any]) -> Ints:
     return np.unique(keys, return_inverse=True)[1].astype(np.int64)
 
 
-def _score_ranks(pages: Ints, scores: NDArray[Any]) -> tuple[Ints, Ints]:
+def _score_ranks(pages: Ints, scores: Column) -> tuple[Ints, Ints]:
     """Return (rank, first): dense ranks by page and then score, and the lowest rank on each impression's page.
 
     Impressions of one page with equal scores have equal ranks.

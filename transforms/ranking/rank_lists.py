@@ -179,9 +179,8 @@ class HeldOutRanking:
         watches: user_id, video_id, completed, watch_seconds of the held-out days.
         """
         end = self.inputs.window.end
-        ranking_bucket = RankingBucket(
-            files=bucket, nights=(generator_night(self.inputs.window.start, (), self.videos),)
-        )
+        night = GeneratorNight(start=self.inputs.window.start, videos=self.videos)
+        ranking_bucket = RankingBucket(files=bucket, nights=(night,))
         events = self.inputs.window.events_with_impressions(bucket)
         ranker = load_ranker(self.ranker)
         scored = score_lists(lists, ranking_bucket, events, ranker, self.inputs, count=self.count, time=end)
@@ -194,11 +193,6 @@ class HeldOutRanking:
         columns = {"wanted": totals["seconds"].fill_null(0).to_numpy()}
         columns |= {order: seconds_in_lists(ordered, wanted, self.cut) for order, ordered in orders.items()}
         return WatchTime.from_columns(columns, weights(id_digests(lists["user_id"]).to_numpy()))
-
-
-def generator_night(start: dt.datetime, vectors: tuple[str, ...], videos: str) -> GeneratorNight:
-    """Return a night as the generator of its own lists, which have the scores and ranks."""
-    return GeneratorNight(start=start, lists=(), vectors=vectors, videos=videos)
 
 
 def explain_candidates(scored: ScoredCandidates, ranker: Ranker) -> NDArray[Any]:

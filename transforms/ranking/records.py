@@ -30,7 +30,6 @@ from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNi
 from transforms.ranking.timelines import Ints, Span, Timeline, last_values
 
 FOLDER = "examples"  # below the folder of the stage
-LABELS = ("clicked", "watch_seconds", "page", "impression_day")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,13 +234,14 @@ class WriteRankingExamples(beam.PTransform):
         shown = events.impressions
         late = (shown["time"] >= self.holdout.start) & self.holdout.contains(shown["user_id"])
         context = ImpressionContext.from_events(events, read_users(bucket.files), shared.catalogue, [])
+        uses_generator = any(name in spec.numbers for name in GENERATOR_NUMBERS)
         counts = dict[str, int]()
         for split, part in (("train", shown.filter(~late)), ("holdout", shown.filter(late))):
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}
             if part.is_empty():
                 continue
             features = context.features(part, zone=inputs.zone)
-            generator = generator_features(features, context, bucket.nights) if _uses_generator(spec) else {}
+            generator = generator_features(features, context, bucket.nights) if uses_generator else {}
             encoded = encode(context, features, generator, shared, spec)
             rows = to_records(encoded, spec, zone=inputs.zone)
             name = f"{FOLDER}/{split}/{self.name.format(bucket=bucket.files.bucket)}"
@@ -249,10 +249,6 @@ class WriteRankingExamples(beam.PTransform):
             if split == "train":
                 yield beam.pvalue.TaggedOutput("numbers", _numbers_frame(encoded, spec))
         yield Counts(counts)
-
-
-def _uses_generator(spec: RankingSpec) -> bool:
-    return any(name in spec.numbers for name in GENERATOR_NUMBERS)
 
 
 def _numbers_frame(encoded: Encoded, spec: RankingSpec) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import progress
 from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR
-from transforms.examples.vocabulary import COUNTS, MAX_VALUES
+from transforms.examples.vocabulary import count_tokens, most_frequent
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.ranking.features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGUAGE, VIDEO_LANGUAGE, page_starts
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
@@ -67,8 +67,8 @@ class CountImpressions(beam.PTransform):
         shown = self.holdout.learnable(events.impressions)
         clicked = shown.filter("clicked").select("video_id")
         known = clicked.join(read_catalogue(self.catalogue), on="video_id")
-        yield _counts(clicked["video_id"])
-        yield beam.pvalue.TaggedOutput("channels", _counts(known["channel"].drop_nulls()))
+        yield count_tokens(clicked["video_id"])
+        yield beam.pvalue.TaggedOutput("channels", count_tokens(known["channel"].drop_nulls()))
         users = read_users(bucket).join(shown.select("user_id").unique(), on="user_id", how="semi")
         covered = int((page_starts(shown, events.impressions) >= self.first_night).sum()) if self.first_night else 0
         counts = ImpressionCounts(
@@ -84,11 +84,6 @@ class CountImpressions(beam.PTransform):
         )
         yield beam.pvalue.TaggedOutput("shown", counts)
         progress.advance()
-
-
-def _counts(tokens: pl.Series) -> pl.DataFrame:
-    counts = tokens.to_frame("token").group_by("token").agg(count=pl.len().cast(pl.Int64))
-    return counts.match_to_schema(COUNTS)
 
 
 def _values(rows: pl.DataFrame, column: str) -> dict[str, int]:
@@ -125,9 +120,10 @@ def build_spec(
     """
     query_categories: dict[str, list[str]] = {name: list(values) for name, values in categories.items()}
     query_categories[HOUR] = [str(hour) for hour in range(24)]
-    if USER_LANGUAGE not in categories:
-        query_categories |= _most_frequent({USER_LANGUAGE: found.values[USER_LANGUAGE]})
-    video_categories = _most_frequent({VIDEO_LANGUAGE: found.values[VIDEO_LANGUAGE]})
+    languages = {name: most_frequent(counts) for name, counts in found.values.items() if counts}
+    if USER_LANGUAGE in languages:
+        query_categories.setdefault(USER_LANGUAGE, languages[USER_LANGUAGE])
+    video_categories = {name: values for name, values in languages.items() if name == VIDEO_LANGUAGE}
     known_rows = {
         "video_age_seconds": found.upload_time,
         "video_seconds": found.video_seconds,
@@ -146,12 +142,3 @@ def build_spec(
         numbers=[name for name in numbers if known_rows.get(name, 1)],
         query=[*query_categories, *QUERY_NUMBERS],
     )
-
-
-def _most_frequent(values: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
-    """Return the values of each category that has any, the most frequent first, ties by value."""
-    return {
-        name: sorted(counts, key=lambda value: (-counts[value], value))[:MAX_VALUES]
-        for name, counts in values.items()
-        if counts
-    }

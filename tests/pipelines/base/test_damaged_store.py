@@ -42,7 +42,7 @@ def flip(path: Path, bit: int) -> None:
 
 
 def read_window(of: Night, file: StoreFile) -> object:
-    return of.dates.window.watches(of.ingested.buckets()[file.bucket])
+    return of.dates.window.events(of.ingested.buckets()[file.bucket])
 
 
 def rewrite_all(of: Night, _file: StoreFile) -> object:

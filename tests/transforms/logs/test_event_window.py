@@ -26,7 +26,7 @@ def test_window_includes_its_start_and_excludes_its_end(tmp_path: Path) -> None:
         write(watches_frame([watch("b", hour, f"v{hour}") for hour in part]), tmp_path / f"{n}.parquet")
         for n, part in enumerate((at[:2], at[2:]))
     ]
-    one, other = (WINDOW.watches(BucketFiles(bucket=0, watches=tuple(order))) for order in (paths, paths[::-1]))
+    one, other = (WINDOW.events(BucketFiles(bucket=0, watches=tuple(order))).watches for order in (paths, paths[::-1]))
     assert one["time"].to_list() == [hours(0), hours(20), hours(48) - dt.timedelta(microseconds=1)]
     assert one.equals(other)
 
@@ -34,18 +34,20 @@ def test_window_includes_its_start_and_excludes_its_end(tmp_path: Path) -> None:
 def test_events_are_sorted_by_user_time_and_the_rest(tmp_path: Path) -> None:
     rows = [watch(u, h, v, device=d) for u in "ba" for h in (3, 1) for v in "yx" for d in ("tv", None, "pc")]
     path = write(pl.DataFrame(rows, schema=WATCH_SCHEMA), tmp_path / "w.parquet")
-    found = WINDOW.watches(BucketFiles(bucket=0, watches=(path,)))
+    found = WINDOW.events(BucketFiles(bucket=0, watches=(path,))).watches
     oracle = sorted(rows, key=lambda r: (r["user_id"], r["time"], r["video_id"], r["device"] or "zz"))
     names = ("user_id", "time", "video_id", "device")
     assert found.select(names).rows() == [tuple(row[name] for name in names) for row in oracle]
     path = write(searches_frame([search("a", 1, q) for q in "cab"]), tmp_path / "s.parquet")
-    assert WINDOW.searches(BucketFiles(bucket=0, searches=(path,)))["query"].to_list() == ["a", "b", "c"]
+    found = WINDOW.events(BucketFiles(bucket=0, searches=(path,))).searches
+    assert found["query"].to_list() == ["a", "b", "c"]
 
 
 def test_bucket_without_files() -> None:
     empty = BucketFiles(bucket=0)
-    assert WINDOW.watches(empty).equals(pl.DataFrame(schema=WATCH_SCHEMA))
-    assert WINDOW.searches(empty).equals(pl.DataFrame(schema=SEARCH_SCHEMA))
+    events = WINDOW.unordered_events(empty)
+    assert events.watches.equals(pl.DataFrame(schema=WATCH_SCHEMA))
+    assert events.searches.equals(pl.DataFrame(schema=SEARCH_SCHEMA))
     assert read_users(empty).equals(pl.DataFrame(schema={"user_id": pl.String}))
 
 

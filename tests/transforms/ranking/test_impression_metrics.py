@@ -90,16 +90,6 @@ def test_parts_merge_into_the_whole_in_any_order(rows: list[Any], order: list[in
     assert merged.calibration() == whole.calibration()
 
 
-def test_losses_of_users_add_up_to_the_metric() -> None:
-    draw = np.random.default_rng(3)
-    user, page, clicked = draw.integers(0, 9, 200), draw.integers(0, 4, 200), draw.integers(0, 2, 200)
-    seconds, score = clicked * draw.random(200) * 100, draw.normal(size=200)
-    missed, total = PairLosses.from_impressions(user, page, clicked, seconds, score).by_user(user)
-    figures = ImpressionMetrics.from_impressions(user, page, clicked, seconds, score).compute()
-    assert len(missed) == figures["users"] == 9
-    assert missed.sum() / total.sum() == pytest.approx(figures["per_user_loss"])
-
-
 def test_calibration_is_by_deciles_of_the_prediction() -> None:
     predicted = np.repeat(np.arange(1, 11.0), 20)
     clicked = np.arange(200) % 2

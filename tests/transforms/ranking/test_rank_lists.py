@@ -19,12 +19,12 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, pop_records
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking import rank_lists
+from transforms.ranking.generator_features import GeneratorNight
 from transforms.ranking.rank_lists import (
     LONGEST_SECONDS,
     HeldOutRanking,
     RankCandidates,
     explain_candidates,
-    generator_night,
     list_candidates,
     reorder_lists,
     score_lists,
@@ -137,7 +137,7 @@ def test_seconds_are_odds_within_limits() -> None:
 @pytest.mark.usefixtures("by_hand")
 def test_a_bucket_s_lists_are_ranked_by_the_history_of_its_users(tmp_path: Path) -> None:
     path = write(lists_of(ROWS), tmp_path / "lists.parquet")
-    night = generator_night(hours(0), (), vectors_in(tmp_path))
+    night = GeneratorNight(start=hours(0), videos=vectors_in(tmp_path))
     bucket = RankingBucket(files=files_in(tmp_path), nights=(night,), lists=(path,))
     rank = RankCandidates(inputs_in(tmp_path), "ranker", 3, str(tmp_path / "out"), "{bucket:05d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -156,7 +156,7 @@ def test_candidates_have_the_features_of_the_list_and_the_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs, files = inputs_in(tmp_path), files_in(tmp_path)
-    bucket = RankingBucket(files=files, nights=(generator_night(hours(0), (), vectors_in(tmp_path)),))
+    bucket = RankingBucket(files=files, nights=(GeneratorNight(start=hours(0), videos=vectors_in(tmp_path)),))
     events = inputs.window.events_with_impressions(files)
     ranker: Any = ByHand()
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 1)
