@@ -26,10 +26,15 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.examples import skew
-from transforms.examples.default_examples import WriteDefaultExamples
 from transforms.examples.draw_examples import AGE, LabelDraw
 from transforms.examples.encoding import SampleTimes, write_graph
-from transforms.examples.write_examples import ExampleInputs, FeatureHistograms, WriteExamples, WriteLabelCounts
+from transforms.examples.write_examples import (
+    ExampleInputs,
+    FeatureHistograms,
+    WriteDefaultExamples,
+    WriteExamples,
+    WriteLabelCounts,
+)
 
 
 def plan(night: Night) -> Plan:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.base import lock, paths, published_lists
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.validation import invalid_fields
+from transforms.core.messages import invalid_fields
 
 NAME = "COMPLETED"
 FORMAT_VERSION = 1

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipelines.base.snapshot_store import TakenFile
 from transforms.core import files
-from transforms.core.printable import printable
+from transforms.core.messages import printable
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.readers import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, partition_values
 

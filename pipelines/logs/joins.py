@@ -15,7 +15,7 @@ from pipelines.base import paths
 from pipelines.base.snapshot_store import Snapshot, path_to_read
 from transforms.core import files
 from transforms.core.frames import id_digests
-from transforms.core.printable import printable
+from transforms.core.messages import printable
 from transforms.logs import countries
 
 LOCAL_ROWS, REMOTE_ROWS = 2_000_000, 500_000  # maximum number of compared events, but at least one bucket

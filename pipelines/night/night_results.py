@@ -16,7 +16,7 @@ from pipelines.base.manifest import ManifestError
 from pipelines.night.night import Night
 from pipelines.night.outputs import GateSummary
 from transforms.core import files
-from transforms.core.validation import invalid_fields
+from transforms.core.messages import invalid_fields
 from transforms.evaluation import night_metrics
 from transforms.evaluation.gates import Gate, State
 from transforms.evaluation.night_metrics import NightMetrics

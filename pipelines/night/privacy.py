@@ -10,7 +10,7 @@ from pipelines.base import raw_files
 from pipelines.base.manifest import fingerprint
 from pipelines.base.raw_files import RawFiles
 from pipelines.config.jobs import Job, JobError
-from transforms.core.printable import safe_variable_name
+from transforms.core.messages import safe_variable_name
 from transforms.logs import key_source
 from transforms.logs.key_source import KeySource
 from transforms.logs.privacy import ForgetList, PrivacyFilter, pseudonym

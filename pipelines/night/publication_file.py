@@ -22,7 +22,7 @@ from pipelines.night.errors import StageError
 from pipelines.night.outputs import GateSummary, NeighboursOutputs, PublishOutputs, RankingOutputs
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.validation import invalid_fields
+from transforms.core.messages import invalid_fields
 
 RANKING, NEIGHBOURS = "ranking", "neighbours"
 FORMAT_VERSION = 1

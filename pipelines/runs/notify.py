@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from pipelines.base import lock, process_signals
 from pipelines.config.settings import NotifySettings
 from pipelines.night.night import Outcome
-from transforms.core.printable import safe_variable_name
+from transforms.core.messages import safe_variable_name
 
 _INTERNAL = (
     lock.TOKEN_VARIABLE,

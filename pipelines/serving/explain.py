@@ -16,7 +16,7 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
-from transforms.logs.robots import Events
+from transforms.logs.event_window import Events
 from transforms.ranking.rank_lists import explain_candidates, score_lists
 from transforms.ranking.ranker import load_ranker
 from transforms.search.neighbours import LISTS

@@ -12,7 +12,7 @@ from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.publication_file import FORMAT_VERSION, Published
 from transforms.core import files
-from transforms.core.validation import invalid_fields
+from transforms.core.messages import invalid_fields
 
 
 class IntentError(StageError):

@@ -10,7 +10,7 @@ import polars as pl
 from hypothesis import strategies as st
 from made_frames import hours, search, watch
 
-from transforms.logs.robots import Events
+from transforms.logs.event_window import Events
 from transforms.logs.schemas import IMPRESSION_SCHEMA, SEARCH_SCHEMA, VIDEO_SCHEMA, WATCH_SCHEMA
 from transforms.ranking.features import ImpressionContext
 

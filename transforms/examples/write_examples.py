@@ -1,9 +1,10 @@
-"""Write the TFRecord files of training, holdout and serving records of each user bucket."""
+"""Write the TFRecord files of training, holdout and serving records of each user bucket, and of unknown users."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -17,12 +18,12 @@ from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap, process_cache
 from transforms.examples import draw_examples, skew
 from transforms.examples.draw_examples import DrawnLabels, LabelDraw
-from transforms.examples.encoding import load_graph
+from transforms.examples.encoding import FeatureGraph, load_graph
 from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.vocabulary import COUNTS, count_tokens
-from transforms.logs.event_window import BucketFiles, Window, read_users
-from transforms.logs.robots import Events
+from transforms.logs.event_window import BucketFiles, Events, Window, read_users
+from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 _MISSING = pl.lit(MISSING, pl.Float32)
 
@@ -157,3 +158,38 @@ class WriteLabelCounts(beam.PTransform):
         videos = files.read_parquet(self.videos).select(video_id="token").with_row_index("id", 1)
         rows = videos.cast({"id": pl.Int64}).join(total, on="id", how="left", maintain_order="left")
         return files.replace_parquet(rows.with_columns(pl.col("count").fill_null(0)), self.folder, self.name)
+
+
+def default_records(countries: Sequence[str], end: dt.datetime, spec: FeatureSpec, graph: FeatureGraph) -> pl.DataFrame:
+    """Return serving records at `end` of unknown users: for an unknown country (user_id ""), then for each country.
+
+    They are built like other serving records, so the model returns what a user without events in the window gets.
+    """
+    named = {"user_id": ["", *countries], "country": [None, *countries]}
+    users, empty = pl.DataFrame(named, schema=dict.fromkeys(named, pl.String)), pl.DataFrame(schema=COUNTS)
+    watches, searches = pl.DataFrame(schema=WATCH_SCHEMA), pl.DataFrame(schema=SEARCH_SCHEMA)
+    no_events = UserHistories.from_events(watches, searches, users, Vocabularies.from_frames(empty, empty))
+    histories = replace(no_events, active=users["user_id"])
+    raw = keep_features(draw_examples.serving_pointers(histories, end), spec)
+    pointers = graph.encode(raw, categories=list(spec.categories)).with_columns(example_age=pl.lit(0.0, pl.Float32))
+    rows = draw_examples.build_records(pointers, histories, max_sequence=1)
+    return rows if spec.tokens else rows.drop("tokens", "tokens_end")
+
+
+@dataclass
+class WriteDefaultExamples(beam.PTransform):
+    """Write `default_records` of a list of countries to one file, and return its entry."""
+
+    end: dt.datetime
+    spec: FeatureSpec
+    graph: str  # folder of TFT's graph
+    folder: str
+    name: str
+
+    def expand(self, countries: beam.PCollection[Sequence[str]]) -> beam.PCollection[FileEntry]:
+        return countries | beam.Map(self._write)
+
+    def _write(self, countries: Sequence[str]) -> FileEntry:
+        progress.advance()
+        rows = default_records(countries, self.end, self.spec, load_graph(self.graph))
+        return write_tfrecords(rows, self.folder, self.name)

@@ -1,23 +1,36 @@
-"""Read the events of one user bucket within a night's window from the store, without a shuffle."""
+"""Read the events of one user bucket within a night's window from the store, without a shuffle and without robots.
+
+Robots are user-days with too many events to be human (paper, 3.4: few users must not dominate the loss).
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
-from transforms.core import files
-from transforms.core.days import UTC
+from transforms.core import days, files
 from transforms.core.event_order import sort_events
 from transforms.core.frames import in_share
-from transforms.logs.robots import Events, drop_robot_days
 from transforms.logs.schemas import HIDDEN_SCHEMA, IMPRESSION_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
 
 COMPLETED_COLUMNS = ("user_id", "time", "video_id", "completed")  # columns of watches
 _HOLDOUT_SEED = 0x686F6C646F7574  # "holdout": makes this draw independent of others with the same seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Watches, searches and impressions without those of robots, in their original order, and what was dropped."""
+
+    watches: pl.DataFrame
+    searches: pl.DataFrame
+    impressions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=IMPRESSION_SCHEMA))
+    robot_days: int = 0  # user-days
+    robot_watches: int = 0
+    robot_searches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +63,7 @@ class Window:
 
     start: dt.datetime
     end: dt.datetime
-    time_zone: str = UTC  # of the days for `max_events_per_day`
+    time_zone: str = days.UTC  # of the days for `max_events_per_day`
     max_events_per_day: int = 0  # user-days with more events are robots and dropped; 0: no limit
 
     def events(self, bucket: BucketFiles) -> Events:
@@ -118,6 +131,59 @@ class Holdout:
         keep = np.ones(events.height, np.bool_)
         keep[held_out.to_numpy()] = False
         return events.filter(keep)
+
+
+def drop_robot_days(
+    watches: pl.DataFrame,
+    searches: pl.DataFrame,
+    impressions: pl.DataFrame | None = None,
+    *,
+    max_events: int,
+    zone: str = days.UTC,
+) -> Events:
+    """Drop the events of user-days with more than `max_events` watches and searches; 0 means no limit.
+
+    All frames have user_id and time, in any order. Impressions are not counted, but dropped with the other events of
+    such a day. Days are those of the time zone `zone`.
+    """
+    impressions = pl.DataFrame(schema=IMPRESSION_SCHEMA) if impressions is None else impressions
+    robots = _robot_days(watches, searches, max_events=max_events, zone=zone)
+    if robots.is_empty():
+        return Events(watches=watches, searches=searches, impressions=impressions)
+    kept_watches, kept_searches, kept_impressions = (
+        _with_day(events, zone).join(robots, on=["user_id", "day"], how="anti", maintain_order="left").drop("day")
+        for events in (watches, searches, impressions)
+    )
+    return Events(
+        watches=kept_watches,
+        searches=kept_searches,
+        impressions=kept_impressions,
+        robot_days=robots.height,
+        robot_watches=watches.height - kept_watches.height,
+        robot_searches=searches.height - kept_searches.height,
+    )
+
+
+def _robot_days(watches: pl.DataFrame, searches: pl.DataFrame, *, max_events: int, zone: str) -> pl.DataFrame:
+    """Return `user_id` and `day` of user-days with more than `max_events` events, unsorted; none if it is 0."""
+    events = [frame.select("user_id", "time") for frame in (watches, searches)] if max_events else []
+    users = pl.concat([_with_more_than(frame, max_events // 2) for frame in events]) if max_events else pl.DataFrame()
+    if users.is_empty():
+        return pl.DataFrame(schema={"user_id": pl.String, "day": pl.Date})
+    candidates = pl.concat(events).join(users, on="user_id", how="semi")
+    return _with_day(candidates, zone).group_by("user_id", "day").len().filter(pl.col("len") > max_events).drop("len")
+
+
+def _with_more_than(events: pl.DataFrame, n: int) -> pl.DataFrame:
+    """Return the `user_id` of users with more than n events: a user with more than 2n in two tables is one of them.
+
+    Counting by day takes four times as long, so only these users are counted by day.
+    """
+    return events.group_by("user_id").len().filter(pl.col("len") > n).select("user_id")
+
+
+def _with_day(events: pl.DataFrame, zone: str) -> pl.DataFrame:
+    return events.with_columns(days.local_dates(events["time"], zone).alias("day"))
 
 
 def read_users(bucket: BucketFiles) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 
-from transforms.core.printable import safe_variable_name
+from transforms.core.messages import safe_variable_name
 from transforms.logs.readers import LogError, LogSettingError
 
 MIN_KEY_BYTES = 16  # bytes

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from transforms.examples.draw_examples import BIRTH_YEAR, USER_CATEGORIES
 from transforms.examples.histories import WATCH_CATEGORIES
-from transforms.logs.robots import Events
+from transforms.logs.event_window import Events
 from transforms.ranking.timelines import MICROSECONDS, Floats, Ints, Span, Timeline
 
 CATALOGUE = ("video_id", "upload_time", "video_seconds", "channel", "language")

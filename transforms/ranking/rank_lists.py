@@ -25,8 +25,7 @@ from transforms.core.files import FileEntry
 from transforms.core.frames import concat, id_digests
 from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap
-from transforms.logs.event_window import BucketFiles, read_users
-from transforms.logs.robots import Events
+from transforms.logs.event_window import BucketFiles, Events, read_users
 from transforms.logs.schemas import TIME
 from transforms.ranking.features import ImpressionContext
 from transforms.ranking.generator_features import GeneratorNight, generator_features

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transforms.core.printable import safe_variable_name
+from transforms.core.messages import safe_variable_name
 from transforms.sinks import SinkError
 
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.1, 5.0

@@ -20,7 +20,7 @@ from pipelines.gates import _volumes
 from pipelines.night.night import Night
 from pipelines.reports import report_history
 from pipelines.runs import dry_run
-from transforms.logs.robots import drop_robot_days
+from transforms.logs.event_window import drop_robot_days
 
 BERLIN, TOKYO = "Europe/Berlin", "Asia/Tokyo"
 DAY = dt.timedelta(days=1)

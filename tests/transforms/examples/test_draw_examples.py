@@ -29,8 +29,7 @@ from transforms.examples.draw_examples import (
 )
 from transforms.examples.histories import UserHistories, Vocabularies
 from transforms.examples.tokens import tokens
-from transforms.logs.event_window import Holdout
-from transforms.logs.robots import drop_robot_days
+from transforms.logs.event_window import Holdout, drop_robot_days
 
 VIDEOS = {"v1": 1, "v2": 2, "v3": 3}  # v4 and v5 are out of vocabulary
 TOKENS = {"cat": 1, "dog": 2, "cat dog": 3}

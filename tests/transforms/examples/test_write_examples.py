@@ -28,6 +28,7 @@ from transforms.examples.write_examples import (
     load_vocabularies,
 )
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
+from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 WINDOW = Window(start=hours(0), end=hours(72), max_events_per_day=15)
 HOLDOUT = Holdout(start=hours(48), share=0.5, seed=1)
@@ -148,9 +149,8 @@ def test_files_contain_the_records_of_each_bucket(
 
 def check_account(bucket_files: list[BucketFiles], counts: dict[str, int]) -> None:
     """Every event of the window is counted exactly once, as used or excluded."""
-    watches, searches = (
-        pl.concat([read(bucket) for bucket in bucket_files]) for read in (WINDOW.watches, WINDOW.searches)
-    )
+    watches = pl.concat([WINDOW.read_events(bucket.watches, WATCH_SCHEMA) for bucket in bucket_files])
+    searches = pl.concat([WINDOW.read_events(bucket.searches, SEARCH_SCHEMA) for bucket in bucket_files])
     assert (counts["watches"], counts["searches"]) == (watches.height, searches.height)
     left_out = {name: n for name, n in counts.items() if name.startswith("watches_")}
     assert sum(left_out.values()) + counts["train_pointers"] == watches.height

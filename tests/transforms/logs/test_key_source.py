@@ -21,7 +21,7 @@ from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import JobError, load_job
 from pipelines.logs.log_reader import Reader
 from pipelines.night import privacy
-from transforms.core.printable import safe_variable_name
+from transforms.core.messages import safe_variable_name
 from transforms.logs import key_source
 from transforms.logs.key_source import KeySource
 from transforms.logs.privacy import PrivacyFilter, pseudonym

@@ -16,8 +16,7 @@ from made_frames import START, hours, search, searches_frame, watch, watches_fra
 
 from transforms.examples.draw_examples import LabelDraw, build_records, draw_labels, serving_pointers
 from transforms.examples.histories import UserHistories, Vocabularies
-from transforms.logs.event_window import Holdout
-from transforms.logs.robots import drop_robot_days
+from transforms.logs.event_window import Holdout, drop_robot_days
 from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 
 USERS, HOURS = st.sampled_from("ab"), st.sampled_from([0, 1, 23, 23.5, 24, 25, 47])

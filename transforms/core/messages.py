@@ -1,8 +1,12 @@
-"""Make text from logs, file names and configuration safe to print."""
+"""Text of messages: content of logs, file names and configuration in a form that is safe to print."""
 
 from __future__ import annotations
 
 import re
+
+from pydantic import ValidationError
+
+MOST_FAULTS = 3  # named in one message
 
 
 def printable(text: str) -> str:
@@ -19,3 +23,12 @@ def safe_variable_name(variable: str) -> str:
     A value that does not look like such a name may be the secret itself, entered in the wrong place. It is not shown.
     """
     return repr(variable) if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) else "(not shown: it may be the secret itself)"
+
+
+def invalid_fields(error: ValidationError) -> str:
+    """Return the fields that a model rejects and the reason of each, in one line."""
+    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
+    shown = [
+        f"{field}: {message[:1].lower()}{message[1:]}" if field else message for field, message in faults[:MOST_FAULTS]
+    ]
+    return "; ".join([*shown, *([f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else [])])
