@@ -32,7 +32,6 @@ from transforms.search.index_files import (
     IndexPart,
     IndexShard,
     WriteIndex,
-    index_timings,
     summarize_index,
 )
 
@@ -72,11 +71,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     with night.beam.pipeline("index") as pipeline:
         pipeline | night.beam.create(parts) | WriteIndex(inputs, folder, attempt) | WriteRecords(records)
     found = pop_records(records, FileEntry, IndexShard)
-    shards = found.of(IndexShard)
-    info = {kind: asdict(summary) for kind, summary in summarize_index(shards, folder).items()}
-    timed = {kind: about | {"timings": index_timings(shards, kind)} for kind, about in info.items()}
+    info = {kind: asdict(summary) for kind, summary in summarize_index(found.of(IndexShard), folder).items()}
     entries += found.of(FileEntry)
-    entries.append(files.write_bytes(folder, INFO, 1, json.dumps(timed, indent=1).encode()))
+    entries.append(files.write_bytes(folder, INFO, 1, json.dumps(info, indent=1).encode()))
     folders = {kind: [part.folder(attempt, inputs.shards) for part in parts if part.kind == kind] for kind in kinds}
     built = {kind: built_index(info[kind], folders[kind]) for kind in kinds}
     return StageResult(entries, IndexOutputs(**built), timed=[INFO])

@@ -114,6 +114,7 @@ class IndexSummary:
     recall: float
     rows: int
     shards: list[IndexInfo] = field(default_factory=list)
+    timings: list[dict[str, float]] = field(default_factory=list)  # of each shard
 
 
 def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str) -> Iterator[FileEntry | IndexShard]:
@@ -126,7 +127,9 @@ def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str)
     positions, ids = shard_positions(videos["video_id"], shards=inputs.shards)[part.shard], videos["id"].to_numpy()
     exact = len(ids) // inputs.shards < EXACT_BELOW  # the same for all shards
     sample = None if exact else _tuning_sample(part, inputs, ids)
-    vectors = _index_vectors(part, inputs, ids[positions])
+    vectors = read_vectors(inputs.vectors, ids[positions])
+    if part.kind == "similar":
+        vectors = unit_directions(vectors)
     k = inputs.k if part.kind == "candidates" else inputs.similar + 1  # a video is the nearest to itself
     index = build_index(vectors, k=k, queries=sample, recall=inputs.recall, exact_below=len(ids) + 1 if exact else 0)
     below, sampled = part.folder(attempt, inputs.shards), sample is not None and inputs.shards > 1
@@ -148,11 +151,6 @@ def _tuning_sample(part: IndexPart, inputs: IndexInputs, ids: NDArray[np.int64])
         return unit_directions(read_vectors(inputs.vectors, ids[draw_sample(len(ids))]))
     users = load_tower(inputs.tower).sample_vectors(inputs.serving, SAMPLED_USERS)
     return users[draw_sample(len(users))]
-
-
-def _index_vectors(part: IndexPart, inputs: IndexInputs, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    vectors = read_vectors(inputs.vectors, ids)
-    return vectors if part.kind == "candidates" else unit_directions(vectors)
 
 
 def sample_hits(index: Index, sample: NDArray[np.float32], k: int) -> pl.DataFrame:
@@ -190,7 +188,7 @@ def summarize_index(shards: Sequence[IndexShard], folder: str) -> dict[str, Inde
     """Return a summary of the shards by kind. folder: of the stage, for their samples."""
     found: dict[str, IndexSummary] = {}
     for kind in KINDS:
-        if own := _shards_of(shards, kind):
+        if own := sorted((shard for shard in shards if shard.kind == kind), key=lambda shard: shard.shard):
             info, samples = own[0].info, [shard.sample for shard in own if shard.sample]
             recall = info.recall
             if samples and isinstance(info, ScannInfo):
@@ -201,17 +199,9 @@ def summarize_index(shards: Sequence[IndexShard], folder: str) -> dict[str, Inde
                 recall=recall,
                 rows=sum(shard.info.rows for shard in own),
                 shards=[shard.info for shard in own],
+                timings=[shard.timings for shard in own],
             )
     return found
-
-
-def index_timings(shards: Sequence[IndexShard], kind: str) -> list[dict[str, float]]:
-    """Return the timings of each shard of one kind."""
-    return [shard.timings for shard in _shards_of(shards, kind)]
-
-
-def _shards_of(shards: Sequence[IndexShard], kind: str) -> list[IndexShard]:
-    return sorted((shard for shard in shards if shard.kind == kind), key=lambda shard: shard.shard)
 
 
 @process_cache
