@@ -38,6 +38,9 @@ READY_SECONDS = 120.0
 # Java 17 closes these packages by default, and Flink 1.16 accesses them by reflection.
 _OPENED = ["java.lang", "java.util", "java.nio", "sun.nio.ch", "java.util.concurrent", "java.net", "sun.net.util"]
 _OPENS = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
+_FLINK = "org.apache.flink.runtime"
+_JOBMANAGER = (f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint", "GET_JM_RESOURCE_PARAMS")
+_TASKMANAGER = (f"{_FLINK}.taskexecutor.TaskManagerRunner", "GET_TM_RESOURCE_PARAMS")
 _JAVA = ["java", *_OPENS, "--add-exports=java.base/sun.net.util=ALL-UNNAMED"]
 
 
@@ -45,8 +48,8 @@ def processes(started: Started) -> list[Process]:
     """Return the processes of the cluster, in the order in which they start."""
     folder = started.folder
     return [
-        Process("jobmanager", partial(_jobmanager, folder), (REST, JOB_MANAGER), lambda: _overview() is not None),
-        Process("taskmanager", partial(_taskmanager, folder), (), _has_slots),
+        Process("jobmanager", partial(_flink, folder, *_JOBMANAGER), (REST, JOB_MANAGER), lambda: bool(_overview())),
+        Process("taskmanager", partial(_flink, folder, *_TASKMANAGER), (), _has_slots),
         _job_server("jobserver", folder, f"localhost:{REST}", JOB_SERVER),
         Process("workers", _workers, (WORKERS,), partial(_answers, WORKERS), _worker_environment()),
     ]
@@ -110,15 +113,6 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _jobmanager(folder: Path) -> list[str]:
-    main = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
-    return _flink(folder, main, "GET_JM_RESOURCE_PARAMS")
-
-
-def _taskmanager(folder: Path) -> list[str]:
-    return _flink(folder, "org.apache.flink.runtime.taskexecutor.TaskManagerRunner", "GET_TM_RESOURCE_PARAMS")
-
-
 def _flink(folder: Path, main: str, sizes: str) -> list[str]:
     """Return the command of a Flink process.
 
@@ -126,11 +120,11 @@ def _flink(folder: Path, main: str, sizes: str) -> list[str]:
     """
     jars = folder / "dist/pyflink"
     ask = ["java", "-cp", f"{jars}/bin/bash-java-utils.jar:{jars}/lib/*"]
-    said = _run([*ask, "org.apache.flink.runtime.util.bash.BashJavaUtils", sizes, "--configDir", str(CONF)])
+    output = _run([*ask, f"{_FLINK}.util.bash.BashJavaUtils", sizes, "--configDir", str(CONF)])
     mark = "BASH_JAVA_UTILS_EXEC_RESULT:"
-    flags, dynamic = ([*[line.partition(mark)[2] for line in said.splitlines() if mark in line], "", ""])[:2]
+    flags, dynamic = ([*[line.partition(mark)[2] for line in output.splitlines() if mark in line], "", ""])[:2]
     log = f"-Dlog4j.configurationFile={CONF}/log4j.properties"
-    java = [*_JAVA, *flags.split(), log, f"-Djava.io.tmpdir={_made(folder / 'tmp')}"]
+    java = [*_JAVA, *flags.split(), log, f"-Djava.io.tmpdir={_create(folder / 'tmp')}"]
     java += ["-cp", os.pathsep.join([f"{jars}/lib/*", *_beam_jars(folder)])]
     return [*java, main, "--configDir", str(CONF), *dynamic.split()]
 
@@ -149,13 +143,13 @@ def _job_server(name: str, folder: Path, master: str, ports: tuple[int, int, int
 
     def command() -> list[str]:
         memory = ["-Xmx2g" if master == "[local]" else "-Xmx512m"]
-        java = [*_JAVA, *memory, f"-Djava.io.tmpdir={_made(folder / 'tmp')}", "-cp", f"{folder}/lib/*"]
+        java = [*_JAVA, *memory, f"-Djava.io.tmpdir={_create(folder / 'tmp')}", "-cp", f"{folder}/lib/*"]
         main = [*java, "org.apache.beam.runners.flink.FlinkJobServerDriver", f"--flink-master={master}"]
         main += [f"--{kind}-port={port}" for kind, port in zip(kinds, ports, strict=True)]
         return [
             *main,
             "--job-host=localhost",
-            f"--artifacts-dir={_made(folder / 'artifacts')}",
+            f"--artifacts-dir={_create(folder / 'artifacts')}",
             f"--flink-conf-dir={CONF}",
         ]
 
@@ -186,7 +180,7 @@ def _setting(name: str) -> int:
     return next(int(value) for key, _, value in lines if key == name)
 
 
-def _made(folder: Path) -> Path:
+def _create(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

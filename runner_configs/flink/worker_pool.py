@@ -29,10 +29,10 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
     def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         answer = super().StartWorker(request, context)
         if not answer.error:
-            threading.Thread(target=self._mind, args=(request, context), daemon=True).start()
+            threading.Thread(target=self._restart_if_ended, args=(request, context), daemon=True).start()
         return answer
 
-    def _mind(self, request: Any, context: Any) -> None:
+    def _restart_if_ended(self, request: Any, context: Any) -> None:
         for start in range(STARTS):
             process = self._worker_processes.get(request.worker_id)
             if process is None:
@@ -45,22 +45,22 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
 
     def stop(self) -> None:
         """Stop all workers."""
-        every = list(self._worker_processes.values())
+        processes = list(self._worker_processes.values())
         self._worker_processes.clear()
-        for process in every:
+        for process in processes:
             kill_process_gracefully(process)
 
 
 def main(port: int) -> None:
     """Serve on localhost:PORT until SIGTERM or SIGINT; the workers end with the pool."""
-    over = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, lambda *_: stopped.set())
     pool, server = WorkerPool(), grpc.server(thread_pool_executor.shared_unbounded_instance())
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     server.add_insecure_port(f"localhost:{port}")
     server.start()
-    over.wait()
+    stopped.wait()
     server.stop(0)
     pool.stop()
 

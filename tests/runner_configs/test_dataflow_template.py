@@ -175,20 +175,20 @@ def test_the_job_that_is_handed_over_is_the_night_itself(
 def test_a_night_that_fails_fails_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 3)
     monkeypatch.setattr(night.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(NightError, match="the night ended with exit code 3: the lines before this one say why"):
+    with pytest.raises(NightError, match="the night ended with exit code 3"):
         night.run_night(str(write_job(tmp_path, PLACES, ROOT)), [])
 
 
 @pytest.mark.parametrize(
     ("logs", "more", "told"),
     [
-        ('watches = "watches"', ROOT, r"logs\.watches = '/.*/watches' is on this machine's disk"),
-        (PLACES, "", r"storage\.root = '/.*/runs' is on this machine's disk, which workers do not reach: give gs://"),
+        ('watches = "watches"', ROOT, r"logs\.watches = '/.*/watches' is on a local disk"),
+        (PLACES, "", r"storage\.root = '/.*/runs' is on a local disk, which workers cannot reach: use gs://"),
         (f'{PLACES}users = "users.csv"', ROOT, r"logs\.users = "),
         (PLACES, f'{ROOT}[privacy]\nforget = "forget.csv"', r"privacy\.forget = "),
     ],
 )
-def test_a_place_that_workers_do_not_reach_is_told_before_anything_starts(
+def test_a_path_that_workers_cannot_reach_is_reported_before_anything_starts(
     tmp_path: Path, handed_over: list[Any], logs: str, more: str, told: str
 ) -> None:
     with pytest.raises(NightError, match=told):
@@ -198,9 +198,9 @@ def test_a_place_that_workers_do_not_reach_is_told_before_anything_starts(
 
 def test_tables_of_bigquery_are_reached(tmp_path: Path) -> None:
     tables = 'watches = "bigquery:my-project.logs.watches"\n'
-    night.check_places(load_job(str(write_job(tmp_path, tables, ROOT))))
+    night.check_paths(load_job(str(write_job(tmp_path, tables, ROOT))))
     with pytest.raises(NightError) as caught:
-        night.check_places(load_job(str(write_job(tmp_path, f'{tables}users = "users.csv"', ROOT))))
+        night.check_paths(load_job(str(write_job(tmp_path, f'{tables}users = "users.csv"', ROOT))))
     assert "logs.users" in str(caught.value) and "logs.watches" not in str(caught.value)
 
 
