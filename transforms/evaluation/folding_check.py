@@ -1,13 +1,12 @@
-"""Folding: videos that have nothing to do with each other and yet lie side by side.
+"""Folding: unrelated videos whose vectors are near each other.
 
-Training pulls together what the same people watch, and pushes apart only what its negatives show. Groups that share no
-watchers may come to lie over one another by accident (Google's course on recommendation systems, "folding"), and then
-users of one are shown videos of the other. Of a sample of videos and their similar ones, a pair counts as *folded* that
-no user of the window watched both of and that differs in country or topic. A share says little by itself, so the same
-videos are also paired at random.
+Training pulls the videos of the same users together, and pushes apart only sampled negatives. Groups without common
+watchers may therefore overlap by accident ("folding" in Google's course on recommendation systems), and users of one
+group are then shown videos of the other. For a sample of videos, a pair of similar videos counts as *folded* if no user
+of the window watched both and they differ in country or topic. For comparison, the same videos are paired at random.
 
-files of similar videos -> draw_videos -> sample_pairs ---+
-bucket files            -> evidence_of -> merge_evidence -+-> folding_counts
+files of similar videos -> draw_videos -> sample_pairs -------+
+bucket files            -> collect_evidence -> merge_evidence +-> folding_counts
 """
 
 from __future__ import annotations
@@ -36,10 +35,9 @@ _FIRST_WATCHERS, _LOOKUPS_AT_ONCE = 4, 1 << 20
 
 
 def draw_videos(parts: Iterable[pl.DataFrame], most: int = MOST_VIDEOS) -> pl.DataFrame:
-    """The `most` videos with the smallest digests: video_id, video_ids, by video_id. Draws of parts may be drawn from
-    again.
+    """Return video_id, video_ids of the `most` videos with the smallest digests, by video_id.
 
-    parts: each with video_id, every video in one of them only, and video_ids, the similar ones.
+    parts: video_id (in one part only), video_ids (similar videos). Results for parts can be parts again.
     """
     rows = concat([pl.DataFrame(schema=_DRAWN), *(part.select(_DRAWN.names()) for part in parts)])
     digests = mix(_DRAW_OF_VIDEOS, id_digests(rows["video_id"]).to_numpy())
@@ -47,36 +45,39 @@ def draw_videos(parts: Iterable[pl.DataFrame], most: int = MOST_VIDEOS) -> pl.Da
 
 
 def sample_pairs(drawn: pl.DataFrame) -> pl.DataFrame:
-    """video_id, other_id, kind: each drawn video with its similar ones (`SIMILAR`), and with those of any
-    of them (`RANDOM`): the same others as often, dealt out anew, less those that met themselves."""
+    """Return video_id, other_id, kind: the pairs of each drawn video with its similar ones (`SIMILAR`), and the same
+    pairs with the other videos shuffled (`RANDOM`), without pairs of a video with itself."""
     near = drawn.explode("video_ids", empty_as_null=False, keep_nulls=False).rename({"video_ids": "other_id"})
-    dealt = np.random.default_rng(_DRAW_OF_VIDEOS).permutation(near.height)
-    far = near.with_columns(near["other_id"].gather(dealt)).filter(pl.col("video_id") != pl.col("other_id"))
+    shuffled = np.random.default_rng(_DRAW_OF_VIDEOS).permutation(near.height)
+    far = near.with_columns(near["other_id"].gather(shuffled)).filter(pl.col("video_id") != pl.col("other_id"))
     return pl.concat([near.with_columns(kind=pl.lit(SIMILAR)), far.with_columns(kind=pl.lit(RANDOM))])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What some buckets know of the pairs. Users are in one bucket, so that counts of several add up."""
+    """Statistics of the pairs in some buckets. Each user is in one bucket, so the counts of several add up."""
 
-    together: NDArray[np.bool_]  # [pairs]: whether some user watched both
-    watchers: pl.DataFrame  # video_id, country, users: how many watched a video of the pairs, by their country
+    together: NDArray[np.bool_]  # [pairs]: whether any user watched both
+    watchers: pl.DataFrame  # video_id, country, users: number of watchers of each video of the pairs by country
 
 
-def evidence_of(watches: pl.DataFrame, users: pl.DataFrame, pairs: pl.DataFrame) -> Evidence:
-    """Of one bucket. watches: user_id, video_id, country; users: user_id, and country where the table has it, which
-    stands in for one missing in a watch; pairs: `sample_pairs`."""
+def collect_evidence(watches: pl.DataFrame, users: pl.DataFrame, pairs: pl.DataFrame) -> Evidence:
+    """Return the evidence of one bucket.
+
+    watches: user_id, video_id, country. users: user_id and, if the table has it, country, the default for watches
+    without a country. pairs: `sample_pairs`.
+    """
     of_pairs = watches.join(_involved(pairs), on="video_id", how="semi")
     if "country" in users.columns:
-        theirs = users.select("user_id", home="country")
-        of_pairs = of_pairs.join(theirs, on="user_id", how="left").with_columns(country=pl.coalesce("country", "home"))
+        homes = users.select("user_id", home="country")
+        of_pairs = of_pairs.join(homes, on="user_id", how="left").with_columns(country=pl.coalesce("country", "home"))
     by_country = of_pairs.select("user_id", "video_id", "country").drop_nulls().unique()
     counted = by_country.group_by("video_id", "country").agg(users=pl.len().cast(pl.Int64))
     return Evidence(together=watched_together(of_pairs, pairs), watchers=counted.match_to_schema(_WATCHERS))
 
 
 def watched_together(watches: pl.DataFrame, pairs: pl.DataFrame) -> NDArray[np.bool_]:
-    """Return for each pair (video_id, other_id) whether some user watched both: bool [pairs].
+    """Return for each pair (video_id, other_id) whether any user watched both: bool [pairs].
 
     watches: user_id, video_id, in any order, repeats allowed.
 
@@ -103,15 +104,15 @@ def watched_together(watches: pl.DataFrame, pairs: pl.DataFrame) -> NDArray[np.b
 
 @dataclass(frozen=True, kw_only=True)
 class VideoWatchers:
-    """Which users watched each of some videos; videos and users are numbered from 0."""
+    """The users who watched each of some videos; videos and users are numbered from 0."""
 
-    keys: Ints  # video * users + user of each watcher of a video, once and rising
-    first: Ints  # [videos + 1]: place of the first watcher of each video in `keys`
+    keys: Ints  # video * users + user of each watcher of a video, distinct and ascending
+    first: Ints  # [videos + 1]: index of the first watcher of each video in `keys`
     users: int
 
     @classmethod
     def from_watches(cls, watches: pl.DataFrame, videos: pl.DataFrame) -> VideoWatchers:
-        """watches: user_id, video_id, in any order, repeats allowed. videos: video_id, number (from 0)."""
+        """Build it from user_id, video_id in any order, repeats allowed. videos: video_id, number (from 0)."""
         users = watches.select(pl.col("user_id").unique()).with_row_index("user")
         watched = watches.join(videos, on="video_id").join(users, on="user_id")
         keys = np.unique(watched["number"].to_numpy().astype(np.int64) * users.height + watched["user"].to_numpy())
@@ -120,7 +121,7 @@ class VideoWatchers:
 
     @property
     def counts(self) -> Ints:
-        """How many users watched each video: [videos]."""
+        """The number of users who watched each video: [videos]."""
         return np.diff(self.first)
 
     def users_at(self, videos: Ints, rank: Ints) -> Ints:
@@ -143,7 +144,7 @@ def rarer_first(one: Ints, other: Ints, counts: Ints) -> tuple[Ints, Ints]:
 
 
 def _involved(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The videos of the pairs, each once: video_id."""
+    """Return video_id of the distinct videos of the pairs."""
     return pl.concat([pairs["video_id"], pairs["other_id"].rename("video_id")]).unique().to_frame()
 
 
@@ -153,27 +154,27 @@ def _numbers(ids: pl.Series, videos: pl.DataFrame) -> NDArray[np.int64]:
 
 
 def merge_evidence(parts: Iterable[Evidence]) -> Evidence:
-    """What several buckets, or merged ones, know together."""
-    given = list(parts)
-    watchers = concat([pl.DataFrame(schema=_WATCHERS), *(part.watchers for part in given)])
+    """Return the evidence of several buckets together."""
+    evidence = list(parts)
+    watchers = concat([pl.DataFrame(schema=_WATCHERS), *(part.watchers for part in evidence)])
     return Evidence(
-        together=np.logical_or.reduce([part.together for part in given]) if given else np.zeros(0, np.bool_),
+        together=np.logical_or.reduce([part.together for part in evidence]) if evidence else np.zeros(0, np.bool_),
         watchers=watchers.group_by("video_id", "country").agg(pl.col("users").sum()),
     )
 
 
 def home_countries(watchers: pl.DataFrame) -> pl.DataFrame:
-    """video_id, country: where most of a video's watchers come from, the first by name of several."""
+    """Return video_id, country: the most frequent country of a video's watchers, the first by name among equals."""
     ordered = watchers.sort(["users", "country"], descending=[True, False])
     return ordered.unique("video_id", keep="first", maintain_order=True).select("video_id", "country")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairCounts:
-    """How many pairs of one kind there are, and how many of them are what."""
+    """The number of pairs of one kind, and of those with each property."""
 
     apart: int  # no user watched both
-    folded: int  # apart, and of another country or topic
+    folded: int  # apart, and different in country or topic
     other_country: int
     other_topic: int
     pairs: int
@@ -181,7 +182,7 @@ class PairCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldingCounts:
-    """How many videos were drawn, and the pairs that they make with similar and with random videos."""
+    """The number of drawn videos, and their pairs with similar and with random videos."""
 
     random: PairCounts
     similar: PairCounts
@@ -191,8 +192,8 @@ class FoldingCounts:
 def folding_counts(pairs: pl.DataFrame, found: Evidence, catalogue: pl.DataFrame) -> FoldingCounts:
     """Count the pairs of each kind.
 
-    catalogue: video_id, channel, language. The topic of a pair is the channel where both have one, else the language
-    where both have one; a country or topic that is not known is not another one.
+    catalogue: video_id, channel, language. Topics are compared by channel if both videos have one, else by language.
+    An unknown country or topic does not count as different.
     """
     known = catalogue.join(home_countries(found.watchers), on="video_id", how="full", coalesce=True)
     rows = pairs.with_columns(apart=pl.Series(~found.together, dtype=pl.Boolean))
@@ -215,15 +216,15 @@ def _pair_counts(rows: pl.DataFrame) -> PairCounts:
 
 @dataclass
 class CheckFolding(beam.PTransform):
-    """(paths of files of similar videos, `BucketFiles`) -> one `FoldingCounts`."""
+    """Return one `FoldingCounts` from a collection of paths of files of similar videos, and one of `BucketFiles`."""
 
     window: Window
     catalogue: str | None  # path of the night's catalogue
 
     def expand(
-        self, given: tuple[beam.PCollection[str], beam.PCollection[BucketFiles]]
+        self, inputs: tuple[beam.PCollection[str], beam.PCollection[BucketFiles]]
     ) -> beam.PCollection[FoldingCounts]:
-        similar, buckets = given
+        similar, buckets = inputs
         drawn = similar | "ReadSimilar" >> beam.Map(_read_drawn).with_output_types(pl.DataFrame)
         one = drawn | "DrawVideos" >> beam.CombineGlobally(draw_videos).with_output_types(pl.DataFrame)
         pairs = beam.pvalue.AsSingleton(one | "Pairs" >> beam.Map(sample_pairs).with_output_types(pl.DataFrame))
@@ -233,9 +234,8 @@ class CheckFolding(beam.PTransform):
 
     def _evidence(self, bucket: BucketFiles, pairs: pl.DataFrame) -> Evidence:
         watches = self.window.unordered_events(bucket, _WATCHES, _SEARCHES).watches
-        found = evidence_of(watches, read_users(bucket), pairs)
         progress.advance()
-        return found
+        return collect_evidence(watches, read_users(bucket), pairs)
 
     def _count(self, found: Evidence, pairs: pl.DataFrame) -> FoldingCounts:
         columns = ["video_id", "channel", "language"]

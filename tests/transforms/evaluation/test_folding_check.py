@@ -24,8 +24,8 @@ from transforms.evaluation.folding_check import (
     CheckFolding,
     FoldingCounts,
     PairCounts,
+    collect_evidence,
     draw_videos,
-    evidence_of,
     folding_counts,
     home_countries,
     merge_evidence,
@@ -122,7 +122,7 @@ def test_counts_are_those_of_plain_python(
     pairs = pairs_of(similar)
     users = pl.DataFrame(list(of_user.items()), {"user_id": pl.String, "country": pl.String}, orient="row")
     parts = [[row for row in rows if ord(row[0]) % buckets == bucket] for bucket in range(buckets)]
-    found = merge_evidence([evidence_of(watched(part), users, pairs) for part in parts])
+    found = merge_evidence([collect_evidence(watched(part), users, pairs) for part in parts])
     assert found.together.tolist() == together_by_hand(rows, pairs)
     home = home_by_hand(rows, of_user)
     of_pairs = {*pairs["video_id"], *pairs["other_id"]}
@@ -177,8 +177,8 @@ def test_nothing_watched_and_nothing_similar() -> None:
     none, pairs = watched([]), pairs_of({"v1": ["v2"], "v2": ["v1"]})
     empty = pairs_of({})
     users = pl.DataFrame(schema={"user_id": pl.String})
-    assert not evidence_of(none, users, pairs).together.any()
-    assert evidence_of(watched([("a", "v1", "SE")]), users, empty).together.tolist() == []
+    assert not collect_evidence(none, users, pairs).together.any()
+    assert collect_evidence(watched([("a", "v1", "SE")]), users, empty).together.tolist() == []
     nothing = PairCounts(pairs=0, apart=0, other_country=0, other_topic=0, folded=0)
     counts = folding_counts(empty, merge_evidence([]), catalogue_frame({}))
     assert counts == FoldingCounts(videos=0, similar=nothing, random=nothing)
@@ -193,7 +193,7 @@ def test_two_worlds_that_lie_on_top_of_each_other_are_folded_and_one_that_does_n
         pairs = pairs_of(
             {f"{c}{n}": [f"{of[c]}{(n + m) % 10}" for m in range(1, 5)] for c in ("SE", "DE") for n in range(10)}
         )
-        counts = folding_counts(pairs, evidence_of(watched(rows), users, pairs), catalogue_frame({}))
+        counts = folding_counts(pairs, collect_evidence(watched(rows), users, pairs), catalogue_frame({}))
         return float(getattr(counts, kind).folded / getattr(counts, kind).pairs)
 
     assert share({"SE": "SE", "DE": "DE"}, SIMILAR) == 0
