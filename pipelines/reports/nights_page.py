@@ -19,8 +19,7 @@ from pipelines.night.publication_file import withdrawn
 from pipelines.night.stage import STAGES
 from pipelines.reports import report, report_history
 from transforms.core import files
-from transforms.report.nights import NightRow, render_nights
-from transforms.report.page import Status
+from transforms.report.page import NightRow, Status, render_nights
 
 
 @contextmanager

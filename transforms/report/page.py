@@ -1,4 +1,4 @@
-"""The data of a night's report, and its rendering to one HTML page.
+"""The data of a night's report and of the page of all nights, and their rendering to HTML.
 
 Missing parts are omitted, or replaced with an explanation. Titles, settings and file names are escaped.
 """
@@ -253,3 +253,27 @@ def _freshness(report: Report, values: Mapping[str, Mapping[str, Any]]) -> Marku
         for system in _measured_systems(report, values)
     }
     return plots.systems("Recall by age of the video", list(values), bars) if bars else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightRow:
+    """One night of the page."""
+
+    date: str
+    status: Status
+    served: bool = False  # whether its lists are served now
+    recall: Point | None = None  # in the holdout, with its interval
+    figure: str = ""  # name of the metric in `recall` if it is not that of the page
+    users: int | None = None
+    failed: Sequence[str] = ()  # names of failed gates
+    unexpected: Sequence[str] = ()  # names of gates that should have been computed but were not
+    link: str = ""  # to the report; empty if there is none
+
+
+def render_nights(rows: Sequence[NightRow], *, figure: str) -> str:
+    """Render the page as HTML. figure: the name of the metric in `recall`, such as recall@100."""
+    table = [
+        (row, row.recall[0] if row.recall else None, figures.format_interval(row.recall and row.recall[1:]))
+        for row in rows
+    ]
+    return environment().get_template("nights.html.jinja").render(rows=table, figure=figure)

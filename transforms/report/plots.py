@@ -104,12 +104,12 @@ def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str,
     return _svg(drawn, label)
 
 
-def seconds(label: str, of: Mapping[str, float]) -> Markup:
+def seconds(label: str, by_stage: Mapping[str, float]) -> Markup:
     """Draw the seconds of each stage as horizontal bars, the first stage on top."""
-    drawn, at = _axes(height=0.6 + 0.3 * len(of))
-    bars = at.barh(range(len(of)), list(of.values()), 0.65, color=COLOURS[0])
-    at.set_yticks(range(len(of)), [escape_mathtext(stage) for stage in of])
-    at.bar_label(bars, labels=[f"{s:,.1f} s" for s in of.values()], padding=4, fontsize=9, color=INK)
+    drawn, at = _axes(height=0.6 + 0.3 * len(by_stage))
+    bars = at.barh(range(len(by_stage)), list(by_stage.values()), 0.65, color=COLOURS[0])
+    at.set_yticks(range(len(by_stage)), [escape_mathtext(stage) for stage in by_stage])
+    at.bar_label(bars, labels=[f"{s:,.1f} s" for s in by_stage.values()], padding=4, fontsize=9, color=INK)
     at.invert_yaxis()
     at.margins(x=0.12)
     at.xaxis.set_visible(False)
@@ -118,13 +118,13 @@ def seconds(label: str, of: Mapping[str, float]) -> Markup:
     return _svg(drawn, label)
 
 
-def cloud(label: str, of: VideoMap) -> Markup:
+def cloud(label: str, video_map: VideoMap) -> Markup:
     """Draw videos as points, coloured by group."""
     drawn, at = _axes(height=5.2)
-    groups = np.array(of.groups)
-    names = sorted(set(of.groups), key=lambda name: (-int((groups == name).sum()), name))
+    groups = np.array(video_map.groups)
+    names = sorted(set(video_map.groups), key=lambda name: (-int((groups == name).sum()), name))
     for name, colour in zip(names, cycle(COLOURS), strict=False):
-        points = of.places[groups == name]
+        points = video_map.places[groups == name]
         at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=escape_mathtext(name))
     at.set_xticks([])
     at.set_yticks([])

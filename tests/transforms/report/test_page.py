@@ -22,8 +22,7 @@ from pipelines.reports.report import folding, gather, status
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.report.figures import format_value
-from transforms.report.nights import NightRow, render_nights
-from transforms.report.page import Level, Report, Status, Training, render_report, with_status
+from transforms.report.page import Level, NightRow, Report, Status, Training, render_nights, render_report, with_status
 from transforms.report.video_map import video_map
 
 VOID = {"meta", "br", "link", "img", "path", "use"}
