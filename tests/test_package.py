@@ -118,9 +118,7 @@ def test_a_night_runs_where_nothing_else_is_installed(installed: Path, tmp_path:
 
 @pytest.mark.package
 @pytest.mark.parametrize(("name", "asked"), [("flink", "--job_endpoint"), ("dataflow", "--project")])
-def test_an_installed_wheel_knows_the_runner_configs_by_name(
-    installed: Path, tmp_path: Path, name: str, asked: str
-) -> None:
+def test_an_installed_wheel_has_the_runner_configs(installed: Path, tmp_path: Path, name: str, asked: str) -> None:
     (tmp_path / "job.toml").write_text('[logs]\nwatches = "watches"\n')
     done = run([str(installed / "watchnext"), "nightly", "job.toml", "--runner-config", name], tmp_path)
     assert done.returncode == 2 and asked in done.stderr and "Traceback" not in done.stderr

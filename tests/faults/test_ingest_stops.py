@@ -5,20 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import Done, stages_in_process, watchnext
-from damage import Injected
+from damage import Injected, failing_write
 from nights import DATE, night
 from stores import DAYS, daily, day_of_watches, newest, write_day
 
 from transforms.core import files
 
-WRITES = ("write_parquet", "replace_parquet", "write_bytes", "replace_file", "remove_files")
 FORGET = '[privacy]\nforget = "forget.csv"\n'
 
 
@@ -31,27 +28,6 @@ def input_output(path: str) -> OSError:
 
 
 ERRORS: dict[str, Callable[[str], OSError]] = {"full disk": full_disk, "failing disk": input_output}
-
-
-@contextmanager
-def failing_at(at: int, error: Callable[[str], Exception]) -> Iterator[list[int]]:
-    """The write with this number fails, counted from 1; yields how many are left before it does."""
-    left = [at]
-
-    def failing(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*given: Any, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                path = next((str(part) for part in given if isinstance(part, str)), "runs")
-                raise error(path)
-            return call(*given, **named)
-
-        return counted
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in WRITES:
-            patch.setattr(files, name, failing(getattr(files, name)))
-        yield left
 
 
 def second_night(folder: Path) -> Path:
@@ -75,7 +51,7 @@ def ingest(job: Path) -> Done:
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_an_ingest_that_cannot_write_leaves_the_old_store_or_the_new(
+def test_a_failed_write_of_ingest_leaves_the_old_store_or_the_new(
     tmp_path: Path, injected: Injected, part: int
 ) -> None:
     with stages_in_process():
@@ -85,7 +61,7 @@ def test_an_ingest_that_cannot_write_leaves_the_old_store_or_the_new(
         expected, at, left = newest(night(undisturbed)).digest, part + 1, [0]
         while left[0] <= 0 and at < 100:
             job, error = copy(ready, tmp_path / str(at)), list(ERRORS)[at // 4 % len(ERRORS)]
-            with failing_at(at, ERRORS[error]) as left:
+            with failing_write(at, ERRORS[error]) as left:
                 done = ingest(job)
             if left[0] <= 0:
                 injected(error)

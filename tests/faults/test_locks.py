@@ -47,9 +47,7 @@ def take(path: Path) -> str:
     return ""
 
 
-def test_no_content_of_a_lock_file_stops_runs_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected
-) -> None:
+def test_no_lock_file_stops_runs_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected) -> None:
     path, refused = tmp_path / "LOCK", 0
     for content in records():
         path.write_bytes(content)

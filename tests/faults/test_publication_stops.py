@@ -65,9 +65,7 @@ def counted(steps: Steps) -> Iterator[None]:
         once = redis_server.Session._once
         patch.setattr(redis_server, "FIRST_WAIT_SECONDS", 0.001)
         patch.setattr(
-            redis_server.Session,
-            "_once",
-            lambda session, command: steps.take("redis", lambda: once(session, command)),
+            redis_server.Session, "_once", lambda session, command: steps.take("redis", lambda: once(session, command))
         )
         for name in ("replace_file", "remove_files"):
             patch.setattr(files, name, _counted(steps, getattr(files, name)))

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, night, nightly, published_json, write_job
+from nights import DATE, gate_results, night, nightly, published_json, write_job
 from two_nights import copy
 
 from pipelines import examples, ingest, publish, simulate, vocabulary
 from pipelines.base import manifest
-from pipelines.night import night_results
 from pipelines.night.errors import GateError
 from pipelines.night.night import Night
-from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import TrainOutputs
 from pipelines.serving import publication
 from transforms.core import files
@@ -47,16 +45,10 @@ def made(two_nights: Path, tmp_path: Path) -> Night:
     """A night for a test to spoil: complete but for its publication, and the night before it is served."""
     job = copy(two_nights, tmp_path)
     first, second = night(job, FIRST), night(job)
-    assert results(second).status == "passed"
+    assert gate_results(second).status == "passed"
     publication.serve(first)
     manifest.revoke(second.folder("publish"))
     return second
-
-
-def results(of: Night) -> GateResults:
-    found = night_results.gates(of)
-    assert found is not None
-    return found
 
 
 def stopped_by(of: Night, gate: str, told: str) -> None:
@@ -64,7 +56,7 @@ def stopped_by(of: Night, gate: str, told: str) -> None:
     before = published_json(of.root)
     with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
         publish.run(of)
-    assert [gate.name for gate in results(of).in_state("failed")] == [gate]
+    assert [gate.name for gate in gate_results(of).in_state("failed")] == [gate]
     assert published_json(of.root) == before and before and before["date"] == FIRST.isoformat()
 
 
@@ -120,7 +112,7 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     deal_out_labels(of)
     done = nightly(job, "--from", "train")
     assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
-    failed = [gate.name for gate in results(of).in_state("failed")]
+    failed = [gate.name for gate in gate_results(of).in_state("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
     assert (published_json(of.root) or {})["date"] == str(FIRST)
 

@@ -7,13 +7,11 @@ import datetime as dt
 import os
 import random
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nights import DATE, REPOSITORY, environment, night, wait_for
+from damage import failing_write
+from nights import DATE, night, run_python, start_python, wait_for
 from stores import DAYS, below, counts, daily, day_of_watches, ingested, newest, write_day
 
 from pipelines import ingest
@@ -21,7 +19,6 @@ from pipelines.base import snapshot_store
 from pipelines.night.night import Night
 from transforms.core import files
 
-WRITES = ("write_parquet", "replace_parquet", "write_bytes", "replace_file", "remove_files")
 KILLS = 20
 
 
@@ -32,33 +29,18 @@ class StopError(Exception):
 @pytest.mark.parametrize(
     "at", [1, 5, 18, 50, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 8, 13, 24, 30, 37, 44))]
 )
-def test_an_ingest_stopped_at_any_write_leaves_the_old_store_or_the_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
+def test_an_ingest_stopped_at_any_write_leaves_the_old_store_or_the_new(tmp_path: Path, at: int) -> None:
     job = daily(tmp_path, '[privacy]\nforget = "forget.csv"\n', days=DAYS[:3])
     (tmp_path / "forget.csv").write_text("user_id\n")
     before = newest(ingested(job, DATE - dt.timedelta(days=1)))
     write_day(tmp_path, DAYS[3], day_of_watches(DAYS[3]))
     write_day(tmp_path, DAYS[0], day_of_watches(DAYS[0], mark="again"))
-    left = [at]
-
-    def stopping(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*given: Any, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                raise StopError
-            return call(*given, **named)
-
-        return counted
-
-    for name in WRITES:
-        monkeypatch.setattr(files, name, stopping(getattr(files, name)))
     stopped = False
-    try:
-        ingested(job, DATE, DAYS[0])
-    except Exception as error:
-        stopped = "StopError" in repr(error) or isinstance(error.__cause__, StopError)
-    monkeypatch.undo()
+    with failing_write(at, StopError) as left:
+        try:
+            ingested(job, DATE, DAYS[0])
+        except Exception as error:
+            stopped = "StopError" in repr(error) or isinstance(error.__cause__, StopError)
     assert stopped == (left[0] <= 0)
     undisturbed = daily(tmp_path / "undisturbed", '[privacy]\nforget = "forget.csv"\n')
     (tmp_path / "undisturbed" / "forget.csv").write_text("user_id\n")
@@ -70,24 +52,15 @@ def test_an_ingest_stopped_at_any_write_leaves_the_old_store_or_the_new(
     assert newest(ingested(job, DATE, DAYS[0])).digest == after.digest
 
 
-def start(job: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines.ingest", str(job), "--date", DATE.isoformat()]
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE, text=True)
-
-
 def killed_at(of: Night, job: Path, chance: random.Random, *, writing: bool) -> int:
     """Kill an ingest at a random moment after it began, or after it wrote to the store; its exit code."""
     before = below(of)
-    process = start(job)
-    try:
+    with start_python("-m", "pipelines.ingest", job, "--date", DATE) as process:
         wait_for(lambda: Path(of.root.lock).exists() or process.poll() is not None)
         if writing:
             wait_for(lambda: below(of) - before or process.poll() is not None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(chance.uniform(0.0, 0.3 if writing else 1.5))
-    finally:
-        process.kill()
-        process.communicate()
     return process.returncode
 
 
@@ -125,8 +98,7 @@ def test_a_disk_that_takes_no_more_is_told_and_no_part_of_a_day_is_taken(tmp_pat
     job = daily(tmp_path, days=[])
     for day in DAYS:
         write_day(tmp_path, day, day_of_watches(day, 18))
-    command = [sys.executable, "-c", LIMITED.format(limit=1500), str(job), "--date", DATE.isoformat()]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    done = run_python("-c", LIMITED.format(limit=1500), job, "--date", DATE)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1 and "File too large" in done.stderr, done.stderr
     of = night(job)

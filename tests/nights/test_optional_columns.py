@@ -97,10 +97,9 @@ def night_without(
 
 
 @pytest.mark.parametrize(
-    "column",
-    [pytest.param(one, id=".".join(one), marks=() if one in SAMPLE else pytest.mark.slow) for one in COLUMNS],
+    "column", [pytest.param(one, id=".".join(one), marks=() if one in SAMPLE else pytest.mark.slow) for one in COLUMNS]
 )
-def test_without_one_column_all_other_features_are_learned(
+def test_other_features_are_learned_without_a_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: tuple[str, str]
 ) -> None:
     """Up to the ranker's records; TFT's graphs, which take seconds each, are left to the whole nights below."""
@@ -125,15 +124,10 @@ def test_without_one_column_all_other_features_are_learned(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "tables_left_out"),
-    [
-        (sorted({*COLUMNS} - {("watches", "completed")}), ()),
-        ([], ("videos", "searches", "users")),
-    ],
+    [(sorted({*COLUMNS} - {("watches", "completed")}), ()), ([], ("videos", "searches", "users"))],
     ids=["every column but completed", "every optional table"],
 )
-def test_a_whole_night_ranks_and_publishes(
-    tmp_path: Path, columns: list[tuple[str, str]], tables_left_out: tuple[str, ...]
-) -> None:
+def test_a_night_is_ranked(tmp_path: Path, columns: list[tuple[str, str]], tables_left_out: tuple[str, ...]) -> None:
     of = night_without(tmp_path, columns, tables_left_out)
     for stage in STAGES:
         stage.run(of)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import flip_bit
 from nights import DATE
 from stores import DAYS, daily, day_of_watches, ingested, write_day
 
@@ -50,20 +51,18 @@ def test_a_stage_that_is_whole_is_not_run_again(of: Night, commands: list[list[s
     assert run(of) == 0 and commands == []
 
 
-def test_a_flipped_byte_in_a_file_of_the_stage_that_is_named_is_found(
+def test_a_flipped_bit_runs_the_stage_again(
     of: Night, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = users_file(of)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip_bit(path)
     assert run(of) == 0 and [command[-1] for command in commands] == ["--force"]
     assert (
         f"{path} is not the file that stage ingest wrote: its digest differs: stage ingest" in capsys.readouterr().err
     )
 
 
-def test_a_file_that_is_missing_is_named_and_the_stage_is_run_again(
+def test_a_missing_file_runs_the_stage_again(
     of: Night, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = users_file(of)

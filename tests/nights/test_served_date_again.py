@@ -5,16 +5,17 @@ and nobody's list is missing."""
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import RLock
 from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, lists, night, nightly, published_json, simulated
-from redis_server import Server, serving
+from nights import DATE, night, published_json
+from redis_server import Server
+from redis_server import server as server
 from serving_reader import Reader
 from stores import DAYS, USERS, daily, day_of_watches, ingested, write_day
 
@@ -137,11 +138,6 @@ class World:
         assert self.in_files() in now and self.server.lists() in now
         shown = lookup.lookup(self.of.job, USERS[1], 9)
         assert [item.video_id for item in shown.items] in [one[USERS[1]] for one in now]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    yield from serving()
 
 
 @pytest.fixture
@@ -326,40 +322,3 @@ def test_a_root_of_an_older_watchnext_is_pinned_before_a_stage_changes_it(tmp_pa
     assert (published_json(root) or {}) | older == published_json(root)
     manifest.revoke(world.of.folder("neighbours"))
     assert world.in_files() == lists_of("old")
-
-
-def in_files(root: str) -> Lists:
-    """Every user's list, as a server reads them all from one published.json."""
-    rows = pl.concat([pl.read_parquet(path) for path in Reader(root).paths("lists")])
-    return dict(rows.select("user_id", "video_ids").iter_rows())
-
-
-@pytest.mark.slow
-def test_whole_nights_of_the_same_date_while_a_server_reads(tmp_path: Path) -> None:
-    """First as it is, then with another seed and a gate that fails, then published in spite of that."""
-    job = simulated(tmp_path)
-    assert nightly(job, "--force-publish", "it is the first").returncode == 0
-    of, found, over = night(job), list[Lists](), Event()
-    old = in_files(of.root.path)
-
-    def read() -> None:
-        while not over.is_set():
-            lists_now = in_files(of.root.path)
-            if not found or found[-1] != lists_now:
-                found.append(lists_now)
-
-    reader = Thread(target=read)
-    reader.start()
-    try:
-        text = job.read_text().replace("[training]\n", "[training]\nseed = 2\n")
-        job.write_text(f"{text}[gates]\nmin_volume = 0\nmax_volume = 0.01\n")
-        assert nightly(job).returncode == 3
-        made = dict(lists(of).select("user_id", "video_ids").iter_rows())
-        assert made != old and in_files(of.root.path) == old and found == [old]
-        shown = lookup.lookup(of.job, "u0000001", 30)
-        assert [item.video_id for item in shown.items] == old["u0000001"]
-        assert nightly(job, "--force-publish", "the lists are right").returncode == 0
-    finally:
-        over.set()
-        reader.join()
-    assert found[:1] == [old] and found[1:] in ([], [made]) and in_files(of.root.path) == made

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import watchnext
 from nights import night, published_night
 
 from pipelines import backfill, nightly
@@ -80,10 +81,9 @@ def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:
         (["--from", "2026-11-21", "--to", "tomorrow"], "'tomorrow' is not a date such as 2026-11-21"),
     ],
 )
-def test_a_wrong_range_is_told(job: Path, given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        backfill.main([str(job), *given])
-    assert told in capsys.readouterr().err
+def test_a_wrong_range_is_told(job: Path, given: list[str], told: str) -> None:
+    done = watchnext("backfill", job, *given)
+    assert done.code == 2 and told in done.message
 
 
 def test_the_date_of_one_night_is_no_option_here(job: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:

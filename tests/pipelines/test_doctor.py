@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nights import DATE, REPOSITORY, environment, simulated, watch_rows, write_job
+from findings import request_with_watches
+from nights import DATE, REPOSITORY, environment, run_python, simulated, watch_rows, write_job
 
 from pipelines import cli, doctor
 from pipelines.checks import findings
@@ -18,29 +19,11 @@ from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.doctor import CHECKS, Check
 
-TOLD = (  # by name of the check: what is told of whole logs
+NAMES = (  # of the checks of whole logs, in the order of their findings
     *("python", "packages", "job", "root", "lock", "published"),
-    *(
-        "logs.watches",
-        "logs.searches",
-        "logs.videos",
-        "logs.users",
-        "catalogue",
-        "times",
-        "sinks",
-        "memory",
-        "disk",
-        "time",
-        "tensorflow",
-        "scann",
-        "runner",
-    ),
+    *("logs.watches", "logs.searches", "logs.videos", "logs.users", "catalogue", "times"),
+    *("sinks", "memory", "disk", "time", "tensorflow", "scann", "runner"),
 )
-
-
-def asked_of(folder: Path) -> DoctorRequest:
-    watch_rows().write_parquet(folder / "w.parquet")
-    return DoctorRequest(job=str(write_job(folder, 'watches = "w.parquet"')), date=DATE)
 
 
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,22 +35,20 @@ def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_whole_logs_on_a_whole_machine_have_no_problem(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "doctor", str(simulated(tmp_path)), f"--date={DATE}", "--json"]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=300
-    )
+    job = simulated(tmp_path)
+    done = run_python("-m", "pipelines.cli", "doctor", job, f"--date={DATE}", "--json", seconds=300)
     found = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [one["check"] for one in found] == list(TOLD)
+    assert [one["check"] for one in found] == list(NAMES)
     assert not [one for one in found if one["state"] == "problem"]
     assert all(set(one) == {"check", "state", "what", "fix", "details"} for one in found)
 
 
-def test_what_is_found_is_told_in_lines_that_fit(
+def test_findings_fit_the_width(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_processes(monkeypatch)
-    request = asked_of(tmp_path)
+    request = request_with_watches(tmp_path)
     assert cli.main(["doctor", request.job, f"--date={DATE}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= findings.WIDEST
@@ -75,7 +56,7 @@ def test_what_is_found_is_told_in_lines_that_fit(
     assert lines[0].startswith("ok       python: ")
 
 
-def test_a_problem_gives_exit_code_1_and_is_counted(
+def test_a_problem_gives_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_processes(monkeypatch)
@@ -87,18 +68,14 @@ def test_a_problem_gives_exit_code_1_and_is_counted(
     assert shown.splitlines()[-1].startswith("1 problem: ")
 
 
-def test_without_a_job_the_installation_is_looked_at_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_installation_is_checked_without_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_processes(monkeypatch)
     found = list(doctor.diagnose(DoctorRequest(job=str(tmp_path / "nowhere.toml"))))
     assert [one.check for one in found] == ["python", "packages", "job", "tensorflow", "scann"]
     assert [one.check for one in found if one.state == "problem"] == ["job"]
 
 
-def test_what_lies_in_a_root_is_not_asked_of_one_that_cannot_be_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_content_of_an_unusable_root_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_processes(monkeypatch)
     (tmp_path / "file").write_text("")
     watch_rows().write_parquet(tmp_path / "w.parquet")
@@ -152,7 +129,7 @@ def test_a_check_whose_module_is_broken_is_a_problem() -> None:
 
 def test_doctor_works_where_no_package_does(tmp_path: Path) -> None:
     """The interpreter that environments are made from has none of theirs."""
-    request = asked_of(tmp_path)
+    request = request_with_watches(tmp_path)
     bare = shutil.which(f"python3.{sys.version_info.minor}", path=f"{sys.base_prefix}/bin")
     assert bare is not None
     command = [bare, "-S", "-m", "pipelines.doctor", request.job, "--json"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, REPOSITORY, lists, night
+from nights import DATE, REPOSITORY, completed_videos, lists, night
 
 from pipelines import evaluation
 from pipelines.night.night import Night
@@ -41,14 +41,8 @@ def held_out_lists(of: Night) -> pl.DataFrame:
 
 def completed_on(of: Night, day: dt.date) -> dict[str, set[str]]:
     """What each user completed on a day, from the raw logs, as the contract has it."""
-    folder = Path(of.root.path).parent
-    length = dict(pl.read_parquet(folder / "videos.parquet").select("video_id", "video_seconds").iter_rows())
-    found: dict[str, set[str]] = {}
-    for row in pl.read_parquet(folder / f"watches/{day}.parquet").iter_rows(named=True):
-        seconds = row.get("video_seconds") or length.get(row["video_id"])
-        if row["watch_seconds"] >= (0.5 * seconds if seconds else 30):
-            found.setdefault(str(row["user_id"]), set()).add(str(row["video_id"]))
-    return found
+    job = Path(of.root.path).parent / "job.toml"
+    return completed_videos(job, pl.read_parquet(job.parent / f"watches/{day}.parquet"))
 
 
 def held_out(of: Night) -> dict[str, set[str]]:

@@ -12,22 +12,20 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, commit, night, published_json, published_night, with_figures
+from commands import watchnext
+from nights import DATE, commit, gate_results, night, published_json, published_night, with_figures
 
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest
 from pipelines.base.manifest import ManifestError, Outputs
 from pipelines.config.gate_settings import Gates
-from pipelines.config.jobs import JobError
 from pipelines.night import night_results
 from pipelines.night.errors import GateError, StageError
 from pipelines.night.night import Night
-from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import BuiltIndex, EvaluationOutputs, IndexOutputs, TrainOutputs
 from pipelines.night.stage import stage_main
 from pipelines.reports import nights_page, report
 from pipelines.serving import publication
-from transforms.core import files
 
 NEXT = DATE + dt.timedelta(days=1)
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
@@ -40,12 +38,6 @@ MEASURED = ["most popular", "recall", "approximate search"]  # the gates on what
 
 def ready(job: Path, rows: pl.DataFrame, date: dt.date = NEXT) -> Night:
     return published_night(job, rows, date=date, publish=False)
-
-
-def results(of: Night) -> GateResults:
-    found = night_results.gates(of)
-    assert found is not None
-    return found
 
 
 def served(of: Night) -> dict[str, Any]:
@@ -61,7 +53,7 @@ def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:
     ):
         publish.run(of)
     assert served(of) == before and manifest.load(of.folder("publish")) is None
-    found = results(of)
+    found = gate_results(of)
     assert (found.status, found.compared_with, found.why) == ("failed", "2026-11-21", "")
     assert [(gate.name, gate.ok) for gate in found.gates] == [(name, None) for name in MEASURED] + [("users", False)]
     assert {gate.reason for gate in found.in_state("not computed")} == {NOBODY} and not found.unexpected
@@ -103,7 +95,7 @@ def test_a_repaired_night_is_published_as_any_other(job: Path) -> None:
         publish.run(ready(job, FEWER))
     of = ready(job, LISTS)
     publish.run(of)
-    assert served(of)["date"] == "2026-11-22" and results(of).status == "ungated"
+    assert served(of)["date"] == "2026-11-22" and gate_results(of).status == "ungated"
 
 
 def test_a_gate_that_is_off_stops_nothing(job: Path) -> None:
@@ -111,7 +103,7 @@ def test_a_gate_that_is_off_stops_nothing(job: Path) -> None:
     job.write_text(job.read_text() + "[gates]\nmax_users_lost = 1\n")
     of = ready(job, FEWER)
     publish.run(of)
-    assert served(of)["date"] == "2026-11-22" and [gate.name for gate in results(of).gates] == MEASURED
+    assert served(of)["date"] == "2026-11-22" and [gate.name for gate in gate_results(of).gates] == MEASURED
 
 
 def test_nothing_is_compared_with_a_night_that_was_withdrawn(job: Path) -> None:
@@ -141,7 +133,7 @@ def published_with_figures(job: Path, k: int, recalls: dict[int, float]) -> Nigh
 
 def test_a_first_night_is_published_and_says_what_was_not_compared(job: Path) -> None:
     of = published_with_figures(job, 10, {10: 0.4})
-    found = results(of)
+    found = gate_results(of)
     assert (found.status, found.why) == ("ungated", gates.FIRST_NIGHT) and not found.unexpected
     assert found.counts == {"passed": 1, "failed": 0, "not computed": 3}
     reasons = f"recall, users: {gates.FIRST_NIGHT}; approximate search: search is exact"
@@ -160,52 +152,47 @@ def test_nights_with_lists_of_unequal_lengths_are_compared_at_a_k_of_both(job: P
             publish.run(of)
     else:
         publish.run(of)
-    found = results(of)
+    found = gate_results(of)
     assert next(gate.state for gate in found.gates if gate.name == "recall") == state
     assert found.status == state and served(of)["date"] == str(NEXT if state == "passed" else DATE)
 
 
-def without_file(of: Night) -> None:
-    files.remove_files([night_results.metrics_path(of)])
+def cut_short(text: str) -> str:
+    return text[:-50]
 
 
-def cut_short(of: Night) -> None:
-    path = Path(night_results.metrics_path(of))
-    path.write_bytes(path.read_bytes()[:-50])
-
-
-def without_figures(of: Night) -> None:
-    path = Path(night_results.metrics_path(of))
-    path.write_text(path.read_text().replace('"figures"', '"figuers"'))
-
-
-def with_nan(of: Night) -> None:
-    path = Path(night_results.metrics_path(of))
-    path.write_text(re.sub(r'"replicates": {[^}]*}', '"replicates": {"recall@10": [NaN, null]}', path.read_text()))
-
-
-def of_another_k(of: Night) -> None:
-    path = Path(night_results.metrics_path(of))
-    path.write_text(path.read_text().replace("recall@10", "recall@5"))
-
-
-UNEXPECTED = [
-    (without_file, r"metrics\.json is missing"),
-    (cut_short, r"metrics\.json cannot be read \("),
-    (without_figures, r"metrics\.json cannot be read \(systems\.neighbours\.figures: field required"),
-    (with_nan, "unequal numbers of bootstrap replicates"),
-    (of_another_k, r"no recall@10 with replicates in common, nor recall at another k \(was k changed\?\)"),
+UNEXPECTED: list[tuple[str, Callable[[str], str] | None, str]] = [  # what becomes of metrics.json
+    ("missing", None, r"metrics\.json is missing"),
+    ("cut short", cut_short, r"metrics\.json cannot be read \("),
+    (
+        "without figures",
+        lambda text: text.replace('"figures"', '"figuers"'),
+        r"metrics\.json cannot be read \(systems\.neighbours\.figures: field required",
+    ),
+    (
+        "NaN",
+        lambda text: re.sub(r'"replicates": {[^}]*}', '"replicates": {"recall@10": [NaN, null]}', text),
+        "unequal numbers of bootstrap replicates",
+    ),
+    (
+        "another k",
+        lambda text: text.replace("recall@10", "recall@5"),
+        r"no recall@10 with replicates in common, nor recall at another k \(was k changed\?\)",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "why"), UNEXPECTED, ids=[spoil.__name__ for spoil, _ in UNEXPECTED])
-def test_what_should_be_compared_and_cannot_be_is_never_passed_in_silence(
-    job: Path, spoil: Callable[[Night], None], why: str
-) -> None:
-    spoil(published_with_figures(job, 10, {10: 0.4}))
+def spoil_metrics(of: Night, change: Callable[[str], str] | None) -> None:
+    path = Path(night_results.metrics_path(of))
+    path.unlink() if change is None else path.write_text(change(path.read_text()))
+
+
+@pytest.mark.parametrize(("change", "why"), [case[1:] for case in UNEXPECTED], ids=[case[0] for case in UNEXPECTED])
+def test_a_gate_that_cannot_be_computed_is_reported(job: Path, change: Callable[[str], str] | None, why: str) -> None:
+    spoil_metrics(published_with_figures(job, 10, {10: 0.4}), change)
     of = with_figures(ready(job, LISTS), 10, {10: 0.4})
     publish.run(of)
-    found = results(of)
+    found = gate_results(of)
     assert found.status == "ungated" and re.match(f"recall could not be computed: .*{why}", found.why)
     assert [(gate.name, gate.state) for gate in found.unexpected] == [("recall", "not computed")]
     counts = of.require("publish").figures
@@ -217,12 +204,12 @@ def test_what_should_be_compared_and_cannot_be_is_never_passed_in_silence(
     with pytest.raises(GateError, match=f"^2 of 4 gates could not be computed.*{why}"):
         publish.run(stops)
     publish.run(replace(stops, force_publish="figures were lost"))
-    assert results(of).status == "forced"
+    assert gate_results(of).status == "forced"
     assert re.search(f"FORCED.*figures were lost.*{why}", of.require("publish").counts["notes"][0])
 
 
 def test_failed_gates_and_gates_that_could_not_be_computed_are_counted_separately(job: Path) -> None:
-    without_file(published_with_figures(job, 10, {10: 0.4}))
+    spoil_metrics(published_with_figures(job, 10, {10: 0.4}), None)
     job.write_text(job.read_text() + "[gates]\nstop_if_not_computed = true\n")
     of = with_figures(ready(job, FEWER), 10, {10: 0.4})
     with pytest.raises(
@@ -233,7 +220,7 @@ def test_failed_gates_and_gates_that_could_not_be_computed_are_counted_separatel
 
 def test_figures_of_the_night_itself_that_cannot_be_read_stop_it(job: Path) -> None:
     of = with_figures(ready(job, LISTS), 10, {10: 0.4})
-    cut_short(of)
+    spoil_metrics(of, cut_short)
     with pytest.raises(StageError, match=r"metrics\.json cannot be read .* run the night again from evaluation"):
         publish.run(of)
     assert "Night of 2026-11-22" in Path(of.root.report(of.date)).read_text()
@@ -245,13 +232,13 @@ def test_gates_of_an_older_version_are_read_and_faults_name_their_field(job: Pat
     path = Path(of.root.gates(of.date))
     old = {"format_version": 1, "date": "2026-11-21", "status": "ungated", "why": "w", "compared_with": None}
     path.write_text(json.dumps(old | {"gates": [{"name": "n", "value": 1, "bound": "b", "ok": None, "message": "m"}]}))
-    assert results(of).in_state("not computed")[0].message == "m" and results(of).status == "ungated"
+    assert gate_results(of).in_state("not computed")[0].message == "m" and gate_results(of).status == "ungated"
     path.write_text(json.dumps(old | {"gates": [{"name": "n", "value": 1, "bound": "b", "ok": 7, "message": "m"}]}))
     with pytest.raises(ManifestError, match=r"gates\.json cannot be read \(gates\.0\.state: input should be"):
-        results(of)
+        gate_results(of)
     path.write_text(json.dumps({name: value for name, value in old.items() if name != "why"} | {"gates": [], "x": 1}))
     with pytest.raises(ManifestError, match=r"why: field required; x: extra inputs are not permitted"):
-        results(of)
+        gate_results(of)
     assert nights_page.write(of) == "" and "why: field required" in Path(of.root.index).read_text()
 
 
@@ -289,27 +276,13 @@ def test_stages_of_another_model_are_named(job: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("reason", "more", "message"),
     [
-        (["--only", "train"], "--force-publish requires stage publish"),
-        (["--catch-up"], "--force-publish requires stage publish"),
+        ("because", ["--only", "train"], "--force-publish requires stage publish"),
+        ("because", ["--catch-up"], "--force-publish requires stage publish"),
+        (" ", [], "a reason is needed: it is written to published.json"),
     ],
 )
-def test_a_reason_is_of_one_night_and_its_publication(
-    job: Path, more: list[str], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        nightly.main([str(job), "--force-publish", "because", *more])
-    assert told in capsys.readouterr().err
-
-
-def test_a_reason_is_not_empty(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        nightly.main([str(job), "--force-publish", " "])
-    assert "a reason is needed: it is written to published.json" in capsys.readouterr().err
-
-
-def test_bounds_must_be_in_order(job: Path) -> None:
-    job.write_text(job.read_text() + "[gates]\nmin_volume = 3\n")
-    with pytest.raises(JobError, match=r"min_volume must not be above max_volume \(2\), but is 3"):
-        night(job)
+def test_a_reason_is_of_one_night_and_its_publication(job: Path, reason: str, more: list[str], message: str) -> None:
+    done = watchnext("nightly", job, "--force-publish", reason, *more)
+    assert done.code == 2 and message in done.message

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from nights import DATE, night, watch_rows, write_job
-from stores import impressions_of
+from stores import impressions_of, newest
 
 from pipelines import ingest
 from pipelines.base import lock, manifest, snapshot_store
@@ -32,17 +32,11 @@ def rows(read: int, **others: int) -> dict[str, int]:
     return {"read": read, "refused": 0, "duplicates": 0, "forgotten": 0, "other_days": 0, "kept": 0} | others
 
 
-def snapshot(of: Night) -> snapshot_store.Snapshot:
-    found = snapshot_store.latest(of.root.snapshots)
-    assert found is not None
-    return found
-
-
 def events(of: Night, table: str = "watches") -> pl.DataFrame:
     """All events the newest snapshot lists, with the day and the bucket of the file each is in."""
     frames = [
         files.read_parquet(f"{of.root.store}/{f.file.name}").with_columns(day=pl.lit(f.day), bucket=f.bucket)
-        for f in snapshot(of).files
+        for f in newest(of).files
         if f.table == table
     ]
     return pl.concat(frames).sort("user_id", "time", "query" if table == "searches" else "video_id")
@@ -65,12 +59,7 @@ def to_csv_gz(rows: pl.DataFrame, path: Path) -> None:
 
 
 Write = Callable[[pl.DataFrame, Path], None]
-FORMATS: dict[str, Write] = {
-    "parquet": to_parquet,
-    "jsonl": to_json_lines,
-    "csv": to_csv,
-    "csv.gz": to_csv_gz,
-}
+FORMATS: dict[str, Write] = {"parquet": to_parquet, "jsonl": to_json_lines, "csv": to_csv, "csv.gz": to_csv_gz}
 
 
 def logged(folder: Path, ending: str = "parquet", *, order: list[int] | None = None, more: str = "") -> Path:
@@ -122,17 +111,17 @@ def test_impressions_are_events_like_others(tmp_path: Path) -> None:
     of = night(job)
     assert of.ingested.window_digest() == before.ingested.window_digest() != of.ingested.window_digest(["impressions"])
     listed = {path for bucket in of.ingested.buckets() for path in bucket.impressions}
-    assert listed == {f"{of.root.store}/{f.file.name}" for f in snapshot(of).files if f.table == "impressions"}
+    assert listed == {f"{of.root.store}/{f.file.name}" for f in newest(of).files if f.table == "impressions"}
 
 
 def test_a_late_file_joins_the_days_it_belongs_to_and_the_rest_stays(tmp_path: Path) -> None:
     job = logged(tmp_path)
     first = run(job)
-    before = snapshot(night(job))
+    before = newest(night(job))
     late = watch_rows().head(5).with_columns(pl.lit("late").alias("video_id"))
     to_csv(late, tmp_path / "w" / "late.csv")
     second = run(job)
-    after = snapshot(night(job))
+    after = newest(night(job))
     assert set(before.files) < set(after.files) and after.number == before.number + 1
     assert {f.day for f in set(after.files) - set(before.files)} == set(late["time"].dt.date().cast(pl.String))
     assert second.figures["tables"]["watches"] == rows(45, kept=45)
@@ -153,9 +142,9 @@ def test_rows_that_are_sent_again_are_counted_and_kept_once(tmp_path: Path) -> N
 
 def test_a_second_run_takes_nothing(tmp_path: Path) -> None:
     job = logged(tmp_path)
-    first, before = run(job), snapshot(night(job))
+    first, before = run(job), newest(night(job))
     assert ingest.plan(night(job)).is_done(night(job))
-    assert run(job) == first and snapshot(night(job)) == before
+    assert run(job) == first and newest(night(job)) == before
     to_csv(watch_rows().head(1).with_columns(pl.lit("new").alias("video_id")), tmp_path / "w" / "new.csv")
     assert not ingest.plan(night(job)).is_done(night(job))
 
@@ -184,7 +173,7 @@ def test_a_crash_between_snapshot_and_manifest_loses_no_count(tmp_path: Path) ->
     (Path(of.folder("ingest")) / manifest.NAME).unlink()
     second = run(job)
     assert second.figures == first.figures and second.figures["tables"]["watches"]["refused"] == 2
-    assert rejects(of).height == 2 and snapshot(of).number == 1
+    assert rejects(of).height == 2 and newest(of).number == 1
 
 
 def test_a_crash_before_the_snapshot_leaves_orphans_that_the_next_run_removes(tmp_path: Path) -> None:
@@ -273,9 +262,7 @@ def test_a_night_that_failed_for_its_rejects_goes_on_when_they_are_gone(tmp_path
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 2_000_000_000])
-def test_rows_read_are_kept_rejected_or_duplicates_however_many_files_at_a_time(
-    tmp_path: Path, batch_bytes: int
-) -> None:
+def test_rows_read_are_kept_rejected_or_duplicates_in_any_batches(tmp_path: Path, batch_bytes: int) -> None:
     job = logged(tmp_path, more=f"max_reject_fraction = 0.5\nbatch_bytes = {batch_bytes}")
     bad_rows().write_csv(tmp_path / "w" / "bad.csv")
     to_json_lines(watch_rows()[20:32], tmp_path / "w" / "again.jsonl")
@@ -371,9 +358,7 @@ def test_ids_of_a_new_list_of_users_to_forget_that_are_nobody_are_noted(tmp_path
 
 
 @pytest.mark.parametrize("more", ["", 'pseudonym_key_env = "KEY"\n'], ids=["ids", "pseudonyms"])
-def test_no_id_of_the_list_of_users_to_forget_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
-) -> None:
+def test_no_id_of_users_to_forget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
     monkeypatch.setenv("KEY", "0123456789abcdef")
     job = logged(tmp_path, more=f'[privacy]\nforget = "forget.csv"\n{more}')
     ids_csv(tmp_path / "forget.csv", "user_id", watch_rows()["user_id"][0], "secret-id")

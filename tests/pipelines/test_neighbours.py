@@ -43,9 +43,7 @@ def days_of(of: Night, split: str) -> list[int]:
         (4, [2, 3, 4], [2, 3, 4, 5]),
     ],
 )
-def test_exclude_days_count_back_from_date_and_from_the_held_out_days(
-    exclude_days: int | None, serving: list[int], holdout: list[int], tmp_path: Path
-) -> None:
+def test_exclude_days(exclude_days: int | None, serving: list[int], holdout: list[int], tmp_path: Path) -> None:
     of = night_of(tmp_path, exclude_days)
     assert (days_of(of, "serving"), days_of(of, "holdout")) == (serving, holdout)
     for held_out, ends in ((False, of.dates.end), (True, of.dates.holdout_start)):

@@ -6,8 +6,6 @@ import gzip
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +16,10 @@ import pytest
 import two_nights
 from nights import (
     DATE,
-    REPOSITORY,
     children,
     commits,
+    completed_videos,
     contents,
-    environment,
     lists,
     night,
     nightly,
@@ -31,6 +28,7 @@ from nights import (
     records,
     rooted,
     simulated,
+    start_python,
     wait_for,
     write_job,
 )
@@ -77,17 +75,6 @@ def of_window(job: Path, table: str) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(path) for path in sorted((job.parent / table).glob("*.parquet"))])
 
 
-def completed_by_user(job: Path) -> dict[str, set[str]]:
-    """What each user completed, decided in plain Python as the contract has it."""
-    length = dict(pl.read_parquet(job.parent / "videos.parquet").select("video_id", "video_seconds").iter_rows())
-    found: dict[str, set[str]] = {}
-    for row in of_window(job, "watches").iter_rows(named=True):
-        seconds = row.get("video_seconds") or length.get(row["video_id"])
-        if row["watch_seconds"] >= (0.5 * seconds if seconds else 30):
-            found.setdefault(str(row["user_id"]), set()).add(str(row["video_id"]))
-    return found
-
-
 def test_every_user_with_a_watch_or_a_search_is_served_once_in_the_file_of_their_bucket(undisturbed: Night) -> None:
     job = Path(undisturbed.root.path).parent / "job.toml"
     found = lists(undisturbed)
@@ -107,7 +94,7 @@ def test_every_list_is_that_of_the_contract(undisturbed: Night) -> None:
     catalogue = pl.read_parquet(job.parent / "videos.parquet")
     available = set(catalogue.filter("available")["video_id"].cast(pl.String))
     known = set(pl.read_parquet(f"{undisturbed.folder('vocabulary')}/videos.parquet")["token"])
-    candidates, completed, lengths = available & known, completed_by_user(job), set()
+    candidates, completed, lengths = available & known, completed_videos(job, of_window(job, "watches")), set()
     assert len(known - available) > 0, "no video of the vocabulary was taken down: the test would show nothing"
     for user, videos, scores in lists(undisturbed).select("user_id", "video_ids", "scores").iter_rows():
         left = candidates - completed.get(user, set())
@@ -254,12 +241,8 @@ KILLS = {
 
 def kill_in(of: Night, job: Path, stage: str) -> str:
     """Start a night, kill it in a stage; what it had written to the display."""
-    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat()]
     who, when = KILLS[stage]
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
+    with start_python("-m", "pipelines.nightly", job, "--date", DATE, start_new_session=True) as process:
         wait_for(lambda: process_of(process.pid, stage), process, seconds=120)
         pid = process_of(process.pid, stage)
         if when == "writing":
@@ -269,9 +252,6 @@ def kill_in(of: Night, job: Path, stage: str) -> str:
         else:
             os.kill(pid if who == "stage" else process.pid, signal.SIGKILL)
         return process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def process_of(pid: int, stage: str) -> int:
@@ -280,9 +260,7 @@ def process_of(pid: int, stage: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_night_killed_in_every_stage_comes_to_the_result_of_an_undisturbed_one(
-    undisturbed: Night, tmp_path: Path
-) -> None:
+def test_a_night_killed_in_every_stage_has_the_result_of_an_undisturbed_one(undisturbed: Night, tmp_path: Path) -> None:
     job = tmp_path / "job.toml"
     job.write_text(rooted(Path(undisturbed.root.path).parent / "job.toml", str(tmp_path / "runs")))
     of, before = night(job), dict[str, bytes]()
@@ -305,7 +283,7 @@ def test_a_night_killed_in_every_stage_comes_to_the_result_of_an_undisturbed_one
     assert same_lists(of, undisturbed)
 
 
-def test_a_night_killed_in_three_stages_comes_to_the_result_of_an_undisturbed_one(
+def test_a_night_killed_in_three_stages_has_the_same_result(
     undisturbed: Night, tmp_path: Path, without_plots: None
 ) -> None:
     """The same from a copy of the night: the stages between those that are killed run in this process."""
@@ -383,16 +361,16 @@ def test_a_wrong_setting_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_wrong_option_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
-    done = nightly(write_job(tmp_path, 'watches = "w"'), "--runer=FlinkRunner")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "runer; did you mean runner?" in done.stderr
-
-
-def test_logs_that_match_nothing_are_one_message_and_exit_code_2(tmp_path: Path) -> None:
-    done = nightly(write_job(tmp_path, 'watches = "w/{date}.csv"'))
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert f"logs.watches = '{tmp_path}/w/{{date}}.csv': no log files found on a day from 2026-10-24 to" in done.stderr
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runer=FlinkRunner"], "runer; did you mean runner?"),
+        ([], "w/{date}.csv': no log files found on a day from 2026-10-24 to"),
+    ],
+)
+def test_a_wrong_option_or_path_is_one_message_and_code_2(tmp_path: Path, options: list[str], message: str) -> None:
+    done = nightly(write_job(tmp_path, 'watches = "w/{date}.csv"'), *options)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and message in done.stderr
 
 
 def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> None:

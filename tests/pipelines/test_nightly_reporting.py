@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from nights import DATE, REPOSITORY, children, environment, night, wait_for, write_job
+from commands import watchnext
+from nights import DATE, children, night, start_python, wait_for, write_job
 from stores import daily
 
 from pipelines import nightly
@@ -84,7 +83,7 @@ def test_however_a_night_ends_everybody_is_told(
     assert not Path(of.root.lock).exists()
 
 
-def test_a_signal_ends_the_night_and_gives_the_lock_back(
+def test_a_signal_ends_the_night(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*_: object) -> str:
@@ -99,7 +98,7 @@ def test_a_signal_ends_the_night_and_gives_the_lock_back(
     assert json.loads((job.parent / "told.json").read_text())["exit_code"] == 143
 
 
-def test_a_notification_that_fails_changes_nothing_else(
+def test_a_failed_notification_is_a_warning(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stand(monkeypatch)
@@ -109,9 +108,7 @@ def test_a_notification_that_fails_changes_nothing_else(
     assert capsys.readouterr().err.splitlines() == ["all went well", warning]
 
 
-def test_as_json_everything_is_json(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_messages_as_json(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stand(monkeypatch, StageError("first line\nsecond"))
     assert nightly.main([str(job), *GIVEN, "--log-format", "json"]) == 1
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -136,7 +133,7 @@ def test_a_night_runs_alone_unless_it_is_to_catch_up(job: Path, monkeypatch: pyt
     assert [date for date, _ in seen[1:]] == ["2026-11-19", "2026-11-20", "2026-11-21"]
 
 
-def test_a_missed_night_that_fails_does_not_keep_tonight_from_its_end(
+def test_a_failed_missed_night_does_not_stop_tonight(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(of: Night, *_: object) -> str:
@@ -154,7 +151,7 @@ def test_a_missed_night_that_fails_does_not_keep_tonight_from_its_end(
     ]
 
 
-def test_a_night_that_does_not_fit_on_the_disk_does_not_begin(
+def test_a_night_that_does_not_fit_does_not_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Sequence[str]] = []
@@ -170,31 +167,24 @@ def test_a_night_that_does_not_fit_on_the_disk_does_not_begin(
     assert capsys.readouterr().err == "watchnext: there is no room\n"
 
 
-def test_a_part_of_a_night_catches_up_with_nothing(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        nightly.main([str(job), "--catch-up", "--only", "train"])
-    assert "not allowed with argument" in capsys.readouterr().err
+def test_a_part_of_a_night_catches_up_with_nothing(job: Path) -> None:
+    done = watchnext("nightly", job, "--catch-up", "--only", "train")
+    assert done.code == 2 and "not allowed with argument" in done.message
 
 
-def test_the_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        nightly.main(["--help"])
-    assert "3 a gate failed: the previously published lists stay served" in " ".join(capsys.readouterr().out.split())
+def test_the_help_has_the_exit_codes() -> None:
+    message = " ".join(watchnext("nightly", "--help").message.split())
+    assert "3 a gate failed: the previously published lists stay served" in message
 
 
 def test_told_to_end_a_night_takes_its_stage_along(tmp_path: Path) -> None:
     """The stage, a real one, has begun to read logs; the night ends at once, and the next one may begin."""
     job = daily(tmp_path)
-    command = [sys.executable, "-m", "pipelines.nightly", str(job), *GIVEN]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE, text=True)
-    try:
+    with start_python("-m", "pipelines.nightly", job, *GIVEN) as process:
         wait_for(lambda: children(process.pid), process)
         (stage,) = children(process.pid)
         process.terminate()
-        told = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-        process.communicate()
-    assert (process.returncode, told) == (143, "watchnext: stopped by SIGTERM; nothing was published\n")
+        message = process.communicate(timeout=60)[1]
+    assert (process.returncode, message) == (143, "watchnext: stopped by SIGTERM; nothing was published\n")
     assert not Path(f"/proc/{stage}").exists() and lock.describe_holder(night(job).root.lock) is None
     assert not Path(night(job).root.lock).exists()

@@ -15,7 +15,6 @@ from nights import DATE, night, published_json, published_night, write_job
 from pipelines import gates, nightly, publish
 from pipelines.base import manifest, paths, published_lists
 from pipelines.base.manifest import ManifestError
-from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import GateSummary, PublishOutputs
@@ -29,15 +28,12 @@ from transforms.sinks import SinkError
 pytestmark = pytest.mark.usefixtures("without_plots")
 
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
+DEFAULTS = pl.DataFrame({"country": [None], "video_ids": [["v"]], "scores": [[1.0]]})
 
 
 def ready(job: Path, date: dt.date = DATE) -> Night:
     """A night whose lists are written and whose report is done."""
     return published_night(job, LISTS, date=date, publish=False)
-
-
-def test_nothing_is_published_before_the_first_night(job: Path) -> None:
-    assert published_json(night(job).root) is None
 
 
 def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
@@ -74,10 +70,11 @@ def test_a_backfill_never_moves_what_is_served_backwards(job: Path) -> None:
     assert json.loads(Path(later.root.published).read_text())["date"] == "2026-11-22"
 
 
+@pytest.mark.parametrize("folder", ["neighbours", "user_vectors", "similar", "defaults"])
 @pytest.mark.parametrize("damage", ["missing", "changed"])
-def test_lists_that_are_not_whole_are_not_published(job: Path, damage: str) -> None:
-    of = ready(job)
-    path = next(Path(of.folder("neighbours")).glob("*.parquet"))
+def test_lists_that_are_not_whole_are_not_published(job: Path, damage: str, folder: str) -> None:
+    of = published_night(job, LISTS, defaults=DEFAULTS, publish=False)
+    path = next(Path(of.root.night(DATE)).glob(f"{folder}/*.parquet"))
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StageError, match=rf"{path.name} is not the file that stage neighbours wrote: run"):
         publish.run(of)
@@ -97,14 +94,6 @@ def test_other_lists_are_published_anew(job: Path) -> None:
 def test_a_night_without_lists_is_not_published(job: Path) -> None:
     with pytest.raises(ManifestError, match="stage neighbours is not complete"):
         publish.run(night(job))
-
-
-def test_a_damaged_file_is_named(job: Path) -> None:
-    root = night(job).root
-    Path(root.path).mkdir()
-    Path(root.published).write_text("{")
-    with pytest.raises(StageError, match=r"published.json cannot be read .*: remove it, then run watchnext"):
-        publication_file.read(root)
 
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -212,6 +201,13 @@ class Faults:
                 whole = {version for version, users in place.versions.items() if users == USERS}
                 assert whole == place.versions.keys(), "a half was left"
 
+    def kill(self, call: str, of: Night) -> None:
+        """Publish a night and kill the process at a call of the sinks; then heal."""
+        self.at = call
+        with pytest.raises(KillError):
+            publish.run(of)
+        self.heal()
+
 
 USERS = ["a", "b", "c"]
 
@@ -232,7 +228,7 @@ def test_every_sink_is_loaded_before_any_is_switched(job: Path, faults: Faults) 
     publish.run(of)
     ours = [call for call in faults.calls if call.split()[0] in faults.places]
     assert ours == [
-        *("one ready", "two ready", "one load", "two load", "one switch", "two switch", "one settle", "two settle"),
+        *("one ready", "two ready", "one load", "two load", "one switch", "two switch", "one settle", "two settle")
     ]
     assert of.require("publish").counts["sinks"] == {"one": {"keys": 3}, "two": {"keys": 3}}
     assert versions(of) == {name: place.serves for name, place in faults.places.items()}
@@ -270,7 +266,7 @@ def test_a_night_published_again_keeps_the_one_before_it(job: Path, faults: Faul
     ],
     ids=["first night, again", "later night", "backfill"],
 )
-def test_a_process_killed_at_any_call_leaves_the_old_night_or_the_new(
+def test_a_kill_at_any_call_leaves_the_old_night_or_the_new(
     tmp_path: Path, faults: Faults, first: bool, again: dt.date
 ) -> None:
     """Killed at each call of a publication in turn, then at each call of the start after it; then left alone."""
@@ -353,10 +349,7 @@ def test_what_was_loaded_everywhere_is_finished_by_a_start_on_another_night(job:
 
 def test_a_sink_that_lost_what_it_held_is_loaded_again_before_the_switch(job: Path, faults: Faults) -> None:
     of = ready(job)
-    faults.at = "one switch"
-    with pytest.raises(KillError):
-        publish.run(of)
-    faults.heal()
+    faults.kill("one switch", of)
     faults.places["two"].versions.clear()
     publication.recover(of)
     assert "two load" in faults.calls and (published_json(of.root) or {})["date"] == "2026-11-21"
@@ -366,10 +359,7 @@ def test_a_sink_that_lost_what_it_held_is_loaded_again_before_the_switch(job: Pa
 def test_a_start_undoes_a_publication_and_restores_a_lost_published_json(job: Path, faults: Faults) -> None:
     publish.run(ready(job))
     of = ready(job, NEXT)
-    faults.at = "two load"
-    with pytest.raises(KillError):
-        publish.run(of)
-    faults.heal()
+    faults.kill("two load", of)
     Path(of.root.published).unlink()
     undone, restored = publication.recover(of).split("; ")
     assert undone == "the interrupted publication of the night of 2026-11-22 was undone"
@@ -382,10 +372,7 @@ def test_a_publication_is_undone_only_if_what_it_serves_is_not_the_same(job: Pat
     publish.run(ready(job))
     before = {name: place.serves for name, place in faults.places.items()}
     of = ready(job, NEXT)
-    faults.at = "two switch"
-    with pytest.raises(KillError):
-        publish.run(of)
-    faults.heal()
+    faults.kill("two switch", of)
     assert faults.places["one"].serves != before["one"]
     if change == "attempt":
         manifest.commit(of.folder("neighbours"), replace(of.require("neighbours"), attempt="cc"))
@@ -438,10 +425,7 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
 def test_a_damaged_intent_leaves_what_is_published(job: Path, faults: Faults, damage: str, at: str) -> None:
     publish.run(ready(job))
     of = ready(job, NEXT)
-    faults.at = at
-    with pytest.raises(KillError):
-        publish.run(of)
-    faults.heal()
+    faults.kill(at, of)
     Path(of.root.publishing).write_text(damage)
     assert "publishing.json cannot be read" in publication.recover(of)
     assert not files.exists(of.root.publishing)
@@ -458,9 +442,7 @@ def test_an_error_nobody_foresaw_is_not_told_as_one(job: Path, faults: Faults) -
         publish.run(ready(job))
 
 
-def test_a_nightly_finishes_what_a_publication_left_before_anything_else(
-    job: Path, faults: Faults, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_nightly_first_finishes_a_publication(job: Path, faults: Faults, capsys: pytest.CaptureFixture[str]) -> None:
     of = ready(job)
     faults.at, faults.error = "two switch", SinkError("two is gone")
     with pytest.raises(StageError):

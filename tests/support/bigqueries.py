@@ -99,8 +99,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(bigquery_tools, "BigQueryWrapper", dataset.wrapper)
     monkeypatch.setattr(MemoryFileSystem, "mkdirs", lambda *_: None)  # as Cloud Storage's
     monkeypatch.setattr(
-        FileSystems,
-        "get_filesystem",
-        lambda path: MemoryFileSystem(None) if path.startswith("gs://") else find(path),
+        FileSystems, "get_filesystem", lambda path: MemoryFileSystem(None) if path.startswith("gs://") else find(path)
     )
     return dataset

@@ -21,8 +21,9 @@ from pipelines import publish as publish_stage
 from pipelines import simulate
 from pipelines.base import manifest, paths, snapshot_store
 from pipelines.config.jobs import load_job
-from pipelines.night import publication_file
+from pipelines.night import night_results, publication_file
 from pipelines.night.night import Night
+from pipelines.night.night_results import GateResults
 from pipelines.night.stage import STAGES
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -137,6 +138,24 @@ def published_night(
     if publish:
         publish_stage.run(of)
     return of
+
+
+def gate_results(of: Night) -> GateResults:
+    """Return the results of the gates of a night."""
+    found = night_results.gates(of)
+    assert found is not None
+    return found
+
+
+def completed_videos(job: Path, watches: pl.DataFrame) -> dict[str, set[str]]:
+    """Return the videos that each user of raw watches completed, in plain Python, by the rule of the documentation."""
+    seconds_of = dict(pl.read_parquet(job.parent / "videos.parquet").select("video_id", "video_seconds").iter_rows())
+    found: dict[str, set[str]] = {}
+    for row in watches.iter_rows(named=True):
+        seconds = row.get("video_seconds") or seconds_of.get(row["video_id"])
+        if row["watch_seconds"] >= (0.5 * seconds if seconds else 30):
+            found.setdefault(str(row["user_id"]), set()).add(str(row["video_id"]))
+    return found
 
 
 def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:

@@ -9,12 +9,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import TextIO
 
 import pytest
 
 from pipelines.base import console
 from pipelines.night.errors import StageError, run_command
+
+
+def throw(error: Exception) -> int:
+    raise error
 
 
 @contextmanager
@@ -45,10 +50,7 @@ def test_help_that_nobody_reads_is_no_error() -> None:
 
 
 def test_another_broken_pipe_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> int:
-        raise BrokenPipeError(32, "Broken pipe")
-
-    assert run_command(work) == 1
+    assert run_command(partial(throw, BrokenPipeError(32, "Broken pipe"))) == 1
     assert capsys.readouterr().err == "watchnext: BrokenPipeError: [Errno 32] Broken pipe\n"
 
 
@@ -67,7 +69,7 @@ def test_a_locale_without_the_letters_of_a_title_gets_escapes(monkeypatch: pytes
         ("/src/pipelines/nightly.py", "python -m pipelines.nightly"),
     ],
 )
-def test_usage_names_the_command_as_it_was_called(
+def test_usage_of_a_command(
     called: str, usage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [called, "nightly"])
@@ -95,10 +97,7 @@ def test_control_characters_are_written_as_escapes(text: str, shown: str | None)
 
 
 def test_messages_of_errors_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> int:
-        raise StageError("user \x1b[2J is not known\nsecond line")
-
-    assert run_command(work) == 1
+    assert run_command(partial(throw, StageError("user \x1b[2J is not known\nsecond line"))) == 1
     assert capsys.readouterr().err == "watchnext: user \\x1b[2J is not known\nsecond line\n"
 
 

@@ -136,9 +136,7 @@ def test_a_manifest_from_before_settings_were_kept_is_read(tmp_path: Path) -> No
     assert manifest.load(str(tmp_path)) == attempt_of(tmp_path, "aa")
 
 
-def test_files_are_on_the_disk_before_the_manifest_that_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_on_disk_before_their_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, order = tmp_path / "nights" / "2026-11-21" / "neighbours", list[str]()
     entries = [files.write_bytes(str(folder), name, 1, b"x") for name in ("a.parquet", "../similar/b.parquet")]
     fsync, replace = os.fsync, Path.replace

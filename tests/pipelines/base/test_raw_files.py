@@ -18,10 +18,17 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"x")
 
 
-def found(pattern: Path | str, first: int = 18, end: int = 21) -> list[str]:
-    """Names below the folder `logs` of the files that a pattern names, for a window of days of November 2026."""
-    window = {"start": dt.date(2026, 11, first), "end": dt.date(2026, 11, end)}
-    return [file.path.split("/logs/", 1)[1] for file in raw_files.find("logs.watches", str(pattern), **window).files]
+WINDOW = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
+
+
+def found(pattern: Path | str) -> list[str]:
+    """Return the names below the folder `logs` of the files that a pattern matches."""
+    return [file.path.split("/logs/", 1)[1] for file in raw_files.find("logs.watches", str(pattern), **WINDOW).files]
+
+
+def skipped(pattern: Path | str) -> list[str]:
+    """Return the paths below the folder `logs` of the files that are skipped."""
+    return [path.split("/logs/", 1)[1] for path in raw_files.find("logs.watches", str(pattern), **WINDOW).skipped]
 
 
 def test_a_file_is_itself_whatever_its_name(tmp_path: Path) -> None:
@@ -60,12 +67,11 @@ def test_date_stands_for_each_day_of_the_window(tmp_path: Path) -> None:
 
 def test_size_and_time_of_change_tell_a_file_from_its_next_version(tmp_path: Path) -> None:
     touch(tmp_path, "a.csv")
-    window = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
-    (before,) = raw_files.find("logs.watches", str(tmp_path), **window).files
+    (before,) = raw_files.find("logs.watches", str(tmp_path), **WINDOW).files
     assert (before.path, before.bytes) == (f"{tmp_path}/a.csv", 1)
-    assert raw_files.find("logs.watches", str(tmp_path), **window).files == (before,)
+    assert raw_files.find("logs.watches", str(tmp_path), **WINDOW).files == (before,)
     os.utime(tmp_path / "a.csv", (1_700_000_000, 1_700_000_000))
-    (after,) = raw_files.find("logs.watches", str(tmp_path), **window).files
+    (after,) = raw_files.find("logs.watches", str(tmp_path), **WINDOW).files
     assert after.changed == 1_700_000_000 and after != before
 
 
@@ -89,13 +95,10 @@ def test_a_window_without_a_day_of_logs_is_told(tmp_path: Path) -> None:
         found(tmp_path / "logs" / "{date}.csv")
 
 
-DATED = "w-{date}.csv"
-
-
 def days(folder: Path, *, seen: tuple[str, ...] = (), allow: bool = False) -> tuple[str, ...]:
     """Days of 18 to 21 November with a file."""
-    window = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 22)}
-    pattern = str(folder / "logs" / DATED)
+    window = WINDOW | {"end": dt.date(2026, 11, 22)}
+    pattern = str(folder / "logs" / "w-{date}.csv")
     return raw_files.find("logs.watches", pattern, **window, seen=seen, allow_missing_days=allow).days
 
 
@@ -121,7 +124,7 @@ def test_the_last_day_is_missed_too_and_a_day_that_was_seen_may_be_gone(tmp_path
 @pytest.mark.parametrize(
     ("seen", "kind"), [((), LogSettingError), (("2026-11-01",), LogError)], ids=["never", "earlier"]
 )
-def test_a_path_that_never_matched_is_a_setting_to_correct_and_late_files_are_not(
+def test_a_path_that_never_matched_is_a_wrong_setting(
     tmp_path: Path, seen: tuple[str, ...], kind: type[LogError]
 ) -> None:
     (tmp_path / "logs").mkdir()
@@ -135,21 +138,12 @@ def test_a_path_that_never_matched_is_a_setting_to_correct_and_late_files_are_no
 
 
 def test_a_bigquery_table_is_one_raw_file_a_date() -> None:
-    window = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
-    (table,) = raw_files.find("logs.watches", "bigquery:my-project.logs.watches", **window).files
+    (table,) = raw_files.find("logs.watches", "bigquery:my-project.logs.watches", **WINDOW).files
     assert table.path == "bigquery:my-project.logs.watches"
     assert dt.datetime.fromtimestamp(table.changed, dt.UTC) == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
     for name in ("bigquery:watches", "bigquery:p.d.watches_{date}", "bigquery:p.d.t.x.y z"):
         with pytest.raises(LogError, match=r"name a BigQuery table as bigquery:project.dataset.table"):
-            raw_files.find("logs.watches", name, **window)
-
-
-WINDOW = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
-
-
-def skipped(pattern: Path | str) -> list[str]:
-    """Paths below the folder `logs` of the files that are skipped."""
-    return [path.split("/logs/", 1)[1] for path in raw_files.find("logs.watches", str(pattern), **WINDOW).skipped]
+            raw_files.find("logs.watches", name, **WINDOW)
 
 
 def test_skipped_files_are_named(tmp_path: Path) -> None:

@@ -131,9 +131,7 @@ def test_a_snapshot_of_another_format_version_is_refused(tmp_path: Path) -> None
         snapshot_store.latest(str(tmp_path))
 
 
-def test_new_data_files_are_on_the_disk_before_the_snapshot_that_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_files_are_on_disk_before_their_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, order = tmp_path / "store", list[str]()
 
     def stored(day: str) -> StoreFile:

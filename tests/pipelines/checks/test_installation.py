@@ -8,18 +8,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from nights import REPOSITORY, watch_rows, write_job
+from findings import only, request_with_watches
+from nights import REPOSITORY
 
 from pipelines.checks import installation as doctor_installation
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 
 REQUEST = DoctorRequest(job="nowhere.toml")
-
-
-def asked_of(folder: Path, more: str = "") -> DoctorRequest:
-    watch_rows().write_parquet(folder / "w.parquet")
-    return DoctorRequest(job=str(write_job(folder, 'watches = "w.parquet"', more)))
 
 
 def with_version(name: str, version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,20 +32,15 @@ def with_version(name: str, version: str | None, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor_installation.metadata, "version", of)
 
 
-def only(found: list[Finding]) -> Finding:
-    assert len(found) == 1, found
-    return found[0]
-
-
 def test_this_python_will_do() -> None:
-    found = only(list(doctor_installation.python(REQUEST)))
+    found = only(doctor_installation.python(REQUEST))
     assert found.state == "ok" and found.what.startswith(platform.python_version())
 
 
 @pytest.mark.parametrize("version", ["3.10.4", "3.14.0"])
 def test_another_python_will_not(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "python_version", lambda: version)
-    found = only(list(doctor_installation.python(REQUEST)))
+    found = only(doctor_installation.python(REQUEST))
     assert (found.state, found.fix) == ("problem", "make setup PYTHON=python3.12")
     assert found.what.startswith(f"{version}, but ") and ">=3.11" in found.what and "<3.14" in found.what
 
@@ -57,7 +48,7 @@ def test_another_python_will_not(version: str, monkeypatch: pytest.MonkeyPatch) 
 def test_another_platform_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    found = only(list(doctor_installation.python(REQUEST)))
+    found = only(doctor_installation.python(REQUEST))
     assert (
         found.state == "warning"
         and "on Darwin arm64: ScaNN and tfx-bsl have no packages for this platform" in found.what
@@ -65,27 +56,27 @@ def test_another_platform_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_packages_of_this_environment_will_do(tmp_path: Path) -> None:
-    found = only(list(doctor_installation.packages(asked_of(tmp_path))))
+    found = only(doctor_installation.packages(request_with_watches(tmp_path)))
     assert found.state == "ok" and "in their ranges (apache-beam 2.77" in found.what
 
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with_version("scann", None, monkeypatch)
-    found = only(list(doctor_installation.packages(REQUEST)))
+    found = only(doctor_installation.packages(REQUEST))
     assert (found.state, found.what) == ("problem", "scann is missing")
     assert found.fix == f"make setup; or {sys.executable} -m pip install 'scann>=1.4.2'"
 
 
 def test_a_version_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with_version("tensorflow", "2.19.1", monkeypatch)
-    found = only(list(doctor_installation.packages(REQUEST)))
+    found = only(doctor_installation.packages(REQUEST))
     assert found.state == "problem" and found.what.startswith("tensorflow is 2.19.1, but ")
     assert "<2.22" in found.what and ">=2.21" in found.what
 
 
 def test_an_empty_environment_is_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation.metadata, "version", lambda name: "0.0.1")
-    found = only(list(doctor_installation.packages(REQUEST)))
+    found = only(doctor_installation.packages(REQUEST))
     assert (found.state, found.fix) == ("problem", "make setup")
     assert "are missing or have a wrong version:" in found.what
     assert [line for line in found.details if line.startswith("scann ")] == ["scann is 0.0.1, but >=1.4.2 is needed"]
@@ -109,12 +100,12 @@ SINKS = {
         (SINKS["redis"], "redis", "redis", "[storage.redis]"),
     ],
 )
-def test_packages_of_an_extra_that_the_job_needs(
+def test_packages_of_an_extra(
     more: str, package: str, extra: str, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_version(package, None, monkeypatch)
-    assert only(list(doctor_installation.packages(asked_of(tmp_path)))).state == "ok"
-    found = only(list(doctor_installation.packages(asked_of(tmp_path, more))))
+    assert only(doctor_installation.packages(request_with_watches(tmp_path))).state == "ok"
+    found = only(doctor_installation.packages(request_with_watches(tmp_path, more)))
     assert (found.state, found.what) == ("problem", f"{setting} needs watchnext[{extra}], but {package} is missing")
     assert found.fix == f"make setup; or {sys.executable} -m pip install 'watchnext[{extra}]'"
 
@@ -122,7 +113,7 @@ def test_packages_of_an_extra_that_the_job_needs(
 def test_all_missing_packages_of_an_extra_are_one_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_version("google-cloud-bigtable", None, monkeypatch)
     with_version("google-cloud-storage", "1.0", monkeypatch)
-    found = only(list(doctor_installation.packages(asked_of(tmp_path, SINKS["bigtable"]))))
+    found = only(doctor_installation.packages(request_with_watches(tmp_path, SINKS["bigtable"])))
     assert found.fix.endswith("'watchnext[gcp]'")
     assert sorted([found.what.partition("but ")[2].split()[0], *(text.split()[0] for text in found.details)]) == [
         "google-cloud-bigtable",
@@ -133,13 +124,13 @@ def test_all_missing_packages_of_an_extra_are_one_problem(tmp_path: Path, monkey
 def test_dataflow_needs_the_extra_gcp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_version("google-cloud-dataflow-client", None, monkeypatch)
     flags = ("--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/t", "--setup_file=./s.py")
-    found = only(list(doctor_installation.packages(replace(asked_of(tmp_path), flags=flags))))
+    found = only(doctor_installation.packages(replace(request_with_watches(tmp_path), flags=flags)))
     assert found.what == "DataflowRunner needs watchnext[gcp], but google-cloud-dataflow-client is missing"
 
 
 def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "OURS", "watchnext-of-nobody")
-    found = only(list(doctor_installation.packages(REQUEST)))
+    found = only(doctor_installation.packages(REQUEST))
     assert (found.state, found.fix) == ("problem", "make setup")
     assert "watchnext-of-nobody is not installed in " in found.what
 
@@ -154,13 +145,13 @@ def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, mon
 
 
 def test_scann_builds_an_index_and_answers() -> None:
-    found = only(list(doctor_installation.scann(REQUEST)))
+    found = only(doctor_installation.scann(REQUEST))
     assert found.state == "ok" and found.what.startswith(f"{metadata.version('scann')} loads in ")
 
 
 def scripted(script: str, monkeypatch: pytest.MonkeyPatch) -> Finding:
     monkeypatch.setattr(doctor_installation, "TRY_TENSORFLOW", script)
-    return only(list(doctor_installation.tensorflow(REQUEST)))
+    return only(doctor_installation.tensorflow(REQUEST))
 
 
 def test_a_library_that_crashes_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +175,7 @@ def test_a_library_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     ("busy", "gpus", "state", "text"),
     [(4.0, 0, "ok", "no GPU"), (4.0, 1, "ok", "1 GPU"), (4.0, 2, "ok", "2 GPUs"), (11.0, 0, "warning", "slow")],
 )
-def test_what_tensorflow_says_is_told(
+def test_the_finding_about_tensorflow(
     busy: float, gpus: int, state: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = json.dumps({"version": "2.21.0", "seconds": 5.2, "busy": busy, "gpus": gpus})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from findings import request_of
 from nights import DATE, night, simulated, watch_rows, write_job
 
 from pipelines import doctor, ingest
@@ -13,10 +14,13 @@ from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 
 
-def found_in(folder: Path, logs: str, more: str = "") -> dict[str, Finding]:
-    """Findings by check; the last of each."""
-    job = write_job(folder, logs, more)
-    return {one.check: one for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE))}
+def findings_in(folder: Path, logs: str = 'watches = "w.parquet"', more: str = "") -> list[Finding]:
+    return list(doctor_logs.logs(request_of(folder, logs, more)))
+
+
+def found_in(folder: Path, logs: str = 'watches = "w.parquet"', more: str = "") -> dict[str, Finding]:
+    """The last finding of each check."""
+    return {one.check: one for one in findings_in(folder, logs, more)}
 
 
 def write(folder: Path, frame: pl.DataFrame, name: str = "w.parquet") -> None:
@@ -70,30 +74,29 @@ def test_days_that_are_missing_are_told(tmp_path: Path) -> None:
 def test_a_file_that_is_not_whole_is_told(tmp_path: Path) -> None:
     write(tmp_path, watch_rows())
     (tmp_path / "w.parquet").write_bytes((tmp_path / "w.parquet").read_bytes()[:200])
-    found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
+    found = found_in(tmp_path)["logs.watches"]
     assert found.state == "problem" and "w.parquet: not a complete parquet file" in found.what and found.fix
 
 
 def test_missing_columns_come_with_the_likely_ones(tmp_path: Path) -> None:
     write(tmp_path, watch_rows().rename({"user_id": "uid", "time": "ts"}))
-    found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
+    found = found_in(tmp_path)["logs.watches"]
     assert found.state == "problem" and "lacks 'user_id', 'time'" in found.what
     assert found.fix.endswith('below [logs.columns.watches]: user_id = "uid"; time = "ts"')
     renamed = '[logs.columns.watches]\nuser_id = "uid"\ntime = "ts"\n'
-    assert found_in(tmp_path, 'watches = "w.parquet"', renamed)["logs.watches"].state == "ok"
+    assert found_in(tmp_path, more=renamed)["logs.watches"].state == "ok"
 
 
 def test_one_of_several_columns_is_suggested_too(tmp_path: Path) -> None:
     write(tmp_path, watch_rows().rename({"watch_seconds": "play_time"}))
-    found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
+    found = found_in(tmp_path)["logs.watches"]
     assert found.state == "problem" and "needs one of completed, watch_seconds" in found.what
     assert found.fix.endswith('watch_seconds = "play_time"')
 
 
 def test_an_optional_column_by_another_name_is_a_warning(tmp_path: Path) -> None:
     write(tmp_path, watch_rows().with_columns(country_code=pl.lit("SE"), colour=pl.lit("red")))
-    job = write_job(tmp_path, 'watches = "w.parquet"')
-    found = [one for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE)) if one.state == "warning"]
+    found = [one for one in findings_in(tmp_path) if one.state == "warning"]
     assert [one.what for one in found] == ["country: no such column, but one with a similar name"]
     assert found[0].fix.endswith('country = "country_code"')
 
@@ -101,7 +104,7 @@ def test_an_optional_column_by_another_name_is_a_warning(tmp_path: Path) -> None
 def test_rows_that_would_be_rejected_are_shown_with_their_reason(tmp_path: Path) -> None:
     rows = watch_rows().with_columns(watch_seconds=pl.Series([-1.0, -2.0, *range(38)]))
     write(tmp_path, rows.with_columns(user_id=pl.when(pl.int_range(40) == 5).then(None).otherwise("user_id")))
-    found = found_in(tmp_path, 'watches = "w.parquet"')["logs.watches"]
+    found = found_in(tmp_path)["logs.watches"]
     assert found.state == "problem"
     assert "3 of 40 sampled rows would be rejected, above max_reject_fraction = 0.001" in found.what
     assert found.details[0].startswith("2 x watch_seconds is negative; w.parquet row 1: {")
@@ -207,8 +210,7 @@ def test_other_tables_are_compared_with_the_logs(tmp_path: Path) -> None:
     videos = [f"{video},{'SE' if video == '0v' else 'SWE'}" for video in sorted(watch_rows()["video_id"].unique())]
     (tmp_path / "v.csv").write_text("\n".join(["video_id,countries", *videos, ""]))
     logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
-    job = write_job(tmp_path, logs)
-    assert [one.what for one in doctor_logs.logs(DoctorRequest(job=str(job), date=DATE)) if one.state == "warning"] == [
+    assert [one.what for one in findings_in(tmp_path, logs) if one.state == "warning"] == [
         "1 of 2 users of the table do not occur in the logs: 1U",
         "1 of 2 hidden videos are neither in the catalogue nor watched: V0",
         "1 of 2 codes in countries occur in no watch and no user: SWE",

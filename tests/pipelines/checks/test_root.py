@@ -7,13 +7,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, published_night, write_job
+from findings import only, request_of
+from nights import DATE, published_night
 
 from pipelines.base import lock
 from pipelines.checks import doctor_request
 from pipelines.checks import root as doctor_root
 from pipelines.checks.doctor_request import DoctorRequest
-from pipelines.checks.findings import Finding
 from pipelines.serving import publication
 from transforms.core import files
 from transforms.sinks import SinkError
@@ -25,27 +25,18 @@ LISTS = pl.DataFrame(
 TODAY = dt.datetime.now(dt.UTC).date()
 
 
-def asked_of(folder: Path, more: str = "", date: dt.date | None = DATE, **given: object) -> DoctorRequest:
-    return DoctorRequest(job=str(write_job(folder, 'watches = "w"', more)), date=date, **given)  # type: ignore[arg-type]
-
-
-def only(found: list[Finding]) -> Finding:
-    assert len(found) == 1, found
-    return found[0]
-
-
 def test_a_job_that_can_be_read_is_ok(tmp_path: Path) -> None:
-    found = only(list(doctor_root.job(asked_of(tmp_path))))
+    found = only(doctor_root.job(request_of(tmp_path)))
     assert found.state == "ok" and found.what.endswith("the night of 2026-11-21, on FnApiRunner")
-    assert f"the night of {TODAY}" in only(list(doctor_root.job(asked_of(tmp_path, date=None)))).what
+    assert f"the night of {TODAY}" in only(doctor_root.job(request_of(tmp_path, date=None))).what
 
 
 def test_every_mistake_in_a_job_is_a_problem(tmp_path: Path) -> None:
-    found = list(doctor_root.job(asked_of(tmp_path, "[examples]\nwindow_day = 3\nper_user = -1\n")))
+    found = list(doctor_root.job(request_of(tmp_path, more="[examples]\nwindow_day = 3\nper_user = -1\n")))
     assert [one.state for one in found] == ["problem", "problem"]
     said = " ".join(sorted(one.what for one in found))
     assert "did you mean examples.window_days?" in said and "examples.per_user = -1: " in said
-    missing = only(list(doctor_root.job(DoctorRequest(job=str(tmp_path / "nowhere.toml")))))
+    missing = only(doctor_root.job(DoctorRequest(job=str(tmp_path / "nowhere.toml"))))
     assert missing.state == "problem" and "no such job file" in missing.what
 
 
@@ -57,26 +48,26 @@ def test_every_mistake_in_a_job_is_a_problem(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_the_options_is_a_problem(given: dict[str, object], what: str, tmp_path: Path) -> None:
-    found = only(list(doctor_root.job(asked_of(tmp_path, **given))))
+    found = only(doctor_root.job(request_of(tmp_path, **given)))
     assert (found.state, found.what) == ("problem", what) and "--runner-config" in found.fix
 
 
 def test_a_root_that_can_be_written_to_is_left_as_it_is(tmp_path: Path) -> None:
-    found = only(list(doctor_root.root(asked_of(tmp_path))))
+    found = only(doctor_root.root(request_of(tmp_path)))
     assert found.state == "ok" and found.what == f"{tmp_path / 'runs'} can be written to"
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_root_below_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = only(list(doctor_root.root(asked_of(tmp_path, '[storage]\nroot = "file/runs"\n'))))
+    found = only(doctor_root.root(request_of(tmp_path, more='[storage]\nroot = "file/runs"\n')))
     assert found.state == "problem" and found.fix.startswith("check root ([storage])")
     assert found.what == f"{tmp_path}/file/runs cannot be written to: {tmp_path}/file is a file"
 
 
 def test_a_root_this_user_may_not_write_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_request.os, "access", lambda path, mode: False)
-    found = only(list(doctor_root.root(asked_of(tmp_path))))
+    found = only(doctor_root.root(request_of(tmp_path)))
     assert found.state == "problem" and found.what.endswith(f"this user may not write to {tmp_path}")
 
 
@@ -105,48 +96,48 @@ def test_a_remote_root_is_probed(
     if answer is not None:
         monkeypatch.setattr(files, "replace_file", answer)
     (tmp_path / "runs").mkdir()
-    found = only(list(doctor_root.root(asked_of(tmp_path))))
+    found = only(doctor_root.root(request_of(tmp_path)))
     assert found.state == ("problem" if trouble else "ok") and found.what.endswith(trouble)
     assert files.list_files(str(tmp_path / "runs")) == []
 
 
 def test_a_lock_names_its_holder(tmp_path: Path) -> None:
-    request = asked_of(tmp_path)
-    assert only(list(doctor_root.lock(request))).state == "ok"
+    request = request_of(tmp_path)
+    assert only(doctor_root.lock(request)).state == "ok"
     with lock.hold(request.night.root.lock):
-        found = only(list(doctor_root.lock(request)))
+        found = only(doctor_root.lock(request))
     assert found.state == "warning" and "is running on this root (last heartbeat " in found.what and found.fix
-    assert only(list(doctor_root.lock(request))).state == "ok"
+    assert only(doctor_root.lock(request)).state == "ok"
 
 
 def test_what_is_published_is_told_with_its_age(tmp_path: Path) -> None:
-    request = asked_of(tmp_path)
-    assert only(list(doctor_root.published(request))).what == "nothing yet"
+    request = request_of(tmp_path)
+    assert only(doctor_root.published(request)).what == "nothing yet"
     published_night(Path(request.job), LISTS)
-    found = only(list(doctor_root.published(request)))
+    found = only(doctor_root.published(request))
     assert found.state == "ok" and found.what.startswith("the night of 2026-11-21, 1 users, since ")
 
 
 def test_a_night_that_is_served_too_long_is_told(tmp_path: Path) -> None:
-    request = asked_of(tmp_path)
+    request = request_of(tmp_path)
     published_night(Path(request.job), LISTS, date=DATE - dt.timedelta(days=5))
-    found = only(list(doctor_root.published(request)))
+    found = only(doctor_root.published(request))
     assert found.state == "warning" and found.what.endswith(": 5 days old") and "watchnext nightly" in found.fix
-    assert only(list(doctor_root.published(asked_of(tmp_path, date=DATE - dt.timedelta(days=4))))).state == "ok"
+    assert only(doctor_root.published(request_of(tmp_path, date=DATE - dt.timedelta(days=4)))).state == "ok"
 
 
 def test_a_published_night_whose_lists_are_gone_is_told(tmp_path: Path) -> None:
-    request = asked_of(tmp_path)
+    request = request_of(tmp_path)
     of = published_night(Path(request.job), LISTS)
     (Path(of.folder("neighbours")) / "COMPLETED").unlink()
-    assert only(list(doctor_root.published(request))).state == "ok", "published.json names the files"
+    assert only(doctor_root.published(request)).state == "ok", "published.json names the files"
     next(Path(of.folder("neighbours")).glob("*.parquet")).unlink()
-    found = only(list(doctor_root.published(request)))
+    found = only(doctor_root.published(request))
     assert found.state == "problem" and "1 of its files are gone, the first nights/2026-11-21/neighb" in found.what
 
 
 def test_a_publication_that_came_to_no_end_is_told(tmp_path: Path) -> None:
-    request = asked_of(tmp_path)
+    request = request_of(tmp_path)
     published_night(Path(request.job), LISTS)
     Path(request.night.root.publishing).write_text("{}")
     found = list(doctor_root.published(request))
@@ -155,7 +146,7 @@ def test_a_publication_that_came_to_no_end_is_told(tmp_path: Path) -> None:
 
 
 def test_a_record_of_what_is_published_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    request = asked_of(tmp_path)
+    request = request_of(tmp_path)
     (tmp_path / "runs").mkdir()
     Path(request.night.root.published).write_text("{")
     with pytest.raises(RuntimeError, match=r"published\.json cannot be read"):
@@ -174,8 +165,8 @@ class Place:
 
 
 def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = asked_of(tmp_path)
-    assert only(list(doctor_root.sinks(request))).what == "none besides the night's files"
+    request = request_of(tmp_path)
+    assert only(doctor_root.sinks(request)).what == "none besides the night's files"
     monkeypatch.setattr(
         publication, "configured_sinks", lambda night: [Place("bigtable", "no such instance"), Place("redis")]
     )
@@ -189,5 +180,5 @@ def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_redis_that_is_down_is_told_at_once(tmp_path: Path) -> None:
     pytest.importorskip("redis")
-    found = only(list(doctor_root.sinks(asked_of(tmp_path, '[storage.redis]\nurl = "redis://127.0.0.1:1/0"\n'))))
+    found = only(doctor_root.sinks(request_of(tmp_path, more='[storage.redis]\nurl = "redis://127.0.0.1:1/0"\n')))
     assert found.state == "problem" and "127.0.0.1:1" in found.what and "[storage.redis]" in found.fix

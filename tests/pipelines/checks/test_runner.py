@@ -4,19 +4,15 @@ import socket
 from pathlib import Path
 
 import pytest
-from nights import write_job
+from findings import only, request_of
 
 from pipelines.checks import runner as doctor_runner
-from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 from pipelines.config.beam_options import endpoints
 
 
 def found_with(folder: Path, *flags: str, seconds: float = 120.0) -> Finding:
-    job = write_job(folder, 'watches = "w"')
-    found = list(doctor_runner.runner(DoctorRequest(job=str(job), flags=flags, runner_seconds=seconds)))
-    assert len(found) == 1, found
-    return found[0]
+    return only(doctor_runner.runner(request_of(folder, flags=flags, runner_seconds=seconds)))
 
 
 def free_port() -> int:
@@ -35,7 +31,7 @@ def test_a_lost_element_is_noticed() -> None:
     doctor_runner.check_count(10)
 
 
-def test_an_address_where_nothing_answers_is_told_without_a_job(
+def test_an_address_without_an_answer_is_reported_without_a_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_runner, "_run", lambda *_: pytest.fail("a job was begun"))

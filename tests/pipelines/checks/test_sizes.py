@@ -1,36 +1,18 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from nights import DATAFLOW, DATE, watch_rows, write_job
+from damage import limit_free_space
+from findings import only, request_of, request_with_watches
+from nights import DATAFLOW
 
 from pipelines.base import machine
 from pipelines.base.machine import Memory
 from pipelines.checks import sizes as doctor_sizes
-from pipelines.checks.doctor_request import DoctorRequest
-from pipelines.checks.findings import Finding
 from pipelines.night.stage import STAGES
 
 GIB = 2**30
-
-
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
-
-
-def asked_of(folder: Path, logs: str = 'watches = "w.parquet"', **given: object) -> DoctorRequest:
-    watch_rows().write_parquet(folder / "w.parquet")
-    return DoctorRequest(job=str(write_job(folder, logs)), date=DATE, **given)  # type: ignore[arg-type]
-
-
-def only(found: list[Finding]) -> Finding:
-    assert len(found) == 1, found
-    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +29,7 @@ def test_the_stage_that_needs_most_is_held_against_the_machine(
 ) -> None:
     have = Memory(limit_bytes=round(limit * GIB), free_bytes=round(free * GIB), limited_by=by)
     monkeypatch.setattr(machine, "memory", lambda: have)
-    found = only(list(doctor_sizes.memory(asked_of(tmp_path))))
+    found = only(doctor_sizes.memory(request_with_watches(tmp_path)))
     assert found.state == state and what in found.what and found.what.startswith("stage train is estimated to need 1.1")
     assert [line.split()[0] for line in found.details] == ["stage", *STAGES]
     assert state == "ok" or found.fix
@@ -56,33 +38,33 @@ def test_the_stage_that_needs_most_is_held_against_the_machine(
 def test_what_to_make_smaller_is_said_of_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     have = Memory(limit_bytes=GIB // 2, free_bytes=GIB // 2, limited_by="machine")
     monkeypatch.setattr(machine, "memory", lambda: have)
-    assert only(list(doctor_sizes.memory(asked_of(tmp_path)))).fix.startswith("lower dimension ([model])")
+    assert only(doctor_sizes.memory(request_with_watches(tmp_path))).fix.startswith("lower dimension ([model])")
 
 
 @pytest.mark.parametrize(("free", "state"), [(10**12, "ok"), (10_000, "problem")])
-def test_the_disk_is_held_against_the_estimate(
+def test_free_space_is_compared_with_the_estimate(
     free: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**13, 10**13 - free, free))
-    found = only(list(doctor_sizes.disk(asked_of(tmp_path))))
+    limit_free_space(monkeypatch, free)
+    found = only(doctor_sizes.disk(request_with_watches(tmp_path)))
     assert found.state == state and "a night is estimated to need " in found.what
     assert found.what.endswith(f"are free below {tmp_path / 'runs'}")
 
 
 def test_time_and_money(tmp_path: Path) -> None:
-    plain = only(list(doctor_sizes.time(asked_of(tmp_path)))).what
+    plain = only(doctor_sizes.time(request_with_watches(tmp_path))).what
     assert plain.startswith("about ") and plain.endswith("in stage train (within a factor of three)")
-    priced = only(list(doctor_sizes.time(asked_of(tmp_path, price_per_core_hour=100.0)))).what
+    priced = only(doctor_sizes.time(request_with_watches(tmp_path, price_per_core_hour=100.0))).what
     hours, cost = priced.split("Beam's stages need ")[1].split(" core-hours without worker start-up: ")
     assert cost.endswith(" at 100") and float(cost.split()[0]) == pytest.approx(100 * float(hours), abs=0.6)
-    dataflow = asked_of(tmp_path, flags=DATAFLOW)
-    assert "; --price-per-core-hour estimates the cost" in only(list(doctor_sizes.time(dataflow))).what
+    dataflow = request_with_watches(tmp_path, flags=DATAFLOW)
+    assert "; --price-per-core-hour estimates the cost" in only(doctor_sizes.time(dataflow)).what
 
 
 def test_without_logs_nothing_is_estimated(tmp_path: Path) -> None:
-    request = asked_of(tmp_path, 'watches = "nowhere"')
-    assert only(list(doctor_sizes.memory(request))).what == "not checked: there are no logs for an estimate"
-    assert only(list(doctor_sizes.disk(request))).what == "not checked: there are no logs for an estimate"
+    request = request_of(tmp_path, 'watches = "nowhere"')
+    assert only(doctor_sizes.memory(request)).what == "not checked: there are no logs for an estimate"
+    assert only(doctor_sizes.disk(request)).what == "not checked: there are no logs for an estimate"
     assert list(doctor_sizes.time(request)) == []
 
 

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from nights import DATE, watch_rows, write_job
+from findings import only, request_of, request_with_watches
+from nights import DATE, watch_rows
 from stores import impressions_of
 
 from pipelines.checks import times as doctor_times
-from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding
 
 NOW = dt.datetime(2026, 11, 21, 4, tzinfo=dt.UTC)  # when the night of DATE would run
@@ -23,26 +23,16 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp() + 10**9)  # files are of today
 
 
-def at_now(monkeypatch: pytest.MonkeyPatch, hours: float = 0.0) -> None:
-    monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp() + hours * 3600)
-
-
 def found_in(folder: Path, rows: pl.DataFrame, logs: str = "", name: str = "w.parquet") -> list[Finding]:
     folder.mkdir(exist_ok=True)
     rows.write_parquet(folder / name)
     path = "{date}.parquet" if name == f"{DATE - dt.timedelta(days=1)}.parquet" else name
-    job = write_job(folder, f'watches = "{path}"\nmax_reject_fraction = 1.0\n{logs}')
-    return list(doctor_times.times(DoctorRequest(job=str(job), date=DATE)))
+    request = request_of(folder, f'watches = "{path}"\nmax_reject_fraction = 1.0\n{logs}')
+    return list(doctor_times.times(request))
 
 
-def only(found: list[Finding]) -> Finding:
-    assert len(found) == 1, found
-    return found[0]
-
-
-def with_time(values: list[Any] | pl.Expr, rows: pl.DataFrame | None = None) -> pl.DataFrame:
-    given = watch_rows() if rows is None else rows
-    return given.with_columns(time=pl.Series(values) if isinstance(values, list) else values)
+def with_time(values: pl.Expr) -> pl.DataFrame:
+    return watch_rows().with_columns(time=values)
 
 
 def test_good_times_are_ok(tmp_path: Path) -> None:
@@ -88,9 +78,7 @@ def test_seconds_among_milliseconds_are_told(tmp_path: Path) -> None:
         pl.col("time").dt.strftime("%Y-%m-%d %H:%M"),
     ],
 )
-def test_times_without_an_offset_are_told_unless_the_job_says_where_they_are_from(
-    time: pl.Expr, tmp_path: Path
-) -> None:
+def test_times_without_an_offset_are_reported_unless_the_job_has_a_time_zone(time: pl.Expr, tmp_path: Path) -> None:
     found = only(found_in(tmp_path, with_time(time)))
     assert found.state == "warning" and found.what.startswith("40 times have no offset and are read as UTC")
     assert 'time_zone = "UTC"' in found.fix
@@ -145,7 +133,7 @@ def test_the_newest_day_is_one_of_the_job_s_time_zone(zone: str, tmp_path: Path)
 
 
 def test_local_times_ahead_of_the_clock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_now(monkeypatch)
+    monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp())
     ahead = with_time(pl.col("time") + pl.duration(hours=14, minutes=24))  # the last is of 12:00 on DATE
     found = only(found_in(tmp_path, ahead))
     assert found.state == "warning" and "is 8.0 h ahead of this machine's clock (2026-11-21 04:00 UTC)" in found.what
@@ -154,32 +142,22 @@ def test_local_times_ahead_of_the_clock_are_told(tmp_path: Path, monkeypatch: py
 
 def test_a_clock_that_is_behind_the_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp())
-    rows = watch_rows()
-    rows.write_parquet(tmp_path / "w.parquet")
+    request = request_with_watches(tmp_path)
     os.utime(tmp_path / "w.parquet", (NOW.timestamp() + 7_200, NOW.timestamp() + 7_200))
-    job = write_job(tmp_path, 'watches = "w.parquet"')
-    found = only(list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))))
+    found = only(doctor_times.times(request))
     assert found.state == "warning" and "a log file was changed 2.0 h ahead of this machine's clock" in found.what
 
 
-def test_searches_are_looked_at_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["searches", "impressions"])
+def test_other_tables_of_events_are_checked_too(tmp_path: Path, table: str) -> None:
+    searches = watch_rows().select("user_id", "time", query=pl.lit("jazz"))
+    rows = searches if table == "searches" else impressions_of(watch_rows())
     watch_rows().write_parquet(tmp_path / "w.parquet")
-    searches = watch_rows().select("user_id", pl.col("time").dt.replace_time_zone(None), query=pl.lit("jazz"))
-    searches.write_parquet(tmp_path / "s.parquet")
-    job = write_job(tmp_path, 'watches = "w.parquet"\nsearches = "s.parquet"')
-    found = only(list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))))
-    assert (found.check, found.state) == ("times.searches", "warning")
-
-
-def test_impressions_are_looked_at_too(tmp_path: Path) -> None:
-    watch_rows().write_parquet(tmp_path / "w.parquet")
-    shown = impressions_of(watch_rows()).with_columns(pl.col("time").dt.replace_time_zone(None))
-    shown.write_parquet(tmp_path / "i.parquet")
-    job = write_job(tmp_path, 'watches = "w.parquet"\nimpressions = "i.parquet"')
-    found = only(list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))))
-    assert (found.check, found.state) == ("times.impressions", "warning")
+    rows.with_columns(pl.col("time").dt.replace_time_zone(None)).write_parquet(tmp_path / "other.parquet")
+    request = request_of(tmp_path, f'watches = "w.parquet"\n{table} = "other.parquet"')
+    found = only(doctor_times.times(request))
+    assert (found.check, found.state) == (f"times.{table}", "warning")
 
 
 def test_logs_that_could_not_be_read_are_not_told_again(tmp_path: Path) -> None:
-    job = write_job(tmp_path, 'watches = "nowhere"')
-    assert list(doctor_times.times(DoctorRequest(job=str(job), date=DATE))) == []
+    assert list(doctor_times.times(request_of(tmp_path))) == []

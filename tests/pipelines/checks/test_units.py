@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from nights import DATE, watch_rows, write_job
+from findings import request_of
+from nights import DATE, watch_rows
 
 from pipelines.checks import units as doctor_units
-from pipelines.checks.doctor_request import DoctorRequest
 
 SECONDS = pl.Series([30.0, 60.0, 600.0])
 
@@ -21,9 +21,8 @@ def found_in(folder: Path, watches: pl.DataFrame, **tables: list[dict[str, Any]]
     for name, rows in tables.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     lines = "".join(f'{name} = "{name}.jsonl"\n' for name in tables)
-    job = write_job(folder, f'watches = "w.parquet"\nmax_reject_fraction = 1.0\n{lines}')
-    found = doctor_units.units(DoctorRequest(job=str(job), date=DATE))
-    return [(one.check, one.state, one.what) for one in found]
+    request = request_of(folder, f'watches = "w.parquet"\nmax_reject_fraction = 1.0\n{lines}')
+    return [(one.check, one.state, one.what) for one in doctor_units.units(request)]
 
 
 def with_seconds(unit: float) -> pl.DataFrame:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from nights import write_job
 
 from pipelines.config.jobs import Job, JobError, load_job
+from pipelines.config.sink_settings import RedisSettings
 from transforms.sinks import SinkError
 from transforms.sinks.redis_server import RedisServer
 
-ALONE = '[logs]\nwatches = "/logs/watches"\n'
-
 
 def job_of(folder: Path, lines: str) -> Job:
-    path = folder / "job.toml"
-    path.write_text(f"{ALONE}[storage.redis]\n{lines}\n", encoding="utf-8")
-    return load_job(str(path))
+    return load_job(str(write_job(folder, 'watches = "/logs/watches"', f"[storage.redis]\n{lines}\n")))
 
 
 def error_of(folder: Path, lines: str) -> str:
@@ -26,18 +24,7 @@ def error_of(folder: Path, lines: str) -> str:
 
 
 def test_every_setting_but_the_url_has_a_default(tmp_path: Path) -> None:
-    redis = job_of(tmp_path, 'url = "redis://cache:6379/2"').storage.redis
-    assert redis is not None and redis.model_dump() == {
-        "url": "redis://cache:6379/2",
-        "prefix": "watchnext",
-        "user_env": None,
-        "password_env": None,
-        "ca_file": None,
-        "vectors": False,
-        "scores": False,
-        "expire_hours": 1,
-        "retry_seconds": 60,
-    }
+    assert job_of(tmp_path, 'url = "redis://cache:6379/2"').storage.redis == RedisSettings(url="redis://cache:6379/2")
 
 
 @pytest.mark.parametrize(

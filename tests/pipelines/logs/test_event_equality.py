@@ -129,9 +129,7 @@ def from_memory(rows: list[dict[str, Any]]) -> Any:
     return expand
 
 
-def test_a_bigquery_window_read_on_two_nights_stores_each_row_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bigquery_window_read_twice_stores_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalogue changes in between: 20 of 60 seconds are not completed, 20 of 30 are."""
     first = dt.datetime.combine(DATE - dt.timedelta(days=2), dt.time(1), dt.UTC)
     rows = [row | {"time": first + dt.timedelta(hours=n)} for n, row in enumerate(ROWS)]

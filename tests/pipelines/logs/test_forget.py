@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from damage import failing_write
 from nights import DATE, commit, night, published_json, published_night
 from stores import (
     DAYS,
@@ -44,10 +44,7 @@ from transforms.logs.store_rewrite import RewrittenFile
 GONE = USERS[2:5]
 REMOVED = {table: {"forgotten": rows} for table, rows in (("watches", 30), ("searches", 10), ("impressions", 90))}
 FORGET = '[privacy]\nforget = "forget.csv"\n'
-RECORDS = {
-    "examples": "train/00000-of-00001-aa.tfrecord.gz",
-    "ranking": "examples/train/00000-of-00001-aa.tfrecord.gz",
-}
+RECORDS = {"examples": "train/00000-of-00001-aa.tfrecord.gz", "ranking": "examples/train/00000-of-00001-aa.tfrecord.gz"}
 TOMORROW = DATE + dt.timedelta(days=1)
 LISTS = pl.DataFrame(
     {"user_id": USERS, "video_ids": [["0v"]] * 9, "scores": [[1.0]] * 9},
@@ -169,42 +166,22 @@ class StopError(Exception):
     pass
 
 
-def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stopped_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     job = with_history(tmp_path)
     of = night(job, TOMORROW)
     to_forget(tmp_path, GONE)
-    real: dict[str, Callable[..., Any]] = {
-        name: getattr(files, name) for name in ("write_parquet", "replace_parquet", "write_bytes", "replace_file")
-    }
-    left = [0]
-
-    def stopping(name: str) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                raise StopError
-            return real[name](*given, **named)
-
-        return call
-
-    for name in real:
-        monkeypatch.setattr(files, name, stopping(name))
     stops = 0
     for at in (2, 5, 9, 13, 8, 6, 5, 4, 3, 2):
-        left[0] = at
         try:
-            ingest.run(of)
+            with failing_write(at, StopError):
+                ingest.run(of)
         except Exception as error:
             stops += 1
             assert "Stop" in repr(error) or isinstance(error.__cause__, StopError), error
             continue
         break
     assert stops >= 5
-    left[0] = 0
     ingest.run(of)
-    monkeypatch.undo()
     check_forgotten(of)
     assert counts(of)["removed"] == REMOVED
 

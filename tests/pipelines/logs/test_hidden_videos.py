@@ -60,9 +60,7 @@ def test_other_pairs_are_another_night_for_neighbours_and_not_for_examples(tmp_p
     assert changed == {"hidden"} and after.ingested.window_digest() == window
 
 
-def test_users_to_forget_and_pseudonyms_are_those_of_other_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_are_forgotten_and_have_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_KEY", KEY)
     (tmp_path / "forget.csv").write_text("user_id\n")
     job = with_hidden(tmp_path, '[privacy]\nforget = "forget.csv"\npseudonym_key_env = "THE_KEY"\n')

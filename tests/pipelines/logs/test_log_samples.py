@@ -55,13 +55,7 @@ def test_a_table_that_is_not_named_has_no_sample(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "most", "expected"),
-    [
-        (0, 3, []),
-        (1, 3, [0]),
-        (3, 3, [0, 1, 2]),
-        (4, 3, [1, 2, 3]),
-        (100, 7, [14, 28, 42, 57, 71, 85, 99]),
-    ],
+    [(0, 3, []), (1, 3, [0]), (3, 3, [0, 1, 2]), (4, 3, [1, 2, 3]), (100, 7, [14, 28, 42, 57, 71, 85, 99])],
 )
 def test_a_spread_is_even_in_order_and_ends_with_the_last(count: int, most: int, expected: list[int]) -> None:
     assert list(evenly_spaced(range(count), most)) == expected

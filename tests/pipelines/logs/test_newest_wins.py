@@ -39,9 +39,7 @@ def genders(of: Night) -> dict[str, str]:
     return dict(pl.concat(found).select("user_id", "gender").rows())
 
 
-def test_a_video_withdrawn_in_the_newest_snapshot_and_one_that_is_in_it_no_more_are_not_available(
-    tmp_path: Path,
-) -> None:
+def test_a_video_that_the_newest_catalogue_withdraws_or_lacks_is_not_available(tmp_path: Path) -> None:
     snapshots = {
         "v/2026-11-18.csv": ["1,one,yes", "2,two,yes", "3,three,no"],
         "v/2026-11-19.csv": ["1,one,no", "2,zwei,yes", "3,three,yes"],
@@ -64,9 +62,7 @@ def test_parts_of_the_newest_day_are_one_snapshot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("newer", "expected"), [("a.csv", ("a", True)), ("b.csv", ("b", False))])
-def test_of_files_without_a_date_the_one_that_was_changed_last_decides(
-    tmp_path: Path, newer: str, expected: tuple[str, bool]
-) -> None:
+def test_the_file_that_was_changed_last_decides(tmp_path: Path, newer: str, expected: tuple[str, bool]) -> None:
     parts = {"v/a.csv": ["1,a,yes", "2,only a,yes"], "v/b.csv": ["1,b,no", "3,only b,yes"]}
     of = ingested(job(tmp_path, 'videos = "v"', parts, changed={f"v/{newer}": 60}))
     assert catalogue(of) == {"1": expected, "2": ("only a", True), "3": ("only b", True)}

@@ -68,9 +68,7 @@ def make_older(of: Night) -> None:
 
 @pytest.mark.parametrize("older", [False, True], ids=["now", "of an older version"])
 @pytest.mark.parametrize("name", OTHER)
-def test_rows_that_would_be_read_otherwise_stop_the_night_until_they_are_read_again(
-    tmp_path: Path, name: str, older: bool
-) -> None:
+def test_changed_reading_settings_stop_the_night_until_rows_are_reread(tmp_path: Path, name: str, older: bool) -> None:
     write_logs(tmp_path)
     before = run(tmp_path, "")
     if older:

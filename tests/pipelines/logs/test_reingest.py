@@ -13,7 +13,7 @@ from stores import DAYS, PATHS, below, counts, daily, day_of_watches, events, in
 
 from pipelines import ingest
 from pipelines.base import snapshot_store
-from pipelines.config.jobs import JobError, load_job
+from pipelines.config.jobs import load_job
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.logs.readers import LogError
@@ -193,11 +193,6 @@ def test_a_clock_in_the_past_is_told(tmp_path: Path) -> None:
         ingested(job, dt.date(1999, 1, 1))
 
 
-def test_keep_days_must_hold_the_window(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"keep_days must be 0 \(all days\) or at least window_days \+ holdout_days"):
-        load_job(str(daily(tmp_path, "[storage]\nkeep_days = 4\n")))
-
-
 def test_a_file_changed_in_time_alone_changes_nothing(tmp_path: Path) -> None:
     job = daily(tmp_path)
     of = ingested(job)
@@ -209,9 +204,7 @@ def test_a_file_changed_in_time_alone_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("logs", [PATHS, pytest.param(GLOBS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("damage", ["lost", "cut", pytest.param("empty", marks=pytest.mark.slow)])
-def test_reingest_of_its_day_replaces_a_lost_or_damaged_file_of_the_store(
-    tmp_path: Path, logs: str, damage: str
-) -> None:
+def test_reingest_of_a_day_replaces_a_lost_or_damaged_file(tmp_path: Path, logs: str, damage: str) -> None:
     job = daily(tmp_path, logs=logs)
     of = ingested(job)
     before = (events(of), events(of, "searches"), newest(of).digest)

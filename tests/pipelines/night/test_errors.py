@@ -18,6 +18,10 @@ from trainer.errors import TrainingError
 from transforms.logs.readers import LogError, LogSettingError
 
 
+def throw(error: BaseException) -> int:
+    raise error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
@@ -30,46 +34,25 @@ from transforms.logs.readers import LogError, LogSettingError
         (TrainingError("not one label"), 1, "watchnext: not one label\n"),
         (manifest.ManifestError("damaged"), 1, "watchnext: damaged\n"),
         (PermissionError(13, "Permission denied", "/root"), 1, "watchnext: PermissionError: [Errno 13] "),
+        (Stopped(signal.SIGTERM), 143, "watchnext: stopped by SIGTERM; nothing was published\n"),
     ],
 )
 def test_mistakes_become_one_message_and_an_exit_code(
-    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WATCHNEXT_TRACEBACK", raising=False)
-
-    def work() -> int:
-        raise error
-
-    assert run_command(work) == code
+    assert run_command(partial(throw, error)) == code
     assert capsys.readouterr().err.startswith(told)
 
 
-def test_a_signal_becomes_a_message_and_the_exit_code_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> int:
-        raise Stopped(signal.SIGTERM)
-
-    assert run_command(work) == 143
-    assert capsys.readouterr().err == "watchnext: stopped by SIGTERM; nothing was published\n"
-
-
 def test_the_message_goes_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> int:
-        raise StageError("too many")
-
     told: list[str] = []
-    assert run_command(work, told.append) == 1
+    assert run_command(partial(throw, StageError("too many")), told.append) == 1
     assert told == ["too many"] and capsys.readouterr().err == ""
 
 
-def test_a_mistake_is_found_in_what_a_runner_made_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> int:
-        try:
-            raise StageError("too many")
-        except StageError as cause:
-            raise RuntimeError("[while running ReadLogs]") from cause
-
-    assert run_command(work) == 1
-    assert capsys.readouterr().err == "watchnext: too many\n"
+def test_a_mistake_is_found_in_what_a_runner_made_of_it() -> None:
+    assert user_message(as_beam_has_it(StageError("too many"))) == "too many"
 
 
 @pytest.mark.parametrize("kind", [StageError, OSError])
@@ -79,18 +62,11 @@ def test_a_message_is_told_without_the_step_that_beam_adds(kind: type[Exception]
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work() -> int:
-        raise KeyError("a defect")
-
     with pytest.raises(KeyError):
-        run_command(work)
-
-    def failing() -> int:
-        raise StageError("wanted in full")
-
+        run_command(partial(throw, KeyError("a defect")))
     monkeypatch.setenv("WATCHNEXT_TRACEBACK", "1")
     with pytest.raises(StageError):
-        run_command(failing)
+        run_command(partial(throw, StageError("wanted in full")))
 
 
 def as_beam_has_it(error: Exception) -> Exception:
@@ -179,9 +155,7 @@ def test_all_lines_of_a_message_come_back_from_the_text_of_a_traceback(text: str
 def test_a_wrong_setting_exits_2_however_a_worker_passes_it_on(error: Exception) -> None:
     kind = f"{type(error).__module__}.{type(error).__name__}"
     as_text = RuntimeError(TRACEBACK.format(last=f"{kind}: {error}"))
-    wrapped = RuntimeError("of the runner")
-    wrapped.__cause__ = error
-    for passed_on in (pickle.loads(pickle.dumps(error)), wrapped, as_text):
+    for passed_on in (pickle.loads(pickle.dumps(error)), as_beam_has_it(error), as_text):
         assert (exit_code(passed_on), user_message(passed_on)) == (2, str(error))
     assert exit_code(RuntimeError(TRACEBACK.format(last=f"transforms.logs.readers.LogError: {error}"))) == 1
 
@@ -210,10 +184,6 @@ def test_an_error_that_was_being_handled_hides_no_bug(error: Exception, step: st
     assert user_message(RuntimeError("".join(traceback.format_exception(bug)))) is None
     with pytest.raises(KeyError):
         run_command(partial(throw, bug))
-
-
-def throw(error: Exception) -> int:
-    raise error
 
 
 def test_a_copy_that_beam_makes_of_an_error_counts_as_the_error() -> None:

@@ -139,9 +139,7 @@ WHOLE = TrainOutputs(tower="tower-aa", state="state-aa").model_dump(mode="json")
         (WHOLE | {"warm_start": {"date": None, "digets": ""}}, "warm_start.digets: extra inputs"),
     ],
 )
-def test_an_unknown_or_missing_field_names_the_file_and_the_field(
-    of: Night, content: dict[str, Any], field: str
-) -> None:
+def test_an_unknown_or_missing_field_is_named_with_its_file(of: Night, content: dict[str, Any], field: str) -> None:
     path = written(of, content)
     with pytest.raises(DamagedManifestError) as raised:
         of.outputs(TrainOutputs)

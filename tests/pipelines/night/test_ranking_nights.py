@@ -76,12 +76,9 @@ def test_what_was_fixed_stays(of: Night) -> None:
 
 
 @pytest.mark.parametrize(
-    ("had", "bucket", "buckets", "expected"),
-    [(8, 3, 8, [3]), (16, 3, 8, [3, 11]), (8, 11, 16, [3]), (8, 8, 16, [0])],
+    ("had", "bucket", "buckets", "expected"), [(8, 3, 8, [3]), (16, 3, 8, [3, 11]), (8, 11, 16, [3]), (8, 8, 16, [0])]
 )
-def test_the_files_of_a_bucket_whatever_the_counts(
-    of: Night, had: int, bucket: int, buckets: int, expected: list[int]
-) -> None:
+def test_the_files_of_a_bucket(of: Night, had: int, bucket: int, buckets: int, expected: list[int]) -> None:
     earlier = before(of, 2)
     complete(earlier, buckets=had)
     found = ranking_nights.of_bucket(of, earlier.date.isoformat(), bucket, buckets)

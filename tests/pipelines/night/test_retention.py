@@ -33,13 +33,21 @@ def date_of(past: int) -> dt.date:
 
 
 def made(of: Night, past: int, stages: Iterable[str] = STAGES) -> None:
-    """A night so many days before DATE, as its stages leave it, and a file of rejected rows."""
+    """Write a night so many days before DATE, as its stages leave it, and a file of rejected rows."""
     of = Night(of.job, date_of(past))
     for stage in stages:
         names = [name.format(attempt="aa") for name in FILES.get(stage, ["rows.parquet"])]
         entries = [files.write_bytes(of.folder(stage), name, 1, b"rows") for name in names]
         commit(of, stage, entries, counts=COUNTS, attempt="aa")
     files.replace_file(paths.join(of.root.rejects(of.date), "00000.parquet"), b"rejected")
+
+
+def nights_made(folder: Path, nights: Iterable[int], more: str = "keep_nights = 2") -> Night:
+    """Write the nights so many days before DATE. Return the one of DATE."""
+    of = job(folder, more)
+    for past in nights:
+        made(of, past)
+    return of
 
 
 def left(of: Night, past: int) -> list[str]:
@@ -59,8 +67,7 @@ def job(folder: Path, more: str = "keep_nights = 2") -> Night:
 
 
 def test_the_training_records_of_a_published_night_go_and_all_else_stays(tmp_path: Path) -> None:
-    of = job(tmp_path)
-    made(of, 0)
+    of = nights_made(tmp_path, [0])
     before, digests = left(of, 0), [of.require(stage).digest for stage in retention.TRAINING]
     retention.apply(of, DATE)
     gone = ["examples/train/0-aa", "ranked/examples/holdout/0-aa", "ranked/examples/train/0-aa"]
@@ -73,17 +80,14 @@ def test_the_training_records_of_a_published_night_go_and_all_else_stays(tmp_pat
 
 
 def test_training_records_stay_where_that_is_wanted(tmp_path: Path) -> None:
-    of = job(tmp_path, "keep_examples = true")
-    made(of, 0)
+    of = nights_made(tmp_path, [0], "keep_examples = true")
     before = left(of, 0)
     retention.apply(of, DATE)
     assert left(of, 0) == before
 
 
 def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> None:
-    of = job(tmp_path)
-    for past in range(4):
-        made(of, past)
+    of = nights_made(tmp_path, range(4))
     retention.apply(of, DATE)
     assert whole(of, range(4)) == [0, 1]
     assert left(of, 2) == left(of, 3) == ["evaluation/metrics.json"]
@@ -96,9 +100,7 @@ def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> N
 
 
 def test_what_was_dropped_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
-    of = job(tmp_path)
-    for past in range(4):
-        made(of, past)
+    of = nights_made(tmp_path, range(4))
     retention.apply(of, DATE)
     with pytest.raises(ManifestError, match=r"stage neighbours .* dropped, because the night is older"):
         manifest.require(of.root.stage(date_of(3), "neighbours"), "neighbours")
@@ -106,18 +108,14 @@ def test_what_was_dropped_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [0, 4, 9])
 def test_no_night_goes_where_all_are_to_stay_or_there_are_no_more(tmp_path: Path, most: int) -> None:
-    of = job(tmp_path, f"keep_nights = {most}\nkeep_examples = true")
-    for past in range(4):
-        made(of, past)
+    of = nights_made(tmp_path, range(4), f"keep_nights = {most}\nkeep_examples = true")
     retention.apply(of, DATE)
     assert whole(of, range(4)) == [0, 1, 2, 3]
 
 
 def test_what_is_served_and_what_was_before_stay_however_old(tmp_path: Path) -> None:
     """Rolled back to an old night; the one before it was withdrawn, so that the next rollback goes two back."""
-    of = job(tmp_path)
-    for past in range(7):
-        made(of, past)
+    of = nights_made(tmp_path, range(7))
     Path(of.root.withdrawn).write_text(json.dumps([date_of(4).isoformat()]))
     retention.apply(of, date_of(3))
     assert whole(of, range(7)) == [0, 1, 3, 5]
@@ -125,9 +123,7 @@ def test_what_is_served_and_what_was_before_stay_however_old(tmp_path: Path) -> 
 
 def test_the_model_a_later_night_goes_on_from_stays(tmp_path: Path) -> None:
     """The newest nights never came to train: the next one goes on from an older model, one under way from its own."""
-    of = job(tmp_path)
-    for past in range(2, 7):
-        made(of, past)
+    of = nights_made(tmp_path, range(2, 7))
     for past in range(2):
         made(of, past, ["ingest"])
     pending = paths.join(of.root.stage(date_of(1), "train"), warm_start_base.PENDING)
@@ -139,9 +135,7 @@ def test_the_model_a_later_night_goes_on_from_stays(tmp_path: Path) -> None:
 
 def test_a_night_made_late_stays_until_another_is_published(tmp_path: Path) -> None:
     """A backfill publishes nothing, but its own work is not taken from under it."""
-    of = job(tmp_path)
-    for past in (0, 1, 7):
-        made(of, past)
+    of = nights_made(tmp_path, (0, 1, 7))
     retention.apply(Night(of.job, date_of(7)), DATE)
     assert whole(of, (0, 1, 7)) == [0, 1, 7]
     retention.apply(of, DATE)
@@ -149,9 +143,7 @@ def test_a_night_made_late_stays_until_another_is_published(tmp_path: Path) -> N
 
 
 def test_a_dropping_that_was_cut_short_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    of = job(tmp_path)
-    for past in range(4):
-        made(of, past)
+    of = nights_made(tmp_path, range(4))
     sweep = manifest.sweep
 
     def cut(folder: str, found: Manifest | None, beside: Iterable[str] = (), *, keep: str = "") -> None:
@@ -167,9 +159,7 @@ def test_a_dropping_that_was_cut_short_is_ended_by_the_next(tmp_path: Path, monk
 
 
 def test_a_night_that_failed_is_dropped_too(tmp_path: Path) -> None:
-    of = job(tmp_path)
-    for past in range(3):
-        made(of, past)
+    of = nights_made(tmp_path, range(3))
     made(of, 3, ["ingest", "vocabulary"])
     files.replace_file(paths.join(of.root.stage(date_of(3), "examples"), "train/half-bb"), b"half")
     retention.apply(of, DATE)

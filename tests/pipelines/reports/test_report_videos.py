@@ -83,9 +83,7 @@ def test_where_none_is_similar_nothing_is_shown(tmp_path: Path) -> None:
         (None, "nothing", {"videos"}),
     ],
 )
-def test_the_map_is_coloured_by_what_tells_videos_apart(
-    tmp_path: Path, catalogue: dict[str, Any] | None, by: str, groups: set[str]
-) -> None:
+def test_the_colours_of_the_map(tmp_path: Path, catalogue: dict[str, Any] | None, by: str, groups: set[str]) -> None:
     found = report_videos.map_of(made(tmp_path, catalogue))
     assert found is not None and found.by.split(":")[0] == by and set(found.groups) == groups
     assert len(found.places) == N and found.kept == pytest.approx(1)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from damage import limit_free_space
 from nights import night, simulated, watch_rows, write_job
 
 from pipelines.base.machine import GIB
@@ -110,18 +110,13 @@ def test_ranking_costs_by_its_impressions_and_candidates() -> None:
 
 
 @pytest.mark.parametrize(("size", "stage", "gib", "left"), MEASURED, ids=lambda value: getattr(value, "users", value))
-def test_memory_and_disk_of_measured_nights_are_met_to_a_factor_of_two(
-    size: LogSize, stage: str, gib: float, left: int
-) -> None:
+def test_memory_and_disk_are_estimated_to_a_factor_of_two(size: LogSize, stage: str, gib: float, left: int) -> None:
     cost = by_stage(job_of(**SIMULATED), size)[stage]
     assert gib / 2 < cost.memory_bytes / GIB < 2 * gib
     assert left / 2.5 < cost.disk_bytes < 2.5 * left
 
 
-@pytest.mark.parametrize(
-    ("stage", "seconds"),
-    [("ingest", 20.7), ("vocabulary", 7.4), ("examples", 26.1)],
-)
+@pytest.mark.parametrize(("stage", "seconds"), [("ingest", 20.7), ("vocabulary", 7.4), ("examples", 26.1)])
 def test_times_of_the_examples_benchmark_are_met_to_a_factor_of_two(stage: str, seconds: float) -> None:
     cost = by_stage(job_of(), BENCHMARK)[stage]
     assert seconds / 2 < cost.seconds < 2 * seconds
@@ -210,19 +205,9 @@ def test_core_hours_are_those_of_beam_s_stages_on_two_cores() -> None:
     assert estimate.core_hours(found) == 2.0
 
 
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
-
-
-def with_free(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - free, free))
-
-
 def test_a_night_that_will_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = night(simulated(tmp_path))
-    with_free(100_000, monkeypatch)
+    limit_free_space(monkeypatch, 100_000)
     said = (
         r"runs': the night of 2026-11-21 is estimated to need \d+ MiB of disk space, most of it in stage \w+, but 0 MiB"
     )
@@ -230,20 +215,20 @@ def test_a_night_that_will_not_fit_is_refused(tmp_path: Path, monkeypatch: pytes
         estimate.check_space(of)
     assert "check_space = false ([storage])" in str(caught.value)
     estimate.check_space(of, ["publish"])  # leaves next to nothing
-    with_free(10**9, monkeypatch)
+    limit_free_space(monkeypatch, 10**9)
     estimate.check_space(of)
 
 
 def test_the_check_of_space_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch_rows().write_parquet(tmp_path / "w.parquet")
-    with_free(0, monkeypatch)
+    limit_free_space(monkeypatch, 0)
     with pytest.raises(StageError, match="estimated to need"):
         estimate.check_space(night(write_job(tmp_path, 'watches = "w.parquet"')))
     estimate.check_space(night(write_job(tmp_path, 'watches = "w.parquet"', "[storage]\ncheck_space = false\n")))
 
 
 def test_logs_that_cannot_be_read_are_left_to_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_free(0, monkeypatch)
+    limit_free_space(monkeypatch, 0)
     job = night(write_job(tmp_path, 'watches = "w.parquet"'))
     estimate.check_space(job)  # there are none
     watch_rows().write_parquet(tmp_path / "w.parquet")

@@ -32,24 +32,19 @@ def of(tmp_path: Path) -> Night:
     return night(write_job(tmp_path, 'watches = "w"', "[storage]\nkeep_nights = 5\n"))
 
 
-def test_before_the_first_night_none_was_missed(of: Night) -> None:
-    assert night_series.missed_dates(of) == []
-
-
-def test_missed_are_the_nights_after_the_published_one_that_never_came_to_their_end(of: Night) -> None:
-    ended(of, 4, 2, serves=4)
-    assert night_series.missed_dates(of) == days(3, 1)
-
-
-@pytest.mark.parametrize("serves", [0, 1])
-def test_none_was_missed_where_last_night_is_served(of: Night, serves: int) -> None:
-    ended(of, serves, serves=serves)
-    assert night_series.missed_dates(of) == []
-
-
-def test_nights_that_would_not_stay_whole_are_not_caught_up(of: Night) -> None:
-    ended(of, 40, serves=40)
-    assert night_series.missed_dates(of) == days(5, 4, 3, 2, 1)
+@pytest.mark.parametrize(
+    ("complete", "serves", "missed"),
+    [
+        ([], None, []),
+        ([4, 2], 4, [3, 1]),
+        ([0], 0, []),
+        ([1], 1, []),
+        ([40], 40, [5, 4, 3, 2, 1]),  # older ones would not stay whole
+    ],
+)
+def test_missed_nights(of: Night, complete: list[int], serves: int | None, missed: list[int]) -> None:
+    ended(of, *complete, serves=serves)
+    assert night_series.missed_dates(of) == days(*missed)
 
 
 def test_where_all_nights_stay_those_of_a_window_are_caught_up(tmp_path: Path) -> None:

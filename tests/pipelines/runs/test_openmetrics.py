@@ -23,7 +23,7 @@ COUNTS: dict[str, dict[str, Any]] = {
         "snapshot": 1,
         "rows": {"watches": 90, "searches": 4},
         "tables": {"watches": {"read": 100, "refused": 3, "duplicates": 7, "kept": 90}},
-    },
+    }
 }
 DAY = dt.timedelta(days=1)
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

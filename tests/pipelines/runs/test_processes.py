@@ -3,12 +3,11 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from nights import REPOSITORY, environment, wait_for
+from nights import REPOSITORY, start_python, wait_for
 
 from pipelines.config.jobs import JobError
 from pipelines.night.errors import GateError, StageError, exit_code
@@ -32,7 +31,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_libraries_write_is_kept_back_while_all_is_well(
+def test_output_of_libraries_is_not_shown(
     at: Path, display: processes.ConsoleDisplay, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = stage(at, "import os; os.write(2, b'noise of a library'); print('to the standard output')")
@@ -40,30 +39,32 @@ def test_what_libraries_write_is_kept_back_while_all_is_well(
     assert capfd.readouterr() == ("to the standard output\n", "")
 
 
-def test_a_failed_stage_s_own_message_is_told_and_the_noise_is_not(at: Path, display: processes.ConsoleDisplay) -> None:
-    script = "import sys\nprint('noise', file=sys.stderr)\nsys.exit(print('watchnext: no', file=sys.stderr) or 1)"
-    with pytest.raises(StageError, match=r"^stage probe ended with exit code 1; nothing was published. no$"):
-        processes.run_stage(stage(at, script), display=display, shows_progress=False)
-
-
-def test_a_full_disk_is_one_line(at: Path, display: processes.ConsoleDisplay) -> None:
-    script = "import sys\nprint('noise\\nwatchnext: stage probe: no space\\nmore noise', file=sys.stderr)\nsys.exit(1)"
-    with pytest.raises(StageError, match=r"^stage probe: no space$"):
-        processes.run_stage(stage(at, script), display=display, shows_progress=False)
-
-
-def test_all_lines_of_a_message_of_a_stage_are_kept(at: Path, display: processes.ConsoleDisplay) -> None:
-    script = "import sys\nprint('noise\\nwatchnext: two mistakes:\\n  one\\n\\n  two', file=sys.stderr)\nsys.exit(2)"
-    with pytest.raises(JobError) as caught:
-        processes.run_stage(stage(at, script), display=display, shows_progress=False)
-    assert str(caught.value) == (
-        "stage probe ended with exit code 2; nothing was published. two mistakes:\n  one\n\n  two"
-    )
-
-
-def test_a_stage_that_fails_without_a_message_leaves_the_end_of_what_it_wrote(
-    at: Path, display: processes.ConsoleDisplay
+@pytest.mark.parametrize(
+    ("script", "kind", "message"),
+    [
+        (
+            "print('noise\\nwatchnext: stage probe: no space\\nx', file=sys.stderr)\nsys.exit(1)",
+            StageError,
+            ": no space",
+        ),
+        (
+            "print('noise\\nwatchnext: two mistakes:\\n  one\\n\\n  two', file=sys.stderr)\nsys.exit(2)",
+            JobError,
+            " ended with exit code 2; nothing was published. two mistakes:\n  one\n\n  two",
+        ),
+        ("os.kill(os.getpid(), 9)", StageError, " was killed by signal 9; nothing was published."),
+    ],
+    ids=["full disk", "several lines", "killed"],
+)
+def test_the_message_of_a_failed_stage_is_kept_without_the_noise(
+    at: Path, display: processes.ConsoleDisplay, script: str, kind: type[Exception], message: str
 ) -> None:
+    with pytest.raises(kind) as caught:
+        processes.run_stage(stage(at, f"import os, sys\n{script}"), display=display, shows_progress=False)
+    assert str(caught.value) == f"stage probe{message}"
+
+
+def test_a_stage_without_a_message_leaves_the_end_of_its_output(at: Path, display: processes.ConsoleDisplay) -> None:
     script = "import sys\nprint('x' * 100_000, file=sys.stderr)\nraise KeyError('a defect')"
     with pytest.raises(StageError, match="KeyError: 'a defect'") as caught:
         processes.run_stage(stage(at, script), display=display, shows_progress=False)
@@ -71,20 +72,15 @@ def test_a_stage_that_fails_without_a_message_leaves_the_end_of_what_it_wrote(
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, StageError), (2, JobError), (3, GateError), (4, StageError)])
-def test_an_exit_code_of_a_stage_is_that_of_the_night(
+def test_the_error_of_an_exit_code(
     at: Path, display: processes.ConsoleDisplay, code: int, kind: type[Exception]
 ) -> None:
-    command = stage(at, f"import sys; print('watchnext: no', file=sys.stderr); sys.exit({code})")
+    command = stage(at, f"import sys; print('noise\\nwatchnext: no', file=sys.stderr); sys.exit({code})")
     with pytest.raises(
-        Exception, match=f"stage probe ended with exit code {code}; nothing was published. no"
+        Exception, match=f"^stage probe ended with exit code {code}; nothing was published. no$"
     ) as caught:
         processes.run_stage(command, display=display, shows_progress=False)
     assert type(caught.value) is kind and exit_code(caught.value) == (code if code in (2, 3) else 1)
-
-
-def test_a_killed_stage_says_by_which_signal(at: Path, display: processes.ConsoleDisplay) -> None:
-    with pytest.raises(StageError, match="stage probe was killed by signal 9; nothing was published"):
-        processes.run_stage(stage(at, "import os; os.kill(os.getpid(), 9)"), display=display, shows_progress=False)
 
 
 def test_in_a_log_each_stage_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,17 +115,11 @@ threading.Event().wait()
 def test_a_stage_ends_with_the_nightly_however_that_ends(at: Path, how: signal.Signals) -> None:
     stage(at, ENDLESS)
     told = at / "probe.py.pid"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        cwd=REPOSITORY,
-        env=environment() | {"PYTHONPATH": os.environ["PYTHONPATH"]},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(told.exists, parent)
-    probe = int(told.read_text())
-    parent.send_signal(how)
-    parent.communicate(timeout=60)
+    with start_python("-c", PARENT) as parent:
+        wait_for(told.exists, parent)
+        probe = int(told.read_text())
+        parent.send_signal(how)
+        parent.communicate(timeout=60)
     try:
         wait_for(lambda: gone(probe))
     finally:

@@ -63,9 +63,7 @@ def test_as_json_a_stage_is_two_events_and_a_note_one(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(("code", "event", "level"), [(0, "night_done", "info"), (3, "night_failed", "error")])
-def test_the_end_of_a_night_has_its_exit_code(
-    code: int, event: str, level: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_end_of_a_night_is_an_event(code: int, event: str, level: str, capsys: pytest.CaptureFixture[str]) -> None:
     end = Outcome(run="r", date="2026-11-21", code=code, message="so it ended", seconds=1.23456)
     RunLog(run="r", as_json=True).end_night(end)
     told = {"date": "2026-11-21", "seconds": 1.235, "exit_code": code, "message": "so it ended"}

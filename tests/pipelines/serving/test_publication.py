@@ -29,9 +29,7 @@ ENTRY: dict[str, Any] = {
         (ENTRY | {"sinks": {}}, False, "undo"),
     ],
 )
-def test_recovery_depends_on_what_is_published_and_loaded(
-    published: dict[str, Any], loaded: bool, recovery: Recovery
-) -> None:
+def test_recovery_depends_on_the_publication(published: dict[str, Any], loaded: bool, recovery: Recovery) -> None:
     given = Published.model_validate(published) if published else None
     assert recovery_of(Intent(entry=ENTRY, loaded=loaded), given) == recovery
 
@@ -63,7 +61,5 @@ def test_undo_of_a_publication_without_sinks_has_no_steps() -> None:
         ({"serves": "v2", "before": "v1"}, {"serves": "v2", "before": "v1"}),
     ],
 )
-def test_serving_the_same_version_again_keeps_the_one_before(
-    before: dict[str, str | None], versions: dict[str, str | None]
-) -> None:
+def test_the_version_before_stays(before: dict[str, str | None], versions: dict[str, str | None]) -> None:
     assert served_versions("v2", SinkVersions(**before)) == SinkVersions(**versions)

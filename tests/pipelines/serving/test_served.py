@@ -82,9 +82,7 @@ def test_the_last_watches_are_those_of_the_window_newest_first(published: Night)
     assert watches_of(published, "nobody", 5) == []
 
 
-def test_only_the_files_of_one_bucket_are_opened_back_to_the_day_needed(
-    published: Night, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_files_of_the_bucket_and_days_are_read(published: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
     def noted(read: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
@@ -112,9 +110,7 @@ def test_a_snapshot_that_is_gone_leaves_no_watches(published: Night) -> None:
     assert watches_of(published, "ann", 5) == []
 
 
-def test_an_unknown_user_is_shown_the_default_list_as_what_it_is(
-    published: Night, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_user_is_shown_the_default_list(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
     job = str(Path(published.root.path).parent / "job.toml")
     assert lookup.main([job, "nobody"]) == 1
     assert capsys.readouterr().out.splitlines() == [
@@ -131,9 +127,7 @@ def test_an_unknown_user_is_shown_the_default_list_as_what_it_is(
     assert (told["known"], told["country"], [item["video_id"] for item in told["items"]]) == (False, "SE", ["v1"])
 
 
-def test_watches_stand_below_the_list_in_the_time_zone_of_the_logs(
-    published: Night, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_watches_are_shown_in_the_time_zone_of_the_logs(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(published.root.path).parent / "job.toml"
     path.write_text('[logs]\nwatches = "w"\ntime_zone = "Asia/Tokyo"\n')
     assert lookup.main([str(path), "ann", "--watches", "2"]) == 0

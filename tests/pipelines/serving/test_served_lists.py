@@ -73,9 +73,7 @@ def test_a_format_that_is_not_known_is_told(published: Night) -> None:
 
 
 @pytest.mark.parametrize("scores", [True, False])
-def test_redis_is_read_by_its_pointer(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: bool
-) -> None:
+def test_redis_is_read(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: bool) -> None:
     settings = f'[storage.redis]\nurl = "{server.url}"\nscores = {str(scores).lower()}\n'
     path = write_job(tmp_path, 'watches = "w"', settings)
     with pytest.raises(StageError, match=r"no key watchnext:night: it serves no night; run watchnext nightly first"):

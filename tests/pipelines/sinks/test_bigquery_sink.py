@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from night_files import LISTS, night_files
 from nights import night, write_job
 
 from pipelines.config.jobs import JobError
+from pipelines.config.sink_settings import BigQuerySettings
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.sink_protocol import NightFiles
@@ -165,9 +165,7 @@ def test_a_night_without_video_vectors_takes_their_view_away(bigquery: StandIn, 
     assert set(bigquery.views) == {"lists"}
 
 
-def test_users_are_forgotten_in_the_tables_of_all_nights(
-    bigquery: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_are_forgotten_in_all_tables(bigquery: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bigquery_sink, "USERS_A_STATEMENT", 2)
     sink = sink_of(tmp_path)
     versions = [switched(sink, bigquery, night_files(tmp_path, f"2026-11-{day}")) for day in (20, 21)]
@@ -219,25 +217,9 @@ def test_what_bigquery_refuses_is_told(bigquery: StandIn, tmp_path: Path, monkey
         sink_of(tmp_path).ready()
 
 
-def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "google.cloud.bigquery", None)
-    told = r"^\[storage.bigquery\] needs the package google.cloud.bigquery: pip install 'watchnext\[gcp\]'$"
-    with pytest.raises(StageError, match=told):
-        sink_of(tmp_path).ready()
-    with pytest.raises(StageError, match=told):
-        sink_of(tmp_path).forget(pl.Series(["ann"]))
-
-
 def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
     of = night(write_job(tmp_path, 'watches = "w"', '[storage.bigquery]\nproject = "p"\ndataset = "d"\n'))
-    assert of.job.storage.bigquery is not None and of.job.storage.bigquery.model_dump() == {
-        "project": "p",
-        "dataset": "d",
-        "table": "watchnext",
-        "temp": None,
-        "vectors": False,
-        "videos": False,
-    }
+    assert of.job.storage.bigquery == BigQuerySettings(project="p", dataset="d")
     for more, told in (
         (
             '[storage.bigquery]\nproject = "p`"\ndataset = "d"\n',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from night_files import LISTS, night_files
 from nights import night, published_night, write_job
 
 from pipelines.config.jobs import JobError
-from pipelines.night.errors import StageError
+from pipelines.config.sink_settings import BigtableSettings
 from pipelines.night.sink_protocol import NightFiles
 from pipelines.serving import publication
 from pipelines.sinks.bigtable_sink import BigtableSink
@@ -213,25 +212,8 @@ def test_what_beam_s_sink_is_refused_is_told(monkeypatch: pytest.MonkeyPatch, tm
             sink.load(files)
 
 
-def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "google.cloud.bigtable", None)
-    told = r"^\[storage.bigtable\] needs the package google.cloud.bigtable: pip install 'watchnext\[gcp\]'$"
-    with pytest.raises(StageError, match=told):
-        sink_of(tmp_path).ready()
-    with pytest.raises(StageError, match=told):
-        sink_of(tmp_path).forget(pl.Series(["ann"]))
-
-
 def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
-    assert sink_of(tmp_path).settings.model_dump() == {
-        "project": "my-project",
-        "instance": "main",
-        "table": "lists",
-        "family": "watchnext",
-        "prefix": "watchnext",
-        "vectors": False,
-        "scores": False,
-    }
+    assert sink_of(tmp_path).settings == BigtableSettings(project="my-project", instance="main", table="lists")
     for more, told in (
         ('prefix = "a#b"\n', r"storage.bigtable.prefix = 'a#b': String should match pattern"),
         ('family = ""\n', r"storage.bigtable.family = '': String should match pattern"),

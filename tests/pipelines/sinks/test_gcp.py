@@ -8,13 +8,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from google.api_core.exceptions import PermissionDenied
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud.bigtable.batcher import MutationsBatchError
 from night_files import night_files
-from nights import REPOSITORY
+from nights import REPOSITORY, night, write_job
 
+from pipelines.night.errors import StageError
+from pipelines.serving import publication
 from pipelines.sinks import gcp
 from transforms.sinks import SinkError
 from transforms.sinks.list_rows import ListPart
@@ -80,3 +83,20 @@ def test_modules_are_imported_without_the_client_libraries() -> None:
     blocked = "import sys; sys.modules.update({'google.cloud': None, 'apache_beam.io.gcp': None})\n"
     script = blocked + "\n".join(f"import {name}" for name in names)
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("bigtable", 'instance = "main"\ntable = "lists"'), ("bigquery", 'dataset = "d"\ntemp = "gs://b/t"')],
+)
+def test_without_the_client_library_the_extra_is_named(
+    name: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, f"google.cloud.{name}", None)
+    of = night(write_job(tmp_path, 'watches = "w"', f'[storage.{name}]\nproject = "p"\n{place}\n'))
+    (sink,) = publication.configured_sinks(of)
+    message = rf"^\[storage.{name}\] needs the package google.cloud.{name}: pip install 'watchnext\[gcp\]'$"
+    with pytest.raises(StageError, match=message):
+        sink.ready()
+    with pytest.raises(StageError, match=message):
+        sink.forget(pl.Series(["ann"]))
