@@ -62,7 +62,7 @@ def stopped_by(of: Night, gate: str, told: str) -> None:
 
 def test_the_night_as_it_was_is_published(made: Night) -> None:
     publish.run(made)
-    assert (published_json(made.root) or {})["date"] == DATE.isoformat()
+    assert published_json(made.root)["date"] == DATE.isoformat()
 
 
 def test_a_stale_index_is_stopped(made: Night) -> None:
@@ -114,7 +114,7 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     assert done.returncode == 3 and "gate recall: " in done.stderr, done.stderr
     failed = [gate.name for gate in gate_results(of).in_state("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "stayed"}
-    assert (published_json(of.root) or {})["date"] == str(FIRST)
+    assert published_json(of.root)["date"] == str(FIRST)
 
 
 def deal_out_labels(of: Night) -> None:

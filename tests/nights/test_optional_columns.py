@@ -132,5 +132,5 @@ def test_a_night_is_ranked(tmp_path: Path, columns: list[tuple[str, str]], table
     for stage in STAGES:
         stage.run(of)
     served = published_json(of.root)
-    assert served is not None and (served["stage"], served["users"]) == ("ranking", USER_COUNT)
+    assert (served["stage"], served["users"]) == ("ranking", USER_COUNT)
     assert lists(of, "ranking")["video_ids"].list.len().sum() > 0

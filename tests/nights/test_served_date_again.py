@@ -232,7 +232,7 @@ def test_another_user_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch
     ingest.run(world.of)
     left = {user: ids for user, ids in lists_of("old").items() if user != USERS[3]}
     world.check(left)
-    served = published_json(world.of.root) or {}
+    served = published_json(world.of.root)
     assert served["users"] == len(left) and publication_file.served(world.of.root) is not None
     listed = files.file_entry(world.of.root.path, served["lists"]["file"])
     assert listed.digest == served["lists"]["digest"]
@@ -302,7 +302,7 @@ def test_two_publications_stay_readable_and_no_more(world: World) -> None:
 
 
 def _references(root: paths.Root) -> list[dict[str, str]]:
-    served = published_json(root) or {}
+    served = published_json(root)
     return [served["lists"], served["before"]["lists"]]
 
 
@@ -312,13 +312,13 @@ def test_a_root_of_an_older_watchnext_is_pinned_before_a_stage_changes_it(tmp_pa
     ingested(world.job)
     world.run("old")
     root = world.of.root
-    older = {name: value for name, value in (published_json(root) or {}).items() if name != "lists"}
+    older = {name: value for name, value in published_json(root).items() if name != "lists"}
     files.remove_files(map(str, Path(root.path).glob("nights/*/publish/lists-*.json")))
     files.replace_file(root.published, publication_file.to_json(older))
     assert [item.video_id for item in lookup.lookup(world.of.job, USERS[1], 9).items] == lists_of("old")[USERS[1]]
     with pytest.raises(KillError):
         world.run("new", fails="neighbours")
     assert world.in_files() == lists_of("old")
-    assert (published_json(root) or {}) | older == published_json(root)
+    assert published_json(root) | older == published_json(root)
     manifest.revoke(world.of.folder("neighbours"))
     assert world.in_files() == lists_of("old")

@@ -162,7 +162,7 @@ def test_a_user_without_a_history_gets_the_default_list_of_the_country(undisturb
 
 def test_the_night_is_published_with_its_report(undisturbed: Night) -> None:
     served = published_json(undisturbed.root)
-    assert served is not None and served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
+    assert served["date"] == DATE.isoformat() and served["users"] == lists(undisturbed).height
     report = Path(undisturbed.root.report(undisturbed.date))
     assert report.stat().st_size > 10_000 and "recall@" in report.read_text(encoding="utf-8")
 
@@ -272,7 +272,7 @@ def test_a_night_killed_in_every_stage_has_the_result_of_an_undisturbed_one(undi
         assert list(after) == list(STAGES[:done]), f"the kill in {stage} came too late: {told}"
         assert before.items() <= after.items(), "a stage that was complete was run again"
         assert ("was killed by signal 9; nothing was published" in told) == (KILLS[stage][0] == "stage"), told
-        assert published_json(of.root) is None
+        assert not published_json(of.root)
         before = after
     done_now = nightly(job)
     assert done_now.returncode == 0, done_now.stderr
@@ -299,7 +299,7 @@ def test_a_night_killed_in_three_stages_has_the_same_result(
             told = kill_in(of, job, stage)
             assert before.items() <= commits(of).items(), "a stage that was complete was run again"
             assert stage not in commits(of), f"the kill in {stage} came too late: {told}"
-            assert published_json(of.root) is None
+            assert not published_json(of.root)
         done = nightly(job, "--only", stage)
         assert done.returncode == 0, (stage, done.stderr)
     for stage in ("ingest", "vocabulary", "examples"):
@@ -380,7 +380,7 @@ def test_a_truncated_file_is_named_and_nothing_is_published(tmp_path: Path) -> N
     done = nightly(job)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert f"{path}: not a complete parquet file" in done.stderr and "nothing was published" in done.stderr
-    assert published_json(night(job).root) is None and commits(night(job)) == {}
+    assert not published_json(night(job).root) and commits(night(job)) == {}
     shutil.rmtree(tmp_path / "runs")
 
 

@@ -87,7 +87,7 @@ def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
     of = night(told[0])
     assert not list(Path(of.folder("ranking")).rglob("*.tfrecord.gz")), "keep_examples is off"
     served = published_json(of.root)
-    assert served is not None and served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
+    assert served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
     assert dry_run.outlooks(of, ["ranking"])[0].state == "complete"
 
 
@@ -144,4 +144,4 @@ def test_logs_without_impressions_are_told(two_nights: Path) -> None:
     assert reason in (two_nights / f"said-{DATE}.txt").read_text()
     assert night(job).require("ranking").counts == {"why_not": reason, "notes": [reason]}
     served = published_json(night(job).root)
-    assert served is not None and served["stage"] == "neighbours"
+    assert served["stage"] == "neighbours"

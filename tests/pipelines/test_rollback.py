@@ -42,7 +42,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def served(job: Path) -> str:
-    return str((published_json(night(job).root) or {})["date"])
+    return str(published_json(night(job).root)["date"])
 
 
 def test_the_night_before_is_served_again_and_the_later_one_is_withdrawn(job: Path) -> None:

@@ -81,6 +81,6 @@ def test_a_run_of_the_dag_publishes_the_night(airflow: dict[str, str], job: Path
     call(airflow, AIRFLOW, "dags", "test", "watchnext", DATE.isoformat())
     of = night(job)
     served = published_json(of.root)
-    assert served is not None and served["date"] == DATE.isoformat() and served["users"] > 100
+    assert served["date"] == DATE.isoformat() and served["users"] > 100
     assert len({of.require(stage).run for stage in STAGES}) == 1 and of.require("ingest").run
     assert f'watchnext_last_run_exit_code{{date="{DATE}"}} 0.0' in Path(of.root.metrics).read_text().splitlines()

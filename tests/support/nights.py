@@ -275,10 +275,10 @@ def records(of: Night, folder: str | None = None) -> dict[str, list[bytes]]:
     return read
 
 
-def published_json(root: paths.Root) -> dict[str, Any] | None:
-    """Return the JSON content of `published.json`; None if there is no such file."""
+def published_json(root: paths.Root) -> dict[str, Any]:
+    """Return the JSON content of `published.json`; an empty one if there is no such file."""
     path = Path(root.published)
-    return json.loads(path.read_text()) if path.exists() else None
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def commits(of: Night) -> dict[str, bytes]:

@@ -101,7 +101,7 @@ def check_forgotten(of: Night) -> None:
             assert files.file_entry(folder, entry.name).digest == entry.digest
     assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = published_json(of.root)
-    assert served is not None and (served["users"], served["neighbours"]) == (6, listed.digest)
+    assert (served["users"], served["neighbours"]) == (6, listed.digest)
     assert not forget_rows.is_due(newest(of), ingest.IngestPlan.from_night(of).privacy_filter)
     listed_files = {
         f"{of.root.store}/{f.file.name}"

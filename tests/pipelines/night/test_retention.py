@@ -9,7 +9,7 @@ import pytest
 from nights import DATE, commit, night, write_job
 
 from pipelines.base import manifest, paths
-from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.base.manifest import Manifest
 from pipelines.night import retention, store_cleanup, warm_start_base
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
@@ -97,13 +97,6 @@ def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> N
     assert store_cleanup.snapshot_of(of.root, date_of(2)) is None, (
         "the store would keep for ever what only it refers to"
     )
-
-
-def test_what_was_dropped_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
-    of = nights_made(tmp_path, range(4))
-    retention.apply(of, DATE)
-    with pytest.raises(ManifestError, match=r"stage neighbours .* dropped, because the night is older"):
-        manifest.require(of.root.stage(date_of(3), "neighbours"), "neighbours")
 
 
 @pytest.mark.parametrize("most", [0, 4, 9])

@@ -10,7 +10,7 @@ import pytest
 from nights import commit, night, published_night, write_job
 
 from pipelines.base import manifest
-from pipelines.base.manifest import Manifest, ManifestError
+from pipelines.base.manifest import Manifest
 from pipelines.night import publication_file, sink_protocol
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs
@@ -83,11 +83,6 @@ def test_another_attempt_has_another_mark(of: Night) -> None:
     assert files_of(of).attempt == before
     manifest.commit(of.folder("neighbours"), Manifest(**vars(of.require("neighbours")) | {"attempt": "cc"}))
     assert files_of(of).attempt != before
-
-
-def test_a_night_that_is_not_complete_has_no_files(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="stage neighbours is not complete"):
-        files_of(night(write_job(tmp_path, 'watches = "w"')))
 
 
 def test_settings_are_those_of_the_sinks_alone(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from nights import DATE, night, start_python, write_job
 
 from pipelines.base import machine, manifest
-from pipelines.config.beam_options import OptionError
 from pipelines.night import stage as stages
 from pipelines.night.night import Night
 from pipelines.night.outputs import NeighboursOutputs
@@ -146,20 +145,6 @@ def test_the_times_of_a_night_begin_at_midnight_of_the_job_s_zone(tmp_path: Path
 def test_without_a_holdout_nothing_is_held_out(tmp_path: Path) -> None:
     of = simple(tmp_path, "[examples]\nholdout_days = 0\n")
     assert of.dates.holdout.start == of.dates.end == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
-
-
-@pytest.mark.parametrize("flags", [["--paralelism=3"], ["--runner-config", "moon"]])
-def test_wrong_options_fail_before_anything_starts(tmp_path: Path, flags: list[str]) -> None:
-    job = write_job(tmp_path, 'watches = "w"')
-    args, rest = stages.arguments("").parse_known_args([str(job), *flags])
-    with pytest.raises(OptionError):
-        stages.night_from_args(args, rest)
-
-
-def test_the_date_of_a_night_is_that_of_the_command_line(tmp_path: Path) -> None:
-    job = write_job(tmp_path, 'watches = "w"')
-    args, rest = stages.arguments("").parse_known_args([str(job), "--date", "2026-11-21"])
-    assert stages.night_from_args(args, rest).date == DATE
 
 
 def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:

@@ -80,13 +80,6 @@ def test_each_night_is_run_in_order_and_told_at_the_end(of: Night, capsys: pytes
     ]
 
 
-def test_a_failed_night_ends_the_series_unless_it_is_to_go_on(of: Night, capsys: pytest.CaptureFixture[str]) -> None:
-    one = Codes({days(1)[0]: 1})
-    assert night_series.run(of, days(2, 1, 0), one, LOG, keep_going=False) == [0, 1]
-    assert [seen.date for seen in one.seen] == days(2, 1)
-    assert "  2026-11-21  not run" in capsys.readouterr().err
-
-
 def test_a_signal_always_ends_it(of: Night) -> None:
     assert night_series.run(of, days(2, 1, 0), Codes({days(2)[0]: 143}), LOG, keep_going=True) == [143]
 
@@ -101,8 +94,3 @@ def test_days_to_ingest_again_are_those_of_the_night_that_was_asked_for(tmp_path
     one = Codes({})
     night_series.run(of, days(1, 0), one, LOG, keep_going=True)
     assert [(seen.reingest, seen.flags) for seen in one.seen] == [((), ("--x",)), ((DATE,), ("--x",))]
-
-
-def test_between_has_both_ends() -> None:
-    assert night_series.dates_between(*days(2, 0)) == days(2, 1, 0)
-    assert night_series.dates_between(DATE, DATE) == [DATE]
