@@ -50,8 +50,8 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
     inputs = ranking.inputs_of(night, spec)
     ranker = load_ranker(ranking.ranker_of(night))
     events = _of_user(inputs.window.events_with_impressions(bucket.files), kept_as)
-    count, end, found = night.job.ranking.candidates, inputs.window.end, dict[str, list[FeatureEffect]]()
-    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=count, time=end):
+    found = dict[str, list[FeatureEffect]]()
+    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=night.job.ranking.candidates):
         moves = explain_candidates(scored, ranker)
         strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
         for row, video in enumerate(scored.encoded.shown["video_id"]):

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import errno
 import glob
+import hashlib
 import io
 import os
 import re
@@ -478,8 +479,5 @@ def _local_entry(local: str, name: str, rows: int) -> FileEntry:
 
 
 def _digest(local: str) -> str:
-    digest = xxhash.xxh3_128()
     with open(local, "rb") as source:
-        while block := source.read(1 << 20):
-            digest.update(block)
-    return str(digest.hexdigest())
+        return str(hashlib.file_digest(source, xxhash.xxh3_128).hexdigest())

@@ -51,9 +51,6 @@ class FrameCoder(coders.Coder):
         """Return the approximate size in bytes. Beam's default encodes the element, and runners call it often."""
         return int(value.estimated_size())
 
-    def is_deterministic(self) -> bool:
-        return False
-
     def to_type_hint(self) -> type:
         return pl.DataFrame
 

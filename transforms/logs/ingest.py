@@ -325,14 +325,13 @@ class WriteDays(beam.PTransform):
         yield from write_days(bucket, events, stored, table=self.table, store=self.store, name=name, zone=self.zone)
 
 
-def first_rejected(rejected: pl.DataFrame) -> pl.DataFrame:
-    """Return the first `MAX_LISTED_ROWS` rejected rows of each table and reason, sorted by table, file and row."""
-    return rejected.sort("table", "file", "row").filter(_number_of_reason() < MAX_LISTED_ROWS)
+def first_rejected(rejected: pl.DataFrame, before: pl.Expr | int = 0) -> pl.DataFrame:
+    """Return the first `MAX_LISTED_ROWS` rejected rows of each table and reason, sorted by table, file and row.
 
-
-def _number_of_reason() -> pl.Expr:
-    """Return the position of a row among those of its table and reason, from 0."""
-    return pl.int_range(pl.len()).over("table", "reason")
+    before: the number of rows of the table and reason that precede these.
+    """
+    number = pl.int_range(pl.len()).over("table", "reason")
+    return rejected.sort("table", "file", "row").filter(number + before < MAX_LISTED_ROWS)
 
 
 def write_rejected(
@@ -346,7 +345,7 @@ def write_rejected(
     before = pl.concat_str("table", pl.lit(": "), "reason").replace_strict(
         dict(counted), default=0, return_dtype=pl.Int64
     )
-    rows = rejected.sort("table", "file", "row").filter(_number_of_reason() + before < MAX_LISTED_ROWS)
+    rows = first_rejected(rejected, before)
     if rows.height:
         files.write_parquet(rows, folder, name)
         yield RejectedFile(name)

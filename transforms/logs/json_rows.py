@@ -62,7 +62,8 @@ def field_names(lines: Sequence[bytes]) -> list[str]:
     """Return the names in the first objects of some lines, sorted. A name that an object repeats is listed twice."""
     names, repeated, objects = set[str](), set[str](), 0
     for line in lines:
-        if (pairs := _pairs(line)) is not None:
+        pairs = _value(line, pairs=_Pairs)
+        if isinstance(pairs, _Pairs):
             keys = [key for key, _ in pairs]
             repeated.update(key for key in keys if keys.count(key) > 1)
             names.update(keys)
@@ -74,11 +75,6 @@ def field_names(lines: Sequence[bytes]) -> list[str]:
 
 class _Pairs(list[tuple[str, object]]):
     """A JSON object as a list of its names and values, including repeated names."""
-
-
-def _pairs(line: bytes) -> _Pairs | None:
-    value = _value(line, pairs=_Pairs)
-    return value if isinstance(value, _Pairs) else None
 
 
 def parse_lines(

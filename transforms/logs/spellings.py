@@ -49,12 +49,8 @@ def _is_json(text: str) -> bool:
 
 
 def _without_escapes(text: str) -> str:
-    plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)) if match[1] else _character(match[2]), text)
+    plain = _ESCAPE.sub(lambda e: chr(int(e[1], 16)) if e[1] else _CHARACTERS.get(e[2], e[2]), text)
     return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # joins surrogate pairs
-
-
-def _character(letter: str) -> str:
-    return _CHARACTERS.get(letter, letter)
 
 
 def _fields(text: str) -> list[str]:

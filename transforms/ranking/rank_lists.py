@@ -103,13 +103,14 @@ def score_lists(
     inputs: RankingInputs,
     *,
     count: int,
-    time: dt.datetime,
 ) -> Iterator[tuple[pl.DataFrame, ScoredCandidates]]:
-    """Yield some lists at a time with the first `count` videos of each and their expected seconds if shown at `time`.
+    """Yield some lists at a time with the first `count` videos of each and their expected seconds if shown at the end
+    of the window.
 
-    events: of the bucket; those before `time` are used. The bucket has one night; the generator's score and rank are
-    those of the lists.
+    events: of the bucket, in the window. The bucket has one night; the generator's score and rank are those of the
+    lists.
     """
+    time = inputs.window.end
     heads = list_candidates(lists, count, time).select("user_id", "video_id")
     context = ImpressionContext.from_events(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
     for part in lists.iter_slices(LISTS_AT_ONCE):
@@ -132,6 +133,16 @@ def to_seconds(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.exp(np.clip(log_odds, -np.log(LONGEST_SECONDS), np.log(LONGEST_SECONDS))).astype(np.float32)
 
 
+def rank_lists(
+    lists: pl.DataFrame, bucket: RankingBucket, folder: str, inputs: RankingInputs, count: int
+) -> pl.DataFrame:
+    """Return `LISTS` of users of a bucket with their first `count` videos ranked by the ranker in a folder."""
+    ranker, events = load_ranker(folder), inputs.window.events_with_impressions(bucket.files)
+    scored = score_lists(lists, bucket, events, ranker, inputs, count=count)
+    parts = (reorder_lists(part, found.encoded.shown, found.seconds, count) for part, found in scored)
+    return concat([lists.clear(), *parts])
+
+
 @dataclass
 class RankCandidates(beam.PTransform):
     """Write a Parquet file of ranked lists per `RankingBucket`; return its `FileEntry` and `Counts` of candidates."""
@@ -150,14 +161,9 @@ class RankCandidates(beam.PTransform):
         lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).match_to_schema(
             LISTS, integer_cast="forbid"
         )
-        events, end = self.inputs.window.events_with_impressions(bucket.files), self.inputs.window.end
-        ranker = load_ranker(self.ranker)
-        parts, candidates = [lists.clear()], 0
-        for part, scored in score_lists(lists, bucket, events, ranker, self.inputs, count=self.count, time=end):
-            parts.append(reorder_lists(part, scored.encoded.shown, scored.seconds, self.count))
-            candidates += len(scored.seconds)
-        rows = concat(parts)
+        rows = rank_lists(lists, bucket, self.ranker, self.inputs, self.count)
         yield files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket))
+        candidates = int(lists["video_ids"].list.len().clip(upper_bound=self.count).sum())
         yield Counts({"users": rows.height, "candidates": candidates})
         progress.advance()
 
@@ -177,14 +183,10 @@ class HeldOutRanking:
 
         watches: user_id, video_id, completed, watch_seconds of the held-out days.
         """
-        end = self.inputs.window.end
         night = GeneratorNight(start=self.inputs.window.start, videos=self.videos)
         ranking_bucket = RankingBucket(files=bucket, nights=(night,))
-        events = self.inputs.window.events_with_impressions(bucket)
-        ranker = load_ranker(self.ranker)
-        scored = score_lists(lists, ranking_bucket, events, ranker, self.inputs, count=self.count, time=end)
-        parts = [reorder_lists(part, found.encoded.shown, found.seconds, self.count) for part, found in scored]
-        orders = {"neighbours": lists, "ranking": concat([lists.clear(), *parts])}
+        ranked = rank_lists(lists, ranking_bucket, self.ranker, self.inputs, self.count)
+        orders = {"neighbours": lists, "ranking": ranked}
         wanted = completed_seconds(watches.join(lists.select("user_id"), on="user_id", how="semi"))
         totals = lists.select("user_id").join(
             wanted.group_by("user_id").agg(pl.col("seconds").sum()), on="user_id", how="left", maintain_order="left"

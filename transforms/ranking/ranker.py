@@ -100,11 +100,10 @@ def load_ranker(folder: str) -> Ranker:
 
 def measure_records(path: str, ranker: str) -> ImpressionMetrics:
     """Return the metrics of the impressions of one record file. ranker: its folder."""
-    parts = [
+    return merge_impressions(
         ImpressionMetrics.from_impressions(found.user, found.page, found.clicked, found.watch_seconds, found.log_odds)
         for found in load_ranker(ranker).records(path)
-    ]
-    return merge_impressions(parts)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,4 @@ class MeasureRanker(beam.PTransform):
 
 
 def _figures(found: ImpressionMetrics) -> RankerFigures:
-    figures = {
-        name: float(value) if isinstance(value, np.floating) else value for name, value in found.compute().items()
-    }
-    return RankerFigures(figures=figures, calibration=found.calibration())
+    return RankerFigures(figures=found.compute(), calibration=found.calibration())

@@ -88,29 +88,32 @@ def read_catalogue(path: str) -> pl.DataFrame:
     return pl.DataFrame(schema={name: VIDEO_SCHEMA[name] for name in CATALOGUE})
 
 
+@dataclass(frozen=True)
+class History:
+    """The ids of the ranker's videos or of search tokens by user and time, and the range of each request."""
+
+    ids: Ints
+    spans: Span
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Videos shown in the form that the ranker takes, in the order of `Features`; arrays by feature.
-
-    Histories are ranges of `watches` and `tokens`, which all requests share.
-    """
+    """Videos shown in the form that the ranker takes, in the order of `Features`; arrays by feature."""
 
     shown: pl.DataFrame
     request: Ints  # row of the query for each video shown, ascending
     user_ids: pl.Series  # [requests]
-    query: dict[str, NDArray[Any]]  # [requests], without watches and tokens
+    query: dict[str, NDArray[Any]]  # [requests], without histories
+    histories: dict[str, History]  # watches, and tokens if the ranker has searches
     impressions: dict[str, NDArray[Any]]  # [shown]
-    watches: Ints  # ids of the ranker's videos, by user and time
-    watch_spans: Span  # of each request
-    tokens: Ints  # ids of search tokens, by user and time
-    token_spans: Span  # of each request
 
     def query_arrays(self, spec: RankingSpec) -> dict[str, NDArray[Any]]:
         """Return `query` with the last watches and tokens of each request: int32 [requests, history], 0 in front."""
-        found = self.query | {"watches": last_values(self.watch_spans, self.watches, spec.watch_history)}
-        if spec.tokens:
-            found["tokens"] = last_values(self.token_spans, self.tokens, spec.search_history)
-        return found
+        lengths = {"watches": spec.watch_history, "tokens": spec.search_history}
+        last = {
+            name: last_values(history.spans, history.ids, lengths[name]) for name, history in self.histories.items()
+        }
+        return self.query | last
 
 
 def encode(
@@ -130,17 +133,16 @@ def encode(
     impressions |= {n: _numbers(shown, n) for n in spec.impression_numbers}
     query: dict[str, NDArray[Any]] = {n: category_ids(features.requests, n, spec) for n in spec.query_categories}
     query |= {n: _numbers(features.requests, n) for n in spec.query_numbers}
-    tokens, token_spans = _search_tokens(context, features, shared)
+    histories = {"watches": History(ranker_ids[context.watched], features.watches)}
+    if spec.tokens:
+        histories["tokens"] = _search_tokens(context, features, shared)
     return Encoded(
         shown=shown,
         request=features.request,
         user_ids=features.requests["user_id"].cast(pl.String),
         query=query,
+        histories=histories,
         impressions=impressions,
-        watches=ranker_ids[context.watched],
-        watch_spans=features.watches,
-        tokens=tokens,
-        token_spans=token_spans,
     )
 
 
@@ -158,24 +160,22 @@ def _numbers(rows: pl.DataFrame, name: str) -> NDArray[np.float32]:
     return rows[name].cast(pl.Float32).fill_null(np.nan).to_numpy()
 
 
-def _search_tokens(context: ImpressionContext, features: Features, shared: Shared) -> tuple[Ints, Span]:
+def _search_tokens(context: ImpressionContext, features: Features, shared: Shared) -> History:
     """Return the ids of search tokens by user and time, and the range of those before each request."""
     searches = with_tokens(context.events.searches, shared.tokens)
     tokens = searches.explode("input", empty_as_null=False, keep_nulls=False)
     ids = tokens["input"].cast(pl.Int64).to_numpy()
     line = Timeline.from_events(context.user_indices(tokens), tokens["time"].to_physical().to_numpy(), ids)
     moments = features.requests["time"].to_physical().to_numpy()
-    return ids[line.order], line.before(context.user_indices(features.requests), moments)
+    return History(ids[line.order], line.before(context.user_indices(features.requests), moments))
 
 
-def to_records(encoded: Encoded, spec: RankingSpec, *, zone: str) -> pl.DataFrame:
+def to_records(encoded: Encoded, *, zone: str) -> pl.DataFrame:
     """Return labelled impressions (with page_id, clicked, watch_seconds) as records, one row per user, with the columns
     of `ranking_spec`."""
     rows = encoded.shown.select("user_id", "page_id", "clicked", "watch_seconds", "time").with_row_index("row")
     page = pl.col("row").min().over("user_id", "page_id")
-    query = {**encoded.query, "watches_end": encoded.watch_spans.count}
-    if spec.tokens:
-        query["tokens_end"] = encoded.token_spans.count
+    query = encoded.query | {f"{name}_end": history.spans.count for name, history in encoded.histories.items()}
     lists = rows.select(
         pl.col("user_id").cast(pl.String),
         pl.col("clicked").cast(pl.Int64),
@@ -189,12 +189,9 @@ def to_records(encoded: Encoded, spec: RankingSpec, *, zone: str) -> pl.DataFram
     last = np.append(
         np.flatnonzero(np.diff(lookup_rows(encoded.user_ids, users["user_id"]))), len(encoded.user_ids) - 1
     )
-    histories = {"watches": (encoded.watch_spans, encoded.watches)}
-    if spec.tokens:
-        histories["tokens"] = (encoded.token_spans, encoded.tokens)
     return users.with_columns(
-        pl.Series(name, _span_lists(Span(first=spans.first[last], end=spans.end[last]), ids))
-        for name, (spans, ids) in histories.items()
+        pl.Series(name, _span_lists(Span(first=history.spans.first[last], end=history.spans.end[last]), history.ids))
+        for name, history in encoded.histories.items()
     )
 
 
@@ -243,7 +240,7 @@ class WriteRankingExamples(beam.PTransform):
             features = context.features(part, zone=inputs.zone)
             generator = generator_features(features, context, bucket.nights) if uses_generator else {}
             encoded = encode(context, features, generator, shared, spec)
-            rows = to_records(encoded, spec, zone=inputs.zone)
+            rows = to_records(encoded, zone=inputs.zone)
             name = f"{FOLDER}/{split}/{self.name.format(bucket=bucket.files.bucket)}"
             yield write_tfrecords(rows, self.folder, name)
             if split == "train":

@@ -160,10 +160,10 @@ def test_candidates_have_the_features_of_the_list_and_the_vectors(
     events = inputs.window.events_with_impressions(files)
     ranker: Any = ByHand()
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 1)
-    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, time=END))
+    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2))
     assert [part["user_id"].to_list() for part, _ in parts] == [["b"], ["a"], ["c"]]
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 9)
-    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2, time=END)
+    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2)
     alone = np.concatenate([part.seconds for _, part in parts])
     assert sorted(alone.tolist()) == sorted(scored.seconds.tolist())
     numbers = scored.encoded.impressions

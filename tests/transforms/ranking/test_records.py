@@ -108,7 +108,7 @@ def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
     shared, context = read_shared(inputs), ImpressionContext.from_events(events, USERS, CATALOGUE, [])
     features = context.features(events.impressions, zone="UTC")
     encoded = encode(context, features, {}, shared, SPEC)
-    found = to_records(encoded, SPEC, zone="UTC")
+    found = to_records(encoded, zone="UTC")
     assert found["user_id"].to_list() == ["a", "b"]
     row = found.row(0, named=True)
     since = row.pop("seconds_since_video")
@@ -176,6 +176,6 @@ def test_records_omit_features_that_the_spec_lacks(tmp_path: Path) -> None:
     inputs, events = inputs_in(tmp_path, spec), events_of(WATCHES, SEARCHES, SHOWN)
     context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
     encoded = encode(context, context.features(events.impressions, zone="UTC"), {}, read_shared(inputs), spec)
-    assert set(to_records(encoded, spec, zone="UTC").columns) == {
+    assert set(to_records(encoded, zone="UTC").columns) == {
         *("user_id", "clicked", "watch_seconds", "page", "impression_day", "watches", "watches_end", "video")
     }
