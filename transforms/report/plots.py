@@ -28,66 +28,64 @@ Points = Sequence[tuple[float, float, float] | None]  # one for each night
 
 def curve(label: str, xs: Sequence[float], ys: Sequence[float], *, axes: tuple[str, str], colour: int = 0) -> Markup:
     """Draw a line through points, thinned to at most `MAX_POINTS`; a single point is drawn as a marker."""
-    drawn, at = _axes(height=2.3)
+    figure, plot = _axes(height=2.3, labels=axes)
     every = -(-len(xs) // MAX_POINTS)
     one = {"marker": "o"} if len(xs) == 1 else {}
-    at.plot(list(xs)[::every], list(ys)[::every], color=COLOURS[colour], linewidth=1.4, **one)
-    at.xaxis.set_major_formatter("{x:,.0f}")
-    at.set_xlabel(axes[0], color=INK)
-    at.set_ylabel(axes[1], color=INK)
-    return _svg(drawn, label)
+    plot.plot(list(xs)[::every], list(ys)[::every], color=COLOURS[colour], linewidth=1.4, **one)
+    plot.xaxis.set_major_formatter("{x:,.0f}")
+    return _svg(figure, label)
 
 
 def trends(label: str, nights: Sequence[str], lines: Mapping[str, Points]) -> Markup:
     """Draw lines over nights with intervals; each point is (value, low, high), or None if a night has no value."""
-    drawn, at = _axes(height=2.7)
+    figure, plot = _axes(height=2.7)
     for (name, points), colour in zip(lines.items(), cycle(COLOURS), strict=False):
         values, low, high = (np.array([np.nan if p is None else p[i] for p in points]) for i in range(3))
         places = np.arange(len(points))
-        at.errorbar(places, values, yerr=[values - low, high - values], color=colour, ecolor=colour, elinewidth=1,
-                    capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=escape_mathtext(name))  # fmt: skip
-    _days(at, nights)
-    at.margins(y=0.2)
-    _legend(at, len(lines))
-    return _svg(drawn, label)
+        plot.errorbar(places, values, yerr=[values - low, high - values], color=colour, ecolor=colour, elinewidth=1,
+                      capsize=2.5, marker="o", markersize=4, linewidth=1.6, label=escape_mathtext(name))  # fmt: skip
+    _days(plot, nights)
+    plot.margins(y=0.2)
+    _legend(plot, len(lines))
+    return _svg(figure, label)
 
 
 def volumes(label: str, days: Sequence[str], tables: Mapping[str, Sequence[int]]) -> Markup:
     """Draw the rows of each table by day as stacked bars."""
-    drawn, at = _axes(height=2.3)
+    figure, plot = _axes(height=2.3)
     below = np.zeros(len(days))
     for (table, rows), colour in zip(tables.items(), cycle(COLOURS), strict=False):
-        at.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=escape_mathtext(table))
+        plot.bar(range(len(days)), rows, 0.8, bottom=below, color=colour, label=escape_mathtext(table))
         below += rows
-    _days(at, days)
-    at.yaxis.set_major_formatter("{x:,.0f}")
-    at.margins(y=0.2)
-    _legend(at, len(tables))
-    return _svg(drawn, label)
+    _days(plot, days)
+    plot.yaxis.set_major_formatter("{x:,.0f}")
+    plot.margins(y=0.2)
+    _legend(plot, len(tables))
+    return _svg(figure, label)
 
 
 def systems(label: str, cuts: Sequence[str], bars: Mapping[str, Line]) -> Markup:
     """Draw grouped bars with intervals: a group for each cut, a bar for each system."""
-    drawn, at = _axes(height=2.9)
+    figure, plot = _axes(height=2.9)
     width = 0.8 / len(bars)
     for i, ((system, line), colour) in enumerate(zip(bars.items(), cycle(COLOURS), strict=False)):
         places = [x + (i - (len(bars) - 1) / 2) * width for x in range(len(cuts))]
-        at.bar(places, [value for value, _, _ in line], width * 0.92, label=escape_mathtext(system), color=colour)
+        plot.bar(places, [value for value, _, _ in line], width * 0.92, label=escape_mathtext(system), color=colour)
         for x, (value, low, high) in zip(places, line, strict=True):
             if low is not None and high is not None:
-                at.plot([x, x], [low, high], color=INK, linewidth=1.3)
-            at.text(x, high or value, f"{value:.2f}".lstrip("0"), ha="center", va="bottom", fontsize=8, color=INK)
-    at.set_xticks(range(len(cuts)), [escape_mathtext(cut) for cut in cuts])
-    at.margins(y=0.12)
-    _legend(at, len(bars), columns=2)
-    return _svg(drawn, label)
+                plot.plot([x, x], [low, high], color=INK, linewidth=1.3)
+            plot.text(x, high or value, f"{value:.2f}".lstrip("0"), ha="center", va="bottom", fontsize=8, color=INK)
+    plot.set_xticks(range(len(cuts)), [escape_mathtext(cut) for cut in cuts])
+    plot.margins(y=0.12)
+    _legend(plot, len(bars), columns=2)
+    return _svg(figure, label)
 
 
 def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str, str]) -> Markup:
     """Draw a line of shares for each name, over the positions 0, 1, ..."""
-    drawn, at = _axes(height=2.5)
+    figure, plot = _axes(height=2.5, labels=axes)
     for (name, values), colour in zip(lines.items(), cycle(COLOURS), strict=False):
-        at.plot(
+        plot.plot(
             range(len(values)),
             values,
             color=colour,
@@ -96,81 +94,83 @@ def shares(label: str, lines: Mapping[str, Sequence[float]], *, axes: tuple[str,
             markersize=3,
             label=escape_mathtext(name),
         )
-    at.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-    at.set_xlabel(axes[0], color=INK)
-    at.set_ylabel(axes[1], color=INK)
-    at.set_ylim(bottom=0)
-    _legend(at, len(lines), columns=2)
-    return _svg(drawn, label)
+    plot.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    plot.set_ylim(bottom=0)
+    _legend(plot, len(lines), columns=2)
+    return _svg(figure, label)
 
 
 def seconds(label: str, by_stage: Mapping[str, float]) -> Markup:
     """Draw the seconds of each stage as horizontal bars, the first stage on top."""
-    drawn, at = _axes(height=0.6 + 0.3 * len(by_stage))
-    bars = at.barh(range(len(by_stage)), list(by_stage.values()), 0.65, color=COLOURS[0])
-    at.set_yticks(range(len(by_stage)), [escape_mathtext(stage) for stage in by_stage])
-    at.bar_label(bars, labels=[f"{s:,.1f} s" for s in by_stage.values()], padding=4, fontsize=9, color=INK)
-    at.invert_yaxis()
-    at.margins(x=0.12)
-    at.xaxis.set_visible(False)
-    at.spines["bottom"].set_visible(False)
-    at.grid(visible=False)
-    return _svg(drawn, label)
+    figure, plot = _axes(height=0.6 + 0.3 * len(by_stage))
+    bars = plot.barh(range(len(by_stage)), list(by_stage.values()), 0.65, color=COLOURS[0])
+    plot.set_yticks(range(len(by_stage)), [escape_mathtext(stage) for stage in by_stage])
+    plot.bar_label(bars, labels=[f"{s:,.1f} s" for s in by_stage.values()], padding=4, fontsize=9, color=INK)
+    plot.invert_yaxis()
+    plot.margins(x=0.12)
+    plot.xaxis.set_visible(False)
+    plot.spines["bottom"].set_visible(False)
+    plot.grid(visible=False)
+    return _svg(figure, label)
 
 
 def cloud(label: str, video_map: VideoMap) -> Markup:
     """Draw videos as points, coloured by group."""
-    drawn, at = _axes(height=5.2)
+    figure, plot = _axes(height=5.2)
     groups = np.array(video_map.groups)
     names = sorted(set(video_map.groups), key=lambda name: (-int((groups == name).sum()), name))
     for name, colour in zip(names, cycle(COLOURS), strict=False):
         points = video_map.places[groups == name]
-        at.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=escape_mathtext(name))
-    at.set_xticks([])
-    at.set_yticks([])
-    at.spines["bottom"].set_visible(False)
-    _legend(at, len(names), columns=4, markerscale=2.5)
-    return _svg(drawn, label)
+        plot.scatter(
+            points[:, 0], points[:, 1], s=7, color=colour, alpha=0.75, linewidths=0, label=escape_mathtext(name)
+        )
+    plot.set_xticks([])
+    plot.set_yticks([])
+    plot.spines["bottom"].set_visible(False)
+    _legend(plot, len(names), columns=4, markerscale=2.5)
+    return _svg(figure, label)
 
 
-def _days(at: Any, days: Sequence[str]) -> None:
+def _days(plot: Any, days: Sequence[str]) -> None:
     """Label the axis with at most ten dates, without the year."""
     every = -(-len(days) // 10)
     places = range((len(days) - 1) % every, len(days), every)
-    at.set_xticks(list(places), [escape_mathtext(days[i][5:]) for i in places])
-    at.set_xlim(-0.6, len(days) - 0.4)
+    plot.set_xticks(list(places), [escape_mathtext(days[i][5:]) for i in places])
+    plot.set_xlim(-0.6, len(days) - 0.4)
 
 
-def _legend(at: Any, entries: int, *, columns: int = 3, **more: Any) -> None:
+def _legend(plot: Any, entries: int, *, columns: int = 3, **more: Any) -> None:
     """Put the legend above the plot."""
-    at.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=min(entries, columns), loc="lower left",
-              bbox_to_anchor=(0, 1), borderaxespad=0.2, **more)  # fmt: skip
+    plot.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=min(entries, columns), loc="lower left",
+                bbox_to_anchor=(0, 1), borderaxespad=0.2, **more)  # fmt: skip
 
 
-def _axes(*, height: float) -> tuple[Any, Any]:
+def _axes(*, height: float, labels: tuple[str, str] = ("", "")) -> tuple[Any, Any]:
     """Create an empty plot in the report's style, without pyplot, which has global state and selects a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(7.2, height), layout="constrained")
-    FigureCanvasAgg(drawn)
-    at = drawn.add_subplot()
-    at.spines[["top", "right", "left"]].set_visible(False)
-    at.spines["bottom"].set_color(INK)
-    at.tick_params(colors=INK, length=0, labelsize=9)
-    at.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
-    at.set_axisbelow(True)
-    return drawn, at
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    plot = figure.add_subplot()
+    plot.spines[["top", "right", "left"]].set_visible(False)
+    plot.spines["bottom"].set_color(INK)
+    plot.tick_params(colors=INK, length=0, labelsize=9)
+    plot.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+    plot.set_axisbelow(True)
+    plot.set_xlabel(labels[0], color=INK)
+    plot.set_ylabel(labels[1], color=INK)
+    return figure, plot
 
 
-def _svg(drawn: Any, label: str) -> Markup:
+def _svg(figure: Any, label: str) -> Markup:
     """Convert a plot to an SVG element that uses the page's font and text colour."""
     from matplotlib import rc_context
 
     out = io.StringIO()
     # With a fixed salt and without a date, equal data give equal bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.family": "sans-serif"}):
-        drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # the page sets the size
