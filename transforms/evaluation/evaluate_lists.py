@@ -68,7 +68,7 @@ class WriteEvaluation(beam.PTransform):
         return (written, measured) | beam.Flatten()
 
     def _evaluate(
-        self, bucket: BucketRecords, found: Iterator[SearchResult]
+        self, bucket: BucketRecords, results: Iterator[SearchResult]
     ) -> Iterator[tuple[Key, FileEntry | Mergeable]]:
         progress.advance()
         if not bucket.records:
@@ -80,17 +80,17 @@ class WriteEvaluation(beam.PTransform):
         total: dict[Key, Mergeable] = {}
         to_rank: list[pl.DataFrame] = []  # of all batches, so that the bucket's events are read once
         with lists:
-            for batch in found:
-                users = held_out.batch(first, len(batch.user_ids))
-                first += len(batch.user_ids)
-                shown = to_lists(batch.user_ids, batch.top, video_ids)
+            for result in results:
+                users = held_out.batch(first, len(result.user_ids))
+                first += len(result.user_ids)
+                shown = to_lists(result.user_ids, result.top, video_ids)
                 lists.write(shown)
                 if self.ranking is not None:
                     to_rank.append(shown)
-                _merge_into(total, measure_users(users, batch, shared, search))
+                _merge_into(total, measure_users(users, result, shared, search))
                 if exact is not None and bucket.files.bucket < exact.buckets:
                     rows = np.flatnonzero(exact.contains(users.user_ids).to_numpy())
-                    _merge_into(total, measure_ann_loss(users, batch, rows, shared, search))
+                    _merge_into(total, measure_ann_loss(users, result, rows, shared, search))
         if self.ranking is not None and to_rank:
             _merge_into(
                 total, [(_RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._held_out_watches(bucket)))]

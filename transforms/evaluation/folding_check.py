@@ -189,14 +189,14 @@ class FoldingCounts:
     videos: int
 
 
-def folding_counts(pairs: pl.DataFrame, found: Evidence, catalogue: pl.DataFrame) -> FoldingCounts:
+def folding_counts(pairs: pl.DataFrame, evidence: Evidence, catalogue: pl.DataFrame) -> FoldingCounts:
     """Count the pairs of each kind.
 
     catalogue: video_id, channel, language. Topics are compared by channel if both videos have one, else by language.
     An unknown country or topic does not count as different.
     """
-    known = catalogue.join(home_countries(found.watchers), on="video_id", how="full", coalesce=True)
-    rows = pairs.with_columns(apart=pl.Series(~found.together, dtype=pl.Boolean))
+    known = catalogue.join(home_countries(evidence.watchers), on="video_id", how="full", coalesce=True)
+    rows = pairs.with_columns(apart=pl.Series(~evidence.together, dtype=pl.Boolean))
     for side, suffix in (("video_id", ""), ("other_id", "_of_other")):
         named = known.rename({name: f"{name}{suffix}" for name in ("channel", "language", "country")})
         rows = rows.join(named, left_on=side, right_on="video_id", how="left", maintain_order="left")
@@ -237,13 +237,13 @@ class CheckFolding(beam.PTransform):
         progress.advance()
         return collect_evidence(watches, read_users(bucket), pairs)
 
-    def _count(self, found: Evidence, pairs: pl.DataFrame) -> FoldingCounts:
+    def _count(self, evidence: Evidence, pairs: pl.DataFrame) -> FoldingCounts:
         columns = ["video_id", "channel", "language"]
         known = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         if self.catalogue is not None:
             everything = files.read_parquet(self.catalogue, columns)
             known = everything.join(_involved(pairs), on="video_id", how="semi")
-        return folding_counts(pairs, found, known)
+        return folding_counts(pairs, evidence, known)
 
 
 def _read_drawn(path: str) -> pl.DataFrame:

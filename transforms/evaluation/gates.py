@@ -121,13 +121,13 @@ def most_popular(difference: PairedDifference, figure: str, *, held_out: int | N
     )
 
 
-def ranking(found: MeasuredRanking | None, cut: int) -> Gate:
+def ranking(measured: MeasuredRanking | None, cut: int) -> Gate:
     """Compare ranked lists with the neighbours. found: None if no lists were ranked or no users were held out. cut:
     first videos of a list that are counted."""
     name = "ranking"
-    if found is None or found.wanted_seconds == 0:
+    if measured is None or measured.wanted_seconds == 0:
         return not_computed(name, "no lists were ranked, or no users were held out")
-    gain, neighbours = found.difference, found.neighbours
+    gain, neighbours = measured.difference, measured.neighbours
     if gain is None or neighbours is None:
         return not_computed(name, "the recall of the two orders is missing", expected=False)
     if reason := _unusable(recall_of_the_neighbours=neighbours.recall):
@@ -135,7 +135,7 @@ def ranking(found: MeasuredRanking | None, cut: int) -> Gate:
     return _difference_gate(
         name,
         gain,
-        found.users,
+        measured.users,
         setting="gates.ranking",
         result=f"the share of held-out users' watch time in the first {cut} videos changes by {{}} with ranking, from "
         f"{neighbours.recall:.4f}",

@@ -119,11 +119,11 @@ def known_videos(counts: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
 
 
 def measure_users(
-    users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs
+    users: HeldOut, result: SearchResult, shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[Key, Measured | VideoCounts]]:
     """Yield the contribution of a batch of users to each metric, by the keys of `night_metrics`."""
     ks, gate, drawn = metric_cuts(inputs.k), gate_figure(inputs.k), weights(id_digests(users.user_ids).to_numpy())
-    for system, top in _system_lists(users, found, shared, inputs):
+    for system, top in _system_lists(users, result, shared, inputs):
         shown = _ids(top, shared)
         metrics = users.metrics(shown, ks)
         yield ("systems", system), Measured.from_users(metrics, drawn)
@@ -138,14 +138,14 @@ def measure_users(
 
 
 def measure_ann_loss(
-    users: HeldOut, found: SearchResult, rows: NDArray[np.int64], shared: Shared, inputs: SearchInputs
+    users: HeldOut, result: SearchResult, rows: NDArray[np.int64], shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[Key, Measured]]:
     """Yield the contribution of some users of a batch to the metrics of `ann_loss`."""
     ks, drawn = metric_cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
     true = exact_lists(
-        inputs.index, found.vectors[rows], found.excluded.select(rows), read_rules(inputs).cap, k=inputs.k
+        inputs.index, result.vectors[rows], result.excluded.select(rows), read_rules(inputs).cap, k=inputs.k
     )
-    approximate = _ids(found.top, shared)
+    approximate = _ids(result.top, shared)
     exact = np.full(approximate.shape, -1, np.int64)
     exact[rows] = _ids(true, shared)
     for system, shown in ((NEIGHBOURS, approximate), (EXACT_SEARCH, exact)):
@@ -163,11 +163,11 @@ def measure_ann_loss(
 
 
 def _system_lists(
-    users: HeldOut, found: SearchResult, shared: Shared, inputs: SearchInputs
+    users: HeldOut, result: SearchResult, shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[str, Candidates]]:
-    b, n = len(found.user_ids), len(shared.id_of)
-    rules = build_query_rules(found.excluded, read_rules(inputs).cap, b, n)
-    yield NEIGHBOURS, found.top
+    b, n = len(result.user_ids), len(shared.id_of)
+    rules = build_query_rules(result.excluded, read_rules(inputs).cap, b, n)
+    yield NEIGHBOURS, result.top
     popular = lists_in_order(shared.popular, rules, k=inputs.k)
     yield MOST_POPULAR, popular
     yield LAST_DAY, lists_in_order(shared.last_day, rules, k=inputs.k)

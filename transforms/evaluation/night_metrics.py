@@ -178,26 +178,26 @@ def _numbers_first(key: Key) -> tuple[Any, ...]:
     return key[1], not number, int(number[0]) if number else 0, *key[2:]
 
 
-def _shown(found: Mapping[str, ShownRecord]) -> dict[str, dict[str, Number | list[float]]]:
-    watched = found[WATCHED].figures.get("mean_log2_rank") if WATCHED in found else None
+def _shown(records: Mapping[str, ShownRecord]) -> dict[str, dict[str, Number | list[float]]]:
+    watched = records[WATCHED].figures.get("mean_log2_rank") if WATCHED in records else None
     shown = dict[str, dict[str, Number | list[float]]]()
-    for name, record in found.items():
+    for name, record in records.items():
         shown[name] = dict(sorted([*record.figures.items(), ("by_day", record.by_day)]))
         if name != WATCHED and watched is not None and "mean_log2_rank" in record.figures:
             shown[name]["popularity_bias"] = watched - record.figures["mean_log2_rank"]
     return shown
 
 
-def _ann_loss(found: Mapping[Key, MeasuredFigures], index: str, gate: str) -> MeasuredAnnLoss:
-    approximate, exact = (found.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH))
+def _ann_loss(figures: Mapping[Key, MeasuredFigures], index: str, gate: str) -> MeasuredAnnLoss:
+    approximate, exact = (figures.get(("ann_loss", system)) for system in (NEIGHBOURS, EXACT_SEARCH))
     if approximate is None or exact is None:
         return MeasuredAnnLoss(index=index)
-    sides = {NEIGHBOURS: approximate, EXACT_SEARCH: exact, OVERLAP: found["ann_loss", OVERLAP]}
+    sides = {NEIGHBOURS: approximate, EXACT_SEARCH: exact, OVERLAP: figures["ann_loss", OVERLAP]}
     return MeasuredAnnLoss(index=index, difference=paired_difference(approximate, exact, gate), **sides)
 
 
-def _served(found: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:
-    all_users, with_a_list = found["served", ALL_USERS], found["served", WITH_A_LIST]
+def _served(figures: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:
+    all_users, with_a_list = figures["served", ALL_USERS], figures["served", WITH_A_LIST]
     share = with_a_list.figures["users"] / all_users.figures["users"]
     return MeasuredServed(**about, **all_users.model_dump(exclude_unset=True), with_a_list=with_a_list, share=share)
 

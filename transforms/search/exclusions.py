@@ -151,13 +151,13 @@ class QueryRules:
             hidden = self.hidden[0] if len(self.hidden) == 1 else self.hidden[self.group[start : start + rows]]
             np.copyto(scores, MASKED_SCORE, where=hidden)
 
-    def first_allowed(self, found: Candidates, k: int) -> Candidates:
+    def first_allowed(self, candidates: Candidates, k: int) -> Candidates:
         """Return the first k of each row that all rules allow, padded like `Candidates`."""
-        keep: Bools = found.positions >= 0
-        keep &= self._not_excluded(found.positions)
+        keep: Bools = candidates.positions >= 0
+        keep &= self._not_excluded(candidates.positions)
         if self.hidden is not None:
-            keep &= ~self.hidden[self.group[:, None], found.positions]
-        return first_kept(found, keep, k, self.cap)
+            keep &= ~self.hidden[self.group[:, None], candidates.positions]
+        return first_kept(candidates, keep, k, self.cap)
 
     def _not_excluded(self, positions: Positions) -> Bools:
         """Return whether each position is not one of its query's excluded pairs: [b, m]."""
@@ -175,15 +175,15 @@ class QueryRules:
         return np.asarray(self.keys[nearest] != pairs)
 
 
-def first_kept(found: Candidates, keep: Bools, k: int, cap: ChannelCap | None) -> Candidates:
+def first_kept(candidates: Candidates, keep: Bools, k: int, cap: ChannelCap | None) -> Candidates:
     """Return the first k of each row for which `keep` is true and that the cap allows, padded like `Candidates`."""
-    keep = keep if cap is None else cap.apply(found.positions, keep)
+    keep = keep if cap is None else cap.apply(candidates.positions, keep)
     rank = np.cumsum(keep, axis=1, dtype=np.int32)
     first = keep & (rank <= k)
     slots = np.arange(k) < first.sum(axis=1)[:, None]  # as many per row as in `first`: both select in the same order
     positions = np.full((len(keep), k), -1, np.int32)
     scores = np.full((len(keep), k), MASKED_SCORE, np.float32)
-    positions[slots], scores[slots] = found.positions[first], found.scores[first]
+    positions[slots], scores[slots] = candidates.positions[first], candidates.scores[first]
     return Candidates(positions=positions, scores=scores)
 
 

@@ -58,11 +58,11 @@ class WriteNeighbours(beam.PTransform):
     def expand(self, buckets: beam.PCollection[BucketRecords]) -> beam.PCollection[FileEntry | Counts]:
         return buckets | SearchBuckets(self.inputs, self._write, self.threads)
 
-    def _write(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
-        yield from self._write_defaults(found) if bucket.defaults else self._write_users(bucket, found)
+    def _write(self, bucket: BucketRecords, results: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
+        yield from self._write_defaults(results) if bucket.defaults else self._write_users(bucket, results)
         progress.advance()
 
-    def _write_users(self, bucket: BucketRecords, found: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
+    def _write_users(self, bucket: BucketRecords, results: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
         name = self.name.format(bucket=bucket.files.bucket)
         if not bucket.records:
             yield files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name)
@@ -70,30 +70,30 @@ class WriteNeighbours(beam.PTransform):
         video_ids = read_videos(self.inputs.videos)["video_id"]
         with_hidden = set(read_hidden(bucket.files)["user_id"])
         counts: Counter[str] = Counter()
-        lists, vectors = (ParquetFrameWriter(self.folder, one) for one in (name, f"{USER_VECTORS}/{name}"))
+        lists, vectors = (ParquetFrameWriter(self.folder, path) for path in (name, f"{USER_VECTORS}/{name}"))
         with lists, vectors:
-            for batch in found:
-                lists.write(to_lists(batch.user_ids, batch.top, video_ids))
-                vectors.write(vectors_frame(batch.user_ids, batch.vectors))
-                counts.update(self._counts(batch, with_hidden))
+            for result in results:
+                lists.write(to_lists(result.user_ids, result.top, video_ids))
+                vectors.write(vectors_frame(result.user_ids, result.vectors))
+                counts.update(self._counts(result, with_hidden))
         yield from (parts.entry() for parts in (lists, vectors))
         yield Counts(dict(counts))
 
-    def _counts(self, found: SearchResult, with_hidden: set[str]) -> dict[str, int]:
+    def _counts(self, result: SearchResult, with_hidden: set[str]) -> dict[str, int]:
         counts = {
-            "users": len(found.user_ids),
-            "short_lists": int((found.top.lengths < self.inputs.k).sum()),
-            "empty_lists": int((found.top.lengths == 0).sum()),
+            "users": len(result.user_ids),
+            "short_lists": int((result.top.lengths < self.inputs.k).sum()),
+            "empty_lists": int((result.top.lengths == 0).sum()),
         }
         if with_hidden:
-            counts["users_with_hidden_videos"] = sum(user in with_hidden for user in found.user_ids)
-        if found.excluded.group is not None:
-            counts["users_without_a_listed_country"] = int((found.excluded.group == 0).sum())
+            counts["users_with_hidden_videos"] = sum(user in with_hidden for user in result.user_ids)
+        if result.excluded.group is not None:
+            counts["users_without_a_listed_country"] = int((result.excluded.group == 0).sum())
         return counts
 
-    def _write_defaults(self, found: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
+    def _write_defaults(self, results: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
         video_ids = read_videos(self.inputs.videos)["video_id"]
-        lists = pl.concat([to_lists(batch.user_ids, batch.top, video_ids) for batch in found])
+        lists = pl.concat([to_lists(result.user_ids, result.top, video_ids) for result in results])
         lists = lists.select(pl.col("user_id").replace("", None).alias("country"), "video_ids", "scores")
         yield files.write_parquet(lists, self.folder, f"{DEFAULTS}/{self.defaults}")
         yield Counts({"default_lists": lists.height})

@@ -25,6 +25,7 @@ from transforms.search.top_k import Index, load_index, load_vectors, top_k
 from transforms.search.tower import load_tower, vectors_frame
 from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
 
+_local_copy = cache(files.local_copy)  # once per process: a shard's folder has a unique name, and does not change
 Finish = Callable[[BucketRecords, Iterator[SearchResult]], Iterable[Any]]
 
 
@@ -40,12 +41,6 @@ def search_shards(
         list(threaded_map(buckets, save, threads))
         del index, save
     yield from threaded_map(buckets, lambda one: finish(one, _merge_partials(one, inputs, scratch)), threads)
-
-
-@cache
-def _local_copy(folder: str) -> str:
-    """Return a local copy of a shard's folder, made once per process. Names of folders are unique to their index."""
-    return files.local_copy(folder)
 
 
 def _save_vectors(bucket: BucketRecords, *, inputs: SearchInputs, scratch: Path) -> tuple[()]:

@@ -208,13 +208,13 @@ def impressions_frame(
     pages, videos = np.divmod(np.unique(keys), count)
     hit = clicked[pages] & (videos == chosen[pages])
     watched = _watched_seconds(world, events)[shown]
-    at = events.time[shown] - rng.integers(1_000, 20_000, len(shown))
+    page_time = events.time[shown] - rng.integers(1_000, 20_000, len(shown))
     names = pl.select(pl.format("p{}-{}-{}", time // TICK_SECONDS, tastes.first, pl.int_range(len(shown)))).to_series()
     return pl.DataFrame(
         {
             "user_id": world.population.ids.gather(events.user[shown][pages]),
             "video_id": world.catalogue.ids.gather(videos),
-            "time": timestamps(at[pages]),
+            "time": timestamps(page_time[pages]),
             "page_id": names.gather(pages),
             "clicked": pl.Series(hit),
             "watch_seconds": pl.Series(np.where(hit, watched[pages], 0.0)),
