@@ -32,7 +32,8 @@ demo: setup
 	@$(BIN)/watchnext nightly $(DEMO)/job.toml --date 2026-11-21
 	@for user in u0000001 u0000002 u0000003; do echo; $(BIN)/watchnext lookup $(DEMO)/job.toml $$user --k 5; done
 
-PARALLEL = --numprocesses auto --dist worksteal
+# One more than the processors: a worker often waits for the processes that a test starts.
+PARALLEL = --numprocesses $(shell expr $$(nproc) + 1) --dist worksteal
 test: setup
 	@$(BIN)/python -m pytest $(PARALLEL)
 
