@@ -21,6 +21,8 @@ from pipelines.night.errors import EXPECTED_ERRORS
 
 COSTLY = ("model", "examples", "index", "vocabulary")  # folders of stages whose repair trains a model again
 DAMAGES = dict.fromkeys(COSTLY, 1) | {"evaluation": 1}  # how many kinds of damage a kind of file gets, if not all
+# Folders whose files are written, checked and repaired as one.
+_WHOLE = re.compile(r"/(transform_fn|tower|state|tensorboard|candidates|similar)[^/]*/.*")
 _COMMAND = re.compile(r"watchnext ((?:nightly|rollback) \S+(?: --(?:date|from|force|reingest|to) [\w-]+| --reread)*)")
 
 
@@ -31,8 +33,7 @@ def groups(root: Path) -> dict[str, list[Path]]:
         if path.is_file():
             name = path.relative_to(root).as_posix()
             kind = re.sub(r"\d{4}-\d\d-\d\d|\d{5}-of-\d{5}|\d{8}|[0-9a-f]{8}", "*", name)
-            kind = re.sub(r"/state-\*/\w+\.(?=rows|accumulator|names)", "/state-*/*.", kind)  # one a variable
-            found[kind].append(path.relative_to(root))
+            found[_WHOLE.sub(r"/\1/*", kind)].append(path.relative_to(root))
     return found
 
 
