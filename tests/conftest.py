@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ def job(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let reports have no plots, whose drawing takes a third of the time of a small night."""
-    from transforms.report import page
+def without_plots() -> Iterator[None]:
+    """Let reports have no plots."""
+    from nights import reports_without_plots
 
-    monkeypatch.setattr(page, "_plots", lambda _report: defaultdict(lambda: None))
+    with reports_without_plots():
+        yield
 
 
 @pytest.fixture(scope="session")

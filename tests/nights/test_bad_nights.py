@@ -97,6 +97,7 @@ def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     """A night whose labels are shuffled, after one that learned something: popular videos stay popular, and histories
     do not predict labels. Some hundred held-out users are needed for a statistically significant difference."""

@@ -23,7 +23,7 @@ from nights import (
     contents,
     lists,
     night,
-    nightly_process,
+    nightly,
     records,
     rooted,
     simulated,
@@ -31,7 +31,7 @@ from nights import (
     with_impressions,
 )
 
-from pipelines import ingest, vocabulary
+from pipelines import examples, ingest, vocabulary
 from pipelines.base import lock, manifest, snapshot_store
 from pipelines.config.beam_options import OptionError, pipeline_options
 from pipelines.lookup import lookup
@@ -244,10 +244,14 @@ def newest_checkpoint(folder: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, tmp_path: Path) -> None:
+def test_a_night_whose_training_was_killed_is_that_of_local_disks(
+    server: str, tmp_path: Path, without_plots: None
+) -> None:
     local = with_impressions(simulated(tmp_path / "logs", f"{RANKING}[storage]\nkeep_examples = true\n"))
     job = remote_job(local, f"{BUCKET}/night")
     of = night(job)
+    for stage in (ingest, vocabulary, examples):
+        stage.run(of)
     command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat()]
     running = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: newest_checkpoint(of.folder("train")), running, seconds=1200)
@@ -255,12 +259,12 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(server: str, t
     running.communicate()
     assert manifest.load(of.folder("train")) is None
 
-    ended = nightly_process(job)
+    ended = nightly(job)
     assert ended.returncode == 0, ended.stderr
     assert "published: 2026-11-21" in ended.stderr
     assert "ran train, index, neighbours, ranking, evaluation, publish" in ended.stderr
 
-    assert nightly_process(local).returncode == 0
+    assert nightly(local).returncode == 0
     here = night(local)
     assert snapshot_store.latest(of.root.snapshots).digest == snapshot_store.latest(here.root.snapshots).digest
     for stage in ("vocabulary", "examples", "train", "neighbours", "ranking"):

@@ -122,6 +122,7 @@ def test_other_features_are_learned_without_a_column(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(
     ("columns", "tables_left_out"),
     [(sorted({*COLUMNS} - {("watches", "completed")}), ()), ([], ("videos", "searches", "users"))],

@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from commands import run_here, stages_in_process
 
 from pipelines import publish as publish_stage
@@ -199,6 +201,16 @@ def nightly(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `watchnext nightly` on DATE in this process, and its stages too: no process imports TensorFlow anew."""
     with stages_in_process():
         return run_here("nightly", job, "--date", DATE, *arguments)
+
+
+@contextlib.contextmanager
+def reports_without_plots() -> Iterator[None]:
+    """Reports have no plots for as long as the block lasts; drawing them takes a third of the time of a small night."""
+    from transforms.report import page
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_plots", lambda _report: defaultdict(lambda: None))
+        yield
 
 
 def nightly_process(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

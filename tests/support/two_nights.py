@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import stages_in_process, watchnext
-from nights import DATE, RANKING, night, rooted, simulated, with_impressions
+from nights import DATE, RANKING, night, reports_without_plots, rooted, simulated, with_impressions
 
 from pipelines.serving.served_lists import open_lists
 
@@ -49,7 +49,7 @@ def make_ranked(folder: Path) -> None:
 
 
 def _run_both(job: Path, folder: Path) -> None:
-    with stages_in_process():
+    with stages_in_process(), reports_without_plots():
         for date in (BEFORE, DATE):
             done = watchnext("nightly", job, "--date", date)
             assert done.code == 0, done.message
