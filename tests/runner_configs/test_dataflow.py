@@ -19,7 +19,16 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.runners.dataflow.internal import apiclient
 from graphs import PARDO, carried, steps_of
-from nights import DATE, EVENTS, RANKING, night, published_night, simulated, with_impressions
+from nights import (
+    DATE,
+    EVENTS,
+    RANKING,
+    night,
+    published_night,
+    reports_without_plots,
+    simulated,
+    with_impressions,
+)
 from redis_server import serving
 
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
@@ -105,7 +114,7 @@ class Jobs:
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     """The jobs of a night after a published one, by stage, with a sink that Beam loads."""
     found: list[Sent] = []
-    with pytest.MonkeyPatch.context() as patch, contextmanager(serving)() as server:
+    with pytest.MonkeyPatch.context() as patch, contextmanager(serving)() as server, reports_without_plots():
         more = f'{RANKING}[storage.redis]\nurl = "{server.url}"\n'
         job = with_impressions(simulated(tmp_path_factory.mktemp("dataflow"), more))
         lists = pl.DataFrame({"user_id": ["u0000001"], "video_ids": [["v0000001"]], "scores": [[1.0]]})
