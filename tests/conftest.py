@@ -12,7 +12,7 @@ from beam_inspection import inspect_once
 from damage import INJECTED_FAULT
 from hypothesis import settings
 from made_frames import write_tower
-from nights import write_job
+from nights import reports_without_plots, write_job
 
 settings.register_profile("watchnext", deadline=None)
 settings.load_profile("watchnext")
@@ -36,8 +36,6 @@ def job(tmp_path: Path) -> Path:
 @pytest.fixture
 def without_plots() -> Iterator[None]:
     """Let reports have no plots."""
-    from nights import reports_without_plots
-
     with reports_without_plots():
         yield
 
