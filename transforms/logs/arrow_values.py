@@ -22,12 +22,31 @@ _FIRST, _LAST = dt.datetime(1, 1, 2, tzinfo=dt.UTC), dt.datetime(9999, 12, 30, t
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MAX_DIGITS = 38  # of decimals in polars
 
+# Predicates of Arrow types.
+_BINARIES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, *_BINARIES)
+_LISTS = (
+    *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
+    *(pa.types.is_list_view, pa.types.is_large_list_view),
+)
+_NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+
 # Our columns that are not text, by their meaning.
 IDS = ("user_id", "video_id", "page_id")
 TIMES = ("time", "upload_time")
 SECONDS = ("watch_seconds", "video_seconds")
 NUMBERS = ("birth_year",)
 BOOLEANS = ("completed", "signed_in", "clicked", "available")
+
+# The types that these columns may have apart from text, and a description for messages.
+_ALLOWED = (
+    (IDS, _NUMERIC, "a string, an integer or a UUID"),
+    (TIMES, (*_NUMERIC, pa.types.is_timestamp, pa.types.is_date), "a timestamp, a date, text or an epoch number"),
+    (SECONDS, (*_NUMERIC, pa.types.is_duration), "a number of seconds or a duration"),
+    (NUMBERS, _NUMERIC, "a number"),
+    (BOOLEANS, (*_NUMERIC, pa.types.is_boolean), "true or false, or 1 or 0"),
+)
+_OTHERS = (*_NUMERIC, pa.types.is_boolean, pa.types.is_date, pa.types.is_timestamp, pa.types.is_time)
 
 
 class ColumnTypeError(ValueError):
@@ -37,30 +56,13 @@ class ColumnTypeError(ValueError):
 def check_type(name: str, ours: str, kind: pa.DataType, *, lists: bool = False) -> None:
     """Raise ColumnTypeError if a column cannot be read as our column `ours`. `lists`: rows may contain lists."""
     plain = _plain_type(kind)
-    if lists and _is_list(plain):
+    if lists and _is_any(plain, _LISTS):
         plain = _plain_type(plain.value_type)
     if pa.types.is_nested(plain):
         raise ColumnTypeError(f"the column {name!r} is nested ({kind}), but {ours} must be one value per row")
-    allowed, description = _allowed(ours)
-    if not (_is_text(plain) or pa.types.is_null(plain) or any(test(plain) for test in allowed)):
+    allowed, description = next((rule[1:] for rule in _ALLOWED if ours in rule[0]), (_OTHERS, "text"))
+    if not _is_any(plain, (*_TEXTS, pa.types.is_null, *allowed)):
         raise ColumnTypeError(f"the column {name!r} has type {kind}, but {ours} must be {description}")
-
-
-def _allowed(ours: str) -> tuple[tuple[Any, ...], str]:
-    """Return predicates of the types that a column may have apart from text, and a description for messages."""
-    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-    if ours in IDS:
-        return numbers, "a string, an integer or a UUID"
-    if ours in TIMES:
-        return (*numbers, pa.types.is_timestamp, pa.types.is_date), "a timestamp, a date, text or an epoch number"
-    if ours in SECONDS:
-        return (*numbers, pa.types.is_duration), "a number of seconds or a duration"
-    if ours in NUMBERS:
-        return numbers, "a number"
-    if ours in BOOLEANS:
-        return (*numbers, pa.types.is_boolean), "true or false, or 1 or 0"
-    others = (pa.types.is_boolean, pa.types.is_date, pa.types.is_timestamp, pa.types.is_time)
-    return (*numbers, *others), "text"
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -73,19 +75,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
             return kind
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(test(kind) for test in strings) or _is_binary(kind)
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
-    return any(test(kind) for test in tests) and not pa.types.is_decimal(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
-    return any(test(kind) for test in (*tests, pa.types.is_large_list_view))
+def _is_any(kind: pa.DataType, tests: tuple[Any, ...]) -> bool:
+    return any(test(kind) for test in tests)
 
 
 def plain_values(values: pa.Array, ours: str) -> pa.Array:
@@ -102,9 +93,9 @@ def plain_values(values: pa.Array, ours: str) -> pa.Array:
             values = values.dictionary_decode()
         else:
             values = pc.run_end_decode(values)
-    if _is_list(kind):
+    if _is_any(kind, _LISTS):
         return _plain_list(values, ours)
-    if _is_binary(kind):
+    if _is_any(kind, _BINARIES):
         return _text_of_binary(values, ours, is_uuid=is_uuid)
     if pa.types.is_string_view(kind):
         return values.cast(pa.large_string())
@@ -123,7 +114,7 @@ def _plain_list(values: pa.Array, ours: str) -> pa.Array:
     elif pa.types.is_fixed_size_list(kind):
         values = values.cast(pa.list_(kind.value_type))
     items = plain_values(values.flatten(), ours)
-    if not _is_text(items.type):
+    if not _is_any(items.type, _TEXTS):
         items = items.cast(pa.string())
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate(([0], np.cumsum(lengths)))

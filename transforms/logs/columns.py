@@ -51,7 +51,6 @@ class RawColumns:
 
     def __init__(self, raw: pl.DataFrame) -> None:
         self.raw = raw
-        self.required: list[str] = []
         self.checked: list[str] = []
         self._ids: dict[str, pl.Series] = {}
         self._plain: dict[str, pl.Series] = {}
@@ -86,7 +85,6 @@ class RawColumns:
 
     def id(self, name: str) -> pl.Expr:
         """Convert a required id to its canonical text."""
-        self.required.append(name)
         self.checked.append(name)
         self._ids[name] = parse_ids(self.raw[name]).alias(name)
         return pl.lit(self._ids[name])
@@ -140,8 +138,6 @@ class RawColumns:
 
         Values without an offset are local times of `zone`.
         """
-        if name == "time":
-            self.required.append(name)
         self.checked.append(name)
         values = self._values(name)
         kind, column = values.dtype, pl.lit(values)
@@ -166,8 +162,8 @@ class RawColumns:
                 reasons += self._id_reasons(name)
                 continue
             present = self._values(name).is_not_null()
-            if name in self.required:
-                reasons.append((~present, f"{name} is null"))
+            if name == "time":
+                reasons.append((~present, "time is null"))
             reasons.append((present & read[name].is_null(), f"{name} cannot be read"))
         return reasons
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from transforms.logs.arrow_values import BOOLEANS, NUMBERS, SECONDS, TIMES
 from transforms.logs.readers import LogTable
 
 TIME = pl.Datetime("us", "UTC")
@@ -28,10 +29,10 @@ IMPRESSIONS = LogTable(
 )
 
 _TYPES: dict[str, pl.DataType] = {  # others are text
-    **dict.fromkeys(("time", "upload_time"), TIME),
-    **dict.fromkeys(("watch_seconds", "video_seconds"), pl.Float32()),
-    **dict.fromkeys(("completed", "completed_given", "signed_in", "available", "clicked"), pl.Boolean()),
-    "birth_year": pl.Int32(),
+    **dict.fromkeys(TIMES, TIME),
+    **dict.fromkeys(SECONDS, pl.Float32()),
+    **dict.fromkeys(NUMBERS, pl.Int32()),
+    **dict.fromkeys((*BOOLEANS, "completed_given"), pl.Boolean()),
 }
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from transforms.examples.draw_examples import BIRTH_YEAR, USER_CATEGORIES
+from transforms.examples.draw_examples import BIRTH_YEAR
 from transforms.examples.histories import WATCH_CATEGORIES
 from transforms.logs.event_window import Events
 from transforms.ranking.timelines import MICROSECONDS, Floats, Ints, Span, Timeline
@@ -248,12 +248,6 @@ def page_starts(shown: pl.DataFrame, impressions: pl.DataFrame) -> pl.Series:
     rows = pl.concat([frame.select(*page, "time") for frame in (impressions, shown)])
     starts = rows.group_by("user_id", "page_id").agg(pl.col("time").min())
     return shown.select(*page).join(starts, on=["user_id", "page_id"], how="left", maintain_order="left")["time"]
-
-
-def user_categories(users: pl.DataFrame, further: Iterable[str]) -> list[str]:
-    """Return the columns of the users table that are categories of a request."""
-    wanted = dict.fromkeys((*WATCH_CATEGORIES, *USER_CATEGORIES, USER_LANGUAGE, *further))
-    return [name for name in wanted if name in users.columns]
 
 
 def _distinct_ids(columns: Iterable[pl.Series]) -> pl.Series:
