@@ -19,7 +19,7 @@ from transforms.logs.event_window import BucketFiles
 
 @dataclass(frozen=True)
 class Ingested:
-    """The files of a night's ingest."""
+    """The files of a night's ingest. Its manifest and snapshot are read once: they do not change after ingest."""
 
     root: paths.Root
     date: dt.date
@@ -81,6 +81,6 @@ class Ingested:
     def _folder(self) -> str:
         return self.root.stage(self.date, "ingest")
 
-    @property
+    @cached_property
     def _manifest(self) -> Manifest:
         return manifest.require(self._folder, "ingest")
