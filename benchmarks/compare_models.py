@@ -44,7 +44,7 @@ from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts
 from trainer.holdout import KS, HoldoutEvaluator, Scores
 from trainer.inputs import count_labels
-from trainer.progress import Progress
+from trainer.progress import CurvePoint, Progress
 from trainer.training import FitResult, fit
 from transforms.core.tensorflow_import import tf
 
@@ -147,7 +147,8 @@ def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> FitResult:
     fitted = _trained(given, settings, steps=FIRST_STEPS + TRIAL_STEPS)
     for _ in range(MOST_TRAININGS):
         points = _points(fitted.progress)
-        steps, seconds = (points[-1][name] - points[0][name] for name in ("step", "seconds"))
+        first, last = points[0], points[-1]
+        steps, seconds = last["step"] - first["step"], last["seconds"] - first["seconds"]
         if abs(seconds / given.seconds - 1) <= TOLERANCE:
             break
         fitted = _trained(given, settings, steps=FIRST_STEPS + max(2, round(given.seconds * steps / seconds)))
@@ -169,14 +170,15 @@ def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> FitRes
         )
 
 
-def _points(progress: Progress) -> list[dict[str, Any]]:
+def _points(progress: Progress) -> list[CurvePoint]:
     """Return the points of the loss curve after the first steps."""
     return [point for point in progress.losses if point["step"] >= FIRST_STEPS]
 
 
 def _row(given: Given, fitted: FitResult) -> str:
     progress, points = fitted.progress, _points(fitted.progress)
-    examples, seconds = (points[-1][name] - points[0][name] for name in ("examples", "seconds"))
+    examples = points[-1]["examples"] - points[0]["examples"]
+    seconds = points[-1]["seconds"] - points[0]["seconds"]
     waiting = progress.waiting_seconds / progress.seconds
     speed = f"{examples / seconds:>12,.0f}{progress.examples / given.labels:>12.1f}{progress.best_epoch:>12}"
     return _recall(given, fitted, fitted.step.loss.scores) + speed + f"{seconds:>12.1f}{waiting:>12.1%}"

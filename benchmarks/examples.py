@@ -189,7 +189,7 @@ def compare_records(out: Path) -> None:
         ours = _read([folder / name for name in names if name.startswith(wanted)]).sort("user_id")
         same = records.filter(id_digests(records["user_id"]) % buckets < COMPARED_BUCKETS).sort("user_id")
         assert ours.drop("example_age").equals(same.drop("example_age")), f"{split} records differ"
-        apart = (ours["example_age"].explode() - same["example_age"].explode()).abs().max()
+        apart = (ours["example_age"].explode() - same["example_age"].explode()).abs().to_numpy().max()
         print(f"same records: {ours.height:,} of {split} compared; example ages at most {apart:.4f} apart", flush=True)
 
 

@@ -171,7 +171,7 @@ def write_users(made: Made, index: Index, users: Floats, names: pl.Series) -> No
                 "video_id": names.gather(np.concatenate([p for _, p in pairs])),
             }
         )
-        moments = END - pl.duration(minutes=pl.Series(rng.integers(1, DAYS * 1_440, watches.height)))
+        moments = END - pl.duration(minutes=pl.lit(pl.Series(rng.integers(1, DAYS * 1_440, watches.height))))
         watches = watches.with_columns(time=moments, completed=pl.lit(True))
         others = [pl.lit(None, kind).alias(name) for name, kind in WATCH_SCHEMA.items() if name not in watches.columns]
         watches.with_columns(others).select(WATCH_SCHEMA.names()).write_parquet(

@@ -215,7 +215,7 @@ def boosted_trees(learned: Shown, shown: Shown, spec: RankingSpec, *, weigh_seco
     names = [name for name in spec.features if name not in ("watches", "tokens")]
     categories = [name for name in names if name not in spec.numbers]
     clicked, seconds = learned.columns["clicked"], learned.columns["watch_seconds"]
-    weights = np.where(clicked > 0, seconds if weigh_seconds else 1, 1)
+    weights = np.where(clicked.astype(bool), seconds if weigh_seconds else 1, 1)
     parameters = {"objective": "binary", "learning_rate": 0.05, "num_leaves": 63, "min_data_in_leaf": 50, "seed": 1}
     parameters |= {"verbosity": -1, "num_threads": 1, "deterministic": True, "cat_smooth": 50}
     data = lightgbm.Dataset(

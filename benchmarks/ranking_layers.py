@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,7 +36,7 @@ from transforms.simulation.world import LANGUAGES, SimulationSettings
 
 PAPER = {"none": 41.6, "256": 36.9, "512": 36.7, "1024": 35.8, "512-256": 35.2, "1024-512": 34.7, "1024-512-256": 34.6}
 BASE = "256"  # the layers of the variations
-VARIATIONS = {
+VARIATIONS: dict[str, dict[str, Any]] = {
     "without squares and roots": {"powers": False},
     "equal weights for positives": {"positive_weights": "equal"},
     "exact weights": {"positive_weights": "exact"},
@@ -107,7 +108,7 @@ def _of_seed(
     yield BEST, best, ""
     files = read_ranking_folder(str(records))
     learning = {"epochs": args.epochs, "batch_size": args.batch_size, "seed": settings.seed}
-    rankers = {name: {"hidden": name} for name in args.rankers}
+    rankers: dict[str, dict[str, Any]] = {name: {"hidden": name} for name in args.rankers}
     rankers |= {name: {"hidden": BASE, **changed} for name, changed in VARIATIONS.items()}
     for name, changed in rankers.items():
         shown, speed = measured(files, RankerSettings.model_validate(learning | changed), held_out(records))

@@ -48,8 +48,7 @@ def main() -> None:
         learned, ranked = [], []
         folder = args.out / f"ranker-{name}"
         for _ in range(args.repeats):
-            settings = RankerSettings.model_validate({"hidden": name, "epochs": 2})
-            ranker, progress = fit_ranker(files, settings)
+            ranker, progress = fit_ranker(files, RankerSettings.model_validate({"hidden": name, "epochs": 2}))
             learned.append(progress.examples / progress.seconds)
         export_ranker(ranker, str(folder))
         for _ in range(args.repeats):

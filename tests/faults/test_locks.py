@@ -21,7 +21,7 @@ from stores import daily, newest
 
 from pipelines.base import lock
 
-VALUES = ["", "x", None, 0, -1, 1.5, 1e300, float("nan"), True, [], {}, 2**70, "\x00", "2026-11-21"]
+VALUES: list[object] = ["", "x", None, 0, -1, 1.5, 1e300, float("nan"), True, [], {}, 2**70, "\x00", "2026-11-21"]
 FIELDS = ("host", "machine", "boot", "pid_namespace", "pid", "started", "token", "beat")
 
 

@@ -30,6 +30,7 @@ from nights import (
     wait_for,
     with_impressions,
 )
+from stores import newest
 
 from pipelines import examples, ingest, vocabulary
 from pipelines.base import lock, manifest, snapshot_store
@@ -266,7 +267,7 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(
 
     assert nightly(local).returncode == 0
     here = night(local)
-    assert snapshot_store.latest(of.root.snapshots).digest == snapshot_store.latest(here.root.snapshots).digest
+    assert newest(of).digest == newest(here).digest
     for stage in ("vocabulary", "examples", "train", "neighbours", "ranking"):
         there, beside = ({name for name in contents(one, stage) if "tfevents" not in name} for one in (of, here))
         assert there == beside, stage  # but for curves, whose names tell time and process

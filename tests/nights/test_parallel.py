@@ -59,9 +59,9 @@ def undisturbed(logs: Path) -> dict[str, str]:
     """What one worker makes of the logs as they are."""
     found = digests(three_stages(logs))
     shutil.rmtree(logs / "runs")
-    kinds = ("store/watches/", "store/searches/", "ingest/users/", "ingest/videos", "vocabulary/videos")
-    kinds += ("vocabulary/search_tokens", "examples/label_counts", "examples/spec")
-    kinds += tuple(f"examples/{split}/" for split in ("train", "holdout", "serving"))
+    kinds = ["store/watches/", "store/searches/", "ingest/users/", "ingest/videos", "vocabulary/videos"]
+    kinds += ["vocabulary/search_tokens", "examples/label_counts", "examples/spec"]
+    kinds += [f"examples/{split}/" for split in ("train", "holdout", "serving")]
     assert all(any(name.startswith(kind) for name in found) for kind in kinds), sorted(found)
     return found
 

@@ -17,7 +17,7 @@ from transforms.contracts.example_spec import MISSING, FeatureSpec
 from transforms.core.frames import id_digests
 from transforms.examples.tfrecords import read_tfrecords
 
-WATCHES = [
+WATCHES: list[dict[str, Any]] = [
     {"user_id": "ann", "time": "2026-11-18T10:00:00Z", "video_id": "tea", "completed": True, "country": "SE"},
     {"user_id": "ann", "time": "2026-11-18T11:00:00Z", "video_id": "jazz", "completed": False, "country": None},
     {"user_id": "ann", "time": "2026-11-19T10:00:00Z", "video_id": "jazz", "completed": True, "country": None},
@@ -26,12 +26,12 @@ WATCHES = [
     {"user_id": "bob", "time": "2026-11-20T13:00:00Z", "video_id": "jazz", "completed": True, "country": "DE"},
 ]
 CONTEXT = {"ann": {"device": "tv", "signed_in": True}, "bob": {"device": "phone", "signed_in": False}}
-SEARCHES = [
+SEARCHES: list[dict[str, Any]] = [
     {"user_id": "ann", "time": "2026-11-18T09:00:00Z", "query": "Green TEA"},  # an hour before: led to nothing
     {"user_id": "ann", "time": "2026-11-19T09:50:00Z", "query": "green jazz"},  # led to the last watch
     {"user_id": "bob", "time": "2026-11-20T13:00:00Z", "query": "green"},
 ]
-USERS = [
+USERS: list[dict[str, Any]] = [
     {"user_id": "ann", "gender": "f", "birth_year": 1986, "plan": "free"},
     {"user_id": "bob", "gender": None, "birth_year": None, "plan": "paid"},
 ]
@@ -142,7 +142,7 @@ def test_missing_tables_and_columns_shrink_the_spec(tmp_path: Path) -> None:
 
 def test_hashed_videos_are_in_histories_alone_and_withholding_may_be_switched_off(tmp_path: Path) -> None:
     """Without a users table, too: what of the context stands in the watches is there."""
-    changed = {"long_tail": "hash", "long_tail_rows": 50, "withhold_last_search": False}
+    changed: dict[str, Any] = {"long_tail": "hash", "long_tail_rows": 50, "withhold_last_search": False}
     spec, records, _ = run(tmp_path, tables=("watches", "searches"), **changed)
     assert set(spec.categories) == {"country", "device", "signed_in"} and spec.numbers == []
     assert records["train"]["ann"]["tokens_end"] == [3, 6]

@@ -430,7 +430,8 @@ def test_a_damaged_intent_leaves_what_is_published(job: Path, faults: Faults, da
     assert not files.exists(of.root.publishing)
     served = published_json(of.root)
     for name, place in faults.places.items():
-        assert place.serves == served["sinks"][name]["serves"] and place.versions[place.serves] == USERS
+        assert place.serves is not None and place.serves == served["sinks"][name]["serves"]
+        assert place.versions[place.serves] == USERS
     publish.run(of)
     assert published_json(of.root)["date"] == "2026-11-22"
 

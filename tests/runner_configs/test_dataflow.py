@@ -40,8 +40,13 @@ from transforms.core.files import VerifiedPath
 from transforms.logs.event_window import BucketFiles
 
 IMAGE = "europe-docker.pkg.dev/my-project/watchnext/worker:0.1.0"
-CLOUD = ("--project=my-project", "--region=europe-west1", "--temp_location=gs://my-bucket/temp")
-CLOUD += (f"--sdk_container_image={IMAGE}", "--dry_run=true")
+CLOUD = (
+    "--project=my-project",
+    "--region=europe-west1",
+    "--temp_location=gs://my-bucket/temp",
+    f"--sdk_container_image={IMAGE}",
+    "--dry_run=true",
+)
 STAGES = ("ingest", "vocabulary", "examples", "index", "neighbours", "ranking", "evaluation", "publish")
 PICKLED = "beam:dofn:pickled_python_info:v1"
 LIGHT = ("ingest", "vocabulary", "publish")  # whose workers load no TensorFlow

@@ -173,7 +173,7 @@ def test_the_job_that_is_handed_over_is_the_night_itself(
 
 
 def test_a_night_that_fails_fails_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = subprocess.CompletedProcess([], 3)
+    failed = subprocess.CompletedProcess[str]([], 3)
     monkeypatch.setattr(night.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(NightError, match="the night ended with exit code 3"):
         night.run_night(str(write_job(tmp_path, PLACES, ROOT)), [])

@@ -169,7 +169,12 @@ def killed_once(stage: str, job: Path, begun: Callable[[int], bool], name: str) 
     before = workers()
     running = start(stage, job)
     ready: list[int] = []
-    wait_for(lambda: ready.extend(filter(begun, workers() - before)) or ready, running, seconds=300)
+
+    def has_begun() -> list[int]:
+        ready.extend(filter(begun, workers() - before))
+        return ready
+
+    wait_for(has_begun, running, seconds=300)
     pid = ready[0] if name == "worker" else STARTED.pid(name)
     assert pid
     os.kill(pid, signal.SIGKILL)

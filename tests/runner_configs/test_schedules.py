@@ -134,6 +134,9 @@ class Anything:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def execute(self, context: object) -> None:
+        raise NotImplementedError
+
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
@@ -153,7 +156,7 @@ def chained_tasks(monkeypatch: pytest.MonkeyPatch, operator: type[Anything]) -> 
     """The tasks of the DAG in its order, made by a stand-in for Airflow's operator of commands."""
     chained: list[Anything] = []
     names = ["airflow", "airflow.sdk", "airflow.sdk.bases", "airflow.providers", "airflow.providers.standard"]
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "airflow.providers.standard.operators": {},
         "airflow.exceptions": {"AirflowException": Failed, "AirflowFailException": FailedForGood},
         "airflow.providers.standard.operators.bash": {"BashOperator": operator},

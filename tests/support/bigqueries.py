@@ -79,7 +79,7 @@ class StandIn:
 
     def _load(self, *, destination: Any, source_uris: list[str], **job: Any) -> Any:
         content = [fastavro.reader(FileSystems.open(path)) for path in source_uris]
-        rows = [row for part in content for row in part]
+        rows: list[Any] = [row for part in content for row in part]
         self.loads.append({"files": source_uris, **job})
         self.tables[destination.tableId] = rows[: len(rows) - self.lost]
         return SimpleNamespace(projectId=destination.projectId, jobId=job["job_id"], location="EU")

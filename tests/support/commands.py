@@ -45,8 +45,9 @@ def watchnext(*arguments: object) -> Done:
 def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the same with its two outputs apart, as of a process."""
     output = io.StringIO()
-    done = _run(lambda: cli.main([str(argument) for argument in arguments]), output)
-    return subprocess.CompletedProcess(arguments, done.code, output.getvalue(), done.message)
+    argv = [str(argument) for argument in arguments]
+    done = _run(lambda: cli.main(argv), output)
+    return subprocess.CompletedProcess(argv, done.code, output.getvalue(), done.message)
 
 
 def _run(command: Any, output: io.StringIO | None = None) -> Done:

@@ -35,7 +35,8 @@ def raw_features(job: Path) -> dict[str, dict[str, Any]]:
     for row in _events(job, "searches", "query"):
         of(row["user_id"])["tokens"].extend(tokens(row["query"]))
     for row in pl.read_parquet(job.parent / "users.parquet").iter_rows(named=True):
-        if user := found.get(row["user_id"]):
+        if row["user_id"] in found:
+            user = found[row["user_id"]]
             user |= {"gender": row["gender"] or "", "birth_year": row["birth_year"] or 0}
             user["country"] = user["country"] or row["country"] or ""
     return found

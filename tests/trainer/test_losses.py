@@ -75,7 +75,7 @@ def test_sampled_softmax_over_all_videos_equals_the_full_softmax(seed: int) -> N
     nothing = np.zeros(VIDEOS + 1, np.float32)
     every = np.arange(1, VIDEOS + 1)
     same_value_and_gradients(
-        lambda users, *tables: sampled_softmax(users, compare(labels, every, *tables, nothing)),
+        lambda users, vectors, biases: sampled_softmax(users, compare(labels, every, vectors, biases, nothing)),
         full_softmax(labels),
         *given,
     )
@@ -107,9 +107,10 @@ def test_losses_equal_those_of_tensorflow_for_the_same_candidates(ours: Any, the
         )
         return tf.reduce_mean(losses)
 
-    same_value_and_gradients(
-        lambda users, *tables: ours(users, compare(labels, negatives, *tables, np.log(expected))), tensorflows, *given
-    )
+    def our_loss(users: tf.Tensor, vectors: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        return ours(users, compare(labels, negatives, vectors, biases, np.log(expected)))
+
+    same_value_and_gradients(our_loss, tensorflows, *given)
 
 
 def softmax_by_hand(positive: float, negatives: Arrays) -> float:
@@ -142,7 +143,7 @@ def test_repeated_negatives_count_repeatedly_and_all_accidental_hits_are_masked(
     np.testing.assert_allclose(ours, by_hand(BY_HAND[compared_by], given, negatives, expected), rtol=1e-5)
 
 
-def built(name: str, seed: int = 1, **settings: Any) -> tuple[Loss[Any], Arrays, Arrays]:
+def built(name: str, seed: int = 1, **settings: Any) -> tuple[Loss[Any], tf.Tensor, tf.Tensor]:
     """Return a loss over tables of random rows, users, and labels."""
     users, vectors, biases, labels = arrays(seed)
     chosen = ModelSettings(dimension=DIMENSION, hidden=[], loss=name, **settings)

@@ -41,7 +41,7 @@ NAMES = {"videos": named(VIDEOS), "tokens": named(TOKENS), "country": named(["SE
 def files(tmp_path_factory: pytest.TempPathFactory) -> ExampleFiles:
     """Return examples whose graph gives "SE" the id 1."""
 
-    class Graph(tf.Module):  # type: ignore[name-defined]
+    class Graph(tf.Module):
         @tf.function(
             input_signature=[{"country": tf.TensorSpec([None], tf.string), "example_age": tf.TensorSpec([None])}]
         )
@@ -139,7 +139,7 @@ SEARCHES = [
     {"user_id": "bob", "time": "2026-11-20T13:00:00Z", "query": "green"},
 ]
 USERS = [{"user_id": "ann", "gender": "f", "birth_year": 1986}, {"user_id": "bob", "gender": None, "birth_year": None}]
-RAW = {  # each user at the end of the window
+RAW: dict[str, dict[str, Any]] = {  # each user at the end of the window
     "ann": {"watches": ["tea", "jazz"], "tokens": tokens("Green TEA"), "country": "DE", "gender": "f", "birth": 1986},
     "bob": {"watches": ["tea", "rare"], "tokens": tokens("green"), "country": "SE", "gender": "", "birth": 0},
     "eve": {"watches": [], "tokens": [], "country": "DE", "gender": "", "birth": 0},

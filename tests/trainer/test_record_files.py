@@ -37,8 +37,8 @@ def test_an_epoch_from_memory_has_the_batches_of_one_from_files(tmp_path: Path, 
     def batches(cache_bytes: int) -> list[dict[str, np.ndarray]]:
         files = RecordFiles.from_paths(paths, cache_bytes=cache_bytes)
         assert (files.records is not None) == (cache_bytes > 0)
-        options = {"batch_size": 32, "seed": 1, "epochs": range(2), "pool_users": 25}
-        return list(epoch_batches(files, SPEC, sequences=sequences, **options).as_numpy_iterator())
+        read = epoch_batches(files, SPEC, sequences=sequences, batch_size=32, seed=1, epochs=range(2), pool_users=25)
+        return list(read.as_numpy_iterator())
 
     for cached, read in zip(batches(EVERYTHING), batches(0), strict=True):
         assert cached.keys() == read.keys()
@@ -48,7 +48,9 @@ def test_an_epoch_from_memory_has_the_batches_of_one_from_files(tmp_path: Path, 
 def test_records_that_do_not_fit_are_not_kept_in_memory(tmp_path: Path) -> None:
     paths = write_some(tmp_path)
     records = RecordFiles.from_paths(paths, cache_bytes=EVERYTHING).records
-    size = sum(len(record) + 48 for record in records.numpy())
+    assert records is not None
+    lengths: list[int] = [len(record) for record in records.numpy()]
+    size = sum(lengths) + 48 * len(lengths)
     assert RecordFiles.from_paths(paths, cache_bytes=size).records is not None
     assert RecordFiles.from_paths(paths, cache_bytes=size - 1).records is None
     assert RecordFiles.from_paths(paths, cache_bytes=1).records is None

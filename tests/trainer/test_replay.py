@@ -95,8 +95,17 @@ def test_batches_have_the_chosen_labels_and_the_counted_number(tmp_path: Path, s
 @pytest.mark.parametrize("sequences", [False, True])
 def test_pools_without_labels_are_skipped(tmp_path: Path, sequences: bool) -> None:
     replay = Replay(days=0, fraction=0.0, salt="s")
-    of = {"batch_size": 32, "seed": 1, "epochs": range(1), "pool_users": 7, "sequences": sequences}
-    assert list(epoch_batches(write_two(tmp_path), PLAIN, **of, replay=replay)) == []
+    batches = epoch_batches(
+        write_two(tmp_path),
+        PLAIN,
+        batch_size=32,
+        seed=1,
+        epochs=range(1),
+        pool_users=7,
+        sequences=sequences,
+        replay=replay,
+    )
+    assert list(batches) == []
     assert replay.count(write_two(tmp_path), epochs=2) == [0, 0]
     assert replay.count([], epochs=2) == [0, 0]
 

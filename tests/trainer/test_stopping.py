@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,17 +62,17 @@ def test_held_out_users_are_not_chosen(files: RecordFiles) -> None:
 def test_epochs_learn_all_labels_except_the_newest_of_these_users(files: RecordFiles, replay: Replay | None) -> None:
     """Compare with the same epochs without early stopping; (label, country, example age) identifies a label."""
     found = chosen(files)
-    options = {"batch_size": 32, "seed": 1, "replay": replay}
+    options: dict[str, Any] = {"batch_size": 32, "seed": 1, "replay": replay}
 
-    def labels(epoch: int, **more: object) -> list[tuple[float, ...]]:
-        batches = epoch_batches(files, SPEC, epochs=range(epoch, epoch + 1), **options, **more)  # type: ignore[arg-type]
+    def labels(epoch: int, **more: Any) -> list[tuple[float, ...]]:
+        batches = epoch_batches(files, SPEC, epochs=range(epoch, epoch + 1), **options, **more)
         names = ("label", "country", "example_age")
         return sorted(row for b in batches for row in zip(*(b[n].numpy().tolist() for n in names), strict=True))
 
     counts = TrainingData(spec=SPEC, records=files, replay=replay, stopping=found).labels_per_epoch(2)
     for epoch in range(2):
         every, learned = labels(epoch), labels(epoch, withheld=found.newest_labels)
-        newest = []
+        newest = list[tuple[float, ...]]()
         for user in found.user_ids:
             lists, kept = LISTS[number(user)], True
             if replay:

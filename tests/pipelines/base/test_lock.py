@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -319,13 +320,14 @@ def test_a_run_that_lost_its_lock_commits_and_removes_nothing(tmp_path: Path, pa
             left_by(path, host="elsewhere", pid=7)
         else:
             path.unlink() if lost == "removed" else path.write_text("{")
-        for write in (
+        writes: tuple[Callable[[], None], ...] = (
             lambda: manifest.commit(str(folder), done),
             lambda: manifest.revoke(str(folder)),
             lambda: manifest.sweep(str(folder), None),
             lambda: snapshot_store.commit(str(folder), Snapshot(buckets=8, number=1)),
             lambda: snapshot_store.sweep(str(folder), str(folder), ()),
-        ):
+        )
+        for write in writes:
             with pytest.raises(lock.LockError, match=f"this run lost the lock {path}"):
                 write()
     assert [one.name for one in folder.iterdir()] == ["theirs"]

@@ -124,8 +124,17 @@ def test_files_are_on_disk_before_their_manifest(tmp_path: Path, monkeypatch: py
     folder, order = tmp_path / "nights" / "2026-11-21" / "neighbours", list[str]()
     entries = [files.write_bytes(str(folder), name, 1, b"x") for name in ("a.parquet", "../similar/b.parquet")]
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda path, to: (order.append(f"-> {to}"), replace(path, to))[1])
+
+    def recorded_fsync(fd: int) -> None:
+        order.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    def recorded_replace(path: Path, to: Path) -> Path:
+        order.append(f"-> {to}")
+        return replace(path, to)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
     manifest.commit(str(folder), Manifest(stage="neighbours", date="2026-11-21", fingerprint="f", files=entries))
     before = order[: order.index(f"-> {folder}/COMPLETED")]
     beside = folder.parent / "similar"

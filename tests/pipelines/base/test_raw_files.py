@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import datetime as dt
 import os
 import re
@@ -18,7 +20,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"x")
 
 
-WINDOW = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
+WINDOW: dict[str, Any] = {"start": dt.date(2026, 11, 18), "end": dt.date(2026, 11, 21)}
 
 
 def found(pattern: Path | str) -> list[str]:

@@ -142,8 +142,17 @@ def test_data_files_are_on_disk_before_their_snapshot(tmp_path: Path, monkeypatc
     snapshot_store.commit(f"{folder}/snapshots", Snapshot(buckets=8, number=1, files=[old]))
     new = stored("2026-11-20")
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda path, to: (order.append(f"-> {to}"), replace(path, to))[1])
+
+    def recorded_fsync(fd: int) -> None:
+        order.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    def recorded_replace(path: Path, to: Path) -> Path:
+        order.append(f"-> {to}")
+        return replace(path, to)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
     snapshot_store.commit(f"{folder}/snapshots", Snapshot(buckets=8, number=2, files=[old, new]))
     before = order[: order.index(f"-> {folder}/snapshots/00000002.json")]
     data = {f"{folder}/{new.file.name}", f"{folder}/watches/2026-11-20", f"{folder}/watches", str(folder)}

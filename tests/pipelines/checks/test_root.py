@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import datetime as dt
 import threading
 from collections.abc import Callable
@@ -47,7 +49,7 @@ def test_every_mistake_in_a_job_is_a_problem(tmp_path: Path) -> None:
         ({"runner_config": "moon"}, "moon: no such runner config"),
     ],
 )
-def test_a_mistake_in_the_options_is_a_problem(given: dict[str, object], what: str, tmp_path: Path) -> None:
+def test_a_mistake_in_the_options_is_a_problem(given: dict[str, Any], what: str, tmp_path: Path) -> None:
     found = only(doctor_root.job(request_of(tmp_path, **given)))
     assert (found.state, found.what) == ("problem", what) and "--runner-config" in found.fix
 

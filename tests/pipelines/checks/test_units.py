@@ -46,7 +46,10 @@ def test_milliseconds_are_named(unit: float, state: str, tmp_path: Path) -> None
 
 def test_what_is_no_year_no_country_and_not_yet_uploaded_is_counted(tmp_path: Path) -> None:
     videos = [{"video_id": "v", "upload_time": "2026-12-24"}, {"video_id": "w", "upload_time": "2026-11-01"}]
-    users = [{"user_id": 1, "birth_year": 19900101, "country": "UK"}, {"user_id": 2, "birth_year": 1990}]
+    users: list[dict[str, Any]] = [
+        {"user_id": 1, "birth_year": 19900101, "country": "UK"},
+        {"user_id": 2, "birth_year": 1990},
+    ]
     assert found_in(tmp_path, with_seconds(1), videos=videos, users=users) == [
         ("units.videos", "warning", f"1 of 2 upload times are after the night of {DATE}"),
         ("units.users", "warning", "1 of 2 values of birth_year are not a year from 1900 to this one"),

@@ -90,7 +90,7 @@ def check_forgotten(of: Night) -> None:
             assert set(events(of, table, snapshot_store.load(path))["user_id"]) <= set(USERS) - set(GONE)
     first = Night(of.job, DATE)
     for stage, name in RECORDS.items():
-        columns = {"user_id": pl.String(), "watches": pl.List(pl.Int64())}
+        columns: dict[str, pl.DataType | type[pl.DataType]] = {"user_id": pl.String(), "watches": pl.List(pl.Int64())}
         records = read_tfrecords(f"{first.folder(stage)}/{name}", columns)
         assert records.rows() == [(user, [n]) for n, user in enumerate(USERS) if user not in GONE], stage
     assert first.require("ranking").counts["users"] == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -45,7 +46,7 @@ def write_logs(folder: Path, days: tuple[int, ...] = (18, 19)) -> None:
     (folder / "v.csv").write_text("video_id,video_seconds\nv0,30\nv1,60\n")
 
 
-def run(folder: Path, logs: str, **choices: bool) -> Night:
+def run(folder: Path, logs: str, **choices: Any) -> Night:
     """Run ingest of a job with these lines in `[logs]`."""
     of = replace(night(write_job(folder, LOGS + logs, "[examples]\nwindow_days = 4\n")), **choices)
     ingest.run(of)

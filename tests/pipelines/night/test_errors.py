@@ -204,7 +204,7 @@ def test_an_unforeseen_error_is_none_even_if_its_text_looks_like_one() -> None:
     assert user_message(RuntimeError("Traceback (most recent call last):\n  a\nKeyError: 'x'")) is None
 
 
-class GoneError(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # as grpc's own, which nobody can make
+class GoneError(grpc.RpcError, grpc.Call):  # as grpc's own, which nobody can make
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.UNAVAILABLE
 

@@ -75,8 +75,13 @@ def test_checkpoints_are_kept_as_they_come_and_brought_to_the_next_attempt(remot
 
 
 def test_what_names_the_newest_checkpoint_comes_last(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    order, upload = [], files.upload
-    monkeypatch.setattr(files, "upload", lambda local, folder, name: order.append(name) or upload(local, folder, name))
+    order, upload = list[str](), files.upload
+
+    def recorded(local: Path, folder: str, name: str) -> None:
+        order.append(name)
+        upload(local, folder, name)
+
+    monkeypatch.setattr(files, "upload", recorded)
     with local_workdir.open_workdir(f"{remote}/model") as workdir:
         put(workdir.local, **{"checkpoints__checkpoint": "names 1", "checkpoints__z.data": "one"})
         workdir.upload_checkpoints()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -62,7 +63,7 @@ def by_key(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: (str(row["user_id"]), str(row["country"])))
 
 
-WANTED = [
+WANTED: list[dict[str, Any]] = [
     {"user_id": None, "country": None, "video_ids": ["v9"], "scores": [1.0], "vector": []},
     {"user_id": None, "country": "SE", "video_ids": ["v8", "v9"], "scores": [2.0, 1.0], "vector": []},
     {"user_id": "ann", "country": None, "video_ids": ["v1", "v2"], "scores": [2.0, 1.0], "vector": []},

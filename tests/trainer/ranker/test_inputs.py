@@ -35,8 +35,8 @@ def test_impressions_have_the_windows_before_them_and_their_features(spec: Ranki
         expected = [window(of[name], end, length) for of in made for end in of[f"{name}_end"]]
         np.testing.assert_array_equal(batch[name].numpy(), expected)
     for name in [*spec.impression_features, *spec.categories, *spec.numbers, "clicked", "watch_seconds", "page"]:
-        expected = np.concatenate([of[name] for of in made])
-        np.testing.assert_array_equal(batch[name].numpy(), expected.astype(batch[name].dtype.as_numpy_dtype))
+        values = np.concatenate([user[name] for user in made])
+        np.testing.assert_array_equal(batch[name].numpy(), values.astype(batch[name].dtype.as_numpy_dtype))
 
 
 def test_an_epoch_has_each_impression_once_in_random_order(tmp_path: Path) -> None:

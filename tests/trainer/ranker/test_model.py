@@ -37,9 +37,12 @@ def numpy_log_odds(ranker: Ranker, of: Batch) -> np.ndarray:
         known = ids[ids > 0]
         return table[known].mean(axis=0) if len(known) else np.zeros(table.shape[1])
 
+    assert ranker.graph is not None
+    transform_fn = ranker.graph.transform_fn
+
     def numbers(names: list[str], part: str) -> list[np.ndarray]:
         raw = {p: np.stack([values[n] for n in of], axis=1) for p, of in parts.items()}
-        encoded = ranker.graph.transform_fn({p: tf.constant(matrix) for p, matrix in raw.items()})
+        encoded = transform_fn({p: tf.constant(matrix) for p, matrix in raw.items()})
         kinds = ["quantiles", "known", *(["squares", "roots"] if ranker.powers else [])]
         return [encoded[f"{part}_{kind}"].numpy() for kind in kinds]
 

@@ -110,7 +110,7 @@ def test_intervals_have_their_nominal_coverage(kind: str) -> None:
         )
         values, truth = {
             "ratio": (sums.ratio("one", "w"), 0.3),
-            "share": (sums.ratio("hit", "n"), np.mean([1 - 0.7**w for w in range(1, 6)])),
+            "share": (sums.ratio("hit", "n"), float(np.mean([1 - 0.7**w for w in range(1, 6)]))),
             "difference": (sums.ratio("one", "w") - sums.ratio("other", "w"), 0.05),
         }[kind]
         low, high = interval(values)

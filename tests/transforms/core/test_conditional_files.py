@@ -29,7 +29,8 @@ class Blob:
     """The methods of `google.cloud.storage.Blob` that the module uses."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self.bucket, self.generation = bucket, None
+        self.bucket = bucket
+        self.generation: int | None = None
 
     def reload(self) -> None:
         self._answer()

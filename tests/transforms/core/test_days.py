@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -35,7 +36,7 @@ HARD = [
 ]
 
 
-def series(moments: list[dt.datetime | None]) -> pl.Series:
+def series(moments: Sequence[dt.datetime | None]) -> pl.Series:
     return pl.Series("time", moments, pl.Datetime("us", "UTC"))
 
 

@@ -156,8 +156,9 @@ def test_coder_round_trip(frame: pl.DataFrame) -> None:
 def test_coder_is_registered_and_refuses_other_types() -> None:
     assert isinstance(beam.coders.registry.get_coder(pl.DataFrame), FrameCoder)
     assert not FrameCoder().is_deterministic()
+    other: Any = {"a": [1]}
     with pytest.raises(TypeError, match="must be a polars DataFrame, but is dict"):
-        FrameCoder().encode({"a": [1]})
+        FrameCoder().encode(other)
 
 
 def test_concat_keeps_the_order() -> None:

@@ -96,8 +96,12 @@ def test_number_of_concurrent_elements_equals_the_number_of_threads() -> None:
 
 def test_single_thread_takes_elements_lazily() -> None:
     taken: list[int] = []
-    made = threaded_map(range(3), lambda n: taken.append(n) or [n], 1)
-    next(made)
+
+    def work(number: int) -> list[int]:
+        taken.append(number)
+        return [number]
+
+    next(threaded_map(range(3), work, 1))
     assert taken == [0]
 
 

@@ -232,8 +232,8 @@ class CountedRanking:
     def measure(self, lists: pl.DataFrame, bucket: BucketFiles, watches: pl.DataFrame) -> WatchTime:
         names = [path.name for path in self.folder.iterdir()]
         (self.folder / f"{bucket.bucket}-{len(names)}").write_text(" ".join(lists["user_id"]))
-        columns = {name: np.ones(lists.height) for name in ("wanted", "neighbours", "ranking")}
-        return WatchTime.from_columns(columns, np.ones((lists.height, REPLICATES)))
+        columns = {name: np.ones(lists.height, np.int64) for name in ("wanted", "neighbours", "ranking")}
+        return WatchTime.from_columns(columns, np.ones((lists.height, REPLICATES), np.uint8))
 
 
 def test_the_ranked_lists_of_a_bucket_are_measured_together(
@@ -311,7 +311,8 @@ def test_statistics_of_the_videos_shown(evaluated: Evaluated) -> None:
         assert found[system]["coverage"] == len(set(ids)) / N
         bias = np.log2(labels).mean() - np.log2(ids).mean()
         assert found[system]["popularity_bias"] == pytest.approx(bias)
-        ages = [(START - UPLOADS[f"v{i:02d}"]).total_seconds() / 86_400 for i in ids if UPLOADS.get(f"v{i:02d}")]
+        uploads = [upload for i in ids if (upload := UPLOADS.get(f"v{i:02d}")) is not None]
+        ages = [(START - upload).total_seconds() / 86_400 for upload in uploads]
         assert ("mean_age_days" in found[system]) == bool(ages)
         if ages:
             assert found[system]["mean_age_days"] == pytest.approx(np.mean(ages))

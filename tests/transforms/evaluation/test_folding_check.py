@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def pairs_of(similar: Similar) -> pl.DataFrame:
     return sample_pairs(draw_videos([similar_frame(without_itself)]))
 
 
-def watched(rows: list[tuple[str, str, str | None]]) -> pl.DataFrame:
+def watched(rows: Sequence[tuple[str, str, str | None]]) -> pl.DataFrame:
     return pl.DataFrame(rows, {"user_id": pl.String, "video_id": pl.String, "country": pl.String}, orient="row")
 
 
@@ -85,7 +86,7 @@ def test_random_pairs_are_the_same_others_dealt_out_anew() -> None:
     assert pairs_of(similar).equals(pairs)
 
 
-def together_by_hand(rows: list[tuple[str, str, str | None]], pairs: pl.DataFrame) -> list[bool]:
+def together_by_hand(rows: Sequence[tuple[str, str, str | None]], pairs: pl.DataFrame) -> list[bool]:
     had: dict[str, set[str]] = {}
     for user, video, _ in rows:
         had.setdefault(user, set()).add(video)
@@ -133,7 +134,8 @@ def test_counts_are_those_of_plain_python(
         return None if None in both else both[0] != both[1]
 
     channels, languages = ({video: row[at] for video, row in catalogue.items()} for at in (0, 1))
-    expected = {"videos": len({one for one in similar if any(o != one for o in similar[one])})}
+    videos = len({one for one in similar if any(o != one for o in similar[one])})
+    expected = dict[str, PairCounts]()
     for kind in (SIMILAR, RANDOM):
         counts = dict.fromkeys(["pairs", "apart", "other_country", "other_topic", "folded"], 0)
         for (one, other, of), together in zip(pairs.iter_rows(), found.together, strict=True):
@@ -146,7 +148,7 @@ def test_counts_are_those_of_plain_python(
                 counts["other_topic"] += topic
                 counts["folded"] += bool(not together and (country or topic))
         expected[kind] = PairCounts(**counts)
-    assert folding_counts(pairs, found, catalogue_frame(catalogue)) == FoldingCounts(**expected)
+    assert folding_counts(pairs, found, catalogue_frame(catalogue)) == FoldingCounts(videos=videos, **expected)
 
 
 @pytest.mark.parametrize(("first", "at_once"), [(1, 1), (1, 7), (3, 64), (4, 1 << 20)])

@@ -314,9 +314,9 @@ def whole(value: Any) -> bool:
     [
         (gates.most_popular, st.tuples(DIFFERENCE, st.just(FIGURE))),
         (gates.ranking, st.tuples(RANKED, st.just(7))),
-        (lambda *of: gates.recall_before(*of[:2], FIGURE, most_lost=of[2]), st.tuples(NIGHT, NIGHT, NUMBERS)),
+        (lambda *of: gates.recall_before(of[0], of[1], FIGURE, most_lost=of[2]), st.tuples(NIGHT, NIGHT, NUMBERS)),
         (lambda *of: gates.ann_recall(of[0], wanted=of[1], most_short=of[2]), st.tuples(*[NUMBERS] * 3)),
-        (lambda *of: gates.ann_loss(*of[:2], FIGURE, most_lost=of[2]), st.tuples(MEASURED, MEASURED, NUMBERS)),
+        (lambda *of: gates.ann_loss(of[0], of[1], FIGURE, most_lost=of[2]), st.tuples(MEASURED, MEASURED, NUMBERS)),
         (lambda *of: gates.users(before=of[0], tonight=of[1], most_lost=of[2]), st.tuples(*[NUMBERS] * 3)),
         (
             lambda *of: gates.coverage(distinct=of[0], lists=of[1], length=of[2], candidates=of[3], least=of[4]),

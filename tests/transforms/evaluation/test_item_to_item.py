@@ -158,14 +158,14 @@ def test_scores_are_sums_over_a_user_s_last_videos() -> None:
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def inputs(tmp_path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     watches = made(3, 50, 30)
     write(pl.DataFrame({"token": VIDEOS, "count": range(70, 0, -1)}), tmp_path / "counts")
     write(pl.DataFrame({"id": [n for n in ID.values() if n != 3]}), tmp_path / "shown")
     return watches, {"counts": str(tmp_path / "counts"), "shown": str(tmp_path / "shown")}
 
 
-def test_the_file_combines_all_buckets(inputs: tuple[list[dict[str, Any]], dict[str, str]], tmp_path: Path) -> None:
+def test_the_file_combines_all_buckets(inputs: tuple[list[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
     watches, made_of = inputs
     held_out = Holdout(start=hours(20), share=0.5, seed=1)
     window = Window(start=hours(2), end=hours(40))
@@ -184,7 +184,7 @@ def test_the_file_combines_all_buckets(inputs: tuple[list[dict[str, Any]], dict[
     assert as_dict(pl.read_parquet(tmp_path / "near.parquet")) == near_by_hand(histories, set(ID.values()) - {3})
 
 
-def test_no_users_write_no_file(inputs: tuple[list[dict[str, Any]], dict[str, str]], tmp_path: Path) -> None:
+def test_no_users_write_no_file(inputs: tuple[list[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
     window, no_users = Window(start=hours(0), end=hours(1)), Holdout(start=hours(1), share=1.0, seed=1)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         count = WriteCoWatches(

@@ -32,7 +32,7 @@ def test_figures_are_over_every_video_shown(lists: list[list[int]]) -> None:
     counts = reduce(VideoCounts.merge, parts)
     found = list_figures(counts, upload_times(VIDEOS), AS_OF)
     every = [video for ids in lists for video in ids]
-    expected = {"videos": len(every), "distinct": len(set(every) - {0})}
+    expected: dict[str, float] = {"videos": len(every), "distinct": len(set(every) - {0})}
     if every:
         expected["mean_log2_rank"] = mean(math.log2(video or 6) for video in every)
     ages = [{1: 20, 3: 7, 4: 3.5}[video] for video in every if video in (1, 3, 4)]

@@ -46,13 +46,18 @@ def collected(
     *more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[str, str] | None = None
 ) -> NightMetrics:
     records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in CHANCES.items()]
-    kinds = (MeasuredRecord, ShownRecord, MeasuredRanking)
     with TemporaryDirectory() as folder:  # written and read, as between workers
         write_records(map(encode, [*records, *more]), f"{folder}/records")
-        found = pop_records(f"{folder}/records", *kinds)
-    measured_records, shown, ranking = (found.of(kind) for kind in kinds)
-    of = {"k": K, "index": "scann", "holdout": ("then", "now"), "served": served}
-    return collect_metrics(measured_records, shown, next(iter(ranking), None), **of)
+        found = pop_records(f"{folder}/records", MeasuredRecord, ShownRecord, MeasuredRanking)
+    return collect_metrics(
+        found.of(MeasuredRecord),
+        found.of(ShownRecord),
+        next(iter(found.of(MeasuredRanking)), None),
+        k=K,
+        index="scann",
+        holdout=("then", "now"),
+        served=served,
+    )
 
 
 def content(*more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[str, str] | None = None) -> Any:

@@ -33,7 +33,7 @@ from transforms.logs.event_window import Holdout, drop_robot_days
 
 VIDEOS = {"v1": 1, "v2": 2, "v3": 3}  # v4 and v5 are out of vocabulary
 TOKENS = {"cat": 1, "dog": 2, "cat dog": 3}
-USERS = {
+USERS: dict[str, dict[str, Any]] = {
     "a": {"gender": "f", "birth_year": 1984, "country": "SE"},
     "b": {"gender": None, "birth_year": None, "country": None},
 }  # c is not in the table
@@ -197,8 +197,9 @@ class Oracle:
                 if w["video_id"] in VIDEOS and learnable:
                     age = (self.draw.newest - w["time"]).total_seconds() / 86_400
                     digest, label = self.digest(user, w["video_id"], w["time"]), VIDEOS[w["video_id"]]
-                    more = {"days": self.label_days(user, w["time"]), "withhold": self.draw.withhold_last_search}
-                    pointers.append((digest, self.pointer(user, w["time"], label, age, **more)))
+                    days, withhold = self.label_days(user, w["time"]), self.draw.withhold_last_search
+                    pointer = self.pointer(user, w["time"], label, age, days=days, withhold=withhold)
+                    pointers.append((digest, pointer))
                 else:
                     why["held_out" if w["video_id"] in VIDEOS else "out_of_vocabulary"] += 1
             reached = [(digest, p) for digest, p in pointers if self.reached(p, [p for _, p in pointers])]
@@ -320,12 +321,14 @@ def test_events_at_or_after_a_label_do_not_change_its_input(case: Case, hour: fl
 
     shorter = replace(case, watches=left(case.watches), searches=left(case.searches)).histories
     whole = case.histories
-    for pointers in (
-        lambda histories: early(training_pointers(histories, draw)),
-        lambda histories: serving_pointers(histories, hours(hour)).filter(
-            pl.col("watches_end") + pl.col("tokens_end") > 0
-        ),
-    ):
+
+    def training(histories: UserHistories) -> pl.DataFrame:
+        return early(training_pointers(histories, draw))
+
+    def serving(histories: UserHistories) -> pl.DataFrame:
+        return serving_pointers(histories, hours(hour)).filter(pl.col("watches_end") + pl.col("tokens_end") > 0)
+
+    for pointers in (training, serving):
         assert all_inputs(whole, pointers(whole), draw) == all_inputs(shorter, pointers(shorter), draw)
 
 

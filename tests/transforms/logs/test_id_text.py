@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,9 @@ def test_null_words_are_queries_but_not_ids(ending: str, tmp_path: Path) -> None
     rows += [{"user_id": "7", "time": "2026-11-20T10:00:00Z", "query": word} for word in ["null", "NULL", "\\N", "nan"]]
     frame = pl.DataFrame(rows)
     path = tmp_path / f"s.{ending}"
-    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[ending](path)
+    write: dict[str, Callable[[Path], None]]
+    write = {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}
+    write[ending](path)
     parts = list(parse_log(str(path), SEARCHES, {}, partial(parse_searches, rules=RULES)))
     assert [query for part in parts for query in part.valid["query"]] == ["null", "NULL", "\\N", "nan"]
     assert [reason for part in parts for reason in part.rejected["reason"]] == ["user_id is null"] * len(words)
@@ -116,8 +119,10 @@ def test_null_words_of_databases_are_null_in_other_text(ending: str, tmp_path: P
     frame, path = pl.DataFrame(rows), tmp_path / f"w.{ending}"
     if ending == "jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif ending == "csv":
+        frame.write_csv(path)
     else:
-        {"csv": frame.write_csv, "parquet": frame.write_parquet}[ending](path)
+        frame.write_parquet(path)
     parts = list(parse_log(str(path), WATCHES, {}, partial(parse_watches, rules=RULES)))
     found = pl.concat(part.valid for part in parts)
     assert found.select("completed", "watch_seconds", "country").rows() == [(False, None, None)] * 4

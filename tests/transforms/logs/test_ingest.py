@@ -165,7 +165,7 @@ def test_rows_are_valid_or_rejected_and_counted(tmp_path: Path) -> None:
         assert_that(rejected, equal_to(bad), label="rejected")
     records = pop_records(counts, *RECORDS)
     reasons, read = records.of(RejectedRows), records.of(RowsRead)
-    assert {rows.table for rows in (*reasons, *read)} == {"searches"}
+    assert {*(rows.table for rows in reasons), *(rows.table for rows in read)} == {"searches"}
     assert {rows.reason: rows.rows for rows in reasons} == {reason: 1 for _, _, reason in bad}
     assert (sum(rows.read for rows in read), sum(rows.rejected for rows in read)) == (6, 4)
 

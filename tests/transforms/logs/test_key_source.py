@@ -36,7 +36,7 @@ KEYS = {
 SECRET = "projects/p/secrets/s/versions/1"
 
 
-@pytest.fixture(params=KEYS.values(), ids=KEYS)
+@pytest.fixture(params=list(KEYS.values()), ids=list(KEYS))
 def key(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setenv(VARIABLE, os.fsdecode(request.param))
     return bytes(request.param)

@@ -121,7 +121,8 @@ def test_no_video_is_lost_and_scores_fall(videos: list[list[str]], count: int, r
     assert found.schema == LISTS and found["user_id"].to_list() == lists["user_id"].to_list()
     expected = dict(zip(candidates.select("list", "video_id").iter_rows(), seconds.tolist(), strict=True))
     for row, (of, shown, scores) in enumerate(zip(videos, found["video_ids"], found["scores"], strict=True)):
-        head = sorted(of[:count], key=lambda video, row=row, of=of: (-expected[row, video], of.index(video)))
+        ranked = sorted((-expected[row, video], place, video) for place, video in enumerate(of[:count]))
+        head = [video for _, _, video in ranked]
         assert list(shown) == head + of[count:]
         others = [-float(place) for place in range(count + 1, len(of) + 1)]
         assert list(scores) == [expected[row, video] for video in head] + others

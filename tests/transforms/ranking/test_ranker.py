@@ -99,8 +99,8 @@ class ByHand:
     def records(self, path: str) -> Iterator[ScoredImpressions]:
         for n in range(int(path)):
             columns = impressions(int(path) * 10 + n, 4)
-            others = dict.fromkeys(("impression_day", "video"), np.zeros(30, np.int64))
-            yield ScoredImpressions(user_ids=[f"{path}-{n}"], **columns, **others)
+            columns |= dict.fromkeys(("impression_day", "video"), np.zeros(30, np.int64))
+            yield ScoredImpressions(user_ids=[f"{path}-{n}"], **columns)
 
 
 @pytest.fixture

@@ -154,7 +154,11 @@ def test_held_out_impressions_are_in_their_own_file(tmp_path: Path) -> None:
     }
     entries = {file.name: file.rows for file in found.of(FileEntry)}
     assert entries == {"examples/train/00003.tfrecord.gz": 2, "examples/holdout/00003.tfrecord.gz": 1}
-    kinds = {"user_id": pl.String(), "video": pl.List(pl.Int64()), "watches_end": pl.List(pl.Int64())}
+    kinds: dict[str, pl.DataType | type[pl.DataType]] = {
+        "user_id": pl.String(),
+        "video": pl.List(pl.Int64()),
+        "watches_end": pl.List(pl.Int64()),
+    }
     read = {
         split: read_tfrecords(f"{tmp_path}/examples/{split}/00003.tfrecord.gz", kinds) for split in ("train", "holdout")
     }

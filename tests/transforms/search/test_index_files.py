@@ -73,7 +73,8 @@ def made(videos: int, dimension: int, seed: int = 1) -> pl.DataFrame:
 
 def test_directions_have_length_one_and_no_bias() -> None:
     found = unit_directions(to_matrix(VECTORS["vector"]))
-    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0, 1], [-1, 0]], rtol=1e-6)
+    expected = np.array([[0.6, 0.8], [0, 0], [0, 1], [-1, 0]])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_vectors_are_read_a_row_group_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,8 +248,13 @@ def test_videos_uploaded_after_as_of_are_not_shown(tmp_path: Path) -> None:
 def test_each_shard_is_loaded_once_for_all_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, buckets = write_world(world_of(3), tmp_path, 2)
     further = [BucketRecords(files=BucketFiles(bucket=number), records="") for number in range(64, 200, 5)]
-    loaded, load = [], shard_search.load_index
-    monkeypatch.setattr(shard_search, "load_index", lambda folder: loaded.append(folder.name) or load(folder))
+    loaded, load = list[str](), shard_search.load_index
+
+    def recorded(folder: Path) -> Any:
+        loaded.append(folder.name)
+        return load(folder)
+
+    monkeypatch.setattr(shard_search, "load_index", recorded)
     search = WriteNeighbours(inputs, str(tmp_path / "n"), "{bucket}", "defaults", threads=2)
     list([*buckets, *further] | search)
     assert loaded == ["00000-of-00002", "00001-of-00002"]
