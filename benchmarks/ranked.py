@@ -62,7 +62,7 @@ def held_out(records: Path) -> list[str]:
 class Shown:
     """Impressions and a ranker's output for them, [impressions]."""
 
-    user: Array
+    user: npt.NDArray[np.int64]
     columns: dict[str, Array]  # all features except histories; page, clicked, watch_seconds
     log_odds: npt.NDArray[np.float32]
 
@@ -92,7 +92,8 @@ class Shown:
         clicked, seconds = self.columns["clicked"], self.columns["watch_seconds"]
         losses = PairLosses.from_impressions(self.user, self.columns["page"], clicked, seconds, scores)
         totals = np.zeros((2, self.user.max() + 1), np.int64)
-        np.add.at(totals, (slice(None), self.user), np.stack([losses.mispredicted, losses.total]))
+        np.add.at(totals[0], self.user, losses.mispredicted)
+        np.add.at(totals[1], self.user, losses.total)
         return totals[0], totals[1]
 
 

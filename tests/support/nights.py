@@ -230,7 +230,8 @@ def run_python(*arguments: object, seconds: float | None = None) -> subprocess.C
 def start_python(*arguments: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """Start a Python process in the environment of a user, with pipes; kill it at the end of the block."""
     command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
-    options = {"cwd": REPOSITORY, "env": environment(), "stdin": pipe, "stdout": pipe, "stderr": pipe} | more
+    options: dict[str, Any] = {"cwd": REPOSITORY, "env": environment()}
+    options |= dict.fromkeys(("stdin", "stdout", "stderr"), pipe) | more
     process: subprocess.Popen[str] = subprocess.Popen(command, text=True, **options)
     try:
         yield process

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import datetime as dt
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memory_files import MemoryFileSystem

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import datetime as dt
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest

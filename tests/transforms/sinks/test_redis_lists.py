@@ -30,7 +30,7 @@ from transforms.sinks.redis_lists import (
 from transforms.sinks.redis_server import RedisServer
 
 IDS = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1, max_size=12)
-SCHEMA = {"user_id": pl.String, "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)}
+SCHEMA = {"user_id": pl.String(), "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)}
 
 
 def rows(lists: list[list[tuple[str, float]]]) -> pl.DataFrame:
