@@ -29,7 +29,6 @@ from transforms.ranking.watch_time_recall import MeasuredRanking
 
 State = Literal["passed", "failed", "not computed"]
 _STATE_OF_OK: dict[Any, State] = {True: "passed", False: "failed", None: "not computed"}
-_FEW_USERS = f"fewer than {MIN_USERS} users were held out, too few for a reliable comparison"
 
 
 class Gate(BaseModel):
@@ -84,25 +83,24 @@ def _unusable(**numbers: object) -> str:
     return ""
 
 
-def _difference_gate(
-    name: str, difference: PairedDifference, users: int | None, *, setting: str, result: str, advice: str
+def _significance_gate(
+    name: str, value: float, margin: PairedDifference, users: int | None, *, bound: str, result: str, advice: str
 ) -> Gate:
-    """Return a gate that fails if a difference is significantly below 0. users: number held out; None: enough.
+    """Return a gate that fails if a margin is significantly below 0.
 
-    `{}` in the result is replaced with the difference and its interval.
+    users: number of held-out users; for few of them the interval is widened. None: enough.
     """
-    if reason := _unusable(**{f"{part}_of_the_difference": value for part, value in difference}):
+    if reason := _unusable(**{f"{part}_of_the_difference": number for part, number in margin}):
         return not_computed(name, reason, expected=False)
     if users is not None and users < MIN_USERS:
-        return not_computed(name, _FEW_USERS)
-    return _gate(
-        name,
-        difference.value,
-        ok=_upper(difference.value, difference.high, users) >= 0,
-        bound=f"not significantly below 0 (95 % interval; {setting})",
-        result=result.format(f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"),
-        advice=advice,
-    )
+        return not_computed(name, f"fewer than {MIN_USERS} users were held out, too few for a reliable comparison")
+    widening = 1.0 if users is None else small_sample_factor(users)
+    ok = margin.value + (margin.high - margin.value) * widening >= 0
+    return _gate(name, value, ok=ok, bound=bound, result=result, advice=advice)
+
+
+def _signed(difference: PairedDifference) -> str:
+    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
 
 
 def most_popular(difference: PairedDifference, figure: str, *, held_out: int | None = None) -> Gate:
@@ -110,20 +108,23 @@ def most_popular(difference: PairedDifference, figure: str, *, held_out: int | N
 
     difference: the lists' figure minus that of the most popular videos. held_out: number of users; None: enough.
     """
-    return _difference_gate(
+    return _significance_gate(
         "most popular",
+        difference.value,
         difference,
         held_out,
-        setting="gates.most_popular",
-        result=f"{figure} minus that of the most popular videos is {{}}",
+        bound="not significantly below 0 (95 % interval; gates.most_popular)",
+        result=f"{figure} minus that of the most popular videos is {_signed(difference)}",
         advice="the training failed, or its labels are wrong: check the training curve in the report, and that model, "
         "index and examples are from the same logs",
     )
 
 
 def ranking(measured: MeasuredRanking | None, cut: int) -> Gate:
-    """Compare ranked lists with the neighbours. found: None if no lists were ranked or no users were held out. cut:
-    first videos of a list that are counted."""
+    """Compare ranked lists with the neighbours.
+
+    measured: None if no lists were ranked or no users were held out. cut: number of first videos that are counted.
+    """
     name = "ranking"
     if measured is None or measured.wanted_seconds == 0:
         return not_computed(name, "no lists were ranked, or no users were held out")
@@ -132,13 +133,14 @@ def ranking(measured: MeasuredRanking | None, cut: int) -> Gate:
         return not_computed(name, "the recall of the two orders is missing", expected=False)
     if reason := _unusable(recall_of_the_neighbours=neighbours.recall):
         return not_computed(name, reason, expected=False)
-    return _difference_gate(
+    return _significance_gate(
         name,
+        gain.value,
         gain,
         measured.users,
-        setting="gates.ranking",
-        result=f"the share of held-out users' watch time in the first {cut} videos changes by {{}} with ranking, from "
-        f"{neighbours.recall:.4f}",
+        bound="not significantly below 0 (95 % interval; gates.ranking)",
+        result=f"the share of held-out users' watch time in the first {cut} videos changes by {_signed(gain)} with "
+        f"ranking, from {neighbours.recall:.4f}",
         advice="check the ranker's figures in the report; candidates = 0 ([ranking]) serves the neighbours' order",
     )
 
@@ -179,24 +181,19 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
     sides = [side for night in (tonight, before) for side in (night.lists, night.popular)]
     lists, popular, lists_before, popular_before = (np.array(side.replicates[figure], np.float64) for side in sides)
     recall, popular_recall, recall_then, popular_then = (side.figures[figure] for side in sides)
-    if reason := _unusable(
-        recall=recall, recall_before=recall_then, popular=popular_recall, popular_before=popular_then
-    ):
+    numbers = {"recall": recall, "recall_before": recall_then, "popular": popular_recall}
+    if reason := _unusable(**numbers, popular_before=popular_then, gates_max_recall_lost=most_lost):
         return not_computed(name, reason, expected=False)
     if len({len(drawn) for drawn in (lists, popular, lists_before, popular_before)}) > 1:
         return not_computed(name, "the nights have unequal numbers of bootstrap replicates", expected=False)
     kept = float(_kept_share(np.array([popular_recall], np.float64), np.array([popular_then], np.float64))[0])
     low, high = interval(lists - (1 - most_lost) * lists_before * _kept_share(popular, popular_before))
-    if reason := _unusable(the_lower_end_of_the_interval=low, its_upper_end=high, gates_max_recall_lost=most_lost):
-        return not_computed(name, reason, expected=False)
-    users = min((night.held_out for night in (tonight, before) if night.held_out is not None), default=None)
-    if users is not None and users < MIN_USERS:
-        return not_computed(name, _FEW_USERS)
     bound = (1 - most_lost) * recall_then * kept
-    return _gate(
+    return _significance_gate(
         name,
         recall - recall_then,
-        ok=_upper(recall - bound, high, users) >= 0,
+        PairedDifference(value=recall - bound, low=low, high=high),
+        min((night.held_out for night in (tonight, before) if night.held_out is not None), default=None),
         bound=f"not significantly below {bound:.4f} (95 % interval; gates.max_recall_lost = {most_lost:g})",
         result=f"{figure} is {recall:.4f}, and was {recall_then:.4f} the night before; that of the most popular videos "
         f"is {popular_recall:.4f}, and was {popular_then:.4f}; the lists minus the bound are {low:+.4f} to {high:+.4f}",
@@ -250,20 +247,17 @@ def ann_loss(exact: MeasuredFigures, approximate: MeasuredFigures, figure: str, 
     values, true_values = (np.array(side.replicates[figure], np.float64) for side in (approximate, exact))
     if figure not in exact.figures or figure not in approximate.figures:
         return not_computed(name, f"{figure} of one search is missing", expected=False)
-    best, found, users = exact.figures[figure], approximate.figures[figure], _users_of(approximate)
+    best, found = exact.figures[figure], approximate.figures[figure]
     if reason := _unusable(recall_by_exact_search=best, recall_by_the_index=found, gates_max_ann_loss=most_lost):
         return not_computed(name, reason, expected=False)
     if len(values) != len(true_values):
         return not_computed(name, "the searches have unequal numbers of bootstrap replicates", expected=False)
     low, high = interval(values - (1 - most_lost) * true_values)
-    if reason := _unusable(the_lower_end_of_the_interval=low, its_upper_end=high):
-        return not_computed(name, reason, expected=False)
-    if users is not None and users < MIN_USERS:
-        return not_computed(name, _FEW_USERS)
-    return _gate(
+    return _significance_gate(
         name,
         (best - found) / best if best else 0.0,
-        ok=_upper(found - (1 - most_lost) * best, high, users) >= 0,
+        PairedDifference(value=found - (1 - most_lost) * best, low=low, high=high),
+        _users_of(approximate),
         bound=f"a loss not significantly above {most_lost:g} of it (95 % interval; gates.max_ann_loss)",
         result=f"{figure} by exact search is {best:.4f} and by the index {found:.4f}",
         advice="raise index.recall, and check that the index was built from tonight's vectors",
@@ -453,8 +447,3 @@ def _no_counts(numbers: Sequence[float]) -> str:
 
 def _classes(users: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {n:,}" for name, n in sorted(users.items(), key=lambda one: -one[1])[:5])
-
-
-def _upper(value: float, high: float, users: int | None) -> float:
-    """Return the upper end of an interval around a value, widened for a small number of users."""
-    return high if users is None else value + (high - value) * small_sample_factor(users)
