@@ -47,13 +47,6 @@ class WatchedVideos:
         return self.excluded.select(rows.fill_null(self.users.height).to_numpy().astype(np.int64))
 
 
-def watched_pairs(watches: pl.DataFrame, exclude: Exclude) -> pl.DataFrame:
-    """Return user_id, video_id of the watches that `exclude` keeps out of the lists, with repeats."""
-    if exclude == "none":
-        watches = watches.clear()
-    return (watches.filter("completed") if exclude == "completed" else watches).select("user_id", "video_id")
-
-
 def read_watched(
     window: Window, paths: Sequence[str], exclude: Exclude, hidden: pl.DataFrame, positions: pl.DataFrame
 ) -> WatchedVideos:
@@ -69,6 +62,6 @@ def read_watched(
     def watched() -> Iterator[pl.DataFrame]:
         for start in range(0, len(paths), FILES_AT_ONCE):
             watches = window.read_events(paths[start : start + FILES_AT_ONCE], WATCH_SCHEMA, COMPLETED_COLUMNS)
-            yield to_positions(watched_pairs(watches, exclude))
+            yield to_positions(watches.filter("completed") if exclude == "completed" else watches)
 
     return WatchedVideos.from_pairs(pl.concat([to_positions(hidden), *(watched() if exclude != "none" else ())]))
