@@ -58,17 +58,18 @@ def run(night: Night) -> None:
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
-    newest = night.outputs(VocabularyOutputs).window.newest
+    newest, spec = night.outputs(VocabularyOutputs).window.newest, _spec(night)
     graph = f"transform_fn/{attempt}"
     written_graph = _write_graph(night, folder, graph, f"times-{attempt}.parquet")
-    spec = _spec(night)
     records = paths.join(folder, f"records-{attempt}.json")
     with night.beam.pipeline("examples") as pipeline:
         write = _writer(night, spec, newest, folder, graph, attempt)
         written = pipeline | night.beam.create(night.ingested.buckets()) | write
         labels = written["label_counts"] | WriteLabelCounts(write.inputs.videos, folder, "label_counts.parquet")
-        nobody = _defaults(night, spec, write, attempt)
-        defaults = pipeline | "Defaults" >> night.beam.create([spec.categories.get("country", [])]) | nobody
+        write_defaults = WriteDefaultExamples(
+            night.dates.end, spec, write.inputs.graph, folder, f"defaults-{attempt}.tfrecord.gz"
+        )
+        defaults = pipeline | "Defaults" >> night.beam.create([spec.categories.get("country", [])]) | write_defaults
         (written["records"], labels, defaults) | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, FileEntry, Counts, FeatureHistograms)
     entries = found.of(FileEntry)
@@ -123,11 +124,6 @@ def _writer(
     )
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "tfrecord.gz")
     return WriteExamples(night.dates.window, draw, spec, inputs, folder, name, night.beam.threads)
-
-
-def _defaults(night: Night, spec: FeatureSpec, write: WriteExamples, attempt: str) -> WriteDefaultExamples:
-    name = f"defaults-{attempt}.tfrecord.gz"
-    return WriteDefaultExamples(night.dates.end, spec, write.inputs.graph, write.folder, name)
 
 
 def _spec(night: Night) -> FeatureSpec:

@@ -208,7 +208,8 @@ def _ingest_logs(
         before = rewriting.rearrange(night, before, buckets=before.buckets, zone=plan.time_zone)
     if plan.reapplies_rule:
         before = rewriting.reapply_completion_rule(night, before, reader.rules(catalogue))
-    snapshot, account = _without_days(before, plan.spans)
+    gone = [file for span in plan.spans for file in before.files_between(*span)]
+    snapshot, account = store_cleanup.without_files(before, gone, "reingested")
     if plan.reread:
         snapshot = replace(snapshot, files=[], time_zone=plan.time_zone)
     for raw, spans in ((plan.to_reingest, plan.spans), (plan.pending, ())):
@@ -216,14 +217,14 @@ def _ingest_logs(
             records = replace(reader, rejected=_rejected(night, before, account)).logs(
                 batch, snapshot, catalogue, spans
             )
-            gone = [file.name for file in records.of(ReplacedFile)]
-            snapshot = snapshot.with_changes(gone, [StoreFile(**vars(file)) for file in records.of(EventFile)])
+            replaced = [file.name for file in records.of(ReplacedFile)]
+            snapshot = snapshot.with_changes(replaced, [StoreFile(**vars(file)) for file in records.of(EventFile)])
             account = row_counts.total([account, row_counts.from_records(records)])
     _check_rejects(night, row_counts.total([account, side]))
     _check_days(night, before, snapshot, plan.spans)
     if plan.reread:
-        snapshot, replaced = rewriting.merge_reread(night, before, snapshot, plan.missing_files)
-        account = row_counts.total([account, replaced])
+        snapshot, reread = rewriting.merge_reread(night, before, snapshot, plan.missing_files)
+        account = row_counts.total([account, reread])
     snapshot, expired = store_cleanup.expire(night, snapshot)
     done = replace(
         rewriting.add_to_account(snapshot, night.date, account, expired),
@@ -250,16 +251,6 @@ def _rejected(night: Night, before: Snapshot, account: Account) -> dict[str, int
     """Return the number of rows that the ingests of this date rejected, by table and reason."""
     earlier = before.accounts.get(night.date.isoformat())
     return dict(row_counts.total([account, *([earlier] if earlier else [])])["rejects"])
-
-
-def _without_days(snapshot: Snapshot, spans: tuple[Span, ...]) -> tuple[Snapshot, Account]:
-    """Return the snapshot without the files of some days, not committed, and the account of their rows.
-
-    The files are not opened, because some may be missing or damaged.
-    """
-    gone = [file for span in spans for file in snapshot.files_between(*span)]
-    lost = [row_counts.from_removed(file.table, "reingested", file.file.rows) for file in gone]
-    return snapshot.with_changes((file.file.name for file in gone), []), row_counts.total(lost)
 
 
 def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Span, ...]) -> None:

@@ -81,8 +81,7 @@ def run(night: Night) -> None:
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
-    reason = why_not(night)
-    if reason:
+    if reason := why_not(night):
         return _not_ranked(reason)
     generators = ranking_nights.generators(night)
     found, entries = count_impressions(night, generators, folder, attempt)
@@ -171,31 +170,24 @@ def write_ranking_examples(
     night: Night, spec: RankingSpec, generators: dict[str, str], folder: str, attempt: str
 ) -> list[FileEntry]:
     """Write records of the impressions, and TFT's graph; return the entries of both."""
-    buckets = [
-        RankingBucket(
-            files=of,
-            nights=tuple(
-                ranking_nights.of_bucket(night, date, of.bucket, night.ingested.snapshot.buckets) for date in generators
-            ),
-        )
-        for of in night.ingested.buckets()
-    ]
-    name, records = (
-        paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "tfrecord.gz"),
-        f"records-{attempt}.json",
-    )
+    count = night.ingested.snapshot.buckets
+    buckets = []
+    for files_of_bucket in night.ingested.buckets():
+        nights = tuple(ranking_nights.of_bucket(night, date, files_of_bucket.bucket, count) for date in generators)
+        buckets.append(RankingBucket(files=files_of_bucket, nights=nights))
+    name, records = paths.shard_pattern(count, attempt, "tfrecord.gz"), paths.join(folder, f"records-{attempt}.json")
     write = WriteRankingExamples(inputs_of(night, spec), night.dates.holdout, folder, name, night.beam.threads)
     numbers = f"numbers-{attempt}.parquet"  # lies there until TFT has analysed it
     with night.beam.pipeline("ranking") as pipeline:
         written = pipeline | night.beam.create(buckets) | write
         written["numbers"] | DrawNumbers(spec, night.job.ranking.seed, folder, numbers)
-        written["records"] | WriteRecords(paths.join(folder, records))
+        written["records"] | WriteRecords(records)
     drawn, graph = paths.join(folder, numbers), paths.join(folder, GRAPH)
     written_graph = write_numbers_graph(
         files.read_parquet(drawn), graph, spec=spec, pipeline=night.beam.local_pipeline()
     )
     files.remove_files([drawn])
-    entries = pop_records(paths.join(folder, records), FileEntry, Counts).of(FileEntry)
+    entries = pop_records(records, FileEntry, Counts).of(FileEntry)
     entries.append(files.write_bytes(folder, f"{FOLDER}/spec.json", 1, spec.to_json().encode()))
     return [*entries, *files.prefix_entries(written_graph, GRAPH)]
 

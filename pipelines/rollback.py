@@ -55,7 +55,7 @@ def rollback(night: Night, to: dt.date | None) -> str:
     if before is None:
         raise StageError(f"nothing is published in {night.root.path}: there is nothing to withdraw")
     target = replace(night, date=_previous(night, before) if to is None else to)
-    if not _was_accepted(target):
+    if publication_file.accepted(night.root, target.date) is None:
         others = ", ".join(date.isoformat() for date in _dates(night))
         raise StageError(
             f"the night of {target.date} does not exist, or never reached stage publish; nights to serve: {others}"
@@ -81,11 +81,7 @@ def _dates(night: Night) -> list[dt.date]:
     """Return the nights that could be served, in order."""
     withdrawn = publication_file.withdrawn(night.root)
     dates = (date for date in paths.nights(night.root) if date.isoformat() not in withdrawn)
-    return [date for date in dates if _was_accepted(replace(night, date=date))]
-
-
-def _was_accepted(night: Night) -> bool:
-    return publication_file.accepted(night.root, night.date) is not None
+    return [date for date in dates if publication_file.accepted(night.root, date) is not None]
 
 
 if __name__ == "__main__":

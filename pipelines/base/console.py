@@ -75,7 +75,7 @@ def print_to_reader(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        if not (closed := _closed_outputs()):
+        if not (closed := closed_outputs()):
             raise
         for output in closed:
             os.dup2(os.open(os.devnull, os.O_WRONLY), output)
@@ -88,12 +88,7 @@ def silence_stderr() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def reader_has_gone() -> bool:
-    """Return whether the standard output or the standard error is a pipe whose reader has closed it."""
-    return bool(_closed_outputs())
-
-
-def _closed_outputs() -> list[int]:
+def closed_outputs() -> list[int]:
     """Return the file descriptors of the standard output and error that are pipes without a reader."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):

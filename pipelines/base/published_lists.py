@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipelines.base import paths
 from transforms.core import files
 from transforms.core.files import FileEntry
+from transforms.core.validation import invalid_fields
 
 FORMAT_VERSION = 1
 PREFIX = "lists-"  # of the names of these files in the folder of stage publish
@@ -154,12 +155,9 @@ def load(path: str) -> PublishedLists:
                 "watchnext that wrote it"
             )
         return PublishedLists.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise PublishedListsError(f"{path} is damaged ({f'{where}: ' if where else ''}{problem['msg']})") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise PublishedListsError(f"{path} is damaged ({error!r})") from error
+        fault = invalid_fields(error) if isinstance(error, ValidationError) else repr(error)
+        raise PublishedListsError(f"{path} is damaged ({fault})") from error
 
 
 def reference_to(root: paths.Root, path: str) -> Reference:

@@ -98,7 +98,7 @@ def _reported(work: Callable[[], int], say: Callable[[str], object]) -> int:
         say(str(stopped))
         return stopped.code
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and console.reader_has_gone():
+        if isinstance(error, BrokenPipeError) and console.closed_outputs():
             raise
         message = user_message(error)
         if message is None or wants_traceback(error):

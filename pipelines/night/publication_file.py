@@ -213,10 +213,9 @@ def served(root: Root) -> PublishedLists | None:
             return published_lists.read(root, found.lists)
         return from_stages(root, found.night, found.buckets)
     except (PublishedListsError, manifest.ManifestError) as error:
-        date = found.date
         raise StageError(
-            f"{root.published} names lists of the night of {date} that cannot be read ({error}): run watchnext nightly "
-            f"JOB.toml --date {date}, or serve another night with watchnext rollback JOB.toml --to DATE"
+            f"{root.published} names lists of the night of {found.date} that cannot be read ({error}): run watchnext "
+            f"nightly JOB.toml --date {found.date}, or serve another night with watchnext rollback JOB.toml --to DATE"
         ) from error
 
 
@@ -226,9 +225,8 @@ def missing_files_message(root: Root) -> str:
         lists = served(root)
     except StageError as error:
         return str(error)
-    gone = (
-        [entry.name for entry in lists.entries if not files.exists(paths.join(root.path, entry.name))] if lists else []
-    )
+    entries = lists.entries if lists else ()
+    gone = [entry.name for entry in entries if not files.exists(paths.join(root.path, entry.name))]
     return f"{len(gone)} of its files are gone, the first {gone[0]}" if gone else ""
 
 

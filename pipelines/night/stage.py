@@ -7,14 +7,13 @@ work unless a manifest with the plan's fingerprint says that it was done.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
 import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -126,12 +125,9 @@ def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     job = load_job(args.job)
     date = getattr(args, "date", None) or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
     pipeline_options(args.runner_config, flags)  # a mistyped option fails here, before anything starts
-    force = tuple(getattr(args, "force", None) or ())
-    verify = getattr(args, "only", None) or getattr(args, "first", None) or ""
     reingest = tuple(sorted(set(getattr(args, "reingest", None) or ())))
     if reingest and reingest[-1] > date:
         raise JobError(f"--reingest {reingest[-1]} lies after the night of {date}: give a day up to it")
-    forced = getattr(args, "force_publish", None) or ""
     return Night(
         job,
         date,
@@ -140,9 +136,9 @@ def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
         reingest=reingest,
         reread=getattr(args, "reread", False),
         keep_old_readings=getattr(args, "keep_old_readings", False),
-        force_publish=forced,
-        force=force,
-        verify=verify,
+        force_publish=getattr(args, "force_publish", None) or "",
+        force=tuple(getattr(args, "force", None) or ()),
+        verify=getattr(args, "only", None) or getattr(args, "first", None) or "",
     )
 
 
@@ -190,20 +186,6 @@ def stage_parser(stage: Stage) -> console.Parser:
     return parser
 
 
-@contextlib.contextmanager
-def _reporting_a_full_disk(night: Night, stage: str) -> Iterator[None]:
-    """Raise StageError instead of an error that was caused by a full disk, from any library."""
-    try:
-        yield
-    except Exception as error:
-        if not is_disk_full(error):
-            raise
-        raise StageError(
-            f"stage {stage}: no space left on device below {machine.fullest_folder(night.root.path)}: free some space, "
-            "then run the same command again"
-        ) from error
-
-
 def stage_main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit code.
 
@@ -214,10 +196,20 @@ def stage_main(stage: Stage, argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         night = night_from_args(args, flags)
-        with _reporting_a_full_disk(night, _name_of(stage)), lock.hold(night.root.lock):
-            for line in () if process_signals.is_stage() else discard_damaged(night):  # nightly has already done this
-                print(f"watchnext: {line}", file=sys.stderr)
-            stage.run(night)
+        try:
+            with lock.hold(night.root.lock):
+                # in a nightly, the nightly has already removed them
+                for line in () if process_signals.is_stage() else discard_damaged(night):
+                    print(f"watchnext: {line}", file=sys.stderr)
+                stage.run(night)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            fullest = machine.fullest_folder(night.root.path)
+            raise StageError(
+                f"stage {_name_of(stage)}: no space left on device below {fullest}: free some space, then run the same "
+                "command again"
+            ) from error
         return 0
 
     with process_signals.raise_stopped():

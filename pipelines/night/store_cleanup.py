@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from pipelines.base import manifest, paths, row_counts, snapshot_store
 from pipelines.base.paths import Root
 from pipelines.base.row_counts import Account
-from pipelines.base.snapshot_store import Snapshot
+from pipelines.base.snapshot_store import Snapshot, StoreFile
 from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
 from transforms.core import files
@@ -55,6 +56,13 @@ def expire(night: Night, snapshot: Snapshot) -> tuple[Snapshot, Account]:
         return snapshot, row_counts.total([])
     newest = dt.date.fromisoformat(max(file.day for file in snapshot.files)) + dt.timedelta(days=1)
     first = (min(night.date, newest) - dt.timedelta(days=night.job.storage.keep_days)).isoformat()
-    gone = [file for file in snapshot.files if file.day < first]
-    lost = [row_counts.from_removed(file.table, "expired", file.file.rows) for file in gone]
-    return snapshot.with_changes((file.file.name for file in gone), []), row_counts.total(lost)
+    return without_files(snapshot, [file for file in snapshot.files if file.day < first], "expired")
+
+
+def without_files(snapshot: Snapshot, removed: Sequence[StoreFile], reason: str) -> tuple[Snapshot, Account]:
+    """Return the snapshot without some files, not committed, and the account of their rows.
+
+    The files are not opened, because some may be missing or damaged.
+    """
+    accounts = [row_counts.from_removed(file.table, reason, file.file.rows) for file in removed]
+    return snapshot.with_changes((file.file.name for file in removed), []), row_counts.total(accounts)
