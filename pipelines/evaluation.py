@@ -61,7 +61,7 @@ def plan(night: Night) -> Plan:
 
 def run(night: Night) -> None:
     """Measure the night and write the report. Without a holdout and an earlier night, only write the report."""
-    complete(night, plan(night), partial(_work, night))
+    complete(night, plan(night), _work)
     report.write(night)
 
 

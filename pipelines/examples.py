@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from functools import partial
 
 import apache_beam as beam
 
@@ -54,7 +53,7 @@ def _due(night: Night) -> str:
 
 def run(night: Night) -> None:
     """Write the records of the night, and the graph that encodes features."""
-    complete(night, plan(night), partial(_work, night))
+    complete(night, plan(night), _work)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:

@@ -58,7 +58,7 @@ _DAYS_BEFORE = 7  # that the newest day's volume is compared with
 def check(night: Night) -> GateResults:
     """Compute all gates and write their results. Raises GateError if one fails, unless publication is forced."""
     found = _results(night)
-    night_results.write_gates(night, found)
+    files.replace_file(night.root.gates(night.date), found.model_dump_json(indent=1).encode())
     if found.status == "failed":
         stops = [*found.in_state("failed"), *(found.unexpected if night.job.gates.stop_if_not_computed else ())]
         raise GateError(
@@ -144,9 +144,9 @@ def _ungated(night: Night, before: Night | None, found: GateResults) -> str:
 
 def _all_gates(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
     """Yield all gates that are enabled, the most basic ones first."""
-    made = {stage: manifest.record(night.folder(stage)) for stage in ("train", "index", "neighbours", "evaluation")}
-    if bounds.same_night and made["train"]:
-        yield gates.same_night(list(_not_of_one_training(night, made["train"], made)))
+    done = {stage: manifest.record(night.folder(stage)) for stage in ("train", "index", "neighbours", "evaluation")}
+    if bounds.same_night and done["train"]:
+        yield gates.same_night(list(_not_of_one_training(night, done["train"], done)))
     yield from _rejects(night, bounds)
     yield from _volumes(night, bounds)
     yield from _skew(night, bounds)
@@ -155,7 +155,7 @@ def _all_gates(night: Night, before: Night | None, bounds: Gates) -> Iterator[Ga
     yield from _lists(night, before, bounds)
 
 
-def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest | None]) -> Iterator[str]:
+def _not_of_one_training(night: Night, model: Manifest, stages: dict[str, Manifest | None]) -> Iterator[str]:
     """Yield what was not computed from the night's model, according to its manifests and the model's files."""
     if model.dropped is None:
         served = [*model.named(artifacts.VIDEO_VECTORS), *model.named(f"{model.read(TrainOutputs).tower}/")]
@@ -163,12 +163,12 @@ def _not_of_one_training(night: Night, model: Manifest, made: dict[str, Manifest
             path = paths.join(night.folder("train"), entry.name)
             if not files.exists(path) or files.file_entry(night.folder("train"), entry.name).digest != entry.digest:
                 yield f"{path} is not the file that the training of {model.date} wrote"
-    for stage, done in made.items():
-        given = done.inputs if done else {}
-        for name, of in (("model", model), ("train", model), ("index", made["index"])):
-            if name in given and of is not None and given[name] != of.digest and stage != "train":
+    for stage, done in stages.items():
+        inputs = done.inputs if done and stage != "train" else {}
+        for name, current in (("model", model), ("train", model), ("index", stages["index"])):
+            if name in inputs and current is not None and inputs[name] != current.digest:
                 yield f"stage {stage} was done with another {'index' if name == 'index' else 'model'} than the night's"
-    for stage, done in made.items():
+    for stage, done in stages.items():
         if done and done.date != night.date.isoformat():
             yield f"{night.folder(stage)} is of the night of {done.date}"
 
@@ -334,15 +334,15 @@ def _compared(night: Night, before: Night | None, users: int) -> ListComparison:
     modulo the smaller count.
     """
     lists_before = publication_file.last_published(before.root, before.date) if before else None
-    had = {paths.shard_index(path): path for path in lists_before.paths(night.root, "lists")} if lists_before else {}
-    tonight = _files_of_buckets(night)
-    smaller = min(len(tonight), len(had) or len(tonight))
+    earlier_paths = lists_before.paths(night.root, "lists") if lists_before else ()
+    earlier, tonight = {paths.shard_index(path): path for path in earlier_paths}, _files_of_buckets(night)
+    smaller = min(len(tonight), len(earlier) or len(tonight))
     sample = UserSample.from_size(users=users, buckets=smaller, max_users=SAMPLED_USERS)
 
     def within(found: dict[int, str], bucket: int) -> list[str]:
         return [path for number, path in found.items() if number % smaller == bucket]
 
-    return compare_lists(((within(tonight, b), within(had, b)) for b in range(sample.buckets)), sample)
+    return compare_lists(((within(tonight, b), within(earlier, b)) for b in range(sample.buckets)), sample)
 
 
 def _files_of_buckets(night: Night) -> dict[int, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import polars as pl
@@ -58,7 +57,7 @@ def run(night: Night) -> None:
             'loss = "hierarchical_softmax" learns a tree and no video vectors, so there is nothing to index: it serves '
             'to compare losses by the curves in history.json; set loss = "sampled_softmax" ([model]) to publish'
         )
-    complete(night, plan(night), partial(_work, night))
+    complete(night, plan(night), _work)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:

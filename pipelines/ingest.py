@@ -87,7 +87,7 @@ def run(night: Night) -> None:
         snapshot_store.remove_damaged(night.root.snapshots)
     if plan.has_work:
         store_cleanup.sweep(night)
-    complete(night, _stage_plan(night, plan), partial(_work, night, plan))
+    complete(night, _stage_plan(night, plan), partial(_work, plan))
 
 
 def _stage_plan(night: Night, plan: IngestPlan) -> Plan:
@@ -100,7 +100,7 @@ def _stage_plan(night: Night, plan: IngestPlan) -> Plan:
     return Plan("ingest", inputs, settings, plan.description)
 
 
-def _work(night: Night, plan: IngestPlan, folder: str, attempt: str) -> StageResult:
+def _work(plan: IngestPlan, night: Night, folder: str, attempt: str) -> StageResult:
     forgotten = _forgotten_before(night, plan)
     before = forget_rows.forget_users(night, plan.privacy_filter) if plan.forgets else plan.before
     empty = Snapshot(

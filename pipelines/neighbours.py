@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -41,7 +40,7 @@ def plan(night: Night) -> Plan:
 
 def run(night: Night) -> None:
     """Write the lists of all users with a watch or search in the window, and the default lists of all others."""
-    complete(night, plan(night), partial(_work, night))
+    complete(night, plan(night), _work)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:

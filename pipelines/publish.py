@@ -62,11 +62,11 @@ def _reason(text: str) -> str:
 def run(night: Night) -> None:
     """Publish the night, unless a later night is published: a backfill does not replace a later night."""
     with nights_page.refreshing_index(night):
-        complete(night, plan(night), lambda _folder, _attempt: _work(night), keep=published_lists.PREFIX)
+        complete(night, plan(night), _work, keep=published_lists.PREFIX)
     retention.apply(night, publication_file.served_date(night.root))
 
 
-def _work(night: Night) -> StageResult:
+def _work(night: Night, _folder: str, _attempt: str) -> StageResult:
     finish(night)
     later = publication_file.served_date(night.root)
     is_backfill = later is not None and later > night.date

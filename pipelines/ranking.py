@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -77,7 +76,7 @@ def why_not(night: Night) -> str:
 
 def run(night: Night) -> None:
     """Train the ranker on the window's impressions, and rank the lists."""
-    complete(night, plan(night), partial(_work, night))
+    complete(night, plan(night), _work)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
@@ -87,7 +86,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     found, entries = count_impressions(night, generators, folder, attempt)
     if not 0 < found.clicked < found.impressions:
         return _not_ranked(
-            "of the impressions that may be learned from none or all were clicked: lists stay in their order"
+            "none or all of the impressions that may be learned from were clicked: lists stay in their order"
         )
     spec = ranking_spec(night, found, entries)
     written = write_ranking_examples(night, spec, generators, folder, attempt)
@@ -104,15 +103,13 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     counts: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "values"}
     counts |= add_counts(ranked.of(Counts)) | learned
     counts["holdout"] = next((asdict(figures) for figures in ranked.of(RankerFigures)), None)
-    counts["notes"] = [] if found.covered else [_NO_GENERATOR]
+    note = "no night precedes the impressions: the ranker learned without the features of the generator"
+    counts["notes"] = [] if found.covered else [note]
     return StageResult(entries, RankingOutputs(ranked=outputs), counts)
 
 
 def _not_ranked(reason: str) -> StageResult:
     return StageResult([], RankingOutputs(ranked=None), {"why_not": reason, "notes": [reason]})
-
-
-_NO_GENERATOR = "no night precedes the impressions: the ranker learned without the features of the generator"
 
 
 def count_impressions(
@@ -172,9 +169,9 @@ def write_ranking_examples(
     """Write records of the impressions, and TFT's graph; return the entries of both."""
     count = night.ingested.snapshot.buckets
     buckets = []
-    for files_of_bucket in night.ingested.buckets():
-        nights = tuple(ranking_nights.of_bucket(night, date, files_of_bucket.bucket, count) for date in generators)
-        buckets.append(RankingBucket(files=files_of_bucket, nights=nights))
+    for bucket_files in night.ingested.buckets():
+        nights = tuple(ranking_nights.of_bucket(night, date, bucket_files.bucket, count) for date in generators)
+        buckets.append(RankingBucket(files=bucket_files, nights=nights))
     name, records = paths.shard_pattern(count, attempt, "tfrecord.gz"), paths.join(folder, f"records-{attempt}.json")
     write = WriteRankingExamples(inputs_of(night, spec), night.dates.holdout, folder, name, night.beam.threads)
     numbers = f"numbers-{attempt}.parquet"  # lies there until TFT has analysed it
@@ -204,19 +201,19 @@ def _train(
     records = [entry for entry in written if "/train/" in entry.name]
     graph = [entry.name for entry in written if entry.name.startswith(f"{GRAPH}/")]
     with local_workdir.open_workdir(folder) as workdir:
-        given = workdir.download(folder, [*(entry.name for entry in records), *graph])
+        local = workdir.download(folder, [*(entry.name for entry in records), *graph])
         result = train_ranker(
             RankingFiles(
-                train=tuple(manifest.entry_paths(records, given)),
+                train=tuple(manifest.entry_paths(records, local)),
                 spec=spec,
-                graph=paths.join(given, f"{GRAPH}/transform_fn") if spec.numbers else None,
+                graph=paths.join(local, f"{GRAPH}/transform_fn") if spec.numbers else None,
             ),
             paths.join(workdir.local, TRAINING),
             settings=RankerSettings(**settings),
             attempt=attempt,
         )
-        told = (f"{TRAINING}/{artifacts.TRAINING_HISTORY}", f"{TRAINING}/{artifacts.MODEL_INFO}")
-        entries = workdir.upload_results(told, [_ranker(attempt)])
+        reports = (f"{TRAINING}/{artifacts.TRAINING_HISTORY}", f"{TRAINING}/{artifacts.MODEL_INFO}")
+        entries = workdir.upload_results(reports, [_ranker(attempt)])
     return {"steps": result.steps, "examples": result.examples}, entries
 
 
@@ -270,10 +267,10 @@ def ranking_buckets(night: Night) -> list[RankingBucket]:
     """Return each bucket's files, its lists, and the paths of its users' vectors."""
     date, buckets = night.date.isoformat(), night.ingested.snapshot.buckets
     found = []
-    for of in night.ingested.buckets():
-        generator = ranking_nights.of_bucket(night, date, of.bucket, buckets)
-        alone = GeneratorNight(start=night.dates.start, vectors=generator.vectors, videos=generator.videos)
-        found.append(RankingBucket(files=of, nights=(alone,), lists=generator.lists))
+    for bucket_files in night.ingested.buckets():
+        generator = ranking_nights.of_bucket(night, date, bucket_files.bucket, buckets)
+        own_night = GeneratorNight(start=night.dates.start, vectors=generator.vectors, videos=generator.videos)
+        found.append(RankingBucket(files=bucket_files, nights=(own_night,), lists=generator.lists))
     return found
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.base import manifest, paths
-from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, local_workdir, warm_start_base
 from pipelines.night.errors import StageError
 from pipelines.night.local_workdir import LocalWorkdir
@@ -40,7 +39,7 @@ def run(night: Night) -> None:
     """Train the model, or continue an interrupted training from its last checkpoint."""
     if not plan(night).is_done(night):
         warm_start_base.fix(night)
-    complete(night, plan(night), partial(_work, night), keep=local_workdir.CHECKPOINTS)
+    complete(night, plan(night), _work, keep=local_workdir.CHECKPOINTS)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
@@ -48,7 +47,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
 
     job, found = night.job, warm_start_base.of_night(night)
     with local_workdir.open_workdir(folder) as workdir:
-        examples, base = _examples(night, workdir), _to_go_on_from(night, found, workdir)
+        examples, base = _examples(night, workdir), _warm_start_source(night, found, workdir)
         result = train(
             examples,
             workdir.local,
@@ -58,10 +57,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             earlier=base,
             on_save=workdir.upload_checkpoints,
         )
-        left = (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES)
-        entries = workdir.upload_results(
-            (artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO), left
-        )
+        names = (artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO)
+        entries = workdir.upload_results(names, (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES))
     outputs = TrainOutputs(
         tower=f"tower-{attempt}",
         state=f"state-{attempt}",
@@ -80,14 +77,14 @@ def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
     if listed.present != listed.files:
         raise StageError(f"the training records of {night.date} were dropped after publishing: run --from examples")
     names = [entry.name for entry in listed.files]
-    given = workdir.download(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
+    local = workdir.download(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
     return ExampleFiles(
-        train=tuple(manifest.entry_paths(listed.named("train/"), given)),
-        holdout=tuple(manifest.entry_paths(listed.named("holdout/"), given)),
-        spec=FeatureSpec.from_json(files.read_bytes(paths.join(given, "spec.json")).decode()),
-        label_counts=paths.join(given, LABEL_COUNTS),
-        search_tokens=paths.join(given, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
-        graph=find_graph(given, names),
+        train=tuple(manifest.entry_paths(listed.named("train/"), local)),
+        holdout=tuple(manifest.entry_paths(listed.named("holdout/"), local)),
+        spec=FeatureSpec.from_json(files.read_bytes(paths.join(local, "spec.json")).decode()),
+        label_counts=paths.join(local, LABEL_COUNTS),
+        search_tokens=paths.join(local, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
+        graph=find_graph(local, names),
         dates={
             "start": night.dates.start.isoformat(),
             "end": night.dates.end.isoformat(),
@@ -96,19 +93,17 @@ def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
     )
 
 
-def _to_go_on_from(night: Night, found: EarlierModel | None, workdir: LocalWorkdir) -> WarmStartSource | None:
+def _warm_start_source(night: Night, found: EarlierModel | None, workdir: LocalWorkdir) -> WarmStartSource | None:
+    """Return the state of the earlier model in a folder that the trainer can read."""
     from trainer.warm_start import WarmStartSource
 
     if found is None:
         return None
-    date = dt.date.fromisoformat(found.date)
-    folder = night.root.stage(date, "train")
-    done: Manifest = manifest.require(folder, "train")
+    earlier = replace(night, date=dt.date.fromisoformat(found.date))
+    done = earlier.require("train")
     state = done.read(TrainOutputs).state
-    names = [entry.name for entry in done.named(f"{state}/")]
-    return WarmStartSource(
-        state=f"{workdir.download(folder, names)}/{state}", name=found.date, days=(night.date - date).days
-    )
+    local = workdir.download(earlier.folder("train"), [entry.name for entry in done.named(f"{state}/")])
+    return WarmStartSource(state=f"{local}/{state}", name=found.date, days=(night.date - earlier.date).days)
 
 
 if __name__ == "__main__":

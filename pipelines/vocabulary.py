@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from functools import partial
 
 import apache_beam as beam
 
@@ -50,7 +49,7 @@ def plan(night: Night) -> Plan:
 
 def run(night: Night) -> None:
     """Count tokens and write the vocabularies. Raises StageError if the window has no completed watch."""
-    complete(night, plan(night), partial(_work, night))
+    complete(night, plan(night), _work)
 
 
 def _work(night: Night, folder: str, attempt: str) -> StageResult:

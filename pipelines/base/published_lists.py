@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipelines.base import paths
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.core.validation import invalid_fields
+from transforms.core.messages import invalid_fields
 
 FORMAT_VERSION = 1
 PREFIX = "lists-"  # of the names of these files in the folder of stage publish
@@ -127,11 +127,6 @@ def write(root: paths.Root, lists: PublishedLists) -> Reference:
     return Reference(file=relative(root, path), digest=xxhash.xxh3_128_hexdigest(content))
 
 
-def rewrite(path: str, lists: PublishedLists) -> None:
-    """Replace the content of a list after users were forgotten."""
-    files.replace_file(path, lists.to_bytes())
-
-
 def relative(root: paths.Root, path: str) -> str:
     """Return a path below ROOT relative to ROOT."""
     return path[len(root.path.rstrip("/")) + 1 :]
@@ -158,11 +153,6 @@ def load(path: str) -> PublishedLists:
     except (ValueError, TypeError, KeyError) as error:
         fault = invalid_fields(error) if isinstance(error, ValidationError) else repr(error)
         raise PublishedListsError(f"{path} is damaged ({fault})") from error
-
-
-def reference_to(root: paths.Root, path: str) -> Reference:
-    """Return a reference to the list at `path`, with its current digest."""
-    return Reference(file=relative(root, path), digest=files.file_entry(*path.rsplit("/", 1)).digest)
 
 
 def paths_of_night(root: paths.Root, date: dt.date) -> list[str]:

@@ -123,13 +123,13 @@ def literal_prefix(pattern: str) -> str:
 
 def would_read(pattern: str, path: str) -> bool:
     """Return whether a log file at `path` would be one of the raw files that a path, folder or glob names."""
-    given = _parse_pattern(pattern.replace("{date}", "2000-01-01"), plain=not _is_glob(pattern))
+    parsed = _parse_pattern(pattern.replace("{date}", "2000-01-01"), plain=not _is_glob(pattern))
     places = {path}
     if files.is_local(path):
-        real, folder = os.path.realpath(path), given.literal.rstrip("/")
+        real, folder = os.path.realpath(path), parsed.literal.rstrip("/")
         top = os.path.realpath(folder)
         places |= {folder + real[len(top.rstrip("/")) :]} if f"{real}/".startswith(f"{top.rstrip('/')}/") else set()
-    return any(given.regex.fullmatch(place) and not given.hidden_part(place) for place in places)
+    return any(parsed.regex.fullmatch(place) and not parsed.hidden_part(place) for place in places)
 
 
 def lies_within(pattern: str, folder: str) -> bool:

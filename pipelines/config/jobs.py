@@ -143,11 +143,11 @@ def load_job(path: str) -> Job:
 def _root_in_logs(job: Job) -> str:
     """Return how the storage root and the logs overlap; empty if they do not."""
     root = Root(job.storage.root)
-    given = [(f"logs.{table}", getattr(job.logs, table)) for table in TABLES]
-    for setting, pattern in [*given, ("privacy.forget", job.privacy.forget)]:
+    written = (root.published, join(root.snapshots, "1.json"), join(root.store, "watches/2000-01-01/1.parquet"))
+    logs = [(f"logs.{table}", getattr(job.logs, table)) for table in TABLES]
+    for setting, pattern in [*logs, ("privacy.forget", job.privacy.forget)]:
         if pattern is None or pattern.startswith(PREFIX):
             continue
-        written = (root.published, join(root.snapshots, "1.json"), join(root.store, "watches/2000-01-01/1.parquet"))
         if any(raw_files.would_read(pattern, path) for path in written):
             return (
                 f"storage.root = {job.storage.root!r} lies within {setting}, so a night would read its own files as "

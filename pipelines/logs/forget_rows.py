@@ -144,7 +144,7 @@ def _forget_in_publications(
         now = digests.get(lists.neighbours, lists.neighbours)
         changed = lists.with_entries(entries).model_copy(update={"neighbours": now})
         if changed != lists:
-            published_lists.rewrite(path, changed)
+            files.replace_file(path, changed.to_bytes())
 
 
 def _scrub(night: Night, folder: str, names: list[str], privacy_filter: PrivacyFilter) -> dict[str, FileEntry]:

@@ -79,11 +79,6 @@ def gates(night: Night) -> GateResults | None:
         raise ManifestError(f"{path} cannot be read ({fault}): remove it; stage publish writes it anew") from None
 
 
-def write_gates(night: Night, found: GateResults) -> None:
-    """Replace the night's `gates.json`."""
-    files.replace_file(night.root.gates(night.date), found.model_dump_json(indent=1).encode())
-
-
 def metrics(night: Night) -> NightMetrics | None:
     """Return the figures of stage evaluation; None if missing or in another format. Raises ManifestError if damaged."""
     path = metrics_path(night)

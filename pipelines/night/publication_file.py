@@ -150,8 +150,7 @@ def read_if_valid(root: Root) -> Published | None:
 
 
 def is_lost(root: Root) -> bool:
-    """Return whether `published.json` is damaged, names an unreadable file list, or is missing although a
-    night was published."""
+    """Return whether `published.json` or the file list that it names is unreadable, or missing after a publication."""
     try:
         found = read(root, whole=True)
     except StageError:
@@ -288,7 +287,7 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
         "date": date,
         "stage": stage,
         "buckets": len(lists) if buckets is None else buckets,
-        "users": _users(listed, lists),
+        "users": listed.read(NeighboursOutputs).users if stage == NEIGHBOURS else sum(entry.rows for entry in lists),
         "attempt": _attempt(listed, beside),
         "neighbours": beside.digest,
         "lists": published_lists.relative_entries(lists, root.stage(date, stage), root),
@@ -323,11 +322,6 @@ def matches_stages(root: Root, date: dt.date) -> bool:
         return False
     listed, beside = (manifest.load_readable(root.stage(date, one)) for one in (served_stage(root, date), NEIGHBOURS))
     return bool(accepted_last and listed and beside and accepted_last.attempt == _attempt(listed, beside))
-
-
-def _users(listed: Manifest, lists: list[FileEntry]) -> int:
-    rows = sum(entry.rows for entry in lists)
-    return listed.read(NeighboursOutputs).users if listed.stage == NEIGHBOURS else rows
 
 
 def served_stage(root: Root, date: dt.date) -> str:
@@ -411,8 +405,10 @@ def refreshed(root: Root, entry: Published) -> Published:
 
 
 def _current(root: Root, reference: Reference) -> Reference:
-    path = paths.join(root.path, reference.file)
-    return published_lists.reference_to(root, path) if files.exists(path) else reference
+    """Return a reference with the current digest of its file, if the file exists."""
+    if not files.exists(paths.join(root.path, reference.file)):
+        return reference
+    return reference.model_copy(update={"digest": files.file_entry(root.path, reference.file).digest})
 
 
 def to_json(content: Any) -> bytes:

@@ -35,7 +35,7 @@ def newest(night: Night) -> dict[str, str]:
     withdrawn = publication_file.withdrawn(night.root)
     dates = [date for date in paths.nights(night.root) if date < night.date and date.isoformat() not in withdrawn]
     found = {
-        date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _lists_match_model(night, date)
+        date: lists for date in dates if (lists := _lists(night, date.isoformat())) and _match_model(night, date, lists)
     }
     before = [date for date in found if replace(night, date=date).dates.end <= night.dates.start]
     return {date.isoformat(): found[date].digest for date in found if date not in before[:-1]}
@@ -46,10 +46,10 @@ def _lists(night: Night, date: str) -> Manifest | None:
     return found if found and found.named(_VECTORS) else None
 
 
-def _lists_match_model(night: Night, date: dt.date) -> bool:
-    """Return whether the night's lists were computed with its current model."""
-    model, lists = manifest.load(night.root.stage(date, "train")), _lists(night, date.isoformat())
-    return bool(model and lists and lists.inputs.get("train") == model.digest)
+def _match_model(night: Night, date: dt.date, lists: Manifest) -> bool:
+    """Return whether the lists of a night were computed with its current model."""
+    model = manifest.load(night.root.stage(date, "train"))
+    return model is not None and lists.inputs.get("train") == model.digest
 
 
 def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNight:
@@ -58,18 +58,18 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
     Bucket counts are powers of two: users of bucket b of one count are in the buckets of the other that are equal to b
     modulo the smaller count.
     """
-    of = replace(night, date=dt.date.fromisoformat(date))
-    listed = of.require(publication_file.NEIGHBOURS)
+    generator = replace(night, date=dt.date.fromisoformat(date))
+    listed = generator.require(publication_file.NEIGHBOURS)
     own = publication_file.own(listed)
     smaller = min(len(own), buckets)
 
     def within(entries: list[FileEntry]) -> tuple[str, ...]:
         mine = [entry for entry in entries if paths.shard_index(entry.name) % smaller == bucket % smaller]
-        return tuple(manifest.entry_paths(mine, of.folder(publication_file.NEIGHBOURS)))
+        return tuple(manifest.entry_paths(mine, generator.folder(publication_file.NEIGHBOURS)))
 
     return GeneratorNight(
-        start=of.dates.end,
+        start=generator.dates.end,
         lists=within(own),
         vectors=within(listed.named(_VECTORS)),
-        videos=paths.join(of.folder("train"), artifacts.VIDEO_VECTORS),
+        videos=paths.join(generator.folder("train"), artifacts.VIDEO_VECTORS),
     )

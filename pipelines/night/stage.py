@@ -71,8 +71,11 @@ class StageResult:
     timed: list[str] = field(default_factory=list)  # files with durations, which differ each time
 
 
-def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], *, keep: str = "") -> Manifest:
-    """Run a stage's `work(folder, attempt)` and commit it. Return the existing manifest if the plan is complete.
+Work = Callable[[Night, str, str], StageResult]
+
+
+def complete(night: Night, plan: Plan, work: Work, *, keep: str = "") -> Manifest:
+    """Run a stage's `work(night, folder, attempt)` and commit it. Return the existing manifest if the plan is complete.
 
     Files in the folder that no manifest lists are removed first, except those whose path below it begins with `keep`.
     """
@@ -87,7 +90,7 @@ def complete(night: Night, plan: Plan, work: Callable[[str, str], StageResult], 
         found = None
     manifest.sweep(folder, found, beside, keep=keep)
     began, before, attempt = time.monotonic(), machine.resource_use(), manifest.new_attempt()
-    result = work(folder, attempt)
+    result = work(night, folder, attempt)
     after = machine.resource_use()
     done = Manifest(
         stage=plan.stage,

@@ -26,7 +26,7 @@ from pipelines.night import publication_file
 from pipelines.night.errors import GateError
 from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs, NeighboursOutputs, RankingOutputs
-from pipelines.night.stage import Plan, StageResult, complete
+from pipelines.night.stage import Plan, StageResult, Work, complete
 from pipelines.serving import publication
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
@@ -75,7 +75,7 @@ class World:
         """The stages from neighbours on, as a run with another seed would leave them; killed in the stage `fails`."""
         of = night(self.job, date)
 
-        def neighbours(folder: str, attempt: str) -> StageResult:
+        def neighbours(night: Night, folder: str, attempt: str) -> StageResult:
             entries = []
             for bucket in range(of.ingested.snapshot.buckets):
                 own = [(u, ids, [1.0] * k) for u, ids in lists_of(mark, k).items() if self.bucket(of, u) == bucket]
@@ -92,8 +92,8 @@ class World:
             entries.append(files.write_parquet(DEFAULTS, folder, f"../defaults/defaults-{attempt}.parquet"))
             return StageResult(entries, NeighboursOutputs(users=len(USERS)))
 
-        def other(stage: str) -> Callable[[str, str], StageResult]:
-            def work(folder: str, attempt: str) -> StageResult:
+        def other(stage: str) -> Work:
+            def work(night: Night, folder: str, attempt: str) -> StageResult:
                 entry = files.write_parquet(DEFAULTS, folder, f"vocabulary/rows-{attempt}.parquet")
                 if fails == stage:
                     raise KillError

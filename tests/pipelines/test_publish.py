@@ -411,7 +411,7 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
     fresh = lists.with_entries({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(
         update={"neighbours": "new"}
     )
-    published_lists.rewrite(path, fresh)
+    files.replace_file(path, fresh.to_bytes())
     publication.forget(night(job, NEXT), pl.Series(["b"]))
     served = published_json(of.root)
     assert (served["users"], served["date"], served["neighbours"]) == (2, "2026-11-21", "new") and "sinks" in served

@@ -27,10 +27,10 @@ def plan(settings: Any = 1, stage: str = "vocabulary") -> Plan:
     return Plan(stage, {"window": "digest"}, settings)
 
 
-def writes(*names: str, content: bytes = b"rows") -> stages.Callable[[str, str], StageResult]:
+def writes(*names: str, content: bytes = b"rows") -> stages.Work:
     """The work of a stage that leaves files; `{attempt}` in a name is the attempt's mark."""
 
-    def work(folder: str, attempt: str) -> StageResult:
+    def work(night: Night, folder: str, attempt: str) -> StageResult:
         given = [name.format(attempt=attempt) for name in names]
         entries = [files.write_bytes(folder, name, 1, content) for name in given]
         return StageResult(entries, NeighboursOutputs(users=1), {"rows": 1})
@@ -38,15 +38,15 @@ def writes(*names: str, content: bytes = b"rows") -> stages.Callable[[str, str],
     return work
 
 
-def crashes_after(work: stages.Callable[[str, str], StageResult]) -> stages.Callable[[str, str], StageResult]:
-    def crash(folder: str, attempt: str) -> StageResult:
-        work(folder, attempt)
+def crashes_after(work: stages.Work) -> stages.Work:
+    def crash(night: Night, folder: str, attempt: str) -> StageResult:
+        work(night, folder, attempt)
         raise KeyboardInterrupt
 
     return crash
 
 
-def refuses(folder: str, attempt: str) -> StageResult:
+def refuses(night: Night, folder: str, attempt: str) -> StageResult:
     raise AssertionError("this stage was done before")
 
 
@@ -123,9 +123,9 @@ def test_what_a_stage_keeps_for_its_next_attempt_outlives_a_crash_and_not_the_co
         complete(of, plan(), crashes_after(work), keep="checkpoints")
     kept = []
 
-    def look(folder: str, attempt: str) -> StageResult:
+    def look(night: Night, folder: str, attempt: str) -> StageResult:
         kept.extend(names(of))
-        return writes("tower-{attempt}")(folder, attempt)
+        return writes("tower-{attempt}")(night, folder, attempt)
 
     done = complete(of, plan(), look, keep="checkpoints")
     assert kept == ["checkpoints/7/1"] and names(of) == ["COMPLETED", f"tower-{done.attempt}"]
@@ -186,11 +186,11 @@ def test_a_manifest_keeps_inputs_settings_and_run(tmp_path: Path, monkeypatch: p
 def test_a_manifest_tells_what_the_work_took(tmp_path: Path) -> None:
     of, write = simple(tmp_path), writes("a-{attempt}.parquet")
 
-    def busily(folder: str, attempt: str) -> StageResult:
+    def busily(night: Night, folder: str, attempt: str) -> StageResult:
         until = time.process_time() + 0.2
         while time.process_time() < until:
             pass
-        return write(folder, attempt)
+        return write(night, folder, attempt)
 
     done = complete(of, plan({}), busily)
     assert 0.2 <= done.processor_seconds < 0.2 + time.process_time() and done.peak_bytes > 2**24
