@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-with suppress(Exception):  # who needs Beam imports it again and is told what is wrong; doctor works without it
+with suppress(Exception):  # modules that need Beam import it again and show the error; doctor works without it
     from transforms.core.tensorflow_import import collector_paused
 
     with collector_paused():  # what every stage and command needs first

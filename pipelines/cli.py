@@ -23,12 +23,12 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command with its arguments. The exit code is 2 without a command, or for an unknown one."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    name = given[0] if given else ""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else ""
     if name in COMMANDS:
-        return int(importlib.import_module(f"pipelines.{name}").main(given[1:]))
-    if name == "help" and given[1:] and given[1] in COMMANDS:
-        return main([given[1], "--help"])
+        return int(importlib.import_module(f"pipelines.{name}").main(arguments[1:]))
+    if name == "help" and arguments[1:] and arguments[1] in COMMANDS:
+        return main([arguments[1], "--help"])
     if name == "--version":
         return console.print_to_reader(lambda: print(f"watchnext {_version()}") or 0)
     is_help = name in ("-h", "--help", "help")

@@ -245,11 +245,11 @@ def _measured(night: Night) -> tuple[NightMetrics | None, str, bool]:
 
 
 def _most_popular(metrics: NightMetrics) -> Gate:
-    beside = metrics.beside.get(night_metrics.MOST_POPULAR)
-    if beside is None:
+    difference = metrics.beside.get(night_metrics.MOST_POPULAR)
+    if difference is None:
         return not_computed("most popular", f"{night_metrics.FILE} has no difference of {metrics.gate}", expected=False)
     held_out = metrics.holdout.users if metrics.holdout else None
-    return gates.most_popular(beside, metrics.gate, held_out=held_out)
+    return gates.most_popular(difference, metrics.gate, held_out=held_out)
 
 
 def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: float) -> Gate:
@@ -291,8 +291,8 @@ def _lists(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:
         yield gates.coverage(**counted, candidates=candidates, least=bounds.min_coverage)
     if bounds.max_sameness < 1:
         enough = found.lists >= MIN_USERS
-        alike = gates.list_overlap(found.shown, lists=found.lists, candidates=candidates) if enough else None
-        yield gates.list_overlap_gate(alike, most=bounds.max_sameness)
+        overlap = gates.list_overlap(found.shown, lists=found.lists, candidates=candidates) if enough else None
+        yield gates.list_overlap_gate(overlap, most=bounds.max_sameness)
     if bounds.min_stayed or bounds.max_stayed < 1:
         yield _stayed(night, before, found, bounds, candidates=candidates)
 

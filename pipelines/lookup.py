@@ -208,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--why", action="store_true", help="show the features with the largest effects on each video")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    given = list(sys.argv[1:] if argv is None else argv)
-    args, flags = parser.parse_known_args(with_dashed_user(given))  # unknown arguments configure Beam's file systems
+    words = with_dashed_user(sys.argv[1:] if argv is None else argv)
+    args, flags = parser.parse_known_args(words)  # unknown arguments configure Beam's file systems
     if args.k < 1:
         parser.error(f"--k must be positive, but is {args.k}")
     if args.watches < 0:

@@ -69,18 +69,18 @@ def pipeline_options(config: str | None, flags: Sequence[str], stage: str = "", 
     The options also configure Beam's file systems in this process (credentials, endpoints). Raises OptionError for an
     unknown option, with the nearest known name, and for a missing option that the runner requires.
     """
-    given = _collect(config, flags, stage)
+    values = _collect(config, flags, stage)
     if job_name:
-        given.setdefault("job_name", job_name)
-    if given["runner"] == _FLINK:
-        given["runner"] = "PortableRunner"
-    if given["runner"] == _DATAFLOW:
-        given.setdefault("save_main_session", False)
-    options = _Options.from_dictionary(given)
-    for name in (name for name, value in given.items() if value is False):
+        values.setdefault("job_name", job_name)
+    if values["runner"] == _FLINK:
+        values["runner"] = "PortableRunner"
+    if values["runner"] == _DATAFLOW:
+        values.setdefault("save_main_session", False)
+    options = _Options.from_dictionary(values)
+    for name in (name for name, value in values.items() if value is False):
         _turn_off(options, name)
     FileSystems.set_options(options)
-    return _accepted_by_dataflow(options) if given["runner"] == _DATAFLOW else options
+    return _accepted_by_dataflow(options) if values["runner"] == _DATAFLOW else options
 
 
 def runner_name(config: str | None, flags: Sequence[str]) -> str:

@@ -106,10 +106,10 @@ class Job(Table):
         users = (*COLUMNS["users"], *self.examples.user_categories)
         known = COLUMNS | {"users": users, "forget": ("user_id",)}
         every = [name for names in known.values() for name in names]
-        given = [(ours, every, "") for ours, theirs in self.logs.columns.items() if isinstance(theirs, str)]
+        uses = [(ours, every, "") for ours, theirs in self.logs.columns.items() if isinstance(theirs, str)]
         for table, names in self.logs.columns.items():
-            given += [(ours, list(known[table]), f"{table}.") for ours in (names if isinstance(names, dict) else ())]
-        for ours, allowed, table in given:
+            uses += [(ours, list(known[table]), f"{table}.") for ours in (names if isinstance(names, dict) else ())]
+        for ours, allowed, table in uses:
             if ours not in allowed:
                 nearest = difflib.get_close_matches(ours, allowed, 1, cutoff=0)[0]
                 setting = f"logs.columns.{table}"
@@ -163,8 +163,8 @@ def _root_in_logs(job: Job) -> str:
 
 def _absolute(job: Job, folder: str) -> Job:
     """Return the job with the paths of its logs and its root resolved against the folder of the job file."""
-    given = {name: resolve(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
-    update: dict[str, Table] = {"logs": job.logs.model_copy(update=given)}
+    logs = {name: resolve(escape_pattern(folder), path) for name in TABLES if (path := getattr(job.logs, name))}
+    update: dict[str, Table] = {"logs": job.logs.model_copy(update=logs)}
     redis = job.storage.redis
     if redis and redis.ca_file:
         redis = redis.model_copy(update={"ca_file": resolve(folder, redis.ca_file)})

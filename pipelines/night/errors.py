@@ -66,7 +66,7 @@ _BY_CODE: dict[int, tuple[type[Exception], ...]] = {2: (JobError, OptionError, L
 _KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in EXPECTED_ERRORS if kind is not OSError}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RERUN = "no partial results were kept; check the runner, then rerun the command"
-_ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<said>.*)", re.DOTALL)  # as Beam words it
+_ENDED = re.compile(r"Pipeline \S+ failed in state (?P<state>\w+): (?P<reason>.*)", re.DOTALL)  # as Beam words it
 # In Java traces the last 'Caused by' is the root cause. A job server may report only the root cause.
 _CAUSE = re.compile(r"(?:\A\s*|^Caused by: )(?:[\w$]+\.)*(?=\S)(.+)$", re.MULTILINE)
 _STEP = re.compile(r" \[while running '[^\n]*'\]$")  # which Beam adds to an error's message
@@ -194,8 +194,8 @@ def _runner_failure_message(error: BaseException) -> str | None:
     ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
     if ended is None:
         return None
-    causes = _CAUSE.findall(ended["said"]) or [""]
-    return f"the runner ended the job in state {ended['state']}: {causes[-1].rstrip('. ')}; {_RERUN}"
+    root_causes = _CAUSE.findall(ended["reason"]) or [""]
+    return f"the runner ended the job in state {ended['state']}: {root_causes[-1].rstrip('. ')}; {_RERUN}"
 
 
 def _os_error(name: str) -> type[OSError] | None:

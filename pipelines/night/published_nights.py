@@ -16,7 +16,7 @@ INPUT = "published_before"  # in the inputs of stage evaluation: the fingerprint
 
 @dataclass(frozen=True)
 class PublishedBefore:
-    """The night served on the day before a given night."""
+    """The night that was served on the day before another night."""
 
     date: dt.date  # whose lists
     start: dt.datetime  # of the day
