@@ -45,6 +45,9 @@ def test_skipped_and_repeated_midnights(zone: str, day: dt.date, begins: str) ->
     moment = midnight(day, zone)
     assert f"{moment:%Y-%m-%d %H:%M}" == begins and moment.tzinfo is dt.UTC
     assert moment.astimezone(ZoneInfo(zone)).date() >= day > (moment - INSTANT).astimezone(ZoneInfo(zone)).date()
+    around = [dt.datetime.combine(day - DAY, dt.time(), dt.UTC) + n * dt.timedelta(minutes=7) for n in range(700)]
+    dates = local_dates(series(around), zone)
+    assert dates.is_sorted() and dates.to_list() == [local_date(time, zone) for time in around]
 
 
 @settings(max_examples=fewer(500))
@@ -69,14 +72,6 @@ def test_local_dates_equal_local_date_of_each_time(zone: str, moments: list[dt.d
     found = local_dates(series([*moments, None]), zone)
     assert found.dtype == pl.Date and found.name == "time"
     assert found.to_list() == [*(local_date(moment, zone) for moment in moments), None]
-
-
-@pytest.mark.parametrize(("zone", "day", "begins"), HARD)
-def test_local_dates_around_a_clock_change(zone: str, day: dt.date, begins: str) -> None:
-    first = dt.datetime.combine(day - DAY, dt.time(), dt.UTC)
-    moments = [first + n * dt.timedelta(minutes=7) for n in range(700)]
-    found = local_dates(series(moments), zone)
-    assert found.is_sorted() and found.to_list() == [local_date(moment, zone) for moment in moments]
 
 
 def test_midnights_are_in_order_over_years_in_every_zone() -> None:

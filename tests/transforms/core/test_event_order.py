@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from transforms.core import event_order
 from transforms.core.event_order import sort_events
-from transforms.logs.schemas import SEARCH_SCHEMA, TIME
+from transforms.logs.schemas import SEARCH_SCHEMA
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 EVENTS = st.lists(
@@ -41,10 +41,3 @@ def test_keys_that_do_not_fit_an_integer_give_the_same_order(monkeypatch) -> Non
     monkeypatch.setattr(event_order, "_KEY_BITS", 20)
     assert sort_events(frame(rows), distinct=True).rows() == wanted
     assert [row[0] for row in wanted] == ["a", "a", "b"]
-
-
-def test_zero_or_one_event_is_returned_unchanged() -> None:
-    assert sort_events(frame([])).is_empty()
-    one = frame([("a", START, "x")])
-    assert sort_events(one, distinct=True).equals(one)
-    assert one.schema["time"] == TIME

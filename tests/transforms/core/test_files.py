@@ -159,13 +159,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_replaced_file_and_new_folders_are_synced_in_order(tmp_path: Path, synced: list[str]) -> None:
     path = tmp_path / "a" / "b" / "file"
     files.replace_file(str(path), b"new")
-    assert synced == [
-        str(tmp_path / "a"),
-        str(tmp_path),
-        f"{path}.{os.getpid()}.tmp",
-        f"-> {path}",
-        str(path.parent),
-    ]
+    assert synced == [str(tmp_path / "a"), str(tmp_path), f"{path}.{os.getpid()}.tmp", f"-> {path}", str(path.parent)]
 
 
 def test_files_and_their_parent_folders_are_synced_and_missing_files_skipped(tmp_path: Path, synced: list[str]) -> None:

@@ -108,8 +108,7 @@ def home_by_hand(rows: list[tuple[str, str, str | None]], of_user: dict[str, str
     of_user=users_countries,
     similar=similar_lists,
     catalogue=st.dictionaries(
-        st.sampled_from(VIDEOS),
-        st.tuples(st.sampled_from(["c1", "c2", None]), st.sampled_from(["sv", "de", None])),
+        st.sampled_from(VIDEOS), st.tuples(st.sampled_from(["c1", "c2", None]), st.sampled_from(["sv", "de", None]))
     ),
     buckets=st.integers(1, 4),
 )

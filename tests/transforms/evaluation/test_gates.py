@@ -163,10 +163,7 @@ def test_every_gate_passes_and_fails(
     ("gate", "why"),
     [
         (gates.ranking(None, 7), "no lists were ranked, or no users were held out"),
-        (
-            gates.ranking(MeasuredRanking(users=3, wanted_seconds=0), 7),
-            "no lists were ranked, or no users were held out",
-        ),
+        (gates.ranking(NOTHING_WATCHED, 7), "no lists were ranked, or no users were held out"),
         (
             gates.recall_before(
                 MeasuredNight(measured(0.3), measured(0.2)),
@@ -224,9 +221,8 @@ def test_nights_with_different_k_are_compared_at_the_largest_common_k(recall: fl
 
 def test_nights_without_common_replicates_are_unexpected() -> None:
     other = measured(0.4, figure="recall@30")
-    gate = gates.recall_before(
-        MeasuredNight(measured(0.3), measured(0.2)), MeasuredNight(other, other), FIGURE, most_lost=0.1
-    )
+    tonight, before = MeasuredNight(measured(0.3), measured(0.2)), MeasuredNight(other, other)
+    gate = gates.recall_before(tonight, before, FIGURE, most_lost=0.1)
     assert (gate.state, gate.expected) == ("not computed", False) and "was k changed?" in gate.reason
 
 
@@ -274,9 +270,7 @@ def test_gates_of_few_users_do_not_fail_by_chance() -> None:
 
 
 NUMBERS = st.one_of(
-    st.integers(-3, 10_000),
-    st.floats(),
-    st.sampled_from([0, 1, -0.0, math.nan, math.inf, -math.inf, 1e308, -1e308]),
+    st.integers(-3, 10_000), st.floats(), st.sampled_from([0, 1, -0.0, math.nan, math.inf, -math.inf, 1e308, -1e308])
 )
 COUNTS = st.dictionaries(st.sampled_from("abcd"), NUMBERS, max_size=4)
 REPLICATES = st.lists(st.one_of(NUMBERS, st.none()), max_size=6)
@@ -396,12 +390,15 @@ def test_volume_after_days_without_events_is_not_computed() -> None:
     assert gate.reason == "there are 5 watches on the newest day, but none on the 3 days before"
 
 
-@pytest.mark.parametrize("days", [[0, 0, 0, 0], [5, 5, 5, 5]])
-def test_equal_days_are_no_change_of_volume(days: list[int]) -> None:
-    gate = gates.volume("watches", days, least=0.7, most=2)
-    assert (gate.ok, gate.value) == (True, 1.0)
-
-
-def test_a_bound_of_0_is_off() -> None:
-    assert gates.volume("watches", [5, 5, 5, 5_000], least=0, most=0).ok
-    assert gates.volume("watches", [5, 5, 5, 0], least=0, most=2).ok
+@pytest.mark.parametrize(
+    ("days", "least", "most", "value"),
+    [
+        ([0, 0, 0, 0], 0.7, 2, 1),
+        ([5, 5, 5, 5], 0.7, 2, 1),
+        ([5, 5, 5, 5_000], 0, 0, 1_000),  # a bound of 0 is off
+        ([5, 5, 5, 0], 0, 2, 0),
+    ],
+)
+def test_volumes_that_pass(days: list[int], least: float, most: float, value: float) -> None:
+    gate = gates.volume("watches", days, least=least, most=most)
+    assert (gate.ok, gate.value) == (True, value)

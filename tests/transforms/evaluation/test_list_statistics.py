@@ -48,16 +48,3 @@ def test_the_freshness_curve_is_over_earlier_uploads(ids: list[int], at: int) ->
     before = [age for age in ages if age >= 0]
     expected = [mean(day <= age < day + 1 for age in before) for day in range(DAYS)] if before else []
     assert found == pytest.approx(expected)
-
-
-def test_ages_are_omitted_if_no_upload_time_is_known() -> None:
-    video_counts, uploads = (
-        VideoCounts.from_ids(np.array([1, 1, 2]), videos=5),
-        upload_times(VIDEOS.with_columns(upload_time=pl.lit(None, TIME))),
-    )
-    assert freshness_curve(video_counts, uploads, AS_OF) == []
-    assert list_figures(video_counts, uploads, AS_OF) == {
-        "videos": 3,
-        "distinct": 2,
-        "mean_log2_rank": pytest.approx(1 / 3),
-    }

@@ -223,11 +223,7 @@ def test_the_catalogue() -> None:
         ("1", dt.datetime(2023, 12, 31, 23, tzinfo=dt.UTC), 1.5, "A", None, None, True, None),
         ("2", None, None, None, None, None, False, None),
     ]
-    assert reasons(parsed) == {
-        3: "video_id is null",
-        4: "upload_time cannot be read",
-        5: "video_seconds is negative",
-    }
+    assert reasons(parsed) == {3: "video_id is null", 4: "upload_time cannot be read", 5: "video_seconds is negative"}
     assert parse_videos(frame.select("row", "video_id")).valid["available"].to_list() == [True] * 4
 
 

@@ -12,12 +12,7 @@ from made_frames import hours, watch, write
 from shown import context_of, events_of, impression
 
 from transforms.ranking.features import Features
-from transforms.ranking.generator_features import (
-    GENERATOR_NUMBERS,
-    GeneratorNight,
-    generator_features,
-    lookup_rows,
-)
+from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, lookup_rows
 from transforms.search.neighbours import LISTS
 
 VECTORS = {"v": [1.0, 0.0, 0.5], "w": [3.0, 4.0, -1.0], "x": [0.0, 0.0, 2.0]}  # [v; b]

@@ -81,25 +81,23 @@ def bucket_in(folder: Path, shown: list[dict[str, Any]] = SHOWN) -> RankingBucke
     )
 
 
-EXPECTED = {
-    "a": {
-        "clicked": [0, 1, 0, 0],
-        "watch_seconds": [0.0, 7.5, 0.0, 0.0],
-        "page": [0, 1, 1, 2],
-        "impression_day": [19783] * 4,
-        "country": [2, 2, 2, 1],
-        "hour": [3, 3, 3, 5],
-        "user_watches": [1.0, 1.0, 1.0, 3.0],
-        "age": [34.0] * 4,
-        "watches_end": [1, 1, 1, 3],
-        "tokens_end": [1, 1, 1, 1],
-        "video": [0, 1, 2, 3],
-        "channel": [0, 1, 1, 0],
-        "video_language": [0, 1, 0, 0],
-        "video_watches": [0.0, 0.0, 1.0, 0.0],
-        "watches": [2, 0, 1],
-        "tokens": [1],
-    }
+EXPECTED = {  # of user a
+    "clicked": [0, 1, 0, 0],
+    "watch_seconds": [0.0, 7.5, 0.0, 0.0],
+    "page": [0, 1, 1, 2],
+    "impression_day": [19783] * 4,
+    "country": [2, 2, 2, 1],
+    "hour": [3, 3, 3, 5],
+    "user_watches": [1.0, 1.0, 1.0, 3.0],
+    "age": [34.0] * 4,
+    "watches_end": [1, 1, 1, 3],
+    "tokens_end": [1, 1, 1, 1],
+    "video": [0, 1, 2, 3],
+    "channel": [0, 1, 1, 0],
+    "video_language": [0, 1, 0, 0],
+    "video_watches": [0.0, 0.0, 1.0, 0.0],
+    "watches": [2, 0, 1],
+    "tokens": [1],
 }
 
 
@@ -112,7 +110,7 @@ def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
     assert found["user_id"].to_list() == ["a", "b"]
     row = found.row(0, named=True)
     since = row.pop("seconds_since_video")
-    assert {name: value for name, value in row.items() if name != "user_id"} == EXPECTED["a"]
+    assert {name: value for name, value in row.items() if name != "user_id"} == EXPECTED
     assert np.isnan([since[0], since[1], since[3]]).all() and since[2] == 3600
     other = found.row(1, named=True)
     assert (other["country"], other["page"], other["impression_day"]) == ([0, 0], [0, 0], [19783, 19784])

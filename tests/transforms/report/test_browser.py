@@ -16,10 +16,7 @@ from transforms.report.page import render_report
 from transforms.report.video_map import video_map
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium")]
 SECONDS = 2  # that a report may take to open
 
 

@@ -119,10 +119,7 @@ def test_data_is_escaped() -> None:
         date=ATTACK,
         status=Status(text=ATTACK, level="bad"),
         headline=[(ATTACK, ATTACK)],
-        systems={
-            ATTACK: {"figures": {"recall@10": 0.5, ATTACK: 1.0}},
-            "$x_{$ & y": {"figures": {"recall@10": 0.1}},
-        },
+        systems={ATTACK: {"figures": {"recall@10": 0.5, ATTACK: 1.0}}, "$x_{$ & y": {"figures": {"recall@10": 0.1}}},
         gates=[{"name": ATTACK, "ok": False, "message": ATTACK}],
         map=video_map(np.eye(3), [ATTACK, "a", "b"], by=ATTACK),
         slices={ATTACK: {ATTACK: {ATTACK: {"figures": {"users": 1}}}}},
@@ -243,74 +240,51 @@ def results(given: dict[str, Any]) -> GateResults | None:
     return GateResults(**{"date": "d", "why": "", "compared_with": None} | given | {"gates": listed}) if given else None
 
 
-@pytest.mark.parametrize(
-    ("gates", "published", "text", "level"),
-    [
-        ({}, None, "ungated: no gate has checked this night", "warn"),
-        ({"status": "passed"}, True, "published", "ok"),
-        ({"status": "passed"}, None, "gates computed, not yet published", "warn"),
-        ({"status": "passed"}, False, "complete, not published: a later night is", "ok"),
-        (
-            {"status": "ungated", "why": "a first night"},
-            True,
-            "published, not compared (ungated): a first night",
-            "neutral",
-        ),
-        (
-            {"status": "ungated", "why": "recall", "gates": [{"name": "recall", "ok": None, "expected": False}]},
-            True,
-            "published, not compared (ungated): recall",
-            "warn",
-        ),
-        ({"status": "forced", "why": "ok"}, True, "published in spite of failed gates: ok", "bad"),
-        (
-            {"status": "failed", "gates": [{"name": "users", "ok": False}]},
-            None,
-            "not published: failed at users",
-            "bad",
-        ),
-    ],
-)
-def test_status_is_what_gates_and_publish_say(
-    gates: dict[str, Any], published: bool | None, text: str, level: Level
-) -> None:
-    assert status(results(gates), published) == Status(text=text, level=level)
+PASSED: dict[str, Any] = {"status": "passed"}
+FAILED: dict[str, Any] = {"status": "failed", "gates": [{"name": "users", "ok": False}]}
+NOT_COMPARED = {"status": "ungated", "why": "recall", "gates": [{"name": "recall", "ok": None, "expected": False}]}
+ROLLED_BACK: dict[str, Any] = {"served": "2026-11-21", "withdrawn": {"2026-11-22"}}
+SERVED = "2026-11-20"
+STAYED = f"; the night of {SERVED} stayed served"
+AWAY = "Redis is away; the night of 2026-11-20 is served meanwhile"
 
 
 @pytest.mark.parametrize(
-    ("night", "gates", "failed", "text", "level"),
+    ("gates", "published", "context", "text", "level"),
     [
-        ("2026-11-21", "passed", "", "published; served again after the withdrawal of 2026-11-22", "ok"),
+        ({}, None, {}, "ungated: no gate has checked this night", "warn"),
+        (PASSED, True, {}, "published", "ok"),
+        (PASSED, None, {}, "gates computed, not yet published", "warn"),
+        (PASSED, False, {}, "complete, not published: a later night is", "ok"),
+        ({"status": "ungated", "why": "first"}, True, {}, "published, not compared (ungated): first", "neutral"),
+        (NOT_COMPARED, True, {}, "published, not compared (ungated): recall", "warn"),
+        ({"status": "forced", "why": "ok"}, True, {}, "published in spite of failed gates: ok", "bad"),
+        (FAILED, None, {}, "not published: failed at users", "bad"),
+        # after a rollback, and after another run
         (
-            "2026-11-22",
-            "passed",
-            "",
-            "withdrawn after publication; the night of 2026-11-21 was served again",
-            "warn",
-        ),
-        ("2026-11-20", "passed", "", "published", "ok"),
-        (
-            "2026-11-21",
-            "failed",
-            "",
-            EARLIER_RUN + "failed at users",
-            "bad",
+            *(PASSED, True, {"night": "2026-11-21", **ROLLED_BACK}),
+            *("published; served again after the withdrawal of 2026-11-22", "ok"),
         ),
         (
-            "2026-11-21",
-            "passed",
-            "no logs",
-            EARLIER_RUN + "no logs",
-            "bad",
+            *(PASSED, True, {"night": "2026-11-22", **ROLLED_BACK}),
+            *("withdrawn after publication; the night of 2026-11-21 was served again", "warn"),
         ),
+        (PASSED, True, {"night": "2026-11-20", **ROLLED_BACK}, "published", "ok"),
+        (FAILED, True, {"night": "2026-11-21", **ROLLED_BACK}, f"{EARLIER_RUN}failed at users", "bad"),
+        (PASSED, True, {"night": "2026-11-21", "failed": "no logs", **ROLLED_BACK}, f"{EARLIER_RUN}no logs", "bad"),
+        # a failed run
+        ({}, None, {"failed": "ingest failed", "served": SERVED}, f"not published: ingest failed{STAYED}", "bad"),
+        ({}, True, {"failed": "ingest failed"}, "ungated: no gate has checked this night", "warn"),
+        (PASSED, None, {"failed": AWAY, "served": SERVED}, f"not published: Redis is away{STAYED}", "bad"),
+        (PASSED, True, {"failed": AWAY}, "published", "ok"),
+        (FAILED, None, {"failed": "1 failed", "served": SERVED}, f"not published: failed at users{STAYED}", "bad"),
+        (FAILED, True, {"failed": "1 failed"}, "not published: failed at users", "bad"),
     ],
 )
-def test_status_after_a_rollback_and_after_another_run(
-    night: str, gates: str, failed: str, text: str, level: Level
+def test_status_is_what_gates_publish_and_the_last_run_say(
+    gates: dict[str, Any], published: bool | None, context: dict[str, Any], text: str, level: Level
 ) -> None:
-    given = results({"status": gates, "gates": [{"name": "users", "ok": gates == "passed"}]})
-    found = status(given, True, night=night, failed=failed, served="2026-11-21", withdrawn={"2026-11-22"})
-    assert found == Status(text=text, level=level)
+    assert status(results(gates), published, **context) == Status(text=text, level=level)
 
 
 def test_status_of_a_report_is_replaced() -> None:
@@ -318,30 +292,6 @@ def test_status_of_a_report_is_replaced() -> None:
     page = render_report(dataclasses.replace(FULL, status=before))
     assert with_status(page, after) == render_report(dataclasses.replace(FULL, status=after)) != page
     assert with_status(with_status(page, after), before) == page
-
-
-@pytest.mark.parametrize(
-    ("gates", "failed", "text"),
-    [
-        ({}, "ingest failed", "not published: ingest failed; the night of 2026-11-20 stayed served"),
-        (
-            {"status": "passed"},
-            "Redis is away; the night of 2026-11-20 is served meanwhile",
-            "not published: Redis is away; the night of 2026-11-20 stayed served",
-        ),
-        (
-            {"status": "failed", "gates": [{"name": "users", "ok": False}]},
-            "1 of 3 gates failed",
-            "not published: failed at users; the night of 2026-11-20 stayed served",
-        ),
-    ],
-)
-def test_status_of_a_failed_night_has_the_reason_and_the_served_night(
-    gates: dict[str, Any], failed: str, text: str
-) -> None:
-    found = results(gates)
-    assert status(found, None, failed=failed, served="2026-11-20") == Status(text=text, level="bad")
-    assert status(found, True, failed=failed).text.startswith("not published: ") == (gates.get("status") == "failed")
 
 
 def test_map_keeps_distances_of_vectors_in_a_plane() -> None:

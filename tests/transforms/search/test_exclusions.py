@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 from searches import apply_cap, excluding
 
 from transforms.search.exact_search import Candidates
-from transforms.search.exclusions import (
-    ChannelCap,
-    Excluded,
-    build_query_rules,
-)
+from transforms.search.exclusions import ChannelCap, Excluded, build_query_rules
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 5))

@@ -13,14 +13,13 @@ import polars as pl
 import pyarrow.parquet as pa_parquet
 import pytest
 from made_frames import write
-from searches import excluding
 
 from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
 from transforms.search import index_files
 from transforms.search.candidates import candidate_videos
-from transforms.search.exact_search import Candidates, ExactIndex
-from transforms.search.exclusions import ChannelCap, Excluded
+from transforms.search.exact_search import ExactIndex
+from transforms.search.exclusions import Excluded
 from transforms.search.index_files import (
     POSITIONS,
     SAMPLE,
@@ -40,7 +39,6 @@ from transforms.search.index_files import (
     unit_directions,
     write_index,
 )
-from transforms.search.shard_search import merge_shards
 from transforms.search.top_k import top_k
 
 VECTORS = pl.DataFrame(
@@ -164,32 +162,6 @@ def test_measured_recall_is_that_of_a_search_of_all_shards(
     assert abs(recall - info.recall) < 0.03  # measured on other queries
     written = {record.name.rsplit("/", 1)[1] for record in records if isinstance(record, FileEntry)}
     assert written >= {SAMPLE, POSITIONS, "info.json"}
-
-
-@pytest.mark.parametrize("limit", [None, 2])
-def test_eight_exact_shards_return_what_one_returns(limit: int | None, tmp_path: Path) -> None:
-    index_inputs, k = inputs(tmp_path, made(500, 4), 8), 20
-    for shard in range(8):
-        list(write_index(IndexPart("candidates", shard), index_inputs, str(tmp_path), "1"))
-    matrix = read_vectors(index_inputs.vectors, pl.read_parquet(index_inputs.videos)["id"].to_numpy())
-    rng = np.random.default_rng(3)
-    queries, channel = rng.standard_normal((30, 4)).astype(np.float32), rng.integers(-1, 40, 500).astype(np.int32)
-    seen = [rng.integers(0, 500, rng.integers(0, 200)) for _ in queries]
-    parts = []
-    for shard in range(8):
-        folder = tmp_path / "candidates-1" / f"{shard:05d}-of-00008"
-        positions = np.load(folder / POSITIONS)
-        own = [np.flatnonzero(np.isin(positions, row)).tolist() for row in seen]
-        cap = ChannelCap(channel=channel[positions], limit=limit) if limit else None
-        top = top_k(read_index(str(folder)), queries, k=k, excluded=excluding(own), cap=cap)
-        global_positions = np.where(top.positions >= 0, positions[top.positions], -1)
-        parts.append(Candidates(positions=global_positions.astype(np.int32), scores=top.scores))
-    whole_cap = ChannelCap(channel=channel, limit=limit) if limit else None
-    whole = ExactIndex(vectors=matrix)
-    true = top_k(whole, queries, k=k, excluded=excluding([row.tolist() for row in seen]), cap=whole_cap)
-    found = merge_shards(parts, k, whole_cap)
-    np.testing.assert_array_equal(found.positions, true.positions)
-    np.testing.assert_allclose(found.scores, true.scores, rtol=1e-5)
 
 
 def test_recall_of_merged_shards_is_that_of_the_overall_best() -> None:

@@ -33,12 +33,6 @@ def test_videos_restricted_to_other_countries_are_hidden(countries: list[str | N
     assert len({row.tobytes() for row in hidden}) == len(hidden), "masks are distinct"
 
 
-def test_countries_with_the_same_videos_share_a_mask() -> None:
-    hidden, group_of = country_masks(pl.Series(["AT,DE", None, "SE"]))
-    assert hidden is not None and hidden.shape == (3, 3)
-    assert group_of["AT"] == group_of["DE"] != group_of["SE"]
-
-
 def test_unknown_and_unlisted_countries_share_group_0() -> None:
     rules = ServingRules(hidden=np.zeros((3, 1), np.bool_), country_groups={"DE": 1, "SE": 2})
     assert rules.groups(["SE", None, "DE", "NO"]).tolist() == [2, 0, 1, 0] and rules.groups([]).tolist() == []

@@ -38,8 +38,7 @@ def test_positions_of_users_in_the_order_given(pairs: list[tuple[str, int]], use
 
 
 @pytest.mark.parametrize(
-    ("exclude", "expected"),
-    [("completed", [[0], [1]]), ("watched", [[0, 1], [1]]), ("none", [[], [1]])],
+    ("exclude", "expected"), [("completed", [[0], [1]]), ("watched", [[0, 1], [1]]), ("none", [[], [1]])]
 )
 def test_files_are_read_in_batches_and_hidden_pairs_always_count(
     exclude: Any, expected: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

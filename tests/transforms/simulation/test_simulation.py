@@ -140,17 +140,17 @@ def test_catalogue_does_not_depend_on_the_users() -> None:
     assert few.equals(many)
 
 
-@pytest.mark.parametrize("name", ["users", "videos", "days"])
-def test_sizes_below_one_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, but is 0"):
-        settings(**{name: 0})
-
-
-def test_negative_seed_and_too_many_days_are_refused() -> None:
-    with pytest.raises(ValueError, match="seed must not be negative, but is -1"):
-        settings(seed=-1)
-    with pytest.raises(ValueError, match="days must leave the first day after 1975"):
-        settings(days=40_000)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        *((name, 0, f"{name} must be at least 1, but is 0") for name in ("users", "videos", "days")),
+        ("seed", -1, "seed must not be negative, but is -1"),
+        ("days", 40_000, "days must leave the first day after 1975"),
+    ],
+)
+def test_invalid_settings_are_refused(name: str, value: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**{name: value})
 
 
 # The truth
@@ -364,10 +364,7 @@ def searched_niches(played: Played) -> np.ndarray:
     """Return searches with both words of a phrase, by [day, user, niche]."""
     words, terms = known_words(played.world), pl.col("query").str.to_lowercase().str.split(" ")
     searches = pl.concat([logs.searches for logs in played.days[:-1]]).select(
-        "time",
-        user=number("user_id"),
-        first=terms.list.get(0),
-        second=terms.list.get(1, null_on_oob=True),
+        "time", user=number("user_id"), first=terms.list.get(0), second=terms.list.get(1, null_on_oob=True)
     )
     first, second = (words.filter(side=side) for side in (0, 1))
     found = searches.join(first, left_on="first", right_on="word")
