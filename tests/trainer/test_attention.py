@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from trainer_records import SPEC, following_examples, random_records, write_file
 
 from trainer.attention import Attention
@@ -93,25 +92,6 @@ def test_a_label_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path) -> N
     assert read_inside > 50
 
 
-def test_later_watches_do_not_change_a_label() -> None:
-    encoder = moved(Attention(SETTINGS, length=LENGTH, seed=1), 2)
-    table = Table(10, 8, scale=1.0, seed=(1, 2), name="table")
-    positions = LabelPositions(row=tf.constant([0, 0]), position=tf.constant([3, 0]))
-    one, other = (
-        encoder(table.embed(tf.constant([[1, 2, 3, *after]])), positions).numpy() for after in ([4, 5], [0, 9])
-    )
-    np.testing.assert_allclose(one, other, rtol=1e-6)
-    assert (one[1] == encoder.nothing.numpy()).all()
-
-
-def test_the_order_of_watches_matters() -> None:
-    tower = UserTower(SPEC, SETTINGS, seed=1)
-    rest = {"tokens": tf.zeros([2, 4], tf.int32), "country": tf.constant([0, 0])}
-    rest |= {"age": tf.constant([0.5, 0.5]), "example_age": tf.zeros([2])}
-    one, other = tower(rest | {"watches": windows_of([1, 2, 3], [2, 1, 3])}).numpy()
-    assert not np.allclose(one, other)
-
-
 def test_dropout_depends_on_its_seed() -> None:
     encoder = Attention(SETTINGS.model_copy(update={"attention_dropout": 0.5}), length=LENGTH, seed=1)
     history = Table(10, 8, scale=1.0, seed=(1, 2), name="table").embed(windows_of([1, 2, 3]))
@@ -152,12 +132,6 @@ def test_windows_compile_with_static_shapes() -> None:
 
     _, positions = history_rows({"watches": history.indices})
     np.testing.assert_allclose(compiled(history.rows), encoder(history, positions), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("heads", [3, 16])
-def test_heads_must_divide_the_dimension(heads: int) -> None:
-    with pytest.raises(ValueError, match=f"a multiple of attention_heads, but 8 is not a multiple of {heads}"):
-        ModelSettings(dimension=8, history="attention", attention_heads=heads)
 
 
 def test_it_learns_what_follows_the_last_watch(tmp_path: Path) -> None:

@@ -9,22 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nights import REPOSITORY
-from trainer_records import SPEC, random_records, write_folder
+from trainings import read_vectors
 
 from trainer.batch import SHARE
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.distribution import Replicas, batch_part, detect_strategy, make_replicas, worker_addresses
+from trainer.distribution import batch_part, detect_strategy, make_replicas, worker_addresses
 from trainer.errors import TrainingError
 from trainer.examples import read_folder
-from trainer.inputs import cut_windows, parse_records
-from trainer.losses import make_loss
-from trainer.model import Model
-from trainer.step import TrainingStep
 from trainer.task import train
 from transforms.core.tensorflow_import import tf
 
@@ -40,13 +35,6 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from trainer.task import main
 sys.exit(main(sys.argv[1:]))
 """
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
-    train = {f"{i}": random_records(30, seed=i) for i in range(2)}
-    holdout = {"h": random_records(20, seed=9, pointers=1)}
-    return write_folder(tmp_path_factory.mktemp("examples"), train=train, holdout=holdout)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +71,8 @@ def same_training(one: Path, other: Path) -> None:
     assert points[0] == points[1] and len(points[0]) > 5
     losses = [[point["loss"] for point in each["loss"]] for each in (first, second)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    vectors = [
-        np.array(pq.read_table(folder / "video_vectors.parquet")["vector"].to_pylist()) for folder in (one, other)
-    ]
-    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-3, atol=1e-5)
+    vectors = (read_vectors(folder / "video_vectors.parquet") for folder in (one, other))
+    np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-5)
     # The last batch of an epoch is smaller, and cannot be halved.
     assert first["loss"][-1]["examples"] % 64 not in (0, 32) and [f["epoch"] for f in second["holdout"]] == [1, 2]
 
@@ -161,29 +147,6 @@ def test_static_parts_have_static_shapes() -> None:
     assert made["label"].shape == [2] and made["watches"].shape == [2, 5]
 
 
-@pytest.mark.parametrize("history", [pytest.param("mean", marks=pytest.mark.slow), "recency"])
-@pytest.mark.parametrize("loss", [pytest.param("sampled_softmax", marks=pytest.mark.slow), "mixed"])
-def test_a_step_compiles_for_a_tpu_and_equals_the_plain_step(history: str, loss: str) -> None:
-    parsed = parse_records(tf.constant(random_records(20, seed=3)), SPEC, training=True)
-    batch = cut_windows(parsed.lists, parsed.pointers, SPEC)
-    plain, compiled = (new_step(history, loss, static=static) for static in (False, True))
-    run = tf.function(compiled, jit_compile=True, autograph=False)
-    for _ in range(3):
-        np.testing.assert_allclose(float(run(batch)), float(plain(batch)), rtol=1e-5)
-    for one, other in zip(plain.variables, compiled.variables, strict=True):
-        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-4, atol=1e-5)
-
-
-def new_step(history: str, loss: str, *, static: bool) -> TrainingStep:
-    settings = ModelSettings.model_validate(
-        {"dimension": 8, "hidden": [16], "negatives": 10, "history": history, "loss": loss}
-    )
-    counts = np.arange(SPEC.videos, 0, -1)
-    model = Model(SPEC, settings, counts, seed=1)
-    loss_of_it = make_loss(settings, model, counts)
-    return TrainingStep(model, loss_of_it, TrainingSettings(), replicas=Replicas(static=static))
-
-
 WORKERS = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
 ONE_WORKER = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
 
@@ -209,8 +172,7 @@ def test_the_chief_is_among_the_hosts() -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
-    ["{", "[]", {"cluster": {"worker": ["a:1", "b:2"]}}, {**WORKERS, "task": {"type": "worker", "index": 2}}],
+    "config", ["{", "[]", {"cluster": {"worker": ["a:1", "b:2"]}}, {**WORKERS, "task": {"type": "worker", "index": 2}}]
 )
 def test_a_malformed_tf_config_is_an_error(config: Any) -> None:
     text = config if isinstance(config, str) else json.dumps(config)

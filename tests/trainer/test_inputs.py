@@ -40,13 +40,6 @@ def test_windows_are_the_last_ids_before_each_pointer(seed: int, users: int) -> 
     assert set(batch) == {"watches", "tokens", "label", "example_age", "country", "age"}
 
 
-def test_a_long_history_is_cut_to_its_end() -> None:
-    one = record("u", watches=[i % 30 + 1 for i in range(200_000)], label=[1], watches_end=[199_999], example_age=[0.0])
-    parsed = parse_records(tf.constant([one]), NO_TOKENS, training=True)
-    windows = cut_windows(parsed.lists, parsed.pointers, NO_TOKENS)
-    assert windows["watches"].numpy().tolist() == [[i % 30 + 1 for i in (199_996, 199_997, 199_998)]]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

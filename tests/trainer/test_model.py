@@ -6,7 +6,7 @@ import pytest
 from trainer_records import SPEC, random_records
 
 from trainer.batch import Batch
-from trainer.config import DEPTHS, ModelSettings
+from trainer.config import ModelSettings
 from trainer.history import ENCODERS, Mean, Recency
 from trainer.holdout import top_videos
 from trainer.inputs import cut_windows, parse_records
@@ -92,11 +92,6 @@ def test_a_depth_is_a_tower_of_the_paper(hidden: str | list[int], widths: list[i
     assert tower(batch_of(SPEC)).shape[1] == 8
 
 
-def test_an_unknown_depth_is_rejected() -> None:
-    with pytest.raises(ValueError, match=f"must be a list of widths or one of {', '.join(DEPTHS)}"):
-        ModelSettings.model_validate({"hidden": "depth-5"})
-
-
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_the_hidden_layers_use_the_activation_and_the_last_is_linear(activation: str) -> None:
     settings = ModelSettings.model_validate({"dimension": 8, "hidden": [16], "activation": activation})
@@ -104,11 +99,6 @@ def test_the_hidden_layers_use_the_activation_and_the_last_is_linear(activation:
     inputs = tf.concat(tower._inputs(batch, tower.embed(batch), None), axis=1)
     expected = tower.layers[1](getattr(tf.nn, activation)(tower.layers[0](inputs)))
     np.testing.assert_allclose(tower(batch), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_an_unknown_activation_is_rejected() -> None:
-    with pytest.raises(ValueError, match="'relu', 'elu', 'gelu', 'leaky_relu', 'selu', 'swish' or 'tanh'"):
-        ModelSettings.model_validate({"activation": "sine"})
 
 
 def test_every_input_changes_the_user_vector() -> None:
@@ -133,13 +123,6 @@ def test_without_example_age_the_tower_has_no_input_for_it() -> None:
     assert (without(older).numpy() == without(batch).numpy()).all()
     assert not np.allclose(with_age(older), with_age(batch))
     assert with_age.layers[0].kernel.shape[0] - without.layers[0].kernel.shape[0] == 3  # the powers
-
-
-def test_order_and_out_of_vocabulary_ids_do_not_change_a_mean_history() -> None:
-    tower = UserTower(SPEC, ModelSettings(dimension=8, hidden=[16], history="mean"), seed=1)
-    batch = {name: tensor[:1] for name, tensor in batch_of(SPEC).items()}
-    one, other = (tower({**batch, "watches": tf.constant([w])}) for w in ([0, 0, 1, 2, 3], [3, 0, 2, 0, 1]))
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_only_the_watch_history_has_shared_rows() -> None:

@@ -31,15 +31,6 @@ def test_rowwise_adagrad_equals_numpy(seed: int) -> None:
     np.testing.assert_allclose(optimizer.accumulators["table"].numpy(), accumulator, rtol=1e-4)
 
 
-def test_unused_rows_do_not_change() -> None:
-    table = Table(10, 4, scale=1.0, seed=(1, 1), name="table")
-    before = table.weights.numpy()
-    used = table.embed(tf.constant([3, 7, 3]))
-    RowwiseAdagrad({"table": table}, learning_rate=0.1).apply("table", used, tf.ones_like(used.rows))
-    changed = (table.weights.numpy() != before).any(axis=1)
-    assert np.flatnonzero(changed).tolist() == [3, 7]
-
-
 def test_adam_equals_numpy() -> None:
     start = np.array([[1.0, -2.0]], np.float32)
     variable = tf.Variable(start)

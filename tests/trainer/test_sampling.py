@@ -191,12 +191,7 @@ def test_hard_negatives_depend_on_the_users_and_the_pool_does_not() -> None:
     east, west = (
         sampler(tf.constant([30]), tf.constant([[x, 0.01]]), seed=SEED).ids.numpy().tolist() for x in (1.0, -1.0)
     )
-    assert sorted(east[6:]) == [1, 2, 3, 40] and sorted(west[6:]) == [
-        19,
-        20,
-        21,
-        22,
-    ]  # the pool has all videos
+    assert sorted(east[6:]) == [1, 2, 3, 40] and sorted(west[6:]) == [19, 20, 21, 22]  # the pool has all videos
     assert east[:6] == west[:6]
 
 

@@ -18,9 +18,9 @@ from transforms.core.tensorflow_import import tf
 MODEL = ModelSettings(dimension=8, hidden=[16], negatives=10)
 
 
-def new_step(loss: str = "sampled_softmax", replicas: Replicas | None = None) -> TrainingStep:
+def new_step(loss: str = "sampled_softmax", replicas: Replicas | None = None, *, history: str = "mean") -> TrainingStep:
     counts = np.arange(SPEC.videos, 0, -1)
-    settings = MODEL.model_copy(update={"loss": loss})
+    settings = MODEL.model_copy(update={"loss": loss, "history": history})
     model = Model(SPEC, settings, counts, seed=1)
     return TrainingStep(model, make_loss(settings, model, counts), TrainingSettings(), replicas=replicas)
 
@@ -67,9 +67,9 @@ def test_only_the_compared_rows_of_the_output_tables_change(loss: str) -> None:
         assert np.flatnonzero((table.weights.numpy() != rows).any(axis=1)).tolist() == compared
 
 
-@pytest.mark.parametrize("loss", ["mixed", "hard_negatives", "hierarchical_softmax"])
-def test_a_step_compiles_for_accelerators_and_learns_the_same(loss: str) -> None:
-    step, static = new_step(loss), new_step(loss, Replicas(static=True))
+@pytest.mark.parametrize(("loss", "history"), [*((loss, "mean") for loss in LOSSES), ("mixed", "recency")])
+def test_a_step_compiles_for_accelerators_and_learns_the_same(loss: str, history: str) -> None:
+    step, static = (new_step(loss, replicas, history=history) for replicas in (None, Replicas(static=True)))
     compiled = tf.function(static, jit_compile=True, autograph=False)
     for _ in range(2):
         np.testing.assert_allclose(compiled(batch()), step(batch()), rtol=1e-5)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm
 from trainer_records import SPEC, following_examples, random_records, small_examples, write_folder
+from trainings import killed_at, read_vectors
 
 import trainer.training
 from trainer.config import ModelSettings, TrainingSettings
@@ -32,11 +33,6 @@ TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_examples(tmp_path_factory.mktemp("examples"))
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, examples: str) -> TrainingResult:
     """Return an uninterrupted training."""
     return run(examples, tmp_path_factory.mktemp("whole"), attempt="abc")
@@ -47,8 +43,8 @@ def run(examples: str, output: Path, attempt: str = "1", **settings: Any) -> Tra
     return train(read_folder(examples), str(output), model=MODEL, training=training, attempt=attempt)
 
 
-def vectors(result: TrainingResult) -> np.ndarray[Any, Any]:
-    return np.array(pq.read_table(result.video_vectors)["vector"].to_pylist())
+def vectors(result: TrainingResult) -> np.ndarray:
+    return read_vectors(result.video_vectors)
 
 
 def curve(result: TrainingResult) -> list[tuple[int, int, float]]:
@@ -125,21 +121,13 @@ def test_a_training_is_deterministic(tmp_path: Path, examples: str, whole: Train
     assert again.holdout == whole.holdout
 
 
-@pytest.mark.parametrize("killed_at", [4, 9], ids=["first pass", "second pass"])
+@pytest.mark.parametrize("step", [4, 9], ids=["first pass", "second pass"])
 def test_a_resumed_training_equals_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str, whole: TrainingResult, killed_at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: str, whole: TrainingResult, step: int
 ) -> None:
     assert whole.steps > 9
 
-    class Killed(BaseException):
-        pass
-
-    def kill(_run: object, _loss: float, step: int) -> None:
-        if step == killed_at:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(trainer.training._TrainingLoop, "_check", kill)
+    with killed_at(step):
         run(examples, tmp_path / "killed")
     seen: list[int] = []
     restore = Checkpoints.restore
@@ -151,7 +139,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
     monkeypatch.setattr(Checkpoints, "restore", restored)
     again = run(examples, tmp_path / "killed", attempt="2")
-    assert 0 < seen[0] < killed_at
+    assert 0 < seen[0] < step
     assert curve(again) == curve(whole)
     assert (vectors(again) == vectors(whole)).all()
     assert again.holdout == whole.holdout

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ranking_records import BARE, SPEC, random_records, write_graph
+from ranking_records import SPEC, random_records, write_graph
 
-from trainer.batch import REQUEST, request_specs
+from trainer.batch import REQUEST
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import ServedRanker, export_ranker
 from trainer.ranker.inputs import all_impressions
@@ -70,13 +70,3 @@ def test_a_move_is_the_change_from_the_mean_of_a_feature(ranker: Ranker) -> None
         expected = log_odds - ranker.logits({p: tf.constant(of) for p, of in changed.items()}, None).numpy()
         np.testing.assert_allclose(found["moves"][:, place], expected, rtol=1e-3, atol=1e-4)
     assert np.abs(found["moves"]).max() > 0.1
-
-
-def test_the_inputs_are_the_features_of_the_spec() -> None:
-    assert list(request_specs(SPEC)) == [REQUEST, *SPEC.features]
-    bare = request_specs(BARE)
-    assert {name: (spec.shape.as_list(), spec.dtype.name) for name, spec in bare.items()} == {
-        "request": ([None], "int32"),
-        "watches": ([None, 3], "int32"),
-        "video": ([None], "int32"),
-    }
