@@ -97,9 +97,7 @@ def test_the_graph_encodes_context_and_the_example_age_is_0(read_raw: Any) -> No
     assert batch["country"].numpy().tolist() == [1, 0, 0]
     assert batch["example_age"].numpy().tolist() == [0, 0, 0]
     assert batch["age"].numpy().tolist() == [np.float32(0.36), -1, 1]
-    assert {name: of.dtype for name, of in batch.items() if name in ("watches", "tokens", "country")} == dict.fromkeys(
-        ("watches", "tokens", "country"), tf.int32
-    )
+    assert {batch[name].dtype for name in ("watches", "tokens", "country")} == {tf.int32}
 
 
 @pytest.mark.parametrize(

@@ -99,11 +99,8 @@ def test_there_must_be_watched_clicks_and_unclicked_impressions(
     tmp_path: Path, clicked: list[int], seconds: list[float], message: str
 ) -> None:
     names = ("watches_end", "video", "page", "impression_day")
-    lists: dict[str, Any] = {name: [0, 0] for name in names} | {
-        "watches": [],
-        "clicked": clicked,
-        "watch_seconds": seconds,
-    }
+    lists: dict[str, Any] = {name: [0, 0] for name in names}
+    lists |= {"watches": [], "clicked": clicked, "watch_seconds": seconds}
     train = write_records(tmp_path, [record("u", lists, BARE)], files=1)
     with pytest.raises(TrainingError, match=message):
         fit_ranker(RankingFiles(train=train, spec=BARE, graph=None), SETTINGS)

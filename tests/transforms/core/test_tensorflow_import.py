@@ -66,9 +66,8 @@ def test_collector_is_paused_in_the_block_and_restored_afterwards(enabled: bool)
 
 
 def test_stages_start_with_the_collector_enabled() -> None:
-    assert (
-        run("import gc, pipelines.ingest; print(gc.isenabled(), gc.get_freeze_count() > 1000)").stdout == "True True\n"
-    )
+    done = run("import gc, pipelines.ingest; print(gc.isenabled(), gc.get_freeze_count() > 1000)")
+    assert done.stdout == "True True\n"
 
 
 def test_tensorflow_is_imported_only_for_the_attribute_tf() -> None:

@@ -59,7 +59,5 @@ def test_every_user_is_in_one_slice_of_each_kind() -> None:
 def test_no_users_have_no_slices() -> None:
     none = pl.Series([], dtype=TIME)
     assert by_upload(none, hours(0)).tolist() == by_first_event(none, hours(0)).tolist() == []
-    assert (
-        list(iterate_slices({"history": by_history(np.zeros(0, np.int64)), "new": by_first_event(none, hours(0))}))
-        == []
-    )
+    kinds = {"history": by_history(np.zeros(0, np.int64)), "new": by_first_event(none, hours(0))}
+    assert list(iterate_slices(kinds)) == []
