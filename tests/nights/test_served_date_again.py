@@ -291,7 +291,7 @@ def test_a_publication_that_is_interrupted(world: World, monkeypatch: pytest.Mon
 
 
 def test_two_publications_stay_readable_and_no_more(world: World) -> None:
-    for n in range(3):
+    for n in range(2):
         world.allowed.append(lists_of(f"new {n}"))
         world.run(f"new {n}")
     root = world.of.root
