@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from damage import Injected
-from nights import DATE, REPOSITORY, environment, night, wait_for
+from nights import DATE, REPOSITORY, environment, night, start_python, wait_for
 from stores import daily, newest
 
 from pipelines.base import lock
@@ -77,23 +77,15 @@ def test_a_holder_that_is_killed_is_followed_at_once_and_one_that_is_suspended_i
     tmp_path: Path, injected: Injected, end: signal.Signals
 ) -> None:
     path = tmp_path / "LOCK"
-    command = [sys.executable, "-c", HOLDER, str(path)]
     for _ in range(3):
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment()
-        )
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
+        with start_python("-c", HOLDER, path) as process:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
             process.send_signal(end)
             if end != signal.SIGSTOP:
                 process.wait()
             message = take(path)
             assert (f"process {process.pid} " in message) == (end == signal.SIGSTOP)
             injected(end.name)
-        finally:
-            process.kill()
-            process.communicate()
     assert take(path) == ""
 
 

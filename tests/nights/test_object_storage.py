@@ -19,7 +19,6 @@ import pytest
 from nights import (
     DATE,
     RANKING,
-    REPOSITORY,
     contents,
     lists,
     night,
@@ -27,6 +26,7 @@ from nights import (
     records,
     rooted,
     simulated,
+    start_python,
     wait_for,
     with_impressions,
 )
@@ -253,11 +253,9 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(
     of = night(job)
     for stage in (ingest, vocabulary, examples):
         stage.run(of)
-    command = [sys.executable, "-m", "pipelines.nightly", str(job), "--date", DATE.isoformat()]
-    running = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: newest_checkpoint(of.folder("train")), running, seconds=1200)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.communicate()
+    with start_python("-m", "pipelines.nightly", job, "--date", DATE, start_new_session=True) as running:
+        wait_for(lambda: newest_checkpoint(of.folder("train")), running, seconds=1200)
+        os.killpg(running.pid, signal.SIGKILL)
     assert manifest.load(of.folder("train")) is None
 
     ended = nightly(job)

@@ -44,9 +44,7 @@ def three_stages(folder: Path, *flags: str, more: str = "") -> Night:
 def digests(of: Night) -> dict[str, str]:
     """Digests of all files that the stages left, by day and bucket; not of TFT's graph, never twice the same."""
     found = {f"store/{file.table}/{file.day}/{file.bucket}": file.file.digest for file in of.ingested.snapshot.files}
-    assert len(found) == len(of.ingested.snapshot.files), (
-        "a day and bucket has several files, of which only one would count"
-    )
+    assert len(found) == len(of.ingested.snapshot.files), "a day and bucket has several files"
     for stage in THREE_STAGES:
         done = of.require(stage)
         named = {manifest.logical_name(entry.name, done.attempt): entry.digest for entry in done.files}

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Done, watchnext
 from damage import flip_bit
 from nights import DATE
 from stores import DAYS, daily, day_of_watches, ingested, write_day
 
-from pipelines import nightly
 from pipelines.base import manifest, snapshot_store
 from pipelines.base.manifest import ManifestError
 from pipelines.night.night import Night
@@ -38,8 +38,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-def run(of: Night, *given: str) -> int:
-    return nightly.main([str(Path(of.root.path).parent / "job.toml"), *ONLY, *given])
+def run(of: Night, *given: str) -> Done:
+    return watchnext("nightly", Path(of.root.path).parent / "job.toml", *ONLY, *given)
 
 
 def users_file(of: Night) -> Path:
@@ -48,43 +48,37 @@ def users_file(of: Night) -> Path:
 
 
 def test_a_stage_that_is_whole_is_not_run_again(of: Night, commands: list[list[str]]) -> None:
-    assert run(of) == 0 and commands == []
+    assert run(of).code == 0 and commands == []
 
 
-def test_a_flipped_bit_runs_the_stage_again(
-    of: Night, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_flipped_bit_runs_the_stage_again(of: Night, commands: list[list[str]]) -> None:
     path = users_file(of)
     flip_bit(path)
-    assert run(of) == 0 and [command[-1] for command in commands] == ["--force"]
-    assert (
-        f"{path} is not the file that stage ingest wrote: its digest differs: stage ingest" in capsys.readouterr().err
-    )
+    done = run(of)
+    assert done.code == 0 and [command[-1] for command in commands] == ["--force"]
+    assert f"{path} is not the file that stage ingest wrote: its digest differs" in done.message
 
 
-def test_a_missing_file_runs_the_stage_again(
-    of: Night, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_file_runs_the_stage_again(of: Night, commands: list[list[str]]) -> None:
     path = users_file(of)
     path.unlink()
-    assert run(of) == 0 and len(commands) == 1
-    assert f"{path} is missing: stage ingest is run again" in capsys.readouterr().err
+    done = run(of)
+    assert done.code == 0 and len(commands) == 1
+    assert f"{path} is missing: stage ingest is run again" in done.message
     ingested(Path(of.root.path).parent / "job.toml")
     assert path.parent.exists() and users_file(of).exists() and manifest.load(of.folder("ingest")) is not None
 
 
-def test_a_stage_can_be_forced(of: Night, commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(of, "--force", "ingest") == 0 and [command[-1] for command in commands] == ["--force"]
-    assert run(of, "--force", "ingest", "--dry-run") == 0
-    assert "ingest     would run  it is forced" in capsys.readouterr().out
+def test_a_stage_can_be_forced(of: Night, commands: list[list[str]]) -> None:
+    assert run(of, "--force", "ingest").code == 0 and [command[-1] for command in commands] == ["--force"]
+    done = run(of, "--force", "ingest", "--dry-run")
+    assert done.code == 0 and "ingest     would run  it is forced" in done.message
 
 
 @pytest.mark.parametrize("given", [("--force", "train"), ("--force", "dinner")])
 def test_a_stage_that_would_not_run_cannot_be_forced(of: Night, given: tuple[str, ...]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run(of, *given)
-    with pytest.raises(SystemExit, match="2"):
-        nightly.main([str(of.root.path), "--catch-up", "--force", "ingest"])
+    assert run(of, *given).code == 2
+    assert watchnext("nightly", of.root.path, "--catch-up", "--force", "ingest").code == 2
 
 
 def test_a_damaged_manifest_of_an_earlier_night_stops_no_ingest_and_its_night_makes_it_anew(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from pipelines.serving import publication
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
 from transforms.core.frames import bucket_of
+from transforms.search.neighbours import LISTS
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -43,9 +44,9 @@ class KillError(BaseException):
     """The process is gone: nothing after it is done."""
 
 
-def lists_of(mark: str, k: int = 3, users: list[str] = USERS) -> Lists:
+def lists_of(mark: str) -> Lists:
     """Lists that tell of which run they are."""
-    return {user: [f"{mark}-{user}-{n}" for n in range(k)] for user in users}
+    return {user: [f"{mark}-{user}-{n}" for n in range(3)] for user in USERS}
 
 
 OTHER_OUTPUTS: dict[str, Outputs] = {
@@ -71,18 +72,15 @@ class World:
     def of(self) -> Night:
         return night(self.job)
 
-    def run(self, mark: str, k: int = 3, date: dt.date = DATE, fails: str = "") -> None:
+    def run(self, mark: str, date: dt.date = DATE, fails: str = "") -> None:
         """The stages from neighbours on, as a run with another seed would leave them; killed in the stage `fails`."""
         of = night(self.job, date)
 
         def neighbours(night: Night, folder: str, attempt: str) -> StageResult:
             entries = []
             for bucket in range(of.ingested.snapshot.buckets):
-                own = [(u, ids, [1.0] * k) for u, ids in lists_of(mark, k).items() if self.bucket(of, u) == bucket]
-                rows = pl.DataFrame(
-                    own, schema=["user_id", "video_ids", "scores"], orient="row", infer_schema_length=None
-                )
-                rows = rows.cast({"user_id": pl.String, "video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)})
+                own = [(u, ids, [1.0] * 3) for u, ids in lists_of(mark).items() if self.bucket(of, u) == bucket]
+                rows = pl.DataFrame(own, LISTS, orient="row")
                 name = paths.shard(bucket, of.ingested.snapshot.buckets, attempt, "parquet")
                 entries.append(files.write_parquet(rows, folder, name))
                 vectors = rows.select("user_id", vector="scores")
@@ -101,7 +99,7 @@ class World:
 
             return work
 
-        complete(of, Plan("neighbours", {"mark": mark}, {"k": k}), neighbours)
+        complete(of, Plan("neighbours", {"mark": mark}, {}), neighbours)
         for stage in ("ranking", "evaluation"):
             complete(of, Plan(stage, {"neighbours": of.require("neighbours").digest}, {}), other(stage))
         publish.run(of)
@@ -179,13 +177,6 @@ def test_another_seed(world: World) -> None:
     world.allowed.append(lists_of("new"))
     world.run("new")
     world.check(lists_of("new"))
-
-
-@pytest.mark.slow
-def test_another_k(world: World) -> None:
-    world.allowed.append(lists_of("new", 7))
-    world.run("new", 7)
-    world.check(lists_of("new", 7))
 
 
 def test_a_gate_that_fails_and_the_night_after_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,12 +60,9 @@ def test_with_keep_going_the_others_are_run_and_the_exit_code_is_still_the_failu
 def test_a_night_before_the_served_one_says_that_it_is_not_published(job: Path) -> None:
     served = published_night(job, pl.DataFrame({"user_id": ["ann"], "video_ids": [["v1"]], "scores": [[1.0]]}))
     older = replace(served, date=served.date - dt.timedelta(days=2))
-    assert nightly._closing(served, ["publish"]).startswith(
-        "night 2026-11-21: ran publish; published: 2026-11-21, 1 users; report: "
-    )
-    assert nightly._closing(older, ["publish"]).startswith(
-        "night 2026-11-19: ran publish; not published (the night of 2026-11-21 is served); report: "
-    )
+    assert "; published: 2026-11-21, 1 users; report: " in nightly._closing(served, ["publish"])
+    not_published = "; not published (the night of 2026-11-21 is served); report: "
+    assert not_published in nightly._closing(older, ["publish"])
 
 
 def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:

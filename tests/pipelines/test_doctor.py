@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import watchnext
 from findings import request_with_watches
 from nights import DATE, REPOSITORY, environment, run_python, simulated, watch_rows, write_job
 
-from pipelines import cli, doctor
+from pipelines import doctor
 from pipelines.checks import findings
 from pipelines.checks import installation as doctor_installation
 from pipelines.checks import runner as doctor_runner
@@ -44,28 +45,23 @@ def test_whole_logs_on_a_whole_machine_have_no_problem(tmp_path: Path) -> None:
     assert all(set(one) == {"check", "state", "what", "fix", "details"} for one in found)
 
 
-def test_findings_fit_the_width(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_findings_fit_the_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_processes(monkeypatch)
     request = request_with_watches(tmp_path)
-    assert cli.main(["doctor", request.job, f"--date={DATE}"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= findings.WIDEST
+    done = watchnext("doctor", request.job, f"--date={DATE}")
+    lines = done.message.splitlines()
+    assert done.code == 0 and max(map(len, lines)) <= findings.WIDEST
     assert "\033" not in "".join(lines)
     assert lines[0].startswith("ok       python: ")
 
 
-def test_a_problem_gives_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_problem_gives_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_processes(monkeypatch)
     job = write_job(tmp_path, 'watches = "nowhere"')
-    assert doctor.main([str(job), f"--date={DATE}"]) == 1
-    shown = capsys.readouterr().out
-    flat = " ".join(shown.split())  # where lines are broken depends on how long the folder's path is
+    done = watchnext("doctor", job, f"--date={DATE}")
+    flat = " ".join(done.message.split())  # where lines are broken depends on how long the folder's path is
     assert " problem logs.watches: " in flat and " fix: check the path: " in flat
-    assert shown.splitlines()[-1].startswith("1 problem: ")
+    assert done.code == 1 and done.message.splitlines()[-1].startswith("1 problem: ")
 
 
 def test_the_installation_is_checked_without_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +129,7 @@ def test_doctor_works_where_no_package_does(tmp_path: Path) -> None:
     bare = shutil.which(f"python3.{sys.version_info.minor}", path=f"{sys.base_prefix}/bin")
     assert bare is not None
     command = [bare, "-S", "-m", "pipelines.doctor", request.job, "--json"]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False, timeout=120
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     states = {one["check"]: one["state"] for one in json.loads(done.stdout)}
     assert states["job"] == states["tensorflow"] == states["scann"] == "problem"
@@ -149,8 +143,6 @@ def test_every_check_is_a_function_that_is_there() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
 
 
-def test_a_wrong_date_is_a_wrong_argument(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        doctor.main(["job.toml", "--date", "yesterday"])
-    assert caught.value.code == 2
-    assert "'yesterday' is not a date such as 2026-11-21" in capsys.readouterr().err
+def test_a_wrong_date_is_a_wrong_argument() -> None:
+    done = watchnext("doctor", "job.toml", "--date", "yesterday")
+    assert done.code == 2 and "'yesterday' is not a date such as 2026-11-21" in done.message

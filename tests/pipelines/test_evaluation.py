@@ -131,12 +131,3 @@ def test_slices_add_up_to_all_users_and_all_labels(nights: tuple[Night, Night]) 
         if kind != "upload":
             assert sum(part["users"] for part in parts) == total["users"], kind
     assert {"country", "device", "history", "user", "upload"} == set(metrics["slices"])
-
-
-def test_an_evaluated_night_is_not_evaluated_again(nights: tuple[Night, Night]) -> None:
-    for of in nights:
-        path = Path(of.folder("evaluation"), evaluation.METRICS)
-        before = path.read_bytes()
-        evaluation.run(of)
-        assert path.read_bytes() == before and evaluation.plan(of).is_done(of)
-    assert json.loads(before)["format_version"] == night_metrics.FORMAT_VERSION

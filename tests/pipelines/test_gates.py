@@ -47,10 +47,8 @@ def served(of: Night) -> dict[str, Any]:
 def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:
     before = served(published_night(job, LISTS))
     of = ready(job, FEWER)
-    with pytest.raises(
-        GateError,
-        match=rf"^1 of 4 gates failed, 3 could not be computed\. {LOST} .*--force-publish REASON; the night of 2026-1",
-    ):
+    message = rf"^1 of 4 gates failed, 3 could not be computed\. {LOST} .*--force-publish REASON; the night of 2026-1"
+    with pytest.raises(GateError, match=message):
         publish.run(of)
     assert served(of) == before and manifest.load(of.folder("publish")) is None
     found = gate_results(of)
@@ -76,9 +74,7 @@ def test_a_night_is_published_for_a_reason_that_is_written_down(job: Path) -> No
     assert (served(of)["date"], served(of)["gates"]) == ("2026-11-22", held)
     counts = of.require("publish").figures
     assert counts["gates"] == {**held, "failed": ["users"]}
-    assert counts["notes"][0].startswith(
-        "FORCED, in spite of what gates found (half of them left): gate users: 2 users"
-    )
+    assert counts["notes"][0].startswith("FORCED, in spite of what gates found (half of them left): gate users: 2")
 
 
 def test_a_reason_without_a_failed_gate_is_not_needed(job: Path) -> None:
@@ -212,9 +208,7 @@ def test_failed_gates_and_gates_that_could_not_be_computed_are_counted_separatel
     spoil_metrics(published_with_figures(job, 10, {10: 0.4}), None)
     job.write_text(job.read_text() + "[gates]\nstop_if_not_computed = true\n")
     of = with_figures(ready(job, FEWER), 10, {10: 0.4})
-    with pytest.raises(
-        GateError, match=rf"^1 of 4 gates failed, 2 could not be computed\. {LOST}.*metrics\.json is missing"
-    ):
+    with pytest.raises(GateError, match=rf"^1 of 4 gates failed, 2 could not be .*{LOST}.*metrics\.json is missing"):
         publish.run(of)
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from commands import watchnext
+from commands import Done, watchnext
 from nights import published_night, write_job
 from rich.cells import cell_len
 
 from pipelines import lookup
 from pipelines.config.jobs import load_job
-from pipelines.night.errors import StageError
 
 LISTS = pl.DataFrame(
     {
@@ -51,11 +50,10 @@ def test_every_user_s_list_is_found_best_first_with_titles(job: Path) -> None:
     [["-abc"], ["--", "-abc"], ["-abc", "--k", "2"], ["--k", "2", "-abc"], ["--k=2", "-abc", "--country", "SE"]],
     ids=" ".join,
 )
-def test_an_id_may_begin_with_a_dash(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_id_may_begin_with_a_dash(arguments: list[str], tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"')
     published_night(job, LISTS.with_columns(user_id=pl.col("user_id").replace("ann", "-abc")))
-    assert lookup.main([str(job), *arguments]) == 0
-    assert capsys.readouterr().out.startswith("user -abc, published 2026-11-21")
+    assert watchnext("lookup", job, *arguments).message.startswith("user -abc, published 2026-11-21")
 
 
 ID = "required: USER; put -- before an id that begins with -: watchnext lookup JOB.toml -- -ID"
@@ -166,20 +164,15 @@ def test_ids_are_never_cut() -> None:
     assert f"  1  1.0000  {long}  t" in text.splitlines()
 
 
-def test_a_user_the_night_did_not_serve_is_told(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lookup.main([str(job), "nobody"]) == 1
-    assert capsys.readouterr().out == (
-        "user 'nobody' has no list: no watches or searches in the window of 2026-11-21, "
-        "and the night has no default lists\n"
-    )
+def test_a_user_the_night_did_not_serve_is_told(job: Path) -> None:
+    message = "user 'nobody' has no list: no watches or searches in the window of 2026-11-21, and the night has no "
+    assert watchnext("lookup", job, "nobody") == Done(1, f"{message}default lists\n")
 
 
-def test_nothing_published_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    job = write_job(tmp_path, 'watches = "w"')
-    with pytest.raises(StageError, match=r"nothing is published in .*runs: run watchnext nightly first"):
-        lookup.lookup(load_job(str(job)), "ann", 10)
-    assert lookup.main([str(job), "ann"]) == 1
-    assert capsys.readouterr().err.startswith("watchnext: nothing is published in ")
+def test_nothing_published_is_told(tmp_path: Path) -> None:
+    done = watchnext("lookup", write_job(tmp_path, 'watches = "w"'), "ann")
+    assert done.code == 1 and done.message.startswith("watchnext: nothing is published in ")
+    assert "runs: run watchnext nightly first" in done.message
 
 
 @pytest.mark.parametrize("user", [" ann", "ann\t"])

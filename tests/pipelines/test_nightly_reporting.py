@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from commands import watchnext
+from commands import Done, watchnext
 from nights import DATE, children, night, start_python, wait_for, write_job
 from stores import daily
 
@@ -67,45 +67,34 @@ def exit_code_in_metrics(of: Night) -> float:
     ],
 )
 def test_however_a_night_ends_everybody_is_told(
-    job: Path,
-    error: Exception | None,
-    code: int,
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    job: Path, error: Exception | None, code: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand(monkeypatch, error)
-    assert nightly.main([str(job), *GIVEN]) == code
-    assert capsys.readouterr().err.splitlines()[-1] == told
+    done = watchnext("nightly", job, *GIVEN)
+    assert (done.code, done.message.splitlines()[-1]) == (code, told)
     of, sent = night(job), json.loads((job.parent / "told.json").read_text())
     assert (sent["exit_code"], sent["date"], sent["status"]) == (code, "2026-11-21", "failed" if code else "done")
     assert exit_code_in_metrics(of) == code
     assert not Path(of.root.lock).exists()
 
 
-def test_a_signal_ends_the_night(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_ends_the_night(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object) -> str:
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(10)
         return "it went on"
 
     monkeypatch.setattr(nightly, "run", run)
-    assert nightly.main([str(job), *GIVEN]) == 143
-    assert capsys.readouterr().err == "watchnext: stopped by SIGTERM; nothing was published\n"
+    assert watchnext("nightly", job, *GIVEN) == Done(143, "watchnext: stopped by SIGTERM; nothing was published\n")
     assert exit_code_in_metrics(night(job)) == 143 and not Path(night(job).root.lock).exists()
     assert json.loads((job.parent / "told.json").read_text())["exit_code"] == 143
 
 
-def test_a_failed_notification_is_a_warning(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_notification_is_a_warning(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand(monkeypatch)
     job.write_text(job.read_text().replace("cat >", "exit 9; cat >"))
-    assert nightly.main([str(job), *GIVEN]) == 0
     warning = "watchnext: warning: notify.command ended with exit code 9"
-    assert capsys.readouterr().err.splitlines() == ["all went well", warning]
+    assert watchnext("nightly", job, *GIVEN) == Done(0, f"all went well\n{warning}\n")
 
 
 def test_messages_as_json(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,9 +122,7 @@ def test_a_night_runs_alone_unless_it_is_to_catch_up(job: Path, monkeypatch: pyt
     assert [date for date, _ in seen[1:]] == ["2026-11-19", "2026-11-20", "2026-11-21"]
 
 
-def test_a_failed_missed_night_does_not_stop_tonight(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_missed_night_does_not_stop_tonight(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(of: Night, *_: object) -> str:
         if of.date.day == 20:
             raise StageError("its log is broken")
@@ -143,17 +130,15 @@ def test_a_failed_missed_night_does_not_stop_tonight(
 
     monkeypatch.setattr(nightly, "run", run)
     published(night(job), "2026-11-19")
-    assert nightly.main([str(job), *GIVEN, "--catch-up"]) == 0
-    assert capsys.readouterr().err.splitlines()[-3:] == [
+    done = watchnext("nightly", job, *GIVEN, "--catch-up")
+    assert done.code == 0 and done.message.splitlines()[-3:] == [
         "  2026-11-20  failed (exit code 1)",
         "  2026-11-21  done",
         "1 of 2 nights done",
     ]
 
 
-def test_a_night_that_does_not_fit_does_not_begin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_night_that_does_not_fit_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
 
     def check_space(of: Night, stages: Sequence[str]) -> None:
@@ -161,10 +146,9 @@ def test_a_night_that_does_not_fit_does_not_begin(
         raise StageError("there is no room")
 
     monkeypatch.setattr(nightly.estimate, "check_space", check_space)
-    assert nightly.main([str(daily(tmp_path)), *GIVEN]) == 1
+    assert watchnext("nightly", daily(tmp_path), *GIVEN) == Done(1, "watchnext: there is no room\n")
     left = {path.name for path in (tmp_path / "runs" / "nights" / "2026-11-21").iterdir()}
     assert asked == [STAGES] and left == {"outcome.json", "report.html"}  # what became of it, and no stage
-    assert capsys.readouterr().err == "watchnext: there is no room\n"
 
 
 def test_a_part_of_a_night_catches_up_with_nothing(job: Path) -> None:

@@ -226,9 +226,7 @@ def test_every_sink_is_loaded_before_any_is_switched(job: Path, faults: Faults) 
     of = ready(job)
     publish.run(of)
     ours = [call for call in faults.calls if call.split()[0] in faults.places]
-    assert ours == [
-        *("one ready", "two ready", "one load", "two load", "one switch", "two switch", "one settle", "two settle")
-    ]
+    assert ours == [f"{sink} {call}" for call in ("ready", "load", "switch", "settle") for sink in ("one", "two")]
     assert of.require("publish").counts["sinks"] == {"one": {"keys": 3}, "two": {"keys": 3}}
     assert versions(of) == {name: place.serves for name, place in faults.places.items()}
     assert not files.exists(of.root.publishing)
@@ -265,9 +263,7 @@ def test_a_night_published_again_keeps_the_one_before_it(job: Path, faults: Faul
     ],
     ids=["first night, again", "later night", "backfill"],
 )
-def test_a_kill_at_any_call_leaves_the_old_night_or_the_new(
-    tmp_path: Path, faults: Faults, first: bool, again: dt.date
-) -> None:
+def test_a_kill_leaves_the_old_night_or_the_new(tmp_path: Path, faults: Faults, first: bool, again: dt.date) -> None:
     """Killed at each call of a publication in turn, then at each call of the start after it; then left alone."""
     at, came = 0, True
     while came:
@@ -408,9 +404,8 @@ def test_forgotten_users_leave_the_sinks_and_the_count(job: Path, faults: Faults
     (path,) = published_lists.paths_of_night(of.root, of.date)
     lists = published_lists.load(path)
     entry = lists.lists[bucket_of("b", 8)]
-    fresh = lists.with_entries({entry.name: replace(entry, rows=entry.rows - 1)}).model_copy(
-        update={"neighbours": "new"}
-    )
+    fewer = lists.with_entries({entry.name: replace(entry, rows=entry.rows - 1)})
+    fresh = fewer.model_copy(update={"neighbours": "new"})
     files.replace_file(path, fresh.to_bytes())
     publication.forget(night(job, NEXT), pl.Series(["b"]))
     served = published_json(of.root)

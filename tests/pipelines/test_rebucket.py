@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
+from commands import watchnext
 from nights import DATE
 from stores import PATHS, SHOWN, below, daily, day_of_watches, events, ingested, newest, write_day
 
@@ -66,13 +67,11 @@ def test_a_stop_before_the_snapshot_changes_nothing(tmp_path: Path, monkeypatch:
     assert rebucket.run(of, 16).number == 2
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path) -> None:
     job = daily(tmp_path)
-    date = ["--date", str(DATE)]
-    assert rebucket.main([str(job), "16", *date]) == 1
-    assert "there is no store in" in capsys.readouterr().err
+    before = watchnext("rebucket", job, "16", "--date", DATE)
+    assert before.code == 1 and "there is no store in" in before.message
     ingested(job)
-    assert rebucket.main([str(job), "12", *date]) == 2
-    assert "buckets must be a power of two from 8 to 4,096, but is 12" in capsys.readouterr().err
-    assert rebucket.main([str(job), "16", *date]) == 0
-    assert capsys.readouterr().err.startswith("the store has 16 buckets, 96 events, ")
+    wrong, done = (watchnext("rebucket", job, buckets, "--date", DATE) for buckets in (12, 16))
+    assert wrong.code == 2 and "buckets must be a power of two from 8 to 4,096, but is 12" in wrong.message
+    assert done.code == 0 and done.message.startswith("the store has 16 buckets, 96 events, ")

@@ -49,9 +49,7 @@ def test_the_night_before_is_served_again_and_the_later_one_is_withdrawn(job: Pa
     told = rollback.rollback(night(job), None)
     assert told == "the night of 2026-11-23 is served again; withdrawn: 2026-11-24"
     assert served(job) == "2026-11-23" and publication_file.withdrawn(night(job).root) == {"2026-11-24"}
-    assert rollback.rollback(night(job), None).startswith(
-        "the night of 2026-11-22 is served again; withdrawn: 2026-11-23"
-    )
+    assert rollback.rollback(night(job), None).endswith("2026-11-22 is served again; withdrawn: 2026-11-23")
     assert served(job) == "2026-11-22" and publication_file.withdrawn(night(job).root) == {"2026-11-23", "2026-11-24"}
 
 

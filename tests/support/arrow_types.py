@@ -10,14 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 BEFORE = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
-
-
 AT = dt.datetime(2026, 11, 20, 10, 0, 1)
-
-
 DAY, CLOCK, LAPSE = dt.date(2026, 11, 20), dt.time(10, 0, 1), dt.timedelta(seconds=12)
-
-
 UUID = uuid.UUID("d7a5c3f0-0001-4c00-8000-0000000000ff")
 
 

@@ -6,10 +6,7 @@ from transforms.report.page import Report, Status, Training
 from transforms.report.video_map import video_map
 
 EARLIER_RUN = "served with the lists of an earlier run; the figures are of the last one, not published: "
-
-
 ATTACK = "<script>alert(1)</script>"
-
 
 FULL = Report(
     date="2026-11-21",

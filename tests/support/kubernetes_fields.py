@@ -10,7 +10,6 @@ from typing import Any
 # Fields of the kinds in use and their types, from the models of the kubernetes package, 37.0.2 (batch/v1, core/v1).
 KINDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("kubernetes_fields.json").read_text())
 
-
 PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool}
 
 

@@ -57,9 +57,8 @@ checkpoint_steps = 2
 k = 30
 similar = 5
 """
-RANKING = (
-    "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"  # where there are impressions
-)
+# For logs with impressions.
+RANKING = "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"
 
 
 def write_job(folder: Path, logs: str, more: str = "") -> Path:
@@ -95,9 +94,8 @@ def watch_rows(count: int = 40, days: int = 4, users: int = 7, videos: int = 5) 
     """Watches of the days before DATE, no two alike, each user and video often."""
     first = dt.datetime.combine(DATE, dt.time(), dt.UTC) - dt.timedelta(days=days)
     at = pl.int_range(count, eager=True)
-    time = pl.datetime_range(
-        first, first + dt.timedelta(days=days), f"{days * 86_400 // count}s", closed="left", eager=True
-    )
+    end, step = first + dt.timedelta(days=days), f"{days * 86_400 // count}s"
+    time = pl.datetime_range(first, end, step, closed="left", eager=True)
     return pl.DataFrame(
         {"user_id": (at % users).cast(pl.String) + "u", "video_id": (at % videos).cast(pl.String) + "v"}
     ).with_columns(time=time.head(count).dt.cast_time_unit("us"), watch_seconds=(at * 7 % 50).cast(pl.Float64))
@@ -132,9 +130,8 @@ def published_night(
         for name, part in zip(names, frames, strict=True)
     ]
     if defaults is not None:
-        beside.append(
-            files.write_parquet(defaults, of.folder("neighbours"), f"../defaults/00000-of-00001-{attempt}.parquet")
-        )
+        name = f"../defaults/00000-of-00001-{attempt}.parquet"
+        beside.append(files.write_parquet(defaults, of.folder("neighbours"), name))
     commit(of, "neighbours", [*listed, *beside], counts={"users": rows.height}, attempt=attempt)
     commit(of, "evaluation", attempt="aa")
     if publish:
@@ -250,6 +247,14 @@ def wait_for(
             assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.02)  # leaves the processor to the process that is waited for
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, even if its parent has not waited for it."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def children(pid: int) -> dict[int, str]:

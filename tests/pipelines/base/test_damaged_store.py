@@ -54,9 +54,7 @@ def ingest_more(of: Night, file: StoreFile) -> object:
 
 @pytest.mark.parametrize("read", [read_window, rewrite_all, ingest_more])
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_damaged_file_is_named_with_its_repair(
-    of: Night, read: Callable[[Night, StoreFile], object], lost: bool
-) -> None:
+def test_a_damaged_file_is_named(of: Night, read: Callable[[Night, StoreFile], object], lost: bool) -> None:
     file = file_of(of)
     path, before = path_of(of, file), newest(of)
     path.unlink() if lost else flip_bit(path)

@@ -75,9 +75,7 @@ def test_bytes_as_people_read_them(size: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(("root_bytes", "expected"), [(10, "/data/runs"), (20, "/data/runs"), (30, "/scratch")])
-def test_the_fullest_folder_of_root_and_temporary_files(
-    monkeypatch: pytest.MonkeyPatch, root_bytes: int, expected: str
-) -> None:
+def test_the_fullest_folder_of_a_root(monkeypatch: pytest.MonkeyPatch, root_bytes: int, expected: str) -> None:
     monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: "/scratch")
     monkeypatch.setattr(machine, "free_space", {"/data/runs": root_bytes, "/scratch": 20}.get)
     assert machine.fullest_folder("/data/runs") == expected

@@ -163,9 +163,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: 
     entry = {"name": name, "rows": 1, "bytes": 1, "digest": "d"}
     content = {"stage": "index", "date": "2026-11-21", "fingerprint": "f", "files": [entry], "format_version": 1}
     (tmp_path / "COMPLETED").write_text(json.dumps(content))
-    with pytest.raises(
-        ManifestError, match=r"COMPLETED cannot be read .*(outside the storage root|is not a file entry)"
-    ):
+    with pytest.raises(ManifestError, match=r"COMPLETED cannot be read .*(outside the storage|is not a file entry)"):
         manifest.record(str(tmp_path))
     for good in ("a.parquet", "train/a.parquet", "../similar/a.parquet"):
         (tmp_path / "COMPLETED").write_text(json.dumps(content | {"files": [entry | {"name": good}]}))

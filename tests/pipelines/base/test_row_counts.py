@@ -12,7 +12,7 @@ from nights import DATE, night
 from stores import DAYS, PATHS, USERS, counts, daily, day_of_watches, events, ingested, newest, write_day
 
 from pipelines import ingest
-from pipelines.base import manifest, row_counts
+from pipelines.base import row_counts
 from pipelines.night.errors import StageError
 from transforms.core import files
 from transforms.core.records import Records
@@ -61,9 +61,8 @@ def test_rows_in_are_rows_kept_and_each_kind_left_out_over_several_nights(tmp_pa
     for number in range(6):
         date = DATE + dt.timedelta(days=number)
         if number == 1:  # late events, some of them twice
-            write_day(
-                tmp_path, f"{DAYS[1]}-late", pl.concat([day_of_watches(DAYS[1], 4), day_of_watches(DAYS[0], 3, "l")])
-            )
+            late = pl.concat([day_of_watches(DAYS[1], 4), day_of_watches(DAYS[0], 3, "l")])
+            write_day(tmp_path, f"{DAYS[1]}-late", late)
         if number == 2:
             (tmp_path / "forget.csv").write_text(f"user_id\n{USERS[0]}\n{USERS[4]}\n")
         write_day(tmp_path, f"{date}", day_of_watches((date - dt.timedelta(days=1)).isoformat()))
@@ -93,17 +92,6 @@ def test_rows_in_are_rows_kept_and_each_kind_left_out_over_several_nights(tmp_pa
     assert all(left_out[why] for why in ("refused", "duplicates", "forgotten")), left_out
     removed: Any = row_counts.total(newest(of).accounts.values())["removed"]
     assert set(removed["watches"]) == {"forgotten", "expired"}
-
-
-def test_a_crash_between_snapshot_and_manifest_writes_no_rejected_row_twice(tmp_path: Path) -> None:
-    job = daily(tmp_path)
-    (tmp_path / "users.csv").write_text("user_id,birth_year\n1u,x\n2u,1990\n")
-    of = ingested(job)
-    first = counts(of)
-    (Path(of.folder("ingest")) / manifest.NAME).unlink()
-    assert counts(ingested(job)) == first
-    rejected = pl.concat([files.read_parquet(path) for path in files.list_files(of.root.rejects(DATE))])
-    assert rejected["table"].to_list() == ["users"] and newest(of).number == 1
 
 
 def test_on_a_night_without_new_logs_the_users_table_is_checked_too(tmp_path: Path) -> None:

@@ -83,9 +83,7 @@ def test_the_newest_snapshot_holds_and_is_read_back_as_written(tmp_path: Path) -
     folder = str(tmp_path / "snapshots")
     assert snapshot_store.latest(folder) is None
     taken = [TakenFile(path="/logs/a.csv", bytes=10, changed=1764000000.123456)]
-    first = Snapshot(
-        buckets=8, number=9, files=[data_file("2026-11-19")], taken=taken, accounts={"2026-11-21": {"a": 1}}
-    )
+    first = Snapshot(buckets=8, number=9, files=[data_file("2026-11-19")], taken=taken, accounts={"date": {"a": 1}})
     second = replace(first, number=10, date="2026-11-21")
     for snapshot in (second, first):
         snapshot_store.commit(folder, snapshot)

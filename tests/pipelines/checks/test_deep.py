@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from commands import watchnext
 from damage import flip_bit
 from nights import DATE
 from stores import DAYS, daily, ingested, newest
@@ -67,15 +68,12 @@ def test_without_an_ingest_there_is_nothing_to_read(job: Path) -> None:
     assert found.what == "all 0 files are undamaged"
 
 
-def test_only_deep_reads_the_files(
-    job: Path, of: Night, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_deep_reads_the_files(job: Path, of: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[2:4])
-    assert doctor.main([str(job), "--date", DATE.isoformat()]) == 0
-    assert "files are undamaged" not in capsys.readouterr().out
+    assert "files are undamaged" not in watchnext("doctor", job, "--date", DATE).message
     flip_bit(Path(of.root.store, newest(of).files[0].file.name))
-    assert doctor.main([str(job), "--date", DATE.isoformat(), "--deep"]) == 1
-    assert "digest" in capsys.readouterr().out
+    done = watchnext("doctor", job, "--date", DATE, "--deep")
+    assert done.code == 1 and "digest" in done.message
 
 
 def test_a_damaged_file_that_is_only_served_is_named(job: Path, of: Night, monkeypatch: pytest.MonkeyPatch) -> None:

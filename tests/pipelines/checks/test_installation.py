@@ -175,9 +175,7 @@ def test_a_library_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     ("busy", "gpus", "state", "text"),
     [(4.0, 0, "ok", "no GPU"), (4.0, 1, "ok", "1 GPU"), (4.0, 2, "ok", "2 GPUs"), (11.0, 0, "warning", "slow")],
 )
-def test_the_finding_about_tensorflow(
-    busy: float, gpus: int, state: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorflow(busy: float, gpus: int, state: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = json.dumps({"version": "2.21.0", "seconds": 5.2, "busy": busy, "gpus": gpus})
     found = scripted(f"print({said!r})", monkeypatch)
     assert found.state == state and found.what.startswith("2.21.0 loads in 5.2 s") and text in found.what

@@ -168,9 +168,8 @@ class Place:
 def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_of(tmp_path)
     assert only(doctor_root.sinks(request)).what == "none besides the night's files"
-    monkeypatch.setattr(
-        publication, "configured_sinks", lambda night: [Place("bigtable", "no such instance"), Place("redis")]
-    )
+    places = [Place("bigtable", "no such instance"), Place("redis")]
+    monkeypatch.setattr(publication, "configured_sinks", lambda night: places)
     found = list(doctor_root.sinks(request))
     assert [(one.state, one.what) for one in found] == [
         ("problem", "bigtable: no such instance"),

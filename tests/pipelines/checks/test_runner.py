@@ -31,9 +31,7 @@ def test_a_lost_element_is_noticed() -> None:
     doctor_runner.check_count(10)
 
 
-def test_an_address_without_an_answer_is_reported_without_a_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_without_an_answer_starts_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_runner, "_run", lambda *_: pytest.fail("a job was begun"))
     address = f"127.0.0.1:{free_port()}"
     found = found_with(tmp_path, "--runner=PortableRunner", f"--job_endpoint={address}")

@@ -57,9 +57,7 @@ def test_the_command_line_wins_over_the_config_file(tmp_path: Path) -> None:
 
 
 def test_lists_and_truth_values_of_a_config_reach_beam(tmp_path: Path) -> None:
-    text = (
-        'runner = "SparkRunner"\nexperiments = ["a", "b"]\nstreaming = true\nupdate = false\nuse_public_ips = false\n'
-    )
+    text = 'runner = "SparkRunner"\nexperiments = ["a", "b"]\nstreaming = true\nupdate=false\nuse_public_ips=false\n'
     given = options_of(config_of(tmp_path, text))
     assert given == {"runner": "SparkRunner", "experiments": ["a", "b"], "streaming": True, "use_public_ips": False}
 
@@ -155,9 +153,8 @@ def test_what_dataflow_would_refuse_is_told_before_anything_starts(flag: str, to
 
 
 def test_a_stage_s_table_wins_over_what_holds_for_all_and_the_command_line_over_both(tmp_path: Path) -> None:
-    config = config_of(
-        tmp_path, 'runner = "SparkRunner"\nparallelism = 3\n[index]\nparallelism = 5\nexperiments = ["a"]\n'
-    )
+    text = 'runner = "SparkRunner"\nparallelism = 3\n[index]\nparallelism = 5\nexperiments = ["a"]\n'
+    config = config_of(tmp_path, text)
 
     def of(stage: str, *flags: str) -> dict[str, object]:
         return dict(pipeline_options(config, flags, stage).get_all_options(drop_default=True))

@@ -99,6 +99,8 @@ def check_forgotten(of: Night) -> None:
         folder = first.folder(stage)
         for entry in first.require(stage).files:
             assert files.file_entry(folder, entry.name).digest == entry.digest
+            if entry.name.endswith(".parquet"):
+                assert files.read_parquet(files.join(folder, entry.name)).height == entry.rows
     assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = published_json(of.root)
     assert (served["users"], served["neighbours"]) == (6, listed.digest)
@@ -151,9 +153,8 @@ def test_rows_of_users_to_forget_are_dropped_and_counted_from_then_on(tmp_path: 
     (tmp_path / "w" / "broken.csv").write_text(f"user_id,video_id,time,watch_seconds\n{GONE[1]},v\n{USERS[0]},v\n")
     of = ingested(job)
     tables: Any = counts(of)["tables"]
-    assert tables["watches"] == {
-        "read": 75, "refused": 2, "duplicates": 0, "forgotten": 25, "other_days": 0, "kept": 48
-    }  # fmt: skip
+    found = {name: rows for name, rows in tables["watches"].items() if rows}
+    assert found == {"read": 75, "refused": 2, "forgotten": 25, "kept": 48}
     rejects = pl.concat([pl.read_parquet(path) for path in files.list_files(of.root.rejects(DATE))]).sort("row")
     assert rejects["text"].to_list() == [None, f"{USERS[0]},v"]
     for user in GONE:
@@ -196,16 +197,6 @@ def test_a_list_that_cannot_be_read_stops_the_night(tmp_path: Path) -> None:
     to_forget(tmp_path, USERS)
     with pytest.raises(StageError, match="there is not one valid watch in these logs"):
         ingested(job)
-
-
-def test_entries_of_scrubbed_files_are_those_of_the_files(tmp_path: Path) -> None:
-    job = with_history(tmp_path)
-    to_forget(tmp_path, GONE)
-    of = ingested(job, TOMORROW)
-    first = Night(of.job, DATE)
-    entry: FileEntry
-    for entry in first.require("neighbours").files:
-        assert files.read_parquet(files.join(first.folder("neighbours"), entry.name)).height == entry.rows
 
 
 def test_damaged_files_stop_no_forgetting_for_ever(tmp_path: Path) -> None:

@@ -44,9 +44,7 @@ def test_pairs_lie_in_the_bucket_of_their_user_once(tmp_path: Path) -> None:
     assert all(bucket_of(user, 8) == bucket for bucket, pairs in found.items() for user, _ in pairs)
     tables = counts(of)["tables"]
     assert isinstance(tables, dict)
-    assert tables["hidden"] == {
-        "read": 5, "refused": 0, "duplicates": 1, "forgotten": 0, "other_days": 0, "kept": 4
-    }  # fmt: skip
+    assert {name: rows for name, rows in tables["hidden"].items() if rows} == {"read": 5, "duplicates": 1, "kept": 4}
 
 
 def test_other_pairs_are_another_night_for_neighbours_and_not_for_examples(tmp_path: Path) -> None:

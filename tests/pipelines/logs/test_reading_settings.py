@@ -142,9 +142,8 @@ def test_old_readings_stay_for_who_says_so(tmp_path: Path) -> None:
     write_logs(tmp_path, (20,))
     session = OTHER["logs.columns.user_id"]
     of = run(tmp_path, session, keep_old_readings=True)
-    assert (
-        events(of).height == 12 and before.join(events(of), on=before.columns, how="anti", nulls_equal=True).is_empty()
-    )
+    assert events(of).height == 12
+    assert before.join(events(of), on=before.columns, how="anti", nulls_equal=True).is_empty()
     assert set(events(of)["user_id"]) == {*"abcd", "s0", "s1", "s2", "s3"}
     kept = {"date": str(DATE), "table": "watches", "name": "columns.user_id", "before": "user_id", "now": "session"}
     assert newest(of).older_readings == [kept]
@@ -157,9 +156,7 @@ def test_days_whose_raw_files_are_gone_are_named_and_may_stay(tmp_path: Path) ->
     before = events(run(tmp_path, ""))
     (tmp_path / "w" / "2026-11-18.csv").unlink()
     session = OTHER["logs.columns.user_id"]
-    with pytest.raises(
-        JobError, match=r"1 raw files .* no longer exist \(.*2026-11-18\.csv\), .*events of 2026-11-18; noth"
-    ):
+    with pytest.raises(JobError, match=r"1 raw files .* no longer exist \(.*18\.csv\), .*events of 2026-11-18"):
         run(tmp_path, session, reread=True)
     of = run(tmp_path, session, reread=True, keep_old_readings=True)
     old = before.filter(pl.col("time").dt.day() == 18)
@@ -172,9 +169,7 @@ def test_days_whose_raw_files_are_gone_are_named_and_may_stay(tmp_path: Path) ->
 def test_reread_at_an_earlier_date_than_the_store_is_refused(tmp_path: Path) -> None:
     write_logs(tmp_path)
     of = run(tmp_path, "")
-    with pytest.raises(
-        JobError, match=r"--reread on 2026-11-20 would lose events: .* 2026-11-21; use --date 2026-11-21"
-    ):
+    with pytest.raises(JobError, match=r"--reread on 2026-11-20 would lose events: .*; use --date 2026-11-21"):
         ingest.plan(replace(of, date=DATE.replace(day=20), reread=True))
 
 

@@ -194,9 +194,8 @@ def test_a_copy_that_beam_makes_of_an_error_counts_as_the_error() -> None:
             raise RuntimeError(f"BeamIOError: {error} [while running 'Read']")  # noqa: B904
     except RuntimeError as copy:
         assert (user_message(copy) or "").startswith("BeamIOError: cannot be listed")
-        assert (user_message(RuntimeError("".join(traceback.format_exception(copy)))) or "").startswith(
-            "BeamIOError: cannot"
-        )
+        text = "".join(traceback.format_exception(copy))
+        assert (user_message(RuntimeError(text)) or "").startswith("BeamIOError: cannot")
 
 
 def test_an_unforeseen_error_is_none_even_if_its_text_looks_like_one() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import DATE, commit, night, write_job
+from nights import DATE, REPOSITORY, commit, night, write_job
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import DamagedManifestError, Manifest, Outputs
@@ -32,9 +32,8 @@ from pipelines.night.outputs import (
 from pipelines.night.stage import STAGES, discard_damaged
 
 # The manifests of one night, as they were written before they had `outputs`.
-OLD: dict[str, dict[str, Any]] = json.loads(
-    (Path(__file__).parents[2] / "support" / "manifests_without_outputs.json").read_text()
-)
+PATH = REPOSITORY / "tests" / "support" / "manifests_without_outputs.json"
+OLD: dict[str, dict[str, Any]] = json.loads(PATH.read_text())
 
 
 @pytest.fixture

@@ -94,9 +94,7 @@ def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> N
     for stage in STAGES:
         once = manifest.record(of.root.stage(date_of(2), stage))
         assert once is not None and once.counts == COUNTS
-    assert store_cleanup.snapshot_of(of.root, date_of(2)) is None, (
-        "the store would keep for ever what only it refers to"
-    )
+    assert store_cleanup.snapshot_of(of.root, date_of(2)) is None, "the store would keep its files for ever"
 
 
 @pytest.mark.parametrize("most", [0, 4, 9])

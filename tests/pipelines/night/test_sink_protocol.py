@@ -87,7 +87,6 @@ def test_another_attempt_has_another_mark(of: Night) -> None:
 
 def test_settings_are_those_of_the_sinks_alone(tmp_path: Path) -> None:
     assert sink_protocol.settings(night(write_job(tmp_path, 'watches = "w"')).job) == {}
-    found = sink_protocol.settings(
-        night(write_job(tmp_path, 'watches = "w"', '[storage.redis]\nurl = "redis://here"\n')).job
-    )
+    job = write_job(tmp_path, 'watches = "w"', '[storage.redis]\nurl = "redis://here"\n')
+    found = sink_protocol.settings(night(job).job)
     assert list(found) == ["redis"] and found["redis"]["url"] == "redis://here" and found["redis"]["vectors"] is False

@@ -120,9 +120,8 @@ def test_the_reasons_of_a_stage_are_its_inputs_and_its_settings() -> None:
 
 
 def test_a_manifest_without_settings_cannot_say_which_changed() -> None:
-    assert reasons(done({}, {}), Plan("s", {}, {"k": 1})) == [
-        "inputs or settings changed; its manifest is too old to contain them"
-    ]
+    (reason,) = reasons(done({}, {}), Plan("s", {}, {"k": 1}))
+    assert reason.endswith("its manifest is too old to contain them")
 
 
 def test_a_sink_that_is_new_is_a_setting() -> None:

@@ -201,9 +201,7 @@ def test_core_hours_are_those_of_beam_s_stages_on_two_cores() -> None:
 def test_a_night_that_will_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = night(simulated(tmp_path))
     limit_free_space(monkeypatch, 100_000)
-    said = (
-        r"runs': the night of 2026-11-21 is estimated to need \d+ MiB of disk space, most of it in stage \w+, but 0 MiB"
-    )
+    said = r"the night of 2026-11-21 is estimated to need \d+ MiB of disk space, most of it in stage \w+, but 0 MiB"
     with pytest.raises(StageError, match=said) as caught:
         estimate.check_space(of)
     assert "check_space = false ([storage])" in str(caught.value)

@@ -62,10 +62,8 @@ def list_of(night_: Night) -> str:
 
 def recalls(found: Samples) -> dict[tuple[str, str], float]:
     """(night, list) -> recall@10."""
-    labelled = {
-        tuple(sorted(labels)): value for (name, labels), value in found.items() if name.endswith("recall_ratio")
-    }
-    return {(dict(labels)["date"], dict(labels)["list"]): v for labels, v in labelled.items() if ("k", "10") in labels}
+    ratios = {labels: value for (name, labels), value in found.items() if name.endswith("recall_ratio")}
+    return {(dict(labels)["date"], dict(labels)["list"]): v for labels, v in ratios.items() if ("k", "10") in labels}
 
 
 def samples(text: str) -> Samples:
@@ -96,9 +94,8 @@ def test_a_night_that_went_well(of: Night) -> None:
     before = time.time()
     found = written(of, DONE)
     night_, lists = ("date", "2026-11-21"), ("list", list_of(of))
-    times = [
-        found.pop((f"watchnext_last_{what}_timestamp_seconds", frozenset({night_}))) for what in ("run", "success")
-    ]
+    ends = (f"watchnext_last_{end}_timestamp_seconds" for end in ("run", "success"))
+    times = [found.pop((name, frozenset({night_}))) for name in ends]
     assert all(before <= at <= time.time() for at in times)
     expected: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
         ("last_run_duration_seconds", (night_,)): 12.5,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import watchnext
 from nights import DATE, night, published_night, write_job
 
 from pipelines import lookup
@@ -96,9 +97,8 @@ def test_only_files_of_the_bucket_and_days_are_read(published: Night, monkeypatc
     monkeypatch.setattr(files, "read_parquets", noted(files.read_parquets))
     served = Served.open(published.job, "files")
     served.list_of("ann")
-    assert [path.rsplit("/", 2)[-2:] for path in opened] == [
-        ["neighbours", f"{bucket_of('ann', 8):05d}-of-00008-aa.parquet"]
-    ]
+    (path,) = opened
+    assert path.endswith(f"/neighbours/{bucket_of('ann', 8):05d}-of-00008-aa.parquet")
     opened.clear()
     served.last_watches("ann", 2)
     assert len(opened) == 1 and f"/{DATE - dt.timedelta(days=1)}/{bucket_of('ann', 8):05d}-of-" in opened[0]
@@ -110,37 +110,33 @@ def test_a_snapshot_that_is_gone_leaves_no_watches(published: Night) -> None:
     assert watches_of(published, "ann", 5) == []
 
 
-def test_an_unknown_user_is_shown_the_default_list(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
-    job = str(Path(published.root.path).parent / "job.toml")
-    assert lookup.main([job, "nobody"]) == 1
-    assert capsys.readouterr().out.splitlines() == [
+def test_an_unknown_user_is_shown_the_default_list(published: Night) -> None:
+    job = Path(published.root.path).parent / "job.toml"
+    done = watchnext("lookup", job, "nobody")
+    assert done.code == 1 and done.message.splitlines() == [
         "user 'nobody' has no list: no watches or searches in the window of 2026-11-21",
         "a server shows the default list of all countries instead, the first 2 of 2:",
         "",
         "  1  2.0000  v9",
         "  2  1.0000  v8",
     ]
-    assert lookup.main([job, "nobody", "--country", "SE"]) == 1
-    assert "default list of SE" in capsys.readouterr().out
-    assert lookup.main([job, "nobody", "--country", "SE", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
+    assert "default list of SE" in watchnext("lookup", job, "nobody", "--country", "SE").message
+    told = json.loads(watchnext("lookup", job, "nobody", "--country", "SE", "--json").message)
     assert (told["known"], told["country"], [item["video_id"] for item in told["items"]]) == (False, "SE", ["v1"])
 
 
-def test_watches_are_shown_in_the_time_zone_of_the_logs(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watches_are_shown_in_the_time_zone_of_the_logs(published: Night) -> None:
     path = Path(published.root.path).parent / "job.toml"
     path.write_text('[logs]\nwatches = "w"\ntime_zone = "Asia/Tokyo"\n')
-    assert lookup.main([str(path), "ann", "--watches", "2"]) == 0
-    assert capsys.readouterr().out.splitlines()[-3:] == [
+    assert watchnext("lookup", path, "ann", "--watches", "2").message.splitlines()[-3:] == [
         "last watches, times in JST",
         "  2026-11-20 21:00  in part    v0",
         "  2026-11-20 21:00  completed  v1",
     ]
     found = lookup.lookup(load_job(str(path)), "ann", 1, watches=1)
     assert found.watches[0].time.isoformat() == "2026-11-20T21:00:00+09:00"
-    assert lookup.main([str(path), "ann", "--json", "--watches", "1"]) == 0
-    assert json.loads(capsys.readouterr().out)["watches"] == [
+    assert json.loads(watchnext("lookup", path, "ann", "--json", "--watches", "1").message)["watches"] == [
         {"time": "2026-11-20T21:00:00+09:00", "video_id": "v0", "title": None, "completed": False}
     ]
-    assert lookup.main([str(path), "ann", "--watches", "0"]) == 0
-    assert "last watches" not in capsys.readouterr().out
+    done = watchnext("lookup", path, "ann", "--watches", "0")
+    assert done.code == 0 and "last watches" not in done.message
