@@ -67,9 +67,8 @@ def test_an_accelerator_needs_what_is_pinned_beside_the_same_tensorflow() -> Non
 @pytest.mark.parametrize("text", [TEXT, GPU], ids=["requirements", "gpu"])
 def test_every_pin_is_exact_and_has_a_hash(text: str) -> None:
     for pin in pins(text):
-        assert re.match(r"[\w.-]+(\[[\w-]+\])?==[\w.]+( ;[^\n]*)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+", pin), (
-            pin
-        )
+        pattern = r"[\w.-]+(\[[\w-]+\])?==[\w.]+( ;[^\n]*)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+"
+        assert re.match(pattern, pin), pin
 
 
 def test_no_registry_is_named() -> None:

@@ -51,9 +51,7 @@ def ingest(job: Path) -> Done:
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_a_failed_write_of_ingest_leaves_the_old_store_or_the_new(
-    tmp_path: Path, injected: Injected, part: int
-) -> None:
+def test_a_failed_write_leaves_the_old_store_or_the_new(tmp_path: Path, injected: Injected, part: int) -> None:
     with stages_in_process():
         ready = second_night(tmp_path / "ready").parent
         undisturbed = copy(ready, tmp_path / "undisturbed")

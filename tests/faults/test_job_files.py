@@ -98,9 +98,7 @@ def test_a_damaged_job_file_is_refused_or_read(tmp_path: Path, injected: Injecte
 
 
 @pytest.mark.parametrize("command", ["nightly", "lookup", "rollback", "backfill", "doctor"])
-def test_every_command_refuses_a_wrong_setting_with_exit_code_2(
-    tmp_path: Path, injected: Injected, command: str
-) -> None:
+def test_commands_refuse_a_wrong_setting_with_exit_code_2(tmp_path: Path, injected: Injected, command: str) -> None:
     path = tmp_path / "job.toml"
     path.write_text('[logs]\nwatches = "w"\n[neighbours]\nk = -1\n')
     more = {"lookup": ["u1"], "backfill": ["--from", "2026-11-20", "--to", "2026-11-21"]}.get(command, [])

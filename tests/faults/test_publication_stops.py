@@ -135,9 +135,7 @@ SCENARIOS = {"next night": (NEXT, "new"), "same night again": (DATE, "new")}
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_readers_see_one_publication_whole_at_every_failing_step(
-    tmp_path: Path, server: Server, injected: Injected, scenario: str, fault: str
-) -> None:
+def test_every_failing_step(tmp_path: Path, server: Server, injected: Injected, scenario: str, fault: str) -> None:
     date, mark = SCENARIOS[scenario]
     text = f'[storage.redis]\nurl = "{server.url}"\nretry_seconds = 0.001\n'
     base = write_job(tmp_path / "base", 'watches = "w"', text)

@@ -49,9 +49,7 @@ def logs(folder: Path, ending: str) -> Path:
 
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_raw_file_is_named_or_accounted_for_and_the_right_one_repairs_the_store(
-    tmp_path: Path, injected: Injected, ending: str, damage: str
-) -> None:
+def test_a_damaged_raw_file(tmp_path: Path, injected: Injected, ending: str, damage: str) -> None:
     chance = random.Random(f"{ending} {damage}")
     with stages_in_process():
         undisturbed = logs(tmp_path / "undisturbed", ending)

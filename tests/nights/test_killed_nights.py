@@ -1,4 +1,4 @@
-"""What must not hurt the store: a kill at any moment, a stop at any write, a full disk."""
+"""What must not hurt the store: a stop at any write, a full disk."""
 
 from __future__ import annotations
 

@@ -81,27 +81,21 @@ def tables() -> dict[str, pl.DataFrame]:
     }
 
 
-def night_without(
-    folder: Path, columns: Iterable[tuple[str, str]] = (), tables_left_out: Collection[str] = ()
-) -> Night:
+def night_without(folder: Path, columns: Iterable[tuple[str, str]] = (), left_out: Collection[str] = ()) -> Night:
     """A night of `tables`, as CSV, without some columns and tables."""
     folder.mkdir(exist_ok=True)
-    given = {name: table for name, table in tables().items() if name not in tables_left_out}
+    given = {name: table for name, table in tables().items() if name not in left_out}
     for name, table in given.items():
         table.drop(column for of, column in columns if of == name).write_csv(folder / f"{name}.csv")
     logs = "\n".join(f'{name} = "{name}.csv"' for name in given)
-    more = (
-        f"[examples]\nwindow_days = {DAYS}\nholdout_users = 0.5\n{TINY}{RANKING}max_skew = 0\n[storage]\nbuckets = 8\n"
-    )
+    more = f"[examples]\nwindow_days = {DAYS}\nholdout_users = 0.5\n{TINY}{RANKING}max_skew = 0\n[storage]\nbuckets=8\n"
     return night(write_job(folder, logs, more))
 
 
 @pytest.mark.parametrize(
     "column", [pytest.param(one, id=".".join(one), marks=() if one in SAMPLE else pytest.mark.slow) for one in COLUMNS]
 )
-def test_other_features_are_learned_without_a_column(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: tuple[str, str]
-) -> None:
+def test_other_features_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: tuple[str, str]) -> None:
     """Up to the ranker's records; TFT's graphs, which take seconds each, are left to the whole nights below."""
     of = night_without(tmp_path, [column])
     for stage in (ingest, vocabulary):

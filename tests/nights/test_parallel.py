@@ -83,9 +83,7 @@ def test_shuffled_files_give_the_same_bytes(logs: Path, undisturbed: dict[str, s
 
 
 @pytest.mark.slow
-def test_eight_workers(
-    logs: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_workers(logs: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In threads: eight processes would each import TensorFlow. Beam 2.77 empties the buffers of workers in threads by
     a timer, even in the middle of an element; less than 0 switches the timer off."""
     monkeypatch.setattr(worker_handlers, "DATA_BUFFER_TIME_LIMIT_MS", -1)

@@ -286,15 +286,11 @@ def test_two_publications_stay_readable_and_no_more(world: World) -> None:
         world.allowed.append(lists_of(f"new {n}"))
         world.run(f"new {n}")
     root = world.of.root
-    named = {entry["file"] for entry in _references(root)}
+    served = published_json(root)
+    named = {served["lists"]["file"], served["before"]["lists"]["file"]}
     there = {path[len(root.path) + 1 :] for path in files.list_files(root.stage(DATE, "publish"))}
     assert {name for name in there if name.endswith(".json")} == named and len(named) == 2
     assert len([path for path in files.list_files(root.stage(DATE, "neighbours")) if path.endswith("parquet")]) == 16
-
-
-def _references(root: paths.Root) -> list[dict[str, str]]:
-    served = published_json(root)
-    return [served["lists"], served["before"]["lists"]]
 
 
 def test_a_root_of_an_older_watchnext_is_pinned_before_a_stage_changes_it(tmp_path: Path, server: Server) -> None:

@@ -62,9 +62,8 @@ def run(folder: Path, *, tables: tuple[str, ...], context: bool = True, **change
     assert named == ([spec.tokens] if spec.tokens else [])
     features: dict[str, Any] = {"user_id": pl.String()}
     ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", *spec.categories)
-    features |= dict.fromkeys(ids, pl.List(pl.Int64)) | dict.fromkeys(
-        ("example_age", *spec.numbers), pl.List(pl.Float32)
-    )
+    features |= dict.fromkeys(ids, pl.List(pl.Int64))
+    features |= dict.fromkeys(("example_age", *spec.numbers), pl.List(pl.Float32))
     records = {
         split: {
             row.pop("user_id"): row
@@ -168,6 +167,7 @@ def test_the_days_of_robots_are_no_events(tmp_path: Path) -> None:
 
 def no_label(folder: Path, watches: pl.DataFrame, more: str = "") -> str:
     """The message of stage vocabulary about watches that nothing can be learned from."""
+    folder.mkdir(exist_ok=True)
     watches.write_csv(folder / "watches.csv")
     of = night(write_job(folder, 'watches = "watches.csv"', f"[examples]\nwindow_days = 5\n{more}"))
     ingest.run(of)
@@ -180,14 +180,11 @@ def test_the_message_names_why_no_watch_is_learned_from(tmp_path: Path) -> None:
     """Of one user and day, of held-out days, not completed, of several of these, and none at all."""
     one_user = watch_rows(1_200, days=1).with_columns(user_id=pl.lit("everybody"), completed=pl.lit(True))
     assert "all 1,200 watches are of days with more than max_events_per_day" in no_label(tmp_path, one_user)
-    (last_day := tmp_path / "held out").mkdir()
-    message = no_label(last_day, one_user.head(40), "holdout_users = 1.0")
+    message = no_label(tmp_path / "held out", one_user.head(40), "holdout_users = 1.0")
     assert "all 40 watches are of held-out users in the held-out days" in message
     short = one_user.head(30).with_columns(user_id=pl.lit("short"), completed=pl.lit(False))
-    (several := tmp_path / "several").mkdir()
-    message = no_label(several, pl.concat([one_user, short]))
+    message = no_label(tmp_path / "several", pl.concat([one_user, short]))
     assert message.startswith("none of the 1,230 watches of the window can be learned from; 1,200 are of days with")
     assert "30 are not completed" in message
-    (old := tmp_path / "old").mkdir()
     before = one_user.head(3).with_columns(pl.col("time").dt.offset_by("-30d"))
-    assert "is --date right" in no_label(old, before)
+    assert "is --date right" in no_label(tmp_path / "old", before)

@@ -372,9 +372,8 @@ def test_ids_of_other_tables_without_a_partner_are_counted(tmp_path: Path) -> No
     users, videos = watches["user_id"].unique().sort(), watches["video_id"].unique().sort()
     ids_csv(tmp_path / "u.csv", "user_id,country", f"{users[0]},at", f"{users[1]},", "ghost,de")
     ids_csv(tmp_path / "v.csv", "video_id,countries", f"{videos[0]},SE", f'{videos[1]},"AT,UK"')
-    ids_csv(
-        tmp_path / "h.csv", "user_id,video_id", f"{users[0]},{videos[4]}", f"{users[1]},nothing", f"ghost,{videos[0]}"
-    )
+    pairs = (f"{users[0]},{videos[4]}", f"{users[1]},nothing", f"ghost,{videos[0]}")
+    ids_csv(tmp_path / "h.csv", "user_id,video_id", *pairs)
     logs = 'watches = "w.parquet"\nusers = "u.csv"\nvideos = "v.csv"\nhidden = "h.csv"'
     counts = run(write_job(tmp_path, logs)).figures
     assert counts["joins"] == {

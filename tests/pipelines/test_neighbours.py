@@ -49,9 +49,8 @@ def test_exclude_days(exclude_days: int | None, serving: list[int], holdout: lis
     for held_out, ends in ((False, of.dates.end), (True, of.dates.holdout_start)):
         span = neighbours._watched_window(of, held_out=held_out)
         first = of.dates.start if exclude_days is None else ends - dt.timedelta(days=exclude_days)
-        assert span.end == ends and span.start == (
-            first if exclude_days != 0 else dt.datetime.min.replace(tzinfo=dt.UTC)
-        )
+        first = first if exclude_days != 0 else dt.datetime.min.replace(tzinfo=dt.UTC)
+        assert (span.start, span.end) == (first, ends)
 
 
 def test_what_lies_before_the_window_matters_with_exclude_days_alone(tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ similar = 5
 """
 # For logs with impressions.
 RANKING = "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"
+DEFAULTS = pl.DataFrame(
+    {"country": [None, "SE"], "video_ids": [["v9", "v8"], ["v1"]], "scores": [[2.0, 1.0], [0.5]]},
+    schema_overrides={"scores": pl.List(pl.Float32)},
+)
 
 
 def write_job(folder: Path, logs: str, more: str = "") -> Path:

@@ -99,9 +99,8 @@ def following_records(users: int, *, seed: int, videos: int, watches: int, holdo
             ids.append(int(draw.integers(1, videos + 1)) if draw.random() < 0.2 else ids[-1] % videos + 1)
         ends = [watches] if holdout else list(range(1, watches))
         labels = [ids[-1] % videos + 1] if holdout else ids[1:]
-        records.append(
-            record(f"user {user}", watches=ids, label=labels, watches_end=ends, example_age=[0.0] * len(ends))
-        )
+        ages = [0.0] * len(ends)
+        records.append(record(f"user {user}", watches=ids, label=labels, watches_end=ends, example_age=ages))
     return records
 
 

@@ -69,9 +69,7 @@ def test_a_locale_without_the_letters_of_a_title_gets_escapes(monkeypatch: pytes
         ("/src/pipelines/nightly.py", "python -m pipelines.nightly"),
     ],
 )
-def test_usage_of_a_command(
-    called: str, usage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_usage(called: str, usage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", [called, "nightly"])
     with pytest.raises(SystemExit):
         console.Parser("nightly", "Run a night.").parse_args(["\x1b[31m"])

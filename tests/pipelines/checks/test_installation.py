@@ -138,9 +138,8 @@ def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
 def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "_place", lambda name: tmp_path / name)
     found = list(doctor_installation.packages(REQUEST))
-    assert [one.what.split(" is imported")[0] for one in found if one.state == "problem"] == [
-        *doctor_installation.PACKAGES
-    ]
+    problems = [one.what.split(" is imported")[0] for one in found if one.state == "problem"]
+    assert problems == [*doctor_installation.PACKAGES]
     assert f"remove {tmp_path / 'trainer'} from PYTHONPATH" in [one.fix.split(",")[0] for one in found]
 
 

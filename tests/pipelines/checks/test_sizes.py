@@ -42,9 +42,7 @@ def test_what_to_make_smaller_is_said_of_the_stage(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("free", "state"), [(10**12, "ok"), (10_000, "problem")])
-def test_free_space_is_compared_with_the_estimate(
-    free: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_free_space_and_the_estimate(free: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_free_space(monkeypatch, free)
     found = only(doctor_sizes.disk(request_with_watches(tmp_path)))
     assert found.state == state and "a night is estimated to need " in found.what

@@ -104,9 +104,8 @@ def test_replaced_files_are_named_in_the_records(tmp_path: Path) -> None:
         return list(write_days(3, rows, existing, table="watches", store=str(tmp_path), name=name))
 
     (tmp_path / "watches" / DAY).mkdir(parents=True)
-    path = write(
-        tmp_path, f"watches/{DAY}/00003-of-00008-aa.parquet", old(frame(watched("v", False), watched("w", True)))
-    )
+    rows = old(frame(watched("v", False), watched("w", True)))
+    path = write(tmp_path, f"watches/{DAY}/00003-of-00008-aa.parquet", rows)
     records = append(frame(watched("v", True), watched("x", True)), [(DAY, path)], "00003-of-00008-bb.parquet")
     written = [record.file.name.rsplit("/", 1)[-1] for record in records if isinstance(record, EventFile)]
     assert written == ["00003-of-00008-bb.parquet", "00003-of-00008-older-bb.parquet"]

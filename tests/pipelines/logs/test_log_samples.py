@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from nights import DATE, night, watch_rows, write_job
+from nights import night, watch_rows, write_job
 
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_samples import evenly_spaced, extrapolate_distinct
@@ -112,9 +112,3 @@ def test_distinct_values_at_the_edges() -> None:
     assert extrapolate_distinct([pl.Series(["a"] * 50)], 1_000) == 1
     assert extrapolate_distinct([pl.Series(range(50))], 1_000) == 1_000
     assert extrapolate_distinct([pl.Series([None, "a", "b", "a"])], 3) == 2
-
-
-def test_the_night_of_the_tests_is_the_one_looked_at(tmp_path: Path) -> None:
-    watch_rows().write_parquet(tmp_path / f"{DATE}.parquet")
-    sample = sample_of(write_job(tmp_path, f'watches = "{DATE}.parquet"'))
-    assert sample.distinct("user_id", 40) == 7 and sample.distinct("video_id", 40) == 5

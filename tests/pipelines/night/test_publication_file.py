@@ -207,9 +207,8 @@ def rewritten(of: Night, attempt: str, rows: pl.DataFrame) -> None:
     listed = of.require("neighbours")
     parts = [rows.filter(pl.Series([bucket_of(user, 8) == n for user in rows["user_id"]])) for n in range(8)]
     names = [paths.shard(n, 8, attempt, "parquet") for n in range(8)]
-    entries = [
-        files.write_parquet(part, of.folder("neighbours"), name) for part, name in zip(parts, names, strict=True)
-    ]
+    folder = of.folder("neighbours")
+    entries = [files.write_parquet(part, folder, name) for part, name in zip(parts, names, strict=True)]
     manifest.commit(of.folder("neighbours"), replace(listed, files=entries, attempt=attempt))
 
 

@@ -101,9 +101,8 @@ def give_examples(job: Path, days: int, *, seed: int) -> Night:
     """A night whose examples are complete."""
     of = night(job, days_before(days))
     folder = Path(of.folder("examples"))
-    write_folder(
-        folder, train={"a": random_records(30, seed=seed)}, holdout={"h": random_records(5, seed=9, pointers=1)}
-    )
+    holdout = {"h": random_records(5, seed=9, pointers=1)}
+    write_folder(folder, train={"a": random_records(30, seed=seed)}, holdout=holdout)
     (folder / "COMPLETED").unlink()
     newest = f"{days_before(days + 1)}T23:00:00+00:00"
     commit(of, "examples", files.list_entries(str(folder), ""), counts={"newest": newest})

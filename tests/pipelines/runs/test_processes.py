@@ -31,9 +31,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_output_of_libraries_is_not_shown(
-    at: Path, display: processes.ConsoleDisplay, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_output_of_libraries(at: Path, display: processes.ConsoleDisplay, capfd: pytest.CaptureFixture[str]) -> None:
     command = stage(at, "import os; os.write(2, b'noise of a library'); print('to the standard output')")
     processes.run_stage(command, display=display, shows_progress=True)
     assert capfd.readouterr() == ("to the standard output\n", "")

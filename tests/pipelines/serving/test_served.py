@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from commands import watchnext
-from nights import DATE, night, published_night, write_job
+from nights import DATE, DEFAULTS, night, published_night, write_job
 
 from pipelines import lookup
 from pipelines.base import paths, snapshot_store
@@ -23,10 +23,6 @@ from transforms.logs.schemas import WATCH_SCHEMA
 
 LISTS = pl.DataFrame(
     {"user_id": ["ann", "bob"], "video_ids": [["v1", "v2"], ["v3"]], "scores": [[3.0, 2.0], [1.0]]},
-    schema_overrides={"scores": pl.List(pl.Float32)},
-)
-DEFAULTS = pl.DataFrame(
-    {"country": [None, "SE"], "video_ids": [["v9", "v8"], ["v1"]], "scores": [[2.0, 1.0], [0.5]]},
     schema_overrides={"scores": pl.List(pl.Float32)},
 )
 Row = tuple[str, float, str, bool]  # user, days before DATE, video, completed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, published_night, write_job
+from nights import DATE, DEFAULTS, published_night, write_job
 from redis_server import Server
 from redis_server import server as server
 
@@ -22,10 +22,6 @@ from pipelines.serving.served_lists import ServedList, open_lists
 LISTS = pl.DataFrame(
     {"user_id": ["ann", "bob", "cleo"], "video_ids": [["v1", "v2"], ["v3"], []], "scores": [[3.0, 2.0], [1.0], []]},
     schema_overrides={"video_ids": pl.List(pl.String), "scores": pl.List(pl.Float32)},
-)
-DEFAULTS = pl.DataFrame(
-    {"country": [None, "SE"], "video_ids": [["v9", "v8"], ["v1"]], "scores": [[2.0, 1.0], [0.5]]},
-    schema_overrides={"scores": pl.List(pl.Float32)},
 )
 
 

@@ -89,9 +89,7 @@ def test_modules_are_imported_without_the_client_libraries() -> None:
     ("name", "place"),
     [("bigtable", 'instance = "main"\ntable = "lists"'), ("bigquery", 'dataset = "d"\ntemp = "gs://b/t"')],
 )
-def test_without_the_client_library_the_extra_is_named(
-    name: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_library_is_named(name: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, f"google.cloud.{name}", None)
     of = night(write_job(tmp_path, 'watches = "w"', f'[storage.{name}]\nproject = "p"\n{place}\n'))
     (sink,) = publication.configured_sinks(of)
