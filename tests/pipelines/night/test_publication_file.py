@@ -282,6 +282,10 @@ def test_the_field_at_fault_is_named(job: Path, change: dict[str, Any], fault: s
     Path(of.root.published).write_text(json.dumps(content))
     with pytest.raises(StageError, match="it has no users"):
         publication_file.read(of.root, whole=True)
-    damage(of, "{")
+
+
+def test_a_damaged_file_of_a_root_without_nights_is_to_be_removed(tmp_path: Path) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"'))
+    files.replace_file(of.root.published, b"{")
     with pytest.raises(StageError, match=r"published.json cannot be read .*: remove it, then run watchnext"):
         publication_file.read(of.root)
