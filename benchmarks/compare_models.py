@@ -41,7 +41,7 @@ from pipelines import examples, ingest, vocabulary
 from pipelines.config.jobs import Job, load_job
 from pipelines.night.night import Night
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts
+from trainer.examples import ExampleFiles, Vocabulary, read_folder, read_label_counts
 from trainer.holdout import KS, HoldoutEvaluator, Scores
 from trainer.inputs import count_labels
 from trainer.progress import CurvePoint, Progress
@@ -62,7 +62,7 @@ class Given:
 
     job: Job
     files: ExampleFiles
-    counts: LabelCounts
+    counts: Vocabulary
     labels: int  # per pass
     seconds: float
 

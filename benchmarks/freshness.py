@@ -42,7 +42,7 @@ from benchmarks.simulated import (
 )
 from benchmarks.simulated import write_logs as write_simulated_logs
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.examples import ExampleFiles, LabelCounts, read_label_counts
+from trainer.examples import ExampleFiles, Vocabulary, read_label_counts
 from trainer.inputs import epoch_batches, one_pointer_batches
 from trainer.training import FitResult
 from transforms.contracts.example_spec import FeatureSpec
@@ -99,7 +99,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _train(files: ExampleFiles, counts: LabelCounts, args: argparse.Namespace, *, example_age: bool) -> FitResult:
+def _train(files: ExampleFiles, counts: Vocabulary, args: argparse.Namespace, *, example_age: bool) -> FitResult:
     model = ModelSettings(dimension=64, hidden=args.hidden, loss="softmax", example_age=example_age)
     training = TrainingSettings(
         batch_size=256, epochs=args.passes, table_learning_rate=0.1, holdout_sample=10**9, seed=args.seed
@@ -114,11 +114,11 @@ def _train(files: ExampleFiles, counts: LabelCounts, args: argparse.Namespace, *
     return fitted
 
 
-def _uploads(morning: Morning, counts: LabelCounts) -> Ints:
+def _uploads(morning: Morning, counts: Vocabulary) -> Ints:
     """Return the upload time of each video of the vocabulary in epoch seconds, by position."""
     catalogue = morning.world.catalogue
     known = pl.DataFrame({"video_id": catalogue.ids, "upload": catalogue.upload})
-    names = pl.DataFrame({"video_id": pl.Series(counts.video_ids.to_pylist(), dtype=pl.String)})
+    names = pl.DataFrame({"video_id": pl.Series(counts.names.to_pylist(), dtype=pl.String)})
     return names.join(known, on="video_id", how="left", maintain_order="left")["upload"].to_numpy()
 
 
@@ -186,7 +186,7 @@ def probabilities(fitted: FitResult, batch: dict[str, tf.Tensor]) -> Floats:
 
 
 def _as_served(
-    files: ExampleFiles, models: Mapping[str, FitResult], upload: Ints, morning: Morning, counts: LabelCounts
+    files: ExampleFiles, models: Mapping[str, FitResult], upload: Ints, morning: Morning, counts: Vocabulary
 ) -> Curves:
     """Return the curves of all videos on the last morning, by their age then."""
     days = np.arange(morning.day)
@@ -201,13 +201,13 @@ def _as_served(
     return Curves.of("All videos on one morning, as served", days, values)
 
 
-def _true_means(files: ExampleFiles, morning: Morning, counts: LabelCounts) -> Floats:
+def _true_means(files: ExampleFiles, morning: Morning, counts: Vocabulary) -> Floats:
     """Return the simulator's probability of each video of the vocabulary, averaged over the held-out day's users."""
     users = pl.concat([read_tfrecords(path, {"user_id": pl.String}) for path in files.holdout])["user_id"]
     positions = np.flatnonzero(morning.world.population.ids.is_in(users.implode()).to_numpy())
     of_all = morning.probabilities(positions).mean(axis=0)
     position = {video: place for place, video in enumerate(morning.world.catalogue.ids)}
-    found: Floats = of_all[[position[video] for video in counts.video_ids.to_pylist()]]
+    found: Floats = of_all[[position[video] for video in counts.names.to_pylist()]]
     return found
 
 

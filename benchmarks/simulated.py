@@ -27,7 +27,7 @@ from pipelines.config.jobs import load_job
 from pipelines.night.night import Night
 from pipelines.simulate import simulate
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.examples import ExampleFiles, LabelCounts, read_folder
+from trainer.examples import ExampleFiles, Vocabulary, read_folder
 from trainer.training import FitResult, fit
 from transforms.contracts.retrieval_metrics import RankingMetrics, hits_from_ids
 from transforms.core.tensorflow_import import tf
@@ -78,7 +78,7 @@ def write_examples(out: Path, name: str) -> ExampleFiles:
 
 
 def fit_examples(
-    files: ExampleFiles, counts: LabelCounts, folder: Path, *, model: ModelSettings, training: TrainingSettings
+    files: ExampleFiles, counts: Vocabulary, folder: Path, *, model: ModelSettings, training: TrainingSettings
 ) -> FitResult:
     """Train without exporting; `folder` receives checkpoints and TensorBoard logs."""
     return fit(

@@ -35,6 +35,7 @@ from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
 Batch = dict[str, tf.Tensor]
+HistorySpec = FeatureSpec | RankingSpec  # both give the lengths of the histories
 
 WATCHES, TOKENS = "watches", "tokens"
 EXAMPLE_AGE, LABEL = "example_age", "label"
@@ -60,7 +61,7 @@ def is_pointer_key(key: str) -> bool:
     return key in (stop_key(WATCHES), count_key(WATCHES), stop_key(TOKENS), count_key(TOKENS))
 
 
-def history_keys(spec: FeatureSpec | RankingSpec) -> list[str]:
+def history_keys(spec: HistorySpec) -> list[str]:
     """Return the keys of the histories that the records of a spec hold."""
     return [WATCHES, TOKENS] if spec.tokens else [WATCHES]
 

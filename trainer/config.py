@@ -5,16 +5,17 @@ Imports neither TensorFlow nor the rest of the package, so that reading a job fi
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
@@ -28,13 +29,26 @@ DEPTHS = {
 }
 
 
+def named_widths(names: Mapping[str, list[int]]) -> BeforeValidator:
+    """Return a validator that replaces one of `names` by its list of widths."""
+
+    def replace(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value not in names:
+            raise ValueError(f"must be a list of widths or one of {', '.join(names)}")
+        return names[value]
+
+    return BeforeValidator(replace)
+
+
 class ModelSettings(BaseModel):
     """The `[model]` table: the shape of the user tower and its loss (paper, 3.2 to 3.5)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dimension: PositiveInt = Field(256, description="length of video, token and user vectors")
-    hidden: list[PositiveInt] = Field(
+    hidden: Annotated[list[PositiveInt], named_widths(DEPTHS)] = Field(
         [1024, 512],
         description="widths of the layers before the user vector; or one of the paper's towers by name, `depth-0` "
         "(none) to `depth-4` (2048-1024-512-256)",
@@ -73,45 +87,24 @@ class ModelSettings(BaseModel):
     )
     hard_pool: PositiveInt = Field(20_000, description="videos drawn as the pool of hard negatives (`hard_negatives`)")
     hard_share: float = Field(
-        0.1,
-        gt=0,
-        lt=1,
-        description="share of the negatives that score highest in the pool (`hard_negatives`)",
+        0.1, gt=0, lt=1, description="share of the negatives that score highest in the pool (`hard_negatives`)"
     )
     softmax_limit: PositiveInt = Field(
         20_000, description="largest number of videos that `softmax` accepts, because each step updates all of them"
     )
 
-    @field_validator("hidden", mode="before")
-    @classmethod
-    def _widths(cls, value: object) -> object:
-        """Replace the name of a depth by its widths."""
-        if not isinstance(value, str):
-            return value
-        if value not in DEPTHS:
-            raise ValueError(f"must be a list of widths or one of {', '.join(DEPTHS)}")
-        return DEPTHS[value]
-
     @model_validator(mode="after")
-    def _heads_divide_the_dimension(self) -> Self:
+    def _settings_fit_together(self) -> Self:
         if self.history == "attention" and self.dimension % self.attention_heads:
             raise ValueError(
                 f"dimension must be a multiple of attention_heads, but {self.dimension} is not a multiple of "
                 f"{self.attention_heads}: change one of them"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _sampler_fits_the_loss(self) -> Self:
         if self.sampler == "learned_unigram" and self.loss != "nce":
             raise ValueError(
                 f'sampler = "learned_unigram" needs loss = "nce", but the loss is "{self.loss}": remove sampler, or '
                 "change the loss"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _hard_negatives_leave_others(self) -> Self:
         if self.loss == "hard_negatives" and not 2 <= self.negatives <= self.hard_pool:
             raise ValueError(
                 f"negatives must be at least 2 and at most hard_pool ({self.hard_pool}) with loss = "
@@ -147,18 +140,14 @@ class TrainingSettings(BaseModel):
     )
     seed: int = Field(1, description="seed of all random draws in training")
     cache_bytes: NonNegativeInt = Field(
-        2**30,
-        description="training records that take at most this stay in memory; otherwise each epoch reads them",
+        2**30, description="training records that take at most this stay in memory; otherwise each epoch reads them"
     )
     warm_start: bool = Field(
         True, description="start from the model of the newest night before this one; false: a cold start every night"
     )
     warm_epochs: PositiveInt | None = Field(None, description="epochs of a warm start; `epochs` if omitted")
     replay_fraction: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="share of older labels that each epoch of a warm start repeats",
+        0.2, ge=0, le=1, description="share of older labels that each epoch of a warm start repeats"
     )
     accumulator_damping: float = Field(
         0.9,

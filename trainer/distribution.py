@@ -84,9 +84,8 @@ class Replicas:
     def distribute(self, batches: tf.data.Dataset) -> Iterator[Parts]:
         """Return an iterator over the batches, each as the parts for the devices of this host.
 
-        Every host reads all batches and keeps its part. That costs more than separate files for each host, but it is
-        the only way for a batch to hold the same labels whatever the number of hosts. Reading is many times faster than
-        learning.
+        Every host reads all batches and keeps its part, so that a batch holds the same labels whatever the number of
+        hosts. Reading is many times faster than learning.
         """
         if self._strategy is None:
             return iter(batches)
@@ -117,8 +116,8 @@ def batch_part(batch: Batch, number: tf.Tensor, count: int, *, static: bool = Fa
     """Return part `number` of `count` of a batch, with its `share` of the batch's labels.
 
     Parts are as even as possible, and each label is in one part. A part that would be empty gets a label of another
-    part and the share 0, because the mean over no labels is undefined. `static`: the batch divides evenly, and the
-    shapes of the parts are static.
+    part and the share 0, because the mean over no labels is undefined. `static`: shapes are static; the batch divides
+    evenly.
     """
     size = tf.cast(tf.shape(batch[LABEL])[0], tf.int64)
     start, stop = size * number // count, size * (number + 1) // count

@@ -40,19 +40,11 @@ class ExampleFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelCounts:
-    """The videos that can be a label, in order of their ids: index 0 is id 1."""
-
-    video_ids: pa.Array  # [videos] string
-    counts: npt.NDArray[np.int64]  # [videos] number of completed watches
-
-
-@dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """The names of a table's rows, from row 1, and how often each occurs in the window."""
 
     names: pa.Array  # [rows] string, distinct
-    counts: npt.NDArray[np.int64]  # [rows]; zeros if they are not counted
+    counts: npt.NDArray[np.int64]  # [rows]; of videos the completed watches; zeros if they are not counted
 
 
 def read_folder(folder: str) -> ExampleFiles:
@@ -62,9 +54,7 @@ def read_folder(folder: str) -> ExampleFiles:
     """
     folder = folder.rstrip("/")
     path = f"{folder}/COMPLETED"
-    if not tf.io.gfile.exists(path):
-        raise TrainingError(f"{path} does not exist: the examples are not complete; run the examples stage first")
-    manifest = json.loads(_read(path))
+    manifest = json.loads(read_file(path, "the examples are not complete; run the examples stage first"))
     listed = sorted(file["name"] for file in manifest["files"])
     for needed in ("spec.json", LABEL_COUNTS):
         if needed not in listed:
@@ -79,7 +69,7 @@ def read_folder(folder: str) -> ExampleFiles:
     return ExampleFiles(
         train=records("train"),
         holdout=records("holdout"),
-        spec=FeatureSpec.from_json(_read(f"{folder}/spec.json").decode()),
+        spec=FeatureSpec.from_json(read_file(f"{folder}/spec.json").decode()),
         label_counts=f"{folder}/{LABEL_COUNTS}",
         search_tokens=f"{folder}/{SEARCH_TOKENS}" if SEARCH_TOKENS in listed else None,
         graph=find_graph(folder, listed),
@@ -93,42 +83,49 @@ def find_graph(folder: str, listed: Sequence[str]) -> str | None:
     return f"{folder}/{saved[0].removesuffix('/saved_model.pb')}" if saved else None
 
 
-def read_label_counts(files: ExampleFiles) -> LabelCounts:
-    """Return names and label counts of the videos, in order of their ids.
+def read_label_counts(files: ExampleFiles) -> Vocabulary:
+    """Return the vocabulary of the videos that can be a label, in order of their ids.
 
     Raises TrainingError unless the ids are exactly 1..`spec.videos`, in order.
     """
-    table = pq.read_table(pa.BufferReader(_read(files.label_counts)), columns=["id", "video_id", "count"])
+    table = pq.read_table(pa.BufferReader(read_file(files.label_counts)), columns=["id", "video_id", "count"])
     ids = table["id"].to_numpy()
     if not np.array_equal(ids, np.arange(1, files.spec.videos + 1)):
         raise TrainingError(
             f"{files.label_counts} must hold the ids 1 to {files.spec.videos} in order, each once, but holds "
             f"{len(ids)} other ids: it and spec.json belong to different examples"
         )
-    video_ids = table["video_id"].combine_chunks().cast(pa.string())
-    return LabelCounts(video_ids=video_ids, counts=table["count"].to_numpy().astype(np.int64))
+    return _vocabulary(table, "video_id")
 
 
-def read_vocabularies(files: ExampleFiles, counts: LabelCounts) -> dict[str, Vocabulary]:
+def read_vocabularies(files: ExampleFiles, videos: Vocabulary) -> dict[str, Vocabulary]:
     """Return the vocabularies of the tables: `videos`, each category, and `tokens` if the examples have their names.
 
     Raises TrainingError if the number of tokens differs from that of the spec.
     """
-    vocabularies = {"videos": Vocabulary(names=counts.video_ids, counts=counts.counts)}
+    vocabularies = {"videos": videos}
     for name, values in files.spec.categories.items():
         vocabularies[name] = Vocabulary(names=pa.array(values, pa.string()), counts=np.zeros(len(values), np.int64))
     if files.spec.tokens and files.search_tokens:
-        table = pq.read_table(pa.BufferReader(_read(files.search_tokens)), columns=["token", "count"])
+        table = pq.read_table(pa.BufferReader(read_file(files.search_tokens)), columns=["token", "count"])
         if table.num_rows != files.spec.tokens:
             raise TrainingError(
                 f"{files.search_tokens} must hold {files.spec.tokens} tokens, as spec.json says, but holds "
                 f"{table.num_rows}: run the examples stage again"
             )
-        tokens = table["token"].combine_chunks().cast(pa.string())
-        vocabularies[TOKENS] = Vocabulary(names=tokens, counts=table["count"].to_numpy().astype(np.int64))
+        vocabularies[TOKENS] = _vocabulary(table, "token")
     return vocabularies
 
 
-def _read(path: str) -> bytes:
+def _vocabulary(table: pa.Table, names: str) -> Vocabulary:
+    """Return the vocabulary of a table with the columns `names` and `count`."""
+    counts = table["count"].to_numpy().astype(np.int64)
+    return Vocabulary(names=table[names].combine_chunks().cast(pa.string()), counts=counts)
+
+
+def read_file(path: str, advice: str = "run the examples stage again") -> bytes:
+    """Return the content of a file. Raises TrainingError with the advice if it does not exist."""
+    if not tf.io.gfile.exists(path):
+        raise TrainingError(f"{path} does not exist: {advice}")
     with tf.io.gfile.GFile(path, "rb") as file:
         return bytes(file.read())

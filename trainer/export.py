@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.batch import Batch, feature_specs
-from trainer.examples import LabelCounts
+from trainer.examples import Vocabulary
 from trainer.inputs import cut_windows, parse_records
 from trainer.model import Model, UserTower
 from trainer.raw import RawFeatures
@@ -74,7 +74,7 @@ def export_tower(tower: UserTower, folder: str, *, raw: RawFeatures | None = Non
     tf.saved_model.save(served, folder, signatures=signatures)
 
 
-def write_video_vectors(model: Model, counts: LabelCounts, path: str) -> None:
+def write_video_vectors(model: Model, counts: Vocabulary, path: str) -> None:
     """Write Parquet with a row for each video, in order of the ids: id, video_id, label_count, vector.
 
     `vector` has dimension + 1 floats.
@@ -92,7 +92,7 @@ VIDEO_VECTORS = pa.schema(
 )
 
 
-def _video_rows(model: Model, counts: LabelCounts, start: int, stop: int) -> pa.Table:
+def _video_rows(model: Model, counts: Vocabulary, start: int, stop: int) -> pa.Table:
     """Return the rows of the videos with the ids start + 1 to stop."""
     rows = [table.weights[start + 1 : stop + 1].numpy() for table in (model.videos, model.biases)]
     vectors = np.concatenate(rows, axis=1)
@@ -100,7 +100,7 @@ def _video_rows(model: Model, counts: LabelCounts, start: int, stop: int) -> pa.
     return pa.table(
         [
             pa.array(np.arange(start + 1, stop + 1)),
-            counts.video_ids.slice(start, stop - start),
+            counts.names.slice(start, stop - start),
             pa.array(counts.counts[start:stop]),
             pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel())),
         ],

@@ -62,8 +62,7 @@ def scoring_batch_size(spec: FeatureSpec) -> int:
 def top_videos(scores: tf.Tensor, watched: tf.RaggedTensor, *, k: int) -> npt.NDArray[np.int64]:
     """Return the ids of the k videos with the highest `scores`, without those `watched`.
 
-    `scores`: float [users, videos + 1] by id. Returns int64 [users, min(k, videos)], best first, padded with -1; equal
-    scores are in order of their ids.
+    `scores`: float [users, videos + 1] by id. Returns int64 [users, min(k, videos)], best first; padded with -1.
     """
     ranked = np.array(scores)
     videos = ranked.shape[1] - 1

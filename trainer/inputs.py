@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from trainer.batch import (
     EXAMPLE_AGE,
@@ -23,6 +22,7 @@ from trainer.batch import (
     TOKENS,
     WATCHES,
     Batch,
+    HistorySpec,
     count_key,
     history_keys,
     is_pointer_key,
@@ -33,26 +33,13 @@ from trainer.replay import Replay
 from trainer.seeds import derive_seed
 from trainer.sequences import share_sequences, shuffle_sequences
 from transforms.contracts.example_spec import MISSING, FeatureSpec
-from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
-LabelMask = Callable[[tf.Tensor], tf.Tensor]  # records [users] string -> bool [labels]
 Pool = tuple[Batch, Batch]  # the concatenated lists of some users, and their pointers
 
 POOL_USERS = 4096  # users whose labels are shuffled together; also the buffer size of the shuffle of records
 PARALLEL_CALLS = 2  # pools that are parsed, and batches that are cut, at the same time
 PREFETCHED_BATCHES = 4
-COUNT_RECORDS = 1024  # records parsed at once if nothing is shuffled
-
-
-class HistoryLengths(Protocol):
-    """The lengths of the windows: what the specs of examples and of ranking records have in common."""
-
-    @property
-    def watch_history(self) -> int: ...
-
-    @property
-    def search_history(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +50,12 @@ class Records:
     lists: Batch
     pointers: Batch
     pointer_counts: tf.Tensor  # int64 [users]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleRecords(Records):
+    """Parsed records of examples. Without `training`, a pointer has no single label."""
+
     labels: tf.RaggedTensor  # int64 [users, labels]
 
 
@@ -75,7 +68,7 @@ def record_features(spec: FeatureSpec) -> dict[str, tf.io.RaggedFeature]:
     return features
 
 
-def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -> Records:
+def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -> ExampleRecords:
     """Parse records, string [users]. With `training` each pointer has one label; otherwise the labels are a set.
 
     Fails if a list has another number of values than there are pointers; if a pointer lies behind the end of its list,
@@ -92,7 +85,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
         with tf.control_dependencies(checks):
             pointers[name] = narrow(parsed[name].values)
     lists, places = parse_histories(parsed, splits, spec)
-    return Records(
+    return ExampleRecords(
         user_id=parsed["user_id"],
         lists=lists,
         pointers=pointers | places,
@@ -101,7 +94,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
     )
 
 
-def parse_histories(parsed: Batch, splits: tf.Tensor, spec: FeatureSpec | RankingSpec) -> tuple[Batch, Batch]:
+def parse_histories(parsed: Batch, splits: tf.Tensor, spec: HistorySpec) -> tuple[Batch, Batch]:
     """Return the concatenated lists of parsed records, and where in them the input of each pointer ends.
 
     `splits`: int64 [users + 1], the row splits of the pointers. Fails if a pointer lies outside its user's list.
@@ -115,7 +108,7 @@ def parse_histories(parsed: Batch, splits: tf.Tensor, spec: FeatureSpec | Rankin
     return lists, places
 
 
-def cut_windows(lists: Batch, pointers: Batch, spec: HistoryLengths) -> Batch:
+def cut_windows(lists: Batch, pointers: Batch, spec: HistorySpec) -> Batch:
     """Return the input of each pointer: `watches` int32 [pointers, watch_history], `tokens` [pointers, search_history].
 
     The most recent id is in the last column whatever the length of the history, so that a column has the same meaning
@@ -142,7 +135,7 @@ def epoch_batches(
     pool_users: int = POOL_USERS,
     drop_remainder: bool = False,
     replay: Replay | None = None,
-    withheld: LabelMask | None = None,
+    withheld: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Return batches of epochs over the labels of `files`, with the keys of `batch.training_specs`.
 
@@ -153,7 +146,7 @@ def epoch_batches(
     With `sequences`, `watches` are sequences instead of windows (`sequences.share_sequences`), and sequences are
     shuffled instead of labels. With `drop_remainder` an epoch lacks its smaller last batch, and shapes are static. With
     `replay` an epoch has only the labels that it keeps; `replay.count` returns how many. No epoch has the labels that
-    `withheld` selects.
+    `withheld` selects: records, string [users] -> bool [labels].
     """
 
     @no_autograph
@@ -184,7 +177,7 @@ def epoch_batches(
 
 def pointer_batches(
     records: RecordFiles,
-    spec: HistoryLengths,
+    spec: HistorySpec,
     read_pool: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Pool],
     *,
     batch_size: int,
@@ -195,8 +188,7 @@ def pointer_batches(
 ) -> tf.data.Dataset:
     """Return batches of epochs over the pointers that `read_pool` returns for pools of users, in its order.
 
-    `read_pool`: (number of the pool int64, records string [users], int32 [5]: two seeds of two numbers, and the number
-    of the epoch) -> lists and pointers.
+    `read_pool`: (number of the pool int64, records string [users], int32 [5]: two seeds, number of the epoch) -> pool.
     """
     seeds_by_epoch = [
         [*derive_seed(seed, "epoch", epoch), *derive_seed(seed, "files", epoch), epoch] for epoch in epochs
@@ -229,7 +221,7 @@ def _reorder(pointers: Batch, indices: tf.Tensor) -> Batch:
     return {name: tf.gather(values, indices) for name, values in pointers.items()}
 
 
-def _window_batches(lists: Batch, pointers: Batch, spec: HistoryLengths, batch_size: int) -> tf.data.Dataset:
+def _window_batches(lists: Batch, pointers: Batch, spec: HistorySpec, batch_size: int) -> tf.data.Dataset:
     """Return batches of at most `batch_size` of a pool's pointers, in their order, with their windows."""
 
     @no_autograph
@@ -244,8 +236,7 @@ def _window_batches(lists: Batch, pointers: Batch, spec: HistoryLengths, batch_s
 def one_pointer_batches(files: Sequence[str], spec: FeatureSpec, *, batch_size: int, records: int) -> tf.data.Dataset:
     """Return (inputs, labels [users, labels] ragged, watched [users, watches] ragged) of records with one pointer.
 
-    `watched` are all watches before the pointer. Reads the first `records` records, from the files in turn and always
-    in the same order.
+    `watched` are all watches before the pointer. Reads the first `records` records, always in the same order.
     """
 
     @no_autograph
@@ -267,14 +258,12 @@ def count_labels(files: Sequence[str] | RecordFiles) -> int:
     """Return the number of labels in training records. Reads the files once, and nothing else from them."""
     features = {LABEL: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
     records = files if isinstance(files, RecordFiles) else RecordFiles.from_paths(files)
-    if not records.paths:
-        return 0
 
     @no_autograph
     def count(serialized: tf.Tensor) -> tf.Tensor:
         return tf.size(tf.io.parse_example(serialized, features)[LABEL].values, tf.int64)
 
-    counts = records.read().batch(COUNT_RECORDS).map(count)
+    counts = records.read_blocks().map(count)
     return int(counts.reduce(tf.constant(0, tf.int64), no_autograph(lambda total, count: total + count)))
 
 

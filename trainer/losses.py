@@ -9,8 +9,7 @@ losses compare with other videos (`trainer.sampling`), or with another objective
     candidates = loss.candidates(labels, users, seed=seed)  # gathers rows
     value = loss(users, labels, candidates)                 # differentiable in users and in the rows of candidates
 
-Without the correction a logit is u.v + b, the score that serving ranks by. On several replicas each computes the mean
-over its own part of the batch.
+Without the correction a logit is u.v + b, the score that serving ranks by. Replicas use their part of the batch.
 """
 
 from __future__ import annotations
@@ -49,11 +48,9 @@ class Comparison:
     labels: tf.Tensor  # int32 [batch]
     label_vectors: tf.Tensor  # float [batch, dimension]
     label_biases: tf.Tensor  # float [batch]
-    label_log_expected: tf.Tensor  # float [batch]: log of the label's expected count among the negatives
-    negatives: tf.Tensor  # int32 [negatives]
+    drawn: SampledNegatives
     negative_vectors: tf.Tensor  # float [negatives, dimension]
     negative_biases: tf.Tensor  # float [negatives]
-    negative_log_expected: tf.Tensor  # float [negatives]
 
 
 def corrected_logits(users: tf.Tensor, compared: Comparison) -> tuple[tf.Tensor, tf.Tensor]:
@@ -63,16 +60,15 @@ def corrected_logits(users: tf.Tensor, compared: Comparison) -> tuple[tf.Tensor,
     """
     positive = tf.reduce_sum(users * compared.label_vectors, axis=1) + compared.label_biases
     negative = tf.matmul(users, compared.negative_vectors, transpose_b=True)
-    negative += compared.negative_biases - compared.negative_log_expected  # one pass over the largest tensor
-    positive -= compared.label_log_expected
-    return positive, tf.where(accidental_hits(compared.labels, compared.negatives), -MASKED_LOGIT, negative)
+    negative += compared.negative_biases - compared.drawn.log_expected  # one pass over the largest tensor
+    positive -= compared.drawn.label_log_expected
+    return positive, tf.where(accidental_hits(compared.labels, compared.drawn.ids), -MASKED_LOGIT, negative)
 
 
 def sampled_softmax(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
     """Return the mean loss of users [batch, dimension], as `tf.nn.sampled_softmax_loss` without accidental hits.
 
-    That function uses kernels that XLA does not have, and removes only one of the accidental hits if a negative was
-    drawn twice.
+    That function uses kernels that XLA does not have, and removes only one accidental hit of a negative drawn twice.
     """
     positive, negative = corrected_logits(users, compared)
     return tf.reduce_mean(_log_sum_exp(positive, negative) - positive)
@@ -163,24 +159,19 @@ class SampledLoss(Loss[NegativeCandidates]):
         )
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: NegativeCandidates) -> tf.Tensor:
-        return self.compare(users, _comparison(labels, candidates))
-
-
-def _comparison(labels: tf.Tensor, candidates: NegativeCandidates) -> Comparison:
-    drawn, used = candidates.drawn, candidates.used
-    sizes = [tf.size(labels), tf.size(drawn.ids)]
-    label_vectors, negative_vectors = tf.split(used["videos"].vectors(), sizes)
-    label_biases, negative_biases = tf.split(used["biases"].vectors()[:, 0], sizes)
-    return Comparison(
-        labels=labels,
-        label_vectors=label_vectors,
-        label_biases=label_biases,
-        label_log_expected=drawn.label_log_expected,
-        negatives=drawn.ids,
-        negative_vectors=negative_vectors,
-        negative_biases=negative_biases,
-        negative_log_expected=drawn.log_expected,
-    )
+        drawn, used = candidates.drawn, candidates.used
+        sizes = [tf.size(labels), tf.size(drawn.ids)]
+        label_vectors, negative_vectors = tf.split(used["videos"].vectors(), sizes)
+        label_biases, negative_biases = tf.split(used["biases"].vectors()[:, 0], sizes)
+        compared = Comparison(
+            labels=labels,
+            label_vectors=label_vectors,
+            label_biases=label_biases,
+            drawn=drawn,
+            negative_vectors=negative_vectors,
+            negative_biases=negative_biases,
+        )
+        return self.compare(users, compared)
 
 
 class FullSoftmax(Loss[Candidates]):

@@ -56,7 +56,10 @@ class UserTower(tf.Module):
             for name, (size, width) in sizes.items()
         }
         self.encoder = ENCODERS[settings.history](settings, length=spec.watch_history, seed=seed)
-        widths = [self._input_width(), *settings.hidden, settings.dimension]
+        context = sum(table.dimension for name, table in self.tables.items() if name != WATCHES)
+        powers = 3 if self.reads_age else 0  # of the example age
+        inputs = self.encoder.width + context + 2 * len(spec.numbers) + powers
+        widths = [inputs, *settings.hidden, settings.dimension]
         gains = [ACTIVATIONS[settings.activation]] * len(settings.hidden) + [1.0]
         self.layers = [
             Dense(a, b, gain=gain, seed=derive_seed(seed, "layer", i), name=f"layer_{i}")
@@ -107,11 +110,6 @@ class UserTower(tf.Module):
             age = batch[EXAMPLE_AGE]
             inputs.append(tf.stack([age, tf.square(age), tf.sqrt(age)], axis=1))
         return inputs
-
-    def _input_width(self) -> int:
-        context = sum(table.dimension for name, table in self.tables.items() if name != WATCHES)
-        powers = 3 if self.reads_age else 0
-        return self.encoder.width + context + 2 * len(self.spec.numbers) + powers
 
 
 class Model(tf.Module):

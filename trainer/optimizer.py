@@ -29,8 +29,7 @@ class RowwiseAdagrad(tf.Module):
     def apply(self, name: str, used: Embedded, gradient: tf.Tensor | tf.IndexedSlices) -> None:
         """Update the rows `used` of a table; `gradient` is that of `used.rows`, [used, dimension].
 
-        Row 0 stays the zero vector. On several replicas, updates the rows that any of them used, with the sums of their
-        gradients.
+        Row 0 stays the zero vector. On several replicas, updates the rows that any of them used, with summed gradients.
         """
         gradient = sum_duplicates(gradient, used.ids)
         if self._replicas.count > 1:

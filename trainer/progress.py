@@ -66,6 +66,11 @@ class Progress:
         self.epoch, self.batch = self.epoch + 1, 0
 
     @property
+    def waiting_share(self) -> float:
+        """The share of the time that was spent waiting for input."""
+        return round(self.waiting_seconds / max(self.seconds, 1e-9), 4)
+
+    @property
     def best_epoch(self) -> int:
         """The first epoch with the highest `STOPPING_METRIC`, from 1; 0 if none was measured.
 
@@ -84,8 +89,7 @@ class Checkpoints:
     """The checkpoints of one training. Progress is one of the variables, so that both are written together.
 
     A checkpoint counts once the folder's `checkpoint` file names it. That file is replaced after all others are
-    written, so an incomplete checkpoint is never read. On several hosts all read them and only the chief writes.
-    `on_save` is called after each.
+    written, so an incomplete checkpoint is never read. All hosts read them, and only the chief writes.
     """
 
     def __init__(

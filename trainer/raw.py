@@ -1,5 +1,4 @@
-"""Encoding of raw features inside the exported model: video ids and search tokens as in the logs, values of categories,
-years of birth.
+"""Encoding of raw features in the exported model: video ids and search tokens as in the logs, categories, birth years.
 
     tower.signatures["raw"](
         watches=tf.constant([["first video", "second video", "last video"]]),
@@ -8,8 +7,7 @@ years of birth.
         birth_year=tf.constant([1990], tf.int64), year=tf.constant([2026], tf.int64),
     )["vector"]
 
-Categories and numbers go through the graph that encoded the records, so the vector equals that of the user's serving
-record.
+Categories and numbers go through the graph that encoded the records: the vector equals that of the serving record.
 """
 
 from __future__ import annotations

@@ -60,6 +60,10 @@ class RecordFiles:
             lambda start, end: tf.data.Dataset.from_tensor_slices(records[start:end]),
         )
 
+    def read_blocks(self) -> tf.data.Dataset:
+        """Return the serialized records in blocks, string [n]."""
+        return self.read().batch(_RECORDS_PER_BLOCK)
+
 
 def _interleave(arguments: list[tf.Tensor], read: Callable[..., tf.data.Dataset]) -> tf.data.Dataset:
     """Interleave the datasets that `read` returns for each row of `arguments`."""

@@ -1,5 +1,4 @@
-"""The labels that a warm-started training learns from: all that are new to the earlier model, and a share of the
-others.
+"""The labels that a warm-started training learns from: all that are new to the earlier model, and some of the others.
 
 Without older labels a model forgets what the new day does not contain. Every epoch replays other labels: a label has a
 fixed place in [0, 1), a digest of its user, its place in the record and the night, and each epoch takes the next
@@ -17,7 +16,6 @@ from transforms.core.tensorflow_import import tf
 
 PLACES = 1 << 24
 LABEL_DAYS = "label_days"
-_RECORDS_PER_BLOCK = 1024  # records parsed at once to count labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +29,18 @@ class Replay:
     def count(self, files: Sequence[str] | RecordFiles, *, epochs: int) -> list[int]:
         """Return how many labels of the files each of the first `epochs` epochs learns from."""
         records = files if isinstance(files, RecordFiles) else RecordFiles.from_paths(files)
-        if not records.paths:
-            return [0] * epochs
 
         @no_autograph
         def add(total: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
             return total + tf.stack([tf.math.count_nonzero(self.keeps(serialized, e)) for e in range(epochs)])
 
         zeros = tf.zeros([epochs], tf.int64)
-        return [int(count) for count in records.read().batch(_RECORDS_PER_BLOCK).reduce(zeros, add)]
+        return [int(count) for count in records.read_blocks().reduce(zeros, add)]
 
     def keeps(self, serialized: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
         """Return bool [labels]: which labels of training records, string [records], an epoch learns from.
 
-        The answer depends only on the label and the epoch, not on the other records. Fails on records without
-        `label_days`.
+        The answer depends only on the label and the epoch. Fails on records without `label_days`.
         """
         integers = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
         features = {"user_id": tf.io.FixedLenFeature([], tf.string)}

@@ -62,6 +62,14 @@ class NegativeSampler(tf.Module):
         """Return the logarithm of the expected count of each id among `count` draws."""
         return tf.gather(self.log_probabilities, ids - 1) + tf.math.log(tf.cast(count, tf.float32))
 
+    def negatives(self, ids: tf.Tensor, labels: tf.Tensor, *, count: int | tf.Tensor) -> SampledNegatives:
+        """Return `ids`, int32 [negatives], with their expected counts among `count` draws."""
+        return SampledNegatives(
+            ids=ids,
+            log_expected=self.log_expected(ids, count=count),
+            label_log_expected=self.log_expected(labels, count=count),
+        )
+
     def log_presence(self, ids: tf.Tensor, *, count: int) -> tf.Tensor:
         """Return the logarithm of the probability that each id is among `count` draws at least once."""
         absent = tf.cast(count, tf.float32) * tf.math.log1p(-tf.exp(tf.gather(self.log_probabilities, ids - 1)))
@@ -84,53 +92,34 @@ class NegativeSampler(tf.Module):
 class ByLabelCounts(tf.Module):
     """`count` draws by label counts, the same on every replica."""
 
-    def __init__(self, sampler: NegativeSampler, *, count: int) -> None:
-        super().__init__(name="by_label_counts")
+    def __init__(self, sampler: NegativeSampler, *, count: int = 0) -> None:
+        super().__init__()
         self.sampler, self.count = sampler, count
 
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
-        return _with_log_expected(self.sampler, self.sampler.draw(self.count, seed=seed), labels, count=self.count)
+        return self.sampler.negatives(self.sampler.draw(self.count, seed=seed), labels, count=self.count)
 
 
-class InBatch(tf.Module):
+class InBatch(ByLabelCounts):
     """The labels of the batch (Yi et al. 2019), with expected counts by label counts.
 
     On several replicas a row is compared only with the labels of its replica's part of the batch.
     """
 
-    def __init__(self, sampler: NegativeSampler) -> None:
-        super().__init__(name="in_batch")
-        self.sampler = sampler
-
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         # The label of a row is masked as an accidental hit. The number of labels shifts all logits by the same amount.
-        return _with_log_expected(self.sampler, labels, labels, count=tf.size(labels))
+        return self.sampler.negatives(labels, labels, count=tf.size(labels))
 
 
-class Mixed(tf.Module):
+class Mixed(ByLabelCounts):
     """The labels of the batch and `count` draws. Both follow the label counts, so their expected counts add up.
 
-    On several replicas a row is compared only with the labels of its replica's part of the batch, and with the same
-    draws.
+    On several replicas a row is compared with the labels of its replica's part of the batch, and with the same draws.
     """
-
-    def __init__(self, sampler: NegativeSampler, *, count: int) -> None:
-        super().__init__(name="mixed")
-        self.sampler, self.count = sampler, count
 
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         ids = tf.concat([labels, self.sampler.draw(self.count, seed=seed)], axis=0)
-        return _with_log_expected(self.sampler, ids, labels, count=tf.size(labels) - 1 + self.count)
-
-
-def _with_log_expected(
-    sampler: NegativeSampler, ids: tf.Tensor, labels: tf.Tensor, *, count: int | tf.Tensor
-) -> SampledNegatives:
-    return SampledNegatives(
-        ids=ids,
-        log_expected=sampler.log_expected(ids, count=count),
-        label_log_expected=sampler.log_expected(labels, count=count),
-    )
+        return self.sampler.negatives(ids, labels, count=tf.size(labels) - 1 + self.count)
 
 
 class HardNegatives(tf.Module):
@@ -159,7 +148,7 @@ class HardNegatives(tf.Module):
         best = best_for_others(labels, ids, self._scores(users, ids))
         label_best, draw_best, pool_best = tf.split(best, [tf.size(labels), self.draws, self.pool])
         hard, valid, floor = hardest(pool, pool_best, count=self.hard)
-        drawn = _with_log_expected(self.sampler, draws, labels, count=self.draws)
+        drawn = self.sampler.negatives(draws, labels, count=self.draws)
         return SampledNegatives(
             ids=tf.concat([draws, hard], axis=0),
             log_expected=tf.concat(

@@ -2,8 +2,7 @@
 
 With rows of L ids a sequence begins at every (L // 2)th watch. A label belongs to the first sequence that reaches it,
 so its input is everything that comes before it, or at least the last half of a row. No label is left out, and a row is
-encoded once for all its labels instead of once for each. A sequence ends at its last label, whose input is therefore
-that of a window.
+encoded once for all its labels. A sequence ends at its last label, whose input is therefore that of a window.
 
 A batch of windows has one row for each label. `history_rows` gives encoders both kinds in the same form.
 """
@@ -30,8 +29,7 @@ def history_rows(batch: Batch) -> tuple[tf.Tensor, LabelPositions]:
     """Return the distinct history rows of a batch, int32 [rows, length], and the position of each label in them.
 
     A batch of windows has one row for each label. In a batch of sequences, `sequence` int64 [labels] is equal for
-    neighbouring labels with the same row of `watches`. The batch repeats these rows, so that it can be cut anywhere,
-    also to distribute it over devices.
+    neighbouring labels with the same row of `watches`. The batch repeats these rows, so that it can be cut anywhere.
     """
     watches = batch[WATCHES]
     labels, length = tf.shape(watches)[0], tf.shape(watches)[1]

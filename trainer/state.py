@@ -9,9 +9,8 @@
     VOCABULARY.names.parquet               name, count: of rows from 1; several tables may share a file
     dense.npz                              the tower's variables and Adam's moments, in the tower's order
 
-This is not a checkpoint, because the keys of a checkpoint follow the attributes of the program that wrote it, and
-because a checkpoint is read as a whole. From these files only the rows that are needed are read, a few megabytes at a
-time.
+This is not a checkpoint, whose keys follow the attributes of the program that wrote it, and which is read as a whole.
+From these files only the rows that are needed are read, a few megabytes at a time.
 """
 
 from __future__ import annotations

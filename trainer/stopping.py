@@ -24,7 +24,6 @@ from transforms.core.tensorflow_import import tf
 
 USER_SHARE = 0.05  # of the users who are not held out
 _PLACES = 1 << 24
-_RECORDS_PER_BLOCK = 1024
 _FEATURES = {
     "user_id": tf.io.FixedLenFeature([], tf.string),
     LABEL: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
@@ -44,8 +43,8 @@ class StoppingUsers:
         parsed = tf.io.parse_example(serialized, _FEATURES)
         labels, is_user = parsed[LABEL], self.is_user.lookup(parsed["user_id"]) > 0
         number = tf.range(tf.size(labels.values, tf.int64)) + 1
-        newest = tf.equal(number, _repeat_per_label(labels, labels.row_limits()))
-        return newest & _repeat_per_label(labels, is_user)
+        newest = tf.equal(number, tf.repeat(labels.row_limits(), labels.row_lengths()))
+        return newest & tf.repeat(is_user, labels.row_lengths())
 
     def batches(self, spec: FeatureSpec, *, batch_size: int) -> tf.data.Dataset:
         """Return (inputs, labels, watched) of the newest labels, in the form of `inputs.one_pointer_batches`."""
@@ -65,8 +64,7 @@ def choose_stopping_users(
 ) -> StoppingUsers | None:
     """Return `USER_SHARE` of the users with a training label, at least one and at most `limit`.
 
-    Returns None if all users with a label are held out. The result is the same for the same users, whatever the order
-    of their records.
+    Returns None if all users with a label are held out. The result does not depend on the order of the records.
     """
     below_share, lowest = list[tuple[int, bytes, bytes]](), list[tuple[int, bytes, bytes]]()
     for block, users, labels in _read_blocks(records):
@@ -96,11 +94,6 @@ def read_user_ids(records: RecordFiles) -> set[bytes]:
 
 def _read_blocks(records: RecordFiles) -> Iterator[tuple[list[bytes], list[bytes], npt.NDArray[np.int64]]]:
     """Yield blocks of serialized records, their user ids, and how many labels each has."""
-    for block in records.read().batch(_RECORDS_PER_BLOCK) if records.paths else ():
+    for block in records.read_blocks():
         parsed = tf.io.parse_example(block, _FEATURES)
         yield block.numpy().tolist(), parsed["user_id"].numpy().tolist(), parsed[LABEL].row_lengths().numpy()
-
-
-def _repeat_per_label(labels: tf.RaggedTensor, values: tf.Tensor) -> tf.Tensor:
-    """Return a value of each record, repeated for each of its labels."""
-    return tf.repeat(values, labels.row_lengths())

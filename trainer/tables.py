@@ -26,6 +26,7 @@ class Embedded:
     rows: tf.Tensor  # float [used, dimension]: what gradients are taken of
     indices: tf.Tensor  # int32, shape of the requested ids: the row of each id
     known: tf.Tensor  # bool, of the same shape: whether the id is not 0
+    static: bool = False  # whether shapes are static: as many rows as requested ids, of which the unused are row 0
 
     def vectors(self) -> tf.Tensor:
         """Return float [..., dimension]: the row of each id, zeros for id 0."""
@@ -34,8 +35,11 @@ class Embedded:
     def mean(self) -> tf.Tensor:
         """Return float [batch, dimension] for ids [batch, length]: the mean of the known ids' rows, or zeros.
 
-        Sums segments of the rows, and so never allocates [batch, length, dimension].
+        Sums segments of the rows, and so never allocates [batch, length, dimension], except with static shapes, because
+        XLA has no kernel for segment sums.
         """
+        if self.static:
+            return tf.reduce_sum(self.vectors(), axis=1) / tf.maximum(self.count(), 1)
         known = tf.where(self.known)
         bags = tf.cast(known[:, 0], tf.int32)
         total = _bag_sums(self.rows, tf.gather_nd(self.indices, known), bags, tf.shape(self.known)[0])
@@ -44,15 +48,6 @@ class Embedded:
     def count(self) -> tf.Tensor:
         """Return float [batch, 1]: how many of the ids [batch, length] are known."""
         return tf.reduce_sum(tf.cast(self.known, tf.float32), axis=1, keepdims=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StaticEmbedded(Embedded):
-    """The same with static shapes: as many rows as requested ids, of which the unused are row 0."""
-
-    def mean(self) -> tf.Tensor:
-        """As `Embedded.mean`; allocates [batch, length, dimension], because XLA has no kernel for segment sums."""
-        return tf.reduce_sum(self.vectors(), axis=1) / tf.maximum(self.count(), 1)
 
 
 @tf.custom_gradient
@@ -102,16 +97,18 @@ class Table(tf.Module):
         """Return the rows of `ids`, int of any shape, each gathered once."""
         flat = tf.reshape(ids, [-1])
         used, indices = _static_unique(flat) if self.static else tf.unique(flat)
-        embedded_class = StaticEmbedded if self.static else Embedded
-        return embedded_class(
-            ids=used, rows=tf.gather(self.weights, used), indices=tf.reshape(indices, tf.shape(ids)), known=ids > 0
+        return Embedded(
+            ids=used,
+            rows=tf.gather(self.weights, used),
+            indices=tf.reshape(indices, tf.shape(ids)),
+            known=ids > 0,
+            static=self.static,
         )
 
     def look_up(self, ids: tf.Tensor) -> Embedded:
         """Return the same for inference only, with the whole table as `rows`: nothing is gathered just to be summed.
 
-        Do not use it in training: after the first update of a table TensorFlow copies the whole table at every such
-        read.
+        Do not use it in training: after a table's first update TensorFlow copies the whole table at every such read.
         """
         return Embedded(ids=tf.reshape(ids, [-1]), rows=self.weights.read_value(), indices=ids, known=ids > 0)
 

@@ -23,9 +23,8 @@ from pydantic import ValidationError
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import STRATEGIES, make_replicas
 from trainer.errors import TrainingError
-from trainer.examples import ExampleFiles, LabelCounts, read_folder, read_label_counts, read_vocabularies
+from trainer.examples import ExampleFiles, Vocabulary, read_file, read_folder, read_label_counts, read_vocabularies
 from trainer.export import export_tower, write_json, write_video_vectors
-from trainer.progress import Progress
 from trainer.raw import RawFeatures, raw_unsupported_reason
 from trainer.state import write_state
 from trainer.training import FitResult, fit
@@ -66,8 +65,7 @@ def train(
     the result is the same as without the interruption. `on_save` is called after each complete checkpoint. Raises
     TrainingError if nothing can be learned from the examples.
 
-    On several hosts, call it on each with the same arguments. Only the chief writes, to a folder that all hosts can
-    read.
+    On several hosts, call it on each with the same arguments. Only the chief writes, to a folder that all can read.
     """
     output = output.rstrip("/")
     replicas = make_replicas(training.strategy)  # must come first: hosts cannot be joined after other work
@@ -105,7 +103,7 @@ def train(
 def _write_outputs(
     examples: ExampleFiles,
     fitted: FitResult,
-    counts: LabelCounts,
+    counts: Vocabulary,
     result: TrainingResult,
     model: ModelSettings,
     training: TrainingSettings,
@@ -119,16 +117,33 @@ def _write_outputs(
     write_state(fitted.step, vocabularies, model_shape(examples.spec, model, fitted.step), result.state)
     curve = {"loss": progress.losses, "holdout": progress.holdout}
     write_json(curve | ({"stopping": progress.stopping} if progress.stopping else {}), result.history)
-    info = _info(examples, model, training, progress, result)
-    write_json({**info, "raw_signature": f"none: {unsupported}" if unsupported else "raw"}, result.info)
+    info = {
+        "tower": result.tower.rsplit("/", 1)[-1],
+        "state": result.state.rsplit("/", 1)[-1],
+        "start": result.start,
+        "model": model.model_dump(),
+        "training": training.model_dump(),
+        "seed": training.seed,
+        "spec": asdict(examples.spec),
+        "dates": examples.dates,
+        "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "pyarrow")},
+        "steps": progress.steps,
+        "examples": progress.examples,
+        "seconds": round(progress.seconds, 3),
+        "waiting_for_input_share": progress.waiting_share,
+        "raw_signature": f"none: {unsupported}" if unsupported else "raw",
+    }
+    write_json(info, result.info)
 
 
 def fingerprint(
     examples: ExampleFiles, *, model: ModelSettings, training: TrainingSettings, earlier: WarmStartSource | None = None
 ) -> str:
     """Return a digest of everything that determines a training: it resumes only from checkpoints of the same."""
-    files = [(path.rsplit("/", 1)[-1], tf.io.gfile.stat(path).length) for path in sorted(examples.train)]
-    holdout = [(path.rsplit("/", 1)[-1], tf.io.gfile.stat(path).length) for path in sorted(examples.holdout)]
+    files, holdout = (
+        [(path.rsplit("/", 1)[-1], tf.io.gfile.stat(path).length) for path in sorted(paths)]
+        for paths in (examples.train, examples.holdout)
+    )
     source = [earlier.state.rsplit("/", 1)[-1], earlier.name, earlier.days] if earlier else []
     settings = [model.model_dump(), training.model_dump(exclude={"strategy", "checkpoint_steps", "cache_bytes"})]
     course = [files, holdout, asdict(examples.spec), *settings, source]
@@ -167,10 +182,7 @@ def read_settings(path: str | None) -> tuple[ModelSettings, TrainingSettings]:
     """Return the settings of a JSON file; the defaults without one. Raises TrainingError for an unknown table."""
     tables: dict[str, object] = {}
     if path is not None:
-        if not tf.io.gfile.exists(path):
-            raise TrainingError(f"{path} does not exist: --settings must name a JSON file")
-        with tf.io.gfile.GFile(path, "r") as file:
-            tables = _parse(file.read(), path)
+        tables = _read_object(path, "--settings must name a JSON file")
     if unknown := sorted(set(tables) - {"model", "training"}):
         raise TrainingError(f"{path} may have the tables model and training, but has {', '.join(unknown)}")
     model = ModelSettings.model_validate(tables.get("model", {}))
@@ -179,46 +191,20 @@ def read_settings(path: str | None) -> tuple[ModelSettings, TrainingSettings]:
 
 def earlier_model(folder: str, *, days: int) -> WarmStartSource:
     """Return the model in the output folder of a training. Raises TrainingError if there is none."""
-    info = f"{folder.rstrip('/')}/info.json"
-    if not tf.io.gfile.exists(info):
-        raise TrainingError(f"{info} does not exist: --earlier must name the output folder of a training")
-    with tf.io.gfile.GFile(info, "r") as file:
-        state = _parse(file.read(), info).get("state", "state")
-    return WarmStartSource(state=f"{folder.rstrip('/')}/{state}", name=folder, days=days)
+    path = folder.rstrip("/")
+    info = _read_object(f"{path}/info.json", "--earlier must name the output folder of a training")
+    return WarmStartSource(state=f"{path}/{info.get('state', 'state')}", name=folder, days=days)
 
 
-def _parse(text: str, path: str) -> dict[str, object]:
+def _read_object(path: str, advice: str) -> dict[str, object]:
+    """Return the JSON object in a file. Raises TrainingError with the advice if there is no file."""
     try:
-        tables = json.loads(text)
+        tables = json.loads(read_file(path, advice))
     except json.JSONDecodeError as error:
         raise TrainingError(f"{path} must be JSON, but {error}") from None
     if not isinstance(tables, dict):
         raise TrainingError(f"{path} must be one JSON object with the tables model and training")
     return tables
-
-
-def _info(
-    examples: ExampleFiles,
-    model: ModelSettings,
-    training: TrainingSettings,
-    progress: Progress,
-    result: TrainingResult,
-) -> dict[str, object]:
-    return {
-        "tower": result.tower.rsplit("/", 1)[-1],
-        "state": result.state.rsplit("/", 1)[-1],
-        "start": result.start,
-        "model": model.model_dump(),
-        "training": training.model_dump(),
-        "seed": training.seed,
-        "spec": asdict(examples.spec),
-        "dates": examples.dates,
-        "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "numpy", "pyarrow")},
-        "steps": progress.steps,
-        "examples": progress.examples,
-        "seconds": round(progress.seconds, 3),
-        "waiting_for_input_share": round(progress.waiting_seconds / max(progress.seconds, 1e-9), 4),
-    }
 
 
 if __name__ == "__main__":

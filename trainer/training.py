@@ -18,7 +18,7 @@ from tqdm import tqdm
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import Parts, Replicas
 from trainer.errors import TrainingError
-from trainer.examples import ExampleFiles, LabelCounts, read_vocabularies
+from trainer.examples import ExampleFiles, Vocabulary, read_vocabularies
 from trainer.holdout import HoldoutEvaluator, RecallEvaluator, scoring_batch_size
 from trainer.inputs import count_labels, epoch_batches
 from trainer.losses import make_loss
@@ -50,7 +50,7 @@ class FitResult:
 
 def fit(
     files: ExampleFiles,
-    counts: LabelCounts,
+    counts: Vocabulary,
     *,
     model_settings: ModelSettings,
     settings: TrainingSettings,
@@ -103,7 +103,7 @@ class StepBuilder:
     """Builds training steps with newly initialised variables, all equal."""
 
     spec: FeatureSpec
-    counts: LabelCounts
+    counts: Vocabulary
     model_settings: ModelSettings
     settings: TrainingSettings
 
@@ -288,13 +288,14 @@ class _TrainingLoop:
             batch = next(batches)
             arrived = time.perf_counter()
             loss = float(self.step(batch))
-            self._check(loss, progress.steps + 1)
-            progress.add_step(
-                loss=loss,
-                examples=examples,
-                seconds=time.perf_counter() - start,
-                waiting_seconds=arrived - start,
-            )
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss must be finite, but is {loss} at step {progress.steps + 1}: lower table_learning_rate "
+                    "or tower_learning_rate ([training]); last good checkpoint: "
+                    f"{self.checkpoints.latest or 'none yet'}"
+                )
+            seconds = time.perf_counter() - start
+            progress.add_step(loss=loss, examples=examples, seconds=seconds, waiting_seconds=arrived - start)
             bar.update(examples)
             self._record(progress, bar)
 
@@ -335,17 +336,10 @@ class _TrainingLoop:
         return {
             "loss": point["loss"],
             "examples_per_second": (point["examples"] - before["examples"]) / seconds,
-            "waiting_share": progress.waiting_seconds / max(progress.seconds, 1e-9),
+            "waiting_share": progress.waiting_share,
             "learning_rate/tables": self.settings.table_learning_rate,
             "learning_rate/tower": self.settings.tower_learning_rate,
         }
-
-    def _check(self, loss: float, step: int) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss must be finite, but is {loss} at step {step}: lower table_learning_rate or "
-                f"tower_learning_rate ([training]); last good checkpoint: {self.checkpoints.latest or 'none yet'}"
-            )
 
     def _write(self, scalars: Mapping[str, float], step: int) -> None:
         with self.writer.as_default():

@@ -2,8 +2,7 @@
 
 Each inner node splits the videos below it in two, and the probability of a video is the product of the branch
 probabilities on its path: about as many as the logarithm of the catalogue's size, fewer for frequent videos. Inner
-nodes are numbered from 1, the root, so that a parent has a lower number than its children. 0 is above the root and pads
-paths.
+nodes are numbered from 1, the root; a parent has a lower number than its children. 0 is above the root and pads paths.
 """
 
 from __future__ import annotations

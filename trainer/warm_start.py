@@ -3,10 +3,9 @@
     step, start = prepare_start(earlier, build, spec=spec, settings=settings)
     start.carry_over(step, vocabularies, damping=0.5)
 
-A name that the earlier model had keeps its row, wherever the new vocabulary puts it. A new name starts near the mean of
-the rows that are about as frequent. A name that is gone is dropped. Dense variables and the state of the optimizers
-continue. Accumulators are damped, because Adagrad's steps shrink with everything that a row has seen: otherwise an old
-row could no longer follow its video.
+A name that the earlier model had keeps its row. A new name starts near the mean of the rows that are about as frequent.
+A name that is gone is dropped. Dense variables and the state of the optimizers continue. Accumulators are damped,
+because Adagrad's steps shrink with everything that a row has seen, and an old row must follow its video.
 
 A model of another shape cannot be continued: the training starts cold and reports why.
 """
@@ -76,16 +75,13 @@ class Start:
         for name, variable in dense_variables(step).items():
             variable.assign(self.state.dense[name])
 
-    def known_names(self, vocabularies: Mapping[str, Vocabulary]) -> dict[str, int]:
-        """Return how many names of each vocabulary the earlier model had a row of; {} in a cold start."""
-        saved = {table_vocabulary(name): table for name, table in self.state.tables.items()} if self.state else {}
-        both = sorted(saved.keys() & vocabularies.keys())
-        return {name: pc.sum(pc.is_in(vocabularies[name].names, saved[name].names)).as_py() or 0 for name in both}
-
     def summary(self, vocabularies: Mapping[str, Vocabulary]) -> StartSummary:
-        """Return how the training started, for users."""
-        known = self.known_names(vocabularies)
-        rows = {name: {"known": count, "names": len(vocabularies[name].names)} for name, count in known.items()}
+        """Return how the training started, for users. It has no `rows` in a cold start."""
+        saved = {table_vocabulary(name): table for name, table in self.state.tables.items()} if self.state else {}
+        rows = {}
+        for name in sorted(saved.keys() & vocabularies.keys()):
+            names = vocabularies[name].names
+            rows[name] = {"known": pc.sum(pc.is_in(names, saved[name].names)).as_py() or 0, "names": len(names)}
         return {"from": self.earlier.name if self.earlier and self.state else None, "why": self.why, "rows": rows}
 
     def adjust_settings(self, settings: TrainingSettings) -> TrainingSettings:
@@ -163,8 +159,8 @@ def carry_table(
 ) -> None:
     """Set a table and its accumulators from a saved table, block by block; do nothing if no row is known.
 
-    Known rows keep their vectors, and their accumulators times `damping`. New rows get `new_rows`, and accumulators of
-    0.
+    Known rows keep their vectors, and their accumulators times `damping`. New rows get the means of their frequency
+    buckets plus noise, and accumulators of 0.
     """
     sources = source_rows(vocabulary.names, saved, size=table.size)
     if not (sources > 0).any():
@@ -177,7 +173,7 @@ def carry_table(
         rows, known = saved.rows[sources[block]], sources[block] > 0
         if means is not None and not known.all():
             initial = table.weights[block].numpy()[~known]
-            rows[~known] = new_rows(initial, means[buckets[block][~known]], noise=noise)
+            rows[~known] = means[buckets[block][~known]] + noise * initial
         ids = tf.range(block.start, block.stop)
         table.weights.scatter_update(tf.IndexedSlices(rows, ids))
         damped = np.where(known, damping * saved.accumulators[sources[block]], 0).astype(np.float32)
@@ -202,12 +198,6 @@ def frequency_buckets(vocabulary: Vocabulary, *, size: int) -> _Ints:
     buckets = np.zeros(size + 1, np.int64)
     buckets[1 : 1 + len(vocabulary.counts)] = np.log2(vocabulary.counts + 1)
     return buckets
-
-
-def new_rows(initial: _Floats, means: _Floats, *, noise: float) -> _Floats:
-    """Return the rows of new names, [rows, dimension]: the means of their buckets, plus `noise` times initial rows."""
-    rows: _Floats = means + noise * initial
-    return rows
 
 
 def bucket_means(saved: SavedTable, sources: _Ints, buckets: _Ints) -> _Floats:

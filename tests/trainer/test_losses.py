@@ -12,7 +12,7 @@ from trainer.config import DEPTHS, ModelSettings
 from trainer.errors import TrainingError
 from trainer.losses import Candidates, Comparison, Loss, make_loss, noise_contrastive, sampled_softmax
 from trainer.model import Model
-from trainer.sampling import MASKED_LOGIT, HardNegatives, NegativeSampler
+from trainer.sampling import MASKED_LOGIT, HardNegatives, NegativeSampler, SampledNegatives
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
@@ -38,11 +38,13 @@ def compare(labels: Arrays, negatives: Arrays, vectors: Any, biases: Any, log_ex
         labels=labels,
         label_vectors=tf.gather(vectors, labels),
         label_biases=tf.gather(biases, labels),
-        label_log_expected=tf.gather(log_expected, labels),
-        negatives=negatives,
+        drawn=SampledNegatives(
+            ids=negatives,
+            log_expected=tf.gather(log_expected, negatives),
+            label_log_expected=tf.gather(log_expected, labels),
+        ),
         negative_vectors=tf.gather(vectors, negatives),
         negative_biases=tf.gather(biases, negatives),
-        negative_log_expected=tf.gather(log_expected, negatives),
     )
 
 

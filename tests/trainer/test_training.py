@@ -12,7 +12,7 @@ from trainer_records import SPEC, random_records, write_file
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import Replicas
 from trainer.errors import TrainingError
-from trainer.examples import ExampleFiles, LabelCounts
+from trainer.examples import ExampleFiles, Vocabulary
 from trainer.progress import Progress
 from trainer.replay import Replay
 from trainer.training import Plan, StepBuilder, TrainingData, make_plan
@@ -78,7 +78,7 @@ def test_a_plan_rounds_steps_up_and_with_static_shapes_down() -> None:
 
 
 def test_a_copy_of_a_step_has_equal_variables() -> None:
-    counts = LabelCounts(video_ids=pa.array([f"v{i}" for i in range(30)]), counts=np.arange(30, 0, -1))
+    counts = Vocabulary(names=pa.array([f"v{i}" for i in range(30)]), counts=np.arange(30, 0, -1))
     model = ModelSettings(dimension=4, hidden=[8], negatives=5)
     builder = StepBuilder(spec=SPEC, counts=counts, model_settings=model, settings=SETTINGS)
     step = builder.build(Replicas(), {"country": 7})

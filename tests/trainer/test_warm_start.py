@@ -129,7 +129,7 @@ def test_rows_follow_their_names(
     for name, variable in dense_variables(step).items():
         np.testing.assert_array_equal(variable.numpy(), dense_variables(old)[name].numpy())
     known = {name: len(set(a) & set(b)) for name, (a, b) in {"videos": videos, "tokens": tokens}.items()}
-    assert {name: count for name, count in start.known_names(names[1]).items() if name in known} == known
+    assert {name: of["known"] for name, of in start.summary(names[1])["rows"].items() if name in known} == known
 
 
 def test_new_rows_start_near_the_mean_of_about_equally_frequent_rows(tmp_path: Path) -> None:

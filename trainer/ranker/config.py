@@ -1,13 +1,15 @@
 """Settings of the ranker and of its training: part of the `[ranking]` table of JOB.toml.
 
-Imports neither TensorFlow nor the rest of the package, so that reading a job file is fast.
+Does not import TensorFlow, so that reading a job file is fast.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from trainer.config import named_widths
 
 # The paper's rankers (table 1).
 TOWERS = {
@@ -26,7 +28,7 @@ class RankerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden: list[PositiveInt] = Field(
+    hidden: Annotated[list[PositiveInt], named_widths(TOWERS)] = Field(
         [256],
         description="widths of the ReLU layers; or one of the paper's rankers by name: `none`, `256`, `512`, `1024`, "
         "`512-256`, `1024-512`, `1024-512-256`",
@@ -45,16 +47,5 @@ class RankerSettings(BaseModel):
     tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the layers")
     seed: int = Field(1, description="seed of all random draws in training")
     cache_bytes: NonNegativeInt = Field(
-        2**30,
-        description="training records that take at most this stay in memory; otherwise each epoch reads them",
+        2**30, description="training records that take at most this stay in memory; otherwise each epoch reads them"
     )
-
-    @field_validator("hidden", mode="before")
-    @classmethod
-    def _widths(cls, value: object) -> object:
-        """Replace the name of a ranker by its widths."""
-        if not isinstance(value, str):
-            return value
-        if value not in TOWERS:
-            raise ValueError(f"must be a list of widths or one of {', '.join(TOWERS)}")
-        return TOWERS[value]

@@ -34,8 +34,7 @@ class ServedRanker(tf.Module):
         """Return `log_odds`, float [candidates], and `moves`, float [candidates, features].
 
         A move is the change in log-odds due to one feature, in the order of the spec: the log-odds minus those with the
-        feature's mean over the training impressions in its place. Only the first layer reads features, so only its sums
-        are computed again for each.
+        feature's mean over the training impressions in its place. Only the sums of the first layer are computed again.
         """
         ranker, request = self.ranker, features[REQUEST]
         inputs = ranker.inputs(features, ranker.embed(features))
@@ -60,7 +59,7 @@ class ServedRanker(tf.Module):
         """
         parsed, batch = all_impressions(records, self.ranker.spec)
         labels = {name: batch[name] for name in (*RANKING_LABELS, VIDEO)}
-        user = tf.repeat(tf.range(tf.size(parsed.user_id, tf.int64)), parsed.impressions)
+        user = tf.repeat(tf.range(tf.size(parsed.user_id, tf.int64)), parsed.pointer_counts)
         return {"user_id": parsed.user_id, "user": user, "log_odds": self.ranker(batch), **labels}
 
 

@@ -1,7 +1,6 @@
 """Batches of impressions with their histories from ranking records, with TensorFlow's C++ ops only.
 
-Impressions are cut and shuffled like the examples of the retrieval model (`trainer.inputs`): a record holds the history
-of a user once.
+Impressions are cut and shuffled like the examples of the retrieval model (`trainer.inputs`).
 
     for batch in impression_batches(files, spec, batch_size=1024, seed=1, epochs=range(3)):
         batch["watches"]  # int32 [batch, watch_history]
@@ -12,11 +11,10 @@ of a user once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainer.batch import CHANNEL, CLICKED, IMPRESSION_DAY, PAGE, VIDEO, WATCH_SECONDS, WATCHES, Batch, history_keys
 from trainer.inputs import (
     Pool,
+    Records,
     assert_same_splits,
     cut_windows,
     end_feature,
@@ -29,21 +27,9 @@ from trainer.record_files import RecordFiles, no_autograph
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
-RECORDS_PER_BLOCK = 1024  # records parsed at once to read their labels
 
-
-@dataclass(frozen=True, kw_only=True)
-class RankingRecords:
-    """Parsed records: the concatenated lists of all users, and for each impression its features, labels and history."""
-
-    user_id: tf.Tensor  # string [users]
-    lists: Batch
-    pointers: Batch  # one pointer for each impression
-    impressions: tf.Tensor  # int64 [users]: number of impressions
-
-
-def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> RankingRecords:
-    """Parse records, string [users].
+def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> Records:
+    """Parse records, string [users]. There is one pointer for each impression.
 
     Fails if a list has another number of values than there are impressions; if a pointer lies behind the end of its
     list; and if a label is invalid: `clicked` other than 0 and 1, or `watch_seconds` that are negative, infinite or
@@ -57,11 +43,11 @@ def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> RankingRe
     lists, places = parse_histories(parsed, splits, spec)
     with tf.control_dependencies([_assert_valid_labels(pointers[CLICKED], pointers[WATCH_SECONDS])]):
         pointers[CLICKED] = tf.cast(pointers[CLICKED], tf.float32)
-    return RankingRecords(
+    return Records(
         user_id=parsed["user_id"],
         lists=lists,
         pointers=pointers | places,
-        impressions=parsed[end_feature(WATCHES)].row_lengths(),
+        pointer_counts=parsed[end_feature(WATCHES)].row_lengths(),
     )
 
 
@@ -82,7 +68,7 @@ def impression_batches(
     return pointer_batches(records, spec, read_pool, batch_size=batch_size, seed=seed, epochs=epochs)
 
 
-def all_impressions(serialized: tf.Tensor, spec: RankingSpec) -> tuple[RankingRecords, Batch]:
+def all_impressions(serialized: tf.Tensor, spec: RankingSpec) -> tuple[Records, Batch]:
     """Parse records, string [users], and return them with a batch of all their impressions in the records' order."""
     parsed = parse_ranking_records(serialized, spec)
     return parsed, cut_windows(parsed.lists, parsed.pointers, spec)
@@ -98,7 +84,7 @@ def read_labels(records: RecordFiles) -> tf.data.Dataset:
         parsed = tf.io.parse_example(serialized, features)
         return tf.cast(parsed[CLICKED].values, tf.float32), parsed[WATCH_SECONDS].values
 
-    return records.read().batch(RECORDS_PER_BLOCK).map(labels)
+    return records.read_blocks().map(labels)
 
 
 def _integer_features(spec: RankingSpec) -> list[str]:

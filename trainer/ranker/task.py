@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pydantic import ValidationError
 
 from trainer.errors import TrainingError
+from trainer.examples import read_file
 from trainer.export import write_json
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.export import export_ranker
@@ -59,19 +60,23 @@ def train_ranker(files: RankingFiles, output: str, *, settings: RankerSettings, 
     )
     export_ranker(ranker, result.ranker)
     write_json({"loss": progress.losses}, result.history)
-    waiting = round(progress.waiting_seconds / max(progress.seconds, 1e-9), 4)
-    info = asdict(result) | {"ranker": result.ranker.rsplit("/", 1)[-1], "waiting_for_input_share": waiting}
-    write_json({**info, "settings": settings.model_dump(), "spec": asdict(files.spec)}, result.info)
+    info = {
+        **asdict(result),
+        "ranker": result.ranker.rsplit("/", 1)[-1],
+        "waiting_for_input_share": progress.waiting_share,
+        "settings": settings.model_dump(),
+        "spec": asdict(files.spec),
+    }
+    write_json(info, result.info)
     return result
 
 
 def read_ranking_folder(folder: str) -> RankingFiles:
     """Return the files of a folder of ranking records. Raises TrainingError if it has no spec."""
     folder = folder.rstrip("/")
-    if not tf.io.gfile.exists(f"{folder}/spec.json"):
-        raise TrainingError(f"{folder}/spec.json does not exist: --records must name a folder of ranking records")
-    with tf.io.gfile.GFile(f"{folder}/spec.json", "r") as file:
-        spec = RankingSpec.from_json(file.read())
+    spec = RankingSpec.from_json(
+        read_file(f"{folder}/spec.json", "--records must name a folder of ranking records").decode()
+    )
     paths = tf.io.gfile.glob(f"{folder}/train/*.tfrecord.gz")
     graph = f"{folder}/transform_fn/transform_fn" if spec.numbers else None
     return RankingFiles(train=tuple(sorted(paths)), spec=spec, graph=graph)
@@ -99,10 +104,7 @@ def read_settings(path: str | None) -> RankerSettings:
     """Return the settings of a JSON file; the defaults without one. Raises TrainingError if it does not exist."""
     if path is None:
         return RankerSettings()
-    if not tf.io.gfile.exists(path):
-        raise TrainingError(f"{path} does not exist: --settings must name a JSON file")
-    with tf.io.gfile.GFile(path, "r") as file:
-        return RankerSettings.model_validate_json(file.read())
+    return RankerSettings.model_validate_json(read_file(path, "--settings must name a JSON file"))
 
 
 if __name__ == "__main__":

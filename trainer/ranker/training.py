@@ -100,8 +100,7 @@ def weighted_logistic(logits: tf.Tensor, positive: tf.Tensor, negative: tf.Tenso
     """Return the mean over impressions of -positive log(p) - negative log(1 - p), with p = sigmoid(logits); all float
     [n].
 
-    The mean divides by the number of impressions and not by their weights: otherwise a batch with a long watch would
-    count for less.
+    The mean is over impressions and not over weights: otherwise a batch with a long watch would count for less.
     """
     return tf.reduce_mean(positive * tf.nn.softplus(-logits) + negative * tf.nn.softplus(logits))
 
@@ -112,7 +111,7 @@ def sum_labels(records: RecordFiles, positive_weights: str) -> LabelTotals:
     Raises TrainingError if there is no watch after a click, or no impression without a click.
     """
     impressions, sums = 0, np.zeros(2)
-    for clicked, seconds in read_labels(records) if records.paths else ():
+    for clicked, seconds in read_labels(records):
         impressions += len(clicked)
         sums += [float(tf.reduce_sum(weights)) for weights in label_weights(clicked, seconds, positive_weights)]
     if not sums.all():
@@ -133,8 +132,7 @@ def fit_ranker(files: RankingFiles, settings: RankerSettings) -> tuple[Ranker, P
     totals = sum_labels(records, settings.positive_weights)
     ranker = Ranker(files.spec, settings, graph=files.graph, odds=totals.odds, seed=settings.seed)
     step = tf.function(RankerStep(ranker, settings), reduce_retracing=True, autograph=False)
-    size = settings.batch_size
-    batches = iter(_batches(records, files.spec, settings))
+    size, batches = settings.batch_size, iter(_batches(records, files.spec, settings))
     progress, steps = Progress(), math.ceil(totals.impressions / size)
     curve_steps = max(1, steps * settings.epochs // CURVE_POINTS)
     with tqdm(total=totals.impressions * settings.epochs, unit=" impressions", unit_scale=True) as bar:
@@ -144,7 +142,12 @@ def fit_ranker(files: RankingFiles, settings: RankerSettings) -> tuple[Ranker, P
             start = time.perf_counter()
             batch = next(batches)
             arrived = time.perf_counter()
-            loss = _check_loss(float(step(batch)), progress.steps + 1)
+            loss = float(step(batch))
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss must be finite, but is {loss} at step {progress.steps + 1}: lower table_learning_rate "
+                    "or tower_learning_rate ([ranking])"
+                )
             seconds = time.perf_counter() - start
             progress.add_step(loss=loss, examples=examples, seconds=seconds, waiting_seconds=arrived - start)
             bar.update(examples)
@@ -161,15 +164,6 @@ def fit_ranker(files: RankingFiles, settings: RankerSettings) -> tuple[Ranker, P
 def _batches(records: RecordFiles, spec: RankingSpec, settings: RankerSettings) -> tf.data.Dataset:
     epochs = range(settings.epochs)
     return impression_batches(records, spec, batch_size=settings.batch_size, seed=settings.seed, epochs=epochs)
-
-
-def _check_loss(loss: float, step: int) -> float:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss must be finite, but is {loss} at step {step}: lower table_learning_rate or "
-            "tower_learning_rate ([ranking])"
-        )
-    return loss
 
 
 def _set_means(ranker: Ranker, records: RecordFiles, settings: RankerSettings) -> None:

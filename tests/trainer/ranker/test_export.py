@@ -51,7 +51,7 @@ def test_a_loaded_ranker_returns_what_the_ranker_returned(ranker: Ranker, tmp_pa
 def test_records_have_the_user_of_each_impression(ranker: Ranker) -> None:
     parsed, batch = all_impressions(tf.constant(RECORDS), SPEC)
     found = {name: of.numpy() for name, of in ServedRanker(ranker).records(tf.constant(RECORDS)).items()}
-    np.testing.assert_array_equal(np.bincount(found["user"], minlength=40), parsed.impressions)
+    np.testing.assert_array_equal(np.bincount(found["user"], minlength=40), parsed.pointer_counts)
     assert found["user_id"].tolist() == [f"user {i}".encode() for i in range(40)]
     for name in ("clicked", "watch_seconds", "page", "impression_day", "video"):
         np.testing.assert_array_equal(found[name], batch[name])

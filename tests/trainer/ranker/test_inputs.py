@@ -79,6 +79,6 @@ def test_invalid_records_are_errors(changed: dict[str, Any], message: str) -> No
     names = ["video", "channel", "page", "impression_day", *SPEC.categories, *SPEC.numbers, "watches_end", "tokens_end"]
     sound: dict[str, Any] = {name: [0, 0] for name in names} | {"watches": [3, 4], "tokens": [1], "clicked": [1, 0]}
     sound |= {"watch_seconds": [9.0, 0]}
-    assert parse_ranking_records(tf.constant([record("u", sound)]), SPEC).impressions.numpy().tolist() == [2]
+    assert parse_ranking_records(tf.constant([record("u", sound)]), SPEC).pointer_counts.numpy().tolist() == [2]
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         parse_ranking_records(tf.constant([record("u", sound | changed)]), SPEC)
