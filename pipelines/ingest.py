@@ -23,7 +23,7 @@ from pipelines.base.raw_files import RawFiles
 from pipelines.base.row_counts import Account
 from pipelines.base.snapshot_store import Snapshot, StoreFile, TakenFile
 from pipelines.config.jobs import JobError
-from pipelines.logs import forget_rows, joins, log_notes, reading_settings, rewriting
+from pipelines.logs import forget_rows, ingest_plan, joins, reading_settings, rewriting
 from pipelines.logs.ingest_plan import IngestPlan
 from pipelines.logs.log_reader import LOGS, Reader
 from pipelines.night import store_cleanup
@@ -85,7 +85,7 @@ def run(night: Night) -> None:
     plan = IngestPlan.from_night(night)
     if night.reread:
         snapshot_store.remove_damaged(night.root.snapshots)
-    if plan.has_work:
+    if plan.description:
         store_cleanup.sweep(night)
     complete(night, _stage_plan(night, plan), partial(_work, plan))
 
@@ -241,7 +241,7 @@ def _ingest_logs(
 
 def _older_readings(night: Night, plan: IngestPlan, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     """Yield the snapshot's entries on rows that were read with other settings and are kept."""
-    found = [*plan.kept_changes, *reading_settings.reader_changes(list(plan.changes))]
+    found = [*plan.kept_changes, *plan.changes_of("reader")]
     for change in found if not plan.reread or plan.kept_changes else ():
         if snapshot.rows(change.table):
             yield {"date": night.date.isoformat(), **asdict(change)}
@@ -302,7 +302,7 @@ def _notes(night: Night, plan: IngestPlan, snapshot: Snapshot, account: Account)
     if any(rows > MAX_LISTED_ROWS for rows in account["rejects"].values()):
         rejected = sum(account["rejects"].values())
         yield f"{rejected:,} rows were rejected: {_listing(account)} in {night.root.rejects(night.date)}"
-    yield from (f"{setting}: {text}" for setting, text in log_notes.file_notes(night.job, plan.found))
+    yield from (f"{setting}: {text}" for setting, text in ingest_plan.file_notes(night.job, plan.found))
 
 
 def _notes_of_days(night: Night, snapshot: Snapshot) -> Iterator[str]:
@@ -334,7 +334,7 @@ def _notes_of_readings(plan: IngestPlan) -> Iterator[str]:
     if plan.kept_changes:
         changes = reading_settings.describe(plan.kept_changes)
         yield f"events in the store stay as they were read under other settings: {changes}"
-    if reading_settings.reader_changes(list(plan.changes)) and not plan.reread:
+    if plan.changes_of("reader") and not plan.reread:
         yield (
             "events in the store were read by an older version, which read some values in another way; "
             "watchnext nightly JOB.toml --reread reads them again"

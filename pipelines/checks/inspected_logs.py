@@ -12,8 +12,8 @@ from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot
 from pipelines.checks.timeouts import with_timeout
 from pipelines.config.jobs import JobError
+from pipelines.config.settings import TABLES
 from pipelines.logs import ingest_plan, log_samples
-from pipelines.logs.log_reader import Source
 from pipelines.logs.log_samples import TableSample
 from pipelines.night import privacy
 from pipelines.night.night import Night
@@ -51,7 +51,7 @@ class InspectedLogs:
         """
         before = snapshot_store.latest(night.root.snapshots) if with_store else None
         found, failed = dict[str, RawFiles](), dict[str, str]()
-        for table in ingest_plan.TABLES:
+        for table in TABLES:
             try:
                 found[table] = with_timeout(ANSWER_SECONDS, partial(ingest_plan.find, night, table, before))
             except (LogError, TimeoutError) as error:
@@ -68,7 +68,8 @@ class InspectedLogs:
                 try:
                     path = source.raw[-1].path
                     columns[name] = [*column_names(path), *partition_values(path)]
-                    inspected[name] = _look(source, night.job.logs.renamed(name))
+                    whole = {"most_files": len(source.raw), "rows": CATALOGUE_ROWS} if name == "videos" else {}
+                    inspected[name] = log_samples.sample_table(source, night.job.logs.renamed(name), **whole)
                 except LogError as error:
                     failed[name] = str(error)
         return cls(
@@ -89,12 +90,6 @@ def _load_filter(night: Night, before: Snapshot | None) -> tuple[PrivacyFilter, 
         return privacy.load_filter(night.job, before.key_check if before else None), ""
     except (JobError, LogError) as error:
         return PrivacyFilter(), str(error)
-
-
-def _look(source: Source, renamed: dict[str, str]) -> TableSample:
-    if source.table.name == "videos":
-        return log_samples.sample_table(source, renamed, most_files=len(source.raw), rows=CATALOGUE_ROWS)
-    return log_samples.sample_table(source, renamed)
 
 
 def _catalogue(videos: TableSample | None, scratch: str) -> str | None:

@@ -4,7 +4,6 @@ store. Ids in another form would silently not match."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,14 +16,12 @@ from pipelines.logs.log_samples import TableSample
 from transforms.core.frames import FRAME_ROWS
 from transforms.logs.columns import parse_ids
 
-if TYPE_CHECKING:
-    from pipelines.checks.inspected_logs import InspectedLogs
-
 FIX = "are the ids written as in the events? 7 and 007 are different ids, and so are upper and lower case"
 
 
-def check_tables(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
+def check_tables(request: DoctorRequest) -> Iterator[Finding]:
     """Check users of the users table and of hidden pairs, hidden videos, and countries for ids without a match."""
+    inspected = request.logs
     logs = [sample for table in LOGS if (sample := inspected.samples.get(table.name))]
     whole = bool(logs) and all(map(is_whole, logs)) and not any(table.name in inspected.failed for table in LOGS)
     users = _distinct(logs, "user_id")
@@ -48,8 +45,9 @@ def check_tables(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[F
             yield _finding("logs.videos", "countries", match, whole=all(map(is_whole, places)), with_values=True)
 
 
-def check_forget_list(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding]:
+def check_forget_list(request: DoctorRequest) -> Iterator[Finding]:
     """Check the list of users to forget for ids that occur in no table."""
+    inspected = request.logs
     privacy_filter, before = inspected.privacy_filter, inspected.before
     if not privacy_filter.forget.paths:
         return
@@ -89,5 +87,4 @@ def _finding(check: str, name: str, match: Match, *, whole: bool, with_values: b
 
 
 def _distinct(samples: list[TableSample], column: str) -> pl.Series:
-    found = [sample.valid[column].cast(pl.String) for sample in samples if column in sample.valid.columns]
-    return pl.concat([pl.Series(column, [], dtype=pl.String), *found]).drop_nulls().unique()
+    return joins.distinct_values(*(sample.valid[column] for sample in samples if column in sample.valid.columns))

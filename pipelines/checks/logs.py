@@ -19,8 +19,8 @@ from pipelines.checks import joins
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.checks.inspected_logs import InspectedLogs
-from pipelines.config.settings import Privacy
-from pipelines.logs import ingest_plan, log_notes
+from pipelines.config.settings import TABLES, Privacy
+from pipelines.logs import ingest_plan
 from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.readers import LogTable
 
@@ -55,7 +55,7 @@ def logs(request: DoctorRequest) -> Iterator[Finding]:
         yield problem(
             "privacy", inspected.privacy_error, "correct [privacy], or the environment of the night's process"
         )
-    for name in ingest_plan.TABLES:
+    for name in TABLES:
         if getattr(job.logs, name) is None:
             continue
         if name in inspected.failed:
@@ -68,8 +68,8 @@ def logs(request: DoctorRequest) -> Iterator[Finding]:
                 f"logs.{name}", "BigQuery tables are not checked", "see docs/logs.md for the required columns"
             )
     yield from _files(request, inspected)
-    yield from joins.check_forget_list(request, inspected)
-    yield from (one for one in joins.check_tables(request, inspected) if one.state != "ok")
+    yield from joins.check_forget_list(request)
+    yield from (one for one in joins.check_tables(request) if one.state != "ok")
     yield from _one_world(inspected)
 
 
@@ -79,7 +79,7 @@ def _files(request: DoctorRequest, inspected: InspectedLogs) -> Iterator[Finding
     job = request.night.job
     if inspected.privacy_error:
         job = job.model_copy(update={"privacy": Privacy()})
-    for setting, text in log_notes.file_notes(job, found):
+    for setting, text in ingest_plan.file_notes(job, found):
         fix = "rename or convert files that belong to the logs, and move other files; or use a glob that excludes them"
         yield warning(setting, text, fix)
 

@@ -35,11 +35,6 @@ _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # published files with 
 _LEARNED = ("train", "index")  # stages whose output contains no rows of users
 
 
-def is_due(snapshot: Snapshot | None, privacy_filter: PrivacyFilter) -> bool:
-    """Return whether the list of users to forget changed since it was last applied to the stored data."""
-    return snapshot is not None and snapshot.forgotten != privacy_filter.forget.digest
-
-
 def forget_users(night: Night, privacy_filter: PrivacyFilter) -> Snapshot:
     """Remove the users from everything that is stored. Return the newest snapshot after that."""
     from pipelines.serving import publication  # imports sinks, gates and reports, which ingest otherwise does not need
@@ -76,7 +71,10 @@ def _forget_in_store(night: Night, privacy_filter: PrivacyFilter, users: pl.Seri
     tasks = [rewriting.rewrite_task(file, count) for name, (count, file) in affected.items() if name not in damaged]
     rule = partial(drop_stored_rows, privacy=privacy_filter)
     rewritten = rewriting.run_rewrite(night, tasks, RewriteFiles(rule, night.root.store))
-    records = rewritten.of(RewrittenFile) + [_removal(affected[name][1]) for name in damaged]
+    removed = (affected[name][1] for name in damaged)
+    records = rewritten.of(RewrittenFile) + [
+        RewrittenFile(table=file.table, replaced=file.file.name, left_out=file.file.rows, file=None) for file in removed
+    ]
     for snapshot in snapshots:
         changed = without_rows(snapshot, records, damaged, night.date)
         if changed is not None:
@@ -112,11 +110,6 @@ def without_rows(
     return rewriting.add_to_account(rewriting.replace_files(snapshot, changes), date, *removed)
 
 
-def _removal(file: StoreFile) -> RewrittenFile:
-    """Return the record of a data file that is removed from the snapshots."""
-    return RewrittenFile(table=file.table, replaced=file.file.name, left_out=file.file.rows, file=None)
-
-
 def _neighbours_digest(night: Night, date: dt.date) -> str:
     found = manifest.load(night.root.stage(date, publication_file.NEIGHBOURS))
     return found.digest if found else ""
@@ -132,8 +125,7 @@ def _forget_in_publications(
 ) -> None:
     """Rewrite the files that publications of a night serve but no manifest lists any more, then the lists of files.
 
-    fresh: entries of files that are already rewritten, by name relative to ROOT; digests: old digest -> new digest of
-    the manifest of stage neighbours.
+    fresh: entries of rewritten files, by name relative to ROOT; digests: of the manifest of neighbours, old -> new.
     """
     root = night.root
     for path in published_lists.paths_of_night(root, date):

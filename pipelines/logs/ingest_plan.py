@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from pipelines.base import manifest, raw_files, snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
-from pipelines.logs import forget_rows, reading_settings
+from pipelines.config.jobs import Job
+from pipelines.config.settings import COLUMNS, TABLES
+from pipelines.logs import reading_settings
 from pipelines.logs.log_reader import LOGS
-from pipelines.logs.reading_settings import Change
+from pipelines.logs.reading_settings import Change, Kind
 from pipelines.night import privacy, store_cleanup
 from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
 from transforms.logs import bigquery_source
 from transforms.logs.privacy import PrivacyFilter, Span
 from transforms.logs.readers import LogError, LogSettingError
-
-TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +88,20 @@ class IngestPlan:
     @property
     def reapplies_rule(self) -> bool:
         """Return whether the completion rule is applied again to the watches in the store."""
-        return bool(reading_settings.completion_rule_changes(list(self.changes))) and not (
-            self.reread or self.keep_old_readings
-        )
+        return bool(self.changes_of("rule")) and not (self.reread or self.keep_old_readings)
+
+    def changes_of(self, *kinds: Kind) -> list[Change]:
+        """Return the changed settings of these kinds."""
+        return [change for change in self.changes if change.kind in kinds]
 
     @property
     def kept_changes(self) -> list[Change]:
         """Return the changed settings of rows that are kept as they were read."""
-        return reading_settings.needing_choice(list(self.changes)) if self.keep_old_readings else []
+        return self.changes_of("rule", "rows") if self.keep_old_readings else []
 
     @cached_property
     def missing_files(self) -> list[str]:
-        """Return the ingested raw files that no longer exist, and all ingested BigQuery tables, because their rows may
-        no longer exist."""
+        """Return the ingested raw files that no longer exist, and BigQuery tables, which may have changed."""
         existing = {file.path for file in _logs(self.readable) if not file.path.startswith(bigquery_source.PREFIX)}
         return sorted({file.path for file in self.before.taken} - existing) if self.before else []
 
@@ -111,35 +113,26 @@ class IngestPlan:
 
     @property
     def forgets(self) -> bool:
-        """Return whether users have to be forgotten."""
-        return forget_rows.is_due(self.before, self.privacy_filter)
+        """Return whether the list of users to forget changed since it was last applied to the stored data."""
+        return self.before is not None and self.before.forgotten != self.privacy_filter.forget.digest
 
     @property
     def description(self) -> str:
         """Return the work in words, except for reading the catalogue and the users; empty if there is none."""
-        files, days = len(self.pending), len(self.spans)
+        files, days, rule = len(self.pending), len(self.spans), reading_settings.describe(self.changes_of("rule"))
         parts = (
             "all raw logs to read again" if self.reread else "",
             f"{files:,} raw file{'s' if files > 1 else ''} to ingest" if files and not self.reread else "",
             f"{days} day{'s' if days > 1 else ''} to ingest again" if days else "",
             "the list of users to forget changed" if self.forgets else "",
             f"the store to rearrange into days of {self.time_zone}" if self.rearranges else "",
-            f"the completion rule to apply again ({self._rule})" if self.reapplies_rule else "",
+            f"the completion rule to apply again ({rule})" if self.reapplies_rule else "",
             f"rows read with older settings to keep ({reading_settings.describe(self.kept_changes)})"
             if self.kept_changes
             else "",
             "the snapshot of this night was removed" if self.snapshot_lost else "",
         )
         return "; ".join(part for part in parts if part)
-
-    @property
-    def _rule(self) -> str:
-        return reading_settings.describe(reading_settings.completion_rule_changes(list(self.changes)))
-
-    @property
-    def has_work(self) -> bool:
-        """Return whether there is more to do than reading the catalogue and the users."""
-        return bool(self.description)
 
 
 def _logs(found: dict[str, RawFiles]) -> list[TakenFile]:
@@ -183,8 +176,7 @@ def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:
 def _find_again(night: Night, table: str, before: Snapshot | None, found: RawFiles) -> RawFiles:
     """Return the raw files of the window, and those that may contain events of the days to ingest again.
 
-    With `{date}`, the latter are the file of the day, all later files, and the file before, because the days of files
-    may be in another time zone.
+    With `{date}`, the latter are the file of the day, all later files, and, because of time zones, the file before.
     """
     pattern = getattr(night.job.logs, table) or ""
     has_more = bool(night.reingest) or (night.reread and before is not None)
@@ -202,3 +194,28 @@ def _find_again(night: Night, table: str, before: Snapshot | None, found: RawFil
             "nothing was changed (set allow_missing_days = true in [logs] to allow this)"
         )
     return RawFiles(files=tuple(sorted({*found.files, *more.files})), days=found.days)
+
+
+def file_notes(job: Job, found: Mapping[str, RawFiles]) -> Iterator[tuple[str, str]]:
+    """Yield (setting, sentence) about skipped files, and about keys in folder names that are not read as columns.
+
+    found: table -> its raw files, from `find`.
+    """
+    for table, files in found.items():
+        yield from _of_setting(f"logs.{table}", files, _columns(job, table))
+    if job.privacy.forget:
+        yield from _of_setting("privacy.forget", privacy.forget_files(job), _columns(job, "forget"))
+
+
+def _columns(job: Job, table: str) -> list[str]:
+    """Return the names, as in the files, of all columns that a table reads."""
+    renamed = job.logs.renamed(table)
+    extra = job.examples.user_categories if table == "users" else []
+    return [renamed.get(ours, ours) for ours in (*COLUMNS.get(table, ("user_id",)), *extra)]
+
+
+def _of_setting(setting: str, found: RawFiles, columns: list[str]) -> Iterator[tuple[str, str]]:
+    if text := raw_files.describe_skipped(found):
+        yield setting, text
+    if text := raw_files.describe_ignored_keys(found, columns):
+        yield setting, text

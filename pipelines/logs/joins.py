@@ -55,32 +55,10 @@ class Comparison:
     all_buckets: int = 0
 
 
-class _Distinct:
-    """Collects the distinct non-null values of columns."""
-
-    def __init__(self) -> None:
-        self.values = pl.Series([], dtype=pl.String)
-
-    def add(self, column: pl.Series | None) -> None:
-        if column is not None:
-            self.values = pl.concat([self.values, column.cast(pl.String).drop_nulls().unique()]).unique()
-
-
-@dataclass(kw_only=True)
-class _Sides:
-    """The matches and distinct values of the buckets so far."""
-
-    matches: dict[str, Match] = field(default_factory=dict)
-    watched: _Distinct = field(default_factory=_Distinct)  # videos
-    hidden: _Distinct = field(default_factory=_Distinct)  # videos
-    places: _Distinct = field(default_factory=_Distinct)  # countries of watches and users
-
-    def add(self, table: str, listed: pl.DataFrame, users: pl.Series) -> None:
-        """Add a bucket of the users table or of the hidden pairs. users: the users of the bucket's events."""
-        name, match = "hidden users" if table == "hidden" else table, Match.of(listed["user_id"].drop_nulls(), users)
-        self.matches[name] = self.matches[name].merge(match) if name in self.matches else match
-        self.hidden.add(listed["video_id"] if table == "hidden" else None)
-        self.places.add(listed["country"] if "country" in listed.columns else None)
+def distinct_values(*columns: pl.Series) -> pl.Series:
+    """Return the distinct non-null values of some columns as String."""
+    values = [column.cast(pl.String).drop_nulls().unique() for column in columns]
+    return pl.concat([pl.Series([], dtype=pl.String), *values]).unique()
 
 
 def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -> Comparison:
@@ -92,18 +70,25 @@ def compare(store: str, snapshot: Snapshot, side: Mapping[str, Sequence[str]]) -
     """
     if not any(side.values()):
         return Comparison()
-    chosen = _chosen_buckets(snapshot, LOCAL_ROWS if files.is_local(store) else REMOTE_ROWS)
+    chosen = _chosen_buckets(store, snapshot)
     of_bucket = {name: {paths.shard_index(path): path for path in side.get(name, ())} for name in ("users", "hidden")}
-    found = _Sides()
+    matches: dict[str, Match] = {}
+    watched = hidden = places = distinct_values()
     for bucket in chosen:
-        users, videos, where = _events(store, snapshot, bucket)
-        found.watched.add(videos)
-        found.places.add(where)
-        for name, listed in of_bucket.items():
-            if bucket in listed:
-                found.add(name, files.read_parquet(listed[bucket]), users)
+        users, videos, countries_of_watches = _events(store, snapshot, bucket)
+        watched, places = distinct_values(watched, videos), distinct_values(places, countries_of_watches)
+        for table, listed in of_bucket.items():
+            if bucket not in listed:
+                continue
+            rows, name = files.read_parquet(listed[bucket]), "hidden users" if table == "hidden" else table
+            match = Match.of(rows["user_id"].drop_nulls(), users)
+            matches[name] = matches[name].merge(match) if name in matches else match
+            if table == "hidden":
+                hidden = distinct_values(hidden, rows["video_id"])
+            if "country" in rows.columns:
+                places = distinct_values(places, rows["country"])
     catalogue = [files.read_parquet(path) for path in side.get("videos", ())]
-    matches = found.matches | _of_videos(pl.concat(catalogue) if catalogue else None, found)
+    matches |= _of_videos(pl.concat(catalogue) if catalogue else None, watched, hidden, places)
     return Comparison(matches=matches, buckets=len(chosen), all_buckets=snapshot.buckets)
 
 
@@ -167,15 +152,15 @@ def forgotten_in_store(store: str, snapshot: Snapshot, users: pl.Series) -> set[
 
 def users_of_small_store(store: str, snapshot: Snapshot) -> pl.Series | None:
     """Return the users of a store; None if it is too large to read interactively."""
-    chosen = _chosen_buckets(snapshot, LOCAL_ROWS if files.is_local(store) else REMOTE_ROWS)
+    chosen = _chosen_buckets(store, snapshot)
     if len(chosen) < snapshot.buckets:
         return None
-    every = [_events(store, snapshot, bucket, columns=("user_id",))[0] for bucket in chosen]
-    return pl.concat(every)
+    return pl.concat(_events(store, snapshot, bucket, columns=("user_id",))[0] for bucket in chosen)
 
 
-def _chosen_buckets(snapshot: Snapshot, most_rows: int) -> list[int]:
-    """Return the first buckets, at least one, with at most so many events. Buckets are random samples of users."""
+def _chosen_buckets(store: str, snapshot: Snapshot) -> list[int]:
+    """Return the first buckets, at least one, that are to be compared. Buckets are random samples of users."""
+    most_rows = LOCAL_ROWS if files.is_local(store) else REMOTE_ROWS
     rows = dict.fromkeys(range(snapshot.buckets), 0)
     for file in snapshot.files:
         rows[file.bucket] += file.file.rows
@@ -192,25 +177,24 @@ def _events(
     store: str, snapshot: Snapshot, bucket: int, columns: Sequence[str] = ("user_id", "video_id", "country")
 ) -> tuple[pl.Series, pl.Series, pl.Series]:
     """Return the distinct users of all events of a bucket, and the videos and countries of its watches."""
-    found = {name: _Distinct() for name in columns}
+    found = dict.fromkeys(("user_id", "video_id", "country"), distinct_values())
     for file in snapshot.files:
         if file.bucket == bucket:
             names = [name for name in columns if name == "user_id" or file.table == "watches"]
             frame = files.read_parquet(path_to_read(store, file), names)
-            for name in names:
-                found[name].add(frame[name])
-    users, videos, where = (found.get(name, _Distinct()).values for name in ("user_id", "video_id", "country"))
-    return users, videos, where
+            found |= {name: distinct_values(found[name], frame[name]) for name in names}
+    return found["user_id"], found["video_id"], found["country"]
 
 
-def _of_videos(catalogue: pl.DataFrame | None, found: _Sides) -> dict[str, Match]:
+def _of_videos(
+    catalogue: pl.DataFrame | None, watched: pl.Series, hidden: pl.Series, places: pl.Series
+) -> dict[str, Match]:
     """Return the matches of watched and hidden videos, and of countries, with the catalogue, if there is one."""
-    matches, watched, hidden = dict[str, Match](), found.watched.values, found.hidden.values
-    known = catalogue["video_id"] if catalogue is not None else watched.clear()
+    matches, known = dict[str, Match](), catalogue["video_id"] if catalogue is not None else watched.clear()
     if catalogue is not None:
         matches["videos"] = Match.of(watched, known)
         if len(codes := catalogue_country_codes(catalogue)):
-            matches["countries"] = Match.of(codes, country_codes(found.places.values))
+            matches["countries"] = Match.of(codes, country_codes(places))
     if len(hidden):
         matches["hidden videos"] = Match.of(hidden, pl.concat([known, watched]))
     return matches

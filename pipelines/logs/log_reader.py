@@ -53,8 +53,7 @@ class Reader:
     rejected: Mapping[str, int] = field(default_factory=dict)  # `table: reason` -> rows counted before
 
     def catalogue(self) -> Records:
-        """Read the side tables as they are now, and write one file of videos, and one file per bucket of users and of
-        hidden videos. Return the records."""
+        """Read the side tables, and write a file of videos, and files per bucket of users and of hidden videos."""
         return self._read(*self.side_sources())
 
     def side_sources(self) -> list[Source]:
@@ -78,8 +77,7 @@ class Reader:
         return Source(table, self.found["users"].files, parse, self.privacy_filter, write, self._ranks("users"))
 
     def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
-        """Return (day, file) of a table's raw files, oldest first; empty for a BigQuery table, whose rows are not
-        ordered."""
+        """Return (day, file) of a table's raw files, oldest first; empty for a BigQuery table, which has no order."""
         pattern = getattr(self.night.job.logs, table) or ""
         of_files = not pattern.startswith(bigquery_source.PREFIX)
         return raw_files.oldest_first(pattern, self.found[table].files) if of_files else []
@@ -88,8 +86,7 @@ class Reader:
         return {file.path: rank for rank, (_, file) in enumerate(self._oldest_first(table))}
 
     def _first_of_newest_day(self, table: str) -> int:
-        """Return the lowest rank of the files of the newest day: with `{date}`, the files of one day are the whole
-        table."""
+        """Return the lowest rank of the newest day's files: with `{date}`, the files of one day are the whole table."""
         ordered = [day for day, _ in self._oldest_first(table)]
         return ordered.index(ordered[-1]) if ordered else 0
 

@@ -1,6 +1,6 @@
 """Sample a job's logs without ingesting them: the files, an estimate of the rows, and some rows parsed as in ingest.
 
-found = {table: ingest_plan.find(night, table, None) for table in ingest_plan.TABLES}
+found = {table: ingest_plan.find(night, table, None) for table in TABLES}
 sample = sample_tables(night, found)["watches"]      # sample.rows, sample.parts[0].valid, sample.rejected
 """
 
@@ -75,21 +75,17 @@ def sources(
 
 def sample_tables(night: Night, found: Mapping[str, RawFiles]) -> dict[str, TableSample]:
     """Sample each table that has raw files, except BigQuery tables. Raises LogError."""
-    given = sources(night, found)
     return {
-        name: sample_table(source, night.job.logs.renamed(name)) for name, source in given.items() if _is_files(source)
+        name: sample_table(source, night.job.logs.renamed(name))
+        for name, source in sources(night, found).items()
+        if not source.raw[0].path.startswith(PREFIX)
     }
-
-
-def _is_files(source: Source) -> bool:
-    return not source.raw[0].path.startswith(PREFIX)
 
 
 def sample_table(
     source: Source, renamed: dict[str, str], *, most_files: int = FILES, rows: int = FRAME_ROWS
 ) -> TableSample:
-    """Read about the first `rows` rows of at most `most_files` of a table's files, evenly spaced and including the
-    newest. Raises LogError."""
+    """Read about `rows` rows of at most `most_files` evenly spaced files, including the newest. Raises LogError."""
     raw = sorted(source.raw)
     parts = []
     for file in evenly_spaced(raw, most_files):
@@ -100,7 +96,10 @@ def sample_table(
 
 
 def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -> RawFrame:
-    """Return the first frames of a file as one. Broken rows may come in a later frame than their neighbours."""
+    """Return the first frames of a file as one; a frame without rows for a file that contains only a header.
+
+    Broken rows may come in a later frame than their neighbours.
+    """
     frames, height = [], 0
     for frame in read_log(path, source.table, renamed):
         frames.append(frame)
@@ -108,15 +107,9 @@ def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -
         if height >= rows:
             break
     if not frames:
-        return _empty_frame(source)
+        schema = dict.fromkeys((*source.table.required, *source.table.optional), pl.String) | {"row": pl.Int64}
+        return RawFrame(pl.DataFrame(schema=schema), pl.DataFrame(schema=BROKEN))
     return RawFrame(pl.concat(frame.rows for frame in frames), pl.concat(frame.broken for frame in frames))
-
-
-def _empty_frame(source: Source) -> RawFrame:
-    """Return the frame of a file that contains only a header."""
-    columns = (*source.table.required, *source.table.optional)
-    schema = dict.fromkeys(columns, pl.String) | {"row": pl.Int64}
-    return RawFrame(pl.DataFrame(schema=schema), pl.DataFrame(schema=BROKEN))
 
 
 def estimate_rows(raw: Sequence[TakenFile]) -> int:

@@ -12,6 +12,7 @@ from pipelines.base import snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.config.jobs import Job
+from pipelines.config.settings import TABLES
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.log_samples import TableSample
@@ -50,7 +51,7 @@ def estimate_size(night: Night) -> LogSize | None:
     """Estimate the size of a night's logs; None if they cannot be read, or are in BigQuery."""
     before = ingest_plan.newest_snapshot(night)
     try:
-        found = {table: ingest_plan.find(night, table, before) for table in ingest_plan.TABLES}
+        found = {table: ingest_plan.find(night, table, before) for table in TABLES}
         return measure_size(night, found, log_samples.sample_tables(night, found), before)
     except (LogError, OSError):
         return None
@@ -107,8 +108,7 @@ def _rows_in_store(night: Night, before: Snapshot | None, table: str) -> int:
 
 
 def _batch_bytes(job: Job, pending: Sequence[TakenFile]) -> int:
-    """Return the largest size of raw files that ingest reads together: whole files up to the setting `batch_bytes`, or
-    one larger file."""
+    """Return the largest size of raw files that ingest reads together: up to `batch_bytes`, or one larger file."""
     sizes = [file.bytes for file in pending]
     return min(sum(sizes), max([job.logs.batch_bytes, *sizes]))
 

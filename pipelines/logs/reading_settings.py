@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -36,6 +36,7 @@ _VERSION = "reader"
 _ELSEWHERE = {*TABLES, "max_reject_fraction", "batch_bytes", "allow_missing_days", "columns"}
 
 Reading = dict[str, Any]  # settings by name within [logs]
+Kind = Literal["rule", "reader", "rows"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Change:
     name: str  # within [logs]
     before: Any
     now: Any
+
+    @property
+    def kind(self) -> Kind:
+        """Return "rule" for the completion rule, "reader" for the parser version, and "rows" for the other settings,
+        which need the raw rows to be read again."""
+        if self.name in RULE:
+            return "rule"
+        return "reader" if self.name == _VERSION else "rows"
 
     def __str__(self) -> str:
         if self.name == "videos":
@@ -63,7 +72,9 @@ def readings_of_snapshot(night: Night, snapshot: Snapshot) -> dict[str, Reading]
     without these, return the settings of its night; empty if these are not known either."""
     if snapshot.readings:
         return snapshot.readings
-    done = manifest.load_readable(night.root.stage(_date(snapshot), "ingest")) if snapshot.date else None
+    if not snapshot.date:
+        return {}
+    done = manifest.load_readable(night.root.stage(dt.date.fromisoformat(snapshot.date), "ingest"))
     if done is None or "logs" not in done.settings:
         return {}
     read = readings_of_job(Logs.model_construct(**done.settings["logs"]))
@@ -83,37 +94,21 @@ def changes(night: Night, snapshot: Snapshot | None) -> list[Change]:
     ]
 
 
-def needing_raw_rows(found: list[Change]) -> list[Change]:
-    """Return the changes that need the raw rows to be read again."""
-    return [change for change in found if change.name not in (*RULE, _VERSION)]
-
-
-def completion_rule_changes(found: list[Change]) -> list[Change]:
-    """Return the changes of the completion rule."""
-    return [change for change in found if change.name in RULE]
-
-
-def needing_choice(found: list[Change]) -> list[Change]:
-    """Return the changes that the user has to decide on: all except those of the parser version."""
-    return [change for change in found if change.name != _VERSION]
-
-
-def reader_changes(found: list[Change]) -> list[Change]:
-    """Return the changes of the parser version."""
-    return [change for change in found if change.name == _VERSION]
-
-
 def check(night: Night, snapshot: Snapshot | None, found: list[Change]) -> None:
     """Raise JobError if rows in the store must be read again or kept as they are, and no option decides which."""
     if snapshot is None:
         return
-    if night.reread:
-        _check_date(night, snapshot)
+    if night.reread and snapshot.date > night.date.isoformat():
+        raise JobError(
+            f"--reread on {night.date} would lose events: the store has events up to the night of {snapshot.date}; "
+            f"use --date {snapshot.date} or a later date"
+        )
+    if night.reread or night.keep_old_readings:
         return
-    needed = needing_raw_rows(found)
-    if not needed and completion_rule_changes(found) and not night.keep_old_readings:
-        needed = completion_rule_changes(found) if _lacks_what_the_rule_needs(night, snapshot) else []
-    if needed and not night.keep_old_readings:
+    needed, rule = ([change for change in found if change.kind == kind] for kind in ("rows", "rule"))
+    if not needed and rule and _lacks_rule_columns(night, snapshot):
+        needed = rule
+    if needed:
         tables = sorted({change.table for change in needed})
         rows = " and ".join(f"{snapshot.rows(table):,} rows of {table}" for table in tables)
         raise JobError(
@@ -126,14 +121,6 @@ def check(night: Night, snapshot: Snapshot | None, found: list[Change]) -> None:
 def describe(found: list[Change]) -> str:
     """Return the changes as text, each setting once."""
     return ", ".join(dict.fromkeys(str(change) for change in found))
-
-
-def _check_date(night: Night, snapshot: Snapshot) -> None:
-    if snapshot.date > night.date.isoformat():
-        raise JobError(
-            f"--reread on {night.date} would lose events: the store has events up to the night of {snapshot.date}; "
-            f"use --date {snapshot.date} or a later date"
-        )
 
 
 def _of_table(logs: Logs, table: LogTable) -> Reading:
@@ -162,13 +149,8 @@ def _default(name: str) -> Any:
     return field.get_default(call_default_factory=True) if field is not None else None
 
 
-def _date(snapshot: Snapshot) -> dt.date:
-    return dt.date.fromisoformat(snapshot.date)
-
-
-def _lacks_what_the_rule_needs(night: Night, snapshot: Snapshot) -> bool:
-    """Return whether an older version wrote watches without the columns that the completion rule needs. Checks one file
-    per attempt."""
+def _lacks_rule_columns(night: Night, snapshot: Snapshot) -> bool:
+    """Return whether watches lack the columns that the completion rule needs. Checks one file per attempt."""
     attempts = {f.file.name.rsplit("-", 1)[-1]: f.file.name for f in snapshot.files if f.table == "watches"}
     for name in attempts.values():
         path = paths.join(night.root.store, name)

@@ -104,7 +104,7 @@ def check_forgotten(of: Night) -> None:
     assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
     served = published_json(of.root)
     assert (served["users"], served["neighbours"]) == (6, listed.digest)
-    assert not forget_rows.is_due(newest(of), ingest.IngestPlan.from_night(of).privacy_filter)
+    assert not ingest.IngestPlan.from_night(of).forgets
     listed_files = {
         f"{of.root.store}/{f.file.name}"
         for p in snapshot_store.list_snapshots(of.root.snapshots)

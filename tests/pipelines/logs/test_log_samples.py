@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from nights import night, watch_rows, write_job
 
+from pipelines.config.settings import TABLES
 from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_samples import evenly_spaced, extrapolate_distinct
 from transforms.logs.readers import LogError, column_names, estimate_file_rows
@@ -15,7 +16,7 @@ from transforms.logs.readers import LogError, column_names, estimate_file_rows
 
 def sample_of(job: Path, table: str = "watches") -> log_samples.TableSample:
     of = night(job)
-    return log_samples.sample_tables(of, {name: ingest_plan.find(of, name, None) for name in ingest_plan.TABLES})[table]
+    return log_samples.sample_tables(of, {name: ingest_plan.find(of, name, None) for name in TABLES})[table]
 
 
 def test_a_sample_is_what_ingest_would_make_of_the_first_rows(tmp_path: Path) -> None:
