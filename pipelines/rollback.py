@@ -62,7 +62,7 @@ def rollback(night: Night, to: dt.date | None) -> str:
         )
     withdrawn = [date.isoformat() for date in paths.nights(night.root) if target.date < date <= before]
     publication.serve(target, withdrawn=withdrawn)
-    for problem in (*nights_page.refresh(target), openmetrics.refresh(target)):
+    for problem in (*nights_page.refresh(target), openmetrics.write(target)):
         if problem:
             print(console.printable(f"watchnext: warning: {problem}"), file=sys.stderr)
     others = f"withdrawn: {', '.join(withdrawn)}" if withdrawn else "none withdrawn"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipelines.base import manifest, paths, snapshot_store
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, ok, problem
+from pipelines.night import publication_file
+from pipelines.night.errors import StageError
 
 NAME = "files"
 
 
 def files(request: DoctorRequest) -> Iterator[Finding]:
-    """Yield a finding for each damaged or missing file that a manifest, the newest snapshot of the store, or
-    `published.json` names."""
+    """Yield a finding for each damaged or missing file of a manifest, the newest snapshot, or `published.json`."""
     damaged, checked = 0, 0
     for found in (*_stages(request), *_published(request), *_store(request)):
         if isinstance(found, Finding):
@@ -26,8 +28,6 @@ def files(request: DoctorRequest) -> Iterator[Finding]:
 
 def _stages(request: DoctorRequest) -> Iterator[Finding | int]:
     """Yield findings and numbers of checked files, for all stages of all nights."""
-    from pipelines.base import manifest, paths
-
     night = request.night
     for date in paths.nights(night.root):
         for stage in paths.FOLDERS:
@@ -46,10 +46,6 @@ def _stages(request: DoctorRequest) -> Iterator[Finding | int]:
 
 def _published(request: DoctorRequest) -> Iterator[Finding | int]:
     """Yield findings and the number of checked files, for served files that no manifest lists."""
-    from pipelines.base import manifest, paths
-    from pipelines.night import publication_file
-    from pipelines.night.errors import StageError
-
     root = request.night.root
     try:
         lists = publication_file.served(root)
@@ -76,8 +72,6 @@ def _published(request: DoctorRequest) -> Iterator[Finding | int]:
 
 def _store(request: DoctorRequest) -> Iterator[Finding | int]:
     """Yield findings and the number of checked files, for the newest snapshot of the store."""
-    from pipelines.base import manifest, snapshot_store
-
     night = request.night
     try:
         newest = snapshot_store.latest(night.root.snapshots)

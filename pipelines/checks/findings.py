@@ -1,5 +1,4 @@
-"""The findings of `watchnext doctor`, and their output. Imports only the standard library, so that doctor works even if
-nothing else does."""
+"""The findings of `watchnext doctor`, and their output. Imports only the standard library: doctor must always work."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,8 +63,11 @@ def to_text(finding: Finding, *, colours: bool, width: int) -> str:
 def summary_line(found: Iterable[Finding]) -> str:
     """Return the last line of the output: the numbers of problems and warnings."""
     states = [finding.state for finding in found]
-    problems, warnings = states.count("problem"), states.count("warning")
-    counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in _some(problems, warnings))
+    counts = ", ".join(
+        f"{number} {state}{'s' if number > 1 else ''}"
+        for state in ("problem", "warning")
+        if (number := states.count(state))
+    )
     return f"{counts}: apply the fixes, then run doctor again" if counts else "no problem was found"
 
 
@@ -78,13 +80,6 @@ def terminal() -> tuple[bool, int]:
 def printable(text: str) -> str:
     """Return text as one line, with control characters replaced by spaces, because logs may contain any text."""
     return "".join(one if one.isprintable() else " " for one in text)
-
-
-def _some(problems: int, warnings: int) -> Iterator[tuple[int, str]]:
-    if problems:
-        yield problems, "problem"
-    if warnings:
-        yield warnings, "warning"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -1,5 +1,4 @@
-"""Doctor's checks of the job file and of its root: write access, a running night, the published night, and whether the
-sinks can be reached."""
+"""Doctor's checks of the job file and its root: write access, a running night, the published night, and the sinks."""
 
 from __future__ import annotations
 

@@ -77,11 +77,8 @@ def _units(name: str, sample: TableSample) -> Iterator[Finding]:
 def _numbers(part: FileSample) -> pl.Series:
     """Return the times of a file that are numbers, or numbers as text."""
     raw = part.raw["time"] if "time" in part.raw.columns else pl.Series([], dtype=pl.Float64)
-    return raw.cast(pl.Float64, strict=False) if raw.dtype.is_numeric() or raw.dtype == pl.String else _none(part)
-
-
-def _none(part: FileSample) -> pl.Series:
-    return pl.Series([None] * part.raw.height, dtype=pl.Float64)
+    has_numbers = raw.dtype.is_numeric() or raw.dtype == pl.String
+    return raw.cast(pl.Float64, strict=False) if has_numbers else pl.Series([], dtype=pl.Float64)
 
 
 def _are_dates(numbers: pl.Series) -> bool:
@@ -164,20 +161,17 @@ def _newest(request: DoctorRequest, name: str, sample: TableSample) -> Iterator[
 def _clock(name: str, sample: TableSample) -> Iterator[Finding]:
     """Check for events and files that are in the future according to this machine's clock."""
     now = time.time()
+    here = _stamp(dt.datetime.fromtimestamp(now, dt.UTC))
     ahead = [event.timestamp() - now for event in sample.valid["time"].top_k(1)]
     files_ahead = max(file.changed for file in sample.files) - now
     if max(ahead) > AHEAD_SECONDS:
-        what = f"the newest event is {max(ahead) / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
+        what = f"the newest event is {max(ahead) / 3600:,.1f} h ahead of this machine's clock ({here})"
         fix = "if they are local times, set time_zone ([logs]) or write offsets; else set this machine's clock"
         yield warning(f"times.{name}", what, fix)
     elif files_ahead > AHEAD_SECONDS:
-        what = f"a log file was changed {files_ahead / 3600:,.1f} h ahead of this machine's clock ({_stamp_of(now)})"
+        what = f"a log file was changed {files_ahead / 3600:,.1f} h ahead of this machine's clock ({here})"
         yield warning(f"times.{name}", what, "set this machine's clock, or that of the machine that writes the logs")
 
 
 def _stamp(moment: object) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _stamp_of(seconds: float) -> str:
-    return _stamp(dt.datetime.fromtimestamp(seconds, dt.UTC))

@@ -82,9 +82,7 @@ def row(night: Night, figure: str, served: str) -> NightRow:
 
 def _status(night: Night, gates: GateResults | None) -> Status:
     """Return the status of a night: from its gates if it reached publish, otherwise from the stage that it reached."""
-    path = night.root.outcome(night.date)
-    end = json.loads(files.read_bytes(path)) if files.exists(path) else {}
-    done = manifest.record(night.folder("publish"))
+    end, done = report.outcome(night), manifest.record(night.folder("publish"))
     if (gates and gates.status == "failed") or (done and not end.get("code")):
         return report.status_of(night, gates)
     if done:

@@ -149,7 +149,7 @@ def status_of(night: Night, gates: GateResults | None) -> Status:
     """Return the `status` of a night from its files. The result of its last run counts until a later run completes a
     stage."""
     records = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
-    end = _json(night.root.outcome(night.date))
+    end = outcome(night)
     over = end.get("code") and end["run"] >= max((found.run for found in records.values()), default="")
     publish = records.get("publish")
     return status(
@@ -188,13 +188,13 @@ def rewrite_status(night: Night) -> str:
 
 def served_date(root: paths.Root) -> str:
     """Return the date of the published night; empty if there is none, or if `published.json` cannot be read."""
-    try:
-        return str(_json(root.published).get("date", ""))
-    except (ValueError, TypeError):
-        return ""
+    served = publication_file.read_if_valid(root)
+    return served.date if served else ""
 
 
-def _json(path: str) -> dict[str, Any]:
+def outcome(night: Night) -> dict[str, Any]:
+    """Return how the night's last run ended, as `outcome.json` has it; {} if no run has ended."""
+    path = night.root.outcome(night.date)
     return dict(json.loads(files.read_bytes(path))) if files.exists(path) else {}
 
 

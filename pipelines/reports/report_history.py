@@ -23,14 +23,13 @@ NIGHTS, DAYS = 14, 28  # length of trends, and of volumes
 HOLDOUT, SERVED = "held-out users", "published the night before"
 
 
-def newest_nights(night: Night, most: int = NIGHTS) -> list[Night]:
+def newest_nights(night: Night) -> list[Night]:
     """Return the newest nights up to this one, in order."""
-    return [replace(night, date=date) for date in paths.nights(night.root) if date <= night.date][-most:]
+    return [replace(night, date=date) for date in paths.nights(night.root) if date <= night.date][-NIGHTS:]
 
 
 def metrics(night: Night) -> NightMetrics | None:
-    """Return the metrics of a night; None if there are none, or if the file cannot be read, so that a page of several
-    nights shows the others."""
+    """Return the metrics of a night; None if there are none, or if the file cannot be read."""
     try:
         return night_results.metrics(night)
     except ManifestError:

@@ -95,7 +95,7 @@ def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
         _neighbours(job, size, threads),
         _ranking(job, size, threads),
         _evaluation(job, size, threads),
-        Cost(stage="publish", seconds=START_SECONDS["publish"], memory_bytes=round(BEAM_BYTES), disk_bytes=0),
+        _cost("publish", memory=BEAM_BYTES),
     ]
 
 
@@ -136,36 +136,32 @@ def check_space(night: Night, stages: Sequence[str] = STAGES) -> None:
         )
 
 
-def _ingest(job: Job, size: LogSize) -> Cost:
-    seconds = START_SECONDS["ingest"] + EVENT_SECONDS["ingest"] * size.new_events
+def _cost(stage: str, *, memory: float, seconds: float = 0.0, disk: float = 0, scratch: float = 0) -> Cost:
+    """Return the cost of a stage. seconds: in addition to those for almost empty logs."""
     return Cost(
-        stage="ingest",
-        seconds=seconds,
-        memory_bytes=round(BEAM_BYTES + RAW_TIMES * size.batch_bytes),
-        disk_bytes=round(size.new_events * size.event_bytes),
+        stage=stage,
+        seconds=START_SECONDS[stage] + seconds,
+        memory_bytes=round(memory),
+        disk_bytes=round(disk),
+        scratch_bytes=round(scratch),
     )
+
+
+def _ingest(job: Job, size: LogSize) -> Cost:
+    seconds, memory = EVENT_SECONDS["ingest"] * size.new_events, BEAM_BYTES + RAW_TIMES * size.batch_bytes
+    return _cost("ingest", seconds=seconds, memory=memory, disk=size.new_events * size.event_bytes)
 
 
 def _vocabulary(size: LogSize, threads: int) -> Cost:
-    seconds = START_SECONDS["vocabulary"] + EVENT_SECONDS["vocabulary"] * size.events
+    seconds = EVENT_SECONDS["vocabulary"] * size.events
     memory = BEAM_BYTES + EVENT_BYTES / 3 * _events_in_progress(size, threads)  # reads only a few columns
-    return Cost(
-        stage="vocabulary",
-        seconds=seconds,
-        memory_bytes=round(memory),
-        disk_bytes=TOKEN_BYTES * (size.videos + size.tokens),
-    )
+    return _cost("vocabulary", seconds=seconds, memory=memory, disk=TOKEN_BYTES * (size.videos + size.tokens))
 
 
 def _examples(size: LogSize, threads: int) -> Cost:
-    seconds = START_SECONDS["examples"] + EVENT_SECONDS["examples"] * size.events
     memory = TENSORFLOW_BYTES + EVENT_BYTES * _events_in_progress(size, threads)
-    return Cost(
-        stage="examples",
-        seconds=seconds,
-        memory_bytes=round(memory),
-        disk_bytes=round(2 * _history_bytes(size) + LABEL_BYTES * size.labels),
-    )
+    disk = 2 * _history_bytes(size) + LABEL_BYTES * size.labels
+    return _cost("examples", seconds=EVENT_SECONDS["examples"] * size.events, memory=memory, disk=disk)
 
 
 def _train(job: Job, size: LogSize) -> Cost:
@@ -177,12 +173,12 @@ def _train(job: Job, size: LogSize) -> Cost:
     cached = min(job.training.cache_bytes, _history_bytes(size) + LABEL_BYTES * size.labels)
     inputs = tables * (size.videos + size.tokens) // max(1, 2 * size.videos + size.tokens)
     vectors = _vector_bytes(job, size)
-    return Cost(
-        stage="train",
-        seconds=START_SECONDS["train"] + labels * per_label * HISTORY_TIMES[job.model.history],
-        memory_bytes=round(TRAINING_BYTES + TABLE_TIMES * tables + cached + vectors),
-        disk_bytes=tables + inputs + vectors + 4 * dense + GRAPH_BYTES,  # Adam keeps two moments per weight
-        scratch_bytes=KEPT_CHECKPOINTS * (tables + 3 * dense),
+    return _cost(
+        "train",
+        seconds=labels * per_label * HISTORY_TIMES[job.model.history],
+        memory=TRAINING_BYTES + TABLE_TIMES * tables + cached + vectors,
+        disk=tables + inputs + vectors + 4 * dense + GRAPH_BYTES,  # Adam keeps two moments per weight
+        scratch=KEPT_CHECKPOINTS * (tables + 3 * dense),
     )
 
 
@@ -192,12 +188,12 @@ def _index(job: Job, size: LogSize) -> Cost:
     scann = size.videos >= EXACT_BELOW
     per_value = TUNING_QUERIES * EXACT_SECONDS + kinds * BUILD_SECONDS if scann else 0.0
     index = vectors * 5 // 4 if scann else vectors
-    return Cost(
-        stage="index",
-        seconds=START_SECONDS["index"] + per_value * size.videos * job.model.dimension,
-        memory_bytes=round((TENSORFLOW_BYTES if scann else BEAM_BYTES) + 3 * vectors + index),
-        disk_bytes=kinds * index,
-        scratch_bytes=index,
+    return _cost(
+        "index",
+        seconds=per_value * size.videos * job.model.dimension,
+        memory=(TENSORFLOW_BYTES if scann else BEAM_BYTES) + 3 * vectors + index,
+        disk=kinds * index,
+        scratch=index,
     )
 
 
@@ -206,12 +202,8 @@ def _neighbours(job: Job, size: LogSize, threads: int) -> Cost:
     k = min(job.neighbours.k, size.videos)
     lists = size.users * (k * _item_bytes(size) + job.model.dimension * FLOAT)
     similar = size.videos * min(job.neighbours.similar, size.videos) * _item_bytes(size)
-    return Cost(
-        stage="neighbours",
-        seconds=START_SECONDS["neighbours"] + queries * _query_seconds(job, size),
-        memory_bytes=_search_bytes(job, size, threads),
-        disk_bytes=round(lists + similar),
-    )
+    seconds = queries * _query_seconds(job, size)
+    return _cost("neighbours", seconds=seconds, memory=_search_bytes(job, size, threads), disk=lists + similar)
 
 
 def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
@@ -222,25 +214,22 @@ def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
     multiplies = MULTIPLY_SECONDS * sum(before * after for before, after in pairwise(widths))
     learned = size.impressions * (IMPRESSION_SECONDS + settings.epochs * (LEARNED_SECONDS + multiplies))
     ranked = size.users * min(settings.candidates, k) * (RANKED_SECONDS + multiplies / 3)
-    in_progress = (size.events + size.impressions) / size.buckets * min(threads, size.buckets)
-    in_progress += size.users * settings.candidates / size.buckets * min(threads, size.buckets)
-    return Cost(
-        stage="ranking",
-        seconds=START_SECONDS["ranking"] + learned + ranked,
-        memory_bytes=round(TRAINING_BYTES + EVENT_BYTES * in_progress),
-        disk_bytes=round(size.users * k * _item_bytes(size) + GRAPH_BYTES),
-        scratch_bytes=round(IMPRESSION_BYTES * size.impressions),
+    rows = size.events + size.impressions + size.users * settings.candidates
+    in_progress = rows / size.buckets * min(threads, size.buckets)
+    return _cost(
+        "ranking",
+        seconds=learned + ranked,
+        memory=TRAINING_BYTES + EVENT_BYTES * in_progress,
+        disk=size.users * k * _item_bytes(size) + GRAPH_BYTES,
+        scratch=IMPRESSION_BYTES * size.impressions,
     )
 
 
 def _evaluation(job: Job, size: LogSize, threads: int) -> Cost:
     held_out = size.users * job.examples.holdout_users if job.examples.holdout_days else 0
-    return Cost(
-        stage="evaluation",
-        seconds=START_SECONDS["evaluation"] + 2 * held_out * _query_seconds(job, size),
-        memory_bytes=_search_bytes(job, size, threads),
-        disk_bytes=round(held_out * min(job.neighbours.k, size.videos) * _item_bytes(size)),
-    )
+    seconds = 2 * held_out * _query_seconds(job, size)
+    disk = held_out * min(job.neighbours.k, size.videos) * _item_bytes(size)
+    return _cost("evaluation", seconds=seconds, memory=_search_bytes(job, size, threads), disk=disk)
 
 
 def _events_in_progress(size: LogSize, threads: int) -> float:
@@ -253,8 +242,7 @@ def _history_bytes(size: LogSize) -> float:
 
 
 def _table_bytes(job: Job, size: LogSize) -> int:
-    """Return the bytes of the three embedding tables (input videos, output videos, tokens), with an accumulator per
-    row."""
+    """Return the bytes of the tables (input videos, output videos, tokens), with an accumulator per row."""
     return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT
 
 
@@ -296,8 +284,7 @@ def _query_seconds(job: Job, size: LogSize) -> float:
 
 
 def _search_bytes(job: Job, size: LogSize, threads: int) -> int:
-    """Return the memory of a process that computes lists: the tower with its tables, the index, and the buckets in
-    progress."""
+    """Return the memory of a process that computes lists: tower, index, and the buckets in progress."""
     inputs = (size.videos + size.tokens) * job.model.dimension * FLOAT
     index = _vector_bytes(job, size) * 5 // 4
     lists = size.users / size.buckets * min(job.neighbours.k, size.videos) * 3 * 8

@@ -22,7 +22,8 @@ def missed_dates(night: Night) -> list[dt.date]:
         return []
     most = night.job.storage.keep_nights or night.job.examples.window_days
     last = max(served, night.date - dt.timedelta(days=most + 1))
-    return [date for date in _after(last, night.date) if manifest.load(night.root.stage(date, "publish")) is None]
+    between = dates_between(last + dt.timedelta(days=1), night.date - dt.timedelta(days=1))
+    return [date for date in between if manifest.load(night.root.stage(date, "publish")) is None]
 
 
 def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
@@ -35,8 +36,7 @@ def run(
 ) -> list[int]:
     """Call `one`, which returns an exit code, for the night of each date. Return the exit codes of the nights that ran.
 
-    The series ends after a failed night unless `keep_going`, and always after a night that a signal stopped. A summary
-    is logged at the end.
+    The series ends after a failed night unless `keep_going`, and always after a night that a signal stopped.
     """
     codes: list[int] = []
     for date in dates:
@@ -56,8 +56,3 @@ def _summary(dates: Sequence[dt.date], codes: Sequence[int], log: RunLog) -> Non
     for date, state in zip(dates, states, strict=True):
         log.write_event("summary", f"  {date}  {state}", date=date.isoformat())
     log.write_event("summary", f"{codes.count(0)} of {len(dates)} nights done")
-
-
-def _after(last: dt.date, end: dt.date) -> list[dt.date]:
-    """Return the dates strictly between two dates."""
-    return dates_between(last + dt.timedelta(days=1), end - dt.timedelta(days=1))

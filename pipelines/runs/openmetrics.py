@@ -12,6 +12,7 @@ import datetime as dt
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -54,31 +55,27 @@ class LastRun:
     ended: float  # seconds since the epoch
     seconds: float
     code: int
-    succeeded: float | None  # seconds since the epoch
+    succeeded: float | None = None  # seconds since the epoch
     succeeded_date: str = ""
 
 
-def write(night: Night, end: Outcome) -> str:
-    """Replace ROOT/metrics.prom after a night. Return an error message; empty if there was no error.
+def write(night: Night, end: Outcome | None = None) -> str:
+    """Replace ROOT/metrics.prom. Return an error message; empty if there was no error.
 
-    A run is successful if it ended without an error and its night is served. A backfill, or a single stage, is not, so
-    that it does not hide that scheduled nights fail.
+    end: how a night ended; None if another night was served, so that the last run remains. A run is successful if it
+    ended without an error and its night is served. A backfill, or a single stage, is not, so that it does not hide that
+    scheduled nights fail.
     """
     path = night.root.metrics
     try:
-        before, now = _last_run(path), time.time()
-        served = publication_file.read_if_valid(night.root)
-        succeeded, succeeded_date = (before.succeeded, before.succeeded_date) if before else (None, "")
-        if end.code == 0 and served and served.date == end.date:
-            succeeded, succeeded_date = now, end.date
-        run = LastRun(
-            date=end.date,
-            ended=now,
-            seconds=end.seconds,
-            code=end.code,
-            succeeded=succeeded,
-            succeeded_date=succeeded_date,
-        )
+        run, served = _last_run(path), publication_file.read_if_valid(night.root)
+        if end:
+            before, ended = run, time.time()
+            run = LastRun(date=end.date, ended=ended, seconds=end.seconds, code=end.code)
+            if end.code == 0 and served and served.date == end.date:
+                run = replace(run, succeeded=ended, succeeded_date=end.date)
+            elif before:
+                run = replace(run, succeeded=before.succeeded, succeeded_date=before.succeeded_date)
         files.replace_file(path, render(gauges(night, run)))
     except Exception as error:
         if (message := user_message(error)) is None:
@@ -87,32 +84,10 @@ def write(night: Night, end: Outcome) -> str:
     return ""
 
 
-def refresh(night: Night) -> str:
-    """Replace ROOT/metrics.prom after another night was served; the last run remains. Return an error message; empty
-    if there was no error."""
-    path = night.root.metrics
-    try:
-        files.replace_file(path, render(gauges(night, _last_run(path))))
-    except Exception as error:
-        if (message := user_message(error)) is None:
-            raise
-        return f"{path} is not up to date: {message}"
-    return ""
-
-
-class _Collector:
-    """The interface that `generate_latest` reads metrics from."""
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = [metric for metric in metrics if metric.samples]
-
-    def collect(self) -> list[Metric]:
-        return self._metrics
-
-
 def render(metrics: Iterable[Metric]) -> bytes:
     """Return the OpenMetrics text of all metrics that have a sample."""
-    return bytes(generate_latest(_Collector(metrics)))  # type: ignore[no-untyped-call]
+    registry = SimpleNamespace(collect=lambda: [metric for metric in metrics if metric.samples])
+    return bytes(generate_latest(registry))  # type: ignore[no-untyped-call]
 
 
 def gauges(night: Night, run: LastRun | None) -> Iterator[Metric]:

@@ -31,48 +31,39 @@ class ConsoleDisplay:
     def __init__(self, stages: int) -> None:
         self._stages, self._ended = stages, 0
         form = "{desc} {bar:20} {n}/{total} stages {elapsed}{postfix}"
-        self._bar = tqdm(total=stages, bar_format=form, leave=False) if sys.stderr.isatty() else None
+        self._bar = tqdm(total=stages, bar_format=form, leave=False, disable=None)  # only on a terminal
 
     def __enter__(self) -> ConsoleDisplay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def begin_stage(self, stage: str) -> None:
         """Show that a stage runs."""
-        if self._bar is not None:
-            self._bar.set_description_str(f"{stage:<10}")
+        self._bar.set_description_str(f"{stage:<10}")
 
     def update_stage(self, seconds: float, done: Progress) -> None:
         """Show the progress of the running stage, which began `seconds` ago."""
-        if self._bar is not None:
-            parts = f"{done.done}/{done.expected} parts, " if done.expected else ""
-            self._bar.set_postfix_str(f"this stage {parts}{seconds:.0f} s")
+        parts = f"{done.done}/{done.expected} parts, " if done.expected else ""
+        self._bar.set_postfix_str(f"this stage {parts}{seconds:.0f} s")
 
     def end_stage(self, stage: str, result: str, **_fields: Any) -> None:
         """Print one line about a stage that has ended. `JsonDisplay` also writes the fields."""
         self._ended += 1
         self.print_line(f"[{self._ended}/{self._stages}] {stage:<10} {result}")
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def print_line(self, text: str) -> None:
         """Print a line above the bar."""
-        text = console.printable(text)
-        if self._bar is None:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._bar.write(text, file=sys.stderr)
+        self._bar.write(console.printable(text), file=sys.stderr)
 
 
 def run_stage(command: list[str], *, display: ConsoleDisplay, shows_progress: bool) -> None:
     """Run the process of a stage until it ends. If it fails, raises StageError, GateError or JobError, depending on its
     exit code, with the output of the process.
 
-    The standard error of a stage contains notes of libraries, so it is shown only on failure, unless the stage
-    `shows_progress` on a terminal.
+    The standard error of a stage is shown only on failure, unless the stage `shows_progress` on a terminal.
     """
     to_terminal = shows_progress and sys.stderr.isatty()
     with (

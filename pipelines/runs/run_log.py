@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tqdm import tqdm
+
 from pipelines.base import console
 from pipelines.night.night import Outcome
 from pipelines.night.stage import RUN_VARIABLE
@@ -73,7 +75,7 @@ class JsonDisplay(ConsoleDisplay):
     """A display for programs: writes two events per stage."""
 
     def __init__(self, log: RunLog, date: dt.date) -> None:
-        self._log, self._date, self._bar = log, date.isoformat(), None
+        self._log, self._date, self._bar = log, date.isoformat(), tqdm(disable=True)
 
     def begin_stage(self, stage: str) -> None:
         self._log.write_event("stage_begins", f"{stage} begins", date=self._date, stage=stage)

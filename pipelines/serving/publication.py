@@ -68,8 +68,7 @@ def serve(night: Night, *, withdrawn: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _published_summary(night: Night) -> Summary:
-    """Return the gates and the recall in `published.json` for the lists that the night was last published with, even if
-    its stages ran again later."""
+    """Return gates and recall of the lists that the night was last published with, even if it ran again later."""
     done = manifest.record(night.folder("publish"))
     outputs = done.read(PublishOutputs) if done else None
     if outputs is None or outputs.gates is None:
@@ -113,12 +112,6 @@ def finish(night: Night) -> str:
         return f"{error}: all sinks serve again what {night.root.published} names"
     if intent is None:
         return ""
-    result = "completed" if _complete_or_undo(night, intent) else "undone"
-    return f"the interrupted publication of the night of {intent.entry.date} was {result}"
-
-
-def _complete_or_undo(night: Night, intent: Intent) -> bool:
-    """Complete or undo an interrupted publication. Return whether it was completed."""
     published_night = replace(night, date=intent.entry.night)
     sinks = configured_sinks(published_night)
     with add_served_night(night):
@@ -128,9 +121,10 @@ def _complete_or_undo(night: Night, intent: Intent) -> bool:
         elif recovery == "finish" and _reload(published_night, intent, sinks):
             _finish(published_night, intent, sinks)
         else:
+            recovery = "undo"
             _undo(published_night, intent, sinks)
-            return False
-    return True
+    result = "undone" if recovery == "undo" else "completed"
+    return f"the interrupted publication of the night of {intent.entry.date} was {result}"
 
 
 def recovery_of(intent: Intent, published: Published | None) -> Recovery:
@@ -161,8 +155,7 @@ def restore(night: Night) -> str:
 
 
 def _reset_sinks(night: Night) -> None:
-    """Switch all sinks to the versions in `published.json`, remove all versions but these and those served before, and
-    remove the unreadable intent."""
+    """Switch all sinks to the versions in `published.json`, and remove other versions and the unreadable intent."""
     published = publication_file.read_if_valid(night.root)
     for sink in configured_sinks(night):
         lock.require()
@@ -218,8 +211,8 @@ def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summar
 
 
 def _before(night: Night, lists: PublishedLists, served: Published | None) -> EarlierPublication | None:
-    """Return the publication before these lists: the one that is served now, or, if that one has the same lists, the
-    one served before it."""
+    """Return the publication before these lists: the one served now, or, if it has the same lists, the one before
+    it."""
     if served is None:
         date = publication_file.newest_publication(night.root, night.date)
         found = publication_file.last_published(night.root, date) if date else None

@@ -38,8 +38,7 @@ class Served:
 
     @classmethod
     def open(cls, job: Job, source: str, date: dt.date | None = None) -> Served:
-        """Open the night that one of `SOURCES` serves now, or, from the files, the night of a date. Raises StageError
-        if there is none."""
+        """Open the night that one of `SOURCES` serves now, or a night's files. Raises StageError if there is none."""
         lists = open_lists(job, source) if date is None else FileLists.of_night(job, date)
         return cls(Night(job, lists.date), lists)
 
@@ -79,8 +78,7 @@ class Served:
     def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
         """Return time, video_id, completed of the user's last n watches in the window, newest first.
 
-        Reads the files of one bucket, newest day first, until n watches are found. Empty if the night's snapshot was
-        removed from the store.
+        Reads one bucket, newest day first, until n watches are found. Empty if the night's snapshot was removed.
         """
         found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
         kept_as = self._kept_as(user_id)

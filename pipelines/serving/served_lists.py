@@ -81,8 +81,7 @@ class FileLists:
 
     @classmethod
     def of_night(cls, job: Job, date: dt.date) -> FileLists:
-        """Open the lists that a night was last published with; if it never was, those that its stages wrote. Raises
-        StageError if there are none."""
+        """Open the lists that a night was last published with, or else those of its stages. Raises StageError."""
         root = paths.Root(job.storage.root)
         lists = publication_file.last_published(root, date) or publication_file.from_stages_if_complete(root, date)
         if lists is None:

@@ -1,5 +1,4 @@
-"""Shared code of the sinks on Google Cloud: optional client libraries, error messages of the services, and the parts of
-a night that Beam loads."""
+"""Shared code of the sinks on Google Cloud: client libraries, error messages, and the parts of a night to load."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_after_a_rollback_the_served_night_and_those_withdrawn_are_named(of: Nig
     for published, date in ((True, later.date), (False, DATE + 2 * DAY)):
         commit(replace(of, date=date), "publish", counts={"published": published})
     Path(of.root.withdrawn).write_text(json.dumps([str(later.date), str(DATE + 2 * DAY)]))
-    assert openmetrics.refresh(of) == ""
+    assert openmetrics.write(of) == ""
     found = samples(Path(of.root.metrics).read_text())
     withdrawn = ("watchnext_withdrawn_night_timestamp_seconds", frozenset({("date", "2026-11-22")}))
     assert found[withdrawn] == 1795305600 and withdrawn not in before
@@ -182,7 +182,7 @@ def test_files_of_older_versions_are_read(of: Night) -> None:
     Path(of.root.metrics).write_text(text + "watchnext_last_success_timestamp_seconds 5.5\n")
     served = json.loads(Path(of.root.published).read_text())
     Path(of.root.published).write_text(json.dumps({name: of_ for name, of_ in served.items() if name != "recall"}))
-    assert openmetrics.refresh(of) == ""
+    assert openmetrics.write(of) == ""
     found = samples(Path(of.root.metrics).read_text())
     assert alone(found, "last_success_timestamp_seconds") == 5.5
     assert recalls(found) == {("2026-11-21", list_of(of)): 0.25}
