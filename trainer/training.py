@@ -288,12 +288,7 @@ class _TrainingLoop:
             batch = next(batches)
             arrived = time.perf_counter()
             loss = float(self.step(batch))
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss must be finite, but is {loss} at step {progress.steps + 1}: lower table_learning_rate "
-                    "or tower_learning_rate ([training]); last good checkpoint: "
-                    f"{self.checkpoints.latest or 'none yet'}"
-                )
+            self._check(loss, progress.steps + 1)
             seconds = time.perf_counter() - start
             progress.add_step(loss=loss, examples=examples, seconds=seconds, waiting_seconds=arrived - start)
             bar.update(examples)
@@ -340,6 +335,13 @@ class _TrainingLoop:
             "learning_rate/tables": self.settings.table_learning_rate,
             "learning_rate/tower": self.settings.tower_learning_rate,
         }
+
+    def _check(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss must be finite, but is {loss} at step {step}: lower table_learning_rate or "
+                f"tower_learning_rate ([training]); last good checkpoint: {self.checkpoints.latest or 'none yet'}"
+            )
 
     def _write(self, scalars: Mapping[str, float], step: int) -> None:
         with self.writer.as_default():
