@@ -266,9 +266,9 @@ def test_a_night_whose_training_was_killed_is_that_of_local_disks(
     assert nightly(local).returncode == 0
     here = night(local)
     assert newest(of).digest == newest(here).digest
-    for stage in ("vocabulary", "examples", "train", "neighbours", "ranking"):
-        there, beside = ({name for name in contents(one, stage) if "tfevents" not in name} for one in (of, here))
-        assert there == beside, stage  # but for curves, whose names tell time and process
+    for compared in ("vocabulary", "examples", "train", "neighbours", "ranking"):  # without curves: names have the time
+        remote, here_too = ({n for n in contents(one, compared) if "tfevents" not in n} for one in (of, here))
+        assert remote == here_too, compared
     assert contents(of, "vocabulary") == contents(here, "vocabulary")
     with files.temporary_local_copy(of.folder("examples")) as copy:
         assert records(of, copy) == records(here)
