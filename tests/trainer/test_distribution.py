@@ -71,8 +71,8 @@ def same_training(one: Path, other: Path) -> None:
     assert points[0] == points[1] and len(points[0]) > 5
     losses = [[point["loss"] for point in each["loss"]] for each in (first, second)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    vectors = (read_vectors(folder / "video_vectors.parquet") for folder in (one, other))
-    np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-5)
+    vectors, other_vectors = (read_vectors(folder / "video_vectors.parquet") for folder in (one, other))
+    np.testing.assert_allclose(vectors, other_vectors, rtol=1e-3, atol=1e-5)
     # The last batch of an epoch is smaller, and cannot be halved.
     assert first["loss"][-1]["examples"] % 64 not in (0, 32) and [f["epoch"] for f in second["holdout"]] == [1, 2]
 
