@@ -73,7 +73,7 @@ class Shown:
         @tf.function(reduce_retracing=True, autograph=False)
         def parse_features(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed, batch = all_impressions(serialized, ranker.spec)
-            user = tf.repeat(parsed.user_id, parsed.impressions)
+            user = tf.repeat(parsed.user_id, parsed.pointer_counts)
             flat = {name: of for name, of in batch.items() if name not in ("watches", "tokens")}
             return {"user": user, "log_odds": ranker(batch), **flat}
 
