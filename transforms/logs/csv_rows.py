@@ -222,7 +222,11 @@ class CompleteRows(io.RawIOBase):
                 return -1
             if value.end() == len(text) and not self._ended:
                 return -1
-            if value[1] is not None and (b"\n" in value[1] or b"\r" in value[1]) and self._is_damage(text, value):
+            if (
+                value[1] is not None
+                and (b"\n" in value[1] or b"\r" in value[1])
+                and self._is_damage(text, value, first=value.start() == start)
+            ):
                 raise TextError(
                     f"the quote opened in row {self._number(before)} is never closed: what follows it would be rows"
                 )
@@ -231,15 +235,19 @@ class CompleteRows(io.RawIOBase):
     def _number(self, before: Positions) -> int:
         return self.rows + _count_rows(before) + 1
 
-    def _is_damage(self, text: bytes, value: re.Match[bytes]) -> bool:
-        """Return whether a quoted value of several lines was meant to be several rows."""
+    def _is_damage(self, text: bytes, value: re.Match[bytes], *, first: bool) -> bool:
+        """Return whether a quoted value of several lines, the `first` of its row or another, was meant to be several
+        rows.
+
+        The last line of a first value has as many values as a row, whatever was meant, so it says nothing.
+        """
         if value[3]:  # text follows the closing quote, so that quote opens a value of another row
             return True
         if self._columns < 2:
             return False
         line_end = re.compile(rb"[\r\n]|\Z").search(text, value.end())
         assert line_end is not None
-        lines = text[value.start() : line_end.start()].decode(errors="replace").splitlines()[1:]
+        lines = text[value.start() : line_end.start()].decode(errors="replace").splitlines()[1 : -1 if first else None]
         rows = [self._is_row(line) for line in lines]
         return any(rows) if self._time is not None else len(rows) > 1 and all(rows)
 

@@ -82,6 +82,12 @@ def test_multiline_values_are_read(tmp_path: Path) -> None:
     assert [row[3] for row in found] == [1, 2, 3, 4, 5, 6]
 
 
+def test_multiline_value_in_the_first_column_is_read(tmp_path: Path) -> None:
+    """Its last line has as many values as a row, and the time in its place."""
+    text = b'query,user_id,time\n"a ""b"", c\nd",1,2026-11-20T10:00:00Z\n'
+    assert [row[2] for row in rows(tmp_path, text)] == ['a "b", c\nd']
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_all_line_ends_are_read(end: str, tmp_path: Path) -> None:
     queries = ["cats", '"a ""b"" c"', "dogs"]
