@@ -65,6 +65,7 @@ setup(
         "pytz>=2024.1",
         "rich>=13",
         "scann>=1.4.2",
+        "scipy>=1.14",
         "tensorflow>=2.21,<2.22",
         "tensorflow-transform>=1.21,<1.22",
         "tensorboard>=2.20",

@@ -69,7 +69,13 @@ class ModelSettings(BaseModel):
         description="use the age of the example as a feature (paper, 3.3); false: predictions are an average over the "
         "window, for comparison",
     )
+    co_watches: bool = Field(
+        False,
+        description="add a decaying sum of the history's vectors to the user vector, and start the tables of a cold "
+        "start from a factorisation of co-watch counts: training then begins at the quality of item-to-item",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the tower's inputs and hidden units dropped")
+    history_dropout: float = Field(0.0, ge=0, lt=1, description="share of the watches in the input dropped in training")
     loss: Literal[
         "sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives", "hierarchical_softmax", "softmax"
     ] = Field(

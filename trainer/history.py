@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from trainer.attention import Attention
+from trainer.co_watches import decay_weights
 from trainer.config import ModelSettings
 from trainer.sequences import LabelPositions
 from trainer.tables import Embedded
@@ -76,6 +79,36 @@ class Recency(tf.Module):
         weighted = tf.reduce_sum(vectors * weights, axis=1) / tf.maximum(known @ weights, 1e-9)
         mean = tf.reduce_sum(vectors, axis=1) / tf.maximum(history.count(), 1)
         return tf.concat([mean, weighted, vectors[:, -1]], axis=1)
+
+
+class Shortcut(tf.Module):
+    """A decaying sum of the known videos' vectors, float [labels, dimension], which is added to the user vector.
+
+    Its scores are linear in the history, as those of item-to-item. Weights of positions, the power of their sum that
+    the result is divided by, and the gain are learned.
+    """
+
+    def __init__(self, *, length: int) -> None:
+        super().__init__(name="shortcut")
+        self.length = length
+        self.logits = tf.Variable(np.log(decay_weights(length)), name="decay_logits")
+        self.power = tf.Variable(0.5, name="power")
+        self.gain = tf.Variable(1.0, name="gain")
+
+    def __call__(self, history: Embedded, positions: LabelPositions) -> tf.Tensor:
+        vectors, known = history.vectors(), tf.cast(history.known, tf.float32)
+        weights = tf.exp(self.logits)
+        if positions.windows:
+            sums, total = tf.linalg.matvec(vectors, weights, transpose_a=True), tf.linalg.matvec(known, weights)
+        else:
+            # Row p has the weights of the columns before position p, of which the last is the most recent.
+            column, position = tf.range(self.length), tf.range(self.length + 1)[:, tf.newaxis]
+            shifted = tf.gather(weights, tf.minimum(column + self.length - position, self.length - 1))
+            by_position = tf.where(column < position, shifted, 0)
+            indices = tf.stack([positions.row, positions.position], axis=1)
+            sums = tf.gather_nd(tf.matmul(by_position, vectors), indices)
+            total = tf.gather_nd(tf.matmul(known, by_position, transpose_b=True), indices)
+        return self.gain * sums / tf.pow(tf.maximum(total, 1e-6), self.power)[:, tf.newaxis]
 
 
 # Each is called with the settings, `length` (ids in a row) and `seed`.

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.batch import EXAMPLE_AGE, TOKENS, WATCHES, Batch
+from trainer.co_watches import TableStart
 from trainer.config import ModelSettings
-from trainer.history import ENCODERS
+from trainer.history import ENCODERS, Shortcut
 from trainer.layers import Dense, dropout
 from trainer.seeds import derive_seed
 from trainer.sequences import history_rows
@@ -27,6 +28,8 @@ from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
 # By activation, the factor of the variance of the initial weights that preserves the variance from input to output.
+HISTORY_DROPOUT = (1 << 20, 0)  # added to the seed of a step; the offsets of other dropouts are lower
+
 ACTIVATIONS = {"relu": 2.0, "elu": 1.5, "gelu": 2.0, "leaky_relu": 2.0, "selu": 1.0, "swish": 2.0, "tanh": 1.0}
 
 
@@ -56,6 +59,8 @@ class UserTower(tf.Module):
             for name, (size, width) in sizes.items()
         }
         self.encoder = ENCODERS[settings.history](settings, length=spec.watch_history, seed=seed)
+        self.shortcut = Shortcut(length=spec.watch_history) if settings.co_watches else None
+        self.history_dropout = settings.history_dropout
         context = sum(table.dimension for name, table in self.tables.items() if name != WATCHES)
         powers = 3 if self.reads_age else 0  # of the example age
         inputs = self.encoder.width + context + 2 * len(spec.numbers) + powers
@@ -69,11 +74,17 @@ class UserTower(tf.Module):
     @property
     def dense_variables(self) -> tuple[tf.Variable, ...]:
         """All variables except the tables: those that a step updates as a whole."""
-        return (*self.encoder.trainable_variables, *(v for layer in self.layers for v in layer.trainable_variables))
+        shortcut = self.shortcut.trainable_variables if self.shortcut else ()
+        layers = (variable for layer in self.layers for variable in layer.trainable_variables)
+        return (*self.encoder.trainable_variables, *layers, *shortcut)
 
-    def embed(self, batch: Batch) -> dict[str, Embedded]:
-        """Return for each table the rows that the batch uses."""
-        return {name: self.tables[name].embed(ids) for name, ids in self._ids(batch).items()}
+    def embed(self, batch: Batch, *, dropout_seed: tf.Tensor | None = None) -> dict[str, Embedded]:
+        """Return for each table the rows that the batch uses. Drops watches only with a `dropout_seed` (int32 [2])."""
+        ids = self._ids(batch)
+        if dropout_seed is not None and self.history_dropout:
+            draws = tf.random.stateless_uniform(tf.shape(ids[WATCHES]), dropout_seed + HISTORY_DROPOUT, alg="philox")
+            ids[WATCHES] = tf.where(draws < self.history_dropout, 0, ids[WATCHES])
+        return {name: self.tables[name].embed(values) for name, values in ids.items()}
 
     def look_up(self, batch: Batch) -> dict[str, Embedded]:
         """Return the same for inference only, see `Table.look_up`."""
@@ -91,7 +102,11 @@ class UserTower(tf.Module):
         x = dropout(x, self.dropout, dropout_seed, 0)
         for number, layer in enumerate(self.layers[:-1], start=1):
             x = dropout(self.activation(layer(x)), self.dropout, dropout_seed, number)
-        return self.layers[-1](x)
+        users = self.layers[-1](x)
+        if self.shortcut is None:
+            return users
+        _, positions = history_rows(batch)
+        return users + self.shortcut(embedded[WATCHES], positions)
 
     def __call__(self, batch: Batch) -> tf.Tensor:
         """Return user vectors, float [batch, dimension], without dropout."""
@@ -136,6 +151,15 @@ class Model(tf.Module):
         self.biases = Table(spec.videos, 1, scale=0.0, seed=(0, 0), name="biases")
         share = (label_counts + 1) / (label_counts + 1).sum()
         self.biases.weights.assign(np.pad(np.log(share), [1, 0])[:, np.newaxis].astype(np.float32))
+
+    def start_from(self, start: TableStart) -> None:
+        """Set the tables of a new model with a shortcut, which then ranks alone: the tower's output starts at zero."""
+        assert self.tower.shortcut is not None
+        self.tower.tables[WATCHES].set_rows(start.inputs)
+        self.videos.set_rows(start.outputs)
+        self.biases.weights.assign(start.popularity * self.biases.weights)
+        self.tower.shortcut.gain.assign(start.gain)
+        self.tower.layers[-1].kernel.assign(tf.zeros_like(self.tower.layers[-1].kernel))
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -23,6 +23,7 @@ class LabelPositions:
 
     row: tf.Tensor  # int32 [labels]
     position: tf.Tensor  # int32 [labels]: columns before the label, padding included; the row's length for a window
+    windows: bool = False  # whether each label has its own row, and reads all of it
 
 
 def history_rows(batch: Batch) -> tuple[tf.Tensor, LabelPositions]:
@@ -34,11 +35,11 @@ def history_rows(batch: Batch) -> tuple[tf.Tensor, LabelPositions]:
     watches = batch[WATCHES]
     labels, length = tf.shape(watches)[0], tf.shape(watches)[1]
     if SEQUENCE not in batch:
-        return watches, LabelPositions(row=tf.range(labels), position=tf.fill([labels], length))
+        return watches, LabelPositions(row=tf.range(labels), position=tf.fill([labels], length), windows=True)
     sequence = batch[SEQUENCE]
     first = tf.concat([tf.ones_like(sequence[:1], tf.bool), sequence[1:] != sequence[:-1]], axis=0)
     row = tf.cumsum(tf.cast(first, tf.int32)) - 1
-    return tf.boolean_mask(watches, first), LabelPositions(row=row, position=batch[POSITION])
+    return tf.boolean_mask(watches, first), LabelPositions(row=row, position=batch[POSITION], windows=False)
 
 
 def share_sequences(pointers: Batch, *, length: int, pool: tf.Tensor) -> Batch:

@@ -37,13 +37,13 @@ class TrainingStep(tf.Module):
         Draws depend only on the seed and the number of the step; dropout also on the replica. On several replicas
         `batch` is a part of the batch (`distribution.batch_part`), and the loss that of the whole batch.
         """
-        labels = batch[LABEL]
-        used = self.model.tower.embed(batch)
+        labels, dropout_seed = batch[LABEL], self._seed("dropout", self._replicas.number())
+        used = self.model.tower.embed(batch, dropout_seed=dropout_seed)
         rows = {name: embedded.rows for name, embedded in used.items()}
         variables = self.model.tower.dense_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([rows, variables])
-            users = self.model.tower.vectors(batch, used, dropout_seed=self._seed("dropout", self._replicas.number()))
+            users = self.model.tower.vectors(batch, used, dropout_seed=dropout_seed)
             with tape.stop_recording():  # the choice of rows may depend on the user vectors: hard negatives do
                 candidates = self.loss.candidates(labels, users, seed=self._seed("negatives"))
             used |= candidates.used

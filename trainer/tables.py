@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from transforms.core.tensorflow_import import tf
 
 
@@ -92,6 +95,10 @@ class Table(tf.Module):
         # A graph works in place; eager ops would need the memory of four tables.
         initial = tf.function(initial, autograph=False)
         self.weights = tf.Variable(initial, name=name, shape=[size + 1, dimension], dtype=tf.float32, trainable=False)
+
+    def set_rows(self, rows: npt.NDArray[np.float32]) -> None:
+        """Set the first rows of the table, from row 0; float [rows, dimension]."""
+        self.weights.scatter_update(tf.IndexedSlices(rows, tf.range(len(rows))))
 
     def embed(self, ids: tf.Tensor) -> Embedded:
         """Return the rows of `ids`, int of any shape, each gathered once."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from trainer.co_watches import factorise, read_histories
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.distribution import Parts, Replicas
 from trainer.errors import TrainingError
@@ -76,6 +77,8 @@ def fit(
     progress = saves.restore()
     if saves.latest is None:
         start.carry_over(step, read_vocabularies(files, counts), damping=settings.accumulator_damping)
+        if model_settings.co_watches and start.state is None:
+            start_from_co_watches(step.model, data, counts, settings)
     plan = make_plan(data.labels_per_epoch(settings.epochs), settings.batch_size, replicas=replicas)
     loop = _TrainingLoop(
         settings=settings,
@@ -96,6 +99,20 @@ def fit(
     if settings.early_stopping_epochs and replicas.chief:
         saves.restore_best()
     return FitResult(step=step if replicas.single else builder.copy(step), progress=progress, start=start)
+
+
+def start_from_co_watches(model: Model, data: TrainingData, counts: Vocabulary, settings: TrainingSettings) -> None:
+    """Set the tables of a new model from the co-watch counts of the training records."""
+    histories = read_histories(data.records, videos=data.spec.videos)
+    model.start_from(
+        factorise(
+            histories,
+            label_counts=counts.counts,
+            dimension=model.videos.dimension,
+            length=data.spec.watch_history,
+            seed=settings.seed,
+        )
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ NEW_ROW_NOISE = 0.1  # share of a new model's random initial row: it separates n
 # Settings that may change from night to night. The others determine the variables, or what they mean.
 SHAPE_INDEPENDENT_SETTINGS = {
     *("loss", "negatives", "sampler", "hard_pool", "hard_share", "softmax_limit"),
-    *("dropout", "attention_dropout"),
+    *("dropout", "attention_dropout", "history_dropout"),
 }
 # `from`: the name of the earlier model, None in a cold start; `why`: the reason of a cold start, or ""; `rows`: for
 # each vocabulary how many of its names the earlier model had (`known`), and how many it has (`names`).
@@ -133,6 +133,8 @@ def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep |
     shape |= {name: value for name, value in settings.model_dump().items() if name not in SHAPE_INDEPENDENT_SETTINGS}
     if settings.history != "attention":
         shape = {name: value for name, value in shape.items() if not name.startswith("attention_")}
+    if not settings.co_watches:
+        del shape["co_watches"]  # models of earlier versions do not have it
     shape |= {
         "watch_history": spec.watch_history,
         "searches": spec.tokens > 0,

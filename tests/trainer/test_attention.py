@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from trainer_records import SPEC, following_examples, random_records, write_file
 
 from trainer.attention import Attention
@@ -78,9 +79,10 @@ def test_attention_equals_the_oracle() -> None:
     assert encoder.width == encoded.shape[1]
 
 
-def test_a_label_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path) -> None:
+@pytest.mark.parametrize("co_watches", [False, True])
+def test_a_label_in_a_sequence_has_the_vector_of_its_window(tmp_path: Path, co_watches: bool) -> None:
     """Compare every label of an epoch in its sequence with the window that serving reads."""
-    tower = moved(UserTower(SPEC, SETTINGS, seed=1), 3)
+    tower = moved(UserTower(SPEC, SETTINGS.model_copy(update={"co_watches": co_watches}), seed=1), 3)
     file = write_file(tmp_path / "a.tfrecord.gz", random_records(60, seed=4))
     read_inside = 0
     for batch in epoch_batches([file], SPEC, batch_size=64, seed=1, epochs=range(1), sequences=True):

@@ -7,7 +7,7 @@ from trainer_records import SPEC, random_records
 
 from trainer.batch import Batch
 from trainer.config import ModelSettings
-from trainer.history import ENCODERS, Mean, Recency
+from trainer.history import ENCODERS, Mean, Recency, Shortcut
 from trainer.holdout import top_videos
 from trainer.inputs import cut_windows, parse_records
 from trainer.model import ACTIVATIONS, Model, UserTower, category_dimension
@@ -46,6 +46,30 @@ def test_recency_concatenates_mean_weighted_mean_and_last_video() -> None:
     np.testing.assert_allclose(encoded[:, :3], mean_by_hand(vectors), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(encoded[:, 6:], vectors[WINDOWS[:, -1]], rtol=1e-6)
     assert encoder.width == encoded.shape[1]
+
+
+def test_the_shortcut_is_a_decaying_sum_divided_by_a_power_of_its_weights() -> None:
+    table = Table(10, 3, scale=1.0, seed=(1, 2), name="table")
+    shortcut = Shortcut(length=5)
+    shortcut.gain.assign(2.0)
+    windows, positions = history_rows({"watches": tf.constant(WINDOWS)})
+    found = shortcut(table.embed(windows), positions).numpy()
+    vectors, decay = table.weights.numpy(), 0.9 ** np.arange(4, -1, -1)
+    for row, window in zip(found, WINDOWS, strict=True):
+        weights = decay * (window > 0)
+        expected = 2 * weights @ vectors[window] / np.sqrt(max(weights.sum(), 1e-6))
+        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_history_dropout_drops_its_share_of_watches_and_none_without_a_seed() -> None:
+    spec = FeatureSpec(videos=30, tokens=0, watch_history=50, search_history=4)
+    tower = UserTower(spec, ModelSettings(dimension=4, hidden=[], history_dropout=0.3), seed=1)
+    batch = {"watches": tf.random.stateless_uniform([200, 50], (1, 2), 1, 31, tf.int32), "example_age": tf.zeros([200])}
+    dropped, same, other = (tower.embed(batch, dropout_seed=tf.constant([5, step]))["watches"] for step in (1, 1, 2))
+    assert np.mean(~dropped.known.numpy()) == pytest.approx(0.3, abs=0.02)
+    np.testing.assert_array_equal(dropped.known, same.known)
+    assert (dropped.known.numpy() != other.known.numpy()).any()
+    assert tower.embed(batch)["watches"].known.numpy().all()
 
 
 def batch_of(spec: FeatureSpec, count: int = 12) -> Batch:
