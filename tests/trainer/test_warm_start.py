@@ -160,6 +160,7 @@ def test_new_rows_start_near_the_mean_of_about_equally_frequent_rows(tmp_path: P
 
 
 SHAPES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"co_watches": True}, {}, "co_watches is True, but was unknown"),
     ({"dimension": 16}, {}, "dimension is 16, but was 8"),
     ({"hidden": [16, 8]}, {}, r"hidden is \[16, 8\], but was \[16\]"),
     ({"history": "mean"}, {}, "history is mean, but was recency"),
@@ -201,7 +202,10 @@ def test_another_shape_is_a_cold_start_with_a_reason(
     assert start.summary(names_of(videos=["a"])) == {"from": None, "why": start.why, "rows": {}}
 
 
-@pytest.mark.parametrize("free", [{"dropout": 0.3}, {"negatives": 5}, {"attention_blocks": 5}, {"loss": "in_batch"}])
+@pytest.mark.parametrize(
+    "free",
+    [{"dropout": 0.3}, {"history_dropout": 0.3}, {"negatives": 5}, {"attention_blocks": 5}, {"loss": "in_batch"}],
+)
 def test_settings_that_do_not_affect_the_shape_may_change(earlier: WarmStartSource, free: dict[str, Any]) -> None:
     changed = ModelSettings(**MODEL.model_dump() | free)
     spec = spec_of(["a", "c", "d"], ["t"], ["SE", "DE"])
