@@ -15,6 +15,7 @@ from two_nights import copy
 
 from pipelines import examples, ingest, publish, simulate, vocabulary
 from pipelines.base import manifest
+from pipelines.night import publication_file
 from pipelines.night.errors import GateError
 from pipelines.night.night import Night
 from pipelines.night.outputs import TrainOutputs
@@ -41,9 +42,9 @@ k = 20
 
 
 @pytest.fixture
-def made(two_nights: Path, tmp_path: Path) -> Night:
+def made(ranked_nights: Path, tmp_path: Path) -> Night:
     """A night for a test to spoil: complete but for its publication, and the night before it is served."""
-    job = copy(two_nights, tmp_path)
+    job = copy(ranked_nights, tmp_path)
     first, second = night(job, FIRST), night(job)
     assert gate_results(second).status == "passed"
     publication.serve(first)
@@ -51,10 +52,10 @@ def made(two_nights: Path, tmp_path: Path) -> Night:
     return second
 
 
-def stopped_by(of: Night, gate: str, told: str) -> None:
+def stopped_by(of: Night, gate: str, message: str) -> None:
     """Publishing fails for this gate alone, and the night before is served as it was."""
     before = published_json(of.root)
-    with pytest.raises(GateError, match=rf"gate {gate}: .*{told}.* the night of {FIRST} is served meanwhile$"):
+    with pytest.raises(GateError, match=rf"gate {gate}: .*{message}.* the night of {FIRST} is served meanwhile$"):
         publish.run(of)
     assert [gate.name for gate in gate_results(of).in_state("failed")] == [gate]
     assert published_json(of.root) == before and before and before["date"] == FIRST.isoformat()
@@ -81,9 +82,8 @@ def test_yesterday_s_tower_with_today_s_vectors_is_stopped(made: Night) -> None:
 
 
 def test_the_same_list_for_everyone_is_stopped(made: Night) -> None:
-    folder, listed = made.folder("neighbours"), made.require("neighbours")
-    own = [entry for entry in listed.files if not entry.name.startswith("../")]
-    rows = {entry.name: files.read_parquet(f"{folder}/{entry.name}") for entry in own}
+    folder, listed = made.folder("ranking"), made.require("ranking")
+    rows = {entry.name: files.read_parquet(f"{folder}/{entry.name}") for entry in publication_file.own(listed)}
     same = next(lists["video_ids"][0] for lists in rows.values() if lists.height)
     for name, lists in rows.items():
         alike = pl.Series([same] * lists.height, dtype=pl.List(pl.String))

@@ -14,6 +14,7 @@ import pytest
 from nights import DATE, REPOSITORY, completed_videos, lists, night
 
 from pipelines import evaluation
+from pipelines.night import publication_file
 from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs
 from transforms.evaluation import night_metrics
@@ -24,9 +25,9 @@ SCORER = REPOSITORY.parent / "shared" / "tools" / "score_neighbours.py"
 
 
 @pytest.fixture
-def nights(two_nights: Path) -> tuple[Night, Night]:
+def nights(ranked_nights: Path) -> tuple[Night, Night]:
     """The night of the day before, and the night."""
-    job = two_nights / "job.toml"
+    job = ranked_nights / "job.toml"
     return night(job, FIRST), night(job)
 
 
@@ -113,12 +114,12 @@ def test_the_lists_published_before_are_measured_against_the_day_they_were_serve
         f"{FIRST}T00:00:00+00:00",
         f"{DATE}T00:00:00+00:00",
     )
-    wanted = completed_on(of, FIRST)
-    expected = figures_by_hand(lists(before), wanted, k)
+    wanted, lists_before = completed_on(of, FIRST), lists(before, publication_file.RANKING)
+    expected = figures_by_hand(lists_before, wanted, k)
     assert {name: served["figures"][name] for name in expected} == pytest.approx(expected, abs=1e-10)
-    listed = set(lists(before)["user_id"])
+    listed = set(lists_before["user_id"])
     assert served["share"] == sum(user in listed for user in wanted) / len(wanted)
-    with_a_list = figures_by_hand(lists(before), {u: want for u, want in wanted.items() if u in listed}, k)
+    with_a_list = figures_by_hand(lists_before, {u: want for u, want in wanted.items() if u in listed}, k)
     assert served["with_a_list"]["figures"]["mrr"] == pytest.approx(with_a_list["mrr"], abs=1e-10)
 
 

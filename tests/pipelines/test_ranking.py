@@ -1,4 +1,4 @@
-"""Two nights in a row with impressions: what is learned from, what is ranked, and what a person is told of it."""
+"""Two nights in a row with impressions: the impressions learned from, the ranked lists, messages and `lookup`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -29,10 +28,9 @@ FIRST = DATE - dt.timedelta(days=1)
 
 
 @pytest.fixture
-def told(ranked_nights: Path) -> tuple[Path, dict[dt.date, str]]:
-    """The job of two nights, and what was said of each."""
-    said = {date: (ranked_nights / f"said-{date}.txt").read_text() for date in (FIRST, DATE)}
-    return ranked_nights / "job.toml", said
+def job(ranked_nights: Path) -> Path:
+    """The job file of two nights."""
+    return ranked_nights / "job.toml"
 
 
 def ranked_lists(of: Night) -> pl.DataFrame:
@@ -46,8 +44,8 @@ def spec_of(of: Night) -> set[str]:
     return set(ranking.spec_of_night(of).numbers)
 
 
-def test_the_first_of_each_list_are_put_in_order_and_the_rest_stay(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_the_first_of_each_list_are_put_in_order_and_the_rest_stay(job: Path) -> None:
+    of = night(job)
     before, after = lists(of), ranked_lists(of)
     assert after["user_id"].to_list() == before["user_id"].to_list()
     for had, has in zip(before["video_ids"], after["video_ids"], strict=True):
@@ -58,10 +56,10 @@ def test_the_first_of_each_list_are_put_in_order_and_the_rest_stay(told: tuple[P
         assert list(scores[12:]) == [-float(place) for place in range(13, len(scores) + 1)]
 
 
-def test_each_night_learns_from_what_earlier_ones_said(told: tuple[Path, dict[dt.date, str]]) -> None:
-    job, said = told
+def test_each_night_learns_from_the_lists_of_earlier_ones(ranked_nights: Path, job: Path) -> None:
+    printed = {date: (ranked_nights / f"printed-{date}.txt").read_text() for date in (FIRST, DATE)}
     first, of = night(job, FIRST), night(job)
-    assert "learned without the features of the generator" in said[FIRST] and "learned without" not in said[DATE]
+    assert "learned without the features of the generator" in printed[FIRST] and "learned without" not in printed[DATE]
     assert spec_of(first) & set(GENERATOR_NUMBERS) == set()
     assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
     counts = of.require("ranking").counts
@@ -83,16 +81,16 @@ def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(ranke
     assert list(ranking_nights.generators(of)) == [FIRST.isoformat()] and ranking.plan(of).is_done(of)
 
 
-def test_records_are_gone_and_the_lists_served(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_records_are_gone_and_the_lists_served(job: Path) -> None:
+    of = night(job)
     assert not list(Path(of.folder("ranking")).rglob("*.tfrecord.gz")), "keep_examples is off"
     served = published_json(of.root)
     assert served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
     assert dry_run.outlooks(of, ["ranking"])[0].state == "complete"
 
 
-def test_the_night_says_whether_ranking_helped(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_the_night_says_whether_ranking_helped(job: Path) -> None:
+    of = night(job)
     found = night_metrics.read(Path(of.folder("evaluation"), evaluation.METRICS).read_bytes())
     assert found is not None and found.ranking is not None and found.holdout is not None
     assert found.ranking.cut == 10 and found.ranking.wanted_seconds > 0
@@ -101,8 +99,8 @@ def test_the_night_says_whether_ranking_helped(told: tuple[Path, Any]) -> None:
     assert "per-user loss" in page
 
 
-def test_a_person_is_told_the_seconds_and_why(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_lookup_shows_the_expected_seconds_and_the_reasons(job: Path) -> None:
+    of = night(job)
     user = ranked_lists(of)["user_id"][0]
     found = lookup.lookup(of.job, user, 14, why=True)
     assert [item.seconds is not None for item in found.items] == [True] * 12 + [False] * 2
@@ -115,8 +113,8 @@ def test_a_person_is_told_the_seconds_and_why(told: tuple[Path, Any]) -> None:
     assert "why" not in lookup.to_text(plain) and json.loads(json.dumps(found.items[0].why[0].feature))
 
 
-def test_another_cut_of_the_report_leaves_the_ranker_as_it_is(told: tuple[Path, Any]) -> None:
-    of = night(told[0])
+def test_another_cut_of_the_report_leaves_the_ranker_as_it_is(job: Path) -> None:
+    of = night(job)
     other = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"cut": 3})}))
     assert evaluation.plan(of).is_done(of) and not evaluation.plan(other).is_done(other)
     assert ranking.plan(of).fingerprint == ranking.plan(other).fingerprint
@@ -136,12 +134,3 @@ def test_without_ranking_the_neighbours_order_is_served(ranked_nights: Path, tmp
     assert left == set(served.paths(of.root, "lists")), "only what is published is left"
     with pytest.raises(StageError, match="was not ranked"):
         feature_effects(off, lists(of)["user_id"][0])
-
-
-def test_logs_without_impressions_are_told(two_nights: Path) -> None:
-    reason = "no impressions (logs.impressions): lists stay in the neighbours' order"
-    job = two_nights / "job.toml"
-    assert reason in (two_nights / f"said-{DATE}.txt").read_text()
-    assert night(job).require("ranking").counts == {"why_not": reason, "notes": [reason]}
-    served = published_json(night(job).root)
-    assert served["stage"] == "neighbours"

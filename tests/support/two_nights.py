@@ -44,16 +44,19 @@ def make(folder: Path) -> None:
 
 
 def make_ranked(folder: Path) -> None:
-    """Make the same of logs with impressions, whose lists are ranked; `said-DATE.txt` is what each night printed."""
-    _run_both(with_impressions(simulated(folder, RANKING)), folder)
+    """Make the same of logs with impressions, whose lists of 14 are ranked."""
+    job = with_impressions(simulated(folder, RANKING + GATES.removeprefix("[gates]\n")))
+    job.write_text(job.read_text().replace("k = 30", "k = 14"))
+    _run_both(job, folder)
 
 
 def _run_both(job: Path, folder: Path) -> None:
+    """Run both nights, and write what each printed to `printed-DATE.txt`."""
     with stages_in_process(), reports_without_plots():
         for date in (BEFORE, DATE):
             done = watchnext("nightly", job, "--date", date)
             assert done.code == 0, done.message
-            (folder / f"said-{date}.txt").write_text(done.message)
+            (folder / f"printed-{date}.txt").write_text(done.message)
 
 
 def copy(folder: Path, to: Path, more: str = "") -> Path:
