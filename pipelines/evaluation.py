@@ -79,6 +79,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         holdout=(night.dates.holdout_start.isoformat(), night.dates.end.isoformat()),
         served=before.about() if before else None,
         cut=night.job.ranking.cut,
+        diversity=night.job.neighbours.diversity,
     )
     written = files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics))
     outputs = EvaluationOutputs(figures=night_metrics.ordered_figures(metrics))

@@ -93,6 +93,7 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         window=window,
         catalogue=night.ingested.catalogue(),
         max_share_per_channel=settings.max_share_per_channel,
+        diversity=settings.diversity,
         as_of=night.dates.holdout_start if held_out else None,
     )
 

@@ -219,6 +219,13 @@ class Neighbours(Table):
     max_share_per_channel: PositiveShare = Field(
         1.0, description="maximum share of k for videos of one channel; 1.0: no limit"
     )
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="weight of differing from the videos before in the list, by cosine; 0: lists are in the order of "
+        "scores. Above 0, 2k candidates are re-ranked by marginal relevance, and the report gives the cost in recall",
+    )
     similar: NonNegativeInt = Field(20, description="number of similar videos listed for each video; 0: none")
 
 

@@ -78,6 +78,7 @@ def gather(night: Night) -> Report:
         list_statistics=measured.get("shown", {}),
         ages=_ages(metrics),
         ann_loss=measured.get("ann_loss") or {},
+        diversity=measured.get("diversity") or {},
         ranking=measured.get("ranking") or {},
         ranker=(done["ranking"].counts.get("holdout") if "ranking" in done else None) or {},
         training=_training(night) if "train" in done else Training(),

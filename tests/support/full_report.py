@@ -32,6 +32,11 @@ FULL = Report(
     list_statistics={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
     ages={"neighbours": [0.25, 0.5, 0.0], "watched": [0.5, 0.1, 0.2]},
     ann_loss={"index": "exact"},
+    diversity={
+        "setting": 0.25,
+        "by_score": {"figures": {"users": 100, "recall@100": 0.3141}, "intervals": {}},
+        "difference": {"recall@100": {"value": -0.0123, "low": -0.0321, "high": 0.0045}},
+    },
     ranking={
         "cut": 7,
         "users": 9,

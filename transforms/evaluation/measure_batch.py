@@ -25,6 +25,7 @@ from transforms.evaluation.held_out import HeldOut
 from transforms.evaluation.item_to_item import NEAR, CoWatched
 from transforms.evaluation.list_statistics import VideoCounts, upload_times
 from transforms.evaluation.night_metrics import (
+    BY_SCORE,
     EXACT_SEARCH,
     ITEM_TO_ITEM,
     LAST_DAY,
@@ -134,18 +135,21 @@ def measure_users(
             for upload in sorted(set(users.labels["upload"])):
                 part = users.metrics(shown, ks, upload)
                 yield ("slices", "upload", upload, system), Measured.from_users(part, drawn, [gate])
+    if inputs.diversity:
+        metrics = users.metrics(_ids(result.by_score, shared), ks)
+        yield ("diversity", BY_SCORE), Measured.from_users(metrics, drawn)
     yield ("shown", WATCHED), VideoCounts.from_ids(users.labels["id"].to_numpy(), videos=shared.spec.videos)
 
 
 def measure_ann_loss(
     users: HeldOut, result: SearchResult, rows: NDArray[np.int64], shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[Key, Measured]]:
-    """Yield the contribution of some users of a batch to the metrics of `ann_loss`."""
+    """Yield the contribution of some users of a batch to the metrics of `ann_loss`: of the lists in order of scores."""
     ks, drawn = metric_cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
     true = exact_lists(
         inputs.index, result.vectors[rows], result.excluded.select(rows), read_rules(inputs).cap, k=inputs.k
     )
-    approximate = _ids(result.top, shared)
+    approximate = _ids(result.by_score, shared)
     exact = np.full(approximate.shape, -1, np.int64)
     exact[rows] = _ids(true, shared)
     for system, shown in ((NEIGHBOURS, approximate), (EXACT_SEARCH, exact)):

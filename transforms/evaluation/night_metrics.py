@@ -15,6 +15,8 @@
 |                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
 | served         | date of the previous publication, start and end of the day; measured on the videos completed on    |
 |                | that day; with_a_list: users who had a list, share: of users; null: there is no such night         |
+| diversity      | absent if `neighbours.diversity` is 0; else setting: its value; by_score: the lists before the     |
+|                | re-ranking, measured; difference, neighbours minus these: recall@cut -> value, low, high           |
 | ranking        | if lists were ranked: `MeasuredRanking` of the held-out users' lists, and cut, the number of first |
 |                | videos that count; null: they were not                                                             |
 
@@ -46,6 +48,7 @@ NEIGHBOURS, EXACT_SEARCH = "neighbours", "exact search"
 MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last day", "item to item"
 SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
 WATCHED, OVERLAP, ALL_USERS, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
+BY_SCORE = "by score"  # the lists of neighbours before their re-ranking for diversity
 _ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
 
 Key = tuple[str, ...]  # path of a value in the file: its top-level key, and the keys below
@@ -54,7 +57,7 @@ Key = tuple[str, ...]  # path of a value in the file: its top-level key, and the
 @dataclass(frozen=True)
 class MeasuredRecord:
     """The figures of a key: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
-    ("served", `ALL_USERS` or `WITH_A_LIST`)."""
+    ("diversity", `BY_SCORE`), ("served", `ALL_USERS` or `WITH_A_LIST`)."""
 
     key: Key
     measured: MeasuredFigures
@@ -87,6 +90,14 @@ class MeasuredAnnLoss(JsonModel):
     overlap: MeasuredFigures | None = None
 
 
+class MeasuredDiversity(JsonModel):
+    """The cost of re-ranking for diversity: the figures of the same lists in the order of scores."""
+
+    setting: float
+    by_score: MeasuredFigures
+    difference: dict[str, PairedDifference | None]  # neighbours minus `by_score`: recall at each cut -> difference
+
+
 class MeasuredServed(MeasuredFigures):
     """The previously published lists on the day after; the figures are those of all users."""
 
@@ -109,6 +120,7 @@ class NightMetrics(JsonModel):
     slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = Field(default_factory=dict)
     shown: dict[str, dict[str, Number | list[float]]] = Field(default_factory=dict)
     ann_loss: MeasuredAnnLoss | None = None
+    diversity: MeasuredDiversity | None = None
     ranking: MeasuredRanking | None = None
     served: MeasuredServed | None = None
 
@@ -126,7 +138,7 @@ def measured_record(key: Key, value: Measured, *, k: int) -> MeasuredRecord:
     """Return the figures of a key, with the replicates of those that are compared."""
     compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
     kept = [gate_figure(k)] if compared else []
-    if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR)):
+    if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR), ("diversity", BY_SCORE)):
         kept = [name for name in value.replicates.names if name.startswith("recall@")]
     return MeasuredRecord(key, value.compute(kept))
 
@@ -141,10 +153,12 @@ def collect_metrics(
     holdout: tuple[str, str] | None,
     served: Mapping[str, str] | None,
     cut: int = 0,
+    diversity: float = 0.0,
 ) -> NightMetrics:
     """Return the content of the file.
 
     holdout: start and end of the held-out days. served: date, start, end of the served lists. cut: that of `ranking`.
+    diversity: the setting.
     """
     found = {record.key: record.measured for record in records}
     gate = gate_figure(k)
@@ -153,6 +167,8 @@ def collect_metrics(
     for key in sorted((key for key in found if key[0] == "slices"), key=_numbers_first):
         slices.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = found[key]
     users = int(systems[NEIGHBOURS].figures["users"]) if systems else 0
+    by_score = found.get(("diversity", BY_SCORE))
+    cost = {"diversity": _diversity(systems[NEIGHBOURS], by_score, diversity)} if by_score and systems else {}
     return NightMetrics(
         format_version=FORMAT_VERSION,
         k=k,
@@ -167,6 +183,7 @@ def collect_metrics(
         slices=slices,
         shown=_shown({record.system: record for record in sorted(shown, key=lambda record: record.system)}),
         ann_loss=_ann_loss(found, index, gate) if systems else None,
+        **cost,  # without it, the field is not written
         ranking=ranking.model_copy(update={"cut": cut}) if ranking else None,
         served=_served(found, served) if served and ("served", ALL_USERS) in found else None,
     )
@@ -194,6 +211,12 @@ def _ann_loss(figures: Mapping[Key, MeasuredFigures], index: str, gate: str) -> 
         return MeasuredAnnLoss(index=index)
     sides = {NEIGHBOURS: approximate, EXACT_SEARCH: exact, OVERLAP: figures["ann_loss", OVERLAP]}
     return MeasuredAnnLoss(index=index, difference=paired_difference(approximate, exact, gate), **sides)
+
+
+def _diversity(neighbours: MeasuredFigures, by_score: MeasuredFigures, setting: float) -> MeasuredDiversity:
+    cuts = [name for name in by_score.figures if name.startswith("recall@")]
+    difference = {name: paired_difference(neighbours, by_score, name) for name in cuts}
+    return MeasuredDiversity(setting=setting, by_score=by_score, difference=difference)
 
 
 def _served(figures: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:

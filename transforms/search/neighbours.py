@@ -1,6 +1,6 @@
 """Every user's k nearest videos: the user tower, the search, and the exclusions of each user (paper, 3.1).
 
-serving records of a bucket -> SearchBuckets -> Parquet: user_id, video_ids (best first), scores (falling)
+serving records of a bucket -> SearchBuckets -> Parquet: user_id, video_ids (best first), scores (of each video)
 records without a user, by country -> SearchBuckets -> the default lists, for users without a history
 """
 

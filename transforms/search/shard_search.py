@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from transforms.core import files
 from transforms.core.threads import threaded_map
+from transforms.search.diversity import ShardVectors, VideoVectors
 from transforms.search.exact_search import Candidates, ExactIndex, Floats
 from transforms.search.exclusions import ChannelCap, Excluded, first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
@@ -40,7 +41,10 @@ def search_shards(
         save = partial(_save_partials, inputs=inputs, index=index, positions=positions, shard=shard, scratch=scratch)
         list(threaded_map(buckets, save, threads))
         del index, save
-    yield from threaded_map(buckets, lambda one: finish(one, _merge_partials(one, inputs, scratch)), threads)
+    video_vectors = ShardVectors(tuple(Path(_local_copy(folder)) for folder in inputs.index))  # read only if needed
+    yield from threaded_map(
+        buckets, lambda one: finish(one, _merge_partials(one, inputs, video_vectors, scratch)), threads
+    )
 
 
 def _save_vectors(bucket: BucketRecords, *, inputs: SearchInputs, scratch: Path) -> tuple[()]:
@@ -69,15 +73,20 @@ def _save_partials(
 ) -> tuple[()]:
     limits = UserLimits.from_bucket(bucket, inputs, positions)
     for path, user_ids, vectors in _read_saved_vectors(bucket, scratch):
-        save_partial(limits.search(index, user_ids, vectors, inputs.k).top, positions, path, shard)
+        found = limits.candidates(index, vectors, limits.excluded(user_ids), inputs.depth)
+        save_partial(found, positions, path, shard)
     return ()
 
 
-def _merge_partials(bucket: BucketRecords, inputs: SearchInputs, scratch: Path) -> Iterator[SearchResult]:
+def _merge_partials(
+    bucket: BucketRecords, inputs: SearchInputs, video_vectors: VideoVectors, scratch: Path
+) -> Iterator[SearchResult]:
     limits = UserLimits.from_bucket(bucket, inputs)
     for path, user_ids, vectors in _read_saved_vectors(bucket, scratch):
-        top = merge_shards(read_partials(path), inputs.k, limits.rules.cap)
-        yield SearchResult(user_ids=user_ids, vectors=vectors, excluded=limits.excluded(user_ids), top=top)
+        found, excluded = merge_shards(read_partials(path), inputs.depth, limits.rules.cap), limits.excluded(user_ids)
+        yield SearchResult.from_candidates(
+            found, video_vectors, inputs, user_ids=user_ids, vectors=vectors, excluded=excluded
+        )
 
 
 def save_partial(top: Candidates, positions: NDArray[np.int64], path: Path, shard: int) -> None:

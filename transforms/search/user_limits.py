@@ -18,6 +18,7 @@ from transforms.core.threads import process_cache
 from transforms.logs import countries
 from transforms.logs.event_window import BucketFiles, Window, read_hidden, read_users
 from transforms.logs.schemas import WATCH_SCHEMA
+from transforms.search.diversity import CANDIDATES_PER_PLACE, VideoVectors, diversify, first
 from transforms.search.exact_search import Candidates
 from transforms.search.exclusions import Excluded
 from transforms.search.index_files import read_videos
@@ -39,7 +40,13 @@ class SearchInputs:
     window: Window  # of the watches that determine a user's country
     catalogue: str | None = None
     max_share_per_channel: float = 1.0
+    diversity: float = 0.0  # in [0, 1): `diversity.diversify`
     as_of: dt.datetime | None = None  # videos uploaded from then on are not shown
+
+    @property
+    def depth(self) -> int:
+        """The number of videos to search for: k, or more if lists are re-ranked for diversity."""
+        return self.k * CANDIDATES_PER_PLACE if self.diversity else self.k
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,25 @@ class SearchResult:
     vectors: NDArray[np.float32]  # [b, dimension + 1]: [u; 1]
     excluded: Excluded
     top: Candidates
+    by_score: Candidates  # the k best by score; those of `top` unless lists are re-ranked for diversity
+
+    @classmethod
+    def from_candidates(
+        cls,
+        candidates: Candidates,
+        vectors_by_position: VideoVectors,
+        inputs: SearchInputs,
+        *,
+        user_ids: list[str],
+        vectors: NDArray[np.float32],
+        excluded: Excluded,
+    ) -> SearchResult:
+        """Return the lists of a batch of users from their candidates [b, inputs.depth]."""
+        by_score = first(candidates, inputs.k)
+        top = by_score
+        if inputs.diversity:
+            top = diversify(candidates, vectors_by_position, k=inputs.k, diversity=inputs.diversity)
+        return cls(user_ids=user_ids, vectors=vectors, excluded=excluded, top=top, by_score=by_score)
 
 
 @process_cache
@@ -109,11 +135,9 @@ class UserLimits:
             user_countries = users.join(self.countries, on="user_id", how="left", maintain_order="left")["country"]
         return replace(excluded, group=self.rules.groups(user_countries.to_list()))
 
-    def search(self, index: Index, user_ids: list[str], vectors: NDArray[np.float32], k: int) -> SearchResult:
+    def candidates(self, index: Index, vectors: NDArray[np.float32], excluded: Excluded, k: int) -> Candidates:
         """Search an index for the k best allowed videos of a batch of users. vectors: [b, dimension + 1]."""
-        excluded = self.excluded(user_ids)
-        top = top_k(index, vectors, k=k, excluded=excluded, cap=self.rules.cap)
-        return SearchResult(user_ids=user_ids, vectors=vectors, excluded=excluded, top=top)
+        return top_k(index, vectors, k=k, excluded=excluded, cap=self.rules.cap)
 
 
 def _countries(bucket: BucketFiles, window: Window, rules: ServingRules) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """The search for the users of each bucket, a batch of users at a time.
 
-records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> SearchResult -> finish
+records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> diversify -> SearchResult -> finish
 """
 
 from __future__ import annotations
@@ -58,4 +58,8 @@ def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[Searc
     if bucket.records:
         limits, index = UserLimits.from_bucket(bucket, inputs), read_index(inputs.index[0])
         for user_ids, vectors in load_tower(inputs.tower).user_vectors(bucket.records):
-            yield limits.search(index, user_ids, vectors, inputs.k)
+            excluded = limits.excluded(user_ids)
+            found = limits.candidates(index, vectors, excluded, inputs.depth)
+            yield SearchResult.from_candidates(
+                found, index.vectors, inputs, user_ids=user_ids, vectors=vectors, excluded=excluded
+            )

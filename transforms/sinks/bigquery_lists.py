@@ -29,7 +29,7 @@ LISTS: Schema = {
         _field("user_id", "STRING", "NULLABLE", "the user; null: a default list, for users without a list"),
         _field("country", "STRING", "NULLABLE", "the country of a default list; null: all countries"),
         _field("video_ids", "STRING", "REPEATED", "best first, without duplicates"),
-        _field("scores", "FLOAT64", "REPEATED", "the score of each video, in descending order"),
+        _field("scores", "FLOAT64", "REPEATED", "the score of each video, in the order of video_ids"),
         _field("vector", "FLOAT64", "REPEATED", "[u; 1], if vectors are configured"),
     ]
 }

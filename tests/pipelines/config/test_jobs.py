@@ -59,6 +59,8 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text
         ("[storage]\nkeep_days = 99_999_999\n", "storage.keep_days", "99999999", "less than or equal to 36500"),
         ("[neighbours]\nexclude_days = -1\n", "neighbours.exclude_days", "-1", "greater than or equal to 0"),
         ("[neighbours]\nmax_share_per_channel = 0\n", "neighbours.max_share_per_channel", "0", "greater than 0"),
+        ("[neighbours]\ndiversity = 1\n", "neighbours.diversity", "1", "less than 1"),
+        ("[neighbours]\ndiversity = -0.1\n", "neighbours.diversity", "-0.1", "greater than or equal to 0"),
         ("[index]\nshard_videos = 0\n", "index.shard_videos", "0", "greater than 0"),
         ('[index]\nonly = "age_day < 1"\n', "index.only", "'age_day < 1'", "no column age_day; did you mean age_days?"),
         ("[examples]\nholdout_users = 1.5\n", "examples.holdout_users", "1.5", "less than or equal to 1"),

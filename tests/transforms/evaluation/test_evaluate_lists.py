@@ -17,7 +17,7 @@ from made_frames import hours, searches_frame, user_vector, watch, watches_frame
 from made_index import write_made_index
 
 from transforms.contracts.example_spec import FeatureSpec
-from transforms.core.bootstrap import REPLICATES
+from transforms.core.bootstrap import REPLICATES, PairedDifference
 from transforms.core.files import FileEntry
 from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
@@ -330,6 +330,30 @@ def test_an_exact_index_has_no_ann_loss(evaluated: Evaluated) -> None:
     assert loss["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_diverse_lists_are_measured_next_to_those_in_the_order_of_scores(tmp_path: Path, tower: str) -> None:
+    inputs = write_inputs(tmp_path, tower, shards=2)
+    inputs = replace(inputs, search=replace(inputs.search, diversity=0.9))
+    evaluate = WriteEvaluation(inputs, Window(start=hours(0), end=hours(48)), str(tmp_path), "{bucket}.parquet")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create(write_buckets(tmp_path)) | evaluate | WriteRecords(str(tmp_path / "records"))
+    found = pop_records(str(tmp_path / "records"), FileEntry, MeasuredRecord, ShownRecord)
+    metrics = collect_metrics(
+        found.of(MeasuredRecord), k=K, index="exact", holdout=("then", "now"), served=None, diversity=0.9
+    )
+    written = {
+        user: videos for path in (tmp_path / "lists").iterdir() for user, videos, _ in pl.read_parquet(path).iter_rows()
+    }
+    assert written != lists_by_hand(NEIGHBOURS)
+    served, by_score = figures_by_hand(written), figures_by_hand(lists_by_hand(NEIGHBOURS))
+    assert metrics.diversity is not None and metrics.ann_loss is not None
+    for measured, expected in ((metrics.systems[NEIGHBOURS], served), (metrics.diversity.by_score, by_score)):
+        assert {name: measured.figures[name] for name in expected} == pytest.approx(expected)
+    difference = metrics.diversity.difference[f"recall@{K}"]
+    assert difference is not None
+    assert difference.value == pytest.approx(served[f"recall@{K}"] - by_score[f"recall@{K}"])
+    assert metrics.ann_loss.difference == PairedDifference(value=0.0, low=0.0, high=0.0), "exact search finds the same"
+
+
 def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     inputs = write_inputs(tmp_path, tower, shards=2)
     shared, search = read_shared(inputs), inputs.search
@@ -345,7 +369,8 @@ def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     nothing = Excluded.empty(len(users))
     true = exact_lists(search.index, vectors, nothing, None, k=K)
     worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every second video is missed
-    found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, top=replace(true, positions=worse))
+    approximate = replace(true, positions=worse)
+    found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, top=approximate, by_score=approximate)
     loss = dict(
         measure_ann_loss(held_out, found, np.array([0, 1, 3]), shared, replace(search, max_share_per_channel=1.0))
     )

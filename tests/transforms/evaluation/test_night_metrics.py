@@ -128,6 +128,20 @@ def test_the_loss_of_an_approximate_search() -> None:
     assert content()["ann_loss"] == {"index": "scann"}
 
 
+def test_the_cost_of_diversity_at_every_cut() -> None:
+    by_score = measured_record(("diversity", "by score"), measured(0.7), k=K)
+    records = [measured_record(("systems", "neighbours"), measured(0.6), k=K), by_score]
+    metrics = collect_metrics(records, k=K, index="exact", holdout=("then", "now"), served=None, diversity=0.25)
+    found = json.loads(serialize(metrics))["diversity"]
+    assert found["setting"] == 0.25 and found["by_score"]["figures"] == measured(0.7).metrics.compute()
+    assert set(found["difference"]) == {"recall@2", "recall@4"}
+    for name, difference in found["difference"].items():
+        assert difference["value"] == metrics.systems["neighbours"].figures[name] - by_score.measured.figures[name]
+        assert difference["low"] < difference["value"] < difference["high"] < 0
+    assert "diversity" not in content(), "absent without the setting"
+    assert read(serialize(metrics)) == metrics
+
+
 def test_the_lists_served_before() -> None:
     about = {"date": "2026-11-20", "start": "a", "end": "b"}
     keys = {"everybody": measured(0.5), "with a list": measured(0.5)}

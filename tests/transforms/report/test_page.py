@@ -57,6 +57,11 @@ class Outline(HTMLParser):
             self.words.append(" ".join(data.split()))
 
 
+def test_the_cost_of_diversity_is_rendered() -> None:
+    [line] = [words for words in Outline(render_report(FULL)).words if "neighbours.diversity" in words]
+    assert re.findall(r"\d+\.\d+", line) == ["0.25", "0.3018", "0.3141", "0.0123", "0.032", "0.004"]
+
+
 def test_every_part_is_rendered() -> None:
     page = Outline(render_report(FULL))
     shown = set(page.words)

@@ -23,6 +23,8 @@ from transforms.core.records import Counts, add_counts
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.logs.schemas import HIDDEN_SCHEMA, USER_SCHEMA
 from transforms.search import shard_search
+from transforms.search.diversity import diversify
+from transforms.search.exact_search import Candidates
 from transforms.search.neighbours import WriteNeighbours
 from transforms.search.user_limits import BucketRecords, SearchInputs
 
@@ -69,16 +71,16 @@ class World:
         had |= {video for who, video in self.hidden if who == user}
         return {v for v, row in self.catalogue.items() if _shown_in(row, self.country(user)) and v not in had}
 
-    def expected(self, user: str) -> list[tuple[str, float]]:
-        """Return the user's list: repeatedly the best video that every rule allows."""
+    def expected(self, user: str, depth: int = 0) -> list[tuple[str, float]]:
+        """Return the user's list, or the first `depth` videos: repeatedly the best video that every rule allows."""
         scores = {v: float(np.dot(self.videos[v], self.users[user])) for v in self.may_be_shown(user)}
-        return self._first(scores)
+        return self._first(scores, depth or self.k)
 
-    def _first(self, scores: dict[str, float]) -> list[tuple[str, float]]:
+    def _first(self, scores: dict[str, float], depth: int) -> list[tuple[str, float]]:
         most, taken, found = max(1, int(self.share * self.k + 1e-9)), Counter[str](), list[tuple[str, float]]()
         for video, score in sorted(scores.items(), key=lambda item: (-item[1], item[0])):
             channel = self.catalogue[video]["channel"]
-            if len(found) < self.k and (channel is None or taken[channel] < most):
+            if len(found) < depth and (channel is None or taken[channel] < most):
                 found.append((video, score))
                 taken[channel] += 1
         return found
@@ -86,7 +88,7 @@ class World:
     def expected_default(self, country: str | None) -> list[tuple[str, float]]:
         vector = self.users["nobody"]
         shown = [v for v, row in self.catalogue.items() if _shown_in(row, country)]
-        return self._first({v: float(np.dot(self.videos[v], vector)) for v in shown})
+        return self._first({v: float(np.dot(self.videos[v], vector)) for v in shown}, self.k)
 
 
 def _shown_in(row: dict[str, Any], country: str | None) -> bool:
@@ -197,6 +199,34 @@ def test_lists_keep_to_every_rule(
     }
     assert defaults == {country: world.expected_default(country) for country in (None, *COUNTRIES)}
     check_counts(world, expected, add_counts(record for record in found if isinstance(record, Counts)))
+
+
+@settings(max_examples=6)
+@given(st.integers(0, 2**32), st.sampled_from([1, 3]))
+def test_lists_of_diverse_videos_keep_to_every_rule(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, shards: int
+) -> None:
+    """The lists are the re-ranked 2k videos that the rules allow, those of the channel limit of a list of k."""
+    folder, world = tmp_path_factory.mktemp("world"), world_of(seed)
+    inputs, buckets = write_world(world, folder, min(shards, len(world.videos)))
+    list(buckets | WriteNeighbours(replace(inputs, diversity=0.5), str(folder / "n"), "{bucket}", "defaults"))
+    names, vectors = list(world.videos), np.array(list(world.videos.values()), np.float32)
+    found = lists_of(folder)
+    assert set(found) == set(world.users) - {"nobody"}
+    for user, shown in found.items():
+        first = world.expected(user, depth=2 * world.k)
+        padding = 2 * world.k - len(first)
+        candidates = Candidates(
+            positions=np.array([[names.index(v) for v, _ in first] + [-1] * padding], np.int32),
+            scores=np.array([[score for _, score in first] + [-np.inf] * padding], np.float32),
+        )
+        top = diversify(candidates, vectors, k=world.k, diversity=0.5)
+        assert shown == [
+            (names[p], score)
+            for p, score in zip(top.positions[0].tolist(), top.scores[0].tolist(), strict=True)
+            if p >= 0
+        ]
+        assert len(shown) == len(world.expected(user))
 
 
 def check_counts(world: World, expected: dict[str, list[tuple[str, float]]], counts: dict[str, int]) -> None:
