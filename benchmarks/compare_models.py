@@ -3,7 +3,7 @@
     python -m benchmarks.compare_models TOOLS kuairand OUT --losses --seconds 60 [--test]
     python -m benchmarks.compare_models TOOLS kuairand OUT --histories --try 'model.history="attention";model.dropout=0'
 
-TOOLS is the folder with kuairand_logs.py and movietweetings_logs.py. OUT is a folder; examples that an earlier call
+TOOLS is the folder with the converters of `real_logs`. OUT is a folder; examples that an earlier call
 wrote there for the same logs are used again. The job is that of `real_logs`; `--set` changes it for all models, and
 `--try` adds a model with other settings of [model] and [training].
 
@@ -25,8 +25,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import math
-import subprocess
-import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -36,7 +34,7 @@ from typing import Any, get_args
 
 import polars as pl
 
-from benchmarks.real_logs import NIGHTS, with_setting
+from benchmarks.real_logs import NIGHTS, job_text, with_setting, write_logs
 from pipelines import examples, ingest, vocabulary
 from pipelines.config.jobs import Job, load_job
 from pipelines.night.night import Night
@@ -117,7 +115,7 @@ def _given(args: argparse.Namespace) -> Given:
     day = dt.date.fromisoformat(NIGHTS[args.logs])
     if not (folder / "logs").exists():
         _write_logs(args, folder / "logs", day)
-    text = Path(__file__).with_name(f"{args.logs}.toml").read_text(encoding="utf-8")
+    text = job_text(args.logs)
     days = tomllib.loads(text)["examples"]["window_days"] + 1  # it begins on the same day as without the held-out day
     held_out = [f"examples.window_days={days}", "examples.holdout_days=1", "examples.holdout_users=1.0"]
     for change in (*held_out, *args.set):
@@ -133,10 +131,7 @@ def _given(args: argparse.Namespace) -> Given:
 
 def _write_logs(args: argparse.Namespace, logs: Path, day: dt.date) -> None:
     """Convert the logs, and add the truth to the watches at the first moment of `day`, the first day without logs."""
-    days_in_one_file = args.logs == "movietweetings"  # its converter leaves out the test events for validation
-    flags = ["--validation"] if days_in_one_file and not args.test else []
-    subprocess.run([sys.executable, args.tools / f"{args.logs}_logs.py", logs, *flags], check=True)
-    truth = pl.read_parquet(logs / f"truth{'' if days_in_one_file or args.test else '_validation'}.parquet")
+    truth = pl.read_parquet(write_logs(args.tools, args.logs, logs, validation=not args.test))
     time = pl.lit(dt.datetime.combine(day, dt.time(), dt.UTC)).cast(pl.Datetime("ms", "UTC"))
     watches = truth.select("user_id", "video_id", time=time, completed=True)
     watches.write_parquet(logs / "watches" / "truth.parquet")
