@@ -131,6 +131,9 @@ class TrainingSettings(BaseModel):
     )
     table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
     tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the tower")
+    learning_rate_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="`linear`: both learning rates fall linearly to a fiftieth over the planned steps"
+    )
     checkpoint_steps: PositiveInt = Field(1000, description="steps between two checkpoints")
     holdout_sample: PositiveInt = Field(2_000, description="held-out users for recall after each epoch")
     early_stopping_epochs: NonNegativeInt = Field(

@@ -26,8 +26,12 @@ class RowwiseAdagrad(tf.Module):
             for name, table in tables.items()
         }
 
-    def apply(self, name: str, used: Embedded, gradient: tf.Tensor | tf.IndexedSlices) -> None:
+    def apply(
+        self, name: str, used: Embedded, gradient: tf.Tensor | tf.IndexedSlices, *, factor: tf.Tensor | float = 1.0
+    ) -> None:
         """Update the rows `used` of a table; `gradient` is that of `used.rows`, [used, dimension].
+
+        `factor` is that of the learning rate.
 
         Row 0 stays the zero vector. On several replicas, updates the rows that any of them used, with summed gradients.
         """
@@ -38,7 +42,7 @@ class RowwiseAdagrad(tf.Module):
             gradient = tf.math.unsorted_segment_sum(gradient, used.indices, tf.size(used.ids))
         square = tf.where(used.ids > 0, tf.reduce_mean(tf.square(gradient), axis=1), 0)
         total = tf.gather(self.accumulators[name], used.ids) + square
-        step = tf.where(used.ids > 0, self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
+        step = tf.where(used.ids > 0, factor * self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
         _scatter_update(self.accumulators[name], used.ids, total)
         # The rows are already gathered, and writing them takes a fifth of the time that subtracting in place takes.
         _scatter_update(self.tables[name].weights, used.ids, used.rows - gradient * step[:, tf.newaxis])
@@ -77,8 +81,8 @@ class Adam(tf.Module):
         self.first = [tf.Variable(tf.zeros_like(v), trainable=False, name="first") for v in variables]
         self.second = [tf.Variable(tf.zeros_like(v), trainable=False, name="second") for v in variables]
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Take one step; `gradients` are in the order of the variables."""
+    def apply(self, gradients: Sequence[tf.Tensor], *, factor: tf.Tensor | float = 1.0) -> None:
+        """Take one step; `gradients` are in the order of the variables, `factor` is that of the learning rate."""
         steps = tf.cast(increment(self.steps), tf.float32)
         for target, first, second, gradient in zip(self.targets, self.first, self.second, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
@@ -87,7 +91,7 @@ class Adam(tf.Module):
                 v=second.handle,
                 beta1_power=tf.pow(self.beta1, steps),
                 beta2_power=tf.pow(self.beta2, steps),
-                lr=self.learning_rate,
+                lr=factor * self.learning_rate,
                 beta1=self.beta1,
                 beta2=self.beta2,
                 epsilon=1e-7,

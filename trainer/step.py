@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from trainer.batch import LABEL, SHARE, Batch
@@ -12,6 +13,21 @@ from trainer.model import Model
 from trainer.optimizer import Adam, RowwiseAdagrad, increment
 from trainer.seeds import derive_seed
 from transforms.core.tensorflow_import import tf
+
+LAST_FACTOR = 0.02  # of the learning rates at the end of a linear decay
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearDecay:
+    """A factor of the learning rates that falls linearly over the steps of a training."""
+
+    first: int  # steps before the training: those of the models that it started from
+    steps: int  # planned steps of the training
+
+    def factor(self, step: tf.Tensor | int) -> tf.Tensor:
+        """Return the factor for a number of steps taken, float []: from 1 to `LAST_FACTOR`."""
+        taken = tf.cast(step - self.first, tf.float32) / self.steps
+        return tf.maximum(1 - taken, LAST_FACTOR)
 
 
 class TrainingStep(tf.Module):
@@ -29,6 +45,7 @@ class TrainingStep(tf.Module):
         self.adagrad = RowwiseAdagrad(tables, learning_rate=settings.table_learning_rate, replicas=self._replicas)
         self.adam = Adam(model.tower.dense_variables, learning_rate=settings.tower_learning_rate)
         self.steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="steps")
+        self.decay: LinearDecay | None = None  # of the learning rates; None: they are constant
         self.seeds = {purpose: derive_seed(settings.seed, purpose)[0] for purpose in ("negatives", "dropout")}
 
     def __call__(self, batch: Batch) -> tf.Tensor:
@@ -51,10 +68,11 @@ class TrainingStep(tf.Module):
             tape.watch(rows)
             loss = self.loss(users, labels, candidates) * batch.get(SHARE, 1.0)
         row_gradients, gradients = tape.gradient(loss, [rows, variables])
+        factor = self.decay.factor(self.steps) if self.decay else 1.0
         for name, gradient in row_gradients.items():
-            self.adagrad.apply(name, used[name], gradient)
+            self.adagrad.apply(name, used[name], gradient, factor=factor)
         loss, *gradients = self._replicas.sum([loss, *gradients])
-        self.adam.apply(gradients)
+        self.adam.apply(gradients, factor=factor)
         increment(self.steps)
         return nan_unless_finite(loss, gradients)
 

@@ -27,7 +27,7 @@ from trainer.model import Model
 from trainer.progress import Checkpoints, Progress
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
-from trainer.step import TrainingStep
+from trainer.step import LinearDecay, TrainingStep
 from trainer.stopping import StoppingUsers, choose_stopping_users, read_user_ids
 from trainer.warm_start import Start, WarmStartSource, prepare_start
 from transforms.contracts.example_spec import FeatureSpec
@@ -80,11 +80,15 @@ def fit(
         if model_settings.co_watches and start.state is None:
             start_from_co_watches(step.model, data, counts, settings)
     plan = make_plan(data.labels_per_epoch(settings.epochs), settings.batch_size, replicas=replicas)
+    plan = plan.limited_to(settings.max_steps)
+    if settings.learning_rate_schedule == "linear":
+        step.decay = LinearDecay(first=int(step.steps) - progress.steps, steps=sum(plan.steps))
     loop = _TrainingLoop(
         settings=settings,
         replicas=replicas,
         step=replicas.compile(step),
-        plan=plan.limited_to(settings.max_steps),
+        plan=plan,
+        decay=step.decay,
         holdout=HoldoutEvaluator(
             step.model.tower, step.loss.scores, files.holdout, files.spec, users=settings.holdout_sample
         ),
@@ -279,6 +283,7 @@ class _TrainingLoop:
     replicas: Replicas
     step: Callable[[Parts], tf.Tensor]
     plan: Plan
+    decay: LinearDecay | None
     holdout: RecallEvaluator
     stopping: RecallEvaluator
     checkpoints: Checkpoints
@@ -345,12 +350,13 @@ class _TrainingLoop:
         point = progress.losses[-1]
         before = progress.losses[-2] if len(progress.losses) > 1 else {"examples": 0, "seconds": 0.0}
         seconds = max(point["seconds"] - before["seconds"], 1e-9)
+        factor = float(self.decay.factor(self.decay.first + progress.steps)) if self.decay else 1.0
         return {
             "loss": point["loss"],
             "examples_per_second": (point["examples"] - before["examples"]) / seconds,
             "waiting_share": progress.waiting_share,
-            "learning_rate/tables": self.settings.table_learning_rate,
-            "learning_rate/tower": self.settings.tower_learning_rate,
+            "learning_rate/tables": factor * self.settings.table_learning_rate,
+            "learning_rate/tower": factor * self.settings.tower_learning_rate,
         }
 
     def _check(self, loss: float, step: int) -> None:

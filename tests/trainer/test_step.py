@@ -12,7 +12,7 @@ from trainer.distribution import Replicas
 from trainer.inputs import cut_windows, parse_records
 from trainer.losses import make_loss
 from trainer.model import Model
-from trainer.step import TrainingStep
+from trainer.step import LAST_FACTOR, LinearDecay, TrainingStep
 from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(dimension=8, hidden=[16], negatives=10)
@@ -51,6 +51,22 @@ def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(loss: st
     assert np.flatnonzero(changed).tolist() == [4]
     assert float(cross_entropy(step, one)) < first
     assert all(not table.weights[0].numpy().any() for table in step.adagrad.tables.values())
+
+
+def test_a_linear_decay_scales_the_updates_of_a_step() -> None:
+    """The same step from the same variables, at the start, after three quarters, and behind the end of a decay."""
+    moves = []
+    for taken in (0, 75, 1_000):
+        step = new_step("softmax")  # draws nothing
+        step.decay = LinearDecay(first=7, steps=100)
+        step.steps.assign(7 + taken)
+        watches, kernel = step.model.tower.tables["watches"].weights, step.model.tower.layers[0].kernel
+        before = watches.numpy(), kernel.numpy()
+        step(batch())
+        moves.append([np.abs(new.numpy() - old).sum() for new, old in zip((watches, kernel), before, strict=True)])
+    first, late, last = np.array(moves)
+    np.testing.assert_allclose(late / first, 0.25, rtol=1e-3)
+    np.testing.assert_allclose(last / first, LAST_FACTOR, rtol=2e-2)
 
 
 @pytest.mark.parametrize("loss", ["in_batch", "nce"])

@@ -28,7 +28,9 @@ from trainer.training import Plan, choose_users
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20, dropout=0.2)
+MODEL = ModelSettings(
+    dimension=8, hidden=[16], history="recency", co_watches=True, negatives=20, dropout=0.2, history_dropout=0.1
+)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
 
 
@@ -119,6 +121,15 @@ def test_a_training_is_deterministic(tmp_path: Path, examples: str, whole: Train
     assert curve(again) == curve(whole)
     assert (vectors(again) == vectors(whole)).all()
     assert again.holdout == whole.holdout
+
+
+def test_the_learning_rates_of_a_resumed_training_go_on_falling(tmp_path: Path, examples: str) -> None:
+    linear = {"learning_rate_schedule": "linear"}
+    with killed_at(9):
+        run(examples, tmp_path / "killed", **linear)
+    resumed, uninterrupted = (run(examples, tmp_path / name, attempt="2", **linear) for name in ("killed", "whole"))
+    assert curve(resumed) == curve(uninterrupted)
+    assert (vectors(resumed) == vectors(uninterrupted)).all()
 
 
 @pytest.mark.parametrize("step", [4, 9], ids=["first pass", "second pass"])
