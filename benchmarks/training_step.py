@@ -2,11 +2,14 @@
 
     python -m benchmarks.training_step [--videos 1000000] [--dimensions 64 256] [--steps 20] [--records] [--keras]
     python -m benchmarks.training_step --videos 100000 --keras-layers [--history attention]
+    python -m benchmarks.training_step --videos 100000 --written-out [--loss nce]
 
 Full size by default: a million videos and tokens, bags of 50 and 50, hidden layers 1024-512, batches of 1,024 and 2,000
 negatives. Ids are drawn with a Zipf-like popularity, so that rows repeat within a batch as in real logs; `--uniform`
 draws them evenly, the worst case. With `--records` our model reads TFRecord files, as a training does; without it,
 batches are in memory. All models take steps in turn, so that other work on the machine affects them alike.
+
+`--written-out` compares TensorFlow's losses with those of `trainer.losses` that are written out for XLA.
 
 `--keras-layers` compares our model with the same one in which Keras' Dense, LayerNormalization and Adam replace those
 of `trainer.layers` and `trainer.optimizer`. The processor time of a step is printed too: it depends less on other work.
@@ -50,6 +53,8 @@ def main() -> None:
     parser.add_argument("--uniform", action="store_true")
     parser.add_argument("--records", action="store_true", help="read ours from TFRecord files")
     parser.add_argument("--keras", action="store_true", help="the same model in plain Keras, too")
+    parser.add_argument("--loss", default="sampled_softmax")
+    parser.add_argument("--written-out", action="store_true", help="our model with the losses that are for XLA, too")
     parser.add_argument("--keras-layers", action="store_true", help="our model with Keras' layers and Adam, too")
     args = parser.parse_args()
     for dimension in args.dimensions:
@@ -59,7 +64,9 @@ def main() -> None:
 def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
     """Print the examples per second and the processor time of each kind of step."""
     spec = FeatureSpec(videos=videos, tokens=videos, watch_history=LENGTH, search_history=LENGTH)
-    settings = ModelSettings(dimension=dimension, hidden=[*HIDDEN], history=args.history, negatives=NEGATIVES)
+    settings = ModelSettings(
+        dimension=dimension, hidden=[*HIDDEN], history=args.history, negatives=NEGATIVES, loss=args.loss
+    )
     counts = np.ones(videos, np.int64) if args.uniform else (videos / np.arange(1, videos + 1)).astype(np.int64)
     sampler = NegativeSampler(counts)
     ready = [draw(sampler, number) for number in range(4)]
@@ -69,6 +76,11 @@ def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
     }
     if args.keras:
         kinds["keras adam"] = keras_step(videos, dimension, sampler), itertools.cycle(ready)
+    if args.written_out:
+        for name, written_out in (("tensorflow", False), ("written out", True)):
+            other = new_step(spec, settings, counts)
+            other.loss.written_out = written_out
+            kinds[name] = tf.function(other, autograph=False), itertools.cycle(ready)
     if args.keras_layers:
         with keras_layers():
             replaced = new_step(spec, settings, counts)
@@ -79,7 +91,9 @@ def measure(videos: int, dimension: int, args: argparse.Namespace) -> None:
     print(f"D={dimension} {args.history}: examples/s (processor time): {text}{ratio}", flush=True)
 
 
-def new_step(spec: FeatureSpec, settings: ModelSettings, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Step:
+def new_step(
+    spec: FeatureSpec, settings: ModelSettings, counts: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> TrainingStep:
     model = Model(spec, settings, counts, seed=1)
     return TrainingStep(model, make_loss(settings, model, counts), TrainingSettings(batch_size=BATCH))
 

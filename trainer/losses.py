@@ -10,6 +10,7 @@ losses compare with other videos (`trainer.sampling`), or with another objective
     value = loss(users, labels, candidates)                 # differentiable in users and in the rows of candidates
 
 Without the correction a logit is u.v + b, the score that serving ranks by. Replicas use their part of the batch.
+Sampled softmaxes call `tf.nn.sampled_softmax_loss`. XLA cannot compile it; static shapes (TPUs) use an equal function.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from trainer.tables import Embedded, Table
 from trainer.tree import TreePaths, huffman_tree
 from transforms.core.tensorflow_import import tf
 
+MIN_WEIGHT = 1e-37  # of a negative: a masked one would weigh 0, and its expected count would be infinite
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -66,9 +69,9 @@ def corrected_logits(users: tf.Tensor, compared: Comparison) -> tuple[tf.Tensor,
 
 
 def sampled_softmax(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
-    """Return the mean loss of users [batch, dimension], as `tf.nn.sampled_softmax_loss` without accidental hits.
+    """Return the mean loss of users [batch, dimension] without accidental hits, with operations that XLA has.
 
-    That function uses kernels that XLA does not have, and removes only one accidental hit of a negative drawn twice.
+    `tensorflow_sampled_softmax` returns the same on CPUs and GPUs.
     """
     positive, negative = corrected_logits(users, compared)
     return tf.reduce_mean(_log_sum_exp(positive, negative) - positive)
@@ -94,12 +97,64 @@ def _log_sum_exp(
 
 
 def noise_contrastive(users: tf.Tensor, compared: Comparison) -> tf.Tensor:
-    """Return the mean loss of users [batch, dimension], as `tf.nn.nce_loss` without accidental hits.
+    """Return the mean loss of users [batch, dimension] without accidental hits, with operations that XLA has.
 
     Classifies each video as label or noise, and sums the binary cross-entropies (Gutmann, Hyvarinen 2012).
+    `tensorflow_noise_contrastive` returns the same on CPUs and GPUs.
     """
     positive, negative = corrected_logits(users, compared)
     return tf.reduce_mean(tf.nn.softplus(-positive) + tf.reduce_sum(tf.nn.softplus(negative), axis=1))
+
+
+def tensorflow_sampled_softmax(users: tf.Tensor, candidates: NegativeCandidates) -> tf.Tensor:
+    """Return the same as `sampled_softmax`, by `tf.nn.sampled_softmax_loss` over the rows that the batch uses.
+
+    That function removes only one accidental hit of a repeated negative, so repeated negatives are merged: n copies
+    with the expected count c become one with c / n, which changes neither the value nor the gradients of a softmax.
+    """
+    rows = candidates.rows()
+    distinct, index = tf.unique(rows.negatives)
+    weights = tf.math.unsorted_segment_sum(tf.exp(-candidates.drawn.log_expected), index, tf.size(distinct))
+    losses = tf.nn.sampled_softmax_loss(
+        rows.vectors,
+        rows.biases,
+        rows.labels[:, tf.newaxis],
+        users,
+        num_sampled=tf.size(distinct),
+        num_classes=tf.shape(rows.vectors)[0],
+        sampled_values=(
+            distinct,
+            tf.exp(candidates.drawn.label_log_expected)[:, tf.newaxis],
+            1 / tf.maximum(weights, MIN_WEIGHT),
+        ),
+    )
+    return tf.reduce_mean(losses)
+
+
+def tensorflow_noise_contrastive(users: tf.Tensor, candidates: NegativeCandidates) -> tf.Tensor:
+    """Return the same as `noise_contrastive`, by `tf.nn.nce_loss` over the rows that the batch uses.
+
+    That function removes only one accidental hit of a repeated negative. The draws of a label have equal costs, so the
+    cost of all accidental hits is subtracted instead.
+    """
+    rows, drawn = candidates.rows(), candidates.drawn
+    losses = tf.nn.nce_loss(
+        rows.vectors,
+        rows.biases,
+        rows.labels[:, tf.newaxis],
+        users,
+        num_sampled=tf.size(drawn.ids),
+        num_classes=tf.shape(rows.vectors)[0],
+        sampled_values=(
+            rows.negatives,
+            tf.exp(drawn.label_log_expected)[:, tf.newaxis],
+            tf.exp(drawn.log_expected),
+        ),
+    )
+    draws = tf.math.unsorted_segment_sum(tf.ones_like(drawn.log_expected), rows.negatives, tf.shape(rows.vectors)[0])
+    hits = tf.gather(draws, rows.labels)
+    logits = tf.reduce_sum(users * tf.gather(rows.vectors, rows.labels), axis=1) + tf.gather(rows.biases, rows.labels)
+    return tf.reduce_mean(losses - hits * tf.nn.softplus(logits - drawn.label_log_expected))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,18 +193,39 @@ class Loss(tf.Module, Generic[C]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedRows:
+    """The rows of the labels and of the negatives, each once, and the row of each label and negative."""
+
+    vectors: tf.Tensor  # float [rows, dimension]
+    biases: tf.Tensor  # float [rows]
+    labels: tf.Tensor  # int32 [batch]
+    negatives: tf.Tensor  # int32 [negatives]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NegativeCandidates(Candidates):
     """Candidates of a sampled loss: `used` has the labels and then the negatives."""
 
     drawn: SampledNegatives
 
+    def rows(self) -> ComparedRows:
+        """Return the rows, in which the labels and negatives are renumbered."""
+        videos, biases = self.used["videos"], self.used["biases"]  # of the same ids, and so in the same order
+        labels, negatives = tf.split(videos.indices, [tf.size(self.drawn.label_log_expected), tf.size(self.drawn.ids)])
+        return ComparedRows(vectors=videos.rows, biases=biases.rows[:, 0], labels=labels, negatives=negatives)
+
 
 class SampledLoss(Loss[NegativeCandidates]):
-    """A loss that compares each label with sampled negatives: `sampled_softmax` or `noise_contrastive`."""
+    """A loss that compares each label with sampled negatives: a softmax, or a noise-contrastive loss.
 
-    def __init__(self, model: Model, compare: Callable[[tf.Tensor, Comparison], tf.Tensor], sampler: Sampler) -> None:
+    `written_out`: whether to use the functions of this module and not those of TensorFlow. Static shapes always use
+    them, because XLA cannot compile TensorFlow's; so does NCE by default, because a step with `tf.nn.nce_loss` takes
+    10 % longer (docs/benchmarks.md).
+    """
+
+    def __init__(self, model: Model, sampler: Sampler, *, noise_contrastive: bool = False) -> None:
         super().__init__(model)
-        self.compare, self.sampler = compare, sampler
+        self.sampler, self.noise_contrastive, self.written_out = sampler, noise_contrastive, noise_contrastive
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> NegativeCandidates:
         drawn = self.sampler(labels, users, seed=seed)
@@ -160,6 +236,9 @@ class SampledLoss(Loss[NegativeCandidates]):
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: NegativeCandidates) -> tf.Tensor:
         drawn, used = candidates.drawn, candidates.used
+        if not (self.written_out or used["videos"].static):
+            call = tensorflow_noise_contrastive if self.noise_contrastive else tensorflow_sampled_softmax
+            return call(users, candidates)
         sizes = [tf.size(labels), tf.size(drawn.ids)]
         label_vectors, negative_vectors = tf.split(used["videos"].vectors(), sizes)
         label_biases, negative_biases = tf.split(used["biases"].vectors()[:, 0], sizes)
@@ -171,7 +250,7 @@ class SampledLoss(Loss[NegativeCandidates]):
             negative_vectors=negative_vectors,
             negative_biases=negative_biases,
         )
-        return self.compare(users, compared)
+        return noise_contrastive(users, compared) if self.noise_contrastive else sampled_softmax(users, compared)
 
 
 class FullSoftmax(Loss[Candidates]):
@@ -240,8 +319,7 @@ def make_loss(settings: ModelSettings, model: Model, label_counts: npt.NDArray[n
                 'and each step would update all: set loss = "sampled_softmax", or raise softmax_limit ([model])'
             )
         return FullSoftmax(model)
-    compare = noise_contrastive if settings.loss == "nce" else sampled_softmax
-    return SampledLoss(model, compare, _sampler(settings, model, label_counts))
+    return SampledLoss(model, _sampler(settings, model, label_counts), noise_contrastive=settings.loss == "nce")
 
 
 def _sampler(settings: ModelSettings, model: Model, label_counts: npt.NDArray[np.int64]) -> Sampler:

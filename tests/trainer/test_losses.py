@@ -103,6 +103,50 @@ def test_losses_equal_those_of_tensorflow_for_the_same_candidates(ours: Any, the
     same_value_and_gradients(our_loss, tensorflows, *given)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", ["sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives"])
+def test_the_functions_of_tensorflow_equal_those_for_xla_with_repeated_negatives(name: str, seed: int) -> None:
+    *given, labels = arrays(seed)
+    loss, users, _ = built(name, seed, negatives=20)
+    candidates = loss.candidates(tf.constant(labels, tf.int32), users, seed=SEED)
+    hits = labels[:, None] == candidates.drawn.ids.numpy()
+    assert (hits.sum(axis=1) > 1).any()  # otherwise one accidental hit a row would be enough
+    written_out, _, _ = built(name, seed, negatives=20)
+    loss.written_out, written_out.written_out = False, True
+    same_value_and_gradients(of_rows(loss, candidates, labels), of_rows(written_out, candidates, labels), *given)
+
+
+@pytest.mark.parametrize(
+    ("name", "static", "calls"),
+    [
+        ("sampled_softmax", False, ["sampled_softmax_loss"]),
+        ("sampled_softmax", True, []),
+        ("nce", False, []),  # tf.nn.nce_loss costs 10 % of a step
+        ("nce", True, []),
+    ],
+)
+def test_the_sampled_softmax_of_tensorflow_is_used_without_static_shapes(
+    monkeypatch: pytest.MonkeyPatch, name: str, static: bool, calls: list[str]
+) -> None:
+    called = list[str]()
+
+    def record(function: str) -> None:
+        original = getattr(tf.nn, function)
+
+        def call(*args: Any, **options: Any) -> Any:
+            called.append(function)
+            return original(*args, **options)
+
+        monkeypatch.setattr(tf.nn, function, call)
+
+    record("sampled_softmax_loss")
+    record("nce_loss")
+    loss, users, labels = built(name)
+    loss.videos.static = loss.biases.static = static
+    value(loss, users, labels)
+    assert called == calls
+
+
 def softmax_by_hand(positive: float, negatives: Arrays) -> float:
     return float(np.log(np.exp(positive) + np.exp(negatives).sum()) - positive)
 
