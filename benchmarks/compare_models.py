@@ -38,11 +38,12 @@ from benchmarks.real_logs import NIGHTS, job_text, with_setting, write_logs
 from pipelines import examples, ingest, vocabulary
 from pipelines.config.jobs import Job, load_job
 from pipelines.night.night import Night
-from trainer.config import ModelSettings, TrainingSettings
+from trainer.config import ModelSettings, ModelTable, TrainingTable
 from trainer.examples import ExampleFiles, Vocabulary, read_folder, read_label_counts
 from trainer.holdout import KS, HoldoutEvaluator, Scores
 from trainer.inputs import count_labels
 from trainer.progress import CurvePoint, Progress
+from trainer.task import resolve_settings
 from trainer.training import FitResult, fit
 from transforms.core.tensorflow_import import tf
 
@@ -154,12 +155,15 @@ def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> FitRes
     model = {**given.job.model.model_dump(), **settings.get("model", {})}
     training = {**given.job.training.model_dump(), **settings.get("training", {}), "max_steps": steps}
     training["epochs"] = math.ceil(steps / (given.labels // training["batch_size"] or 1))
+    resolved = resolve_settings(
+        given.files, given.counts, model=ModelTable(**model), training=TrainingTable(**training)
+    )
     with tempfile.TemporaryDirectory() as scratch:  # a new folder, so that no checkpoint is found
         return fit(
             given.files,
             given.counts,
-            model_settings=ModelSettings(**model),
-            settings=TrainingSettings(**training),
+            model_settings=resolved.model,
+            settings=resolved.training,
             checkpoints=f"{scratch}/checkpoints",
             logs=f"{scratch}/logs",
         )

@@ -23,7 +23,7 @@ import numpy as np
 from pipelines import examples, ingest, simulate, vocabulary
 from pipelines.config.jobs import load_job
 from pipelines.night.night import Night
-from trainer.config import TrainingSettings
+from trainer.config import TrainingTable
 from trainer.examples import ExampleFiles, read_folder
 from trainer.task import train
 from trainer.warm_start import WarmStartSource
@@ -122,7 +122,7 @@ def _next(
     """Train a night. The first night has no earlier model, and is the same for all kinds of training."""
     if way != "cold" and not found[way]:
         return found["cold"][0]
-    training = TrainingSettings(**{**night.job.training.model_dump(), **settings})
+    training = TrainingTable(**{**night.job.training.model_dump(), **settings})
     earlier = None
     if way != "cold":
         earlier = WarmStartSource(state=found[way][-1].state, name=str(night.date - dt.timedelta(days=1)), days=1)

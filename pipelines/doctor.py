@@ -51,6 +51,7 @@ CHECKS = (
     Check(name="memory", module="sizes", function="memory"),
     Check(name="disk", module="sizes", function="disk"),
     Check(name="time", module="sizes", function="time"),
+    Check(name="auto", module="sizes", function="auto"),
     Check(name="tensorflow", module="installation", function="tensorflow", needs_job=False, in_background=True),
     Check(name="scann", module="installation", function="scann", needs_job=False, in_background=True),
     Check(name="runner", module="runner", function="runner", in_background=True),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from typing import Any
 
 import apache_beam as beam
 
@@ -20,6 +21,7 @@ from pipelines.night import artifacts
 from pipelines.night.night import Night
 from pipelines.night.outputs import ExamplesOutputs, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
+from trainer.auto import labels_per_user, rules_version
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -40,6 +42,8 @@ def plan(night: Night) -> Plan:
     """Return the plan: the window's events, the vocabularies, and all settings of `[examples]`."""
     inputs = {"window": night.ingested.window_digest(), "vocabulary": night.require("vocabulary").digest}
     settings = {"date": night.date.isoformat(), "examples": night.job.examples.model_dump()}
+    if rules := rules_version({"per_user": night.job.examples.per_user}):
+        settings |= rules | {"model": night.job.model.model_dump(include={"preset"})}
     return Plan("examples", inputs, settings, _due(night))
 
 
@@ -78,7 +82,22 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         entries.append(files.write_bytes(folder, "search_tokens.parquet", spec.tokens, tokens))
     entries += written_graph
     features = skew.merge_histograms(part.features for part in found.of(FeatureHistograms))
-    return StageResult(entries, ExamplesOutputs(newest=newest, features=features), add_counts(found.of(Counts)))
+    counts: dict[str, Any] = {**add_counts(found.of(Counts))}
+    per_user, reason = _labels_per_user(night)
+    if reason:
+        counts |= {
+            "notes": [f"examples.per_user = {per_user} ({reason})"],
+            "auto": {"per_user": f"{per_user} ({reason})"},
+        }
+    return StageResult(entries, ExamplesOutputs(newest=newest, features=features), counts)
+
+
+def _labels_per_user(night: Night) -> tuple[int, str]:
+    """Return the largest number of labels of a user, and the reason if it is resolved from the counts of the window."""
+    window = night.outputs(VocabularyOutputs).window
+    return labels_per_user(
+        night.job.examples.per_user, watches=window.completed, users=window.users, preset=night.job.model.preset
+    )
 
 
 def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileEntry]:
@@ -104,7 +123,7 @@ def _writer(
 ) -> WriteExamples:
     settings = night.job.examples
     draw = LabelDraw(
-        per_user=settings.per_user,
+        per_user=_labels_per_user(night)[0],
         seed=settings.seed,
         holdout=night.dates.holdout,
         newest=newest,

@@ -19,6 +19,7 @@ from pipelines.night.night import Night
 from pipelines.night.outputs import ExamplesOutputs, TrainOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from pipelines.night.warm_start_base import EarlierModel
+from trainer.auto import rules_version
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
 
@@ -32,7 +33,7 @@ def plan(night: Night) -> Plan:
     found = warm_start_base.of_night(night)
     inputs = {"examples": night.require("examples").digest, **({"earlier": found.digest} if found else {})}
     settings = {"model": night.job.model.model_dump(), "training": night.job.training.model_dump()}
-    return Plan("train", inputs, settings)
+    return Plan("train", inputs, settings | rules_version(*settings.values()))
 
 
 def run(night: Night) -> None:
@@ -64,8 +65,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         state=f"state-{attempt}",
         warm_start=warm_start_base.to_output(found) if job.training.warm_start else None,
     )
-    notes = [result.start["why"]] if result.start["why"] else []
+    notes = [note for note in (result.auto_note, result.start["why"]) if note]
     counts = {"steps": result.steps, "examples": result.examples, "start": result.start, "notes": notes}
+    counts |= {"auto": result.auto} if result.auto else {}
     return StageResult(entries, outputs, counts)
 
 
@@ -85,6 +87,8 @@ def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
         label_counts=paths.join(local, LABEL_COUNTS),
         search_tokens=paths.join(local, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
         graph=find_graph(local, names),
+        labels=listed.counts.get("train_pointers"),
+        users=sum(entry.rows for entry in listed.named("train/")),
         dates={
             "start": night.dates.start.isoformat(),
             "end": night.dates.end.isoformat(),

@@ -1,23 +1,36 @@
 """Settings of the model and of its training: the `[model]` and `[training]` tables of JOB.toml.
 
+`ModelTable` and `TrainingTable` are the tables as written, in which some settings may be "auto". `trainer.auto`
+resolves them to `ModelSettings` and `TrainingSettings`, which the trainer uses.
+
 Imports neither TensorFlow nor the rest of the package, so that reading a job file is fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidatorFunctionWrapHandler,
     model_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+AUTO: Literal["auto"] = "auto"  # the value of a setting that is resolved from the counts of the logs
+History = Literal["mean", "recency", "attention"]
+LossName = Literal["sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives", "hierarchical_softmax", "softmax"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+T = TypeVar("T")
 
 # The towers of the paper (figure 6), by depth. A linear layer to `dimension` follows each; depth 0 has only that layer.
 DEPTHS = {
@@ -42,13 +55,36 @@ def named_widths(names: Mapping[str, list[int]]) -> BeforeValidator:
     return BeforeValidator(replace)
 
 
-class ModelSettings(BaseModel):
+class _OrAuto:
+    """Validates a setting of type `T | Literal["auto"]` as T unless it is "auto": an error then names one rule only."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: object, validate_value: ValidatorFunctionWrapHandler) -> object:
+            return value if value == AUTO else validate_value(value)
+
+        union: Any = handler(source)
+        as_it_is = core_schema.plain_serializer_function_ser_schema(lambda value: value)
+        return core_schema.no_info_wrap_validator_function(validate, union["choices"][0], serialization=as_it_is)
+
+
+OrAuto = Annotated[T | Literal["auto"], _OrAuto()]
+
+
+def accepts_auto(field: FieldInfo) -> bool:
+    """Return whether a setting may be "auto" to be resolved from the counts of the logs."""
+    return any(isinstance(part, _OrAuto) for part in field.metadata)
+
+
+Widths = Annotated[list[PositiveInt], named_widths(DEPTHS)]
+
+
+class ModelTable(BaseModel):
     """The `[model]` table: the shape of the user tower and its loss (paper, 3.2 to 3.5)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dimension: PositiveInt = Field(256, description="length of video, token and user vectors")
-    hidden: Annotated[list[PositiveInt], named_widths(DEPTHS)] = Field(
+    dimension: OrAuto[PositiveInt] = Field(256, description="length of video, token and user vectors")
+    hidden: OrAuto[Widths] = Field(
         [1024, 512],
         description="widths of the layers before the user vector; or one of the paper's towers by name, `depth-0` "
         "(none) to `depth-4` (2048-1024-512-256)",
@@ -56,7 +92,7 @@ class ModelSettings(BaseModel):
     activation: Literal["relu", "elu", "gelu", "leaky_relu", "selu", "swish", "tanh"] = Field(
         "relu", description="of the hidden layers; the paper's is `relu`"
     )
-    history: Literal["mean", "recency", "attention"] = Field(
+    history: OrAuto[History] = Field(
         "mean",
         description="encoder of the watch history: `mean` is the paper's; `recency` concatenates the mean, a mean with "
         "learned weights for each position and dimension, and the last video; `attention` is causal self-attention",
@@ -69,23 +105,21 @@ class ModelSettings(BaseModel):
         description="use the age of the example as a feature (paper, 3.3); false: predictions are an average over the "
         "window, for comparison",
     )
-    co_watches: bool = Field(
+    co_watches: OrAuto[bool] = Field(
         False,
         description="add a decaying sum of the history's vectors to the user vector, and start the tables of a cold "
         "start from a factorisation of co-watch counts: training then begins at the quality of item-to-item",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of the tower's inputs and hidden units dropped")
-    history_dropout: float = Field(0.0, ge=0, lt=1, description="share of the watches in the input dropped in training")
-    loss: Literal[
-        "sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives", "hierarchical_softmax", "softmax"
-    ] = Field(
+    dropout: OrAuto[Share] = Field(0.0, description="share of the tower's inputs and hidden units dropped")
+    history_dropout: OrAuto[Share] = Field(0.0, description="share of the watches in the input dropped in training")
+    loss: OrAuto[LossName] = Field(
         "sampled_softmax",
         description="training loss: `sampled_softmax` against drawn negatives; `nce`, a binary classification of each "
         "negative; `in_batch` against the other labels of the batch; `mixed` against both; `hard_negatives` against "
         "drawn ones and the highest-scoring of a large pool; `softmax` against all videos, for small vocabularies; "
         "`hierarchical_softmax`, a tree, for comparison: it has no video vectors, so its lists cannot be published",
     )
-    negatives: PositiveInt = Field(2_000, description="negatives drawn for each batch, shared by its examples")
+    negatives: OrAuto[PositiveInt] = Field(2_000, description="negatives drawn for each batch, shared by its examples")
     sampler: Literal["label_counts", "learned_unigram"] = Field(
         "label_counts",
         description="how negatives are drawn: by `label_counts` + 1; or (`nce` only) by TensorFlow's sampler, which "
@@ -98,10 +132,15 @@ class ModelSettings(BaseModel):
     softmax_limit: PositiveInt = Field(
         20_000, description="largest number of videos that `softmax` accepts, because each step updates all of them"
     )
+    preset: Literal["paper"] | None = Field(
+        None,
+        description='`paper`: settings of [model], [training] and `examples.per_user` that are `"auto"` have the '
+        "paper's values, and are not resolved from the counts of the logs",
+    )
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:
-        if self.history == "attention" and self.dimension % self.attention_heads:
+        if self.history == "attention" and self.dimension != AUTO and self.dimension % self.attention_heads:
             raise ValueError(
                 f"dimension must be a multiple of attention_heads, but {self.dimension} is not a multiple of "
                 f"{self.attention_heads}: change one of them"
@@ -111,32 +150,51 @@ class ModelSettings(BaseModel):
                 f'sampler = "learned_unigram" needs loss = "nce", but the loss is "{self.loss}": remove sampler, or '
                 "change the loss"
             )
-        if self.loss == "hard_negatives" and not 2 <= self.negatives <= self.hard_pool:
+        negatives = self.hard_pool if self.negatives == AUTO else self.negatives
+        if self.loss == "hard_negatives" and not 2 <= negatives <= self.hard_pool:
             raise ValueError(
                 f"negatives must be at least 2 and at most hard_pool ({self.hard_pool}) with loss = "
-                f'"hard_negatives", but is {self.negatives}'
+                f'"hard_negatives", but is {negatives}'
             )
         return self
 
 
-class TrainingSettings(BaseModel):
+class ModelSettings(ModelTable):
+    """The resolved settings of a model. The defaults are the paper's values, those of `preset = "paper"`."""
+
+    dimension: PositiveInt = 256
+    hidden: Widths = [1024, 512]
+    history: History = "mean"
+    co_watches: bool = False
+    dropout: Share = 0.0
+    history_dropout: Share = 0.0
+    loss: LossName = "sampled_softmax"
+    negatives: PositiveInt = 2_000
+
+
+class TrainingTable(BaseModel):
     """The `[training]` table: length, learning rates and devices of a training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: PositiveInt = Field(1024, description="labels in each step")
-    epochs: PositiveInt = Field(5, description="epochs over the examples")
+    epochs: OrAuto[PositiveInt] = Field(5, description="epochs over the examples")
     max_steps: PositiveInt | None = Field(
         None, description="steps after which training ends, even within an epoch; if omitted, it ends after all epochs"
     )
-    table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
-    tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the tower")
+    table_learning_rate: OrAuto[PositiveFloat] = Field(0.05, description="row-wise Adagrad, for the embedding tables")
+    tower_learning_rate: OrAuto[PositiveFloat] = Field(1e-3, description="Adam, for the tower")
     learning_rate_schedule: Literal["constant", "linear"] = Field(
         "constant", description="`linear`: both learning rates fall linearly to a fiftieth over the planned steps"
     )
+    minutes: PositiveFloat | None = Field(
+        None,
+        description="minutes of training steps after which training ends, even within an epoch; interrupted attempts "
+        "count, and measurements between epochs do not. If omitted, time is not limited",
+    )
     checkpoint_steps: PositiveInt = Field(1000, description="steps between two checkpoints")
     holdout_sample: PositiveInt = Field(2_000, description="held-out users for recall after each epoch")
-    early_stopping_epochs: NonNegativeInt = Field(
+    early_stopping_epochs: OrAuto[NonNegativeInt] = Field(
         0,
         description="epochs without a better recall@50 after which training ends, with the weights of the best epoch; "
         "0: no early stopping. Recall is measured on the newest label of 5 % of the users who are not held out (at "
@@ -164,3 +222,12 @@ class TrainingSettings(BaseModel):
         le=1,
         description="factor of the tables' accumulators in a warm start: a smaller factor lets old rows move further",
     )
+
+
+class TrainingSettings(TrainingTable):
+    """The resolved settings of a training. The defaults are those of `preset = "paper"`."""
+
+    epochs: PositiveInt = 5
+    table_learning_rate: PositiveFloat = 0.05
+    tower_learning_rate: PositiveFloat = 1e-3
+    early_stopping_epochs: NonNegativeInt = 0

@@ -79,10 +79,16 @@ class Progress:
         best = max(self.stopping or self.holdout, key=lambda figures: figures[STOPPING_METRIC], default={"epoch": 0})
         return int(best["epoch"])
 
-    def finished(self, *, epochs: int, patience: int) -> bool:
-        """Return whether all epochs are done, or the metric has not risen for `patience` of them (0: no limit)."""
+    def finished(self, *, epochs: int, patience: int, minutes: float | None = None) -> bool:
+        """Return whether all epochs are done, the metric has not risen for `patience` of them (0: no limit), or the
+        minutes are over at the end of an epoch."""
         waited = self.epoch - self.best_epoch if self.stopping else 0
-        return self.epoch >= epochs or (patience > 0 and waited >= patience)
+        ended_early = self.epoch > 0 and self.batch == 0 and self.out_of_time(minutes)
+        return self.epoch >= epochs or (patience > 0 and waited >= patience) or ended_early
+
+    def out_of_time(self, minutes: float | None) -> bool:
+        """Return whether the steps took at least so many minutes, interrupted attempts included (None: no limit)."""
+        return minutes is not None and self.seconds >= 60 * minutes
 
 
 class Checkpoints:

@@ -75,6 +75,16 @@ class SavedState:
             )
 
 
+def read_shape(folder: str) -> dict[str, Any] | None:
+    """Return the shape of the model in a folder; None if it holds no training state of this format."""
+    path = f"{folder}/state.json"
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path, "rb") as file:
+        header = json.loads(file.read())
+    return dict(header["shape"]) if header["format_version"] == FORMAT_VERSION else None
+
+
 def table_vocabulary(table: str) -> str:
     """Return the vocabulary of a table's rows: watches, output vectors and biases all have that of the videos."""
     return "videos" if table in ("watches", "biases") else table

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trainer.auto import STOPPING_SHARE
 from trainer.batch import LABEL, Batch
 from trainer.inputs import cut_windows, parse_records, watched_before
 from trainer.record_files import RecordFiles, no_autograph
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-USER_SHARE = 0.05  # of the users who are not held out
+USER_SHARE = STOPPING_SHARE  # of the users who are not held out
 _PLACES = 1 << 24
 _FEATURES = {
     "user_id": tf.io.FixedLenFeature([], tf.string),

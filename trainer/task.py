@@ -5,6 +5,7 @@ Call `train`, or use the command line, as training services do:
     python -m trainer.task --examples runs/nights/2026-11-21/examples --output model --settings settings.json
 
 The settings file has the tables `model` and `training` of `trainer.config`; omitted settings have their defaults.
+Settings that are "auto" are resolved from the counts of the examples, see `trainer.auto`.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
 
-from trainer.config import ModelSettings, TrainingSettings
+from trainer.auto import LogCounts, Resolved, auto_names, resolve
+from trainer.config import ModelSettings, ModelTable, TrainingSettings, TrainingTable
 from trainer.distribution import STRATEGIES, make_replicas
 from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, Vocabulary, read_file, read_folder, read_label_counts, read_vocabularies
 from trainer.export import export_tower, write_json, write_video_vectors
+from trainer.inputs import count_labels
 from trainer.raw import RawFeatures, raw_unsupported_reason
-from trainer.state import write_state
+from trainer.record_files import RecordFiles
+from trainer.state import read_shape, write_state
 from trainer.training import FitResult, fit
-from trainer.warm_start import StartSummary, WarmStartSource, model_shape
+from trainer.warm_start import StartSummary, WarmStartSource, model_shape, shape_difference
 from transforms.core.tensorflow_import import tf
 
 
@@ -46,14 +50,16 @@ class TrainingResult:
     seconds: float  # in the loop, interrupted attempts included
     holdout: tuple[dict[str, float], ...]  # figures after each epoch; empty without holdout records
     start: StartSummary  # what it started from
+    auto: dict[str, object]  # the values of the settings that were "auto"
+    auto_note: str  # one line about them; empty if there are none
 
 
 def train(
     examples: ExampleFiles,
     output: str,
     *,
-    model: ModelSettings,
-    training: TrainingSettings,
+    model: ModelTable,
+    training: TrainingTable,
     attempt: str,
     earlier: WarmStartSource | None = None,
     on_save: Callable[[], object] | None = None,
@@ -62,20 +68,23 @@ def train(
     `history.json`, `info.json`, `checkpoints/` and `tensorboard/`.
 
     Resumes from checkpoints that an earlier attempt wrote there for the same examples, settings and `earlier` model;
-    the result is the same as without the interruption. `on_save` is called after each complete checkpoint. Raises
-    TrainingError if nothing can be learned from the examples.
+    the result is the same as without the interruption. Settings that are "auto" are resolved first, see
+    `resolve_settings`; `info.json` has their values and reasons. `on_save` is called after each complete checkpoint.
+    Raises TrainingError if nothing can be learned from the examples.
 
     On several hosts, call it on each with the same arguments. Only the chief writes, to a folder that all can read.
     """
     output = output.rstrip("/")
     replicas = make_replicas(training.strategy)  # must come first: hosts cannot be joined after other work
     counts = read_label_counts(examples)
+    resolved = resolve_settings(examples, counts, model=model, training=training, earlier=earlier)
+    course = fingerprint(examples, model=resolved.model, training=resolved.training, earlier=earlier)
     fitted = fit(
         examples,
         counts,
-        model_settings=model,
-        settings=training,
-        checkpoints=f"{output}/checkpoints/{fingerprint(examples, model=model, training=training, earlier=earlier)}",
+        model_settings=resolved.model,
+        settings=resolved.training,
+        checkpoints=f"{output}/checkpoints/{course}",
         logs=f"{output}/tensorboard",
         earlier=earlier,
         replicas=replicas,
@@ -93,22 +102,56 @@ def train(
         seconds=progress.seconds,
         holdout=tuple(progress.holdout),
         start=fitted.start.summary(vocabularies),
+        auto=resolved.values,
+        auto_note=resolved.note,
     )
     if replicas.chief:
-        _write_outputs(examples, fitted, counts, result, model, training)
+        _write_outputs(examples, fitted, counts, result, resolved)
     replicas.broadcast(True)  # the other hosts wait until everything is written: one that exits counts as failed
     return result
 
 
-def _write_outputs(
+def resolve_settings(
     examples: ExampleFiles,
-    fitted: FitResult,
-    counts: Vocabulary,
-    result: TrainingResult,
-    model: ModelSettings,
-    training: TrainingSettings,
+    videos: Vocabulary,
+    *,
+    model: ModelTable,
+    training: TrainingTable,
+    earlier: WarmStartSource | None = None,
+) -> Resolved:
+    """Return the settings with a value for each that is "auto", from the counts of the examples.
+
+    With an `earlier` model, settings that determine the shape keep its values if a warm start is possible with them.
+    """
+    if not auto_names(model, training):
+        return resolve(model, training, LogCounts(labels=0, users=0, videos=0, watches=0))
+    counts = LogCounts(
+        labels=count_labels(examples.train) if examples.labels is None else examples.labels,
+        users=_count_records(examples.train) if examples.users is None else examples.users,
+        videos=examples.spec.videos,
+        watches=int(videos.counts.sum()),
+    )
+    shape = read_shape(earlier.state) if earlier else None
+    if earlier and shape:
+        try:
+            kept = resolve(model, training, counts, earlier=shape, earlier_name=earlier.name)
+        except ValidationError:  # the rules' values fit together
+            return resolve(model, training, counts)
+        if not shape_difference(shape, model_shape(examples.spec, kept.model)):
+            return kept
+    return resolve(model, training, counts)
+
+
+def _count_records(paths: Sequence[str]) -> int:
+    blocks = RecordFiles.from_paths(paths).read_blocks()
+    return sum(int(tf.size(block)) for block in blocks)
+
+
+def _write_outputs(
+    examples: ExampleFiles, fitted: FitResult, counts: Vocabulary, result: TrainingResult, resolved: Resolved
 ) -> None:
     """Write all outputs of a training except its checkpoints."""
+    model, training = resolved.model, resolved.training
     progress, vocabularies = fitted.progress, read_vocabularies(examples, counts)
     unsupported = raw_unsupported_reason(examples, vocabularies)
     raw = None if unsupported else RawFeatures(examples, vocabularies)
@@ -123,6 +166,7 @@ def _write_outputs(
         "start": result.start,
         "model": model.model_dump(),
         "training": training.model_dump(),
+        "auto": resolved.reasons,
         "seed": training.seed,
         "spec": asdict(examples.spec),
         "dates": examples.dates,
@@ -172,21 +216,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, ValidationError, OSError, tf.errors.ResourceExhaustedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if result.start["why"]:
-        print(result.start["why"], file=sys.stderr)
+    for note in (result.auto_note, result.start["why"]):
+        if note:
+            print(note, file=sys.stderr)
     print(json.dumps(asdict(result), indent=1))
     return 0
 
 
-def read_settings(path: str | None) -> tuple[ModelSettings, TrainingSettings]:
+def read_settings(path: str | None) -> tuple[ModelTable, TrainingTable]:
     """Return the settings of a JSON file; the defaults without one. Raises TrainingError for an unknown table."""
     tables: dict[str, object] = {}
     if path is not None:
         tables = _read_object(path, "--settings must name a JSON file")
     if unknown := sorted(set(tables) - {"model", "training"}):
         raise TrainingError(f"{path} may have the tables model and training, but has {', '.join(unknown)}")
-    model = ModelSettings.model_validate(tables.get("model", {}))
-    return model, TrainingSettings.model_validate(tables.get("training", {}))
+    model = ModelTable.model_validate(tables.get("model", {}))
+    return model, TrainingTable.model_validate(tables.get("training", {}))
 
 
 def earlier_model(folder: str, *, days: int) -> WarmStartSource:

@@ -299,13 +299,17 @@ class _TrainingLoop:
                 self._end_epoch(progress)
 
     def _finished(self, progress: Progress) -> bool:
-        patience = self.settings.early_stopping_epochs
-        finished = progress.finished(epochs=len(self.plan.steps), patience=patience)
-        return self.replicas.broadcast(finished) if patience else finished  # only the chief measures
+        patience, minutes = self.settings.early_stopping_epochs, self.settings.minutes
+        finished = progress.finished(epochs=len(self.plan.steps), patience=patience, minutes=minutes)
+        return self.replicas.broadcast(finished) if patience or minutes else finished  # the chief measures
+
+    def _out_of_time(self, progress: Progress) -> bool:
+        minutes = self.settings.minutes
+        return minutes is not None and self.replicas.broadcast(progress.out_of_time(minutes))
 
     def _run_epoch(self, batches: Iterator[Parts], progress: Progress, bar: tqdm) -> None:
-        """Take the steps that are left of an epoch."""
-        while progress.batch < self.plan.steps[progress.epoch]:
+        """Take the steps that are left of an epoch, or until the time is over."""
+        while progress.batch < self.plan.steps[progress.epoch] and not self._out_of_time(progress):
             start, examples = time.perf_counter(), self.plan.examples(progress)
             batch = next(batches)
             arrived = time.perf_counter()

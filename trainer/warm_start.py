@@ -35,7 +35,7 @@ NEW_ROW_NOISE = 0.1  # share of a new model's random initial row: it separates n
 # Settings that may change from night to night. The others determine the variables, or what they mean.
 SHAPE_INDEPENDENT_SETTINGS = {
     *("loss", "negatives", "sampler", "hard_pool", "hard_share", "softmax_limit"),
-    *("dropout", "attention_dropout", "history_dropout"),
+    *("dropout", "attention_dropout", "history_dropout", "preset"),
 }
 # `from`: the name of the earlier model, None in a cold start; `why`: the reason of a cold start, or ""; `rows`: for
 # each vocabulary how many of its names the earlier model had (`known`), and how many it has (`names`).

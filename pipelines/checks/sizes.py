@@ -13,6 +13,8 @@ from pipelines.logs.log_size import LogSize, measure_size
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
+from trainer.auto import auto_names, labels_per_user
+from trainer.config import AUTO
 from transforms.core import files
 
 NEARLY = 0.8  # share of the memory above which a warning is given
@@ -85,6 +87,25 @@ def time(request: DoctorRequest) -> Iterator[Finding]:
     beam = f"Beam's stages need {hours:,.2f} core-hours without worker start-up"
     paid = "; --price-per-core-hour estimates the cost" if price is None else f": {hours * price:,.2f} at {price:g}"
     yield ok("time", f"{whole}; {beam}{paid}")
+
+
+def auto(request: DoctorRequest) -> Iterator[Finding]:
+    """Estimate the values of the settings that are "auto"; nothing if there are none."""
+    job = request.night.job
+    names = auto_names(job.model, job.training)
+    if not names and job.examples.per_user != AUTO:
+        return
+    size, _ = _costs(request)
+    if size is None:
+        yield ok("auto", "not estimated: each night resolves these settings from its counts")
+        return
+    values = estimate.resolve_settings(job, size).explained
+    per_user, reason = labels_per_user(
+        job.examples.per_user, watches=size.completed, users=size.users, preset=job.model.preset
+    )
+    values |= {"per_user": f"{per_user} ({reason})"} if reason else {}
+    lines = [f"{name} = {value}" for name, value in values.items()]
+    yield ok("auto", "values for the estimated counts of these logs; each night resolves them from its own:", *lines)
 
 
 def _costs(request: DoctorRequest) -> tuple[LogSize | None, list[Cost]]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from pipelines.config.jobs import Job, table_of
+from trainer.config import accepts_auto
 
 HEAD = """\
 # JOB.toml
@@ -29,6 +30,11 @@ def _table(name: str, table: FieldInfo) -> Iterator[str]:
     assert kind is not None
     summary = (kind.__doc__ or "").split(": ", 1)[-1].strip().replace("\n", " ")
     yield from (f"## [{name}]", "", summary[:1].upper() + summary[1:], "")
+    if automatic := [f"`{setting}`" for setting, field in kind.model_fields.items() if accepts_auto(field)]:
+        yield from (
+            f'Resolved from the counts of the logs if `"auto"` (`trainer/auto.py`): {", ".join(automatic)}.',
+            "",
+        )
     yield from ("| setting | default | meaning |", "|---|---|---|")
     tables = {setting: field for setting, field in kind.model_fields.items() if table_of(field)}
     for setting, field in kind.model_fields.items():

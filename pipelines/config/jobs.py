@@ -31,7 +31,7 @@ from pipelines.config.settings import (
     Table,
 )
 from pipelines.config.sink_settings import SECRET
-from trainer.config import ModelSettings, TrainingSettings
+from trainer.config import ModelTable, TrainingTable
 from transforms.logs.bigquery_source import PREFIX
 
 
@@ -44,8 +44,8 @@ class Job(Table):
 
     logs: Logs
     examples: Examples = Examples()
-    model: ModelSettings = ModelSettings()
-    training: TrainingSettings = TrainingSettings()
+    model: ModelTable = ModelTable()
+    training: TrainingTable = TrainingTable()
     index: Index = Index()
     neighbours: Neighbours = Neighbours()
     ranking: Ranking = Ranking()

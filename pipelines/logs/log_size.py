@@ -17,6 +17,7 @@ from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.log_samples import TableSample
 from pipelines.night.night import Night
+from trainer.auto import labels_per_user
 from transforms.examples.tokens import tokenize
 from transforms.logs.readers import LogError
 
@@ -70,6 +71,7 @@ def measure_size(
     buckets = before.buckets if before else job.storage.buckets or snapshot_store.bucket_count(rows["watches"])
     users = watches.distinct("user_id", rows["watches"])
     completed, videos = estimate_completed(watches, rows["watches"])
+    per_user, _ = labels_per_user(job.examples.per_user, watches=completed, users=users, preset=job.model.preset)
     tokens, occurrences = _tokens(samples.get("searches"), rows["searches"])
     return LogSize(
         watches=rows["watches"],
@@ -83,7 +85,7 @@ def measure_size(
         tokens=min(tokens, job.examples.search_vocabulary),
         completed=completed,
         token_occurrences=occurrences,
-        labels=min(completed, users * job.examples.per_user) if job.examples.per_user else completed,
+        labels=min(completed, users * per_user) if per_user else completed,
         buckets=buckets,
     )
 

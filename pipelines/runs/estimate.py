@@ -23,6 +23,8 @@ from pipelines.logs.log_size import LogSize, estimate_size
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
+from trainer.auto import LogCounts, Resolved, resolve
+from trainer.config import ModelSettings, TrainingSettings
 from transforms.core import files
 from transforms.search.top_k import EXACT_BELOW
 
@@ -84,8 +86,23 @@ class Cost:
     scratch_bytes: int = 0  # additional disk space while it runs
 
 
+class ResolvedJob(Job):
+    """A job without settings of [model] and [training] that are "auto"."""
+
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def resolve_settings(job: Job, size: LogSize) -> Resolved:
+    """Resolve the settings that are "auto" for logs of this size, without an earlier model."""
+    counts = LogCounts(labels=size.labels, users=size.users, videos=size.videos, watches=size.completed)
+    return resolve(job.model, job.training, counts)
+
+
 def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
     """Estimate each stage for logs of this size on one machine that processes `threads` user buckets at a time."""
+    resolved = resolve_settings(job, size)
+    job = ResolvedJob.model_construct(**{**dict(job), "model": resolved.model, "training": resolved.training})
     return [
         _ingest(job, size),
         _vocabulary(size, threads),
@@ -164,7 +181,7 @@ def _examples(size: LogSize, threads: int) -> Cost:
     return _cost("examples", seconds=EVENT_SECONDS["examples"] * size.events, memory=memory, disk=disk)
 
 
-def _train(job: Job, size: LogSize) -> Cost:
+def _train(job: ResolvedJob, size: LogSize) -> Cost:
     labels = size.labels * job.training.epochs
     if job.training.max_steps:
         labels = min(labels, job.training.max_steps * job.training.batch_size)
@@ -182,7 +199,7 @@ def _train(job: Job, size: LogSize) -> Cost:
     )
 
 
-def _index(job: Job, size: LogSize) -> Cost:
+def _index(job: ResolvedJob, size: LogSize) -> Cost:
     vectors = _vector_bytes(job, size)
     kinds = 2 if job.neighbours.similar else 1
     scann = size.videos >= EXACT_BELOW
@@ -197,7 +214,7 @@ def _index(job: Job, size: LogSize) -> Cost:
     )
 
 
-def _neighbours(job: Job, size: LogSize, threads: int) -> Cost:
+def _neighbours(job: ResolvedJob, size: LogSize, threads: int) -> Cost:
     queries = size.users + (size.videos if job.neighbours.similar else 0)
     k = min(job.neighbours.k, size.videos)
     lists = size.users * (k * _item_bytes(size) + job.model.dimension * FLOAT)
@@ -225,7 +242,7 @@ def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
     )
 
 
-def _evaluation(job: Job, size: LogSize, threads: int) -> Cost:
+def _evaluation(job: ResolvedJob, size: LogSize, threads: int) -> Cost:
     held_out = size.users * job.examples.holdout_users if job.examples.holdout_days else 0
     seconds = 2 * held_out * _query_seconds(job, size)
     disk = held_out * min(job.neighbours.k, size.videos) * _item_bytes(size)
@@ -241,12 +258,12 @@ def _history_bytes(size: LogSize) -> float:
     return HISTORY_ITEM_BYTES * (size.completed + size.token_occurrences)
 
 
-def _table_bytes(job: Job, size: LogSize) -> int:
+def _table_bytes(job: ResolvedJob, size: LogSize) -> int:
     """Return the bytes of the tables (input videos, output videos, tokens), with an accumulator per row."""
     return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT
 
 
-def _vector_bytes(job: Job, size: LogSize) -> int:
+def _vector_bytes(job: ResolvedJob, size: LogSize) -> int:
     """Return the bytes of the video vectors and their biases."""
     return size.videos * (job.model.dimension + 1) * FLOAT
 
@@ -256,13 +273,13 @@ def _item_bytes(size: LogSize) -> float:
     return FLOAT + size.videos.bit_length() / 8
 
 
-def _tower_weights(job: Job) -> int:
+def _tower_weights(job: ResolvedJob) -> int:
     """Return the number of weights of the layers, which is also the number of multiplications per forward pass."""
     widths = [2 * job.model.dimension, *job.model.hidden, job.model.dimension]
     return sum(a * b for a, b in pairwise(widths))
 
 
-def _scores(job: Job, size: LogSize) -> int:
+def _scores(job: ResolvedJob, size: LogSize) -> int:
     """Return the number of videos whose scores the loss needs per label."""
     model, batch = job.model, job.training.batch_size
     others = {
@@ -275,7 +292,7 @@ def _scores(job: Job, size: LogSize) -> int:
     return others.get(model.loss, model.negatives)
 
 
-def _query_seconds(job: Job, size: LogSize) -> float:
+def _query_seconds(job: ResolvedJob, size: LogSize) -> float:
     """Return the seconds per list of a user or a video."""
     points = size.videos * job.model.dimension
     if size.videos < EXACT_BELOW:
@@ -283,7 +300,7 @@ def _query_seconds(job: Job, size: LogSize) -> float:
     return USER_SECONDS + SCANN_SECONDS * (points / 256e6) ** 0.5
 
 
-def _search_bytes(job: Job, size: LogSize, threads: int) -> int:
+def _search_bytes(job: ResolvedJob, size: LogSize, threads: int) -> int:
     """Return the memory of a process that computes lists: tower, index, and the buckets in progress."""
     inputs = (size.videos + size.tokens) * job.model.dimension * FLOAT
     index = _vector_bytes(job, size) * 5 // 4

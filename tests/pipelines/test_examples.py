@@ -188,3 +188,10 @@ def test_the_message_names_why_no_watch_is_learned_from(tmp_path: Path) -> None:
     assert "30 are not completed" in message
     before = one_user.head(3).with_columns(pl.col("time").dt.offset_by("-30d"))
     assert "is --date right" in no_label(tmp_path / "old", before)
+
+
+def test_labels_of_a_user_from_the_counts_of_the_window(tmp_path: Path) -> None:
+    _, records, counts = run(tmp_path / "auto", tables=("watches",), per_user="auto")
+    _, every, _ = run(tmp_path / "all", tables=("watches",), per_user=0)
+    assert records["train"].keys() == every["train"].keys()
+    assert "per_user = 0" in counts["notes"][0] and counts["auto"]["per_user"].startswith("0 (")

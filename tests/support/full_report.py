@@ -54,7 +54,12 @@ FULL = Report(
     events={"watches": [10, 20], "searches": [1, 2]},
     night_rows=[("2026-11-21", [1_300, 1_299, 1, 99])],
     training=Training(
-        steps=[0, 10, 20], losses=[7.5, 6.25, 5.0], speeds=[90.0, 95.0], epochs=[0.21, 0.27], waiting=0.0625
+        steps=[0, 10, 20],
+        losses=[7.5, 6.25, 5.0],
+        speeds=[90.0, 95.0],
+        epochs=[0.21, 0.27],
+        waiting=0.0625,
+        auto={"dimension": "64 (2,000 videos)"},
     ),
     similar={"Popular videos": [("Trains at night", [("Night trains", 0.934), ("Trains", 0.5)]), ("Alone", [])]},
     folding={"similar": {"folded": 0.0123, "of another topic": 0.4}, "random": {"folded": 0.8765}},

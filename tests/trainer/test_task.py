@@ -22,7 +22,7 @@ from trainer.errors import TrainingError
 from trainer.examples import read_folder, read_label_counts
 from trainer.holdout import HoldoutEvaluator, RecallEvaluator
 from trainer.inputs import cut_windows, parse_records
-from trainer.progress import Checkpoints
+from trainer.progress import Checkpoints, Progress
 from trainer.task import TrainingResult, main, train
 from trainer.training import Plan, choose_users
 from transforms.contracts.example_spec import FeatureSpec
@@ -325,6 +325,29 @@ def test_early_stopping_without_users_is_an_error(tmp_path: Path) -> None:
     examples = write_folder(tmp_path / "a", train={"a": records}, holdout={"a": records})
     with pytest.raises(TrainingError, match=r"early_stopping_epochs is 2 .* set it to 0, or lower holdout_users"):
         run(examples, tmp_path / "model", early_stopping_epochs=2)
+
+
+@pytest.mark.parametrize("early_stopping_epochs", [0, 1])
+def test_training_ends_at_the_step_at_which_the_minutes_are_over(
+    tmp_path: Path, examples: str, early_stopping_epochs: int
+) -> None:
+    settings = {"minutes": 1e-9, "early_stopping_epochs": early_stopping_epochs}
+    result = run(examples, tmp_path / "model", **settings)
+    assert result.steps == 1 and [figures["epoch"] for figures in result.holdout] == [1]
+    again = run(examples, tmp_path / "model", attempt="2", **settings)
+    assert again.steps == 1 and again.holdout == result.holdout and (vectors(again) == vectors(result)).all()
+
+
+def test_minutes_that_are_not_over_change_nothing(tmp_path: Path, examples: str, whole: TrainingResult) -> None:
+    assert curve(run(examples, tmp_path / "model", minutes=1e6)) == curve(whole)
+
+
+def test_a_resumed_training_counts_the_minutes_of_interrupted_attempts() -> None:
+    halfway = Progress(epoch=1, batch=2, steps=8, seconds=61.0)
+    assert halfway.out_of_time(1.0) and not halfway.out_of_time(1.1) and not halfway.out_of_time(None)
+    assert not halfway.finished(epochs=5, patience=0, minutes=1.0)  # the epoch is still to be measured
+    halfway.end_epoch()
+    assert halfway.finished(epochs=5, patience=0, minutes=1.0)
 
 
 def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path, examples: str, whole: TrainingResult) -> None:

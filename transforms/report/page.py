@@ -59,6 +59,7 @@ class Training:
     speeds: Sequence[float] = ()  # speeds[i]: examples per second between steps[i] and steps[i + 1]
     epochs: Sequence[float] = ()  # recall in the holdout after each epoch
     waiting: float | None = None  # share of the time that training waited for its input
+    auto: Mapping[str, str] = field(default_factory=dict)  # setting -> its value and why: those that were "auto"
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.losses):

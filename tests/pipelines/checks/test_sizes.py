@@ -59,6 +59,12 @@ def test_time_and_money(tmp_path: Path) -> None:
     assert "; --price-per-core-hour estimates the cost" in only(doctor_sizes.time(dataflow)).what
 
 
+def test_settings_that_are_auto_are_estimated(tmp_path: Path) -> None:
+    assert list(doctor_sizes.auto(request_with_watches(tmp_path))) == []
+    found = only(doctor_sizes.auto(request_with_watches(tmp_path, '[model]\nloss = "auto"')))
+    assert any(line.startswith("loss = softmax (") for line in found.details)
+
+
 def test_without_logs_nothing_is_estimated(tmp_path: Path) -> None:
     request = request_of(tmp_path, 'watches = "nowhere"')
     assert only(doctor_sizes.memory(request)).what == "not checked: there are no logs for an estimate"

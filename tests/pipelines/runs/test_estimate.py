@@ -14,7 +14,7 @@ from pipelines.logs.log_size import LogSize
 from pipelines.night.errors import StageError
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
-from pipelines.runs.estimate import Cost
+from pipelines.runs.estimate import Cost, resolve_settings
 
 # `watchnext simulate` with its defaults, and with 20,000 users and videos: what the stages counted.
 SMALL = LogSize(
@@ -191,6 +191,15 @@ def test_the_room_for_stages_is_what_they_leave_and_the_most_one_uses_meanwhile(
     assert estimate.space_needed([]) == 0
     assert estimate.space_needed([cost(5, 0), cost(3, 10), cost(2, 1)]) == 18
     assert estimate.space_needed([cost(5, 9), cost(3, 1)]) == 14
+
+
+def test_settings_that_are_auto_are_resolved_for_the_size() -> None:
+    auto = job_of(model={"dimension": "auto", "hidden": "auto"}, training={"epochs": "auto"})
+    values = resolve_settings(auto, SMALL).values
+    by_hand = job_of(
+        model={name: values[name] for name in ("dimension", "hidden")}, training={"epochs": values["epochs"]}
+    )
+    assert by_stage(auto, SMALL) == by_stage(by_hand, SMALL) != by_stage(job_of(), SMALL)
 
 
 def test_core_hours_are_those_of_beam_s_stages_on_two_cores() -> None:

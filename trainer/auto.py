@@ -1,0 +1,192 @@
+"""Resolve settings that are "auto" from the counts of the logs, by one table of rules.
+
+    resolved = resolve(ModelTable(history="auto"), TrainingTable(), LogCounts(labels=10**6, users=50_000, ...))
+    resolved.model.history      # "recency"
+    resolved.reasons["history"] # "the order of the last watches matters in logs of every size"
+
+A value that is set by hand wins. Rules are applied in the order of the table and may read every setting that is set by
+hand or resolved before. With `preset = "paper"` the paper's values replace the rules. Imports no TensorFlow, because
+doctor and the estimates of resources resolve settings too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
+
+RULES_VERSION = 1  # part of the plans of stages: a change of a rule lets them run again
+SHAPE = ("history", "co_watches", "dimension", "hidden")  # kept from the model that a training starts from
+
+MANY_VIDEOS, WATCHES_PER_VIDEO = 200_000, 20  # above both, vectors have more dimensions
+SOFTMAX_VIDEOS = 5_000  # up to which the loss is the full softmax
+NEGATIVES = 2_000
+TRAINED_LABELS, LEAST_EPOCHS, MOST_EPOCHS = 5_000_000, 2, 12  # labels of all epochs together
+STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
+MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 20_000_000, 10, 20  # labels of one epoch, and of a user
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogCounts:
+    """The counts of a window that rules read."""
+
+    labels: int  # in training records
+    users: int  # with a training record
+    videos: int  # in the vocabulary
+    watches: int  # completed watches of these videos that a model may learn from
+
+
+Chosen = Mapping[str, Any]  # name of a setting in [model] or [training] -> value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one setting is resolved. `reason` may contain fields of `LogCounts` and the names of settings."""
+
+    choose: Callable[[Chosen, LogCounts], object]
+    reason: str
+
+
+def _dimension(chosen: Chosen, counts: LogCounts) -> int:
+    many = counts.videos > MANY_VIDEOS and counts.watches >= WATCHES_PER_VIDEO * counts.videos
+    dimension, heads = 128 if many else 64, chosen["attention_heads"]
+    return -(-dimension // heads) * heads if chosen["history"] == "attention" else dimension
+
+
+def _loss(chosen: Chosen, counts: LogCounts) -> str:
+    return "softmax" if counts.videos <= min(SOFTMAX_VIDEOS, chosen["softmax_limit"]) else "sampled_softmax"
+
+
+def _negatives(chosen: Chosen, _: LogCounts) -> int:
+    return min(NEGATIVES, chosen["hard_pool"]) if chosen["loss"] == "hard_negatives" else NEGATIVES
+
+
+def _epochs(_: Chosen, counts: LogCounts) -> int:
+    return min(MOST_EPOCHS, max(LEAST_EPOCHS, round(TRAINED_LABELS / max(1, counts.labels))))
+
+
+def _early_stopping_epochs(chosen: Chosen, counts: LogCounts) -> int:
+    return 2 if min(STOPPING_SHARE * counts.users, chosen["holdout_sample"]) >= LEAST_STOPPING_USERS else 0
+
+
+RULES: dict[str, Rule] = {
+    "history": Rule(lambda *_: "recency", "the order of the last watches matters in logs of every size"),
+    "loss": Rule(_loss, f"{{videos:,}} videos; softmax up to {SOFTMAX_VIDEOS:,}"),
+    "co_watches": Rule(
+        lambda chosen, _: chosen["loss"] != "hierarchical_softmax",
+        "training begins at the quality of item-to-item (not possible with hierarchical_softmax)",
+    ),
+    "dimension": Rule(
+        _dimension,
+        f"{{videos:,}} videos, {{watches:,}} watches; 128 above {MANY_VIDEOS:,} videos with {WATCHES_PER_VIDEO} each",
+    ),
+    "hidden": Rule(lambda *_: [256], "one layer is enough for the short vectors"),
+    "dropout": Rule(lambda *_: 0.5, "several epochs over the same labels"),
+    "history_dropout": Rule(lambda *_: 0.3, "several epochs over the same histories"),
+    "negatives": Rule(_negatives, f"{NEGATIVES:,}, or hard_pool if it is smaller"),
+    "table_learning_rate": Rule(
+        lambda chosen, _: 0.02 if chosen["co_watches"] else 0.05, "lower for tables that start from co-watch counts"
+    ),
+    "tower_learning_rate": Rule(lambda *_: 0.001, "the usual rate of Adam"),
+    "epochs": Rule(_epochs, f"{{labels:,}} labels; {TRAINED_LABELS:,} in {LEAST_EPOCHS} to {MOST_EPOCHS}"),
+    "early_stopping_epochs": Rule(
+        _early_stopping_epochs,
+        f"{{users:,}} users; 0 if {STOPPING_SHARE:.0%} of them, or holdout_sample, are fewer than "
+        f"{LEAST_STOPPING_USERS}",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """Resolved settings, and the reason of each value that was "auto"."""
+
+    model: ModelSettings
+    training: TrainingSettings
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the settings that were "auto", by name."""
+        every = {**self.model.model_dump(), **self.training.model_dump()}
+        return {name: every[name] for name in self.reasons}
+
+    @property
+    def explained(self) -> dict[str, str]:
+        """The values with their reasons, by name."""
+        return {name: f"{value} ({self.reasons[name]})" for name, value in self.values.items()}
+
+    @property
+    def note(self) -> str:
+        """One line about all values that were "auto"; empty if there are none."""
+        values = ", ".join(f"{name} = {value}" for name, value in self.values.items())
+        return f"settings from the counts of the logs: {values}" if values else ""
+
+
+def auto_names(model: ModelTable, training: TrainingTable) -> list[str]:
+    """Return the names of the settings that are "auto", in the order of the rules."""
+    return [name for name in RULES if getattr(model if name in ModelTable.model_fields else training, name) == AUTO]
+
+
+def resolve(
+    model: ModelTable,
+    training: TrainingTable,
+    counts: LogCounts,
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    earlier_name: str = "",
+) -> Resolved:
+    """Return the settings with a value for each that is "auto".
+
+    `earlier`: the shape of the model that the training starts from, see `warm_start.model_shape`. Its values of the
+    settings in `SHAPE` replace those of the rules, so that counts that cross a threshold do not cause a cold start.
+    Raises ValidationError if values that are set by hand do not fit the earlier shape.
+    """
+    names, paper = auto_names(model, training), model.preset == "paper"
+    defaults = {**ModelSettings().model_dump(), **TrainingSettings().model_dump()}
+    chosen = {**model.model_dump(), **training.model_dump()}
+    reasons = {}
+    for name in names:
+        rule = RULES[name]
+        value, reason = rule.choose(chosen, counts), rule.reason.format(**vars(counts))
+        if paper:
+            value, reason = defaults[name], 'preset = "paper"'
+        elif earlier is not None and name in SHAPE:
+            kept = earlier.get(name, False)  # co_watches is absent if it is false
+            if kept != value:
+                reason = f"kept from the model of {earlier_name} for a warm start; a cold start would use {value}"
+                value = kept
+        chosen[name], reasons[name] = value, reason
+    return Resolved(
+        model=ModelSettings.model_validate({name: chosen[name] for name in ModelTable.model_fields}),
+        training=TrainingSettings.model_validate({name: chosen[name] for name in TrainingTable.model_fields}),
+        reasons=reasons,
+    )
+
+
+def labels_per_user(
+    per_user: int | Literal["auto"], *, watches: int, users: int, preset: str | None = None
+) -> tuple[int, str]:
+    """Return the number of labels of a user (0: all) for `examples.per_user`, and the reason if it is "auto".
+
+    `watches`: completed watches of the window that may be labels; `users`: the users who have them.
+    """
+    if per_user != AUTO:
+        return per_user, ""
+    if preset == "paper":
+        return PAPER_PER_USER, 'preset = "paper"'
+    if watches <= MOST_LABELS:
+        return 0, f"{watches:,} completed watches; all are labels up to {MOST_LABELS:,}"
+    most = max(LEAST_PER_USER, MOST_LABELS // max(1, users))
+    return most, f"{watches:,} completed watches of {users:,} users; about {MOST_LABELS:,} labels, or 10 a user"
+
+
+def rules_version(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a plan's settings that names the version of the rules: {} if no setting is "auto".
+
+    `tables`: settings as written. `strategy = "auto"` is the choice of devices and not a rule.
+    """
+    is_auto = any(value == AUTO for table in tables for name, value in table.items() if name != "strategy")
+    return {"auto": {"rules": RULES_VERSION}} if is_auto else {}
