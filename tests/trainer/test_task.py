@@ -331,7 +331,7 @@ def test_early_stopping_without_users_is_an_error(tmp_path: Path) -> None:
 def test_training_ends_at_the_step_at_which_the_minutes_are_over(
     tmp_path: Path, examples: str, early_stopping_epochs: int
 ) -> None:
-    settings = {"minutes": 1e-9, "early_stopping_epochs": early_stopping_epochs}
+    settings: dict[str, Any] = {"minutes": 1e-9, "early_stopping_epochs": early_stopping_epochs}
     result = run(examples, tmp_path / "model", **settings)
     assert result.steps == 1 and [figures["epoch"] for figures in result.holdout] == [1]
     again = run(examples, tmp_path / "model", attempt="2", **settings)
