@@ -54,7 +54,7 @@ def test_every_requirement_of_a_pin_is_pinned_with_just_its_extras() -> None:
     assert lacking == set()
 
 
-def test_an_accelerator_needs_what_is_pinned_beside_the_same_tensorflow() -> None:
+def test_the_gpu_requirements_pin_the_same_tensorflow() -> None:
     beside = [Requirement(pin.partition("\\")[0]) for pin in pins(GPU)]
     assert not {_key(one) for one in beside} & pinned().keys()
     assert str(next(one for one in beside if one.name == "tensorflow")) == (

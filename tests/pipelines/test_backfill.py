@@ -78,7 +78,7 @@ def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:
         (["--from", "2026-11-21", "--to", "tomorrow"], "'tomorrow' is not a date such as 2026-11-21"),
     ],
 )
-def test_a_wrong_range_is_told(job: Path, given: list[str], told: str) -> None:
+def test_a_wrong_range_is_an_error(job: Path, given: list[str], told: str) -> None:
     done = watchnext("backfill", job, *given)
     assert done.code == 2 and told in done.message
 

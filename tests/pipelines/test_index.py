@@ -77,7 +77,7 @@ def test_what_is_unavailable_or_does_not_fulfil_the_condition_is_no_candidate(sh
                 np.testing.assert_array_equal(read_index(folder).vectors, matrix[rows])
 
 
-def test_how_long_it_took_is_told_and_does_not_make_another_night(tmp_path: Path) -> None:
+def test_search_speed_is_recorded_outside_the_digest_of_the_manifest(tmp_path: Path) -> None:
     of = indexed(tmp_path, "")
     index.run(of)
     first = of.require("index")
@@ -101,7 +101,7 @@ def test_only_a_condition_on_age_makes_the_date_matter(tmp_path: Path) -> None:
     assert plans["age_days < 3"]["date"] == DATE.isoformat()
 
 
-def test_a_condition_that_nothing_fulfils_is_told(tmp_path: Path) -> None:
+def test_a_condition_that_no_video_fulfils_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NoCandidatesError, match=r"none of the 32 available videos fulfils index\.only = 'age"):
         index.run(indexed(tmp_path, 'only = "age_days > 1000"'))
 

@@ -293,7 +293,7 @@ def test_a_file_cut_short_is_named_and_nothing_is_taken(tmp_path: Path, ending: 
     assert snapshot_store.latest(night(job).root.snapshots) is None
 
 
-def test_logs_without_one_valid_watch_are_told(tmp_path: Path) -> None:
+def test_logs_without_a_valid_watch_are_an_error(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w.csv"')
     (tmp_path / "w.csv").write_text("user_id,video_id,time,watch_seconds\n")
     with pytest.raises(StageError, match=r"logs.watches = .*w.csv': there is not one valid watch"):

@@ -164,12 +164,12 @@ def test_ids_are_never_cut() -> None:
     assert f"  1  1.0000  {long}  t" in text.splitlines()
 
 
-def test_a_user_the_night_did_not_serve_is_told(job: Path) -> None:
+def test_a_user_that_the_night_did_not_serve_is_an_error(job: Path) -> None:
     message = "user 'nobody' has no list: no watches or searches in the window of 2026-11-21, and the night has no "
     assert watchnext("lookup", job, "nobody") == Done(1, f"{message}default lists\n")
 
 
-def test_nothing_published_is_told(tmp_path: Path) -> None:
+def test_a_lookup_without_a_published_night_is_an_error(tmp_path: Path) -> None:
     done = watchnext("lookup", write_job(tmp_path, 'watches = "w"'), "ann")
     assert done.code == 1 and done.message.startswith("watchnext: nothing is published in ")
     assert "runs: run watchnext nightly first" in done.message

@@ -66,7 +66,7 @@ def exit_code_in_metrics(of: Night) -> float:
         (KeyError("a defect"), 1, "KeyError: 'a defect'"),
     ],
 )
-def test_however_a_night_ends_everybody_is_told(
+def test_every_outcome_of_a_night_is_reported_everywhere(
     job: Path, error: Exception | None, code: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand(monkeypatch, error)
@@ -161,7 +161,7 @@ def test_the_help_has_the_exit_codes() -> None:
     assert "3 a gate failed: the previously published lists stay served" in message
 
 
-def test_told_to_end_a_night_takes_its_stage_along(tmp_path: Path) -> None:
+def test_a_terminated_night_ends_its_stage(tmp_path: Path) -> None:
     """The stage, a real one, has begun to read logs; the night ends at once, and the next one may begin."""
     job = daily(tmp_path)
     with start_python("-m", "pipelines.nightly", job, *GIVEN) as process:

@@ -175,7 +175,7 @@ def test_a_stage_is_these_jobs_of_these_steps(sent: Jobs, stage: str) -> None:
 
 
 @pytest.mark.slow
-def test_few_steps_read_a_collection_beside_their_elements(sent: Jobs) -> None:
+def test_few_steps_have_side_inputs(sent: Jobs) -> None:
     found = {}
     for job in (job for stage in STAGES for job in sent[stage]):
         for name, function in job.functions.items():

@@ -224,7 +224,7 @@ def test_a_killed_worker_leaves_nothing_half_done(flink: None, embedded: Night, 
     assert left(night(job), "examples") == left(embedded, "examples")
 
 
-def test_a_killed_job_server_is_told_and_the_stage_run_again(flink: None, embedded: Night, tmp_path: Path) -> None:
+def test_a_killed_job_server_is_reported_and_the_stage_runs_again(flink: None, embedded: Night, tmp_path: Path) -> None:
     job = job_before("examples", embedded, tmp_path)
     running = killed_once("examples", job, at_work, "jobserver")
     said = running.communicate(timeout=120)[1]

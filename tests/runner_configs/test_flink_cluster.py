@@ -66,7 +66,7 @@ def test_another_process_with_the_same_pid_is_left_alone(started: Started) -> No
     record.write_text(json.dumps(known))
 
 
-def test_a_taken_port_is_told_with_who_has_it(started: Started) -> None:
+def test_the_message_on_a_taken_port_names_its_owner(started: Started) -> None:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
         taken = rf"port {port}, which one needs, is taken by pid {os.getpid()} \(.*python"
@@ -99,7 +99,7 @@ def test_what_is_missing_is_named_with_its_package(
         cluster.fetch(tmp_path / "flink")
 
 
-def test_a_command_that_fails_is_shown_with_what_it_said() -> None:
+def test_the_error_of_a_failed_command_has_its_output() -> None:
     with pytest.raises(ClusterError, match=r"failed:\nno such artifact"):
         cluster._run([sys.executable, "-c", "raise SystemExit('no such artifact')"])
 

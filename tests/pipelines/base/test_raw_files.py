@@ -77,20 +77,20 @@ def test_size_and_time_of_change_tell_a_file_from_its_next_version(tmp_path: Pat
 
 
 @pytest.mark.parametrize("pattern", ["", "  "])
-def test_an_empty_path_is_told(pattern: str) -> None:
+def test_an_empty_path_is_an_error(pattern: str) -> None:
     with pytest.raises(LogError, match=r"logs.watches is empty: give a file, a folder or a glob"):
         found(pattern)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.csv", "empty", "*.csv", "others", "none/*/w.csv"])
-def test_a_path_without_a_log_file_is_told(tmp_path: Path, name: str) -> None:
+def test_a_path_without_a_log_file_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "logs" / "empty").mkdir(parents=True)
     touch(tmp_path / "logs" / "others", "notes.txt")
     with pytest.raises(LogError, match=r"logs.watches = .*: no log files found"):
         found(tmp_path / "logs" / name)
 
 
-def test_a_window_without_a_day_of_logs_is_told(tmp_path: Path) -> None:
+def test_a_window_without_a_day_of_logs_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path / "logs", "2026-11-17.csv", "2026-11-21.csv")
     with pytest.raises(LogError, match="no log files found on a day from 2026-11-18 to 2026-11-20"):
         found(tmp_path / "logs" / "{date}.csv")

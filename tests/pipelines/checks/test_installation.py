@@ -128,14 +128,14 @@ def test_dataflow_needs_the_extra_gcp(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.what == "DataflowRunner needs watchnext[gcp], but google-cloud-dataflow-client is missing"
 
 
-def test_a_project_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "OURS", "watchnext-of-nobody")
     found = only(doctor_installation.packages(REQUEST))
     assert (found.state, found.fix) == ("problem", "make setup")
     assert "watchnext-of-nobody is not installed in " in found.what
 
 
-def test_a_package_of_another_program_under_our_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_with_the_project_s_name_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_installation, "_place", lambda name: tmp_path / name)
     found = list(doctor_installation.packages(REQUEST))
     problems = [one.what.split(" is imported")[0] for one in found if one.state == "problem"]

@@ -55,7 +55,9 @@ def test_the_lengths_of_the_catalogue_decide_what_is_completed(tmp_path: Path) -
         ("", "is empty: give a file, a folder or a glob", ""),
     ],
 )
-def test_a_path_that_names_nothing_is_told_with_what_is_near(path: str, what: str, fix: str, tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_reported_with_the_nearest_name(
+    path: str, what: str, fix: str, tmp_path: Path
+) -> None:
     (tmp_path / "logs").mkdir()
     write(tmp_path, watch_rows(), "logs/w.parquet")
     if path == "logs/*.parquet":
@@ -64,14 +66,14 @@ def test_a_path_that_names_nothing_is_told_with_what_is_near(path: str, what: st
     assert found.state == "problem" and what in found.what and fix in found.fix
 
 
-def test_days_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_missing_days_are_reported(tmp_path: Path) -> None:
     for day in ("2026-11-18", "2026-11-20"):
         write(tmp_path, watch_rows(), f"{day}.parquet")
     found = found_in(tmp_path, 'watches = "{date}.parquet"')["logs.watches"]
     assert found.state == "problem" and "no file for 2026-11-19" in found.what
 
 
-def test_a_file_that_is_not_whole_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     write(tmp_path, watch_rows())
     (tmp_path / "w.parquet").write_bytes((tmp_path / "w.parquet").read_bytes()[:200])
     found = found_in(tmp_path)["logs.watches"]
@@ -120,7 +122,7 @@ def test_a_file_without_a_row_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("known", "state"), [(5, "ok"), (1, "warning"), (0, "problem")])
-def test_a_catalogue_of_other_ids_is_told(known: int, state: str, tmp_path: Path) -> None:
+def test_a_catalogue_of_other_ids_is_reported(known: int, state: str, tmp_path: Path) -> None:
     write(tmp_path, watch_rows())
     ids = [f"{n}v" for n in range(known)] + [f"video/{n}" for n in range(5 - known)]
     write(tmp_path, pl.DataFrame({"video_id": ids}), "videos.parquet")

@@ -59,14 +59,14 @@ def test_a_root_that_can_be_written_to_is_left_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_root_below_a_file_is_told(tmp_path: Path) -> None:
+def test_a_root_below_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = only(doctor_root.root(request_of(tmp_path, more='[storage]\nroot = "file/runs"\n')))
     assert found.state == "problem" and found.fix.startswith("check root ([storage])")
     assert found.what == f"{tmp_path}/file/runs cannot be written to: {tmp_path}/file is a file"
 
 
-def test_a_root_this_user_may_not_write_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_without_write_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_request.os, "access", lambda path, mode: False)
     found = only(doctor_root.root(request_of(tmp_path)))
     assert found.state == "problem" and found.what.endswith(f"this user may not write to {tmp_path}")
@@ -111,7 +111,7 @@ def test_a_lock_names_its_holder(tmp_path: Path) -> None:
     assert only(doctor_root.lock(request)).state == "ok"
 
 
-def test_what_is_published_is_told_with_its_age(tmp_path: Path) -> None:
+def test_the_published_night_is_reported_with_its_age(tmp_path: Path) -> None:
     request = request_of(tmp_path)
     assert only(doctor_root.published(request)).what == "nothing yet"
     published_night(Path(request.job), LISTS)
@@ -119,7 +119,7 @@ def test_what_is_published_is_told_with_its_age(tmp_path: Path) -> None:
     assert found.state == "ok" and found.what.startswith("the night of 2026-11-21, 1 users, since ")
 
 
-def test_a_night_that_is_served_too_long_is_told(tmp_path: Path) -> None:
+def test_a_night_that_is_served_too_long_is_reported(tmp_path: Path) -> None:
     request = request_of(tmp_path)
     published_night(Path(request.job), LISTS, date=DATE - dt.timedelta(days=5))
     found = only(doctor_root.published(request))
@@ -127,7 +127,7 @@ def test_a_night_that_is_served_too_long_is_told(tmp_path: Path) -> None:
     assert only(doctor_root.published(request_of(tmp_path, date=DATE - dt.timedelta(days=4)))).state == "ok"
 
 
-def test_a_published_night_whose_lists_are_gone_is_told(tmp_path: Path) -> None:
+def test_missing_lists_of_the_published_night_are_reported(tmp_path: Path) -> None:
     request = request_of(tmp_path)
     of = published_night(Path(request.job), LISTS)
     (Path(of.folder("neighbours")) / "COMPLETED").unlink()
@@ -137,7 +137,7 @@ def test_a_published_night_whose_lists_are_gone_is_told(tmp_path: Path) -> None:
     assert found.state == "problem" and "1 of its files are gone, the first nights/2026-11-21/neighb" in found.what
 
 
-def test_a_publication_that_came_to_no_end_is_told(tmp_path: Path) -> None:
+def test_an_unfinished_publication_is_reported(tmp_path: Path) -> None:
     request = request_of(tmp_path)
     published_night(Path(request.job), LISTS)
     Path(request.night.root.publishing).write_text("{}")
@@ -178,7 +178,7 @@ def test_every_sink_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found[0].fix == "start it, or correct [storage.bigtable] in the job file"
 
 
-def test_a_redis_that_is_down_is_told_at_once(tmp_path: Path) -> None:
+def test_an_unreachable_redis_is_reported_without_a_delay(tmp_path: Path) -> None:
     pytest.importorskip("redis")
     found = only(doctor_root.sinks(request_of(tmp_path, more='[storage.redis]\nurl = "redis://127.0.0.1:1/0"\n')))
     assert found.state == "problem" and "127.0.0.1:1" in found.what and "[storage.redis]" in found.fix

@@ -61,7 +61,7 @@ def test_a_job_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     assert found.state == "problem" and "did not end within 0 s" in found.what and "--runner-timeout" in found.fix
 
 
-def test_a_process_that_fails_gives_its_code_and_what_it_said() -> None:
+def test_a_failed_process_returns_its_code_and_output() -> None:
     code, said = doctor_runner._run(["python3", "-c", "import sys; sys.exit('not today')"], 60.0)
     assert (code, said) == (1, "not today\n")
 

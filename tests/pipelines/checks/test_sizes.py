@@ -35,7 +35,9 @@ def test_the_stage_that_needs_most_is_held_against_the_machine(
     assert state == "ok" or found.fix
 
 
-def test_what_to_make_smaller_is_said_of_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_finding_names_the_setting_that_reduces_a_stage_s_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     have = Memory(limit_bytes=GIB // 2, free_bytes=GIB // 2, limited_by="machine")
     monkeypatch.setattr(machine, "memory", lambda: have)
     assert only(doctor_sizes.memory(request_with_watches(tmp_path))).fix.startswith("lower dimension ([model])")

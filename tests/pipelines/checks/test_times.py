@@ -57,14 +57,16 @@ def test_epoch_seconds_and_milliseconds_are_ok(unit: Any, tmp_path: Path) -> Non
         (pl.col("time").dt.epoch("d").cast(pl.Int64), "as seconds, these are before 1974", "ISO 8601"),
     ],
 )
-def test_numbers_of_another_unit_are_told(time: pl.Expr, what: str, fix: str, as_text: bool, tmp_path: Path) -> None:
+def test_numbers_of_another_unit_are_reported(
+    time: pl.Expr, what: str, fix: str, as_text: bool, tmp_path: Path
+) -> None:
     rows = with_time(time.cast(pl.String) if as_text else time)
     found = only(found_in(tmp_path, rows))
     assert found.state == "problem" and what in found.what and fix in found.fix
     assert f"such as {rows['time'][0]}" in found.what
 
 
-def test_seconds_among_milliseconds_are_told(tmp_path: Path) -> None:
+def test_seconds_among_milliseconds_are_reported(tmp_path: Path) -> None:
     mixed = pl.when(pl.int_range(40) < 7).then(pl.col("time").dt.epoch("s")).otherwise(pl.col("time").dt.epoch("ms"))
     found = only(found_in(tmp_path, with_time(mixed)))
     assert found.state == "warning" and found.what.startswith("7 of 40 numbers in time are seconds")
@@ -90,7 +92,7 @@ def test_times_with_an_offset_are_ok(form: str, tmp_path: Path) -> None:
     assert only(found_in(tmp_path, with_time(pl.col("time").dt.strftime(form)))).state == "ok"
 
 
-def test_rows_after_the_night_are_told(tmp_path: Path) -> None:
+def test_rows_after_the_night_are_reported(tmp_path: Path) -> None:
     rows = with_time(pl.col("time") + pl.when(pl.int_range(40) < 3).then(pl.duration(days=30)).otherwise(None))
     shifted = watch_rows().with_columns(time=rows["time"].fill_null(watch_rows()["time"]))
     found = only(found_in(tmp_path, shifted))
@@ -98,7 +100,7 @@ def test_rows_after_the_night_are_told(tmp_path: Path) -> None:
     assert found.fix.startswith("is --date correct?")
 
 
-def test_a_day_s_file_with_events_of_another_day_is_told(tmp_path: Path) -> None:
+def test_a_day_s_file_with_events_of_another_day_is_reported(tmp_path: Path) -> None:
     yesterday = DATE - dt.timedelta(days=1)
     start = dt.datetime.combine(yesterday, dt.time(), dt.UTC)
     whole = watch_rows().with_columns(time=pl.Series([start + dt.timedelta(minutes=36 * n) for n in range(40)]))
@@ -115,7 +117,7 @@ def test_a_day_s_file_with_events_of_another_day_is_told(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("days", "state", "what"), [(1, "warning", "2 days before"), (30, "problem", "before the window")]
 )
-def test_a_day_that_did_not_come_is_told(days: int, state: str, what: str, tmp_path: Path) -> None:
+def test_a_missing_day_is_reported(days: int, state: str, what: str, tmp_path: Path) -> None:
     found = only(found_in(tmp_path, with_time(pl.col("time") - pl.duration(days=days))))
     assert found.state == state and what in found.what and "--date" in found.fix
 
@@ -130,7 +132,7 @@ def test_the_newest_day_is_one_of_the_job_s_time_zone(zone: str, tmp_path: Path)
     assert (found.state, found.what) == ("warning", "the newest is of 2026-11-19, 2 days before 2026-11-21")
 
 
-def test_local_times_ahead_of_the_clock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_times_ahead_of_the_clock_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp())
     ahead = with_time(pl.col("time") + pl.duration(hours=14, minutes=24))  # the last is of 12:00 on DATE
     found = only(found_in(tmp_path, ahead))
@@ -138,7 +140,7 @@ def test_local_times_ahead_of_the_clock_are_told(tmp_path: Path, monkeypatch: py
     assert "set time_zone ([logs])" in found.fix
 
 
-def test_a_clock_that_is_behind_the_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_behind_the_files_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_times.time, "time", lambda: NOW.timestamp())
     request = request_with_watches(tmp_path)
     os.utime(tmp_path / "w.parquet", (NOW.timestamp() + 7_200, NOW.timestamp() + 7_200))
@@ -157,5 +159,5 @@ def test_other_tables_of_events_are_checked_too(tmp_path: Path, table: str) -> N
     assert (found.check, found.state) == (f"times.{table}", "warning")
 
 
-def test_logs_that_could_not_be_read_are_not_told_again(tmp_path: Path) -> None:
+def test_unreadable_logs_are_reported_once(tmp_path: Path) -> None:
     assert list(doctor_times.times(request_of(tmp_path))) == []

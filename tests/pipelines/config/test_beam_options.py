@@ -147,7 +147,7 @@ def test_a_dataflow_job_never_pickles_the_main_program(last: str) -> None:
         ("--num_workers=100", r"num_workers \(100\) cannot exceed max_num_workers \(64\)"),
     ],
 )
-def test_what_dataflow_would_refuse_is_told_before_anything_starts(flag: str, told: str) -> None:
+def test_options_that_dataflow_refuses_are_errors_before_a_job_starts(flag: str, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         pipeline_options("dataflow", [*CLOUD, flag])
 
@@ -180,7 +180,7 @@ def test_a_job_s_name_is_the_one_that_is_given() -> None:
         ('[index]\nparallelism = "two"', "argument --parallelism: invalid int value: 'two'"),
     ],
 )
-def test_a_mistake_in_the_table_of_any_stage_is_told_at_once(tmp_path: Path, table: str, told: str) -> None:
+def test_a_mistake_in_the_table_of_any_stage_is_an_error_of_every_stage(tmp_path: Path, table: str, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         pipeline_options(config_of(tmp_path, f'runner = "SparkRunner"\n{table}\n'), [], "ingest")
 

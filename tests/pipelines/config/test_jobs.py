@@ -97,7 +97,7 @@ def test_a_wrong_value_is_named_with_its_rule(tmp_path: Path, text: str, setting
     assert str(tmp_path / "job.toml") in told
 
 
-def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+def test_one_error_lists_all_mistakes_of_a_file(tmp_path: Path) -> None:
     told = error_of(tmp_path, ALONE + "[neighbours]\nk = 0\n[index]\nrecal = 0.9\n")
     assert len(told.splitlines()) == 2 and "neighbours.k" in told and "index.recall" in told
 
@@ -132,7 +132,7 @@ def test_what_is_no_toml_says_where(tmp_path: Path) -> None:
     assert "cannot be read as TOML" in told and "line 1" in told and "job.toml" in told
 
 
-def test_missing_logs_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_missing_logs_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     assert "logs is missing and has no default" in error_of(tmp_path, "[model]\ndimension = 8\n")
     assert "logs.watches is missing and has no default" in error_of(tmp_path, "[logs]\n")
     with pytest.raises(JobError, match=r"nowhere.toml: no such job file"):

@@ -173,7 +173,7 @@ def test_reread_at_an_earlier_date_than_the_store_is_refused(tmp_path: Path) -> 
         ingest.plan(replace(of, date=DATE.replace(day=20), reread=True))
 
 
-def test_an_older_version_s_reading_is_told_once(tmp_path: Path) -> None:
+def test_reading_settings_of_an_older_version_are_reported_once(tmp_path: Path) -> None:
     write_logs(tmp_path)
     of = run(tmp_path, "")
     make_older(of)

@@ -136,7 +136,7 @@ def test_the_rule_holds_for_each_table_and_for_files_that_were_taken_before(tmp_
         ingested(job, DATE + dt.timedelta(days=1))
 
 
-def test_a_past_shorter_than_the_window_is_said_once(tmp_path: Path) -> None:
+def test_logs_shorter_than_the_window_are_reported_once(tmp_path: Path) -> None:
     job = daily(tmp_path, days=DAYS[2:])
     said = f"the logs begin on {DAYS[2]}: the window of {DATE} is 2 days, not 4"
     done = nightly(job, "--only", "ingest")
@@ -184,7 +184,7 @@ def test_a_clock_in_the_future_empties_no_store(tmp_path: Path) -> None:
     assert counts(of)["notes"] == [f"the newest watch is from 2026-11-20, 4001 days before {far}: is --date right?"]
 
 
-def test_a_clock_in_the_past_is_told(tmp_path: Path) -> None:
+def test_a_clock_in_the_past_is_an_error(tmp_path: Path) -> None:
     job = daily(tmp_path, logs=GLOBS.replace("0.5", "0.001"))
     with pytest.raises(StageError, match=r"96 of 105 .*time lies in the future.*nothing was ingested. Is --date 1999-"):
         ingested(job, dt.date(1999, 1, 1))

@@ -56,7 +56,7 @@ def test_a_mistake_is_found_in_what_a_runner_made_of_it() -> None:
 
 
 @pytest.mark.parametrize("kind", [StageError, OSError])
-def test_a_message_is_told_without_the_step_that_beam_adds(kind: type[Exception]) -> None:
+def test_a_message_has_no_step_name_of_beam(kind: type[Exception]) -> None:
     message = user_message(kind("a.parquet: not whole [while running 'Read/Parse']")) or ""
     assert message.removeprefix("OSError: ") == "a.parquet: not whole"
 
@@ -123,7 +123,7 @@ Traceback (most recent call last):
         ("pipelines.night.errors.StageError: one: two", "one: two"),
     ],
 )
-def test_a_mistake_is_found_in_the_text_of_another_machine_s_traceback(last: str, said: str) -> None:
+def test_the_error_is_extracted_from_the_traceback_of_a_remote_worker(last: str, said: str) -> None:
     assert user_message(RuntimeError(TRACEBACK.format(last=last))) == said
 
 
@@ -233,7 +233,7 @@ def test_a_job_server_that_is_gone_is_one_message() -> None:
         ("org.apache.flink.JobMasterException: TaskManager is gone.", "JobMasterException: TaskManager is gone"),
     ],
 )
-def test_of_a_job_the_runner_gave_up_the_first_cause_is_told(said: str, cause: str) -> None:
+def test_the_message_of_a_failed_job_is_its_first_cause(said: str, cause: str) -> None:
     found = user_message(RuntimeError(f"Pipeline night_1 failed in state FAILED: {said}"))
     assert found == (
         f"the runner ended the job in state FAILED: {cause}; no partial results were kept; check the runner, then "

@@ -216,7 +216,7 @@ stages.stage_main(types.SimpleNamespace(__doc__="Stage 0.", run=run), sys.argv[1
 """
 
 
-def test_a_stage_that_is_told_to_end_gives_the_lock_back_and_leaves_no_thread_behind(tmp_path: Path) -> None:
+def test_a_terminated_stage_releases_the_lock_and_leaves_no_thread(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"')
     with start_python("-c", WAITING, job, "--date", DATE) as process:
         assert process.stdout is not None and process.stdout.readline() == "at work True\n"

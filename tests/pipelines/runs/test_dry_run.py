@@ -55,7 +55,7 @@ def test_what_is_complete_says_so_and_nothing_is_touched(job: Path) -> None:
     assert state_of(of.root.path) == before
 
 
-def test_logs_that_changed_are_told_and_what_follows_may_stay(job: Path) -> None:
+def test_changed_logs_are_reported_and_later_stages_may_stay_complete(job: Path) -> None:
     write_day(job.parent, "2026-11-18", day_of_watches("2026-11-18", 9, mark="x"))
     assert look(night(job)) == {
         "ingest": ("would run", "2 raw files to ingest"),
@@ -63,19 +63,19 @@ def test_logs_that_changed_are_told_and_what_follows_may_stay(job: Path) -> None
     }
 
 
-def test_settings_that_changed_are_told_with_their_values(job: Path) -> None:
+def test_changed_settings_are_reported_with_their_values(job: Path) -> None:
     more = "[examples]\nwindow_days = 4\nwatch_vocabulary = 3\nholdout_users = 0.5\n"
     job.write_text(job.read_text().replace("[examples]\nwindow_days = 4\n", more))
     told = "settings changed: examples.holdout_users 0.05 -> 0.5, examples.watch_vocabulary 1000000 -> 3"
     assert look(night(job))["vocabulary"] == ("would run", told)
 
 
-def test_another_catalogue_of_users_is_told(job: Path) -> None:
+def test_a_changed_catalogue_of_users_is_reported(job: Path) -> None:
     (job.parent / "users.csv").write_text("user_id,gender\n0u,m\n")
     assert look(night(job))["ingest"] == ("would run", "inputs changed: users")
 
 
-def test_days_to_ingest_again_are_told(job: Path) -> None:
+def test_days_to_ingest_again_are_reported(job: Path) -> None:
     of = Night(night(job).job, DATE, reingest=(dt.date(2026, 11, 19),))
     assert look(of)["ingest"] == ("would run", "1 day to ingest again")
 
@@ -157,7 +157,7 @@ def test_the_command_prints_json_for_programs(job: Path, capsys: pytest.CaptureF
     assert found == dry_run.outlooks(night(job), STAGES)
 
 
-def test_several_nights_are_told_one_after_the_other(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_nights_are_reported_in_order(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dry_run.show(night(job), [DATE, DATE + dt.timedelta(days=1)], TWO[:1], as_json=False) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[:3] == ["night 2026-11-21", "ingest     complete", "night 2026-11-22"]

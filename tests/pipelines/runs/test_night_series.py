@@ -65,7 +65,7 @@ class Codes:
         return self.codes.get(of.date, 0)
 
 
-def test_each_night_is_run_in_order_and_told_at_the_end(of: Night, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nights_run_in_order_and_are_summarised_at_the_end(of: Night, capsys: pytest.CaptureFixture[str]) -> None:
     one = Codes({days(1)[0]: 3})
     assert night_series.run(of, days(2, 1, 0), one, LOG, keep_going=True) == [0, 3, 0]
     assert [seen.date for seen in one.seen] == days(2, 1, 0)

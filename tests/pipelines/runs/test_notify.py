@@ -68,7 +68,7 @@ def test_a_command_may_be_a_line_for_the_shell(told: Path) -> None:
     ("on", "end", "tells"),
     [("failure", FAILED, True), ("failure", DONE, False), ("always", FAILED, True), ("always", DONE, True)],
 )
-def test_a_night_that_went_well_is_told_where_that_is_wanted(told: Path, on: str, end: Outcome, tells: bool) -> None:
+def test_a_successful_night_is_notified_if_configured(told: Path, on: str, end: Outcome, tells: bool) -> None:
     assert send(end, command=writes(told), on=on) == ""
     assert told.exists() == tells
 
@@ -187,5 +187,5 @@ def test_a_wrong_webhook_is_a_warning(url: str | None, trouble: str, monkeypatch
     assert said.startswith(f"notify.webhook_env = 'ALERTS': {trouble}") and "secret" not in said
 
 
-def test_both_are_told_and_both_may_fail() -> None:
+def test_both_are_notified_and_both_may_fail() -> None:
     assert send(command="exit 1", webhook_env="NO_SUCH_ALERTS").count(";") == 1

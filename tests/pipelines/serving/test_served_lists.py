@@ -61,7 +61,7 @@ def test_a_served_file_that_cannot_be_read_is_named_with_the_way_back(published:
         open_lists(published.job, "files").of_user("ann")
 
 
-def test_a_format_that_is_not_known_is_told(published: Night) -> None:
+def test_an_unknown_format_is_an_error(published: Night) -> None:
     path = Path(published.root.published)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
     with pytest.raises(StageError, match=r"published\.json has format_version 2"):
@@ -93,6 +93,6 @@ def test_redis_is_read(server: Server, tmp_path: Path, capsys: pytest.CaptureFix
     assert (told["source"], told["country"], told["items"][0]["score"]) == ("redis", "SE", 0.5 if scores else None)
 
 
-def test_redis_that_the_job_does_not_name_is_told(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
+def test_redis_without_its_table_in_the_job_is_an_error(published: Night, capsys: pytest.CaptureFixture[str]) -> None:
     assert lookup.main([str(Path(published.root.path).parent / "job.toml"), "ann", "--from", "redis"]) == 1
     assert "--from redis: the job has no [storage.redis]; add it" in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_without_a_folder_on_cloud_storage_the_setting_is_named(bigquery: StandI
     sink_of(tmp_path, "", ("--temp_location=gs://other/place",)).ready()
 
 
-def test_what_bigquery_refuses_is_told(bigquery: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_bigquery_is_an_error(bigquery: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = replace(sink_of(tmp_path), settings=sink_of(tmp_path).settings.model_copy(update={"dataset": "none"}))
     with pytest.raises(SinkError, match=r"^BigQuery my-project.none: 404 Not found: Dataset my-project.none$"):
         elsewhere.ready()

@@ -179,7 +179,7 @@ def test_a_version_is_of_the_files_and_of_what_of_them_is_loaded(tmp_path: Path)
     assert sink_of(tmp_path).version(replace(files, attempt="bb")) != plain
 
 
-def test_an_unknown_family_is_told_before_anything_is_written(table: Any, tmp_path: Path) -> None:
+def test_an_unknown_family_is_an_error_before_the_first_write(table: Any, tmp_path: Path) -> None:
     sink = sink_of(tmp_path, 'family = "other"\n')
     sink.ready()
     with pytest.raises(SinkError, match=r'^Bigtable my-project/main/lists: .*unknown family "?\'?other'):
@@ -188,13 +188,13 @@ def test_an_unknown_family_is_told_before_anything_is_written(table: Any, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_table_that_is_not_there_is_told(host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_table_is_an_error(host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BIGTABLE_EMULATOR_HOST", host)
     with pytest.raises(SinkError, match=r"^Bigtable my-project/main/lists: .*not found"):
         sink_of(tmp_path).ready()
 
 
-def test_rows_that_are_missing_after_the_load_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_rows_after_the_load_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sink, files = sink_of(tmp_path), replace(night_files(tmp_path), users=4)
     with stand_in(monkeypatch, "watchnext") as table:
         with pytest.raises(SinkError, match=r": 5 rows have 2026-11-21-\w+ after the load, but 6 were"):
@@ -203,7 +203,7 @@ def test_rows_that_are_missing_after_the_load_are_told(monkeypatch: pytest.Monke
         assert table.everything() == {}
 
 
-def test_what_beam_s_sink_is_refused_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_refusal_of_beam_s_sink_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sink, files = sink_of(tmp_path), night_files(tmp_path)
     with stand_in(monkeypatch, "watchnext") as table:
         monkeypatch.setattr(BigtableSink, "_write_night", lambda *_: None)

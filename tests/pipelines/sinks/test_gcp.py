@@ -52,7 +52,7 @@ def chained(error: Exception) -> Exception:
         ),
     ],
 )
-def test_a_refusal_is_told_with_its_place(error: Exception, told: str) -> None:
+def test_the_message_of_a_refusal_begins_with_its_place(error: Exception, told: str) -> None:
     with pytest.raises(SinkError) as caught, gcp.translate_errors("place"):
         raise error
     assert str(caught.value) == told and caught.value.__cause__ is error
