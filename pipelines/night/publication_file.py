@@ -102,8 +102,8 @@ class Published(_Part):
     @property
     def references(self) -> list[Reference]:
         """The references to the lists that are served and that were served before."""
-        found = (self.lists, self.before.lists if self.before else None)
-        return [reference for reference in found if reference]
+        references = (self.lists, self.before.lists if self.before else None)
+        return [reference for reference in references if reference]
 
     def content(self) -> dict[str, Any]:
         """Return the JSON content of the file, without the fields that were missing in it."""
@@ -121,10 +121,10 @@ def read(root: Root, *, whole: bool = False) -> Published | None:
     if not files.exists(root.published):
         return None
     try:
-        found = Published.model_validate(json.loads(files.read_bytes(root.published)))
-        if whole and (missing := sorted(_REQUIRED - found.model_fields_set)):
+        published = Published.model_validate(json.loads(files.read_bytes(root.published)))
+        if whole and (missing := sorted(_REQUIRED - published.model_fields_set)):
             raise ValueError(f"it has no {', '.join(missing)}")
-        return found
+        return published
     except (ValueError, TypeError) as error:
         fault = invalid_fields(error) if isinstance(error, ValidationError) else error
         raise StageError(f"{root.published} cannot be read ({fault}): {_repair(root)}") from error
@@ -152,13 +152,13 @@ def read_if_valid(root: Root) -> Published | None:
 def is_lost(root: Root) -> bool:
     """Return whether `published.json` or the file list that it names is unreadable, or missing after a publication."""
     try:
-        found = read(root, whole=True)
+        published = read(root, whole=True)
     except StageError:
         return True
-    if found is None:
+    if published is None:
         return newest_publication(root) is not None
     try:
-        return found.lists is not None and not published_lists.read(root, found.lists)
+        return published.lists is not None and not published_lists.read(root, published.lists)
     except PublishedListsError:
         return True
 
@@ -204,17 +204,18 @@ def served(root: Root) -> PublishedLists | None:
     If `published.json` is of an older version, which names no file list, return that of the lists that the stages of
     its night wrote. Raises StageError if the file list cannot be read.
     """
-    found = read(root, whole=True)
-    if found is None:
+    published = read(root, whole=True)
+    if published is None:
         return None
     try:
-        if found.lists:
-            return published_lists.read(root, found.lists)
-        return from_stages(root, found.night, found.buckets)
+        if published.lists:
+            return published_lists.read(root, published.lists)
+        return from_stages(root, published.night, published.buckets)
     except (PublishedListsError, manifest.ManifestError) as error:
         raise StageError(
-            f"{root.published} names lists of the night of {found.date} that cannot be read ({error}): run watchnext "
-            f"nightly JOB.toml --date {found.date}, or serve another night with watchnext rollback JOB.toml --to DATE"
+            f"{root.published} names lists of the night of {published.date} that cannot be read ({error}): run "
+            f"watchnext nightly JOB.toml --date {published.date}, or serve another night with watchnext rollback "
+            "JOB.toml --to DATE"
         ) from error
 
 
@@ -232,9 +233,9 @@ def missing_files_message(root: Root) -> str:
 def last_published(root: Root, date: dt.date) -> PublishedLists | None:
     """Return the file list that a night was last published with, even if it is not served now; None if the night was
     never published, or if the file list was dropped."""
-    found = read_if_valid(root)
-    if found and found.night == date and found.lists:
-        return _load_lists(root, found.lists.file)
+    entry = read_if_valid(root)
+    if entry and entry.night == date and entry.lists:
+        return _load_lists(root, entry.lists.file)
     done = manifest.record(root.stage(date, "publish"))
     outputs = done.read(PublishOutputs) if done else None
     if outputs and outputs.published_lists:
@@ -247,10 +248,10 @@ def last_published(root: Root, date: dt.date) -> PublishedLists | None:
 def accepted(root: Root, date: dt.date) -> PublishedLists | None:
     """Return the file list that a rollback to a night serves: the one it was last published with, or, if it was never
     published, the one that its gates accepted. None if there is none."""
-    found = last_published(root, date)
+    lists = last_published(root, date)
     done = manifest.load(root.stage(date, "publish"))
-    if found is not None or done is None:
-        return found
+    if lists is not None or done is None:
+        return lists
     if name := done.read(PublishOutputs).lists:
         return _load_lists(root, name)
     return from_stages_if_complete(root, date)
@@ -279,7 +280,7 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
     complete, StageError if the lists are not: a bucket has no file, or rows and users differ in number."""
     stage = served_stage(root, date)
     listed = manifest.require(root.stage(date, stage), stage)
-    beside = manifest.require(root.stage(date, NEIGHBOURS), NEIGHBOURS)
+    neighbours = manifest.require(root.stage(date, NEIGHBOURS), NEIGHBOURS)
     lists = sorted(own(listed), key=lambda entry: paths.shard_index(entry.name))
     trained = manifest.load(root.stage(date, "train"))
     vectors = [entry for entry in trained.files if entry.name == artifacts.VIDEO_VECTORS] if trained else []
@@ -288,13 +289,13 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
         "stage": stage,
         "buckets": len(lists) if buckets is None else buckets,
         "users": listed.read(NeighboursOutputs).users if stage == NEIGHBOURS else sum(entry.rows for entry in lists),
-        "attempt": _attempt(listed, beside),
-        "neighbours": beside.digest,
+        "attempt": _attempt(listed, neighbours),
+        "neighbours": neighbours.digest,
         "lists": published_lists.relative_entries(lists, root.stage(date, stage), root),
         "video_vectors": next(iter(published_lists.relative_entries(vectors, root.stage(date, "train"), root)), None),
     }
     for kind in ("defaults", "user_vectors", "similar"):
-        entries = beside.named(f"../{kind}/", ".parquet")
+        entries = neighbours.named(f"../{kind}/", ".parquet")
         content[kind] = published_lists.relative_entries(entries, root.stage(date, NEIGHBOURS), root)
     try:
         return PublishedLists(**content)
@@ -305,8 +306,8 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
         ) from error
 
 
-def _attempt(listed: Manifest, beside: Manifest) -> str:
-    return manifest.fingerprint(listed.attempt, beside.attempt)
+def _attempt(listed: Manifest, neighbours: Manifest) -> str:
+    return manifest.fingerprint(listed.attempt, neighbours.attempt)
 
 
 def matches_stages(root: Root, date: dt.date) -> bool:
@@ -320,8 +321,10 @@ def matches_stages(root: Root, date: dt.date) -> bool:
         accepted_last = _load_lists(root, done.lists)
     except StageError:
         return False
-    listed, beside = (manifest.load_readable(root.stage(date, one)) for one in (served_stage(root, date), NEIGHBOURS))
-    return bool(accepted_last and listed and beside and accepted_last.attempt == _attempt(listed, beside))
+    listed, neighbours = (
+        manifest.load_readable(root.stage(date, one)) for one in (served_stage(root, date), NEIGHBOURS)
+    )
+    return bool(accepted_last and listed and neighbours and accepted_last.attempt == _attempt(listed, neighbours))
 
 
 def served_stage(root: Root, date: dt.date) -> str:
@@ -345,15 +348,15 @@ def own(listed: Manifest) -> list[FileEntry]:
 def adopt(root: Root) -> None:
     """Add the file list of its night to a `published.json` of an older version, before a stage replaces the files. The
     caller must hold the lock."""
-    found = read_if_valid(root)
-    if not found or found.lists:
+    published = read_if_valid(root)
+    if not published or published.lists:
         return
     try:
-        lists = from_stages(root, found.night, found.buckets)
+        lists = from_stages(root, published.night, published.buckets)
     except (manifest.ManifestError, StageError):  # missing or incomplete: nothing can be added
         return
     reference = published_lists.write(root, lists)
-    files.replace_file(root.published, found.model_copy(update={"lists": reference}).to_json())
+    files.replace_file(root.published, published.model_copy(update={"lists": reference}).to_json())
 
 
 def prune(root: Root, intent: Published | None = None) -> None:

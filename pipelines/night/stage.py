@@ -48,17 +48,17 @@ class Plan:
 
     def is_done(self, night: Night) -> bool:
         """Return whether the stage is complete with these inputs and settings, and its files are not damaged."""
-        found = manifest.load_readable(night.folder(self.stage))
-        return found is not None and self.matches(found) and not self.rerun_reason(night, found)
+        committed = manifest.load_readable(night.folder(self.stage))
+        return committed is not None and self.matches(committed) and not self.rerun_reason(night, committed)
 
-    def rerun_reason(self, night: Night, found: Manifest) -> str:
+    def rerun_reason(self, night: Night, committed: Manifest) -> str:
         """Return why the stage must rerun although a manifest has the plan's fingerprint; empty if it does not."""
         if self.stage in night.force:
             return "it is forced"
-        return next(manifest.find_damage(night.folder(self.stage), found, deep=night.verify == self.stage), "")
+        return next(manifest.find_damage(night.folder(self.stage), committed, deep=night.verify == self.stage), "")
 
-    def matches(self, found: Manifest | None) -> bool:
-        return not self.due and found is not None and found.fingerprint == self.fingerprint
+    def matches(self, committed: Manifest | None) -> bool:
+        return not self.due and committed is not None and committed.fingerprint == self.fingerprint
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,15 @@ def complete(night: Night, plan: Plan, work: Work, *, keep: str = "") -> Manifes
     Files in the folder that no manifest lists are removed first, except those whose path below it begins with `keep`.
     """
     publication_file.adopt(night.root)
-    folder, beside = night.folder(plan.stage), paths.EXTRA_FOLDERS.get(plan.stage, ())
-    found = manifest.load_readable(folder)
-    if found is not None and plan.matches(found) and not plan.rerun_reason(night, found):
-        manifest.sweep(folder, found, beside)
-        return found
-    if found is not None and found.has_fixed_names:
+    folder, extra_folders = night.folder(plan.stage), paths.EXTRA_FOLDERS.get(plan.stage, ())
+    committed = manifest.load_readable(folder)
+    if committed is not None and plan.matches(committed) and not plan.rerun_reason(night, committed):
+        manifest.sweep(folder, committed, extra_folders)
+        return committed
+    if committed is not None and committed.has_fixed_names:
         manifest.revoke(folder)  # this attempt overwrites listed files: from here they may come from either attempt
-        found = None
-    manifest.sweep(folder, found, beside, keep=keep)
+        committed = None
+    manifest.sweep(folder, committed, extra_folders, keep=keep)
     began, before, attempt = time.monotonic(), machine.resource_use(), manifest.new_attempt()
     result = work(night, folder, attempt)
     after = machine.resource_use()
@@ -147,8 +147,8 @@ def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
 
 def discard_damaged(night: Night) -> list[str]:
     """Remove the night's damaged manifests, so that their stages run again. Return a message for each."""
-    found = [stage for stage in STAGES if manifest.discard_damaged(night.folder(stage), OF_STAGE[stage])]
-    return [f"the manifest of stage {stage} was damaged and is removed: the stage is not complete" for stage in found]
+    damaged = [stage for stage in STAGES if manifest.discard_damaged(night.folder(stage), OF_STAGE[stage])]
+    return [f"the manifest of stage {stage} was damaged and is removed: the stage is not complete" for stage in damaged]
 
 
 class Stage(Protocol):

@@ -42,10 +42,10 @@ def write(night: Night, end: Outcome | None = None) -> str:
             files.replace_file(night.root.outcome(night.date), json.dumps(asdict(end), indent=1).encode())
             (report.write if end.code else report.rewrite_status)(night)
         nights = [replace(night, date=date) for date in paths.nights(night.root)]
-        figure = report_history.newest_figure(nights) or "recall"
+        metric = report_history.newest_metric(nights) or "recall"
         served = report.served_date(night.root)
-        rows = [row(one, figure, served) for one in reversed(nights)]
-        files.replace_file(night.root.index, render_nights(rows, figure=figure).encode())
+        rows = [row(one, metric, served) for one in reversed(nights)]
+        files.replace_file(night.root.index, render_nights(rows, metric=metric).encode())
         problems = [report.rewrite_status(one) for one in nights if one.date.isoformat() in withdrawn(night.root)]
     except Exception as error:
         return f"{night.root.index} is not up to date: {user_message(error) or repr(error)}"
@@ -58,10 +58,10 @@ def refresh(night: Night) -> list[str]:
     return [problem for problem in (*problems, write(night)) if problem]
 
 
-def row(night: Night, figure: str, served: str) -> NightRow:
-    """Return the row of one night. figure: the figure that the page shows; served: the date of the served night."""
+def row(night: Night, metric: str, served: str) -> NightRow:
+    """Return the row of one night. metric: the metric that the page shows; served: the date of the served night."""
     lists, measured = manifest.record(night.folder("neighbours")), report_history.metrics(night)
-    own = measured.gate if measured and not report_history.holdout_point(measured, figure) else figure
+    own = measured.gate if measured and not report_history.holdout_point(measured, metric) else metric
     recall = report_history.holdout_point(measured, own)
     try:
         gates, state = night_results.gates(night), None
@@ -72,7 +72,7 @@ def row(night: Night, figure: str, served: str) -> NightRow:
         status=state or _status(night, gates),
         served=night.date.isoformat() == served,
         recall=recall,
-        figure=own if recall and own != figure else "",
+        metric=own if recall and own != metric else "",
         users=lists.read(NeighboursOutputs).users if lists else None,
         failed=[gate.name for gate in gates.in_state("failed")] if gates else (),
         unexpected=[gate.name for gate in gates.unexpected] if gates else (),

@@ -60,7 +60,7 @@ def gather(night: Night) -> Report:
     done = {stage: found for stage in STAGES if (found := manifest.load(night.folder(stage)))}
     ingested = done["ingest"].read(IngestOutputs) if "ingest" in done else None
     metrics, gates = report_history.metrics(night), report_history.gates(night)
-    figure = (metrics.gate if metrics else "") or report_history.newest_figure(report_history.newest_nights(night))
+    metric = (metrics.gate if metrics else "") or report_history.newest_metric(report_history.newest_nights(night))
     measured = metrics.to_dict() if metrics else {}
     with_vectors = "train" in done and "neighbours" in done
     return Report(
@@ -69,10 +69,10 @@ def gather(night: Night) -> Report:
         status=status_of(night, gates),
         gates=[gate.model_dump() for gate in gates.gates] if gates else (),
         headline=list(_headline(done, metrics)),
-        figure=figure,
+        metric=metric,
         systems=_in_order(metrics) if metrics else {},
         differences=measured.get("beside", {}),
-        **report_history.trend(night, figure),
+        **report_history.trend(night, metric),
         **report_history.volumes(night),
         slices=measured.get("slices", {}),
         list_statistics=measured.get("shown", {}),

@@ -44,31 +44,31 @@ def gates(night: Night) -> GateResults | None:
         return None
 
 
-def newest_figure(nights: Sequence[Night]) -> str:
-    """Return the name of the gated figure (recall@k) of the newest of these nights; empty if none has metrics."""
+def newest_metric(nights: Sequence[Night]) -> str:
+    """Return the name of the gated metric (recall@k) of the newest of these nights; empty if none has metrics."""
     found = (metrics(night) for night in reversed(nights))
     return next((measured.gate for measured in found if measured is not None and measured.gate), "")
 
 
-def point(measured: MeasuredFigures | None, figure: str) -> Point | None:
-    """Return a figure and its interval; None if it was not measured, for example for lists of another length."""
-    if not measured or figure not in measured.figures or figure not in measured.intervals:
+def point(measured: MeasuredFigures | None, metric: str) -> Point | None:
+    """Return a metric and its interval; None if it was not measured, for example for lists of another length."""
+    if not measured or metric not in measured.figures or metric not in measured.intervals:
         return None
-    return (measured.figures[figure], *measured.intervals[figure])
+    return (measured.figures[metric], *measured.intervals[metric])
 
 
-def holdout_point(found: NightMetrics | None, figure: str) -> Point | None:
+def holdout_point(found: NightMetrics | None, metric: str) -> Point | None:
     """Return the `point` of a night's lists from its metrics."""
-    return point(found.systems.get(night_metrics.NEIGHBOURS), figure) if found else None
+    return point(found.systems.get(night_metrics.NEIGHBOURS), metric) if found else None
 
 
-def trend(night: Night, figure: str) -> dict[str, Any]:
+def trend(night: Night, metric: str) -> dict[str, Any]:
     """Return `trend_nights` and `trend` of a Report: the recall of each night, and of the lists published before it."""
     nights = newest_nights(night)
     found = [metrics(one) for one in nights]
     lines = {
-        HOLDOUT: [holdout_point(measured, figure) for measured in found],
-        SERVED: [point(measured.served if measured else None, figure) for measured in found],
+        HOLDOUT: [holdout_point(measured, metric) for measured in found],
+        SERVED: [point(measured.served if measured else None, metric) for measured in found],
     }
     with_points = {name: points for name, points in lines.items() if any(points)}
     return {"trend_nights": [one.date.isoformat() for one in nights], "trend": with_points}

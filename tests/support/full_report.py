@@ -12,7 +12,7 @@ FULL = Report(
     date="2026-11-21",
     status=Status(text="ungated", level="warn"),
     headline=[("users served", 1_999), ("recall@100", 0.30184)],
-    figure="recall@100",
+    metric="recall@100",
     systems={
         "neighbours": {
             "figures": {"users": 100, "recall@50": 0.1963, "recall@100": 0.3018, "map": 0.0512},

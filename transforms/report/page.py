@@ -77,7 +77,7 @@ class Report:
     status: Status | None = None
     gates: Sequence[Mapping[str, Any]] = ()  # name, value, bound, ok, message of each
     headline: Sequence[tuple[str, Any]] = ()  # label, value: about four to eight
-    figure: str = ""  # the metric that systems are compared by: recall@k
+    metric: str = ""  # name of the metric that compares systems: recall@k
     systems: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> metrics
     differences: Mapping[str, Mapping[str, float] | None] = field(default_factory=dict)  # system -> value, low, high
     trend_nights: Sequence[str] = ()  # dates, the last is this one
@@ -185,7 +185,7 @@ def _slices(report: Report) -> list[tuple[str, list[str], list[tuple[str, list[A
 
     def row(by_system: Mapping[str, Any], systems: Sequence[str]) -> list[Any]:
         measured = [
-            _value_and_interval(by_system[system], report.figure) if system in by_system else (None, "")
+            _value_and_interval(by_system[system], report.metric) if system in by_system else (None, "")
             for system in systems
         ]
         return [next(iter(by_system.values()))["figures"]["users"], *measured]
@@ -246,10 +246,10 @@ def _systems(report: Report) -> Markup | None:
 
 
 def _freshness(report: Report, values: Mapping[str, Mapping[str, Any]]) -> Markup | None:
-    """Plot each system's `report.figure` by age of the watched video."""
+    """Plot each system's `report.metric` by age of the watched video."""
     bars = {
         system: [
-            _line(by_system[system], [report.figure])[0] if system in by_system else (0.0, None, None)
+            _line(by_system[system], [report.metric])[0] if system in by_system else (0.0, None, None)
             for by_system in values.values()
         ]
         for system in _measured_systems(report, values)
@@ -265,17 +265,17 @@ class NightRow:
     status: Status
     served: bool = False  # whether its lists are served now
     recall: Point | None = None  # in the holdout, with its interval
-    figure: str = ""  # name of the metric in `recall` if it is not that of the page
+    metric: str = ""  # name of the metric in `recall`, if it is not that of the page
     users: int | None = None
     failed: Sequence[str] = ()  # names of failed gates
     unexpected: Sequence[str] = ()  # names of gates that should have been computed but were not
     link: str = ""  # to the report; empty if there is none
 
 
-def render_nights(rows: Sequence[NightRow], *, figure: str) -> str:
-    """Render the page as HTML. figure: the name of the metric in `recall`, such as recall@100."""
+def render_nights(rows: Sequence[NightRow], *, metric: str) -> str:
+    """Render the page as HTML. metric: the name of the metric in `recall`, such as recall@100."""
     table = [
         (row, row.recall[0] if row.recall else None, figures.format_interval(row.recall and row.recall[1:]))
         for row in rows
     ]
-    return environment().get_template("nights.html.jinja").render(rows=table, figure=figure)
+    return environment().get_template("nights.html.jinja").render(rows=table, metric=metric)

@@ -324,7 +324,7 @@ def test_page_of_all_nights() -> None:
         link="nights/2026-11-21/report.html",
     )
     bad = NightRow(date=ATTACK, status=Status(text="failed in stage train", level="bad"), failed=["users", ATTACK])
-    html = render_nights([bad, good], figure="recall@100")
+    html = render_nights([bad, good], metric="recall@100")
     page = Outline(html)
     assert "<script" not in html and {"0.3000", "0.200 to 0.400", "failed in stage train", "recall@100"} <= set(
         page.words
