@@ -304,6 +304,7 @@ def test_a_warm_start_learns_from_new_and_some_old_labels(tmp_path: Path, exampl
     assert run(examples, tmp_path / "one", before, warm_epochs=1).examples < warm.examples
 
 
+@pytest.mark.slow
 def test_a_resumed_warm_start_equals_an_uninterrupted_one(tmp_path: Path, examples: str, first: TrainingResult) -> None:
     before = WarmStartSource(state=first.state, name="then", days=2)
     whole = run(examples, tmp_path / "whole", before)

@@ -71,6 +71,7 @@ def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
     assert learned["per_user_loss"] < best["per_user_loss"] + 0.05 < 0.25
 
 
+@pytest.mark.slow
 def test_a_training_is_deterministic(files: RankingFiles) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 1, "dropout": 0.2})
     one, again = (fit_ranker(files, settings) for _ in range(2))
