@@ -71,7 +71,8 @@ def test_a_damaged_raw_file(tmp_path: Path, injected: Injected, ending: str, dam
                 left_out = sum(rows[why] for why in ("refused", "duplicates", "forgotten", "other_days"))
                 assert rows["read"] == rows["kept"] + left_out
             path.write_bytes(right)
-            done = watchnext("nightly", job, "--date", DATE, "--only", "ingest", "--reingest", DAYS[1])
+            again = [word for day in DAYS[1:3] for word in ("--reingest", day)]  # the file has events of both days
+            done = watchnext("nightly", job, "--date", DATE, "--only", "ingest", *again)
             assert done.code == 0, done.message
             assert _events(job) == _events(undisturbed)
 

@@ -461,7 +461,7 @@ def test_files_have_the_columns_of_the_contract(tmp_path: Path) -> None:
 def test_job_file_names_the_logs(tmp_path: Path) -> None:
     command(tmp_path / "logs")
     job = tomllib.loads((tmp_path / "logs" / "job.toml").read_text(encoding="utf-8"))
-    assert job["examples"] == {"window_days": 3, "per_user": 20, "holdout_users": 0.2}
+    assert job["examples"] == {"window_days": 3, "per_user": 0, "holdout_users": 0.2}
     assert set(job["logs"]) == {"watches", "searches", "videos", "users", "impressions"}
     for path in job["logs"].values():
         assert (tmp_path / "logs" / path.format(date="2026-11-20")).is_file()
