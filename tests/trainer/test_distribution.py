@@ -77,6 +77,7 @@ def same_training(one: Path, other: Path) -> None:
     assert first["loss"][-1]["examples"] % 64 not in (0, 32) and [f["epoch"] for f in second["holdout"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_devices_learn_what_one_learns_and_one_device_can_resume(
     tmp_path: Path, examples: str, alone: Path
 ) -> None:

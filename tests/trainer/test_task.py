@@ -123,6 +123,7 @@ def test_a_training_is_deterministic(tmp_path: Path, examples: str, whole: Train
     assert again.holdout == whole.holdout
 
 
+@pytest.mark.slow
 def test_the_learning_rates_of_a_resumed_training_go_on_falling(tmp_path: Path, examples: str) -> None:
     linear = {"learning_rate_schedule": "linear"}
     with killed_at(9):
@@ -305,6 +306,7 @@ def withheld(examples: str) -> int:
     return len(found.records)
 
 
+@pytest.mark.slow
 def test_held_out_users_do_not_choose_the_best_epoch(tmp_path: Path) -> None:
     """With other labels of the held-out users, their figures differ and the model does not."""
     train = {"a": random_records(60, seed=1)}
