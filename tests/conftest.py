@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,25 @@ def without_plots() -> Iterator[None]:
     """Let reports have no plots."""
     with reports_without_plots():
         yield
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record calls in order: the path of each fsync, and `-> path` of each file that was replaced."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def syncing(number: int) -> None:
+        calls.append(os.readlink(f"/proc/self/fd/{number}"))
+        fsync(number)
+
+    def replacing(path: Path, target: str) -> Path:
+        calls.append(f"-> {target}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    return calls
 
 
 @pytest.fixture(scope="session")

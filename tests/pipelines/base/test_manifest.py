@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,26 +119,15 @@ def test_a_manifest_from_before_settings_were_kept_is_read(tmp_path: Path) -> No
     assert manifest.load(str(tmp_path)) == attempt_of(tmp_path, "aa")
 
 
-def test_files_are_on_disk_before_their_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, order = tmp_path / "nights" / "2026-11-21" / "neighbours", list[str]()
+def test_files_are_on_disk_before_their_manifest(tmp_path: Path, synced: list[str]) -> None:
+    folder = tmp_path / "nights" / "2026-11-21" / "neighbours"
     entries = [files.write_bytes(str(folder), name, 1, b"x") for name in ("a.parquet", "../similar/b.parquet")]
-    fsync, replace = os.fsync, Path.replace
-
-    def recorded_fsync(fd: int) -> None:
-        order.append(os.readlink(f"/proc/self/fd/{fd}"))
-        fsync(fd)
-
-    def recorded_replace(path: Path, to: Path) -> Path:
-        order.append(f"-> {to}")
-        return replace(path, to)
-
-    monkeypatch.setattr(os, "fsync", recorded_fsync)
-    monkeypatch.setattr(Path, "replace", recorded_replace)
+    synced.clear()
     manifest.commit(str(folder), Manifest(stage="neighbours", date="2026-11-21", fingerprint="f", files=entries))
-    before = order[: order.index(f"-> {folder}/COMPLETED")]
+    before = synced[: synced.index(f"-> {folder}/COMPLETED")]
     beside = folder.parent / "similar"
     data = {f"{folder}/a.parquet", f"{beside}/b.parquet", str(folder), str(beside), str(folder.parent), str(tmp_path)}
-    assert data <= set(before) and order[-1] == str(folder)
+    assert data <= set(before) and synced[-1] == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,8 +128,8 @@ def test_a_snapshot_of_another_format_version_is_refused(tmp_path: Path) -> None
         snapshot_store.latest(str(tmp_path))
 
 
-def test_data_files_are_on_disk_before_their_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, order = tmp_path / "store", list[str]()
+def test_data_files_are_on_disk_before_their_snapshot(tmp_path: Path, synced: list[str]) -> None:
+    folder = tmp_path / "store"
 
     def stored(day: str) -> StoreFile:
         entry = files.write_bytes(str(folder), f"watches/{day}/0.parquet", 1, b"x")
@@ -139,22 +138,11 @@ def test_data_files_are_on_disk_before_their_snapshot(tmp_path: Path, monkeypatc
     old = stored("2026-11-19")
     snapshot_store.commit(f"{folder}/snapshots", Snapshot(buckets=8, number=1, files=[old]))
     new = stored("2026-11-20")
-    fsync, replace = os.fsync, Path.replace
-
-    def recorded_fsync(fd: int) -> None:
-        order.append(os.readlink(f"/proc/self/fd/{fd}"))
-        fsync(fd)
-
-    def recorded_replace(path: Path, to: Path) -> Path:
-        order.append(f"-> {to}")
-        return replace(path, to)
-
-    monkeypatch.setattr(os, "fsync", recorded_fsync)
-    monkeypatch.setattr(Path, "replace", recorded_replace)
+    synced.clear()
     snapshot_store.commit(f"{folder}/snapshots", Snapshot(buckets=8, number=2, files=[old, new]))
-    before = order[: order.index(f"-> {folder}/snapshots/00000002.json")]
+    before = synced[: synced.index(f"-> {folder}/snapshots/00000002.json")]
     data = {f"{folder}/{new.file.name}", f"{folder}/watches/2026-11-20", f"{folder}/watches", str(folder)}
-    assert data <= set(before) and f"{folder}/{old.file.name}" not in order
+    assert data <= set(before) and f"{folder}/{old.file.name}" not in synced
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "../nights/x", "watches/../../x"])

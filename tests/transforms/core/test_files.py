@@ -137,25 +137,6 @@ def test_join_with_no_name_is_the_folder() -> None:
     assert files.join("/a/b/", "../c") == "/a/c"
 
 
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record calls in order: the path of each fsync, and `-> path` of each file that was replaced."""
-    found: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def syncing(number: int) -> None:
-        found.append(os.readlink(f"/proc/self/fd/{number}"))
-        fsync(number)
-
-    def replacing(path: Path, target: str) -> Path:
-        found.append(f"-> {target}")
-        return replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", syncing)
-    monkeypatch.setattr(Path, "replace", replacing)
-    return found
-
-
 def test_replaced_file_and_new_folders_are_synced_in_order(tmp_path: Path, synced: list[str]) -> None:
     path = tmp_path / "a" / "b" / "file"
     files.replace_file(str(path), b"new")
