@@ -12,28 +12,31 @@ from pydantic_core import PydanticCustomError
 SECRET = "secret"  # error type; its message must not show the value
 
 
-def _variable(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise PydanticCustomError(
-            SECRET,
-            "must be the name of an environment variable, of letters, digits and _: put the secret itself into the "
-            "environment, never into a job file",
-        )
-    return name
+def _secret_name(pattern: str, what: str) -> AfterValidator:
+    """Return a check of a name that must match a pattern. Its error does not show the value, perhaps a secret."""
+
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise PydanticCustomError(SECRET, f"must be the name of {what}, never into a job file")
+        return name
+
+    return AfterValidator(check)
 
 
-def _secret_version(name: str) -> str:
-    if not re.fullmatch(r"projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+/versions/[^/]+", name):
-        raise PydanticCustomError(
-            SECRET,
-            "must be the name of a secret, projects/PROJECT/secrets/NAME/versions/VERSION: put the key itself into the "
-            "secret, never into a job file",
-        )
-    return name
-
-
-EnvironmentVariable = Annotated[str, AfterValidator(_variable)]
-SecretVersion = Annotated[str, AfterValidator(_secret_version)]
+EnvironmentVariable = Annotated[
+    str,
+    _secret_name(
+        "[A-Za-z_][A-Za-z0-9_]*",
+        "an environment variable, of letters, digits and _: put the secret itself into the environment",
+    ),
+]
+SecretVersion = Annotated[
+    str,
+    _secret_name(
+        "projects/[^/]+/(locations/[^/]+/)?secrets/[^/]+/versions/[^/]+",
+        "a secret, projects/PROJECT/secrets/NAME/versions/VERSION: put the key itself into the secret",
+    ),
+]
 
 
 class RedisSettings(BaseModel):
