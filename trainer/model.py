@@ -27,9 +27,9 @@ from trainer.tables import Embedded, Table
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-# By activation, the factor of the variance of the initial weights that preserves the variance from input to output.
 HISTORY_DROPOUT = (1 << 20, 0)  # added to the seed of a step; the offsets of other dropouts are lower
 
+# By activation, the factor of the variance of the initial weights that preserves the variance from input to output.
 ACTIVATIONS = {"relu": 2.0, "elu": 1.5, "gelu": 2.0, "leaky_relu": 2.0, "selu": 1.0, "swish": 2.0, "tanh": 1.0}
 
 

@@ -23,7 +23,6 @@ from trainer.record_files import RecordFiles, no_autograph
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-USER_SHARE = STOPPING_SHARE  # of the users who are not held out
 _PLACES = 1 << 24
 _FEATURES = {
     "user_id": tf.io.FixedLenFeature([], tf.string),
@@ -63,7 +62,7 @@ class StoppingUsers:
 def choose_stopping_users(
     records: RecordFiles, held_out: Collection[bytes], *, seed: int, limit: int
 ) -> StoppingUsers | None:
-    """Return `USER_SHARE` of the users with a training label, at least one and at most `limit`.
+    """Return `STOPPING_SHARE` of the users with a training label, at least one and at most `limit`.
 
     Returns None if all users with a label are held out. The result does not depend on the order of the records.
     """
@@ -73,7 +72,7 @@ def choose_stopping_users(
         places = tf.strings.to_hash_bucket_fast(salted, _PLACES).numpy()
         free = np.flatnonzero((labels > 0) & np.array([user not in held_out for user in users]))
         least = min([place for place, *_ in lowest[:1]] + places[free].tolist(), default=0)
-        below_share += [(int(places[i]), users[i], block[i]) for i in free[places[free] < USER_SHARE * _PLACES]]
+        below_share += [(int(places[i]), users[i], block[i]) for i in free[places[free] < STOPPING_SHARE * _PLACES]]
         lowest += [(int(places[i]), users[i], block[i]) for i in free[places[free] == least]]
         lowest = [user for user in lowest if user[0] == least]
     chosen = sorted(below_share)[:limit] or lowest

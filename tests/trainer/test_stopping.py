@@ -95,4 +95,4 @@ def test_the_newest_label_is_measured_with_the_history_before_it(files: RecordFi
             assert batch["watches"][row].numpy().tolist() == window
             user += 1
     assert user == len(found.user_ids)
-    assert stopping.USER_SHARE == 0.05
+    assert stopping.STOPPING_SHARE == 0.05
