@@ -71,16 +71,16 @@ def test_a_range_without_a_failure_is_0(job: Path, ran: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (["--from", "2026-11-21", "--to", "2026-11-19"], "--from 2026-11-21 is after --to 2026-11-19"),
         (["--from", "2026-11-21"], "the following arguments are required: --to"),
         (["--from", "2026-11-21", "--to", "tomorrow"], "'tomorrow' is not a date such as 2026-11-21"),
     ],
 )
-def test_a_wrong_range_is_an_error(job: Path, given: list[str], told: str) -> None:
+def test_a_wrong_range_is_an_error(job: Path, given: list[str], message: str) -> None:
     done = watchnext("backfill", job, *given)
-    assert done.code == 2 and told in done.message
+    assert done.code == 2 and message in done.message
 
 
 def test_the_date_of_one_night_is_no_option_here(job: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:

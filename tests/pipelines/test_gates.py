@@ -256,11 +256,11 @@ def test_stages_of_another_model_are_named(job: Path) -> None:
     made_of(of, "evaluation", {"train": model, "index": of.require("index").digest})
     assert gates.check(of).gates[0].state == "passed"
     made_of(of, "index", {"model": "another"}, DATE)
-    told = (
+    message = (
         "gate same night: stage index was done with another model than the night's; "
         f"{of.folder('index')} is of the night of 2026-11-21, bound: all from one training"
     )
-    with pytest.raises(GateError, match=re.escape(told)):
+    with pytest.raises(GateError, match=re.escape(message)):
         publish.run(of)
     made_of(of, "index", {"model": model})
     made_of(of, "evaluation", {"train": model, "index": "another"})

@@ -81,9 +81,9 @@ def test_search_speed_is_recorded_outside_the_digest_of_the_manifest(tmp_path: P
     of = indexed(tmp_path, "")
     index.run(of)
     first = of.require("index")
-    told = json.loads(files.read_bytes(paths.join(of.folder("index"), index.INFO)))
-    assert told["candidates"]["timings"][0]["queries_per_second"] > 0
-    assert told["candidates"]["recall"] == 1.0
+    message = json.loads(files.read_bytes(paths.join(of.folder("index"), index.INFO)))
+    assert message["candidates"]["timings"][0]["queries_per_second"] > 0
+    assert message["candidates"]["recall"] == 1.0
     manifest.revoke(of.folder("index"))
     index.run(of)
     again = of.require("index")

@@ -343,9 +343,9 @@ def test_ids_of_a_new_list_of_users_to_forget_that_are_nobody_are_noted(tmp_path
     ids_csv(tmp_path / "forget.csv", "user_id", users[0], users[1], "0004", "no\u202ebody")
     counts = run(job).figures
     assert counts["joins"]["forget"] == {"values": 4, "unmatched": 2}
-    told = "privacy.forget: 2 of 4 ids on the list do not occur in the logs (compared with"
-    assert any(note.startswith(told) for note in counts["notes"])
-    assert not any("0004" in note or "body" in note.removeprefix(told) for note in counts["notes"])
+    message = "privacy.forget: 2 of 4 ids on the list do not occur in the logs (compared with"
+    assert any(note.startswith(message) for note in counts["notes"])
+    assert not any("0004" in note or "body" in note.removeprefix(message) for note in counts["notes"])
     unchanged = run(job, DATE + dt.timedelta(days=1)).figures
     assert "forget" not in unchanged["joins"] and not any("privacy.forget" in note for note in unchanged["notes"])
     ids_csv(tmp_path / "forget.csv", "user_id", users[2], "0004")

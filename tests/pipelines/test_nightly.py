@@ -268,13 +268,13 @@ def test_a_night_killed_in_every_stage_has_the_result_of_an_undisturbed_one(undi
     job.write_text(rooted(Path(undisturbed.root.path).parent / "job.toml", str(tmp_path / "runs")))
     of, before = night(job), dict[str, bytes]()
     for done, stage in enumerate(STAGES):
-        told = kill_in(of, job, stage)
-        skipped = [line.split()[1] for line in told.splitlines() if line.endswith("already complete")]
-        assert skipped == list(STAGES[: max(done - 1, 0)]), told
+        message = kill_in(of, job, stage)
+        skipped = [line.split()[1] for line in message.splitlines() if line.endswith("already complete")]
+        assert skipped == list(STAGES[: max(done - 1, 0)]), message
         after = commits(of)
-        assert list(after) == list(STAGES[:done]), f"the kill in {stage} came too late: {told}"
+        assert list(after) == list(STAGES[:done]), f"the kill in {stage} came too late: {message}"
         assert before.items() <= after.items(), "a stage that was complete was run again"
-        assert ("was killed by signal 9; nothing was published" in told) == (KILLS[stage][0] == "stage"), told
+        assert ("was killed by signal 9; nothing was published" in message) == (KILLS[stage][0] == "stage"), message
         assert not published_json(of.root)
         before = after
     done_now = nightly(job)
@@ -297,9 +297,9 @@ def test_a_night_killed_in_two_stages(undisturbed: Night, tmp_path: Path, withou
     for stage in STAGES:
         if stage in killed:
             before = commits(of)
-            told = kill_in(of, job, stage)
+            message = kill_in(of, job, stage)
             assert before.items() <= commits(of).items(), "a stage that was complete was run again"
-            assert stage not in commits(of), f"the kill in {stage} came too late: {told}"
+            assert stage not in commits(of), f"the kill in {stage} came too late: {message}"
             assert not published_json(of.root)
             done = nightly_process(job) if stage == STAGES[-1] else nightly(job, "--only", stage)
             assert done.returncode == 0, (stage, done.stderr)

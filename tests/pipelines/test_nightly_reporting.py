@@ -57,7 +57,7 @@ def exit_code_in_metrics(of: Night) -> float:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (None, 0, "all went well"),
         (StageError("train failed"), 1, "watchnext: train failed"),
@@ -67,11 +67,11 @@ def exit_code_in_metrics(of: Night) -> float:
     ],
 )
 def test_every_outcome_of_a_night_is_reported_everywhere(
-    job: Path, error: Exception | None, code: int, told: str, monkeypatch: pytest.MonkeyPatch
+    job: Path, error: Exception | None, code: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand(monkeypatch, error)
     done = watchnext("nightly", job, *GIVEN)
-    assert (done.code, done.message.splitlines()[-1]) == (code, told)
+    assert (done.code, done.message.splitlines()[-1]) == (code, message)
     of, sent = night(job), json.loads((job.parent / "told.json").read_text())
     assert (sent["exit_code"], sent["date"], sent["status"]) == (code, "2026-11-21", "failed" if code else "done")
     assert exit_code_in_metrics(of) == code

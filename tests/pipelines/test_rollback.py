@@ -46,8 +46,8 @@ def served(job: Path) -> str:
 
 
 def test_the_night_before_is_served_again_and_the_later_one_is_withdrawn(job: Path) -> None:
-    told = rollback.rollback(night(job), None)
-    assert told == "the night of 2026-11-23 is served again; withdrawn: 2026-11-24"
+    message = rollback.rollback(night(job), None)
+    assert message == "the night of 2026-11-23 is served again; withdrawn: 2026-11-24"
     assert served(job) == "2026-11-23" and publication_file.withdrawn(night(job).root) == {"2026-11-24"}
     assert rollback.rollback(night(job), None).endswith("2026-11-22 is served again; withdrawn: 2026-11-23")
     assert served(job) == "2026-11-22" and publication_file.withdrawn(night(job).root) == {"2026-11-23", "2026-11-24"}
@@ -78,8 +78,10 @@ def test_a_new_run_of_a_night_that_was_withdrawn_counts_again(job: Path) -> None
 
 def test_a_run_of_a_night_that_was_withdrawn_says_how_it_is_served_again(job: Path) -> None:
     rollback.rollback(night(job), None)
-    told = [nightly.run(night(job, date), str(job), ("publish",), RunLog(run="x", as_json=True)) for date in DAYS[2:]]
-    assert told == [
+    messages = [
+        nightly.run(night(job, date), str(job), ("publish",), RunLog(run="x", as_json=True)) for date in DAYS[2:]
+    ]
+    assert messages == [
         "night 2026-11-23: nothing to do, every stage is complete",
         "night 2026-11-24: nothing to do, every stage is complete; it was withdrawn, and watchnext rollback "
         "--to 2026-11-24 serves it again",
@@ -106,8 +108,8 @@ def test_there_must_be_a_night_to_go_back_to(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="there is no night before 2026-11-21 to go back to"):
         rollback.rollback(night(job), None)
     ready(job, DAYS[1], publish=False)
-    told = "the night of 2026-11-22 does not exist, or never reached stage publish; nights to serve: 2026-11-21"
-    with pytest.raises(StageError, match=told):
+    message = "the night of 2026-11-22 does not exist, or never reached stage publish; nights to serve: 2026-11-21"
+    with pytest.raises(StageError, match=message):
         rollback.rollback(night(job), DAYS[1])
     assert served(job) == "2026-11-21"
 

@@ -180,7 +180,7 @@ def test_a_night_that_fails_fails_its_job(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("logs", "more", "told"),
+    ("logs", "more", "message"),
     [
         ('watches = "watches"', ROOT, r"logs\.watches = '/.*/watches' is on a local disk"),
         (PLACES, "", r"storage\.root = '/.*/runs' is on a local disk, which workers cannot reach: use gs://"),
@@ -189,9 +189,9 @@ def test_a_night_that_fails_fails_its_job(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_a_path_that_workers_cannot_reach_is_reported_before_anything_starts(
-    tmp_path: Path, handed_over: list[Any], logs: str, more: str, told: str
+    tmp_path: Path, handed_over: list[Any], logs: str, more: str, message: str
 ) -> None:
-    with pytest.raises(NightError, match=told):
+    with pytest.raises(NightError, match=message):
         night.main([f"--job={write_job(tmp_path, logs, more)}", *CLOUD])
     assert handed_over == []
 

@@ -187,10 +187,10 @@ def finished(running: subprocess.Popen[str], stage: str, job: Path, cause: str) 
     a line and nothing counts; then run it again."""
     said = running.communicate(timeout=400)[1]
     if running.returncode:
-        told = [line for line in said.splitlines() if line.startswith("watchnext: ")]
-        assert len(told) == 1 and re.match(f"watchnext: the runner ended the job in state FAILED: {cause}", told[0]), (
-            said
-        )
+        messages = [line for line in said.splitlines() if line.startswith("watchnext: ")]
+        assert len(messages) == 1 and re.match(
+            f"watchnext: the runner ended the job in state FAILED: {cause}", messages[0]
+        ), said
         assert not Path(night(job).folder(stage), manifest.NAME).exists()
         running = start(stage, job)
         said = running.communicate(timeout=400)[1]

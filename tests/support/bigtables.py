@@ -135,9 +135,9 @@ def emulator(folder: Path) -> Iterator[str]:
     process = subprocess.Popen([program, "-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert process.stdout is not None
-        told = process.stdout.readline()
-        assert "running on" in told, told
-        yield told.split()[-1]
+        message = process.stdout.readline()
+        assert "running on" in message, message
+        yield message.split()[-1]
     finally:
         process.kill()
         process.communicate()

@@ -91,8 +91,8 @@ def test_a_lock_is_given_back_when_the_run_fails(path: Path) -> None:
 
 def test_a_live_holder_is_named(path: Path) -> None:
     left_by(path, pid=os.getppid())
-    told = f"process {os.getppid()} on {socket.gethostname()} is running on this root"
-    with pytest.raises(lock.LockError, match=told), lock.hold(str(path)):
+    message = f"process {os.getppid()} on {socket.gethostname()} is running on this root"
+    with pytest.raises(lock.LockError, match=message), lock.hold(str(path)):
         pass
     assert json.loads((path).read_text())["token"] == "theirs"
 

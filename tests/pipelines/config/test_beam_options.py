@@ -140,15 +140,15 @@ def test_a_dataflow_job_never_pickles_the_main_program(last: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"),
+    ("flag", "message"),
     [
         ("--temp_location=/tmp/here", r"Invalid GCS path \(/tmp/here\), given for the option: temp_location"),
         ("--project=12345", r"Invalid Project ID \(12345\)"),
         ("--num_workers=100", r"num_workers \(100\) cannot exceed max_num_workers \(64\)"),
     ],
 )
-def test_options_that_dataflow_refuses_are_errors_before_a_job_starts(flag: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_options_that_dataflow_refuses_are_errors_before_a_job_starts(flag: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         pipeline_options("dataflow", [*CLOUD, flag])
 
 
@@ -171,7 +171,7 @@ def test_a_job_s_name_is_the_one_that_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ("[neighbors]", r"\[neighbors\] in a runner config is not a stage that Beam runs; did you mean \[neighbours\]"),
         ("[train]", r"\[train\] in a runner config is not a stage that Beam runs"),
@@ -180,8 +180,10 @@ def test_a_job_s_name_is_the_one_that_is_given() -> None:
         ('[index]\nparallelism = "two"', "argument --parallelism: invalid int value: 'two'"),
     ],
 )
-def test_a_mistake_in_the_table_of_any_stage_is_an_error_of_every_stage(tmp_path: Path, table: str, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_a_mistake_in_the_table_of_any_stage_is_an_error_of_every_stage(
+    tmp_path: Path, table: str, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
         pipeline_options(config_of(tmp_path, f'runner = "SparkRunner"\n{table}\n'), [], "ingest")
 
 

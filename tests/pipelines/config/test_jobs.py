@@ -29,7 +29,7 @@ def test_every_setting_but_the_logs_has_a_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[examples]\nwindow_day = 7\n", "unknown setting examples.window_day; did you mean examples.window_days?"),
         ("[neighbors]\nk = 3\n", "unknown setting neighbors; did you mean neighbours?"),
@@ -45,8 +45,8 @@ def test_every_setting_but_the_logs_has_a_default(tmp_path: Path) -> None:
         ('[logs.columns.watched]\nuser_id = "u"\n', "watched is not a log table"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text: str, told: str) -> None:
-    assert told in error_of(tmp_path, ALONE + text)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text: str, message: str) -> None:
+    assert message in error_of(tmp_path, ALONE + text)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, text
     ],
 )
 def test_a_wrong_value_is_named_with_its_rule(tmp_path: Path, text: str, setting: str, value: str, rule: str) -> None:
-    told = error_of(tmp_path, ALONE + text)
-    assert f"{setting} = " in told and value in told and rule in told
-    assert str(tmp_path / "job.toml") in told
+    message = error_of(tmp_path, ALONE + text)
+    assert f"{setting} = " in message and value in message and rule in message
+    assert str(tmp_path / "job.toml") in message
 
 
 def test_one_error_lists_all_mistakes_of_a_file(tmp_path: Path) -> None:
-    told = error_of(tmp_path, ALONE + "[neighbours]\nk = 0\n[index]\nrecal = 0.9\n")
-    assert len(told.splitlines()) == 2 and "neighbours.k" in told and "index.recall" in told
+    message = error_of(tmp_path, ALONE + "[neighbours]\nk = 0\n[index]\nrecal = 0.9\n")
+    assert len(message.splitlines()) == 2 and "neighbours.k" in message and "index.recall" in message
 
 
 def test_paths_are_relative_to_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ def test_a_category_of_the_users_table_may_be_renamed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_toml_says_where(tmp_path: Path) -> None:
-    told = error_of(tmp_path, "[logs\nwatches = 1\n")
-    assert "cannot be read as TOML" in told and "line 1" in told and "job.toml" in told
+    message = error_of(tmp_path, "[logs\nwatches = 1\n")
+    assert "cannot be read as TOML" in message and "line 1" in message and "job.toml" in message
 
 
 def test_missing_logs_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
@@ -142,14 +142,14 @@ def test_missing_logs_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> 
 
 
 def test_rules_need_what_they_are_about(tmp_path: Path) -> None:
-    told = error_of(tmp_path, ALONE + '[index]\nonly = "age_days < 1"\n')
-    assert "index.only = 'age_days < 1' needs a catalogue" in told
-    told = error_of(tmp_path, ALONE + "[neighbours]\nmax_share_per_channel = 0.25\n")
-    assert "neighbours.max_share_per_channel = 0.25 needs the channels in the catalogue" in told
-    told = error_of(tmp_path, ALONE + "[neighbours]\nexclude_days = 90\n[storage]\nkeep_days = 60\n")
-    assert "neighbours.exclude_days = 90 exceeds storage.keep_days (60)" in told
-    told = error_of(tmp_path, ALONE + "[storage]\nkeep_days = 4\n")
-    assert "storage.keep_days must be 0 (all days) or at least window_days + holdout_days (29), but is 4" in told
+    message = error_of(tmp_path, ALONE + '[index]\nonly = "age_days < 1"\n')
+    assert "index.only = 'age_days < 1' needs a catalogue" in message
+    message = error_of(tmp_path, ALONE + "[neighbours]\nmax_share_per_channel = 0.25\n")
+    assert "neighbours.max_share_per_channel = 0.25 needs the channels in the catalogue" in message
+    message = error_of(tmp_path, ALONE + "[neighbours]\nexclude_days = 90\n[storage]\nkeep_days = 60\n")
+    assert "neighbours.exclude_days = 90 exceeds storage.keep_days (60)" in message
+    message = error_of(tmp_path, ALONE + "[storage]\nkeep_days = 4\n")
+    assert "storage.keep_days must be 0 (all days) or at least window_days + holdout_days (29), but is 4" in message
     text = ALONE + 'videos = "v.csv"\nhidden = "h.csv"\n[neighbours]\nmax_share_per_channel = 0.25\nexclude_days = 60\n'
     job = job_of(tmp_path, text + "[storage]\nkeep_days = 60\n")
     assert (job.neighbours.max_share_per_channel, job.neighbours.exclude_days) == (0.25, 60)
@@ -246,8 +246,8 @@ def test_a_category_of_users_has_a_name_of_its_own(tmp_path: Path, names: str, r
 def test_the_list_of_users_to_forget_may_have_a_column_of_another_name(tmp_path: Path) -> None:
     job = job_of(tmp_path, f'{ALONE}[logs.columns]\nuser_id = "uid"\n[logs.columns.forget]\nuser_id = "member"\n')
     assert job.logs.renamed("forget") == {"user_id": "member"} and job.logs.renamed("watches") == {"user_id": "uid"}
-    told = error_of(tmp_path, f'{ALONE}[logs.columns.forget]\nvideo_id = "v"\n')
-    assert "unknown setting logs.columns.forget.video_id; did you mean logs.columns.forget.user_id?" in told
+    message = error_of(tmp_path, f'{ALONE}[logs.columns.forget]\nvideo_id = "v"\n')
+    assert "unknown setting logs.columns.forget.video_id; did you mean logs.columns.forget.user_id?" in message
 
 
 def test_a_root_of_an_unknown_file_system_is_refused(tmp_path: Path) -> None:

@@ -40,13 +40,13 @@ def test_every_setting_but_the_url_has_a_default(tmp_path: Path) -> None:
     ],
 )
 def test_a_password_in_the_url_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
-    told = error_of(tmp_path, f'url = "{url}"')
-    assert "storage.redis.url must not contain a user or password: put them into environment variables" in told
-    assert "hunter2" not in told
+    message = error_of(tmp_path, f'url = "{url}"')
+    assert "storage.redis.url must not contain a user or password: put them into environment variables" in message
+    assert "hunter2" not in message
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ('url = "http://cache"', "storage.redis.url = 'http://cache': url must be redis://HOST:PORT/DATABASE"),
         ('url = "redis:///0"', "url must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:///PATH"),
@@ -61,8 +61,8 @@ def test_a_password_in_the_url_is_refused_and_not_shown(tmp_path: Path, url: str
         ),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, lines: str, told: str) -> None:
-    assert told in error_of(tmp_path, lines)
+def test_a_mistake_is_named(tmp_path: Path, lines: str, message: str) -> None:
+    assert message in error_of(tmp_path, lines)
 
 
 @pytest.mark.parametrize("url", ["redis://cache:6379x/0", "redis://cache:99999", "redis://ann:hunter2", "redis://[::1"])

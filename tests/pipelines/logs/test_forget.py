@@ -116,15 +116,15 @@ def check_forgotten(of: Night) -> None:
 def test_users_to_forget_leave_everything_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = with_history(tmp_path)
     of = night(job, TOMORROW)
-    before, told = events(of), list[str]()
+    before, message = events(of), list[str]()
     assert ingest.plan(of).is_done(of)
     to_forget(tmp_path, GONE)
     assert not ingest.plan(of).is_done(of)
-    sink = SimpleNamespace(forget=lambda users: told.extend(users))
+    sink = SimpleNamespace(forget=lambda users: message.extend(users))
     monkeypatch.setattr(publication, "configured_sinks", lambda _: [sink])
     ingest.run(of)
     check_forgotten(of)
-    assert sorted(told) == GONE
+    assert sorted(message) == GONE
     assert events(of).equals(before.filter(~pl.col("user_id").is_in(GONE)))
     assert counts(of)["removed"] == REMOVED
     tables: Any = counts(of)["tables"]

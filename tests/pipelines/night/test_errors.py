@@ -23,7 +23,7 @@ def throw(error: BaseException) -> int:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (JobError("neighbours.k = -3"), 2, "watchnext: neighbours.k = -3\n"),
         (OptionError("no option x"), 2, "watchnext: no option x\n"),
@@ -38,17 +38,17 @@ def throw(error: BaseException) -> int:
     ],
 )
 def test_mistakes_become_one_message_and_an_exit_code(
-    error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WATCHNEXT_TRACEBACK", raising=False)
     assert run_command(partial(throw, error)) == code
-    assert capsys.readouterr().err.startswith(told)
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_the_message_goes_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    told: list[str] = []
-    assert run_command(partial(throw, StageError("too many")), told.append) == 1
-    assert told == ["too many"] and capsys.readouterr().err == ""
+    messages: list[str] = []
+    assert run_command(partial(throw, StageError("too many")), messages.append) == 1
+    assert messages == ["too many"] and capsys.readouterr().err == ""
 
 
 def test_a_mistake_is_found_in_what_a_runner_made_of_it() -> None:

@@ -66,8 +66,8 @@ def test_any_night_restores_published_json(job: Path, content: str | None, capsy
     damage(of, content)
     assert publish.plan(of).due.endswith("published.json is lost")
     assert lookup.main([str(job), "ann"]) == 1
-    told = capsys.readouterr().err
-    assert "watchnext nightly" in told and "--date 2026-11-21" in told and len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert "watchnext nightly" in message and "--date 2026-11-21" in message and len(message.splitlines()) == 1
     with run_log.open_log("text") as log:
         nightly.run(night(job, BEFORE), str(job), (), log)
     assert "was lost: the night of 2026-11-21, the newest published one, is served again" in capsys.readouterr().err
@@ -144,8 +144,8 @@ def test_another_night_is_looked_up(job: Path, capsys: pytest.CaptureFixture[str
         assert lookup.main([str(job), "ann", "--date", str(date)]) == 0
         assert capsys.readouterr().out.splitlines() == [head, "", f"  1  1.0000  {date}-ann"]
     assert lookup.main([str(job), "ann", "--date", "2026-11-25"]) == 1
-    told = capsys.readouterr().err
-    assert "no complete lists of the night of 2026-11-25" in told and "2026-11-20, 2026-11-21" in told
+    message = capsys.readouterr().err
+    assert "no complete lists of the night of 2026-11-25" in message and "2026-11-20, 2026-11-21" in message
     assert lookup.main([str(job), "ann", "--date", str(BEFORE), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "published"
     with pytest.raises(SystemExit):

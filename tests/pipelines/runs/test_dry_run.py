@@ -66,8 +66,8 @@ def test_changed_logs_are_reported_and_later_stages_may_stay_complete(job: Path)
 def test_changed_settings_are_reported_with_their_values(job: Path) -> None:
     more = "[examples]\nwindow_days = 4\nwatch_vocabulary = 3\nholdout_users = 0.5\n"
     job.write_text(job.read_text().replace("[examples]\nwindow_days = 4\n", more))
-    told = "settings changed: examples.holdout_users 0.05 -> 0.5, examples.watch_vocabulary 1000000 -> 3"
-    assert look(night(job))["vocabulary"] == ("would run", told)
+    message = "settings changed: examples.holdout_users 0.05 -> 0.5, examples.watch_vocabulary 1000000 -> 3"
+    assert look(night(job))["vocabulary"] == ("would run", message)
 
 
 def test_a_changed_catalogue_of_users_is_reported(job: Path) -> None:
@@ -97,8 +97,8 @@ def test_logs_that_are_missing_would_fail_and_the_rest_would_follow(tmp_path: Pa
 def test_what_was_dropped_would_be_made_again(job: Path) -> None:
     of = night(job)
     manifest.commit(of.folder("vocabulary"), replace(of.require("vocabulary"), dropped=""))
-    told = "its output was dropped, because the night is older than storage.keep_nights"
-    assert look(of, "vocabulary") == {"vocabulary": ("would run", told)}
+    message = "its output was dropped, because the night is older than storage.keep_nights"
+    assert look(of, "vocabulary") == {"vocabulary": ("would run", message)}
 
 
 def reasons(before: Manifest, plan: Plan) -> list[str]:

@@ -108,10 +108,10 @@ threading.Event().wait()
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stage_ends_with_the_nightly_however_that_ends(at: Path, how: signal.Signals) -> None:
     stage(at, ENDLESS)
-    told = at / "probe.py.pid"
+    message = at / "probe.py.pid"
     with start_python("-c", PARENT) as parent:
-        wait_for(told.exists, parent)
-        probe = int(told.read_text())
+        wait_for(message.exists, parent)
+        probe = int(message.read_text())
         parent.send_signal(how)
         parent.communicate(timeout=60)
     try:

@@ -66,8 +66,8 @@ def test_as_json_a_stage_is_two_events_and_a_note_one(capsys: pytest.CaptureFixt
 def test_the_end_of_a_night_is_an_event(code: int, event: str, level: str, capsys: pytest.CaptureFixture[str]) -> None:
     end = Outcome(run="r", date="2026-11-21", code=code, message="so it ended", seconds=1.23456)
     RunLog(run="r", as_json=True).end_night(end)
-    told = {"date": "2026-11-21", "seconds": 1.235, "exit_code": code, "message": "so it ended"}
-    assert events(capsys) == [{"run": "r", "level": level, "event": event, **told}]
+    message = {"date": "2026-11-21", "seconds": 1.235, "exit_code": code, "message": "so it ended"}
+    assert events(capsys) == [{"run": "r", "level": level, "event": event, **message}]
 
 
 def test_a_message_of_several_lines_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:

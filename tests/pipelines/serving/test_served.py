@@ -117,8 +117,12 @@ def test_an_unknown_user_is_shown_the_default_list(published: Night) -> None:
         "  2  1.0000  v8",
     ]
     assert "default list of SE" in watchnext("lookup", job, "nobody", "--country", "SE").message
-    told = json.loads(watchnext("lookup", job, "nobody", "--country", "SE", "--json").message)
-    assert (told["known"], told["country"], [item["video_id"] for item in told["items"]]) == (False, "SE", ["v1"])
+    message = json.loads(watchnext("lookup", job, "nobody", "--country", "SE", "--json").message)
+    assert (message["known"], message["country"], [item["video_id"] for item in message["items"]]) == (
+        False,
+        "SE",
+        ["v1"],
+    )
 
 
 def test_watches_are_shown_in_the_time_zone_of_the_logs(published: Night) -> None:

@@ -89,8 +89,12 @@ def test_redis_is_read(server: Server, tmp_path: Path, capsys: pytest.CaptureFix
     shown = ["  1  3.0000  v1", "  2  2.0000  v2"] if scores else ["  1    v1", "  2    v2"]
     assert capsys.readouterr().out.splitlines()[2:4] == shown
     assert lookup.main([str(path), "nobody", "--from", "redis", "--country", "SE", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["source"], told["country"], told["items"][0]["score"]) == ("redis", "SE", 0.5 if scores else None)
+    message = json.loads(capsys.readouterr().out)
+    assert (message["source"], message["country"], message["items"][0]["score"]) == (
+        "redis",
+        "SE",
+        0.5 if scores else None,
+    )
 
 
 def test_redis_without_its_table_in_the_job_is_an_error(published: Night, capsys: pytest.CaptureFixture[str]) -> None:

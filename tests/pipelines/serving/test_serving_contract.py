@@ -50,8 +50,8 @@ def test_the_documented_buckets_are_those_of_xxhash_and_of_watchnext() -> None:
         user = row["user_id"]
         assert xxhash.xxh64_hexdigest(user.encode("utf-8"), seed=0) == row["XXH64"]
         for buckets in (8, 16, 4096):
-            told = int(row[f"of {buckets:,}"])
-            assert told == int(row["XXH64"], 16) % buckets == bucket_of(user, buckets)
+            message = int(row[f"of {buckets:,}"])
+            assert message == int(row["XXH64"], 16) % buckets == bucket_of(user, buckets)
     assert f"a power of two from {MIN_BUCKETS} to {MAX_BUCKETS:,}" in " ".join(PAGE.split())
 
 

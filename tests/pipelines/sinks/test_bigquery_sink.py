@@ -221,7 +221,7 @@ def test_a_refusal_of_bigquery_is_an_error(bigquery: StandIn, tmp_path: Path, mo
 def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
     of = night(write_job(tmp_path, 'watches = "w"', '[storage.bigquery]\nproject = "p"\ndataset = "d"\n'))
     assert of.job.storage.bigquery == BigQuerySettings(project="p", dataset="d")
-    for more, told in (
+    for more, message in (
         (
             '[storage.bigquery]\nproject = "p`"\ndataset = "d"\n',
             r"storage.bigquery.project = 'p`': String should match",
@@ -230,7 +230,7 @@ def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
         (f'{PLACE}tabel = "x"\n', r"unknown setting storage.bigquery.tabel; did you mean storage.bigquery.table\?"),
         ('[storage.bigquery]\nproject = "p"\n', r"storage.bigquery.dataset is missing and has no default"),
     ):
-        with pytest.raises(JobError, match=told):
+        with pytest.raises(JobError, match=message):
             night(write_job(tmp_path, 'watches = "w"', more))
 
 

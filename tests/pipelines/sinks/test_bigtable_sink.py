@@ -214,12 +214,12 @@ def test_a_refusal_of_beam_s_sink_is_an_error(monkeypatch: pytest.MonkeyPatch, t
 
 def test_the_settings_have_defaults_and_rules(tmp_path: Path) -> None:
     assert sink_of(tmp_path).settings == BigtableSettings(project="my-project", instance="main", table="lists")
-    for more, told in (
+    for more, message in (
         ('prefix = "a#b"\n', r"storage.bigtable.prefix = 'a#b': String should match pattern"),
         ('family = ""\n', r"storage.bigtable.family = '': String should match pattern"),
         ("vector = true\n", r"unknown setting storage.bigtable.vector; did you mean storage.bigtable.vectors\?"),
     ):
-        with pytest.raises(JobError, match=told):
+        with pytest.raises(JobError, match=message):
             sink_of(tmp_path, more)
     with pytest.raises(JobError, match=r"storage.bigtable.instance is missing and has no default"):
         night(write_job(tmp_path, 'watches = "w"', '[storage.bigtable]\nproject = "p"\ntable = "t"\n'))

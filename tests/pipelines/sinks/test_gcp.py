@@ -36,7 +36,7 @@ def chained(error: Exception) -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (PermissionDenied("not yours"), "place: 403 not yours"),
         (chained(PermissionDenied("not yours")), "place: 403 not yours"),
@@ -52,10 +52,10 @@ def chained(error: Exception) -> Exception:
         ),
     ],
 )
-def test_the_message_of_a_refusal_begins_with_its_place(error: Exception, told: str) -> None:
+def test_the_message_of_a_refusal_begins_with_its_place(error: Exception, message: str) -> None:
     with pytest.raises(SinkError) as caught, gcp.translate_errors("place"):
         raise error
-    assert str(caught.value) == told and caught.value.__cause__ is error
+    assert str(caught.value) == message and caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError("disk full"), SinkError("told already")])

@@ -176,8 +176,8 @@ def test_the_documented_rights_are_enough(tmp_path: Path, server: Server, monkey
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
 def test_a_server_that_throws_away_what_is_served_is_refused(job: Path, server: Server, policy: str) -> None:
     server.client.config_set("maxmemory-policy", policy)
-    told = rf"has maxmemory-policy {policy}: when full, it would evict lists that are served; set noeviction"
-    with pytest.raises(StageError, match=told):
+    message = rf"has maxmemory-policy {policy}: when full, it would evict lists that are served; set noeviction"
+    with pytest.raises(StageError, match=message):
         publish.run(ready(job))
     assert not server.contents() and not files.exists(night(job).root.publishing)
 
@@ -201,8 +201,8 @@ def test_a_full_server_is_an_error_and_not_half_a_night(job: Path, server: Serve
     of = ready(job, NEXT, lists(NEXT, users, 10))
     server.client.config_set("maxmemory", server.client.info("memory")["used_memory"] + 1_000_000)
     server.client.config_set("maxmemory-policy", policy)
-    told = r"Redis at .* is full: .*; the night of 2026-11-21 is served meanwhile"
-    with pytest.raises(StageError, match=told):
+    message = r"Redis at .* is full: .*; the night of 2026-11-21 is served meanwhile"
+    with pytest.raises(StageError, match=message):
         publish.run(of)
     assert server.contents() == before and list(register(server)) == [served(of)]
     assert server.lists() == expected(DATE)
@@ -233,8 +233,8 @@ def test_a_server_that_is_gone_before_is_named_and_changes_nothing(job: Path, se
     of = ready(job, NEXT)
     entry = published_json(of.root)
     server.kill()
-    told = r"^Redis at unix://.*redis.sock did not answer for 0.3 s: .*; the night of 2026-11-21 is served"
-    with pytest.raises(StageError, match=told):
+    message = r"^Redis at unix://.*redis.sock did not answer for 0.3 s: .*; the night of 2026-11-21 is served"
+    with pytest.raises(StageError, match=message):
         publish.run(of)
     assert published_json(of.root) == entry and manifest.load(of.folder("publish")) is None
     assert not files.exists(of.root.publishing)

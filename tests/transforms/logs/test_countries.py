@@ -40,11 +40,11 @@ WATCHES = st.lists(
 
 @given(WATCHES, st.sampled_from([None, "", "fr"]))
 def test_country_of_a_user_comes_from_watches_or_else_from_the_users_table(
-    rows: list[tuple[str, int, str | None]], told: str | None
+    rows: list[tuple[str, int, str | None]], message: str | None
 ) -> None:
     watches = watches_frame([watch(user, hour, "v", country=country) for user, hour, country in rows])
-    users = pl.DataFrame({"user_id": ["a", "c"], "country": [told, "NO"]}, schema_overrides={"country": pl.String})
-    expected: dict[str, Any] = {"c": "NO"} | ({"a": "FR"} if told else {})
+    users = pl.DataFrame({"user_id": ["a", "c"], "country": [message, "NO"]}, schema_overrides={"country": pl.String})
+    expected: dict[str, Any] = {"c": "NO"} | ({"a": "FR"} if message else {})
     for user in "ab":
         known = [(hour, (c or "").strip().upper()) for who, hour, c in rows if who == user and (c or "").strip()]
         expected |= {user: max(known)[1]} if known else {}

@@ -29,8 +29,8 @@ def test_command_returns_the_reply(server: Server) -> None:
 
 def test_unreachable_server_is_an_error_with_its_address(tmp_path: Path) -> None:
     where = RedisServer(url=f"unix://{tmp_path}/none.sock", retry_seconds=0.3)
-    told = r"^Redis at unix:///.*none.sock did not answer for 0.3 s: .*; start it or correct storage.redis.url"
-    with where.session() as redis, pytest.raises(SinkError, match=told):
+    message = r"^Redis at unix:///.*none.sock did not answer for 0.3 s: .*; start it or correct storage.redis.url"
+    with where.session() as redis, pytest.raises(SinkError, match=message):
         redis.do("PING")
 
 
@@ -56,10 +56,10 @@ def test_number_of_retries_covers_the_configured_time(seconds: float, retries: i
 
 
 def test_refused_command_is_not_retried(server: Server) -> None:
-    told = r"^Redis at unix:///.* refuses LPUSH: WRONGTYPE"
+    message = r"^Redis at unix:///.* refuses LPUSH: WRONGTYPE"
     with RedisServer(url=server.url).session() as redis:
         redis.do("SET", "a", "b")
-        with pytest.raises(SinkError, match=told):
+        with pytest.raises(SinkError, match=message):
             redis.do("LPUSH", "a", "c")
 
 
@@ -67,13 +67,13 @@ def test_user_and_password_come_from_the_environment(server: Server, monkeypatch
     server.client.execute_command("ACL", "SETUSER", "ann", "on", ">secret", "~*", "+@all")
     server.client.execute_command("ACL", "SETUSER", "default", "off")
     place = RedisServer(url=server.url, user_env="THE_USER", password_env="THE_PASSWORD")
-    told = r"storage.redis.user_env = 'THE_USER': the environment variable is not set"
-    with pytest.raises(SinkError, match=told), place.session():
+    message = r"storage.redis.user_env = 'THE_USER': the environment variable is not set"
+    with pytest.raises(SinkError, match=message), place.session():
         pass
     monkeypatch.setenv("THE_USER", "ann")
     monkeypatch.setenv("THE_PASSWORD", "wrong")
-    told = r"refuses this user or password: .*; set the environment variables"
-    with place.session() as redis, pytest.raises(SinkError, match=told) as caught:
+    message = r"refuses this user or password: .*; set the environment variables"
+    with place.session() as redis, pytest.raises(SinkError, match=message) as caught:
         redis.do("PING")
     assert "wrong" not in str(caught.value)
     monkeypatch.setenv("THE_PASSWORD", "secret")
@@ -83,8 +83,8 @@ def test_user_and_password_come_from_the_environment(server: Server, monkeypatch
 
 def test_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    told = r"\[storage.redis\] needs the package redis: pip install 'watchnext\[redis\]'"
-    with pytest.raises(SinkError, match=told), RedisServer(url="redis://here").session():
+    message = r"\[storage.redis\] needs the package redis: pip install 'watchnext\[redis\]'"
+    with pytest.raises(SinkError, match=message), RedisServer(url="redis://here").session():
         pass
 
 
