@@ -230,6 +230,7 @@ def remote_job(local: Path, base: str) -> Path:
     return job
 
 
+@pytest.mark.slow
 def test_the_first_stages_in_a_bucket_are_those_of_local_disks(server: str, tmp_path: Path) -> None:
     local = simulated(tmp_path / "logs")
     there, here = night(remote_job(local, f"{BUCKET}/stages")), night(local)

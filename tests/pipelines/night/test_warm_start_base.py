@@ -113,6 +113,7 @@ def state_of(of: Night) -> str:
     return paths.join(of.folder("train"), of.outputs(TrainOutputs).state)
 
 
+@pytest.mark.slow
 def test_nights_go_on_from_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_in(tmp_path)
     first, second = give_examples(job, 2, seed=1), give_examples(job, 0, seed=2)
