@@ -140,6 +140,7 @@ def test_a_worker_that_is_to_stop_stays_stopped(tmp_path: Path, monkeypatch: pyt
     for name in ("1-1", "1-2"):
         pool.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id=name), None)
     first, second = (pool._worker_processes[name] for name in ("1-1", "1-2"))
+    wait_for(lambda: starts.read_text().count("started") == 2)  # else a worker may be stopped before it has written
     pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"), None)
     assert first.poll() is not None and second.poll() is None
     pool.stop()
