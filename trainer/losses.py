@@ -174,6 +174,7 @@ class Loss(tf.Module, Generic[C]):
         super().__init__(name="loss")
         self.videos, self.biases = model.videos, model.biases
         self.tables: dict[str, Table] = {}  # tables of the loss, in addition to the model's
+        self.in_batch: InBatch | None = None  # the sampler, if it returns the labels of the batch
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> C:
         """Gather the rows that a batch is compared with.
@@ -226,6 +227,7 @@ class SampledLoss(Loss[NegativeCandidates]):
     def __init__(self, model: Model, sampler: Sampler, *, noise_contrastive: bool = False) -> None:
         super().__init__(model)
         self.sampler, self.noise_contrastive, self.written_out = sampler, noise_contrastive, noise_contrastive
+        self.in_batch = sampler if isinstance(sampler, InBatch) else None
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> NegativeCandidates:
         drawn = self.sampler(labels, users, seed=seed)

@@ -41,34 +41,43 @@ def accidental_hits(labels: tf.Tensor, negatives: tf.Tensor) -> tf.Tensor:
     return labels[:, tf.newaxis] == negatives[tf.newaxis, :]
 
 
-class NegativeSampler(tf.Module):
+class VideoDistribution(tf.Module):
+    """A probability for each video, proportional to its weight."""
+
+    def __init__(self, weights: npt.NDArray[np.float64] | npt.NDArray[np.int64], *, name: str | None = None) -> None:
+        """`weights`: [videos], of the ids from 1, not all 0."""
+        super().__init__(name=name)
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is -inf: a video that never occurs
+            # Computed in double precision and never clipped: a lower bound would undo the correction for the long tail.
+            self.log_probabilities = tf.constant(np.log(weights / weights.sum()), tf.float32)
+
+    def log_expected(self, ids: tf.Tensor, *, count: int | tf.Tensor) -> tf.Tensor:
+        """Return the logarithm of the expected count of each id among `count` videos."""
+        return tf.gather(self.log_probabilities, ids - 1) + tf.math.log(tf.cast(count, tf.float32))
+
+    def negatives(self, ids: tf.Tensor, labels: tf.Tensor, *, count: int | tf.Tensor) -> SampledNegatives:
+        """Return `ids`, int32 [negatives], with their expected counts among `count` videos."""
+        return SampledNegatives(
+            ids=ids,
+            log_expected=self.log_expected(ids, count=count),
+            label_log_expected=self.log_expected(labels, count=count),
+        )
+
+
+class NegativeSampler(VideoDistribution):
     """Draws videos with replacement, with probabilities proportional to the label counts + 1."""
 
     def __init__(self, label_counts: npt.NDArray[np.int64]) -> None:
         """`label_counts`: int64 [videos], of the ids from 1."""
-        super().__init__(name="negative_sampler")
         weights = label_counts + 1
+        super().__init__(weights, name="negative_sampler")
         self.cumulative = tf.constant(np.cumsum(weights), tf.int64)
-        # Computed in double precision and never clipped: a lower bound would undo the correction for the long tail.
-        self.log_probabilities = tf.constant(np.log(weights / weights.sum()), tf.float32)
 
     def draw(self, count: int, *, seed: tf.Tensor) -> tf.Tensor:
         """Return `count` ids, int32 [count], the same for the same `seed` (int32 [2])."""
         # The algorithm is fixed: by default XLA uses another one, with other draws.
         tickets = tf.random.stateless_uniform([count], seed, maxval=self.cumulative[-1], dtype=tf.int64, alg="philox")
         return 1 + self._search_sorted(tickets)
-
-    def log_expected(self, ids: tf.Tensor, *, count: int | tf.Tensor) -> tf.Tensor:
-        """Return the logarithm of the expected count of each id among `count` draws."""
-        return tf.gather(self.log_probabilities, ids - 1) + tf.math.log(tf.cast(count, tf.float32))
-
-    def negatives(self, ids: tf.Tensor, labels: tf.Tensor, *, count: int | tf.Tensor) -> SampledNegatives:
-        """Return `ids`, int32 [negatives], with their expected counts among `count` draws."""
-        return SampledNegatives(
-            ids=ids,
-            log_expected=self.log_expected(ids, count=count),
-            label_log_expected=self.log_expected(labels, count=count),
-        )
 
     def log_presence(self, ids: tf.Tensor, *, count: int) -> tf.Tensor:
         """Return the logarithm of the probability that each id is among `count` draws at least once."""
@@ -92,7 +101,7 @@ class NegativeSampler(tf.Module):
 class ByLabelCounts(tf.Module):
     """`count` draws by label counts, the same on every replica."""
 
-    def __init__(self, sampler: NegativeSampler, *, count: int = 0) -> None:
+    def __init__(self, sampler: NegativeSampler, *, count: int) -> None:
         super().__init__()
         self.sampler, self.count = sampler, count
 
@@ -100,26 +109,50 @@ class ByLabelCounts(tf.Module):
         return self.sampler.negatives(self.sampler.draw(self.count, seed=seed), labels, count=self.count)
 
 
-class InBatch(ByLabelCounts):
-    """The labels of the batch (Yi et al. 2019), with expected counts by label counts.
+class InBatch(tf.Module):
+    """The labels of the batch (Yi et al. 2019), with their expected counts.
 
     On several replicas a row is compared only with the labels of its replica's part of the batch.
     """
 
+    def __init__(self, labels: VideoDistribution) -> None:
+        """`labels`: the distribution of the labels of a batch."""
+        super().__init__()
+        self.labels = labels
+
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         # The label of a row is masked as an accidental hit. The number of labels shifts all logits by the same amount.
-        return self.sampler.negatives(labels, labels, count=tf.size(labels))
+        return self.labels.negatives(labels, labels, count=tf.size(labels))
 
 
-class Mixed(ByLabelCounts):
-    """The labels of the batch and `count` draws. Both follow the label counts, so their expected counts add up.
+class Mixed(InBatch):
+    """The labels of the batch and `count` draws, whose expected counts add up.
 
     On several replicas a row is compared with the labels of its replica's part of the batch, and with the same draws.
     """
 
+    def __init__(self, sampler: NegativeSampler, *, count: int, labels: VideoDistribution | None = None) -> None:
+        """`labels`: the distribution of the labels of a batch; that of the draws if omitted."""
+        super().__init__(labels or sampler)
+        self.sampler, self.count = sampler, count
+
     def __call__(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> SampledNegatives:
         ids = tf.concat([labels, self.sampler.draw(self.count, seed=seed)], axis=0)
-        return self.sampler.negatives(ids, labels, count=tf.size(labels) - 1 + self.count)
+        others = tf.size(labels) - 1
+        if self.labels is self.sampler:
+            return self.sampler.negatives(ids, labels, count=others + self.count)
+        of_labels = self.labels.negatives(ids, labels, count=others)
+        of_draws = self.sampler.negatives(ids, labels, count=self.count)
+        return SampledNegatives(
+            ids=ids,
+            log_expected=_log_sum(of_labels.log_expected, of_draws.log_expected),
+            label_log_expected=_log_sum(of_labels.label_log_expected, of_draws.label_log_expected),
+        )
+
+
+def _log_sum(one: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
+    """Return log(e^one + e^finite) of each element; `one` may be -inf."""
+    return finite + tf.math.softplus(one - finite)
 
 
 class HardNegatives(tf.Module):

@@ -22,11 +22,12 @@ from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, Vocabulary, read_vocabularies
 from trainer.holdout import HoldoutEvaluator, RecallEvaluator, scoring_batch_size
 from trainer.inputs import count_labels, epoch_batches
-from trainer.losses import make_loss
+from trainer.losses import Loss, make_loss
 from trainer.model import Model
 from trainer.progress import Checkpoints, Progress
 from trainer.record_files import RecordFiles
 from trainer.replay import Replay
+from trainer.sampling import VideoDistribution
 from trainer.step import LinearDecay, TrainingStep
 from trainer.stopping import StoppingUsers, choose_stopping_users, read_user_ids
 from trainer.warm_start import Start, WarmStartSource, prepare_start
@@ -73,6 +74,7 @@ def fit(
         step, start = prepare_start(earlier, partial(builder.build, replicas), spec=files.spec, settings=model_settings)
     settings = start.adjust_settings(settings)
     data = TrainingData.open(files, settings, replay=start.replay(settings.replay_fraction))
+    correct_batch_labels(step.loss, data)
     saves = Checkpoints(checkpoints, step, writes=replicas.chief, on_save=on_save)
     progress = saves.restore()
     if saves.latest is None:
@@ -103,6 +105,18 @@ def fit(
     if settings.early_stopping_epochs and replicas.chief:
         saves.restore_best()
     return FitResult(step=step if replicas.single else builder.copy(step), progress=progress, start=start)
+
+
+def correct_batch_labels(loss: Loss[Any], data: TrainingData) -> None:
+    """Let in-batch negatives be corrected by the labels that an epoch of a warm start learns from.
+
+    In a cold start these are all labels, whose counts the loss has. Call it before the step is compiled.
+    """
+    if data.replay is None or loss.in_batch is None:
+        return
+    counts = data.replay.label_counts(data.records, videos=data.spec.videos, withheld=data.withheld)
+    if counts.any():
+        loss.in_batch.labels = VideoDistribution(counts)
 
 
 def start_from_co_watches(model: Model, data: TrainingData, counts: Vocabulary, settings: TrainingSettings) -> None:
@@ -171,7 +185,7 @@ class TrainingData:
         counts = self.replay.count(self.records, epochs=epochs) if self.replay else [labels] * epochs
         if self.stopping is None:
             return counts
-        counts = [count - self._withheld(self.stopping, epoch) for epoch, count in enumerate(counts)]
+        counts = [count - self._count_withheld(self.stopping, epoch) for epoch, count in enumerate(counts)]
         if not any(counts):
             raise TrainingError(
                 "no label is left to learn from, as early stopping withholds the only one: set early_stopping_epochs "
@@ -179,7 +193,12 @@ class TrainingData:
             )
         return counts
 
-    def _withheld(self, stopping: StoppingUsers, epoch: int) -> int:
+    @property
+    def withheld(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
+        """Which labels of training records, string [records] -> bool [labels], no epoch has; None: all are used."""
+        return self.stopping.newest_labels if self.stopping else None
+
+    def _count_withheld(self, stopping: StoppingUsers, epoch: int) -> int:
         """Return how many labels of an epoch early stopping withholds."""
         mask = stopping.newest_labels(stopping.records)
         mask &= self.replay.keeps(stopping.records, epoch) if self.replay else True
@@ -204,7 +223,7 @@ class TrainingData:
             sequences=sequences,
             drop_remainder=static,
             replay=self.replay,
-            withheld=self.stopping.newest_labels if self.stopping else None,
+            withheld=self.withheld,
         )
         return batches.skip(progress.batch)
 

@@ -45,9 +45,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory, examples: str) -> Path:
     return folder
 
 
-def arguments(examples: str, output: Path) -> list[str]:
+def arguments(examples: str, output: Path, model: ModelSettings = MODEL) -> list[str]:
     settings = output.with_suffix(".json")
-    settings.write_text(json.dumps({"model": MODEL.model_dump(), "training": TRAINING.model_dump()}))
+    settings.write_text(json.dumps({"model": model.model_dump(), "training": TRAINING.model_dump()}))
     return ["--examples", examples, "--output", str(output), "--settings", str(settings), "--attempt", "x"]
 
 
@@ -93,6 +93,21 @@ def test_two_devices_learn_what_one_learns_and_one_device_can_resume(
     result = train(read_folder(examples), str(tmp_path / "two"), model=MODEL, training=TRAINING, attempt="y")
     assert (tmp_path / "two" / "video_vectors.parquet").read_bytes() == before
     assert result.steps == json.loads((alone / "history.json").read_text())["loss"][-1]["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["in_batch", "mixed"])
+def test_two_devices_continue_a_model_with_labels_of_the_batch_as_negatives(
+    tmp_path: Path, examples: str, alone: Path, loss: str
+) -> None:
+    given_to_all = arguments(examples, tmp_path / "two", MODEL.model_copy(update={"loss": loss}))
+    earlier = ["--earlier", str(alone), "--earlier-days", "2"]
+    process = start(["-c", TWO_DEVICES, *given_to_all, *earlier, "--strategy", "mirrored"])
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    info, history = (json.loads((tmp_path / "two" / f"{name}.json").read_text()) for name in ("info", "history"))
+    assert info["start"]["from"] == str(alone) and history["loss"][-1]["step"] == info["steps"] > 5
+    assert np.isfinite(read_vectors(tmp_path / "two" / "video_vectors.parquet")).all()
 
 
 @pytest.mark.slow

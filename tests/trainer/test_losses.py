@@ -12,7 +12,15 @@ from trainer.config import DEPTHS, ModelSettings
 from trainer.errors import TrainingError
 from trainer.losses import Candidates, Comparison, Loss, make_loss, noise_contrastive, sampled_softmax
 from trainer.model import Model
-from trainer.sampling import MASKED_LOGIT, HardNegatives, NegativeSampler, SampledNegatives
+from trainer.sampling import (
+    MASKED_LOGIT,
+    ByLabelCounts,
+    HardNegatives,
+    InBatch,
+    Mixed,
+    NegativeSampler,
+    SampledNegatives,
+)
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
@@ -250,12 +258,12 @@ def of_rows(loss: Loss[Any], candidates: Candidates, labels: Arrays) -> Callable
     return value
 
 
-@pytest.mark.parametrize("name", ["sampled_softmax", "mixed"])
-def test_with_each_video_drawn_once_a_loss_equals_the_full_softmax(name: str) -> None:
+@pytest.mark.parametrize(("name", "sampler"), [("sampled_softmax", ByLabelCounts), ("mixed", Mixed)])
+def test_with_each_video_drawn_once_a_loss_equals_the_full_softmax(name: str, sampler: type[Any]) -> None:
     *given, _ = arrays(5)
     labels = np.full(BATCH, 3)  # one label for all rows, so that for `mixed` all labels are accidental hits
     loss, users, _ = built(name, 5)
-    loss.sampler.sampler, loss.sampler.count = EachOnce(COUNTS), VIDEOS
+    loss.sampler = sampler(EachOnce(COUNTS), count=VIDEOS)
     candidates = loss.candidates(tf.constant(labels, tf.int32), users, seed=SEED)
     same_value_and_gradients(of_rows(loss, candidates, labels), full_softmax(labels), *given)
 
@@ -265,7 +273,7 @@ def test_in_batch_with_each_video_as_a_label_equals_the_full_softmax() -> None:
     *_, vectors, biases, _ = arrays(1)
     users, labels = draw.normal(size=(VIDEOS, DIMENSION)).astype(np.float32), draw.permutation(VIDEOS) + 1
     loss, *_ = built("in_batch")
-    loss.sampler.sampler = EachOnce(COUNTS)
+    loss.sampler = InBatch(EachOnce(COUNTS))
     candidates = loss.candidates(tf.constant(labels, tf.int32), tf.constant(users), seed=SEED)
     same_value_and_gradients(of_rows(loss, candidates, labels), full_softmax(labels), users, vectors, biases)
 

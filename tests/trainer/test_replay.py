@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from trainer_records import record, write_file
+from trainer_records import SPEC, random_records, record, write_file
 
 from trainer.inputs import epoch_batches
 from trainer.replay import Replay
@@ -90,6 +91,26 @@ def test_batches_have_the_chosen_labels_and_the_counted_number(tmp_path: Path, s
         assert len(labels) == len(set(labels)) == counts[epoch]
         assert set(labels) == learned(replay, epoch)
     assert len(set(counts)) > 1  # otherwise a count of the first epoch would suffice
+
+
+def test_label_counts_are_the_mean_of_what_epochs_learn_from(tmp_path: Path) -> None:
+    files = [write_file(tmp_path / f"{i}.tfrecord.gz", random_records(60, seed=i)) for i in range(2)]
+    replay = Replay(days=2, fraction=0.25, salt="s")
+
+    def withheld(serialized: tf.Tensor) -> tf.Tensor:
+        """Withhold the labels of a few days."""
+        days = tf.io.parse_example(serialized, {"label_days": tf.io.RaggedFeature(tf.int64)})["label_days"].values
+        return (days == 1) | (days == 3)
+
+    for no_epoch_has in (None, withheld):
+        batches = epoch_batches(
+            files, SPEC, batch_size=32, seed=1, epochs=range(4), replay=replay, withheld=no_epoch_has
+        )
+        learned_from = np.concatenate([batch["label"].numpy() for batch in batches])
+        direct = np.bincount(learned_from, minlength=SPEC.videos + 1)[1:] / 4  # each old label is in one of four epochs
+        np.testing.assert_array_equal(replay.label_counts(files, videos=SPEC.videos, withheld=no_epoch_has), direct)
+        assert len(set(direct % 1)) == 4
+    assert replay.label_counts([], videos=3).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("sequences", [False, True])

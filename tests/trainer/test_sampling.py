@@ -16,6 +16,7 @@ from trainer.sampling import (
     LearnedUnigram,
     Mixed,
     NegativeSampler,
+    VideoDistribution,
     best_for_others,
     hardest,
 )
@@ -24,6 +25,7 @@ from transforms.core.tensorflow_import import tf
 
 COUNTS = np.array([0, 7, 1, 90])
 SHARES = np.array([1, 8, 2, 91]) / 102
+FED = np.array([0, 0.5, 3.25, 6.25])  # how often an epoch of a warm start has each label
 SEED = tf.constant([1, 2])
 LABELS = tf.constant([4, 2, 4], tf.int32)
 USERS = tf.zeros([3, 2])
@@ -86,11 +88,19 @@ def test_in_batch_negatives_are_the_labels_with_expected_counts() -> None:
     np.testing.assert_allclose(drawn.label_log_expected, drawn.log_expected)
 
 
-def test_mixed_negatives_have_the_expected_counts_of_labels_and_draws() -> None:
-    """Count over many batches whose labels are drawn by the label counts, as in training."""
+def test_in_batch_negatives_may_have_the_expected_counts_of_other_labels() -> None:
+    drawn = InBatch(VideoDistribution(FED))(LABELS, USERS, seed=SEED)
+    np.testing.assert_allclose(np.exp(drawn.log_expected), 3 * FED[[3, 1, 3]] / 10, rtol=1e-6)
+    np.testing.assert_allclose(drawn.label_log_expected, drawn.log_expected)
+
+
+@pytest.mark.parametrize("fed", [None, FED])
+def test_mixed_negatives_have_the_expected_counts_of_labels_and_draws(fed: npt.NDArray[np.float64] | None) -> None:
+    """Count over many batches whose labels are drawn by the counts of an epoch, as in training."""
     sampler, batches, size, count = NegativeSampler(COUNTS), 3_000, 3, 4
-    mixed, seen = Mixed(sampler, count=count), Counter[int]()
-    labels = sampler.draw(batches * size, seed=tf.constant([9, 9]))
+    mixed = Mixed(sampler, count=count, labels=None if fed is None else VideoDistribution(fed))
+    seen, shares = Counter[int](), SHARES if fed is None else fed / 10
+    labels = tf.constant(1 + np.random.default_rng(9).choice(4, batches * size, p=shares), tf.int32)
 
     @tf.function(autograph=False)
     def ids(number: tf.Tensor) -> tf.Tensor:
@@ -99,10 +109,27 @@ def test_mixed_negatives_have_the_expected_counts_of_labels_and_draws() -> None:
     for number in range(batches):
         seen.update(ids(tf.constant(number)).numpy().tolist()[1:])  # for the first row, whose label is not a negative
     times = np.array([seen[i] / batches for i in (1, 2, 3, 4)])
+    expected = (size - 1) * shares + count * SHARES
     drawn = mixed(tf.constant([1, 2, 3]), USERS, seed=SEED)
     assert len(drawn.ids) == size + count
-    np.testing.assert_allclose(np.exp(drawn.label_log_expected), 6 * SHARES[:3], rtol=1e-5)
-    assert within_five_deviations(times, 6 * SHARES, batches)
+    np.testing.assert_allclose(np.exp(drawn.label_log_expected), expected[:3], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(drawn.log_expected), expected[drawn.ids.numpy() - 1], rtol=1e-5)
+    assert within_five_deviations(times, expected, batches)
+
+
+def test_one_label_and_draws_have_the_expected_counts_of_draws() -> None:
+    mixed = Mixed(NegativeSampler(COUNTS), count=4, labels=VideoDistribution(FED))
+    drawn = mixed(tf.constant([2]), USERS[:1], seed=SEED)
+    np.testing.assert_allclose(np.exp(drawn.log_expected), 4 * SHARES[drawn.ids.numpy() - 1], rtol=1e-5)
+
+
+def test_labels_by_the_label_counts_have_exactly_the_expected_counts_of_draws() -> None:
+    """A cold start with another rounding would be another training."""
+    sampler = NegativeSampler(COUNTS)
+    for drawn, count in ((InBatch(sampler), 3), (Mixed(sampler, count=4), 3 - 1 + 4)):
+        negatives = drawn(LABELS, USERS, seed=SEED)
+        for ids, expected in ((negatives.ids, negatives.log_expected), (LABELS, negatives.label_log_expected)):
+            np.testing.assert_array_equal(expected, sampler.log_expected(ids, count=count))
 
 
 def best_by_hand(labels: list[int], scores: npt.NDArray[np.float32]) -> dict[int, float]:

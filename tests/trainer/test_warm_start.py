@@ -21,12 +21,15 @@ from trainings import killed_at, read_vectors
 
 from trainer import state, warm_start
 from trainer.config import ModelSettings, TrainingSettings
-from trainer.examples import Vocabulary, read_folder
+from trainer.examples import Vocabulary, read_folder, read_label_counts
 from trainer.losses import make_loss
 from trainer.model import Model
+from trainer.progress import Progress
+from trainer.sampling import NegativeSampler
 from trainer.state import SavedState, SavedTable, dense_variables, table_vocabulary, write_state
 from trainer.step import TrainingStep
 from trainer.task import TrainingResult, main, train
+from trainer.training import TrainingData, fit
 from trainer.warm_start import WarmStartSource, model_shape, prepare_start, shape_difference
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
@@ -279,6 +282,48 @@ def vectors(result: TrainingResult) -> np.ndarray:
     return read_vectors(result.video_vectors)
 
 
+@pytest.mark.parametrize("loss", ["in_batch", "mixed"])
+@pytest.mark.parametrize("early_stopping_epochs", [0, 1])
+def test_labels_of_a_batch_are_corrected_by_what_epochs_learn_from(
+    tmp_path: Path, examples: str, first: TrainingResult, loss: str, early_stopping_epochs: int
+) -> None:
+    """Compare with the batches of as many epochs as repeat every old label once."""
+    files, before = read_folder(examples), WarmStartSource(state=first.state, name="then", days=2)
+    training = TRAINING.model_copy(update={"early_stopping_epochs": early_stopping_epochs})
+    fitted = fit(
+        files,
+        read_label_counts(files),
+        model_settings=ModelSettings(**MODEL.model_dump() | {"loss": loss}),
+        settings=training,
+        checkpoints=f"{tmp_path}/checkpoints",
+        logs=f"{tmp_path}/logs",
+        earlier=before,
+    )
+    assert fitted.start.state is not None and fitted.step.loss.in_batch is not None
+    data = TrainingData.open(files, training, replay=fitted.start.replay(training.replay_fraction))
+    batches = data.batches(training, Progress(), sequences=False, static=False)
+    fed = np.bincount(np.concatenate([batch["label"].numpy() for batch in batches]), minlength=SPEC.videos + 1)[1:]
+    shares = np.exp(fitted.step.loss.in_batch.labels.log_probabilities)
+    np.testing.assert_allclose(shares, fed / fed.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["in_batch", "mixed"])
+def test_labels_of_a_cold_start_are_corrected_by_the_label_counts(tmp_path: Path, examples: str, loss: str) -> None:
+    files = read_folder(examples)
+    counts = read_label_counts(files)
+    fitted = fit(
+        files,
+        counts,
+        model_settings=ModelSettings(**MODEL.model_dump() | {"loss": loss}),
+        settings=TRAINING.model_copy(update={"max_steps": 1}),
+        checkpoints=f"{tmp_path}/checkpoints",
+        logs=f"{tmp_path}/logs",
+    )
+    assert fitted.step.loss.in_batch is not None
+    found, expected = fitted.step.loss.in_batch.labels, NegativeSampler(counts.counts)
+    np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
+
+
 def test_without_steps_the_model_is_the_earlier_one(tmp_path: Path, examples: str, first: TrainingResult) -> None:
     before = WarmStartSource(state=first.state, name="then", days=0)
     again = run(examples, tmp_path, before, replay_fraction=0.0, warm_epochs=1)
@@ -290,6 +335,16 @@ def test_without_steps_the_model_is_the_earlier_one(tmp_path: Path, examples: st
     rows = {name: {"known": n, "names": n} for name, n in names.items()}
     assert again.start == {"from": "then", "why": "", "rows": rows}
     assert first.start == {"from": None, "why": "", "rows": {}}
+
+
+def test_without_steps_in_batch_negatives_need_no_labels(tmp_path: Path, examples: str, first: TrainingResult) -> None:
+    before = WarmStartSource(state=first.state, name="then", days=0)
+    in_batch, nothing = (
+        MODEL.model_copy(update={"loss": "in_batch"}),
+        TRAINING.model_copy(update={"replay_fraction": 0}),
+    )
+    result = train(read_folder(examples), str(tmp_path), model=in_batch, training=nothing, attempt="1", earlier=before)
+    assert result.steps == 0 and (vectors(result) == vectors(first)).all()
 
 
 def test_a_warm_start_learns_from_new_and_some_old_labels(tmp_path: Path, examples: str, first: TrainingResult) -> None:
