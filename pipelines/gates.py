@@ -6,7 +6,7 @@ withdrawn.
 `nights/DATE/gates.json` contains the result of every gate, whether or not the night was published: status, why,
 compared_with (a date or null), counts (gates by state), and gates, each with name, value, bound, state (passed, failed
 or not computed), ok (true, false, null: not computed), reason (why it was not computed), expected (whether that is
-normal for such a night) and message.
+normal for such a night), note (why a gate that passed shows nothing) and message.
 
 | status  | what                                                                                                    |
 |---------|---------------------------------------------------------------------------------------------------------|
@@ -21,7 +21,7 @@ normal for such a night) and message.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from pipelines.base import manifest, paths
@@ -208,6 +208,7 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
     """Yield the gates on figures of held-out users."""
     on = {
         "most popular": bounds.most_popular,
+        "item to item": bounds.item_to_item,
         "ranking": bounds.ranking and night.job.logs.impressions is not None,
         "recall": bounds.max_recall_lost < 1,
         "approximate search": bounds.max_ann_loss < 1,
@@ -217,7 +218,9 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
         yield from (not_computed(name, reason, expected=expected) for name, wanted in on.items() if wanted)
         return
     if on["most popular"]:
-        yield _most_popular(metrics)
+        yield _baseline(metrics, night_metrics.MOST_POPULAR, gates.most_popular)
+    if on["item to item"]:
+        yield _baseline(metrics, night_metrics.ITEM_TO_ITEM, gates.item_to_item)
     if on["ranking"]:
         yield gates.ranking(metrics.ranking, night.job.ranking.cut)
     if on["recall"]:
@@ -244,12 +247,13 @@ def _measured(night: Night) -> tuple[NightMetrics | None, str, bool]:
     return metrics, "", True
 
 
-def _most_popular(metrics: NightMetrics) -> Gate:
-    difference = metrics.beside.get(night_metrics.MOST_POPULAR)
-    if difference is None:
-        return not_computed("most popular", f"{night_metrics.FILE} has no difference of {metrics.gate}", expected=False)
+def _baseline(metrics: NightMetrics, system: str, gate: Callable[..., Gate]) -> Gate:
+    """Return the gate that compares the lists with a baseline, whose name is that of the gate."""
+    difference, baseline = metrics.beside.get(system), metrics.systems.get(system)
+    if difference is None or baseline is None or metrics.gate not in baseline.figures:
+        return not_computed(system, f"{night_metrics.FILE} has no difference of {metrics.gate}", expected=False)
     held_out = metrics.holdout.users if metrics.holdout else None
-    return gates.most_popular(difference, metrics.gate, held_out=held_out)
+    return gate(difference, baseline.figures[metrics.gate], metrics.gate, held_out=held_out)
 
 
 def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: float) -> Gate:

@@ -16,6 +16,12 @@ class Gates(Table):
         description="whether the gate fails if recall@k is significantly below that of the most popular videos (the "
         "upper bound of the 95 % interval of the difference is negative); false: off",
     )
+    item_to_item: bool = Field(
+        True,
+        description="whether the gate fails if recall@k is significantly below that of item-to-item lists: the videos "
+        "watched together with a user's last ones (the upper bound of the 95 % interval of the difference is "
+        "negative); false: off",
+    )
     ranking: bool = Field(
         True,
         description="whether the gate fails if the watch time of held-out users in the first `ranking.cut` videos of "

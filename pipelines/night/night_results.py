@@ -55,11 +55,15 @@ class GateResults(BaseModel):
         )
 
     def in_words(self) -> str:
-        """Return the number of gates in each state, and why some were not computed, in one line."""
+        """Return the number of gates in each state, and which were not computed or could not have failed, and why, in
+        one line."""
         counted = [f"{len(self.in_state(state))} {state}" for state in STATES if self.in_state(state)]
         gates_of: dict[str, list[str]] = {}
         for gate in self.in_state("not computed"):
             gates_of.setdefault(gate.reason or gate.message, []).append(gate.name)
+        for gate in self.in_state("passed"):
+            if gate.note:
+                gates_of.setdefault(gate.note, []).append(gate.name)
         reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in gates_of.items())
         return f"gates: {', '.join(counted) or 'none'}" + (f" ({reasons})" if reasons else "")
 

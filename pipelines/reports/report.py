@@ -29,6 +29,7 @@ from pipelines.reports import report_history, report_videos
 from transforms.core import files
 from transforms.evaluation import night_metrics
 from transforms.evaluation.folding_check import KINDS
+from transforms.evaluation.gates import compare, notable_loss, too_few_users
 from transforms.evaluation.night_metrics import NightMetrics
 from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 
@@ -37,6 +38,11 @@ _FOLDING = {
     "other_country": "different country",
     "other_topic": "different topic",
     "folded": "folded",
+}
+_COMPARISONS = {
+    "above": "significantly better",
+    "below": "significantly worse",
+    "no significant difference": "no significant difference",
 }
 _PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
 _UNGATED = "ungated: no gate has checked this night"
@@ -61,17 +67,18 @@ def gather(night: Night) -> Report:
     ingested = done["ingest"].read(IngestOutputs) if "ingest" in done else None
     metrics, gates = report_history.metrics(night), report_history.gates(night)
     metric = (metrics.gate if metrics else "") or report_history.newest_metric(report_history.newest_nights(night))
-    measured = metrics.to_dict() if metrics else {}
+    measured, comparisons = metrics.to_dict() if metrics else {}, _comparisons(metrics) if metrics else {}
     with_vectors = "train" in done and "neighbours" in done
     return Report(
         date=night.date.isoformat(),
         run=max((found.run for found in done.values()), default=""),
         status=status_of(night, gates),
         gates=[gate.model_dump() for gate in gates.gates] if gates else (),
-        headline=list(_headline(done, metrics)),
+        headline=[*_headline(done), *(_quality_headline(metrics, comparisons) if metrics else ())],
         metric=metric,
         systems=_in_order(metrics) if metrics else {},
         differences=measured.get("beside", {}),
+        comparisons=comparisons,
         **report_history.trend(night, metric),
         **report_history.volumes(night),
         slices=measured.get("slices", {}),
@@ -232,7 +239,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _headline(done: Mapping[str, Manifest], metrics: NightMetrics | None) -> Iterator[tuple[str, float]]:
+def _headline(done: Mapping[str, Manifest]) -> Iterator[tuple[str, float]]:
     if "neighbours" in done:
         yield "users served", done["neighbours"].read(NeighboursOutputs).users
     if "index" in done:
@@ -241,9 +248,30 @@ def _headline(done: Mapping[str, Manifest], metrics: NightMetrics | None) -> Ite
         yield "watches in the window", done["vocabulary"].read(VocabularyOutputs).window.watches
     if "examples" in done and "train_pointers" in done["examples"].counts:
         yield "training labels", done["examples"].counts["train_pointers"]
-    for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR):
-        if metrics and system in metrics.systems:
+
+
+def _quality_headline(metrics: NightMetrics, comparisons: Mapping[str, str]) -> Iterator[tuple[str, float | str]]:
+    """Yield the gate figure of the lists and of the baselines that gates compare them with, and how much better than
+    item-to-item lists they are, with the 95 % interval."""
+    for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.ITEM_TO_ITEM):
+        if system in metrics.systems:
             yield f"{metrics.gate}, {system}", metrics.systems[system].figures[metrics.gate]
+    if difference := metrics.beside.get(night_metrics.ITEM_TO_ITEM):
+        interval = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+        comparison = comparisons.get(night_metrics.ITEM_TO_ITEM, "")
+        yield f"{metrics.gate}, lists minus item to item", f"{interval}: {comparison}" if comparison else interval
+
+
+def _comparisons(metrics: NightMetrics) -> dict[str, str]:
+    """Return what the difference between the lists and each other system shows, in words."""
+    users = metrics.holdout.users if metrics.holdout else None
+    found = {}
+    for system, difference in metrics.beside.items():
+        baseline = metrics.systems[system].figures.get(metrics.gate)
+        if difference is not None and baseline is not None:
+            comparison = compare(difference, users, notable_loss(baseline))
+            found[system] = _COMPARISONS.get(comparison) or too_few_users(users)
+    return found
 
 
 def _ages(metrics: NightMetrics | None) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from nights import DATE, REPOSITORY, completed_videos, lists, night
@@ -17,6 +18,7 @@ from pipelines import evaluation
 from pipelines.night import publication_file
 from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs
+from pipelines.reports import report
 from transforms.evaluation import night_metrics
 from transforms.evaluation.measure_batch import metric_cuts
 
@@ -121,6 +123,19 @@ def test_the_lists_published_before_are_measured_against_the_day_they_were_serve
     assert served["share"] == sum(user in listed for user in wanted) / len(wanted)
     with_a_list = figures_by_hand(lists_before, {u: want for u, want in wanted.items() if u in listed}, k)
     assert served["with_a_list"]["figures"]["mrr"] == pytest.approx(with_a_list["mrr"], abs=1e-10)
+
+
+def test_the_headline_compares_the_lists_with_item_to_item_lists(nights: tuple[Night, Night]) -> None:
+    """The interval is that of the differences of the replicates, which have the same users on both sides."""
+    metrics, headline = metrics_of(nights[1]), dict(report.gather(nights[1]).headline)
+    systems = {name: metrics["systems"][name] for name in ("neighbours", "item to item")}
+    ours, theirs = (np.array(one["replicates"]["recall@14"]) for one in systems.values())
+    low, high = np.percentile(ours - theirs, [2.5, 97.5])
+    recall, other = (one["figures"]["recall@14"] for one in systems.values())
+    assert (headline["recall@14, neighbours"], headline["recall@14, item to item"]) == (recall, other)
+    text = headline["recall@14, lists minus item to item"]
+    assert text.startswith(f"{recall - other:+.3f} ({low:+.3f} to {high:+.3f}): ")
+    assert text.endswith(f"too few held-out users ({metrics['holdout']['users']}) to tell")
 
 
 def test_slices_add_up_to_all_users_and_all_labels(nights: tuple[Night, Night]) -> None:

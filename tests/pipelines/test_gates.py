@@ -33,7 +33,9 @@ FEWER = LISTS.head(2)
 LOST = r"gate users: 2 users would be served, 3 were the night before \(-33\.3%\), bound: at most 0\.2 fewer"
 
 NOBODY = "nobody was held out (examples.holdout_days, holdout_users)"
-MEASURED = ["most popular", "recall", "approximate search"]  # the gates on what was measured of held-out users
+MEASURED = ["most popular", "item to item", "recall", "approximate search"]  # gates on figures of held-out users
+
+TOO_FEW = "too few held-out users (90) to tell"
 
 
 def ready(job: Path, rows: pl.DataFrame, date: dt.date = NEXT) -> Night:
@@ -47,7 +49,7 @@ def served(of: Night) -> dict[str, Any]:
 def test_a_failed_gate_leaves_what_is_served_and_says_why(job: Path) -> None:
     before = served(published_night(job, LISTS))
     of = ready(job, FEWER)
-    message = rf"^1 of 4 gates failed, 3 could not be computed\. {LOST} .*--force-publish REASON; the night of 2026-1"
+    message = rf"^1 of 5 gates failed, 4 could not be computed\. {LOST} .*--force-publish REASON; the night of 2026-1"
     with pytest.raises(GateError, match=message):
         publish.run(of)
     assert served(of) == before and manifest.load(of.folder("publish")) is None
@@ -61,7 +63,7 @@ def test_the_exit_code_of_the_stage_is_that_of_gates(job: Path, capsys: pytest.C
     published_night(job, LISTS)
     ready(job, FEWER)
     assert stage_main(publish, [str(job), "--date", NEXT.isoformat()]) == 3
-    assert "watchnext: 1 of 4 gates failed, 3 could not be computed. gate users: " in capsys.readouterr().err
+    assert "watchnext: 1 of 5 gates failed, 4 could not be computed. gate users: " in capsys.readouterr().err
     assert stage_main(publish, [str(job), "--date", NEXT.isoformat(), "--force-publish", "it is a holiday"]) == 0
     assert served(night(job))["date"] == NEXT.isoformat()
 
@@ -131,12 +133,62 @@ def test_a_first_night_is_published_and_says_what_was_not_compared(job: Path) ->
     of = published_with_figures(job, 10, {10: 0.4})
     found = gate_results(of)
     assert (found.status, found.why) == ("ungated", gates.FIRST_NIGHT) and not found.unexpected
-    assert found.counts == {"passed": 1, "failed": 0, "not computed": 3}
+    assert found.counts == {"passed": 2, "failed": 0, "not computed": 3}
     reasons = f"recall, users: {gates.FIRST_NIGHT}; approximate search: search is exact"
-    assert gates.summary_line(of) == f"gates: 1 passed, 3 not computed ({reasons})"
+    assert gates.summary_line(of) == f"gates: 2 passed, 3 not computed ({reasons})"
     assert of.require("publish").counts["notes"] == [f"UNGATED: {gates.FIRST_NIGHT}"]
-    assert nightly._closing(of, ["publish"]).endswith(f"report.html; gates: 1 passed, 3 not computed ({reasons})")
+    assert nightly._closing(of, ["publish"]).endswith(f"report.html; gates: 2 passed, 3 not computed ({reasons})")
     assert served(of)["gates"]["not_computed"].keys() == {"recall", "approximate search", "users"}
+
+
+def change_metrics(of: Night, change: Callable[[Any], Any]) -> None:
+    path = Path(night_results.metrics_path(of))
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def with_difference(of: Night, value: float, low: float, high: float) -> Night:
+    """The night, whose lists have this much more recall than item-to-item lists."""
+    of = with_figures(of, 10, {10: 0.4})
+    difference = {"value": value, "low": low, "high": high}
+    change_metrics(of, lambda found: found | {"beside": found["beside"] | {"item to item": difference}})
+    return of
+
+
+def test_lists_that_are_worse_than_item_to_item_are_not_published(job: Path) -> None:
+    of = with_difference(ready(job, LISTS), -0.05, -0.09, -0.01)
+    with pytest.raises(GateError, match=r"^1 of 5 gates failed.*gate item to item: recall@10 .* co_watches = true"):
+        publish.run(of)
+    assert not served(of) and [gate.name for gate in gate_results(of).in_state("failed")] == ["item to item"]
+    off = replace(of, job=of.job.model_copy(update={"gates": Gates(item_to_item=False)}))
+    publish.run(off)
+    assert "item to item" not in [gate.name for gate in gate_results(off).gates] and served(off)
+
+
+def test_a_night_with_too_few_held_out_users_says_so(job: Path) -> None:
+    of = with_difference(ready(job, LISTS), -0.05, -0.11, 0.01)
+    publish.run(of)
+    found = {gate.name: gate for gate in gate_results(of).gates}
+    assert (found["item to item"].state, found["item to item"].note) == ("passed", TOO_FEW)
+    assert f": {TOO_FEW}: the 95 % interval reaches 0.06" in found["item to item"].message
+    assert (found["most popular"].state, found["most popular"].note) == ("passed", "")
+    assert f"; item to item: {TOO_FEW})" in gates.summary_line(of)
+    page = Path(of.root.report(of.date)).read_text()
+    assert ">cannot tell</td><td><strong>item to item</strong>: recall@10 minus that of " in page
+    assert f"<dd>-0.050 (-0.110 to +0.010): {TOO_FEW}</dd>" in page
+    assert (
+        '<th scope="row">item to item</th><td class="number">-0.0500</td><td class="number">-0.110 to 0.010</td>'
+        in page
+    )
+    assert "significantly better" in page  # than the most popular videos
+
+
+@pytest.mark.parametrize("part", ["beside", "systems"])
+def test_a_night_without_figures_of_item_to_item_is_not_compared_with_them(job: Path, part: str) -> None:
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4})
+    change_metrics(of, lambda found: found | {part: {n: v for n, v in found[part].items() if n != "item to item"}})
+    publish.run(of)
+    (gate,) = gate_results(of).unexpected
+    assert (gate.name, gate.reason) == ("item to item", "metrics.json has no difference of recall@10")
 
 
 @pytest.mark.parametrize(("recall", "state"), [(0.4, "passed"), (0.1, "failed")])
@@ -197,7 +249,7 @@ def test_a_gate_that_cannot_be_computed_is_reported(job: Path, change: Callable[
     assert report.status_of(of, found).level == "warn"
     manifest.revoke(of.folder("publish"))
     stops = replace(of, job=of.job.model_copy(update={"gates": Gates(stop_if_not_computed=True)}))
-    with pytest.raises(GateError, match=f"^2 of 4 gates could not be computed.*{why}"):
+    with pytest.raises(GateError, match=f"^2 of 5 gates could not be computed.*{why}"):
         publish.run(stops)
     publish.run(replace(stops, force_publish="figures were lost"))
     assert gate_results(of).status == "forced"
@@ -208,7 +260,7 @@ def test_failed_gates_and_gates_that_could_not_be_computed_are_counted_separatel
     spoil_metrics(published_with_figures(job, 10, {10: 0.4}), None)
     job.write_text(job.read_text() + "[gates]\nstop_if_not_computed = true\n")
     of = with_figures(ready(job, FEWER), 10, {10: 0.4})
-    with pytest.raises(GateError, match=rf"^1 of 4 gates failed, 2 could not be .*{LOST}.*metrics\.json is missing"):
+    with pytest.raises(GateError, match=rf"^1 of 5 gates failed, 2 could not be .*{LOST}.*metrics\.json is missing"):
         publish.run(of)
 
 

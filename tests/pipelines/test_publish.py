@@ -43,7 +43,13 @@ def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     assert dt.datetime.fromisoformat(served.pop("published_at")).tzinfo == dt.UTC
     digest = of.require("neighbours").digest
     nobody, first = "nobody was held out (examples.holdout_days, holdout_users)", gates.FIRST_NIGHT
-    reasons = {"most popular": nobody, "recall": nobody, "approximate search": nobody, "users": first}
+    reasons = {
+        "most popular": nobody,
+        "item to item": nobody,
+        "recall": nobody,
+        "approximate search": nobody,
+        "users": first,
+    }
     ungated = {"status": "ungated", "why": nobody, "not_computed": reasons}
     assert served == {
         "format_version": 1, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3,

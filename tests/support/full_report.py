@@ -21,6 +21,7 @@ FULL = Report(
         "most popular": {"figures": {"users": 100, "recall@50": 0.1487, "recall@100": 0.2256}, "intervals": {}},
     },
     differences={"most popular": {"value": 0.0762, "low": 0.051, "high": 0.101}},
+    comparisons={"most popular": "significantly better"},
     gates=[
         {"name": "users", "value": 0.0, "bound": "", "ok": True, "message": "gate users: as many as before"},
         {"name": "recall", "value": -0.2, "bound": "", "ok": False, "message": "gate recall: lost too much"},

@@ -42,6 +42,7 @@ DATAFLOW = (  # options of a person who has a project there
 )
 
 EVENTS = ("watches", "searches", "impressions")
+BASELINES = ("most popular", "item to item")  # that gates compare lists with
 
 # A model that trains in a second.
 TINY = """\
@@ -57,8 +58,10 @@ checkpoint_steps = 2
 k = 30
 similar = 5
 """
+# A model that trains in a second need not be as good as item-to-item lists.
+GATES = "[gates]\nitem_to_item = false\n"
 # For logs with impressions.
-RANKING = "[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n[gates]\nranking = false\n"
+RANKING = f"[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n{GATES}ranking = false\n"
 DEFAULTS = pl.DataFrame(
     {"country": [None, "SE"], "video_ids": [["v9", "v8"], ["v1"]], "scores": [[2.0, 1.0], [0.5]]},
     schema_overrides={"scores": pl.List(pl.Float32)},
@@ -79,13 +82,16 @@ def night(job: Path, date: dt.date = DATE) -> Night:
 
 
 def simulated(folder: Path, more: str = "") -> Path:
-    """Five days of logs of 120 users and 60 videos, and a job file with a tiny model for the night after them."""
+    """Five days of logs of 120 users and 60 videos, and a job file with a tiny model for the night after them.
+
+    more: further lines of the job file; if they have a table `[gates]`, it must begin with `GATES`."""
     last = (DATE - dt.timedelta(days=1)).isoformat()
     size = ["--users", "120", "--videos", "60", "--days", "5", "--last-day", last]
     assert simulate.main([str(folder), *size]) == 0
     logs = 'watches = "watches/{date}.parquet"\nsearches = "searches/{date}.parquet"\n'
     logs += 'videos = "videos.parquet"\nusers = "users.parquet"'
-    return write_job(folder, logs, f"[examples]\nwindow_days = 5\nholdout_users = 0.2\n{TINY}{more}")
+    gates = "" if GATES in more else GATES
+    return write_job(folder, logs, f"[examples]\nwindow_days = 5\nholdout_users = 0.2\n{TINY}{gates}{more}")
 
 
 def with_impressions(job: Path) -> Path:
@@ -162,7 +168,7 @@ def completed_videos(job: Path, watches: pl.DataFrame) -> dict[str, set[str]]:
 
 
 def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
-    """The night, with figures of 90 held-out users: recall of its lists at some k, and of popular videos 0.1."""
+    """The night, with figures of 90 held-out users: recall of its lists at some k, and of the baselines 0.1."""
 
     def system(own: dict[int, float]) -> dict[str, Any]:
         shown = {f"recall@{cut}": value for cut, value in own.items()}
@@ -175,8 +181,8 @@ def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
         "k": k,
         "gate": f"recall@{k}",
         "holdout": {"start": "a", "end": "b", "users": 90},
-        "systems": {"neighbours": system(recalls), "most popular": system(dict.fromkeys(recalls, 0.1))},
-        "beside": {"most popular": {"value": 0.1, "low": 0.05, "high": 0.15}},
+        "systems": {"neighbours": system(recalls)} | {name: system(dict.fromkeys(recalls, 0.1)) for name in BASELINES},
+        "beside": {system: {"value": 0.1, "low": 0.05, "high": 0.15} for system in BASELINES},
         "ann_loss": {"index": "exact"},
     }
     entry = files.write_bytes(of.folder("evaluation"), "metrics.json", 1, json.dumps(metrics).encode())

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from commands import stages_in_process, watchnext
-from nights import DATE, RANKING, night, reports_without_plots, rooted, simulated, with_impressions
+from nights import DATE, GATES, RANKING, night, reports_without_plots, rooted, simulated, with_impressions
 
 from pipelines.serving.served_lists import open_lists
 
 BEFORE = DATE - dt.timedelta(days=1)
 MADE = "made by a test"
 USERS = 120  # of the simulated logs
-# The gates that 24 held-out users and a tiny model pass.
-GATES = "[gates]\nmin_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"
+# With these, 24 held-out users and a tiny model pass the gates.
+MORE_GATES = "min_volume = 0\nmax_volume = 0\nmost_popular = false\nmax_recall_lost = 1\n"
 
 
 def made_once(factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], object]) -> Path:
@@ -38,14 +38,14 @@ def made_once(factory: pytest.TempPathFactory, worker_id: str, name: str, make: 
 def make(folder: Path) -> None:
     """Make the nights BEFORE and DATE of `folder/job.toml`, published, in `folder/runs`. Two of 60 videos' lists of
     30 are alike by chance: k is 10."""
-    job = simulated(folder, GATES)
+    job = simulated(folder, GATES + MORE_GATES)
     job.write_text(job.read_text().replace("k = 30", "k = 10"))
     _run_both(job, folder)
 
 
 def make_ranked(folder: Path) -> None:
     """Make the same of logs with impressions, whose lists of 14 are ranked."""
-    job = with_impressions(simulated(folder, RANKING + GATES.removeprefix("[gates]\n")))
+    job = with_impressions(simulated(folder, RANKING + MORE_GATES))
     job.write_text(job.read_text().replace("k = 30", "k = 14"))
     _run_both(job, folder)
 

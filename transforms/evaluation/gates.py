@@ -8,7 +8,8 @@ gates = [
 
 A gate is passed, failed, or not computed, with a reason. It never passes if a figure is missing or not finite. Gates
 on figures of a sample of users fail only if the difference is statistically significant (95 % interval), so that small
-logs do not fail by chance.
+logs do not fail by chance. If the interval contains 0 and is too wide to show a loss that matters, the gate passes with
+a note that says so (`compare`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from transforms.examples.skew import stability_bound, stability_index
 from transforms.ranking.watch_time_recall import MeasuredRanking
 
 State = Literal["passed", "failed", "not computed"]
+Comparison = Literal["above", "below", "no significant difference", "too few users"]
+NOTABLE_LOSS = 0.1  # share of a baseline's figure; a smaller loss need not be shown by a comparison with 0
 _STATE_OF_OK: dict[Any, State] = {True: "passed", False: "failed", None: "not computed"}
 
 
@@ -43,6 +46,7 @@ class Gate(BaseModel):
     reason: str = ""  # why it was not computed
     expected: bool = True  # if it was not computed: whether that is normal for such a night, such as the first
     message: str  # the gate, the value, the bound and what to check; or why it was not computed
+    note: str = ""  # of a passed gate whose comparison shows nothing: why, such as too few held-out users
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -83,41 +87,132 @@ def _unusable(**numbers: object) -> str:
     return ""
 
 
+def compare(margin: PairedDifference, users: int | None, notable: float) -> Comparison:
+    """Return whether a difference is significantly above or below 0 (95 % interval), or why this is not known.
+
+    users: number of users compared; for few of them the interval is widened (`small_sample_factor`). None: enough.
+    notable: the smallest loss that the comparison must be able to show. If the interval contains 0 and its lower half
+    is wider than that, or if there are fewer than `MIN_USERS`, the result is "too few users".
+    """
+    if users is not None and users < MIN_USERS:
+        return "too few users"
+    low, high = _widened(margin, users)
+    if high < 0:
+        return "below"
+    if low > 0:
+        return "above"
+    return "too few users" if margin.value - low > notable else "no significant difference"
+
+
+def too_few_users(users: int | None) -> str:
+    """Return the text of the comparison "too few users". users: number of held-out users; None: not known."""
+    return "too few held-out users" + ("" if users is None else f" ({users:,})") + " to tell"
+
+
+def _widened(margin: PairedDifference, users: int | None) -> tuple[float, float]:
+    """Return the margin's interval, widened for a small number of users."""
+    factor = 1.0 if users is None else small_sample_factor(users)
+    return margin.value - (margin.value - margin.low) * factor, margin.value + (margin.high - margin.value) * factor
+
+
 def _significance_gate(
-    name: str, value: float, margin: PairedDifference, users: int | None, *, bound: str, result: str, advice: str
+    name: str,
+    value: float,
+    margin: PairedDifference,
+    users: int | None,
+    *,
+    notable: float,
+    bound: str,
+    result: str,
+    advice: str,
 ) -> Gate:
     """Return a gate that fails if a margin is significantly below 0.
 
-    users: number of held-out users; for few of them the interval is widened. None: enough.
+    users: number of held-out users; for few of them the interval is widened. None: enough. notable: as in `compare`.
     """
-    if reason := _unusable(**{f"{part}_of_the_difference": number for part, number in margin}):
+    numbers = {f"{part}_of_the_difference": number for part, number in margin} | {"the_smallest_notable_loss": notable}
+    if reason := _unusable(**numbers):
         return not_computed(name, reason, expected=False)
     if users is not None and users < MIN_USERS:
         return not_computed(name, f"fewer than {MIN_USERS} users were held out, too few for a reliable comparison")
-    widening = 1.0 if users is None else small_sample_factor(users)
-    ok = margin.value + (margin.high - margin.value) * widening >= 0
-    return _gate(name, value, ok=ok, bound=bound, result=result, advice=advice)
+    found = compare(margin, users, notable)
+    gate = _gate(name, value, ok=found != "below", bound=bound, result=result, advice=advice)
+    if found != "too few users" or gate.state != "passed":
+        return gate
+    half_width = margin.value - _widened(margin, users)[0]
+    note = too_few_users(users)
+    detail = (
+        f"the 95 % interval reaches {half_width:.4f} below the difference, more than the loss that matters, "
+        f"{notable:.4f}; hold out more users (examples.holdout_users) or more days (examples.holdout_days)"
+    )
+    return gate.model_copy(update={"note": note, "message": f"{gate.message}: {note}: {detail}"})
 
 
 def _signed(difference: PairedDifference) -> str:
     return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
 
 
-def most_popular(difference: PairedDifference, figure: str, *, held_out: int | None = None) -> Gate:
-    """Compare the lists with the most popular videos.
-
-    difference: the lists' figure minus that of the most popular videos. held_out: number of users; None: enough.
-    """
-    return _significance_gate(
+def most_popular(difference: PairedDifference, baseline: float, figure: str, *, held_out: int | None = None) -> Gate:
+    """Compare the lists with the most popular videos. Arguments: as those of `item_to_item`."""
+    return _better_than_baseline(
         "most popular",
-        difference.value,
+        "the most popular videos",
         difference,
+        baseline,
+        figure,
         held_out,
-        bound="not significantly below 0 (95 % interval; gates.most_popular)",
-        result=f"{figure} minus that of the most popular videos is {_signed(difference)}",
         advice="the training failed, or its labels are wrong: check the training curve in the report, and that model, "
         "index and examples are from the same logs",
     )
+
+
+def item_to_item(difference: PairedDifference, baseline: float, figure: str, *, held_out: int | None = None) -> Gate:
+    """Compare the lists with item-to-item lists: videos that were watched together with a user's last ones.
+
+    difference: the lists' figure minus the baseline's. baseline: the figure of the item-to-item lists. held_out: number
+    of users; None: enough.
+    """
+    return _better_than_baseline(
+        "item to item",
+        "lists of videos that were watched together with the user's last ones (item to item)",
+        difference,
+        baseline,
+        figure,
+        held_out,
+        advice="the model has not learned which videos are watched together: try co_watches = true and another history "
+        '([model]), more training (epochs, minutes in [training]), or "auto" for all settings of both tables that take '
+        "it; check the training curve in the report",
+    )
+
+
+def _better_than_baseline(
+    name: str,
+    baseline_text: str,
+    difference: PairedDifference,
+    baseline: float,
+    figure: str,
+    held_out: int | None,
+    *,
+    advice: str,
+) -> Gate:
+    """Return the gate of a comparison with a baseline. Its setting has the name of the gate."""
+    if reason := _unusable(figure_of_the_baseline=baseline):
+        return not_computed(name, reason, expected=False)
+    return _significance_gate(
+        name,
+        difference.value,
+        difference,
+        held_out,
+        notable=notable_loss(baseline),
+        bound=f"not significantly below 0 (95 % interval; gates.{name.replace(' ', '_')})",
+        result=f"{figure} minus that of {baseline_text} is {_signed(difference)}",
+        advice=advice,
+    )
+
+
+def notable_loss(baseline: float) -> float:
+    """Return the smallest loss against a baseline that a comparison must be able to show."""
+    return NOTABLE_LOSS * baseline
 
 
 def ranking(measured: MeasuredRanking | None, cut: int) -> Gate:
@@ -138,6 +233,7 @@ def ranking(measured: MeasuredRanking | None, cut: int) -> Gate:
         gain.value,
         gain,
         measured.users,
+        notable=notable_loss(neighbours.recall),
         bound="not significantly below 0 (95 % interval; gates.ranking)",
         result=f"the share of held-out users' watch time in the first {cut} videos changes by {_signed(gain)} with "
         f"ranking, from {neighbours.recall:.4f}",
@@ -194,6 +290,7 @@ def recall_before(tonight: MeasuredNight, before: MeasuredNight, figure: str, *,
         recall - recall_then,
         PairedDifference(value=recall - bound, low=low, high=high),
         min((night.held_out for night in (tonight, before) if night.held_out is not None), default=None),
+        notable=(most_lost or NOTABLE_LOSS) * recall_then * kept,
         bound=f"not significantly below {bound:.4f} (95 % interval; gates.max_recall_lost = {most_lost:g})",
         result=f"{figure} is {recall:.4f}, and was {recall_then:.4f} the night before; that of the most popular videos "
         f"is {popular_recall:.4f}, and was {popular_then:.4f}; the lists minus the bound are {low:+.4f} to {high:+.4f}",
@@ -258,6 +355,7 @@ def ann_loss(exact: MeasuredFigures, approximate: MeasuredFigures, figure: str, 
         (best - found) / best if best else 0.0,
         PairedDifference(value=found - (1 - most_lost) * best, low=low, high=high),
         _users_of(approximate),
+        notable=(most_lost or NOTABLE_LOSS) * best,
         bound=f"a loss not significantly above {most_lost:g} of it (95 % interval; gates.max_ann_loss)",
         result=f"{figure} by exact search is {best:.4f} and by the index {found:.4f}",
         advice="raise index.recall, and check that the index was built from tonight's vectors",

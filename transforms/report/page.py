@@ -75,11 +75,12 @@ class Report:
     date: str
     run: str = ""
     status: Status | None = None
-    gates: Sequence[Mapping[str, Any]] = ()  # name, value, bound, ok, message of each
+    gates: Sequence[Mapping[str, Any]] = ()  # name, value, bound, ok, note, message of each
     headline: Sequence[tuple[str, Any]] = ()  # label, value: about four to eight
     metric: str = ""  # name of the metric that compares systems: recall@k
     systems: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> metrics
     differences: Mapping[str, Mapping[str, float] | None] = field(default_factory=dict)  # system -> value, low, high
+    comparisons: Mapping[str, str] = field(default_factory=dict)  # system -> what its difference shows, in words
     trend_nights: Sequence[str] = ()  # dates, the last is this one
     trend: Mapping[str, Sequence[Point | None]] = field(default_factory=dict)  # name -> one of each night
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # kind, value, system
@@ -118,7 +119,14 @@ def render_report(report: Report) -> str:
                 (name, [_value_and_interval(metrics, name) for metrics in report.systems.values()]) for name in names
             ],
             difference_rows=[
-                (name, [difference["value"], figures.format_interval((difference["low"], difference["high"]))])
+                (
+                    name,
+                    [
+                        difference["value"],
+                        figures.format_interval((difference["low"], difference["high"])),
+                        report.comparisons.get(name, ""),
+                    ],
+                )
                 for name, difference in report.differences.items()
                 if difference
             ],

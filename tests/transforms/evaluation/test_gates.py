@@ -41,7 +41,11 @@ def recall_gate(recall: float, recall_before: float, popular: float = 0.2, popul
 
 
 def popular_gate(value: float, low: float, high: float) -> Gate:
-    return gates.most_popular(PairedDifference(value=value, low=low, high=high), FIGURE)
+    return gates.most_popular(PairedDifference(value=value, low=low, high=high), 0.2, FIGURE)
+
+
+def near_gate(value: float, low: float, high: float) -> Gate:
+    return gates.item_to_item(PairedDifference(value=value, low=low, high=high), 0.2, FIGURE)
 
 
 def ranking_gate(value: float, low: float, high: float) -> Gate:
@@ -64,6 +68,12 @@ CASES: list[tuple[Callable[..., Gate], tuple[Any, ...], tuple[Any, ...], str]] =
         (-0.01, -0.03, 0.001),
         (-0.02, -0.03, -0.01),
         r"gate most popular: recall@10 .* is -0\.0200 \(-0\.03",
+    ),
+    (
+        near_gate,
+        (-0.01, -0.03, 0.001),
+        (-0.02, -0.03, -0.01),
+        r"gate item to item: recall@10 .* is -0\.0200 \(-0\.03.* gates\.item_to_item\): .* co_watches .*\[training\]",
     ),
     (
         ranking_gate,
@@ -241,9 +251,10 @@ def test_an_interval_without_replicates_is_not_computed() -> None:
         ),
         gates.ann_loss(odd, even, FIGURE, most_lost=0.1),
         popular_gate(-0.5, math.nan, math.nan),
+        near_gate(-0.5, math.nan, math.nan),
         ranking_gate(-0.5, math.nan, math.nan),
     ]
-    assert [(gate.state, gate.expected) for gate in found] == [("not computed", False)] * 4
+    assert [(gate.state, gate.expected) for gate in found] == [("not computed", False)] * len(found)
     assert all("nan, which is not a finite number" in gate.reason for gate in found)
 
 
@@ -259,7 +270,9 @@ def test_gates_of_few_users_do_not_fail_by_chance() -> None:
         replicates = (draws @ weights[known].T) / weights[known].sum(1)
         bounds = np.percentile(replicates, [2.5, 97.5], axis=1).T
         found = [
-            gates.most_popular(PairedDifference(value=own.mean(), low=low, high=high), FIGURE, held_out=users).state
+            gates.most_popular(
+                PairedDifference(value=own.mean(), low=low, high=high), 1.0, FIGURE, held_out=users
+            ).state
             for own, (low, high) in zip(draws, bounds, strict=True)
         ]
         return found.count("failed") / len(found)
@@ -267,6 +280,63 @@ def test_gates_of_few_users_do_not_fail_by_chance() -> None:
     for users in (2, 5, 8, 15, 40):
         assert failed(users, 0.0) <= 0.045, users
     assert failed(2, -1.0) == 0 and failed(8, -1.0) > 0.99 and failed(40, -0.2) > 0.99
+
+
+WIDE = (-0.01, -0.06, 0.04)  # value, low, high: contains 0, and is wide compared with a tenth of 0.2
+NARROW = (-0.001, -0.015, 0.013)
+CLEARLY_ABOVE = (0.1, 0.01, 0.19)
+
+
+@pytest.mark.parametrize("gate", [popular_gate, near_gate, ranking_gate])
+def test_a_gate_whose_interval_is_too_wide_says_so(gate: Callable[..., Gate]) -> None:
+    wide, narrow, above = gate(*WIDE), gate(*NARROW), gate(*CLEARLY_ABOVE)
+    assert wide.state == "passed" and wide.note == gates.too_few_users(wide_users(gate))
+    assert f": {wide.note}: the 95 % interval reaches 0.05" in wide.message and "holdout_users" in wide.message
+    assert [(other.state, other.note) for other in (narrow, above)] == [("passed", "")] * 2
+
+
+def wide_users(gate: Callable[..., Gate]) -> int | None:
+    """Return the number of users that a gate of these tests has; None: not known."""
+    return 10_000 if gate is ranking_gate else None
+
+
+def test_gates_with_a_bound_say_that_an_interval_is_too_wide() -> None:
+    """At their bounds, a tenth of 0.4 and a twentieth of it, intervals of 0.05 to either side are too wide, and
+    narrower ones are not."""
+
+    def recall(spread: float) -> Gate:
+        tonight = MeasuredNight(measured(0.36, spread), measured(0.2, 0.0))
+        return gates.recall_before(
+            tonight, MeasuredNight(measured(0.4, 0.0), measured(0.2, 0.0)), FIGURE, most_lost=0.1
+        )
+
+    def loss(spread: float) -> Gate:
+        return gates.ann_loss(measured(0.4, 0.0), measured(0.38, spread), FIGURE, most_lost=0.05)
+
+    for gate, narrow in ((recall, 0.03), (loss, 0.015)):
+        assert gate(0.05).state == gate(narrow).state == "passed"
+        assert gate(0.05).note == "too few held-out users to tell" and gate(narrow).note == ""
+
+
+@pytest.mark.parametrize(
+    ("users", "difference", "expected"),
+    [
+        (57, WIDE, "too few users"),
+        (4, (0.5, 0.4, 0.6), "too few users"),
+        (57, (0.0, 0.0, 0.0), "no significant difference"),
+        (57, NARROW, "no significant difference"),
+        (57, CLEARLY_ABOVE, "above"),
+        (6, CLEARLY_ABOVE, "too few users"),  # a wider interval
+        (57, (-0.1, -0.19, -0.01), "below"),
+        (6, (-0.1, -0.19, -0.01), "too few users"),
+    ],
+)
+def test_a_comparison_is_above_below_equal_or_of_too_few_users(
+    users: int, difference: tuple[float, float, float], expected: str
+) -> None:
+    value, low, high = difference
+    assert gates.compare(PairedDifference(value=value, low=low, high=high), users, gates.notable_loss(0.2)) == expected
+    assert gates.too_few_users(1_057) == "too few held-out users (1,057) to tell"
 
 
 NUMBERS = st.one_of(
@@ -306,7 +376,8 @@ def whole(value: Any) -> bool:
 @pytest.mark.parametrize(
     ("gate", "inputs"),
     [
-        (gates.most_popular, st.tuples(DIFFERENCE, st.just(FIGURE))),
+        (gates.most_popular, st.tuples(DIFFERENCE, NUMBERS, st.just(FIGURE))),
+        (gates.item_to_item, st.tuples(DIFFERENCE, NUMBERS, st.just(FIGURE))),
         (gates.ranking, st.tuples(RANKED, st.just(7))),
         (lambda *of: gates.recall_before(of[0], of[1], FIGURE, most_lost=of[2]), st.tuples(NIGHT, NIGHT, NUMBERS)),
         (lambda *of: gates.ann_recall(of[0], wanted=of[1], most_short=of[2]), st.tuples(*[NUMBERS] * 3)),
