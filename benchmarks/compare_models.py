@@ -154,6 +154,7 @@ def _trained_in_time(given: Given, settings: Mapping[str, Any]) -> FitResult:
 def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> FitResult:
     model = {**given.job.model.model_dump(), **settings.get("model", {})}
     training = {**given.job.training.model_dump(), **settings.get("training", {}), "max_steps": steps}
+    training["early_stopping_epochs"] = 0  # all models get the same time
     training["epochs"] = math.ceil(steps / (given.labels // training["batch_size"] or 1))
     resolved = resolve_settings(
         given.files, given.counts, model=ModelTable(**model), training=TrainingTable(**training)

@@ -44,20 +44,7 @@ users = "users.parquet"
 impressions = "impressions/{{date}}.parquet"
 [examples]
 window_days = {days}
-per_user = 0
 holdout_users = 0.2
-[model]
-dimension = 64
-hidden = [256]
-history = "recency"
-co_watches = true
-dropout = 0.5
-history_dropout = 0.3
-negatives = 1000
-[training]
-epochs = 8
-table_learning_rate = 0.02
-learning_rate_schedule = "linear"
 [neighbours]
 k = 100
 [storage]

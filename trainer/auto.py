@@ -1,10 +1,10 @@
 """Resolve settings that are "auto" from the counts of the logs, by one table of rules.
 
-    resolved = resolve(ModelTable(history="auto"), TrainingTable(), LogCounts(labels=10**6, users=50_000, ...))
-    resolved.model.history      # "recency"
-    resolved.reasons["history"] # "the order of the last watches matters in logs of every size"
+    resolved = resolve(ModelTable(), TrainingTable(), LogCounts(labels=10**6, users=50_000, ...))
+    resolved.model.history      # "attention"
+    resolved.reasons["history"] # "1,000,000 labels; attention up to 2,000,000, recency above, which is faster"
 
-A value that is set by hand wins. Rules are applied in the order of the table and may read every setting that is set by
+These settings are "auto" by default. A value that is set by hand wins. Rules are applied in the order of the table and may read every setting that is set by
 hand or resolved before. With `preset = "paper"` the paper's values replace the rules. Imports no TensorFlow, because
 doctor and the estimates of resources resolve settings too.
 """
@@ -17,15 +17,17 @@ from typing import Any, Literal
 
 from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 
-RULES_VERSION = 1  # part of the plans of stages: a change of a rule lets them run again
+RULES_VERSION = 2  # part of the plans of stages: a change of a rule lets them run again
 SHAPE = ("history", "co_watches", "dimension", "hidden")  # kept from the model that a training starts from
 
 MANY_VIDEOS, WATCHES_PER_VIDEO = 200_000, 20  # above both, vectors have more dimensions
 SOFTMAX_VIDEOS = 5_000  # up to which the loss is the full softmax
 NEGATIVES = 2_000
-TRAINED_LABELS, LEAST_EPOCHS, MOST_EPOCHS = 5_000_000, 2, 12  # labels of all epochs together
+ATTENTION_LABELS = 2_000_000  # up to which the history is encoded by attention
+DENSE_TABLES = 20  # watches per video from which tables that start from co-watch counts learn more slowly
+TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
-MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 20_000_000, 10, 20  # labels of one epoch, and of a user
+MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,10 @@ class Rule:
     reason: str
 
 
+def _history(_: Chosen, counts: LogCounts) -> str:
+    return "attention" if counts.labels <= ATTENTION_LABELS else "recency"
+
+
 def _dimension(chosen: Chosen, counts: LogCounts) -> int:
     many = counts.videos > MANY_VIDEOS and counts.watches >= WATCHES_PER_VIDEO * counts.videos
     dimension, heads = 128 if many else 64, chosen["attention_heads"]
@@ -63,8 +69,12 @@ def _negatives(chosen: Chosen, _: LogCounts) -> int:
     return min(NEGATIVES, chosen["hard_pool"]) if chosen["loss"] == "hard_negatives" else NEGATIVES
 
 
+def _table_learning_rate(chosen: Chosen, counts: LogCounts) -> float:
+    return 0.02 if chosen["co_watches"] and counts.watches >= DENSE_TABLES * counts.videos else 0.05
+
+
 def _epochs(_: Chosen, counts: LogCounts) -> int:
-    return min(MOST_EPOCHS, max(LEAST_EPOCHS, round(TRAINED_LABELS / max(1, counts.labels))))
+    return min(MOST_EPOCHS, max(1, round(TRAINED_LABELS / max(1, counts.labels))))
 
 
 def _early_stopping_epochs(chosen: Chosen, counts: LogCounts) -> int:
@@ -72,7 +82,9 @@ def _early_stopping_epochs(chosen: Chosen, counts: LogCounts) -> int:
 
 
 RULES: dict[str, Rule] = {
-    "history": Rule(lambda *_: "recency", "the order of the last watches matters in logs of every size"),
+    "history": Rule(
+        _history, f"{{labels:,}} labels; attention up to {ATTENTION_LABELS:,}, recency above, which is faster"
+    ),
     "loss": Rule(_loss, f"{{videos:,}} videos; softmax up to {SOFTMAX_VIDEOS:,}"),
     "co_watches": Rule(
         lambda chosen, _: chosen["loss"] != "hierarchical_softmax",
@@ -83,14 +95,20 @@ RULES: dict[str, Rule] = {
         f"{{videos:,}} videos, {{watches:,}} watches; 128 above {MANY_VIDEOS:,} videos with {WATCHES_PER_VIDEO} each",
     ),
     "hidden": Rule(lambda *_: [256], "one layer is enough for the short vectors"),
-    "dropout": Rule(lambda *_: 0.5, "several epochs over the same labels"),
+    "dropout": Rule(
+        lambda chosen, _: 0.2 if chosen["history"] == "attention" else 0.5,
+        "several epochs over the same labels; lower for attention, whose blocks have a dropout of their own",
+    ),
     "history_dropout": Rule(lambda *_: 0.3, "several epochs over the same histories"),
     "negatives": Rule(_negatives, f"{NEGATIVES:,}, or hard_pool if it is smaller"),
     "table_learning_rate": Rule(
-        lambda chosen, _: 0.02 if chosen["co_watches"] else 0.05, "lower for tables that start from co-watch counts"
+        _table_learning_rate,
+        f"{{watches:,}} watches of {{videos:,}} videos; 0.02 from {DENSE_TABLES} watches per video if tables start from "
+        "co-watch counts",
     ),
     "tower_learning_rate": Rule(lambda *_: 0.001, "the usual rate of Adam"),
-    "epochs": Rule(_epochs, f"{{labels:,}} labels; {TRAINED_LABELS:,} in {LEAST_EPOCHS} to {MOST_EPOCHS}"),
+    "learning_rate_schedule": Rule(lambda *_: "linear", "the last epochs average out the noise of the first"),
+    "epochs": Rule(_epochs, f"{{labels:,}} labels; {TRAINED_LABELS:,} in 1 to {MOST_EPOCHS}"),
     "early_stopping_epochs": Rule(
         _early_stopping_epochs,
         f"{{users:,}} users; 0 if {STOPPING_SHARE:.0%} of them, or holdout_sample, are fewer than "

@@ -29,6 +29,7 @@ from pydantic_core import CoreSchema, core_schema
 AUTO: Literal["auto"] = "auto"  # the value of a setting that is resolved from the counts of the logs
 History = Literal["mean", "recency", "attention"]
 LossName = Literal["sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives", "hierarchical_softmax", "softmax"]
+Schedule = Literal["constant", "linear"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 T = TypeVar("T")
 
@@ -83,9 +84,9 @@ class ModelTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dimension: OrAuto[PositiveInt] = Field(256, description="length of video, token and user vectors")
+    dimension: OrAuto[PositiveInt] = Field(AUTO, description="length of video, token and user vectors")
     hidden: OrAuto[Widths] = Field(
-        [1024, 512],
+        AUTO,
         description="widths of the layers before the user vector; or one of the paper's towers by name, `depth-0` "
         "(none) to `depth-4` (2048-1024-512-256)",
     )
@@ -93,7 +94,7 @@ class ModelTable(BaseModel):
         "relu", description="of the hidden layers; the paper's is `relu`"
     )
     history: OrAuto[History] = Field(
-        "mean",
+        AUTO,
         description="encoder of the watch history: `mean` is the paper's; `recency` concatenates the mean, a mean with "
         "learned weights for each position and dimension, and the last video; `attention` is causal self-attention",
     )
@@ -106,20 +107,20 @@ class ModelTable(BaseModel):
         "window, for comparison",
     )
     co_watches: OrAuto[bool] = Field(
-        False,
+        AUTO,
         description="add a decaying sum of the history's vectors to the user vector, and start the tables of a cold "
         "start from a factorisation of co-watch counts: training then begins at the quality of item-to-item",
     )
-    dropout: OrAuto[Share] = Field(0.0, description="share of the tower's inputs and hidden units dropped")
-    history_dropout: OrAuto[Share] = Field(0.0, description="share of the watches in the input dropped in training")
+    dropout: OrAuto[Share] = Field(AUTO, description="share of the tower's inputs and hidden units dropped")
+    history_dropout: OrAuto[Share] = Field(AUTO, description="share of the watches in the input dropped in training")
     loss: OrAuto[LossName] = Field(
-        "sampled_softmax",
+        AUTO,
         description="training loss: `sampled_softmax` against drawn negatives; `nce`, a binary classification of each "
         "negative; `in_batch` against the other labels of the batch; `mixed` against both; `hard_negatives` against "
         "drawn ones and the highest-scoring of a large pool; `softmax` against all videos, for small vocabularies; "
         "`hierarchical_softmax`, a tree, for comparison: it has no video vectors, so its lists cannot be published",
     )
-    negatives: OrAuto[PositiveInt] = Field(2_000, description="negatives drawn for each batch, shared by its examples")
+    negatives: OrAuto[PositiveInt] = Field(AUTO, description="negatives drawn for each batch, shared by its examples")
     sampler: Literal["label_counts", "learned_unigram"] = Field(
         "label_counts",
         description="how negatives are drawn: by `label_counts` + 1; or (`nce` only) by TensorFlow's sampler, which "
@@ -178,14 +179,14 @@ class TrainingTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: PositiveInt = Field(1024, description="labels in each step")
-    epochs: OrAuto[PositiveInt] = Field(5, description="epochs over the examples")
+    epochs: OrAuto[PositiveInt] = Field(AUTO, description="epochs over the examples")
     max_steps: PositiveInt | None = Field(
         None, description="steps after which training ends, even within an epoch; if omitted, it ends after all epochs"
     )
-    table_learning_rate: OrAuto[PositiveFloat] = Field(0.05, description="row-wise Adagrad, for the embedding tables")
-    tower_learning_rate: OrAuto[PositiveFloat] = Field(1e-3, description="Adam, for the tower")
-    learning_rate_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="`linear`: both learning rates fall linearly to a fiftieth over the planned steps"
+    table_learning_rate: OrAuto[PositiveFloat] = Field(AUTO, description="row-wise Adagrad, for the embedding tables")
+    tower_learning_rate: OrAuto[PositiveFloat] = Field(AUTO, description="Adam, for the tower")
+    learning_rate_schedule: OrAuto[Schedule] = Field(
+        AUTO, description="`linear`: both learning rates fall linearly to a fiftieth over the planned steps"
     )
     minutes: PositiveFloat | None = Field(
         None,
@@ -195,7 +196,7 @@ class TrainingTable(BaseModel):
     checkpoint_steps: PositiveInt = Field(1000, description="steps between two checkpoints")
     holdout_sample: PositiveInt = Field(2_000, description="held-out users for recall after each epoch")
     early_stopping_epochs: OrAuto[NonNegativeInt] = Field(
-        0,
+        AUTO,
         description="epochs without a better recall@50 after which training ends, with the weights of the best epoch; "
         "0: no early stopping. Recall is measured on the newest label of 5 % of the users who are not held out (at "
         "most `holdout_sample`); the model does not learn from these labels",
@@ -230,4 +231,5 @@ class TrainingSettings(TrainingTable):
     epochs: PositiveInt = 5
     table_learning_rate: PositiveFloat = 0.05
     tower_learning_rate: PositiveFloat = 1e-3
+    learning_rate_schedule: Schedule = "constant"
     early_stopping_epochs: NonNegativeInt = 0

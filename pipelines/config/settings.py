@@ -27,7 +27,7 @@ from pipelines.config.sink_settings import (
     RedisSettings,
     SecretVersion,
 )
-from trainer.config import OrAuto
+from trainer.config import AUTO, OrAuto
 from trainer.ranker.config import RankerSettings
 from transforms.logs import schemas
 from transforms.search.candidates import parse_condition
@@ -134,7 +134,7 @@ class Examples(Table):
     watch_history: PositiveInt = Field(50, description="most recent completed watches in the input")
     search_history: PositiveInt = Field(50, description="most recent search tokens in the input")
     per_user: OrAuto[NonNegativeInt] = Field(
-        20,
+        AUTO,
         description='training examples per user; 0: all; `"auto"`: all, or as many as give about 20 million in total',
     )
     max_sequence: PositiveInt = Field(

@@ -44,9 +44,10 @@ DATAFLOW = (  # options of a person who has a project there
 EVENTS = ("watches", "searches", "impressions")
 BASELINES = ("most popular", "item to item")  # that gates compare lists with
 
-# A model that trains in a second.
+# A model that trains in a second: the paper's settings, but small.
 TINY = """\
 [model]
+preset = "paper"
 dimension = 8
 hidden = [16]
 negatives = 32

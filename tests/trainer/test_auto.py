@@ -47,9 +47,11 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
     assert list(found.reasons) == list(RULES) == list(found.values)
     assert all(found.reasons.values()) and all("{" not in reason for reason in found.reasons.values())
     assert found.model == ModelSettings(
-        history="recency", co_watches=True, dimension=64, hidden=[256], dropout=0.5, history_dropout=0.3, loss="softmax"
+        history="attention", co_watches=True, dimension=64, hidden=[256], dropout=0.2, history_dropout=0.3, loss="softmax"
     )
-    assert found.training == TrainingSettings(epochs=5, table_learning_rate=0.02, early_stopping_epochs=2)
+    assert found.training == TrainingSettings(
+        epochs=6, table_learning_rate=0.02, learning_rate_schedule="linear", early_stopping_epochs=2
+    )
     assert "2,000 videos" in found.explained["loss"] and "loss = softmax" in found.note
 
 
@@ -59,9 +61,13 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
         ({"videos": 5_001}, "loss", "sampled_softmax"),
         ({"videos": 200_001, "watches": 20 * 200_001}, "dimension", 128),
         ({"videos": 200_001, "watches": 20 * 200_001 - 1}, "dimension", 64),
-        ({"labels": 10_000}, "epochs", 12),
-        ({"labels": 100_000_000}, "epochs", 2),
-        ({"labels": 0}, "epochs", 12),
+        ({"labels": 2_000_001}, "history", "recency"),
+        ({"labels": 2_000_001}, "dropout", 0.5),
+        ({"watches": 20 * 2_000 - 1}, "table_learning_rate", 0.05),
+        ({"labels": 10_000}, "epochs", 6),
+        ({"labels": 4_000_000}, "epochs", 2),
+        ({"labels": 100_000_000}, "epochs", 1),
+        ({"labels": 0}, "epochs", 6),
         ({"users": 3_999}, "early_stopping_epochs", 0),
         ({"users": 4_000}, "early_stopping_epochs", 2),
     ],
@@ -132,7 +138,7 @@ def test_a_wrong_value_is_one_error_that_names_the_setting() -> None:
 def test_labels_of_a_user() -> None:
     assert labels_per_user(7, watches=10**9, users=1) == (7, "")
     assert labels_per_user(AUTO, watches=MOST_LABELS, users=10)[0] == 0
-    assert labels_per_user(AUTO, watches=MOST_LABELS + 1, users=400_000)[0] == 50
+    assert labels_per_user(AUTO, watches=MOST_LABELS + 1, users=400_000)[0] == 25
     assert labels_per_user(AUTO, watches=10**10, users=10**8)[0] == LEAST_PER_USER
     assert labels_per_user(AUTO, watches=1, users=1, preset="paper")[0] == PAPER_PER_USER
 
@@ -154,13 +160,14 @@ def test_a_training_resolves_from_its_examples_and_a_warm_one_keeps_the_shape(tm
     training = TrainingTable(batch_size=32, epochs=AUTO, max_steps=4)
     result = train(examples, str(tmp_path / "1"), model=model, training=training, attempt="1")
     info = json.loads(Path(result.info).read_text())
-    assert info["model"]["history"] == result.auto["history"] == "recency" and info["model"]["loss"] == "softmax"
-    assert info["training"]["epochs"] == 12 and set(info["auto"]) == {"history", "loss", "dropout", "epochs"}
-    assert "epochs = 12" in result.auto_note
+    assert info["model"]["history"] == result.auto["history"] == "attention" and info["model"]["loss"] == "softmax"
+    assert info["training"]["epochs"] == 6
+    assert "dimension" not in info["auto"] and set(info["auto"]) >= {"history", "loss", "dropout", "epochs"}
+    assert "epochs = 6" in result.auto_note
 
     earlier = WarmStartSource(state=result.state, name="yesterday", days=1)
     shape, counts = read_shape(result.state), read_label_counts(examples)
-    assert shape is not None and shape["history"] == "recency"
+    assert shape is not None and shape["history"] == "attention"
     wider = ModelTable(dimension=AUTO, hidden=AUTO, history=AUTO)
     warm = resolve_settings(examples, counts, model=wider, training=training, earlier=earlier)
     assert (warm.model.dimension, warm.model.hidden) == (8, [16]) and "yesterday" in warm.reasons["dimension"]
@@ -180,4 +187,4 @@ def test_counts_of_the_manifest_replace_counting(tmp_path: Path) -> None:
     assert "9 users" in counted.reasons["early_stopping_epochs"]
     known = type(examples)(**{**vars(examples), "labels": 10**9, "users": 10**6})
     from_manifest = resolve_settings(known, counts, model=ModelTable(), training=training)
-    assert (from_manifest.training.epochs, from_manifest.training.early_stopping_epochs) == (2, 2)
+    assert (from_manifest.training.epochs, from_manifest.training.early_stopping_epochs) == (1, 2)

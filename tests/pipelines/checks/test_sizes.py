@@ -62,9 +62,9 @@ def test_time_and_money(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_auto_are_estimated(tmp_path: Path) -> None:
-    assert list(doctor_sizes.auto(request_with_watches(tmp_path))) == []
-    found = only(doctor_sizes.auto(request_with_watches(tmp_path, '[model]\nloss = "auto"')))
+    found = only(doctor_sizes.auto(request_with_watches(tmp_path, "[model]\nnegatives = 9")))
     assert any(line.startswith("loss = softmax (") for line in found.details)
+    assert not any(line.startswith("negatives") for line in found.details)
 
 
 def test_without_logs_nothing_is_estimated(tmp_path: Path) -> None:
