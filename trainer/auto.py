@@ -2,7 +2,7 @@
 
     resolved = resolve(ModelTable(), TrainingTable(), LogCounts(labels=10**6, users=50_000, ...))
     resolved.model.history      # "attention"
-    resolved.reasons["history"] # "1,000,000 labels; attention up to 2,000,000, recency above, which is faster"
+    resolved.reasons["history"] # "1,000,000 labels, ...; attention from 200,000 to 2,000,000 labels if ..."
 
 These settings are "auto" by default. A value that is set by hand wins. Rules are applied in the order of the table and may read every setting that is set by
 hand or resolved before. With `preset = "paper"` the paper's values replace the rules. Imports no TensorFlow, because
@@ -23,8 +23,8 @@ SHAPE = ("history", "co_watches", "dimension", "hidden")  # kept from the model 
 MANY_VIDEOS, WATCHES_PER_VIDEO = 200_000, 20  # above both, vectors have more dimensions
 SOFTMAX_VIDEOS = 5_000  # up to which the loss is the full softmax
 NEGATIVES = 2_000
-ATTENTION_LABELS = 2_000_000  # up to which the history is encoded by attention
-DENSE_TABLES = 20  # watches per video from which tables that start from co-watch counts learn more slowly
+DENSE = 20  # watches per video
+ATTENTION_LABELS = (200_000, 2_000_000)  # few overfit attention, and many take too long
 TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
 MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
@@ -51,8 +51,13 @@ class Rule:
     reason: str
 
 
+def _is_dense(counts: LogCounts) -> bool:
+    return counts.watches >= DENSE * counts.videos
+
+
 def _history(_: Chosen, counts: LogCounts) -> str:
-    return "attention" if counts.labels <= ATTENTION_LABELS else "recency"
+    least, most = ATTENTION_LABELS
+    return "attention" if _is_dense(counts) and least <= counts.labels <= most else "recency"
 
 
 def _dimension(chosen: Chosen, counts: LogCounts) -> int:
@@ -70,7 +75,7 @@ def _negatives(chosen: Chosen, _: LogCounts) -> int:
 
 
 def _table_learning_rate(chosen: Chosen, counts: LogCounts) -> float:
-    return 0.02 if chosen["co_watches"] and counts.watches >= DENSE_TABLES * counts.videos else 0.05
+    return 0.02 if chosen["co_watches"] and _is_dense(counts) else 0.05
 
 
 def _epochs(_: Chosen, counts: LogCounts) -> int:
@@ -83,7 +88,9 @@ def _early_stopping_epochs(chosen: Chosen, counts: LogCounts) -> int:
 
 RULES: dict[str, Rule] = {
     "history": Rule(
-        _history, f"{{labels:,}} labels; attention up to {ATTENTION_LABELS:,}, recency above, which is faster"
+        _history,
+        f"{{labels:,}} labels, {{watches:,}} watches of {{videos:,}} videos; attention for {ATTENTION_LABELS[0]:,} to "
+        f"{ATTENTION_LABELS[1]:,} labels with {DENSE} watches per video, otherwise recency",
     ),
     "loss": Rule(_loss, f"{{videos:,}} videos; softmax up to {SOFTMAX_VIDEOS:,}"),
     "co_watches": Rule(
@@ -103,7 +110,7 @@ RULES: dict[str, Rule] = {
     "negatives": Rule(_negatives, f"{NEGATIVES:,}, or hard_pool if it is smaller"),
     "table_learning_rate": Rule(
         _table_learning_rate,
-        f"{{watches:,}} watches of {{videos:,}} videos; 0.02 from {DENSE_TABLES} watches per video if tables start from "
+        f"{{watches:,}} watches of {{videos:,}} videos; 0.02 from {DENSE} watches per video if tables start from "
         "co-watch counts",
     ),
     "tower_learning_rate": Rule(lambda *_: 0.001, "the usual rate of Adam"),

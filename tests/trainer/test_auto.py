@@ -62,6 +62,8 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
         ({"videos": 200_001, "watches": 20 * 200_001}, "dimension", 128),
         ({"videos": 200_001, "watches": 20 * 200_001 - 1}, "dimension", 64),
         ({"labels": 2_000_001}, "history", "recency"),
+        ({"labels": 199_999}, "history", "recency"),
+        ({"watches": 20 * 2_000 - 1}, "history", "recency"),
         ({"labels": 2_000_001}, "dropout", 0.5),
         ({"watches": 20 * 2_000 - 1}, "table_learning_rate", 0.05),
         ({"labels": 10_000}, "epochs", 6),
@@ -160,14 +162,14 @@ def test_a_training_resolves_from_its_examples_and_a_warm_one_keeps_the_shape(tm
     training = TrainingTable(batch_size=32, epochs=AUTO, max_steps=4)
     result = train(examples, str(tmp_path / "1"), model=model, training=training, attempt="1")
     info = json.loads(Path(result.info).read_text())
-    assert info["model"]["history"] == result.auto["history"] == "attention" and info["model"]["loss"] == "softmax"
+    assert info["model"]["history"] == result.auto["history"] == "recency" and info["model"]["loss"] == "softmax"
     assert info["training"]["epochs"] == 6
     assert "dimension" not in info["auto"] and set(info["auto"]) >= {"history", "loss", "dropout", "epochs"}
     assert "epochs = 6" in result.auto_note
 
     earlier = WarmStartSource(state=result.state, name="yesterday", days=1)
     shape, counts = read_shape(result.state), read_label_counts(examples)
-    assert shape is not None and shape["history"] == "attention"
+    assert shape is not None and shape["history"] == "recency"
     wider = ModelTable(dimension=AUTO, hidden=AUTO, history=AUTO)
     warm = resolve_settings(examples, counts, model=wider, training=training, earlier=earlier)
     assert (warm.model.dimension, warm.model.hidden) == (8, [16]) and "yesterday" in warm.reasons["dimension"]
