@@ -31,10 +31,8 @@ def _table(name: str, table: FieldInfo) -> Iterator[str]:
     summary = (kind.__doc__ or "").split(": ", 1)[-1].strip().replace("\n", " ")
     yield from (f"## [{name}]", "", summary[:1].upper() + summary[1:], "")
     if automatic := [f"`{setting}`" for setting, field in kind.model_fields.items() if accepts_auto(field)]:
-        yield from (
-            f'Resolved from the counts of the logs if `"auto"` (`trainer/auto.py`): {", ".join(automatic)}.',
-            "",
-        )
+        rules = "[follow from the logs](operations.md#settings-that-follow-from-the-logs)"
+        yield from (f'These settings {rules} if they are `"auto"`: {", ".join(automatic)}.', "")
     yield from ("| setting | default | meaning |", "|---|---|---|")
     tables = {setting: field for setting, field in kind.model_fields.items() if table_of(field)}
     for setting, field in kind.model_fields.items():

@@ -135,7 +135,7 @@ class Examples(Table):
     search_history: PositiveInt = Field(50, description="most recent search tokens in the input")
     per_user: OrAuto[NonNegativeInt] = Field(
         AUTO,
-        description='training examples per user; 0: all; `"auto"`: all, or as many as give about 20 million in total',
+        description='training examples per user; 0: all; `"auto"`: all, or as many as give about 10 million in total',
     )
     max_sequence: PositiveInt = Field(
         1_000, description="maximum number of events of a user in a record, the last ones"
