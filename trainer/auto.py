@@ -4,9 +4,9 @@
     resolved.model.history      # "attention"
     resolved.reasons["history"] # "1,000,000 labels, ...; attention from 200,000 to 2,000,000 labels if ..."
 
-These settings are "auto" by default. A value that is set by hand wins. Rules are applied in the order of the table and may read every setting that is set by
-hand or resolved before. With `preset = "paper"` the paper's values replace the rules. Imports no TensorFlow, because
-doctor and the estimates of resources resolve settings too.
+These settings are "auto" by default. A value that is set by hand wins. Rules are applied in the order of the table and
+may read every setting that is set by hand or resolved before. With `preset = "paper"` the paper's values replace the
+rules. Imports no TensorFlow, because doctor and the estimates of resources resolve settings too.
 """
 
 from __future__ import annotations

@@ -47,7 +47,13 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
     assert list(found.reasons) == list(RULES) == list(found.values)
     assert all(found.reasons.values()) and all("{" not in reason for reason in found.reasons.values())
     assert found.model == ModelSettings(
-        history="attention", co_watches=True, dimension=64, hidden=[256], dropout=0.2, history_dropout=0.3, loss="softmax"
+        history="attention",
+        co_watches=True,
+        dimension=64,
+        hidden=[256],
+        dropout=0.2,
+        history_dropout=0.3,
+        loss="softmax",
     )
     assert found.training == TrainingSettings(
         epochs=6, table_learning_rate=0.02, learning_rate_schedule="linear", early_stopping_epochs=2
