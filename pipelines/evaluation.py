@@ -34,14 +34,18 @@ from transforms.evaluation.evaluate_lists import WriteEvaluation
 from transforms.evaluation.item_to_item import WriteCoWatches
 from transforms.evaluation.measure_batch import HoldoutInputs, metric_cuts
 from transforms.evaluation.next_day import MeasureNextDay
-from transforms.evaluation.night_metrics import MeasuredRecord, ShownRecord
+from transforms.evaluation.night_metrics import MeasuredRecord, ServedPlaces, ShownRecord
+from transforms.evaluation.user_metrics import Measured
 from transforms.examples.vocabulary import VocabularyFile
 from transforms.logs.event_window import Window
 from transforms.ranking.watch_time_recall import MeasuredRanking
+from transforms.search.new_videos import NewVideos, read_new_videos
+from transforms.search.user_limits import SearchInputs
 
 METRICS = night_metrics.FILE
 EXACT_USERS = 1_000  # searched exactly, to compare with approximate search
-_BASELINES = (VocabularyFile, FileEntry, MeasuredRecord)
+_LAST_DAY, _HELD_OUT_DAYS = "last_day", "held_out_days"  # files of counts of completed watches
+_BASELINES = (VocabularyFile, FileEntry, MeasuredRecord, ServedPlaces)
 _MEASURED = (FileEntry, MeasuredRecord, ShownRecord, MeasuredRanking)
 
 
@@ -69,7 +73,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     before = published_before(night)
     held_out = bool(night.require("examples").named("holdout/"))
     baselines = _measure_baselines(night, folder, attempt, before, held_out)
-    found = _held_out(night, folder, attempt, baselines) if held_out else Records(_MEASURED)
+    search = _search(night, folder, baselines)
+    found = _held_out(night, folder, attempt, baselines, search) if held_out else Records(_MEASURED)
     metrics = night_metrics.collect_metrics(
         [*baselines.of(MeasuredRecord), *found.of(MeasuredRecord)],
         found.of(ShownRecord),
@@ -80,6 +85,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         served=before.about() if before else None,
         cut=night.job.ranking.cut,
         diversity=night.job.neighbours.diversity,
+        new_videos=(search.new.share, read_new_videos(search.new).height) if search.new else (0.0, 0),
+        places=next(iter(baselines.of(ServedPlaces)), None),
     )
     written = files.write_bytes(folder, METRICS, 1, night_metrics.serialize(metrics))
     outputs = EvaluationOutputs(figures=night_metrics.ordered_figures(metrics))
@@ -100,17 +107,32 @@ def _measure_baselines(
             measured = (
                 pipeline
                 | "Served" >> night.beam.create(served)
-                | MeasureNextDay(night.dates.window, before.start, metric_cuts(k))
+                | MeasureNextDay(night.dates.window, before.start, metric_cuts(k), _new_videos_before(night, before))
             )
-            found.append(measured | "Figures" >> beam.MapTuple(partial(night_metrics.measured_record, k=k)))
+            found.append(measured | "Figures" >> beam.MapTuple(partial(_served_record, k=k)))
         found | beam.Flatten() | WriteRecords(records)
     return pop_records(records, *_BASELINES)
+
+
+def _served_record(key: night_metrics.Key, value: Measured | ServedPlaces, *, k: int) -> MeasuredRecord | ServedPlaces:
+    return value if isinstance(value, ServedPlaces) else night_metrics.measured_record(key, value, k=k)
+
+
+def _new_videos_before(night: Night, before: PublishedBefore) -> NewVideos | None:
+    """Return the videos that were new in the lists published before; None if the lists had none or they were
+    dropped."""
+    folder = night.root.stage(before.date, "index")
+    outputs = manifest.load_outputs(folder, IndexOutputs)
+    if outputs is None or outputs.new_videos is None:
+        return None
+    written = outputs.new_videos
+    return NewVideos(path=paths.join(folder, written.file), since=written.since, until=written.until)
 
 
 def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection]:
     counts = paths.join(night.folder("vocabulary"), artifacts.VIDEOS)
     last_day, n = _last_day(night), night.job.examples.watch_vocabulary
-    count = CountVideos(last_day, night.dates.holdout, n, folder, f"last_day-{attempt}.parquet")
+    count = CountVideos(last_day, night.dates.holdout, n, folder, f"{_LAST_DAY}-{attempt}.parquet")
     near = WriteCoWatches(
         window=night.dates.window,
         holdout=night.dates.holdout,
@@ -120,11 +142,14 @@ def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str)
         folder=folder,
         name=f"co_watches-{attempt}.parquet",
     )
+    written = [pipeline | "Last day" >> night.beam.create(night.ingested.buckets(last_day.start)) | count]
+    if night.outputs(IndexOutputs).new_videos:
+        days = replace(night.dates.window, start=night.dates.holdout_start)
+        later = CountVideos(days, night.dates.holdout, n, folder, f"{_HELD_OUT_DAYS}-{attempt}.parquet")
+        buckets = pipeline | "Held-out days" >> night.beam.create(night.ingested.buckets(days.start))
+        written.append(buckets | "Count held-out days" >> later)
     sampled = [bucket for bucket in night.ingested.buckets() if bucket.bucket < near.sample.buckets]
-    return [
-        pipeline | "Last day" >> night.beam.create(night.ingested.buckets(last_day.start)) | count,
-        pipeline | "Co-watches" >> night.beam.create(sampled) | near,
-    ]
+    return [*written, pipeline | "Co-watches" >> night.beam.create(sampled) | near]
 
 
 def _last_day(night: Night) -> Window:
@@ -138,15 +163,27 @@ def _sample(night: Night, users: int, most: int) -> UserSample:
     return UserSample.from_size(users=users, buckets=night.ingested.snapshot.buckets, max_users=most)
 
 
-def _held_out(night: Night, folder: str, attempt: str, baselines: Records) -> Records:
+def _search(night: Night, folder: str, baselines: Records) -> SearchInputs:
+    """Return the inputs of the search as of the start of the held-out days."""
+    search, counted = neighbours.search_inputs(night, held_out=True), _count_files(baselines, _HELD_OUT_DAYS)
+    if not counted:
+        return search
+    return replace(search, new=neighbours.new_videos(night, later_counts=_path(counted, folder)))
+
+
+def _count_files(baselines: Records, name: str) -> list[FileEntry]:
+    return [counts.file for counts in baselines.of(VocabularyFile) if counts.file.name.startswith(name)]
+
+
+def _held_out(night: Night, folder: str, attempt: str, baselines: Records, search: SearchInputs) -> Records:
     """Search for the held-out users, and measure the lists."""
     records = paths.join(folder, f"records-{attempt}.json")
     users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
     exact = night.outputs(IndexOutputs).candidates.kind == "exact"
     inputs = HoldoutInputs(
-        search=neighbours.search_inputs(night, held_out=True),
+        search=search,
         counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),
-        last_day=_path([counts.file for counts in baselines.of(VocabularyFile)], folder),
+        last_day=_path(_count_files(baselines, _LAST_DAY), folder),
         co_watches=_path(baselines.of(FileEntry), folder),
         spec=paths.join(night.folder("examples"), "spec.json"),
         exact=None if exact else _sample(night, users, EXACT_USERS),

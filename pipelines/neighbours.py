@@ -26,6 +26,7 @@ from transforms.evaluation.folding_check import CheckFolding, FoldingCounts
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.search.index_files import VIDEOS
 from transforms.search.neighbours import WriteNeighbours
+from transforms.search.new_videos import NewVideos
 from transforms.search.similar import Block, WriteSimilar, split_rows
 from transforms.search.user_limits import BucketRecords, SearchInputs
 
@@ -95,7 +96,25 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         max_share_per_channel=settings.max_share_per_channel,
         diversity=settings.diversity,
         as_of=night.dates.holdout_start if held_out else None,
+        new=None if held_out else new_videos(night),
     )
+
+
+def new_videos(night: Night, *, later_counts: str | None = None) -> NewVideos | None:
+    """Return which videos are new in the night's lists; None if no place is reserved.
+
+    later_counts: return those that were new at the start of the held-out days instead. It is the path of the counts of
+    completed watches since then (`vocabulary.COUNTS`), which the vocabulary includes.
+    """
+    written, settings = night.outputs(IndexOutputs).new_videos, night.job.neighbours
+    if written is None or not settings.new_videos:
+        return None
+    span = {"since": written.since, "until": written.until}
+    if later_counts is not None:
+        start = night.dates.holdout_start
+        span = {"since": start - dt.timedelta(days=settings.new_days), "until": start}
+    path = paths.join(night.folder("index"), written.file)
+    return NewVideos(path=path, share=settings.new_videos, later_counts=later_counts or "", **span)
 
 
 def _watched_window(night: Night, *, held_out: bool) -> Window:

@@ -230,6 +230,17 @@ class Neighbours(Table):
         description="weight of differing from the videos before in the list, by cosine; 0: lists are in the order of "
         "scores. Above 0, 2k candidates are re-ranked by marginal relevance, and the report gives the cost in recall",
     )
+    new_videos: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of k reserved for new videos: available, uploaded in the last `new_days` days, and without "
+        "a completed watch. Their vectors follow from channel, language, length and title; the report gives the effect "
+        "on recall, and what became of them on the next day. 0: none",
+    )
+    new_days: PositiveInt = Field(
+        2, le=MOST_DAYS, description="days from upload in which a video without a completed watch is new"
+    )
     similar: NonNegativeInt = Field(20, description="number of similar videos listed for each video; 0: none")
 
 

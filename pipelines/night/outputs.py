@@ -122,6 +122,15 @@ class BuiltIndex(_Part):
         return sum(self.shard_rows)
 
 
+class NewVideosFile(_Part):
+    """The vectors of videos that were uploaded in the last days, and which of them are new in the night's lists."""
+
+    file: str  # `new_videos.NEW_VIDEOS`
+    since: UtcTime  # new are those uploaded from then on ...
+    until: UtcTime  # ... and before, without a completed watch
+    new: int  # number of them
+
+
 class IndexOutputs(Outputs):
     """The indexes over the videos that may be shown."""
 
@@ -129,6 +138,7 @@ class IndexOutputs(Outputs):
 
     candidates: BuiltIndex  # for searches by user vector
     similar: BuiltIndex | None = None  # for searches by video vector; None if neighbours.similar is 0
+    new_videos: NewVideosFile | None = None  # None if neighbours.new_videos is 0, or if the catalogue does not allow it
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def gather(night: Night) -> Report:
         ages=_ages(metrics),
         ann_loss=measured.get("ann_loss") or {},
         diversity=measured.get("diversity") or {},
+        new_videos=measured.get("new_videos") or {},
+        served=measured.get("served") or {},
         ranking=measured.get("ranking") or {},
         ranker=(done["ranking"].counts.get("holdout") if "ranking" in done else None) or {},
         training=_training(night) if "train" in done else Training(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from pipelines.night.night import Night
 from pipelines.night.outputs import IndexOutputs
 from transforms.core import files
 from transforms.search.candidates import NoCandidatesError
-from transforms.search.index_files import POSITIONS, VIDEOS, read_index
+from transforms.search.content_vectors import fit_content_rows
+from transforms.search.index_files import POSITIONS, VIDEOS, read_index, to_matrix
 
 N = 40
 VECTORS = pl.DataFrame(
@@ -41,9 +43,10 @@ CATALOGUE = pl.DataFrame(
 )
 
 
-def indexed(folder: Path, settings: str) -> Night:
-    """A night up to stage train, with `[index]` settings, whose stage index is to be run."""
-    job = write_job(folder, 'watches = "w"\nvideos = "v"', f"[index]\n{settings}\n[neighbours]\nk = 3\nsimilar = 2\n")
+def indexed(folder: Path, settings: str, neighbours: str = "") -> Night:
+    """A night up to stage train, with settings of `[index]` and `[neighbours]`, whose stage index is to be run."""
+    tables = f"[index]\n{settings}\n[neighbours]\nk = 3\nsimilar = 2\n{neighbours}\n"
+    job = write_job(folder, 'watches = "w"\nvideos = "v"', tables)
     of = night(job)
     commit(of, "ingest", [files.write_parquet(CATALOGUE, of.folder("ingest"), "videos-aa.parquet")])
     commit(of, "examples")
@@ -110,3 +113,77 @@ def test_a_model_without_video_vectors_is_refused(tmp_path: Path) -> None:
     job = write_job(tmp_path, 'watches = "w"', '[model]\nloss = "hierarchical_softmax"')
     with pytest.raises(StageError, match=r"no video vectors.*sampled_softmax"):
         index.run(night(job))
+
+
+RECENT = {  # hours before midnight -> channel; videos that the model does not have
+    "n1": (1, "a"),
+    "n2": (47, "b"),
+    "n3": (71, "a"),
+    "n4": (73, "a"),
+    "n5": (0, "a"),
+    "gone": (1, "b"),
+}
+
+
+def with_new_videos(folder: Path, settings: str = "new_videos = 0.1") -> Night:
+    """A night up to stage train whose catalogue has videos without a completed watch."""
+    uploads = [MIDNIGHT - dt.timedelta(hours=hours) for hours, _ in RECENT.values()]
+    new = pl.DataFrame(
+        {
+            "video_id": list(RECENT),
+            "available": [name != "gone" for name in RECENT],
+            "upload_time": pl.Series(uploads, dtype=pl.Datetime("us", "UTC")),
+            "channel": [channel for _, channel in RECENT.values()],
+        }
+    )
+    kinds = pl.DataFrame(schema={"language": pl.String, "video_seconds": pl.Float32, "title": pl.String})
+    of = indexed(folder, "", settings)
+    catalogue = pl.concat([CATALOGUE, new, kinds], how="diagonal")
+    commit(of, "ingest", [files.write_parquet(catalogue, of.folder("ingest"), "videos-aa.parquet")])
+    counts = VECTORS.select(token="video_id", count=N + 1 - pl.col("id"))
+    commit(of, "vocabulary", [files.write_parquet(counts, of.folder("vocabulary"), "videos.parquet")])
+    labels = VECTORS.with_columns(label_count=pl.col("id") - 1)
+    vectors = files.write_parquet(labels, of.folder("train"), "video_vectors.parquet")
+    commit(of, "train", [vectors], counts={"tower": "tower-aa"})
+    return of
+
+
+def test_vectors_of_recent_uploads_follow_from_the_older_videos_of_their_channel(tmp_path: Path) -> None:
+    of = with_new_videos(tmp_path)
+    index.run(of)
+    written = of.outputs(IndexOutputs).new_videos
+    assert written is not None
+    assert (written.since, written.until, written.new) == (MIDNIGHT - dt.timedelta(days=2), MIDNIGHT, 2)
+    found = files.read_parquet(paths.join(of.folder("index"), written.file))
+    # Uploaded in the two days before midnight, or before the held-out day; every fifth video is not available.
+    model = [name for i, name in enumerate(VECTORS["video_id"]) if i % 5 and i % 7 and 0 < 12 * i <= 72]
+    assert found["video_id"].to_list() == ["n1", "n2", "n3", *model]
+    assert found["id"].to_list() == [None] * 3 + [int(name[1:]) + 1 for name in model]
+    assert found["count"].to_list() == [0] * 3 + [N - int(name[1:]) for name in model]
+    older = [i for i in range(1, N) if i % 7 == 0 or 12 * i > 72]
+    vectors = np.array(VECTORS["vector"].to_list(), np.float32)[older]
+    features = pl.DataFrame({"row": range(len(older)), "feature": [f"channel:{'a' if i % 2 else 'b'}" for i in older]})
+    labels = np.array(older)
+    rows = fit_content_rows(features, vectors, (labels / (labels + 1)).astype(np.float32))
+    channels = [RECENT[name][1] if name in RECENT else "a" if int(name[1:]) % 2 else "b" for name in found["video_id"]]
+    own = pl.DataFrame({"row": range(len(channels)), "feature": [f"channel:{channel}" for channel in channels]})
+    np.testing.assert_allclose(to_matrix(found["vector"]), rows.vectors(own, videos=len(channels)), atol=1e-6)
+
+
+def test_the_condition_holds_for_new_videos(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    of = with_new_videos(tmp_path / "a")
+    only = of.job.index.model_copy(update={"only": "channel = 'b'"})
+    of = replace(of, job=of.job.model_copy(update={"index": only}))
+    index.run(of)
+    written = of.outputs(IndexOutputs).new_videos
+    assert written is not None and written.new == 1
+    assert files.read_parquet(paths.join(of.folder("index"), written.file))["video_id"].to_list()[0] == "n2"
+
+
+def test_without_the_setting_there_are_no_new_videos_and_the_date_does_not_matter(tmp_path: Path) -> None:
+    of = with_new_videos(tmp_path, "new_videos = 0")
+    index.run(of)
+    assert of.outputs(IndexOutputs).new_videos is None
+    assert "new_videos" not in index.plan(of).settings
+    assert [entry.name for entry in of.require("index").files if "new" in entry.name] == []

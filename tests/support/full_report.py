@@ -38,6 +38,20 @@ FULL = Report(
         "by_score": {"figures": {"users": 100, "recall@100": 0.3141}, "intervals": {}},
         "difference": {"recall@100": {"value": -0.0123, "low": -0.0321, "high": 0.0045}},
     },
+    new_videos={
+        "setting": 0.03,
+        "videos": 57,
+        "without_new": {"figures": {"users": 100, "recall@100": 0.2987}, "intervals": {}},
+        "difference": {"recall@100": {"value": 0.0031, "low": -0.0012, "high": 0.0074}},
+        "of_new": {"figures": {"users": 20, "pairs": 27, "recall@100": 0.3704}, "intervals": {}},
+    },
+    served={
+        "date": "2026-11-20",
+        "new_videos": {
+            "places": {"new": 400, "new_completed": 15, "others": 7_000, "others_completed": 140},
+            "of_new": {"figures": {"users": 30, "pairs": 48, "recall@100": 0.3125}, "intervals": {}},
+        },
+    },
     ranking={
         "cut": 7,
         "users": 9,

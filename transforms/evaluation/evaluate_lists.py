@@ -28,9 +28,9 @@ from transforms.examples.tfrecords import read_tfrecords
 from transforms.logs.event_window import COMPLETED_COLUMNS, Window
 from transforms.ranking.rank_lists import HeldOutRanking
 from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime
-from transforms.search.index_files import read_videos
 from transforms.search.neighbours import to_lists
-from transforms.search.user_limits import BucketRecords, SearchResult
+from transforms.search.user_limits import BucketRecords, read_candidates
+from transforms.search.user_lists import SearchResult
 from transforms.search.user_search import SearchBuckets
 
 _FILE, _RANKED = ("file",), ("ranking",)  # keys next to those of `night_metrics`
@@ -74,7 +74,7 @@ class WriteEvaluation(beam.PTransform):
         if not bucket.records:
             return
         shared, search = read_shared(self.inputs), self.inputs.search
-        held_out, first, video_ids = self._held_out(bucket, shared), 0, read_videos(search.videos)["video_id"]
+        held_out, first, video_ids = self._held_out(bucket, shared), 0, read_candidates(search)["video_id"]
         exact = self.inputs.exact
         lists = ParquetFrameWriter(self.folder, f"lists/{self.name.format(bucket=bucket.files.bucket)}")
         total: dict[Key, Mergeable] = {}

@@ -80,10 +80,10 @@ class HeldOut:
             recent=self.recent.filter(inside).with_columns(row),
         )
 
-    def metrics(self, shown: NDArray[np.int64], ks: tuple[int, ...], upload: str | None = None) -> UserMetrics:
-        """Return the metrics of lists. shown: vocabulary ids [users, K], best first, padded with -1. upload: slice of
-        the labels to count; None: all."""
-        labels = self.labels if upload is None else self.labels.filter(pl.col("upload") == upload)
+    def metrics(self, shown: NDArray[np.int64], ks: tuple[int, ...], counted: pl.Expr | None = None) -> UserMetrics:
+        """Return the metrics of lists. shown: ids [users, K], best first, padded with -1. counted: which rows of
+        `labels` count; None: all."""
+        labels = self.labels if counted is None else self.labels.filter(counted)
         wanted = np.bincount(labels["row"].to_numpy(), minlength=len(shown))
         ids = labels["id"].to_numpy()
         offsets = np.concatenate([[0], np.cumsum(wanted)])

@@ -31,8 +31,10 @@ from transforms.evaluation.night_metrics import (
     LAST_DAY,
     MOST_POPULAR,
     NEIGHBOURS,
+    OF_NEW,
     OVERLAP,
     WATCHED,
+    WITHOUT_NEW,
     Key,
     gate_figure,
 )
@@ -43,7 +45,8 @@ from transforms.search.exact_search import Candidates, Positions
 from transforms.search.exclusions import build_query_rules
 from transforms.search.index_files import read_videos
 from transforms.search.shard_search import exact_lists
-from transforms.search.user_limits import SearchInputs, SearchResult, read_rules
+from transforms.search.user_limits import SearchInputs, read_candidates, read_index_rules
+from transforms.search.user_lists import SearchResult
 
 CUTS = (10, 50, 100, 200)
 SLICED = (NEIGHBOURS, MOST_POPULAR)  # systems that are measured by slice
@@ -79,39 +82,57 @@ class Shared:
     spec: FeatureSpec
     videos: pl.DataFrame  # video_id, id (null: out of vocabulary), upload_time of all that have one of the two
     uploads: pl.Series  # of each id, from 0: `list_statistics.upload_times`
-    id_of: NDArray[np.int64]  # of each position
-    position_of: Positions  # of each id, -1: not in the index
+    id_of: NDArray[np.int64]  # of each candidate; new videos out of vocabulary have ids after those of the vocabulary
+    new_ids: NDArray[np.int64]  # of the new videos
+    position_of: Positions  # of each id of the vocabulary, -1: not in the index
     popular: Positions  # all positions, the most completed first
     last_day: Positions  # all positions, the most completed of the last day first
     near: CoWatched
+
+    @property
+    def videos_with_id(self) -> int:
+        return len(self.uploads) - 1
 
 
 @process_cache
 def read_shared(inputs: HoldoutInputs) -> Shared:
     """Return the shared tables, read once per process."""
     spec = FeatureSpec.from_json(files.read_bytes(inputs.spec).decode())
-    candidates, counts = read_videos(inputs.search.videos), files.read_parquet(inputs.counts)
+    in_index, counts = read_videos(inputs.search.videos), files.read_parquet(inputs.counts)
+    candidates = _with_ids(read_candidates(inputs.search), spec.videos)
     id_of = candidates["id"].to_numpy().astype(np.int64)
     position_of = np.full(spec.videos + 1, -1, np.int32)
-    position_of[id_of] = np.arange(len(id_of))
+    position_of[id_of[: in_index.height]] = np.arange(in_index.height)
     last_day = files.read_parquet(inputs.last_day) if inputs.last_day else pl.DataFrame(schema=COUNTS)
     near = files.read_parquet(inputs.co_watches) if inputs.co_watches else pl.DataFrame(schema=NEAR)
-    videos = known_videos(counts, inputs.search.catalogue)
+    beyond = candidates.filter(pl.col("id") > spec.videos)
+    videos = known_videos(counts, beyond, inputs.search.catalogue)
     return Shared(
         spec=spec,
         videos=videos,
         uploads=upload_times(videos),
         id_of=id_of,
+        new_ids=id_of[in_index.height :],
         position_of=position_of,
-        popular=order_by_count(counts, candidates),
-        last_day=order_by_count(last_day, candidates),
+        popular=order_by_count(counts, in_index),
+        last_day=order_by_count(last_day, in_index),
         near=CoWatched.from_frame(near, videos=spec.videos),
     )
 
 
-def known_videos(counts: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
-    """Return video_id, id, upload_time of all videos of a vocabulary (`COUNTS`) or of the catalogue at a path."""
+def _with_ids(candidates: pl.DataFrame, videos: int) -> pl.DataFrame:
+    """Return the candidates with ids from `videos` + 1 on, in their order, for those that have none."""
+    without = pl.col("id").is_null()
+    return candidates.with_columns(pl.when(without).then(videos + without.cum_sum()).otherwise("id").alias("id"))
+
+
+def known_videos(counts: pl.DataFrame, further: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
+    """Return video_id, id, upload_time of all videos of a vocabulary (`COUNTS`) or of the catalogue at a path.
+
+    further: video_id, id of videos that have an id and are not in the vocabulary.
+    """
     ids = counts.select(video_id="token", id=pl.int_range(1, pl.len() + 1))
+    ids = pl.concat([ids, further.select("video_id", pl.col("id").cast(pl.Int64))])
     if catalogue is None:
         return ids.with_columns(upload_time=pl.lit(None, pl.Datetime("us", "UTC")))
     return ids.join(
@@ -128,17 +149,22 @@ def measure_users(
         shown = _ids(top, shared)
         metrics = users.metrics(shown, ks)
         yield ("systems", system), Measured.from_users(metrics, drawn)
-        yield ("shown", system), VideoCounts.from_ids(shown[shown > 0], videos=shared.spec.videos)
+        yield ("shown", system), VideoCounts.from_ids(shown[shown > 0], videos=shared.videos_with_id)
         if system in SLICED:
             for (kind, value), rows in iterate_slices(users.kinds):
                 yield ("slices", kind, value, system), Measured.from_users(metrics.select(rows), drawn[rows], [gate])
             for upload in sorted(set(users.labels["upload"])):
-                part = users.metrics(shown, ks, upload)
+                part = users.metrics(shown, ks, pl.col("upload") == upload)
                 yield ("slices", "upload", upload, system), Measured.from_users(part, drawn, [gate])
     if inputs.diversity:
         metrics = users.metrics(_ids(result.by_score, shared), ks)
         yield ("diversity", BY_SCORE), Measured.from_users(metrics, drawn)
-    yield ("shown", WATCHED), VideoCounts.from_ids(users.labels["id"].to_numpy(), videos=shared.spec.videos)
+    if inputs.new is not None:
+        metrics = users.metrics(_ids(result.without_new, shared), ks)
+        yield ("new_videos", WITHOUT_NEW), Measured.from_users(metrics, drawn)
+        of_new = pl.col("id").is_in(shared.new_ids)
+        yield ("new_videos", OF_NEW), Measured.from_users(users.metrics(_ids(result.top, shared), ks, of_new), drawn)
+    yield ("shown", WATCHED), VideoCounts.from_ids(users.labels["id"].to_numpy(), videos=shared.videos_with_id)
 
 
 def measure_ann_loss(
@@ -147,7 +173,7 @@ def measure_ann_loss(
     """Yield the contribution of some users of a batch to the metrics of `ann_loss`: of the lists in order of scores."""
     ks, drawn = metric_cuts(inputs.k), weights(id_digests(users.user_ids).to_numpy())[rows]
     true = exact_lists(
-        inputs.index, result.vectors[rows], result.excluded.select(rows), read_rules(inputs).cap, k=inputs.k
+        inputs.index, result.vectors[rows], result.excluded.select(rows), read_index_rules(inputs).cap, k=inputs.k
     )
     approximate = _ids(result.by_score, shared)
     exact = np.full(approximate.shape, -1, np.int64)
@@ -169,8 +195,8 @@ def measure_ann_loss(
 def _system_lists(
     users: HeldOut, result: SearchResult, shared: Shared, inputs: SearchInputs
 ) -> Iterator[tuple[str, Candidates]]:
-    b, n = len(result.user_ids), len(shared.id_of)
-    rules = build_query_rules(result.excluded, read_rules(inputs).cap, b, n)
+    b, n = len(result.user_ids), len(shared.popular)
+    rules = build_query_rules(result.excluded, read_index_rules(inputs).cap, b, n)
     yield NEIGHBOURS, result.top
     popular = lists_in_order(shared.popular, rules, k=inputs.k)
     yield MOST_POPULAR, popular

@@ -14,9 +14,15 @@
 | ann_loss       | index: its kind; if it is approximate, for a sample of users: `neighbours` and `exact search`,     |
 |                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
 | served         | date of the previous publication, start and end of the day; measured on the videos completed on    |
-|                | that day; with_a_list: users who had a list, share: of users; null: there is no such night         |
+|                | that day; with_a_list: users who had a list, share: of users; new_videos: absent if the lists had  |
+|                | no new videos, else their places (`ServedPlaces`) in the lists of these users, and of_new, the     |
+|                | lists measured on the new videos watched (null: none was); null: there is no such night            |
 | diversity      | absent if `neighbours.diversity` is 0; else setting: its value; by_score: the lists before the     |
 |                | re-ranking, measured; difference, neighbours minus these: recall@cut -> value, low, high           |
+| new_videos     | absent if no place is reserved for new videos; else setting: their share of places; videos:        |
+|                | number of new videos at the start of the held-out days; without_new: the lists without reserved    |
+|                | places, measured; difference, neighbours minus these: recall@cut -> value, low, high; of_new:      |
+|                | neighbours measured on the new videos watched (null: none was)                                     |
 | ranking        | if lists were ranked: `MeasuredRanking` of the held-out users' lists, and cut, the number of first |
 |                | videos that count; null: they were not                                                             |
 
@@ -49,6 +55,8 @@ MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last
 SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
 WATCHED, OVERLAP, ALL_USERS, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
 BY_SCORE = "by score"  # the lists of neighbours before their re-ranking for diversity
+WITHOUT_NEW, OF_NEW = "without new", "of new"  # lists without reserved places; lists measured on labels of new videos
+PLACES = "places"
 _ORDER = ("users", "pairs", "recall", "hit", "ndcg", "map", "mrr")
 
 Key = tuple[str, ...]  # path of a value in the file: its top-level key, and the keys below
@@ -57,7 +65,7 @@ Key = tuple[str, ...]  # path of a value in the file: its top-level key, and the
 @dataclass(frozen=True)
 class MeasuredRecord:
     """The figures of a key: ("systems", SYSTEM), ("slices", KIND, VALUE, SYSTEM), ("ann_loss", SYSTEM or `OVERLAP`),
-    ("diversity", `BY_SCORE`), ("served", `ALL_USERS` or `WITH_A_LIST`)."""
+    ("diversity", `BY_SCORE`), ("new_videos", `WITHOUT_NEW` or `OF_NEW`), ("served", `ALL_USERS` or `WITH_A_LIST`)."""
 
     key: Key
     measured: MeasuredFigures
@@ -70,6 +78,21 @@ class ShownRecord:
     system: str
     figures: dict[str, Number]
     by_day: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedPlaces:
+    """Places of the lists of users who completed anything on the next day, and how many of their videos the users
+    completed: those of new videos, and the others."""
+
+    new: int
+    new_completed: int
+    others: int
+    others_completed: int
+
+    def merge(self, other: ServedPlaces) -> ServedPlaces:
+        """Return the places of the lists of both."""
+        return ServedPlaces(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
 
 class MeasuredHoldout(JsonModel):
@@ -98,6 +121,23 @@ class MeasuredDiversity(JsonModel):
     difference: dict[str, PairedDifference | None]  # neighbours minus `by_score`: recall at each cut -> difference
 
 
+class MeasuredNewVideos(JsonModel):
+    """The effect of the places that are reserved for new videos, as of the start of the held-out days."""
+
+    setting: float
+    videos: int  # number of new videos
+    without_new: MeasuredFigures  # the same lists without reserved places
+    difference: dict[str, PairedDifference | None]  # neighbours minus `without_new`: recall at each cut -> difference
+    of_new: MeasuredFigures | None = None  # neighbours, only new videos as labels; None: no user completed one
+
+
+class ServedNewVideos(JsonModel):
+    """What became of the new videos in published lists on the next day."""
+
+    places: ServedPlaces
+    of_new: MeasuredFigures | None = None  # the lists, only new videos as labels; None: no user completed one
+
+
 class MeasuredServed(MeasuredFigures):
     """The previously published lists on the day after; the figures are those of all users."""
 
@@ -106,6 +146,7 @@ class MeasuredServed(MeasuredFigures):
     end: str = ""
     with_a_list: MeasuredFigures | None = None
     share: float | None = None
+    new_videos: ServedNewVideos | None = None
 
 
 class NightMetrics(JsonModel):
@@ -121,6 +162,7 @@ class NightMetrics(JsonModel):
     shown: dict[str, dict[str, Number | list[float]]] = Field(default_factory=dict)
     ann_loss: MeasuredAnnLoss | None = None
     diversity: MeasuredDiversity | None = None
+    new_videos: MeasuredNewVideos | None = None
     ranking: MeasuredRanking | None = None
     served: MeasuredServed | None = None
 
@@ -136,9 +178,14 @@ def gate_figure(k: int) -> str:
 
 def measured_record(key: Key, value: Measured, *, k: int) -> MeasuredRecord:
     """Return the figures of a key, with the replicates of those that are compared."""
-    compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST)
+    compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST, OF_NEW)
     kept = [gate_figure(k)] if compared else []
-    if key in (("systems", NEIGHBOURS), ("systems", MOST_POPULAR), ("diversity", BY_SCORE)):
+    if key in (
+        ("systems", NEIGHBOURS),
+        ("systems", MOST_POPULAR),
+        ("diversity", BY_SCORE),
+        ("new_videos", WITHOUT_NEW),
+    ):
         kept = [name for name in value.replicates.names if name.startswith("recall@")]
     return MeasuredRecord(key, value.compute(kept))
 
@@ -154,11 +201,13 @@ def collect_metrics(
     served: Mapping[str, str] | None,
     cut: int = 0,
     diversity: float = 0.0,
+    new_videos: tuple[float, int] = (0.0, 0),
+    places: ServedPlaces | None = None,
 ) -> NightMetrics:
     """Return the content of the file.
 
     holdout: start and end of the held-out days. served: date, start, end of the served lists. cut: that of `ranking`.
-    diversity: the setting.
+    diversity: the setting. new_videos: the setting, and the number of new videos. places: those of the served lists.
     """
     found = {record.key: record.measured for record in records}
     gate = gate_figure(k)
@@ -168,7 +217,12 @@ def collect_metrics(
         slices.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = found[key]
     users = int(systems[NEIGHBOURS].figures["users"]) if systems else 0
     by_score = found.get(("diversity", BY_SCORE))
-    cost = {"diversity": _diversity(systems[NEIGHBOURS], by_score, diversity)} if by_score and systems else {}
+    without_new = found.get(("new_videos", WITHOUT_NEW))
+    effects: dict[str, Any] = {}
+    if systems and by_score:
+        effects["diversity"] = _diversity(without_new or systems[NEIGHBOURS], by_score, diversity)
+    if systems and without_new:
+        effects["new_videos"] = _new_videos(systems[NEIGHBOURS], without_new, new_videos, found)
     return NightMetrics(
         format_version=FORMAT_VERSION,
         k=k,
@@ -183,9 +237,9 @@ def collect_metrics(
         slices=slices,
         shown=_shown({record.system: record for record in sorted(shown, key=lambda record: record.system)}),
         ann_loss=_ann_loss(found, index, gate) if systems else None,
-        **cost,  # without it, the field is not written
+        **effects,  # an absent field is not written
         ranking=ranking.model_copy(update={"cut": cut}) if ranking else None,
-        served=_served(found, served) if served and ("served", ALL_USERS) in found else None,
+        served=_served(found, served, places) if served and ("served", ALL_USERS) in found else None,
     )
 
 
@@ -213,16 +267,43 @@ def _ann_loss(figures: Mapping[Key, MeasuredFigures], index: str, gate: str) -> 
     return MeasuredAnnLoss(index=index, difference=paired_difference(approximate, exact, gate), **sides)
 
 
-def _diversity(neighbours: MeasuredFigures, by_score: MeasuredFigures, setting: float) -> MeasuredDiversity:
-    cuts = [name for name in by_score.figures if name.startswith("recall@")]
-    difference = {name: paired_difference(neighbours, by_score, name) for name in cuts}
-    return MeasuredDiversity(setting=setting, by_score=by_score, difference=difference)
+def _diversity(lists: MeasuredFigures, by_score: MeasuredFigures, setting: float) -> MeasuredDiversity:
+    return MeasuredDiversity(setting=setting, by_score=by_score, difference=_recall_differences(lists, by_score))
 
 
-def _served(figures: Mapping[Key, MeasuredFigures], about: Mapping[str, str]) -> MeasuredServed:
+def _new_videos(
+    neighbours: MeasuredFigures,
+    without_new: MeasuredFigures,
+    about: tuple[float, int],
+    figures: Mapping[Key, MeasuredFigures],
+) -> MeasuredNewVideos:
+    return MeasuredNewVideos(
+        setting=about[0],
+        videos=about[1],
+        without_new=without_new,
+        difference=_recall_differences(neighbours, without_new),
+        of_new=_of_new(figures, "new_videos"),
+    )
+
+
+def _of_new(figures: Mapping[Key, MeasuredFigures], key: str) -> MeasuredFigures | None:
+    of_new = figures.get((key, OF_NEW))
+    return of_new if of_new and of_new.figures["users"] else None
+
+
+def _recall_differences(one: MeasuredFigures, other: MeasuredFigures) -> dict[str, PairedDifference | None]:
+    cuts = [name for name in other.figures if name.startswith("recall@")]
+    return {name: paired_difference(one, other, name) for name in cuts}
+
+
+def _served(
+    figures: Mapping[Key, MeasuredFigures], about: Mapping[str, str], places: ServedPlaces | None
+) -> MeasuredServed:
     all_users, with_a_list = figures["served", ALL_USERS], figures["served", WITH_A_LIST]
     share = with_a_list.figures["users"] / all_users.figures["users"]
-    return MeasuredServed(**about, **all_users.model_dump(exclude_unset=True), with_a_list=with_a_list, share=share)
+    new = {"new_videos": ServedNewVideos(places=places, of_new=_of_new(figures, "served"))} if places else {}
+    measured = all_users.model_dump(exclude_unset=True)
+    return MeasuredServed(**about, **measured, with_a_list=with_a_list, share=share, **new)
 
 
 def serialize(metrics: NightMetrics) -> bytes:

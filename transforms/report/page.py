@@ -88,6 +88,8 @@ class Report:
     ages: Mapping[str, Sequence[float]] = field(default_factory=dict)  # system -> share of videos by days since upload
     ann_loss: Mapping[str, Any] = field(default_factory=dict)
     diversity: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
+    new_videos: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
+    served: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
     ranking: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
     ranker: Mapping[str, Any] = field(default_factory=dict)  # figures and calibration on held-out impressions
     training: Training = field(default_factory=Training)

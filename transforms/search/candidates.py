@@ -120,10 +120,29 @@ def candidate_videos(
         known.join(catalogue.filter("available"), on="video_id"),
         "no video of the model is available: does logs.videos contain the videos of logs.watches?",
     )
-    if only is not None:
-        message = f"none of the {videos.height} available videos fulfils index.only = {only!r}: relax the condition"
-        videos = _require_rows(videos.with_columns(_age_days(end)).filter(parse_condition(only)), message)
+    message = f"none of the {videos.height} available videos fulfils index.only = {only!r}: relax the condition"
+    videos = _require_rows(_fulfilling(videos, only, end), message)
     return videos.select("video_id", "id", "upload_time").sort("video_id")
+
+
+def recent_videos(
+    counts: pl.DataFrame, catalogue: pl.DataFrame, only: str | None = None, *, since: dt.datetime, end: dt.datetime
+) -> pl.DataFrame:
+    """Return the videos uploaded from `since` to `end` that may be shown, whether or not the model has them: video_id,
+    id (null: not a video of the model), upload_time, count (of completed watches), ordered by video_id.
+
+    counts: the vocabulary (`token`, `count`), whose row number from 1 is a video's id. catalogue, only, end: as for
+    `candidate_videos`. A video whose upload time is not known is not recent.
+    """
+    known = counts.select("count", video_id="token", id=pl.int_range(1, pl.len() + 1))
+    uploaded = catalogue.filter("available", pl.col("upload_time").is_between(since, end, closed="left"))
+    videos = _fulfilling(uploaded, only, end).join(known, on="video_id", how="left")
+    return videos.select("video_id", "id", "upload_time", pl.col("count").fill_null(0)).sort("video_id")
+
+
+def _fulfilling(videos: pl.DataFrame, only: str | None, end: dt.datetime | None) -> pl.DataFrame:
+    """Return the videos that fulfil `[index] only`."""
+    return videos if only is None else videos.with_columns(_age_days(end)).filter(parse_condition(only))
 
 
 def _require_rows(videos: pl.DataFrame, message: str) -> pl.DataFrame:

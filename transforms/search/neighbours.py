@@ -21,9 +21,9 @@ from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.core.records import Counts
 from transforms.logs.event_window import read_hidden
 from transforms.search.exact_search import Candidates
-from transforms.search.index_files import read_videos
 from transforms.search.tower import vectors_frame
-from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
+from transforms.search.user_limits import BucketRecords, SearchInputs, read_candidates
+from transforms.search.user_lists import SearchResult
 from transforms.search.user_search import SearchBuckets
 
 LISTS = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())})
@@ -67,7 +67,7 @@ class WriteNeighbours(beam.PTransform):
         if not bucket.records:
             yield files.write_parquet(pl.DataFrame(schema=LISTS), self.folder, name)
             return
-        video_ids = read_videos(self.inputs.videos)["video_id"]
+        video_ids = read_candidates(self.inputs)["video_id"]
         with_hidden = set(read_hidden(bucket.files)["user_id"])
         counts: Counter[str] = Counter()
         lists, vectors = (ParquetFrameWriter(self.folder, path) for path in (name, f"{USER_VECTORS}/{name}"))
@@ -92,7 +92,7 @@ class WriteNeighbours(beam.PTransform):
         return counts
 
     def _write_defaults(self, results: Iterator[SearchResult]) -> Iterator[FileEntry | Counts]:
-        video_ids = read_videos(self.inputs.videos)["video_id"]
+        video_ids = read_candidates(self.inputs)["video_id"]
         lists = pl.concat([to_lists(result.user_ids, result.top, video_ids) for result in results])
         lists = lists.select(pl.col("user_id").replace("", None).alias("country"), "video_ids", "scores")
         yield files.write_parquet(lists, self.folder, f"{DEFAULTS}/{self.defaults}")

@@ -24,7 +24,8 @@ from transforms.search.exclusions import ChannelCap, Excluded, first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
 from transforms.search.top_k import Index, load_index, load_vectors, top_k
 from transforms.search.tower import load_tower, vectors_frame
-from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
+from transforms.search.user_limits import BucketRecords, SearchInputs, UserLimits
+from transforms.search.user_lists import SearchResult, UserLists
 
 _local_copy = cache(files.local_copy)  # once per process: a shard's folder has a unique name, and does not change
 Finish = Callable[[BucketRecords, Iterator[SearchResult]], Iterable[Any]]
@@ -81,12 +82,11 @@ def _save_partials(
 def _merge_partials(
     bucket: BucketRecords, inputs: SearchInputs, video_vectors: VideoVectors, scratch: Path
 ) -> Iterator[SearchResult]:
-    limits = UserLimits.from_bucket(bucket, inputs)
+    lists = UserLists.from_bucket(bucket, inputs)
     for path, user_ids, vectors in _read_saved_vectors(bucket, scratch):
-        found, excluded = merge_shards(read_partials(path), inputs.depth, limits.rules.cap), limits.excluded(user_ids)
-        yield SearchResult.from_candidates(
-            found, video_vectors, inputs, user_ids=user_ids, vectors=vectors, excluded=excluded
-        )
+        found = merge_shards(read_partials(path), inputs.depth, lists.limits.rules.cap)
+        excluded = lists.limits.excluded(user_ids)
+        yield lists.build(found, video_vectors, user_ids=user_ids, vectors=vectors, excluded=excluded)
 
 
 def save_partial(top: Candidates, positions: NDArray[np.int64], path: Path, shard: int) -> None:

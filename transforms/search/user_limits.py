@@ -18,10 +18,11 @@ from transforms.core.threads import process_cache
 from transforms.logs import countries
 from transforms.logs.event_window import BucketFiles, Window, read_hidden, read_users
 from transforms.logs.schemas import WATCH_SCHEMA
-from transforms.search.diversity import CANDIDATES_PER_PLACE, VideoVectors, diversify, first
+from transforms.search.diversity import CANDIDATES_PER_PLACE
 from transforms.search.exact_search import Candidates
 from transforms.search.exclusions import Excluded
 from transforms.search.index_files import read_videos
+from transforms.search.new_videos import NewVideos, read_new_videos
 from transforms.search.serving_rules import RULE_COLUMNS, ServingRules, build_serving_rules
 from transforms.search.top_k import Index, top_k
 from transforms.search.watched_videos import Exclude, WatchedVideos, read_watched
@@ -42,6 +43,7 @@ class SearchInputs:
     max_share_per_channel: float = 1.0
     diversity: float = 0.0  # in [0, 1): `diversity.diversify`
     as_of: dt.datetime | None = None  # videos uploaded from then on are not shown
+    new: NewVideos | None = None  # videos with reserved places; None: none
 
     @property
     def depth(self) -> int:
@@ -59,49 +61,44 @@ class BucketRecords:
     defaults: bool = False  # records of the default lists, whose ids are countries ("": any)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """The search results of a batch of users, and their exclusions."""
-
-    user_ids: list[str]
-    vectors: NDArray[np.float32]  # [b, dimension + 1]: [u; 1]
-    excluded: Excluded
-    top: Candidates
-    by_score: Candidates  # the k best by score; those of `top` unless lists are re-ranked for diversity
-
-    @classmethod
-    def from_candidates(
-        cls,
-        candidates: Candidates,
-        vectors_by_position: VideoVectors,
-        inputs: SearchInputs,
-        *,
-        user_ids: list[str],
-        vectors: NDArray[np.float32],
-        excluded: Excluded,
-    ) -> SearchResult:
-        """Return the lists of a batch of users from their candidates [b, inputs.depth]."""
-        by_score = first(candidates, inputs.k)
-        top = by_score
-        if inputs.diversity:
-            top = diversify(candidates, vectors_by_position, k=inputs.k, diversity=inputs.diversity)
-        return cls(user_ids=user_ids, vectors=vectors, excluded=excluded, top=top, by_score=by_score)
+@process_cache
+def read_candidates(inputs: SearchInputs) -> pl.DataFrame:
+    """Return position (Int32), video_id, id, upload_time of all candidates, read once per process: the videos of the
+    index and, after them, the new videos. The id of a new video may be null."""
+    videos = read_videos(inputs.videos)
+    if inputs.new is None:
+        return videos
+    new = read_new_videos(inputs.new).with_row_index("position", videos.height)
+    return pl.concat([videos, new.select(videos.columns).cast(videos.schema)])
 
 
 @process_cache
 def read_rules(inputs: SearchInputs) -> ServingRules:
-    """Return the rules of all positions, built once per process."""
-    videos = read_videos(inputs.videos)
+    """Return the rules of all candidates, built once per process.
+
+    From the index, videos uploaded since `as_of` are hidden, and those that are new, which have places of their own.
+    """
+    videos, in_index = read_candidates(inputs), read_videos(inputs.videos).height
     catalogue = files.read_parquet(inputs.catalogue, list(RULE_COLUMNS)) if inputs.catalogue else None
     rules = build_serving_rules(videos, catalogue, k=inputs.k, max_share_per_channel=inputs.max_share_per_channel)
-    if inputs.as_of is None:
-        return rules
-    return rules.hide((videos["upload_time"] >= inputs.as_of).fill_null(False).to_numpy())
+    hidden = pl.lit(False)
+    if inputs.as_of is not None:
+        hidden |= (pl.col("upload_time") >= inputs.as_of).fill_null(False)
+    if videos.height > in_index:
+        hidden |= pl.col("video_id").is_in(videos["video_id"][in_index:].implode())
+    return rules.hide(videos.select((pl.col("position") < in_index) & hidden).to_series().to_numpy())
+
+
+@process_cache
+def read_index_rules(inputs: SearchInputs) -> ServingRules:
+    """Return the rules of the positions of the index, built once per process."""
+    rules, in_index = read_rules(inputs), read_videos(inputs.videos).height
+    return rules if in_index == read_candidates(inputs).height else rules.select(np.arange(in_index))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserLimits:
-    """The rules and exclusions of the users of one bucket, for an index or one of its shards."""
+    """The rules and exclusions of the users of one bucket, for all candidates or for some of them."""
 
     rules: ServingRules
     watched: WatchedVideos
@@ -109,19 +106,24 @@ class UserLimits:
 
     @classmethod
     def from_bucket(
-        cls, bucket: BucketRecords, inputs: SearchInputs, shard: NDArray[np.int64] | None = None
+        cls, bucket: BucketRecords, inputs: SearchInputs, positions: NDArray[np.int64] | None = None
     ) -> UserLimits:
-        """Return the limits of a bucket's users. shard: positions of the shard's rows; None: the whole index."""
-        videos, rules = read_videos(inputs.videos).select("video_id", "position"), read_rules(inputs)
-        if shard is not None:
+        """Return the limits of a bucket's users. positions: the candidates that count, such as those of a shard,
+        renumbered from 0; None: all candidates."""
+        videos, rules = read_candidates(inputs).select("video_id", "position"), read_rules(inputs)
+        if positions is not None:
             rows = pl.int_range(pl.len(), dtype=pl.Int32).alias("position")
-            videos, rules = videos[shard].select("video_id", rows), rules.select(shard)
+            videos, rules = videos[positions].select("video_id", rows), rules.select(positions)
         hidden = read_hidden(bucket.files)
         return cls(
             rules=rules,
             watched=read_watched(inputs.watched_window, bucket.watched, inputs.exclude, hidden, videos),
             countries=None if bucket.defaults else _countries(bucket.files, inputs.window, rules),
         )
+
+    def select(self, positions: NDArray[np.int64]) -> UserLimits:
+        """Return the limits for some positions (ascending), renumbered from 0."""
+        return replace(self, rules=self.rules.select(positions), watched=self.watched.restrict(positions))
 
     def excluded(self, user_ids: list[str]) -> Excluded:
         """Return the exclusions of a batch of users."""

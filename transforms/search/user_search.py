@@ -1,6 +1,6 @@
 """The search for the users of each bucket, a batch of users at a time.
 
-records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> diversify -> SearchResult -> finish
+records of a bucket -> Tower -> vectors -> top_k under the bucket's limits -> UserLists -> SearchResult -> finish
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from transforms.core.threads import threaded_map
 from transforms.search.index_files import read_index
 from transforms.search.shard_search import Finish, search_shards
 from transforms.search.tower import load_tower
-from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult, UserLimits
+from transforms.search.user_limits import BucketRecords, SearchInputs
+from transforms.search.user_lists import SearchResult, UserLists
 
 SLICE = 64  # buckets that a worker searches together: in all shards, or in its threads
 _EXTRA_BUCKETS = 1  # in addition to one per thread: files of one bucket are read and written during other searches
@@ -56,10 +57,8 @@ class SearchBuckets(beam.PTransform):
 def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[SearchResult]:
     """Yield the search results of a bucket's users in an index of one shard."""
     if bucket.records:
-        limits, index = UserLimits.from_bucket(bucket, inputs), read_index(inputs.index[0])
+        lists, index = UserLists.from_bucket(bucket, inputs), read_index(inputs.index[0])
         for user_ids, vectors in load_tower(inputs.tower).user_vectors(bucket.records):
-            excluded = limits.excluded(user_ids)
-            found = limits.candidates(index, vectors, excluded, inputs.depth)
-            yield SearchResult.from_candidates(
-                found, index.vectors, inputs, user_ids=user_ids, vectors=vectors, excluded=excluded
-            )
+            excluded = lists.limits.excluded(user_ids)
+            found = lists.limits.candidates(index, vectors, excluded, inputs.depth)
+            yield lists.build(found, index.vectors, user_ids=user_ids, vectors=vectors, excluded=excluded)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from transforms.logs.event_window import COMPLETED_COLUMNS, Window
 from transforms.logs.schemas import WATCH_SCHEMA
@@ -39,6 +40,10 @@ class WatchedVideos:
                 positions=by_user["position"].explode(empty_as_null=False).to_numpy(),
             ),
         )
+
+    def restrict(self, positions: NDArray[np.int64]) -> WatchedVideos:
+        """Return the exclusions restricted to some positions (ascending), renumbered from 0."""
+        return WatchedVideos(users=self.users, excluded=self.excluded.restrict(positions))
 
     def for_users(self, user_ids: Sequence[str]) -> Excluded:
         """Return the exclusions of some users, in the order given. Users without pairs exclude nothing."""

@@ -41,8 +41,10 @@ from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Window
 from transforms.ranking.watch_time_recall import WatchTime
 from transforms.search import tower as tower_module
 from transforms.search.exclusions import Excluded
+from transforms.search.new_videos import NEW_VIDEOS, NewVideos
 from transforms.search.shard_search import exact_lists
-from transforms.search.user_limits import BucketRecords, SearchInputs, SearchResult
+from transforms.search.user_limits import BucketRecords, SearchInputs
+from transforms.search.user_lists import SearchResult
 
 N, K = 15, 4
 START = hours(24)  # of the held-out days
@@ -354,6 +356,81 @@ def test_diverse_lists_are_measured_next_to_those_in_the_order_of_scores(tmp_pat
     assert metrics.ann_loss.difference == PairedDifference(value=0.0, low=0.0, high=0.0), "exact search finds the same"
 
 
+NEW = {"v05": 5, "n1": None, "n2": None}  # video -> id in the vocabulary; v05 was first watched in the held-out days
+NEW_LABELS = {"aa-b": ["v05", "n2"], "c-dd-e": [], "fff": ["n1", "gone"], "g-h-ii": []}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_places_for_new_videos_are_measured_next_to_lists_without(shards: int, tmp_path: Path, tower: str) -> None:
+    """New is what was not watched when the held-out days began, whatever the model has learned since."""
+    inputs = write_inputs(tmp_path, tower, shards=shards)
+    rows = [
+        ("n1", None, hours(23), 0, [0.5, 1.0, -1.0, 2.0]),
+        ("n2", None, hours(22), 0, [-1.0, 0.0, 1.0, 0.5]),
+        ("n3", None, START, 0, [9.0, 9.0, 9.0, 9.0]),
+        ("v02", 2, hours(23.9), COUNTS[1], [9.0, 9.0, 9.0, 9.0]),
+        ("v05", 5, hours(20), COUNTS[4], [1.0, 1.0, 1.0, 1.0]),
+    ]
+    path = write(pl.DataFrame(rows, schema=NEW_VIDEOS, orient="row"), tmp_path / "new")
+    later = write(pl.DataFrame({"token": ["v05", "v02"], "count": [COUNTS[4], COUNTS[1] - 1]}), tmp_path / "later")
+    new = NewVideos(path=path, share=0.25, since=hours(0), until=START, later_counts=later)
+    inputs = replace(inputs, search=replace(inputs.search, new=new, max_share_per_channel=1.0))
+    then = [watch(user, 25, video) for user, videos in NEW_LABELS.items() for video in videos]
+    watches = write(watches_frame([*WATCHES, *then]), tmp_path / "with_new")
+    buckets = [
+        replace(bucket, files=replace(bucket.files, watches=(watches,)), watched=(watches,))
+        for bucket in write_buckets(tmp_path)
+    ]
+    evaluate = WriteEvaluation(inputs, Window(start=hours(0), end=hours(48)), str(tmp_path), "{bucket}.parquet")
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        pipeline | beam.Create(buckets) | evaluate | WriteRecords(str(tmp_path / "records"))
+    records = pop_records(str(tmp_path / "records"), FileEntry, MeasuredRecord, ShownRecord)
+    metrics = collect_metrics(
+        records.of(MeasuredRecord),
+        records.of(ShownRecord),
+        k=K,
+        index="exact",
+        holdout=("then", "now"),
+        served=None,
+        new_videos=(0.25, 3),
+    )
+    vectors = {video: list(vector) for video, _, _, _, vector in rows}
+
+    def best(user: str, scored: Mapping[str, list[float]], places: int) -> list[str]:
+        return sorted(scored, key=lambda v: (-float(np.dot(scored[v], user_vector(user, 3))), v))[:places]
+
+    known = dict(VECTORS.select("video_id", "vector").iter_rows())
+    ordinary = {user: {v: known[v] for v in allowed(user) if v not in NEW} for user in LABELS}
+    hidden = {user: {video for who, video in HIDDEN if who == user} for user in LABELS}
+    fresh = {user: {v: vectors[v] for v in NEW if v not in hidden[user] | set(seen(user))} for user in LABELS}
+    lists = {user: best(user, ordinary[user], K - 1) + best(user, fresh[user], 1) for user in LABELS}
+    without = {user: best(user, ordinary[user], K) for user in LABELS}
+    written = {u: v for file in (tmp_path / "lists").iterdir() for u, v, _ in pl.read_parquet(file).iter_rows()}
+    assert written == lists
+    assert metrics.new_videos is not None and metrics.new_videos.of_new is not None
+
+    def recall(shown: dict[str, list[str]], labels: dict[str, set[str]]) -> float:
+        return sum(len(labels[u] & set(shown[u])) for u in shown) / sum(map(len, labels.values()))
+
+    labels = {user: set(videos) for user, videos in NEW_LABELS.items()}
+    of_new = {user: videos & set(NEW) for user, videos in labels.items()}
+    name, measured = f"recall@{K}", metrics.new_videos
+    assert metrics.systems[NEIGHBOURS].figures[name] == pytest.approx(recall(lists, labels))
+    assert measured.without_new.figures[name] == pytest.approx(recall(without, labels))
+    assert measured.of_new is not None and measured.of_new.figures["pairs"] == 3
+    assert measured.of_new.figures[name] == pytest.approx(recall(lists, of_new))
+    difference = measured.difference[name]
+    assert difference is not None
+    assert difference.value == pytest.approx(recall(lists, labels) - recall(without, labels))
+    assert (measured.setting, measured.videos) == (0.25, 3)
+    assert metrics.ann_loss is not None, "the search of the index is compared without reserved places"
+    assert metrics.ann_loss.difference == PairedDifference(value=0.0, low=0.0, high=0.0)
+
+
+def seen(user: str) -> list[str]:
+    return [w["video_id"] for w in WATCHES if w["user_id"] == user and w["completed"]]
+
+
 def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     inputs = write_inputs(tmp_path, tower, shards=2)
     shared, search = read_shared(inputs), inputs.search
@@ -370,7 +447,8 @@ def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     true = exact_lists(search.index, vectors, nothing, None, k=K)
     worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every second video is missed
     approximate = replace(true, positions=worse)
-    found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, top=approximate, by_score=approximate)
+    lists = dict.fromkeys(("top", "without_new", "by_score"), approximate)
+    found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, **lists)
     loss = dict(
         measure_ann_loss(held_out, found, np.array([0, 1, 3]), shared, replace(search, max_share_per_channel=1.0))
     )

@@ -98,6 +98,6 @@ def test_metrics_count_the_labels() -> None:
     hits = np.array([[False, True], [True, True], [False, False]])
     expected = UserMetrics.from_hits(hits, np.array([3, 2, 1]), ks=(1, 2))
     assert found.total() == expected.total()
-    fresh = held_out().metrics(shown, (1, 2), "fresh")
+    fresh = held_out().metrics(shown, (1, 2), pl.col("upload") == "fresh")
     hits = np.array([[False, True], [True, False], [False, False]])
     assert fresh.total() == UserMetrics.from_hits(hits, np.array([2, 1, 0]), ks=(1, 2)).total()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -15,9 +16,9 @@ from made_frames import hours, search, searches_frame, watch, watches_frame, wri
 
 from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics
 from transforms.evaluation.next_day import MeasureNextDay, ServedBucket, completed_since, match_lists
-from transforms.evaluation.night_metrics import ALL_USERS, WITH_A_LIST, Key
-from transforms.evaluation.user_metrics import Measured
+from transforms.evaluation.night_metrics import ALL_USERS, OF_NEW, PLACES, WITH_A_LIST, Key, ServedPlaces
 from transforms.logs.event_window import BucketFiles, Window
+from transforms.search.new_videos import NEW_VIDEOS, NewVideos
 
 DAY = hours(24)
 WINDOW = Window(start=hours(0), end=hours(48), max_events_per_day=4)
@@ -33,9 +34,15 @@ def frames(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> tuple[p
     )
 
 
-@given(st.dictionaries(st.sampled_from("pqrst"), videos), st.dictionaries(st.sampled_from("pqrst"), videos))
-def test_hits_are_the_completed_videos_of_each_list(lists: dict[str, list[str]], wanted: dict[str, list[str]]) -> None:
-    found = match_lists(*frames(lists, wanted))
+@given(
+    st.dictionaries(st.sampled_from("pqrst"), videos),
+    st.dictionaries(st.sampled_from("pqrst"), videos),
+    st.sets(st.sampled_from("abcdefg")),
+)
+def test_hits_are_the_completed_videos_of_each_list(
+    lists: dict[str, list[str]], wanted: dict[str, list[str]], new: set[str]
+) -> None:
+    found = match_lists(*frames(lists, wanted), pl.Series(sorted(new), dtype=pl.String))
     users = sorted(user for user, own in wanted.items() if own)
     assert found.user_ids.to_list() == users
     assert found.wanted.tolist() == [len(wanted[user]) for user in users]
@@ -43,6 +50,14 @@ def test_hits_are_the_completed_videos_of_each_list(lists: dict[str, list[str]],
     longest = max((len(lists.get(user, [])) for user in users), default=0)
     expected = [[video in wanted[user] for video in lists.get(user, [])] for user in users]
     assert found.hits.tolist() == [row + [False] * (longest - len(row)) for row in expected]
+    assert found.wanted_new.tolist() == [len(new & set(wanted[user])) for user in users]
+    shown = [(video in new, video in wanted[user]) for user in users for video in lists.get(user, [])]
+    assert found.places == ServedPlaces(
+        new=sum(is_new for is_new, _ in shown),
+        new_completed=sum(is_new and hit for is_new, hit in shown),
+        others=sum(not is_new for is_new, _ in shown),
+        others_completed=sum(hit and not is_new for is_new, hit in shown),
+    )
 
 
 def test_distinct_completed_videos_of_the_day_count(tmp_path: Path) -> None:
@@ -81,19 +96,29 @@ def test_a_day_s_figures_equal_those_of_its_lists(tmp_path: Path) -> None:
         files = BucketFiles(bucket=part, watches=(write(watches_frame(rows), tmp_path / f"w{part}"),))
         buckets.append(ServedBucket(files=files, lists=(paths[part % 2],)))
 
-    def check(groups: list[tuple[Key, Measured]]) -> None:
-        whole = match_lists(*frames(lists, watched))
+    is_new = {f"v{n}": hours(20) for n in range(12)} | {"v12": hours(30), "never shown": hours(23)}
+    rows_of_new = [(video, None, time, 0, [0.0]) for video, time in is_new.items()]
+    path = write(pl.DataFrame(rows_of_new, schema=NEW_VIDEOS, orient="row"), tmp_path / "new")
+    new = NewVideos(path=path, since=hours(0), until=DAY)
+
+    def check(groups: list[tuple[Key, Any]]) -> None:
+        whole = match_lists(*frames(lists, watched), pl.Series([f"v{n}" for n in range(12)]))
         expected = RankingMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8))
         served = UserMetrics.from_hits(whole.hits, whole.wanted, ks=(2, 8)).select(whole.served).total()
-        assert {name: measured.metrics for name, measured in groups} == {
+        found = dict(groups)
+        assert found.pop(("served", PLACES)) == whole.places
+        assert 0 < whole.places.new_completed < whole.places.new
+        of_new = RankingMetrics.from_hits(whole.hits & whole.new, whole.wanted_new, ks=(2, 8))
+        assert {name: measured.metrics for name, measured in found.items()} == {
             ("served", ALL_USERS): expected,
             ("served", WITH_A_LIST): served,
+            ("served", OF_NEW): of_new,
         }
         assert 0 < served.sums["users"] < expected.sums["users"] == 40
 
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         window = Window(start=hours(0), end=hours(48))
-        assert_that(pipeline | beam.Create(buckets) | MeasureNextDay(window, DAY, (8, 2)), check)
+        assert_that(pipeline | beam.Create(buckets) | MeasureNextDay(window, DAY, (8, 2), new), check)
 
 
 def test_a_day_without_watches_has_no_figures(tmp_path: Path) -> None:

@@ -62,6 +62,22 @@ def test_the_cost_of_diversity_is_rendered() -> None:
     assert re.findall(r"\d+\.\d+", line) == ["0.25", "0.3018", "0.3141", "0.0123", "0.032", "0.004"]
 
 
+def test_the_effect_of_new_videos_is_rendered() -> None:
+    [line] = [words for words in Outline(render_report(FULL)).words if "neighbours.new_videos" in words]
+    assert re.findall(r"\d+(?:\.\d+)?", line) == [
+        *("0.03", "100", "0.3018", "57", "0.2987", "0.0031", "0.001", "0.007"),
+        *("27", "0.3704"),
+    ]
+
+
+def test_what_became_of_new_videos_is_rendered() -> None:
+    [line] = [words for words in Outline(render_report(FULL)).words if words.startswith("New videos of the night of")]
+    assert re.findall(r"\d+(?:,\d+)*(?:\.\d+)?", line.partition(", in the lists")[2]) == [
+        *("15", "400", "3.75", "140", "7,000", "2.00"),
+        *("0.3125", "48"),
+    ]
+
+
 def test_every_part_is_rendered() -> None:
     page = Outline(render_report(FULL))
     shown = set(page.words)

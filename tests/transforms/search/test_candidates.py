@@ -16,6 +16,7 @@ from transforms.search.candidates import (
     candidate_videos,
     condition_columns,
     parse_condition,
+    recent_videos,
     shard_count,
     shard_positions,
 )
@@ -43,6 +44,16 @@ def test_videos_of_the_model_that_are_available_are_candidates() -> None:
     shown = candidate_videos(VECTORS, CATALOGUE)
     assert shown.rows() == [("a", 3, hours(1)), ("b", 2, None), ("d", 1, hours(47))]
     assert shown.schema == everything.schema
+
+
+def test_recent_videos_are_uploads_that_may_be_shown() -> None:
+    counts = pl.DataFrame({"token": ["d", "b", "a"], "count": [9, 5, 2]})
+    uploads = pl.Series([hours(40), None, hours(40), hours(47), hours(24)], dtype=pl.Datetime("us", "UTC"))
+    catalogue = CATALOGUE.with_columns(upload_time=uploads)
+    found = recent_videos(counts, catalogue, since=hours(24), end=END)
+    assert found.rows() == [("a", 3, hours(40), 2), ("d", 1, hours(47), 9), ("unknown", None, hours(24), 0)]
+    later = recent_videos(counts, catalogue, "language = 'de' AND age_days < 1", since=hours(25), end=hours(47))
+    assert later["video_id"].to_list() == ["a"], "before the end, and under the condition"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Lists under all rules compared with a search in plain Python: watched, hidden, countries, channels.
+"""Lists under all rules compared with a search in plain Python: watched, hidden, countries, channels, new videos.
 
 Runs all of `WriteNeighbours`, with artificial indexes of one shard and of several, and an artificial tower.
 """
@@ -6,8 +6,9 @@ Runs all of `WriteNeighbours`, with artificial indexes of one shard and of sever
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from transforms.search import shard_search
 from transforms.search.diversity import diversify
 from transforms.search.exact_search import Candidates
 from transforms.search.neighbours import WriteNeighbours
+from transforms.search.new_videos import NEW_VIDEOS, NewVideos
 from transforms.search.user_limits import BucketRecords, SearchInputs
 
 START, END = hours(100), hours(200)
@@ -76,8 +78,24 @@ class World:
         scores = {v: float(np.dot(self.videos[v], self.users[user])) for v in self.may_be_shown(user)}
         return self._first(scores, depth or self.k)
 
-    def _first(self, scores: dict[str, float], depth: int) -> list[tuple[str, float]]:
-        most, taken, found = max(1, int(self.share * self.k + 1e-9)), Counter[str](), list[tuple[str, float]]()
+    def expected_with_new(self, user: str, new: dict[str, list[float]], share: Fraction) -> list[tuple[str, float]]:
+        """Return the user's list with the best new videos at the places that are due, or at its end."""
+        scores = {v: float(np.dot((self.videos | new)[v], self.users[user])) for v in self.may_be_shown(user)}
+        best = self._first({v: scores[v] for v in scores if v in new}, int(share * self.k))
+        taken = [self.catalogue[v]["channel"] for v, _ in best]
+        others = self._first({v: scores[v] for v in scores if v not in new}, self.k - len(best), taken)
+        found, total = list[tuple[str, float]](), len(best) + len(others)
+        while len(found) < total:
+            placed = sum(v in new for v, _ in found)
+            due = placed < len(best) and (len(found) + 1) * share >= placed + 1
+            at_the_end = total - len(found) == len(best) - placed
+            found.append(best[placed] if due or at_the_end else others[len(found) - placed])
+        return found
+
+    def _first(
+        self, scores: dict[str, float], depth: int, channels: Sequence[str | None] = ()
+    ) -> list[tuple[str, float]]:
+        most, taken, found = max(1, int(self.share * self.k + 1e-9)), Counter(channels), list[tuple[str, float]]()
         for video, score in sorted(scores.items(), key=lambda item: (-item[1], item[0])):
             channel = self.catalogue[video]["channel"]
             if len(found) < depth and (channel is None or taken[channel] < most):
@@ -227,6 +245,31 @@ def test_lists_of_diverse_videos_keep_to_every_rule(
             if p >= 0
         ]
         assert len(shown) == len(world.expected(user))
+
+
+@settings(max_examples=20)
+@given(
+    st.integers(0, 2**32), st.sampled_from([1, 3]), st.sampled_from([Fraction(1, 20), Fraction(3, 10), Fraction(1, 2)])
+)
+def test_lists_with_new_videos_keep_to_every_rule(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, shards: int, share: Fraction
+) -> None:
+    folder, drawn = tmp_path_factory.mktemp("world"), world_of(seed)
+    names = list(drawn.videos)
+    new = {name: drawn.videos[name] for name in names[2::3]}
+    world = replace(drawn, videos={name: drawn.videos[name] for name in names if name not in new})
+    inputs, buckets = write_world(world, folder, min(shards, len(world.videos)))
+    inputs = replace(inputs, new=write_new(new, folder / "new", share=float(share)))
+    list(buckets | WriteNeighbours(inputs, str(folder / "n"), "{bucket}", "defaults"))
+    users = [user for user in world.users if user != "nobody"]
+    assert lists_of(folder) == {user: world.expected_with_new(user, new, share) for user in users}
+
+
+def write_new(vectors: dict[str, list[float]], path: Path, *, share: float) -> NewVideos:
+    """Write the vectors of videos uploaded a moment before the end of the window."""
+    columns = {"video_id": list(vectors), "id": None, "upload_time": hours(199), "count": 0}
+    rows = pl.DataFrame({**columns, "vector": list(vectors.values())}, schema=NEW_VIDEOS)
+    return NewVideos(path=write(rows, path), share=share, since=hours(176), until=END)
 
 
 def check_counts(world: World, expected: dict[str, list[tuple[str, float]]], counts: dict[str, int]) -> None:
