@@ -132,10 +132,10 @@ def _new_videos_before(night: Night, before: PublishedBefore) -> NewVideos | Non
 def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str) -> list[beam.PCollection]:
     counts = paths.join(night.folder("vocabulary"), artifacts.VIDEOS)
     last_day, n = _last_day(night), night.job.examples.watch_vocabulary
-    count = CountVideos(last_day, night.dates.holdout, n, folder, f"{_LAST_DAY}-{attempt}.parquet")
+    count = CountVideos(last_day, night.holdout, n, folder, f"{_LAST_DAY}-{attempt}.parquet")
     near = WriteCoWatches(
         window=night.dates.window,
-        holdout=night.dates.holdout,
+        holdout=night.holdout,
         counts=counts,
         shown=neighbours.search_inputs(night).videos,
         sample=_sample(night, night.outputs(VocabularyOutputs).window.users, item_to_item.MOST_USERS),
@@ -145,7 +145,7 @@ def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str)
     written = [pipeline | "Last day" >> night.beam.create(night.ingested.buckets(last_day.start)) | count]
     if night.outputs(IndexOutputs).new_videos:
         days = replace(night.dates.window, start=night.dates.holdout_start)
-        later = CountVideos(days, night.dates.holdout, n, folder, f"{_HELD_OUT_DAYS}-{attempt}.parquet")
+        later = CountVideos(days, night.holdout, n, folder, f"{_HELD_OUT_DAYS}-{attempt}.parquet")
         buckets = pipeline | "Held-out days" >> night.beam.create(night.ingested.buckets(days.start))
         written.append(buckets | "Count held-out days" >> later)
     sampled = [bucket for bucket in night.ingested.buckets() if bucket.bucket < near.sample.buckets]
@@ -154,7 +154,7 @@ def _baselines(night: Night, pipeline: beam.Pipeline, folder: str, attempt: str)
 
 def _last_day(night: Night) -> Window:
     """Return the last day that models may learn from."""
-    end = night.dates.end if night.job.examples.holdout_users < 1 else night.dates.holdout_start
+    end = night.dates.end if night.holdout.share < 1 else night.dates.holdout_start
     start = max(night.dates.start, end - dt.timedelta(days=1))
     return replace(night.dates.window, start=start, end=end)
 

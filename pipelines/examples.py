@@ -105,7 +105,7 @@ def _write_graph(night: Night, folder: str, graph: str, name: str) -> list[FileE
     until TFT has analysed them."""
     window, times = night.outputs(VocabularyOutputs).window, paths.join(folder, name)
     with night.beam.pipeline("examples") as pipeline:
-        draw = SampleTimes(night.dates.window, night.dates.holdout, night.job.examples.seed, folder, name)
+        draw = SampleTimes(night.dates.window, night.holdout, night.job.examples.seed, folder, name)
         pipeline | night.beam.create(night.ingested.buckets()) | draw
     written = write_graph(
         files.read_parquet(times),
@@ -125,7 +125,7 @@ def _writer(
     draw = LabelDraw(
         per_user=_labels_per_user(night)[0],
         seed=settings.seed,
-        holdout=night.dates.holdout,
+        holdout=night.holdout,
         newest=newest,
         end=night.dates.end,
         max_sequence=settings.max_sequence,

@@ -119,7 +119,7 @@ def count_impressions(
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
     count = CountImpressions(
-        night.dates.window, night.dates.holdout, night.ingested.catalogue() or "", first, night.beam.threads
+        night.dates.window, night.holdout, night.ingested.catalogue() or "", first, night.beam.threads
     )
     records = paths.join(folder, f"records-{attempt}.json")
     with night.beam.pipeline("ranking") as pipeline:
@@ -173,7 +173,7 @@ def write_ranking_examples(
         nights = tuple(ranking_nights.of_bucket(night, date, bucket_files.bucket, count) for date in generators)
         buckets.append(RankingBucket(files=bucket_files, nights=nights))
     name, records = paths.shard_pattern(count, attempt, "tfrecord.gz"), paths.join(folder, f"records-{attempt}.json")
-    write = WriteRankingExamples(inputs_of(night, spec), night.dates.holdout, folder, name, night.beam.threads)
+    write = WriteRankingExamples(inputs_of(night, spec), night.holdout, folder, name, night.beam.threads)
     numbers = f"numbers-{attempt}.parquet"  # lies there until TFT has analysed it
     with night.beam.pipeline("ranking") as pipeline:
         written = pipeline | night.beam.create(buckets) | write

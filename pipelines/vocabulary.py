@@ -6,7 +6,8 @@ store, window by bucket -> CountTokens -> WriteVocabulary -> vocabulary/videos.p
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import apache_beam as beam
 
@@ -16,7 +17,10 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import LearnableWindow, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
+from trainer.auto import holdout_share, rules_version
+from trainer.config import AUTO
 from transforms.core.records import WriteRecords, pop_records
+from transforms.examples.draw_examples import count_measurable
 from transforms.examples.vocabulary import (
     CountTokens,
     VocabularyFile,
@@ -25,6 +29,8 @@ from transforms.examples.vocabulary import (
     WriteVocabulary,
     merge_window_counts,
 )
+
+COUNTED_USERS = 10_000  # of the held-out days: the number of more users is estimated from the first buckets
 
 
 def plan(night: Night) -> Plan:
@@ -44,7 +50,8 @@ def plan(night: Night) -> Plan:
         "logs": night.job.logs.model_dump(include={"time_zone"}),
         "examples": night.job.examples.model_dump(include=names),
     }
-    return Plan("vocabulary", {"window": night.ingested.window_digest()}, settings)
+    rules = rules_version({"holdout_users": night.job.examples.holdout_users})
+    return Plan("vocabulary", {"window": night.ingested.window_digest()}, settings | rules)
 
 
 def run(night: Night) -> None:
@@ -55,7 +62,10 @@ def run(night: Night) -> None:
 def _work(night: Night, folder: str, attempt: str) -> StageResult:
     records = paths.join(folder, f"records-{attempt}.json")
     settings = night.job.examples
-    count = CountTokens(night.dates.window, night.dates.holdout, tuple(settings.user_categories), night.beam.threads)
+    share, reason = _holdout_share(night)
+    count = CountTokens(
+        night.dates.window, night.holdout_of(share), tuple(settings.user_categories), night.beam.threads
+    )
     with night.beam.pipeline("vocabulary") as pipeline:
         counts = pipeline | night.beam.create(night.ingested.buckets()) | count
         videos = counts["videos"] | "Videos" >> WriteVocabulary(settings.watch_vocabulary, folder, artifacts.VIDEOS)
@@ -69,9 +79,36 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         raise StageError(_why_no_label(night, window))
     written = found.of(VocabularyFile)
     cover = {part.file.name: {name: n for name, n in vars(part).items() if name != "file"} for part in written}
-    return StageResult(
-        [part.file for part in written], VocabularyOutputs(window=LearnableWindow(**asdict(window))), {"cover": cover}
-    )
+    described: dict[str, Any] = {"cover": cover}
+    if reason:
+        described |= {
+            "notes": [f"examples.holdout_users = {share:g} ({reason})"],
+            "auto": {"holdout_users": f"{share:g} ({reason})"},
+        }
+    outputs = VocabularyOutputs(window=LearnableWindow(**asdict(window)), holdout_share=share)
+    return StageResult([part.file for part in written], outputs, described)
+
+
+def _holdout_share(night: Night) -> tuple[float, str]:
+    """Return the share of users that are held out, and the reason if it is resolved from the counts of their days."""
+    settings = night.job.examples
+    users = _measurable_users(night) if settings.holdout_users == AUTO else 0
+    share, reason = holdout_share(settings.holdout_users, users=users)
+    return share, reason if settings.holdout_days else ""
+
+
+def _measurable_users(night: Night) -> int:
+    """Return how many users completed a watch in the held-out days.
+
+    Above `COUNTED_USERS` the number is extrapolated from the first buckets that have so many. A bucket is a random
+    sample of users by digest, so the standard error is about 1 %, and the number is the same in every attempt.
+    """
+    window = replace(night.dates.window, start=night.dates.holdout_start)
+    buckets, users, read = night.ingested.buckets(window.start), 0, 0
+    while read < len(buckets) and users < COUNTED_USERS:
+        users += count_measurable(buckets[read], window)
+        read += 1
+    return round(users * len(buckets) / read)
 
 
 def _why_no_label(night: Night, window: WindowSummary) -> str:

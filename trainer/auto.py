@@ -11,6 +11,7 @@ rules. Imports no TensorFlow, because doctor and the estimates of resources reso
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,6 +29,10 @@ ATTENTION_LABELS = (200_000, 2_000_000)  # few overfit attention, and many take 
 TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
 MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
+# Users to measure, and limits of their share. What held-out users watch in the held-out days is learned a night later.
+# If all are held out, nothing of these days is learned: lists of simulated logs lost a sixteenth of their recall@100,
+# and videos of the last day were in no list.
+HELD_OUT_USERS, LEAST_HELD_OUT, MOST_HELD_OUT = 2_000, 0.05, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +211,22 @@ def labels_per_user(
         return 0, f"{watches:,} completed watches; all are labels up to {MOST_LABELS:,}"
     most = max(LEAST_PER_USER, MOST_LABELS // max(1, users))
     return most, f"{watches:,} completed watches of {users:,} users; about {MOST_LABELS:,} labels, or 10 a user"
+
+
+def holdout_share(holdout_users: float | Literal["auto"], *, users: int) -> tuple[float, str]:
+    """Return the share of users that are held out for `examples.holdout_users`, and the reason if it is "auto".
+
+    `users`: those who completed a watch in the held-out days, because only they can be measured. The share is a whole
+    percentage, rounded up, so that it rarely changes from one night to the next.
+    """
+    if holdout_users != AUTO:
+        return holdout_users, ""
+    percent = math.ceil(100 * HELD_OUT_USERS / max(1, users))
+    share = min(MOST_HELD_OUT, max(LEAST_HELD_OUT, percent / 100))
+    return share, (
+        f"{users:,} users completed a watch in the held-out days; about {HELD_OUT_USERS:,} of them, from "
+        f"{LEAST_HELD_OUT:.0%} to {MOST_HELD_OUT:.0%}"
+    )
 
 
 def rules_version(*tables: Mapping[str, Any]) -> dict[str, Any]:

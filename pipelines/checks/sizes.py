@@ -13,7 +13,7 @@ from pipelines.logs.log_size import LogSize, measure_size
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
-from trainer.auto import auto_names, labels_per_user
+from trainer.auto import auto_names, holdout_share, labels_per_user
 from trainer.config import AUTO
 from transforms.core import files
 
@@ -92,8 +92,9 @@ def time(request: DoctorRequest) -> Iterator[Finding]:
 def auto(request: DoctorRequest) -> Iterator[Finding]:
     """Estimate the values of the settings that are "auto"; nothing if there are none."""
     job = request.night.job
-    names = auto_names(job.model, job.training)
-    if not names and job.examples.per_user != AUTO:
+    names, examples = auto_names(job.model, job.training), job.examples
+    holds_out = examples.holdout_users == AUTO and examples.holdout_days > 0
+    if not (names or holds_out or examples.per_user == AUTO):
         return
     size, _ = _costs(request)
     if size is None:
@@ -101,9 +102,11 @@ def auto(request: DoctorRequest) -> Iterator[Finding]:
         return
     values = estimate.resolve_settings(job, size).explained
     per_user, reason = labels_per_user(
-        job.examples.per_user, watches=size.completed, users=size.users, preset=job.model.preset
+        examples.per_user, watches=size.completed, users=size.users, preset=job.model.preset
     )
     values |= {"per_user": f"{per_user} ({reason})"} if reason else {}
+    share, reason = holdout_share(examples.holdout_users, users=size.holdout_users)
+    values |= {"holdout_users": f"{share:g} ({reason})"} if holds_out else {}
     lines = [f"{name} = {value}" for name, value in values.items()]
     yield ok("auto", "values for the estimated counts of these logs; each night resolves them from its own:", *lines)
 

@@ -141,7 +141,12 @@ class Examples(Table):
         1_000, description="maximum number of events of a user in a record, the last ones"
     )
     holdout_days: NonNegativeInt = Field(1, description="number of last days before DATE that are held out; 0: none")
-    holdout_users: PositiveShare = Field(0.05, description="share of users held out in those days; 1.0: all")
+    holdout_users: OrAuto[PositiveShare] = Field(
+        "auto",
+        description='share of users held out in those days; 1.0: all; `"auto"`: about 2,000 of the users who completed '
+        "a watch in those days, at least 5 % and at most half of them. What these users watched in those days is "
+        "learned a night later",
+    )
     user_categories: list[str] = Field([], description="further columns of the users table to embed")
     seed: NonNegativeInt = Field(1, description="random seed of the sampling of examples and held-out users")
     withhold_last_search: bool = Field(

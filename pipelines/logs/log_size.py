@@ -36,6 +36,7 @@ class LogSize:
     batch_bytes: int  # largest size of raw files that are read together
     event_bytes: float  # per event in the store
     users: int  # with a watch in the window
+    holdout_users: int  # with a completed watch in the held-out days
     videos: int  # with a vector
     tokens: int
     completed: int  # watches
@@ -81,6 +82,7 @@ def measure_size(
         batch_bytes=_batch_bytes(job, [file for raw in pending.values() for file in raw]),
         event_bytes=_event_bytes(watches.valid, new["watches"], buckets * job.examples.window_days),
         users=users,
+        holdout_users=_holdout_users(job, watches, completed),
         videos=min(videos, job.examples.watch_vocabulary),
         tokens=min(tokens, job.examples.search_vocabulary),
         completed=completed,
@@ -101,6 +103,19 @@ def estimate_completed(watches: TableSample, rows: int) -> tuple[int, int]:
     completed = [part.valid.filter("completed")["video_id"] for part in watches.parts]
     count = round(rows * sum(map(len, completed)) / watches.valid.height)
     return count, log_samples.extrapolate_distinct(completed, count)
+
+
+def _holdout_users(job: Job, watches: TableSample, completed: int) -> int:
+    """Estimate the users with a completed watch in the held-out days, from the mean over as many days of the window.
+
+    completed: estimated number of completed watches.
+    """
+    days, window_days = job.examples.holdout_days, job.examples.window_days
+    sampled = watches.valid.filter("completed").select("user_id", "time")
+    if not days or sampled.is_empty():
+        return 0
+    users = sampled.with_columns(pl.col("time").dt.truncate(f"{days}d")).n_unique()  # summed over periods
+    return round(completed * days / window_days * users / sampled.height)
 
 
 def _rows_in_store(night: Night, before: Snapshot | None, table: str) -> int:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pipelines.config.settings import Examples
 from transforms.core import days
-from transforms.logs.event_window import Holdout, Window
+from transforms.logs.event_window import Window
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,6 @@ class NightDates:
             time_zone=self.time_zone,
             max_events_per_day=self.examples.max_events_per_day,
         )
-
-    @property
-    def holdout(self) -> Holdout:
-        """Which users are held out, and from which moment."""
-        return Holdout(start=self.holdout_start, share=self.examples.holdout_users, seed=self.examples.seed)
 
     def _midnight(self, shift_days: int) -> dt.datetime:
         return days.midnight(self.date + dt.timedelta(days=shift_days), self.time_zone)

@@ -17,6 +17,9 @@ from pipelines.config.jobs import Job
 from pipelines.night.beam_jobs import BeamJobs
 from pipelines.night.dates import NightDates
 from pipelines.night.ingested import Ingested
+from pipelines.night.outputs import VocabularyOutputs
+from trainer.config import AUTO
+from transforms.logs.event_window import Holdout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,21 @@ class Night:
     force_publish: str = ""  # the reason to publish in spite of failed gates
     force: tuple[str, ...] = ()  # stages that run even if they are complete
     verify: str = ""  # the stage whose files are read whole to decide whether it is complete
+
+    @property
+    def holdout(self) -> Holdout:
+        """Which users are held out, and from which moment.
+
+        Raises ManifestError before stage vocabulary is complete if `examples.holdout_users` is "auto".
+        """
+        share = self.job.examples.holdout_users
+        if share == AUTO:
+            share = self.outputs(VocabularyOutputs).holdout_share
+        return self.holdout_of(share)
+
+    def holdout_of(self, share: float) -> Holdout:
+        """Return the holdout of a share of users."""
+        return Holdout(start=self.dates.holdout_start, share=share, seed=self.job.examples.seed)
 
     @property
     def root(self) -> paths.Root:

@@ -57,11 +57,12 @@ class LearnableWindow(_Part):
 
 
 class VocabularyOutputs(Outputs):
-    """The description of the window that the vocabularies were counted in."""
+    """The description of the window that the vocabularies were counted in, and the users held out of it."""
 
     stage: ClassVar[str] = "vocabulary"
 
     window: LearnableWindow
+    holdout_share: float = 0.05  # of users; older manifests do not have it, and this was the default
 
 
 class FeatureValues(_Part):

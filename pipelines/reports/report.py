@@ -304,16 +304,21 @@ def _training(night: Night) -> Training:
         speeds=speeds if len(speeds) > 1 else (),
         epochs=[next(value for name, value in epoch.items() if "recall" in name) for epoch in history["holdout"]],
         waiting=info.get("waiting_for_input_share"),
-        auto=_auto(night, info),
+        auto=auto_settings(night, info),
     )
 
 
-def _auto(night: Night, info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that were "auto" in [model], [training] and `examples.per_user`, with values and reasons."""
-    values, examples = {**info["model"], **info["training"]}, manifest.load(night.folder("examples"))
-    per_user = examples.counts.get("auto", {}) if examples else {}
+def auto_settings(night: Night, info: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that were "auto" in [examples], [model] and [training], with values and reasons.
+
+    info: the content of the model's `info.json`.
+    """
+    values = {**info["model"], **info["training"]}
     resolved = {name: f"{values[name]} ({reason})" for name, reason in info.get("auto", {}).items()}
-    return resolved | per_user
+    for stage in ("vocabulary", "examples"):
+        if done := manifest.load(night.folder(stage)):
+            resolved |= done.counts.get("auto", {})
+    return resolved
 
 
 def _vocabulary(done: Mapping[str, Manifest]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipelines.logs.log_size import LogSize, estimate_size
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
-from trainer.auto import LogCounts, Resolved, resolve
+from trainer.auto import LogCounts, Resolved, holdout_share, resolve
 from trainer.config import ModelSettings, TrainingSettings
 from transforms.core import files
 from transforms.search.top_k import EXACT_BELOW
@@ -243,7 +243,8 @@ def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
 
 
 def _evaluation(job: ResolvedJob, size: LogSize, threads: int) -> Cost:
-    held_out = size.users * job.examples.holdout_users if job.examples.holdout_days else 0
+    share, _ = holdout_share(job.examples.holdout_users, users=size.holdout_users)
+    held_out = size.holdout_users * share
     seconds = 2 * held_out * _query_seconds(job, size)
     disk = held_out * min(job.neighbours.k, size.videos) * _item_bytes(size)
     return _cost("evaluation", seconds=seconds, memory=_search_bytes(job, size, threads), disk=disk)

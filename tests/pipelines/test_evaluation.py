@@ -51,7 +51,7 @@ def completed_on(of: Night, day: dt.date) -> dict[str, set[str]]:
 def held_out(of: Night) -> dict[str, set[str]]:
     wanted = completed_on(of, of.date - dt.timedelta(days=1))
     users = pl.Series(sorted(wanted))
-    return {user: wanted[user] for user in users.filter(of.dates.holdout.contains(users))}
+    return {user: wanted[user] for user in users.filter(of.holdout.contains(users))}
 
 
 def figures_by_hand(found: pl.DataFrame, wanted: dict[str, set[str]], k: int) -> dict[str, float]:

@@ -64,7 +64,7 @@ def test_each_night_learns_from_the_lists_of_earlier_ones(ranked_nights: Path, j
     assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
     counts = of.require("ranking").counts
     shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
-    held_out = shown.filter(of.dates.holdout.contains(shown["user_id"]), pl.col("time") >= of.dates.holdout_start)
+    held_out = shown.filter(of.holdout.contains(shown["user_id"]), pl.col("time") >= of.dates.holdout_start)
     assert counts["impressions"] == shown.height - held_out.height
     assert counts["covered"] == shown.filter(pl.col("time") >= first.dates.end).height - held_out.height
     ranked = of.outputs(RankingOutputs).ranked

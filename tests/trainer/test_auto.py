@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from trainer_records import random_records, write_folder
 
 from trainer.auto import (
+    HELD_OUT_USERS,
     LEAST_PER_USER,
     MOST_LABELS,
     PAPER_PER_USER,
@@ -19,6 +20,7 @@ from trainer.auto import (
     LogCounts,
     Resolved,
     auto_names,
+    holdout_share,
     labels_per_user,
     resolve,
     rules_version,
@@ -149,6 +151,16 @@ def test_labels_of_a_user() -> None:
     assert labels_per_user(AUTO, watches=MOST_LABELS + 1, users=400_000)[0] == 25
     assert labels_per_user(AUTO, watches=10**10, users=10**8)[0] == LEAST_PER_USER
     assert labels_per_user(AUTO, watches=1, users=1, preset="paper")[0] == PAPER_PER_USER
+
+
+@pytest.mark.parametrize(
+    ("users", "share"),
+    [(0, 0.5), (20, 0.5), (3_999, 0.5), (4_000, 0.5), (4_050, 0.5), (4_100, 0.49), (20_000, 0.1), (10**8, 0.05)],
+)
+def test_about_two_thousand_users_are_held_out(users: int, share: float) -> None:
+    assert holdout_share(AUTO, users=users)[0] == share
+    assert share == 0.5 or share * users >= HELD_OUT_USERS
+    assert holdout_share(0.2, users=users) == (0.2, "")
 
 
 def test_a_plan_names_the_rules_only_if_they_are_used() -> None:

@@ -23,7 +23,7 @@ import polars as pl
 from transforms.contracts.example_spec import MISSING
 from transforms.core.frames import event_digests
 from transforms.examples.histories import WATCH_CATEGORIES, UserHistories
-from transforms.logs.event_window import Holdout
+from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.logs.schemas import TIME
 
 USER_CATEGORIES = ("gender",)
@@ -144,6 +144,12 @@ def holdout_pointers(histories: UserHistories, holdout: Holdout) -> pl.DataFrame
     held_out = watches.filter(holdout.contains(watches["user_id"])).unique(["user_id", "video_id"])
     labels = held_out.sort("user_id", "id", "video_id").group_by("user_id", maintain_order=True).agg(label="id")
     return _add_inputs(labels.with_columns(time=_time_literal(holdout.start)), histories).with_columns(*_NO_AGE)
+
+
+def count_measurable(bucket: BucketFiles, days: Window) -> int:
+    """Return how many users of a bucket have a holdout pointer if all are held out. `days`: the held-out days."""
+    watches = days.unordered_events(bucket, ("user_id", "time", "completed"), ("user_id", "time")).watches
+    return watches.filter("completed")["user_id"].n_unique()
 
 
 def _add_inputs(pointers: pl.DataFrame, histories: UserHistories, *, withhold: bool = False) -> pl.DataFrame:

@@ -63,6 +63,17 @@ def test_settings_limit_what_is_learned_from(tmp_path: Path) -> None:
     assert size(write_job(tmp_path, logs, "[storage]\nbuckets = 64\n")).buckets == 64
 
 
+@pytest.mark.parametrize(("holdout_days", "users"), [(0, 0), (1, 10), (2, 20)])
+def test_users_of_the_held_out_days_are_those_of_a_mean_day(holdout_days: int, users: int, tmp_path: Path) -> None:
+    """Ten users watch on the even days and ten others on the odd days, each several times."""
+    rows = watch_rows(count=240, users=10, days=4).with_columns(watch_seconds=pl.lit(100.0))
+    odd = pl.col("time").dt.day() % 2 == 1
+    others = rows.with_columns(user_id=pl.when(odd).then(pl.col("user_id") + "x").otherwise("user_id"))
+    others.write_parquet(tmp_path / "w.parquet")
+    window = f"[examples]\nwindow_days = 4\nholdout_days = {holdout_days}\n"
+    assert size(write_job(tmp_path, 'watches = "w.parquet"', window)).holdout_users == users
+
+
 @pytest.mark.parametrize("watches", ["nowhere", "bad.parquet", "none.csv"])
 def test_logs_that_cannot_be_looked_at_have_no_size(watches: str, tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")

@@ -143,8 +143,14 @@ def test_the_times_of_a_night_begin_at_midnight_of_the_job_s_zone(tmp_path: Path
 
 
 def test_without_a_holdout_nothing_is_held_out(tmp_path: Path) -> None:
-    of = simple(tmp_path, "[examples]\nholdout_days = 0\n")
-    assert of.dates.holdout.start == of.dates.end == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    of = simple(tmp_path, "[examples]\nholdout_days = 0\nholdout_users = 0.05\n")
+    assert of.holdout.start == of.dates.end == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+
+
+def test_held_out_users_are_unknown_before_they_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(manifest.ManifestError, match="stage vocabulary is not complete"):
+        _ = simple(tmp_path, "").holdout
+    assert simple(tmp_path, "[examples]\nholdout_users = 0.3\n").holdout.share == 0.3
 
 
 def test_a_stage_s_command_holds_the_lock_while_it_runs(tmp_path: Path) -> None:

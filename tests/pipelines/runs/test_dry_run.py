@@ -24,7 +24,7 @@ NEVER = "it never ran"
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
     """A night whose first two stages are complete."""
-    found = daily(tmp_path)
+    found = daily(tmp_path, "holdout_users = 0.05\n")
     vocabulary.run(ingested(found))
     return found
 
@@ -65,7 +65,7 @@ def test_changed_logs_are_reported_and_later_stages_may_stay_complete(job: Path)
 
 def test_changed_settings_are_reported_with_their_values(job: Path) -> None:
     more = "[examples]\nwindow_days = 4\nwatch_vocabulary = 3\nholdout_users = 0.5\n"
-    job.write_text(job.read_text().replace("[examples]\nwindow_days = 4\n", more))
+    job.write_text(job.read_text().replace("[examples]\nwindow_days = 4\nholdout_users = 0.05\n", more))
     message = "settings changed: examples.holdout_users 0.05 -> 0.5, examples.watch_vocabulary 1000000 -> 3"
     assert look(night(job))["vocabulary"] == ("would run", message)
 

@@ -25,6 +25,7 @@ SMALL = LogSize(
     batch_bytes=2_296_669,
     event_bytes=14,
     users=1_991,
+    holdout_users=1_170,
     videos=951,
     tokens=5_199,
     completed=79_762,
@@ -40,6 +41,7 @@ LARGE = LogSize(
     batch_bytes=22_488_768,
     event_bytes=13.5,
     users=19_928,
+    holdout_users=11_700,
     videos=18_090,
     tokens=17_292,
     completed=884_464,
@@ -148,6 +150,7 @@ def test_a_night_of_real_logs_is_met_to_a_factor_of_two() -> None:
         searches=0,
         new_events=817_187,
         users=26_469,
+        holdout_users=0,
         videos=6_456,
         tokens=0,
         completed=310_000,
@@ -200,6 +203,15 @@ def test_settings_that_are_auto_are_resolved_for_the_size() -> None:
         model={name: values[name] for name in ("dimension", "hidden")}, training={"epochs": values["epochs"]}
     )
     assert by_stage(auto, SMALL) == by_stage(by_hand, SMALL) != by_stage(job_of(), SMALL)
+
+
+def test_an_evaluation_costs_by_its_held_out_users() -> None:
+    def disk(users: int, **examples: Any) -> int:
+        return by_stage(job_of(examples=examples), replace(LARGE, holdout_users=users))["evaluation"].disk_bytes
+
+    assert disk(0) == 0 < disk(1_000) == disk(1_000, holdout_users=0.5)
+    assert disk(4_000) == disk(10_000) == disk(20_000) > disk(1_000)  # 2,000 of them
+    assert disk(10**6) == disk(10**6, holdout_users=0.05)
 
 
 def test_core_hours_are_those_of_beam_s_stages_on_two_cores() -> None:
