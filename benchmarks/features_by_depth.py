@@ -1,9 +1,12 @@
 """Measure the gain of more features and a deeper tower on simulated logs: holdout MAP, the paper's figure 6.
 
-    python -m benchmarks.features_by_depth OUT [--users 3000] [--videos 500] [--days 21] [--seeds 3]
-        [--depths 0 1 2 3 4] [--plot docs/features_by_depth.svg]
+    python -m benchmarks.features_by_depth OUT [--users 2000] [--videos 300] [--days 21] [--seeds 1 2 3]
+        [--signal strong] [--depths 0 1 2 3 4] [--width 64] [--plot docs/features_by_depth.svg]
 
-OUT is a new folder. Each seed has its own logs and training. Features are added one after the other: `watches` (logs
+Each seed has its own logs and training. Its result is a file in OUT, and a seed with a file is not measured again, so
+that seeds can run in separate processes. `strong` is the signal for which a perfect model gains from each feature
+(`benchmarks.perfect_model`). Towers have the paper's shape with a last hidden layer of `--width` units, and twice as
+many in each layer before; the paper's has 256. Features are added one after the other: `watches` (logs
 without searches, users, countries and devices; `example_age = false`), `+ searches`, `+ example age`, `all`.
 
 MAP is that of the trainer's holdout: lists of 200 videos that the user had not completed, against all videos completed
@@ -19,7 +22,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.simulated import (
     LAST,
+    SIGNALS,
     TABLES,
     Interval,
     best_ranking,
@@ -68,12 +72,12 @@ Found = dict[Cell, list[float]]  # MAP per seed
 def main() -> None:
     args = _arguments()
     found: Found = {}
-    for seed in range(1, args.seeds + 1):
-        settings = SimulationSettings(users=args.users, videos=args.videos, days=args.days, seed=seed, last_day=LAST)
-        for cell, value in _of_seed(args.out / f"seed-{seed}", settings, args):
-            found.setdefault(cell, []).append(value)
-    told = [{"features": cell[0], "depth": cell[1], "map": values} for cell, values in found.items()]
-    (args.out / "map.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    for seed in args.seeds:
+        path = args.out / f"seed-{seed}.json"
+        if not path.exists():
+            _measure_seed(path, args.out / f"seed-{seed}", seed, args)
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            found.setdefault((cell["features"], cell["depth"]), []).append(cell["map"])
     _print_table(found, args.depths)
     _print_gains(found, args.depths)
     if args.plot:
@@ -83,11 +87,14 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--users", type=int, default=3000)
-    parser.add_argument("--videos", type=int, default=500)
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--days", type=int, default=21)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--signal", choices=SIGNALS, default="strong")
+    parser.add_argument("--per-user", type=int, default=20, help="labels learned from; 0: all")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 1, 2, 3, 4], choices=range(5))
+    parser.add_argument("--width", type=int, default=64, help="units of the last hidden layer")
     parser.add_argument("--passes", type=int, default=20, help="at most; a training ends two after its best")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--dropout", type=float, default=0.3)
@@ -95,9 +102,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _measure_seed(path: Path, out: Path, seed: int, args: argparse.Namespace) -> None:
+    """Write the settings of the simulation and MAP of every cell to `path`."""
+    settings = SimulationSettings(
+        users=args.users, videos=args.videos, days=args.days, seed=seed, last_day=LAST, signal=SIGNALS[args.signal]
+    )
+    cells = [{"features": name, "depth": depth, "map": value} for (name, depth), value in _of_seed(out, settings, args)]
+    found = {"simulation": asdict(settings), "arguments": vars(args), "cells": cells}
+    path.write_text(json.dumps(found, indent=1, default=str), encoding="utf-8")
+
+
 def _of_seed(out: Path, settings: SimulationSettings, args: argparse.Namespace) -> Iterator[tuple[Cell, float]]:
     """Yield MAP of every cell, and of the best possible ranking for the same users."""
-    write_logs(out, settings)
+    write_logs(out, settings, per_user=args.per_user)
     examples = {tables: write_examples(out, tables) for tables in TABLES}
     users = pl.concat([read_tfrecords(path, {"user_id": pl.String}) for path in halves(examples["all"])[1]])["user_id"]
     best = best_ranking(last_morning(settings), users, ks=KS).compute()
@@ -134,7 +151,7 @@ def _train(
     model = ModelSettings.model_validate(
         {
             "dimension": 64,
-            "hidden": f"depth-{depth}",
+            "hidden": [args.width * 2**layer for layer in reversed(range(depth))],
             "loss": "softmax",
             "dropout": args.dropout,
             "example_age": FEATURES[name].example_age,
@@ -149,7 +166,7 @@ def _train(
         seed=seed,
     )
     stopping, reported = halves(files)
-    folder, counts = args.out / "training", read_label_counts(files)
+    folder, counts = args.out / f"training-{seed}", read_label_counts(files)
     fitted = fit_examples(replace(files, holdout=stopping), counts, folder, model=model, training=training)
     shutil.rmtree(folder)
     scores = fitted.step.loss.scores

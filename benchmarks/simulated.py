@@ -11,7 +11,7 @@ The last day of all users is held out, so nothing of it is learned. The truth is
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,10 @@ from transforms.core.tensorflow_import import tf
 from transforms.simulation.play_day import play_day
 from transforms.simulation.state import USUAL_DEVICE, State, begin_day, expected_fraction, start_state, taste_shares
 from transforms.simulation.truth import completed_watches, watch_probabilities
-from transforms.simulation.world import DEVICE_SHARES, SimulationSettings, World, build_world
+from transforms.simulation.world import DEVICE_SHARES, Signal, SimulationSettings, World, build_world
 
 LAST = dt.date(2026, 11, 20)
+SIGNALS = {"demo": Signal(), "strong": Signal()}
 CONTEXT = ("country", "device", "signed_in")
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
@@ -146,16 +147,28 @@ def best_ranking(morning: Morning, user_ids: pl.Series, *, ks: Sequence[int]) ->
 
     This is no strict bound: events during the day change what comes next, which the morning cannot know.
     """
-    done = morning.completions().filter(pl.col("user_id").is_in(user_ids.implode()))
-    users = done.group_by("user_id", maintain_order=True).agg("video_id")
-    position = {video: place for place, video in enumerate(morning.world.catalogue.ids)}
-    place = pl.Series(morning.world.population.ids).index_of
-    probabilities = morning.probabilities(np.array([place(user) for user in users["user_id"]]))
-    shown = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(ks)]
+    completions = morning.completions().filter(pl.col("user_id").is_in(user_ids.implode()))
+    return measure_ranking(morning.world, completions, morning.probabilities, ks=ks)
+
+
+def measure_ranking(
+    world: World, completions: pl.DataFrame, scores: Callable[[Ints], Floats], *, ks: Sequence[int]
+) -> RankingMetrics:
+    """Measure lists in the order of scores against completions (user_id, video_id) of one day.
+
+    scores: takes the positions of users and returns [users, videos]
+    """
+    users = completions.group_by("user_id", maintain_order=True).agg("video_id")
+    shown = np.argsort(-scores(_positions(world.population.ids, users["user_id"])), axis=1, kind="stable")
     wanted = users["video_id"].list.len().to_numpy().astype(np.int64)
-    labels = np.array([position[video] for video in users["video_id"].explode()])
+    labels = _positions(world.catalogue.ids, users["video_id"].explode())
+    shown = shown[:, : max(ks)]
     hits = hits_from_ids(shown, offsets=np.concatenate([[0], np.cumsum(wanted)]), labels=labels)
     return RankingMetrics.from_hits(hits, wanted, ks=ks)
+
+
+def _positions(ids: pl.Series, values: pl.Series) -> Ints:
+    return values.replace_strict(ids, pl.int_range(len(ids), eager=True)).to_numpy()
 
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; the last one for more.

@@ -26,7 +26,6 @@ import polars as pl
 from transforms.simulation.state import (
     COMPLETED,
     CONTINUE,
-    MODE_SHARES,
     MODES,
     QUEST,
     REDRAWS,
@@ -111,7 +110,7 @@ def _watch(
     other_device = rng.choice(len(DEVICES), n, p=np.array(DEVICE_SHARES))
     events = Events(
         user=user,
-        mode=rng.choice(len(MODES), n, p=MODE_SHARES),
+        mode=rng.choice(len(MODES), n, p=np.array(world.settings.signal.mode_shares)),
         language=draw_language(world, user, rng),
         device=np.where(rng.random(n) < USUAL_DEVICE, world.population.device[user], other_device),
         time=_times(user, np.repeat(np.arange(len(active)), active), time, rng),
@@ -128,7 +127,7 @@ def _watch(
         video = np.where((events.mode[now] == SERIES) & (following >= 0) & live[following], following, video)
         events.video[now] = _refuse_seen(world, state, shelves, tastes, user[now], video, rng)
         events.fraction[now] = _fraction(world, tastes, events, now, rng)
-        _remember(world, state, user[now], events.video[now], events.fraction[now] >= COMPLETED)
+        remember(world, state, user[now], events.video[now], events.fraction[now] >= COMPLETED)
     return events
 
 
@@ -166,7 +165,7 @@ def _times(user: Ints, step: Ints, start: int, rng: np.random.Generator) -> Ints
     return time
 
 
-def _remember(world: World, state: State, user: Ints, video: Ints, completed: Bools) -> None:
+def remember(world: World, state: State, user: Ints, video: Ints, completed: Bools) -> None:
     """Record completed videos in the state's arrays, in place. Each user occurs at most once."""
     user, video = user[completed], video[completed]
     state.last_niche[user] = world.catalogue.niche[video, 0]

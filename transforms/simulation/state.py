@@ -11,9 +11,7 @@ import numpy.typing as npt
 from transforms.simulation.world import COUNTRIES, LANGUAGE_SHARES, LANGUAGES, NICHES, Bools, Floats, Ints, World
 
 MODES = ("series", "continue", "quest", "taste")
-MODE_SHARES = np.array([0.18, 0.28, 0.24, 0.30])
 SERIES, CONTINUE, QUEST = range(3)  # indexes in MODES; the last mode, taste, is the default
-QUEST_DAYS = 4.0  # mean duration of a quest
 REFUSE = 0.98  # probability that a video completed before is refused ...
 REDRAWS = 8  # ... and replaced with another draw from taste, at most this many times
 OWN_LANGUAGE = 0.88
@@ -102,7 +100,7 @@ def mean_tastes(world: World, users: slice) -> Floats:
     """Return the mean tastes of users of the same gender, age, country and device: logits [users, niches]."""
     rng, people = world.settings.generator("demographics"), world.population
     age = (world.settings.last_day.year - people.birth_year[users]).clip(max=69) // 14
-    topics = world.settings.topics
+    topics, spread = world.settings.topics, world.settings.signal.group_spread
     groups = [
         (people.gender[users] + 1, 3),
         (age, 5),
@@ -110,14 +108,14 @@ def mean_tastes(world: World, users: slice) -> Floats:
         (people.device[users], 3),
     ]
     base = rng.normal(0, 0.4, (1, topics))
-    logits = base + sum(rng.normal(0, 0.35, (size, topics))[group] for group, size in groups)
+    logits = base + sum(rng.normal(0, spread, (size, topics))[group] for group, size in groups)
     return np.repeat(logits, NICHES, axis=1)
 
 
 def taste_shares(tastes: Floats) -> Floats:
-    """Return the softmax of logits over niches [users, niches]."""
-    shares = np.exp(tastes - tastes.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
+    """Return the softmax of logits over niches [..., niches]."""
+    shares = np.exp(tastes - tastes.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +152,8 @@ def draw_language(world: World, user: Ints, rng: np.random.Generator) -> Ints:
     return np.where(rng.random(len(user)) < OWN_LANGUAGE, world.population.language[user], other)
 
 
-def _deviation(world: World, rng: np.random.Generator, users: int) -> Floats:
+def deviation(world: World, rng: np.random.Generator, users: int) -> Floats:
+    """Draw how the tastes of users deviate from their mean tastes: logits [users, niches]."""
     topics = rng.standard_normal((users, world.settings.topics), dtype=np.float32) * TOPIC_SPREAD
     niches = rng.standard_normal((users, world.settings.niches), dtype=np.float32) * NICHE_SPREAD
     return niches + np.repeat(topics, NICHES, axis=1)
@@ -172,7 +171,7 @@ def start_state(world: World) -> State:
     quest = np.empty(users, dtype=np.int64)
     for block in user_blocks(world):
         rng = world.settings.generator(f"start/{block.start}")
-        tastes[block] = mean_tastes(world, block) + _deviation(world, rng, block.stop - block.start)
+        tastes[block] = mean_tastes(world, block) + deviation(world, rng, block.stop - block.start)
         quest[block] = _quests(tastes[block], rng)
     return State(
         tastes=tastes,
@@ -185,14 +184,14 @@ def start_state(world: World) -> State:
 
 
 def begin_day(world: World, state: State, day: int) -> State:
-    """Return the state of the next morning: tastes drift, and 1 of `QUEST_DAYS` quests is replaced."""
+    """Return the state of the next morning: tastes drift, and 1 of `quest_days` quests is replaced."""
     tastes, quest, fresh = state.tastes.copy(), state.quest.copy(), np.zeros(len(state.quest), dtype=bool)
     for block in user_blocks(world):
         rng, users = world.settings.generator(f"night/{day}/{block.start}"), block.stop - block.start
         usual = mean_tastes(world, block)
-        step = np.sqrt(1 - DAILY_MEMORY**2) * _deviation(world, rng, users)
+        step = np.sqrt(1 - DAILY_MEMORY**2) * deviation(world, rng, users)
         tastes[block] = usual + DAILY_MEMORY * (tastes[block] - usual) + step
-        fresh[block] = rng.random(users) < 1 / QUEST_DAYS
+        fresh[block] = rng.random(users) < 1 / world.settings.signal.quest_days
         quest[block] = np.where(fresh[block], _quests(tastes[block], rng), quest[block])
     return replace(state, tastes=tastes, quest=quest, quest_is_new=fresh)
 

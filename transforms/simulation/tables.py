@@ -24,6 +24,7 @@ from transforms.simulation.world import (
 
 FILLERS = ("new", "best", "how to", "live", "review", "2")
 SEARCHED = np.array([0.0, 0.02, 0.55, 0.12])  # probability that a watch of each mode follows a search
+SEARCH_LEAD = (4_000, 90_000)  # milliseconds from a search to its watch, the upper bound exclusive
 
 
 def timestamps(milliseconds: Ints) -> pl.Series:
@@ -152,15 +153,17 @@ def watches_frame(world: World, events: Events, rng: np.random.Generator) -> pl.
 def searches_frame(world: World, events: Events, rng: np.random.Generator) -> pl.DataFrame:
     """Return searches a few seconds before the watch that they led to."""
     rows = np.flatnonzero(rng.random(len(events.user)) < SEARCHED[events.mode])
-    video, time = events.video[rows], events.time[rows] - rng.integers(4_000, 90_000, len(rows))
+    video, time = events.video[rows], events.time[rows] - rng.integers(*SEARCH_LEAD, len(rows))
     side = (rng.random(len(rows)) >= world.catalogue.share[video, 0]).astype(np.int64)
     return _queries(world, events.user[rows], time, world.catalogue.niche[video, side], events.language[rows], rng)
 
 
 def first_searches_frame(world: World, state: State, rng: np.random.Generator, day: int, block: slice) -> pl.DataFrame:
-    """Return the searches with which half of the new quests start, at any time of the day, without a watch."""
-    starts = state.quest_is_new[block] & (rng.random(block.stop - block.start) < 0.5)
-    user = block.start + np.flatnonzero(starts & (world.population.first_day[block] <= day))
+    """Return the searches for quests without a watch, at any time of the day. The first day of a quest has most."""
+    signal = world.settings.signal
+    share = np.where(state.quest_is_new[block], signal.first_searches, signal.later_searches)
+    searched = rng.random(block.stop - block.start) < share
+    user = block.start + np.flatnonzero(searched & (world.population.first_day[block] <= day))
     time = world.settings.start(day) * 1000 + rng.integers(DAY_SECONDS * 1000, size=len(user))
     return _queries(world, user, time, state.quest[user], world.population.language[user], rng)
 

@@ -6,7 +6,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,6 @@ from transforms.simulation.play_day import DayLogs
 from transforms.simulation.state import (
     COMPLETED,
     CONTINUE,
-    MODE_SHARES,
     OWN_LANGUAGE,
     QUEST,
     REDRAWS,
@@ -40,25 +39,68 @@ def watch_probabilities(world: World, state: State, day: int, *, users: Ints) ->
     probability 0.
     """
     time = world.settings.start(day)
-    shelves, live = Shelves.from_time(world, time), world.catalogue.live(time)
-    taste = taste_shares(state.tastes[users].astype(np.float64))
+    shelves, language = Shelves.from_time(world, time), language_shares(world.population.language[users])
+    return next_watches(
+        world,
+        state,
+        day,
+        users=users,
+        taste=taste_shares(state.tastes[users].astype(np.float64)),
+        quest=np.eye(world.settings.niches)[state.quest[users]],
+        draw=lambda niche: _by_shelves(world, shelves, niche, language, time),
+    )
+
+
+def next_watches(
+    world: World,
+    state: State,
+    day: int,
+    *,
+    users: Ints,
+    taste: Floats,
+    quest: Floats,
+    draw: Callable[[Floats], Floats],
+) -> Floats:
+    """Return the probability that each video is the next watch of users with uncertain quests [users, videos].
+
+    taste: [users, niches]
+    quest: the probability that each niche is the user's quest [users, niches]
+    draw: converts shares of niches [users, niches] to shares of the videos drawn from them [users, videos]
+
+    `state` gives what the user completed. The arguments are as in `watch_probabilities` otherwise.
+    """
+    shares, live = world.settings.signal.mode_shares, world.catalogue.live(world.settings.start(day))
     last, following, rows = state.last_niche[users], state.next_episode[users], np.arange(len(users))
-    continues = np.where(last >= 0, MODE_SHARES[CONTINUE], 0)
-    series = np.where((following >= 0) & live[following], MODE_SHARES[SERIES], 0)
-    niche = taste * (1 - continues - series - MODE_SHARES[QUEST])[:, None]
+    continues = np.where(last >= 0, shares[CONTINUE], 0)
+    series = np.where((following >= 0) & live[following], shares[SERIES], 0)
     # A series watch without a next episode falls back to taste, as does a continuation without a previous video.
-    niche[rows, state.quest[users]] += MODE_SHARES[QUEST]
+    niche = taste * (1 - continues - series - shares[QUEST])[:, None] + shares[QUEST] * quest
     niche[rows, last] += continues
-    language = np.eye(len(LANGUAGES))[world.population.language[users]]
-    language = OWN_LANGUAGE * language + (1 - OWN_LANGUAGE) * np.array(LANGUAGE_SHARES)
-    first = _by_shelves(world, shelves, niche, language, time)
+    first = draw(niche)
     first[rows, following] += series
     refused = REFUSE * has_seen(state.seen, users[:, None], np.arange(world.settings.videos)[None, :])
-    redrawn = _by_shelves(world, shelves, taste, language, time)
+    redrawn = draw(taste)
     again = (redrawn * refused).sum(axis=1, keepdims=True)
     rounds = sum(again**i for i in range(REDRAWS - 1))
     settled = redrawn * ((1 - refused) * rounds + again ** (REDRAWS - 1))
     return first * (1 - refused) + (first * refused).sum(axis=1, keepdims=True) * settled
+
+
+def language_shares(language: Ints) -> Floats:
+    """Return the share of each language in the watches of users with these languages [users, languages]."""
+    return OWN_LANGUAGE * np.eye(len(LANGUAGES))[language] + (1 - OWN_LANGUAGE) * np.array(LANGUAGE_SHARES)
+
+
+def video_shares(world: World, time: int) -> Floats:
+    """Return the probability of each video in a draw from a niche in the tick that starts at `time` (epoch seconds).
+
+    The array is [languages of the user, niches, videos]; the last axis sums to 1.
+    """
+    languages, niches = np.divmod(np.arange(len(LANGUAGES) * world.settings.niches), world.settings.niches)
+    shares = _by_shelves(
+        world, Shelves.from_time(world, time), np.eye(world.settings.niches)[niches], language_shares(languages), time
+    )
+    return shares.reshape(len(LANGUAGES), world.settings.niches, -1)
 
 
 def _by_shelves(world: World, shelves: Shelves, niche: Floats, language: Floats, time: int) -> Floats:

@@ -33,14 +33,39 @@ NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, kw_only=True)
+class Signal:
+    """How strongly the logs predict the next watch. The defaults are those of `watchnext simulate`.
+
+    Raises ValueError for shares outside [0, 1], mode shares that do not sum to 1, or a quest shorter than a day.
+    """
+
+    mode_shares: tuple[float, float, float, float] = (0.18, 0.28, 0.24, 0.30)  # of `MODES` in watches
+    quest_days: float = 4.0  # mean duration of a quest
+    first_searches: float = 0.5  # share of new quests that start with a search without a watch
+    later_searches: float = 0.0  # share of a quest's later days that have such a search
+    group_spread: float = 0.35  # standard deviation of the mean tastes of each gender, age group, country and device
+
+    def __post_init__(self) -> None:
+        shares = (*self.mode_shares, self.first_searches, self.later_searches)
+        if min(shares) < 0 or max(shares) > 1 or abs(sum(self.mode_shares) - 1) > 1e-9:
+            raise ValueError(f"shares must be from 0 to 1, and mode_shares must sum to 1, but the signal is {self}")
+        if self.quest_days < 1:
+            raise ValueError(f"quest_days must be at least 1, but is {self.quest_days}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimulationSettings:
-    """The size of a simulation. Raises ValueError for sizes below 1, a negative seed, or days before 1975."""
+    """The size and the signal of a simulation.
+
+    Raises ValueError for sizes below 1, a negative seed, or days before 1975.
+    """
 
     users: int = 2000
     videos: int = 1000
     days: int = 21
     seed: int = 7
     last_day: date
+    signal: Signal = Signal()
 
     def __post_init__(self) -> None:
         for name in ("users", "videos", "days"):
