@@ -3,15 +3,16 @@
     python -m benchmarks.features_by_depth OUT [--users 2000] [--videos 300] [--days 21] [--seeds 1 2 3]
         [--signal strong] [--depths 0 1 2 3 4] [--width 64] [--plot docs/features_by_depth.svg]
 
-Each seed has its own logs and training. Its result is a file in OUT, and a seed with a file is not measured again, so
-that seeds can run in separate processes. `strong` is the signal for which a perfect model gains from each feature
-(`benchmarks.perfect_model`). Towers have the paper's shape with a last hidden layer of `--width` units, and twice as
-many in each layer before; the paper's has 256. Features are added one after the other: `watches` (logs
-without searches, users, countries and devices; `example_age = false`), `+ searches`, `+ example age`, `all`.
+Each seed has its own logs and training. Its results are a file in OUT, and what the file has is not measured again: a
+run resumes after an interruption, and seeds can run in separate processes. `strong` is the signal for which a perfect
+model gains from each feature (`benchmarks.perfect_model`). Towers have the paper's shape with a last hidden layer of
+`--width` units, and twice as many in each layer before; the paper's has 256. Features are added one after the other:
+`watches` (logs without searches, users, countries and devices; `example_age = false`), `+ searches`, `+ example age`,
+`all`.
 
 MAP is that of the trainer's holdout: lists of 200 videos that the user had not completed, against all videos completed
-on a day of which nothing was learned. Half of the users choose the best pass (recall@50), and MAP is that of the other
-half. The upper bound is the MAP of lists by the simulator's true probabilities that morning. Intervals are 95 % over
+on a day of which nothing was learned. Trainings have a fixed number of passes; the default settings were chosen on
+seed 9. The upper bound is the MAP of lists by the simulator's true probabilities that morning. Intervals are 95 % over
 seeds; those of gains are of the differences within a seed. Gains that are not significant are marked.
 """
 
@@ -22,7 +23,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from benchmarks.simulated import (
 )
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import ExampleFiles, read_label_counts
-from trainer.holdout import KS, HoldoutEvaluator
+from trainer.holdout import KS
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.simulation.world import SimulationSettings
 
@@ -73,11 +74,8 @@ def main() -> None:
     args = _arguments()
     found: Found = {}
     for seed in args.seeds:
-        path = args.out / f"seed-{seed}.json"
-        if not path.exists():
-            _measure_seed(path, args.out / f"seed-{seed}", seed, args)
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            found.setdefault((cell["features"], cell["depth"]), []).append(cell["map"])
+        for cell, value in _measure_seed(args.out / f"seed-{seed}.json", seed, args).items():
+            found.setdefault(cell, []).append(value)
     _print_table(found, args.depths)
     _print_gains(found, args.depths)
     if args.plot:
@@ -92,46 +90,53 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--days", type=int, default=21)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--signal", choices=SIGNALS, default="strong")
-    parser.add_argument("--per-user", type=int, default=20, help="labels learned from; 0: all")
+    parser.add_argument("--per-user", type=int, default=0, help="labels learned from; 0: all")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 1, 2, 3, 4], choices=range(5))
     parser.add_argument("--width", type=int, default=64, help="units of the last hidden layer")
-    parser.add_argument("--passes", type=int, default=20, help="at most; a training ends two after its best")
+    parser.add_argument("--passes", type=int, default=5, help="passes over the labels")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--table-learning-rate", type=float, default=0.05)
+    parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--plot", type=Path)
     return parser.parse_args()
 
 
-def _measure_seed(path: Path, out: Path, seed: int, args: argparse.Namespace) -> None:
-    """Write the settings of the simulation and MAP of every cell to `path`."""
+def _measure_seed(path: Path, seed: int, args: argparse.Namespace) -> dict[Cell, float]:
+    """Return MAP of every cell, from the file `path` where it has it. The file also has the simulation's settings."""
     settings = SimulationSettings(
         users=args.users, videos=args.videos, days=args.days, seed=seed, last_day=LAST, signal=SIGNALS[args.signal]
     )
-    cells = [{"features": name, "depth": depth, "map": value} for (name, depth), value in _of_seed(out, settings, args)]
-    found = {"simulation": asdict(settings), "arguments": vars(args), "cells": cells}
-    path.write_text(json.dumps(found, indent=1, default=str), encoding="utf-8")
+    found: dict[Cell, float] = {}
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found = {(cell["features"], cell["depth"]): cell["map"] for cell in stored}
+    cells = [(BEST, 0), *((name, depth) for depth in args.depths for name in FEATURES)]
+    missing = [cell for cell in cells if cell not in found]
+    for cell, value in _measure_cells(path.with_suffix(""), settings, missing, args) if missing else ():
+        found[cell] = value
+        stored = [{"features": name, "depth": depth, "map": of_cell} for (name, depth), of_cell in found.items()]
+        text = json.dumps({"simulation": asdict(settings), "cells": stored}, indent=1, default=str)
+        path.write_text(text, encoding="utf-8")
+    return {cell: found[cell] for cell in cells}
 
 
-def _of_seed(out: Path, settings: SimulationSettings, args: argparse.Namespace) -> Iterator[tuple[Cell, float]]:
-    """Yield MAP of every cell, and of the best possible ranking for the same users."""
-    write_logs(out, settings, per_user=args.per_user)
+def _measure_cells(
+    out: Path, settings: SimulationSettings, cells: list[Cell], args: argparse.Namespace
+) -> Iterator[tuple[Cell, float]]:
+    """Yield MAP of cells. That of `BEST` is measured for the same users as the others."""
+    if not (out / f"{list(TABLES)[-1]}.toml").exists():
+        write_logs(out, settings, per_user=args.per_user)
     examples = {tables: write_examples(out, tables) for tables in TABLES}
-    users = pl.concat([read_tfrecords(path, {"user_id": pl.String}) for path in halves(examples["all"])[1]])["user_id"]
+    users = pl.concat([read_tfrecords(path, {"user_id": pl.String}) for path in examples["all"].holdout])["user_id"]
     best = best_ranking(last_morning(settings), users, ks=KS).compute()
-    print(
-        f"seed {settings.seed}: {BEST} {best['map']:.4f}, {best['users']} users, {best['pairs']} completed", flush=True
-    )
-    yield (BEST, 0), best["map"]
-    for name, features in FEATURES.items():
-        for depth in args.depths:
-            began = time.monotonic()
-            figures, passes = _train(examples[features.tables], name, depth, settings.seed, args)
-            _tell(
-                settings.seed, f"{name}, depth {depth}", figures, f"; {passes} passes, {time.monotonic() - began:.0f} s"
-            )
-            if figures["pairs"] != best["pairs"]:
-                raise SystemExit(f"{figures['pairs']} videos were held out, but {best['pairs']} completed")
-            yield (name, depth), figures["map"]
+    for name, depth in cells:
+        began = time.monotonic()
+        is_best = name == BEST
+        figures = best if is_best else _train(examples[FEATURES[name].tables], name, depth, settings.seed, args)[-1]
+        _tell(settings.seed, f"{name}, depth {depth}", figures, f"; {time.monotonic() - began:.0f} s")
+        if figures["pairs"] != best["pairs"]:
+            raise SystemExit(f"{figures['pairs']} videos were held out, but {best['pairs']} completed")
+        yield (name, depth), figures["map"]
 
 
 def _tell(seed: int, name: str, figures: Mapping[str, float], more: str = "") -> None:
@@ -139,15 +144,8 @@ def _tell(seed: int, name: str, figures: Mapping[str, float], more: str = "") ->
     print(f"seed {seed}: {name}: {told}, {figures['users']} users{more}", flush=True)
 
 
-def halves(files: ExampleFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the holdout files, split by user bucket into those that choose the pass and those that are reported."""
-    return files.holdout[::2], files.holdout[1::2]
-
-
-def _train(
-    files: ExampleFiles, name: str, depth: int, seed: int, args: argparse.Namespace
-) -> tuple[dict[str, float], int]:
-    """Return the figures of the best pass, and the number of passes."""
+def _train(files: ExampleFiles, name: str, depth: int, seed: int, args: argparse.Namespace) -> list[dict[str, float]]:
+    """Return the figures of the held-out users after each pass."""
     model = ModelSettings.model_validate(
         {
             "dimension": 64,
@@ -160,18 +158,17 @@ def _train(
     training = TrainingSettings(
         batch_size=args.batch_size,
         epochs=args.passes,
-        early_stopping_epochs=2,
+        table_learning_rate=args.table_learning_rate,
+        learning_rate_schedule="linear",
         checkpoint_steps=10**9,
         holdout_sample=10**9,
         seed=seed,
     )
-    stopping, reported = halves(files)
     folder, counts = args.out / f"training-{seed}", read_label_counts(files)
-    fitted = fit_examples(replace(files, holdout=stopping), counts, folder, model=model, training=training)
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
+    fitted = fit_examples(files, counts, folder, model=model, training=training)
     shutil.rmtree(folder)
-    scores = fitted.step.loss.scores
-    holdout = HoldoutEvaluator(fitted.model.tower, scores, reported, files.spec, users=training.holdout_sample)
-    return holdout.measure(), fitted.progress.epoch
+    return fitted.progress.holdout
 
 
 def _print_table(found: Mapping[Cell, list[float]], depths: list[int]) -> None:

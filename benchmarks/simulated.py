@@ -37,7 +37,12 @@ from transforms.simulation.truth import completed_watches, watch_probabilities
 from transforms.simulation.world import DEVICE_SHARES, Signal, SimulationSettings, World, build_world
 
 LAST = dt.date(2026, 11, 20)
-SIGNALS = {"demo": Signal(), "strong": Signal()}
+SIGNALS = {
+    "demo": Signal(),
+    "strong": Signal(  # quests, which searches reveal, make up most watches, and groups of users differ more
+        mode_shares=(0.06, 0.10, 0.60, 0.24), first_searches=1.0, later_searches=0.7, group_spread=1.0
+    ),
+}
 CONTEXT = ("country", "device", "signed_in")
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]

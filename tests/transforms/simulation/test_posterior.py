@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -133,7 +134,7 @@ def enumerated(world: World, user: int, tastes: Floats, *, searches: bool) -> tu
             for i, (_, day, second, *_) in enumerate(watches):
                 led = (user, day, second) == (0, 1, 900)
                 by_search = (SEARCHED if led else 1 - SEARCHED) if searches else np.ones(len(MODES))
-                weight *= (SIGNAL.mode_shares * by_search * by_mode[i, :, quests[day + 1]]).sum()
+                weight *= (np.array(SIGNAL.mode_shares) * by_search * by_mode[i, :, quests[day + 1]]).sum()
             likelihood += weight
             following[quests[-1]] += weight
     return likelihood, (1 - renewed) * following / likelihood + renewed * drawn[-1]
@@ -206,7 +207,7 @@ def test_samples_agree_with_weighted_draws_from_the_prior(world: World, searches
     usual = mean_tastes(many, slice(0, users))
     if profiles:  # the same profile for all users, so that they are comparable
         people = many.population
-        same = {
+        same: dict[str, Any] = {
             name: np.full(users, getattr(people, name)[0]) for name in ("gender", "birth_year", "country", "device")
         }
         many = replace(many, population=replace(people, **same))

@@ -15,10 +15,10 @@ import pytest
 
 from pipelines.simulate import main
 from transforms.simulation.play_day import DayLogs, play_day
-from transforms.simulation.state import SEEN_BITS, State, begin_day, has_seen, start_state, taste_shares
-from transforms.simulation.tables import phrase, topics_frame, users_frame, videos_frame
+from transforms.simulation.state import SEEN_BITS, State, begin_day, has_seen, mean_tastes, start_state, taste_shares
+from transforms.simulation.tables import first_searches_frame, phrase, topics_frame, users_frame, videos_frame
 from transforms.simulation.truth import completed_watches, expected_watch_seconds, true_preferences, watch_probabilities
-from transforms.simulation.world import NICHES, SimulationSettings, World, build_world
+from transforms.simulation.world import NICHES, Signal, SimulationSettings, World, build_world
 
 LAST_DAY = date(2026, 11, 20)
 
@@ -154,6 +154,51 @@ def test_invalid_settings_are_refused(name: str, value: int, message: str) -> No
 
 
 # The truth
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode_shares": (0.5, 0.5, 0.5, 0.0)}, "mode_shares must sum to 1"),
+        ({"mode_shares": (1.5, -0.5, 0.0, 0.0)}, "shares must be from 0 to 1"),
+        ({"first_searches": 1.1}, "shares must be from 0 to 1"),
+        ({"later_searches": -0.1}, "shares must be from 0 to 1"),
+        ({"quest_days": 0.5}, "quest_days must be at least 1, but is 0.5"),
+    ],
+)
+def test_invalid_signals_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Signal(**change)
+
+
+def shares_of_quests(signal: Signal) -> tuple[float, float]:
+    """Return the share of quests that are new after a night, and of users with a search without a watch on that day."""
+    world = build_world(replace(settings(users=4000, videos=100, days=2), signal=signal))
+    morning = begin_day(world, start_state(world), 1)
+    searches = first_searches_frame(world, morning, np.random.default_rng(1), 1, slice(0, 4000))
+    return float(morning.quest_is_new.mean()), searches["user_id"].n_unique() / 4000
+
+
+def test_signal_decides_on_quests_and_their_searches() -> None:
+    assert shares_of_quests(Signal()) == pytest.approx((0.25, 0.25 * 0.5), abs=0.03)
+    longer = Signal(quest_days=10, first_searches=1.0, later_searches=0.4)
+    assert shares_of_quests(longer) == pytest.approx((0.1, (0.1 + 0.9 * 0.4) * 0.95), abs=0.03)
+
+
+def test_signal_decides_on_modes_and_groups() -> None:
+    only_quests = build_world(
+        replace(settings(users=300, videos=100, days=1), signal=Signal(mode_shares=(0.0, 0.0, 1.0, 0.0)))
+    )
+    state = begin_day(only_quests, start_state(only_quests), 0)
+    shares = watch_probabilities(only_quests, state, 0, users=np.arange(300))
+    other = replace(state, tastes=np.zeros_like(state.tastes))
+    expected = watch_probabilities(only_quests, other, 0, users=np.arange(300))
+    np.testing.assert_allclose(shares, expected, atol=1e-9)  # tastes do not matter: nothing was watched yet
+    narrow, wide = (
+        mean_tastes(build_world(replace(settings(), signal=Signal(group_spread=spread))), slice(0, 1200)).std(axis=0)
+        for spread in (0.35, 0.7)
+    )
+    np.testing.assert_allclose(wide, 2 * narrow, rtol=1e-6)
 
 
 def test_probabilities_sum_to_one_over_live_videos(played: Played) -> None:
