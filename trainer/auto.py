@@ -30,7 +30,7 @@ TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
 MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
 # Users to measure, and limits of their share. What held-out users watch in the held-out days is learned a night later.
-# If all are held out, nothing of these days is learned: lists of simulated logs lost a sixteenth of their recall@100,
+# If all are held out, nothing of these days is learned: lists of simulated logs lost a twentieth of their recall@100,
 # and videos of the last day were in no list.
 HELD_OUT_USERS, LEAST_HELD_OUT, MOST_HELD_OUT = 2_000, 0.05, 0.5
 
