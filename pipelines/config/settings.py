@@ -236,7 +236,7 @@ class Neighbours(Table):
         "scores. Above 0, 2k candidates are re-ranked by marginal relevance, and the report gives the cost in recall",
     )
     new_videos: float = Field(
-        0.0,
+        0.02,
         ge=0,
         lt=1,
         description="share of k reserved for new videos: available, uploaded in the last `new_days` days, and without "

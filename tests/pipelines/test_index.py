@@ -43,7 +43,7 @@ CATALOGUE = pl.DataFrame(
 )
 
 
-def indexed(folder: Path, settings: str, neighbours: str = "") -> Night:
+def indexed(folder: Path, settings: str, neighbours: str = "new_videos = 0") -> Night:
     """A night up to stage train, with settings of `[index]` and `[neighbours]`, whose stage index is to be run."""
     tables = f"[index]\n{settings}\n[neighbours]\nk = 3\nsimilar = 2\n{neighbours}\n"
     job = write_job(folder, 'watches = "w"\nvideos = "v"', tables)

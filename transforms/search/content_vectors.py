@@ -11,7 +11,8 @@ leave unexplained. A video without a trained vector has no own row: its vector i
 The content part is fitted to the trained vectors after the training, and not learned jointly: a linear map from
 attributes to the factors of a trained model, as in Gantner, Drumond, Freudenthaler, Rendle, Schmidt-Thieme: Learning
 Attribute-to-Feature Mappings for Cold-Start Recommendations, ICDM 2010. It takes seconds, and works for every loss,
-encoder and sampler, for warm starts and for models of earlier nights.
+encoder and sampler, for warm starts and for models of earlier nights. Rows that were learned jointly with the model
+found no more of the watches of new videos (docs/log.md).
 
     rows = fit_content_rows(features, vectors, weights)
     vectors_of_new = rows.vectors(features_of_new, videos=len(new))

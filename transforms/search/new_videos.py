@@ -76,7 +76,11 @@ def insert_new(
     n-th new video of a list has place n / share, rounded up, so that no beginning of a list has more than `share` of
     new videos, except a list that is too short for that, which ends with them. All other places have the ordinary
     videos in their order, less those that the cap forbids beside the new ones; a list is as long as that allows, at
-    most k. Each video keeps its score, so the scores of a row need not fall.
+    most k.
+
+    A new video has the score of the ordinary video before it, so that scores fall as those of the ordinary videos do:
+    its own score, without a row of its own, is not comparable with theirs. In a list of new videos only, they keep
+    their scores.
     """
     joined = Candidates(
         positions=np.concatenate([new.positions, ordinary.positions], axis=1),
@@ -91,7 +95,9 @@ def insert_new(
         is_new[row, np.minimum(math.ceil((number + 1) / share - 1e-9) - 1, latest)] = True
     rank, column = np.cumsum(is_new, axis=1), np.arange(1, k + 1)
     source = np.where(is_new, rank, new.lengths[:, None] + column - rank) - 1
+    scores = np.take_along_axis(kept.scores, source, axis=1)
+    before = np.maximum.accumulate(np.where(is_new, -1, column - 1), axis=1)  # the ordinary video at or before a place
     return Candidates(
         positions=np.take_along_axis(kept.positions, source, axis=1),
-        scores=np.take_along_axis(kept.scores, source, axis=1),
+        scores=np.where(before < 0, scores, np.take_along_axis(scores, np.maximum(before, 0), axis=1)),
     )

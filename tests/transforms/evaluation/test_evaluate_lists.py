@@ -356,8 +356,8 @@ def test_diverse_lists_are_measured_next_to_those_in_the_order_of_scores(tmp_pat
     assert metrics.ann_loss.difference == PairedDifference(value=0.0, low=0.0, high=0.0), "exact search finds the same"
 
 
-NEW = {"v05": 5, "n1": None, "n2": None}  # video -> id in the vocabulary; v05 was first watched in the held-out days
-NEW_LABELS = {"aa-b": ["v05", "n2"], "c-dd-e": [], "fff": ["n1", "gone"], "g-h-ii": []}
+NEW = {"v10": 10, "n1": None, "n2": None}  # video -> id in the vocabulary; v10 was first watched in the held-out days
+NEW_LABELS = {"aa-b": ["v10", "n2"], "c-dd-e": [], "fff": ["n1", "gone"], "g-h-ii": []}
 
 
 @pytest.mark.parametrize("shards", [1, 2])
@@ -369,10 +369,10 @@ def test_places_for_new_videos_are_measured_next_to_lists_without(shards: int, t
         ("n2", None, hours(22), 0, [-1.0, 0.0, 1.0, 0.5]),
         ("n3", None, START, 0, [9.0, 9.0, 9.0, 9.0]),
         ("v02", 2, hours(23.9), COUNTS[1], [9.0, 9.0, 9.0, 9.0]),
-        ("v05", 5, hours(20), COUNTS[4], [1.0, 1.0, 1.0, 1.0]),
+        ("v10", 10, hours(20), COUNTS[9], [1.0, 1.0, 1.0, 1.0]),
     ]
     path = write(pl.DataFrame(rows, schema=NEW_VIDEOS, orient="row"), tmp_path / "new")
-    later = write(pl.DataFrame({"token": ["v05", "v02"], "count": [COUNTS[4], COUNTS[1] - 1]}), tmp_path / "later")
+    later = write(pl.DataFrame({"token": ["v10", "v02"], "count": [COUNTS[9], COUNTS[1] - 1]}), tmp_path / "later")
     new = NewVideos(path=path, share=0.25, since=hours(0), until=START, later_counts=later)
     inputs = replace(inputs, search=replace(inputs.search, new=new, max_share_per_channel=1.0))
     then = [watch(user, 25, video) for user, videos in NEW_LABELS.items() for video in videos]

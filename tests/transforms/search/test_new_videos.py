@@ -29,7 +29,10 @@ def inserted(
     places = reserved_places(share, k)
     found = insert_new(candidates(ordinary, k=k), candidates(new, k=places), k=k, share=share, cap=cap)
     positions = found.positions[0].tolist()
-    assert found.scores[0].tolist() == [-p if p >= 0 else -np.inf for p in positions], "each video keeps its score"
+    expected = list[float]()  # the score of the ordinary video at or before each place
+    for p in positions:
+        expected.append(-np.inf if p < 0 else expected[-1] if p in new and ordinary else -p)
+    assert found.scores[0].tolist() == expected
     return positions
 
 

@@ -79,7 +79,8 @@ class World:
         return self._first(scores, depth or self.k)
 
     def expected_with_new(self, user: str, new: dict[str, list[float]], share: Fraction) -> list[tuple[str, float]]:
-        """Return the user's list with the best new videos at the places that are due, or at its end."""
+        """Return the user's list with the best new videos at the places that are due, or at its end. They have the
+        score of the video before them, unless all are new."""
         scores = {v: float(np.dot((self.videos | new)[v], self.users[user])) for v in self.may_be_shown(user)}
         best = self._first({v: scores[v] for v in scores if v in new}, int(share * self.k))
         taken = [self.catalogue[v]["channel"] for v, _ in best]
@@ -89,7 +90,8 @@ class World:
             placed = sum(v in new for v, _ in found)
             due = placed < len(best) and (len(found) + 1) * share >= placed + 1
             at_the_end = total - len(found) == len(best) - placed
-            found.append(best[placed] if due or at_the_end else others[len(found) - placed])
+            video, score = best[placed] if due or at_the_end else others[len(found) - placed]
+            found.append((video, found[-1][1] if others and video in new else score))
         return found
 
     def _first(
