@@ -102,7 +102,7 @@ def learned_videos(logs: Logs, of: Night) -> set[str]:
     last = of.date - dt.timedelta(days=1)
     everything, held_out = logs.completed(logs.days_before(last)), logs.completed([last])
     users = pl.Series(sorted(held_out))
-    learned = users.filter(~of.dates.holdout.contains(users))
+    learned = users.filter(~of.holdout.contains(users))
     return set().union(*everything.values(), *(held_out[user] for user in learned))
 
 
@@ -126,7 +126,7 @@ def test_the_effect_on_held_out_users_is_that_of_videos_new_when_their_day_began
     new = logs.new(BEFORE, set().union(*watched.values()))
     assert (found.setting, found.videos) == (SHARE, len(new))
     users = pl.Series(sorted(logs.completed([BEFORE])))
-    held_out = users.filter(night(logs.job).dates.holdout.contains(users))
+    held_out = users.filter(night(logs.job).holdout.contains(users))
     pairs = sum(len(new & logs.completed([BEFORE])[user]) for user in held_out)
     assert found.of_new is not None and found.of_new.figures["pairs"] == pairs > 0
 
