@@ -11,8 +11,8 @@ model gains from each feature (`benchmarks.perfect_model`). Towers have the pape
 `all`.
 
 MAP is that of the trainer's holdout: lists of 200 videos that the user had not completed, against all videos completed
-on a day of which nothing was learned. Trainings have a fixed number of passes; dropout and learning rate were
-chosen on seed 9. The upper bound is the MAP of lists by the simulator's true probabilities that morning. Intervals are 95 % over
+on a day of which nothing was learned. Trainings have a fixed number of passes; dropout and learning rate were chosen on
+seed 9. The upper bound is the MAP of lists by the simulator's true probabilities that morning. Intervals are 95 % over
 seeds; those of gains are of the differences within a seed. Gains that are not significant are marked.
 """
 
