@@ -42,6 +42,7 @@ def main() -> int:
     last = WARM - dt.timedelta(days=1)
     settings = SimulationSettings(users=args.users, videos=args.videos, days=DAYS, seed=7, last_day=last)
     counts = simulate(args.out, settings)
+    rank_lists(args.out / "job.toml")
     print(f"{counts['watches']:,} watches, {counts['searches']:,} searches in {DAYS} days", flush=True)
     for table in DAILY:
         (args.out / table / f"{last}.parquet").rename(args.out / f"{table}-of-the-last-day.parquet")
@@ -56,6 +57,12 @@ def main() -> int:
         print_report(report)
     end = log.end_of(WARM)
     return int(end["exit_code"]) if end else 1
+
+
+def rank_lists(job: Path) -> None:
+    """Change the job so that lists are ranked, whatever this loses in recall: both orders are measured."""
+    text = job.read_text(encoding="utf-8").replace("# impressions =", "impressions =")
+    job.write_text(f"{text}[gates]\nmax_ranking_loss = 1\n", encoding="utf-8")
 
 
 def learning_once(out: Path) -> Path:

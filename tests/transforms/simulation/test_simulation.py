@@ -505,10 +505,13 @@ def test_files_have_the_columns_of_the_contract(tmp_path: Path) -> None:
 
 def test_job_file_names_the_logs(tmp_path: Path) -> None:
     command(tmp_path / "logs")
-    job = tomllib.loads((tmp_path / "logs" / "job.toml").read_text(encoding="utf-8"))
-    assert job["examples"] == {"window_days": 3, "per_user": 0, "holdout_users": 0.2}
-    assert set(job["logs"]) == {"watches", "searches", "videos", "users", "impressions"}
-    for path in job["logs"].values():
+    text = (tmp_path / "logs" / "job.toml").read_text(encoding="utf-8")
+    job = tomllib.loads(text)
+    assert job["examples"] == {"window_days": 3, "holdout_users": 0.2}
+    assert set(job["logs"]) == {"watches", "searches", "videos", "users"}
+    ranked = tomllib.loads(text.replace("# impressions =", "impressions ="))
+    assert set(ranked["logs"]) == {*job["logs"], "impressions"}
+    for path in ranked["logs"].values():
         assert (tmp_path / "logs" / path.format(date="2026-11-20")).is_file()
 
 
