@@ -64,6 +64,8 @@ batch_size = 256
 [neighbours]
 k = {k}
 similar = 5
+[gates]
+item_to_item = false  # the week is about what is published, not about the quality of a small model
 [storage]
 root = "runs"
 [storage.redis]
