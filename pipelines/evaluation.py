@@ -3,6 +3,7 @@
 store, vocabulary                             -> CountVideos, WriteCoWatches: baselines to compare with
 lists published before, store                 -> MeasureNextDay
 examples/holdout, store, model, index, those  -> WriteEvaluation -> evaluation/lists/*.parquet
+those lists, ranker                           -> the same lists as they are served, measured
 all measurements -> evaluation/metrics.json; manifests of all stages, metrics -> the night's report.html
 """
 
@@ -179,7 +180,7 @@ def _held_out(night: Night, folder: str, attempt: str, baselines: Records, searc
     """Search for the held-out users, and measure the lists."""
     records = paths.join(folder, f"records-{attempt}.json")
     users = sum(entry.rows for entry in night.require("examples").named("holdout/"))
-    exact = night.outputs(IndexOutputs).candidates.kind == "exact"
+    exact, ranked = night.outputs(IndexOutputs).candidates.kind == "exact", ranking.of_held_out(night)
     inputs = HoldoutInputs(
         search=search,
         counts=paths.join(night.folder("vocabulary"), artifacts.VIDEOS),
@@ -187,13 +188,12 @@ def _held_out(night: Night, folder: str, attempt: str, baselines: Records, searc
         co_watches=_path(baselines.of(FileEntry), folder),
         spec=paths.join(night.folder("examples"), "spec.json"),
         exact=None if exact else _sample(night, users, EXACT_USERS),
+        ranking_cut=ranked.cut if ranked else None,
     )
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
     with night.beam.pipeline("evaluation") as pipeline:
         buckets = pipeline | night.beam.create(neighbours.bucket_records(night, "holdout"))
-        write = WriteEvaluation(
-            inputs, night.dates.window, folder, name, night.beam.threads, ranking.of_held_out(night)
-        )
+        write = WriteEvaluation(inputs, night.dates.window, folder, name, night.beam.threads, ranked)
         buckets | write | WriteRecords(records)
     return pop_records(records, *_MEASURED)
 

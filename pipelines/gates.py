@@ -210,6 +210,7 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
         "most popular": bounds.most_popular,
         "item to item": bounds.item_to_item,
         "ranking": bounds.ranking and night.job.logs.impressions is not None,
+        "ranking recall": bounds.max_ranking_loss < 1 and night.job.logs.impressions is not None,
         "recall": bounds.max_recall_lost < 1,
         "approximate search": bounds.max_ann_loss < 1,
     }
@@ -223,6 +224,8 @@ def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]
         yield _baseline(metrics, night_metrics.ITEM_TO_ITEM, gates.item_to_item)
     if on["ranking"]:
         yield gates.ranking(metrics.ranking, night.job.ranking.cut)
+    if on["ranking recall"]:
+        yield _ranking_recall(metrics, most_lost=bounds.max_ranking_loss)
     if on["recall"]:
         yield _recall_before(metrics, before, most_lost=bounds.max_recall_lost)
     if on["approximate search"]:
@@ -241,7 +244,7 @@ def _measured(night: Night) -> tuple[NightMetrics | None, str, bool]:
         return None, f"{path} is missing", False
     if metrics is None or not metrics.systems:
         return None, NOBODY_HELD_OUT, True
-    missing = {night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR} - set(metrics.systems)
+    missing = {metrics.served_system, night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR} - set(metrics.systems)
     if missing:
         return None, f"{path} has no figures of {', '.join(sorted(missing))}", False
     return metrics, "", True
@@ -254,6 +257,15 @@ def _baseline(metrics: NightMetrics, system: str, gate: Callable[..., Gate]) -> 
         return not_computed(system, f"{night_metrics.FILE} has no difference of {metrics.gate}", expected=False)
     held_out = metrics.holdout.users if metrics.holdout else None
     return gate(difference, baseline.figures[metrics.gate], metrics.gate, held_out=held_out)
+
+
+def _ranking_recall(metrics: NightMetrics, *, most_lost: float) -> Gate:
+    if metrics.ranking is None:
+        return not_computed("ranking recall", "no lists were ranked, or no users were held out")
+    if not metrics.cut_figure:
+        return not_computed("ranking recall", f"{night_metrics.FILE} has no figures of ranked lists", expected=False)
+    ranked, neighbours = (metrics.systems[system] for system in (night_metrics.RANKING, night_metrics.NEIGHBOURS))
+    return gates.ranking_recall(ranked, neighbours, metrics.cut_figure, most_lost=most_lost)
 
 
 def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: float) -> Gate:
@@ -269,7 +281,7 @@ def _recall_before(metrics: NightMetrics, before: Night | None, *, most_lost: fl
 
 
 def _sides(metrics: NightMetrics) -> MeasuredNight:
-    return MeasuredNight(metrics.systems[night_metrics.NEIGHBOURS], metrics.systems[night_metrics.MOST_POPULAR])
+    return MeasuredNight(metrics.systems[metrics.served_system], metrics.systems[night_metrics.MOST_POPULAR])
 
 
 def _ann_loss(metrics: NightMetrics, *, most_lost: float) -> Gate:

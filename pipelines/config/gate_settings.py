@@ -27,6 +27,12 @@ class Gates(Table):
         description="whether the gate fails if the watch time of held-out users in the first `ranking.cut` videos of "
         "their lists is significantly below that of the lists in the order of stage neighbours; false: off",
     )
+    max_ranking_loss: Share = Field(
+        0.1,
+        description="share of the recall of held-out users' videos in the first `ranking.cut` videos of their lists "
+        "that ranking by watch time may lose, compared with the order of stage neighbours; only a significant loss "
+        "fails; 1: off",
+    )
     max_recall_lost: Share = Field(
         0.1,
         description="share of the previous night's recall@k that may be lost, after subtracting what the most popular "

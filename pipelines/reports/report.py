@@ -77,9 +77,9 @@ def gather(night: Night) -> Report:
         headline=[*_headline(done), *(_quality_headline(metrics, comparisons) if metrics else ())],
         metric=metric,
         systems=_in_order(metrics) if metrics else {},
-        differences=measured.get("beside", {}),
+        differences=_differences(measured),
         comparisons=comparisons,
-        **report_history.trend(night, metric),
+        **report_history.trend(night, [metric, *([metrics.cut_figure] if metrics and metrics.cut_figure else [])]),
         **report_history.volumes(night),
         slices=measured.get("slices", {}),
         list_statistics=measured.get("shown", {}),
@@ -253,19 +253,29 @@ def _headline(done: Mapping[str, Manifest]) -> Iterator[tuple[str, float]]:
 
 
 def _quality_headline(metrics: NightMetrics, comparisons: Mapping[str, str]) -> Iterator[tuple[str, float | str]]:
-    """Yield the gate figure of the lists and of the baselines that gates compare them with, and how much better than
-    item-to-item lists they are, with the 95 % interval."""
-    for system in (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.ITEM_TO_ITEM):
+    """Yield the gate figure of the served lists and of the baselines that gates compare them with, and how much better
+    than item-to-item lists they are, with the 95 % interval; of ranked lists also the figure that shows the order."""
+    baselines = (night_metrics.MOST_POPULAR, night_metrics.ITEM_TO_ITEM)
+    for system in (metrics.served_system, *baselines):
         if system in metrics.systems:
             yield f"{metrics.gate}, {system}", metrics.systems[system].figures[metrics.gate]
+    if (cut_figure := metrics.cut_figure) and cut_figure != metrics.gate:
+        for system in (metrics.served_system, night_metrics.NEIGHBOURS, *baselines):
+            yield f"{cut_figure}, {system}", metrics.systems[system].figures[cut_figure]
     if difference := metrics.beside.get(night_metrics.ITEM_TO_ITEM):
         interval = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
         comparison = comparisons.get(night_metrics.ITEM_TO_ITEM, "")
         yield f"{metrics.gate}, lists minus item to item", f"{interval}: {comparison}" if comparison else interval
 
 
+def _differences(measured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the differences by system and figure; files of older versions only have those of the gate figure."""
+    of_gate = {system: {measured["gate"]: difference} for system, difference in measured.get("beside", {}).items()}
+    return measured.get("differences") or of_gate
+
+
 def _comparisons(metrics: NightMetrics) -> dict[str, str]:
-    """Return what the difference between the lists and each other system shows, in words."""
+    """Return what the difference of the gate figure between the lists and each other system shows, in words."""
     users = metrics.holdout.users if metrics.holdout else None
     found = {}
     for system, difference in metrics.beside.items():

@@ -14,7 +14,6 @@ from pipelines.night import night_results
 from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.outputs import IngestOutputs, NeighboursOutputs
-from transforms.evaluation import night_metrics
 from transforms.evaluation.night_metrics import NightMetrics
 from transforms.evaluation.user_metrics import MeasuredFigures
 from transforms.report.page import Point
@@ -58,18 +57,22 @@ def point(measured: MeasuredFigures | None, metric: str) -> Point | None:
 
 
 def holdout_point(found: NightMetrics | None, metric: str) -> Point | None:
-    """Return the `point` of a night's lists from its metrics."""
-    return point(found.systems.get(night_metrics.NEIGHBOURS), metric) if found else None
+    """Return the `point` of the lists to serve of a night, from its metrics."""
+    return point(found.systems.get(found.served_system), metric) if found else None
 
 
-def trend(night: Night, metric: str) -> dict[str, Any]:
-    """Return `trend_nights` and `trend` of a Report: the recall of each night, and of the lists published before it."""
+def trend(night: Night, named: Sequence[str]) -> dict[str, Any]:
+    """Return `trend_nights` and `trend` of a Report: the recall of each night, and of the lists published before it.
+
+    named: the metrics; the first is that of the report.
+    """
     nights = newest_nights(night)
     found = [metrics(one) for one in nights]
-    lines = {
-        HOLDOUT: [holdout_point(measured, metric) for measured in found],
-        SERVED: [point(measured.served if measured else None, metric) for measured in found],
-    }
+    lines = {}
+    for metric in dict.fromkeys(named):
+        suffix = "" if metric == named[0] else f", {metric}"
+        lines[HOLDOUT + suffix] = [holdout_point(measured, metric) for measured in found]
+        lines[SERVED + suffix] = [point(measured.served if measured else None, metric) for measured in found]
     with_points = {name: points for name, points in lines.items() if any(points)}
     return {"trend_nights": [one.date.isoformat() for one in nights], "trend": with_points}
 

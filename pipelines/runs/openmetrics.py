@@ -35,6 +35,7 @@ Samples = Mapping[Labels, float]
 _RUN = "watchnext_last_run_timestamp_seconds"
 _RUN_DURATION = "watchnext_last_run_duration_seconds"
 _RUN_CODE = "watchnext_last_run_exit_code"
+SERVED = "served"  # the system of the lists to serve, whichever stage wrote them
 _SUCCESS = "watchnext_last_success_timestamp_seconds"
 
 
@@ -100,11 +101,13 @@ def gauges(night: Night, run: LastRun | None) -> Iterator[Metric]:
             done = {stage: found for stage in STAGES if (found := manifest.load(run_night.folder(stage)))}
             yield from _stage_gauges(run.date, done)
             yield from _gate_gauges(run_night)
-            recall |= _recall_samples((("date", run.date), ("list", _list_name(run_night, done))), _recalls(done))
+            recalls = _with_served(_recalls(done), served_stage(run_night))
+            recall |= _recall_samples((("date", run.date), ("list", _list_name(run_night, done))), recalls)
     served = publication_file.read_if_valid(night.root)
     if served is not None:
         labels: Labels = (("date", served.date), ("list", _served_list_name(served)))
-        recall |= _recall_samples(labels, served.recall or _recalls_of_older_version(night, served))
+        published = served.recall or _recalls_of_older_version(night, served)
+        recall |= _recall_samples(labels, _with_served(published, served.stage))
         yield from _served_gauges(served, labels)
     yield gauge("watchnext_recall_ratio", "recall@k of held-out users, by night, list and system.", recall)
     withdrawn: dict[Labels, float] = {
@@ -164,6 +167,14 @@ def _recall_samples(labels: Labels, recalls: Mapping[str, Mapping[str, float]]) 
         for system, figures in recalls.items()
         for name, value in figures.items()
     }
+
+
+def _with_served(recalls: Mapping[str, Mapping[str, float]], stage: str) -> dict[str, Mapping[str, float]]:
+    """Return the recall by system, and that of the lists of a stage, whose name is that of their system, as `SERVED`.
+
+    Lists that an older version ranked were not measured.
+    """
+    return {**recalls, **({SERVED: recalls[stage]} if stage in recalls else {})}
 
 
 def _recalls(done: Mapping[str, Manifest]) -> dict[str, dict[str, float]]:

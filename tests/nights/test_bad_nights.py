@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import shutil
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from nights import DATE, gate_results, night, nightly, published_json, write_job
+from nights import DATE, TINY, gate_results, night, nightly, published_json, write_job
 from two_nights import copy
 
 from pipelines import examples, ingest, publish, simulate, vocabulary
@@ -116,6 +117,34 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
     failed = [gate.name for gate in gate_results(of).in_state("failed")]
     assert "recall" in failed and set(failed) <= {"recall", "most popular", "item to item", "stayed"}
     assert published_json(of.root)["date"] == str(FIRST)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
+def test_a_harmful_ranker_is_stopped(tmp_path: Path) -> None:
+    """Of the videos shown, the rarely completed ones are watched longest, so that the ranker puts them first. The lists
+    to serve then have fewer of the completed videos in front than the neighbours, and the night is not published."""
+    size = ["--users", "300", "--videos", "60", "--days", "5", "--last-day", str(FIRST)]
+    assert simulate.main([str(tmp_path), *size]) == 0
+    watched = pl.concat(pl.read_parquet(path) for path in (tmp_path / "watches").iterdir())["video_id"].value_counts()
+    rare = watched.filter(pl.col("count") < pl.col("count").median())["video_id"]
+    for path in (tmp_path / "impressions").iterdir():
+        shown = pl.read_parquet(path).with_columns(clicked=pl.col("video_id").is_in(rare.implode()))
+        seconds = pl.when("clicked").then(900.0).otherwise(0.0)
+        shown.with_columns(watch_seconds=seconds.cast(shown.schema["watch_seconds"])).write_parquet(path)
+    tables = "\n".join(f'{table} = "{table}/{{date}}.parquet"' for table in ("watches", "searches", "impressions"))
+    gates = "[gates]\nitem_to_item = false\nmost_popular = false\nranking = false\n"
+    settings = f"[examples]\nwindow_days = 5\nholdout_users = 1.0\n{TINY}[ranking]\ncandidates = 30\n{gates}"
+    job = write_job(tmp_path, f'{tables}\nvideos = "videos.parquet"\nusers = "users.parquet"', settings)
+    done = nightly(job)
+    assert done.returncode == 3 and "gate ranking recall: recall@10 in the neighbours' order is " in done.stderr
+    of = night(job)
+    assert [gate.name for gate in gate_results(of).in_state("failed")] == ["ranking recall"]
+    metrics = json.loads(Path(of.folder("evaluation"), "metrics.json").read_bytes())
+    recalls = {system: measured["figures"]["recall@10"] for system, measured in metrics["systems"].items()}
+    assert metrics["served_system"] == "ranking" and recalls["ranking"] < 0.9 * recalls["neighbours"]
+    assert metrics["differences"]["neighbours"]["recall@10"]["high"] < 0
+    assert not Path(of.root.published).exists()
 
 
 def deal_out_labels(of: Night) -> None:

@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 from nights import DATE, REPOSITORY, completed_videos, lists, night
 
-from pipelines import evaluation
+from pipelines import evaluation, ranking
+from pipelines.base import paths
 from pipelines.night import publication_file
 from pipelines.night.night import Night
 from pipelines.night.outputs import EvaluationOutputs
@@ -89,6 +90,33 @@ def test_figures_are_those_of_the_lists_that_were_kept(nights: tuple[Night, Nigh
         )
 
 
+def ranked_lists(of: Night) -> pl.DataFrame:
+    """Return the lists of the held-out users in the order of the night's ranker."""
+    ranker, done = ranking.of_held_out(of), of.require("evaluation")
+    assert ranker is not None
+    bucket_files = {bucket.bucket: bucket for bucket in of.ingested.buckets()}
+    found = []
+    for entry in done.named("lists/"):
+        lists = pl.read_parquet(f"{of.folder('evaluation')}/{entry.name}")
+        found.append(ranker.rank(lists, bucket_files[paths.shard_index(entry.name)]))
+    return pl.concat(found)
+
+
+def test_figures_of_ranking_are_those_of_the_ranked_lists(nights: tuple[Night, Night]) -> None:
+    for of in nights:
+        metrics, k = metrics_of(of), of.job.neighbours.k
+        ranked, unranked, wanted = ranked_lists(of), held_out_lists(of), held_out(of)
+        found = metrics["systems"]["ranking"]["figures"]
+        expected = figures_by_hand(ranked, wanted, k)
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-10)
+        in_front, before = (figures_by_hand(lists, wanted, 10)["recall@10"] for lists in (ranked, unranked))
+        assert found["recall@10"] == in_front and metrics["served_system"] == "ranking"
+        difference = metrics["differences"]["neighbours"]["recall@10"]["value"]
+        assert difference == pytest.approx(in_front - before, abs=1e-10)
+        assert dict(report.gather(of).headline)["recall@10, ranking"] == in_front
+    assert ranked["video_ids"].to_list() != unranked["video_ids"].to_list()
+
+
 def test_figures_are_those_of_another_scorer(nights: tuple[Night, Night], tmp_path: Path) -> None:
     if not SCORER.exists():
         pytest.skip(f"there is no {SCORER.name} beside this checkout")
@@ -128,11 +156,11 @@ def test_the_lists_published_before_are_measured_against_the_day_they_were_serve
 def test_the_headline_compares_the_lists_with_item_to_item_lists(nights: tuple[Night, Night]) -> None:
     """The interval is that of the differences of the replicates, which have the same users on both sides."""
     metrics, headline = metrics_of(nights[1]), dict(report.gather(nights[1]).headline)
-    systems = {name: metrics["systems"][name] for name in ("neighbours", "item to item")}
+    systems = {name: metrics["systems"][name] for name in ("ranking", "item to item")}
     ours, theirs = (np.array(one["replicates"]["recall@14"]) for one in systems.values())
     low, high = np.percentile(ours - theirs, [2.5, 97.5])
     recall, other = (one["figures"]["recall@14"] for one in systems.values())
-    assert (headline["recall@14, neighbours"], headline["recall@14, item to item"]) == (recall, other)
+    assert (headline["recall@14, ranking"], headline["recall@14, item to item"]) == (recall, other)
     text = headline["recall@14, lists minus item to item"]
     assert text.startswith(f"{recall - other:+.3f} ({low:+.3f} to {high:+.3f}): ")
     assert text.endswith(f"too few held-out users ({metrics['holdout']['users']}) to tell")

@@ -175,11 +175,57 @@ def test_a_night_with_too_few_held_out_users_says_so(job: Path) -> None:
     page = Path(of.root.report(of.date)).read_text()
     assert ">cannot tell</td><td><strong>item to item</strong>: recall@10 minus that of " in page
     assert f"<dd>-0.050 (-0.110 to +0.010): {TOO_FEW}</dd>" in page
-    assert (
-        '<th scope="row">item to item</th><td class="number">-0.0500</td><td class="number">-0.110 to 0.010</td>'
-        in page
-    )
+    assert '<td class="number">-0.0500<span class="interval">-0.110 to 0.010</span></td>' in page
     assert "significantly better" in page  # than the most popular videos
+
+
+def with_impressions_logged(of: Night) -> Night:
+    return replace(of, job=of.job.model_copy(update={"logs": of.job.logs.model_copy(update={"impressions": "i"})}))
+
+
+def test_ranked_lists_that_lose_recall_are_not_published(job: Path) -> None:
+    """The ranked lists have as many of the videos as the neighbours, but fewer of them in front."""
+    figures: dict[str, Any] = {"k": 20, "recalls": {10: 0.4, 20: 0.5}}
+    of = with_impressions_logged(with_figures(ready(job, LISTS), **figures, ranked={10: 0.3, 20: 0.5}))
+    message = r"gate ranking recall: recall@10 in the neighbours' order is 0\.4000 and with ranking 0\.3000"
+    with pytest.raises(GateError, match=message):
+        publish.run(of)
+    assert [gate.name for gate in gate_results(of).in_state("failed")] == ["ranking recall"] and not served(of)
+    off = replace(of, job=of.job.model_copy(update={"gates": Gates(max_ranking_loss=1)}))
+    publish.run(off)
+    assert served(off) and "ranking recall" not in [gate.name for gate in gate_results(off).gates]
+
+
+def test_ranked_lists_may_lose_a_little_recall(job: Path) -> None:
+    of = with_figures(ready(job, LISTS), 20, {10: 0.4, 20: 0.5}, ranked={10: 0.37, 20: 0.5})
+    publish.run(with_impressions_logged(of))
+    gate = next(gate for gate in gate_results(of).gates if gate.name == "ranking recall")
+    assert gate.state == "passed" and gate.value == pytest.approx(0.03 / 0.4)
+    assert served(of)
+
+
+@pytest.mark.parametrize(
+    ("ranked", "expected"), [({}, True), ({"ranking": {"cut": 10, "users": 90, "wanted_seconds": 0}}, False)]
+)
+def test_without_figures_of_ranked_lists_their_recall_is_not_compared(
+    job: Path, ranked: dict[str, Any], expected: bool
+) -> None:
+    """No list was ranked; or an older version measured only the neighbours."""
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4})
+    change_metrics(of, lambda found: found | ranked)
+    publish.run(with_impressions_logged(of))
+    gate = next(gate for gate in gate_results(of).gates if gate.name == "ranking recall")
+    assert (gate.state, gate.expected) == ("not computed", expected)
+
+
+def test_ranked_lists_are_compared_with_the_ranked_lists_before(job: Path) -> None:
+    """Lists of 10 after lists of 20: recall@10, which depends on the order, is that of the lists that were served."""
+    off = Gates(max_ranking_loss=1)
+    before = with_figures(ready(job, LISTS, DATE), 20, {10: 0.1, 20: 0.5}, ranked={10: 0.4, 20: 0.5})
+    publish.run(before)
+    of = with_figures(ready(job, LISTS), 10, {10: 0.4}, ranked={10: 0.2})
+    with pytest.raises(GateError, match=r"gate recall: recall@10 is 0\.2000, and was 0\.4000 the night before"):
+        publish.run(replace(of, job=of.job.model_copy(update={"gates": off})))
 
 
 @pytest.mark.parametrize("part", ["beside", "systems"])

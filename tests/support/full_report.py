@@ -20,7 +20,7 @@ FULL = Report(
         },
         "most popular": {"figures": {"users": 100, "recall@50": 0.1487, "recall@100": 0.2256}, "intervals": {}},
     },
-    differences={"most popular": {"value": 0.0762, "low": 0.051, "high": 0.101}},
+    differences={"most popular": {"recall@100": {"value": 0.0762, "low": 0.051, "high": 0.101}, "map": None}},
     comparisons={"most popular": "significantly better"},
     gates=[
         {"name": "users", "value": 0.0, "bound": "", "ok": True, "message": "gate users: as many as before"},

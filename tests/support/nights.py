@@ -62,7 +62,7 @@ similar = 5
 # A model that trains in a second need not be as good as item-to-item lists.
 GATES = "[gates]\nitem_to_item = false\n"
 # For logs with impressions.
-RANKING = f"[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n{GATES}ranking = false\n"
+RANKING = f"[ranking]\ncandidates = 12\nepochs = 1\nhidden = [8]\n{GATES}ranking = false\nmax_ranking_loss = 1\n"
 DEFAULTS = pl.DataFrame(
     {"country": [None, "SE"], "video_ids": [["v9", "v8"], ["v1"]], "scores": [[2.0, 1.0], [0.5]]},
     schema_overrides={"scores": pl.List(pl.Float32)},
@@ -168,8 +168,9 @@ def completed_videos(job: Path, watches: pl.DataFrame) -> dict[str, set[str]]:
     return found
 
 
-def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
-    """The night, with figures of 90 held-out users: recall of its lists at some k, and of the baselines 0.1."""
+def with_figures(of: Night, k: int, recalls: dict[int, float], ranked: dict[int, float] | None = None) -> Night:
+    """The night, with figures of 90 held-out users: recall of its lists at some k, and of the baselines 0.1. ranked:
+    recall of its lists as stage ranking orders them; the first 10 videos are compared."""
 
     def system(own: dict[int, float]) -> dict[str, Any]:
         shown = {f"recall@{cut}": value for cut, value in own.items()}
@@ -177,7 +178,7 @@ def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
         intervals = {name: [value - 0.005, value + 0.005] for name, value in shown.items()}
         return {"figures": {"users": 90, **shown}, "intervals": intervals, "replicates": near}
 
-    metrics = {
+    metrics: dict[str, Any] = {
         "format_version": 1,
         "k": k,
         "gate": f"recall@{k}",
@@ -186,6 +187,9 @@ def with_figures(of: Night, k: int, recalls: dict[int, float]) -> Night:
         "beside": {system: {"value": 0.1, "low": 0.05, "high": 0.15} for system in BASELINES},
         "ann_loss": {"index": "exact"},
     }
+    if ranked:
+        metrics["systems"] = {"ranking": system(ranked)} | metrics["systems"]
+        metrics |= {"served_system": "ranking", "ranking": {"cut": 10, "users": 90, "wanted_seconds": 0}}
     entry = files.write_bytes(of.folder("evaluation"), "metrics.json", 1, json.dumps(metrics).encode())
     counts = {"metrics": {"neighbours": {f"recall@{cut}": value for cut, value in recalls.items()}}}
     manifest.commit(of.folder("evaluation"), replace(of.require("evaluation"), files=[entry], counts=counts))

@@ -21,7 +21,14 @@ from transforms.core.frames import concat
 from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.evaluation.held_out import RECORD, HeldOut
 from transforms.evaluation.list_statistics import VideoCounts, freshness_curve, list_figures
-from transforms.evaluation.measure_batch import HoldoutInputs, Shared, measure_ann_loss, measure_users, read_shared
+from transforms.evaluation.measure_batch import (
+    HoldoutInputs,
+    Shared,
+    measure_ann_loss,
+    measure_ranked,
+    measure_users,
+    read_shared,
+)
 from transforms.evaluation.night_metrics import WATCHED, Key, MeasuredRecord, ShownRecord, measured_record
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.tfrecords import read_tfrecords
@@ -87,14 +94,15 @@ class WriteEvaluation(beam.PTransform):
                 lists.write(shown)
                 if self.ranking is not None:
                     to_rank.append(shown)
-                _merge_into(total, measure_users(users, result, shared, search))
+                _merge_into(total, measure_users(users, result, shared, self.inputs))
                 if exact is not None and bucket.files.bucket < exact.buckets:
                     rows = np.flatnonzero(exact.contains(users.user_ids).to_numpy())
                     _merge_into(total, measure_ann_loss(users, result, rows, shared, search))
         if self.ranking is not None and to_rank:
-            _merge_into(
-                total, [(_RANKED, self.ranking.measure(concat(to_rank), bucket.files, self._held_out_watches(bucket)))]
-            )
+            unranked = concat(to_rank)
+            ranked = self.ranking.rank(unranked, bucket.files)
+            watch_time = self.ranking.watch_time(unranked, ranked, self._held_out_watches(bucket))
+            _merge_into(total, [(_RANKED, watch_time), *measure_ranked(held_out, ranked, shared, self.inputs)])
         yield _FILE, lists.entry()
         yield from total.items()
 

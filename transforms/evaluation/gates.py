@@ -241,6 +241,22 @@ def ranking(measured: MeasuredRanking | None, cut: int) -> Gate:
     )
 
 
+def ranking_recall(ranked: MeasuredFigures, neighbours: MeasuredFigures, figure: str, *, most_lost: float) -> Gate:
+    """Compare ranked lists with the same lists in the neighbours' order. figure: recall in the first videos."""
+    return _loss_gate(
+        "ranking recall",
+        neighbours,
+        ranked,
+        figure,
+        most_lost,
+        setting="max_ranking_loss",
+        result="in the neighbours' order is {best:.4f} and with ranking {found:.4f}",
+        advice="ranking by expected watch time puts videos first that users do not complete: check the ranker's "
+        "figures in the report, and watch_seconds and clicked of the impressions; candidates = 0 ([ranking]) serves "
+        "the neighbours' order",
+    )
+
+
 @dataclass(frozen=True)
 class MeasuredNight:
     """The figures (`MeasuredFigures`) of a night's lists and, for the same users, of the most popular videos."""
@@ -338,27 +354,51 @@ def ann_recall(recall: float | None, *, wanted: float, most_short: float) -> Gat
 
 def ann_loss(exact: MeasuredFigures, approximate: MeasuredFigures, figure: str, *, most_lost: float) -> Gate:
     """Compare exact and approximate search for the same users."""
-    name = "approximate search"
     if not all(figure in _replicated(side) for side in (approximate, exact)):
-        return not_computed(name, "search is exact, or no users were held out")
-    values, true_values = (np.array(side.replicates[figure], np.float64) for side in (approximate, exact))
-    if figure not in exact.figures or figure not in approximate.figures:
-        return not_computed(name, f"{figure} of one search is missing", expected=False)
-    best, found = exact.figures[figure], approximate.figures[figure]
-    if reason := _unusable(recall_by_exact_search=best, recall_by_the_index=found, gates_max_ann_loss=most_lost):
+        return not_computed("approximate search", "search is exact, or no users were held out")
+    return _loss_gate(
+        "approximate search",
+        exact,
+        approximate,
+        figure,
+        most_lost,
+        setting="max_ann_loss",
+        result="by exact search is {best:.4f} and by the index {found:.4f}",
+        advice="raise index.recall, and check that the index was built from tonight's vectors",
+    )
+
+
+def _loss_gate(
+    name: str,
+    left: MeasuredFigures,
+    right: MeasuredFigures,
+    figure: str,
+    most_lost: float,
+    *,
+    setting: str,
+    result: str,
+    advice: str,
+) -> Gate:
+    """Return a gate that fails if `right` has lost significantly more than a share of the figure of `left`, which is
+    measured on the same users. result: a template with the fields best and found."""
+    if not all(figure in _replicated(side) and figure in side.figures for side in (left, right)):
+        return not_computed(name, f"{figure} of one of the lists is missing", expected=False)
+    true_values, values = (np.array(side.replicates[figure], np.float64) for side in (left, right))
+    best, found = left.figures[figure], right.figures[figure]
+    if reason := _unusable(**{"best_figure": best, "figure_found": found, f"gates_{setting}": most_lost}):
         return not_computed(name, reason, expected=False)
     if len(values) != len(true_values):
-        return not_computed(name, "the searches have unequal numbers of bootstrap replicates", expected=False)
+        return not_computed(name, "the lists have unequal numbers of bootstrap replicates", expected=False)
     low, high = interval(values - (1 - most_lost) * true_values)
     return _significance_gate(
         name,
         (best - found) / best if best else 0.0,
         PairedDifference(value=found - (1 - most_lost) * best, low=low, high=high),
-        _users_of(approximate),
+        _users_of(right),
         notable=(most_lost or NOTABLE_LOSS) * best,
-        bound=f"a loss not significantly above {most_lost:g} of it (95 % interval; gates.max_ann_loss)",
-        result=f"{figure} by exact search is {best:.4f} and by the index {found:.4f}",
-        advice="raise index.recall, and check that the index was built from tonight's vectors",
+        bound=f"a loss not significantly above {most_lost:g} of it (95 % interval; gates.{setting})",
+        result=f"{figure} {result.format(best=best, found=found)}",
+        advice=advice,
     )
 
 

@@ -33,6 +33,7 @@ from transforms.evaluation.night_metrics import (
     NEIGHBOURS,
     OF_NEW,
     OVERLAP,
+    RANKING,
     WATCHED,
     WITHOUT_NEW,
     Key,
@@ -49,12 +50,13 @@ from transforms.search.user_limits import SearchInputs, read_candidates, read_in
 from transforms.search.user_lists import SearchResult
 
 CUTS = (10, 50, 100, 200)
+USERS_AT_ONCE = 8_192  # of ranked lists: 8 MB of weights
 SLICED = (NEIGHBOURS, MOST_POPULAR)  # systems that are measured by slice
 
 
-def metric_cuts(k: int) -> tuple[int, ...]:
-    """Return the cuts of metrics for lists of length k: those of `CUTS` below k, and k."""
-    return tuple(sorted({*(cut for cut in CUTS if cut < k), k}))
+def metric_cuts(k: int, *more: int) -> tuple[int, ...]:
+    """Return the cuts of metrics for lists of length k: those of `CUTS` and of `more` below k, and k."""
+    return tuple(sorted({*(cut for cut in (*CUTS, *more) if cut < k), k}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,12 @@ class HoldoutInputs:
     co_watches: str  # path of `NEAR`, "" for none
     spec: str  # path of the examples' spec
     exact: UserSample | None  # users who are also searched for exactly; None: none
+    ranking_cut: int | None = None  # number of first videos by which ranked lists are compared; None: none are ranked
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The cuts of the metrics."""
+        return metric_cuts(self.search.k, *([self.ranking_cut] if self.ranking_cut else []))
 
     @property
     def as_of(self) -> dt.datetime:
@@ -141,11 +149,11 @@ def known_videos(counts: pl.DataFrame, further: pl.DataFrame, catalogue: str | N
 
 
 def measure_users(
-    users: HeldOut, result: SearchResult, shared: Shared, inputs: SearchInputs
+    users: HeldOut, result: SearchResult, shared: Shared, inputs: HoldoutInputs
 ) -> Iterator[tuple[Key, Measured | VideoCounts]]:
     """Yield the contribution of a batch of users to each metric, by the keys of `night_metrics`."""
-    ks, gate, drawn = metric_cuts(inputs.k), gate_figure(inputs.k), weights(id_digests(users.user_ids).to_numpy())
-    for system, top in _system_lists(users, result, shared, inputs):
+    ks, gate, drawn = inputs.cuts, gate_figure(inputs.search.k), weights(id_digests(users.user_ids).to_numpy())
+    for system, top in _system_lists(users, result, shared, inputs.search):
         shown = _ids(top, shared)
         metrics = users.metrics(shown, ks)
         yield ("systems", system), Measured.from_users(metrics, drawn)
@@ -156,15 +164,42 @@ def measure_users(
             for upload in sorted(set(users.labels["upload"])):
                 part = users.metrics(shown, ks, pl.col("upload") == upload)
                 yield ("slices", "upload", upload, system), Measured.from_users(part, drawn, [gate])
-    if inputs.diversity:
+    if inputs.search.diversity:
         metrics = users.metrics(_ids(result.by_score, shared), ks)
         yield ("diversity", BY_SCORE), Measured.from_users(metrics, drawn)
-    if inputs.new is not None:
+    if inputs.search.new is not None:
         metrics = users.metrics(_ids(result.without_new, shared), ks)
         yield ("new_videos", WITHOUT_NEW), Measured.from_users(metrics, drawn)
         of_new = pl.col("id").is_in(shared.new_ids)
         yield ("new_videos", OF_NEW), Measured.from_users(users.metrics(_ids(result.top, shared), ks, of_new), drawn)
     yield ("shown", WATCHED), VideoCounts.from_ids(users.labels["id"].to_numpy(), videos=shared.videos_with_id)
+
+
+def measure_ranked(
+    users: HeldOut, ranked: pl.DataFrame, shared: Shared, inputs: HoldoutInputs
+) -> Iterator[tuple[Key, Measured]]:
+    """Yield the contribution of ranked lists to the metrics of `RANKING`, some users at a time.
+
+    ranked: user_id, video_ids (best first), one row for each user, in the order of the users. The lists have the
+    videos of the neighbours' lists, so that what does not depend on the order is not measured again.
+    """
+    for first, part in zip(range(0, ranked.height, USERS_AT_ONCE), ranked.iter_slices(USERS_AT_ONCE), strict=True):
+        batch = users.batch(first, part.height)
+        metrics = batch.metrics(_vocabulary_ids(part["video_ids"], shared, inputs.search.k), inputs.cuts)
+        yield ("systems", RANKING), Measured.from_users(metrics, weights(id_digests(batch.user_ids).to_numpy()))
+
+
+def _vocabulary_ids(lists: pl.Series, shared: Shared, k: int) -> NDArray[np.int64]:
+    """Return the vocabulary ids of lists of videos, [lists, k], padded with -1."""
+    places = (
+        pl.DataFrame({"video_id": lists})
+        .with_row_index("row")
+        .with_columns(rank=pl.int_ranges(pl.col("video_id").list.len()))
+    )
+    found = places.explode("video_id", "rank", empty_as_null=False).join(shared.videos, on="video_id").drop_nulls("id")
+    ids = np.full((len(lists), k), -1, np.int64)
+    ids[found["row"].to_numpy(), found["rank"].to_numpy()] = found["id"].to_numpy()
+    return ids
 
 
 def measure_ann_loss(

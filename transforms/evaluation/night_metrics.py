@@ -5,8 +5,11 @@
 | format_version | 1; `read` returns None for any other                                                               |
 | k, gate        | length of lists; the figure that nights and systems are compared by: recall@k                      |
 | holdout        | start and end of the held-out days (ISO 8601, UTC) and number of users; null: there are none       |
-| systems        | system -> measured: `neighbours`, and the baselines                                                |
-| beside         | baseline -> difference of the gate figure, neighbours minus baseline: value, low, high             |
+| systems        | system -> measured: `ranking` if the lists are ranked, `neighbours`, and the baselines             |
+| served_system  | `ranking` if the lists are ranked; absent: `neighbours`. The system of the lists to serve          |
+| beside         | every other system, except `neighbours` -> difference of the gate figure, served lists minus       |
+|                | baseline: value, low, high                                                                         |
+| differences    | every other system -> recall at each cut, and map -> served lists minus system: value, low, high   |
 | slices         | kind -> value -> system -> measured, of these users (or, for the kind `upload`, of these labels)   |
 | shown          | system, or `watched` for the labels -> statistics of its videos (`list_statistics`); for systems   |
 |                | also coverage (share of candidates in any list) and popularity_bias (mean log2 of the popularity   |
@@ -26,10 +29,13 @@
 | ranking        | if lists were ranked: `MeasuredRanking` of the held-out users' lists, and cut, the number of first |
 |                | videos that count; null: they were not                                                             |
 
+The lists of `ranking` and `neighbours` have the same videos in another order: they have the same recall@k, `slices`,
+and statistics in `shown`.
+
 Measured is: figures (name -> value), intervals (name -> [low, high], 95 %, bootstrap over users) and, if nights or
 systems are compared by it, replicates (name -> values, null for a replicate without users); see `user_metrics`. Nights
-are compared by `neighbours` and `most popular`, which have the replicates of recall at every k, so that nights with
-lists of different lengths can be compared.
+are compared by the served lists and `most popular`. These and `neighbours` have the replicates of recall at every k, so
+that nights with lists of different lengths can be compared.
 """
 
 from __future__ import annotations
@@ -52,7 +58,8 @@ FORMAT_VERSION = 1
 FILE = "metrics.json"
 NEIGHBOURS, EXACT_SEARCH = "neighbours", "exact search"
 MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM = "most popular", "most popular of the last day", "item to item"
-SYSTEMS = (NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
+RANKING = "ranking"  # the lists of neighbours in the order of stage ranking
+SYSTEMS = (RANKING, NEIGHBOURS, MOST_POPULAR, LAST_DAY, ITEM_TO_ITEM)
 WATCHED, OVERLAP, ALL_USERS, WITH_A_LIST = "watched", "overlap", "everybody", "with a list"
 BY_SCORE = "by score"  # the lists of neighbours before their re-ranking for diversity
 WITHOUT_NEW, OF_NEW = "without new", "of new"  # lists without reserved places; lists measured on labels of new videos
@@ -157,7 +164,9 @@ class NightMetrics(JsonModel):
     gate: str = ""
     holdout: MeasuredHoldout | None = None
     systems: dict[str, MeasuredFigures]
+    served_system: str = NEIGHBOURS
     beside: dict[str, PairedDifference | None] = Field(default_factory=dict)
+    differences: dict[str, dict[str, PairedDifference | None]] = Field(default_factory=dict)
     slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = Field(default_factory=dict)
     shown: dict[str, dict[str, Number | list[float]]] = Field(default_factory=dict)
     ann_loss: MeasuredAnnLoss | None = None
@@ -165,6 +174,12 @@ class NightMetrics(JsonModel):
     new_videos: MeasuredNewVideos | None = None
     ranking: MeasuredRanking | None = None
     served: MeasuredServed | None = None
+
+    @property
+    def cut_figure(self) -> str:
+        """The figure that shows the order of ranked lists: recall in the first videos; empty if none are ranked."""
+        cut = self.ranking.cut if self.ranking and self.served_system == RANKING else 0
+        return f"recall@{min(cut, self.k)}" if cut else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content as JSON values."""
@@ -178,15 +193,10 @@ def gate_figure(k: int) -> str:
 
 def measured_record(key: Key, value: Measured, *, k: int) -> MeasuredRecord:
     """Return the figures of a key, with the replicates of those that are compared."""
-    compared = key[0] in ("systems", "ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST, OF_NEW)
+    compared = key[0] in ("ann_loss", "served") and key[-1] not in (OVERLAP, WITH_A_LIST, OF_NEW)
     kept = [gate_figure(k)] if compared else []
-    if key in (
-        ("systems", NEIGHBOURS),
-        ("systems", MOST_POPULAR),
-        ("diversity", BY_SCORE),
-        ("new_videos", WITHOUT_NEW),
-    ):
-        kept = [name for name in value.replicates.names if name.startswith("recall@")]
+    if key[0] == "systems" or key in (("diversity", BY_SCORE), ("new_videos", WITHOUT_NEW)):
+        kept = [name for name in value.replicates.names if _is_recall(name) or (name, key[0]) == ("map", "systems")]
     return MeasuredRecord(key, value.compute(kept))
 
 
@@ -215,32 +225,52 @@ def collect_metrics(
     slices: dict[str, dict[str, dict[str, MeasuredFigures]]] = {}
     for key in sorted((key for key in found if key[0] == "slices"), key=_numbers_first):
         slices.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = found[key]
+    differences = _differences(systems)
     users = int(systems[NEIGHBOURS].figures["users"]) if systems else 0
     by_score = found.get(("diversity", BY_SCORE))
     without_new = found.get(("new_videos", WITHOUT_NEW))
-    effects: dict[str, Any] = {}
+    optional: dict[str, Any] = {"served_system": RANKING} if RANKING in systems else {}
     if systems and by_score:
-        effects["diversity"] = _diversity(without_new or systems[NEIGHBOURS], by_score, diversity)
+        optional["diversity"] = _diversity(without_new or systems[NEIGHBOURS], by_score, diversity)
     if systems and without_new:
-        effects["new_videos"] = _new_videos(systems[NEIGHBOURS], without_new, new_videos, found)
+        optional["new_videos"] = _new_videos(systems[NEIGHBOURS], without_new, new_videos, found)
     return NightMetrics(
         format_version=FORMAT_VERSION,
         k=k,
         gate=gate,
         holdout=MeasuredHoldout(start=holdout[0], end=holdout[1], users=users) if holdout and users else None,
-        systems=systems,
-        beside={
-            system: paired_difference(systems[NEIGHBOURS], measured, gate)
-            for system, measured in systems.items()
-            if system != NEIGHBOURS
-        },
+        systems={system: _stored(system, measured, gate) for system, measured in systems.items()},
+        beside={system: of.get(gate) for system, of in differences.items() if system != NEIGHBOURS},
+        differences=differences,
         slices=slices,
         shown=_shown({record.system: record for record in sorted(shown, key=lambda record: record.system)}),
         ann_loss=_ann_loss(found, index, gate) if systems else None,
-        **effects,  # an absent field is not written
+        **optional,  # an absent field is not written
         ranking=ranking.model_copy(update={"cut": cut}) if ranking else None,
         served=_served(found, served, places) if served and ("served", ALL_USERS) in found else None,
     )
+
+
+def _differences(systems: Mapping[str, MeasuredFigures]) -> dict[str, dict[str, PairedDifference | None]]:
+    """Return the difference of the served lists, the first system, and each other system: recall at each cut, map."""
+    if not systems:
+        return {}
+    served, *others = systems
+    names = sorted(systems[served].replicates, key=_figure_order)
+    return {
+        other: {name: paired_difference(systems[served], systems[other], name) for name in names} for other in others
+    }
+
+
+def _stored(system: str, measured: MeasuredFigures, gate: str) -> MeasuredFigures:
+    """Return what is stored of a system: of its replicates, those that later nights or gates compare."""
+    all_cuts = system in (RANKING, NEIGHBOURS, MOST_POPULAR)
+    kept = {name: of for name, of in measured.replicates.items() if name == gate or (all_cuts and _is_recall(name))}
+    return measured.model_copy(update={"replicates": kept})
+
+
+def _is_recall(figure: str) -> bool:
+    return figure.startswith("recall@")
 
 
 def _numbers_first(key: Key) -> tuple[Any, ...]:
@@ -292,7 +322,7 @@ def _of_new(figures: Mapping[Key, MeasuredFigures], key: str) -> MeasuredFigures
 
 
 def _recall_differences(one: MeasuredFigures, other: MeasuredFigures) -> dict[str, PairedDifference | None]:
-    cuts = [name for name in other.figures if name.startswith("recall@")]
+    cuts = [name for name in other.figures if _is_recall(name)]
     return {name: paired_difference(one, other, name) for name in cuts}
 
 

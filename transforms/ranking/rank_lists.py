@@ -170,22 +170,25 @@ class RankCandidates(beam.PTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutRanking:
-    """The inputs to rank lists of held-out users."""
+    """Ranks the lists of held-out users."""
 
     inputs: RankingInputs  # its window ends where the held-out days begin
     ranker: str  # folder
     videos: str  # path of the model's video vectors
-    count: int
-    cut: int
+    count: int  # ranked videos of each list
+    cut: int  # first videos whose watch time is compared
 
-    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, watches: pl.DataFrame) -> WatchTime:
-        """Compare `LISTS` of some users as of the end of the window, ranked and not, with what they watched later.
+    def rank(self, lists: pl.DataFrame, bucket: BucketFiles) -> pl.DataFrame:
+        """Return `LISTS` of users of a bucket, in their order, ranked as of the end of the window."""
+        night = GeneratorNight(start=self.inputs.window.start, videos=self.videos)
+        ranking_bucket = RankingBucket(files=bucket, nights=(night,))
+        return rank_lists(lists, ranking_bucket, self.ranker, self.inputs, self.count)
+
+    def watch_time(self, lists: pl.DataFrame, ranked: pl.DataFrame, watches: pl.DataFrame) -> WatchTime:
+        """Compare `LISTS` of some users, and the same lists ranked, with what the users watched later.
 
         watches: user_id, video_id, completed, watch_seconds of the held-out days.
         """
-        night = GeneratorNight(start=self.inputs.window.start, videos=self.videos)
-        ranking_bucket = RankingBucket(files=bucket, nights=(night,))
-        ranked = rank_lists(lists, ranking_bucket, self.ranker, self.inputs, self.count)
         orders = {"neighbours": lists, "ranking": ranked}
         wanted = completed_seconds(watches.join(lists.select("user_id"), on="user_id", how="semi"))
         totals = lists.select("user_id").join(

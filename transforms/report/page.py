@@ -79,7 +79,8 @@ class Report:
     headline: Sequence[tuple[str, Any]] = ()  # label, value: about four to eight
     metric: str = ""  # name of the metric that compares systems: recall@k
     systems: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> metrics
-    differences: Mapping[str, Mapping[str, float] | None] = field(default_factory=dict)  # system -> value, low, high
+    differences: Mapping[str, Mapping[str, Mapping[str, float] | None]] = field(default_factory=dict)
+    # system -> figure -> value, low, high: the served lists minus the system
     comparisons: Mapping[str, str] = field(default_factory=dict)  # system -> what its difference shows, in words
     trend_nights: Sequence[str] = ()  # dates, the last is this one
     trend: Mapping[str, Sequence[Point | None]] = field(default_factory=dict)  # name -> one of each night
@@ -120,18 +121,7 @@ def render_report(report: Report) -> str:
             metric_rows=[
                 (name, [_value_and_interval(metrics, name) for metrics in report.systems.values()]) for name in names
             ],
-            difference_rows=[
-                (
-                    name,
-                    [
-                        difference["value"],
-                        figures.format_interval((difference["low"], difference["high"])),
-                        report.comparisons.get(name, ""),
-                    ],
-                )
-                for name, difference in report.differences.items()
-                if difference
-            ],
+            **_differences(report),
             **_ranking(report),
             slices=_slices(report),
             statistic_rows=[
@@ -151,6 +141,21 @@ def render_report(report: Report) -> str:
 def with_status(page: str, status: Status) -> str:
     """Replace the status of a rendered report; a report without a status is returned unchanged."""
     return _STATUS.sub(lambda _: status.html, page, count=1)
+
+
+def _differences(report: Report) -> dict[str, Any]:
+    """Return the columns and rows of the table that compares the served lists with other systems."""
+    names = dict.fromkeys(name for of in report.differences.values() for name, difference in of.items() if difference)
+
+    def cells(of: Mapping[str, Mapping[str, float] | None]) -> list[Any]:
+        found = [of.get(name) for name in names]
+        return [(one["value"], figures.format_interval((one["low"], one["high"]))) if one else None for one in found]
+
+    rows = [(system, [*cells(of), report.comparisons.get(system)]) for system, of in report.differences.items()]
+    return {
+        "difference_columns": [*names, f"result at {report.metric}"],
+        "difference_rows": [row for row in rows if any(row[1])],
+    }
 
 
 def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:

@@ -39,26 +39,43 @@ def test_a_trend_has_a_point_of_each_night_that_measured_the_figure(job: Path) -
     ]
     for date, (lists, served, version) in zip(DAYS, given, strict=True):
         evaluated(night(job, date), lists, served, version)
-    found = report_history.trend(night(job, DAYS[3]), "recall@10")
+    found = report_history.trend(night(job, DAYS[3]), ["recall@10"])
     assert found["trend_nights"] == [str(date) for date in DAYS]
     assert found["trend"] == {
         "held-out users": [(0.5, 0.4, 0.6), None, None, (0.7, pytest.approx(0.6), pytest.approx(0.8))],
         "published the night before": [None, (0.4, pytest.approx(0.3), 0.5), None, (0.25, 0.15, 0.35)],
     }
-    before = report_history.trend(night(job, DAYS[0]), "recall@10")
+    before = report_history.trend(night(job, DAYS[0]), ["recall@10"])
     assert before == {"trend_nights": [str(DATE)], "trend": {"held-out users": [(0.5, 0.4, 0.6)]}}
+
+
+def test_a_trend_is_that_of_the_lists_to_serve(job: Path) -> None:
+    """Nights before ranking was measured, or without it, have the point of the neighbours."""
+    evaluated(night(job, DAYS[0]), measured(0.5), None)
+    both = {name: {"recall@10": value, "recall@50": 0.9} for name, value in (("neighbours", 0.5), ("ranking", 0.25))}
+    systems = {
+        name: {"figures": of, "intervals": {figure: [value, value] for figure, value in of.items()}}
+        for name, of in both.items()
+    }
+    content = {"format_version": 1, "systems": systems, "served_system": "ranking"}
+    files.replace_file(f"{night(job, DAYS[1]).folder('evaluation')}/metrics.json", json.dumps(content).encode())
+    found = report_history.trend(night(job, DAYS[1]), ["recall@50", "recall@10"])["trend"]
+    assert found == {
+        "held-out users": [None, (0.9, 0.9, 0.9)],
+        "held-out users, recall@10": [(0.5, 0.4, 0.6), (0.25, 0.25, 0.25)],
+    }
 
 
 def test_a_night_without_a_holdout_has_no_lines(job: Path) -> None:
     evaluated(night(job), None, None)
-    assert report_history.trend(night(job), "recall@10") == {"trend_nights": [str(DATE)], "trend": {}}
+    assert report_history.trend(night(job), ["recall@10"]) == {"trend_nights": [str(DATE)], "trend": {}}
 
 
 def test_no_more_nights_are_shown_than_fit(job: Path) -> None:
     dates = [DATE - dt.timedelta(days=n) for n in range(20)]
     for date in dates:
         evaluated(night(job, date), measured(0.5), None)
-    shown = report_history.trend(night(job), "recall@10")["trend_nights"]
+    shown = report_history.trend(night(job), ["recall@10"])["trend_nights"]
     assert shown == [str(date) for date in reversed(dates[: report_history.NIGHTS])]
 
 

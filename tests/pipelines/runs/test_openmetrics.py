@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from pipelines import gates
 from pipelines.night.night import Night, Outcome
 from pipelines.runs import openmetrics
+from transforms.core import files
 
 DONE = Outcome(run="r", date="2026-11-21", code=0, message="done", seconds=12.5)
 FAILED = Outcome(run="r", date="2026-11-22", code=3, message="a gate", seconds=2.5)
@@ -110,11 +111,35 @@ def test_a_night_that_went_well(of: Night) -> None:
         ("store_rows", (night_, ("table", "searches"))): 4,
         ("recall_ratio", (night_, lists, ("system", "neighbours"), ("k", "10"))): 0.25,
         ("recall_ratio", (night_, lists, ("system", "neighbours"), ("k", "50"))): 0.5,
+        ("recall_ratio", (night_, lists, ("system", "served"), ("k", "10"))): 0.25,
+        ("recall_ratio", (night_, lists, ("system", "served"), ("k", "50"))): 0.5,
         ("published_night_timestamp_seconds", (night_, lists)): 1795219200,  # 2026-11-21T00:00:00Z
         ("published_timestamp_seconds", (night_, lists)): 1795233906,
         ("served_users", (night_, lists)): 7,
     }
     assert found == {(f"watchnext_{name}", frozenset(labels)): value for (name, labels), value in expected.items()}
+
+
+def test_the_recall_of_the_served_lists_is_that_of_the_ranked_ones(of: Night) -> None:
+    figures = {"ranking": {"recall@10": 0.125}, "neighbours": {"recall@10": 0.25}}
+    commit(of, "evaluation", counts={"metrics": figures})
+    ranked = files.write_bytes(of.folder("ranking"), "00000-of-00001-aa.parquet", 7, b"lists")
+    inputs = {"neighbours": of.require("neighbours").digest}
+    commit(of, "ranking", [ranked], counts={"ranker": "r"}, inputs=inputs)
+    assert by_system(written(of, DONE), "ranking") == {"ranking": 0.125, "neighbours": 0.25, "served": 0.125}
+    served = json.loads(Path(of.root.published).read_text())
+    Path(of.root.published).write_text(json.dumps(served | {"stage": "ranking", "recall": figures}))
+    commit(of, "evaluation", counts={"metrics": {"neighbours": {"recall@10": 0.25}}})
+    assert by_system(written(of, DONE), "ranking") == {"ranking": 0.125, "neighbours": 0.25, "served": 0.125}
+    Path(of.root.published).write_text(json.dumps(served | {"stage": "ranking"}))
+    assert by_system(written(of, DONE), "ranking") == {"neighbours": 0.25}, "an older version did not measure them"
+
+
+def by_system(found: Samples, stage: str) -> dict[str, float]:
+    """System -> recall@10 of the lists of a stage."""
+    labelled = [(dict(labels), value) for (name, labels), value in found.items() if name.endswith("recall_ratio")]
+    of_stage = [(own, value) for own, value in labelled if own["list"].startswith(stage) and own["k"] == "10"]
+    return {own["system"]: value for own, value in of_stage}
 
 
 def test_a_failed_night_leaves_the_time_of_the_last_success(of: Night) -> None:

@@ -21,7 +21,7 @@ from transforms.core.bootstrap import REPLICATES, PairedDifference
 from transforms.core.files import FileEntry
 from transforms.core.records import Records, WriteRecords, pop_records
 from transforms.core.user_sampling import UserSample
-from transforms.evaluation import item_to_item
+from transforms.evaluation import item_to_item, measure_batch
 from transforms.evaluation.evaluate_lists import WriteEvaluation
 from transforms.evaluation.held_out import RECORD, HeldOut
 from transforms.evaluation.list_statistics import DAYS
@@ -31,6 +31,7 @@ from transforms.evaluation.night_metrics import (
     ITEM_TO_ITEM,
     MOST_POPULAR,
     NEIGHBOURS,
+    RANKING,
     SYSTEMS,
     MeasuredRecord,
     ShownRecord,
@@ -38,7 +39,7 @@ from transforms.evaluation.night_metrics import (
 )
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Window
-from transforms.ranking.watch_time_recall import WatchTime
+from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime
 from transforms.search import tower as tower_module
 from transforms.search.exclusions import Excluded
 from transforms.search.new_videos import NEW_VIDEOS, NewVideos
@@ -46,7 +47,7 @@ from transforms.search.shard_search import exact_lists
 from transforms.search.user_limits import BucketRecords, SearchInputs
 from transforms.search.user_lists import SearchResult
 
-N, K = 15, 4
+N, K, CUT = 15, 4, 2
 START = hours(24)  # of the held-out days
 BEFORE = Window(start=hours(0), end=START)
 DRAW = np.random.default_rng(3)
@@ -100,7 +101,7 @@ def capped(videos: list[str]) -> list[str]:
 def scores_by_hand(system: str, user: str) -> dict[str, float]:
     vectors = dict(VECTORS.select("video_id", "vector").iter_rows())
     counts = dict(zip(VECTORS["video_id"], COUNTS, strict=True))
-    if system in (NEIGHBOURS, EXACT_SEARCH):
+    if system in (NEIGHBOURS, EXACT_SEARCH, RANKING):
         return {v: float(np.dot(vectors[v], user_vector(user, 3))) for v in vectors}
     if system == ITEM_TO_ITEM:
         sums = {v: sum(w for i, o, w in NEAR if i in history(user) and f"v{o:02d}" == v) for v in vectors}
@@ -119,7 +120,7 @@ def lists_by_hand(system: str) -> dict[str, list[str]]:
     for user in LABELS:
         score = scores_by_hand(system, user)
         found[user] = capped(sorted(set(score) & set(allowed(user)), key=lambda v: (-score[v], v)))
-    return found
+    return {user: videos[::-1] for user, videos in found.items()} if system == RANKING else found
 
 
 def figures_by_hand(lists: dict[str, list[str]], labels: Mapping[str, list[int]] = LABELS) -> dict[str, float]:
@@ -141,6 +142,11 @@ def figures_by_hand(lists: dict[str, list[str]], labels: Mapping[str, list[int]]
     }
 
 
+def recall_in_first(lists: dict[str, list[str]], cut: int) -> float:
+    found = sum(int(video[1:]) in LABELS[user] for user, videos in lists.items() for video in videos[:cut])
+    return found / sum(map(len, LABELS.values()))
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """The folder with the lists, and the records, of two buckets of held-out users and one without."""
@@ -153,17 +159,45 @@ class Evaluated:
         return collect_metrics(measured, shown, k=K, index="exact", holdout=("then", "now"), served=None).to_dict()
 
 
+@dataclass(frozen=True)
+class ReversingRanking:
+    """A replacement of `HeldOutRanking` that reverses lists, and writes a file with the users of each ranking."""
+
+    folder: Path
+
+    def rank(self, lists: pl.DataFrame, bucket: BucketFiles) -> pl.DataFrame:
+        names = [path.name for path in self.folder.iterdir()]
+        (self.folder / f"{bucket.bucket}-{len(names)}").write_text(" ".join(lists["user_id"]))
+        return lists.with_columns(pl.col("video_ids").list.reverse())
+
+    def watch_time(self, lists: pl.DataFrame, ranked: pl.DataFrame, watches: pl.DataFrame) -> WatchTime:
+        assert ranked["video_ids"].to_list() == [videos[::-1] for videos in lists["video_ids"].to_list()]
+        columns = {name: np.ones(lists.height, np.int64) for name in ("wanted", "neighbours", "ranking")}
+        return WatchTime.from_columns(columns, np.ones((lists.height, REPLICATES), np.uint8))
+
+
 @pytest.fixture(scope="module", params=[1, 3])
 def evaluated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tower: str) -> Evaluated:
-    """Evaluate with an index of one shard and of three, and two users per batch."""
+    """Evaluate with an index of one shard and of three, and two users per batch; the ranked lists are the reversed
+    ones, and one user's is measured at a time."""
     folder = tmp_path_factory.mktemp("evaluated")
+    (measured := folder / "measured").mkdir()
     inputs = write_inputs(folder, tower, shards=request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tower_module, "BATCH", 2)
-        evaluate = WriteEvaluation(inputs, Window(start=hours(0), end=hours(48)), str(folder), "{bucket}.parquet")
+        patch.setattr(measure_batch, "USERS_AT_ONCE", 1)
+        evaluate = WriteEvaluation(
+            inputs,
+            Window(start=hours(0), end=hours(48)),
+            str(folder),
+            "{bucket}.parquet",
+            ranking=ReversingRanking(measured),  # type: ignore[arg-type]
+        )
         with beam.Pipeline(runner="FnApiRunner") as pipeline:
             pipeline | beam.Create(write_buckets(folder)) | evaluate | WriteRecords(str(folder / "records"))
-    return Evaluated(folder / "lists", pop_records(str(folder / "records"), FileEntry, MeasuredRecord, ShownRecord))
+    return Evaluated(
+        folder / "lists", pop_records(str(folder / "records"), FileEntry, MeasuredRecord, ShownRecord, MeasuredRanking)
+    )
 
 
 def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
@@ -194,6 +228,7 @@ def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
         co_watches=write(pl.DataFrame(NEAR, schema=item_to_item.NEAR, orient="row"), folder / "near"),
         spec=str(folder / "spec.json"),
         exact=UserSample(buckets=1, share=1.0),
+        ranking_cut=CUT,
     )
 
 
@@ -225,26 +260,13 @@ def test_lists_are_as_of_the_start_of_the_held_out_days(evaluated: Evaluated) ->
     assert not LATE & {video for videos in written.values() for video in videos}
 
 
-@dataclass(frozen=True)
-class CountedRanking:
-    """A replacement of `HeldOutRanking` that writes a file with the users of each measurement."""
-
-    folder: Path
-
-    def measure(self, lists: pl.DataFrame, bucket: BucketFiles, watches: pl.DataFrame) -> WatchTime:
-        names = [path.name for path in self.folder.iterdir()]
-        (self.folder / f"{bucket.bucket}-{len(names)}").write_text(" ".join(lists["user_id"]))
-        columns = {name: np.ones(lists.height, np.int64) for name in ("wanted", "neighbours", "ranking")}
-        return WatchTime.from_columns(columns, np.ones((lists.height, REPLICATES), np.uint8))
-
-
 def test_the_ranked_lists_of_a_bucket_are_measured_together(
     tmp_path: Path, tower: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A measurement reads the bucket's events, so three users in batches of one are measured once."""
     monkeypatch.setattr(tower_module, "BATCH", 1)
     (measured := tmp_path / "measured").mkdir()
-    window, ranking = Window(start=hours(0), end=hours(48)), CountedRanking(measured)
+    window, ranking = Window(start=hours(0), end=hours(48)), ReversingRanking(measured)
     evaluate = WriteEvaluation(
         write_inputs(tmp_path, tower),
         window,
@@ -261,9 +283,20 @@ def test_the_ranked_lists_of_a_bucket_are_measured_together(
 def test_figures_equal_those_of_the_lists(system: str, evaluated: Evaluated) -> None:
     measured = evaluated.metrics()["systems"][system]
     expected = figures_by_hand(lists_by_hand(system))
+    expected[f"recall@{CUT}"] = recall_in_first(lists_by_hand(system), CUT)
     assert {name: measured["figures"][name] for name in expected} == pytest.approx(expected)
     assert set(measured["intervals"]) == set(measured["figures"]) - {"users", "pairs"}
     assert len(measured["replicates"][f"recall@{K}"]) == REPLICATES
+
+
+def test_ranked_lists_are_compared_with_the_neighbours(evaluated: Evaluated) -> None:
+    """The lists to serve are the reversed ones: their first videos differ, and the whole lists have the same videos."""
+    found, lists = evaluated.metrics(), [lists_by_hand(system) for system in (RANKING, NEIGHBOURS)]
+    assert found["served_system"] == RANKING
+    difference = found["differences"][NEIGHBOURS]
+    first, last = (recall_in_first(one, CUT) for one in lists)
+    assert first != last and difference[f"recall@{CUT}"]["value"] == pytest.approx(first - last)
+    assert difference[f"recall@{K}"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_systems_differ() -> None:
@@ -307,7 +340,8 @@ def test_statistics_of_the_videos_shown(evaluated: Evaluated) -> None:
     found = evaluated.metrics()["shown"]
     labels = [label or N + 1 for own in LABELS.values() for label in own]
     assert found["watched"]["mean_log2_rank"] == pytest.approx(np.log2(labels).mean())
-    for system in SYSTEMS:
+    assert set(found) == {"watched", *SYSTEMS} - {RANKING}
+    for system in set(SYSTEMS) - {RANKING}:
         ids = [int(video[1:]) for videos in lists_by_hand(system).values() for video in videos]
         assert found[system]["videos"] == len(ids)
         assert found[system]["coverage"] == len(set(ids)) / N

@@ -101,6 +101,13 @@ CASES: list[tuple[Callable[..., Gate], tuple[Any, ...], tuple[Any, ...], str]] =
         r"gate approximate search: recall@10 by exact search is 0\.4000 and by the index 0\.3000, bound: .* 0\.05",
     ),
     (
+        lambda recall: gates.ranking_recall(measured(recall), measured(0.4), FIGURE, most_lost=0.1),
+        (0.37,),
+        (0.3,),
+        r"gate ranking recall: recall@10 in the neighbours' order is 0\.4000 and with ranking 0\.3000, bound: .*"
+        r"gates\.max_ranking_loss\): .*candidates = 0",
+    ),
+    (
         lambda tonight: gates.users(before=1_000, tonight=tonight, most_lost=0.2),
         (800,),
         (640,),
@@ -184,6 +191,10 @@ def test_every_gate_passes_and_fails(
             "the nights have no recall@10 with replicates in common, nor recall at another k",
         ),
         (gates.ann_loss(figures_of({}), measured(0.3), FIGURE, most_lost=0.1), "search is exact"),
+        (
+            gates.ranking_recall(figures_of({}), measured(0.3), FIGURE, most_lost=0.1),
+            "recall@10 of one of",
+        ),
         (gates.list_overlap_gate(None, most=0.8), "nearly all videos"),
         (gates.volume("watches", [1, 2, 3], least=0.7, most=2), "fewer than 3 days"),
         (gates.skew("device", {}, {}, most=0.1), "no user is both"),
@@ -250,6 +261,7 @@ def test_an_interval_without_replicates_is_not_computed() -> None:
             MeasuredNight(even, measured(0.2)), MeasuredNight(odd, measured(0.2)), FIGURE, most_lost=0.1
         ),
         gates.ann_loss(odd, even, FIGURE, most_lost=0.1),
+        gates.ranking_recall(odd, even, FIGURE, most_lost=0.1),
         popular_gate(-0.5, math.nan, math.nan),
         near_gate(-0.5, math.nan, math.nan),
         ranking_gate(-0.5, math.nan, math.nan),
@@ -313,7 +325,10 @@ def test_gates_with_a_bound_say_that_an_interval_is_too_wide() -> None:
     def loss(spread: float) -> Gate:
         return gates.ann_loss(measured(0.4, 0.0), measured(0.38, spread), FIGURE, most_lost=0.05)
 
-    for gate, narrow in ((recall, 0.03), (loss, 0.015)):
+    def ranked(spread: float) -> Gate:
+        return gates.ranking_recall(measured(0.36, spread), measured(0.4, 0.0), FIGURE, most_lost=0.1)
+
+    for gate, narrow in ((recall, 0.03), (loss, 0.015), (ranked, 0.03)):
         assert gate(0.05).state == gate(narrow).state == "passed"
         assert gate(0.05).note == "too few held-out users to tell" and gate(narrow).note == ""
 
@@ -383,6 +398,10 @@ def whole(value: Any) -> bool:
         (lambda *of: gates.ann_recall(of[0], wanted=of[1], most_short=of[2]), st.tuples(*[NUMBERS] * 3)),
         (lambda *of: gates.ann_loss(of[0], of[1], FIGURE, most_lost=of[2]), st.tuples(MEASURED, MEASURED, NUMBERS)),
         (lambda *of: gates.users(before=of[0], tonight=of[1], most_lost=of[2]), st.tuples(*[NUMBERS] * 3)),
+        (
+            lambda *of: gates.ranking_recall(of[0], of[1], FIGURE, most_lost=of[2]),
+            st.tuples(MEASURED, MEASURED, NUMBERS),
+        ),
         (
             lambda *of: gates.coverage(distinct=of[0], lists=of[1], length=of[2], candidates=of[3], least=of[4]),
             st.tuples(*[NUMBERS] * 5),

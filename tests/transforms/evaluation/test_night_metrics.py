@@ -15,6 +15,7 @@ from transforms.core.frames import mix
 from transforms.core.records import encode, pop_records, write_records
 from transforms.evaluation.night_metrics import (
     FORMAT_VERSION,
+    RANKING,
     SYSTEMS,
     MeasuredRecord,
     NightMetrics,
@@ -39,13 +40,17 @@ def measured(chance: float) -> Measured:
     return Measured.from_users(UserMetrics.from_hits(hits, WANTED, ks=(2, K)), DRAWN)
 
 
-CHANCES = dict(zip(SYSTEMS, (0.6, 0.4, 0.2, 0.5), strict=True))
+RANKED_CHANCES = dict(zip(SYSTEMS, (0.7, 0.6, 0.4, 0.2, 0.5), strict=True))
+SLICED = ("neighbours", "most popular")
+CHANCES = {system: chance for system, chance in RANKED_CHANCES.items() if system != RANKING}
 
 
 def collected(
-    *more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[str, str] | None = None
+    *more: MeasuredRecord | ShownRecord | MeasuredRanking,
+    served: dict[str, str] | None = None,
+    chances: dict[str, float] = CHANCES,
 ) -> NightMetrics:
-    records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in CHANCES.items()]
+    records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in chances.items()]
     with TemporaryDirectory() as folder:  # written and read, as between workers
         write_records(map(encode, [*records, *more]), f"{folder}/records")
         found = pop_records(f"{folder}/records", MeasuredRecord, ShownRecord, MeasuredRanking)
@@ -66,7 +71,7 @@ def content(*more: MeasuredRecord | ShownRecord | MeasuredRanking, served: dict[
 
 def test_systems_have_figures_intervals_and_the_replicates_that_are_compared() -> None:
     found = content()
-    assert list(found["systems"]) == list(SYSTEMS)
+    assert list(found["systems"]) == list(CHANCES)
     for system, chance in CHANCES.items():
         of = found["systems"][system]
         assert of["figures"] == measured(chance).metrics.compute()
@@ -77,29 +82,54 @@ def test_systems_have_figures_intervals_and_the_replicates_that_are_compared() -
     assert found["holdout"] == {"start": "then", "end": "now", "users": USERS}
 
 
-def test_each_system_is_compared_with_the_neighbours() -> None:
-    found = content()
-    assert list(found["beside"]) == [*SYSTEMS][1:]
-    for system, difference in found["beside"].items():
-        ours, theirs = (found["systems"][s]["figures"]["recall@4"] for s in (SYSTEMS[0], system))
-        assert difference["value"] == ours - theirs
-        assert 0 < difference["low"] < difference["value"] < difference["high"]
+@pytest.mark.parametrize("chances", [CHANCES, RANKED_CHANCES])
+def test_each_system_is_compared_with_the_lists_to_serve(chances: dict[str, float]) -> None:
+    found = json.loads(serialize(collected(chances=chances)))
+    served, *others = chances
+    assert found.get("served_system", "neighbours") == served
+    assert list(found["differences"]) == others
+    assert list(found["beside"]) == [system for system in others if system != "neighbours"]
+    for system, differences in found["differences"].items():
+        assert list(differences) == ["recall@2", "recall@4", "map"]
+        assert system == "neighbours" or found["beside"][system] == differences["recall@4"]
+        for figure, difference in differences.items():
+            ours, theirs = (measured(chances[one]) for one in (served, system))
+            low, high = np.percentile(ours.replicate_values(figure) - theirs.replicate_values(figure), [2.5, 97.5])
+            assert difference["value"] == ours.metrics.compute()[figure] - theirs.metrics.compute()[figure]
+            assert (difference["low"], difference["high"]) == pytest.approx((low, high), abs=1e-8)
+            assert 0 < low < difference["value"] < high
+
+
+def test_ranked_lists_are_the_lists_to_serve() -> None:
+    ranked = MeasuredRanking(users=3, wanted_seconds=0)
+    records = [measured_record(("systems", system), measured(chance), k=K) for system, chance in RANKED_CHANCES.items()]
+    for cut, figure in ((2, "recall@2"), (9, "recall@4")):
+        found = collect_metrics(records, [], ranked, k=K, index="exact", holdout=("a", "b"), served=None, cut=cut)
+        assert list(found.systems) == list(SYSTEMS) and found.served_system == "ranking"
+        assert found.cut_figure == figure
+        for system, of in found.systems.items():
+            of_every_k = system in ("ranking", "neighbours", "most popular")
+            assert set(of.replicates) == ({"recall@2", "recall@4"} if of_every_k else {"recall@4"})
+        assert read(serialize(found)) == found
+    unranked = collected()
+    assert unranked.served_system == "neighbours" and unranked.cut_figure == ""
+    assert "served_system" not in content(), "absent without ranking"
 
 
 def test_slices_are_by_kind_value_and_system() -> None:
     some = Measured.from_users(UserMetrics.from_hits(np.ones((USERS, K), bool), WANTED, ks=(2, K)), DRAWN, ["recall@4"])
-    keys = [("slices", "country", value, system) for value in ("SE", "DE") for system in SYSTEMS[:2]]
+    keys = [("slices", "country", value, system) for value in ("SE", "DE") for system in SLICED]
     found = content(*(measured_record(key, some, k=K) for key in keys))["slices"]
     assert {kind: {value: list(systems) for value, systems in of.items()} for kind, of in found.items()} == {
-        "country": {"DE": sorted(SYSTEMS[:2]), "SE": sorted(SYSTEMS[:2])}
+        "country": {"DE": sorted(SLICED), "SE": sorted(SLICED)}
     }
-    assert set(found["country"]["DE"][SYSTEMS[0]]) == {"figures", "intervals"}
+    assert set(found["country"]["DE"]["neighbours"]) == {"figures", "intervals"}
 
 
 def test_slices_with_numbers_are_in_their_order() -> None:
     some = measured(0.3)
     values = ["5-19", "50+", "0", "1-4", "20-49"]
-    found = content(*(measured_record(("slices", "history", value, SYSTEMS[0]), some, k=K) for value in values))
+    found = content(*(measured_record(("slices", "history", value, "neighbours"), some, k=K) for value in values))
     assert list(found["slices"]["history"]) == ["0", "1-4", "5-19", "20-49", "50+"]
 
 
@@ -162,6 +192,7 @@ def test_no_held_out_users_is_null() -> None:
         "holdout": None,
         "systems": {},
         "beside": {},
+        "differences": {},
         "slices": {},
         "shown": {},
         "ann_loss": None,
@@ -178,7 +209,7 @@ def test_ranking_is_stored_with_its_cut() -> None:
 
 
 def test_figures_are_in_reading_order() -> None:
-    found = ordered_figures(collected())
+    found = ordered_figures(collected(chances=RANKED_CHANCES))
     assert list(found) == list(SYSTEMS)
     cut = ["recall@2", "hit@2", "ndcg@2", "recall@4", "hit@4", "ndcg@4"]
     assert list(found["neighbours"]) == ["users", "pairs", *cut, "map", "mrr"]
@@ -208,13 +239,18 @@ def everything() -> Any:
 
 
 def test_written_metrics_are_read() -> None:
-    for of in (collected(), whole(), collect_metrics([], k=K, index="exact", holdout=None, served=None)):
+    for of in (
+        collected(),
+        collected(chances=RANKED_CHANCES),
+        whole(),
+        collect_metrics([], k=K, index="exact", holdout=None, served=None),
+    ):
         found = read(serialize(of))
         assert found == of and serialize(found) == serialize(of)
 
 
 def test_older_files_are_read_and_errors_name_the_field() -> None:
-    for part in ("holdout", "beside", "slices", "shown", "ann_loss", "ranking", "served", "k", "gate"):
+    for part in ("holdout", "beside", "differences", "slices", "shown", "ann_loss", "ranking", "served", "k", "gate"):
         assert read(json.dumps({name: of for name, of in everything().items() if name != part}).encode()) is not None
     spoilt = everything()
     spoilt["systems"]["neighbours"]["figures"]["recall@4"] = "high"

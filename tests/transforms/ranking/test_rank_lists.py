@@ -187,12 +187,19 @@ def test_held_out_users_are_measured_in_both_orders(tmp_path: Path) -> None:
             "watch_seconds": [50.0, 30.0, 20.0, 99.0],
         }
     )
-    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).compute()
+    lists = lists_of(ROWS)
+    ranked = held_out.rank(lists, files_in(tmp_path))
+    assert dict(ranked.select("user_id", "video_ids").iter_rows()) == {
+        "b": ["x", "w", "v"],
+        "a": ["v", "x", "y", "w"],
+        "c": [],
+    }
+    found = held_out.watch_time(lists, ranked, then).compute()
     assert (found.users, found.wanted_seconds) == (3, 100)
     assert found.neighbours and found.neighbours.recall == 0.5
     assert found.ranking and found.ranking.recall == 0.5
     then = then.with_columns(completed=pl.col("video_id") != "w")
-    found = held_out.measure(lists_of(ROWS), files_in(tmp_path), then).compute()
+    found = held_out.watch_time(lists, ranked, then).compute()
     assert found.neighbours and found.ranking and found.difference
     assert (found.neighbours.recall, found.ranking.recall) == (30 / 80, 50 / 80)
     assert found.difference.value == pytest.approx(20 / 80)

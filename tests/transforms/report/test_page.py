@@ -101,7 +101,7 @@ def test_every_part_is_rendered() -> None:
         "0.0625",
         "0.4100",
     } <= shown
-    assert {"significantly better", "result"} <= shown
+    assert {"significantly better", "result at recall@100"} <= shown
     assert {"0.2468", "0.210 to 0.270", "0.066 to 0.155", "per-user loss", "0.3579", "31.50", "29.75"} <= shown
     assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
     assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
