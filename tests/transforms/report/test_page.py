@@ -78,6 +78,12 @@ def test_what_became_of_new_videos_is_rendered() -> None:
     ]
 
 
+def test_lists_published_before_without_new_videos_are_rendered() -> None:
+    words = " ".join(Outline(render_report(dataclasses.replace(FULL, served={"date": "2026-11-20"}))).words)
+    assert "New videos of the night" not in words
+    assert "New videos of the night" in " ".join(Outline(render_report(FULL)).words)
+
+
 def test_every_part_is_rendered() -> None:
     page = Outline(render_report(FULL))
     shown = set(page.words)
