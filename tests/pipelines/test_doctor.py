@@ -23,7 +23,7 @@ from pipelines.doctor import CHECKS, Check
 NAMES = (  # of the checks of whole logs, in the order of their findings
     *("python", "packages", "job", "root", "lock", "published"),
     *("logs.watches", "logs.searches", "logs.videos", "logs.users", "catalogue", "times"),
-    *("sinks", "memory", "disk", "time", "tensorflow", "scann", "runner"),
+    *("sinks", "memory", "disk", "time", "auto", "tensorflow", "scann", "runner"),
 )
 
 

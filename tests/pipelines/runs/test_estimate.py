@@ -138,7 +138,8 @@ def test_four_times_the_events_are_met_too() -> None:
     [(64, [1024, 512], 17_110), (256, [1024, 512], 8_460), (64, [256], 34_227)],
 )
 def test_the_speed_of_training_is_met_to_a_quarter(dimension: int, hidden: list[int], examples_a_second: int) -> None:
-    job = job_of(model={"dimension": dimension, "hidden": hidden}, training={"epochs": 1})
+    model = {"preset": "paper", "dimension": dimension, "hidden": hidden}
+    job = job_of(model=model, training={"epochs": 1})
     none, some = (by_stage(job, replace(SMALL, labels=labels))["train"].seconds for labels in (0, 1_000_000))
     assert 1_000_000 / (some - none) == pytest.approx(examples_a_second, rel=0.25)
 
@@ -164,7 +165,7 @@ def test_a_night_of_real_logs_is_met_to_a_factor_of_two() -> None:
 
 def test_a_large_catalogue_is_known_by_its_tables_and_its_index() -> None:
     million = replace(LARGE, videos=1_000_000, tokens=1_000_000, users=1_000_000)
-    found = by_stage(job_of(), million)
+    found = by_stage(job_of(model={"preset": "paper"}), million)
     table = 1_000_000 * 256 * 4
     assert found["train"].memory_bytes > 3 * 1.4 * table and found["train"].disk_bytes > 5 * table
     assert found["train"].scratch_bytes > 6 * table  # two checkpoints
@@ -197,12 +198,10 @@ def test_the_room_for_stages_is_what_they_leave_and_the_most_one_uses_meanwhile(
 
 
 def test_settings_that_are_auto_are_resolved_for_the_size() -> None:
-    auto = job_of(model={"dimension": "auto", "hidden": "auto"}, training={"epochs": "auto"})
-    values = resolve_settings(auto, SMALL).values
-    by_hand = job_of(
-        model={name: values[name] for name in ("dimension", "hidden")}, training={"epochs": values["epochs"]}
-    )
-    assert by_stage(auto, SMALL) == by_stage(by_hand, SMALL) != by_stage(job_of(), SMALL)
+    resolved = resolve_settings(job_of(), SMALL)
+    by_hand = job_of(model=resolved.model.model_dump(), training=resolved.training.model_dump())
+    paper = job_of(model={"preset": "paper"})
+    assert by_stage(job_of(), SMALL) == by_stage(by_hand, SMALL) != by_stage(paper, SMALL)
 
 
 def test_an_evaluation_costs_by_its_held_out_users() -> None:
