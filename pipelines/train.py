@@ -88,13 +88,17 @@ def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
         search_tokens=paths.join(local, SEARCH_TOKENS) if listed.named(SEARCH_TOKENS) else None,
         graph=find_graph(local, names),
         labels=listed.counts.get("train_pointers"),
-        users=sum(entry.rows for entry in listed.named("train/")),
+        users=max(0, _rows(listed, "train/") - _rows(listed, "holdout/")),
         dates={
             "start": night.dates.start.isoformat(),
             "end": night.dates.end.isoformat(),
             "newest": listed.read(ExamplesOutputs).newest.isoformat(),
         },
     )
+
+
+def _rows(listed: manifest.Manifest, folder: str) -> int:
+    return sum(entry.rows for entry in listed.named(folder))
 
 
 def _warm_start_source(night: Night, found: EarlierModel | None, workdir: LocalWorkdir) -> WarmStartSource | None:

@@ -40,7 +40,7 @@ class LogCounts:
     """The counts of a window that rules read."""
 
     labels: int  # in training records
-    users: int  # with a training record
+    users: int  # with a training record, without those who are held out
     videos: int  # in the vocabulary
     watches: int  # completed watches of these videos that a model may learn from
 
@@ -123,7 +123,7 @@ RULES: dict[str, Rule] = {
     "epochs": Rule(_epochs, f"{{labels:,}} labels; {TRAINED_LABELS:,} in 1 to {MOST_EPOCHS}"),
     "early_stopping_epochs": Rule(
         _early_stopping_epochs,
-        f"{{users:,}} users; 0 if {STOPPING_SHARE:.0%} of them, or holdout_sample, are fewer than "
+        f"{{users:,}} users who are not held out; 0 if {STOPPING_SHARE:.0%} of them, or holdout_sample, are fewer than "
         f"{LEAST_STOPPING_USERS}",
     ),
 }

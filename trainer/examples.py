@@ -37,7 +37,7 @@ class ExampleFiles:
     search_tokens: str | None = None  # Parquet: token string, count int64, in order of the ids; for later warm starts
     graph: str | None = None  # folder of the SavedModel that encoded context and example age, to serve raw features
     labels: int | None = None  # in `train`; None: to be counted from the records
-    users: int | None = None  # records in `train`; None: to be counted
+    users: int | None = None  # records in `train` less those in `holdout`; None: to be counted
     dates: dict[str, str] = field(default_factory=dict)  # ISO 8601: `newest` watch; `start` and `end` of the window
 
 

@@ -127,7 +127,7 @@ def resolve_settings(
         return resolve(model, training, LogCounts(labels=0, users=0, videos=0, watches=0))
     counts = LogCounts(
         labels=count_labels(examples.train) if examples.labels is None else examples.labels,
-        users=_count_records(examples.train) if examples.users is None else examples.users,
+        users=_learned_users(examples) if examples.users is None else examples.users,
         videos=examples.spec.videos,
         watches=int(videos.counts.sum()),
     )
@@ -142,9 +142,12 @@ def resolve_settings(
     return resolve(model, training, counts)
 
 
-def _count_records(paths: Sequence[str]) -> int:
-    blocks = RecordFiles.from_paths(paths).read_blocks()
-    return sum(int(tf.size(block)) for block in blocks)
+def _learned_users(examples: ExampleFiles) -> int:
+    train, holdout = (
+        sum(int(tf.size(block)) for block in RecordFiles.from_paths(paths).read_blocks())
+        for paths in (examples.train, examples.holdout)
+    )
+    return max(0, train - holdout)
 
 
 def _write_outputs(

@@ -95,7 +95,8 @@ class ResolvedJob(Job):
 
 def resolve_settings(job: Job, size: LogSize) -> Resolved:
     """Resolve the settings that are "auto" for logs of this size, without an earlier model."""
-    counts = LogCounts(labels=size.labels, users=size.users, videos=size.videos, watches=size.completed)
+    users = max(0, size.users - round(_held_out_users(job, size)))
+    counts = LogCounts(labels=size.labels, users=users, videos=size.videos, watches=size.completed)
     return resolve(job.model, job.training, counts)
 
 
@@ -243,11 +244,18 @@ def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
 
 
 def _evaluation(job: ResolvedJob, size: LogSize, threads: int) -> Cost:
-    share, _ = holdout_share(job.examples.holdout_users, users=size.holdout_users)
-    held_out = size.holdout_users * share
+    held_out = _held_out_users(job, size)
     seconds = 2 * held_out * _query_seconds(job, size)
     disk = held_out * min(job.neighbours.k, size.videos) * _item_bytes(size)
     return _cost("evaluation", seconds=seconds, memory=_search_bytes(job, size, threads), disk=disk)
+
+
+def _held_out_users(job: Job, size: LogSize) -> float:
+    """Return how many users are measured."""
+    if not job.examples.holdout_days:
+        return 0.0
+    share, _ = holdout_share(job.examples.holdout_users, users=size.holdout_users)
+    return size.holdout_users * share
 
 
 def _events_in_progress(size: LogSize, threads: int) -> float:

@@ -199,12 +199,13 @@ def test_a_training_resolves_from_its_examples_and_a_warm_one_keeps_the_shape(tm
 
 def test_counts_of_the_manifest_replace_counting(tmp_path: Path) -> None:
     records = random_records(9, seed=1)
-    folder = write_folder(tmp_path / "examples", train={"a": records}, holdout={})
+    holdout = random_records(2, seed=2, pointers=1)
+    folder = write_folder(tmp_path / "examples", train={"a": records}, holdout={"h": holdout})
     examples = read_folder(folder)
     counts = read_label_counts(examples)
     training = TrainingTable(epochs=AUTO, early_stopping_epochs=AUTO)
     counted = resolve_settings(examples, counts, model=ModelTable(), training=training)
-    assert "9 users" in counted.reasons["early_stopping_epochs"]
+    assert "7 users" in counted.reasons["early_stopping_epochs"]
     known = type(examples)(**{**vars(examples), "labels": 10**9, "users": 10**6})
     from_manifest = resolve_settings(known, counts, model=ModelTable(), training=training)
     assert (from_manifest.training.epochs, from_manifest.training.early_stopping_epochs) == (1, 2)
