@@ -89,7 +89,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             "notes": [f"examples.per_user = {per_user} ({reason})"],
             "auto": {"per_user": f"{per_user} ({reason})"},
         }
-    return StageResult(entries, ExamplesOutputs(newest=newest, features=features), counts)
+    return StageResult(
+        entries, ExamplesOutputs(newest=newest, window_days=night.job.examples.window_days, features=features), counts
+    )
 
 
 def _labels_per_user(night: Night) -> tuple[int, str]:

@@ -80,6 +80,7 @@ def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
         raise StageError(f"the training records of {night.date} were dropped after publishing: run --from examples")
     names = [entry.name for entry in listed.files]
     local = workdir.download(night.folder("examples"), [name for name in names if not name.startswith("serving/")])
+    outputs = listed.read(ExamplesOutputs)
     return ExampleFiles(
         train=tuple(manifest.entry_paths(listed.named("train/"), local)),
         holdout=tuple(manifest.entry_paths(listed.named("holdout/"), local)),
@@ -89,10 +90,11 @@ def _examples(night: Night, workdir: LocalWorkdir) -> ExampleFiles:
         graph=find_graph(local, names),
         labels=listed.counts.get("train_pointers"),
         users=max(0, _rows(listed, "train/") - _rows(listed, "holdout/")),
+        window_days=outputs.window_days,
         dates={
             "start": night.dates.start.isoformat(),
             "end": night.dates.end.isoformat(),
-            "newest": listed.read(ExamplesOutputs).newest.isoformat(),
+            "newest": outputs.newest.isoformat(),
         },
     )
 

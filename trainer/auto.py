@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 
-RULES_VERSION = 2  # part of the plans of stages: a change of a rule lets them run again
+RULES_VERSION = 3  # part of the plans of stages: a change of a rule lets them run again
 SHAPE = ("history", "co_watches", "dimension", "hidden")  # kept from the model that a training starts from
 
 MANY_VIDEOS, WATCHES_PER_VIDEO = 200_000, 20  # above both, vectors have more dimensions
@@ -27,6 +27,7 @@ NEGATIVES = 2_000
 DENSE = 20  # watches per video
 ATTENTION_LABELS = (200_000, 2_000_000)  # few overfit attention, and many take too long
 TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
+RECENT_SHARE = 0.1  # of the window's days, whose labels every epoch of a cold start has
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
 MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
 # Users to measure, and limits of their share. What held-out users watch in the held-out days is learned a night later.
@@ -43,6 +44,7 @@ class LogCounts:
     users: int  # with a training record, without those who are held out
     videos: int  # in the vocabulary
     watches: int  # completed watches of these videos that a model may learn from
+    days: int  # of the window
 
 
 Chosen = Mapping[str, Any]  # name of a setting in [model] or [training] -> value
@@ -121,6 +123,10 @@ RULES: dict[str, Rule] = {
     "tower_learning_rate": Rule(lambda *_: 0.001, "the usual rate of Adam"),
     "learning_rate_schedule": Rule(lambda *_: "linear", "the last epochs average out the noise of the first"),
     "epochs": Rule(_epochs, f"{{labels:,}} labels; {TRAINED_LABELS:,} in 1 to {MOST_EPOCHS}"),
+    "recent_days": Rule(
+        lambda _, counts: math.ceil(RECENT_SHARE * counts.days),
+        f"a window of {{days:,}} days; {RECENT_SHARE:.0%} of it",
+    ),
     "early_stopping_epochs": Rule(
         _early_stopping_epochs,
         f"{{users:,}} users who are not held out; 0 if {STOPPING_SHARE:.0%} of them, or holdout_sample, are fewer than "

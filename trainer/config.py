@@ -214,6 +214,11 @@ class TrainingTable(BaseModel):
         True, description="start from the model of the newest night before this one; false: a cold start every night"
     )
     warm_epochs: PositiveInt | None = Field(None, description="epochs of a warm start; `epochs` if omitted")
+    recent_days: OrAuto[NonNegativeInt] = Field(
+        AUTO,
+        description="age in days below which an epoch of a cold start has every label; of the older ones it has half, "
+        "another half in the next epoch, because what is watched changes. 0: each epoch has all labels",
+    )
     replay_fraction: float = Field(
         0.2, ge=0, le=1, description="share of older labels that each epoch of a warm start repeats"
     )
@@ -233,3 +238,4 @@ class TrainingSettings(TrainingTable):
     tower_learning_rate: PositiveFloat = 1e-3
     learning_rate_schedule: Schedule = "constant"
     early_stopping_epochs: NonNegativeInt = 0
+    recent_days: NonNegativeInt = 0

@@ -38,6 +38,7 @@ class ExampleFiles:
     graph: str | None = None  # folder of the SavedModel that encoded context and example age, to serve raw features
     labels: int | None = None  # in `train`; None: to be counted from the records
     users: int | None = None  # records in `train` less those in `holdout`; None: to be counted
+    window_days: int = 0  # days whose watches may be labels; 0: not known
     dates: dict[str, str] = field(default_factory=dict)  # ISO 8601: `newest` watch; `start` and `end` of the window
 
 
@@ -62,8 +63,8 @@ def read_folder(folder: str) -> ExampleFiles:
         if needed not in listed:
             raise TrainingError(f"{path} does not list {needed}: run the examples stage again")
 
-    parts = (manifest.get(part, {}) for part in ("outputs", "counts"))  # older manifests have counts only
-    newest = next((part["newest"] for part in parts if "newest" in part), "")
+    parts = [manifest.get(part, {}) for part in ("outputs", "counts")]  # older manifests have counts only
+    known = {name: part[name] for part in reversed(parts) for name in ("newest", "window_days") if name in part}
 
     def records(split: str) -> tuple[str, ...]:
         return tuple(f"{folder}/{p}" for p in listed if p.startswith(f"{split}/") and p.endswith(".tfrecord.gz"))
@@ -75,7 +76,8 @@ def read_folder(folder: str) -> ExampleFiles:
         label_counts=f"{folder}/{LABEL_COUNTS}",
         search_tokens=f"{folder}/{SEARCH_TOKENS}" if SEARCH_TOKENS in listed else None,
         graph=find_graph(folder, listed),
-        dates={"newest": newest} if newest else {},
+        window_days=known.get("window_days", 0),
+        dates={"newest": known["newest"]} if "newest" in known else {},
     )
 
 

@@ -1,6 +1,8 @@
-"""The labels that a warm-started training learns from: all that are new to the earlier model, and some of the others.
+"""The labels that an epoch learns from: all recent ones, and some of the others.
 
-Without older labels a model forgets what the new day does not contain. Every epoch replays other labels: a label has a
+In a warm start, those that are new to the earlier model are recent; without older labels a model forgets what the new
+day does not contain. In a cold start, recent labels say more about what is watched next. Every epoch replays other
+labels: a label has a
 fixed place in [0, 1), a digest of its user, its place in the record and the night, and each epoch takes the next
 interval of that circle.
 """
@@ -97,7 +99,10 @@ def _parse(serialized: tf.Tensor) -> _Labels:
     parsed = tf.io.parse_example(serialized, features | dict.fromkeys((LABEL, LABEL_DAYS), integers))
     labels, days = parsed[LABEL], parsed[LABEL_DAYS]
     same = tf.reduce_all(tf.equal(days.row_splits, labels.row_splits))
-    message = "label_days must have one value a label: run the examples stage again, or train with warm_start = false"
+    message = (
+        "label_days must have one value a label: run the examples stage again, or train with warm_start = false and "
+        "recent_days = 0"
+    )
     with tf.control_dependencies([tf.debugging.Assert(same, [message])]):
         lengths = days.row_lengths()
     return _Labels(

@@ -124,12 +124,13 @@ def resolve_settings(
     With an `earlier` model, settings that determine the shape keep its values if a warm start is possible with them.
     """
     if not auto_names(model, training):
-        return resolve(model, training, LogCounts(labels=0, users=0, videos=0, watches=0))
+        return resolve(model, training, LogCounts(labels=0, users=0, videos=0, watches=0, days=0))
     counts = LogCounts(
         labels=count_labels(examples.train) if examples.labels is None else examples.labels,
         users=_learned_users(examples) if examples.users is None else examples.users,
         videos=examples.spec.videos,
         watches=int(videos.counts.sum()),
+        days=examples.window_days,
     )
     shape = read_shape(earlier.state) if earlier else None
     if earlier and shape:

@@ -73,7 +73,7 @@ def fit(
     with replicas.scope():
         step, start = prepare_start(earlier, partial(builder.build, replicas), spec=files.spec, settings=model_settings)
     settings = start.adjust_settings(settings)
-    data = TrainingData.open(files, settings, replay=start.replay(settings.replay_fraction))
+    data = TrainingData.open(files, settings, replay=start.replay(settings))
     correct_batch_labels(step.loss, data)
     saves = Checkpoints(checkpoints, step, writes=replicas.chief, on_save=on_save)
     progress = saves.restore()

@@ -31,6 +31,7 @@ from trainer.tables import Table
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
+COLD_FRACTION = 0.5  # of the labels that are not recent, in an epoch of a cold start
 NEW_ROW_NOISE = 0.1  # share of a new model's random initial row: it separates new rows of the same frequency
 # Settings that may change from night to night. The others determine the variables, or what they mean.
 SHAPE_INDEPENDENT_SETTINGS = {
@@ -90,11 +91,13 @@ class Start:
             return settings
         return settings.model_copy(update={"epochs": settings.warm_epochs})
 
-    def replay(self, fraction: float) -> Replay | None:
+    def replay(self, settings: TrainingSettings) -> Replay | None:
         """Return which labels to learn from; None for all."""
-        if self.state is None or self.earlier is None:
-            return None
-        return Replay(days=self.earlier.days, fraction=fraction, salt=self.earlier.name)
+        if self.state is not None and self.earlier is not None:
+            return Replay(days=self.earlier.days, fraction=settings.replay_fraction, salt=self.earlier.name)
+        if settings.recent_days:
+            return Replay(days=settings.recent_days, fraction=COLD_FRACTION, salt="cold start")
+        return None
 
 
 def prepare_start(

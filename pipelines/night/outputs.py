@@ -78,6 +78,7 @@ class ExamplesOutputs(Outputs):
     stage: ClassVar[str] = "examples"
 
     newest: UtcTime  # time of the newest event of the window
+    window_days: int = 0  # days of the window; 0 in earlier versions
     features: dict[str, FeatureValues]
 
     @classmethod

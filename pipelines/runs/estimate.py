@@ -96,7 +96,8 @@ class ResolvedJob(Job):
 def resolve_settings(job: Job, size: LogSize) -> Resolved:
     """Resolve the settings that are "auto" for logs of this size, without an earlier model."""
     users = max(0, size.users - round(_held_out_users(job, size)))
-    counts = LogCounts(labels=size.labels, users=users, videos=size.videos, watches=size.completed)
+    days = job.examples.window_days
+    counts = LogCounts(labels=size.labels, users=users, videos=size.videos, watches=size.completed, days=days)
     return resolve(job.model, job.training, counts)
 
 

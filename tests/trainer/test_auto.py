@@ -31,7 +31,7 @@ from trainer.state import read_shape
 from trainer.task import resolve_settings, train
 from trainer.warm_start import WarmStartSource
 
-COUNTS = LogCounts(labels=1_000_000, users=50_000, videos=2_000, watches=1_200_000)
+COUNTS = LogCounts(labels=1_000_000, users=50_000, videos=2_000, watches=1_200_000, days=28)
 MODEL_NAMES = [name for name in RULES if name in ModelTable.model_fields]
 TRAINING_NAMES = [name for name in RULES if name in TrainingTable.model_fields]
 
@@ -58,7 +58,7 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
         loss="softmax",
     )
     assert found.training == TrainingSettings(
-        epochs=6, table_learning_rate=0.02, learning_rate_schedule="linear", early_stopping_epochs=2
+        epochs=6, table_learning_rate=0.02, learning_rate_schedule="linear", early_stopping_epochs=2, recent_days=3
     )
     assert "2,000 videos" in found.explained["loss"] and "loss = softmax" in found.note
 
@@ -78,6 +78,8 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
         ({"labels": 4_000_000}, "epochs", 2),
         ({"labels": 100_000_000}, "epochs", 1),
         ({"labels": 0}, "epochs", 6),
+        ({"days": 0}, "recent_days", 0),
+        ({"days": 31}, "recent_days", 4),
         ({"users": 3_999}, "early_stopping_epochs", 0),
         ({"users": 4_000}, "early_stopping_epochs", 2),
     ],
@@ -114,7 +116,7 @@ def test_a_warm_start_keeps_the_earlier_shape() -> None:
 
 
 def test_settings_that_are_not_auto_stay_and_need_no_counts() -> None:
-    nothing = LogCounts(labels=0, users=0, videos=0, watches=0)
+    nothing = LogCounts(labels=0, users=0, videos=0, watches=0, days=0)
     model, training = ModelSettings(dimension=8), TrainingSettings(epochs=1)
     found = resolve(model, training, nothing)
     assert (found.model, found.training, found.reasons, found.note) == (model, training, {}, "")

@@ -197,7 +197,9 @@ def test_another_shape_is_a_cold_start_with_a_reason(
     changed = ModelSettings(**MODEL.model_dump() | model)
     other = replace(EARLIER, **spec)
     step, start = prepare_start(earlier, lambda d: new_step(other, d, model=changed), spec=other, settings=changed)
-    assert start.state is None and start.replay(0.2) is None
+    assert start.state is None and start.replay(TRAINING) is None
+    recent = start.replay(TRAINING.model_copy(update={"recent_days": 3}))
+    assert recent is not None and (recent.days, recent.fraction) == (3, 0.5)
     assert re.fullmatch(f"cold start: {message}.* in the model of 2026-11-20", start.why)
     before = [variable.numpy() for variable in step.variables]
     start.carry_over(step, EARLIER_NAMES, damping=0.5)
@@ -300,7 +302,7 @@ def test_labels_of_a_batch_are_corrected_by_what_epochs_learn_from(
         earlier=before,
     )
     assert fitted.start.state is not None and fitted.step.loss.in_batch is not None
-    data = TrainingData.open(files, training, replay=fitted.start.replay(training.replay_fraction))
+    data = TrainingData.open(files, training, replay=fitted.start.replay(training))
     batches = data.batches(training, Progress(), sequences=False, static=False)
     fed = np.bincount(np.concatenate([batch["label"].numpy() for batch in batches]), minlength=SPEC.videos + 1)[1:]
     shares = np.exp(fitted.step.loss.in_batch.labels.log_probabilities)
