@@ -45,7 +45,6 @@ users = "users.parquet"
 # impressions = "impressions/{{date}}.parquet"
 [examples]
 window_days = {days}
-holdout_users = 0.2
 [neighbours]
 k = 100
 [storage]
