@@ -152,7 +152,7 @@ STEPS = {
     ],
     "evaluation": [
         {"Last day", "CountVideos", "Co-watches", "WriteCoWatches", "Served", "MeasureNextDay", "Figures"}
-        | {"Flatten", "WriteRecords"},
+        | {"Held-out days", "Count held-out days", "Flatten", "WriteRecords"},
         {"Create", "WriteEvaluation", "WriteRecords"},
     ],
     "publish": [{"Create", "LoadRedis", "WriteRecords"}],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Protocol, Self
 
 import apache_beam as beam
@@ -71,7 +71,7 @@ class WriteEvaluation(beam.PTransform):
         values = found | "Measured" >> beam.Filter(lambda pair: pair[0] != _FILE).with_output_types(
             tuple[Key, Mergeable]
         )
-        measured = values | beam.CombinePerKey(_merge) | beam.MapTuple(self._record)
+        measured = values | beam.CombinePerKey(_merge) | beam.MapTuple(partial(_record, self.inputs))
         return (written, measured) | beam.Flatten()
 
     def _evaluate(
@@ -118,19 +118,18 @@ class WriteEvaluation(beam.PTransform):
             records, events.watches, events.searches, shared.videos, shared.spec, self.inputs.as_of
         )
 
-    def _record(self, key: Key, value: Mergeable) -> EvaluationRecord:
-        if isinstance(value, WatchTime):
-            return value.compute()
-        if isinstance(value, Measured):
-            return measured_record(key, value, k=self.inputs.search.k)
-        assert isinstance(value, VideoCounts)
-        shared = read_shared(self.inputs)
-        found = list_figures(value, shared.uploads, self.inputs.as_of)
-        if key[-1] != WATCHED:
-            found["coverage"] = found["distinct"] / len(shared.id_of)
-        return ShownRecord(
-            system=key[-1], figures=found, by_day=freshness_curve(value, shared.uploads, self.inputs.as_of)
-        )
+
+def _record(inputs: HoldoutInputs, key: Key, value: Mergeable) -> EvaluationRecord:
+    if isinstance(value, WatchTime):
+        return value.compute()
+    if isinstance(value, Measured):
+        return measured_record(key, value, k=inputs.search.k)
+    assert isinstance(value, VideoCounts)
+    shared = read_shared(inputs)
+    found = list_figures(value, shared.uploads, inputs.as_of)
+    if key[-1] != WATCHED:
+        found["coverage"] = found["distinct"] / len(shared.id_of)
+    return ShownRecord(system=key[-1], figures=found, by_day=freshness_curve(value, shared.uploads, inputs.as_of))
 
 
 def _merge_into(total: dict[Key, Mergeable], measured: Iterable[tuple[Key, Mergeable]]) -> None:

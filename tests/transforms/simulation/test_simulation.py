@@ -507,7 +507,7 @@ def test_job_file_names_the_logs(tmp_path: Path) -> None:
     command(tmp_path / "logs")
     text = (tmp_path / "logs" / "job.toml").read_text(encoding="utf-8")
     job = tomllib.loads(text)
-    assert job["examples"] == {"window_days": 3, "holdout_users": 0.2}
+    assert job["examples"] == {"window_days": 3}
     assert set(job["logs"]) == {"watches", "searches", "videos", "users"}
     ranked = tomllib.loads(text.replace("# impressions =", "impressions ="))
     assert set(ranked["logs"]) == {*job["logs"], "impressions"}
