@@ -140,8 +140,8 @@ def _measure_cells(
 
 
 def _tell(seed: int, name: str, figures: Mapping[str, float], more: str = "") -> None:
-    told = ", ".join(f"{cut} {figures[cut]:.4f}" for cut in ("map", "recall@10", "recall@50", "recall@200"))
-    print(f"seed {seed}: {name}: {told}, {figures['users']} users{more}", flush=True)
+    printed = ", ".join(f"{cut} {figures[cut]:.4f}" for cut in ("map", "recall@10", "recall@50", "recall@200"))
+    print(f"seed {seed}: {name}: {printed}, {figures['users']} users{more}", flush=True)
 
 
 def _train(files: ExampleFiles, name: str, depth: int, seed: int, args: argparse.Namespace) -> list[dict[str, float]]:
@@ -201,12 +201,12 @@ def _print_gains(found: Mapping[Cell, list[float]], depths: list[int]) -> None:
 def gain(values: list[float], others: list[float]) -> str:
     """Return the mean difference within a seed with its interval, and whether it is significant."""
     found = Interval.of([value - other for value, other in zip(values, others, strict=True)])
-    told = f"{found.mean:+.4f} ±{found.half:.4f}"
+    difference = f"{found.mean:+.4f} ±{found.half:.4f}"
     if len(values) == 1:
-        return f"{told}  one seed tells nothing"
+        return f"{difference}  one seed tells nothing"
     if abs(found.mean) <= found.half:
-        return f"{told}  no gain beyond the interval"
-    return told if found.mean > 0 else f"{told}  a loss"
+        return f"{difference}  no gain beyond the interval"
+    return difference if found.mean > 0 else f"{difference}  a loss"
 
 
 def draw(found: Mapping[Cell, list[float]], depths: list[int]) -> Figure:

@@ -222,8 +222,8 @@ def _completion_probabilities(morning: Morning, sample: Sample) -> Floats:
 
 
 def _tell(seed: int, name: str, figures: Mapping[str, float], began: float) -> None:
-    told = ", ".join(f"{cut} {figures[cut]:.4f}" for cut in CUTS)
-    print(f"seed {seed}: {name}: {told}; {time.process_time() - began:.0f} s", flush=True)
+    printed = ", ".join(f"{cut} {figures[cut]:.4f}" for cut in CUTS)
+    print(f"seed {seed}: {name}: {printed}; {time.process_time() - began:.0f} s", flush=True)
 
 
 def _print(found: Found) -> None:

@@ -2,9 +2,8 @@
 
 In a warm start, those that are new to the earlier model are recent; without older labels a model forgets what the new
 day does not contain. In a cold start, recent labels say more about what is watched next. Every epoch replays other
-labels: a label has a
-fixed place in [0, 1), a digest of its user, its place in the record and the night, and each epoch takes the next
-interval of that circle.
+labels: a label has a fixed place in [0, 1), a digest of its user, its place in the record and the night, and each epoch
+takes the next interval of that circle.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ class Replay:
     ) -> npt.NDArray[np.float64]:
         """Return how often an epoch is expected to learn from a label of each video, float64 [videos], from id 1.
 
-        A new label counts 1 and an older one its probability, which is also its mean over many epochs. `withheld`: the
-        labels that no epoch has, as in `inputs.epoch_batches`.
+        A recent label counts 1 and an older one its probability, which is also its mean over many epochs. `withheld`:
+        the labels that no epoch has, as in `inputs.epoch_batches`.
         """
         records = files if isinstance(files, RecordFiles) else RecordFiles.from_paths(files)
 

@@ -108,9 +108,9 @@ def fit(
 
 
 def correct_batch_labels(loss: Loss[Any], data: TrainingData) -> None:
-    """Let in-batch negatives be corrected by the labels that an epoch of a warm start learns from.
+    """Let in-batch negatives be corrected by the labels that an epoch learns from.
 
-    In a cold start these are all labels, whose counts the loss has. Call it before the step is compiled.
+    Without a replay these are all labels, whose counts the loss has. Call it before the step is compiled.
     """
     if data.replay is None or loss.in_batch is None:
         return

@@ -142,7 +142,7 @@ class Examples(Table):
     )
     holdout_days: NonNegativeInt = Field(1, description="number of last days before DATE that are held out; 0: none")
     holdout_users: OrAuto[PositiveShare] = Field(
-        "auto",
+        AUTO,
         description='share of users held out in those days; 1.0: all; `"auto"`: about 2,000 of the users who completed '
         "a watch in those days, at least 5 % and at most half of them. What these users watched in those days is "
         "learned a night later",
