@@ -2,7 +2,7 @@
 
 records = ranking_records(job, date, generators=[earlier])
 files = read_ranking_folder(records)
-ranker, progress = fit_ranker(files, RankerSettings(hidden=[256]))
+ranker = fit_ranker(files, RankerSettings(hidden=[256])).ranker
 shown = Shown.of(ranker, held_out(records))
 shown.metrics(shown.log_odds).compute()["per_user_loss"]
 """
@@ -111,5 +111,5 @@ def difference(shown: Shown, scores: Array, other: Array, *, seed: int = 1) -> t
 
 def measured(files: RankingFiles, settings: RankerSettings, paths: Sequence[str]) -> tuple[Shown, float]:
     """Return a ranker trained with these settings, measured on held-out impressions, and its examples per second."""
-    ranker, progress = fit_ranker(files, settings)
-    return Shown.of(ranker, paths), progress.examples / progress.seconds
+    fitted = fit_ranker(files, settings)
+    return Shown.of(fitted.ranker, paths), fitted.progress.examples / fitted.progress.seconds

@@ -82,9 +82,9 @@ def main() -> None:
     learned = shown = None
     for name in args.rankers:
         settings = RankerSettings.model_validate(changed | {"hidden": name})
-        ranker, progress = fit_ranker(files, settings)
-        shown = Shown.of(ranker, paths)
-        learned = learned or Shown.of(ranker, files.train)
+        fitted = fit_ranker(files, settings)
+        shown, progress = Shown.of(fitted.ranker, paths), fitted.progress
+        learned = learned or Shown.of(fitted.ranker, files.train)
         rows[f"ranker {name}"] = shown.log_odds
         print(f"ranker {name}: {progress.examples / progress.seconds:,.0f} examples/s", flush=True)
         if name == args.rankers[-1]:

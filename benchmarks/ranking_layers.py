@@ -5,7 +5,7 @@
 
 OUT is a new folder. Each seed has its own logs and training. The last day's impressions are all held out, of every
 user, and nothing of that day is learned. A night a week earlier provides the generator's features. Further rows are one
-ranker without squares and roots, with equal weights for positives, and with `exact` weights; and the best possible
+ranker without squares and roots, with equal weights for positives, and with the paper's weights; and the best possible
 order, by what the simulator knows: expected seconds of the user and the video that morning, multiplied by how much
 likelier the video is to be watched than to be shown next to the watched one. Intervals are 95 % over seeds; those of
 differences are of the differences within a seed. Rows that do not follow the paper are marked.
@@ -39,7 +39,7 @@ BASE = "256"  # the layers of the variations
 VARIATIONS: dict[str, dict[str, Any]] = {
     "without squares and roots": {"powers": False},
     "equal weights for positives": {"positive_weights": "equal"},
-    "exact weights": {"positive_weights": "exact"},
+    "the paper's weights": {"positive_weights": "watch_seconds"},
 }
 BEST = "best possible"
 GENERATOR_DAYS = 7
@@ -189,7 +189,7 @@ def _print_differences(found: Found) -> None:
     pairs += [(name, BASE) for name in VARIATIONS if BASE in found]
     for name, before in pairs:
         change = Interval.of([a - b for a, b in zip(found[name], found[before], strict=True)])
-        said = "" if name == "exact weights" else _verdict(change, better=name in rankers)
+        said = "" if name == "the paper's weights" else _verdict(change, better=name in rankers)
         print(f"{f'{name} against {before}':<50}{_told(change):>16}  {said}")
 
 

@@ -48,9 +48,9 @@ def main() -> None:
         learned, ranked = [], []
         folder = args.out / f"ranker-{name}"
         for _ in range(args.repeats):
-            ranker, progress = fit_ranker(files, RankerSettings.model_validate({"hidden": name, "epochs": 2}))
-            learned.append(progress.examples / progress.seconds)
-        export_ranker(ranker, str(folder))
+            fitted = fit_ranker(files, RankerSettings.model_validate({"hidden": name, "epochs": 2}))
+            learned.append(fitted.progress.examples / fitted.progress.seconds)
+        export_ranker(fitted.ranker, str(folder))
         for _ in range(args.repeats):
             users, candidates, seconds = rank(night, str(folder))
             ranked.append(candidates / seconds)

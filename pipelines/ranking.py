@@ -24,6 +24,8 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
+from trainer.auto import rules_version
+from trainer.ranker.auto import unclicked_share
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -54,13 +56,14 @@ def plan(night: Night) -> Plan:
     inputs |= {"window": night.ingested.window_digest(_TABLES), "catalogue": manifest.fingerprint(catalogue)}
     inputs |= {stage: night.require(stage).digest for stage in ("vocabulary", "train")}
     inputs["generators"] = manifest.fingerprint(ranking_nights.generators(night))
+    table = night.job.ranking.model_dump(exclude={"cut"})  # only stage evaluation uses it
     settings = {
         "date": night.date.isoformat(),
         "logs": night.job.logs.model_dump(include={"time_zone"}),
         "examples": night.job.examples.model_dump(include=_SETTINGS),
-        "ranking": night.job.ranking.model_dump(exclude={"cut"}),  # only stage evaluation uses it
+        "ranking": table,
     }
-    return Plan("ranking", inputs, settings)
+    return Plan("ranking", inputs, settings | rules_version(table))
 
 
 def why_not(night: Night) -> str:
@@ -89,7 +92,13 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             "none or all of the impressions that may be learned from were clicked: lists stay in their order"
         )
     spec = ranking_spec(night, found, entries)
-    written = write_ranking_examples(night, spec, generators, folder, attempt)
+    share, reason = unclicked_share(
+        night.job.ranking.unclicked,
+        impressions=found.impressions,
+        clicked=found.clicked,
+        days=night.job.examples.window_days,
+    )
+    written = write_ranking_examples(night, spec, generators, share, folder, attempt)
     learned, left = _train(night, spec, written, folder, attempt)
     entries += left
     entries += written if night.job.storage.keep_examples else []
@@ -104,7 +113,10 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     counts |= add_counts(ranked.of(Counts)) | learned
     counts["holdout"] = next((asdict(figures) for figures in ranked.of(RankerFigures)), None)
     note = "no night precedes the impressions: the ranker learned without the features of the generator"
-    counts["notes"] = [] if found.covered else [note]
+    auto = {f"ranking.{name}": value for name, value in counts["auto"].items()}
+    auto |= {"ranking.unclicked": f"{share} ({reason})"} if reason else {}
+    counts["auto"] = auto
+    counts["notes"] = [f"{name} = {value}" for name, value in auto.items()] + ([] if found.covered else [note])
     return StageResult(entries, RankingOutputs(ranked=outputs), counts)
 
 
@@ -164,16 +176,21 @@ def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
 
 
 def write_ranking_examples(
-    night: Night, spec: RankingSpec, generators: dict[str, str], folder: str, attempt: str
+    night: Night, spec: RankingSpec, generators: dict[str, str], unclicked: float, folder: str, attempt: str
 ) -> list[FileEntry]:
-    """Write records of the impressions, and TFT's graph; return the entries of both."""
+    """Write records of the impressions, and TFT's graph; return the entries of both.
+
+    unclicked: share of the unclicked impressions that are learned from.
+    """
     count = night.ingested.snapshot.buckets
     buckets = []
     for bucket_files in night.ingested.buckets():
         nights = tuple(ranking_nights.of_bucket(night, date, bucket_files.bucket, count) for date in generators)
         buckets.append(RankingBucket(files=bucket_files, nights=nights))
     name, records = paths.shard_pattern(count, attempt, "tfrecord.gz"), paths.join(folder, f"records-{attempt}.json")
-    write = WriteRankingExamples(inputs_of(night, spec), night.holdout, folder, name, night.beam.threads)
+    write = WriteRankingExamples(
+        inputs_of(night, spec), night.holdout, folder, name, night.beam.threads, unclicked, night.job.ranking.seed
+    )
     numbers = f"numbers-{attempt}.parquet"  # lies there until TFT has analysed it
     with night.beam.pipeline("ranking") as pipeline:
         written = pipeline | night.beam.create(buckets) | write
@@ -214,7 +231,7 @@ def _train(
         )
         reports = (f"{TRAINING}/{artifacts.TRAINING_HISTORY}", f"{TRAINING}/{artifacts.MODEL_INFO}")
         entries = workdir.upload_results(reports, [_ranker(attempt)])
-    return {"steps": result.steps, "examples": result.examples}, entries
+    return {"steps": result.steps, "examples": result.examples, "auto": result.auto}, entries
 
 
 def _ranker(attempt: str) -> str:

@@ -21,6 +21,8 @@ defined here, and nowhere else. Categories and numbers have the names that the f
 | watch_seconds  | float32 | [impressions]           | seconds watched after the click                                |
 | page           | int32   | [impressions]           | number of the page among the user's pages                      |
 | impression_day | int32   | [impressions]           | days since 1970-01-01                                          |
+| impression_    | float32 | [impressions]           | in training only: how many impressions it stands for           |
+| weight         |         |                         |                                                                |
 
 A pool of users is a pair of dictionaries: `lists` with the concatenated histories of all users (`watches`, `tokens`:
 int32 [1 + ids], a 0 in front), and `pointers` with the context and labels above and, for each list, two int64
@@ -44,6 +46,7 @@ SHARE = "share"
 REQUEST, VIDEO, CHANNEL = "request", "video", "channel"
 CLICKED, WATCH_SECONDS, PAGE, IMPRESSION_DAY = "clicked", "watch_seconds", "page", "impression_day"
 RANKING_LABELS = (CLICKED, WATCH_SECONDS, PAGE, IMPRESSION_DAY)
+IMPRESSION_WEIGHT = "impression_weight"
 
 
 def stop_key(history: str) -> str:
@@ -90,7 +93,8 @@ def ranking_feature_specs(spec: RankingSpec) -> dict[str, tf.TensorSpec]:
 def impression_specs(spec: RankingSpec) -> dict[str, tf.TensorSpec]:
     """Return dtype and shape of each tensor of a batch of impressions to train on."""
     dtypes = {CLICKED: tf.float32, WATCH_SECONDS: tf.float32, PAGE: tf.int32, IMPRESSION_DAY: tf.int32}
-    return ranking_feature_specs(spec) | {name: _tensor(name, dtypes[name]) for name in RANKING_LABELS}
+    dtypes[IMPRESSION_WEIGHT] = tf.float32
+    return ranking_feature_specs(spec) | {name: _tensor(name, dtype) for name, dtype in dtypes.items()}
 
 
 def request_specs(spec: RankingSpec) -> dict[str, tf.TensorSpec]:

@@ -53,7 +53,7 @@ RESERVED = {
     *COLUMNS["watches"],
     *COLUMNS["users"],
     *("row", "reason", "text", "table", "file", "bucket", "day", "token", "count", "age", "year", "example_age"),
-    *("watches", "watches_end", "tokens", "tokens_end", "label", "label_days"),
+    *("watches", "watches_end", "tokens", "tokens_end", "label", "label_days", "impression_weight"),
 } - {"gender", "country", "language", "device", "signed_in"}
 
 
@@ -262,6 +262,11 @@ class Ranking(RankerSettings):
         10_000, description="size of the channel vocabulary of the ranker: the most clicked channels"
     )
     watch_history: PositiveInt = Field(50, description="most recent watches in the input")
+    unclicked: OrAuto[PositiveShare] = Field(
+        AUTO,
+        description="share of the unclicked impressions to learn from; each counts as often as the impressions that it "
+        "stands for",
+    )
     cut: PositiveInt = Field(
         10, description="number of first videos whose watch time is compared between the two orders"
     )

@@ -25,6 +25,7 @@ from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
 from trainer.auto import LogCounts, Resolved, holdout_share, resolve
 from trainer.config import ModelSettings, TrainingSettings
+from trainer.ranker.auto import resolve_epochs
 from transforms.core import files
 from transforms.search.top_k import EXACT_BELOW
 
@@ -231,7 +232,8 @@ def _ranking(job: Job, size: LogSize, threads: int) -> Cost:
     settings, k = job.ranking, min(job.neighbours.k, size.videos)
     widths = [RANKER_INPUTS, *settings.hidden]
     multiplies = MULTIPLY_SECONDS * sum(before * after for before, after in pairwise(widths))
-    learned = size.impressions * (IMPRESSION_SECONDS + settings.epochs * (LEARNED_SECONDS + multiplies))
+    epochs, _ = resolve_epochs(settings.epochs, impressions=size.impressions, warm=False)
+    learned = size.impressions * (IMPRESSION_SECONDS + epochs * (LEARNED_SECONDS + multiplies))
     ranked = size.users * min(settings.candidates, k) * (RANKED_SECONDS + multiplies / 3)
     rows = size.events + size.impressions + size.users * settings.candidates
     in_progress = rows / size.buckets * min(threads, size.buckets)

@@ -111,7 +111,7 @@ def test_other_features_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(ranker.numbers) == {*NUMBERS, *QUERY_NUMBERS} - unknown
     assert ranker.channels == (0 if unknown == CHANNELS else 3)
     monkeypatch.setattr(ranking, "write_numbers_graph", lambda *_, **__: [])
-    written = ranking.write_ranking_examples(of, ranker, {}, folder, "aa")
+    written = ranking.write_ranking_examples(of, ranker, {}, 1.0, folder, "aa")
     assert sum(entry.rows for entry in written if entry.name.startswith("examples/train/")) == USER_COUNT
 
 

@@ -30,7 +30,7 @@ BARE = RankingSpec(videos=20, watch_history=3)  # logs with no optional columns
 def record(user_id: str, lists: Mapping[str, Sequence[float]], spec: RankingSpec = SPEC) -> bytes:
     features = {"user_id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[user_id.encode()]))}
     for name, values in lists.items():
-        if name in (*spec.numbers, "watch_seconds"):
+        if name in (*spec.numbers, "watch_seconds", "impression_weight"):
             features[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
         else:
             features[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value) for value in values]))
@@ -49,6 +49,7 @@ def random_user(draw: np.random.Generator, spec: RankingSpec = SPEC) -> dict[str
         "watch_seconds": clicked * draw.integers(1, 300, count),
         "page": np.sort(draw.integers(0, 3, count)),
         "impression_day": np.sort(draw.integers(20_000, 20_004, count)),
+        "impression_weight": np.where(clicked == 1, 1.0, 2.0),
     }
     if spec.channels:
         lists["channel"] = draw.integers(0, spec.channels + 1, count)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trainer.config import named_widths
+from trainer.config import AUTO, OrAuto, named_widths
 
 # The paper's rankers (table 1).
 TOWERS = {
@@ -35,12 +35,13 @@ class RankerSettings(BaseModel):
     )
     powers: bool = Field(True, description="use squares and square roots of the numbers as features (paper, 4.1)")
     positive_weights: Literal["watch_seconds", "exact", "equal"] = Field(
-        "watch_seconds",
-        description="weight of a clicked impression in the loss: `watch_seconds`, the paper's, with odds of about the "
-        "expected seconds if clicks are rare; `exact`, the same and also 1 as a negative, with odds of the expected "
-        "seconds however frequent clicks are; `equal`, 1 as for all others, with the odds of a click, for comparison",
+        "exact",
+        description="weight of a clicked impression in the loss: `exact`, its watch time, and also 1 as a negative, "
+        "with odds of the expected seconds however frequent clicks are; `watch_seconds`, the paper's, only the watch "
+        "time, with odds of about the expected seconds if clicks are rare; `equal`, 1 as for all others, with the odds "
+        "of a click, for comparison",
     )
-    epochs: PositiveInt = Field(3, description="epochs over the impressions")
+    epochs: OrAuto[PositiveInt] = Field(AUTO, description="epochs over the impressions")
     batch_size: PositiveInt = Field(1024, description="impressions in each step")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of inputs and hidden units dropped")
     table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")

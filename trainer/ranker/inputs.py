@@ -11,7 +11,18 @@ Impressions are cut and shuffled like the examples of the retrieval model (`trai
 
 from __future__ import annotations
 
-from trainer.batch import CHANNEL, CLICKED, IMPRESSION_DAY, PAGE, VIDEO, WATCH_SECONDS, WATCHES, Batch, history_keys
+from trainer.batch import (
+    CHANNEL,
+    CLICKED,
+    IMPRESSION_DAY,
+    IMPRESSION_WEIGHT,
+    PAGE,
+    VIDEO,
+    WATCH_SECONDS,
+    WATCHES,
+    Batch,
+    history_keys,
+)
 from trainer.inputs import (
     Pool,
     Records,
@@ -32,16 +43,16 @@ def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> Records:
     """Parse records, string [users]. There is one pointer for each impression.
 
     Fails if a list has another number of values than there are impressions; if a pointer lies behind the end of its
-    list; and if a label is invalid: `clicked` other than 0 and 1, or `watch_seconds` that are negative, infinite or
-    NaN, or not 0 without a click.
+    list; and if a label is invalid: `clicked` other than 0 and 1; `watch_seconds` that are negative, infinite or NaN,
+    or not 0 without a click; or an `impression_weight` that is not above 0 and finite.
     """
     parsed = tf.io.parse_example(serialized, _record_features(spec))
     splits, pointers = parsed[end_feature(WATCHES)].row_splits, Batch()
-    for name in [*_integer_features(spec), *spec.numbers, WATCH_SECONDS]:
+    for name in [*_integer_features(spec), *spec.numbers, WATCH_SECONDS, IMPRESSION_WEIGHT]:
         with tf.control_dependencies([assert_same_splits(parsed[name], splits, name)]):
             pointers[name] = narrow(parsed[name].values)
     lists, places = parse_histories(parsed, splits, spec)
-    with tf.control_dependencies([_assert_valid_labels(pointers[CLICKED], pointers[WATCH_SECONDS])]):
+    with tf.control_dependencies([_assert_valid_labels(pointers)]):
         pointers[CLICKED] = tf.cast(pointers[CLICKED], tf.float32)
     return Records(
         user_id=parsed["user_id"],
@@ -75,14 +86,18 @@ def all_impressions(serialized: tf.Tensor, spec: RankingSpec) -> tuple[Records, 
 
 
 def read_labels(records: RecordFiles) -> tf.data.Dataset:
-    """Return (clicked, watch_seconds), float [n], of blocks of impressions. Reads the files once, and nothing else."""
-    dtypes = {CLICKED: tf.int64, WATCH_SECONDS: tf.float32}
+    """Return (clicked, watch_seconds, impression_weight), float [n], of blocks of impressions.
+
+    Reads the files once, and nothing else from them.
+    """
+    dtypes = {CLICKED: tf.int64, WATCH_SECONDS: tf.float32, IMPRESSION_WEIGHT: tf.float32}
     features = {name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in dtypes.items()}
 
     @no_autograph
-    def labels(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def labels(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(serialized, features)
-        return tf.cast(parsed[CLICKED].values, tf.float32), parsed[WATCH_SECONDS].values
+        clicked, seconds, weights = (parsed[name].values for name in dtypes)
+        return tf.cast(clicked, tf.float32), seconds, weights
 
     return records.read_blocks().map(labels)
 
@@ -95,14 +110,17 @@ def _integer_features(spec: RankingSpec) -> list[str]:
 def _record_features(spec: RankingSpec) -> dict[str, tf.io.FixedLenFeature | tf.io.RaggedFeature]:
     histories = history_keys(spec)
     dtypes = dict.fromkeys([*histories, *map(end_feature, histories), *_integer_features(spec)], tf.int64)
-    dtypes |= dict.fromkeys([*spec.numbers, WATCH_SECONDS], tf.float32)
+    dtypes |= dict.fromkeys([*spec.numbers, WATCH_SECONDS, IMPRESSION_WEIGHT], tf.float32)
     ragged = {name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in dtypes.items()}
     return {"user_id": tf.io.FixedLenFeature([], tf.string), **ragged}
 
 
-def _assert_valid_labels(clicked: tf.Tensor, seconds: tf.Tensor) -> tf.Operation:
+def _assert_valid_labels(pointers: Batch) -> tf.Operation:
+    clicked, seconds, weights = pointers[CLICKED], pointers[WATCH_SECONDS], pointers[IMPRESSION_WEIGHT]
     valid = (seconds >= 0) & (seconds < float("inf")) & ((clicked == 1) | ((clicked == 0) & (seconds == 0)))
-    return tf.debugging.Assert(
-        tf.reduce_all(valid),
-        ["clicked must be 0 or 1, and watch_seconds finite, and 0 if clicked is 0: write the records again", seconds],
+    message = (
+        "clicked must be 0 or 1, watch_seconds finite, and 0 if clicked is 0, and impression_weight finite and above "
+        "0: write the records again"
     )
+    weighed = (weights > 0) & (weights < float("inf"))
+    return tf.debugging.Assert(tf.reduce_all(valid & weighed), [message, seconds, weights])

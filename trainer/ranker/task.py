@@ -40,6 +40,7 @@ class RankerResult:
     examples: int  # impressions learned from, in all epochs
     seconds: float  # in the loop
     loss: float  # at the last point of the curve
+    auto: dict[str, str]  # the values of the settings that were "auto", with their reasons
 
 
 def train_ranker(files: RankingFiles, output: str, *, settings: RankerSettings, attempt: str) -> RankerResult:
@@ -48,7 +49,8 @@ def train_ranker(files: RankingFiles, output: str, *, settings: RankerSettings, 
     Raises TrainingError if nothing can be learned from the records, and if the training diverges.
     """
     output = output.rstrip("/")
-    ranker, progress = fit_ranker(files, settings)
+    fitted = fit_ranker(files, settings)
+    progress = fitted.progress
     result = RankerResult(
         ranker=f"{output}/ranker-{attempt}",
         history=f"{output}/history.json",
@@ -57,14 +59,15 @@ def train_ranker(files: RankingFiles, output: str, *, settings: RankerSettings, 
         examples=progress.examples,
         seconds=progress.seconds,
         loss=progress.losses[-1]["loss"],
+        auto=fitted.explained,
     )
-    export_ranker(ranker, result.ranker)
+    export_ranker(fitted.ranker, result.ranker)
     write_json({"loss": progress.losses}, result.history)
     info = {
         **asdict(result),
         "ranker": result.ranker.rsplit("/", 1)[-1],
         "waiting_for_input_share": progress.waiting_share,
-        "settings": settings.model_dump(),
+        "settings": fitted.settings.model_dump(),
         "spec": asdict(files.spec),
     }
     write_json(info, result.info)

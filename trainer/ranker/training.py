@@ -5,6 +5,9 @@ of clicked impressions and 1 for all others, the learned odds are sum(T) / (N - 
 which is E[T] / (1 - P): about the expected seconds E[T] if clicks are rare. With "exact" a clicked impression also has
 the weight 1 as a negative, and the odds are sum(T) / N, the expected seconds, however frequent clicks are.
 
+Records may have a sample of the impressions that were not clicked. The loss of an impression counts as often as the
+impressions that it stands for, so that it has the expectation of the loss of all of them.
+
 A ranker trains in minutes, so there are no checkpoints: an interrupted training starts again, and has the same result.
 """
 
@@ -17,10 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from trainer.batch import CLICKED, WATCH_SECONDS, Batch
+from trainer.batch import CLICKED, IMPRESSION_WEIGHT, WATCH_SECONDS, Batch
 from trainer.errors import TrainingError
 from trainer.optimizer import Adam, RowwiseAdagrad, increment
 from trainer.progress import Progress
+from trainer.ranker.auto import resolve_epochs
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import impression_batches, read_labels
 from trainer.ranker.model import PARTS, Ranker
@@ -45,9 +49,11 @@ class RankingFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTotals:
-    """The number of all impressions, and the sums of their weights as positives and as negatives."""
+    """The number of impressions to learn from, the number that they stand for, and the sums of their weights as
+    positives and as negatives."""
 
     impressions: int
+    weight: float
     positive: float
     negative: float
 
@@ -56,13 +62,35 @@ class LabelTotals:
         """The odds that a ranker without features should predict."""
         return self.positive / self.negative
 
+    @property
+    def mean_weight(self) -> float:
+        """The number of impressions that one stands for, on average."""
+        return self.weight / self.impressions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedRanker:
+    """A trained ranker, and how it was trained."""
+
+    ranker: Ranker
+    progress: Progress
+    settings: RankerSettings  # without "auto"
+    reasons: dict[str, str]  # of the settings that were "auto"
+
+    @property
+    def explained(self) -> dict[str, str]:
+        """The values of the settings that were "auto", with their reasons, by name."""
+        values = self.settings.model_dump()
+        return {name: f"{values[name]} ({reason})" for name, reason in self.reasons.items()}
+
 
 class RankerStep(tf.Module):
     """One training step, and everything that it changes."""
 
-    def __init__(self, ranker: Ranker, settings: RankerSettings) -> None:
+    def __init__(self, ranker: Ranker, settings: RankerSettings, *, mean_weight: float = 1.0) -> None:
+        """mean_weight: of the impressions of an epoch."""
         super().__init__(name="ranker_step")
-        self.ranker, self.positive_weights = ranker, settings.positive_weights
+        self.ranker, self.positive_weights, self.mean_weight = ranker, settings.positive_weights, mean_weight
         self.adagrad = RowwiseAdagrad(ranker.tables, learning_rate=settings.table_learning_rate)
         self.adam = Adam(ranker.dense_variables, learning_rate=settings.tower_learning_rate)
         self.steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="steps")
@@ -77,7 +105,7 @@ class RankerStep(tf.Module):
             tape.watch([rows, variables])
             logits = self.ranker.logits(self.ranker.inputs(batch, used), None, dropout_seed=seed)
             weights = label_weights(batch[CLICKED], batch[WATCH_SECONDS], self.positive_weights)
-            loss = weighted_logistic(logits, *weights)
+            loss = weighted_logistic(logits, *weights, batch[IMPRESSION_WEIGHT] / self.mean_weight)
         row_gradients, gradients = tape.gradient(loss, [rows, variables])
         for name, gradient in row_gradients.items():
             self.adagrad.apply(name, used[name], gradient)
@@ -96,13 +124,15 @@ def label_weights(clicked: tf.Tensor, watch_seconds: tf.Tensor, kind: str) -> tu
     return clicked * watch_seconds, tf.ones_like(clicked) if kind == "exact" else 1 - clicked
 
 
-def weighted_logistic(logits: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
-    """Return the mean over impressions of -positive log(p) - negative log(1 - p), with p = sigmoid(logits); all float
-    [n].
+def weighted_logistic(
+    logits: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, weights: tf.Tensor | float = 1.0
+) -> tf.Tensor:
+    """Return the mean over impressions of weights (-positive log(p) - negative log(1 - p)), with p = sigmoid(logits);
+    all float [n].
 
     The mean is over impressions and not over weights: otherwise a batch with a long watch would count for less.
     """
-    return tf.reduce_mean(positive * tf.nn.softplus(-logits) + negative * tf.nn.softplus(logits))
+    return tf.reduce_mean(weights * (positive * tf.nn.softplus(-logits) + negative * tf.nn.softplus(logits)))
 
 
 def sum_labels(records: RecordFiles, positive_weights: str) -> LabelTotals:
@@ -110,34 +140,38 @@ def sum_labels(records: RecordFiles, positive_weights: str) -> LabelTotals:
 
     Raises TrainingError if there is no watch after a click, or no impression without a click.
     """
-    impressions, sums = 0, np.zeros(2)
-    for clicked, seconds in read_labels(records):
-        impressions += len(clicked)
-        sums += [float(tf.reduce_sum(weights)) for weights in label_weights(clicked, seconds, positive_weights)]
+    impressions, sums, total = 0, np.zeros(2), 0.0
+    for clicked, seconds, weights in read_labels(records):
+        impressions, total = impressions + len(clicked), total + float(tf.reduce_sum(weights))
+        kinds = label_weights(clicked, seconds, positive_weights)
+        sums += [float(tf.reduce_sum(weights * kind)) for kind in kinds]
     if not sums.all():
         raise TrainingError(
             f"a ranker learns from clicked impressions that were watched and from impressions without a click, but the "
             f"weights of the {impressions} impressions are {sums[0]:g} in all for the former and {sums[1]:g} for the "
             "latter: look at clicked and watch_seconds of [logs] impressions"
         )
-    return LabelTotals(impressions=impressions, positive=float(sums[0]), negative=float(sums[1]))
+    return LabelTotals(impressions=impressions, weight=total, positive=float(sums[0]), negative=float(sums[1]))
 
 
-def fit_ranker(files: RankingFiles, settings: RankerSettings) -> tuple[Ranker, Progress]:
+def fit_ranker(files: RankingFiles, settings: RankerSettings) -> FittedRanker:
     """Train a ranker.
 
     Raises TrainingError if there is nothing to learn from, and if the loss is not finite.
     """
     records = RecordFiles.from_paths(files.train, cache_bytes=settings.cache_bytes)
     totals = sum_labels(records, settings.positive_weights)
+    epochs, reason = resolve_epochs(settings.epochs, impressions=totals.impressions, warm=False)
+    settings = settings.model_copy(update={"epochs": epochs})
     ranker = Ranker(files.spec, settings, graph=files.graph, odds=totals.odds, seed=settings.seed)
-    step = tf.function(RankerStep(ranker, settings), reduce_retracing=True, autograph=False)
-    size, batches = settings.batch_size, iter(_batches(records, files.spec, settings))
+    module = RankerStep(ranker, settings, mean_weight=totals.mean_weight)
+    step = tf.function(module, reduce_retracing=True, autograph=False)
+    size, batches = settings.batch_size, iter(_batches(records, files.spec, settings, epochs=epochs))
     progress, steps = Progress(), math.ceil(totals.impressions / size)
-    curve_steps = max(1, steps * settings.epochs // CURVE_POINTS)
-    with tqdm(total=totals.impressions * settings.epochs, unit=" impressions", unit_scale=True) as bar:
-        while progress.epoch < settings.epochs:
-            bar.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
+    curve_steps = max(1, steps * epochs // CURVE_POINTS)
+    with tqdm(total=totals.impressions * epochs, unit=" impressions", unit_scale=True) as bar:
+        while progress.epoch < epochs:
+            bar.set_description(f"epoch {progress.epoch + 1}/{epochs}")
             examples = min(size, totals.impressions - progress.batch * size)
             start = time.perf_counter()
             batch = next(batches)
@@ -158,12 +192,13 @@ def fit_ranker(files: RankingFiles, settings: RankerSettings) -> tuple[Ranker, P
     if progress.loss_steps:
         progress.add_point()
     _set_means(ranker, records, settings)
-    return ranker, progress
+    reasons = {"epochs": reason} if reason else {}
+    return FittedRanker(ranker=ranker, progress=progress, settings=settings, reasons=reasons)
 
 
-def _batches(records: RecordFiles, spec: RankingSpec, settings: RankerSettings) -> tf.data.Dataset:
-    epochs = range(settings.epochs)
-    return impression_batches(records, spec, batch_size=settings.batch_size, seed=settings.seed, epochs=epochs)
+def _batches(records: RecordFiles, spec: RankingSpec, settings: RankerSettings, *, epochs: int) -> tf.data.Dataset:
+    size, seed = settings.batch_size, settings.seed
+    return impression_batches(records, spec, batch_size=size, seed=seed, epochs=range(epochs))
 
 
 def _set_means(ranker: Ranker, records: RecordFiles, settings: RankerSettings) -> None:
@@ -171,12 +206,14 @@ def _set_means(ranker: Ranker, records: RecordFiles, settings: RankerSettings) -
 
     @tf.function(reduce_retracing=True, autograph=False)
     def sums(batch: Batch) -> dict[str, tf.Tensor]:
-        return {part: tf.reduce_sum(x, axis=0) for part, x in ranker.inputs(batch, ranker.embed(batch)).items()}
+        weights = batch[IMPRESSION_WEIGHT][:, tf.newaxis]
+        inputs = ranker.inputs(batch, ranker.embed(batch))
+        return {part: tf.reduce_sum(weights * x, axis=0) for part, x in inputs.items()}
 
     total = {part: tf.zeros_like(ranker.means[part]) for part in PARTS}
-    count = 0
-    for batch in _batches(records, ranker.spec, settings.model_copy(update={"epochs": 1})).take(MEAN_BATCHES):
-        count += int(tf.size(batch[CLICKED]))
+    count = 0.0
+    for batch in _batches(records, ranker.spec, settings, epochs=1).take(MEAN_BATCHES):
+        count += float(tf.reduce_sum(batch[IMPRESSION_WEIGHT]))
         total = {part: total[part] + part_sum for part, part_sum in sums(batch).items()}
     for part in PARTS:
         ranker.means[part].assign(total[part] / count)

@@ -22,6 +22,8 @@ TFT graph (transforms/ranking/encoding.py), so that training and serving cannot 
 | watch_seconds  | float [p] | seconds watched after the click; 0 without a click                                  |
 | page           | int64 [p] | number of the page that the impression was on, from 0 for each user                 |
 | impression_day | int64 [p] | days since 1970-01-01                                                               |
+| impression_    | float [p] | how many impressions it stands for: 1 / the share of unclicked impressions that are |
+| weight         |           | written, for an unclicked one; 1 for a clicked one, and in the holdout              |
 
 Scoring requests have the same features without labels: those of the query once a user, and those of the impression once
 a candidate; see `trainer.ranker.export`.

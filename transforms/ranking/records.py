@@ -28,6 +28,7 @@ from transforms.logs.schemas import VIDEO_SCHEMA
 from transforms.ranking.features import CATALOGUE, CHANNEL, Features, ImpressionContext
 from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, lookup_rows
 from transforms.ranking.timelines import Ints, Span, Timeline, last_values
+from transforms.ranking.unclicked import WEIGHT, sample_unclicked
 
 FOLDER = "examples"  # below the folder of the stage
 
@@ -171,15 +172,16 @@ def _search_tokens(context: ImpressionContext, features: Features, shared: Share
 
 
 def to_records(encoded: Encoded, *, zone: str) -> pl.DataFrame:
-    """Return labelled impressions (with page_id, clicked, watch_seconds) as records, one row per user, with the columns
-    of `ranking_spec`."""
-    rows = encoded.shown.select("user_id", "page_id", "clicked", "watch_seconds", "time").with_row_index("row")
+    """Return labelled impressions (with page_id, clicked, watch_seconds, impression_weight) as records, one row per
+    user, with the columns of `ranking_spec`."""
+    labels = ("page_id", "clicked", "watch_seconds", WEIGHT)
+    rows = encoded.shown.select("user_id", "time", *labels).with_row_index("row")
     page = pl.col("row").min().over("user_id", "page_id")
     query = encoded.query | {f"{name}_end": history.spans.count for name, history in encoded.histories.items()}
     lists = rows.select(
         pl.col("user_id").cast(pl.String),
         pl.col("clicked").cast(pl.Int64),
-        pl.col("watch_seconds").cast(pl.Float32),
+        pl.col("watch_seconds", WEIGHT).cast(pl.Float32),
         page=page.rank("dense").over("user_id").cast(pl.Int64) - 1,
         impression_day=pl.col("time").dt.convert_time_zone(zone).dt.date().to_physical().cast(pl.Int64),
         **{name: pl.Series(_to_record_dtype(values[encoded.request])) for name, values in query.items()},
@@ -211,7 +213,8 @@ class WriteRankingExamples(beam.PTransform):
     """Write the records of each `RankingBucket`; return {`records`: a `FileEntry` per file and `Counts` per bucket,
     `numbers`: frames of the training impressions with the spec's numbers, for `DrawNumbers`}.
 
-    The impressions of held-out users on held-out days go to `holdout/`, and no other file contains them.
+    The impressions of held-out users on held-out days go to `holdout/`, and no other file contains them. All of them
+    are written; of the others a sample (`sample_unclicked`).
     """
 
     inputs: RankingInputs
@@ -219,6 +222,8 @@ class WriteRankingExamples(beam.PTransform):
     folder: str
     name: str
     threads: int = 1  # buckets processed at the same time
+    unclicked: float = 1.0  # share of the unclicked training impressions that are written
+    seed: int = 1  # of their sample
 
     def expand(self, buckets: beam.PCollection[RankingBucket]) -> dict[str, beam.PCollection]:
         found = buckets | beam.Reshuffle() | ThreadedMap(self._write, self.threads, ("numbers",), "records")
@@ -233,7 +238,9 @@ class WriteRankingExamples(beam.PTransform):
         context = ImpressionContext.from_events(events, read_users(bucket.files), shared.catalogue, [])
         uses_generator = any(name in spec.numbers for name in GENERATOR_NUMBERS)
         counts = dict[str, int]()
-        for split, part in (("train", shown.filter(~late)), ("holdout", shown.filter(late))):
+        shares = {"train": (~late, self.unclicked), "holdout": (late, 1.0)}
+        for split, (rows_of_split, share) in shares.items():
+            part = sample_unclicked(shown.filter(rows_of_split), share=share, seed=self.seed)
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}
             if part.is_empty():
                 continue

@@ -34,7 +34,15 @@ def test_impressions_have_the_windows_before_them_and_their_features(spec: Ranki
     for name, length in histories.items():
         expected = [window(of[name], end, length) for of in made for end in of[f"{name}_end"]]
         np.testing.assert_array_equal(batch[name].numpy(), expected)
-    for name in [*spec.impression_features, *spec.categories, *spec.numbers, "clicked", "watch_seconds", "page"]:
+    for name in [
+        *spec.impression_features,
+        *spec.categories,
+        *spec.numbers,
+        "clicked",
+        "watch_seconds",
+        "page",
+        "impression_weight",
+    ]:
         values = np.concatenate([user[name] for user in made])
         np.testing.assert_array_equal(batch[name].numpy(), values.astype(batch[name].dtype.as_numpy_dtype))
 
@@ -56,9 +64,9 @@ def test_an_epoch_has_each_impression_once_in_random_order(tmp_path: Path) -> No
 
 def test_read_labels_has_the_labels_of_all_records(tmp_path: Path) -> None:
     files = RecordFiles.from_paths(write_records(tmp_path, random_records(20, seed=3)))
-    clicked, seconds = (np.concatenate([part[i].numpy() for part in read_labels(files)]) for i in (0, 1))
+    columns = [np.concatenate([part[i].numpy() for part in read_labels(files)]) for i in (0, 1, 2)]
     made = users(3, 20)
-    for found, name in ((clicked, "clicked"), (seconds, "watch_seconds")):
+    for found, name in zip(columns, ("clicked", "watch_seconds", "impression_weight"), strict=True):
         assert sorted(found) == sorted(np.concatenate([of[name] for of in made]).astype(float))
 
 
@@ -73,12 +81,15 @@ def test_read_labels_has_the_labels_of_all_records(tmp_path: Path) -> None:
         ({"watch_seconds": [1.0, 2.0]}, "watch_seconds finite"),
         ({"watch_seconds": [float("inf"), 0]}, "watch_seconds finite"),
         ({"watch_seconds": [float("nan"), 0]}, "watch_seconds finite"),
+        ({"impression_weight": [1.0, 0.0]}, "impression_weight finite and above 0"),
+        ({"impression_weight": [1.0, float("inf")]}, "impression_weight finite and above 0"),
+        ({"impression_weight": [1.0]}, "impression_weight must have one value a pointer"),
     ],
 )
 def test_invalid_records_are_errors(changed: dict[str, Any], message: str) -> None:
     names = ["video", "channel", "page", "impression_day", *SPEC.categories, *SPEC.numbers, "watches_end", "tokens_end"]
     sound: dict[str, Any] = {name: [0, 0] for name in names} | {"watches": [3, 4], "tokens": [1], "clicked": [1, 0]}
-    sound |= {"watch_seconds": [9.0, 0]}
+    sound |= {"watch_seconds": [9.0, 0], "impression_weight": [1.0, 4.0]}
     assert parse_ranking_records(tf.constant([record("u", sound)]), SPEC).pointer_counts.numpy().tolist() == [2]
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         parse_ranking_records(tf.constant([record("u", sound | changed)]), SPEC)

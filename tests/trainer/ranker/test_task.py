@@ -29,7 +29,7 @@ def test_the_command_line_trains_a_ranker_from_a_folder(tmp_path: Path, capsys: 
     result = json.loads(capsys.readouterr().out)
     assert set(tf.saved_model.load(result["ranker"]).signatures) == {"score", "explain", "records"}
     info = json.loads((output / "info.json").read_text(encoding="utf-8"))
-    assert info["ranker"] == "ranker-one"
+    assert info["ranker"] == "ranker-one" and result["auto"] == {}
     assert (info["settings"]["hidden"], info["settings"]["epochs"]) == ([], 2)
     curve = json.loads((output / "history.json").read_text(encoding="utf-8"))["loss"]
     assert curve[-1]["examples"] == info["examples"] == result["examples"] > 0

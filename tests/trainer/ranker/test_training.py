@@ -53,12 +53,15 @@ def test_totals_are_sums_over_all_impressions(tmp_path: Path) -> None:
     clicked, seconds = (np.concatenate([of[name] for of in made]) for name in ("clicked", "watch_seconds"))
     found = sum_labels(records, "watch_seconds")
     assert (found.impressions, found.positive) == (len(clicked), seconds.sum())
-    assert found.negative == (clicked == 0).sum()
-    assert found.odds == pytest.approx(seconds.sum() / (clicked == 0).sum())
+    assert found.negative == 2 * (clicked == 0).sum(), "an unclicked impression of these records stands for two"
+    assert found.weight == clicked.sum() + found.negative
+    assert found.odds == pytest.approx(seconds.sum() / found.negative)
+    assert found.mean_weight == pytest.approx(found.weight / len(clicked))
 
 
 def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
-    ranker, progress = fit_ranker(files, SETTINGS)
+    fitted = fit_ranker(files, SETTINGS)
+    ranker, progress = fitted.ranker, fitted.progress
     assert progress.losses[-1]["loss"] < progress.losses[0]["loss"]
     assert progress.examples == 6 * sum_labels(RecordFiles.from_paths(files.train), "watch_seconds").impressions
     _, fresh = all_impressions(tf.constant(score_decides(300, seed=2)), SPEC)
@@ -75,17 +78,19 @@ def test_a_planted_pattern_is_learned(files: RankingFiles) -> None:
 def test_a_training_is_deterministic(files: RankingFiles) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 1, "dropout": 0.2})
     one, again = (fit_ranker(files, settings) for _ in range(2))
-    assert [point["loss"] for point in one[1].losses] == pytest.approx([point["loss"] for point in again[1].losses])
+    losses = [[point["loss"] for point in of.progress.losses] for of in (one, again)]
+    assert losses[0] == pytest.approx(losses[1])
     other = fit_ranker(files, settings.model_copy(update={"seed": 2}))
-    assert one[1].losses[0]["loss"] != pytest.approx(other[1].losses[0]["loss"], rel=1e-6)
+    assert losses[0][0] != pytest.approx(other.progress.losses[0]["loss"], rel=1e-6)
 
 
 def test_means_are_the_means_of_the_inputs(files: RankingFiles) -> None:
-    ranker, _ = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 128}))
+    ranker = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 128})).ranker
     _, all_of = all_impressions(tf.constant(score_decides(900, seed=1)), SPEC)
     inputs = ranker.inputs(all_of, ranker.embed(all_of))
     for part, mean in ranker.means.items():  # 50 batches of 128 are more than all impressions
-        np.testing.assert_allclose(mean, inputs[part].numpy().mean(axis=0), rtol=1e-3, atol=1e-4)
+        expected = np.average(inputs[part].numpy(), axis=0, weights=all_of["impression_weight"].numpy())
+        np.testing.assert_allclose(mean, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +104,13 @@ def test_means_are_the_means_of_the_inputs(files: RankingFiles) -> None:
 def test_there_must_be_watched_clicks_and_unclicked_impressions(
     tmp_path: Path, clicked: list[int], seconds: list[float], message: str
 ) -> None:
+    paper = SETTINGS.model_copy(update={"positive_weights": "watch_seconds"})
     names = ("watches_end", "video", "page", "impression_day")
     lists: dict[str, Any] = {name: [0, 0] for name in names}
-    lists |= {"watches": [], "clicked": clicked, "watch_seconds": seconds}
+    lists |= {"watches": [], "clicked": clicked, "watch_seconds": seconds, "impression_weight": [1, 1]}
     train = write_records(tmp_path, [record("u", lists, BARE)], files=1)
     with pytest.raises(TrainingError, match=message):
-        fit_ranker(RankingFiles(train=train, spec=BARE, graph=None), SETTINGS)
+        fit_ranker(RankingFiles(train=train, spec=BARE, graph=None), paper)
 
 
 def test_without_files_there_is_nothing_to_learn() -> None:
@@ -156,3 +162,58 @@ def test_these_odds_minimise_the_loss(kind: str, odds: float) -> None:
 def test_the_loss_of_extreme_logits_is_finite() -> None:
     loss = weighted_logistic(tf.constant([200.0, -200.0]), tf.constant([0.0, 1000.0]), tf.constant([1.0, 0.0]))
     assert float(loss) == pytest.approx(100_100)
+
+
+@pytest.mark.parametrize("kind", ["watch_seconds", "exact", "equal"])
+def test_the_weighted_loss_of_samples_has_the_expectation_of_the_loss_of_all(kind: str) -> None:
+    """Loss and gradient, over the mean weight, of 4,000 samples that keep a quarter of the unclicked impressions."""
+    draw, count, share = np.random.default_rng(4), 60, 0.25
+    clicked = (draw.random(count) < 0.2).astype(np.float32)
+    seconds = clicked * draw.integers(1, 300, count).astype(np.float32)
+    logits = tf.constant(draw.normal(size=count).astype(np.float32) * 2)
+    positive, negative = label_weights(tf.constant(clicked), tf.constant(seconds), kind)
+
+    def loss_and_gradient(weights: np.ndarray) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = weighted_logistic(logits, positive, negative, tf.constant(weights, tf.float32))
+        return np.array([float(loss), *tape.gradient(loss, logits).numpy()])
+
+    expected, samples = loss_and_gradient(np.ones(count)), []
+    for _ in range(4_000):
+        drawn = (clicked == 1) | (draw.random(count) < share)
+        samples.append(loss_and_gradient(np.where(drawn, np.where(clicked == 1, 1, 1 / share), 0)))
+    error = np.std(samples, axis=0) / np.sqrt(len(samples))
+    np.testing.assert_array_less(np.abs(np.mean(samples, axis=0) - expected), 4.5 * error + 1e-6)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_predicted_seconds_are_those_watched_whatever_share_was_sampled(
+    graph: str, tmp_path: Path, share: float
+) -> None:
+    """On all of the impressions that the sample was drawn from, the mean prediction is the mean watch time."""
+    draw, whole, sampled = np.random.default_rng(6), [], []
+    for user in range(1_500):
+        lists = random_user(draw)
+        count = len(lists["video"])
+        clicked = (draw.random(count) < 0.15).astype(int)
+        lists |= {"clicked": clicked, "watch_seconds": clicked * draw.integers(20, 60, count)}
+        weights = np.where(clicked == 1, 1.0, 1 / share)
+        whole.append(record(f"u{user}", lists | {"impression_weight": np.ones(count)}))
+        rows = (clicked == 1) | (draw.random(count) < share)
+        of_impressions = {name: of for name, of in lists.items() if name not in ("watches", "tokens")}
+        lists |= {name: of[rows] for name, of in (of_impressions | {"impression_weight": weights}).items()}
+        sampled.append(record(f"u{user}", lists))
+    files = RankingFiles(train=write_records(tmp_path, sampled), spec=SPEC, graph=graph)
+    ranker = fit_ranker(files, SETTINGS.model_copy(update={"epochs": 2})).ranker
+    _, batch = all_impressions(tf.constant(whole), SPEC)
+    predicted, watched = np.exp(ranker(batch).numpy()).mean(), batch["watch_seconds"].numpy().mean()
+    assert predicted == pytest.approx(watched, rel=0.12)
+
+
+def test_epochs_follow_from_the_number_of_impressions(files: RankingFiles) -> None:
+    fitted = fit_ranker(files, RankerSettings(hidden=[4], batch_size=256))
+    impressions = sum_labels(RecordFiles.from_paths(files.train), "exact").impressions
+    assert fitted.settings.epochs == 3 and fitted.progress.examples == 3 * impressions
+    assert fitted.explained == {"epochs": f"3 ({impressions:,} impressions; 3,000,000 in 1 to 3)"}
+    assert fit_ranker(files, RankerSettings(hidden=[4], epochs=1)).explained == {}

@@ -27,6 +27,7 @@ from transforms.ranking.records import (
     read_shared,
     to_records,
 )
+from transforms.ranking.unclicked import sample_unclicked
 
 SPEC = RankingSpec(
     videos=3,
@@ -86,6 +87,7 @@ EXPECTED = {  # of user a
     "watch_seconds": [0.0, 7.5, 0.0, 0.0],
     "page": [0, 1, 1, 2],
     "impression_day": [19783] * 4,
+    "impression_weight": [1.0] * 4,
     "country": [2, 2, 2, 1],
     "hour": [3, 3, 3, 5],
     "user_watches": [1.0, 1.0, 1.0, 3.0],
@@ -104,7 +106,7 @@ EXPECTED = {  # of user a
 def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
     inputs, events = inputs_in(tmp_path), events_of(WATCHES, SEARCHES, SHOWN)
     shared, context = read_shared(inputs), ImpressionContext.from_events(events, USERS, CATALOGUE, [])
-    features = context.features(events.impressions, zone="UTC")
+    features = context.features(sample_unclicked(events.impressions, share=1.0, seed=1), zone="UTC")
     encoded = encode(context, features, {}, shared, SPEC)
     found = to_records(encoded, zone="UTC")
     assert found["user_id"].to_list() == ["a", "b"]
@@ -177,7 +179,9 @@ def test_records_omit_features_that_the_spec_lacks(tmp_path: Path) -> None:
     spec = RankingSpec(videos=3, watch_history=2, numbers=[], query=[])
     inputs, events = inputs_in(tmp_path, spec), events_of(WATCHES, SEARCHES, SHOWN)
     context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
-    encoded = encode(context, context.features(events.impressions, zone="UTC"), {}, read_shared(inputs), spec)
+    shown = sample_unclicked(events.impressions, share=1.0, seed=1)
+    encoded = encode(context, context.features(shown, zone="UTC"), {}, read_shared(inputs), spec)
     assert set(to_records(encoded, zone="UTC").columns) == {
-        *("user_id", "clicked", "watch_seconds", "page", "impression_day", "watches", "watches_end", "video")
+        *("user_id", "clicked", "watch_seconds", "page", "impression_day", "impression_weight"),
+        *("watches", "watches_end", "video"),
     }
