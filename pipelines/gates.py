@@ -37,6 +37,7 @@ from pipelines.night.outputs import (
     GateSummary,
     IndexOutputs,
     IngestOutputs,
+    RankingOutputs,
     TrainOutputs,
 )
 from pipelines.night.publication_file import Summary
@@ -151,6 +152,7 @@ def _all_gates(night: Night, before: Night | None, bounds: Gates) -> Iterator[Ga
     yield from _volumes(night, bounds)
     yield from _skew(night, bounds)
     yield from _index(night, bounds)
+    yield from _calibration(night, bounds)
     yield from _recall(night, before, bounds)
     yield from _lists(night, before, bounds)
 
@@ -202,6 +204,18 @@ def _index(night: Night, bounds: Gates) -> Iterator[Gate]:
     index, short = _outputs(night, IndexOutputs), bounds.max_ann_shortfall
     if index and short < 1:
         yield gates.ann_recall(index.candidates.recall, wanted=night.job.index.recall, most_short=short)
+
+
+def _calibration(night: Night, bounds: Gates) -> Iterator[Gate]:
+    """Yield the gates on expected seconds, if there are impressions to learn them from."""
+    if night.job.logs.impressions is None:
+        return
+    ranked = _outputs(night, RankingOutputs)
+    measured = ranked.calibration if ranked else None
+    if bounds.max_calibration_error:
+        yield gates.calibration(measured, most=bounds.max_calibration_error)
+    if bounds.max_decile_error:
+        yield gates.calibration_by_decile(measured, most=bounds.max_decile_error)
 
 
 def _recall(night: Night, before: Night | None, bounds: Gates) -> Iterator[Gate]:

@@ -38,8 +38,9 @@ class Item:
 
     video_id: str
     title: str | None
-    score: float | None  # None if it is not stored, and after the ranked videos
-    seconds: float | None = None  # expected watch time, if the list is ranked by it
+    score: float | None  # None if it is not stored
+    seconds: float | None = None  # expected watch time, None if the video was not ranked or the source has none
+    video_seconds: float | None = None  # the length of the video, None if it is not known
     why: list[FeatureEffect] = field(default_factory=list)  # the largest effects on it, if requested
 
 
@@ -92,10 +93,11 @@ def lookup(
         user_id, own = same, served.list_of(same)
     shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
     had = served.last_watches(user_id, watches)
-    titles = served.night.ingested.titles({*shown.video_ids[:k], *had["video_id"]})
-    scores: Sequence[float | None] = shown.scores or [None] * len(shown.video_ids)
-    pairs = zip(shown.video_ids[:k], scores[:k], strict=True)
-    is_ranked = own is not None and served.is_ranked
+    ids = shown.video_ids[:k]
+    ingested = served.night.ingested
+    lengths, titles = ingested.lengths(ids), ingested.titles({*ids, *had["video_id"]})
+    nothing: list[None] = [None] * len(shown.video_ids)
+    rows = zip(ids, (shown.scores or nothing)[:k], (shown.seconds or nothing)[:k], strict=True)
     moved = served.why(user_id) if why and own is not None else {}
     zone = ZoneInfo(job.logs.time_zone)
     return Lookup(
@@ -110,11 +112,12 @@ def lookup(
             Item(
                 video_id=video,
                 title=titles.get(video),
-                score=None if is_ranked and score is not None and score < 0 else score,
-                seconds=score if is_ranked and score is not None and score > 0 else None,
+                score=score,
+                seconds=seconds,
+                video_seconds=lengths.get(video),
                 why=moved.get(video, []),
             )
-            for video, score in pairs
+            for video, score, seconds in rows
         ],
         watches=[
             Watch(time=time.astimezone(zone), video_id=video, title=titles.get(video), completed=completed)
@@ -127,7 +130,9 @@ def to_text(found: Lookup, width: int = WIDEST) -> str:
     """Format a lookup as text in lines of at most `width` columns, unless the ids are too long."""
     lines = [_heading(found)]
     if found.items:
-        rows = [(f"{n}", _score(item), item.video_id, item.title) for n, item in enumerate(found.items, 1)]
+        ranked = any(item.seconds is not None for item in found.items)
+        shown = _seconds if ranked else _score
+        rows = [(f"{n}", shown(item), item.video_id, item.title) for n, item in enumerate(found.items, 1)]
         lines += ["", *_aligned(rows, ">><", width)]
     effects = [(f"{n}", item.video_id, _effects(item.why), None) for n, item in enumerate(found.items, 1) if item.why]
     if effects:
@@ -157,9 +162,14 @@ def _heading(found: Lookup) -> str:
     return f"{unknown}\na server shows the default list of {country} instead, {shown}:"
 
 
+def _seconds(item: Item) -> str:
+    """Return the expected seconds, and the length of the video; empty for a video that was not ranked."""
+    if item.seconds is None:
+        return ""
+    return f"{item.seconds:.0f} s" + (f" of {item.video_seconds:.0f} s" if item.video_seconds else "")
+
+
 def _score(item: Item) -> str:
-    if item.seconds is not None:
-        return f"{item.seconds:.0f} s"
     return "" if item.score is None else f"{item.score:.4f}"
 
 

@@ -4,8 +4,9 @@ impressions, store              -> CountImpressions -> WriteVocabulary -> ranked
 those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*
                                 -> DrawNumbers -> write_numbers_graph -> examples/transform_fn
 examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
-examples/holdout, ranker        -> MeasureRanker -> counts of the manifest
-neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, in the schema of neighbours
+examples/holdout, ranker        -> BinImpressions -> calibration, stored with the ranker
+examples/holdout, both          -> MeasureRanker -> outputs and counts of the manifest
+neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, as neighbours, with expected_seconds
 
 Without impressions the stage writes no files, the lists keep the order of stage neighbours, and a note says so.
 """
@@ -13,7 +14,9 @@ Without impressions the stage writes no files, the lists keep the order of stage
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import apache_beam as beam
@@ -31,10 +34,18 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
 from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
+from transforms.ranking.calibration import (
+    KNOT_CLICKS,
+    Calibration,
+    CalibrationBins,
+    fit_calibration,
+    write_calibration,
+)
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
 from transforms.ranking.generator_features import GeneratorNight
-from transforms.ranking.rank_lists import HeldOutRanking, RankCandidates
-from transforms.ranking.ranker import MeasureRanker, RankerFigures
+from transforms.ranking.measured_calibration import class_edges
+from transforms.ranking.rank_lists import HeldOutRanking, ListRanking, RankCandidates
+from transforms.ranking.ranker import BinImpressions, MeasureRanker, RankerFigures
 from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
 from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, build_spec, merge_counts
 
@@ -100,24 +111,41 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     )
     written = write_ranking_examples(night, spec, generators, share, folder, attempt)
     learned, left = _train(night, spec, written, folder, attempt)
-    entries += left
+    held_out = sorted(manifest.entry_paths([entry for entry in written if "/holdout/" in entry.name], folder))
+    bins = _bin_held_out(night, held_out, folder, attempt)
+    calibration = fit_calibration(bins, longest_seconds=found.longest_seconds)
+    entries += [*left, write_calibration(calibration, folder, _ranker(attempt))]
     entries += written if night.job.storage.keep_examples else []
-    ranked = _rank(night, spec, [entry for entry in written if "/holdout/" in entry.name], folder, attempt)
+    ranked = _rank(night, spec, held_out, class_edges(bins, calibration), folder, attempt)
     entries += ranked.of(FileEntry)
-    outputs = RankedLists(
+    lists = RankedLists(
         neighbours_attempt=night.require(publication_file.NEIGHBOURS).attempt,
         ranker=_ranker(attempt),
         generators=generators,
+        expected_seconds=True,
     )
     counts: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "values"}
     counts |= add_counts(ranked.of(Counts)) | learned
-    counts["holdout"] = next((asdict(figures) for figures in ranked.of(RankerFigures)), None)
-    note = "no night precedes the impressions: the ranker learned without the features of the generator"
+    measured = next(iter(ranked.of(RankerFigures)), None)
+    counts["holdout"] = measured and {
+        "figures": measured.figures,
+        "calibration": [of_class.model_dump(mode="json") for of_class in measured.calibration.classes],
+    }
     auto = {f"ranking.{name}": value for name, value in counts["auto"].items()}
     auto |= {"ranking.unclicked": f"{share} ({reason})"} if reason else {}
     counts["auto"] = auto
-    counts["notes"] = [f"{name} = {value}" for name, value in auto.items()] + ([] if found.covered else [note])
-    return StageResult(entries, RankingOutputs(ranked=outputs), counts)
+    counts["notes"] = [*(f"{name} = {value}" for name, value in auto.items()), *_notes(found, calibration)]
+    outputs = RankingOutputs(ranked=lists, calibration=measured.calibration if measured else None)
+    return StageResult(entries, outputs, counts)
+
+
+def _notes(found: ImpressionCounts, calibration: Calibration) -> Iterator[str]:
+    if not found.covered:
+        yield "no night precedes the impressions: the ranker learned without the features of the generator"
+    if not calibration.is_fitted:
+        yield (
+            f"the expected seconds are not calibrated: a half of the held-out users has fewer than {KNOT_CLICKS} clicks"
+        )
 
 
 def _not_ranked(reason: str) -> StageResult:
@@ -238,17 +266,30 @@ def _ranker(attempt: str) -> str:
     return f"{TRAINING}/{RANKER}-{attempt}"
 
 
-def _rank(night: Night, spec: RankingSpec, held_out: list[FileEntry], folder: str, attempt: str) -> Records:
-    """Rank the lists and measure the ranker on held-out impressions; return the records of both."""
+def _bin_held_out(night: Night, held_out: list[str], folder: str, attempt: str) -> CalibrationBins:
+    """Return the sums over the held-out impressions that the calibration is fitted on. held_out: paths of records."""
+    records, ranker = paths.join(folder, f"records-{attempt}.json"), paths.join(folder, _ranker(attempt))
+    with night.beam.pipeline("ranking") as pipeline:
+        pipeline | night.beam.create(held_out) | BinImpressions(ranker) | WriteRecords(records)
+    return reduce(
+        CalibrationBins.merge, pop_records(records, CalibrationBins).of(CalibrationBins), CalibrationBins.empty()
+    )
+
+
+def _rank(
+    night: Night, spec: RankingSpec, held_out: list[str], edges: list[float], folder: str, attempt: str
+) -> Records:
+    """Rank the lists, and measure the expected seconds on held-out impressions; return the records of both.
+
+    held_out: paths of records. edges: `class_edges` of their classes by prediction.
+    """
     ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
-    rank = RankCandidates(
-        inputs_of(night, spec), ranker, night.job.ranking.candidates, folder, name, night.beam.threads
-    )
+    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=night.job.ranking.candidates)
+    rank = RankCandidates(ranking, folder, name, night.beam.threads)
     with night.beam.pipeline("ranking") as pipeline:
         ranked = pipeline | "Buckets" >> night.beam.create(ranking_buckets(night)) | rank
-        parts = sorted(manifest.entry_paths(held_out, folder))
-        measured = pipeline | "Holdout" >> night.beam.create(parts) | MeasureRanker(ranker)
+        measured = pipeline | "Holdout" >> night.beam.create(held_out) | MeasureRanker(ranker, edges)
         (ranked, measured) | beam.Flatten() | WriteRecords(records)
     return pop_records(records, FileEntry, Counts, RankerFigures)
 
@@ -266,17 +307,22 @@ def spec_of_night(night: Night) -> RankingSpec:
     return RankingSpec.from_json(files.read_bytes(paths.join(ranker_of(night), "spec.json")).decode())
 
 
+def list_ranking(night: Night) -> ListRanking:
+    """Return how the night's lists were ranked. Raises StageError if they are not."""
+    inputs = inputs_of(night, spec_of_night(night))
+    return ListRanking(inputs=inputs, ranker=ranker_of(night), count=night.job.ranking.candidates)
+
+
 def of_held_out(night: Night) -> HeldOutRanking | None:
     """Return the ranking of held-out users' lists, as of the start of the held-out days; None if none are ranked."""
     if sink_protocol.served_stage(night) != publication_file.RANKING:
         return None
-    inputs, settings = inputs_of(night, spec_of_night(night)), night.job.ranking
+    ranking = list_ranking(night)
+    window = replace(ranking.inputs.window, end=night.dates.holdout_start)
     return HeldOutRanking(
-        inputs=replace(inputs, window=replace(inputs.window, end=night.dates.holdout_start)),
-        ranker=ranker_of(night),
+        ranking=replace(ranking, inputs=replace(ranking.inputs, window=window), held_out=True),
         videos=paths.join(night.folder("train"), artifacts.VIDEO_VECTORS),
-        count=settings.candidates,
-        cut=settings.cut,
+        cut=night.job.ranking.cut,
     )
 
 

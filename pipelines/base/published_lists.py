@@ -26,10 +26,16 @@ from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.core.messages import invalid_fields
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2, lists of stage ranking have expected_seconds; before, their scores were the seconds
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 PREFIX = "lists-"  # of the names of these files in the folder of stage publish
 Kind = Literal["lists", "defaults", "user_vectors", "similar"]
 KINDS: tuple[Kind, ...] = ("lists", "defaults", "user_vectors", "similar")
+
+
+def supported_versions() -> str:
+    """Return the format versions that can be read, in words."""
+    return " and ".join(map(str, READABLE_VERSIONS))
 
 
 class PublishedListsError(RuntimeError):
@@ -70,7 +76,7 @@ class PublishedLists(BaseModel):
     users: int = Field(ge=0)  # number of lists
     attempt: str  # identifies the files; does not change when users are forgotten
     neighbours: str  # digest of the manifest of stage neighbours
-    lists: tuple[FileEntry, ...]  # one per bucket, in order: user_id, video_ids, scores
+    lists: tuple[FileEntry, ...]  # one per bucket, in order: user_id, video_ids, scores, and expected_seconds if ranked
     defaults: tuple[FileEntry, ...] = ()  # country, video_ids, scores
     user_vectors: tuple[FileEntry, ...] = ()  # one per bucket that has users: user_id, vector
     similar: tuple[FileEntry, ...] = ()  # video_id, video_ids, scores
@@ -144,10 +150,10 @@ def load(path: str) -> PublishedLists:
     try:
         content: Any = json.loads(files.read_bytes(path))
         version = content["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_VERSIONS:
             raise PublishedListsError(
-                f"{path} has format_version {version}, but {FORMAT_VERSION} is supported: read it with the version of "
-                "watchnext that wrote it"
+                f"{path} has format_version {version}, but {supported_versions()} are supported: read it with the "
+                "version of watchnext that wrote it"
             )
         return PublishedLists.model_validate(content)
     except (ValueError, TypeError, KeyError) as error:

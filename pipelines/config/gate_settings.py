@@ -33,6 +33,16 @@ class Gates(Table):
         "that ranking by watch time may lose, compared with the order of stage neighbours; only a significant loss "
         "fails; 1: off",
     )
+    max_calibration_error: NonNegativeFloat = Field(
+        0.05,
+        description="relative error of the mean expected seconds of held-out impressions, compared with the seconds "
+        "watched; only an error significantly above it fails; 0: off",
+    )
+    max_decile_error: NonNegativeFloat = Field(
+        0.2,
+        description="the same in each tenth of the impressions by expected seconds; tenths with fewer than 50 clicks "
+        "do not count; 0: off",
+    )
     max_recall_lost: Share = Field(
         0.1,
         description="share of the previous night's recall@k that may be lost, after subtracting what the most popular "

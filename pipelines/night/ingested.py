@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -61,14 +62,21 @@ class Ingested:
         listed = manifest.entry_paths(self._manifest.named("videos-"), self._folder)
         return listed[0] if listed else None
 
+    def lengths(self, video_ids: Iterable[str]) -> dict[str, float]:
+        """Return the lengths in seconds that the night's catalogue has for some videos, by id."""
+        return self._catalogue_values(video_ids, "video_seconds")
+
     def titles(self, video_ids: Iterable[str]) -> dict[str, str]:
         """Return the titles that the night's catalogue has for some videos, by id."""
+        return self._catalogue_values(video_ids, "title")
+
+    def _catalogue_values(self, video_ids: Iterable[str], column: str) -> dict[str, Any]:
         path = self.catalogue()
         if path is None:
             return {}
         wanted = pl.DataFrame({"video_id": list(video_ids)}, schema={"video_id": pl.String})
-        titles = files.read_parquet(path, ["video_id", "title"]).join(wanted, on="video_id", how="semi").drop_nulls()
-        return dict(titles.iter_rows())
+        known = files.read_parquet(path, ["video_id", column]).join(wanted, on="video_id", how="semi").drop_nulls()
+        return dict(known.iter_rows())
 
     def _by_bucket(self, folder: str) -> dict[int, list[str]]:
         """Return the paths of the files in one of ingest's folders, by bucket."""

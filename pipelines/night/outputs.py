@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from pipelines.base.manifest import Outputs
 from pipelines.night import artifacts
+from transforms.ranking.measured_calibration import MeasuredCalibration
 
 UtcTime = Annotated[dt.datetime, AfterValidator(lambda time: time.astimezone(dt.UTC))]
 
@@ -171,6 +172,7 @@ class RankedLists(_Part):
     neighbours_attempt: str  # attempt of stage neighbours that wrote the lists; empty in old manifests
     ranker: str  # folder of the ranking model
     generators: dict[str, str] | None  # date -> digest of the lists of each earlier night that gave features
+    expected_seconds: bool = False  # whether lists have the column `expected_seconds`; older ones do not
 
 
 class RankingOutputs(Outputs):
@@ -179,6 +181,7 @@ class RankingOutputs(Outputs):
     stage: ClassVar[str] = "ranking"
 
     ranked: RankedLists | None  # None if the lists keep the order of stage neighbours
+    calibration: MeasuredCalibration | None = None  # of the expected seconds; None if nobody was held out
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, Any]) -> dict[str, Any]:

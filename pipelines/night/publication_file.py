@@ -25,7 +25,6 @@ from transforms.core.files import FileEntry
 from transforms.core.messages import invalid_fields
 
 RANKING, NEIGHBOURS = "ranking", "neighbours"
-FORMAT_VERSION = 1
 _REQUIRED = {"format_version", "date", "buckets", "users", "published_at"}  # fields that readers of lists need
 
 
@@ -71,7 +70,7 @@ class Summary(_Part):
 class Published(_Part):
     """The content of `published.json`. Fields with a default value are missing in files of older versions."""
 
-    format_version: StrictInt = FORMAT_VERSION
+    format_version: StrictInt = published_lists.FORMAT_VERSION  # that of `lists`
     date: StrictStr  # of the night
     stage: str = NEIGHBOURS  # that wrote the lists
     neighbours: str = ""  # digest of the manifest of stage neighbours
@@ -285,6 +284,7 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
     trained = manifest.load(root.stage(date, "train"))
     vectors = [entry for entry in trained.files if entry.name == artifacts.VIDEO_VECTORS] if trained else []
     content = {
+        "format_version": _format_version(listed, stage),
         "date": date,
         "stage": stage,
         "buckets": len(lists) if buckets is None else buckets,
@@ -304,6 +304,14 @@ def from_stages(root: Root, date: dt.date, buckets: int | None = None) -> Publis
             f"the lists of {root.stage(date, stage)} are not whole ({error.errors()[0]['msg']}): run the night again "
             f"from {stage}"
         ) from error
+
+
+def _format_version(listed: Manifest, stage: str) -> int:
+    """Return the format version of the lists of a stage: ranked lists of older versions have no expected seconds."""
+    if stage == NEIGHBOURS:
+        return published_lists.FORMAT_VERSION
+    ranked = listed.read(RankingOutputs).ranked
+    return published_lists.FORMAT_VERSION if ranked and ranked.expected_seconds else 1
 
 
 def _attempt(listed: Manifest, neighbours: Manifest) -> str:

@@ -47,11 +47,11 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
     spec = ranking.spec_of_night(night)
     bucket = ranking.ranking_buckets(night)[bucket_of(kept_as, night.ingested.snapshot.buckets)]
     lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).filter(user_id=kept_as)
-    inputs = ranking.inputs_of(night, spec)
-    ranker = load_ranker(ranking.ranker_of(night))
-    events = _of_user(inputs.window.events_with_impressions(bucket.files), kept_as)
+    ranked = ranking.list_ranking(night)
+    ranker = load_ranker(ranked.ranker)
+    events = _of_user(ranked.inputs.window.events_with_impressions(bucket.files), kept_as)
     found = dict[str, list[FeatureEffect]]()
-    for _, scored in score_lists(lists, bucket, events, ranker, inputs, count=night.job.ranking.candidates):
+    for _, scored in score_lists(lists, bucket, events, ranked):
         moves = explain_candidates(scored, ranker)
         strongest = np.argsort(-np.abs(moves), axis=1, kind="stable")[:, :MOST]
         for row, video in enumerate(scored.encoded.shown["video_id"]):

@@ -22,7 +22,6 @@ from pipelines.night.errors import GateError, StageError, user_message
 from pipelines.night.night import Night
 from pipelines.night.outputs import PublishOutputs
 from pipelines.night.publication_file import (
-    FORMAT_VERSION,
     NEIGHBOURS,
     EarlierPublication,
     Published,
@@ -192,7 +191,7 @@ def _entry(night: Night, lists: PublishedLists, versions: dict[str, str], summar
         earlier = sink_protocol.night_files(night.root, published_lists.read(night.root, before.lists))
         sinks = {sink.name: SinkVersions(serves=sink.version(earlier)) for sink in configured_sinks(night)}
     fields: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": lists.format_version,
         "date": night.date.isoformat(),
         "stage": lists.stage,
         "neighbours": lists.neighbours,

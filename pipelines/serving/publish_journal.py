@@ -10,9 +10,11 @@ from pipelines.base import lock
 from pipelines.base.paths import Root
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
-from pipelines.night.publication_file import FORMAT_VERSION, Published
+from pipelines.night.publication_file import Published
 from transforms.core import files
 from transforms.core.messages import invalid_fields
+
+FORMAT_VERSION = 1
 
 
 class IntentError(StageError):

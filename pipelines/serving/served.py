@@ -47,15 +47,6 @@ class Served:
         return self.lists.of_user(self._kept_as(user_id))
 
     @property
-    def is_ranked(self) -> bool:
-        """Return whether the lists were ranked by expected watch time."""
-        known = self.lists.is_ranked
-        if known is None:
-            found = publication_file.last_published(self.night.root, self.night.date)
-            return found is not None and found.stage == publication_file.RANKING
-        return known
-
-    @property
     def state(self) -> str:
         """Return `served`, `published` (published before, but not served now) or `never published`."""
         root, date = self.night.root, self.night.date

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import polars as pl
 
 from pipelines.base import paths
-from pipelines.base.published_lists import PublishedLists
+from pipelines.base.published_lists import READABLE_VERSIONS, PublishedLists, supported_versions
 from pipelines.config.jobs import Job
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
-from pipelines.night.publication_file import FORMAT_VERSION
 from pipelines.sinks.redis_sink import server_of
 from transforms.core import files
 from transforms.core.frames import bucket_of
@@ -24,12 +23,13 @@ from transforms.sinks.redis_server import RedisServer
 SOURCES = ("files", "redis")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ServedList:
     """A list, best video first."""
 
     video_ids: list[str]
     scores: list[float] | None  # None if scores are not stored
+    seconds: list[float | None] | None = None  # expected, None behind the ranked videos; None if they are not stored
     country: str | None = None  # of a default list; None: all countries
 
 
@@ -38,10 +38,6 @@ class Lists(Protocol):
 
     @property
     def date(self) -> dt.date: ...
-
-    @property
-    def is_ranked(self) -> bool | None:
-        """Return whether the lists were ranked by expected watch time; None if the source does not contain this."""
 
     def of_user(self, user_id: str) -> ServedList | None:
         """Return the list of a user, by the stored id; None if there is none."""
@@ -70,10 +66,10 @@ class FileLists:
             newest = publication_file.newest_publication(root)
             lost = f"{root.published} is missing: run watchnext nightly --date {newest}, which restores it"
             raise StageError(lost if newest else f"nothing is published in {root.path}: run watchnext nightly first")
-        if found.format_version != FORMAT_VERSION:
+        if found.format_version not in READABLE_VERSIONS:
             raise StageError(
-                f"{root.published} has format_version {found.format_version}, but {FORMAT_VERSION} is supported: "
-                "read it with the version of watchnext that wrote it"
+                f"{root.published} has format_version {found.format_version}, but {supported_versions()} are "
+                "supported: read it with the version of watchnext that wrote it"
             )
         lists = publication_file.served(root)
         assert lists is not None
@@ -96,14 +92,17 @@ class FileLists:
     def date(self) -> dt.date:
         return self.files.date
 
-    @property
-    def is_ranked(self) -> bool:
-        return self.files.stage == publication_file.RANKING
-
     def of_user(self, user_id: str) -> ServedList | None:
         path = self.files.paths(self.root, "lists")[bucket_of(user_id, self.files.buckets)]
-        rows = self._read(path, ["user_id", "video_ids", "scores"]).filter(user_id=user_id).drop("user_id").rows()
-        return ServedList(video_ids=rows[0][0], scores=rows[0][1]) if rows else None
+        ranked, version = self.files.stage == publication_file.RANKING, self.files.format_version
+        columns = ["video_ids", "scores", *(["expected_seconds"] if ranked and version > 1 else [])]
+        rows = self._read(path, ["user_id", *columns]).filter(user_id=user_id).select(columns).rows()
+        if not rows:
+            return None
+        found = ServedList(*rows[0])
+        if ranked and version == 1:  # the scores were the expected seconds, and minus the position behind them
+            return replace(found, seconds=[score if score > 0 else None for score in found.scores or ()])
+        return found
 
     def default(self, country: str | None) -> ServedList | None:
         listed, columns = self.files.paths(self.root, "defaults"), ["country", "video_ids", "scores"]
@@ -153,10 +152,6 @@ class RedisLists:
     @property
     def date(self) -> dt.date:
         return dt.date.fromisoformat(self.version[:10])
-
-    @property
-    def is_ranked(self) -> None:
-        return None
 
     def of_user(self, user_id: str) -> ServedList | None:
         return self._read(self.keys.list_key(self.version, user_id))

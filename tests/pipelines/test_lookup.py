@@ -113,8 +113,8 @@ def test_a_list_is_printed_for_people_or_as_json(job: Path, capsys: pytest.Captu
         "country": None,
         "length": 2,
         "items": [
-            {"video_id": "v3", "title": None, "score": 2.5, "seconds": None, "why": []},
-            {"video_id": "v9", "title": None, "score": -1.0, "seconds": None, "why": []},
+            {"video_id": "v3", "title": None, "score": 2.5, "seconds": None, "video_seconds": None, "why": []},
+            {"video_id": "v9", "title": None, "score": -1.0, "seconds": None, "video_seconds": None, "why": []},
         ],
         "watches": [],
         "state": "served",

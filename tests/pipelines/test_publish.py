@@ -52,7 +52,7 @@ def test_a_night_is_published_with_what_a_reader_needs(job: Path) -> None:
     }
     ungated = {"status": "ungated", "why": nobody, "not_computed": reasons}
     assert served == {
-        "format_version": 1, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3,
+        "format_version": 2, "date": "2026-11-21", "stage": "neighbours", "neighbours": digest, "users": 3,
         "buckets": 8, "gates": ungated, "lists": served["lists"],
     }  # fmt: skip
     notes = [f"UNGATED: {nobody}"]

@@ -51,9 +51,12 @@ def test_the_first_of_each_list_are_put_in_order_and_the_rest_stay(job: Path) ->
     for had, has in zip(before["video_ids"], after["video_ids"], strict=True):
         assert set(had[:12]) == set(has[:12]) and list(had[12:]) == list(has[12:])
     assert any(list(had) != list(has) for had, has in zip(before["video_ids"], after["video_ids"], strict=True))
-    for scores in after["scores"]:
-        assert sorted(scores, reverse=True) == list(scores) and min(scores[:12]) > 0
-        assert list(scores[12:]) == [-float(place) for place in range(13, len(scores) + 1)]
+    for videos, scores, seconds in after.select("video_ids", "scores", "expected_seconds").iter_rows():
+        assert sorted(scores, reverse=True) == list(scores)
+        assert list(scores[12:]) == [scores[11] - place for place in range(1, len(scores) - 11)]
+        lengths = of.ingested.lengths(videos)
+        assert all(0 < expected <= lengths[video] for video, expected in zip(videos[:12], seconds[:12], strict=True))
+        assert seconds[12:] == [None] * (len(videos) - 12)
 
 
 def test_each_night_learns_from_the_lists_of_earlier_ones(ranked_nights: Path, job: Path) -> None:
@@ -105,9 +108,9 @@ def test_lookup_shows_the_expected_seconds_and_the_reasons(job: Path) -> None:
     found = lookup.lookup(of.job, user, 14, why=True)
     assert [item.seconds is not None for item in found.items] == [True] * 12 + [False] * 2
     assert all(len(item.why) == MOST and item.why[0].times > 0 for item in found.items[:12])
-    assert found.items[12].score is None and found.items[12].why == []
-    text = lookup.to_text(found)
-    assert f"{found.items[0].seconds:.0f} s" in text and "\nwhy: " in text
+    assert found.items[12].why == []
+    text, first = lookup.to_text(found), found.items[0]
+    assert f"{first.seconds:.0f} s of {first.video_seconds:.0f} s" in text and "\nwhy: " in text
     plain = lookup.lookup(of.job, user, 14)
     assert [item.seconds for item in plain.items] == [item.seconds for item in found.items]
     assert "why" not in lookup.to_text(plain) and json.loads(json.dumps(found.items[0].why[0].feature))

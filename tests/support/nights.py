@@ -127,6 +127,8 @@ def published_night(
     if wanted. Lists of another `attempt` have files of their own."""
     of = night(job, date)
     snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=8, number=1))
+    if titles is not None and "video_seconds" not in titles.columns:
+        titles = titles.with_columns(video_seconds=pl.lit(None, pl.Float64))
     catalogue = [files.write_parquet(titles, of.folder("ingest"), "videos-aa.parquet")] if titles is not None else []
     commit(of, "ingest", catalogue, counts={"snapshot": 1}, attempt="aa")
     buckets = [bucket_of(user, 8) for user in rows["user_id"]]

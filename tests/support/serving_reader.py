@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-KNOWN_VERSION = 1
+KNOWN_VERSIONS = (1, 2)
 
 List = tuple[list[str], list[float]]  # video ids, scores
 
@@ -34,6 +34,18 @@ class Reader:
     def list_of(self, user_id: str) -> List | None:
         """A user's list; None for a user who is not served."""
         return self._row(self._of_bucket("lists", user_id), "user_id", user_id, "video_ids", "scores")
+
+    def seconds_of(self, user_id: str) -> list[float | None] | None:
+        """The expected watch seconds of each video of a user's list, None behind the ranked ones; None if the lists are
+        not ranked."""
+        if self.served["stage"] != "ranking":
+            return None
+        path = self._of_bucket("lists", user_id)
+        if self.files["format_version"] > 1:
+            row = self._row(path, "user_id", user_id, "expected_seconds")
+            return list(row[0]) if row else None
+        row = self._row(path, "user_id", user_id, "scores")
+        return [score if score > 0 else None for score in row[0]] if row else None
 
     def vector_of(self, user_id: str) -> list[float] | None:
         """A user's vector, [u; 1]."""
@@ -74,6 +86,6 @@ class Reader:
 
 def _read_json(path: Path) -> dict[str, Any]:
     content = dict(json.loads(path.read_text(encoding="utf-8")))
-    if content["format_version"] != KNOWN_VERSION:
+    if content["format_version"] not in KNOWN_VERSIONS:
         raise UnknownVersionError(f"{path} has format_version {content['format_version']}")
     return content

@@ -16,6 +16,7 @@ from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import IMPRESSION, QUERY, Ranker
 from transforms.core.tensorflow_import import tf
 
+VIDEO_SECONDS = "video_seconds"  # the number that is the length of the video
 SPEC = "spec.json"  # next to the files of the SavedModel
 
 
@@ -55,10 +56,13 @@ class ServedRanker(tf.Module):
         """Return the log-odds of all impressions of serialized records, string [users], in the records' order.
 
         `user_id`: string [users]. All others are [impressions]: `user`, int64, the index of the impression's user;
-        `log_odds`; and `clicked`, `watch_seconds`, `page`, `impression_day` and `video` of the records.
+        `log_odds`; `clicked`, `watch_seconds`, `page`, `impression_day` and `video` of the records; and
+        `video_seconds`, float, NaN if it is unknown or the ranker does not use it.
         """
         parsed, batch = all_impressions(records, self.ranker.spec)
         labels = {name: batch[name] for name in (*RANKING_LABELS, VIDEO)}
+        unknown = tf.fill(tf.shape(batch[VIDEO]), float("nan"))
+        labels[VIDEO_SECONDS] = batch.get(VIDEO_SECONDS, unknown)
         user = tf.repeat(tf.range(tf.size(parsed.user_id, tf.int64)), parsed.pointer_counts)
         return {"user_id": parsed.user_id, "user": user, "log_odds": self.ranker(batch), **labels}
 

@@ -105,10 +105,11 @@ class Replicates:
 
     def ratio(self, numerator: str, denominator: str) -> Floats:
         """Return one column's sums divided by another's: [REPLICATES], NaN if the denominator is 0."""
-        dividend, divisor = (self._values(name) for name in (numerator, denominator))
+        dividend, divisor = (self.values(name) for name in (numerator, denominator))
         return np.divide(dividend, divisor, out=np.full(REPLICATES, np.nan), where=divisor > 0)
 
-    def _values(self, name: str) -> Floats:
+    def values(self, name: str) -> Floats:
+        """Return one column's sums: [REPLICATES]."""
         row = self.names.index(name)
         return self.sums[row] * self.units[row]
 

@@ -26,10 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validat
 from transforms.core.bootstrap import MIN_USERS, Floats, PairedDifference, interval, share_bounds, small_sample_factor
 from transforms.evaluation.user_metrics import MeasuredFigures
 from transforms.examples.skew import stability_bound, stability_index
+from transforms.ranking.measured_calibration import CalibrationClass, MeasuredCalibration
 from transforms.ranking.watch_time_recall import MeasuredRanking
 
 State = Literal["passed", "failed", "not computed"]
 Comparison = Literal["above", "below", "no significant difference", "too few users"]
+LEAST_CLICKS = 50  # of impressions whose calibration is compared
 NOTABLE_LOSS = 0.1  # share of a baseline's figure; a smaller loss need not be shown by a comparison with 0
 _STATE_OF_OK: dict[Any, State] = {True: "passed", False: "failed", None: "not computed"}
 
@@ -255,6 +257,58 @@ def ranking_recall(ranked: MeasuredFigures, neighbours: MeasuredFigures, figure:
         "figures in the report, and watch_seconds and clicked of the impressions; candidates = 0 ([ranking]) serves "
         "the neighbours' order",
     )
+
+
+def calibration(measured: MeasuredCalibration | None, *, most: float) -> Gate:
+    """Compare the expected seconds of held-out impressions with the seconds watched, in all.
+
+    measured: None if no impressions were held out. most: the largest relative error.
+    """
+    return _calibration_gate(
+        "calibration", measured, [measured.total] if measured else [], "max_calibration_error", most
+    )
+
+
+def calibration_by_decile(measured: MeasuredCalibration | None, *, most: float) -> Gate:
+    """Compare the same in each class of impressions by prediction; those with few clicks do not count."""
+    classes = [of for of in measured.classes if of.clicks >= LEAST_CLICKS] if measured else []
+    return _calibration_gate("calibration by decile", measured, classes, "max_decile_error", most)
+
+
+def _calibration_gate(
+    name: str, measured: MeasuredCalibration | None, classes: Sequence[CalibrationClass], setting: str, most: float
+) -> Gate:
+    """Return a gate that fails if the ratio of expected to watched seconds of a class is significantly further from 1
+    than a bound. Its value is the relative error of the class that is furthest from 1."""
+    if measured is None:
+        return not_computed(name, "no lists were ranked, or no impressions were held out")
+    if measured.users < MIN_USERS or not classes or measured.total.clicks < LEAST_CLICKS:
+        return not_computed(name, f"too few held-out users ({measured.users:,}) or clicks ({measured.total.clicks:,})")
+    rows = [(of, of.ratio, of.interval) for of in classes]
+    if any(ratio is None or bounds is None for _, ratio, bounds in rows):
+        return not_computed(name, "nothing was watched after the clicks of some impressions", expected=False)
+    errors = [
+        PairedDifference(value=ratio - 1, low=bounds[0] - 1, high=bounds[1] - 1)
+        for _, ratio, bounds in rows
+        if ratio and bounds
+    ]
+    beyond = [max(low - most, -most - high) for low, high in (_widened(error, measured.users) for error in errors)]
+    worst = int(np.argmax(beyond)) if max(beyond) > 0 else int(np.argmax([abs(error.value) for error in errors]))
+    of, error = classes[worst], errors[worst]
+    gate = _gate(
+        name,
+        error.value,
+        ok=max(beyond) <= 0,
+        bound=f"an error not significantly above {most:g} (95 % interval; gates.{setting})",
+        result=f"{of.predicted_seconds:.2f} seconds are expected of {of.impressions:,} held-out impressions, "
+        f"{of.watched_seconds:.2f} were watched, {error.value:+.1%} ({error.low:+.1%} to {error.high:+.1%})",
+        advice="check watch_seconds and clicked of the newest impressions, and the ranker's figures in the report; "
+        "more held-out users or days give the calibration more clicks (examples.holdout_users, holdout_days)",
+    )
+    low, high = _widened(error, measured.users)
+    if gate.state != "passed" or (high - low) / 2 <= most:
+        return gate
+    return gate.model_copy(update={"note": too_few_users(measured.users)})
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Lists ordered by expected watch time (paper, 4): the ranker orders the first videos of each, the others follow.
 
-lists of a bucket, its store files, ranker -> RankCandidates -> Parquet: user_id, video_ids (best first), scores
+lists of a bucket, its store files, ranker -> RankCandidates -> Parquet: `RANKED_LISTS`
 
-The scores of ranked videos are expected seconds, above 0; those of the others are minus their place, from 1. So scores
-fall, and their sign tells whether a video was ranked.
+The score of a ranked video is the logarithm of its expected seconds. The videos after them were not ranked: their
+expected seconds are null, and each has a score 1 below that of the video before it. So scores fall.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap
 from transforms.logs.event_window import BucketFiles, Events, read_users
 from transforms.logs.schemas import TIME
+from transforms.ranking.calibration import load_calibration, user_halves
 from transforms.ranking.features import ImpressionContext
 from transforms.ranking.generator_features import GeneratorNight, generator_features
 from transforms.ranking.ranker import Ranker, load_ranker
 from transforms.ranking.records import Encoded, RankingBucket, RankingInputs, encode, read_shared
-from transforms.ranking.timelines import Ints
 from transforms.ranking.watch_time_recall import WatchTime, completed_seconds, seconds_in_lists
 from transforms.search.neighbours import LISTS
 
 LISTS_AT_ONCE = 8_192  # about 200 MB of features for 50 candidates each
-LONGEST_SECONDS = 1e6  # upper limit of expected seconds
+# Seconds are null for the videos that were not ranked. The lists have as many as videos.
+RANKED_LISTS = pl.Schema({**LISTS, "expected_seconds": pl.List(pl.Float32())})
 
 
 def list_candidates(lists: pl.DataFrame, count: int, time: dt.datetime) -> pl.DataFrame:
@@ -56,35 +57,42 @@ def list_candidates(lists: pl.DataFrame, count: int, time: dt.datetime) -> pl.Da
 
 
 def reorder_lists(
-    lists: pl.DataFrame, candidates: pl.DataFrame, seconds: NDArray[np.float32], count: int
+    lists: pl.DataFrame,
+    candidates: pl.DataFrame,
+    scores: NDArray[np.float32],
+    seconds: NDArray[np.float32],
+    count: int,
 ) -> pl.DataFrame:
-    """Return `LISTS` with their first `count` videos by falling expected seconds, ties by rank; the others follow.
+    """Return `RANKED_LISTS`: the first `count` videos of `LISTS` by falling scores, ties by rank; the others follow.
 
-    candidates: list, video_id, rank, in any order. seconds: expected watch time of each candidate.
+    candidates: list, video_id, rank, in any order. scores, seconds: those of each candidate.
     """
     row, rank = candidates["list"].to_numpy(), candidates["rank"].to_numpy()
-    order = np.lexsort((rank, -seconds, row))
-    offsets = np.searchsorted(row[order], np.arange(lists.height + 1))
-    heads = _lists_frame(offsets, candidates["video_id"][order], seconds[order])
-    place = pl.int_ranges(1, pl.col("video_ids").list.len() + 1, dtype=pl.Int64)
-    others = lists.select(
-        pl.col("video_ids").list.slice(count),
-        scores=place.list.slice(count).list.eval(-pl.element().cast(pl.Float32)),
-    )
-    return lists.select(
-        "user_id",
-        video_ids=pl.concat_list(heads["video_ids"], others["video_ids"]),
-        scores=pl.concat_list(heads["scores"], others["scores"]),
-    ).match_to_schema(LISTS)
-
-
-def _lists_frame(offsets: Ints, video_ids: pl.Series, seconds: NDArray[np.float32]) -> pl.DataFrame:
-    starts = pa.array(offsets.astype(np.int64))
-    values = {
-        "video_ids": video_ids.cast(pl.String).to_arrow().cast(pa.large_string()),
-        "scores": pa.array(seconds.astype(np.float32)),
+    order = np.lexsort((rank, -scores, row))
+    offsets = pa.array(np.searchsorted(row[order], np.arange(lists.height + 1)).astype(np.int64))
+    columns = {
+        "video_ids": candidates["video_id"][order].cast(pl.String).to_arrow().cast(pa.large_string()),
+        "scores": pa.array(scores[order], pa.float32()),
+        "expected_seconds": pa.array(seconds[order], pa.float32()),
     }
-    return pl.DataFrame({name: pa.LargeListArray.from_arrays(starts, column) for name, column in values.items()})
+    heads = pl.DataFrame({n: pa.LargeListArray.from_arrays(offsets, values) for n, values in columns.items()})
+    lowest = heads["scores"].list.last().fill_null(0.0)
+    others = lists.select(pl.col("video_ids").list.slice(count)).with_columns(
+        scores=(lowest - pl.int_ranges(1, pl.col("video_ids").list.len() + 1, dtype=pl.Int64)).cast(LISTS["scores"])
+    )
+    tails = others.with_columns(expected_seconds=pl.col("scores").list.eval(pl.lit(None, pl.Float32)))
+    joined = {name: pl.concat_list(heads[name], tails[name]) for name in columns}
+    return lists.select("user_id", **joined).match_to_schema(RANKED_LISTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListRanking:
+    """How lists are ranked; all buckets share it."""
+
+    inputs: RankingInputs  # candidates are shown at the end of its window
+    ranker: str  # folder
+    count: int  # ranked videos of each list
+    held_out: bool = False  # lists of held-out users: each half of them has the calibration of the other half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,64 +100,59 @@ class ScoredCandidates:
     """Encoded candidates and their expected watch times."""
 
     encoded: Encoded
-    seconds: NDArray[np.float32]
+    seconds: NDArray[np.float32]  # calibrated, and at most what is possible
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The scores that lists are sorted by: [candidates]."""
+        return np.log(self.seconds)
 
 
 def score_lists(
-    lists: pl.DataFrame,
-    bucket: RankingBucket,
-    events: Events,
-    ranker: Ranker,
-    inputs: RankingInputs,
-    *,
-    count: int,
+    lists: pl.DataFrame, bucket: RankingBucket, events: Events, ranking: ListRanking
 ) -> Iterator[tuple[pl.DataFrame, ScoredCandidates]]:
-    """Yield some lists at a time with the first `count` videos of each and their expected seconds if shown at the end
-    of the window.
+    """Yield some lists at a time with the first videos of each and their expected seconds if shown at the end of the
+    window.
 
     events: of the bucket, in the window. The bucket has one night; the generator's score and rank are those of the
     lists.
     """
-    time = inputs.window.end
-    heads = list_candidates(lists, count, time).select("user_id", "video_id")
+    inputs, time = ranking.inputs, ranking.inputs.window.end
+    heads = list_candidates(lists, ranking.count, time).select("user_id", "video_id")
     context = ImpressionContext.from_events(events, read_users(bucket.files), read_shared(inputs).catalogue, [heads])
     for part in lists.iter_slices(LISTS_AT_ONCE):
-        yield part, _score(list_candidates(part, count, time), context, bucket, ranker, inputs)
+        yield part, _score(list_candidates(part, ranking.count, time), context, bucket, ranking)
 
 
 def _score(
-    candidates: pl.DataFrame, context: ImpressionContext, bucket: RankingBucket, ranker: Ranker, inputs: RankingInputs
+    candidates: pl.DataFrame, context: ImpressionContext, bucket: RankingBucket, ranking: ListRanking
 ) -> ScoredCandidates:
-    features, shared, spec = context.features(candidates, zone=inputs.zone), read_shared(inputs), ranker.spec
+    ranker, calibration = load_ranker(ranking.ranker), load_calibration(ranking.ranker)
+    features, shared = context.features(candidates, zone=ranking.inputs.zone), read_shared(ranking.inputs)
     generator = generator_features(features, context, bucket.nights, listed=True)
-    used = {name: values for name, values in generator.items() if name in spec.numbers}
-    encoded = encode(context, features, used, shared, spec)
-    odds = ranker.score(encoded.request, encoded.query_arrays(spec), encoded.impressions)
-    return ScoredCandidates(encoded=encoded, seconds=to_seconds(odds))
+    used = {name: values for name, values in generator.items() if name in ranker.spec.numbers}
+    encoded = encode(context, features, used, shared, ranker.spec)
+    odds = ranker.score(encoded.request, encoded.query_arrays(ranker.spec), encoded.impressions)
+    lengths = context.videos["video_seconds"].cast(pl.Float64).fill_null(np.nan).to_numpy()[features.videos]
+    half = user_halves(encoded.user_ids)[encoded.request] if ranking.held_out else None
+    return ScoredCandidates(encoded=encoded, seconds=calibration.seconds(odds, lengths, half))
 
 
-def to_seconds(log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return e^(Wx + b), the expected seconds (paper, 4.2), above 0 and at most `LONGEST_SECONDS`."""
-    return np.exp(np.clip(log_odds, -np.log(LONGEST_SECONDS), np.log(LONGEST_SECONDS))).astype(np.float32)
-
-
-def rank_lists(
-    lists: pl.DataFrame, bucket: RankingBucket, folder: str, inputs: RankingInputs, count: int
-) -> pl.DataFrame:
-    """Return `LISTS` of users of a bucket with their first `count` videos ranked by the ranker in a folder."""
-    ranker, events = load_ranker(folder), inputs.window.events_with_impressions(bucket.files)
-    scored = score_lists(lists, bucket, events, ranker, inputs, count=count)
-    parts = (reorder_lists(part, found.encoded.shown, found.seconds, count) for part, found in scored)
-    return concat([lists.clear(), *parts])
+def rank_lists(lists: pl.DataFrame, bucket: RankingBucket, ranking: ListRanking) -> pl.DataFrame:
+    """Return the `LISTS` of users of a bucket as `RANKED_LISTS`, in the same order of users."""
+    events = ranking.inputs.window.events_with_impressions(bucket.files)
+    parts = (
+        reorder_lists(part, found.encoded.shown, found.scores, found.seconds, ranking.count)
+        for part, found in score_lists(lists, bucket, events, ranking)
+    )
+    return concat([pl.DataFrame(schema=RANKED_LISTS), *parts])
 
 
 @dataclass
 class RankCandidates(beam.PTransform):
     """Write a Parquet file of ranked lists per `RankingBucket`; return its `FileEntry` and `Counts` of candidates."""
 
-    inputs: RankingInputs
-    ranker: str  # folder
-    count: int  # ranked videos of each list
+    ranking: ListRanking
     folder: str
     name: str  # pattern of a bucket's file
     threads: int = 1  # buckets processed at the same time
@@ -161,9 +164,9 @@ class RankCandidates(beam.PTransform):
         lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).match_to_schema(
             LISTS, integer_cast="forbid"
         )
-        rows = rank_lists(lists, bucket, self.ranker, self.inputs, self.count)
+        rows = rank_lists(lists, bucket, self.ranking)
         yield files.write_parquet(rows, self.folder, self.name.format(bucket=bucket.files.bucket))
-        candidates = int(lists["video_ids"].list.len().clip(upper_bound=self.count).sum())
+        candidates = int(lists["video_ids"].list.len().clip(upper_bound=self.ranking.count).sum())
         yield Counts({"users": rows.height, "candidates": candidates})
         progress.advance()
 
@@ -172,17 +175,14 @@ class RankCandidates(beam.PTransform):
 class HeldOutRanking:
     """Ranks the lists of held-out users."""
 
-    inputs: RankingInputs  # its window ends where the held-out days begin
-    ranker: str  # folder
+    ranking: ListRanking  # its window ends where the held-out days begin
     videos: str  # path of the model's video vectors
-    count: int  # ranked videos of each list
     cut: int  # first videos whose watch time is compared
 
     def rank(self, lists: pl.DataFrame, bucket: BucketFiles) -> pl.DataFrame:
-        """Return `LISTS` of users of a bucket, in their order, ranked as of the end of the window."""
-        night = GeneratorNight(start=self.inputs.window.start, videos=self.videos)
-        ranking_bucket = RankingBucket(files=bucket, nights=(night,))
-        return rank_lists(lists, ranking_bucket, self.ranker, self.inputs, self.count)
+        """Return the `LISTS` of users of a bucket as `RANKED_LISTS`, ranked as of the end of the window."""
+        night = GeneratorNight(start=self.ranking.inputs.window.start, videos=self.videos)
+        return rank_lists(lists, RankingBucket(files=bucket, nights=(night,)), self.ranking)
 
     def watch_time(self, lists: pl.DataFrame, ranked: pl.DataFrame, watches: pl.DataFrame) -> WatchTime:
         """Compare `LISTS` of some users, and the same lists ranked, with what the users watched later.

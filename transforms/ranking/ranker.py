@@ -1,17 +1,20 @@
 """The exported ranker, applied to candidates and to records. TensorFlow is imported on first use.
 
-records of held-out impressions, ranker -> MeasureRanker -> per-user loss, AUC, NDCG, calibration (paper, 4.3)
+records of held-out impressions, ranker     -> BinImpressions -> `CalibrationBins`, to fit the calibration on
+the same records, ranker with calibration   -> MeasureRanker -> per-user loss, AUC, NDCG (paper, 4.3), calibration
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from transforms.contracts.ranking_spec import RankingSpec
@@ -19,7 +22,9 @@ from transforms.core import progress
 from transforms.core.files import local_copy, temporary_local_copy
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
+from transforms.ranking.calibration import CalibrationBins, load_calibration, user_halves
 from transforms.ranking.impression_metrics import ImpressionMetrics, merge_impressions
+from transforms.ranking.measured_calibration import CalibrationSums, MeasuredCalibration
 
 CANDIDATES_AT_ONCE = 16_384  # the activations of a layer of 1,024 units are 64 MB
 USERS_AT_ONCE = 256  # of a record file; a user may have any number of impressions
@@ -39,6 +44,7 @@ class ScoredImpressions:
     page: NDArray[np.int64]
     impression_day: NDArray[np.int64]
     video: NDArray[np.int64]
+    video_seconds: NDArray[np.float32]  # NaN if unknown
 
 
 class Ranker:
@@ -98,37 +104,80 @@ def load_ranker(folder: str) -> Ranker:
     return Ranker(folder)
 
 
-def measure_records(path: str, ranker: str) -> ImpressionMetrics:
-    """Return the metrics of the impressions of one record file. ranker: its folder."""
-    return merge_impressions(
-        ImpressionMetrics.from_impressions(found.user, found.page, found.clicked, found.watch_seconds, found.log_odds)
+def bin_records(path: str, ranker: str) -> CalibrationBins:
+    """Return the sums over the impressions of one record file. ranker: its folder."""
+    parts = (
+        CalibrationBins.from_impressions(
+            found.log_odds, found.clicked, found.watch_seconds, user_halves(pl.Series(found.user_ids))[found.user]
+        )
         for found in load_ranker(ranker).records(path)
     )
+    return reduce(CalibrationBins.merge, parts, CalibrationBins.empty())
+
+
+@dataclass
+class BinImpressions(beam.PTransform):
+    """Sum up the impressions of record files, given by path, for each file: `CalibrationBins`."""
+
+    ranker: str  # folder
+
+    def expand(self, paths: beam.PCollection[str]) -> beam.PCollection[CalibrationBins]:
+        return paths | beam.Reshuffle() | beam.Map(bin_records, self.ranker)
+
+
+Measured = tuple[ImpressionMetrics, CalibrationSums]
+
+
+def measure_records(path: str, ranker: str, edges: Sequence[float]) -> Measured | None:
+    """Return the metrics of the expected seconds of one record file; None for a file without users.
+
+    ranker: its folder. edges: `class_edges`. Each half of the users has the calibration of the other half.
+    """
+    calibration, parts = load_calibration(ranker), list[Measured]()
+    for found in load_ranker(ranker).records(path):
+        users = pl.Series(found.user_ids)
+        seconds = calibration.seconds(found.log_odds, found.video_seconds, user_halves(users)[found.user])
+        columns = (found.clicked, found.watch_seconds)
+        metrics = ImpressionMetrics.from_impressions(found.user, found.page, *columns, np.log(seconds))
+        parts.append((metrics, CalibrationSums.from_impressions(users, found.user, seconds, *columns, edges)))
+    return merge_measured(parts)
+
+
+def merge_measured(parts: Iterable[Measured | None]) -> Measured | None:
+    """Return all parts merged; None if there are none."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    metrics, sums = zip(*known, strict=True)
+    return merge_impressions(metrics), reduce(CalibrationSums.merge, sums)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankerFigures:
-    """The ranker's metrics on held-out impressions, by name, and the points of its calibration curve."""
+    """The metrics of expected seconds on held-out impressions, by name, and their calibration."""
 
     figures: dict[str, int | float]
-    calibration: list[dict[str, int | float]]
+    calibration: MeasuredCalibration
 
 
 @dataclass
 class MeasureRanker(beam.PTransform):
-    """Measure the ranker on record files, given by path; return one `RankerFigures`, or none without files."""
+    """Measure the ranker on record files, given by path; return one `RankerFigures`, or none without impressions."""
 
-    ranker: str  # folder
+    ranker: str  # folder, with its calibration
+    edges: Sequence[float]  # `class_edges`
 
     def expand(self, paths: beam.PCollection[str]) -> beam.PCollection[RankerFigures]:
         parts = paths | beam.Reshuffle() | beam.Map(self._measure)
-        return parts | beam.CombineGlobally(merge_impressions).without_defaults() | "Record" >> beam.Map(_figures)
+        return parts | beam.CombineGlobally(merge_measured).without_defaults() | "Record" >> beam.FlatMap(self._figures)
 
-    def _measure(self, path: str) -> ImpressionMetrics:
-        found = measure_records(path, self.ranker)
+    def _measure(self, path: str) -> Measured | None:
+        found = measure_records(path, self.ranker, self.edges)
         progress.advance()
         return found
 
-
-def _figures(found: ImpressionMetrics) -> RankerFigures:
-    return RankerFigures(figures=found.compute(), calibration=found.calibration())
+    def _figures(self, found: Measured | None) -> Iterator[RankerFigures]:
+        if found is not None:
+            metrics, sums = found
+            fitted = load_calibration(self.ranker).is_fitted
+            yield RankerFigures(figures=metrics.compute(), calibration=sums.compute(fitted=fitted))

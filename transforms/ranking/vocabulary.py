@@ -36,6 +36,7 @@ class ImpressionCounts:
     clicked: int  # impressions
     covered: int  # impressions that a night's generator precedes
     impressions: int
+    longest_seconds: float  # watch seconds of one impression
     upload_time: int  # clicked impressions
     video_seconds: int  # clicked impressions
     watch_seconds: float  # sum over impressions
@@ -75,6 +76,7 @@ class CountImpressions(beam.PTransform):
             impressions=shown.height,
             clicked=clicked.height,
             watch_seconds=float(shown["watch_seconds"].cast(pl.Float64).sum()),
+            longest_seconds=float(shown["watch_seconds"].cast(pl.Float64).to_numpy().max(initial=0.0)),
             covered=covered,
             watches_with_seconds=events.watches["watch_seconds"].count(),
             birth_year=users[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
@@ -96,9 +98,10 @@ def merge_counts(parts: Sequence[ImpressionCounts]) -> ImpressionCounts:
     for part in parts:
         for name, counts in part.values.items():
             values[name].update(counts)
-    numbers = [field.name for field in fields(ImpressionCounts) if field.name != "values"]
+    numbers = [field.name for field in fields(ImpressionCounts) if field.name not in ("values", "longest_seconds")]
     return ImpressionCounts(
         **{name: sum(getattr(part, name) for part in parts) for name in numbers},
+        longest_seconds=max((part.longest_seconds for part in parts), default=0.0),
         values={name: dict(counts) for name, counts in values.items()},
     )
 

@@ -30,6 +30,12 @@ LISTS: Schema = {
         _field("country", "STRING", "NULLABLE", "the country of a default list; null: all countries"),
         _field("video_ids", "STRING", "REPEATED", "best first, without duplicates"),
         _field("scores", "FLOAT64", "REPEATED", "the score of each video, in the order of video_ids"),
+        _field(
+            "expected_seconds",
+            "FLOAT64",
+            "REPEATED",
+            "the expected watch seconds of each video of a ranked list; NaN for videos behind the ranked ones",
+        ),
         _field("vector", "FLOAT64", "REPEATED", "[u; 1], if vectors are configured"),
     ]
 }

@@ -1,6 +1,7 @@
 """Read users' lists and default lists of a night as rows of one schema, for the sinks that Beam writes.
 
-`ROWS`: user_id (null: a default list), country (of a default list; null: all countries), video_ids, scores, vector.
+`ROWS`: user_id (null: a default list), country (of a default list; null: all countries), video_ids, scores,
+expected_seconds (of a ranked list; NaN for videos that were not ranked), vector.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ROWS = pl.Schema(
         "country": pl.String(),
         "video_ids": pl.List(pl.String()),
         "scores": pl.List(pl.Float32()),
+        "expected_seconds": pl.List(pl.Float32()),
         "vector": pl.List(pl.Float32()),
     }
 )
@@ -35,14 +37,20 @@ class ListPart:
 
 
 def read_list_rows(part: ListPart) -> pl.DataFrame:
-    """Return `ROWS` of a part in the order of the file, rotated by `start`. A missing vector is an empty list."""
+    """Return `ROWS` of a part in the order of the file, rotated by `start`.
+
+    Missing vectors and expected seconds are empty lists. Lists hold no nulls, which BigQuery's arrays do not allow.
+    """
     rows = files.read_parquet(part.lists)
     if part.vectors:
         rows = rows.join(files.read_parquet(part.vectors), on="user_id", how="left", maintain_order="left")
     missing = [pl.lit(None, dtype).alias(name) for name, dtype in ROWS.items() if name not in rows.columns]
     rows = rows.with_columns(missing).select(pl.col(name).cast(dtype) for name, dtype in ROWS.items())
     first = int(part.start * rows.height)
-    return pl.concat([rows[first:], rows[:first]]).with_columns(pl.col("vector").fill_null([]))
+    return pl.concat([rows[first:], rows[:first]]).with_columns(
+        pl.col("vector").fill_null([]),
+        pl.col("expected_seconds").fill_null([]).list.eval(pl.element().fill_null(float("nan"))),
+    )
 
 
 @dataclass

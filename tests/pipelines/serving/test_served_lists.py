@@ -63,8 +63,8 @@ def test_a_served_file_that_cannot_be_read_is_named_with_the_way_back(published:
 
 def test_an_unknown_format_is_an_error(published: Night) -> None:
     path = Path(published.root.published)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(StageError, match=r"published\.json has format_version 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    with pytest.raises(StageError, match=r"published\.json has format_version 3"):
         open_lists(published.job, "files")
 
 

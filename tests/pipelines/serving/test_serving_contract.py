@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -15,9 +16,13 @@ from nights import REPOSITORY, published_night, write_job
 from serving_reader import Reader, UnknownVersionError
 
 from pipelines import publish
+from pipelines.base import published_lists
 from pipelines.night import sink_protocol
 from pipelines.night.night import Night
+from pipelines.night.outputs import RankedLists, RankingOutputs
+from pipelines.serving.served_lists import ServedList, open_lists
 from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS, bucket_of
+from transforms.ranking.rank_lists import RANKED_LISTS
 from transforms.search.neighbours import LISTS
 
 PAGE = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -57,8 +62,8 @@ def test_the_documented_buckets_are_those_of_xxhash_and_of_watchnext() -> None:
 
 def test_the_documented_columns_are_those_of_the_lists() -> None:
     rows = table_of(PAGE, "column", "type", "what")
-    assert [row["column"] for row in rows] == LISTS.names()
-    assert [row["type"].strip("`") for row in rows] == ["string", "list<string>", "list<float>"]
+    assert [row["column"] for row in rows] == RANKED_LISTS.names()
+    assert [row["type"].strip("`") for row in rows] == ["string", "list<string>", "list<float>", "list<float>"]
 
 
 def test_published_json_holds_what_the_page_shows(tmp_path: Path) -> None:
@@ -87,35 +92,54 @@ def test_a_reader_without_watchnext_finds_every_list(tmp_path: Path) -> None:
     assert reader.list_of("nobody") is None
 
 
-def test_lists_of_the_ranking_are_read_where_they_are_served(tmp_path: Path) -> None:
+def test_ranked_lists_are_read_where_they_are_served(tmp_path: Path) -> None:
+    of = published_night(write_job(tmp_path, 'watches = "w"'), USERS, publish=False)
+    ranked_night(of, columns={"expected_seconds": [7.5, None]})
+    publish.run(of)
+    assert sink_protocol.served_stage(of) == "ranking"
+    reader, served = Reader(of.root.path), open_lists(of.job, "files").of_user("ann")
+    assert {reader.served["format_version"], reader.files["format_version"]} == {2}
+    assert reader.list_of("ann") == (["v2", "v1"], [2.0, 3.0]) and reader.seconds_of("ann") == [7.5, None]
+    assert served == ServedList(video_ids=["v2", "v1"], scores=[2.0, 3.0], seconds=[7.5, None])
+
+
+def test_ranked_lists_of_earlier_versions_keep_their_version_and_are_read(tmp_path: Path) -> None:
     of = published_night(write_job(tmp_path, 'watches = "w"'), USERS, publish=False)
     ranked_night(of)
     publish.run(of)
-    assert sink_protocol.served_stage(of) == "ranking"
-    assert Reader(of.root.path).list_of("ann") == (["v2", "v1"], [2.0, 3.0])
+    reader, served = Reader(of.root.path), open_lists(of.job, "files").of_user("用户")
+    assert {reader.served["format_version"], reader.files["format_version"]} == {1}
+    assert reader.list_of("用户") == (["v1", "動画"], [-2.0, 1.5]) and reader.seconds_of("用户") == [None, 1.5]
+    assert served == ServedList(video_ids=["v1", "動画"], scores=[-2.0, 1.5], seconds=[None, 1.5])
+    assert published_lists.FORMAT_VERSION == 2, "a later version must still read both"
 
 
-def ranked_night(of: Night) -> None:
-    """Stage ranking as it would be complete: every list the other way round."""
+def ranked_night(of: Night, columns: Mapping[str, list[float | None]] | None = None) -> None:
+    """Stage ranking as it would be complete: every list the other way round. columns: further columns of each row; if
+    there are any, the lists are of the current version, and otherwise of an earlier one."""
     source, target = Path(of.folder("neighbours")), Path(of.folder("ranking"))
     shutil.copytree(source, target)
     completed = json.loads((target / "COMPLETED").read_text())
     completed["files"] = [file for file in completed["files"] if not file["name"].startswith("../")]
     for file in completed["files"]:
         rows = pl.read_parquet(target / file["name"]).with_columns(pl.col("video_ids", "scores").list.reverse())
+        for name, value in (columns or {}).items():
+            rows = rows.with_columns(pl.Series(name, [value] * rows.height, pl.List(pl.Float32)))
         rows.write_parquet(target / file["name"])
         content = (target / file["name"]).read_bytes()
         file |= {"bytes": len(content), "digest": xxhash.xxh3_128_hexdigest(content)}
-    inputs = {"neighbours": of.require("neighbours").digest}
-    (target / "COMPLETED").write_text(json.dumps(completed | {"stage": "ranking", "inputs": inputs}))
+    completed |= {"stage": "ranking", "inputs": {"neighbours": of.require("neighbours").digest}}
+    ranked = RankedLists(neighbours_attempt="", ranker="r", generators=None, expected_seconds=True)
+    completed["outputs"] = RankingOutputs(ranked=ranked).model_dump(mode="json") if columns else None
+    (target / "COMPLETED").write_text(json.dumps(completed))
 
 
 @pytest.mark.parametrize("name", ["published.json", "nights/2026-11-21/publish/lists-*.json"])
 def test_a_format_it_does_not_know_is_refused(tmp_path: Path, name: str) -> None:
     of = published_night(write_job(tmp_path, 'watches = "w"'), USERS)
     (path,) = Path(of.root.path).glob(name)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(UnknownVersionError, match="has format_version 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    with pytest.raises(UnknownVersionError, match="has format_version 3"):
         Reader(of.root.path)
 
 

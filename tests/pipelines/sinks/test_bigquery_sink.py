@@ -64,11 +64,32 @@ def by_key(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 WANTED: list[dict[str, Any]] = [
-    {"user_id": None, "country": None, "video_ids": ["v9"], "scores": [1.0], "vector": []},
-    {"user_id": None, "country": "SE", "video_ids": ["v8", "v9"], "scores": [2.0, 1.0], "vector": []},
-    {"user_id": "ann", "country": None, "video_ids": ["v1", "v2"], "scores": [2.0, 1.0], "vector": []},
-    {"user_id": "bob", "country": None, "video_ids": [], "scores": [], "vector": []},
-    {"user_id": "用户", "country": None, "video_ids": ["v3"], "scores": [0.5], "vector": [0.25, 1.0]},
+    {"user_id": None, "country": None, "video_ids": ["v9"], "scores": [1.0], "expected_seconds": [], "vector": []},
+    {
+        "user_id": None,
+        "country": "SE",
+        "video_ids": ["v8", "v9"],
+        "scores": [2.0, 1.0],
+        "expected_seconds": [],
+        "vector": [],
+    },
+    {
+        "user_id": "ann",
+        "country": None,
+        "video_ids": ["v1", "v2"],
+        "scores": [2.0, 1.0],
+        "expected_seconds": [],
+        "vector": [],
+    },
+    {"user_id": "bob", "country": None, "video_ids": [], "scores": [], "expected_seconds": [], "vector": []},
+    {
+        "user_id": "用户",
+        "country": None,
+        "video_ids": ["v3"],
+        "scores": [0.5],
+        "expected_seconds": [],
+        "vector": [0.25, 1.0],
+    },
 ]
 
 

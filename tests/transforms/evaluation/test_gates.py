@@ -19,6 +19,7 @@ from transforms.core.bootstrap import PairedDifference
 from transforms.evaluation import gates
 from transforms.evaluation.gates import Gate, MeasuredNight
 from transforms.evaluation.user_metrics import MeasuredFigures
+from transforms.ranking.measured_calibration import CalibrationClass, MeasuredCalibration
 from transforms.ranking.watch_time_recall import MeasuredRanking, RankedRecall
 
 FIGURE = "recall@10"
@@ -56,6 +57,53 @@ def ranking_gate(value: float, low: float, high: float) -> Gate:
         difference=PairedDifference(value=value, low=low, high=high),
     )
     return gates.ranking(found, 7)
+
+
+def calibrated(ratio: float, half_width: float, clicks: int = 900, users: int = 10_000) -> MeasuredCalibration:
+    """A calibration whose total and last class have this ratio; the other class is exact."""
+
+    def of_class(ratio: float) -> CalibrationClass:
+        interval = (ratio - half_width, ratio + half_width)
+        return CalibrationClass(
+            impressions=2_000, clicks=clicks, predicted_seconds=10 * ratio, watched_seconds=10, interval=interval
+        )
+
+    return MeasuredCalibration(users=users, fitted=True, total=of_class(ratio), classes=(of_class(1), of_class(ratio)))
+
+
+@pytest.mark.parametrize("gate", [gates.calibration, gates.calibration_by_decile])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_error_of_expected_seconds_fails_only_if_it_is_significantly_beyond_the_bound(
+    gate: Callable[..., Gate], sign: int
+) -> None:
+    exact = gate(calibrated(1.0, 0.01), most=0.05)
+    assert exact.state == "passed" and exact.value == 0 and not exact.note
+    within = gate(calibrated(1 + sign * 0.07, 0.03), most=0.05)
+    assert within.state == "passed" and within.value == pytest.approx(sign * 0.07)
+    wide = gate(calibrated(1 + sign * 0.2, 0.3), most=0.05)
+    assert wide.state == "passed" and wide.note == "too few held-out users (10,000) to tell"
+    beyond = gate(calibrated(1 + sign * 0.09, 0.03), most=0.05)
+    assert beyond.state == "failed" and f"{sign * 0.09:+.1%}" in beyond.message
+    assert "an error not significantly above 0.05" in beyond.bound
+
+
+def test_classes_with_few_clicks_do_not_count() -> None:
+    far = calibrated(3.0, 0.01)
+    few = far.model_copy(update={"classes": (far.classes[0], far.classes[1].model_copy(update={"clicks": 49}))})
+    assert gates.calibration_by_decile(far, most=0.2).state == "failed"
+    assert gates.calibration_by_decile(few, most=0.2).state == "passed"
+    assert gates.calibration(few, most=0.2).state == "failed"
+
+
+@pytest.mark.parametrize("gate", [gates.calibration, gates.calibration_by_decile])
+def test_a_calibration_that_cannot_be_told_is_not_computed(gate: Callable[..., Gate]) -> None:
+    for measured in (None, calibrated(3.0, 0.01, clicks=9), calibrated(3.0, 0.01, users=4)):
+        found = gate(measured, most=0.05)
+        assert found.state == "not computed" and found.expected
+    unwatched = CalibrationClass(impressions=90, clicks=80, predicted_seconds=1, watched_seconds=0)
+    broken = MeasuredCalibration(users=90, fitted=False, total=unwatched, classes=(unwatched,))
+    found = gate(broken, most=0.05)
+    assert found.state == "not computed" and not found.expected
 
 
 def coverage(distinct: int) -> Gate:

@@ -21,14 +21,14 @@ from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking import rank_lists
 from transforms.ranking.generator_features import GeneratorNight
 from transforms.ranking.rank_lists import (
-    LONGEST_SECONDS,
+    RANKED_LISTS,
     HeldOutRanking,
+    ListRanking,
     RankCandidates,
     explain_candidates,
     list_candidates,
     reorder_lists,
     score_lists,
-    to_seconds,
 )
 from transforms.ranking.records import RankingBucket, RankingInputs
 from transforms.search.neighbours import LISTS
@@ -80,6 +80,10 @@ def inputs_in(folder: Path) -> RankingInputs:
     )
 
 
+def ranking_in(folder: Path, count: int = 3) -> ListRanking:
+    return ListRanking(inputs=inputs_in(folder), ranker="ranker", count=count)
+
+
 def vectors_in(folder: Path) -> str:
     vectors = pl.DataFrame({"video_id": VIDEO_IDS, "vector": [[1.0, 0.0, 0.0]] * 4})
     return write(vectors, folder / "vectors.parquet")
@@ -114,25 +118,23 @@ def test_candidates_are_the_first_videos_of_each_list() -> None:
 def test_no_video_is_lost_and_scores_fall(videos: list[list[str]], count: int, random: Any) -> None:
     lists = lists_of({f"u{n}": (of, [-float(i) for i in range(len(of))]) for n, of in enumerate(videos)})
     candidates = list_candidates(lists, count, END)
-    seconds = np.array([random.choice([0.5, 1.0, 7.0]) for _ in range(candidates.height)], np.float32)
+    scores = np.array([random.choice([-0.5, 1.0, 7.0]) for _ in range(candidates.height)], np.float32)
+    seconds = np.arange(candidates.height, dtype=np.float32)
     order = list(range(candidates.height))
     random.shuffle(order)
-    found = reorder_lists(lists, candidates[order], seconds[order], count)
-    assert found.schema == LISTS and found["user_id"].to_list() == lists["user_id"].to_list()
-    expected = dict(zip(candidates.select("list", "video_id").iter_rows(), seconds.tolist(), strict=True))
-    for row, (of, shown, scores) in enumerate(zip(videos, found["video_ids"], found["scores"], strict=True)):
+    found = reorder_lists(lists, candidates[order], scores[order], seconds[order], count)
+    assert found.schema == RANKED_LISTS and found["user_id"].to_list() == lists["user_id"].to_list()
+    keys = list(candidates.select("list", "video_id").iter_rows())
+    expected, times = (dict(zip(keys, values.tolist(), strict=True)) for values in (scores, seconds))
+    for row, (of, (_, shown, own, own_seconds)) in enumerate(zip(videos, found.iter_rows(), strict=True)):
         ranked = sorted((-expected[row, video], place, video) for place, video in enumerate(of[:count]))
         head = [video for _, _, video in ranked]
         assert list(shown) == head + of[count:]
-        others = [-float(place) for place in range(count + 1, len(of) + 1)]
-        assert list(scores) == [expected[row, video] for video in head] + others
-        assert sorted(scores, reverse=True) == list(scores)
-
-
-def test_seconds_are_odds_within_limits() -> None:
-    found = to_seconds(np.array([-1e9, 0.0, 1.0, 1e9], np.float32))
-    assert found.tolist() == pytest.approx([1 / LONGEST_SECONDS, 1.0, np.e, LONGEST_SECONDS], rel=1e-5)
-    assert (found > 0).all()
+        lowest = -ranked[-1][0] if ranked else 0
+        assert list(own[len(head) :]) == [lowest - n for n in range(1, len(of) - len(head) + 1)]
+        assert list(own[: len(head)]) == [expected[row, video] for video in head]
+        assert sorted(own, reverse=True) == list(own)
+        assert list(own_seconds) == [times[row, video] for video in head] + [None] * (len(of) - len(head))
 
 
 @pytest.mark.usefixtures("by_hand")
@@ -140,7 +142,7 @@ def test_a_bucket_s_lists_are_ranked_by_the_history_of_its_users(tmp_path: Path)
     path = write(lists_of(ROWS), tmp_path / "lists.parquet")
     night = GeneratorNight(start=hours(0), videos=vectors_in(tmp_path))
     bucket = RankingBucket(files=files_in(tmp_path), nights=(night,), lists=(path,))
-    rank = RankCandidates(inputs_in(tmp_path), "ranker", 3, str(tmp_path / "out"), "{bucket:05d}.parquet")
+    rank = RankCandidates(ranking_in(tmp_path), str(tmp_path / "out"), "{bucket:05d}.parquet")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([bucket]) | rank | WriteRecords(str(tmp_path / "records"))
     records = pop_records(str(tmp_path / "records"), FileEntry, Counts)
@@ -150,7 +152,10 @@ def test_a_bucket_s_lists_are_ranked_by_the_history_of_its_users(tmp_path: Path)
     assert entry.name == "00005.parquet" and entry.rows == 3
     assert found["user_id"].to_list() == ["b", "a", "c"]
     assert found["video_ids"].to_list() == [["x", "w", "v"], ["v", "x", "y", "w"], []]
-    assert found["scores"].to_list()[1] == pytest.approx([np.exp(8), np.exp(-1), np.exp(-3), -4.0], rel=1e-6)
+    # e^8 seconds of a video of one minute; the last one is not ranked.
+    *seconds, last = found["expected_seconds"].to_list()[1]
+    assert seconds == pytest.approx([60, np.exp(-1), np.exp(-3)], rel=1e-6) and last is None
+    assert found["scores"].to_list()[1] == pytest.approx([np.log(60), -1.0, -3.0, -4.0], rel=1e-6)
 
 
 def test_candidates_have_the_features_of_the_list_and_the_vectors(
@@ -160,11 +165,13 @@ def test_candidates_have_the_features_of_the_list_and_the_vectors(
     bucket = RankingBucket(files=files, nights=(GeneratorNight(start=hours(0), videos=vectors_in(tmp_path)),))
     events = inputs.window.events_with_impressions(files)
     ranker: Any = ByHand()
+    ranking = ranking_in(tmp_path, count=2)
+    monkeypatch.setattr(rank_lists, "load_ranker", lambda folder: ranker)
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 1)
-    parts = list(score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2))
+    parts = list(score_lists(lists_of(ROWS), bucket, events, ranking))
     assert [part["user_id"].to_list() for part, _ in parts] == [["b"], ["a"], ["c"]]
     monkeypatch.setattr(rank_lists, "LISTS_AT_ONCE", 9)
-    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranker, inputs, count=2)
+    ((_, scored),) = score_lists(lists_of(ROWS), bucket, events, ranking)
     alone = np.concatenate([part.seconds for _, part in parts])
     assert sorted(alone.tolist()) == sorted(scored.seconds.tolist())
     numbers = scored.encoded.impressions
@@ -178,7 +185,7 @@ def test_candidates_have_the_features_of_the_list_and_the_vectors(
 
 @pytest.mark.usefixtures("by_hand")
 def test_held_out_users_are_measured_in_both_orders(tmp_path: Path) -> None:
-    held_out = HeldOutRanking(inputs=inputs_in(tmp_path), ranker="ranker", videos=vectors_in(tmp_path), count=3, cut=1)
+    held_out = HeldOutRanking(ranking=ranking_in(tmp_path), videos=vectors_in(tmp_path), cut=1)
     then = pl.DataFrame(
         {
             "user_id": ["a", "a", "b", "stranger"],

@@ -19,14 +19,18 @@ from trainer.ranker.model import Ranker as Trained
 from transforms.core.records import WriteRecords, pop_records
 from transforms.core.tensorflow_import import tf
 from transforms.ranking import ranker
+from transforms.ranking.calibration import CalibrationBins, bins_of
 from transforms.ranking.impression_metrics import ImpressionMetrics
 from transforms.ranking.ranker import (
+    BinImpressions,
     MeasureRanker,
     Ranker,
     RankerFigures,
     ScoredImpressions,
+    bin_records,
     load_ranker,
     measure_records,
+    merge_measured,
 )
 
 RECORDS = random_records(60, seed=1)
@@ -78,6 +82,9 @@ def test_records_are_scored_with_users_and_labels(folder: str, tmp_path: Path, m
     batch = all_impressions(tf.constant(RECORDS), SPEC)[1]
     for name in ("clicked", "watch_seconds", "page", "impression_day", "video"):
         np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), batch[name])
+    lengths = np.concatenate([part.video_seconds for part in parts])
+    expected = batch["video_seconds"] if "video_seconds" in SPEC.numbers else np.full(len(lengths), np.nan)
+    np.testing.assert_array_equal(lengths, expected)
     assert all(part.user.max() < len(part.user_ids) for part in parts)
 
 
@@ -100,7 +107,9 @@ class ByHand:
         for n in range(int(path)):
             columns = impressions(int(path) * 10 + n, 4)
             columns |= dict.fromkeys(("impression_day", "video"), np.zeros(30, np.int64))
-            yield ScoredImpressions(user_ids=[f"{path}-{n}"], **columns)
+            lengths = np.full(30, 1.5, np.float32)
+            users = [f"{path}-{n}-{user}" for user in range(4)]
+            yield ScoredImpressions(user_ids=users, video_seconds=lengths, **columns)
 
 
 @pytest.fixture
@@ -108,25 +117,55 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranker, "load_ranker", lambda folder: ByHand())
 
 
+EDGES = [-1.0, 0.0]
+
+
 @pytest.mark.usefixtures("by_hand")
 def test_batches_are_measured_together() -> None:
-    parts = [ImpressionMetrics.from_impressions(**impressions(seed, 4)) for seed in (20, 21)]
-    assert measure_records("2", "ranker").compute() == parts[0].merge(parts[1]).compute()
+    batches = [impressions(seed, 4) for seed in (20, 21)]
+    limited = [batch | {"log_odds": np.minimum(batch["log_odds"], np.log(1.5))} for batch in batches]
+    parts = [ImpressionMetrics.from_impressions(**batch) for batch in limited]
+    measured = measure_records("2", "ranker", EDGES)
+    assert measured is not None
+    metrics, sums = measured
+    assert metrics.compute() == parts[0].merge(parts[1]).compute()
+    assert sums.users == 8 and sums.impressions.sum() == 60
+    bins = bin_records("2", "ranker")
+    assert np.sum(bins.clicks) == sum(batch["clicked"].sum() for batch in batches)
+    assert np.sum(bins.watched) == 1_000 * sum(batch["watch_seconds"].sum() for batch in batches)
+    log_odds = np.concatenate([batch["log_odds"] for batch in batches])
+    assert np.sum(bins.impressions, axis=0).tolist() == np.bincount(bins_of(log_odds), minlength=4_096).tolist()
 
 
 @pytest.mark.usefixtures("by_hand")
 def test_files_are_measured_together(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        pipeline | beam.Create(["1", "2"]) | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
+        (
+            pipeline
+            | beam.Create(["1", "0", "2"])
+            | MeasureRanker("ranker", EDGES)
+            | WriteRecords(str(tmp_path / "records"))
+        )
     (record,) = pop_records(str(tmp_path / "records"), RankerFigures).of(RankerFigures)
-    whole = measure_records("1", "ranker").merge(measure_records("2", "ranker"))
-    assert record.figures == json.loads(json.dumps(whole.compute(), default=float))
-    assert record.calibration == whole.calibration()
+    whole = merge_measured([measure_records(path, "ranker", EDGES) for path in "12"])
+    assert whole is not None
+    assert record.figures == json.loads(json.dumps(whole[0].compute(), default=float))
+    assert record.calibration == whole[1].compute(fitted=False)
+    assert [of.impressions for of in record.calibration.classes] == whole[1].impressions.tolist()
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_no_files_give_no_record(tmp_path: Path) -> None:
+def test_files_are_summed_up_for_the_calibration(tmp_path: Path) -> None:
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        empty = pipeline | beam.Create(["1"]) | beam.Filter(lambda path: False)
-        empty | MeasureRanker("ranker") | WriteRecords(str(tmp_path / "records"))
+        pipeline | beam.Create(["1", "2"]) | BinImpressions("ranker") | WriteRecords(str(tmp_path / "records"))
+    found = pop_records(str(tmp_path / "records"), CalibrationBins).of(CalibrationBins)
+    assert found[0].merge(found[1]) == bin_records("1", "ranker").merge(bin_records("2", "ranker"))
+
+
+@pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("paths", [[], ["0"]])
+def test_no_impressions_give_no_record(tmp_path: Path, paths: list[str]) -> None:
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        listed = pipeline | beam.Create(["1", *paths]) | beam.Filter(lambda path: path != "1")
+        listed | MeasureRanker("ranker", EDGES) | WriteRecords(str(tmp_path / "records"))
     assert pop_records(str(tmp_path / "records"), RankerFigures).of(RankerFigures) == []

@@ -29,6 +29,7 @@ SHOWN = [
 ]
 FOUND = ImpressionCounts(
     impressions=5,
+    longest_seconds=5.0,
     clicked=3,
     watch_seconds=12.0,
     covered=2,

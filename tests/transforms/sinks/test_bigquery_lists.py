@@ -16,12 +16,21 @@ TABLE, TEMP = "my-project:recs.lists_20261121_1f2e3d4c", "gs://bucket/temp"
 
 
 def test_rows_match_the_schema() -> None:
-    rows = pl.DataFrame([("ann", None, ["v"], [0.1], []), (None, "SE", [], [], [1.0])], schema=ROWS, orient="row")
+    rows = pl.DataFrame(
+        [("ann", None, ["v"], [0.1], [2.0], []), (None, "SE", [], [], [], [1.0])], schema=ROWS, orient="row"
+    )
     tenth = rows["scores"][0][0]
     assert abs(tenth - 0.1) < 1e-8 and tenth != 0.1  # a float of 32 bits keeps all of them
     assert to_dicts(rows, LISTS) == [
-        {"user_id": "ann", "country": None, "video_ids": ["v"], "scores": [tenth], "vector": []},
-        {"user_id": None, "country": "SE", "video_ids": [], "scores": [], "vector": [1.0]},
+        {
+            "user_id": "ann",
+            "country": None,
+            "video_ids": ["v"],
+            "scores": [tenth],
+            "expected_seconds": [2.0],
+            "vector": [],
+        },
+        {"user_id": None, "country": "SE", "video_ids": [], "scores": [], "expected_seconds": [], "vector": [1.0]},
     ]
     videos = pl.DataFrame({"id": [1], "vector": [[1.5, 2.0]], "video_id": ["v"]})
     assert to_dicts(videos, VIDEOS) == [{"video_id": "v", "vector": [1.5, 2.0]}]

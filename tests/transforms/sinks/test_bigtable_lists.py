@@ -28,10 +28,10 @@ NIGHT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 VERSION = "2026-11-21-1f2e3d4c"
 FRAME = pl.DataFrame(
     [
-        ("ann#1", None, ["v1", "v2"], [2.0, 1.0], [0.25, 1.0]),
-        ("用户", None, [], [], []),
-        (None, None, ["v9"], [1.0], []),
-        (None, "SE", ["v8"], [1.5], []),
+        ("ann#1", None, ["v1", "v2"], [2.0, 1.0], [9.0, 8.0], [0.25, 1.0]),
+        ("用户", None, [], [], [], []),
+        (None, None, ["v9"], [1.0], [], []),
+        (None, "SE", ["v8"], [1.5], [], []),
     ],
     schema=ROWS,
     orient="row",
