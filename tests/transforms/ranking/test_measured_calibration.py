@@ -42,7 +42,7 @@ def test_classes_without_impressions_are_left_out() -> None:
 
 
 def test_users_merge_exactly() -> None:
-    parts = sums(["a"], ROWS[:2]).merge(sums(["b", "c"], [(user - 1, *row) for user, *row in ROWS[2:]]))
+    parts = sums(["a"], ROWS[:2]).merge(sums(["b", "c"], [(of[0] - 1, *of[1:]) for of in ROWS[2:]]))
     assert parts.compute(fitted=True) == sums(["a", "b", "c"], ROWS).compute(fitted=True)
 
 
