@@ -208,8 +208,10 @@ def _damage_reported(paths: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
-def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
+def read_parquets(paths: Sequence[str], columns: list[str], schema: pl.Schema | None = None) -> pl.DataFrame:
     """Return some columns of several Parquet files, concatenated. Local files are read in parallel.
+
+    schema: the types of the columns. If it is given, a column that a file does not have is null.
 
     Raises DamagedFileError if a file is not complete Parquet, or if it does not match the digest of a `VerifiedPath`.
     """
@@ -218,11 +220,21 @@ def read_parquets(paths: Sequence[str], columns: list[str]) -> pl.DataFrame:
             _verify_local(path)
         # Files of the store from earlier versions have fewer columns than later files.
         scan = pl.scan_parquet(
-            [str(path) for path in paths], glob=False, hive_partitioning=False, extra_columns="ignore"
+            [str(path) for path in paths],
+            glob=False,
+            hive_partitioning=False,
+            schema=schema,
+            extra_columns="ignore",
+            missing_columns="insert" if schema else "raise",
         )
         with _damage_reported(paths):
             return scan.select(columns).collect()
-    return pl.concat(read_parquet(path, columns) for path in paths)
+    if schema is None:
+        return pl.concat(read_parquet(path, columns) for path in paths)
+    wanted = pl.Schema({name: schema[name] for name in columns})
+    return pl.concat(
+        read_parquet(path).match_to_schema(wanted, missing_columns="insert", extra_columns="ignore") for path in paths
+    )
 
 
 def _verify_local(path: str) -> None:

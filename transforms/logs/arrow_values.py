@@ -35,7 +35,7 @@ _NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 IDS = ("user_id", "video_id", "page_id")
 TIMES = ("time", "upload_time")
 SECONDS = ("watch_seconds", "video_seconds")
-NUMBERS = ("birth_year",)
+NUMBERS = ("birth_year", "position")
 BOOLEANS = ("completed", "signed_in", "clicked", "available")
 
 # The types that these columns may have apart from text, and a description for messages.

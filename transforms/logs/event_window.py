@@ -106,7 +106,7 @@ class Window:
         names = list(columns) or schema.names()
         if not paths:
             return pl.DataFrame(schema={name: schema[name] for name in names})
-        events = files.read_parquets(paths, names)
+        events = files.read_parquets(paths, names, schema)
         return events.filter(pl.col("time").is_between(self.start, self.end, closed="left"))
 
 

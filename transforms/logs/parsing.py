@@ -28,6 +28,18 @@ from transforms.logs.schemas import (
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompletionRule:
+    """When a watch counts as completed."""
+
+    fraction: float = 0.5  # of the video's length
+    seconds: float = 30.0  # if the length is unknown
+
+    def is_met(self, length: pl.Expr) -> pl.Expr:
+        """Return whether `watch_seconds` are enough for a video of a length in seconds; a length of 0 is unknown."""
+        return pl.col("watch_seconds") >= pl.coalesce(length.replace(0.0, None) * self.fraction, self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParseRules:
     """The settings that determine whether rows are valid and watches completed."""
 
@@ -81,9 +93,9 @@ def _completed(logged: pl.Expr, rules: ParseRules) -> pl.Expr:
 
     The expression uses the columns watch_seconds, video_seconds and catalogue_seconds.
     """
-    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))  # 0 means unknown
-    long_enough = pl.col("watch_seconds") >= pl.coalesce(length * rules.completed_fraction, rules.completed_seconds)
-    return pl.coalesce(logged, long_enough, False)
+    length = pl.coalesce(pl.col("video_seconds", "catalogue_seconds").replace(0.0, None))
+    rule = CompletionRule(fraction=rules.completed_fraction, seconds=rules.completed_seconds)
+    return pl.coalesce(logged, rule.is_met(length), False)
 
 
 def _out_of_time(rules: ParseRules) -> list[Reason]:
@@ -115,6 +127,7 @@ def parse_impressions(raw: pl.DataFrame, rules: ParseRules) -> Parsed:
         (pl.col("clicked").is_null(), "clicked is null"),
         *plausible.seconds_reasons(read, "watch_seconds"),
         (pl.col("clicked") & pl.col("watch_seconds").is_null(), "watch_seconds of a click is null"),
+        (pl.col("position") < 1, "position is below 1"),
     ]
     seconds = pl.when("clicked").then("watch_seconds").otherwise(0.0).alias("watch_seconds")
     return _split(read.with_columns(seconds), reasons, IMPRESSION_SCHEMA)

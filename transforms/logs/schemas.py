@@ -25,7 +25,9 @@ VIDEOS = LogTable(
 USERS = LogTable(name="users", required=("user_id",), optional=("gender", "birth_year", "country", "language"))
 HIDDEN = LogTable(name="hidden", required=("user_id", "video_id"))
 IMPRESSIONS = LogTable(
-    name="impressions", required=("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds")
+    name="impressions",
+    required=("user_id", "video_id", "time", "page_id", "clicked", "watch_seconds"),
+    optional=("position",),
 )
 
 _TYPES: dict[str, pl.DataType] = {  # others are text
@@ -57,5 +59,6 @@ SEARCH_SCHEMA = _schema("user_id", "time", "query")
 VIDEO_SCHEMA = _schema(*VIDEOS.required, *VIDEOS.optional)
 USER_SCHEMA = _schema(*USERS.required, *USERS.optional)
 HIDDEN_SCHEMA = _schema(*HIDDEN.required)
-# `watch_seconds`: 0 if not clicked.
-IMPRESSION_SCHEMA = _schema("user_id", "time", "video_id", "page_id", "clicked", "watch_seconds")
+# `watch_seconds`: 0 if not clicked. `position`: on the page, from 1; null if unknown. Files of earlier versions do not
+# have this column.
+IMPRESSION_SCHEMA = _schema("user_id", "time", "video_id", "page_id", "clicked", "watch_seconds", "position")

@@ -180,3 +180,20 @@ def test_incomplete_parquet_file_is_reported(tmp_path: Path, size: int) -> None:
     files.write_parquet(pl.DataFrame({"n": range(100)}), str(tmp_path), "b.parquet")
     with pytest.raises(files.DamagedFileError, match="1 more files is not a complete Parquet file"):
         files.read_parquets([str(tmp_path / "b.parquet"), str(path)], ["n"])
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_column_that_a_file_does_not_have_is_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    schema = pl.Schema({"n": pl.Int64(), "more": pl.Int32()})
+    files.write_parquet(pl.DataFrame({"n": [1], "other": [0]}), str(tmp_path), "a.parquet")
+    files.write_parquet(pl.DataFrame({"n": [2], "more": [3]}, schema=schema), str(tmp_path), "b.parquet")
+    if remote:
+        monkeypatch.setattr(files, "is_local", lambda _: False)
+    paths = [str(tmp_path / name) for name in ("a.parquet", "b.parquet", "a.parquet")]
+    found = files.read_parquets(paths, ["more", "n"], schema)
+    assert found.rows() == [(None, 1), (3, 2), (None, 1)] and found.schema == {"more": pl.Int32, "n": pl.Int64}
+    if not remote:
+        with pytest.raises(pl.exceptions.PolarsError):
+            files.read_parquets(paths, ["more", "n"])

@@ -186,20 +186,24 @@ def test_searches() -> None:
 
 def test_impressions() -> None:
     frame = raw(
-        page_id=[7, 7, 7, None, 8, 8, 9],
-        clicked=["1", "no", None, "1", "yes", "yes", "maybe"],
-        watch_seconds=[2.5, 9.0, 0.0, 1.0, None, -1.0, 0.0],
+        page_id=[7, 7, 7, None, 8, 8, 9, 9],
+        clicked=["1", "no", None, "1", "yes", "yes", "maybe", "1"],
+        watch_seconds=[2.5, 9.0, 0.0, 1.0, None, -1.0, 0.0, 1.0],
+        position=[3, None, 1, 1, 1, 1, 1, 0],
     ).drop("completed")
     parsed = parse_impressions(frame, RULES)
     assert parsed.valid.schema == IMPRESSION_SCHEMA
-    assert parsed.valid.rows() == [("u", AT, "v", "7", True, 2.5), ("u", AT, "v", "7", False, 0.0)]
+    assert parsed.valid.rows() == [("u", AT, "v", "7", True, 2.5, 3), ("u", AT, "v", "7", False, 0.0, None)]
     assert reasons(parsed) == {
         3: "clicked is null",
         4: "page_id is null",
         5: "watch_seconds of a click is null",
         6: "watch_seconds is negative",
         7: "clicked cannot be read",
+        8: "position is below 1",
     }
+    without = parse_impressions(frame.drop("position"), RULES)
+    assert without.valid["position"].to_list() == [None] * 3
 
 
 def test_the_catalogue() -> None:
