@@ -1,6 +1,7 @@
 """Stage 7: rank the first videos of each list by expected watch time, if there are impressions (paper, section 4).
 
 impressions, store              -> CountImpressions -> WriteVocabulary -> ranked/vocabulary/*.parquet
+                                                    -> WriteOutcomes -> ranked/outcomes/DAY.parquet
 those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdout}/*
                                 -> DrawNumbers -> write_numbers_graph -> examples/transform_fn
 examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
@@ -22,7 +23,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.base import manifest, paths
-from pipelines.night import artifacts, local_workdir, publication_file, ranking_nights, sink_protocol
+from pipelines.night import artifacts, local_workdir, outcome_files, publication_file, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
@@ -44,16 +45,16 @@ from transforms.ranking.calibration import (
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
 from transforms.ranking.generator_features import GeneratorNight
 from transforms.ranking.measured_calibration import class_edges
+from transforms.ranking.outcome_features import OUTCOME_NUMBERS, Outcomes
+from transforms.ranking.outcomes import WriteOutcomes
 from transforms.ranking.rank_lists import HeldOutRanking, ListRanking, RankCandidates
 from transforms.ranking.ranker import BinImpressions, MeasureRanker, RankerFigures
-from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples
-from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, build_spec, merge_counts
+from transforms.ranking.records import FOLDER, RankingBucket, RankingInputs, WriteRankingExamples, read_outcomes
+from transforms.ranking.vocabulary import CountedDays, CountImpressions, ImpressionCounts, build_spec, merge_counts
 
-IMPRESSIONS = "impressions"
 VIDEOS, CHANNELS = "vocabulary/videos.parquet", "vocabulary/channels.parquet"
 GRAPH = f"{FOLDER}/transform_fn"
 TRAINING, RANKER = "training", "ranker"
-_TABLES = ("watches", "searches", IMPRESSIONS)
 _SETTINGS = {"holdout_days", "holdout_users", "seed", "search_history", "max_events_per_day", "user_categories"}
 
 
@@ -64,13 +65,16 @@ def plan(night: Night) -> Plan:
     if why_not(night):
         return Plan("ranking", inputs, {"ranking": {"candidates": 0}})
     catalogue = [entry.digest for entry in night.require("ingest").named("videos-")]
-    inputs |= {"window": night.ingested.window_digest(_TABLES), "catalogue": manifest.fingerprint(catalogue)}
+    inputs |= {
+        "window": night.ingested.window_digest(outcome_files.TABLES),
+        "catalogue": manifest.fingerprint(catalogue),
+    }
     inputs |= {stage: night.require(stage).digest for stage in ("vocabulary", "train")}
     inputs["generators"] = manifest.fingerprint(ranking_nights.generators(night))
     table = night.job.ranking.model_dump(exclude={"cut"})  # only stage evaluation uses it
     settings = {
         "date": night.date.isoformat(),
-        "logs": night.job.logs.model_dump(include={"time_zone"}),
+        "logs": night.job.logs.model_dump(include={"time_zone", "completed_fraction", "completed_seconds"}),
         "examples": night.job.examples.model_dump(include=_SETTINGS),
         "ranking": table,
     }
@@ -82,7 +86,8 @@ def why_not(night: Night) -> str:
     if not night.job.ranking.candidates:
         return "ranking.candidates = 0: lists stay in the neighbours' order"
     if not any(
-        file.table == IMPRESSIONS for file in night.ingested.snapshot.files_between(night.dates.start, night.dates.end)
+        file.table == outcome_files.IMPRESSIONS
+        for file in night.ingested.snapshot.files_between(night.dates.start, night.dates.end)
     ):
         return "no impressions (logs.impressions): lists stay in the neighbours' order"
     return ""
@@ -135,7 +140,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     auto |= {"ranking.unclicked": f"{share} ({reason})"} if reason else {}
     counts["auto"] = auto
     counts["notes"] = [*(f"{name} = {value}" for name, value in auto.items()), *_notes(found, calibration)]
-    outputs = RankingOutputs(ranked=lists, calibration=measured.calibration if measured else None)
+    counted = {day.isoformat(): digest for day, digest in outcome_files.fingerprints(night).items()}
+    outputs = RankingOutputs(ranked=lists, calibration=measured.calibration if measured else None, outcomes=counted)
     return StageResult(entries, outputs, counts)
 
 
@@ -155,20 +161,28 @@ def _not_ranked(reason: str) -> StageResult:
 def count_impressions(
     night: Night, generators: dict[str, str], folder: str, attempt: str
 ) -> tuple[ImpressionCounts, list[FileEntry]]:
-    """Count the impressions; return the counts and the entries of the ranker's vocabularies that are not empty."""
+    """Count the impressions; return the counts, and the entries of the ranker's vocabularies that are not empty and of
+    the outcomes of each day."""
     starts = [ranking_nights.of_bucket(night, date, 0, 1).start for date in generators]
     first, settings = min(starts) if starts else None, night.job.ranking
+    wanted = outcome_files.fingerprints(night)
+    taken_over = outcome_files.take_over(night, wanted, folder)
+    counted_days = CountedDays(
+        days=tuple(day for day in wanted if day not in taken_over), rule=outcome_files.completion_rule(night)
+    )
     count = CountImpressions(
-        night.dates.window, night.holdout, night.ingested.catalogue() or "", first, night.beam.threads
+        night.dates.window, night.holdout, night.ingested.catalogue() or "", first, counted_days, night.beam.threads
     )
     records = paths.join(folder, f"records-{attempt}.json")
     with night.beam.pipeline("ranking") as pipeline:
         counted = pipeline | night.beam.create(night.ingested.buckets()) | count
         videos = counted["videos"] | "Videos" >> WriteVocabulary(settings.video_vocabulary, folder, VIDEOS)
         channels = counted["channels"] | "Channels" >> WriteVocabulary(settings.channel_vocabulary, folder, CHANNELS)
-        (videos, channels, counted["shown"]) | beam.Flatten() | WriteRecords(records)
-    found = pop_records(records, VocabularyFile, ImpressionCounts)
-    return merge_counts(found.of(ImpressionCounts)), [vocabulary.file for vocabulary in found.of(VocabularyFile)]
+        outcomes = counted["outcomes"] | "Outcomes" >> WriteOutcomes(folder, counted_days.days)
+        (videos, channels, outcomes, counted["shown"]) | beam.Flatten() | WriteRecords(records)
+    found = pop_records(records, VocabularyFile, ImpressionCounts, FileEntry)
+    entries = [vocabulary.file for vocabulary in found.of(VocabularyFile)]
+    return merge_counts(found.of(ImpressionCounts)), [*entries, *taken_over.values(), *found.of(FileEntry)]
 
 
 def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileEntry]) -> RankingSpec:
@@ -183,10 +197,17 @@ def ranking_spec(night: Night, found: ImpressionCounts, vocabularies: list[FileE
         videos=rows[VIDEOS],
         channels=rows.get(CHANNELS, 0),
         tokens=tokens,
+        outcomes=_outcomes(night).numbers,
         watch_history=night.job.ranking.watch_history,
         search_history=night.job.examples.search_history,
         categories=night.outputs(VocabularyOutputs).window.categories,
     )
+
+
+def _outcomes(night: Night) -> Outcomes:
+    """Return the outcomes of the window's days, whose files are written."""
+    catalogue = night.ingested.catalogue() or ""
+    return read_outcomes(outcome_files.paths_of(night), catalogue, zone=night.dates.time_zone)
 
 
 def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
@@ -200,6 +221,7 @@ def inputs_of(night: Night, spec: RankingSpec) -> RankingInputs:
         channels=paths.join(folder, CHANNELS) if spec.channels else "",
         tokens=paths.join(night.folder("vocabulary"), artifacts.SEARCH_TOKENS) if spec.tokens else "",
         catalogue=night.ingested.catalogue() or "",
+        outcomes=outcome_files.paths_of(night) if {*spec.numbers} & {*OUTCOME_NUMBERS} else (),
     )
 
 

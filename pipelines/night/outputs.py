@@ -13,7 +13,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipelines.base.manifest import Outputs
 from pipelines.night import artifacts
@@ -182,6 +182,8 @@ class RankingOutputs(Outputs):
 
     ranked: RankedLists | None  # None if the lists keep the order of stage neighbours
     calibration: MeasuredCalibration | None = None  # of the expected seconds; None if nobody was held out
+    # Day -> `outcome_files.fingerprints` of the file of its outcomes.
+    outcomes: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, Any]) -> dict[str, Any]:

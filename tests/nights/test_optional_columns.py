@@ -14,18 +14,19 @@ from nights import DATE, RANKING, TINY, lists, night, published_json, write_job
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
 from pipelines.night.night import Night
 from pipelines.night.outputs import VocabularyOutputs
-from transforms.logs.schemas import USERS, VIDEOS, WATCHES
-from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
+from transforms.logs.schemas import IMPRESSIONS, USERS, VIDEOS, WATCHES
+from transforms.ranking.features import NUMBERS, POSITION, QUERY_NUMBERS
+from transforms.ranking.outcome_features import CHANNEL_OUTCOMES, OUTCOME_NUMBERS
 
 STAGES = (ingest, vocabulary, examples, train, index, neighbours, ranking, evaluation, publish)
-COLUMNS = [(table.name, column) for table in (WATCHES, VIDEOS, USERS) for column in table.optional]
+COLUMNS = [(table.name, column) for table in (WATCHES, VIDEOS, USERS, IMPRESSIONS) for column in table.optional]
 CATEGORIES = {"country", "device", "signed_in", "gender"}  # of the model
 RANKED = {*CATEGORIES, "hour", "language", "video_language"}  # categories of the ranker
-CHANNELS = {"channel_watches", "seconds_since_channel", "channel_unclicked"}
+CHANNELS = {"channel_watches", "seconds_since_channel", "channel_unclicked", *CHANNEL_OUTCOMES}
 # What the model and the ranker cannot know without a column. Of a column that is not listed, another says the same.
 UNKNOWN = {
     ("watches", "watch_seconds"): {"user_mean_watch_seconds"},
-    ("watches", "device"): {"device"},
+    ("watches", "device"): {"device", "device_impression_seconds"},
     ("watches", "signed_in"): {"signed_in"},
     ("videos", "upload_time"): {"video_age_seconds"},
     ("videos", "video_seconds"): {"video_seconds"},
@@ -34,6 +35,7 @@ UNKNOWN = {
     ("users", "gender"): {"gender"},
     ("users", "birth_year"): {"age"},
     ("users", "language"): {"language"},
+    ("impressions", "position"): {POSITION},
 }
 SAMPLE = random.Random(1).sample(COLUMNS, 4)  # for make test; make test-all takes all
 USER_COUNT, VIDEO_COUNT, EVENT_COUNT, DAYS = 23, 11, 400, 4
@@ -76,7 +78,10 @@ def tables() -> dict[str, pl.DataFrame]:
             language=pl.lit("de"),
         ),
         "impressions": pl.DataFrame(event).with_columns(
-            page_id=(number // 2).cast(pl.String), clicked=number % 2 == 0, watch_seconds=30.0 * (number % 2 == 0)
+            page_id=(number // 2).cast(pl.String),
+            clicked=number % 2 == 0,
+            watch_seconds=30.0 * (number % 2 == 0),
+            position=1 + number % 2,
         ),
     }
 
@@ -108,7 +113,7 @@ def test_other_features_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found, vocabularies = ranking.count_impressions(of, {}, folder, "aa")
     ranker = ranking.ranking_spec(of, found, vocabularies)
     assert set(ranker.categories) == RANKED - unknown
-    assert set(ranker.numbers) == {*NUMBERS, *QUERY_NUMBERS} - unknown
+    assert set(ranker.numbers) == {*NUMBERS, POSITION, *OUTCOME_NUMBERS, *QUERY_NUMBERS} - unknown
     assert ranker.channels == (0 if unknown == CHANNELS else 3)
     monkeypatch.setattr(ranking, "write_numbers_graph", lambda *_, **__: [])
     written = ranking.write_ranking_examples(of, ranker, {}, 1.0, folder, "aa")

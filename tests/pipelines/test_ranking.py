@@ -23,6 +23,7 @@ from pipelines.serving.explain import MOST, feature_effects
 from transforms.evaluation import night_metrics
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
+from transforms.ranking.outcome_features import OUTCOME_NUMBERS
 
 FIRST = DATE - dt.timedelta(days=1)
 
@@ -64,7 +65,7 @@ def test_each_night_learns_from_the_lists_of_earlier_ones(ranked_nights: Path, j
     first, of = night(job, FIRST), night(job)
     assert "learned without the features of the generator" in printed[FIRST] and "learned without" not in printed[DATE]
     assert spec_of(first) & set(GENERATOR_NUMBERS) == set()
-    assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS}
+    assert spec_of(of) == {*GENERATOR_NUMBERS, *NUMBERS, *OUTCOME_NUMBERS, *QUERY_NUMBERS}
     counts = of.require("ranking").counts
     shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
     held_out = shown.filter(of.holdout.contains(shown["user_id"]), pl.col("time") >= of.dates.holdout_start)

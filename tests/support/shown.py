@@ -29,10 +29,12 @@ USERS = pl.DataFrame(
 IDS, VIDEOS, HOURS = st.sampled_from("abz"), st.sampled_from("uvwxy"), st.integers(0, 9)
 
 
-def impression(user: str, hour: float, video: str, page: str = "p", seconds: float | None = None) -> dict[str, Any]:
+def impression(
+    user: str, hour: float, video: str, page: str = "p", seconds: float | None = None, position: int | None = None
+) -> dict[str, Any]:
     """Return an impression. It is clicked if `seconds`, its watch time, is given."""
     row = {"user_id": user, "time": hours(hour), "video_id": video, "page_id": page}
-    return {**row, "clicked": seconds is not None, "watch_seconds": seconds or 0.0}
+    return {**row, "clicked": seconds is not None, "watch_seconds": seconds or 0.0, "position": position}
 
 
 def page_start(row: dict[str, Any], impressions: Sequence[dict[str, Any]]) -> dt.datetime:
@@ -58,21 +60,31 @@ def context_of(events: Events, shown: pl.DataFrame | None = None) -> ImpressionC
 
 
 SECONDS = st.one_of(st.none(), st.integers(0, 400).map(lambda n: n / 4))
-WATCHES = st.lists(
-    st.builds(
+
+
+def watches_at(times: st.SearchStrategy[int]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Return a strategy of watches at some hours."""
+    row = st.builds(
         lambda user, hour, video, seconds, country, device: watch(
             user, hour, video, watch_seconds=seconds, country=country, device=device
         ),
         IDS,
-        HOURS,
+        times,
         VIDEOS,
         SECONDS,
         st.sampled_from([None, "SE", "DE"]),
         st.sampled_from([None, "tv"]),
-    ),
-    max_size=12,
-)
+    )
+    return st.lists(row, max_size=12)
+
+
+def impressions_at(times: st.SearchStrategy[int], max_size: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Return a strategy of impressions at some hours."""
+    row = st.builds(impression, IDS, times, VIDEOS, st.sampled_from("pq"), SECONDS)
+    return st.lists(row, min_size=1, max_size=max_size)
+
+
+WATCHES, IMPRESSIONS = watches_at(HOURS), impressions_at(HOURS, 14)
 SEARCHES = st.lists(st.builds(search, IDS, HOURS, st.sampled_from(["cat", "dog", "cat dog"])), max_size=8)
-IMPRESSIONS = st.lists(
-    st.builds(impression, IDS, HOURS, VIDEOS, st.sampled_from("pq"), SECONDS), min_size=1, max_size=14
-)
+# The same over four days in New York. A page may have rows on several of them.
+LATER_WATCHES, LATER_IMPRESSIONS = watches_at(st.integers(0, 60)), impressions_at(st.integers(0, 60), 30)

@@ -34,6 +34,7 @@ NUMBERS = (
     *("video_unclicked", "channel_unclicked", "seconds_since_impression", "video_age_seconds", "video_seconds"),
 )
 HOUR, USER_LANGUAGE, VIDEO_LANGUAGE, CHANNEL = "hour", "language", "video_language", "channel"
+POSITION = "position"  # a column of logged impressions; candidates have no place on a page yet
 _MILLISECONDS = 1000
 
 

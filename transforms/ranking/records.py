@@ -6,7 +6,7 @@ impressions, store, earlier nights' lists and vectors -> WriteRankingExamples ->
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,10 @@ from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.vocabulary import COUNTS
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.logs.schemas import VIDEO_SCHEMA
-from transforms.ranking.features import CATALOGUE, CHANNEL, Features, ImpressionContext
+from transforms.ranking.features import CATALOGUE, CHANNEL, POSITION, Features, ImpressionContext
 from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight, generator_features, lookup_rows
+from transforms.ranking.outcome_features import Outcomes, outcome_features
+from transforms.ranking.outcomes import day_of_file
 from transforms.ranking.timelines import Ints, Span, Timeline, last_values
 from transforms.ranking.unclicked import WEIGHT, sample_unclicked
 
@@ -44,6 +46,9 @@ class RankingInputs:
     channels: str  # path of its channel vocabulary, "" for none
     tokens: str  # path of the search vocabulary, "" for none
     catalogue: str  # path, "" for none
+    outcomes: tuple[
+        str, ...
+    ] = ()  # paths of `OUTCOMES`, named by their days; none if the spec has none of their numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +68,32 @@ class Shared:
     channels: pl.Series
     tokens: pl.DataFrame  # token, id
     catalogue: pl.DataFrame
+    outcomes: Outcomes | None
 
 
 @process_cache
-def _read_shared(paths: tuple[str, str, str, str]) -> Shared:
-    videos, channels, tokens, catalogue = paths
+def _read_shared(paths: tuple[str, str, str, str, str, tuple[str, ...]]) -> Shared:
+    videos, channels, tokens, catalogue, zone, outcomes = paths
     known = files.read_parquet(tokens) if tokens else pl.DataFrame(schema=COUNTS)
     return Shared(
         videos=files.read_parquet(videos)["token"],
         channels=(files.read_parquet(channels) if channels else pl.DataFrame(schema=COUNTS))["token"],
         tokens=known.select("token", id=pl.int_range(1, pl.len() + 1, dtype=pl.Int64)),
         catalogue=read_catalogue(catalogue),
+        outcomes=read_outcomes(outcomes, catalogue, zone=zone) if outcomes else None,
     )
 
 
 def read_shared(inputs: RankingInputs) -> Shared:
     """Return the shared tables, read once per process."""
-    return _read_shared((inputs.videos, inputs.channels, inputs.tokens, inputs.catalogue))
+    paths = inputs.videos, inputs.channels, inputs.tokens, inputs.catalogue, inputs.zone, inputs.outcomes
+    return _read_shared(paths)
+
+
+def read_outcomes(paths: Sequence[str], catalogue: str, *, zone: str) -> Outcomes:
+    """Return the outcomes of the days of some files, at least one. catalogue: path, "" for none."""
+    counted = {day_of_file(path): files.read_parquet(path) for path in paths}
+    return Outcomes.from_days(counted, read_catalogue(catalogue), zone=zone)
 
 
 def read_catalogue(path: str) -> pl.DataFrame:
@@ -124,8 +138,18 @@ def encode(
     shared: Shared,
     spec: RankingSpec,
 ) -> Encoded:
-    """Return features in the form that the ranker of `spec` takes. generator: `generator_features`, by name."""
-    shown = features.shown.with_columns(pl.Series(name, generator[name], pl.Float32) for name in generator)
+    """Return features in the form that the ranker of `spec` takes. generator: `generator_features`, by name. Those from
+    outcomes are added here.
+
+    Rows without the column `position` are at position 1: the ranker learned how much of an impression's outcome is due
+    to its position, and compares all candidates at the same one.
+    """
+    numbers = dict(generator)
+    if shared.outcomes:
+        numbers |= outcome_features(features, context, shared.outcomes)
+    shown = features.shown.with_columns(pl.Series(name, numbers[name], pl.Float32) for name in numbers)
+    if POSITION not in shown.columns:
+        shown = shown.with_columns(pl.lit(1.0).alias(POSITION))
     ranker_ids = lookup_rows(context.video_ids, shared.videos) + 1
     impressions: dict[str, NDArray[Any]] = {"video": ranker_ids[features.videos]}
     if spec.channels:
@@ -214,7 +238,8 @@ class WriteRankingExamples(beam.PTransform):
     `numbers`: frames of the training impressions with the spec's numbers, for `DrawNumbers`}.
 
     The impressions of held-out users on held-out days go to `holdout/`, and no other file contains them. All of them
-    are written; of the others a sample (`sample_unclicked`).
+    are written, with the position of candidates, so that the ranker is measured as it is used; of the others a sample
+    (`sample_unclicked`).
     """
 
     inputs: RankingInputs
@@ -241,6 +266,7 @@ class WriteRankingExamples(beam.PTransform):
         shares = {"train": (~late, self.unclicked), "holdout": (late, 1.0)}
         for split, (rows_of_split, share) in shares.items():
             part = sample_unclicked(shown.filter(rows_of_split), share=share, seed=self.seed)
+            part = part.drop(POSITION) if split == "holdout" else part
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}
             if part.is_empty():
                 continue

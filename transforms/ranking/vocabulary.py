@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,8 +21,19 @@ from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR
 from transforms.examples.vocabulary import count_tokens, most_frequent
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
-from transforms.ranking.features import HOUR, NUMBERS, QUERY_NUMBERS, USER_LANGUAGE, VIDEO_LANGUAGE, page_starts
+from transforms.logs.parsing import CompletionRule
+from transforms.ranking.features import (
+    HOUR,
+    NUMBERS,
+    POSITION,
+    QUERY_NUMBERS,
+    USER_LANGUAGE,
+    VIDEO_LANGUAGE,
+    page_starts,
+)
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
+from transforms.ranking.outcome_features import OUTCOME_NUMBERS
+from transforms.ranking.outcomes import count_outcomes
 from transforms.ranking.records import read_catalogue
 
 _CHANNEL_NUMBERS = ("channel_watches", "seconds_since_channel", "channel_unclicked")
@@ -37,6 +48,7 @@ class ImpressionCounts:
     covered: int  # impressions that a night's generator precedes
     impressions: int
     longest_seconds: float  # watch seconds of one impression
+    positions: int  # impressions with a position
     upload_time: int  # clicked impressions
     video_seconds: int  # clicked impressions
     watch_seconds: float  # sum over impressions
@@ -44,33 +56,49 @@ class ImpressionCounts:
     values: dict[str, dict[str, int]]  # category -> value -> number of rows
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountedDays:
+    """The days whose outcomes are counted, and the rule for completed clicks."""
+
+    days: tuple[dt.date, ...]
+    rule: CompletionRule
+
+
 @dataclass
 class CountImpressions(beam.PTransform):
     """Count the impressions of each of `BucketFiles` except those of held-out users on held-out days.
 
-    Return {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`: `ImpressionCounts`}.
+    Return {`videos`, `channels`: frames of partial `COUNTS` of clicked impressions, `shown`: `ImpressionCounts`,
+    `outcomes`: frames of `count_outcomes`, which count held-out impressions too}.
     """
 
     window: Window
     holdout: Holdout
     catalogue: str  # path, "" for none
     first_night: dt.datetime | None  # 00:00 of the first night with a generator, None: there is none
+    outcomes: CountedDays
     threads: int = 1  # buckets processed at the same time
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
-        count = ThreadedMap(self._count, self.threads, ("channels", "shown"), "videos")
+        count = ThreadedMap(self._count, self.threads, ("channels", "shown", "outcomes"), "videos")
         found = buckets | beam.Reshuffle() | count
-        found.videos.element_type = found.channels.element_type = pl.DataFrame
-        return {"videos": found.videos, "channels": found.channels, "shown": found.shown}
+        found.videos.element_type = found.channels.element_type = found.outcomes.element_type = pl.DataFrame
+        return {name: found[name] for name in ("videos", "channels", "shown", "outcomes")}
 
     def _count(self, bucket: BucketFiles) -> Iterator[Any]:
         events = self.window.events_with_impressions(bucket)
-        shown = self.holdout.learnable(events.impressions)
+        shown, catalogue = self.holdout.learnable(events.impressions), read_catalogue(self.catalogue)
         clicked = shown.filter("clicked").select("video_id")
-        known = clicked.join(read_catalogue(self.catalogue), on="video_id")
+        known = clicked.join(catalogue, on="video_id")
         yield count_tokens(clicked["video_id"])
         yield beam.pvalue.TaggedOutput("channels", count_tokens(known["channel"].drop_nulls()))
-        users = read_users(bucket).join(shown.select("user_id").unique(), on="user_id", how="semi")
+        every_user, counted = read_users(bucket), self.outcomes
+        outcomes = count_outcomes(
+            events, every_user, catalogue, days_counted=counted.days, zone=self.window.time_zone, rule=counted.rule
+        )
+        if outcomes.height:
+            yield beam.pvalue.TaggedOutput("outcomes", outcomes)
+        users = every_user.join(shown.select("user_id").unique(), on="user_id", how="semi")
         covered = int((page_starts(shown, events.impressions) >= self.first_night).sum()) if self.first_night else 0
         counts = ImpressionCounts(
             impressions=shown.height,
@@ -78,6 +106,7 @@ class CountImpressions(beam.PTransform):
             watch_seconds=float(shown["watch_seconds"].cast(pl.Float64).sum()),
             longest_seconds=float(shown["watch_seconds"].cast(pl.Float64).to_numpy().max(initial=0.0)),
             covered=covered,
+            positions=shown[POSITION].count(),
             watches_with_seconds=events.watches["watch_seconds"].count(),
             birth_year=users[BIRTH_YEAR].count() if BIRTH_YEAR in users.columns else 0,
             upload_time=known["upload_time"].count(),
@@ -112,14 +141,15 @@ def build_spec(
     videos: int,
     channels: int,
     tokens: int,
+    outcomes: Collection[str],
     watch_history: int,
     search_history: int,
     categories: Mapping[str, Sequence[str]],
 ) -> RankingSpec:
     """Return the spec of the features that have values in the logs.
 
-    found: counts of all buckets. videos, channels, tokens: rows of the vocabularies. categories: those of the
-    generator, name -> values, most frequent first.
+    found: counts of all buckets. videos, channels, tokens: rows of the vocabularies. outcomes: those `OUTCOME_NUMBERS`
+    that impressions can have. categories: those of the generator, name -> values, most frequent first.
     """
     query_categories: dict[str, list[str]] = {name: list(values) for name, values in categories.items()}
     query_categories[HOUR] = [str(hour) for hour in range(24)]
@@ -131,10 +161,12 @@ def build_spec(
         "video_age_seconds": found.upload_time,
         "video_seconds": found.video_seconds,
         "age": found.birth_year,
+        POSITION: found.positions,
         "user_mean_watch_seconds": found.watches_with_seconds,
         **dict.fromkeys(_CHANNEL_NUMBERS, channels),
+        **{name: int(name in outcomes) for name in OUTCOME_NUMBERS},
     }
-    numbers = (*(GENERATOR_NUMBERS if found.covered else ()), *NUMBERS, *QUERY_NUMBERS)
+    numbers = (*(GENERATOR_NUMBERS if found.covered else ()), *NUMBERS, POSITION, *OUTCOME_NUMBERS, *QUERY_NUMBERS)
     return RankingSpec(
         videos=videos,
         channels=channels,

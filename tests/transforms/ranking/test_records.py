@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.logs.event_window import BucketFiles, Holdout, Window
-from transforms.ranking.features import ImpressionContext
+from transforms.ranking.features import POSITION, ImpressionContext
 from transforms.ranking.records import (
     RankingBucket,
     RankingInputs,
@@ -65,7 +65,13 @@ def inputs_in(folder: Path, spec: RankingSpec = SPEC) -> RankingInputs:
         for name, ids in counted.items()
     }
     return RankingInputs(
-        window=WINDOW, spec=spec, zone="UTC", catalogue=write(CATALOGUE, folder / "catalogue.parquet"), **paths
+        window=WINDOW,
+        spec=spec,
+        zone="UTC",
+        catalogue=write(CATALOGUE, folder / "catalogue.parquet"),
+        videos=paths["videos"],
+        channels=paths["channels"],
+        tokens=paths["tokens"],
     )
 
 
@@ -168,6 +174,23 @@ def test_held_out_impressions_are_in_their_own_file(tmp_path: Path) -> None:
     numbers_frame = pl.read_json(frame.encode())
     assert numbers_frame.columns == ["user_id", "video_id", "time", *SPEC.numbers] and numbers_frame.height == 5
     assert numbers_frame["time"].cast(pl.String).str.contains("2024-03-01").all(), "no impression of the held-out day"
+
+
+def test_the_position_is_read_in_training_and_1_otherwise(tmp_path: Path) -> None:
+    spec = replace(SPEC, numbers=[*SPEC.numbers, POSITION])
+    shown = [{**row, "position": 2 + number} for number, row in enumerate(SHOWN)]
+    written(tmp_path, shown, spec)
+    kinds: dict[str, pl.DataType | type[pl.DataType]] = {POSITION: pl.List(pl.Float32())}
+    read = {
+        split: read_tfrecords(f"{tmp_path}/examples/{split}/00003.tfrecord.gz", kinds)[POSITION].to_list()
+        for split in ("train", "holdout")
+    }
+    assert read == {"train": [[3, 2, 4, 5], [7]], "holdout": [[1]]}
+    inputs, events = inputs_in(tmp_path, spec), events_of(WATCHES, SEARCHES, shown)
+    context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
+    candidates = context.features(events.impressions.select("user_id", "video_id", "time"), zone="UTC")
+    encoded = encode(context, candidates, {}, read_shared(inputs), spec)
+    assert encoded.impressions[POSITION].tolist() == [1] * 6
 
 
 def test_a_bucket_without_impressions_writes_no_file(tmp_path: Path) -> None:

@@ -12,20 +12,24 @@ import pytest
 from made_frames import hours, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
+from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
 from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
 from transforms.logs.event_window import BucketFiles, Holdout, Window
-from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
+from transforms.logs.parsing import CompletionRule
+from transforms.ranking.features import NUMBERS, POSITION, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
-from transforms.ranking.vocabulary import CountImpressions, ImpressionCounts, build_spec, merge_counts
+from transforms.ranking.outcome_features import OUTCOME_NUMBERS
+from transforms.ranking.outcomes import WriteOutcomes
+from transforms.ranking.vocabulary import CountedDays, CountImpressions, ImpressionCounts, build_spec, merge_counts
 
 SHOWN = [
-    impression("a", 1, "v", seconds=3.0),
+    impression("a", 1, "v", seconds=3.0, position=1),
     impression("a", 2, "w", "began before the night", seconds=4.0),
     impression("a", 3, "y", "began before the night"),
-    impression("a", 3, "x", "began with the night"),
+    impression("a", 3, "x", "began with the night", position=7),
     impression("b", 4, "v", seconds=5.0),
-    impression("b", 30, "x", seconds=9.0),
+    impression("b", 30, "x", seconds=9.0, position=1),
 ]
 FOUND = ImpressionCounts(
     impressions=5,
@@ -35,11 +39,19 @@ FOUND = ImpressionCounts(
     covered=2,
     watches_with_seconds=1,
     birth_year=1,
+    positions=2,
     upload_time=3,
     video_seconds=3,
     values={"video_language": {"sv": 2}, "language": {}},
 )
-SIZES: dict[str, Any] = {"videos": 3, "channels": 1, "tokens": 2, "watch_history": 5, "search_history": 6}
+SIZES: dict[str, Any] = {
+    "videos": 3,
+    "channels": 1,
+    "tokens": 2,
+    "outcomes": OUTCOME_NUMBERS,
+    "watch_history": 5,
+    "search_history": 6,
+}
 
 
 def test_held_out_impressions_are_not_counted(tmp_path: Path) -> None:
@@ -55,6 +67,7 @@ def test_held_out_impressions_are_not_counted(tmp_path: Path) -> None:
         Holdout(start=hours(24), share=1.0, seed=1),
         write(CATALOGUE, tmp_path / "catalogue.parquet"),
         hours(3),
+        CountedDays(days=(hours(0).date(), hours(24).date()), rule=CompletionRule()),
     )
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         counted = pipeline | beam.Create([bucket, BucketFiles(bucket=1)]) | count
@@ -62,16 +75,22 @@ def test_held_out_impressions_are_not_counted(tmp_path: Path) -> None:
             counted[name] | name >> WriteVocabulary(2, str(tmp_path), f"{name}.parquet")
             for name in ("videos", "channels")
         ]
-        (*written, counted["shown"]) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
-    records = pop_records(str(tmp_path / "records"), VocabularyFile, ImpressionCounts)
+        outcomes = counted["outcomes"] | WriteOutcomes(str(tmp_path), (hours(0).date(), hours(24).date()))
+        (*written, outcomes, counted["shown"]) | beam.Flatten() | WriteRecords(str(tmp_path / "records"))
+    records = pop_records(str(tmp_path / "records"), VocabularyFile, ImpressionCounts, FileEntry)
     assert merge_counts(records.of(ImpressionCounts)) == FOUND
     assert pl.read_parquet(tmp_path / "videos.parquet").rows() == [("v", 2), ("w", 1)]
     assert pl.read_parquet(tmp_path / "channels.parquet").rows() == [("c", 3)]
+    assert {entry.name for entry in records.of(FileEntry)} == {
+        f"outcomes/{hours(day * 24).date()}.parquet" for day in (0, 1)
+    }
+    late = pl.read_parquet(tmp_path / "outcomes" / f"{hours(24).date()}.parquet")
+    assert late.rows() == [("x", "", "", 1, 1, 0, 9000, 81)], "the outcomes of held-out impressions are counted"
 
 
 def test_a_spec_has_the_features_of_the_logs() -> None:
     spec = build_spec(FOUND, categories={"country": ["SE", "DE"]}, **SIZES)
-    assert spec.numbers == [*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS]
+    assert spec.numbers == [*GENERATOR_NUMBERS, *NUMBERS, POSITION, *OUTCOME_NUMBERS, *QUERY_NUMBERS]
     assert list(spec.categories) == ["country", "hour", "video_language"]
     assert spec.query_categories == ["country", "hour"] and spec.impression_categories == ["video_language"]
     assert spec.query_numbers == list(QUERY_NUMBERS)
@@ -86,12 +105,14 @@ def test_a_spec_has_the_features_of_the_logs() -> None:
         ({"watches_with_seconds": 0}, {}, {"user_mean_watch_seconds"}),
         ({"upload_time": 0}, {}, {"video_age_seconds"}),
         ({"video_seconds": 0}, {}, {"video_seconds"}),
+        ({"positions": 0}, {}, {"position"}),
+        ({}, {"outcomes": OUTCOME_NUMBERS[:2]}, {*OUTCOME_NUMBERS[2:]}),
         ({}, {"channels": 0}, {"channel_watches", "seconds_since_channel", "channel_unclicked"}),
     ],
 )
-def test_features_without_values_are_omitted(changed: dict[str, Any], sizes: dict[str, int], gone: set[str]) -> None:
+def test_features_without_values_are_omitted(changed: dict[str, Any], sizes: dict[str, Any], gone: set[str]) -> None:
     spec = build_spec(replace(FOUND, **changed), categories={}, **{**SIZES, **sizes})
-    assert {*GENERATOR_NUMBERS, *NUMBERS, *QUERY_NUMBERS} - set(spec.numbers) == gone
+    assert {*GENERATOR_NUMBERS, *NUMBERS, POSITION, *OUTCOME_NUMBERS, *QUERY_NUMBERS} - set(spec.numbers) == gone
 
 
 def test_values_are_ordered_by_frequency() -> None:
