@@ -27,6 +27,8 @@ from pipelines.serving.served import Served
 from pipelines.serving.served_lists import SOURCES, ServedList
 from transforms.logs.id_text import clean_id
 
+# Of a ranked list; at most NARROWEST columns wide.
+ORDER = "by expected seconds (of the length) and the neighbours' order"
 NARROWEST, WIDEST = 60, 100  # limits of the line width, in columns
 _DASHED = re.compile(r"-(?!h$)[^-]")
 _WITH_VALUES = ("--k", "--watches", "--country", "--from", "--date")
@@ -133,10 +135,10 @@ def to_text(found: Lookup, width: int = WIDEST) -> str:
         ranked = any(item.seconds is not None for item in found.items)
         shown = _seconds if ranked else _score
         rows = [(f"{n}", shown(item), item.video_id, item.title) for n, item in enumerate(found.items, 1)]
-        lines += ["", *_aligned(rows, ">><", width)]
+        lines += [*([ORDER] if ranked else []), "", *_aligned(rows, ">><", width)]
     effects = [(f"{n}", item.video_id, _effects(item.why), None) for n, item in enumerate(found.items, 1) if item.why]
     if effects:
-        heading = "why: factors on the expected seconds, relative to the mean value of each feature"
+        heading = "why: factors on the odds of the expected seconds, relative to the mean value of each feature"
         lines += ["", heading, *_aligned(effects, "><<", width)]
     if found.watches:
         watches = [

@@ -6,6 +6,7 @@ those, earlier nights' lists    -> WriteRankingExamples -> examples/{train,holdo
                                 -> DrawNumbers -> write_numbers_graph -> examples/transform_fn
 examples/train                  -> trainer -> ranked/training/ranker-ATTEMPT/
 examples/holdout, ranker        -> BinImpressions -> calibration, stored with the ranker
+holdout, model, index, both     -> ChooseOrder -> weight of the neighbours' order in that of the lists
 examples/holdout, both          -> MeasureRanker -> outputs and counts of the manifest
 neighbours/*, store, ranker     -> RankCandidates -> ranked/*.parquet, as neighbours, with expected_seconds
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from pipelines import neighbours
 from pipelines.base import manifest, paths
 from pipelines.night import artifacts, local_workdir, outcome_files, publication_file, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
@@ -29,6 +31,7 @@ from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from trainer.auto import rules_version
+from trainer.config import AUTO
 from trainer.ranker.auto import unclicked_share
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
@@ -44,7 +47,9 @@ from transforms.ranking.calibration import (
 )
 from transforms.ranking.encoding import DrawNumbers, write_numbers_graph
 from transforms.ranking.generator_features import GeneratorNight
+from transforms.ranking.held_out_orders import ChooseOrder
 from transforms.ranking.measured_calibration import class_edges
+from transforms.ranking.order import ChosenOrder, choose_order
 from transforms.ranking.outcome_features import OUTCOME_NUMBERS, Outcomes
 from transforms.ranking.outcomes import WriteOutcomes
 from transforms.ranking.rank_lists import HeldOutRanking, ListRanking, RankCandidates
@@ -71,7 +76,12 @@ def plan(night: Night) -> Plan:
     }
     inputs |= {stage: night.require(stage).digest for stage in ("vocabulary", "train")}
     inputs["generators"] = manifest.fingerprint(ranking_nights.generators(night))
-    table = night.job.ranking.model_dump(exclude={"cut"})  # only stage evaluation uses it
+    table = night.job.ranking.model_dump()
+    if night.job.ranking.order_weight == AUTO:
+        inputs |= {stage: night.require(stage).digest for stage in ("examples", "index")}
+        inputs["held_out_limits"] = manifest.fingerprint(neighbours.limit_digests(night, held_out=True))
+    else:
+        table.pop("cut")  # only stage evaluation uses it
     settings = {
         "date": night.date.isoformat(),
         "logs": night.job.logs.model_dump(include={"time_zone", "completed_fraction", "completed_seconds"}),
@@ -121,13 +131,15 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     calibration = fit_calibration(bins, longest_seconds=found.longest_seconds)
     entries += [*left, write_calibration(calibration, folder, _ranker(attempt))]
     entries += written if night.job.storage.keep_examples else []
-    ranked = _rank(night, spec, held_out, class_edges(bins, calibration), folder, attempt)
+    order = _choose_order(night, spec, folder, attempt)
+    ranked = _rank(night, spec, order, held_out, class_edges(bins, calibration), folder, attempt)
     entries += ranked.of(FileEntry)
     lists = RankedLists(
         neighbours_attempt=night.require(publication_file.NEIGHBOURS).attempt,
         ranker=_ranker(attempt),
         generators=generators,
         expected_seconds=True,
+        order=order,
     )
     counts: dict[str, Any] = {name: value for name, value in vars(found).items() if name != "values"}
     counts |= add_counts(ranked.of(Counts)) | learned
@@ -138,6 +150,8 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     }
     auto = {f"ranking.{name}": value for name, value in counts["auto"].items()}
     auto |= {"ranking.unclicked": f"{share} ({reason})"} if reason else {}
+    if night.job.ranking.order_weight == AUTO:
+        auto["ranking.order_weight"] = f"{order.weight} ({order.reason})"
     counts["auto"] = auto
     counts["notes"] = [*(f"{name} = {value}" for name, value in auto.items()), *_notes(found, calibration)]
     counted = {day.isoformat(): digest for day, digest in outcome_files.fingerprints(night).items()}
@@ -298,8 +312,39 @@ def _bin_held_out(night: Night, held_out: list[str], folder: str, attempt: str) 
     )
 
 
+def _choose_order(night: Night, spec: RankingSpec, folder: str, attempt: str) -> ChosenOrder:
+    """Return the order of the lists: the one that is set, or the one that held-out users choose."""
+    settings, records = night.job.ranking, paths.join(folder, f"records-{attempt}.json")
+    if settings.order_weight != AUTO:
+        return ChosenOrder.fixed(settings.order_weight, "set by ranking.order_weight")
+    if not night.require("examples").named("holdout/"):
+        return choose_order(None, cut=settings.cut)
+    by_seconds = ChosenOrder.fixed(0.0, "expected seconds alone")
+    ranking = ListRanking(
+        inputs=inputs_of(night, spec),
+        ranker=paths.join(folder, _ranker(attempt)),
+        count=settings.candidates,
+        order=by_seconds,
+    )
+    choose = ChooseOrder(
+        search=neighbours.search_inputs(night, held_out=True),
+        ranking=_as_of_held_out_days(night, ranking),
+        window=night.dates.window,
+        threads=night.beam.threads,
+    )
+    with night.beam.pipeline("ranking") as pipeline:
+        pipeline | night.beam.create(neighbours.bucket_records(night, "holdout")) | choose | WriteRecords(records)
+    return pop_records(records, ChosenOrder).of(ChosenOrder)[0]
+
+
 def _rank(
-    night: Night, spec: RankingSpec, held_out: list[str], edges: list[float], folder: str, attempt: str
+    night: Night,
+    spec: RankingSpec,
+    order: ChosenOrder,
+    held_out: list[str],
+    edges: list[float],
+    folder: str,
+    attempt: str,
 ) -> Records:
     """Rank the lists, and measure the expected seconds on held-out impressions; return the records of both.
 
@@ -307,7 +352,7 @@ def _rank(
     """
     ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
-    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=night.job.ranking.candidates)
+    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=night.job.ranking.candidates, order=order)
     rank = RankCandidates(ranking, folder, name, night.beam.threads)
     with night.beam.pipeline("ranking") as pipeline:
         ranked = pipeline | "Buckets" >> night.beam.create(ranking_buckets(night)) | rank
@@ -331,15 +376,23 @@ def spec_of_night(night: Night) -> RankingSpec:
 
 def list_ranking(night: Night) -> ListRanking:
     """Return how the night's lists were ranked. Raises StageError if they are not."""
-    inputs = inputs_of(night, spec_of_night(night))
-    return ListRanking(inputs=inputs, ranker=ranker_of(night), count=night.job.ranking.candidates)
+    ranked = night.outputs(RankingOutputs).ranked
+    return ListRanking(
+        inputs=inputs_of(night, spec_of_night(night)),
+        ranker=ranker_of(night),
+        count=night.job.ranking.candidates,
+        order=ranked.order if ranked and ranked.order else ChosenOrder.fixed(0.0, "the order of earlier versions"),
+    )
 
 
 def of_held_out(night: Night) -> HeldOutRanking | None:
     """Return the ranking of held-out users' lists, as of the start of the held-out days; None if none are ranked."""
     if sink_protocol.served_stage(night) != publication_file.RANKING:
         return None
-    ranking = list_ranking(night)
+    return _as_of_held_out_days(night, list_ranking(night))
+
+
+def _as_of_held_out_days(night: Night, ranking: ListRanking) -> HeldOutRanking:
     window = replace(ranking.inputs.window, end=night.dates.holdout_start)
     return HeldOutRanking(
         ranking=replace(ranking, inputs=replace(ranking.inputs, window=window), held_out=True),

@@ -268,7 +268,16 @@ class Ranking(RankerSettings):
         "stands for",
     )
     cut: PositiveInt = Field(
-        10, description="number of first videos whose watch time is compared between the two orders"
+        10,
+        description="number of first videos whose watch time and recall are compared between the two orders, and by "
+        "which `order_weight` is chosen",
+    )
+    order_weight: Literal["auto", "neighbours"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        AUTO,
+        description="weight of the neighbours' scores in the order of the lists: the score of a video is log(expected "
+        "seconds) + weight * its score among the neighbours. `auto`: the weight with the most watch time of held-out "
+        "users in the first `cut` videos, of those that lose no recall there; 0: expected seconds alone, the paper's "
+        "order; `neighbours`: their order",
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pipelines.base.manifest import Outputs
 from pipelines.night import artifacts
 from transforms.ranking.measured_calibration import MeasuredCalibration
+from transforms.ranking.order import ChosenOrder
 
 UtcTime = Annotated[dt.datetime, AfterValidator(lambda time: time.astimezone(dt.UTC))]
 
@@ -173,6 +174,7 @@ class RankedLists(_Part):
     ranker: str  # folder of the ranking model
     generators: dict[str, str] | None  # date -> digest of the lists of each earlier night that gave features
     expected_seconds: bool = False  # whether lists have the column `expected_seconds`; older ones do not
+    order: ChosenOrder | None = None  # None: by expected seconds alone, in older manifests
 
 
 class RankingOutputs(Outputs):

@@ -23,7 +23,14 @@ from pipelines.night import artifacts, night_results, publication_file
 from pipelines.night.errors import user_message
 from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
-from pipelines.night.outputs import IndexOutputs, IngestOutputs, NeighboursOutputs, PublishOutputs, VocabularyOutputs
+from pipelines.night.outputs import (
+    IndexOutputs,
+    IngestOutputs,
+    NeighboursOutputs,
+    PublishOutputs,
+    RankingOutputs,
+    VocabularyOutputs,
+)
 from pipelines.night.stage import STAGES
 from pipelines.reports import report_history, report_videos
 from transforms.core import files
@@ -90,6 +97,7 @@ def gather(night: Night) -> Report:
         served=measured.get("served") or {},
         ranking=measured.get("ranking") or {},
         ranker=(done["ranking"].counts.get("holdout") if "ranking" in done else None) or {},
+        order=_order(done["ranking"]) if "ranking" in done else {},
         training=_training(night) if "train" in done else Training(),
         similar=report_videos.similar(night) if with_vectors else {},
         map=report_videos.map_of(night) if "train" in done else None,
@@ -316,6 +324,12 @@ def _training(night: Night) -> Training:
         waiting=info.get("waiting_for_input_share"),
         auto=auto_settings(night, info),
     )
+
+
+def _order(ranking: Manifest) -> dict[str, Any]:
+    """Return how ranked lists are ordered; empty if they are not ranked, or an earlier version did."""
+    ranked = ranking.read(RankingOutputs).ranked
+    return ranked.order.model_dump(mode="json") if ranked and ranked.order else {}
 
 
 def auto_settings(night: Night, info: Mapping[str, Any]) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from nights import DATE, lists, night, published_json
@@ -23,6 +25,7 @@ from pipelines.serving.explain import MOST, feature_effects
 from transforms.evaluation import night_metrics
 from transforms.ranking.features import NUMBERS, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
+from transforms.ranking.order import DEFAULT_WEIGHT, GRID
 from transforms.ranking.outcome_features import OUTCOME_NUMBERS
 
 FIRST = DATE - dt.timedelta(days=1)
@@ -117,11 +120,52 @@ def test_lookup_shows_the_expected_seconds_and_the_reasons(job: Path) -> None:
     assert "why" not in lookup.to_text(plain) and json.loads(json.dumps(found.items[0].why[0].feature))
 
 
-def test_another_cut_of_the_report_leaves_the_ranker_as_it_is(job: Path) -> None:
+def with_ranking(of: Night, **settings: object) -> Night:
+    return replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update=settings)}))
+
+
+def test_another_cut_leaves_the_ranker_as_it_is_if_the_weight_is_set(job: Path) -> None:
     of = night(job)
-    other = replace(of, job=of.job.model_copy(update={"ranking": of.job.ranking.model_copy(update={"cut": 3})}))
-    assert evaluation.plan(of).is_done(of) and not evaluation.plan(other).is_done(other)
-    assert ranking.plan(of).fingerprint == ranking.plan(other).fingerprint
+    assert evaluation.plan(of).is_done(of) and not evaluation.plan(with_ranking(of, cut=3)).is_done(of)
+    assert ranking.plan(of).fingerprint != ranking.plan(with_ranking(of, cut=3)).fingerprint
+    fixed = with_ranking(of, order_weight=2.0)
+    assert ranking.plan(fixed).fingerprint == ranking.plan(with_ranking(fixed, cut=3)).fingerprint
+    assert ranking.plan(fixed).fingerprint != ranking.plan(with_ranking(of, order_weight=3.0)).fingerprint
+
+
+def test_few_held_out_users_choose_no_weight_and_the_night_says_so(ranked_nights: Path, job: Path) -> None:
+    of = night(job)
+    ranked = of.outputs(RankingOutputs).ranked
+    assert ranked is not None and ranked.order is not None
+    assert (ranked.order.weight, ranked.order.curve) == (DEFAULT_WEIGHT, ())
+    note = f"ranking.order_weight = {DEFAULT_WEIGHT} ({ranked.order.reason})"
+    assert note in of.require("ranking").counts["notes"]
+    assert "too few to choose by" in (ranked_nights / f"printed-{DATE}.txt").read_text()
+
+
+def test_lists_are_ordered_by_seconds_and_the_neighbours_scores(job: Path) -> None:
+    of = night(job)
+    before = lists(of).select("video_ids", "scores").iter_rows()
+    after = ranked_lists(of).select("video_ids", "scores", "expected_seconds").iter_rows()
+    for (had, own), (videos, scores, seconds) in zip(before, after, strict=True):
+        generator = dict(zip(had, np.minimum.accumulate(own), strict=True))
+        for video, score, expected in zip(videos[:12], scores, seconds, strict=False):
+            assert score == pytest.approx(math.log(expected) + DEFAULT_WEIGHT * generator[video], abs=1e-3)
+
+
+def test_held_out_users_choose_a_weight(ranked_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.ranking.order.LEAST_USERS", 4)
+    of = night(copy(ranked_nights, tmp_path))
+    ranking.run(replace(of, force=("ranking",)))
+    ranked = of.outputs(RankingOutputs).ranked
+    assert ranked is not None and ranked.order is not None
+    order, found = ranked.order, night_metrics.read(Path(of.folder("evaluation"), evaluation.METRICS).read_bytes())
+    assert found is not None and found.holdout is not None and 4 <= order.users <= found.holdout.users
+    assert [point.weight for point in order.curve] == list(GRID) and order.weight in GRID
+    neighbours = order.curve[-1]
+    assert neighbours.recall == pytest.approx(found.systems["neighbours"].figures["recall@10"])
+    assert found.ranking is not None and found.ranking.neighbours is not None
+    assert neighbours.watch_time == pytest.approx(found.ranking.neighbours.recall)
 
 
 def test_without_ranking_the_neighbours_order_is_served(ranked_nights: Path, tmp_path: Path) -> None:

@@ -62,7 +62,33 @@ FULL = Report(
     },
     ranker={
         "figures": {"impressions": 4_321, "per_user_loss": 0.3579, "pairs": 5},
-        "calibration": [{"impressions": 432, "predicted_seconds": 31.5, "watched_seconds": 29.75}],
+        "calibration": [
+            {"impressions": 432, "predicted_seconds": 31.5, "watched_seconds": 29.75},
+            {
+                "impressions": 431,
+                "clicks": 217,
+                "predicted_seconds": 40.5,
+                "watched_seconds": 45.0,
+                "interval": [0.8771, 0.9321],
+            },
+        ],
+    },
+    order={
+        "weight": 2.5,
+        "halves": [2.5, 4.0],
+        "reason": "the most watch time of weights that lose no recall",
+        "users": 876,
+        "curve": [
+            {
+                "weight": weight,
+                "recall": 0.1919,
+                "watch_time": 0.2727,
+                "recall_difference": {"value": -0.0088, "low": -0.0313, "high": 0.0414},
+                "watch_time_difference": {"value": 0.0515, "low": 0.0271, "high": 0.0828},
+                "watch_time_error": 0.0123,
+            }
+            for weight in (0.0, 2.5, "neighbours")
+        ],
     },
     map=video_map(np.eye(4, 3), ["en", "en", "es", "de"], by="language"),
     days=["2026-11-19", "2026-11-20"],

@@ -2,15 +2,16 @@
 
 lists of a bucket, its store files, ranker -> RankCandidates -> Parquet: `RANKED_LISTS`
 
-The score of a ranked video is the logarithm of its expected seconds. The videos after them were not ranked: their
-expected seconds are null, and each has a score 1 below that of the video before it. So scores fall.
+The score of a ranked video is that of `order`: of its expected seconds and the generator's score. The videos
+after them were not ranked: their expected seconds are null, and each has a score 1 below that of the video before it.
+So scores fall.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -25,11 +26,12 @@ from transforms.core.files import FileEntry
 from transforms.core.frames import concat, id_digests
 from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap
-from transforms.logs.event_window import BucketFiles, Events, read_users
+from transforms.logs.event_window import BucketFiles, Events, Window, read_users
 from transforms.logs.schemas import TIME
 from transforms.ranking.calibration import load_calibration, user_halves
 from transforms.ranking.features import ImpressionContext
 from transforms.ranking.generator_features import GeneratorNight, generator_features
+from transforms.ranking.order import ChosenOrder, OrderSums, as_numbers, order_scores
 from transforms.ranking.ranker import Ranker, load_ranker
 from transforms.ranking.records import Encoded, RankingBucket, RankingInputs, encode, read_shared
 from transforms.ranking.watch_time_recall import WatchTime, completed_seconds, seconds_in_lists
@@ -42,15 +44,16 @@ RANKED_LISTS = pl.Schema({**LISTS, "expected_seconds": pl.List(pl.Float32())})
 
 def list_candidates(lists: pl.DataFrame, count: int, time: dt.datetime) -> pl.DataFrame:
     """Return the first `count` videos of each of `LISTS` as impressions at a moment: list (row), user_id, video_id,
-    time, score, rank (from 1)."""
+    time, score, rank (from 1), generator (the smallest score so far)."""
     heads = lists.with_row_index("list").select(
         pl.col("list").cast(pl.Int64),
         "user_id",
         pl.col("video_ids").list.head(count),
         pl.col("scores").list.head(count),
+        generator=pl.col("scores").list.head(count).list.eval(pl.element().cum_min()),
         rank=pl.int_ranges(1, pl.col("video_ids").list.len().clip(upper_bound=count) + 1, dtype=pl.Int64),
     )
-    rows = heads.explode("video_ids", "scores", "rank", empty_as_null=False, keep_nulls=False)
+    rows = heads.explode("video_ids", "scores", "generator", "rank", empty_as_null=False, keep_nulls=False)
     return rows.rename({"video_ids": "video_id", "scores": "score"}).with_columns(
         pl.lit(time).cast(TIME).alias("time"), pl.col("rank").cast(pl.Float32)
     )
@@ -92,7 +95,8 @@ class ListRanking:
     inputs: RankingInputs  # candidates are shown at the end of its window
     ranker: str  # folder
     count: int  # ranked videos of each list
-    held_out: bool = False  # lists of held-out users: each half of them has the calibration of the other half
+    order: ChosenOrder
+    held_out: bool = False  # lists of held-out users: each half has the calibration and the weight of the other half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +105,7 @@ class ScoredCandidates:
 
     encoded: Encoded
     seconds: NDArray[np.float32]  # calibrated, and at most what is possible
-
-    @property
-    def scores(self) -> NDArray[np.float32]:
-        """The scores that lists are sorted by: [candidates]."""
-        return np.log(self.seconds)
+    scores: NDArray[np.float32]  # that lists are sorted by
 
 
 def score_lists(
@@ -135,7 +135,11 @@ def _score(
     odds = ranker.score(encoded.request, encoded.query_arrays(ranker.spec), encoded.impressions)
     lengths = context.videos["video_seconds"].cast(pl.Float64).fill_null(np.nan).to_numpy()[features.videos]
     half = user_halves(encoded.user_ids)[encoded.request] if ranking.held_out else None
-    return ScoredCandidates(encoded=encoded, seconds=calibration.seconds(odds, lengths, half))
+    seconds = calibration.seconds(odds, lengths, half)
+    weight = as_numbers([ranking.order.weight]) if half is None else as_numbers(ranking.order.halves)[half]
+    shown = encoded.shown
+    scores = order_scores(seconds, shown["generator"].to_numpy(), shown["rank"].to_numpy(), weight)
+    return ScoredCandidates(encoded=encoded, seconds=seconds, scores=scores)
 
 
 def rank_lists(lists: pl.DataFrame, bucket: RankingBucket, ranking: ListRanking) -> pl.DataFrame:
@@ -181,8 +185,28 @@ class HeldOutRanking:
 
     def rank(self, lists: pl.DataFrame, bucket: BucketFiles) -> pl.DataFrame:
         """Return the `LISTS` of users of a bucket as `RANKED_LISTS`, ranked as of the end of the window."""
+        return rank_lists(lists, self._bucket(bucket), self.ranking)
+
+    def _bucket(self, bucket: BucketFiles) -> RankingBucket:
         night = GeneratorNight(start=self.ranking.inputs.window.start, videos=self.videos)
-        return rank_lists(lists, RankingBucket(files=bucket, nights=(night,)), self.ranking)
+        return RankingBucket(files=bucket, nights=(night,))
+
+    def orders(self, lists: pl.DataFrame, bucket: BucketFiles, window: Window) -> Iterator[OrderSums]:
+        """Yield what the users of `LISTS` completed later, in the order of each weight, some users at a time.
+
+        window: that of the night, with the held-out days.
+        """
+        events, own = window.events_with_impressions(bucket), pl.col("user_id").is_in(lists["user_id"].implode())
+        as_of = self.ranking.inputs.window.end
+        later = events.watches.filter(own, pl.col("time") >= as_of)
+        before = {
+            table: getattr(events, table).filter(own, pl.col("time") < as_of)
+            for table in ("watches", "searches", "impressions")
+        }
+        wanted = completed_seconds(later)
+        for part, found in score_lists(lists, self._bucket(bucket), replace(events, **before), self.ranking):
+            shown = found.encoded.shown
+            yield OrderSums.from_candidates(part["user_id"], shown, found.seconds, wanted, cut=self.cut)
 
     def watch_time(self, lists: pl.DataFrame, ranked: pl.DataFrame, watches: pl.DataFrame) -> WatchTime:
         """Compare `LISTS` of some users, and the same lists ranked, with what the users watched later.

@@ -93,6 +93,7 @@ class Report:
     served: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
     ranking: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
     ranker: Mapping[str, Any] = field(default_factory=dict)  # figures and calibration on held-out impressions
+    order: Mapping[str, Any] = field(default_factory=dict)  # `order.ChosenOrder` of the ranked lists
     training: Training = field(default_factory=Training)
     similar: Mapping[str, Sequence[tuple[str, Sequence[tuple[str, float]]]]] = field(default_factory=dict)
     folding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # kind of pairs -> property -> share
@@ -168,12 +169,34 @@ def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
     if more := report.ranking.get("difference"):
         rows.append(("difference", [(more["value"], figures.format_interval((more["low"], more["high"])))]))
     known = report.ranker.get("figures", {})
-    columns = ("impressions", "predicted_seconds", "watched_seconds")
+    columns = ("impressions", "clicks", "predicted_seconds", "watched_seconds")
     classes = enumerate(report.ranker.get("calibration", ()), 1)
+
+    def ratio(of: Mapping[str, Any]) -> tuple[float | None, str]:
+        watched = of["watched_seconds"]
+        return of["predicted_seconds"] / watched if watched else None, figures.format_interval(of.get("interval"))
+
+    def difference(of: Mapping[str, float]) -> tuple[float, str]:
+        return of["value"], figures.format_interval((of["low"], of["high"]))
+
     return {
         "ranking_rows": rows,
         "ranker_rows": [(text, [known[name]]) for name, text in _RANKER.items() if name in known],
-        "calibration_rows": [(str(number), [entry[name] for name in columns]) for number, entry in classes],
+        "calibration_rows": [
+            (str(number), [*(entry.get(name) for name in columns), ratio(entry)]) for number, entry in classes
+        ],
+        "order_rows": [
+            (
+                f"{point['weight']}" + (" (chosen)" if point["weight"] == report.order["weight"] else ""),
+                [
+                    point["recall"],
+                    difference(point["recall_difference"]),
+                    point["watch_time"],
+                    difference(point["watch_time_difference"]),
+                ],
+            )
+            for point in report.order.get("curve", ())
+        ],
     }
 
 

@@ -19,7 +19,9 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, pop_records
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.ranking import rank_lists
+from transforms.ranking.calibration import user_halves
 from transforms.ranking.generator_features import GeneratorNight
+from transforms.ranking.order import ChosenOrder
 from transforms.ranking.rank_lists import (
     RANKED_LISTS,
     HeldOutRanking,
@@ -80,8 +82,9 @@ def inputs_in(folder: Path) -> RankingInputs:
     )
 
 
-def ranking_in(folder: Path, count: int = 3) -> ListRanking:
-    return ListRanking(inputs=inputs_in(folder), ranker="ranker", count=count)
+def ranking_in(folder: Path, count: int = 3, **fields: Any) -> ListRanking:
+    fields = {"order": ChosenOrder.fixed(0.0, "by hand")} | fields
+    return ListRanking(inputs=inputs_in(folder), ranker="ranker", count=count, **fields)
 
 
 def vectors_in(folder: Path) -> str:
@@ -210,3 +213,35 @@ def test_held_out_users_are_measured_in_both_orders(tmp_path: Path) -> None:
     assert found.neighbours and found.ranking and found.difference
     assert (found.neighbours.recall, found.ranking.recall) == (30 / 80, 50 / 80)
     assert found.difference.value == pytest.approx(20 / 80)
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_held_out_users_have_the_weight_of_their_half(tmp_path: Path) -> None:
+    halves = dict(zip("ab", user_halves(pl.Series(["a", "b"])), strict=True))
+    order = ChosenOrder(weight=0.0, halves=(0.0, "neighbours"), reason="")
+    ranking = ranking_in(tmp_path, order=order, held_out=True)
+    held_out = HeldOutRanking(ranking=ranking, videos=vectors_in(tmp_path), cut=1)
+    found = dict(held_out.rank(lists_of(ROWS), files_in(tmp_path)).select("user_id", "video_ids").iter_rows())
+    by_seconds = {"a": ["v", "x", "y", "w"], "b": ["x", "w", "v"]}
+    assert {user: found[user] for user in "ab"} == {
+        user: by_seconds[user] if halves[user] == 0 else ROWS[user][0] for user in "ab"
+    }
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_orders_are_measured_on_what_was_completed_later(tmp_path: Path) -> None:
+    later = [watch("a", 25, "v", watch_seconds=50.0), watch("a", 26, "x", watch_seconds=30.0), watch("b", 27, "w")]
+    events = events_of([*WATCHES, *later, watch("stranger", 28, "v")])
+    bucket = BucketFiles(bucket=5, watches=(write(events.watches, tmp_path / "w"),))
+    held_out = HeldOutRanking(ranking=ranking_in(tmp_path), videos=vectors_in(tmp_path), cut=1)
+    (found,) = held_out.orders(lists_of(ROWS), bucket, Window(start=hours(0), end=hours(48)))
+    completed = {
+        (row["user_id"], row["video_id"])
+        for row in events.watches.filter("completed", pl.col("time") >= END).to_dicts()
+    }
+    wanted = {pair for pair in completed if pair[0] in ROWS}
+    curve = found.curve((0, 1))
+    first = {"a": "v", "b": "x"}, {"a": "x", "b": "w"}  # by seconds, as neighbours
+    for of, shown in zip((curve[0], curve[-1]), first, strict=True):
+        assert of.recall == sum(pair in wanted for pair in shown.items()) / len(wanted)
+    assert sum(found.users) == len({user for user, _ in wanted})

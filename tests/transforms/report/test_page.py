@@ -109,6 +109,7 @@ def test_every_part_is_rendered() -> None:
     } <= shown
     assert {"significantly better", "result at recall@100"} <= shown
     assert {"0.2468", "0.210 to 0.270", "0.066 to 0.155", "per-user loss", "0.3579", "31.50", "29.75"} <= shown
+    assert {"217", "0.9000", "0.877 to 0.932", "2.5 (chosen)", "0.2727", "-0.031 to 0.041", "0.027 to 0.083"} <= shown
     assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
     assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
