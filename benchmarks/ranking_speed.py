@@ -29,7 +29,8 @@ from trainer.ranker.task import read_ranking_folder
 from trainer.ranker.training import fit_ranker
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
-from transforms.ranking.rank_lists import RankCandidates
+from transforms.ranking.order import ChosenOrder
+from transforms.ranking.rank_lists import ListRanking, RankCandidates
 from transforms.simulation.world import SimulationSettings
 
 DATE = LAST + dt.timedelta(days=1)
@@ -75,13 +76,14 @@ def rank(night: Night, ranker: str) -> tuple[int, int, float]:
     folder = f"{ranker}-lists"
     name = paths.shard_pattern(night.ingested.snapshot.buckets, "timed", "parquet")
     spec = read_ranking_folder(f"{night.folder('ranking')}/examples").spec
-    count = night.job.ranking.candidates
+    order = ChosenOrder.fixed(0.0, "expected seconds alone")
+    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=night.job.ranking.candidates, order=order)
     began = time.perf_counter()
     with night.beam.pipeline("ranking") as pipeline:
         ranked = (
             pipeline
             | night.beam.create(ranking_buckets(night))
-            | RankCandidates(inputs_of(night, spec), ranker, count, folder, name, night.beam.threads)
+            | RankCandidates(ranking, folder, name, night.beam.threads)
         )
         ranked | WriteRecords(f"{folder}/records.json")
     seconds = time.perf_counter() - began
