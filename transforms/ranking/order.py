@@ -39,7 +39,6 @@ NEIGHBOURS: Literal["neighbours"] = "neighbours"  # the order of stage neighbour
 GRID: tuple[OrderWeight, ...] = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, NEIGHBOURS)
 DEFAULT_WEIGHT = 6.0  # with fewer users to choose by: it changes places among neighbouring videos
 LEAST_USERS = 200  # held-out users who completed a video, half of them in each half
-MOST_RECALL_LOST = 0.02  # share of the neighbours' recall that the chosen weight may lose on the users it is chosen by
 
 Floats = NDArray[np.float64]
 
@@ -195,16 +194,17 @@ def choose_order(sums: OrderSums | None, *, cut: int) -> ChosenOrder:
 
 
 def losing_no_recall(curve: Sequence[OrderPoint]) -> list[OrderPoint]:
-    """Return the points that lose no recall beyond chance, compared with the last one, the neighbours' order.
+    """Return the points that lose no recall, compared with the last one, the neighbours' order.
 
-    The loss must not be significant (95 % interval), and at most `MOST_RECALL_LOST` of the recall. The smaller a
-    weight, the more it changes, and the more this figure varies: below `DEFAULT_WEIGHT` there must be no loss at all.
+    The loss must not be significant (95 % interval). The smaller a weight, the more it changes, and the more the
+    figure of some hundred users varies by chance: below `DEFAULT_WEIGHT` there must be no loss at all.
     """
-    least = -MOST_RECALL_LOST * curve[-1].recall
-    limits = np.where(as_numbers([of.weight for of in curve]) < DEFAULT_WEIGHT, 0, least)
+    small = as_numbers([of.weight for of in curve]) < DEFAULT_WEIGHT
     differences = [of.recall_difference for of in curve]
     return [
-        of for of, lost, limit in zip(curve, differences, limits, strict=True) if lost.high >= 0 and lost.value >= limit
+        of
+        for of, lost, is_small in zip(curve, differences, small, strict=True)
+        if lost.high >= 0 and (lost.value >= 0 or not is_small)
     ]
 
 

@@ -18,7 +18,6 @@ from transforms.ranking.order import (
     DEFAULT_WEIGHT,
     GRID,
     LEAST_USERS,
-    MOST_RECALL_LOST,
     NEIGHBOURS,
     ChosenOrder,
     OrderPoint,
@@ -137,8 +136,8 @@ def point(weight: OrderWeight, recall: tuple[float, float], watch_time: float, e
 def test_the_most_watch_time_is_chosen_of_the_weights_that_lose_no_recall() -> None:
     last = point(NEIGHBOURS, (0, 0), 0.2)
     significant = point(0.0, (-0.004, 0.003), 0.9)
-    large = point(DEFAULT_WEIGHT, (-1.01 * MOST_RECALL_LOST * 0.5, 0.3), 0.8)
-    small = point(DEFAULT_WEIGHT, (-0.99 * MOST_RECALL_LOST * 0.5, 0.3), 0.7)
+    large = point(DEFAULT_WEIGHT, (-0.04, 0.03), 0.8)
+    small = point(DEFAULT_WEIGHT, (-0.04, 0.05), 0.7)
     gain = point(8.0, (0.1, 0.01), 0.6)
     assert choose_weight([significant, large, small, gain, last]) == DEFAULT_WEIGHT
     assert choose_weight([significant, large, gain, last]) == 8.0
