@@ -11,24 +11,31 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from pipelines import examples, index, ingest, neighbours, ranking, train, vocabulary
 from pipelines.config.jobs import load_job
+from pipelines.night.beam_jobs import BeamJobs
 from pipelines.night.night import Night
+from trainer.batch import TOKENS, WATCHES, Batch
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker
 from trainer.ranker.training import RankingFiles, fit_ranker
 from trainer.record_files import RecordFiles
+from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.bootstrap import REPLICATES
+from transforms.core.frames import mix
 from transforms.core.tensorflow_import import tf
+from transforms.ranking.encoding import write_numbers_graph
 from transforms.ranking.impression_metrics import ImpressionMetrics, PairLosses
+from transforms.ranking.outcome_features import OUTCOME_NUMBERS
 
 STAGES: tuple[ModuleType, ...] = (ingest, vocabulary, examples, train, index, neighbours)
 Array = npt.NDArray[np.generic]
@@ -53,6 +60,33 @@ def run_lists(job: Path, date: dt.date) -> None:
         stage.run(night)
 
 
+def without_outcomes(files: RankingFiles, folder: Path) -> RankingFiles:
+    """Return the files of a ranker that does not read `OUTCOME_NUMBERS`. The graph of the other numbers is written to
+    `folder`, from all training impressions."""
+    spec = replace(files.spec, numbers=[name for name in files.spec.numbers if name not in OUTCOME_NUMBERS])
+    columns = read_columns(files.train, files.spec)
+    rows = pl.DataFrame({name: columns[name] for name in spec.numbers})
+    drawn = rows.with_columns(drawn=pl.Series(mix(np.arange(rows.height)), dtype=pl.UInt64))
+    write_numbers_graph(drawn, str(folder), spec=spec, pipeline=BeamJobs(dt.date.today(), None, ()).local_pipeline())
+    return replace(files, spec=spec, graph=f"{folder}/transform_fn")
+
+
+def read_columns(paths: Sequence[str], spec: RankingSpec) -> dict[str, Array]:
+    """Return all features of the impressions of record files except histories, in the order of the records."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def parse_features(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        _, batch = all_impressions(serialized, spec)
+        return _without_histories(batch)
+
+    parts = [parse_features(records) for records in RecordFiles.from_paths(paths).read().batch(512)]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+
+def _without_histories(batch: Batch) -> Batch:
+    return {name: of for name, of in batch.items() if name not in (WATCHES, TOKENS)}
+
+
 def held_out(records: Path) -> list[str]:
     """Return the files of the held-out impressions, which no ranker learned from."""
     return sorted(str(path) for path in (records / "holdout").glob("*.tfrecord.gz"))
@@ -74,8 +108,7 @@ class Shown:
         def parse_features(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed, batch = all_impressions(serialized, ranker.spec)
             user = tf.repeat(parsed.user_id, parsed.pointer_counts)
-            flat = {name: of for name, of in batch.items() if name not in ("watches", "tokens")}
-            return {"user": user, "log_odds": ranker(batch), **flat}
+            return {"user": user, "log_odds": ranker(batch), **_without_histories(batch)}
 
         parts = [parse_features(records) for records in RecordFiles.from_paths(paths).read().batch(512)]
         columns = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}

@@ -6,7 +6,9 @@ TOOLS is the folder with kuairand_logs.py and the data; OUT is a folder in which
 from the impressions of the validation days (2022-04-25 to 30) and is measured on those of the test days (2022-05-01 to
 08). With --validation, for choosing settings, it learns from 04-25 to 28 and is measured on 04-29 and 30. The
 generator's features come from the night of 04-25, which learned from earlier days only. All other features are the
-user's events strictly before an impression, on measured days too, for all compared orders.
+user's events strictly before an impression, and what became of all impressions of earlier days, on measured days too.
+The orders by a video's rates are learned once, from the days that the ranker learns from, or read as of the start of
+each measured day. Each ranker is also trained without the outcomes of earlier days.
 
 These logs have no pages: here a page is what a user was shown in one tab without a pause of half an hour. The channel
 of a video is its first tag. The seconds of a click are its play time; impressions without a click count as not watched.
@@ -27,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks.ranked import Shown, difference, held_out, ranking_records, run_lists
+from benchmarks.ranked import Shown, difference, held_out, ranking_records, run_lists, without_outcomes
 from trainer.ranker.config import TOWERS, RankerSettings
 from trainer.ranker.task import read_ranking_folder
 from trainer.ranker.training import RankingFiles, fit_ranker
@@ -80,8 +82,10 @@ def main() -> None:
     changed = tomllib.loads("\n".join(args.set))
     rows: dict[str, Scores] = {}
     learned = shown = None
+    fewer = without_outcomes(files, args.out / "without-outcomes")
     for name in args.rankers:
         settings = RankerSettings.model_validate(changed | {"hidden": name})
+        rows[f"ranker {name} without outcomes"] = Shown.of(fit_ranker(fewer, settings).ranker, paths).log_odds
         fitted = fit_ranker(files, settings)
         shown, progress = Shown.of(fitted.ranker, paths), fitted.progress
         learned = learned or Shown.of(fitted.ranker, files.train)
@@ -90,7 +94,7 @@ def main() -> None:
         if name == args.rankers[-1]:
             _print_calibration(shown)
     assert learned is not None and shown is not None
-    rows |= simpler(learned, shown, files)
+    rows |= simpler(learned, shown, files, fewer)
     _print_table(shown, rows)
 
 
@@ -175,15 +179,20 @@ def pages(events: pl.DataFrame) -> pl.DataFrame:
     return ordered.with_columns(page=new.fill_null(True).cum_sum())
 
 
-def simpler(learned: Shown, shown: Shown, files: RankingFiles) -> dict[str, Scores]:
-    """Return the scores of the orders that the ranker is compared with, learned from the same impressions."""
+def simpler(learned: Shown, shown: Shown, files: RankingFiles, fewer: RankingFiles) -> dict[str, Scores]:
+    """Return the scores of the orders that the ranker is compared with, learned from the same impressions.
+
+    fewer: `without_outcomes` of the files.
+    """
     rates = click_rate(learned, shown), watch_rate(learned, shown)
     return {
         "click-through rate of the video": rates[0],
         "watch time of the video": rates[1],
+        "watch time as of the day": np.nan_to_num(shown.columns["video_impression_seconds"], nan=0),
         "the generator's score": np.nan_to_num(shown.columns["score"], nan=-1e9),
         "boosted trees, clicks": boosted_trees(learned, shown, files.spec, weigh_seconds=False),
         "boosted trees, watch time": boosted_trees(learned, shown, files.spec, weigh_seconds=True),
+        "trees, watch time, without outcomes": boosted_trees(learned, shown, fewer.spec, weigh_seconds=True),
     }
 
 

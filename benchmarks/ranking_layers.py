@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.ranked import Shown, held_out, measured, ranking_records
+from benchmarks.ranked import Shown, held_out, measured, ranking_records, without_outcomes
 from benchmarks.simulated import LAST, Interval, Morning, last_morning
 from pipelines.simulate import simulate
 from trainer.ranker.config import TOWERS, RankerSettings
@@ -41,6 +41,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "equal weights for positives": {"positive_weights": "equal"},
     "the paper's weights": {"positive_weights": "watch_seconds"},
 }
+WITHOUT = "without outcomes of earlier days"
 BEST = "best possible"
 GENERATOR_DAYS = 7
 JOB = """\
@@ -110,8 +111,11 @@ def _of_seed(
     learning = {"epochs": args.epochs, "batch_size": args.batch_size, "seed": settings.seed}
     rankers: dict[str, dict[str, Any]] = {name: {"hidden": name} for name in args.rankers}
     rankers |= {name: {"hidden": BASE, **changed} for name, changed in VARIATIONS.items()}
+    rankers[WITHOUT] = {"hidden": BASE}
+    fewer = without_outcomes(files, out / "without-outcomes")
     for name, changed in rankers.items():
-        shown, speed = measured(files, RankerSettings.model_validate(learning | changed), held_out(records))
+        read = fewer if name == WITHOUT else files
+        shown, speed = measured(read, RankerSettings.model_validate(learning | changed), held_out(records))
         figures = shown.metrics(shown.log_odds).compute()
         if figures["pairs"] != best["pairs"]:
             raise SystemExit(f"{figures['pairs']} pairs were held out, but {best['pairs']} were shown")
@@ -186,10 +190,10 @@ def _print_differences(found: Found) -> None:
     print("\nchange of the loss, percentage points")
     rankers = [name for name in PAPER if name in found]
     pairs = [(name, before) for before, name in pairwise(rankers)]
-    pairs += [(name, BASE) for name in VARIATIONS if BASE in found]
+    pairs += [(name, BASE) for name in (*VARIATIONS, WITHOUT) if BASE in found]
     for name, before in pairs:
         change = Interval.of([a - b for a, b in zip(found[name], found[before], strict=True)])
-        said = "" if name == "the paper's weights" else _verdict(change, better=name in rankers)
+        said = "" if name in ("the paper's weights", WITHOUT) else _verdict(change, better=name in rankers)
         print(f"{f'{name} against {before}':<50}{_told(change):>16}  {said}")
 
 
