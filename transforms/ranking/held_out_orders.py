@@ -1,6 +1,9 @@
-"""Measure the orders of held-out users' lists, to choose the weight of `order` by.
+"""Choose the weight of `order` by the lists of held-out users.
 
-holdout records, model, index -> lists as of the start of the held-out days -> MeasureOrders -> `OrderSums` a bucket
+holdout records, model, index -> lists as of the start of the held-out days, ranker -> ChooseOrder -> `ChosenOrder`
+
+The lists are those that stage evaluation measures, except that they have no reserved places for new videos: which videos
+were new at that moment is only counted there.
 """
 
 from __future__ import annotations
