@@ -22,10 +22,11 @@ from pipelines.config.gate_settings import Gates
 from pipelines.night import night_results
 from pipelines.night.errors import GateError, StageError
 from pipelines.night.night import Night
-from pipelines.night.outputs import BuiltIndex, EvaluationOutputs, IndexOutputs, TrainOutputs
+from pipelines.night.outputs import BuiltIndex, EvaluationOutputs, IndexOutputs, RankingOutputs, TrainOutputs
 from pipelines.night.stage import stage_main
 from pipelines.reports import nights_page, report
 from pipelines.serving import publication
+from transforms.ranking.measured_calibration import CalibrationClass, MeasuredCalibration
 
 NEXT = DATE + dt.timedelta(days=1)
 LISTS = pl.DataFrame({"user_id": ["a", "b", "c"], "video_ids": [["v"], ["w"], ["v"]], "scores": [[1.0], [2.0], [3.0]]})
@@ -216,6 +217,24 @@ def test_without_figures_of_ranked_lists_their_recall_is_not_compared(
     publish.run(with_impressions_logged(of))
     gate = next(gate for gate in gate_results(of).gates if gate.name == "ranking recall")
     assert (gate.state, gate.expected) == ("not computed", expected)
+
+
+def test_expected_seconds_that_are_far_off_are_not_published(job: Path) -> None:
+    of = with_impressions_logged(with_figures(ready(job, LISTS), 10, {10: 0.4}))
+    interval = (1.38, 1.46)
+    total = CalibrationClass(
+        impressions=9_000, clicks=900, predicted_seconds=42.0, watched_seconds=29.5, interval=interval
+    )
+    measured = MeasuredCalibration(users=90, fitted=True, total=total, classes=(total,))
+    outputs = RankingOutputs(ranked=None, calibration=measured).model_dump(mode="json")
+    commit(of, "ranking", outputs=outputs)
+    with pytest.raises(GateError, match=r"gate calibration: 42\.00 seconds are expected of 9,000 held-out"):
+        publish.run(of)
+    names = ["calibration", "calibration by decile"]
+    assert [gate.name for gate in gate_results(of).in_state("failed")] == names and not served(of)
+    off = replace(of, job=of.job.model_copy(update={"gates": Gates(max_calibration_error=0, max_decile_error=0)}))
+    publish.run(off)
+    assert served(off) and not {*names} & {gate.name for gate in gate_results(off).gates}
 
 
 def test_ranked_lists_are_compared_with_the_ranked_lists_before(job: Path) -> None:

@@ -158,6 +158,22 @@ def test_columns_stand_in_line_and_titles_are_cut_to_the_width(width: int) -> No
     assert lines[9] == "  2026-11-19 23:59  in part    v"
 
 
+def test_a_ranked_list_shows_seconds_beside_the_length_and_what_it_is_ordered_by() -> None:
+    items = [
+        lookup.Item(video_id="v", title="t", score=7.5, seconds=61.4, video_seconds=100.0),
+        lookup.Item(video_id="w", title=None, score=5.0, seconds=9.6),
+        lookup.Item(video_id="not ranked", title=None, score=4.0, video_seconds=100.0),
+    ]
+    lines = lookup.to_text(lookup.Lookup(**{**vars(FOUND), "items": items, "watches": []}), 60).splitlines()
+    assert lines[1:] == [
+        "by expected seconds (of the length) and the neighbours' order",
+        "",
+        "  1  61 s of 100 s  v           t",
+        "  2           10 s  w",
+        "  3                 not ranked",
+    ]
+
+
 def test_ids_are_never_cut() -> None:
     long = "x" * 120
     text = lookup.to_text(lookup.Lookup(**{**vars(FOUND), "items": [lookup.Item(video_id=long, title="t", score=1.0)]}))

@@ -2,8 +2,8 @@
 
 holdout records, model, index -> lists as of the start of the held-out days, ranker -> ChooseOrder -> `ChosenOrder`
 
-The lists are those that stage evaluation measures, except that they have no reserved places for new videos: which videos
-were new at that moment is only counted there.
+The lists are those that stage evaluation measures, except that they have no reserved places for new videos: which
+videos were new at that moment is only counted there.
 """
 
 from __future__ import annotations
