@@ -17,7 +17,9 @@ from transforms.core.files import FileEntry
 from transforms.core.records import Counts, Records, WriteRecords, add_counts, pop_records
 from transforms.examples.tfrecords import read_tfrecords
 from transforms.logs.event_window import BucketFiles, Holdout, Window
+from transforms.logs.parsing import CompletionRule
 from transforms.ranking.features import POSITION, ImpressionContext
+from transforms.ranking.outcomes import count_outcomes, file_name
 from transforms.ranking.records import (
     RankingBucket,
     RankingInputs,
@@ -191,6 +193,25 @@ def test_the_position_is_read_in_training_and_1_otherwise(tmp_path: Path) -> Non
     candidates = context.features(events.impressions.select("user_id", "video_id", "time"), zone="UTC")
     encoded = encode(context, candidates, {}, read_shared(inputs), spec)
     assert encoded.impressions[POSITION].tolist() == [1] * 6
+
+
+def test_records_have_the_outcomes_of_earlier_days(tmp_path: Path) -> None:
+    """User b's later impression is of the second day, user a's are of the first, which no counts precede."""
+    spec = replace(SPEC, numbers=[*SPEC.numbers, "video_impressions", "video_click_rate"])
+    shown = [*SHOWN, impression("b", 31, "v", "p9")]
+    events = events_of(WATCHES, SEARCHES, shown)
+    every_day = [hours(0).date(), hours(24).date()]
+    rows = count_outcomes(events, USERS, CATALOGUE, days_counted=every_day, zone="UTC", rule=CompletionRule())
+    counted = {day: part for (day,), part in rows.partition_by("day", as_dict=True, include_key=False).items()}
+    paths = tuple(write(part, tmp_path / file_name(day)) for day, part in counted.items())
+    inputs = replace(inputs_in(tmp_path, spec), outcomes=paths)
+    context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
+    every_row = sample_unclicked(events.impressions, share=1.0, seed=1)
+    encoded = encode(context, context.features(every_row, zone="UTC"), {}, read_shared(inputs), spec)
+    records = to_records(encoded, zone="UTC")
+    of_a, of_b = records["video_impressions"].to_list()
+    assert np.isnan(of_a).all() and np.isnan(of_b[:2]).all() and of_b[2:] == [2]
+    assert 0 < records["video_click_rate"].to_list()[1][2] < 1
 
 
 def test_a_bucket_without_impressions_writes_no_file(tmp_path: Path) -> None:
