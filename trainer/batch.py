@@ -47,6 +47,7 @@ REQUEST, VIDEO, CHANNEL = "request", "video", "channel"
 CLICKED, WATCH_SECONDS, PAGE, IMPRESSION_DAY = "clicked", "watch_seconds", "page", "impression_day"
 RANKING_LABELS = (CLICKED, WATCH_SECONDS, PAGE, IMPRESSION_DAY)
 IMPRESSION_WEIGHT = "impression_weight"
+RECORD_NIGHT = "record_night"
 
 
 def stop_key(history: str) -> str:

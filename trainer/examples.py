@@ -127,6 +127,11 @@ def _vocabulary(table: pa.Table, names: str) -> Vocabulary:
     return Vocabulary(names=table[names].combine_chunks().cast(pa.string()), counts=counts)
 
 
+def read_vocabulary(path: str, names: str) -> Vocabulary:
+    """Return the vocabulary of a Parquet file with the columns `names` and `count`."""
+    return _vocabulary(pq.read_table(pa.BufferReader(read_file(path)), columns=[names, "count"]), names)
+
+
 def read_file(path: str, advice: str = "run the examples stage again") -> bytes:
     """Return the content of a file. Raises TrainingError with the advice if it does not exist."""
     if not tf.io.gfile.exists(path):

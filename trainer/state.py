@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,23 @@ import pyarrow.parquet as pq
 
 from trainer.errors import TrainingError
 from trainer.examples import Vocabulary
-from trainer.step import TrainingStep
+from trainer.optimizer import Adam, RowwiseAdagrad
 from transforms.core.tensorflow_import import tf
 
 FORMAT_VERSION = 1
 ROWS_AT_ONCE = 65_536
 Floats = npt.NDArray[np.float32]
+
+
+class Step(Protocol):
+    """A training step: its optimizers, which hold the tables and all other variables, and its number."""
+
+    @property
+    def adagrad(self) -> RowwiseAdagrad: ...
+    @property
+    def adam(self) -> Adam: ...
+    @property
+    def steps(self) -> tf.Variable: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +101,7 @@ def table_vocabulary(table: str) -> str:
     return "videos" if table in ("watches", "biases") else table
 
 
-def write_state(
-    step: TrainingStep, vocabularies: Mapping[str, Vocabulary], shape: Mapping[str, object], folder: str
-) -> None:
+def write_state(step: Step, vocabularies: Mapping[str, Vocabulary], shape: Mapping[str, object], folder: str) -> None:
     """Write to a new folder the dense variables of a step, and each table whose vocabulary has names."""
     tf.io.gfile.makedirs(folder)
     tables = {name: table for name, table in step.adagrad.tables.items() if table_vocabulary(name) in vocabularies}
@@ -110,7 +119,7 @@ def write_state(
     _write(f"{folder}/state.json", json.dumps(header, indent=1, ensure_ascii=False).encode())
 
 
-def dense_variables(step: TrainingStep) -> dict[str, tf.Variable]:
+def dense_variables(step: Step) -> dict[str, tf.Variable]:
     """Return every variable that a step updates as a whole, by its name in `dense.npz`."""
     adam = step.adam
     variables_by_name = {"steps": step.steps, "adam_steps": adam.steps}

@@ -39,6 +39,14 @@ class Ingested:
         users = [entry.digest for entry in self._manifest.named("users/")]
         return manifest.fingerprint(self.snapshot.buckets, sorted(digests), users)
 
+    def day_digests(self, tables: Sequence[str]) -> dict[str, str]:
+        """Return a digest of the events of some tables for each day of the window that has any."""
+        by_day: dict[str, list[tuple[str, int, str]]] = {}
+        for file in self.snapshot.files_between(self.dates.start, self.dates.end):
+            if file.table in tables:
+                by_day.setdefault(file.day, []).append((file.table, file.bucket, file.file.digest))
+        return {day: manifest.fingerprint(self.snapshot.buckets, sorted(found)) for day, found in by_day.items()}
+
     def buckets(self, start: dt.datetime | None = None) -> list[BucketFiles]:
         """Return the files of each user bucket in the window, or in the part of the window from `start` on."""
         users, hidden = self._by_bucket("users/"), self._by_bucket("hidden/")

@@ -167,6 +167,43 @@ class NeighboursOutputs(Outputs):
         return {"users": counts.get("users", 0)}
 
 
+class NightRecords(_Part):
+    """The training records of one night of a chain of rankers."""
+
+    digest: str  # of the manifest of its ranking; empty for the night whose manifest this is in
+    days: dict[str, int]  # day -> impressions of it that may be learned again
+
+
+class EarlierRanker(_Part):
+    """The ranker from which a night's ranker goes on, and what was pinned with it."""
+
+    date: str  # of its night
+    digest: str  # of the manifest of its ranking
+    replayed: dict[str, str] = {}  # date -> digest of the ranking of each night whose records may be learned again
+
+
+class HeldOutUsers(_Part):
+    """The users whose impressions from `start` on were held out."""
+
+    start: UtcTime
+    share: float
+    seed: int
+
+
+class RankingChain(_Part):
+    """What a later night needs to go on from a night's ranker: what its chain of nights has learned."""
+
+    earlier: EarlierRanker | None  # None: there was none
+    began: str  # date of the chain's first night, which learned its whole window
+    state: str  # folder of the state from which a training continues
+    time_zone: str
+    days: dict[str, str]  # day of the window -> digest of its events as they were learned
+    held_out: HeldOutUsers  # whose impressions are not among them
+    records: dict[str, NightRecords]  # by date of the night, this one included
+    longest_seconds: float  # watch time of one impression
+    covered: dict[str, float]  # vocabulary -> share of the occurrences in it when the chain began
+
+
 class RankedLists(_Part):
     """What the lists were ranked with."""
 
@@ -175,6 +212,7 @@ class RankedLists(_Part):
     generators: dict[str, str] | None  # date -> digest of the lists of each earlier night that gave features
     expected_seconds: bool = False  # whether lists have the column `expected_seconds`; older ones do not
     order: ChosenOrder | None = None  # None: by expected seconds alone, in older manifests
+    chain: RankingChain | None = None  # None if ranking.warm_start is false, and in older manifests
 
 
 class RankingOutputs(Outputs):

@@ -1,5 +1,7 @@
 """Remove files after a night is published: its training records, and most files of nights beyond `keep_nights`.
 
+The ranker's training records of nights that the next night may learn again remain, see `ranking_chain`.
+
 The manifests, the report and the figures of an older night remain, which is enough for the report's trend. Its
 manifests record that the files were dropped, so all its stages run when the night is run again. The published night
 itself, the lists that are served or were served before, and the models that later nights continue from always remain.
@@ -11,12 +13,13 @@ import datetime as dt
 from dataclasses import replace
 
 from pipelines.base import manifest, paths, published_lists
-from pipelines.night import publication_file, warm_start_base
+from pipelines.night import publication_file, ranking_chain, warm_start_base
 from pipelines.night.night import Night
 from transforms.core import files
 
-# stage -> name prefixes of files that only this night's training reads
+# stage -> name prefix of files that only this night reads, and of those that nights of its chain of rankers read too
 TRAINING = {"examples": "train/", "ranking": "examples/"}
+HELD_OUT = {"ranking": "examples/holdout/"}
 # What is removed from each stage of an older night: stage -> prefix of file names. Stage publish lists no files.
 # Ingest is dropped last, so its mark means everything is gone.
 _OLDER = {stage: "" for stage in reversed(paths.FOLDERS) if stage not in ("evaluation", "publish")}
@@ -27,9 +30,14 @@ def apply(night: Night, published: dt.date | None) -> None:
     """Remove files that no later night needs. published: the date of the served night."""
     settings, root = night.job.storage, night.root
     done = {night.date, *_served(root, published)}
-    for date in done if not settings.keep_examples else ():
-        for stage, beginning in TRAINING.items():
-            _drop(root, date, stage, beginning)
+    if not settings.keep_examples:
+        chain = ranking_chain.needed_records(night) if night.job.ranking.warm_start else set()
+        for date in done:
+            for stage, beginning in (TRAINING | (HELD_OUT if date in chain else {})).items():
+                _drop(root, date, stage, beginning)
+        for date in set(paths.nights(root)) - done - chain:  # of a chain that ended
+            if _dropped(root, date) == HELD_OUT["ranking"]:
+                _drop(root, date, "ranking", TRAINING["ranking"])
     stay = {*done, *_warm_start_bases(night)}
     for date in paths.nights(root)[: -settings.keep_nights] if settings.keep_nights else ():
         ingest = manifest.record(root.stage(date, "ingest"))
@@ -56,7 +64,14 @@ def _warm_start_bases(night: Night) -> set[dt.date]:
     in_training = [one for one in nights if files.exists(paths.join(one.folder("train"), warm_start_base.PENDING))]
     next_night = replace(night, date=max(*(one.date for one in nights), night.date) + dt.timedelta(days=1))
     found = [warm_start_base.newest(next_night), *map(warm_start_base.of_night, in_training)]
-    return {dt.date.fromisoformat(model.date) for model in found if model}
+    ranker = ranking_chain.newest(next_night) if night.job.ranking.warm_start else None
+    return {dt.date.fromisoformat(of.date) for of in (*found, ranker) if of}
+
+
+def _dropped(root: paths.Root, date: dt.date) -> str | None:
+    """Return what was removed of a night's ranking: a prefix of file names; None: nothing, or it never completed."""
+    found = manifest.record(root.stage(date, "ranking"))
+    return found.dropped if found else None
 
 
 def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:
@@ -64,7 +79,7 @@ def _drop(root: paths.Root, date: dt.date, stage: str, beginning: str) -> None:
     completed, remove all its files."""
     folder = root.stage(date, stage)
     found = manifest.record(folder)
-    if found is None or found.dropped in ("", beginning):  # recorded by an earlier, possibly interrupted run
+    if found is None or (found.dropped is not None and beginning.startswith(found.dropped)):  # recorded before
         manifest.sweep(folder, found, paths.EXTRA_FOLDERS.get(stage, ()))
     else:
         manifest.commit(folder, replace(found, dropped=beginning))

@@ -14,6 +14,7 @@ from nights import DATE, RANKING, TINY, lists, night, published_json, write_job
 from pipelines import evaluation, examples, index, ingest, neighbours, publish, ranking, train, vocabulary
 from pipelines.night.night import Night
 from pipelines.night.outputs import VocabularyOutputs
+from pipelines.night.ranking_chain import Chain
 from transforms.logs.schemas import IMPRESSIONS, USERS, VIDEOS, WATCHES
 from transforms.ranking.features import NUMBERS, POSITION, QUERY_NUMBERS
 from transforms.ranking.outcome_features import CHANNEL_OUTCOMES, OUTCOME_NUMBERS
@@ -110,14 +111,14 @@ def test_other_features_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(window.categories) == CATEGORIES - unknown
     assert window.birth_years == (0 if unknown == {"age"} else USER_COUNT)
     folder = of.folder("ranking")
-    found, vocabularies = ranking.count_impressions(of, {}, folder, "aa")
-    ranker = ranking.ranking_spec(of, found, vocabularies)
+    counted = ranking.count_impressions(of, {}, Chain(), folder, "aa")
+    ranker = ranking.ranking_spec(of, counted, Chain())
     assert set(ranker.categories) == RANKED - unknown
     assert set(ranker.numbers) == {*NUMBERS, POSITION, *OUTCOME_NUMBERS, *QUERY_NUMBERS} - unknown
     assert ranker.channels == (0 if unknown == CHANNELS else 3)
     monkeypatch.setattr(ranking, "write_numbers_graph", lambda *_, **__: [])
-    written = ranking.write_ranking_examples(of, ranker, {}, 1.0, folder, "aa")
-    assert sum(entry.rows for entry in written if entry.name.startswith("examples/train/")) == USER_COUNT
+    written = ranking.write_ranking_examples(of, ranker, {}, Chain(), 1.0, folder, "aa")
+    assert sum(entry.rows for entry in written.files if entry.name.startswith("examples/train/")) == USER_COUNT
 
 
 @pytest.mark.slow

@@ -72,7 +72,6 @@ def test_each_night_learns_from_the_lists_of_earlier_ones(ranked_nights: Path, j
     counts = of.require("ranking").counts
     shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
     held_out = shown.filter(of.holdout.contains(shown["user_id"]), pl.col("time") >= of.dates.holdout_start)
-    assert counts["impressions"] == shown.height - held_out.height
     assert counts["covered"] == shown.filter(pl.col("time") >= first.dates.end).height - held_out.height
     ranked = of.outputs(RankingOutputs).ranked
     assert ranked and list(ranked.generators or ()) == [FIRST.isoformat()]
@@ -88,9 +87,48 @@ def test_a_complete_night_stays_so_whatever_becomes_of_the_nights_it_asked(ranke
     assert list(ranking_nights.generators(of)) == [FIRST.isoformat()] and ranking.plan(of).is_done(of)
 
 
-def test_records_are_gone_and_the_lists_served(job: Path) -> None:
+def learned(of: Night) -> tuple[int, int]:
+    """Return the numbers of new and of replayed impressions that the ranker learned from in an epoch."""
+    counts = of.require("ranking").counts
+    epochs = json.loads(Path(of.folder("ranking"), "training/info.json").read_text())["settings"]["epochs"]
+    return counts["new_examples"], counts["examples"] // epochs - counts["new_examples"]
+
+
+def test_a_warm_night_learns_what_is_new_and_as_much_again(job: Path) -> None:
+    """Of the second night, new are its day, and the day before of the users who were held out then."""
+    first, of = night(job, FIRST), night(job)
+    shown = pl.read_parquet(f"{job.parent}/impressions/*.parquet")
+    learnable = {
+        date: shown.filter(~(one.holdout.contains(shown["user_id"]) & (shown["time"] >= one.dates.holdout_start)))
+        for date, one in ((FIRST, first), (DATE, of))
+    }
+    before = learnable[FIRST].filter(pl.col("time") < first.dates.end).height
+    new = learnable[DATE].height - before
+    assert learned(first) == (before, 0) and learned(of)[0] == new == of.require("ranking").counts["impressions"]
+    assert learned(of)[1] == before, "of few impressions, all are learned again"
+    assert of.require("ranking").counts["start"]["from"] == FIRST.isoformat()
+    ranked = [one.outputs(RankingOutputs).ranked for one in (first, of)]
+    chains = [one.chain for one in ranked if one and one.chain]
+    assert [one.began for one in chains] == [FIRST.isoformat()] * 2 and chains[0].earlier is None
+    assert list(chains[1].records) == [FIRST.isoformat(), DATE.isoformat()]
+    assert sum(chains[1].records[DATE.isoformat()].days.values()) == new
+
+
+def test_the_ids_of_the_chain_stay(job: Path) -> None:
+    first, of = night(job, FIRST), night(job)
+    for name in ("videos", "channels", "tokens"):
+        earlier, now = (pl.read_parquet(f"{one.folder('ranking')}/vocabulary/{name}.parquet") for one in (first, of))
+        assert now["token"][: earlier.height].to_list() == earlier["token"].to_list()
+        assert now["token"].n_unique() == now.height and (now["count"][: earlier.height] >= earlier["count"]).all()
+    for name, values in ranking.spec_of_night(first).categories.items():
+        assert ranking.spec_of_night(of).categories[name][: len(values)] == values
+
+
+def test_records_of_the_chain_stay_and_the_lists_are_served(job: Path) -> None:
     of = night(job)
-    assert not list(Path(of.folder("ranking")).rglob("*.tfrecord.gz")), "keep_examples is off"
+    for one in (night(job, FIRST), of):
+        records = [path.parent.name for path in Path(one.folder("ranking")).rglob("*.tfrecord.gz")]
+        assert set(records) == {"train"}, "keep_examples is off, and a later night replays what was learned"
     served = published_json(of.root)
     assert served["stage"] == "ranking" and served["users"] == ranked_lists(of).height
     assert dry_run.outlooks(of, ["ranking"])[0].state == "complete"

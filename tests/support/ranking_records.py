@@ -50,6 +50,7 @@ def random_user(draw: np.random.Generator, spec: RankingSpec = SPEC) -> dict[str
         "page": np.sort(draw.integers(0, 3, count)),
         "impression_day": np.sort(draw.integers(20_000, 20_004, count)),
         "impression_weight": np.where(clicked == 1, 1.0, 2.0),
+        "record_night": [20_004],
     }
     if spec.channels:
         lists["channel"] = draw.integers(0, spec.channels + 1, count)
@@ -85,7 +86,7 @@ def write_graph(folder: Path, spec: RankingSpec = SPEC, *, rows: int = 400) -> s
     ids = {"user_id": [f"u{i}" for i in range(rows)], "video_id": ["v"] * rows}
     numbers = {name: draw.normal(size=rows) for name in spec.numbers}
     times = pl.Series("time", range(rows)).cast(pl.Datetime("ms", "UTC"))
-    draw = DrawNumbers(spec=spec, seed=1, folder=str(folder), name="numbers.parquet")
+    draw = DrawNumbers(spec=spec, seed=1, folder=str(folder), name="numbers.parquet", zone="UTC")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create([pl.DataFrame(ids | numbers).with_columns(times)]) | draw
     drawn, here = pl.read_parquet(folder / "numbers.parquet"), beam.Pipeline(runner="FnApiRunner")

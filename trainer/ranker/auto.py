@@ -14,6 +14,7 @@ from typing import Literal
 from trainer.config import AUTO
 
 TRAINED_IMPRESSIONS, MOST_EPOCHS = 3_000_000, 3  # impressions of all epochs together
+LEAST_LEARNED = 1_000_000  # impressions of a warm start, if the chain has as many
 UNCLICKED_PER_CLICK = 4
 LEAST_UNCLICKED = 20_000  # on a day, which are kept however few clicks there are
 
@@ -29,6 +30,16 @@ def resolve_epochs(epochs: int | Literal["auto"], *, impressions: int, warm: boo
         return 1, "1 in a warm start"
     found = min(MOST_EPOCHS, max(1, round(TRAINED_IMPRESSIONS / max(1, impressions))))
     return found, f"{impressions:,} impressions; {TRAINED_IMPRESSIONS:,} in 1 to {MOST_EPOCHS}"
+
+
+def replayed_share(*, new: int, available: int) -> float:
+    """Return the share of the users of earlier nights' records to learn again in a warm start.
+
+    `new`: impressions that are new to the earlier ranker; `available`: those in the records of earlier nights. As many
+    as are new, so that all nights learn about equally many impressions; on small logs more, because a few steps a night
+    cannot follow them.
+    """
+    return min(1.0, max(new, LEAST_LEARNED - new) / available) if available else 0.0
 
 
 def unclicked_share(share: float | Literal["auto"], *, impressions: int, clicked: int, days: int) -> tuple[float, str]:

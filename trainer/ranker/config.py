@@ -46,7 +46,12 @@ class RankerSettings(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="share of inputs and hidden units dropped")
     table_learning_rate: PositiveFloat = Field(0.05, description="row-wise Adagrad, for the embedding tables")
     tower_learning_rate: PositiveFloat = Field(1e-3, description="Adam, for the layers")
+    warm_start: bool = Field(
+        True,
+        description="go on from the ranker of the newest night before this one, with the impressions that are new to "
+        "it and a share of older ones; false: learn the whole window every night",
+    )
     seed: int = Field(1, description="seed of all random draws in training")
     cache_bytes: NonNegativeInt = Field(
-        2**30, description="training records that take at most this stay in memory; otherwise each epoch reads them"
+        2**28, description="training records that take at most this stay in memory; otherwise each epoch reads them"
     )

@@ -17,6 +17,7 @@ from trainer.batch import (
     IMPRESSION_DAY,
     IMPRESSION_WEIGHT,
     PAGE,
+    TOKENS,
     VIDEO,
     WATCH_SECONDS,
     WATCHES,
@@ -24,6 +25,7 @@ from trainer.batch import (
     history_keys,
 )
 from trainer.inputs import (
+    POOL_USERS,
     Pool,
     Records,
     assert_same_splits,
@@ -34,13 +36,16 @@ from trainer.inputs import (
     pointer_batches,
     shuffle_pointers,
 )
+from trainer.ranker.replay import RankingReplay
 from trainer.record_files import RecordFiles, no_autograph
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.tensorflow_import import tf
 
 
-def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> Records:
+def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec, *, lacks: frozenset[str] = frozenset()) -> Records:
     """Parse records, string [users]. There is one pointer for each impression.
+
+    `lacks`: features of the spec that a record may lack. Their values are then unknown: NaN, or id 0.
 
     Fails if a list has another number of values than there are impressions; if a pointer lies behind the end of its
     list; and if a label is invalid: `clicked` other than 0 and 1; `watch_seconds` that are negative, infinite or NaN,
@@ -48,6 +53,8 @@ def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> Records:
     """
     parsed = tf.io.parse_example(serialized, _record_features(spec))
     splits, pointers = parsed[end_feature(WATCHES)].row_splits, Batch()
+    for name in (end_feature(TOKENS) if feature == TOKENS else feature for feature in sorted(lacks)):
+        parsed[name] = _fill_missing(parsed[name], splits, name)
     for name in [*_integer_features(spec), *spec.numbers, WATCH_SECONDS, IMPRESSION_WEIGHT]:
         with tf.control_dependencies([assert_same_splits(parsed[name], splits, name)]):
             pointers[name] = narrow(parsed[name].values)
@@ -63,20 +70,35 @@ def parse_ranking_records(serialized: tf.Tensor, spec: RankingSpec) -> Records:
 
 
 def impression_batches(
-    records: RecordFiles, spec: RankingSpec, *, batch_size: int, seed: int, epochs: range
+    records: RecordFiles,
+    spec: RankingSpec,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    replay: RankingReplay | None = None,
+    pool_users: int = POOL_USERS,
 ) -> tf.data.Dataset:
     """Return batches of epochs over the impressions, with the keys of `batch.impression_specs`.
 
     An epoch has each impression once, in batches of `batch_size`; its last batch may be smaller. The batches are the
-    same for the same arguments. Impressions are shuffled within pools of users, and users across pools.
+    same for the same arguments. Impressions are shuffled within pools of `pool_users`, and users across pools. With
+    `replay` an epoch has only the impressions that it keeps; `records` must be those that it keeps.
     """
+    lacks = replay.lacks if replay else frozenset[str]()
 
     @no_autograph
     def read_pool(number: tf.Tensor, serialized: tf.Tensor, seeds: tf.Tensor) -> Pool:
-        parsed = parse_ranking_records(serialized, spec)
-        return parsed.lists, shuffle_pointers(parsed.pointers, tf.stack([seeds[1], tf.cast(number, tf.int32)]))
+        parsed = parse_ranking_records(serialized, spec, lacks=lacks)
+        pointers = parsed.pointers
+        if replay is not None:
+            mask = replay.keeps_impressions(serialized)
+            pointers = {name: tf.boolean_mask(values, mask) for name, values in pointers.items()}
+        return parsed.lists, shuffle_pointers(pointers, tf.stack([seeds[1], tf.cast(number, tf.int32)]))
 
-    return pointer_batches(records, spec, read_pool, batch_size=batch_size, seed=seed, epochs=epochs)
+    return pointer_batches(
+        records, spec, read_pool, batch_size=batch_size, seed=seed, epochs=epochs, pool_users=pool_users
+    )
 
 
 def all_impressions(serialized: tf.Tensor, spec: RankingSpec) -> tuple[Records, Batch]:
@@ -85,8 +107,9 @@ def all_impressions(serialized: tf.Tensor, spec: RankingSpec) -> tuple[Records, 
     return parsed, cut_windows(parsed.lists, parsed.pointers, spec)
 
 
-def read_labels(records: RecordFiles) -> tf.data.Dataset:
-    """Return (clicked, watch_seconds, impression_weight), float [n], of blocks of impressions.
+def read_labels(records: RecordFiles, replay: RankingReplay | None = None) -> tf.data.Dataset:
+    """Return (clicked, watch_seconds, impression_weight), float [n], of blocks of the impressions that an epoch has,
+    and the number of their records.
 
     Reads the files once, and nothing else from them.
     """
@@ -94,10 +117,14 @@ def read_labels(records: RecordFiles) -> tf.data.Dataset:
     features = {name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in dtypes.items()}
 
     @no_autograph
-    def labels(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def labels(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(serialized, features)
-        clicked, seconds, weights = (parsed[name].values for name in dtypes)
-        return tf.cast(clicked, tf.float32), seconds, weights
+        columns = [parsed[name].values for name in dtypes]
+        if replay is not None:
+            mask = replay.keeps_impressions(serialized)
+            columns = [tf.boolean_mask(values, mask) for values in columns]
+        clicked, seconds, weights = columns
+        return tf.cast(clicked, tf.float32), seconds, weights, tf.size(serialized)
 
     return records.read_blocks().map(labels)
 
@@ -113,6 +140,19 @@ def _record_features(spec: RankingSpec) -> dict[str, tf.io.FixedLenFeature | tf.
     dtypes |= dict.fromkeys([*spec.numbers, WATCH_SECONDS, IMPRESSION_WEIGHT], tf.float32)
     ragged = {name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in dtypes.items()}
     return {"user_id": tf.io.FixedLenFeature([], tf.string), **ragged}
+
+
+def _fill_missing(values: tf.RaggedTensor, splits: tf.Tensor, name: str) -> tf.RaggedTensor:
+    """Return a feature with unknown values in the records that lack it; it is whole in all others."""
+    counts, lengths = splits[1:] - splits[:-1], values.row_lengths()
+    whole = tf.reduce_all((lengths == counts) | (lengths == 0))
+    message = f"{name} must have one value a pointer, or none: the records and spec.json do not match"
+    with tf.control_dependencies([tf.debugging.Assert(whole, [message, splits, values.row_splits])]):
+        present = tf.where(tf.repeat(lengths > 0, counts))
+    unknown = float("nan") if values.dtype == tf.float32 else 0
+    filled = tf.fill([splits[-1]], tf.constant(unknown, values.dtype))
+    filled = tf.tensor_scatter_nd_update(filled, present, values.values)
+    return tf.RaggedTensor.from_row_splits(filled, splits, validate=False)
 
 
 def _assert_valid_labels(pointers: Batch) -> tf.Operation:

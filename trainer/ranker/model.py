@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -38,12 +39,20 @@ class Ranker(tf.Module):
     """The network from features to log-odds: exp(log-odds) is the expected watch time in seconds."""
 
     def __init__(
-        self, spec: RankingSpec, settings: RankerSettings, *, graph: str | None, odds: float, seed: int
+        self,
+        spec: RankingSpec,
+        settings: RankerSettings,
+        *,
+        graph: str | None,
+        odds: float,
+        seed: int,
+        dimensions: Mapping[str, int] | None = None,
     ) -> None:
         """Create the variables.
 
         `graph`: folder of the SavedModel that encodes the numbers; None if the spec has none. `odds`: the odds of all
-        impressions together; the last bias starts at their logarithm.
+        impressions together; the last bias starts at their logarithm. `dimensions`: vector lengths of tables that do
+        not follow from their sizes, because an earlier ranker had them.
         """
         super().__init__(name="ranker")
         self.spec, self.dropout, self.powers = spec, settings.dropout, settings.powers
@@ -54,6 +63,7 @@ class Ranker(tf.Module):
         if spec.tokens:
             sizes[TOKENS] = (spec.tokens, id_dimension(spec.tokens))
         sizes |= {name: (len(values), category_dimension(len(values))) for name, values in spec.categories.items()}
+        sizes = {name: (size, (dimensions or {}).get(name, width)) for name, (size, width) in sizes.items()}
         self.tables = {
             name: Table(size, width, scale=1 / math.sqrt(width), seed=derive_seed(seed, "table", name), name=name)
             for name, (size, width) in sizes.items()

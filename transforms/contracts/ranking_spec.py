@@ -10,7 +10,9 @@ TFT graph (transforms/ranking/encoding.py), so that training and serving cannot 
 | feature        | type      | what                                                                                |
 |----------------|-----------|-------------------------------------------------------------------------------------|
 | user_id        | bytes [1] | id of the user                                                                      |
-| watches        | int64 [n] | all watches, oldest first, ids of the ranker's videos; 0: out of vocabulary         |
+| record_night   | int64 [1] | date of the night that wrote the record, days since 1970-01-01                      |
+| watches        | int64 [n] | watches, oldest first, ids of the ranker's videos; 0: out of vocabulary. They begin |
+|                |           | with the input of the first impression                                              |
 | watches_end    | int64 [p] | number of `watches` strictly before the page; the input is the last of them         |
 | tokens         | int64 [m] | search tokens, oldest first, ids from 1; absent without searches (`tokens` is 0)    |
 | tokens_end     | int64 [p] | the same for `tokens`                                                               |

@@ -11,7 +11,8 @@ number that is mostly 0 would all be just below 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import datetime as dt
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ import pyarrow as pa
 
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files, progress
+from transforms.core.days import local_dates
 from transforms.core.files import FileEntry
 from transforms.core.frames import event_digests
 from transforms.core.tensorflow_import import import_tensorflow
@@ -33,23 +35,39 @@ BELOW_ONE = 1 - 2**-16
 _ANALYSIS_SALT = 0x72616E6B696E67  # "ranking"
 
 
-def draw_numbers(impressions: pl.DataFrame, *, numbers: Sequence[str], seed: int) -> pl.DataFrame:
-    """Return the numbers (Float32, NaN: unknown) and `drawn`, a digest, of the `ANALYSED_ROWS` impressions with the
-    lowest digests.
+def draw_numbers(impressions: pl.DataFrame, *, numbers: Sequence[str], seed: int, zone: str) -> pl.DataFrame:
+    """Return the numbers (Float32, NaN: unknown), `drawn`, a digest, and `day`, the date, of the `ANALYSED_ROWS`
+    impressions with the lowest digests.
 
-    impressions: user_id, video_id, time, and the raw numbers.
+    impressions: user_id, video_id, time, and the raw numbers. zone: time zone of the dates.
     """
     columns = [pl.col(name).cast(pl.Float32).fill_null(float("nan")) for name in numbers]
-    rows = impressions.select(columns).with_columns(drawn=event_digests(impressions, seed, _ANALYSIS_SALT))
+    drawn = event_digests(impressions, seed, _ANALYSIS_SALT)
+    rows = impressions.select(columns).with_columns(drawn=drawn, day=local_dates(impressions["time"], zone))
     return merge_drawn_numbers([rows], numbers=numbers)
 
 
 def merge_drawn_numbers(parts: Iterable[pl.DataFrame], *, numbers: Sequence[str]) -> pl.DataFrame:
     """Return `draw_numbers` of all impressions from those of disjoint parts; the order of merges does not matter."""
-    rows = pl.concat([pl.DataFrame(schema=dict.fromkeys(numbers, pl.Float32) | {"drawn": pl.UInt64}), *parts])
+    schema = dict.fromkeys(numbers, pl.Float32) | {"drawn": pl.UInt64, "day": pl.Date}
+    rows = pl.concat([pl.DataFrame(schema=schema), *parts])
     if rows.height > ANALYSED_ROWS:
-        rows = rows.sort("drawn", *numbers)[:ANALYSED_ROWS]  # a video shown twice at one time has equal digests
+        # A video shown twice at one time has equal digests.
+        rows = rows.sort("drawn", "day", *numbers)[:ANALYSED_ROWS]
     return rows
+
+
+def add_earlier_numbers(
+    drawn: pl.DataFrame, earlier: pl.DataFrame, *, numbers: Sequence[str], days: Collection[dt.date]
+) -> pl.DataFrame:
+    """Return the drawn numbers of a night's new impressions and of those of an earlier night, at most `ANALYSED_ROWS`.
+
+    earlier: drawn numbers of an earlier night, which may lack some of `numbers`: they are unknown. Only its rows of
+    `days` count.
+    """
+    rows = earlier.filter(pl.col("day").is_in(sorted(days)))
+    unknown = [pl.lit(float("nan"), pl.Float32).alias(name) for name in numbers if name not in earlier.columns]
+    return merge_drawn_numbers([drawn, rows.with_columns(unknown).select(drawn.columns)], numbers=numbers)
 
 
 def graph_inputs(spec: RankingSpec) -> dict[str, list[str]]:
@@ -63,7 +81,8 @@ def analysis_table(drawn: pl.DataFrame, *, parts: Mapping[str, Sequence[str]]) -
 
     A number that is unknown in all rows gets one 0, because quantiles need at least one value.
     """
-    rows = drawn.sort("drawn", *drawn.drop("drawn").columns).drop("drawn")
+    numbers = drawn.drop("drawn", "day").columns
+    rows = drawn.sort("drawn", "day", *numbers).select(numbers)
     rows = rows if rows.height else pl.DataFrame({name: [float("nan")] for name in rows.columns}, schema=rows.schema)
     matrix = rows.to_numpy(writable=True).astype(np.float32)
     matrix[0, np.isnan(matrix).all(axis=0)] = 0
@@ -140,6 +159,7 @@ class DrawNumbers(beam.PTransform):
     seed: int
     folder: str
     name: str
+    zone: str
 
     def expand(self, impressions: beam.PCollection[pl.DataFrame]) -> beam.PCollection:
         merge = partial(merge_drawn_numbers, numbers=self.spec.numbers)
@@ -149,7 +169,7 @@ class DrawNumbers(beam.PTransform):
 
     def _drawn(self, impressions: pl.DataFrame) -> pl.DataFrame:
         progress.advance()
-        return draw_numbers(impressions, numbers=self.spec.numbers, seed=self.seed)
+        return draw_numbers(impressions, numbers=self.spec.numbers, seed=self.seed, zone=self.zone)
 
 
 def write_numbers_graph(

@@ -6,6 +6,7 @@ impressions, store, earlier nights' lists and vectors -> WriteRankingExamples ->
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
+from transforms.core.days import local_date, local_dates
 from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap, process_cache
 from transforms.examples.histories import with_tokens
@@ -31,6 +33,7 @@ from transforms.ranking.outcome_features import Outcomes, outcome_features
 from transforms.ranking.outcomes import day_of_file
 from transforms.ranking.timelines import Ints, Span, Timeline, last_values
 from transforms.ranking.unclicked import WEIGHT, sample_unclicked
+from transforms.ranking.written import NOTHING, WrittenImpressions
 
 FOLDER = "examples"  # below the folder of the stage
 
@@ -195,30 +198,54 @@ def _search_tokens(context: ImpressionContext, features: Features, shared: Share
     return History(ids[line.order], line.before(context.user_indices(features.requests), moments))
 
 
-def to_records(encoded: Encoded, *, zone: str) -> pl.DataFrame:
+def to_records(encoded: Encoded, spec: RankingSpec, *, night: dt.date, zone: str) -> pl.DataFrame:
     """Return labelled impressions (with page_id, clicked, watch_seconds, impression_weight) as records, one row per
-    user, with the columns of `ranking_spec`."""
+    user, with the columns of `ranking_spec`.
+
+    A history begins with the input of the user's first impression, because no later one needs what lies before.
+    night: the date of the night that writes them.
+    """
     labels = ("page_id", "clicked", "watch_seconds", WEIGHT)
     rows = encoded.shown.select("user_id", "time", *labels).with_row_index("row")
     page = pl.col("row").min().over("user_id", "page_id")
-    query = encoded.query | {f"{name}_end": history.spans.count for name, history in encoded.histories.items()}
+    lengths = {"watches": spec.watch_history, "tokens": spec.search_history}
+    users_of = lookup_rows(encoded.user_ids, encoded.user_ids.unique(maintain_order=True))
+    spans = {n: _needed(history.spans, users_of, lengths[n]) for n, history in encoded.histories.items()}
+    query = encoded.query | {f"{name}_end": span.count for name, span in spans.items()}
     lists = rows.select(
         pl.col("user_id").cast(pl.String),
         pl.col("clicked").cast(pl.Int64),
         pl.col("watch_seconds", WEIGHT).cast(pl.Float32),
         page=page.rank("dense").over("user_id").cast(pl.Int64) - 1,
-        impression_day=pl.col("time").dt.convert_time_zone(zone).dt.date().to_physical().cast(pl.Int64),
+        impression_day=local_dates(rows["time"], zone).to_physical().cast(pl.Int64),
         **{name: pl.Series(_to_record_dtype(values[encoded.request])) for name, values in query.items()},
         **{name: pl.Series(_to_record_dtype(values)) for name, values in encoded.impressions.items()},
     )
     users = lists.group_by("user_id", maintain_order=True).agg(pl.all())
-    last = np.append(
-        np.flatnonzero(np.diff(lookup_rows(encoded.user_ids, users["user_id"]))), len(encoded.user_ids) - 1
-    )
+    last = np.append(np.flatnonzero(np.diff(users_of)), len(encoded.user_ids) - 1)
     return users.with_columns(
-        pl.Series(name, _span_lists(Span(first=history.spans.first[last], end=history.spans.end[last]), history.ids))
-        for name, history in encoded.histories.items()
+        *(
+            pl.Series(name, _span_lists(Span(first=span.first[last], end=span.end[last]), encoded.histories[name].ids))
+            for name, span in spans.items()
+        ),
+        record_night=pl.concat_list(pl.lit(night).to_physical().cast(pl.Int64)),
     )
+
+
+def _needed(spans: Span, users: Ints, length: int) -> Span:
+    """Return the ranges of requests, ordered by user and time, without what no input of `length` of the user needs."""
+    is_first = np.append(True, users[1:] != users[:-1])[: len(users)]
+    first = np.maximum(spans.first, spans.end - length)[is_first]
+    return Span(first=first[np.cumsum(is_first) - 1], end=spans.end)
+
+
+WRITTEN_ON = "written_on_"  # prefix of the counts of training impressions by day
+
+
+def _counts_by_day(records: pl.DataFrame) -> dict[str, int]:
+    """Return the number of impressions of each day, by `WRITTEN_ON` and the day."""
+    days = records["impression_day"].explode().cast(pl.Int32).cast(pl.Date).value_counts()
+    return {f"{WRITTEN_ON}{day}": count for day, count in days.iter_rows()}
 
 
 def _span_lists(span: Span, values: Ints) -> pa.LargeListArray:
@@ -249,6 +276,7 @@ class WriteRankingExamples(beam.PTransform):
     threads: int = 1  # buckets processed at the same time
     unclicked: float = 1.0  # share of the unclicked training impressions that are written
     seed: int = 1  # of their sample
+    written: WrittenImpressions = NOTHING  # by earlier nights: not written again
 
     def expand(self, buckets: beam.PCollection[RankingBucket]) -> dict[str, beam.PCollection]:
         found = buckets | beam.Reshuffle() | ThreadedMap(self._write, self.threads, ("numbers",), "records")
@@ -265,7 +293,9 @@ class WriteRankingExamples(beam.PTransform):
         counts = dict[str, int]()
         shares = {"train": (~late, self.unclicked), "holdout": (late, 1.0)}
         for split, (rows_of_split, share) in shares.items():
-            part = sample_unclicked(shown.filter(rows_of_split), share=share, seed=self.seed)
+            part = shown.filter(rows_of_split)
+            part = self.written.drop(part) if split == "train" else part
+            part = sample_unclicked(part, share=share, seed=self.seed)
             part = part.drop(POSITION) if split == "holdout" else part
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}
             if part.is_empty():
@@ -273,7 +303,8 @@ class WriteRankingExamples(beam.PTransform):
             features = context.features(part, zone=inputs.zone)
             generator = generator_features(features, context, bucket.nights) if uses_generator else {}
             encoded = encode(context, features, generator, shared, spec)
-            rows = to_records(encoded, zone=inputs.zone)
+            rows = to_records(encoded, spec, night=local_date(inputs.window.end, inputs.zone), zone=inputs.zone)
+            counts |= _counts_by_day(rows) if split == "train" else {}
             name = f"{FOLDER}/{split}/{self.name.format(bucket=bucket.files.bucket)}"
             yield write_tfrecords(rows, self.folder, name)
             if split == "train":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +19,7 @@ from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import progress
 from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR
-from transforms.examples.vocabulary import count_tokens, most_frequent
+from transforms.examples.vocabulary import MAX_VALUES, count_tokens, most_frequent, top_n
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.logs.parsing import CompletionRule
 from transforms.ranking.features import (
@@ -35,6 +35,7 @@ from transforms.ranking.generator_features import GENERATOR_NUMBERS
 from transforms.ranking.outcome_features import OUTCOME_NUMBERS
 from transforms.ranking.outcomes import count_outcomes
 from transforms.ranking.records import read_catalogue
+from transforms.ranking.written import NOTHING, WrittenImpressions
 
 _CHANNEL_NUMBERS = ("channel_watches", "seconds_since_channel", "channel_unclicked")
 
@@ -54,6 +55,11 @@ class ImpressionCounts:
     watch_seconds: float  # sum over impressions
     watches_with_seconds: int
     values: dict[str, dict[str, int]]  # category -> value -> number of rows
+
+    @property
+    def can_be_learned(self) -> bool:
+        """Whether some impressions were clicked and others not."""
+        return 0 < self.clicked < self.impressions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,7 @@ class CountImpressions(beam.PTransform):
     first_night: dt.datetime | None  # 00:00 of the first night with a generator, None: there is none
     outcomes: CountedDays
     threads: int = 1  # buckets processed at the same time
+    written: WrittenImpressions = NOTHING  # by earlier nights: not counted
 
     def expand(self, buckets: beam.PCollection[BucketFiles]) -> dict[str, beam.PCollection]:
         count = ThreadedMap(self._count, self.threads, ("channels", "shown", "outcomes"), "videos")
@@ -87,7 +94,8 @@ class CountImpressions(beam.PTransform):
 
     def _count(self, bucket: BucketFiles) -> Iterator[Any]:
         events = self.window.events_with_impressions(bucket)
-        shown, catalogue = self.holdout.learnable(events.impressions), read_catalogue(self.catalogue)
+        shown = self.written.drop(self.holdout.learnable(events.impressions))
+        catalogue = read_catalogue(self.catalogue)
         clicked = shown.filter("clicked").select("video_id")
         known = clicked.join(catalogue, on="video_id")
         yield count_tokens(clicked["video_id"])
@@ -132,6 +140,44 @@ def merge_counts(parts: Sequence[ImpressionCounts]) -> ImpressionCounts:
         **{name: sum(getattr(part, name) for part in parts) for name in numbers},
         longest_seconds=max((part.longest_seconds for part in parts), default=0.0),
         values={name: dict(counts) for name, counts in values.items()},
+    )
+
+
+def extend_vocabulary(earlier: pl.DataFrame, counts: pl.DataFrame, n: int) -> pl.DataFrame:
+    """Return the earlier vocabulary with the new tokens behind it, the most frequent first, up to `n` in all.
+
+    earlier, counts: `COUNTS`, in the order of their ids. The ids of the earlier tokens stay; counts are added.
+    """
+    known = earlier.join(counts, on="token", how="left", maintain_order="left", suffix="_new")
+    known = known.select("token", pl.col("count") + pl.col("count_new").fill_null(0))
+    new = top_n(counts.join(earlier, on="token", how="anti"), max(0, n - earlier.height))
+    return pl.concat([known, new])
+
+
+def covered_share(vocabulary: pl.DataFrame, counts: pl.DataFrame, total: int) -> float:
+    """Return the share of `total` occurrences that are of tokens in vocabulary; 1 if there are none.
+
+    counts: `COUNTS` of the occurrences, or of the most frequent tokens.
+    """
+    covered = int(counts.join(vocabulary, on="token", how="semi")["count"].sum())
+    return covered / total if total else 1.0
+
+
+def extend_spec(spec: RankingSpec, earlier: RankingSpec) -> RankingSpec:
+    """Return the spec with all features of an earlier one: new values of a category come after the earlier ones.
+
+    A feature that has no values any more stays, so that the earlier ranker can be continued; it is unknown.
+    """
+    categories = {name: list(values) for name, values in earlier.categories.items()}
+    for name, values in spec.categories.items():
+        known = categories.setdefault(name, [])
+        new = [value for value in values if value not in set(known)]
+        known += new[: max(0, MAX_VALUES - len(known))]
+    return replace(
+        spec,
+        categories=categories,
+        numbers=list(dict.fromkeys([*earlier.numbers, *spec.numbers])),
+        query=list(dict.fromkeys([*earlier.query, *spec.query])),
     )
 
 

@@ -16,6 +16,7 @@ from pipelines.base import manifest
 from pipelines.night import outcome_files
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankingOutputs
+from pipelines.night.ranking_chain import Chain
 from transforms.core.files import FileEntry
 from transforms.ranking.outcomes import day_of_file
 
@@ -44,8 +45,7 @@ def test_days_taken_over_equal_days_counted_anew(
 ) -> None:
     of = night(ranked_nights / "job.toml")
     monkeypatch.setattr(outcome_files, "take_over", lambda *_: {})
-    _, entries = ranking.count_impressions(of, {}, str(tmp_path), "aa")
-    anew = {entry for entry in entries if entry.name.startswith("outcomes/")}
+    anew = set(ranking.count_impressions(of, {}, Chain(), str(tmp_path), "aa").outcomes)
     assert anew == set(of.require("ranking").named("outcomes/"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.ranker.auto import resolve_epochs, unclicked_share
+from trainer.ranker.auto import replayed_share, resolve_epochs, unclicked_share
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,16 @@ def test_the_share_of_unclicked_impressions(impressions: int, clicked: int, days
     found, reason = unclicked_share("auto", impressions=impressions, clicked=clicked, days=days)
     assert found == expected and f"of {clicked:,} clicks" in reason
     assert unclicked_share(0.5, impressions=impressions, clicked=clicked, days=days) == (0.5, "")
+
+
+@pytest.mark.parametrize(
+    ("new", "available", "expected"),
+    [
+        (600_000, 12_000_000, 0.05),  # as many as are new
+        (100_000, 9_000_000, 0.1),  # a million in all
+        (1_000, 50_000, 1.0),
+        (1_000, 0, 0.0),
+    ],
+)
+def test_the_share_of_earlier_records(new: int, available: int, expected: float) -> None:
+    assert replayed_share(new=new, available=available) == expected

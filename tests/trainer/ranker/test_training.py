@@ -13,7 +13,8 @@ from trainer.errors import TrainingError
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker
-from trainer.ranker.training import RankerStep, RankingFiles, fit_ranker, label_weights, sum_labels, weighted_logistic
+from trainer.ranker.step import RankerStep, label_weights, weighted_logistic
+from trainer.ranker.training import LabelTotals, RankingFiles, fit_ranker, sum_labels
 from trainer.record_files import RecordFiles
 from transforms.core.tensorflow_import import tf
 from transforms.ranking.impression_metrics import ImpressionMetrics
@@ -56,6 +57,8 @@ def test_totals_are_sums_over_all_impressions(tmp_path: Path) -> None:
     assert found.negative == 2 * (clicked == 0).sum(), "an unclicked impression of these records stands for two"
     assert found.weight == clicked.sum() + found.negative
     assert found.odds == pytest.approx(seconds.sum() / found.negative)
+    assert (found.users, found.pool_users) == (25, 4096), "few impressions: the largest pool"
+    assert LabelTotals(users=10**5, impressions=10**8, weight=1, positive=1, negative=1).pool_users == 131
     assert found.mean_weight == pytest.approx(found.weight / len(clicked))
 
 

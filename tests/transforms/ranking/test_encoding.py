@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from transforms.core.tensorflow_import import import_tensorflow
 from transforms.ranking import encoding
 from transforms.ranking.encoding import (
     BELOW_ONE,
+    add_earlier_numbers,
     analysis_table,
     draw_numbers,
     graph_inputs,
@@ -62,32 +64,54 @@ def test_a_constant_number_is_0() -> None:
 def test_the_sample_does_not_depend_on_the_split_and_the_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 100)
     rows, numbers = impressions(900), ["score", "age"]
-    parts = [draw_numbers(rows[start : start + 150], numbers=numbers, seed=1) for start in range(0, 900, 150)]
+    parts = [
+        draw_numbers(rows[start : start + 150], numbers=numbers, seed=1, zone="UTC") for start in range(0, 900, 150)
+    ]
 
     def table(drawn: pl.DataFrame) -> list[list[float]]:
         return analysis_table(drawn, parts={"all": numbers}).to_pydict()["all"]
 
-    whole = table(draw_numbers(rows, numbers=numbers, seed=1))
+    whole = table(draw_numbers(rows, numbers=numbers, seed=1, zone="UTC"))
     assert len(whole) == 100
     tree = [merge_drawn_numbers(parts[3:], numbers=numbers), *parts[:3]]
     for merged in (merge_drawn_numbers(parts[::-1], numbers=numbers), merge_drawn_numbers(tree, numbers=numbers)):
         np.testing.assert_array_equal(table(merged), whole)
-    other = table(draw_numbers(rows, numbers=numbers, seed=2))
+    other = table(draw_numbers(rows, numbers=numbers, seed=2, zone="UTC"))
     assert len(other) == 100 and not np.array_equal(other, whole, equal_nan=True)
 
 
 def test_rows_with_equal_digests_are_drawn_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "ANALYSED_ROWS", 5)
-    drawn = {"score": pl.Float32, "drawn": pl.UInt64}
-    rows = pl.DataFrame({"score": [float(i) for i in range(9)], "drawn": [7] * 9}, schema=drawn)
+    drawn = {"score": pl.Float32, "drawn": pl.UInt64, "day": pl.Date}
+    scores, day = [float(i) for i in range(9)], dt.date(2026, 11, 20)
+    rows = pl.DataFrame({"score": scores, "drawn": [7] * 9, "day": [day] * 9}, schema=drawn)
     for merged in (rows, rows.reverse(), rows.sample(fraction=1, shuffle=True, seed=4)):
         assert merge_drawn_numbers([merged[:4], merged[4:]], numbers=["score"])["score"].to_list() == [0, 1, 2, 3, 4]
 
 
+def test_earlier_numbers_are_added_without_days_that_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "ANALYSED_ROWS", 6)
+    days = [dt.date(2026, 11, day) for day in (1, 2, 3)]
+    schema = {"age": pl.Float32, "drawn": pl.UInt64, "day": pl.Date}
+    earlier = pl.DataFrame({"age": [1.0, 2, 3, 4], "drawn": [1, 2, 8, 9], "day": [*days[:2], *days[:2]]}, schema=schema)
+    drawn = pl.DataFrame(
+        {"score": [5.0, 6.0, 7.0], "age": [5.0, 6.0, 7.0], "drawn": [3, 4, 7], "day": [days[2]] * 3},
+        schema={"score": pl.Float32, **schema},
+    )
+    found = add_earlier_numbers(drawn, earlier, numbers=["score", "age"], days=days[1:]).sort("drawn")
+    assert found["age"].to_list() == [2.0, 5.0, 6.0, 7.0, 4.0] and found["score"].is_nan().to_list()[::4] == [
+        True,
+        True,
+    ]
+    monkeypatch.setattr(encoding, "ANALYSED_ROWS", 3)
+    found = add_earlier_numbers(drawn, earlier, numbers=["score", "age"], days=days[1:])
+    assert sorted(found["drawn"]) == [2, 3, 4], "those with the lowest digests"
+
+
 def test_the_analysis_table_has_a_list_per_part_and_a_value_per_number() -> None:
     drawn = pl.DataFrame(
-        {"score": [2.0, 1.0], "age": [float("nan")] * 2, "drawn": [9, 3]},
-        schema={"score": pl.Float32, "age": pl.Float32, "drawn": pl.UInt64},
+        {"score": [2.0, 1.0], "age": [float("nan")] * 2, "drawn": [9, 3], "day": [None, None]},
+        schema={"score": pl.Float32, "age": pl.Float32, "drawn": pl.UInt64, "day": pl.Date},
     )
     table = analysis_table(drawn, parts={"query": ["age"], "impression": ["score"]}).to_pydict()
     np.testing.assert_array_equal(table["query"], [[0.0], [np.nan]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
 from made_frames import hours, search, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
@@ -24,12 +27,15 @@ from transforms.ranking.records import (
     RankingBucket,
     RankingInputs,
     WriteRankingExamples,
+    _needed,
     category_ids,
     encode,
     read_shared,
     to_records,
 )
+from transforms.ranking.timelines import Span
 from transforms.ranking.unclicked import sample_unclicked
+from transforms.ranking.written import NOTHING, WrittenImpressions
 
 SPEC = RankingSpec(
     videos=3,
@@ -58,6 +64,7 @@ SHOWN = [
 ]
 WINDOW = Window(start=hours(0), end=hours(48))
 HOLDOUT = Holdout(start=hours(24), share=1.0, seed=1)
+NIGHT = dt.date(2024, 3, 3)
 
 
 def inputs_in(folder: Path, spec: RankingSpec = SPEC) -> RankingInputs:
@@ -96,6 +103,7 @@ EXPECTED = {  # of user a
     "page": [0, 1, 1, 2],
     "impression_day": [19783] * 4,
     "impression_weight": [1.0] * 4,
+    "record_night": [19785],
     "country": [2, 2, 2, 1],
     "hour": [3, 3, 3, 5],
     "user_watches": [1.0, 1.0, 1.0, 3.0],
@@ -116,7 +124,7 @@ def test_a_record_is_what_its_contract_says(tmp_path: Path) -> None:
     shared, context = read_shared(inputs), ImpressionContext.from_events(events, USERS, CATALOGUE, [])
     features = context.features(sample_unclicked(events.impressions, share=1.0, seed=1), zone="UTC")
     encoded = encode(context, features, {}, shared, SPEC)
-    found = to_records(encoded, zone="UTC")
+    found = to_records(encoded, SPEC, night=NIGHT, zone="UTC")
     assert found["user_id"].to_list() == ["a", "b"]
     row = found.row(0, named=True)
     since = row.pop("seconds_since_video")
@@ -141,9 +149,13 @@ class Numbers:
     json: str
 
 
-def written(folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC) -> tuple[Records, list[str]]:
-    """Return the records, and the frames of numbers as JSON."""
-    write_all = WriteRankingExamples(inputs_in(folder, spec), HOLDOUT, str(folder), "{bucket:05d}.tfrecord.gz")
+def written(
+    folder: Path, shown: list[dict[str, Any]], spec: RankingSpec = SPEC, before: WrittenImpressions = NOTHING
+) -> tuple[Records, list[str]]:
+    """Return the records, and the frames of numbers as JSON. before: what earlier nights wrote."""
+    write_all = WriteRankingExamples(
+        inputs_in(folder, spec), HOLDOUT, str(folder), "{bucket:05d}.tfrecord.gz", written=before
+    )
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create([bucket_in(folder, shown)]) | write_all
         found["records"] | WriteRecords(str(folder / "records"))
@@ -157,6 +169,7 @@ def test_held_out_impressions_are_in_their_own_file(tmp_path: Path) -> None:
     assert add_counts(found.of(Counts)) == {
         "train_impressions": 5,
         "train_clicked": 1,
+        "written_on_2024-03-01": 5,
         "holdout_impressions": 1,
         "holdout_clicked": 1,
     }
@@ -225,7 +238,34 @@ def test_records_omit_features_that_the_spec_lacks(tmp_path: Path) -> None:
     context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
     shown = sample_unclicked(events.impressions, share=1.0, seed=1)
     encoded = encode(context, context.features(shown, zone="UTC"), {}, read_shared(inputs), spec)
-    assert set(to_records(encoded, zone="UTC").columns) == {
-        *("user_id", "clicked", "watch_seconds", "page", "impression_day", "impression_weight"),
+    assert set(to_records(encoded, spec, night=NIGHT, zone="UTC").columns) == {
+        *("user_id", "clicked", "watch_seconds", "page", "impression_day", "impression_weight", "record_night"),
         *("watches", "watches_end", "video"),
     }
+
+
+def test_only_what_no_earlier_night_wrote_is_written(tmp_path: Path) -> None:
+    """The first day was written but for user b, who was held out then from its third hour on."""
+    holdout = Holdout(start=hours(3), share=0.5, seed=1)
+    held_out = holdout.contains(pl.Series(["a", "b"])).to_list()
+    before = WrittenImpressions(days=frozenset([dt.date(2024, 3, 1)]), holdout=holdout)
+    found, _ = written(tmp_path, SHOWN, before=before)
+    late = {"a": 2, "b": 1}  # impressions from the third hour of the first day on
+    expected = sum(late[user] for user, is_held_out in zip("ab", held_out, strict=True) if is_held_out)
+    counts = add_counts(found.of(Counts))
+    assert (counts["train_impressions"], counts["holdout_impressions"]) == (expected, 1)
+    days = WrittenImpressions(days=frozenset([dt.date(2024, 3, 2)]), holdout=holdout)
+    assert add_counts(written(tmp_path, SHOWN, before=days)[0].of(Counts))["train_impressions"] == 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20), st.integers(1, 5))
+def test_histories_begin_with_the_first_input_and_inputs_stay(drawn: list[tuple[int, int]], length: int) -> None:
+    """Users have 10 events each; a request sees the first of them."""
+    drawn = sorted(drawn)
+    users, seen = (np.array(column) for column in zip(*drawn, strict=True))
+    spans = Span(first=users * 10, end=users * 10 + seen)
+    found = _needed(spans, users, length)
+    for row, user in enumerate(users):
+        least = min(end for end, of in zip(spans.end, users, strict=True) if of == user)
+        assert found.first[row] == max(user * 10, least - length) and found.end[row] == spans.end[row]
+        assert found.count[row] >= min(seen[row], length), "the input is whole"

@@ -9,19 +9,30 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_frames import hours, watch, write
 from shown import CATALOGUE, USERS, events_of, impression
 
 from transforms.core.files import FileEntry
 from transforms.core.records import WriteRecords, pop_records
-from transforms.examples.vocabulary import VocabularyFile, WriteVocabulary
+from transforms.examples.vocabulary import COUNTS, VocabularyFile, WriteVocabulary
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.logs.parsing import CompletionRule
 from transforms.ranking.features import NUMBERS, POSITION, QUERY_NUMBERS
 from transforms.ranking.generator_features import GENERATOR_NUMBERS
 from transforms.ranking.outcome_features import OUTCOME_NUMBERS
 from transforms.ranking.outcomes import WriteOutcomes
-from transforms.ranking.vocabulary import CountedDays, CountImpressions, ImpressionCounts, build_spec, merge_counts
+from transforms.ranking.vocabulary import (
+    CountedDays,
+    CountImpressions,
+    ImpressionCounts,
+    build_spec,
+    covered_share,
+    extend_spec,
+    extend_vocabulary,
+    merge_counts,
+)
 
 SHOWN = [
     impression("a", 1, "v", seconds=3.0, position=1),
@@ -121,3 +132,35 @@ def test_values_are_ordered_by_frequency() -> None:
     assert spec.categories["video_language"] == ["c", "a", "b"] and spec.categories["language"] == ["sv"]
     spec = build_spec(replace(FOUND, values=values), categories={"language": ["de"]}, **SIZES)
     assert spec.categories["language"] == ["de"], "the generator's values take precedence"
+
+
+COUNTED = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 5), max_size=8)
+
+
+def vocabulary(counts: dict[str, int]) -> pl.DataFrame:
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return pl.DataFrame(rows, schema=COUNTS, orient="row")
+
+
+@given(COUNTED, COUNTED, st.integers(0, 10))
+def test_a_vocabulary_only_grows(earlier: dict[str, int], counts: dict[str, int], n: int) -> None:
+    """Compared with plain Python: earlier names first, then new ones by frequency, as long as there is room."""
+    found = extend_vocabulary(vocabulary(earlier), vocabulary(counts), n)
+    names = vocabulary(earlier)["token"].to_list()
+    new = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if name not in earlier]
+    expected = names + new[: max(0, n - len(names))]
+    assert found.rows() == [(name, earlier.get(name, 0) + counts.get(name, 0)) for name in expected]
+    total = sum(counts.values())
+    covered = sum(count for name, count in counts.items() if name in expected)
+    assert covered_share(found, vocabulary(counts), total) == (covered / total if total else 1.0)
+
+
+def test_a_spec_keeps_the_features_of_the_chain_and_their_order() -> None:
+    earlier = build_spec(replace(FOUND, covered=0), categories={"country": ["SE", "DE"], "device": ["tv"]}, **SIZES)
+    sizes = SIZES | {"videos": 9, "channels": 0}
+    now = build_spec(replace(FOUND, birth_year=0), categories={"country": ["FR", "DE"]}, **sizes)
+    found = extend_spec(now, earlier)
+    assert found.categories["country"] == ["SE", "DE", "FR"] and found.categories["device"] == ["tv"]
+    assert found.numbers == [*earlier.numbers, *GENERATOR_NUMBERS] and "age" in found.numbers
+    assert found.query == list(dict.fromkeys([*earlier.query, *now.query])) and found.videos == 9
+    assert set(earlier.features) - {"channel"} < set(found.features)
