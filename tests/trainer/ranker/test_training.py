@@ -204,7 +204,7 @@ def test_predicted_seconds_are_those_watched_whatever_share_was_sampled(
         weights = np.where(clicked == 1, 1.0, 1 / share)
         whole.append(record(f"u{user}", lists | {"impression_weight": np.ones(count)}))
         rows = (clicked == 1) | (draw.random(count) < share)
-        of_impressions = {name: of for name, of in lists.items() if name not in ("watches", "tokens")}
+        of_impressions = {name: of for name, of in lists.items() if name not in ("watches", "tokens", "record_night")}
         lists |= {name: of[rows] for name, of in (of_impressions | {"impression_weight": weights}).items()}
         sampled.append(record(f"u{user}", lists))
     files = RankingFiles(train=write_records(tmp_path, sampled), spec=SPEC, graph=graph)
