@@ -41,6 +41,7 @@ class Chain:
     before: RankingChain | None = None  # of the earlier night
     why: str = ""
     written: WrittenImpressions = NOTHING
+    new_days: tuple[dt.date, ...] = ()  # days with events of which nothing was written, if something was
     records: Mapping[str, NightRecords] = field(default_factory=dict)  # of earlier nights, with their valid days
 
     @property
@@ -59,13 +60,10 @@ class Chain:
 
     def first_new(self, night: Night) -> dt.datetime:
         """Return a moment before which the window has no new impression."""
-        found = [night.dates.start]
-        if self.written.holdout is not None:
-            zone, day = self.written.zone, days.local_date(night.dates.start, self.written.zone)
-            while day in self.written.days:
-                day += dt.timedelta(days=1)
-            found.append(min(self.written.holdout.start, days.midnight(day, zone)))
-        return max(found)
+        if self.written.holdout is None:
+            return night.dates.start
+        starts = [days.midnight(day, self.written.zone) for day in self.new_days]
+        return max(night.dates.start, min([self.written.holdout.start, *starts]))
 
 
 def earlier_ranker(night: Night) -> EarlierRanker | None:
@@ -151,6 +149,7 @@ def open_chain(night: Night) -> Chain:
             holdout=Holdout(start=was.start, share=was.share, seed=was.seed),
             zone=zone,
         ),
+        new_days=tuple(dt.date.fromisoformat(day) for day in sorted(now.keys() - valid)),
         records=records,
     )
 

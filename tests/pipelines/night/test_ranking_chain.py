@@ -94,6 +94,18 @@ def test_new_are_the_last_day_and_those_who_were_held_out_on_the_day_before(of: 
     assert chain.before is not None and chain.before.began == day(2)
 
 
+def test_days_without_events_are_not_new(of: Night) -> None:
+    """The logs begin within the window: only the days since then are read."""
+    three_nights(of)
+    path = snapshot_store.path_of(of.root.snapshots, 3)
+    snapshot = snapshot_store.load(path)
+    stored = [file for file in snapshot.files if file.day >= day(3)]
+    files.replace_file(path, json.dumps(manifest.asdict(replace(snapshot, files=stored))).encode())
+    chain = ranking_chain.open_chain(Night(of.job, of.date))
+    assert chain.earlier == day(1) and [str(one) for one in chain.new_days] == [day(1)]
+    assert chain.first_new(of) == before(of, 2).dates.end
+
+
 def test_the_first_night_is_cold_without_a_reason(of: Night) -> None:
     chain = ranking_chain.open_chain(ingested(of))
     assert (chain.earlier, chain.why, chain.considered, valid(chain)) == (None, "", None, {})
