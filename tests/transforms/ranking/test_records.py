@@ -221,7 +221,7 @@ def test_records_have_the_outcomes_of_earlier_days(tmp_path: Path) -> None:
     context = ImpressionContext.from_events(events, USERS, CATALOGUE, [])
     every_row = sample_unclicked(events.impressions, share=1.0, seed=1)
     encoded = encode(context, context.features(every_row, zone="UTC"), {}, read_shared(inputs), spec)
-    records = to_records(encoded, zone="UTC")
+    records = to_records(encoded, spec, night=NIGHT, zone="UTC")
     of_a, of_b = records["video_impressions"].to_list()
     assert np.isnan(of_a).all() and np.isnan(of_b[:2]).all() and of_b[2:] == [2]
     assert 0 < records["video_click_rate"].to_list()[1][2] < 1
