@@ -1,6 +1,6 @@
 """Features of a video from what became of its impressions on earlier days, as of the start of the impression's day.
 
-    outcomes = Outcomes.from_days({day: OUTCOMES, ...}, catalogue, zone="Europe/Berlin")
+    outcomes = Outcomes.from_days(days, read_day, catalogue, zone="Europe/Berlin")
     numbers = outcome_features(features, context, outcomes)     # float32 [shown] by name, NaN if unknown
 
 The day of an impression is that of the first moment of its page; only days before it count. So neither the impression
@@ -21,7 +21,7 @@ weights are estimated as of each day from the days before it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -67,11 +67,9 @@ class DayTotals:
     running: dict[str, NDArray[np.integer]]  # [places + 1] by name
 
     @classmethod
-    def from_rows(
-        cls, keys: Ints, day: Ints, rows: pl.DataFrame, names: Sequence[str], *, days_counted: int
-    ) -> DayTotals:
-        """keys, day: of each row of counts, day from 0 to days_counted - 1."""
-        places = keys * (days_counted + 1) + day
+    def from_rows(cls, key: pl.Expr, rows: pl.DataFrame, names: Sequence[str], *, days_counted: int) -> DayTotals:
+        """rows: counts with `day`, from 0 to days_counted - 1. key: of each row."""
+        places = rows.select(key.cast(pl.Int64) * (days_counted + 1) + pl.col("day")).to_series().to_numpy()
         order = np.argsort(places, kind="stable")
         running = {}
         for name in names:
@@ -124,16 +122,30 @@ class Outcomes:
     _priors: dict[int, Priors] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_days(cls, counted: Mapping[dt.date, pl.DataFrame], catalogue: pl.DataFrame, *, zone: str) -> Outcomes:
-        """Build the sums. counted: `OUTCOMES` of at least one day. catalogue: video_id, channel. zone: of the days."""
-        first = min(counted)
-        span = (max(counted) - first).days + 1
-        rows = pl.concat(rows.with_columns(day=pl.lit((day - first).days, pl.Int64)) for day, rows in counted.items())
-        video_ids = rows["video_id"].unique().sort()
+    def from_days(
+        cls,
+        counted: Iterable[dt.date],
+        read: Callable[[dt.date], pl.DataFrame],
+        catalogue: pl.DataFrame,
+        *,
+        zone: str,
+    ) -> Outcomes:
+        """Build the sums.
+
+        counted: at least one day. read: returns `OUTCOMES` of a day; it is called twice for each, so that only the ids
+        of one day are in memory. catalogue: video_id, channel. zone: of the days.
+        """
+        counted = sorted(counted)
+        first, span = counted[0], (counted[-1] - counted[0]).days + 1
+        video_ids, values = _distinct_keys(map(read, counted))
+        rows = pl.concat(
+            _coded(read(day), video_ids, values).with_columns(day=pl.lit((day - first).days, pl.Int64))
+            for day in counted
+        )
         known = catalogue.select("video_id", "channel")
         channels = video_ids.to_frame().join(known, on="video_id", how="left", maintain_order="left")["channel"]
         channel_ids = channels.unique().drop_nulls().sort()
-        of_videos = rows.filter(pl.col("category") == "")
+        of_videos = rows.filter(category="")
         whole = of_videos.group_by("day").agg(pl.col(*_COUNTED, "squared_seconds").sum())
         return cls(
             zone=zone,
@@ -142,9 +154,9 @@ class Outcomes:
             video_ids=video_ids,
             channel_ids=channel_ids,
             video_channels=_channel_indices(channels, channel_ids),
-            videos=_totals(lookup_rows(of_videos["video_id"], video_ids), of_videos, _COUNTED, span),
-            whole=_totals(np.zeros(whole.height, np.int64), whole, (*_COUNTED, "squared_seconds"), span),
-            categories={name: _category_totals(rows.filter(category=name), video_ids, span) for name in CATEGORIES},
+            videos=DayTotals.from_rows(pl.col("video"), of_videos, _COUNTED, days_counted=span),
+            whole=DayTotals.from_rows(pl.lit(0), whole, (*_COUNTED, "squared_seconds"), days_counted=span),
+            categories={name: _category_totals(rows.filter(category=name), values[name], span) for name in CATEGORIES},
         )
 
     @property
@@ -294,25 +306,47 @@ def _channel_indices(channels: pl.Series, channel_ids: pl.Series) -> Ints:
     return np.where(found < 0, channel_ids.len(), found)
 
 
-def _totals(keys: Ints, rows: pl.DataFrame, names: Sequence[str], days_counted: int) -> DayTotals:
-    return DayTotals.from_rows(keys, rows["day"].to_numpy(), rows, names, days_counted=days_counted)
+def _distinct_keys(counted: Iterable[pl.DataFrame]) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the ids of all videos, and the values of each category, sorted. counted: `OUTCOMES` of each day."""
+    videos, values = [], {name: [pl.Series([], dtype=pl.String)] for name in CATEGORIES}
+    for rows in counted:
+        videos.append(rows["video_id"].unique())
+        for name in CATEGORIES:
+            values[name].append(rows.filter(category=name)["value"].unique())
+    found = {name: pl.concat(parts).unique().sort().rename("value") for name, parts in values.items()}
+    return pl.concat(videos).unique().sort(), found
 
 
-def _category_totals(rows: pl.DataFrame, video_ids: pl.Series, days_counted: int) -> CategoryTotals:
-    values = rows["value"].unique().sort()
-    value = lookup_rows(rows["value"], values)
-    keys = lookup_rows(rows["video_id"], video_ids) * values.len() + value
-    by_value = rows.group_by("value", "day").agg(pl.col("impressions", _SECONDS, "squared_seconds").sum())
+def _coded(rows: pl.DataFrame, video_ids: pl.Series, values: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Return the counts of a day with category, and the indexes `video` and `value` (of each category's values) instead
+    of ids. An Enum is the fastest lookup of strings."""
+    parts = []
+    for name, known in {"": pl.Series([""]), **values}.items():
+        of_category = rows.filter(category=name)
+        codes = {"video": ("video_id", video_ids), "value": ("value", known)}
+        parts.append(
+            of_category.select(
+                pl.lit(name).cast(pl.Enum(["", *CATEGORIES])).alias("category"),
+                *(
+                    of_category[column].cast(pl.Enum(ids)).to_physical().cast(pl.UInt32).alias(code)
+                    for code, (column, ids) in codes.items()
+                ),
+                *_COUNTED,
+                "squared_seconds",
+            )
+        )
+    return pl.concat(parts)
+
+
+def _category_totals(rows: pl.DataFrame, values: pl.Series, days_counted: int) -> CategoryTotals:
+    sums = ("impressions", _SECONDS)
+    pair = pl.col("video").cast(pl.Int64) * values.len() + pl.col("value")
+    by_value = rows.group_by("value", "day").agg(pl.col(*sums, "squared_seconds").sum())
     return CategoryTotals(
         values=values,
-        keys=np.unique(keys),
-        totals=_totals(keys, rows, ("impressions", _SECONDS), days_counted),
-        by_value=_totals(
-            lookup_rows(by_value["value"], values),
-            by_value,
-            ("impressions", _SECONDS, "squared_seconds"),
-            days_counted,
-        ),
+        keys=rows.select(pair.unique().sort()).to_series().to_numpy(),
+        totals=DayTotals.from_rows(pair, rows, sums, days_counted=days_counted),
+        by_value=DayTotals.from_rows(pl.col("value"), by_value, (*sums, "squared_seconds"), days_counted=days_counted),
     )
 
 

@@ -95,8 +95,10 @@ def read_shared(inputs: RankingInputs) -> Shared:
 
 def read_outcomes(paths: Sequence[str], catalogue: str, *, zone: str) -> Outcomes:
     """Return the outcomes of the days of some files, at least one. catalogue: path, "" for none."""
-    counted = {day_of_file(path): files.read_parquet(path) for path in paths}
-    return Outcomes.from_days(counted, read_catalogue(catalogue), zone=zone)
+    path_of = {day_of_file(path): path for path in paths}
+    return Outcomes.from_days(
+        path_of, lambda day: files.read_parquet(path_of[day]), read_catalogue(catalogue), zone=zone
+    )
 
 
 def read_catalogue(path: str) -> pl.DataFrame:

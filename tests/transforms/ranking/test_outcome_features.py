@@ -48,11 +48,15 @@ def counted(events: Events) -> dict[dt.date, pl.DataFrame]:
     return {day: part for (day,), part in parts.items()}
 
 
+def outcomes_of(rows: dict[dt.date, pl.DataFrame], catalogue: pl.DataFrame = CATALOGUE) -> Outcomes:
+    return Outcomes.from_days(rows, rows.__getitem__, catalogue, zone=ZONE)
+
+
 def numbers_of(events: Events, asked: pl.DataFrame) -> tuple[Features, dict[str, np.ndarray]]:
     """Return the features of the impressions asked for, and `OUTCOME_NUMBERS`; NaN for those that the logs lack."""
     context = context_of(events, asked)
     features = context.features(asked, zone=ZONE)
-    found = outcome_features(features, context, Outcomes.from_days(counted(events), CATALOGUE, zone=ZONE))
+    found = outcome_features(features, context, outcomes_of(counted(events)))
     unknown = np.full(features.shown.height, np.nan, np.float32)
     return features, {name: found.get(name, unknown) for name in OUTCOME_NUMBERS}
 
@@ -211,7 +215,7 @@ def numbers_as_of_day(events: Events, asking: pl.DataFrame, categories: dict[str
     features = context.features(asking.with_row_index("row"), zone=ZONE)
     requests = features.requests.drop("country", "device", strict=False)
     requests = requests.with_columns(values.head(requests.height).alias(name) for name, values in categories.items())
-    outcomes = Outcomes.from_days(counted(events), CATALOGUE, zone=ZONE)
+    outcomes = outcomes_of(counted(events))
     found = outcome_features(
         Features(
             shown=features.shown,
@@ -248,7 +252,7 @@ def test_a_page_across_midnight_is_described_as_of_its_first_day() -> None:
     by_day = {day: part for (day,), part in rows.partition_by("day", as_dict=True, include_key=False).items()}
     context = context_of(events)
     features = context.features(events.impressions, zone="UTC")
-    found = outcome_features(features, context, Outcomes.from_days(by_day, CATALOGUE, zone="UTC"))
+    found = outcome_features(features, context, Outcomes.from_days(by_day, by_day.__getitem__, CATALOGUE, zone="UTC"))
     seen = dict(
         zip(
             zip(features.shown["page_id"], features.shown["video_id"], strict=True),
@@ -280,7 +284,7 @@ def test_candidates_have_the_numbers_of_an_impression() -> None:
 def test_what_the_logs_lack_is_omitted() -> None:
     def numbers(rows: Rows, catalogue: pl.DataFrame) -> list[str]:
         events = events_of(impressions=rows)
-        return Outcomes.from_days(counted(events), catalogue, zone=ZONE).numbers
+        return outcomes_of(counted(events), catalogue).numbers
 
     one_day = [impression("b", 10, "v"), impression("b", 12, "w", seconds=1.0)]
     assert numbers(one_day, CATALOGUE) == []
