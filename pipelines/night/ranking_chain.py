@@ -79,7 +79,7 @@ def earlier_ranker(night: Night) -> EarlierRanker | None:
         return None
 
     def digest(date: str, pinned: str) -> str:
-        found = manifest.load(_folder(night, date))
+        found = _ranking(night, date)
         return found.digest if found else pinned
 
     replayed = {date: digest(date, pinned) for date, pinned in fixed.replayed.items()}
@@ -93,19 +93,19 @@ def newest(night: Night) -> EarlierRanker | None:
     for date in reversed(paths.nights(night.root)):
         if date >= night.date or date.isoformat() in withdrawn:
             continue
-        found = manifest.load(night.root.stage(date, "ranking"))
-        before = chain_of(found)
+        folder = night.root.stage(date, "ranking")
+        found, before = manifest.load_readable(folder), chain_of(folder)
         if found is not None and before is not None and has_records(found, found.digest):
             pinned = {of: records.digest or found.digest for of, records in before.records.items()}
-            replayed = {of: one for of, one in pinned.items() if has_records(manifest.load(_folder(night, of)), one)}
+            replayed = {of: one for of, one in pinned.items() if has_records(_ranking(night, of), one)}
             return EarlierRanker(date=date.isoformat(), digest=found.digest, replayed=replayed)
     return None
 
 
-def chain_of(found: Manifest | None) -> RankingChain | None:
-    """Return the chain in a manifest of stage ranking; None if its ranker cannot be continued."""
-    ranked = found.read(RankingOutputs).ranked if found else None
-    return ranked.chain if ranked else None
+def chain_of(folder: str) -> RankingChain | None:
+    """Return the chain in the manifest of stage ranking in a folder; None if its ranker cannot be continued."""
+    done = manifest.load_outputs(folder, RankingOutputs)
+    return done.ranked.chain if done and done.ranked else None
 
 
 def has_records(found: Manifest | None, digest: str) -> bool:
@@ -117,8 +117,8 @@ def has_records(found: Manifest | None, digest: str) -> bool:
 def open_chain(night: Night) -> Chain:
     """Return what the night's ranker goes on from, as far as the earlier nights and the store tell."""
     considered = earlier_ranker(night)
-    found = manifest.load(_folder(night, considered.date)) if considered else None
-    before = chain_of(found)
+    found = _ranking(night, considered.date) if considered else None
+    before = chain_of(_folder(night, considered.date)) if considered else None
     if considered is None or found is None or before is None:
         return Chain(considered=considered)
     cold = Chain(considered=considered)
@@ -193,6 +193,11 @@ def needed_records(night: Night) -> set[dt.date]:
     dates = [*paths.nights(night.root), night.date]
     found = newest(replace(night, date=max(dates) + dt.timedelta(days=1)))
     return {dt.date.fromisoformat(date) for date in found.replayed} if found else set()
+
+
+def _ranking(night: Night, date: str) -> Manifest | None:
+    """Return the manifest of a night's ranking; None if it is not complete, or damaged."""
+    return manifest.load_readable(_folder(night, date))
 
 
 def _folder(night: Night, date: str) -> str:

@@ -159,6 +159,12 @@ def test_a_night_without_its_records_or_a_withdrawn_one_is_passed_over(of: Night
     assert ranking_chain.open_chain(now).earlier is None
 
 
+def test_a_damaged_night_is_passed_over(of: Night) -> None:
+    now = three_nights(of)
+    Path(before(of, 1).folder("ranking"), manifest.NAME).write_text("{")
+    assert ranking_chain.open_chain(now).earlier == day(2) and ranking_chain.needed_records(now) == {before(of, 2).date}
+
+
 def test_changed_records_of_the_chain_are_not_learned_again(of: Night) -> None:
     now = three_nights(of)
     ranked(before(of, 2), days=[3], chain=Chain())
