@@ -15,7 +15,7 @@ from trainer.config import AUTO
 
 TRAINED_IMPRESSIONS, MOST_EPOCHS = 3_000_000, 3  # impressions of all epochs together
 LEAST_LEARNED = 1_000_000  # impressions of a warm start, if the chain has as many
-UNCLICKED_PER_CLICK = 4
+UNCLICKED_PER_CLICK = 2
 LEAST_UNCLICKED = 20_000  # on a day, which are kept however few clicks there are
 
 

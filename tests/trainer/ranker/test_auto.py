@@ -27,7 +27,7 @@ def test_epochs(impressions: int, warm: bool, expected: int) -> None:
 @pytest.mark.parametrize(
     ("impressions", "clicked", "days", "expected"),
     [
-        (14_000_000, 700_000, 28, 0.21),  # four for each click
+        (14_000_000, 700_000, 28, 0.11),  # two for each click
         (14_000_000, 7_000, 28, 0.04),  # 20,000 a day
         (500_000, 9, 28, 1.0),
         (10, 10, 1, 1.0),
