@@ -138,14 +138,16 @@ class Outcomes:
         counted = sorted(counted)
         first, span = counted[0], (counted[-1] - counted[0]).days + 1
         video_ids, values = _distinct_keys(map(read, counted))
-        rows = pl.concat(
-            _coded(read(day), video_ids, values).with_columns(day=pl.lit((day - first).days, pl.Int64))
-            for day in counted
-        )
+        codes = pl.Enum(video_ids), pl.Enum(values)  # the fastest lookup of strings; made once for all days
+        parts: dict[str, list[pl.DataFrame]] = {name: [] for name in ("", *CATEGORIES)}
+        for day in counted:
+            coded = _coded(read(day), *codes).with_columns(day=pl.lit((day - first).days, pl.Int64))
+            for name, of_category in parts.items():
+                of_category.append(coded.filter(category=name).drop("category"))
         known = catalogue.select("video_id", "channel")
         channels = video_ids.to_frame().join(known, on="video_id", how="left", maintain_order="left")["channel"]
         channel_ids = channels.unique().drop_nulls().sort()
-        of_videos = rows.filter(category="")
+        of_videos = pl.concat(parts.pop(""))
         whole = of_videos.group_by("day").agg(pl.col(*_COUNTED, "squared_seconds").sum())
         return cls(
             zone=zone,
@@ -156,7 +158,7 @@ class Outcomes:
             video_channels=_channel_indices(channels, channel_ids),
             videos=DayTotals.from_rows(pl.col("video"), of_videos, _COUNTED, days_counted=span),
             whole=DayTotals.from_rows(pl.lit(0), whole, (*_COUNTED, "squared_seconds"), days_counted=span),
-            categories={name: _category_totals(rows.filter(category=name), values[name], span) for name in CATEGORIES},
+            categories={name: _category_totals(pl.concat(parts.pop(name)), values, span) for name in CATEGORIES},
         )
 
     @property
@@ -306,46 +308,34 @@ def _channel_indices(channels: pl.Series, channel_ids: pl.Series) -> Ints:
     return np.where(found < 0, channel_ids.len(), found)
 
 
-def _distinct_keys(counted: Iterable[pl.DataFrame]) -> tuple[pl.Series, dict[str, pl.Series]]:
-    """Return the ids of all videos, and the values of each category, sorted. counted: `OUTCOMES` of each day."""
-    videos, values = [], {name: [pl.Series([], dtype=pl.String)] for name in CATEGORIES}
-    for rows in counted:
-        videos.append(rows["video_id"].unique())
-        for name in CATEGORIES:
-            values[name].append(rows.filter(category=name)["value"].unique())
-    found = {name: pl.concat(parts).unique().sort().rename("value") for name, parts in values.items()}
-    return pl.concat(videos).unique().sort(), found
+def _distinct_keys(counted: Iterable[pl.DataFrame]) -> tuple[pl.Series, pl.Series]:
+    """Return the ids of all videos, and the values of all categories, sorted. counted: `OUTCOMES` of each day."""
+    parts = [[rows[name].unique() for name in ("video_id", "value")] for rows in counted]
+    videos, values = (pl.concat(column).unique().sort() for column in zip(*parts, strict=True))
+    return videos, values
 
 
-def _coded(rows: pl.DataFrame, video_ids: pl.Series, values: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """Return the counts of a day with category, and the indexes `video` and `value` (of each category's values) instead
-    of ids. An Enum is the fastest lookup of strings."""
-    parts = []
-    for name, known in {"": pl.Series([""]), **values}.items():
-        of_category = rows.filter(category=name)
-        codes = {"video": ("video_id", video_ids), "value": ("value", known)}
-        parts.append(
-            of_category.select(
-                pl.lit(name).cast(pl.Enum(["", *CATEGORIES])).alias("category"),
-                *(
-                    of_category[column].cast(pl.Enum(ids)).to_physical().cast(pl.UInt32).alias(code)
-                    for code, (column, ids) in codes.items()
-                ),
-                *_COUNTED,
-                "squared_seconds",
-            )
-        )
-    return pl.concat(parts)
+def _coded(rows: pl.DataFrame, videos: pl.Enum, values: pl.Enum) -> pl.DataFrame:
+    """Return the counts of a day with the codes of video ids and of values in place of the texts."""
+    return rows.select(
+        pl.col("category").cast(pl.Enum(["", *CATEGORIES])),
+        video=pl.col("video_id").cast(videos).to_physical().cast(pl.UInt32),
+        value=pl.col("value").cast(values).to_physical().cast(pl.UInt32),
+        **{name: pl.col(name) for name in (*_COUNTED, "squared_seconds")},
+    )
 
 
 def _category_totals(rows: pl.DataFrame, values: pl.Series, days_counted: int) -> CategoryTotals:
+    """Return the totals of one category. values: those of all categories, which the codes in `value` are indexes of."""
+    codes = rows["value"].unique().sort()
+    own = rows.with_columns(pl.col("value").replace_strict(codes, pl.int_range(codes.len(), eager=True)))
     sums = ("impressions", _SECONDS)
-    pair = pl.col("video").cast(pl.Int64) * values.len() + pl.col("value")
-    by_value = rows.group_by("value", "day").agg(pl.col(*sums, "squared_seconds").sum())
+    pair = pl.col("video").cast(pl.Int64) * codes.len() + pl.col("value")
+    by_value = own.group_by("value", "day").agg(pl.col(*sums, "squared_seconds").sum())
     return CategoryTotals(
-        values=values,
-        keys=rows.select(pair.unique().sort()).to_series().to_numpy(),
-        totals=DayTotals.from_rows(pair, rows, sums, days_counted=days_counted),
+        values=values.gather(codes),
+        keys=own.select(pair.unique().sort()).to_series().to_numpy(),
+        totals=DayTotals.from_rows(pair, own, sums, days_counted=days_counted),
         by_value=DayTotals.from_rows(pl.col("value"), by_value, (*sums, "squared_seconds"), days_counted=days_counted),
     )
 
