@@ -32,8 +32,11 @@ class RankerStep(tf.Module):
         self.steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="steps")
         self.dropout_seed = derive_seed(settings.seed, "dropout")[0]
 
-    def __call__(self, batch: Batch) -> tf.Tensor:
-        """Learn from one batch and return its mean loss before the update; NaN if a gradient is not finite."""
+    def __call__(self, batch: Batch, factor: tf.Tensor | float = 1.0) -> tf.Tensor:
+        """Learn from one batch and return its mean loss before the update; NaN if a gradient is not finite.
+
+        `factor`: of both learning rates.
+        """
         used = self.ranker.embed(batch)
         rows, variables = {name: embedded.rows for name, embedded in used.items()}, self.ranker.dense_variables
         seed = tf.stack([tf.constant(self.dropout_seed), self.steps])
@@ -44,8 +47,8 @@ class RankerStep(tf.Module):
             loss = weighted_logistic(logits, *weights, batch[IMPRESSION_WEIGHT] / self.mean_weight)
         row_gradients, gradients = tape.gradient(loss, [rows, variables])
         for name, gradient in row_gradients.items():
-            self.adagrad.apply(name, used[name], gradient)
-        self.adam.apply(gradients)
+            self.adagrad.apply(name, used[name], gradient, factor=factor)
+        self.adam.apply(gradients, factor=factor)
         increment(self.steps)
         return nan_unless_finite(loss, gradients)
 

@@ -35,6 +35,9 @@ from transforms.core.tensorflow_import import tf
 
 # Impressions that are shuffled together. Pools of users with many impressions each would take gigabytes.
 POOL_IMPRESSIONS = 1 << 17
+# The learning rates fall linearly to this share: the level of the predictions at the end would otherwise be that of the
+# last watches learned.
+LAST_FACTOR = 0.02
 MEAN_BATCHES = 50  # over whose impressions the mean inputs are taken, which explain a prediction
 
 
@@ -156,7 +159,7 @@ def fit_ranker(
             began = time.perf_counter()
             batch = next(batches)
             arrived = time.perf_counter()
-            loss = float(step(batch))
+            loss = float(step(batch, tf.constant(1 - (1 - LAST_FACTOR) * progress.steps / (steps * epochs))))
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss must be finite, but is {loss} at step {progress.steps + 1}: lower table_learning_rate "
