@@ -157,6 +157,7 @@ def _spec(night: Night) -> FeatureSpec:
         search_history=night.job.examples.search_history,
         categories=window.categories,
         numbers=[AGE] if window.birth_years else [],
+        holdout_days=(night.dates.end - night.dates.holdout_start).days,
         shared_rows=night.job.examples.long_tail_rows if night.job.examples.long_tail == "hash" else 0,
     )
 

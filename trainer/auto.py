@@ -18,14 +18,15 @@ from typing import Any, Literal
 
 from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 
-RULES_VERSION = 3  # part of the plans of stages: a change of a rule lets them run again
-SHAPE = ("history", "co_watches", "dimension", "hidden")  # kept from the model that a training starts from
+RULES_VERSION = 4  # part of the plans of stages: a change of a rule lets them run again
+SHAPE = ("history", "co_watches", "trends", "dimension", "hidden")  # kept from the model that a training starts from
 
 MANY_VIDEOS, WATCHES_PER_VIDEO = 200_000, 20  # above both, vectors have more dimensions
 SOFTMAX_VIDEOS = 5_000  # up to which the loss is the full softmax
 NEGATIVES = 2_000
 DENSE = 20  # watches per video
 ATTENTION_LABELS = (200_000, 2_000_000)  # few overfit attention, and many take too long
+DAILY_WATCHES = 1  # per video and day, from which the watches of a day tell what rises
 TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 RECENT_SHARE = 0.1  # of the window's days, whose labels every epoch of a cold start has
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
@@ -85,6 +86,11 @@ def _table_learning_rate(chosen: Chosen, counts: LogCounts) -> float:
     return 0.02 if chosen["co_watches"] and _is_dense(counts) else 0.05
 
 
+def _trends(chosen: Chosen, counts: LogCounts) -> bool:
+    is_daily = counts.watches >= DAILY_WATCHES * counts.videos * counts.days
+    return is_daily and chosen["loss"] != "hierarchical_softmax"
+
+
 def _epochs(_: Chosen, counts: LogCounts) -> int:
     return min(MOST_EPOCHS, max(1, round(TRAINED_LABELS / max(1, counts.labels))))
 
@@ -103,6 +109,11 @@ RULES: dict[str, Rule] = {
     "co_watches": Rule(
         lambda chosen, _: chosen["loss"] != "hierarchical_softmax",
         "training begins at the quality of item-to-item (not possible with hierarchical_softmax)",
+    ),
+    "trends": Rule(
+        _trends,
+        f"{{watches:,}} watches of {{videos:,}} videos in {{days:,}} days; from {DAILY_WATCHES} watch per video "
+        "and day",
     ),
     "dimension": Rule(
         _dimension,
@@ -190,7 +201,7 @@ def resolve(
         if paper:
             value, reason = defaults[name], 'preset = "paper"'
         elif earlier is not None and name in SHAPE:
-            kept = earlier.get(name, False)  # co_watches is absent if it is false
+            kept = earlier.get(name, False)  # co_watches and trends are absent if they are false
             if kept != value:
                 reason = f"kept from the model of {earlier_name} for a warm start; a cold start would use {value}"
                 value = kept

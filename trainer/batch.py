@@ -12,6 +12,8 @@ defined here, and nowhere else. Categories and numbers have the names that the f
 | a number       | float32 | [batch]                 | retrieval: in [0, 1], or `MISSING`; ranking: raw, or NaN       |
 | example_age    | float32 | [batch]                 | in [0, 1]; 0 at serving                                        |
 | label          | int32   | [batch]                 | id of the label, from 1; in training only                      |
+| as_of_days     | int32   | [batch]                 | days before the end of the window as of which trends are read; |
+|                |         |                         | absent if it is 0 for all                                      |
 | sequence       | int64   | [batch]                 | in batches of sequences: equal for labels that share a row     |
 | position       | int32   | [batch]                 | in batches of sequences: columns of the row before the label   |
 | share          | float32 | []                      | in a replica's part: the part's share of the batch's labels    |
@@ -40,7 +42,7 @@ Batch = dict[str, tf.Tensor]
 HistorySpec = FeatureSpec | RankingSpec  # both give the lengths of the histories
 
 WATCHES, TOKENS = "watches", "tokens"
-EXAMPLE_AGE, LABEL = "example_age", "label"
+EXAMPLE_AGE, LABEL, AS_OF_DAYS = "example_age", "label", "as_of_days"
 SEQUENCE, POSITION = "sequence", "position"
 SHARE = "share"
 REQUEST, VIDEO, CHANNEL = "request", "video", "channel"
@@ -80,7 +82,7 @@ def feature_specs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
 
 def training_specs(spec: FeatureSpec, *, sequences: bool = False) -> dict[str, tf.TensorSpec]:
     """Return dtype and shape of each tensor of a training batch, of windows or of sequences."""
-    specs = feature_specs(spec) | {LABEL: _tensor(LABEL, tf.int32)}
+    specs = feature_specs(spec) | {name: _tensor(name, tf.int32) for name in (LABEL, AS_OF_DAYS)}
     return specs | ({SEQUENCE: _tensor(SEQUENCE, tf.int64), POSITION: _tensor(POSITION, tf.int32)} if sequences else {})
 
 

@@ -111,6 +111,11 @@ class ModelTable(BaseModel):
         description="add a decaying sum of the history's vectors to the user vector, and start the tables of a cold "
         "start from a factorisation of co-watch counts: training then begins at the quality of item-to-item",
     )
+    trends: OrAuto[bool] = Field(
+        AUTO,
+        description="add to the scores how often a video was watched in the last day, the last week and before, as of "
+        "each label's day, with weights of each user; not with `hierarchical_softmax`",
+    )
     dropout: OrAuto[Share] = Field(AUTO, description="share of the tower's inputs and hidden units dropped")
     history_dropout: OrAuto[Share] = Field(AUTO, description="share of the watches in the input dropped in training")
     loss: OrAuto[LossName] = Field(
@@ -146,6 +151,11 @@ class ModelTable(BaseModel):
                 f"dimension must be a multiple of attention_heads, but {self.dimension} is not a multiple of "
                 f"{self.attention_heads}: change one of them"
             )
+        if self.trends is True and self.loss == "hierarchical_softmax":
+            raise ValueError(
+                'loss = "hierarchical_softmax" has no video vectors that trends could be part of: set trends = false, '
+                "or change the loss"
+            )
         if self.sampler == "learned_unigram" and self.loss != "nce":
             raise ValueError(
                 f'sampler = "learned_unigram" needs loss = "nce", but the loss is "{self.loss}": remove sampler, or '
@@ -167,6 +177,7 @@ class ModelSettings(ModelTable):
     hidden: Widths = [1024, 512]
     history: History = "mean"
     co_watches: bool = False
+    trends: bool = False
     dropout: Share = 0.0
     history_dropout: Share = 0.0
     loss: LossName = "sampled_softmax"

@@ -3,7 +3,8 @@
     tower = tf.saved_model.load(result.tower)
     tower.signatures["examples"](examples=tf.constant([record]))["vector"]  # [1, dimension + 1]
 
-The last component of a user vector is 1 and that of a video vector is its bias, so a score is one dot product.
+The last component of a user vector is 1 and that of a video vector is its bias, so a score is one dot product. With
+trends, the components before it are those of `Trends.served_columns`, and the dimension includes them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.batch import Batch, feature_specs
+from trainer.batch import WATCHES, Batch, feature_specs
 from trainer.examples import Vocabulary
 from trainer.inputs import cut_windows, parse_records
 from trainer.model import Model, UserTower
@@ -36,8 +37,13 @@ class ServedTower(tf.Module):
 
     def vectors(self, batch: Batch) -> tf.Tensor:
         """Return float [batch, dimension + 1] for a batch of windows."""
-        users = self.tower.vectors(batch, self.tower.look_up(batch))
-        return tf.concat([users, tf.ones([tf.shape(users)[0], 1])], axis=1)
+        users, trends = self.tower.vectors(batch, self.tower.look_up(batch)), self.tower.trends
+        parts = [users]
+        if trends is not None:
+            width = self.tower.tables[WATCHES].dimension
+            columns = trends.served_columns(self.tower.spec.holdout_days)
+            parts = [users[:, :width], tf.gather(users[:, width:], columns, axis=1)]
+        return tf.concat([*parts, tf.ones([tf.shape(users)[0], 1])], axis=1)
 
     def from_features(self, features: Batch) -> dict[str, tf.Tensor]:
         """Return `vector`, float [batch, dimension + 1], for the inputs of `batch.feature_specs`."""
@@ -95,6 +101,9 @@ VIDEO_VECTORS = pa.schema(
 def _video_rows(model: Model, counts: Vocabulary, start: int, stop: int) -> pa.Table:
     """Return the rows of the videos with the ids start + 1 to stop."""
     rows = [table.weights[start + 1 : stop + 1].numpy() for table in (model.videos, model.biases)]
+    if (trends := model.tower.trends) is not None:
+        columns = trends.served_columns(model.tower.spec.holdout_days)
+        rows.insert(1, tf.gather(trends.features[start + 1 : stop + 1], columns, axis=1).numpy())
     vectors = np.concatenate(rows, axis=1)
     offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
     return pa.table(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.batch import (
+    AS_OF_DAYS,
     EXAMPLE_AGE,
     LABEL,
     SEQUENCE,
@@ -61,7 +62,7 @@ class ExampleRecords(Records):
 
 def record_features(spec: FeatureSpec) -> dict[str, tf.io.RaggedFeature]:
     """Return the features of a record, other than `user_id`, for `tf.io.parse_example`."""
-    integers = [*history_keys(spec), *map(end_feature, history_keys(spec)), LABEL, *spec.categories]
+    integers = [*history_keys(spec), *map(end_feature, history_keys(spec)), LABEL, AS_OF_DAYS, *spec.categories]
     features = {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in integers}
     for name in [EXAMPLE_AGE, *spec.numbers]:
         features[name] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
@@ -78,7 +79,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
     parsed = tf.io.parse_example(serialized, features)
     splits = parsed[end_feature(WATCHES)].row_splits
     pointers: Batch = {}
-    for name in [EXAMPLE_AGE, *spec.categories, *spec.numbers, *([LABEL] if training else [])]:
+    for name in [EXAMPLE_AGE, AS_OF_DAYS, *spec.categories, *spec.numbers, *([LABEL] if training else [])]:
         checks = [assert_same_splits(parsed[name], splits, name)]
         if parsed[name].dtype == tf.float32:
             checks.append(_assert_in_range(parsed[name].values, name))

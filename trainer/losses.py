@@ -39,6 +39,7 @@ from trainer.sampling import (
 )
 from trainer.tables import Embedded, Table
 from trainer.tree import TreePaths, huffman_tree
+from trainer.trends import Trends
 from transforms.core.tensorflow_import import tf
 
 MIN_WEIGHT = 1e-37  # of a negative: a masked one would weigh 0, and its expected count would be infinite
@@ -162,6 +163,18 @@ class Candidates:
     """The rows that a loss compares with, by table: gradients are taken of them."""
 
     used: dict[str, Embedded]
+    trends: Trends | None = None  # of the videos; None: the model has none
+
+    def rows_of_videos(self) -> tf.Tensor:
+        """Return the rows of `used["videos"]`, float [rows, dimension], and wider with trends."""
+        videos = self.used["videos"]
+        if self.trends is None:
+            return videos.rows
+        return tf.concat([videos.rows, tf.gather(self.trends.features, videos.ids)], axis=1)
+
+    def vectors_of_videos(self) -> tf.Tensor:
+        """Return `rows_of_videos` of each id of `used["videos"]`, float [ids, dimension], and wider with trends."""
+        return tf.gather(self.rows_of_videos(), self.used["videos"].indices)
 
 
 C = TypeVar("C", bound=Candidates)
@@ -174,23 +187,28 @@ class Loss(tf.Module, Generic[C]):
         super().__init__(name="loss")
         self.videos, self.biases = model.videos, model.biases
         self.tables: dict[str, Table] = {}  # tables of the loss, in addition to the model's
+        self.trends: Trends | None = None  # as those of the model's tower
         self.in_batch: InBatch | None = None  # the sampler, if it returns the labels of the batch
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> C:
         """Gather the rows that a batch is compared with.
 
-        `labels`: int32 [batch], from 1. `users`: float [batch, dimension]. `seed`: int32 [2]; random draws depend only
-        on it. Call it outside the gradient tape.
+        `labels`: int32 [batch], from 1. `users`: float [batch, dimension], and wider with trends. `seed`: int32 [2];
+        random draws depend only on it. Call it outside the gradient tape.
         """
         raise NotImplementedError
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: C) -> tf.Tensor:
-        """Return the mean loss of `users` [batch, dimension]. With static shapes it compiles for accelerators."""
+        """Return the mean loss of `users`, as for `candidates`. With static shapes it compiles for accelerators."""
         raise NotImplementedError
 
     def scores(self, users: tf.Tensor) -> tf.Tensor:
         """Return the scores that videos are ranked by, float [users, videos + 1] by id; column 0 is no video."""
-        return tf.matmul(users, self.videos.weights, transpose_b=True) + self.biases.weights[:, 0]
+        dimension = self.videos.dimension
+        scores = tf.matmul(users[:, :dimension], self.videos.weights, transpose_b=True) + self.biases.weights[:, 0]
+        if self.trends is not None:
+            scores += tf.matmul(users[:, dimension:], self.trends.features, transpose_b=True)
+        return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +231,7 @@ class NegativeCandidates(Candidates):
         """Return the rows, in which the labels and negatives are renumbered."""
         videos, biases = self.used["videos"], self.used["biases"]  # of the same ids, and so in the same order
         labels, negatives = tf.split(videos.indices, [tf.size(self.drawn.label_log_expected), tf.size(self.drawn.ids)])
-        return ComparedRows(vectors=videos.rows, biases=biases.rows[:, 0], labels=labels, negatives=negatives)
+        return ComparedRows(vectors=self.rows_of_videos(), biases=biases.rows[:, 0], labels=labels, negatives=negatives)
 
 
 class SampledLoss(Loss[NegativeCandidates]):
@@ -230,10 +248,10 @@ class SampledLoss(Loss[NegativeCandidates]):
         self.in_batch = sampler if isinstance(sampler, InBatch) else None
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> NegativeCandidates:
-        drawn = self.sampler(labels, users, seed=seed)
+        drawn = self.sampler(labels, users[:, : self.videos.dimension], seed=seed)
         ids = tf.concat([labels, drawn.ids], axis=0)
         return NegativeCandidates(
-            used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)}, drawn=drawn
+            used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)}, drawn=drawn, trends=self.trends
         )
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: NegativeCandidates) -> tf.Tensor:
@@ -242,7 +260,7 @@ class SampledLoss(Loss[NegativeCandidates]):
             call = tensorflow_noise_contrastive if self.noise_contrastive else tensorflow_sampled_softmax
             return call(users, candidates)
         sizes = [tf.size(labels), tf.size(drawn.ids)]
-        label_vectors, negative_vectors = tf.split(used["videos"].vectors(), sizes)
+        label_vectors, negative_vectors = tf.split(candidates.vectors_of_videos(), sizes)
         label_biases, negative_biases = tf.split(used["biases"].vectors()[:, 0], sizes)
         compared = Comparison(
             labels=labels,
@@ -260,10 +278,11 @@ class FullSoftmax(Loss[Candidates]):
 
     def candidates(self, labels: tf.Tensor, users: tf.Tensor, *, seed: tf.Tensor) -> Candidates:
         ids = tf.range(1, self.videos.size + 1)
-        return Candidates(used={"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)})
+        used = {"videos": self.videos.embed(ids), "biases": self.biases.embed(ids)}
+        return Candidates(used=used, trends=self.trends)
 
     def __call__(self, users: tf.Tensor, labels: tf.Tensor, candidates: Candidates) -> tf.Tensor:
-        vectors, biases = candidates.used["videos"].vectors(), candidates.used["biases"].vectors()[:, 0]
+        vectors, biases = candidates.vectors_of_videos(), candidates.used["biases"].vectors()[:, 0]
         logits = tf.matmul(users, vectors, transpose_b=True) + biases
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels - 1, logits=logits))
 

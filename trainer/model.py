@@ -3,6 +3,8 @@
 The tower reads a batch of windows or of sequences (`trainer.batch`) and returns the user vector u. The score of a video
 is u.v + b, with v from the output table and b from the biases. Input table and output table are separate.
 
+With trends, u is wide: it also has the user's weights of the trends (`trainer.trends`), which must be set before.
+
 The last layer is linear. With a ReLU there too, as in the paper, recall on real logs was a tenth lower after four
 epochs.
 """
@@ -16,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from trainer.batch import EXAMPLE_AGE, TOKENS, WATCHES, Batch
+from trainer.batch import AS_OF_DAYS, EXAMPLE_AGE, TOKENS, WATCHES, Batch
 from trainer.co_watches import TableStart
 from trainer.config import ModelSettings
 from trainer.history import ENCODERS, Shortcut
@@ -24,6 +26,7 @@ from trainer.layers import Dense, dropout
 from trainer.seeds import derive_seed
 from trainer.sequences import history_rows
 from trainer.tables import Embedded, Table
+from trainer.trends import TRENDS, Trends
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
@@ -60,6 +63,7 @@ class UserTower(tf.Module):
         }
         self.encoder = ENCODERS[settings.history](settings, length=spec.watch_history, seed=seed)
         self.shortcut = Shortcut(length=spec.watch_history) if settings.co_watches else None
+        self.trends: Trends | None = None  # set before use if the model has `trend_weights`
         self.history_dropout = settings.history_dropout
         context = sum(table.dimension for name, table in self.tables.items() if name != WATCHES)
         powers = 3 if self.reads_age else 0  # of the example age
@@ -71,12 +75,16 @@ class UserTower(tf.Module):
             for i, ((a, b), gain) in enumerate(zip(pairwise(widths), gains, strict=True))
         ]
 
+        self.trend_weights: Dense | None = None
+        if settings.trends:
+            self.trend_weights = Dense(widths[-2], TRENDS, gain=0.0, seed=(0, 0), name="trends")
+            self.trend_weights.bias.assign(tf.ones([TRENDS]))
+
     @property
     def dense_variables(self) -> tuple[tf.Variable, ...]:
         """All variables except the tables: those that a step updates as a whole."""
-        shortcut = self.shortcut.trainable_variables if self.shortcut else ()
-        layers = (variable for layer in self.layers for variable in layer.trainable_variables)
-        return (*self.encoder.trainable_variables, *layers, *shortcut)
+        layers = [self.encoder, *self.layers, self.shortcut, self.trend_weights]
+        return tuple(variable for layer in layers if layer is not None for variable in layer.trainable_variables)
 
     def embed(self, batch: Batch, *, dropout_seed: tf.Tensor | None = None) -> dict[str, Embedded]:
         """Return for each table the rows that the batch uses. Drops watches only with a `dropout_seed` (int32 [2])."""
@@ -97,19 +105,23 @@ class UserTower(tf.Module):
     def vectors(
         self, batch: Batch, embedded: dict[str, Embedded], *, dropout_seed: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Return user vectors, float [batch, dimension]. Drops units only with a `dropout_seed` (int32 [2])."""
+        """Return user vectors, float [batch, dimension], and wider with trends. Drops units only with a `dropout_seed`
+        (int32 [2])."""
         x = tf.concat(self._inputs(batch, embedded, dropout_seed), axis=1)
         x = dropout(x, self.dropout, dropout_seed, 0)
         for number, layer in enumerate(self.layers[:-1], start=1):
             x = dropout(self.activation(layer(x)), self.dropout, dropout_seed, number)
         users = self.layers[-1](x)
-        if self.shortcut is None:
+        if self.shortcut is not None:
+            _, positions = history_rows(batch)
+            users += self.shortcut(embedded[WATCHES], positions)
+        if self.trend_weights is None:
             return users
-        _, positions = history_rows(batch)
-        return users + self.shortcut(embedded[WATCHES], positions)
+        assert self.trends is not None
+        return self.trends.widen(users, self.trend_weights(x), batch.get(AS_OF_DAYS))
 
     def __call__(self, batch: Batch) -> tf.Tensor:
-        """Return user vectors, float [batch, dimension], without dropout."""
+        """Return user vectors as `vectors` does, without dropout."""
         return self.vectors(batch, self.embed(batch))
 
     def _inputs(self, batch: Batch, embedded: dict[str, Embedded], dropout_seed: tf.Tensor | None) -> list[tf.Tensor]:
@@ -139,7 +151,7 @@ class Model(tf.Module):
         seed: int,
         category_dimensions: Mapping[str, int] | None = None,
     ) -> None:
-        """Create the variables. A video's bias starts at the logarithm of its share of the labels.
+        """Create the variables. A video's bias starts at the logarithm of its share of the labels, or at 0 with trends.
 
         `label_counts`: int64 [videos], of the ids from 1.
         """
@@ -149,8 +161,9 @@ class Model(tf.Module):
         video_seed = derive_seed(seed, "table", "videos")
         self.videos = Table(spec.videos, settings.dimension, scale=scale, seed=video_seed, name="videos")
         self.biases = Table(spec.videos, 1, scale=0.0, seed=(0, 0), name="biases")
-        share = (label_counts + 1) / (label_counts + 1).sum()
-        self.biases.weights.assign(np.pad(np.log(share), [1, 0])[:, np.newaxis].astype(np.float32))
+        if not settings.trends:
+            share = (label_counts + 1) / (label_counts + 1).sum()
+            self.biases.weights.assign(np.pad(np.log(share), [1, 0])[:, np.newaxis].astype(np.float32))
 
     def start_from(self, start: TableStart) -> None:
         """Set the tables of a new model with a shortcut, which then ranks alone: the tower's output starts at zero."""
@@ -158,6 +171,8 @@ class Model(tf.Module):
         self.tower.tables[WATCHES].set_rows(start.inputs)
         self.videos.set_rows(start.outputs)
         self.biases.weights.assign(start.popularity * self.biases.weights)
+        if self.tower.trend_weights is not None:
+            self.tower.trend_weights.bias.assign(tf.fill([TRENDS], np.float32(start.popularity)))
         self.tower.shortcut.gain.assign(start.gain)
         self.tower.layers[-1].kernel.assign(tf.zeros_like(self.tower.layers[-1].kernel))
 

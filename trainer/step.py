@@ -12,6 +12,7 @@ from trainer.losses import Loss
 from trainer.model import Model
 from trainer.optimizer import Adam, RowwiseAdagrad, increment
 from trainer.seeds import derive_seed
+from trainer.trends import Trends
 from transforms.core.tensorflow_import import tf
 
 LAST_FACTOR = 0.02  # of the learning rates at the end of a linear decay
@@ -75,6 +76,10 @@ class TrainingStep(tf.Module):
         self.adam.apply(gradients, factor=factor)
         increment(self.steps)
         return nan_unless_finite(loss, gradients)
+
+    def set_trends(self, trends: Trends | None) -> None:
+        """Set the trends of the videos, which a model with `trends` needs before its first step."""
+        self.model.tower.trends = self.loss.trends = trends
 
     def _seed(self, purpose: str, offset: tf.Tensor | int = 0) -> tf.Tensor:
         return tf.stack([tf.constant(self.seeds[purpose]) + offset, self.steps])

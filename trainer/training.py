@@ -30,6 +30,7 @@ from trainer.replay import Replay
 from trainer.sampling import VideoDistribution
 from trainer.step import LinearDecay, TrainingStep
 from trainer.stopping import StoppingUsers, choose_stopping_users, read_user_ids
+from trainer.trends import read_trends
 from trainer.warm_start import Start, WarmStartSource, prepare_start
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
@@ -75,6 +76,8 @@ def fit(
     settings = start.adjust_settings(settings)
     data = TrainingData.open(files, settings, replay=start.replay(settings))
     correct_batch_labels(step.loss, data)
+    if model_settings.trends:
+        step.set_trends(read_trends(data.records, videos=files.spec.videos))
     saves = Checkpoints(checkpoints, step, writes=replicas.chief, on_save=on_save)
     progress = saves.restore()
     if saves.latest is None:
@@ -155,6 +158,7 @@ class StepBuilder:
         copy = self.build(Replicas(), {name: table.dimension for name, table in step.model.tower.tables.items()})
         for variable, trained in zip(copy.variables, step.variables, strict=True):
             variable.assign(trained.read_value())
+        copy.set_trends(step.loss.trends)
         return copy
 
 

@@ -136,8 +136,8 @@ def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep |
     shape |= {name: value for name, value in settings.model_dump().items() if name not in SHAPE_INDEPENDENT_SETTINGS}
     if settings.history != "attention":
         shape = {name: value for name, value in shape.items() if not name.startswith("attention_")}
-    if not settings.co_watches:
-        del shape["co_watches"]  # models of earlier versions do not have it
+    # Models of earlier versions do not have these.
+    shape = {name: value for name, value in shape.items() if value or name not in ("co_watches", "trends")}
     shape |= {
         "watch_history": spec.watch_history,
         "searches": spec.tokens > 0,

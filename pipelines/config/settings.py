@@ -53,7 +53,7 @@ RESERVED = {
     *COLUMNS["watches"],
     *COLUMNS["users"],
     *("row", "reason", "text", "table", "file", "bucket", "day", "token", "count", "age", "year", "example_age"),
-    *("watches", "watches_end", "tokens", "tokens_end", "label", "label_days", "impression_weight"),
+    *("watches", "watches_end", "tokens", "tokens_end", "label", "label_days", "as_of_days", "impression_weight"),
 } - {"gender", "country", "language", "device", "signed_in"}
 
 

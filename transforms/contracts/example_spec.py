@@ -19,6 +19,8 @@ value for each pointer, in the same order.
 | example_age   | float [p] | quantile of the label's age in the window, in [0, 1]; 0 at serving                 |
 | label_days    | int64 [p] | whole days from the label to the end of the user's training data, 0 on the last    |
 |               |           | day; shows a warm start which labels are new; 0 in other records                   |
+| as_of_days    | int64 [p] | whole days from the start of the label's day to the end of the window, from 1; 0   |
+|               |           | at serving; from the start of the held-out days in holdout records                 |
 | a category    | int64 [p] | 1 + index into the category's values; 0: missing or unknown                        |
 | a number      | float [p] | in [0, 1]; `MISSING` (-1): unknown                                                 |
 """
@@ -47,6 +49,7 @@ class FeatureSpec:
     numbers: list[str] = field(default_factory=list)
     # Ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; they are never labels.
     shared_rows: int = 0
+    holdout_days: int = 0  # `as_of_days` of holdout records
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)

@@ -86,7 +86,8 @@ def draw_labels(histories: UserHistories, draw: LabelDraw) -> DrawnLabels:
     time).
 
     Labels are excluded if their input is not contained in the last `max_sequence` watches or tokens before the user's
-    last label. The pointers have the columns user_id, time, label, example_age, label_days and those of `_add_inputs`.
+    last label. The pointers have the columns user_id, time, label, example_age, label_days,
+    as_of_days and those of `_add_inputs`.
     """
     completed = histories.watches.filter("completed")
     known = completed.filter(pl.col("id") > 0)
@@ -96,7 +97,9 @@ def draw_labels(histories: UserHistories, draw: LabelDraw) -> DrawnLabels:
         _within_reach("watches_end", draw.watch_history, draw.max_sequence),
         _within_reach("tokens_end", draw.search_history, draw.max_sequence),
     )
-    drawn = reached.with_columns(example_age(draw.newest), label_days=_label_days(reached, draw))
+    drawn = reached.with_columns(
+        example_age(draw.newest), label_days=_label_days(reached, draw), as_of_days=_days_before(draw.end) + 1
+    )
     if draw.per_user:
         drawn = drawn.with_columns(digest=event_digests(drawn, draw.seed, _LABELS_SEED))
         drawn = drawn.filter(pl.col("digest").rank("ordinal").over("user_id") <= draw.per_user).drop("digest")
@@ -122,28 +125,34 @@ def _label_days(labels: pl.DataFrame, draw: LabelDraw) -> pl.Series:
     counted from the start of the holdout.
     """
     held_out = draw.holdout.contains(labels["user_id"])
-    ends = pl.when(held_out).then(_time_literal(draw.holdout.start)).otherwise(_time_literal(draw.end))
-    before_end = (ends - pl.col("time")).dt.total_microseconds() - 1  # midnight belongs to the day that it starts
-    return labels.select(before_end.floordiv(_MICROSECONDS_PER_DAY)).to_series()
+    days = pl.when(held_out).then(_days_before(draw.holdout.start)).otherwise(_days_before(draw.end))
+    return labels.select(days).to_series()
+
+
+def _days_before(end: dt.datetime) -> pl.Expr:
+    """Return the whole days from `time` to `end`, which starts a day; midnight belongs to the day that it starts."""
+    microseconds = (_time_literal(end) - pl.col("time")).dt.total_microseconds() - 1
+    return microseconds.floordiv(_MICROSECONDS_PER_DAY)
 
 
 def serving_pointers(histories: UserHistories, end: dt.datetime) -> pl.DataFrame:
     """Return a pointer at the window's end for each user with a watch or search; `label` is empty, example age 0."""
     no_label = pl.lit([], pl.List(pl.Int64))
     pointers = histories.active.to_frame().select("user_id", time=_time_literal(end), label=no_label)
-    return _add_inputs(pointers, histories).with_columns(*_NO_AGE)
+    return _add_inputs(pointers, histories).with_columns(*_NO_AGE, pl.lit(0, pl.Int64).alias("as_of_days"))
 
 
-def holdout_pointers(histories: UserHistories, holdout: Holdout) -> pl.DataFrame:
+def holdout_pointers(histories: UserHistories, holdout: Holdout, *, days: int) -> pl.DataFrame:
     """Return a pointer at the start of the holdout for each held-out user who completed a video afterwards.
 
     `label` contains the ids of all distinct videos completed then, in ascending order, with a 0 for each video that is
-    out of vocabulary.
+    out of vocabulary. days: those of the holdout.
     """
     watches = histories.watches.filter(pl.col("completed") & (pl.col("time") >= holdout.start))
     held_out = watches.filter(holdout.contains(watches["user_id"])).unique(["user_id", "video_id"])
     labels = held_out.sort("user_id", "id", "video_id").group_by("user_id", maintain_order=True).agg(label="id")
-    return _add_inputs(labels.with_columns(time=_time_literal(holdout.start)), histories).with_columns(*_NO_AGE)
+    pointers = _add_inputs(labels.with_columns(time=_time_literal(holdout.start)), histories)
+    return pointers.with_columns(*_NO_AGE, pl.lit(days, pl.Int64).alias("as_of_days"))
 
 
 def count_measurable(bucket: BucketFiles, days: Window) -> int:

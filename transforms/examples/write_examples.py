@@ -72,7 +72,7 @@ def count_events(events: Events, histories: UserHistories, drawn: DrawnLabels) -
 
 def keep_features(pointers: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
     """Select the model's features, adding missing ones: a bucket may have no rows of the users table."""
-    common = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days"]
+    common = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days", "as_of_days"]
     defaults = dict.fromkeys(spec.categories, pl.lit(None, pl.String)) | dict.fromkeys(spec.numbers, _MISSING)
     absent = {name: value for name, value in defaults.items() if name not in pointers.columns}
     return pointers.with_columns(**absent).select(*common, *spec.categories, *spec.numbers)
@@ -107,7 +107,7 @@ class WriteExamples(beam.PTransform):
         drawn = draw_examples.draw_labels(histories, self.draw)
         pointers_of = {
             "train": drawn.pointers,
-            "holdout": draw_examples.holdout_pointers(histories, self.draw.holdout),
+            "holdout": draw_examples.holdout_pointers(histories, self.draw.holdout, days=self.spec.holdout_days),
             "serving": draw_examples.serving_pointers(histories, self.window.end),
         }
         graph = load_graph(self.inputs.graph)
