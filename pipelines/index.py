@@ -148,6 +148,7 @@ def _inputs(night: Night, folder: str, shards: int) -> IndexInputs:
         similar=night.job.neighbours.similar,
         recall=night.job.index.recall,
         shards=shards,
+        trends=night.outputs(TrainOutputs).trends,
     )
 
 

@@ -95,6 +95,7 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         catalogue=night.ingested.catalogue(),
         max_share_per_channel=settings.max_share_per_channel,
         diversity=settings.diversity,
+        trends=night.outputs(TrainOutputs).trends,
         as_of=night.dates.holdout_start if held_out else None,
         new=None if held_out else new_videos(night),
     )

@@ -43,7 +43,7 @@ from pipelines.night import (
 from pipelines.night.errors import StageError
 from pipelines.night.local_workdir import LocalWorkdir
 from pipelines.night.night import Night
-from pipelines.night.outputs import RankedLists, RankingOutputs, VocabularyOutputs
+from pipelines.night.outputs import RankedLists, RankingOutputs, TrainOutputs, VocabularyOutputs
 from pipelines.night.ranking_chain import Chain
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from trainer.auto import rules_version
@@ -62,7 +62,7 @@ from transforms.ranking.calibration import (
     write_calibration,
 )
 from transforms.ranking.encoding import DrawNumbers, add_earlier_numbers, write_numbers_graph
-from transforms.ranking.generator_features import GENERATOR_NUMBERS, GeneratorNight
+from transforms.ranking.generator_features import GENERATOR_NUMBERS
 from transforms.ranking.held_out_orders import ChooseOrder
 from transforms.ranking.measured_calibration import class_edges
 from transforms.ranking.order import ChosenOrder, choose_order
@@ -605,6 +605,7 @@ def _as_of_held_out_days(night: Night, ranking: ListRanking) -> HeldOutRanking:
     return HeldOutRanking(
         ranking=replace(ranking, inputs=replace(ranking.inputs, window=window), held_out=True),
         videos=paths.join(night.folder("train"), artifacts.VIDEO_VECTORS),
+        trends=night.outputs(TrainOutputs).trends,
         cut=night.job.ranking.cut,
     )
 
@@ -615,7 +616,7 @@ def ranking_buckets(night: Night) -> list[RankingBucket]:
     found = []
     for bucket_files in night.ingested.buckets():
         generator = ranking_nights.of_bucket(night, date, bucket_files.bucket, buckets)
-        own_night = GeneratorNight(start=night.dates.start, vectors=generator.vectors, videos=generator.videos)
+        own_night = replace(generator, start=night.dates.start, lists=())
         found.append(RankingBucket(files=bucket_files, nights=(own_night,), lists=generator.lists))
     return found
 

@@ -63,6 +63,7 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     outputs = TrainOutputs(
         tower=f"tower-{attempt}",
         state=f"state-{attempt}",
+        trends=result.trends,
         warm_start=warm_start_base.to_output(found) if job.training.warm_start else None,
     )
     notes = [note for note in (result.auto_note, result.start["why"]) if note]

@@ -72,6 +72,11 @@ def history_keys(spec: HistorySpec) -> list[str]:
     return [WATCHES, TOKENS] if spec.tokens else [WATCHES]
 
 
+def moment_keys(spec: FeatureSpec) -> list[str]:
+    """Return the keys of the moment of a pointer that the records of a spec have, besides the example age."""
+    return [] if spec.holdout_days is None else [AS_OF_DAYS]
+
+
 def feature_specs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
     """Return dtype and shape of each input of the user tower: what serving gives it."""
     lengths = {WATCHES: spec.watch_history, TOKENS: spec.search_history}
@@ -82,7 +87,7 @@ def feature_specs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
 
 def training_specs(spec: FeatureSpec, *, sequences: bool = False) -> dict[str, tf.TensorSpec]:
     """Return dtype and shape of each tensor of a training batch, of windows or of sequences."""
-    specs = feature_specs(spec) | {name: _tensor(name, tf.int32) for name in (LABEL, AS_OF_DAYS)}
+    specs = feature_specs(spec) | {name: _tensor(name, tf.int32) for name in [*moment_keys(spec), LABEL]}
     return specs | ({SEQUENCE: _tensor(SEQUENCE, tf.int64), POSITION: _tensor(POSITION, tf.int32)} if sequences else {})
 
 

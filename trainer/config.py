@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+TRENDS = 3  # numbers per video and moment, see `trainer.trends`
 AUTO: Literal["auto"] = "auto"  # the value of a setting that is resolved from the counts of the logs
 History = Literal["mean", "recency", "attention"]
 LossName = Literal["sampled_softmax", "nce", "in_batch", "mixed", "hard_negatives", "hierarchical_softmax", "softmax"]

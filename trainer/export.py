@@ -28,6 +28,12 @@ from transforms.core.tensorflow_import import tf
 ROWS_AT_ONCE = 65_536
 
 
+def served_trends(tower: UserTower) -> tf.Tensor:
+    """Return which columns of the trends are exported, int32 [columns]; none without trends."""
+    columns = tower.trends.served_columns(tower.spec.holdout_days or 0) if tower.trends else []
+    return tf.constant(columns, tf.int32)
+
+
 class ServedTower(tf.Module):
     """The user tower with the functions of its signatures; with `raw` it reads raw features too."""
 
@@ -37,13 +43,9 @@ class ServedTower(tf.Module):
 
     def vectors(self, batch: Batch) -> tf.Tensor:
         """Return float [batch, dimension + 1] for a batch of windows."""
-        users, trends = self.tower.vectors(batch, self.tower.look_up(batch)), self.tower.trends
-        parts = [users]
-        if trends is not None:
-            width = self.tower.tables[WATCHES].dimension
-            columns = trends.served_columns(self.tower.spec.holdout_days)
-            parts = [users[:, :width], tf.gather(users[:, width:], columns, axis=1)]
-        return tf.concat([*parts, tf.ones([tf.shape(users)[0], 1])], axis=1)
+        users, width = self.tower.vectors(batch, self.tower.look_up(batch)), self.tower.tables[WATCHES].dimension
+        trends = tf.gather(users[:, width:], served_trends(self.tower), axis=1)
+        return tf.concat([users[:, :width], trends, tf.ones([tf.shape(users)[0], 1])], axis=1)
 
     def from_features(self, features: Batch) -> dict[str, tf.Tensor]:
         """Return `vector`, float [batch, dimension + 1], for the inputs of `batch.feature_specs`."""
@@ -102,8 +104,8 @@ def _video_rows(model: Model, counts: Vocabulary, start: int, stop: int) -> pa.T
     """Return the rows of the videos with the ids start + 1 to stop."""
     rows = [table.weights[start + 1 : stop + 1].numpy() for table in (model.videos, model.biases)]
     if (trends := model.tower.trends) is not None:
-        columns = trends.served_columns(model.tower.spec.holdout_days)
-        rows.insert(1, tf.gather(trends.features[start + 1 : stop + 1], columns, axis=1).numpy())
+        features = trends.features[start + 1 : stop + 1]
+        rows.insert(1, tf.gather(features, served_trends(model.tower), axis=1).numpy())
     vectors = np.concatenate(rows, axis=1)
     offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
     return pa.table(

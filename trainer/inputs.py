@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.batch import (
-    AS_OF_DAYS,
     EXAMPLE_AGE,
     LABEL,
     SEQUENCE,
@@ -27,6 +26,7 @@ from trainer.batch import (
     count_key,
     history_keys,
     is_pointer_key,
+    moment_keys,
     stop_key,
 )
 from trainer.record_files import RecordFiles, no_autograph
@@ -62,7 +62,7 @@ class ExampleRecords(Records):
 
 def record_features(spec: FeatureSpec) -> dict[str, tf.io.RaggedFeature]:
     """Return the features of a record, other than `user_id`, for `tf.io.parse_example`."""
-    integers = [*history_keys(spec), *map(end_feature, history_keys(spec)), LABEL, AS_OF_DAYS, *spec.categories]
+    integers = [*history_keys(spec), *map(end_feature, history_keys(spec)), LABEL, *moment_keys(spec), *spec.categories]
     features = {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in integers}
     for name in [EXAMPLE_AGE, *spec.numbers]:
         features[name] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
@@ -79,7 +79,7 @@ def parse_records(serialized: tf.Tensor, spec: FeatureSpec, *, training: bool) -
     parsed = tf.io.parse_example(serialized, features)
     splits = parsed[end_feature(WATCHES)].row_splits
     pointers: Batch = {}
-    for name in [EXAMPLE_AGE, AS_OF_DAYS, *spec.categories, *spec.numbers, *([LABEL] if training else [])]:
+    for name in [EXAMPLE_AGE, *moment_keys(spec), *spec.categories, *spec.numbers, *([LABEL] if training else [])]:
         checks = [assert_same_splits(parsed[name], splits, name)]
         if parsed[name].dtype == tf.float32:
             checks.append(_assert_in_range(parsed[name].values, name))

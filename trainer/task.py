@@ -26,7 +26,7 @@ from trainer.config import ModelSettings, ModelTable, TrainingSettings, Training
 from trainer.distribution import STRATEGIES, make_replicas
 from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, Vocabulary, read_file, read_folder, read_label_counts, read_vocabularies
-from trainer.export import export_tower, write_json, write_video_vectors
+from trainer.export import export_tower, served_trends, write_json, write_video_vectors
 from trainer.inputs import count_labels
 from trainer.raw import RawFeatures, raw_unsupported_reason
 from trainer.record_files import RecordFiles
@@ -52,6 +52,7 @@ class TrainingResult:
     start: StartSummary  # what it started from
     auto: dict[str, object]  # the values of the settings that were "auto"
     auto_note: str  # one line about them; empty if there are none
+    trends: int = 0  # components of a video vector, before the bias, that are trends
 
 
 def train(
@@ -104,6 +105,7 @@ def train(
         start=fitted.start.summary(vocabularies),
         auto=resolved.values,
         auto_note=resolved.note,
+        trends=len(served_trends(fitted.model.tower)),
     )
     if replicas.chief:
         _write_outputs(examples, fitted, counts, result, resolved)
@@ -171,6 +173,7 @@ def _write_outputs(
         "model": model.model_dump(),
         "training": training.model_dump(),
         "auto": resolved.reasons,
+        "trends": result.trends,
         "seed": training.seed,
         "spec": asdict(examples.spec),
         "dates": examples.dates,

@@ -30,14 +30,15 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.batch import AS_OF_DAYS, LABEL
+from trainer.config import TRENDS
 from trainer.record_files import RecordFiles
 from transforms.core.tensorflow_import import tf
 
-TRENDS = 3  # numbers per video
 WEEK = 7
 # Days before the end of the window at whose start trends are computed. A moment between two of them has the trends of
 # the earlier one, so it sees no later watch. Recent days, which resemble the moment of serving, are exact.
 SLOT_DAYS = (*range(9), 11, 15, 22, 29, 43, 57, 85, 113, 169, 225, 337, 449, 673, 897)
+NO_DAYS = "trends need as_of_days of each label: run the examples stage again, or set trends = false ([model])"
 UNSEEN = 0.1  # labels that are added to those of each video
 SHRINKAGE = 0.2  # labels per video that a share of a shorter time is shrunk by
 
@@ -73,11 +74,15 @@ class Trends:
 
 
 def read_trends(records: RecordFiles, *, videos: int) -> Trends:
-    """Return the trends by the labels of training records, string [records], with videos of the ids 1 to `videos`."""
+    """Return the trends by the labels of training records, with videos of the ids 1 to `videos`.
+
+    Reads the records once. Fails unless each label has `as_of_days`.
+    """
     features = {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in (LABEL, AS_OF_DAYS)}
     counts = np.zeros((0, videos + 1), np.int32)
     for serialized in records.read_blocks():
         parsed = tf.io.parse_example(serialized, features)
+        tf.debugging.assert_equal(parsed[AS_OF_DAYS].row_splits, parsed[LABEL].row_splits, NO_DAYS)
         labels = parsed[LABEL].values.numpy()
         days = np.maximum(parsed[AS_OF_DAYS].values.numpy() - 1, 0)  # a label is on the day before its trends end
         missing = days.max(initial=-1) + 1 - len(counts)

@@ -14,7 +14,7 @@ from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest
 from pipelines.night import artifacts, publication_file
 from pipelines.night.night import Night
-from pipelines.night.outputs import RankingOutputs
+from pipelines.night.outputs import RankingOutputs, TrainOutputs
 from transforms.core.files import FileEntry
 from transforms.ranking.generator_features import GeneratorNight
 
@@ -72,4 +72,5 @@ def of_bucket(night: Night, date: str, bucket: int, buckets: int) -> GeneratorNi
         lists=within(own),
         vectors=within(listed.named(_VECTORS)),
         videos=paths.join(generator.folder("train"), artifacts.VIDEO_VECTORS),
+        trends=generator.outputs(TrainOutputs).trends,
     )

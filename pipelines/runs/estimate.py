@@ -24,12 +24,13 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
 from trainer.auto import LogCounts, Resolved, holdout_share, resolve
-from trainer.config import ModelSettings, TrainingSettings
+from trainer.config import TRENDS, ModelSettings, TrainingSettings
 from trainer.ranker.auto import resolve_epochs
 from transforms.core import files
 from transforms.search.top_k import EXACT_BELOW
 
 FLOAT = 4
+TREND_SLOTS = 13  # moments of `trainer.trends` in a window of four weeks
 
 # Seconds per stage for almost empty logs (python -m benchmarks.overhead OUT).
 START_SECONDS = {
@@ -271,13 +272,16 @@ def _history_bytes(size: LogSize) -> float:
 
 
 def _table_bytes(job: ResolvedJob, size: LogSize) -> int:
-    """Return the bytes of the tables (input videos, output videos, tokens), with an accumulator per row."""
-    return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT
+    """Return the bytes of the tables (input videos, output videos, tokens), with an accumulator per row, and of the
+    trends at all moments."""
+    trends = size.videos * TRENDS * TREND_SLOTS * FLOAT if job.model.trends else 0
+    return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT + trends
 
 
 def _vector_bytes(job: ResolvedJob, size: LogSize) -> int:
-    """Return the bytes of the video vectors and their biases."""
-    return size.videos * (job.model.dimension + 1) * FLOAT
+    """Return the bytes of the video vectors, their biases, and their trends at two moments."""
+    trends = 2 * TRENDS if job.model.trends else 0
+    return size.videos * (job.model.dimension + trends + 1) * FLOAT
 
 
 def _item_bytes(size: LogSize) -> float:

@@ -61,7 +61,7 @@ def run(folder: Path, *, tables: tuple[str, ...], context: bool = True, **change
     named = [entry.rows for entry in done.named("search_tokens.parquet")]  # a later night finds its tokens by it
     assert named == ([spec.tokens] if spec.tokens else [])
     features: dict[str, Any] = {"user_id": pl.String()}
-    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", *spec.categories)
+    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", "as_of_days", *spec.categories)
     features |= dict.fromkeys(ids, pl.List(pl.Int64))
     features |= dict.fromkeys(("example_age", *spec.numbers), pl.List(pl.Float32))
     records = {

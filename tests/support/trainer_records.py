@@ -42,6 +42,8 @@ def random_user(draw: np.random.Generator, spec: FeatureSpec = SPEC, *, pointers
         "example_age": draw.random(count).astype(np.float32).tolist(),
         "label_days": list(range(count)),
     }
+    if spec.holdout_days is not None:
+        lists["as_of_days"] = [day + 1 for day in lists["label_days"]]
     if spec.tokens:
         lists |= {"tokens": tokens, "tokens_end": draw.integers(0, len(tokens) + 1, count).tolist()}
     lists |= {name: draw.integers(0, len(values) + 1, count).tolist() for name, values in spec.categories.items()}

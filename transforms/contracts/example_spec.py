@@ -49,7 +49,7 @@ class FeatureSpec:
     numbers: list[str] = field(default_factory=list)
     # Ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; they are never labels.
     shared_rows: int = 0
-    holdout_days: int = 0  # `as_of_days` of holdout records
+    holdout_days: int | None = None  # `as_of_days` of holdout records; None: no record has `as_of_days`
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)

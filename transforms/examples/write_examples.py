@@ -107,7 +107,7 @@ class WriteExamples(beam.PTransform):
         drawn = draw_examples.draw_labels(histories, self.draw)
         pointers_of = {
             "train": drawn.pointers,
-            "holdout": draw_examples.holdout_pointers(histories, self.draw.holdout, days=self.spec.holdout_days),
+            "holdout": draw_examples.holdout_pointers(histories, self.draw.holdout, days=self.spec.holdout_days or 0),
             "serving": draw_examples.serving_pointers(histories, self.window.end),
         }
         graph = load_graph(self.inputs.graph)

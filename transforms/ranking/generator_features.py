@@ -20,7 +20,7 @@ from transforms.core import files
 from transforms.core.threads import process_cache
 from transforms.ranking.features import Features, ImpressionContext
 from transforms.ranking.timelines import Floats, Ints
-from transforms.search.index_files import to_matrix
+from transforms.search.index_files import directions, to_matrix
 
 GENERATOR_NUMBERS = ("score", "rank", "similarity_last", "similarity_history")
 HISTORY = 50  # last watches whose mean vector a video is compared with
@@ -34,6 +34,7 @@ class GeneratorNight:
 
     start: dt.datetime  # 00:00 of its date; used for pages that begin from then on, until the next night
     videos: str  # path of the model's video vectors
+    trends: int = 0  # components of a video vector, before the bias, that are trends
     vectors: tuple[str, ...] = ()  # paths of user_id, vector; not needed if the night's own lists are ranked
     lists: tuple[str, ...] = ()  # paths of `neighbours.LISTS`; they may contain other users; also not needed then
 
@@ -44,17 +45,19 @@ class VideoVectors:
 
     video_ids: pl.Series
     vectors: Floats  # [videos, d + 1]: [v; b]
-    lengths: Floats  # of v
+    directions: Floats  # [videos, d - trends], a view
+    lengths: Floats  # of the directions
 
 
 @process_cache
-def read_video_vectors(path: str) -> VideoVectors:
-    """Return the video vectors at `path`, read once per process."""
+def read_video_vectors(source: tuple[str, int]) -> VideoVectors:
+    """Return the video vectors at a path, read once per process. source: the path, and `GeneratorNight.trends`."""
+    path, trends = source
     rows = files.read_parquet(path, ["video_id", "vector"])
     vectors = to_matrix(rows["vector"])
-    return VideoVectors(
-        video_ids=rows["video_id"], vectors=vectors, lengths=np.linalg.norm(vectors[:, :-1], axis=1).astype(np.float32)
-    )
+    v = directions(vectors, trends=trends)
+    lengths = np.linalg.norm(v, axis=1).astype(np.float32)
+    return VideoVectors(video_ids=rows["video_id"], vectors=vectors, directions=v, lengths=lengths)
 
 
 def generator_features(
@@ -81,7 +84,7 @@ def generator_features(
 def _night_features(
     features: Features, context: ImpressionContext, night: GeneratorNight, rows: Ints, listed: bool
 ) -> dict[str, Floats]:
-    videos = read_video_vectors(night.videos)
+    videos = read_video_vectors((night.videos, night.trends))
     place = lookup_rows(context.video_ids, videos.video_ids)
     shown = features.shown[rows]
     row_of = place[features.videos[rows]]
@@ -94,7 +97,7 @@ def _night_features(
         known = {"score": _scores(users, night, videos, row_of, request), "rank": _ranks(shown, night)}
     return {
         **known,
-        "similarity_last": _cosines(videos, row_of, videos.vectors[np.maximum(last, 0), :-1], request, last >= 0),
+        "similarity_last": _cosines(videos, row_of, videos.directions[np.maximum(last, 0)], request, last >= 0),
         "similarity_history": _cosines(videos, row_of, mean, request, np.any(mean != 0, axis=1)),
     }
 
@@ -145,9 +148,9 @@ def _histories(
     first, end = features.watches.first[requests], features.watches.end[requests]
     watched = np.append(place[context.watched], -1)  # never empty, so that it can be indexed without watches
     last = np.where(end > first, watched[np.maximum(end - 1, 0)], -1)
-    mean = np.zeros((len(requests), videos.vectors.shape[1] - 1), np.float32)
+    mean = np.zeros((len(requests), videos.directions.shape[1]), np.float32)
     for part in _slices(len(requests), _REQUESTS_AT_ONCE):
-        mean[part] = _mean_vectors(videos.vectors[:, :-1], _last_rows(watched, first[part], end[part]))
+        mean[part] = _mean_vectors(videos.directions, _last_rows(watched, first[part], end[part]))
     return last, mean
 
 
@@ -177,7 +180,7 @@ def _cosines(videos: VideoVectors, row_of: Ints, other: Floats, request: Ints, k
     found = np.full(len(row_of), np.nan, np.float32)
     for part in _slices(len(row_of), _ROWS_AT_ONCE):
         row, video = request[part], row_of[part]
-        product = np.einsum("nd,nd->n", other[row], videos.vectors[np.maximum(video, 0), :-1])
+        product = np.einsum("nd,nd->n", other[row], videos.directions[np.maximum(video, 0)])
         norms = lengths[row] * videos.lengths[np.maximum(video, 0)]
         is_known = known[row] & (video >= 0) & (norms > 0)
         found[part] = np.divide(product, norms, out=np.full(len(row), np.nan, np.float32), where=is_known)

@@ -181,6 +181,7 @@ class HeldOutRanking:
 
     ranking: ListRanking  # its window ends where the held-out days begin
     videos: str  # path of the model's video vectors
+    trends: int  # as in `GeneratorNight`
     cut: int  # first videos whose watch time is compared
 
     def rank(self, lists: pl.DataFrame, bucket: BucketFiles) -> pl.DataFrame:
@@ -188,7 +189,7 @@ class HeldOutRanking:
         return rank_lists(lists, self._bucket(bucket), self.ranking)
 
     def _bucket(self, bucket: BucketFiles) -> RankingBucket:
-        night = GeneratorNight(start=self.ranking.inputs.window.start, videos=self.videos)
+        night = GeneratorNight(start=self.ranking.inputs.window.start, videos=self.videos, trends=self.trends)
         return RankingBucket(files=bucket, nights=(night,))
 
     def orders(self, lists: pl.DataFrame, bucket: BucketFiles, window: Window) -> Iterator[OrderSums]:

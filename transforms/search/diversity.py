@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.search.exact_search import BLOCK, MASKED_SCORE, Candidates, Floats, Positions
-from transforms.search.index_files import POSITIONS
+from transforms.search.index_files import POSITIONS, directions
 from transforms.search.top_k import load_vectors
 
 CANDIDATES_PER_PLACE = 2  # candidates of a list, as a multiple of its length
@@ -80,11 +80,14 @@ def first(candidates: Candidates, k: int) -> Candidates:
     return Candidates(positions=candidates.positions[:, :k], scores=candidates.scores[:, :k])
 
 
-def diversify(candidates: Candidates, vectors: VideoVectors, *, k: int, diversity: float) -> Candidates:
+def diversify(
+    candidates: Candidates, vectors: VideoVectors, *, k: int, diversity: float, trends: int = 0
+) -> Candidates:
     """Return min(k, candidates) of each row's candidates in the order of marginal relevance: [b, k].
 
-    candidates: [b, m] with m >= k, as a search returns them. vectors: [v; b] by position. diversity: in [0, 1), the
-    weight of the similarity to the videos before; 0 returns the first k candidates. Each video keeps its score, so the
+    candidates: [b, m] with m >= k, as a search returns them. vectors: [v; b] by position; the last
+    `trends` components of v do not count. diversity: in [0, 1), the weight of the similarity to the videos before; 0
+    returns the first k candidates. Each video keeps its score, so the
     scores of a row need not fall. Under a channel cap the candidates may hold at most its limit of a channel, and so
     does the result.
 
@@ -104,7 +107,7 @@ def diversify(candidates: Candidates, vectors: VideoVectors, *, k: int, diversit
     rows = max(1, BLOCK // (m * max(m, vectors.shape[1])))
     for start in range(0, len(lengths), rows):
         block = slice(start, start + rows)
-        cosines = _cosines(candidates.positions[block, :m], vectors)
+        cosines = _cosines(candidates.positions[block, :m], vectors, trends)
         cosines *= np.float32(diversity)
         relevance = np.float32(1 - diversity) * _relevance(candidates.scores[block, :m], lengths[block])
         chosen[block, : min(k, m)] = _choose(relevance, cosines, min(k, m))
@@ -124,15 +127,15 @@ def _relevance(scores: Floats, lengths: NDArray[np.intp]) -> Floats:
     return np.where(filled, above / np.where(highest > 0, highest, np.float32(1)), MASKED_SCORE)
 
 
-def _cosines(positions: Positions, vectors: VideoVectors) -> Floats:
+def _cosines(positions: Positions, vectors: VideoVectors, trends: int) -> Floats:
     """Return the cosines between the candidates of each row of positions [b, m]: [b, m, m]. Padding has any value."""
     b, m = positions.shape
     found = np.asarray(vectors[np.maximum(positions, 0).reshape(-1)], np.float32)
-    found[:, -1] = 0  # the bias
+    found = np.ascontiguousarray(directions(found, trends=trends))
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found))
     found /= np.where(lengths > 0, lengths, np.float32(1))[:, None]
-    directions = found.reshape(b, m, -1)
-    return np.matmul(directions, directions.transpose(0, 2, 1))
+    units = found.reshape(b, m, -1)
+    return np.matmul(units, units.transpose(0, 2, 1))
 
 
 def _choose(relevance: Floats, similarity: Floats, k: int) -> NDArray[np.intp]:

@@ -48,6 +48,7 @@ class IndexInputs:
     similar: int  # list length of the similar videos
     recall: float
     shards: int = 1  # of each kind
+    trends: int = 0  # components of a vector, before the bias, that are trends
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,15 @@ def to_matrix(vectors: pl.Series) -> NDArray[np.float32]:
     return flat.reshape(len(vectors), -1)
 
 
-def unit_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return v / |v| of vectors [v; b]: float32 [n, d - 1]. A zero vector stays zero."""
-    v = vectors[:, :-1]
+def directions(vectors: NDArray[np.float32], *, trends: int) -> NDArray[np.float32]:
+    """Return the part of vectors [n, d] that says what a video is like: without its trends, which come before the bias,
+    and without the bias, [n, d - trends - 1]."""
+    return vectors[:, : vectors.shape[1] - trends - 1]
+
+
+def unit_directions(vectors: NDArray[np.float32], *, trends: int = 0) -> NDArray[np.float32]:
+    """Return v / |v| of the `directions` v: float32 [n, d - trends - 1]. A zero vector stays zero."""
+    v = directions(vectors, trends=trends)
     length = np.linalg.norm(v, axis=1, keepdims=True)
     return np.asarray(v / np.where(length == 0, 1, length), np.float32)
 
@@ -129,7 +136,7 @@ def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str)
     sample = None if exact else _tuning_sample(part, inputs, ids)
     vectors = read_vectors(inputs.vectors, ids[positions])
     if part.kind == "similar":
-        vectors = unit_directions(vectors)
+        vectors = unit_directions(vectors, trends=inputs.trends)
     k = inputs.k if part.kind == "candidates" else inputs.similar + 1  # a video is the nearest to itself
     index = build_index(vectors, k=k, queries=sample, recall=inputs.recall, exact_below=len(ids) + 1 if exact else 0)
     below, sampled = part.folder(attempt, inputs.shards), sample is not None and inputs.shards > 1
@@ -148,7 +155,8 @@ def write_index(part: IndexPart, inputs: IndexInputs, folder: str, attempt: str)
 def _tuning_sample(part: IndexPart, inputs: IndexInputs, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return queries to tune an index with: user vectors, or the directions of videos of all shards."""
     if part.kind == "similar":
-        return unit_directions(read_vectors(inputs.vectors, ids[draw_sample(len(ids))]))
+        sample = read_vectors(inputs.vectors, ids[draw_sample(len(ids))])
+        return unit_directions(sample, trends=inputs.trends)
     users = load_tower(inputs.tower).sample_vectors(inputs.serving, SAMPLED_USERS)
     return users[draw_sample(len(users))]
 

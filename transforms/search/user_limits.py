@@ -42,6 +42,7 @@ class SearchInputs:
     catalogue: str | None = None
     max_share_per_channel: float = 1.0
     diversity: float = 0.0  # in [0, 1): `diversity.diversify`
+    trends: int = 0  # components of a video vector, before the bias, that are trends
     as_of: dt.datetime | None = None  # videos uploaded from then on are not shown
     new: NewVideos | None = None  # videos with reserved places; None: none
 

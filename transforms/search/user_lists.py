@@ -58,8 +58,10 @@ class UserLists:
         """Return the lists of a batch of users from their candidates in the index, [b, inputs.depth]. excluded: their
         exclusions, as `limits` has them."""
         k, diversity = self.inputs.k, self.inputs.diversity
-        by_score = first(candidates, k)
-        without_new = diversify(candidates, video_vectors, k=k, diversity=diversity) if diversity else by_score
+        without_new = by_score = first(candidates, k)
+        if diversity:
+            trends = self.inputs.trends
+            without_new = diversify(candidates, video_vectors, k=k, diversity=diversity, trends=trends)
         return SearchResult(
             user_ids=user_ids,
             vectors=vectors,

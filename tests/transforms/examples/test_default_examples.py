@@ -37,7 +37,7 @@ def run(folder: Path, tables: dict[str, list[dict[str, Any]]]) -> tuple[FeatureS
         stage.run(of)
     done, at = of.require("examples"), of.folder("examples")
     spec = FeatureSpec.from_json((Path(at) / "spec.json").read_text())
-    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", *spec.categories)
+    ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", "as_of_days", *spec.categories)
     features: dict[str, Any] = {"user_id": pl.String(), **dict.fromkeys(ids, pl.List(pl.Int64))}
     features |= dict.fromkeys(("example_age", *spec.numbers), pl.List(pl.Float32))
     (defaults,) = [read_tfrecords(f"{at}/{e.name}", features).to_dicts() for e in done.named("defaults-")]

@@ -157,7 +157,15 @@ class Oracle:
         return [(s["time"], TOKENS[t]) for s in mine for t in tokens(s["query"]) if t in TOKENS]
 
     def pointer(
-        self, user: str, time: dt.datetime, label: Any, age: float, *, days: int = 0, withhold: bool = False
+        self,
+        user: str,
+        time: dt.datetime,
+        label: Any,
+        age: float,
+        *,
+        days: int = 0,
+        as_of: int = 0,
+        withhold: bool = False,
     ) -> dict[str, Any]:
         """What may be seen of a user at a time: only what came strictly before; of the searches, if some are withheld,
         those before the last watch and those more than half an hour before."""
@@ -181,6 +189,7 @@ class Oracle:
             "tokens_end": len(shown),
             "example_age": pytest.approx(age),
             "label_days": days,
+            "as_of_days": as_of,
             "gender": row["gender"],
             "age": pytest.approx(min(max((time.year - born) / 100, 0), 1) if born else MISSING),
             **context,
@@ -198,7 +207,8 @@ class Oracle:
                     age = (self.draw.newest - w["time"]).total_seconds() / 86_400
                     digest, label = self.digest(user, w["video_id"], w["time"]), VIDEOS[w["video_id"]]
                     days, withhold = self.label_days(user, w["time"]), self.draw.withhold_last_search
-                    pointer = self.pointer(user, w["time"], label, age, days=days, withhold=withhold)
+                    as_of = self.days_to(self.draw.end, w["time"]) + 1
+                    pointer = self.pointer(user, w["time"], label, age, days=days, as_of=as_of, withhold=withhold)
                     pointers.append((digest, pointer))
                 else:
                     why["held_out" if w["video_id"] in VIDEOS else "out_of_vocabulary"] += 1
@@ -212,10 +222,13 @@ class Oracle:
     def label_days(self, user: str, time: dt.datetime) -> int:
         """How many whole days, each from midnight to midnight, lie behind the label's in what is learned of the
         user."""
-        day = self.draw.holdout.start if self.held_out(user) else self.draw.end
+        return self.days_to(self.draw.holdout.start if self.held_out(user) else self.draw.end, time)
+
+    def days_to(self, end: dt.datetime, time: dt.datetime) -> int:
+        """How many whole days lie between the day of a moment and `end`, each counted back from `end`."""
         days = -1
-        while time < day:
-            day, days = day - dt.timedelta(days=1), days + 1
+        while time < end:
+            end, days = end - dt.timedelta(days=1), days + 1
         return days
 
     def reached(self, pointer: dict[str, Any], pointers: list[dict[str, Any]]) -> bool:
@@ -240,7 +253,7 @@ class Oracle:
             videos = {w["video_id"] for w in self.completed(user) if w["time"] >= start}
             if videos and self.held_out(user):
                 label = sorted(VIDEOS.get(video, 0) for video in videos)
-                found.append(self.pointer(user, start, label, 0))
+                found.append(self.pointer(user, start, label, 0, as_of=1))
         return found
 
     def records(self, pointers: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -260,7 +273,7 @@ class Oracle:
                 record[f"{name}_end"] = [max(0, p[f"{name}_end"] - cut) for p in mine]
             one = isinstance(mine[0]["label"], list)
             record["label"] = mine[0]["label"] if one else [p["label"] for p in mine]
-            others = ("example_age", "label_days", "gender", "age", "country", "device", "signed_in")
+            others = ("example_age", "label_days", "as_of_days", "gender", "age", "country", "device", "signed_in")
             found[user] = record | {name: [p[name] for p in mine] for name in others}
         return found
 
@@ -277,9 +290,10 @@ def test_pointers_and_records_equal_those_of_the_oracle(case: Case) -> None:
     for found, expected in (
         (drawn.pointers, trained),
         (serving_pointers(histories, END), oracle.serving()),
-        (holdout_pointers(histories, case.draw.holdout), oracle.holdout()),
+        (holdout_pointers(histories, case.draw.holdout, days=1), oracle.holdout()),
     ):
-        names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days", "gender", "age"]
+        names = ["user_id", "time", "label", "watches_end", "tokens_end", "example_age", "label_days"]
+        names += ["as_of_days", "gender", "age"]
         assert sorted(found.columns) == sorted([*names, "country", "device", "signed_in"])
         assert found.to_dicts() == expected
         rows = build_records(found, histories, max_sequence=case.draw.max_sequence)
@@ -366,7 +380,7 @@ def test_held_out_events_are_not_learned(case: Case) -> None:
     trained, without = (training_pointers(histories, draw) for histories in (whole, learnable))
     assert trained.equals(without)
     assert all_inputs(whole, trained, draw) == all_inputs(learnable, without, draw)
-    asked = holdout_pointers(whole, draw.holdout)
+    asked = holdout_pointers(whole, draw.holdout, days=1)
     assert set(asked["user_id"]) <= held
     as_of_then = serving_pointers(learnable, HOLDOUT_START).filter(pl.col("user_id").is_in(asked["user_id"].to_list()))
     shown = all_inputs(learnable, as_of_then, draw)

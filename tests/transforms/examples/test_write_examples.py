@@ -45,8 +45,16 @@ DRAW = LabelDraw(
 )
 VIDEOS = [f"v{i}" for i in range(6)]
 CATEGORIES = {"country": ["SE"], "gender": ["f"]}
-SPEC = FeatureSpec(videos=6, tokens=1, watch_history=3, search_history=3, categories=CATEGORIES, numbers=["age"])
-IDS = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", "country", "gender")
+SPEC = FeatureSpec(
+    videos=6,
+    tokens=1,
+    watch_history=3,
+    search_history=3,
+    categories=CATEGORIES,
+    numbers=["age"],
+    holdout_days=2,
+)
+IDS = ("watches", "tokens", "label", "watches_end", "tokens_end", "label_days", "as_of_days", "country", "gender")
 FEATURES: dict[str, Any] = {
     "user_id": pl.String(),
     **dict.fromkeys(IDS, pl.List(pl.Int64)),
@@ -99,7 +107,7 @@ def oracle(split: str, bucket: BucketFiles, inputs: ExampleInputs) -> pl.DataFra
     )
     pointers = {
         "train": lambda: draw_examples.draw_labels(histories, DRAW).pointers,
-        "holdout": lambda: draw_examples.holdout_pointers(histories, HOLDOUT),
+        "holdout": lambda: draw_examples.holdout_pointers(histories, HOLDOUT, days=2),
         "serving": lambda: draw_examples.serving_pointers(histories, WINDOW.end),
     }[split]()
     encoded = load_graph(inputs.graph).encode(keep_features(pointers, SPEC), categories=list(SPEC.categories))
