@@ -181,7 +181,7 @@ class HeldOutRanking:
 
     ranking: ListRanking  # its window ends where the held-out days begin
     videos: str  # path of the model's video vectors
-    trends: int  # as in `GeneratorNight`
+    trends: int = 0  # as in `GeneratorNight`
     cut: int  # first videos whose watch time is compared
 
     def rank(self, lists: pl.DataFrame, bucket: BucketFiles) -> pl.DataFrame:

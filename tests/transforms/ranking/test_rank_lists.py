@@ -188,7 +188,7 @@ def test_candidates_have_the_features_of_the_list_and_the_vectors(
 
 @pytest.mark.usefixtures("by_hand")
 def test_held_out_users_are_measured_in_both_orders(tmp_path: Path) -> None:
-    held_out = HeldOutRanking(trends=0, ranking=ranking_in(tmp_path), videos=vectors_in(tmp_path), cut=1)
+    held_out = HeldOutRanking(ranking=ranking_in(tmp_path), videos=vectors_in(tmp_path), cut=1)
     then = pl.DataFrame(
         {
             "user_id": ["a", "a", "b", "stranger"],
