@@ -37,7 +37,7 @@ from transforms.core.tensorflow_import import tf
 WEEK = 7
 # Days before the end of the window at whose start trends are computed. A moment between two of them has the trends of
 # the earlier one, so it sees no later watch. Recent days, which resemble the moment of serving, are exact.
-SLOT_DAYS = (*range(9), 11, 15, 22, 29, 43, 57, 85, 113, 169, 225, 337, 449, 673, 897)
+SLOT_DAYS = (*range(15), 16, 18, 20, 22, 25, 29, 36, 43, 57, 71, 85, 113, 141, 169, 225, 281, 337, 449, 673, 897)
 NO_DAYS = "trends need as_of_days of each label: run the examples stage again, or set trends = false ([model])"
 UNSEEN = 0.1  # labels that are added to those of each video
 SHRINKAGE = 0.2  # labels per video that a share of a shorter time is shrunk by

@@ -30,7 +30,7 @@ from transforms.core import files
 from transforms.search.top_k import EXACT_BELOW
 
 FLOAT = 4
-TREND_SLOTS = 13  # moments of `trainer.trends` in a window of four weeks
+TREND_SLOTS = 21  # moments of `trainer.trends` in a window of four weeks
 
 # Seconds per stage for almost empty logs (python -m benchmarks.overhead OUT).
 START_SECONDS = {

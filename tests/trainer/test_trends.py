@@ -77,13 +77,13 @@ def test_a_rising_video_has_positive_trends() -> None:
 
 
 def test_weights_are_in_the_slot_of_the_moment() -> None:
-    trends = Trends(features=tf.zeros([4, TRENDS * 11]))  # slots up to day 15
+    trends = Trends(features=tf.zeros([4, TRENDS * 17]))  # slots up to day 18
     weights = tf.constant([[1.0, 2, 3]] * 5)
-    wide = trends.widen(tf.fill([5, 2], 7.0), weights, tf.constant([0, 3, 9, 11, 400])).numpy()
+    wide = trends.widen(tf.fill([5, 2], 7.0), weights, tf.constant([0, 3, 15, 16, 400])).numpy()
     assert (wide[:, :2] == 7).all()
-    by_slot = wide[:, 2:].reshape(5, 11, TRENDS)
-    # Day 9 has the trends as of day 11, which sees no later watch; days before the logs have the last slot.
-    for row, slot in enumerate([0, 3, 9, 9, 10]):
+    by_slot = wide[:, 2:].reshape(5, 17, TRENDS)
+    # Day 15 has the trends as of day 16, which sees no later watch; days before the logs have the last slot.
+    for row, slot in enumerate([0, 3, 15, 15, 16]):
         np.testing.assert_array_equal(by_slot[row, slot], [1, 2, 3])
         assert by_slot[row].sum() == 6
     same = trends.widen(tf.fill([5, 2], 7.0), weights, None).numpy()
