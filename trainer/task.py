@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pydantic import ValidationError
 
 from trainer.auto import LogCounts, Resolved, auto_names, resolve
-from trainer.config import ModelSettings, ModelTable, TrainingSettings, TrainingTable
+from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 from trainer.distribution import STRATEGIES, make_replicas
 from trainer.errors import TrainingError
 from trainer.examples import ExampleFiles, Vocabulary, read_file, read_folder, read_label_counts, read_vocabularies
@@ -124,7 +124,10 @@ def resolve_settings(
     """Return the settings with a value for each that is "auto", from the counts of the examples.
 
     With an `earlier` model, settings that determine the shape keep its values if a warm start is possible with them.
+    Records of earlier versions, which do not have the days that trends need, are learned from without trends.
     """
+    if model.trends == AUTO and examples.spec.holdout_days is None:
+        model = model.model_copy(update={"trends": False})
     if not auto_names(model, training):
         return resolve(model, training, LogCounts(labels=0, users=0, videos=0, watches=0, days=0))
     counts = LogCounts(

@@ -51,6 +51,7 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
     assert found.model == ModelSettings(
         history="attention",
         co_watches=True,
+        trends=True,
         dimension=64,
         hidden=[256],
         dropout=0.2,
@@ -67,6 +68,8 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
     ("counts", "name", "value"),
     [
         ({"videos": 5_001}, "loss", "sampled_softmax"),
+        ({"watches": 2_000 * 28}, "trends", True),
+        ({"watches": 2_000 * 28 - 1}, "trends", False),
         ({"videos": 200_001, "watches": 20 * 200_001}, "dimension", 128),
         ({"videos": 200_001, "watches": 20 * 200_001 - 1}, "dimension", 64),
         ({"labels": 2_000_001}, "history", "recency"),
@@ -107,9 +110,10 @@ def test_the_paper_s_preset_has_the_defaults_of_the_resolved_settings() -> None:
 
 
 def test_a_warm_start_keeps_the_earlier_shape() -> None:
-    shape = {"history": "mean", "dimension": 96, "hidden": [64, 32]}  # co_watches is absent if it is false
+    # co_watches and trends are absent if they are false
+    shape = {"history": "mean", "dimension": 96, "hidden": [64, 32]}
     found = resolved(earlier=shape)
-    assert [getattr(found.model, name) for name in SHAPE] == ["mean", False, 96, [64, 32]]
+    assert [getattr(found.model, name) for name in SHAPE] == ["mean", False, False, 96, [64, 32]]
     assert "2026-11-20" in found.reasons["dimension"] and "64" in found.reasons["dimension"]
     assert found.model.dropout == 0.5 and found.training.table_learning_rate == 0.05
     assert resolved(earlier=shape, dimension=32).model.dimension == 32
