@@ -83,9 +83,9 @@ def test_only_files_of_the_bucket_and_days_are_read(published: Night, monkeypatc
     opened: list[str] = []
 
     def noted(read: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
-        def reading(path: str | list[str], columns: list[str] | None = None) -> pl.DataFrame:
+        def reading(path: str | list[str], *args: object) -> pl.DataFrame:
             opened.extend([path] if isinstance(path, str) else path)
-            return read(path, columns)
+            return read(path, *args)
 
         return reading
 
