@@ -90,6 +90,7 @@ def test_every_input_of_the_model_is_in_the_records(everything: tuple[FeatureSpe
         tokens=5,  # green, green jazz, green tea, jazz, tea
         watch_history=4,
         search_history=4,
+        holdout_days=0,
         categories={
             "country": ["DE", "SE"],
             "device": ["phone", "tv"],
@@ -132,7 +133,7 @@ def test_every_event_is_accounted_for(everything: tuple[FeatureSpec, Any, Any]) 
 
 def test_missing_tables_and_columns_shrink_the_spec(tmp_path: Path) -> None:
     spec, records, counts = run(tmp_path, tables=("watches",), context=False, user_categories=["plan"])
-    assert spec == FeatureSpec(videos=2, tokens=0, watch_history=4, search_history=4)
+    assert spec == FeatureSpec(videos=2, tokens=0, watch_history=4, search_history=4, holdout_days=0)
     with pytest.raises(KeyError):
         records["train"]["ann"]["country"]
     assert records["train"]["ann"]["tokens"] == records["serving"]["ann"]["tokens_end"] == []
