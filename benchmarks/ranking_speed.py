@@ -77,7 +77,8 @@ def rank(night: Night, ranker: str) -> tuple[int, int, float]:
     name = paths.shard_pattern(night.ingested.snapshot.buckets, "timed", "parquet")
     spec = read_ranking_folder(f"{night.folder('ranking')}/examples").spec
     order = ChosenOrder.fixed(0.0, "expected seconds alone")
-    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=night.job.ranking.candidates, order=order)
+    count = night.job.ranking.candidates
+    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=count, weights=order.weights)
     began = time.perf_counter()
     with night.beam.pipeline("ranking") as pipeline:
         ranked = (

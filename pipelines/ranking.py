@@ -532,7 +532,7 @@ def _choose_order(night: Night, spec: RankingSpec, folder: str, attempt: str) ->
         inputs=inputs_of(night, spec),
         ranker=paths.join(folder, _ranker(attempt)),
         count=settings.candidates,
-        order=by_seconds,
+        weights=by_seconds.weights,
     )
     choose = ChooseOrder(
         search=neighbours.search_inputs(night, held_out=True),
@@ -560,7 +560,8 @@ def _rank(
     """
     ranker, records = paths.join(folder, _ranker(attempt)), paths.join(folder, f"records-{attempt}.json")
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "parquet")
-    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=night.job.ranking.candidates, order=order)
+    count = night.job.ranking.candidates
+    ranking = ListRanking(inputs=inputs_of(night, spec), ranker=ranker, count=count, weights=order.weights)
     rank = RankCandidates(ranking, folder, name, night.beam.threads)
     with night.beam.pipeline("ranking") as pipeline:
         ranked = pipeline | "Buckets" >> night.beam.create(ranking_buckets(night)) | rank
@@ -585,11 +586,12 @@ def spec_of_night(night: Night) -> RankingSpec:
 def list_ranking(night: Night) -> ListRanking:
     """Return how the night's lists were ranked. Raises StageError if they are not."""
     ranked = night.outputs(RankingOutputs).ranked
+    order = ranked.order if ranked and ranked.order else ChosenOrder.fixed(0.0, "the order of earlier versions")
     return ListRanking(
         inputs=inputs_of(night, spec_of_night(night)),
         ranker=ranker_of(night),
         count=night.job.ranking.candidates,
-        order=ranked.order if ranked and ranked.order else ChosenOrder.fixed(0.0, "the order of earlier versions"),
+        weights=order.weights,
     )
 
 

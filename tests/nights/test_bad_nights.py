@@ -123,7 +123,8 @@ def test_a_model_of_shuffled_labels_is_stopped(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_plots")
 def test_a_harmful_ranker_is_stopped(tmp_path: Path) -> None:
     """Of the videos shown, the rarely completed ones are watched longest, so that the ranker puts them first. The lists
-    to serve then have fewer of the completed videos in front than the neighbours, and the night is not published."""
+    to serve, in the order of expected seconds alone, then have fewer of the completed videos in front than the
+    neighbours, and the night is not published."""
     size = ["--users", "300", "--videos", "60", "--days", "5", "--last-day", str(FIRST)]
     assert simulate.main([str(tmp_path), *size]) == 0
     watched = pl.concat(pl.read_parquet(path) for path in (tmp_path / "watches").iterdir())["video_id"].value_counts()
@@ -134,7 +135,9 @@ def test_a_harmful_ranker_is_stopped(tmp_path: Path) -> None:
         shown.with_columns(watch_seconds=seconds.cast(shown.schema["watch_seconds"])).write_parquet(path)
     tables = "\n".join(f'{table} = "{table}/{{date}}.parquet"' for table in ("watches", "searches", "impressions"))
     gates = "[gates]\nitem_to_item = false\nmost_popular = false\nranking = false\n"
-    settings = f"[examples]\nwindow_days = 5\nholdout_users = 1.0\n{TINY}[ranking]\ncandidates = 30\n{gates}"
+    gates += "max_calibration_error = 0\nmax_decile_error = 0\n"  # the seconds of these clicks exceed the lengths
+    ranker = "[ranking]\ncandidates = 30\norder_weight = 0\n"
+    settings = f"[examples]\nwindow_days = 5\nholdout_users = 1.0\n{TINY}{ranker}{gates}"
     job = write_job(tmp_path, f'{tables}\nvideos = "videos.parquet"\nusers = "users.parquet"', settings)
     done = nightly(job)
     assert done.returncode == 3 and "gate ranking recall: recall@10 in the neighbours' order is " in done.stderr

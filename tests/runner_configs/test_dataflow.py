@@ -146,8 +146,10 @@ STEPS = {
         | {"Flatten", "WriteRecords"}
     ],
     "ranking": [
-        {"Create", "CountImpressions", "Videos", "Channels", "Flatten", "WriteRecords"},
+        {"Create", "CountImpressions", "Videos", "Channels", "Outcomes", "Flatten", "WriteRecords"},
         {"Create", "WriteRankingExamples", "DrawNumbers", "WriteRecords"},
+        {"Create", "BinImpressions", "WriteRecords"},
+        {"Create", "ChooseOrder", "WriteRecords"},
         {"Buckets", "RankCandidates", "Holdout", "MeasureRanker", "Flatten", "WriteRecords"},
     ],
     "evaluation": [

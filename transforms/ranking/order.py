@@ -80,6 +80,12 @@ class ChosenOrder(JsonModel):
     users: int = 0  # held-out users who completed a video
     curve: tuple[OrderPoint, ...] = ()  # by weight; empty if the weight was not chosen
 
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """The weight of the lists to serve, and those of the held-out users' halves; infinite for `NEIGHBOURS`."""
+        served, first, second = as_numbers([self.weight, *self.halves]).tolist()
+        return served, first, second
+
     @classmethod
     def fixed(cls, weight: OrderWeight, reason: str) -> ChosenOrder:
         """Return the order by one weight."""

@@ -31,7 +31,7 @@ from transforms.logs.schemas import TIME
 from transforms.ranking.calibration import load_calibration, user_halves
 from transforms.ranking.features import ImpressionContext
 from transforms.ranking.generator_features import GeneratorNight, generator_features
-from transforms.ranking.order import ChosenOrder, OrderSums, as_numbers, order_scores
+from transforms.ranking.order import OrderSums, order_scores
 from transforms.ranking.ranker import Ranker, load_ranker
 from transforms.ranking.records import Encoded, RankingBucket, RankingInputs, encode, read_shared
 from transforms.ranking.watch_time_recall import WatchTime, completed_seconds, seconds_in_lists
@@ -95,7 +95,7 @@ class ListRanking:
     inputs: RankingInputs  # candidates are shown at the end of its window
     ranker: str  # folder
     count: int  # ranked videos of each list
-    order: ChosenOrder
+    weights: tuple[float, float, float]  # `ChosenOrder.weights`; small, because steps are pickled with it
     held_out: bool = False  # lists of held-out users: each half has the calibration and the weight of the other half
 
 
@@ -136,7 +136,7 @@ def _score(
     lengths = context.videos["video_seconds"].cast(pl.Float64).fill_null(np.nan).to_numpy()[features.videos]
     half = user_halves(encoded.user_ids)[encoded.request] if ranking.held_out else None
     seconds = calibration.seconds(odds, lengths, half)
-    weight = as_numbers([ranking.order.weight]) if half is None else as_numbers(ranking.order.halves)[half]
+    weight = ranking.weights[0] if half is None else np.array(ranking.weights[1:])[half]
     shown = encoded.shown
     scores = order_scores(seconds, shown["generator"].to_numpy(), shown["rank"].to_numpy(), weight)
     return ScoredCandidates(encoded=encoded, seconds=seconds, scores=scores)

@@ -83,7 +83,7 @@ def inputs_in(folder: Path) -> RankingInputs:
 
 
 def ranking_in(folder: Path, count: int = 3, **fields: Any) -> ListRanking:
-    fields = {"order": ChosenOrder.fixed(0.0, "by hand")} | fields
+    fields = {"weights": (0.0, 0.0, 0.0)} | fields
     return ListRanking(inputs=inputs_in(folder), ranker="ranker", count=count, **fields)
 
 
@@ -219,7 +219,7 @@ def test_held_out_users_are_measured_in_both_orders(tmp_path: Path) -> None:
 def test_held_out_users_have_the_weight_of_their_half(tmp_path: Path) -> None:
     halves = dict(zip("ab", user_halves(pl.Series(["a", "b"])), strict=True))
     order = ChosenOrder(weight=0.0, halves=(0.0, "neighbours"), reason="")
-    ranking = ranking_in(tmp_path, order=order, held_out=True)
+    ranking = ranking_in(tmp_path, weights=order.weights, held_out=True)
     held_out = HeldOutRanking(ranking=ranking, videos=vectors_in(tmp_path), cut=1)
     found = dict(held_out.rank(lists_of(ROWS), files_in(tmp_path)).select("user_id", "video_ids").iter_rows())
     by_seconds = {"a": ["v", "x", "y", "w"], "b": ["x", "w", "v"]}
