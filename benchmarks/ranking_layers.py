@@ -193,8 +193,8 @@ def _print_differences(found: Found) -> None:
     pairs += [(name, BASE) for name in (*VARIATIONS, WITHOUT) if BASE in found]
     for name, before in pairs:
         change = Interval.of([a - b for a, b in zip(found[name], found[before], strict=True)])
-        said = "" if name in ("the paper's weights", WITHOUT) else _verdict(change, better=name in rankers)
-        print(f"{f'{name} against {before}':<50}{_told(change):>16}  {said}")
+        verdict = "" if name in ("the paper's weights", WITHOUT) else _verdict(change, better=name in rankers)
+        print(f"{f'{name} against {before}':<50}{_told(change):>16}  {verdict}")
 
 
 def _verdict(change: Interval, *, better: bool) -> str:

@@ -62,6 +62,16 @@ class Start:
     state: SavedState | None = None
     why: str = ""
 
+    @classmethod
+    def read(cls, earlier: WarmStartSource | None) -> Start:
+        """Return a start from the state of an earlier model; a cold one if there is none, or if it cannot be read."""
+        if earlier is None:
+            return cls()
+        try:
+            return cls(earlier=earlier, state=SavedState.read(earlier.state))
+        except TrainingError as error:
+            return cls(earlier=earlier, why=f"cold start: {error}")
+
     def carry_over(self, step: TrainingStep, vocabularies: Mapping[str, Vocabulary], *, damping: float) -> None:
         """Set the variables of a new step from the earlier model; do nothing in a cold start.
 
@@ -112,18 +122,16 @@ def prepare_start(
     `build`: returns a step for given vector lengths of categories. Those of the earlier model are kept, because a few
     more values of a category would otherwise change the shape of the tower.
     """
-    if earlier is None:
-        return build({}), Start()
-    try:
-        state = SavedState.read(earlier.state)
-    except TrainingError as error:
-        return build({}), Start(earlier=earlier, why=f"cold start: {error}")
+    start = Start.read(earlier)
+    if earlier is None or start.state is None:
+        return build({}), start
+    state = start.state
     why = shape_difference(state.shape, model_shape(spec, settings))
     if not why:
         step = build({name: state.shape["tables"][name] for name in spec.categories})
         why = shape_difference(state.shape, model_shape(spec, settings, step))
         if not why:
-            return step, Start(earlier=earlier, state=state)
+            return step, start
     return build({}), Start(earlier=earlier, why=f"cold start: {why} in the model of {earlier.name}")
 
 

@@ -106,8 +106,8 @@ def read_ranking_folder(folder: str) -> RankingFiles:
     )
     paths = tf.io.gfile.glob(f"{folder}/train/*.tfrecord.gz")
     graph = f"{folder}/transform_fn/transform_fn" if spec.numbers else None
-    beside = {name: f"{folder.rpartition('/')[0]}/vocabulary/{name}.parquet" for name in VOCABULARIES}
-    vocabularies = {name: path for name, path in beside.items() if tf.io.gfile.exists(path)}
+    possible = {name: f"{folder.rpartition('/')[0]}/vocabulary/{name}.parquet" for name in VOCABULARIES}
+    vocabularies = {name: path for name, path in possible.items() if tf.io.gfile.exists(path)}
     return RankingFiles(train=tuple(sorted(paths)), spec=spec, graph=graph, vocabularies=vocabularies)
 
 

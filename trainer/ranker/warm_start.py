@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from trainer.errors import TrainingError
 from trainer.examples import Vocabulary
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.model import PARTS, Ranker
 from trainer.ranker.step import RankerStep
-from trainer.state import SavedState, dense_variables
+from trainer.state import dense_variables
 from trainer.warm_start import Start, WarmStartSource, carry_table, shape_difference
 from transforms.contracts.ranking_spec import RankingSpec
 
@@ -70,12 +69,10 @@ def prepare_ranker(
     `build`: returns a step for given vector lengths of tables. Those of the earlier ranker are kept, because they grow
     with the size of the vocabulary.
     """
-    if earlier is None:
-        return build({}), Start()
-    try:
-        state = SavedState.read(earlier.state)
-    except TrainingError as error:
-        return build({}), Start(earlier=earlier, why=f"cold start: {error}")
+    start = Start.read(earlier)
+    if earlier is None or start.state is None:
+        return build({}), start
+    state = start.state
     why = shape_difference(state.shape, ranker_shape(spec, settings))
     if not why:
         step = build(state.shape["tables"])
@@ -83,7 +80,7 @@ def prepare_ranker(
         present = {_feature(name) for name in input_names(step.ranker)}
         lost += [name for name in dict.fromkeys(map(_feature, state.shape["inputs"])) if name not in present]
         if not lost:
-            return step, Start(earlier=earlier, state=state)
+            return step, start
         why = f"{', '.join(dict.fromkeys(lost))} is no feature any more, but was one"
     return build({}), Start(earlier=earlier, why=f"cold start: {why} in the ranker of {earlier.name}")
 

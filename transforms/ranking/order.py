@@ -179,10 +179,10 @@ class OrderSums:
     def _differences(self, amount: str, number: int, other: int, halves: Sequence[int]) -> Floats:
         """Return the difference of the shares by two weights in each replicate: [REPLICATES], NaN without any."""
         names = (f"{amount}_{number}", f"{amount}_{other}", amount)
-        found, beside, every = (
+        found, compared, total = (
             np.sum([self.replicates.values(f"{name}_of_{h}") for h in halves], axis=0) for name in names
         )
-        return np.divide(found - beside, every, out=np.full(len(every), np.nan), where=every > 0)
+        return np.divide(found - compared, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def choose_order(sums: OrderSums | None, *, cut: int) -> ChosenOrder:
