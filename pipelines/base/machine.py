@@ -27,6 +27,8 @@ class ResourceUse:
 
     processor_seconds: float
     peak_bytes: int  # peak memory of the largest of these processes
+    read_bytes: int = 0  # by system calls, also from the page cache; 0 where /proc does not tell
+    written_bytes: int = 0
 
 
 def resource_use() -> ResourceUse:
@@ -35,7 +37,18 @@ def resource_use() -> ResourceUse:
     return ResourceUse(
         processor_seconds=sum(usage.ru_utime + usage.ru_stime for usage in usages),
         peak_bytes=1024 * max(usage.ru_maxrss for usage in usages),
+        **_bytes_moved(Path("/proc/self/io")),
     )
+
+
+def _bytes_moved(path: Path) -> dict[str, int]:
+    """Return the bytes that this process and its ended child processes read and wrote; {} where the kernel does not
+    count them or may not be asked."""
+    try:
+        table = dict(re.findall(r"^(\w+): (\d+)$", path.read_text(), re.MULTILINE))
+    except OSError:
+        return {}
+    return {"read_bytes": int(table["rchar"]), "written_bytes": int(table["wchar"])} if "rchar" in table else {}
 
 
 def memory(root: Path = Path("/")) -> Memory:

@@ -67,6 +67,8 @@ class Manifest:
     seconds: float = 0.0
     processor_seconds: float = 0.0  # summed over all cores of this machine
     peak_bytes: int = 0  # peak memory of the stage's process
+    read_bytes: int = 0  # on this machine, also from the page cache
+    written_bytes: int = 0
     attempt: str = ""
     inputs: dict[str, str] = field(default_factory=dict)  # inputs of the fingerprint: name -> digest,
     settings: dict[str, Any] = field(default_factory=dict)  # and the settings by table

@@ -102,6 +102,8 @@ def complete(night: Night, plan: Plan, work: Work, *, keep: str = "") -> Manifes
         seconds=round(time.monotonic() - began, 3),
         processor_seconds=round(after.processor_seconds - before.processor_seconds, 3),
         peak_bytes=after.peak_bytes,
+        read_bytes=after.read_bytes - before.read_bytes,
+        written_bytes=after.written_bytes - before.written_bytes,
         attempt=attempt,
         inputs=plan.inputs,
         settings=json.loads(json.dumps(plan.settings, default=str)),

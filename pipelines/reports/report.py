@@ -239,7 +239,8 @@ def folding(counts: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _cost(of: Manifest) -> list[Any]:
-    return [of.processor_seconds, format_bytes(of.peak_bytes), format_bytes(sum(entry.bytes for entry in of.files))]
+    sizes = [of.peak_bytes, of.read_bytes, of.written_bytes, sum(entry.bytes for entry in of.files)]
+    return [of.processor_seconds, *map(format_bytes, sizes)]
 
 
 def _version(package: str) -> str:

@@ -62,6 +62,15 @@ def test_what_a_process_took_grows_with_its_work_and_has_that_of_its_children() 
     assert after.peak_bytes > before.peak_bytes + 200 * 2**20
 
 
+def test_bytes_that_a_process_and_its_children_moved_are_counted(tmp_path: Path) -> None:
+    before = machine.resource_use()
+    (tmp_path / "file").write_bytes(bytes(2**20))
+    code = f"import pathlib; pathlib.Path({str(tmp_path / 'file')!r}).read_bytes()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = machine.resource_use()
+    assert after.written_bytes - before.written_bytes >= 2**20 <= after.read_bytes - before.read_bytes
+
+
 def test_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert machine.free_space(str(tmp_path / "not" / "there")) == pytest.approx(free, rel=0.1)

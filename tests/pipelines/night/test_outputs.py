@@ -104,7 +104,8 @@ def test_a_night_of_the_old_form_is_complete_and_later_nights_go_on_from_it(of: 
 
 def test_a_manifest_of_the_old_form_keeps_it_when_it_is_written_again(of: Night) -> None:
     for stage, content in OLD.items():
-        assert json.loads(of.require(stage).to_json()) == content
+        added = {"read_bytes": 0, "written_bytes": 0}  # by later versions
+        assert json.loads(of.require(stage).to_json()) == content | added
 
 
 def test_what_versions_long_ago_left_out_has_its_value_of_then() -> None:

@@ -200,6 +200,7 @@ def test_a_manifest_tells_what_the_work_took(tmp_path: Path) -> None:
 
     done = complete(of, plan({}), busily)
     assert 0.2 <= done.processor_seconds < 0.2 + time.process_time() and done.peak_bytes > 2**24
+    assert done.written_bytes > 0
 
 
 def test_what_is_due_is_done_whatever_was_done_before_and_only_once(tmp_path: Path) -> None:

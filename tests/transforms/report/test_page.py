@@ -233,12 +233,12 @@ def test_costs_are_read_from_manifests(tmp_path: Path) -> None:
         counts = {"snapshot": 1} if stage == "ingest" else {"window": WINDOW}
         done = Manifest(
             stage=stage, date="d", fingerprint="", files=entries if peak else [], seconds=2.5,
-            processor_seconds=4.25, peak_bytes=peak, counts=counts,
+            processor_seconds=4.25, peak_bytes=peak, read_bytes=2**30, written_bytes=2**21, counts=counts,
         )  # fmt: skip
         manifest.commit(of.folder(stage), done)
     snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=8, number=1))
     found = gather(of)
-    assert found.costs == [("vocabulary", [4.25, "3.0 GiB", "80 MiB"])]
+    assert found.costs == [("vocabulary", [4.25, "3.0 GiB", "1.0 GiB", "2 MiB", "80 MiB"])]
     assert found.seconds == {"ingest": 2.5, "vocabulary": 2.5}
 
 
