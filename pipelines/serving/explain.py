@@ -5,7 +5,7 @@ Computed for one user from the night's files: the store, the lists before rankin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,6 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.core import files
 from transforms.core.frames import bucket_of
-from transforms.logs.event_window import Events
 from transforms.ranking.rank_lists import explain_candidates, score_lists
 from transforms.ranking.ranker import load_ranker
 from transforms.search.neighbours import LISTS
@@ -49,7 +48,8 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
     lists = pl.concat([files.read_parquet(path, LISTS.names()) for path in bucket.lists]).filter(user_id=kept_as)
     ranked = ranking.list_ranking(night)
     ranker = load_ranker(ranked.ranker)
-    events = _of_user(ranked.inputs.window.events_with_impressions(bucket.files), kept_as)
+    events = ranked.inputs.window.events_with_impressions(bucket.files)
+    events = events.of_users(pl.Series([kept_as], dtype=events.watches.schema["user_id"]))
     found = dict[str, list[FeatureEffect]]()
     for _, scored in score_lists(lists, bucket, events, ranked):
         moves = explain_candidates(scored, ranker)
@@ -58,8 +58,3 @@ def feature_effects(night: Night, kept_as: str) -> dict[str, list[FeatureEffect]
             moved = ((spec.features[at], float(np.exp(moves[row, at]))) for at in strongest[row])
             found[video] = [FeatureEffect(feature=feature, times=times) for feature, times in moved]
     return found
-
-
-def _of_user(events: Events, user_id: str) -> Events:
-    own = {name: getattr(events, name).filter(user_id=user_id) for name in ("watches", "searches", "impressions")}
-    return replace(events, **own)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -151,7 +151,7 @@ def fit_ranker(
     step = tf.function(module, reduce_retracing=True, autograph=False)
     size, batches = settings.batch_size, iter(_batches(records, files, settings, totals.pool_users, epochs=epochs))
     progress, steps = Progress(), math.ceil(totals.impressions / size)
-    curve_steps = max(1, steps * epochs // CURVE_POINTS)
+    curve_steps, first_batches = max(1, steps * epochs // CURVE_POINTS), list[Batch]()
     with tqdm(total=totals.impressions * epochs, unit=" impressions", unit_scale=True) as bar:
         while progress.epoch < epochs:
             bar.set_description(f"epoch {progress.epoch + 1}/{epochs}")
@@ -159,6 +159,8 @@ def fit_ranker(
             began = time.perf_counter()
             batch = next(batches)
             arrived = time.perf_counter()
+            if progress.epoch == 0 and len(first_batches) < MEAN_BATCHES:
+                first_batches.append(batch)
             loss = float(step(batch, tf.constant(1 - (1 - LAST_FACTOR) * progress.steps / (steps * epochs))))
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -174,7 +176,7 @@ def fit_ranker(
                 progress.end_epoch()
     if progress.loss_steps:
         progress.add_point()
-    _set_means(ranker, records, files, settings, totals.pool_users)
+    _set_means(ranker, first_batches)
     return FittedRanker(
         ranker=ranker,
         step=module,
@@ -212,10 +214,8 @@ def _batches(
     )
 
 
-def _set_means(
-    ranker: Ranker, records: RecordFiles, files: RankingFiles, settings: RankerSettings, pool_users: int
-) -> None:
-    """Set the mean inputs to those of the impressions in the first batches of the first epoch."""
+def _set_means(ranker: Ranker, batches: Sequence[Batch]) -> None:
+    """Set the mean inputs to those of the impressions in some batches."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def sums(batch: Batch) -> dict[str, tf.Tensor]:
@@ -225,7 +225,7 @@ def _set_means(
 
     total = {part: tf.zeros_like(ranker.means[part]) for part in PARTS}
     count = 0.0
-    for batch in _batches(records, files, settings, pool_users, epochs=1).take(MEAN_BATCHES):
+    for batch in batches:
         count += float(tf.reduce_sum(batch[IMPRESSION_WEIGHT]))
         total = {part: total[part] + part_sum for part, part_sum in sums(batch).items()}
     for part in PARTS:

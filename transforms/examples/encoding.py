@@ -146,11 +146,21 @@ def write_tft_graph(
     representations = InferTensorRepresentationsFromSchema(schema_from_feature_spec(features))
     with tempfile.TemporaryDirectory(prefix="watchnext-") as scratch:
         local = Path(scratch) / "graph"
+        path = f"{scratch}/rows.arrow"
+        with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+            writer.write_batch(rows)
         with pipeline, tft_beam.Context(temp_dir=f"{scratch}/tft"):
-            analysed = pipeline | beam.Create([rows], reshuffle=False)
+            # Beam compresses what a graph contains with bz2, which takes seconds for 10 MB.
+            read = beam.Map(_read_batch).with_output_types(pa.RecordBatch)
+            analysed = pipeline | beam.Create([path], reshuffle=False) | read
             graph = (analysed, TensorAdapterConfig(rows.schema, representations)) | tft_beam.AnalyzeDataset(preprocess)
             graph | tft_beam.WriteTransformFn(str(local))
         return files.upload_all(local, folder)
+
+
+def _read_batch(path: str) -> pa.RecordBatch:
+    with pa.memory_map(path) as file:
+        return pa.ipc.open_file(file).get_batch(0)
 
 
 class FeatureGraph:

@@ -32,6 +32,12 @@ class Events:
     robot_watches: int = 0
     robot_searches: int = 0
 
+    def of_users(self, users: pl.Series) -> Events:
+        """Return the events of some users, with the counts of all. users: ids of the same type as those of events."""
+        own = pl.col("user_id").is_in(users.implode())
+        tables = {name: getattr(self, name).filter(own) for name in ("watches", "searches", "impressions")}
+        return replace(self, **tables)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BucketFiles:

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from transforms.core.integer_sort import lexsort
 from transforms.examples.draw_examples import BIRTH_YEAR
 from transforms.examples.histories import WATCH_CATEGORIES
 from transforms.logs.event_window import Events
@@ -98,7 +99,7 @@ class ImpressionContext:
         """
         user, video = self.user_indices(shown), _indices(shown["video_id"], self.video_ids)
         time, page = self._pages(shown)
-        order = np.lexsort((video, _microseconds(shown), page, time, user))
+        order = lexsort((video, _microseconds(shown), page, time, user))
         rows, user, video, time = shown[order], user[order], video[order], time[order]
         is_new = np.append(True, (user[1:] != user[:-1]) | (time[1:] != time[:-1]))[: len(user)]
         watches = self.watches.before(user[is_new], time[is_new])

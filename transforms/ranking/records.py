@@ -290,15 +290,15 @@ class WriteRankingExamples(beam.PTransform):
         events = inputs.window.events_with_impressions(bucket.files)
         shown = events.impressions
         late = (shown["time"] >= self.holdout.start) & self.holdout.contains(shown["user_id"])
-        context = ImpressionContext.from_events(events, read_users(bucket.files), shared.catalogue, [])
+        parts = {
+            "train": sample_unclicked(self.written.drop(shown.filter(~late)), share=self.unclicked, seed=self.seed),
+            "holdout": sample_unclicked(shown.filter(late), share=1.0, seed=self.seed).drop(POSITION),
+        }
+        users = pl.concat([part["user_id"] for part in parts.values()]).unique()
+        context = ImpressionContext.from_events(events.of_users(users), read_users(bucket.files), shared.catalogue, [])
         uses_generator = any(name in spec.numbers for name in GENERATOR_NUMBERS)
         counts = dict[str, int]()
-        shares = {"train": (~late, self.unclicked), "holdout": (late, 1.0)}
-        for split, (rows_of_split, share) in shares.items():
-            part = shown.filter(rows_of_split)
-            part = self.written.drop(part) if split == "train" else part
-            part = sample_unclicked(part, share=share, seed=self.seed)
-            part = part.drop(POSITION) if split == "holdout" else part
+        for split, part in parts.items():
             counts |= {f"{split}_impressions": part.height, f"{split}_clicked": int(part["clicked"].sum())}
             if part.is_empty():
                 continue

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from transforms.core.integer_sort import lexsort
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 MICROSECONDS = 1e6
@@ -53,7 +55,7 @@ class Timeline:
     @classmethod
     def from_events(cls, keys: Ints, times: Ints, ties: Ints | None = None) -> Timeline:
         """Sort events. keys, times (microseconds), ties: of each event, in any order; `ties` orders equal times."""
-        order = np.lexsort((times, keys) if ties is None else (ties, times, keys))
+        order = lexsort((times, keys) if ties is None else (ties, times, keys))
         ordered, key = times[order], keys[order]
         starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
         base, newest = (int(times.min()), int(times.max())) if len(times) else (0, 0)
