@@ -21,7 +21,7 @@ from pipelines.night import artifacts
 from pipelines.night.night import Night
 from pipelines.night.outputs import ExamplesOutputs, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
-from trainer.auto import labels_per_user, rules_version
+from trainer.auto import labels_per_user, partial_watches, rules_version
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core import files
 from transforms.core.files import FileEntry
@@ -42,7 +42,7 @@ def plan(night: Night) -> Plan:
     """Return the plan: the window's events, the vocabularies, and all settings of `[examples]`."""
     inputs = {"window": night.ingested.window_digest(), "vocabulary": night.require("vocabulary").digest}
     settings = {"date": night.date.isoformat(), "examples": night.job.examples.model_dump()}
-    if rules := rules_version({"per_user": night.job.examples.per_user}):
+    if rules := rules_version(night.job.examples.model_dump(include={"per_user", "partial_watches"})):
         settings |= rules | {"model": night.job.model.model_dump(include={"preset"})}
     return Plan("examples", inputs, settings, _due(night))
 
@@ -83,12 +83,10 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     entries += written_graph
     features = skew.merge_histograms(part.features for part in found.of(FeatureHistograms))
     counts: dict[str, Any] = {**add_counts(found.of(Counts))}
-    per_user, reason = _labels_per_user(night)
-    if reason:
-        counts |= {
-            "notes": [f"examples.per_user = {per_user} ({reason})"],
-            "auto": {"per_user": f"{per_user} ({reason})"},
-        }
+    resolved = {"per_user": _labels_per_user(night), "partial_watches": _partial_watches(night)}
+    auto = {name: f"{value} ({reason})" for name, (value, reason) in resolved.items() if reason}
+    if auto:
+        counts |= {"notes": [f"examples.{name} = {value}" for name, value in auto.items()], "auto": auto}
     return StageResult(
         entries, ExamplesOutputs(newest=newest, window_days=night.job.examples.window_days, features=features), counts
     )
@@ -99,6 +97,17 @@ def _labels_per_user(night: Night) -> tuple[int, str]:
     window = night.outputs(VocabularyOutputs).window
     return labels_per_user(
         night.job.examples.per_user, watches=window.completed, users=window.users, preset=night.job.model.preset
+    )
+
+
+def _partial_watches(night: Night) -> tuple[bool, str]:
+    """Return whether histories contain watches that were not completed, and the reason if the window decides."""
+    window = night.outputs(VocabularyOutputs).window
+    return partial_watches(
+        night.job.examples.partial_watches,
+        watches=window.watches,
+        completed=window.completed,
+        preset=night.job.model.preset,
     )
 
 
@@ -141,6 +150,7 @@ def _writer(
         search_tokens=paths.join(base, artifacts.SEARCH_TOKENS) if spec.tokens else None,
         graph=paths.join(folder, graph),
         shared_rows=spec.shared_rows,
+        partial_watches=spec.partial_watches,
     )
     name = paths.shard_pattern(night.ingested.snapshot.buckets, attempt, "tfrecord.gz")
     return WriteExamples(night.dates.window, draw, spec, inputs, folder, name, night.beam.threads)
@@ -159,6 +169,7 @@ def _spec(night: Night) -> FeatureSpec:
         numbers=[AGE] if window.birth_years else [],
         holdout_days=(night.dates.end - night.dates.holdout_start).days,
         shared_rows=night.job.examples.long_tail_rows if night.job.examples.long_tail == "hash" else 0,
+        partial_watches=_partial_watches(night)[0],
     )
 
 

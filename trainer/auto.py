@@ -31,6 +31,7 @@ TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 RECENT_SHARE = 0.1  # of the window's days, whose labels every epoch of a cold start has
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
 MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
+PARTIAL_SHARE = 1 / 3  # of all watches, from which those that were not completed are in the histories
 # Users to measure, and limits of their share. What held-out users watch in the held-out days is learned a night later.
 # If all are held out, nothing of these days is learned: lists of simulated logs lost a twentieth of their recall@100,
 # and videos of the last day were in no list.
@@ -228,6 +229,24 @@ def labels_per_user(
         return 0, f"{watches:,} completed watches; all are labels up to {MOST_LABELS:,}"
     most = max(LEAST_PER_USER, MOST_LABELS // max(1, users))
     return most, f"{watches:,} completed watches of {users:,} users; about {MOST_LABELS:,} labels, or 10 a user"
+
+
+def partial_watches(
+    partial: bool | Literal["auto"], *, watches: int, completed: int, preset: str | None = None
+) -> tuple[bool, str]:
+    """Return whether histories contain watches that were not completed, and the reason if it is "auto".
+
+    `watches`, `completed`: numbers of watches of the window.
+    """
+    if partial != AUTO:
+        return partial, ""
+    if preset == "paper":
+        return False, 'preset = "paper"'
+    used = watches - completed >= PARTIAL_SHARE * max(1, watches)
+    return used, (
+        f"{watches - completed:,} of {watches:,} watches were not completed; from {PARTIAL_SHARE:.0%} histories "
+        "contain them"
+    )
 
 
 def holdout_share(holdout_users: float | Literal["auto"], *, users: int) -> tuple[float, str]:

@@ -5,8 +5,9 @@ Let X have a row for each user and a column for each video: 1 / sqrt(watchers of
 product of an input row and an output row is then a low-rank form of the cosine between the users of two videos, and a
 decaying sum of a user's input rows (`history.Shortcut`) ranks videos about as item-to-item does (Cremonesi, Koren,
 Turrin: Performance of Recommender Algorithms on Top-N Recommendation Tasks, RecSys 2010). Training improves from there.
+A watch that was not completed counts `PARTIAL_WEIGHT` of a completed one, in X and in the sum.
 
-    histories = read_histories(records, videos=spec.videos)
+    histories = read_histories(records, spec)
     start = factorise(histories, dimension=64, label_counts=counts, length=50, seed=1)
 """
 
@@ -20,10 +21,12 @@ from scipy import sparse
 
 from trainer.batch import WATCHES
 from trainer.record_files import RecordFiles
+from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
 INPUT_POWER = 1.25  # exponent of the singular values in the input table
 DECAY = 0.9  # initial weight of a watch, compared with the one after it
+PARTIAL_WEIGHT = 0.5  # of a watch that was not completed, compared with a completed one
 ITERATIONS = 4  # of the subspace iteration
 OVERSAMPLING = 8  # further directions of the iteration, which are dropped
 MOST_WATCHES = 20_000_000  # of the histories that are factorised, which bounds time and memory
@@ -39,7 +42,7 @@ Ints = npt.NDArray[np.int64]
 class Histories:
     """The watches of users, oldest first: those of user i are ids[offsets[i] : offsets[i + 1]]."""
 
-    ids: Ints  # from 1; others were dropped
+    ids: Ints  # of videos, from 1; plus the number of videos for watches that were not completed
     offsets: Ints  # [users + 1]
 
 
@@ -47,13 +50,13 @@ class Histories:
 class TableStart:
     """Start values of a model with a shortcut. Rows of videos that no user watched are zeros."""
 
-    inputs: Floats  # [1 + videos, dimension]; row 0 is zeros
+    inputs: Floats  # [1 + 2 * videos, dimension]; row 0 is zeros; the last are of watches that were not completed
     outputs: Floats  # [1 + videos, dimension]; row 0 is zeros
     gain: float  # factor of the shortcut
     popularity: float  # factor of the initial biases, the logarithms of the videos' shares of the labels
 
 
-def read_histories(records: RecordFiles, *, videos: int, most_watches: int = MOST_WATCHES) -> Histories:
+def read_histories(records: RecordFiles, spec: FeatureSpec, *, most_watches: int = MOST_WATCHES) -> Histories:
     """Return the watches before the newest label of each training record, up to `most_watches` of them.
 
     Ids out of vocabulary and shared rows are dropped. The newest labels are left out because early stopping measures
@@ -63,25 +66,28 @@ def read_histories(records: RecordFiles, *, videos: int, most_watches: int = MOS
     ids, lengths, total = list[Ints](), list[Ints](), 0
     for block in records.read_blocks():
         watches = tf.io.parse_example(block, features)[WATCHES]
-        known = tf.ragged.boolean_mask(watches, (watches > 0) & (watches <= videos))
+        is_partial = watches > spec.partial_offset
+        known = tf.ragged.boolean_mask(watches, ((watches > 0) & (watches <= spec.videos)) | is_partial)
         ids.append(known.values.numpy())
         lengths.append(known.row_lengths().numpy())
         total += len(ids[-1])
         if total >= most_watches:
             break
-    offsets = np.cumsum(np.concatenate([[0], *lengths]))
-    return Histories(ids=np.concatenate([np.zeros(0, np.int64), *ids]), offsets=offsets.astype(np.int64))
+    offsets, flat = np.cumsum(np.concatenate([[0], *lengths])), np.concatenate([np.zeros(0, np.int64), *ids])
+    flat = np.where(flat > spec.videos, flat - spec.shared_rows, flat)
+    return Histories(ids=flat, offsets=offsets.astype(np.int64))
 
 
 def factorise(histories: Histories, *, label_counts: Ints, dimension: int, length: int, seed: int) -> TableStart:
     """Return the start values of tables with `dimension` columns, for histories of `length` watches.
 
-    `label_counts`: int64 [videos], of the ids from 1. Gain and popularity are those that make the last watches of some
-    users most likely, given the watches before them.
+    `label_counts`: int64 [videos], of the ids from 1. Gain and popularity are those that make the last completed
+    watches of some users most likely, given the watches before them.
     """
     videos, draws = len(label_counts), np.random.default_rng(seed)
     vectors, values = _right_singular(_watch_matrix(histories, videos=videos), min(dimension, videos), draws)
     inputs, outputs = (_table(rows, dimension=dimension) for rows in (vectors * values**INPUT_POWER, vectors))
+    inputs = np.concatenate([inputs, PARTIAL_WEIGHT * inputs[1:]])
     gain, popularity = _most_likely(histories, inputs, outputs, label_counts, length=length, draws=draws)
     return TableStart(inputs=inputs, outputs=outputs, gain=gain, popularity=popularity)
 
@@ -93,12 +99,13 @@ def decay_weights(length: int) -> Floats:
 
 def _watch_matrix(histories: Histories, *, videos: int) -> sparse.csr_matrix:
     """Return the matrix X of the module, float32 [users, videos]."""
-    ones = np.ones(len(histories.ids), np.float32)
+    weights = np.where(histories.ids <= videos, 1, PARTIAL_WEIGHT)
     shape = (len(histories.offsets) - 1, videos)
-    matrix = sparse.csr_matrix((ones, histories.ids - 1, histories.offsets), shape=shape)
+    matrix = sparse.csr_matrix((weights, (histories.ids - 1) % videos, histories.offsets), shape=shape)
     matrix.sum_duplicates()
-    watchers = np.bincount(matrix.indices, minlength=videos)
-    matrix.data = (1 / np.sqrt(watchers[matrix.indices])).astype(np.float32)
+    matrix.data = np.minimum(matrix.data, 1)
+    watchers = np.bincount(matrix.indices, weights=matrix.data, minlength=videos)
+    matrix.data = (matrix.data / np.sqrt(watchers[matrix.indices])).astype(np.float32)
     return matrix
 
 
@@ -136,9 +143,10 @@ def _most_likely(
 ) -> tuple[float, float]:
     """Return the gain and the popularity of a `TableStart`.
 
-    The last watch of each sampled user is compared with all videos, or with a sample of them.
+    The last completed watch of each sampled user is compared with all videos, or with a sample of them.
     """
-    starts, ends = histories.offsets[:-1], histories.offsets[1:]
+    starts = histories.offsets[:-1]
+    ends = _after_last_completed(histories, videos=len(label_counts))
     users = draws.permutation(np.flatnonzero(ends - starts > 1))[:SAMPLE_USERS]
     if not len(users):
         return 1.0, 1.0
@@ -161,3 +169,10 @@ def _most_likely(
 
     _, gain, popularity = min((loss(g, p), g, p) for g in GAINS for p in POPULARITIES)
     return float(gain), popularity
+
+
+def _after_last_completed(histories: Histories, *, videos: int) -> Ints:
+    """Return for each user the place after the last completed watch, int64 [users]; at most the start without one."""
+    is_completed = histories.ids <= videos
+    place = np.maximum.accumulate(np.where(is_completed, np.arange(1, len(is_completed) + 1), 0))
+    return np.concatenate([[0], place])[histories.offsets[1:]]

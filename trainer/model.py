@@ -51,7 +51,7 @@ class UserTower(tf.Module):
         super().__init__(name="user_tower")
         self.spec, self.dropout, self.reads_age = spec, settings.dropout, settings.example_age
         self.activation = getattr(tf.nn, settings.activation)
-        sizes = {WATCHES: (spec.videos + spec.shared_rows, settings.dimension)}
+        sizes = {WATCHES: (spec.watch_ids, settings.dimension)}
         if spec.tokens:
             sizes[TOKENS] = (spec.tokens, settings.dimension)
         lengths = {name: category_dimension(len(values)) for name, values in spec.categories.items()}
@@ -168,7 +168,10 @@ class Model(tf.Module):
     def start_from(self, start: TableStart) -> None:
         """Set the tables of a new model with a shortcut, which then ranks alone: the tower's output starts at zero."""
         assert self.tower.shortcut is not None
-        self.tower.tables[WATCHES].set_rows(start.inputs)
+        inputs, spec = self.tower.tables[WATCHES], self.tower.spec
+        inputs.set_rows(start.inputs[: 1 + spec.videos])
+        if spec.partial_watches:
+            inputs.set_rows(start.inputs[1 + spec.videos :], first=1 + spec.partial_offset)
         self.videos.set_rows(start.outputs)
         self.biases.weights.assign(start.popularity * self.biases.weights)
         if self.tower.trend_weights is not None:

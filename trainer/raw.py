@@ -23,7 +23,7 @@ from transforms.contracts.example_spec import MISSING
 from transforms.core.tensorflow_import import tf
 
 MAX_NAME_BYTES = 2**30  # the names become part of a graph, and a graph is limited to 2 GiB
-AGE, BIRTH_YEAR, YEAR = "age", "birth_year", "year"
+AGE, BIRTH_YEAR, YEAR, COMPLETED = "age", "birth_year", "year", "completed"
 
 
 def raw_unsupported_reason(files: ExampleFiles, vocabularies: Mapping[str, Vocabulary]) -> str | None:
@@ -60,10 +60,13 @@ class RawFeatures(tf.Module):
         """Return the inputs of the signature, with a row for each user.
 
         `watches` and `tokens`: string [users, any], oldest first; shorter rows are padded with "" on either side.
+        `completed`: bool of the shape of `watches`, if the model reads watches that were not completed.
         Categories: string [users], "" if unknown. `birth_year`: int64 [users], 0 if unknown. `year`: int64 [users], the
         year at the time of the prediction.
         """
         specs = {name: tf.TensorSpec([None, None], tf.string, name=name) for name in self.ids}
+        if self.spec.partial_watches:
+            specs[COMPLETED] = tf.TensorSpec([None, None], tf.bool, name=COMPLETED)
         specs |= {name: tf.TensorSpec([None], tf.string, name=name) for name in self.spec.categories}
         years = (BIRTH_YEAR, YEAR) if AGE in self.spec.numbers else ()
         return specs | {name: tf.TensorSpec([None], tf.int64, name=name) for name in years}
@@ -74,14 +77,24 @@ class RawFeatures(tf.Module):
         inputs = {name: raw[name] for name in self.spec.categories} | {EXAMPLE_AGE: ages}
         encoded = self.graph.transform_fn(inputs)
         batch = {name: tf.cast(tf.reshape(encoded[name], [-1]), tf.int32) for name in self.spec.categories}
-        batch |= {name: self._window(name, raw[name]) for name in self.ids} | {EXAMPLE_AGE: ages}
+        batch |= {name: self._window(name, *self._read(name, raw)) for name in self.ids} | {EXAMPLE_AGE: ages}
         return batch | ({AGE: _age(raw[BIRTH_YEAR], raw[YEAR])} if AGE in self.spec.numbers else {})
 
-    def _window(self, name: str, values: tf.Tensor) -> tf.Tensor:
-        """Return the last ids, int32 [users, length]. As in the records, a video out of vocabulary keeps its place and
-        a token does not."""
-        ids = self.ids[name].lookup(values)
-        kept = ids > 0 if name == TOKENS else values != ""
+    def _read(self, name: str, raw: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the ids of the strings of a history, and whether each has a place in it.
+
+        As in the records, a completed watch out of vocabulary keeps its place; another watch and a token do not.
+        """
+        ids = self.ids[name].lookup(raw[name])
+        if name == TOKENS:
+            return ids, ids > 0
+        if not self.spec.partial_watches:
+            return ids, raw[name] != ""
+        completed, kept = raw[COMPLETED], (raw[name] != "") & (raw[COMPLETED] | (ids > 0))
+        return tf.where(completed, ids, ids + self.spec.partial_offset), kept
+
+    def _window(self, name: str, ids: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """Return the last ids that are kept, int32 [users, length]."""
         length = self.lengths[name]
         back = tf.cumsum(tf.cast(kept, tf.int32), axis=1, reverse=True)  # 1 is the most recent
         row = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, tf.newaxis], tf.shape(ids))

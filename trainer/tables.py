@@ -96,9 +96,9 @@ class Table(tf.Module):
         initial = tf.function(initial, autograph=False)
         self.weights = tf.Variable(initial, name=name, shape=[size + 1, dimension], dtype=tf.float32, trainable=False)
 
-    def set_rows(self, rows: npt.NDArray[np.float32]) -> None:
-        """Set the first rows of the table, from row 0; float [rows, dimension]."""
-        self.weights.scatter_update(tf.IndexedSlices(rows, tf.range(len(rows))))
+    def set_rows(self, rows: npt.NDArray[np.float32], *, first: int = 0) -> None:
+        """Set rows of the table, from row `first`; float [rows, dimension]."""
+        self.weights.scatter_update(tf.IndexedSlices(rows, tf.range(first, first + len(rows))))
 
     def embed(self, ids: tf.Tensor) -> Embedded:
         """Return the rows of `ids`, int of any shape, each gathered once."""

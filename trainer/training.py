@@ -124,7 +124,7 @@ def correct_batch_labels(loss: Loss[Any], data: TrainingData) -> None:
 
 def start_from_co_watches(model: Model, data: TrainingData, counts: Vocabulary, settings: TrainingSettings) -> None:
     """Set the tables of a new model from the co-watch counts of the training records."""
-    histories = read_histories(data.records, videos=data.spec.videos)
+    histories = read_histories(data.records, data.spec)
     model.start_from(
         factorise(
             histories,

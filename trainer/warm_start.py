@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer.batch import WATCHES
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.errors import TrainingError
 from trainer.examples import Vocabulary
@@ -82,7 +83,8 @@ class Start:
         for name, saved in self.state.tables.items():
             if vocabulary := vocabularies.get(table_vocabulary(name)):
                 table, accumulator = step.adagrad.tables[name], step.adagrad.accumulators[name]
-                carry_table(table, accumulator, saved, vocabulary, damping=damping)
+                partial_rows = step.model.tower.spec.partial_rows if name == WATCHES else 0
+                carry_table(table, accumulator, saved, vocabulary, partial_rows=partial_rows, damping=damping)
         for name, variable in dense_variables(step).items():
             variable.assign(self.state.dense[name])
 
@@ -168,25 +170,36 @@ def shape_difference(earlier: Mapping[str, object], new: Mapping[str, object]) -
 
 
 def carry_table(
-    table: Table, accumulator: tf.Variable, saved: SavedTable, vocabulary: Vocabulary, *, damping: float
+    table: Table,
+    accumulator: tf.Variable,
+    saved: SavedTable,
+    vocabulary: Vocabulary,
+    *,
+    damping: float,
+    partial_rows: int = 0,
 ) -> None:
     """Set a table and its accumulators from a saved table, block by block; do nothing if no row is known.
 
     Known rows keep their vectors, and their accumulators times `damping`. New rows get the means of their frequency
-    buckets plus noise, and accumulators of 0.
+    buckets plus noise, and accumulators of 0. `partial_rows`: the number of last rows, for watches that were not
+    completed; new ones are zeros.
     """
-    sources = source_rows(vocabulary.names, saved, size=table.size)
+    size = table.size - partial_rows
+    sources = source_rows(vocabulary.names, saved, size=size)
     if not (sources > 0).any():
         return
-    buckets = frequency_buckets(vocabulary, size=table.size)
+    buckets = frequency_buckets(vocabulary, size=size)
     # Biases start from counts and not from random draws.
     noise = NEW_ROW_NOISE if table.dimension > 1 else 0.0
     means = bucket_means(saved, sources, buckets) if (sources[1:] == 0).any() else None
+    sources = np.concatenate([sources, partial_sources(sources, saved, len(vocabulary.names), partial_rows)])
+    buckets = np.pad(buckets, [0, partial_rows])
     for block in _blocks(table.size):
         rows, known = saved.rows[sources[block]], sources[block] > 0
-        if means is not None and not known.all():
-            initial = table.weights[block].numpy()[~known]
-            rows[~known] = means[buckets[block][~known]] + noise * initial
+        fresh = ~known & (np.arange(block.start, block.stop) <= size)
+        if means is not None and fresh.any():
+            initial = table.weights[block].numpy()[fresh]
+            rows[fresh] = means[buckets[block][fresh]] + noise * initial
         ids = tf.range(block.start, block.stop)
         table.weights.scatter_update(tf.IndexedSlices(rows, ids))
         damped = np.where(known, damping * saved.accumulators[sources[block]], 0).astype(np.float32)
@@ -201,6 +214,17 @@ def source_rows(names: pa.Array, saved: SavedTable, *, size: int) -> _Ints:
     named = pc.fill_null(pc.index_in(names, value_set=saved.names), -1).to_numpy(zero_copy_only=False) + 1
     unnamed = np.arange(size - len(names)) + 1 + len(saved.names)
     return np.concatenate([[0], named, np.where(unnamed < len(saved.rows), unnamed, 0)]).astype(np.int64)
+
+
+def partial_sources(sources: _Ints, saved: SavedTable, names: int, partial_rows: int) -> _Ints:
+    """Return the rows in `saved`, int64 [partial_rows], of watches that were not completed; 0 if it has none.
+
+    `sources`: the rows in `saved` of the `names` of the vocabulary from 1, and of the shared rows after them.
+    """
+    named, shared_rows = sources[1 : 1 + partial_rows], len(sources) - 1 - names
+    offset = len(saved.names) + shared_rows
+    has_partial_rows = len(saved.rows) > 1 + offset
+    return np.where((named > 0) & has_partial_rows, named + offset, 0)
 
 
 def frequency_buckets(vocabulary: Vocabulary, *, size: int) -> _Ints:

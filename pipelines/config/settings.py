@@ -131,7 +131,12 @@ class Examples(Table):
     search_vocabulary: PositiveInt = Field(
         1_000_000, description="size of the token vocabulary: the most frequent search tokens"
     )
-    watch_history: PositiveInt = Field(50, description="most recent completed watches in the input")
+    watch_history: PositiveInt = Field(50, description="most recent watches in the input")
+    partial_watches: OrAuto[bool] = Field(
+        AUTO,
+        description="whether the input also contains watches that were not completed, which have embedding rows of "
+        'their own; they are never labels; `"auto"`: if they are at least a third of all watches',
+    )
     search_history: PositiveInt = Field(50, description="most recent search tokens in the input")
     per_user: OrAuto[NonNegativeInt] = Field(
         AUTO,

@@ -153,6 +153,18 @@ def test_hashed_videos_are_in_histories_alone_and_withholding_may_be_switched_of
     assert records["serving"]["bob"]["watches"] == [2, rare, 1]
 
 
+def test_watches_that_were_not_completed_are_in_histories_alone(tmp_path: Path) -> None:
+    completed, records_without, _ = run(tmp_path / "completed", tables=("watches",), partial_watches=False)
+    spec, records, _ = run(tmp_path / "all", tables=("watches",), partial_watches=True)
+    assert (spec.partial_watches, spec.watch_ids, completed.watch_ids) == (True, 2 * spec.videos, spec.videos)
+    for user, record in records["train"].items():
+        assert record["label"] == records_without["train"][user]["label"]
+    histories = [record["watches"] for record in records["serving"].values()]
+    assert any(row > spec.videos for history in histories for row in history)
+    known = {user: [row for row in record["watches"] if row <= 2] for user, record in records["serving"].items()}
+    assert known == {user: record["watches"] for user, record in records_without["serving"].items() if user in known}
+
+
 def test_the_days_of_robots_are_no_events(tmp_path: Path) -> None:
     """On ann's 18th are two watches and a search."""
     _, records, counts = run(tmp_path, tables=ALL, max_events_per_day=2)

@@ -22,6 +22,7 @@ from trainer.auto import (
     auto_names,
     holdout_share,
     labels_per_user,
+    partial_watches,
     resolve,
     rules_version,
 )
@@ -157,6 +158,13 @@ def test_labels_of_a_user() -> None:
     assert labels_per_user(AUTO, watches=MOST_LABELS + 1, users=400_000)[0] == 25
     assert labels_per_user(AUTO, watches=10**10, users=10**8)[0] == LEAST_PER_USER
     assert labels_per_user(AUTO, watches=1, users=1, preset="paper")[0] == PAPER_PER_USER
+
+
+def test_watches_that_were_not_completed_are_read_if_they_are_many() -> None:
+    assert partial_watches(True, watches=100, completed=100) == (True, "")
+    assert partial_watches(AUTO, watches=99, completed=66)[0] and not partial_watches(AUTO, watches=99, completed=67)[0]
+    assert not partial_watches(AUTO, watches=0, completed=0)[0]
+    assert partial_watches(AUTO, watches=9, completed=1, preset="paper") == (False, 'preset = "paper"')
 
 
 @pytest.mark.parametrize(

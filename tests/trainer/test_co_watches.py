@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from trainer_records import SPEC, record, write_file
 from trainer.co_watches import (
     GAINS,
     INPUT_POWER,
+    PARTIAL_WEIGHT,
     POPULARITIES,
     Histories,
     Ints,
@@ -25,38 +27,47 @@ from transforms.core.tensorflow_import import tf
 VIDEOS = 40
 
 
-def random_histories(seed: int, users: int = 300) -> Histories:
-    """Two groups of users, who watch mostly the videos of their half; users 0 and 1 have no watch and one watch."""
+def random_histories(seed: int, users: int = 300, partial: float = 0) -> Histories:
+    """Two groups of users, who watch mostly the videos of their half; users 0 and 1 have no watch and one watch.
+
+    A share `partial` of the watches is not completed.
+    """
     draw, sequences = np.random.default_rng(seed), list[Ints]()
     for user in range(users):
         half = 1 + draw.integers(0, VIDEOS // 2, draw.integers(2, 20)) + (user % 2) * VIDEOS // 2
         sequences.append(np.where(draw.random(len(half)) < 0.1, draw.integers(1, VIDEOS + 1, len(half)), half))
     sequences[0], sequences[1] = sequences[0][:0], sequences[1][:1]
-    return Histories(ids=np.concatenate(sequences), offsets=np.cumsum([0, *map(len, sequences)]))
+    ids = np.concatenate(sequences)
+    ids += np.where(draw.random(len(ids)) < partial, VIDEOS, 0)
+    return Histories(ids=ids, offsets=np.cumsum([0, *map(len, sequences)]))
 
 
 def counts_of(histories: Histories) -> Ints:
-    return np.bincount(histories.ids, minlength=VIDEOS + 1)[1:].astype(np.int64)
+    return np.bincount(histories.ids, minlength=VIDEOS + 1)[1 : VIDEOS + 1].astype(np.int64)
 
 
 def start_of(histories: Histories, *, dimension: int = 8) -> TableStart:
     return factorise(histories, label_counts=counts_of(histories), dimension=dimension, length=6, seed=1)
 
 
-def test_the_tables_are_the_largest_singular_vectors() -> None:
-    histories = random_histories(1)
+@pytest.mark.parametrize("partial", [0, 0.4])
+def test_the_tables_are_the_largest_singular_vectors(partial: float) -> None:
+    histories = random_histories(1, partial=partial)
     matrix = np.zeros((len(histories.offsets) - 1, VIDEOS))
     for user, (first, stop) in enumerate(zip(histories.offsets, histories.offsets[1:], strict=False)):
-        matrix[user, histories.ids[first:stop] - 1] = 1
+        for id in histories.ids[first:stop] - 1:
+            matrix[user, id % VIDEOS] = min(1, matrix[user, id % VIDEOS] + (1 if id < VIDEOS else PARTIAL_WEIGHT))
     matrix /= np.sqrt(matrix.sum(axis=0))
     _, values, vectors = np.linalg.svd(matrix)
     expected = (vectors[:2].T * values[:2] ** INPUT_POWER) @ vectors[:2]  # the groups; the values after them are close
     start = start_of(histories, dimension=2)
-    found = start.inputs[1:] @ start.outputs[1:].T
+    found = start.inputs[1 : VIDEOS + 1] @ start.outputs[1:].T
     np.testing.assert_allclose(found / np.abs(found).max(), expected / np.abs(expected).max(), atol=1e-3)
     for table in (start.inputs, start.outputs):
-        assert table.shape == (VIDEOS + 1, 2) and not table[0].any()
-        assert np.square(table[1:]).sum(axis=1).mean() == pytest.approx(1, rel=1e-4)
+        assert not table[0].any()
+        assert np.square(table[1 : VIDEOS + 1]).sum(axis=1).mean() == pytest.approx(1, rel=1e-4)
+    assert start.inputs.shape == (2 * VIDEOS + 1, 2) and start.outputs.shape == (VIDEOS + 1, 2)
+    np.testing.assert_allclose(start.inputs[VIDEOS + 1 :], PARTIAL_WEIGHT * start.inputs[1 : VIDEOS + 1])
 
 
 def test_the_start_is_the_same_in_every_run() -> None:
@@ -65,14 +76,17 @@ def test_the_start_is_the_same_in_every_run() -> None:
     assert (first.gain, first.popularity) == (second.gain, second.popularity)
 
 
-def test_gain_and_popularity_make_the_last_watches_most_likely() -> None:
-    histories = random_histories(3)
+@pytest.mark.parametrize("partial", [0, 0.4])
+def test_gain_and_popularity_make_the_last_completed_watches_most_likely(partial: float) -> None:
+    histories = random_histories(3, partial=partial)
     start, counts = start_of(histories), counts_of(histories)
     share = np.log((counts + 1) / (counts + 1).sum())
 
     def loss(gain: float, popularity: float) -> float:
         losses = []
         for first, stop in zip(histories.offsets, histories.offsets[1:], strict=False):
+            while stop > first and histories.ids[stop - 1] > VIDEOS:
+                stop -= 1
             if stop - first < 2:
                 continue
             before = histories.ids[first : stop - 1][-6:]
@@ -103,7 +117,7 @@ def test_a_model_that_starts_from_co_watches_ranks_the_videos_of_the_users_group
 def test_histories_with_few_watches_give_a_finite_start(ids: list[int]) -> None:
     histories = Histories(ids=np.array(ids, np.int64), offsets=np.array([0, len(ids)]))
     start = factorise(histories, label_counts=np.ones(5, np.int64), dimension=8, length=4, seed=1)
-    assert start.inputs.shape == start.outputs.shape == (6, 8)
+    assert start.inputs.shape == (11, 8) and start.outputs.shape == (6, 8)
     assert np.isfinite(start.inputs).all() and np.isfinite(start.outputs).all() and np.isfinite(start.gain)
 
 
@@ -114,11 +128,13 @@ def test_histories_are_the_known_watches_before_the_newest_label(tmp_path: Path)
         record("c", watches=[5], label=[2, 3], watches_end=[0, 1]),
     ]
     files = RecordFiles.from_paths([write_file(tmp_path / "a.tfrecord.gz", records)])
-    histories = read_histories(files, videos=SPEC.videos)
+    histories = read_histories(files, replace(SPEC, shared_rows=1))
     assert histories.ids.tolist() == [4, 7, 5]
     assert histories.offsets.tolist() == [0, 2, 2, 3]
+    partial = read_histories(files, replace(SPEC, partial_watches=True))
+    assert partial.ids.tolist() == [4, SPEC.videos + 1, 7, 5]
 
 
 def test_no_records_give_no_histories() -> None:
-    histories = read_histories(RecordFiles(paths=()), videos=SPEC.videos)
+    histories = read_histories(RecordFiles(paths=()), SPEC)
     assert histories.ids.tolist() == [] and histories.offsets.tolist() == [0]

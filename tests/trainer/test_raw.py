@@ -144,21 +144,32 @@ RAW: dict[str, dict[str, Any]] = {  # each user at the end of the window
 }
 
 
-def written_examples(folder: Path) -> str:
+PARTIAL: dict[str, tuple[list[str], list[bool]]] = {  # the same with watches that were not completed
+    "ann": (["tea", "jazz", "jazz"], [True, False, True]),
+    "bob": (["tea", "rare"], [True, True]),
+    "eve": (["jazz"], [False]),
+}
+
+
+def written_examples(folder: Path, *, partial_watches: bool) -> str:
     """Write the examples of these logs and return their folder."""
     for name, rows in (("watches", WATCHES), ("searches", SEARCHES), ("users", USERS)):
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     logs = "\n".join(f'{table} = "{table}.jsonl"' for table in ("watches", "searches", "users"))
-    job = write_job(folder, logs, "[examples]\nwindow_days = 5\nholdout_days = 0\nwatch_vocabulary = 2\n")
+    settings = (
+        f"[examples]\nwindow_days = 5\nholdout_days = 0\nwatch_vocabulary = 2\npartial_watches = {partial_watches}"
+    )
+    job = write_job(folder, logs, settings.lower() + "\n")
     of = night(job)
     for stage in (ingest, vocabulary, examples):
         stage.run(of)
     return of.folder("examples")
 
 
-def test_raw_features_have_the_vector_of_the_serving_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("partial_watches", [False, True])
+def test_raw_features_have_the_vector_of_the_serving_record(tmp_path: Path, partial_watches: bool) -> None:
     """Run the real stages on logs, and compare both signatures of an exported tower."""
-    folder = written_examples(tmp_path)
+    folder = written_examples(tmp_path, partial_watches=partial_watches)
     given = read_folder(folder)
     names = read_vocabularies(given, read_label_counts(given))
     assert raw_unsupported_reason(given, names) is None and given.dates["newest"].startswith("2026-11-19T13")
@@ -171,6 +182,10 @@ def test_raw_features_have_the_vector_of_the_serving_record(tmp_path: Path) -> N
     assert sorted(users) == sorted(RAW)
     of = [RAW[user] for user in users]
     raw = {name: strings([user[name] for user in of], front=1) for name in ("watches", "tokens")}
+    if partial_watches:
+        raw["watches"] = strings([PARTIAL[user][0] for user in users], front=1)
+        flags = [[True, *PARTIAL[user][1], True, True] for user in users]
+        raw["completed"] = tf.constant([row[: raw["watches"].shape[1]] for row in flags], tf.bool)
     raw |= {name: tf.constant([user[name] for user in of]) for name in ("country", "gender")}
     raw |= {"birth_year": tf.constant([user["birth"] for user in of], tf.int64)}
     raw |= {"year": tf.fill([3], tf.constant(DATE.year, tf.int64))}

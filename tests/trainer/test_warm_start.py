@@ -20,6 +20,7 @@ from trainer_records import SPEC, random_records, small_examples
 from trainings import killed_at, read_vectors
 
 from trainer import state, warm_start
+from trainer.batch import WATCHES
 from trainer.config import ModelSettings, TrainingSettings
 from trainer.examples import Vocabulary, read_folder, read_label_counts
 from trainer.losses import make_loss
@@ -47,11 +48,13 @@ def small_parts() -> Any:
         yield
 
 
-def spec_of(videos: list[str], tokens: list[str], countries: list[str], shared_rows: int = 0) -> FeatureSpec:
+def spec_of(
+    videos: list[str], tokens: list[str], countries: list[str], shared_rows: int = 0, partial_watches: bool = False
+) -> FeatureSpec:
     categories = {"country": countries}
     return FeatureSpec(
         videos=len(videos), tokens=len(tokens), watch_history=5, search_history=4, categories=categories,
-        shared_rows=shared_rows,
+        shared_rows=shared_rows, partial_watches=partial_watches,
     )  # fmt: skip
 
 
@@ -90,7 +93,9 @@ def by_name(step: TrainingStep, names: dict[str, Vocabulary]) -> dict[tuple[str,
     for table_name, table in step.adagrad.tables.items():
         rows, accumulators = table.weights.numpy(), step.adagrad.accumulators[table_name].numpy()
         named = names[table_vocabulary(table_name)].names.to_pylist()
-        named += [f"shared {i}" for i in range(table.size - len(named))]
+        if table_name == WATCHES:
+            shared = [f"shared {i}" for i in range(step.model.tower.spec.shared_rows)]
+            named += [*shared, *(f"partial {name}" for name in named)][: table.size - len(named)]
         for row, name in enumerate(named, 1):
             found[table_name, name] = (rows[row].tolist(), float(accumulators[row]))
     return found
@@ -100,16 +105,25 @@ WORDS = st.lists(st.sampled_from([f"w{i}" for i in range(14)]), min_size=1, uniq
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.tuples(WORDS, WORDS), st.tuples(WORDS, WORDS), st.tuples(WORDS, WORDS), st.sampled_from([0, 3]))
+@given(
+    st.tuples(WORDS, WORDS),
+    st.tuples(WORDS, WORDS),
+    st.tuples(WORDS, WORDS),
+    st.sampled_from([0, 3]),
+    st.tuples(st.booleans(), st.booleans()),
+)
 def test_rows_follow_their_names(
     tmp_path_factory: pytest.TempPathFactory,
     videos: tuple[list[str], list[str]],
     tokens: tuple[list[str], list[str]],
     countries: tuple[list[str], list[str]],
     shared_rows: int,
+    partial_watches: tuple[bool, bool],
 ) -> None:
     folder = str(tmp_path_factory.mktemp("state"))
-    specs = [spec_of(v, t, c, shared_rows) for v, t, c in zip(videos, tokens, countries, strict=True)]
+    specs = [
+        spec_of(v, t, c, shared_rows, p) for v, t, c, p in zip(videos, tokens, countries, partial_watches, strict=True)
+    ]
     names = [names_of(videos=v, tokens=t, country=c) for v, t, c in zip(videos, tokens, countries, strict=True)]
     old = new_step(specs[0])
     learn(old)
@@ -125,6 +139,8 @@ def test_rows_follow_their_names(
             assert row == then[key][0] and accumulator == pytest.approx(0.25 * then[key][1])
         else:
             assert accumulator == 0 and (key[0], "shared 0") != key
+            if key[1].startswith("partial ") and any(other in then for other in now if other[0] == WATCHES):
+                assert not any(row)
     for name, table in step.adagrad.tables.items():
         assert not table.weights.numpy()[0].any() and not step.adagrad.accumulators[name].numpy()[0].any(), name
         if not any(key in then for key in now if key[0] == name):  # no known name: initial rows

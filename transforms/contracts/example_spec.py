@@ -10,7 +10,8 @@ value for each pointer, in the same order.
 |---------------|-----------|------------------------------------------------------------------------------------|
 | user_id       | bytes [1] | id of the user                                                                     |
 | watches       | int64 [n] | completed watches, oldest first, vocabulary ids; out of vocabulary: 0, or the id   |
-|               |           | of a shared row, from `videos` + 1; see transforms/examples/histories.py           |
+|               |           | of a shared row, from `videos` + 1; with `partial_watches` also watches that were  |
+|               |           | not completed, `partial_offset` + id; see transforms/examples/histories.py          |
 | tokens        | int64 [m] | search tokens, oldest first, vocabulary ids from 1; absent without searches        |
 | label         | int64     | train [p]: ids from 1. holdout: the distinct completed videos, 0 if out of         |
 |               |           | vocabulary. serving: empty                                                         |
@@ -43,13 +44,29 @@ class FeatureSpec:
 
     videos: int  # rows of the video vocabulary: ids 1..videos
     tokens: int  # rows of the search vocabulary: ids 1..tokens; 0: the model has no searches
-    watch_history: int  # most recent completed watches in the input
+    watch_history: int  # most recent watches in the input
     search_history: int  # most recent search tokens in the input
     categories: dict[str, list[str]] = field(default_factory=dict)  # name -> values, most frequent first
     numbers: list[str] = field(default_factory=list)
     # Ids videos + 1..videos + shared_rows of `watches`, for videos out of vocabulary; they are never labels.
     shared_rows: int = 0
+    partial_watches: bool = False  # whether `watches` contain those that were not completed, of videos in vocabulary
     holdout_days: int | None = None  # `as_of_days` of holdout records; None: no record has `as_of_days`
+
+    @property
+    def watch_ids(self) -> int:
+        """The largest id in `watches`."""
+        return self.partial_offset + self.partial_rows
+
+    @property
+    def partial_rows(self) -> int:
+        """The number of ids of watches that were not completed."""
+        return self.videos if self.partial_watches else 0
+
+    @property
+    def partial_offset(self) -> int:
+        """The id in `watches` of a watch that was not completed, minus the id of its video."""
+        return self.videos + self.shared_rows
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)

@@ -211,7 +211,7 @@ def build_records(pointers: pl.DataFrame, histories: UserHistories, *, max_seque
     `watches_end` and `tokens_end` count from their start. The other features keep their names and types.
     """
     rows = _group_by_user(relative_ends(pointers, max_sequence))
-    events = {"watches": histories.watches.filter("completed"), "tokens": histories.tokens}
+    events = {"watches": histories.watches.filter(pl.col("input").is_not_null()), "tokens": histories.tokens}
     for name in _SEQUENCES:
         inputs = events[name].group_by("user_id", maintain_order=True).agg(pl.col("input").alias(name))
         rows = rows.join(inputs, on="user_id", how="left", maintain_order="left")

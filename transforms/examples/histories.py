@@ -6,6 +6,9 @@
 Videos out of vocabulary (the long tail) are never labels or candidates. In a watch history they have no id, or, with
 shared rows (`Vocabularies.shared_rows`), that of one of these rows, by the digest of the video's id. Shared rows are
 inputs only: a row that represents many videos describes a user but cannot be recommended.
+
+With `Vocabularies.partial_watches` a history also contains watches that were not completed, of videos in vocabulary.
+They have embedding rows of their own, which follow the shared rows.
 """
 
 from __future__ import annotations
@@ -22,26 +25,40 @@ WATCH_CATEGORIES = ("country", "device", "signed_in")
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabularies:
-    """Ids of videos and search tokens in vocabulary (`token`, `id` from 1), and the number of shared rows."""
+    """Ids of videos and search tokens in vocabulary (`token`, `id` from 1), and the further rows of histories."""
 
     videos: pl.DataFrame
     tokens: pl.DataFrame
     shared_rows: int = 0
+    partial_watches: bool = False
 
     @classmethod
-    def from_frames(cls, videos: pl.DataFrame, tokens: pl.DataFrame, *, shared_rows: int = 0) -> Vocabularies:
+    def from_frames(
+        cls, videos: pl.DataFrame, tokens: pl.DataFrame, *, shared_rows: int = 0, partial_watches: bool = False
+    ) -> Vocabularies:
         """Number the rows of vocabulary frames, from 1."""
         number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("id")
         return cls(
-            videos=videos.select("token", number), tokens=tokens.select("token", number), shared_rows=shared_rows
+            videos=videos.select("token", number),
+            tokens=tokens.select("token", number),
+            shared_rows=shared_rows,
+            partial_watches=partial_watches,
         )
 
     def with_ids(self, watches: pl.DataFrame) -> pl.DataFrame:
-        """Add the columns `id` (0 out of vocabulary) and `input`, the embedding row of the video in a history.
+        """Add `id` (0 out of vocabulary) and `input`, the embedding row of the watch in a history; null: not in it.
 
-        `input` is the id, or out of vocabulary one of the shared rows, which follow those of the videos, by XXH64 of
-        the video's id; 0 without shared rows.
+        The input of a completed watch is the id, or out of vocabulary one of the shared rows, which follow those of the
+        videos, by XXH64 of the video's id; 0 without shared rows. That of another watch is its id plus the number of
+        these rows.
         """
+        known = self._with_completed_inputs(watches)
+        partial = pl.lit(None, pl.Int64)
+        if self.partial_watches:
+            partial = pl.when(pl.col("id") > 0).then(pl.col("id") + self.videos.height + self.shared_rows)
+        return known.with_columns(input=pl.when("completed").then("input").otherwise(partial))
+
+    def _with_completed_inputs(self, watches: pl.DataFrame) -> pl.DataFrame:
         known = watches.join(self.videos, left_on="video_id", right_on="token", how="left", maintain_order="left")
         if not self.shared_rows:
             return known.with_columns(pl.col("id").fill_null(0)).with_columns(input="id")
@@ -56,7 +73,7 @@ class UserHistories:
     """The histories of the users of one bucket. All frames are sorted by user and time.
 
     watches: user_id, time, video_id, completed, `id` and `input` (`Vocabularies.with_ids`), the context last known at
-        the event, and `watches_end`, the number of the user's completed watches up to and including the event
+        the event, and `watches_end`, the number of watches in the user's history up to and including the event
     tokens: user_id, time, `input`: search tokens in vocabulary
     searches: user_id, time, `tokens_end`: the number of the user's tokens up to and including the searches of the time
     users: user_id and the columns of the users table
@@ -82,7 +99,7 @@ class UserHistories:
         ends = tokens.group_by("user_id", "time", maintain_order=True).agg(n=pl.len().cast(pl.Int64))
         return cls(
             watches=vocabularies.with_ids(watches).with_columns(
-                *context, watches_end=pl.col("completed").cast(pl.Int64).cum_sum().over("user_id")
+                *context, watches_end=pl.col("input").is_not_null().cast(pl.Int64).cum_sum().over("user_id")
             ),
             tokens=tokens,
             searches=ends.select("user_id", "time", tokens_end=pl.col("n").cum_sum().over("user_id")),

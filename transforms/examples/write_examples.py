@@ -36,6 +36,7 @@ class ExampleInputs:
     search_tokens: str | None  # the search vocabulary
     graph: str  # folder of TFT's graph
     shared_rows: int = 0  # number of embedding rows that videos out of vocabulary share
+    partial_watches: bool = False  # whether histories contain watches that were not completed
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def load_vocabularies(inputs: ExampleInputs) -> Vocabularies:
     """Load the vocabularies once per process."""
     videos = files.read_parquet(inputs.videos)
     tokens = files.read_parquet(inputs.search_tokens) if inputs.search_tokens else pl.DataFrame(schema=COUNTS)
-    return Vocabularies.from_frames(videos, tokens, shared_rows=inputs.shared_rows)
+    return Vocabularies.from_frames(
+        videos, tokens, shared_rows=inputs.shared_rows, partial_watches=inputs.partial_watches
+    )
 
 
 @dataclass

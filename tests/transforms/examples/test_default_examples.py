@@ -31,7 +31,9 @@ def run(folder: Path, tables: dict[str, list[dict[str, Any]]]) -> tuple[FeatureS
         timed = [{**row, "time": f"2026-11-19T10:0{at}:00Z"} for at, row in enumerate(rows)]
         (folder / f"{table}.jsonl").write_text("\n".join(json.dumps(row) for row in timed))
     logs = "\n".join(f'{table} = "{table}.jsonl"' for table in tables)
-    job = write_job(folder, logs, "[examples]\nwindow_days = 5\nholdout_days = 0\n[storage]\nbuckets = 8\n")
+    job = write_job(
+        folder, logs, "[examples]\nwindow_days = 5\nholdout_days = 0\npartial_watches = false\n[storage]\nbuckets = 8\n"
+    )
     of = night(job)
     for stage in (ingest, vocabulary, examples):
         stage.run(of)

@@ -67,6 +67,7 @@ class Case:
     searches: list[dict[str, Any]]
     draw: LabelDraw
     shared_rows: int = 0
+    partial_watches: bool = False
     max_events_per_day: int = 0
 
     @property
@@ -76,9 +77,10 @@ class Case:
         watches, searches = watches_frame(self.watches), searches_frame(self.searches)
         events = drop_robot_days(watches, searches, max_events=self.max_events_per_day)
         tops = (pl.DataFrame({"token": list(ids), "count": [9, 8, 7]}) for ids in (VIDEOS, TOKENS))
-        return UserHistories.from_events(
-            events.watches, events.searches, users, Vocabularies.from_frames(*tops, shared_rows=self.shared_rows)
+        vocabularies = Vocabularies.from_frames(
+            *tops, shared_rows=self.shared_rows, partial_watches=self.partial_watches
         )
+        return UserHistories.from_events(events.watches, events.searches, users, vocabularies)
 
 
 def draw_of(
@@ -120,6 +122,7 @@ CASES = st.builds(
         withhold_last_search=st.booleans(),
     ),
     shared_rows=st.sampled_from([0, 2]),
+    partial_watches=st.booleans(),
     max_events_per_day=st.sampled_from([0, 0, 4, 7]),
 )
 
@@ -140,6 +143,8 @@ class Oracle:
             [event for event in events if of_day[self.day(event)] <= most] for events in (self.watches, self.searches)
         )
         self.inputs = VIDEOS | (SHARED_ROWS if case.shared_rows else {})
+        self.partial_inputs = {video: id + len(VIDEOS) + case.shared_rows for video, id in VIDEOS.items()}
+        self.partial_watches = case.partial_watches
 
     @staticmethod
     def day(event: dict[str, Any]) -> tuple[str, dt.date]:
@@ -150,6 +155,16 @@ class Oracle:
 
     def completed(self, user: str) -> list[dict[str, Any]]:
         return [w for w in self.watches if w["user_id"] == user and w["completed"]]
+
+    def history(self, user: str) -> list[tuple[dt.datetime, int]]:
+        """(time, input) of the watches in the user's history."""
+        found = []
+        for w in self.watches:
+            if w["user_id"] == user and w["completed"]:
+                found.append((w["time"], self.inputs.get(w["video_id"], 0)))
+            elif w["user_id"] == user and self.partial_watches and w["video_id"] in VIDEOS:
+                found.append((w["time"], self.partial_inputs[w["video_id"]]))
+        return found
 
     def tokens(self, user: str) -> list[tuple[dt.datetime, int]]:
         """(time, id) of the user's search tokens in vocabulary."""
@@ -185,7 +200,7 @@ class Oracle:
             "user_id": user,
             "time": time,
             "label": label,
-            "watches_end": sum(w["completed"] for w in before),
+            "watches_end": sum(at < time for at, _ in self.history(user)),
             "tokens_end": len(shown),
             "example_age": pytest.approx(age),
             "label_days": days,
@@ -262,7 +277,7 @@ class Oracle:
         for user in dict.fromkeys(p["user_id"] for p in pointers):
             mine = [p for p in pointers if p["user_id"] == user]
             sequences = {
-                "watches": [self.inputs.get(w["video_id"], 0) for w in self.completed(user)],
+                "watches": [row for _, row in self.history(user)],
                 "tokens": [token for _, token in self.tokens(user)],
             }
             record: dict[str, Any] = {}
