@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -281,29 +281,41 @@ def count_impressions(night: Night, generators: dict[str, str], chain: Chain, fo
         outcomes = counted["outcomes"] | "Outcomes" >> WriteOutcomes(folder, counted_days.days)
         (videos, channels, outcomes, counted["shown"]) | beam.Flatten() | WriteRecords(records)
     found = pop_records(records, VocabularyFile, ImpressionCounts, FileEntry)
-    entries, covered = {}, {}
-    counts = {
-        of.file.name: (files.read_parquet(paths.join(folder, of.file.name)), of) for of in found.of(VocabularyFile)
-    }
-    totals = {name: of.occurrences for name, (_, of) in counts.items()}
-    frames = {name: frame for name, (frame, _) in counts.items()}
+    occurrences = {of.file.name: of.occurrences for of in found.of(VocabularyFile)}
+    new = {name: files.read_parquet(paths.join(folder, name)) for name in occurrences}
     if tokens := night.require("vocabulary").named(artifacts.SEARCH_TOKENS):
-        frames[TOKENS] = files.read_parquet(manifest.entry_paths(tokens, night.folder("vocabulary"))[0])
-        totals[TOKENS] = int(frames[TOKENS]["count"].sum())
+        new[TOKENS] = files.read_parquet(manifest.entry_paths(tokens, night.folder("vocabulary"))[0])
+        occurrences[TOKENS] = int(new[TOKENS]["count"].sum())
     sizes[TOKENS] = night.job.examples.search_vocabulary
-    earlier = _earlier_vocabularies(night, chain)
-    for name in (VIDEOS, CHANNELS, TOKENS):
-        new = frames.get(name, pl.DataFrame(schema=COUNTS))
-        vocabulary = extend_vocabulary(earlier.get(name, new.clear()), new, sizes[name])
-        if vocabulary.height:
-            entries[name] = files.replace_parquet(vocabulary, folder, name)
-            covered[Path(name).stem] = covered_share(vocabulary, new, totals.get(name, 0))
+    vocabularies, covered = _extend_vocabularies(_earlier_vocabularies(night, chain), new, occurrences, sizes, folder)
     return Counted(
         impressions=merge_counts(found.of(ImpressionCounts)),
-        vocabularies=list(entries.values()),
+        vocabularies=vocabularies,
         covered=covered,
         outcomes=[*taken_over.values(), *found.of(FileEntry)],
     )
+
+
+def _extend_vocabularies(
+    earlier: Mapping[str, pl.DataFrame],
+    new: Mapping[str, pl.DataFrame],
+    occurrences: Mapping[str, int],
+    sizes: Mapping[str, int],
+    folder: str,
+) -> tuple[list[FileEntry], dict[str, float]]:
+    """Write the earlier vocabularies with the new tokens after them; return the files of those that are not empty, and
+    the share of the new occurrences that each covers.
+
+    All arguments are by file name. occurrences: of all new tokens, also of those that `new` does not have.
+    """
+    entries, covered, empty = list[FileEntry](), dict[str, float](), pl.DataFrame(schema=COUNTS)
+    for name in (VIDEOS, CHANNELS, TOKENS):
+        found = new.get(name, empty)
+        vocabulary = extend_vocabulary(earlier.get(name, empty), found, sizes[name])
+        if vocabulary.height:
+            entries.append(files.replace_parquet(vocabulary, folder, name))
+            covered[Path(name).stem] = covered_share(vocabulary, found, occurrences.get(name, 0))
+    return entries, covered
 
 
 def _earlier_vocabularies(night: Night, chain: Chain) -> dict[str, pl.DataFrame]:
