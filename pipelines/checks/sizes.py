@@ -94,7 +94,7 @@ def auto(request: DoctorRequest) -> Iterator[Finding]:
     job = request.night.job
     names, examples = auto_names(job.model, job.training), job.examples
     holds_out = examples.holdout_users == AUTO and examples.holdout_days > 0
-    if not (names or holds_out or examples.per_user == AUTO):
+    if not (names or holds_out or AUTO in (examples.per_user, examples.partial_watches)):
         return
     size, _ = _costs(request)
     if size is None:
@@ -105,6 +105,8 @@ def auto(request: DoctorRequest) -> Iterator[Finding]:
         examples.per_user, watches=size.completed, users=size.users, preset=job.model.preset
     )
     values |= {"per_user": f"{per_user} ({reason})"} if reason else {}
+    partial, reason = estimate.resolve_partial_watches(job, size)
+    values |= {"partial_watches": f"{partial} ({reason})"} if reason else {}
     share, reason = holdout_share(examples.holdout_users, users=size.holdout_users)
     values |= {"holdout_users": f"{share:g} ({reason})"} if holds_out else {}
     lines = [f"{name} = {value}" for name, value in values.items()]

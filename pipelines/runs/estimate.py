@@ -23,7 +23,7 @@ from pipelines.logs.log_size import LogSize, estimate_size
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.stage import STAGES
-from trainer.auto import LogCounts, Resolved, holdout_share, resolve
+from trainer.auto import LogCounts, Resolved, holdout_share, partial_watches, resolve
 from trainer.config import TRENDS, ModelSettings, TrainingSettings
 from trainer.ranker.auto import resolve_epochs
 from transforms.core import files
@@ -103,6 +103,12 @@ def resolve_settings(job: Job, size: LogSize) -> Resolved:
     return resolve(job.model, job.training, counts)
 
 
+def resolve_partial_watches(job: Job, size: LogSize) -> tuple[bool, str]:
+    """Return whether histories contain watches that were not completed, and the reason if it is "auto"."""
+    setting, preset = job.examples.partial_watches, job.model.preset
+    return partial_watches(setting, watches=size.watches, completed=size.completed, preset=preset)
+
+
 def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
     """Estimate each stage for logs of this size on one machine that processes `threads` user buckets at a time."""
     resolved = resolve_settings(job, size)
@@ -110,7 +116,7 @@ def costs(job: Job, size: LogSize, *, threads: int) -> list[Cost]:
     return [
         _ingest(job, size),
         _vocabulary(size, threads),
-        _examples(size, threads),
+        _examples(job, size, threads),
         _train(job, size),
         _index(job, size),
         _neighbours(job, size, threads),
@@ -179,9 +185,9 @@ def _vocabulary(size: LogSize, threads: int) -> Cost:
     return _cost("vocabulary", seconds=seconds, memory=memory, disk=TOKEN_BYTES * (size.videos + size.tokens))
 
 
-def _examples(size: LogSize, threads: int) -> Cost:
+def _examples(job: Job, size: LogSize, threads: int) -> Cost:
     memory = TENSORFLOW_BYTES + EVENT_BYTES * _events_in_progress(size, threads)
-    disk = 2 * _history_bytes(size) + LABEL_BYTES * size.labels
+    disk = 2 * _history_bytes(job, size) + LABEL_BYTES * size.labels
     return _cost("examples", seconds=EVENT_SECONDS["examples"] * size.events, memory=memory, disk=disk)
 
 
@@ -191,8 +197,8 @@ def _train(job: ResolvedJob, size: LogSize) -> Cost:
         labels = min(labels, job.training.max_steps * job.training.batch_size)
     per_label = LABEL_SECONDS + MULTIPLY_SECONDS * (_tower_weights(job) + _scores(job, size) * job.model.dimension)
     tables, dense = _table_bytes(job, size), FLOAT * _tower_weights(job)
-    cached = min(job.training.cache_bytes, _history_bytes(size) + LABEL_BYTES * size.labels)
-    inputs = tables * (size.videos + size.tokens) // max(1, 2 * size.videos + size.tokens)
+    cached = min(job.training.cache_bytes, _history_bytes(job, size) + LABEL_BYTES * size.labels)
+    inputs = FLOAT * job.model.dimension * _input_rows(job, size)
     vectors = _vector_bytes(job, size)
     return _cost(
         "train",
@@ -266,16 +272,22 @@ def _events_in_progress(size: LogSize, threads: int) -> float:
     return size.events / size.buckets * min(threads, size.buckets)
 
 
-def _history_bytes(size: LogSize) -> float:
-    """Return the bytes of records without labels: completed watches and search tokens."""
-    return HISTORY_ITEM_BYTES * (size.completed + size.token_occurrences)
+def _history_bytes(job: Job, size: LogSize) -> float:
+    """Return the bytes of records without labels: watches and search tokens."""
+    watches = size.watches if resolve_partial_watches(job, size)[0] else size.completed
+    return HISTORY_ITEM_BYTES * (watches + size.token_occurrences)
+
+
+def _input_rows(job: Job, size: LogSize) -> int:
+    """Return the rows of the tables that the tower reads."""
+    return size.videos * (2 if resolve_partial_watches(job, size)[0] else 1) + size.tokens
 
 
 def _table_bytes(job: ResolvedJob, size: LogSize) -> int:
     """Return the bytes of the tables (input videos, output videos, tokens), with an accumulator per row, and of the
     trends at all moments."""
     trends = size.videos * TRENDS * TREND_SLOTS * FLOAT if job.model.trends else 0
-    return (2 * size.videos + size.tokens) * (job.model.dimension + 1) * FLOAT + trends
+    return (size.videos + _input_rows(job, size)) * (job.model.dimension + 1) * FLOAT + trends
 
 
 def _vector_bytes(job: ResolvedJob, size: LogSize) -> int:
@@ -318,7 +330,7 @@ def _query_seconds(job: ResolvedJob, size: LogSize) -> float:
 
 def _search_bytes(job: ResolvedJob, size: LogSize, threads: int) -> int:
     """Return the memory of a process that computes lists: tower, index, and the buckets in progress."""
-    inputs = (size.videos + size.tokens) * job.model.dimension * FLOAT
+    inputs = _input_rows(job, size) * job.model.dimension * FLOAT
     index = _vector_bytes(job, size) * 5 // 4
     lists = size.users / size.buckets * min(job.neighbours.k, size.videos) * 3 * 8
     return round(TENSORFLOW_BYTES + 2 * inputs + index + lists + EVENT_BYTES / 4 * size.events / size.buckets)

@@ -174,6 +174,15 @@ def test_a_large_catalogue_is_known_by_its_tables_and_its_index() -> None:
     assert 1_000_000 / 5_976 < found["neighbours"].seconds < 10 * 1_000_000 / 5_976
 
 
+def test_watches_that_were_not_completed_take_rows_and_room_in_records() -> None:
+    without, used = (by_stage(job_of(examples={"partial_watches": used}), LARGE) for used in (False, True))
+    row = LARGE.videos * (resolve_settings(job_of(), LARGE).model.dimension + 1) * 4
+    assert used["train"].memory_bytes > without["train"].memory_bytes + row
+    partial = LARGE.watches - LARGE.completed
+    assert used["examples"].disk_bytes == pytest.approx(without["examples"].disk_bytes + 2 * 2 * partial, rel=0.01)
+    assert by_stage(job_of(), LARGE)["examples"] == used["examples"]  # 44 % of the watches: "auto" uses them
+
+
 @pytest.mark.parametrize(
     ("less", "more"),
     [
