@@ -31,7 +31,9 @@ TRAINED_LABELS, MOST_EPOCHS = 8_000_000, 6  # labels of all epochs together
 RECENT_SHARE = 0.1  # of the window's days, whose labels every epoch of a cold start has
 STOPPING_SHARE, LEAST_STOPPING_USERS = 0.05, 200  # of users: the share as in `trainer.stopping`
 MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of one epoch, and of a user
-PARTIAL_SHARE = 1 / 3  # of all watches, from which those that were not completed are in the histories
+# Watches that were not completed are in the histories from this share of all watches, up to so many completed ones:
+# those are enough to learn from, and reading the others takes time.
+PARTIAL_SHARE, MOST_COMPLETED = 1 / 3, 2_000_000
 # Users to measure, and limits of their share. What held-out users watch in the held-out days is learned a night later.
 # If all are held out, nothing of these days is learned: lists of simulated logs lost a twentieth of their recall@100,
 # and videos of the last day were in no list.
@@ -242,10 +244,10 @@ def partial_watches(
         return partial, ""
     if preset == "paper":
         return False, 'preset = "paper"'
-    used = watches - completed >= PARTIAL_SHARE * max(1, watches)
+    used = watches - completed >= PARTIAL_SHARE * max(1, watches) and completed <= MOST_COMPLETED
     return used, (
         f"{watches - completed:,} of {watches:,} watches were not completed; from {PARTIAL_SHARE:.0%} histories "
-        "contain them"
+        f"contain them, up to {MOST_COMPLETED:,} completed ones"
     )
 
 

@@ -135,7 +135,8 @@ class Examples(Table):
     partial_watches: OrAuto[bool] = Field(
         AUTO,
         description="whether the input also contains watches that were not completed, which have embedding rows of "
-        'their own; they are never labels; `"auto"`: if they are at least a third of all watches',
+        'their own; they are never labels; `"auto"`: if they are at least a third of all watches, and '
+        "2 million or fewer are completed",
     )
     search_history: PositiveInt = Field(50, description="most recent search tokens in the input")
     per_user: OrAuto[NonNegativeInt] = Field(

@@ -13,6 +13,7 @@ from trainer_records import random_records, write_folder
 from trainer.auto import (
     HELD_OUT_USERS,
     LEAST_PER_USER,
+    MOST_COMPLETED,
     MOST_LABELS,
     PAPER_PER_USER,
     RULES,
@@ -164,6 +165,9 @@ def test_watches_that_were_not_completed_are_read_if_they_are_many() -> None:
     assert partial_watches(True, watches=100, completed=100) == (True, "")
     assert partial_watches(AUTO, watches=99, completed=66)[0] and not partial_watches(AUTO, watches=99, completed=67)[0]
     assert not partial_watches(AUTO, watches=0, completed=0)[0]
+    many = 10 * MOST_COMPLETED
+    assert partial_watches(AUTO, watches=many, completed=MOST_COMPLETED)[0]
+    assert not partial_watches(AUTO, watches=many, completed=MOST_COMPLETED + 1)[0]
     assert partial_watches(AUTO, watches=9, completed=1, preset="paper") == (False, 'preset = "paper"')
 
 
