@@ -99,7 +99,8 @@ def run(out: Path, job: Path, date: dt.date) -> dict[str, float]:
         print(f"{stage:<12}{process:>11.1f}{done.seconds:>9.1f}{done.processor_seconds:>9.1f}", end="")
         print(f"{sizes[0]:>9.2f}{sizes[1]:>9.2f}{sizes[2]:>12.2f}", flush=True)
     print(f"{'night':<12}{wall:>11.1f}", flush=True)
-    if log.end_of(date) and (log.end_of(date) or {}).get("exit_code") == 0:
+    end = log.end_of(date)
+    if end and end["exit_code"] == 0:
         print_quality(night)
     return {**taken, "night": wall}
 
