@@ -105,9 +105,8 @@ class Report:
     rejects: Mapping[str, int] = field(default_factory=dict)  # reason -> rows
     vocabulary: Mapping[str, Any] = field(default_factory=dict)  # sizes and coverage, by name; may be nested
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> wall-clock seconds
-    costs: Sequence[
-        tuple[str, Sequence[Any]]
-    ] = ()  # stage -> processor seconds, memory, bytes read and written, and files
+    # stage -> processor seconds, memory, bytes read and written, and size of the files, formatted
+    costs: Sequence[tuple[str, Sequence[Any]]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)  # may be nested
     versions: Mapping[str, Any] = field(default_factory=dict)
 
