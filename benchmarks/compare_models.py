@@ -45,6 +45,7 @@ from trainer.inputs import count_labels
 from trainer.progress import CurvePoint, Progress
 from trainer.task import resolve_settings
 from trainer.training import FitResult, fit
+from trainer.warm_start import COLD_FRACTION
 from transforms.core.tensorflow_import import tf
 
 FIRST_STEPS = 10  # not counted: tracing, and waiting for the first batches
@@ -155,7 +156,8 @@ def _trained(given: Given, settings: Mapping[str, Any], *, steps: int) -> FitRes
     model = {**given.job.model.model_dump(), **settings.get("model", {})}
     training = {**given.job.training.model_dump(), **settings.get("training", {}), "max_steps": steps}
     training["early_stopping_epochs"] = 0  # all models get the same time
-    training["epochs"] = math.ceil(steps / (given.labels // training["batch_size"] or 1))
+    least = int(COLD_FRACTION * given.labels) // training["batch_size"]  # steps of an epoch, at least
+    training["epochs"] = math.ceil(steps / max(1, least))
     resolved = resolve_settings(
         given.files, given.counts, model=ModelTable(**model), training=TrainingTable(**training)
     )

@@ -210,7 +210,7 @@ def write_tower(made: Made) -> None:
             found = self.from_examples(examples)
             rows = tf.strings.to_number(tf.strings.substr(found["user_id"], 1, 9), tf.int32)
             vector = tf.gather(self.made, rows) + self.nothing * found["vector"]
-            return {"user_id": found["user_id"], "vector": vector}
+            return {**found, "vector": vector}
 
     tower = MadeTower()
     tf.saved_model.save(tower, str(made.folder / "tower"), signatures={"examples": tower.of_made_users})

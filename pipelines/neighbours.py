@@ -20,6 +20,9 @@ from pipelines.base.snapshot_store import StoreFile
 from pipelines.night.night import Night
 from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
+from trainer.auto import rules_version
+from trainer.config import AUTO
+from transforms.contracts.transitions import SHARE
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.evaluation.folding_check import CheckFolding, FoldingCounts
@@ -28,6 +31,7 @@ from transforms.search.index_files import VIDEOS
 from transforms.search.neighbours import WriteNeighbours
 from transforms.search.new_videos import NewVideos
 from transforms.search.similar import Block, WriteSimilar, split_rows
+from transforms.search.transitions import TransitionSource
 from transforms.search.user_limits import BucketRecords, SearchInputs
 
 SIMILAR_BLOCK = 16_384
@@ -36,7 +40,8 @@ SIMILAR_BLOCK = 16_384
 def plan(night: Night) -> Plan:
     """Return the plan: the serving records, the videos to exclude, the model, the index, and `[neighbours]`."""
     inputs = {stage: night.require(stage).digest for stage in ("examples", "train", "index")}
-    return Plan("neighbours", {**inputs, **limit_digests(night)}, {"neighbours": night.job.neighbours.model_dump()})
+    settings = night.job.neighbours.model_dump()
+    return Plan("neighbours", inputs | limit_digests(night), {"neighbours": settings} | rules_version(settings))
 
 
 def run(night: Night) -> None:
@@ -98,7 +103,19 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
         trends=night.outputs(TrainOutputs).trends,
         as_of=night.dates.holdout_start if held_out else None,
         new=None if held_out else new_videos(night),
+        transitions=_transitions(night),
     )
+
+
+def _transitions(night: Night) -> TransitionSource | None:
+    """Return the transitions to add to the lists; None if there are none, or their share is 0."""
+    file, share = night.outputs(TrainOutputs).transitions, night.job.neighbours.transitions
+    if share == AUTO:
+        share = 0 if night.job.model.preset == "paper" else SHARE
+    if not file or not share:
+        return None
+    videos = paths.join(night.folder("index"), VIDEOS)
+    return TransitionSource(path=paths.join(night.folder("train"), file), videos=videos, share=share)
 
 
 def new_videos(night: Night, *, later_counts: str | None = None) -> NewVideos | None:

@@ -1,7 +1,8 @@
 """Stage 4: train the model on one machine, from the night's examples and the model of an earlier night.
 
-examples/train, examples/holdout, an earlier model/state -> trainer -> model/: user tower, video vectors, the state for
-                                                            the training of a later night, checkpoints, training curve
+examples/train, examples/holdout, an earlier model/state -> trainer -> model/: user tower, video vectors, transitions,
+                                                            the state for the training of a later night, checkpoints,
+                                                            training curve
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from pipelines.night.warm_start_base import EarlierModel
 from trainer.auto import rules_version
 from transforms.contracts.example_spec import FeatureSpec
+from transforms.contracts.transitions import TRANSITIONS
 from transforms.core import files
 
 if TYPE_CHECKING:  # the trainer loads TensorFlow, which only the stage's own process needs
@@ -58,12 +60,13 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
             earlier=base,
             on_save=workdir.upload_checkpoints,
         )
-        names = (artifacts.VIDEO_VECTORS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO)
+        names = (artifacts.VIDEO_VECTORS, TRANSITIONS, artifacts.TRAINING_HISTORY, artifacts.MODEL_INFO)
         entries = workdir.upload_results(names, (f"tower-{attempt}", f"state-{attempt}", local_workdir.CURVES))
     outputs = TrainOutputs(
         tower=f"tower-{attempt}",
         state=f"state-{attempt}",
         trends=result.trends,
+        transitions=TRANSITIONS,
         warm_start=warm_start_base.to_output(found) if job.training.warm_start else None,
     )
     notes = [note for note in (result.auto_note, result.start["why"]) if note]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from trainer.batch import WATCHES
+from trainer.batch import LABEL, WATCHES
 from trainer.record_files import RecordFiles
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
@@ -56,16 +56,22 @@ class TableStart:
     popularity: float  # factor of the initial biases, the logarithms of the videos' shares of the labels
 
 
-def read_histories(records: RecordFiles, spec: FeatureSpec, *, most_watches: int = MOST_WATCHES) -> Histories:
+def read_histories(
+    records: RecordFiles, spec: FeatureSpec, *, newest_labels: bool = False, most_watches: int = MOST_WATCHES
+) -> Histories:
     """Return the watches before the newest label of each training record, up to `most_watches` of them.
 
-    Ids out of vocabulary and shared rows are dropped. The newest labels are left out because early stopping measures
-    those of some users.
+    Ids out of vocabulary and shared rows are dropped. With `newest_labels`, each history ends with the newest label.
+    The start of a training leaves these out because early stopping measures those of some users.
     """
-    features = {WATCHES: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
+    names = (WATCHES, LABEL) if newest_labels else (WATCHES,)
+    features = {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in names}
     ids, lengths, total = list[Ints](), list[Ints](), 0
     for block in records.read_blocks():
-        watches = tf.io.parse_example(block, features)[WATCHES]
+        parsed = tf.io.parse_example(block, features)
+        watches = parsed[WATCHES]
+        if newest_labels:
+            watches = tf.concat([watches, parsed[LABEL][:, -1:]], axis=1)
         is_partial = watches > spec.partial_offset
         known = tf.ragged.boolean_mask(watches, ((watches > 0) & (watches <= spec.videos)) | is_partial)
         ids.append(known.values.numpy())

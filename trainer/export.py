@@ -23,6 +23,7 @@ from trainer.examples import Vocabulary
 from trainer.inputs import cut_windows, parse_records
 from trainer.model import Model, UserTower
 from trainer.raw import RawFeatures
+from transforms.contracts.transitions import LAGS
 from transforms.core.tensorflow_import import tf
 
 ROWS_AT_ONCE = 65_536
@@ -57,7 +58,10 @@ class ServedTower(tf.Module):
         return {"vector": self.vectors(self.raw(raw))}
 
     def from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return `user_id` and `vector` of serialized records, string [users]. Fails unless each has one pointer."""
+        """Return `user_id`, `vector` and `recent` (`last_watches`) of serialized records, string [users].
+
+        Fails unless each has one pointer.
+        """
         records = parse_records(examples, self.tower.spec, training=False)
         one_each = tf.debugging.Assert(
             tf.reduce_all(tf.equal(records.pointer_counts, 1)),
@@ -65,7 +69,19 @@ class ServedTower(tf.Module):
         )
         with tf.control_dependencies([one_each]):
             batch = cut_windows(records.lists, records.pointers, self.tower.spec)
-        return {"user_id": records.user_id, "vector": self.vectors(batch)}
+        recent = last_watches(batch[WATCHES], videos=self.tower.spec.videos)
+        return {"user_id": records.user_id, "vector": self.vectors(batch), "recent": recent}
+
+
+def last_watches(watches: tf.Tensor, *, videos: int) -> tf.Tensor:
+    """Return the last `LAGS` watches of videos in vocabulary that were completed, int32 [users, LAGS].
+
+    The most recent is in the last column; 0 is padding. `watches`: int32 [users, length], windows of a batch.
+    """
+    is_known = (watches > 0) & (watches <= videos)
+    back = tf.cumsum(tf.cast(is_known, tf.int32), axis=1, reverse=True)  # 1 is the most recent
+    column = tf.where(is_known & (back <= LAGS), LAGS - back, -1)
+    return tf.reduce_sum(watches[:, :, tf.newaxis] * tf.one_hot(column, LAGS, dtype=tf.int32), axis=1)
 
 
 def export_tower(tower: UserTower, folder: str, *, raw: RawFeatures | None = None) -> None:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pydantic import ValidationError
 
 from trainer.auto import LogCounts, Resolved, auto_names, resolve
+from trainer.co_watches import read_histories
 from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 from trainer.distribution import STRATEGIES, make_replicas
 from trainer.errors import TrainingError
@@ -32,7 +33,9 @@ from trainer.raw import RawFeatures, raw_unsupported_reason
 from trainer.record_files import RecordFiles
 from trainer.state import read_shape, write_state
 from trainer.training import FitResult, fit
+from trainer.transitions import count_transitions, write_transitions
 from trainer.warm_start import StartSummary, WarmStartSource, model_shape, shape_difference
+from transforms.contracts.transitions import TRANSITIONS
 from transforms.core.tensorflow_import import tf
 
 
@@ -43,6 +46,7 @@ class TrainingResult:
     tower: str  # folder of the SavedModel
     state: str  # folder of the state that a later training can start from
     video_vectors: str
+    transitions: str
     history: str
     info: str
     steps: int
@@ -66,7 +70,7 @@ def train(
     on_save: Callable[[], object] | None = None,
 ) -> TrainingResult:
     """Train a model and write to the folder `output`: `tower-ATTEMPT/`, `state-ATTEMPT/`, `video_vectors.parquet`,
-    `history.json`, `info.json`, `checkpoints/` and `tensorboard/`.
+    `transitions.parquet`, `history.json`, `info.json`, `checkpoints/` and `tensorboard/`.
 
     Resumes from checkpoints that an earlier attempt wrote there for the same examples, settings and `earlier` model;
     the result is the same as without the interruption. Settings that are "auto" are resolved first, see
@@ -96,6 +100,7 @@ def train(
         tower=f"{output}/tower-{attempt}",
         state=f"{output}/state-{attempt}",
         video_vectors=f"{output}/video_vectors.parquet",
+        transitions=f"{output}/{TRANSITIONS}",
         history=f"{output}/history.json",
         info=f"{output}/info.json",
         steps=progress.steps,
@@ -166,6 +171,8 @@ def _write_outputs(
     raw = None if unsupported else RawFeatures(examples, vocabularies)
     export_tower(fitted.model.tower, result.tower, raw=raw)
     write_video_vectors(fitted.model, counts, result.video_vectors)
+    histories = read_histories(RecordFiles.from_paths(examples.train), examples.spec, newest_labels=True)
+    write_transitions(count_transitions(histories, videos=examples.spec.videos), result.transitions)
     write_state(fitted.step, vocabularies, model_shape(examples.spec, model, fitted.step), result.state)
     curve = {"loss": progress.losses, "holdout": progress.holdout}
     write_json(curve | ({"stopping": progress.stopping} if progress.stopping else {}), result.history)

@@ -29,6 +29,7 @@ from pipelines.config.sink_settings import (
 )
 from trainer.config import AUTO, OrAuto
 from trainer.ranker.config import RankerSettings
+from transforms.contracts import transitions
 from transforms.logs import schemas
 from transforms.search.candidates import parse_condition
 
@@ -233,6 +234,12 @@ class Neighbours(Table):
     )
     max_share_per_channel: PositiveShare = Field(
         1.0, description="maximum share of k for videos of one channel; 1.0: no limit"
+    )
+    transitions: OrAuto[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        AUTO,
+        description="share of a user's next watches that is predicted from the last ones, by how often other users "
+        "completed a video soon after another (transforms/contracts/transitions.py); the model predicts the others. "
+        f'`auto`: {transitions.SHARE:g}, and 0 with `preset = "paper"`. 0: none',
     )
     diversity: float = Field(
         0.0,

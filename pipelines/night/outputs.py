@@ -103,6 +103,7 @@ class TrainOutputs(Outputs):
     tower: str  # folder of the user tower
     state: str  # folder of the state from which a later night's training continues
     trends: int = 0  # components of a video vector, before the bias, that are trends
+    transitions: str | None = None  # file of `transforms.contracts.transitions`; None in earlier versions
     warm_start: WarmStartBase | None = None  # None if training.warm_start is false
 
     @classmethod

@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from transforms.contracts.transitions import LAGS
 from transforms.search import shard_search, user_search
 from transforms.search.exact_search import ExactIndex
 from transforms.search.index_files import POSITIONS, VIDEOS, to_matrix
 from transforms.search.top_k import save_index
+from transforms.search.tower import UserBatch
 
 
 def write_made_index(
@@ -38,11 +40,14 @@ def write_made_index(
 
 
 class MadeTower:
-    """A tower whose records are Parquet files of user_id and vector, returned two at a time."""
+    """A tower whose records are Parquet files of user_id, vector and, if there is one, recent, returned two at a
+    time."""
 
-    def user_vectors(self, path: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    def users(self, path: str) -> Iterator[UserBatch]:
         for rows in pl.read_parquet(path).iter_slices(2):
-            yield rows["user_id"].to_list(), to_matrix(rows["vector"])
+            none = np.zeros((rows.height, LAGS), np.int32)
+            recent = to_matrix(rows["recent"]).astype(np.int32) if "recent" in rows.columns else none
+            yield UserBatch(user_ids=rows["user_id"].to_list(), vectors=to_matrix(rows["vector"]), recent=recent)
 
 
 def use_made_tower(monkeypatch: pytest.MonkeyPatch) -> None:

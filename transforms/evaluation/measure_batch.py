@@ -210,7 +210,7 @@ def measure_ann_loss(
     true = exact_lists(
         inputs.index, result.vectors[rows], result.excluded.select(rows), read_index_rules(inputs).cap, k=inputs.k
     )
-    approximate = _ids(result.by_score, shared)
+    approximate = _ids(result.by_model, shared)
     exact = np.full(approximate.shape, -1, np.int64)
     exact[rows] = _ids(true, shared)
     for system, shown in ((NEIGHBOURS, approximate), (EXACT_SEARCH, exact)):

@@ -23,7 +23,7 @@ from transforms.search.exact_search import Candidates, ExactIndex, Floats
 from transforms.search.exclusions import ChannelCap, Excluded, first_kept
 from transforms.search.index_files import POSITIONS, to_matrix
 from transforms.search.top_k import Index, load_index, load_vectors, top_k
-from transforms.search.tower import load_tower, vectors_frame
+from transforms.search.tower import UserBatch, load_tower, vectors_frame
 from transforms.search.user_limits import BucketRecords, SearchInputs, UserLimits
 from transforms.search.user_lists import SearchResult, UserLists
 
@@ -35,7 +35,7 @@ def search_shards(
     buckets: Sequence[BucketRecords], inputs: SearchInputs, finish: Finish, threads: int, scratch: Path
 ) -> Iterator[Any]:
     """Search an index of several shards, one of them in memory at a time; yield the results of `finish`."""
-    list(threaded_map(buckets, partial(_save_vectors, inputs=inputs, scratch=scratch), threads))
+    list(threaded_map(buckets, partial(_save_users, inputs=inputs, scratch=scratch), threads))
     for shard, folder in enumerate(inputs.index):
         local = Path(_local_copy(folder))
         index, positions = load_index(local), np.load(local / POSITIONS).astype(np.int64)
@@ -48,19 +48,21 @@ def search_shards(
     )
 
 
-def _save_vectors(bucket: BucketRecords, *, inputs: SearchInputs, scratch: Path) -> tuple[()]:
+def _save_users(bucket: BucketRecords, *, inputs: SearchInputs, scratch: Path) -> tuple[()]:
     folder = scratch / f"{bucket.files.bucket:05d}"
     folder.mkdir()
     if bucket.records:
-        for batch, (user_ids, vectors) in enumerate(load_tower(inputs.tower).user_vectors(bucket.records)):
-            vectors_frame(user_ids, vectors).write_ipc(folder / f"{batch:06d}")
+        for batch, users in enumerate(load_tower(inputs.tower).users(bucket.records)):
+            recent = pl.Series("recent", users.recent, pl.Array(pl.Int32, users.recent.shape[1]))
+            vectors_frame(users.user_ids, users.vectors).with_columns(recent).write_ipc(folder / f"{batch:06d}")
     return ()
 
 
-def _read_saved_vectors(bucket: BucketRecords, scratch: Path) -> Iterator[tuple[Path, list[str], NDArray[np.float32]]]:
+def _read_saved_users(bucket: BucketRecords, scratch: Path) -> Iterator[tuple[Path, UserBatch]]:
     for path in sorted((scratch / f"{bucket.files.bucket:05d}").glob("[0-9]" * 6)):
         rows = pl.read_ipc(path)
-        yield path, rows["user_id"].to_list(), to_matrix(rows["vector"])
+        user_ids, recent = rows["user_id"].to_list(), rows["recent"].to_numpy()
+        yield path, UserBatch(user_ids=user_ids, vectors=to_matrix(rows["vector"]), recent=recent)
 
 
 def _save_partials(
@@ -73,8 +75,8 @@ def _save_partials(
     scratch: Path,
 ) -> tuple[()]:
     limits = UserLimits.from_bucket(bucket, inputs, positions)
-    for path, user_ids, vectors in _read_saved_vectors(bucket, scratch):
-        found = limits.candidates(index, vectors, limits.excluded(user_ids), inputs.depth)
+    for path, users in _read_saved_users(bucket, scratch):
+        found = limits.candidates(index, users.vectors, limits.excluded(users.user_ids), inputs.depth)
         save_partial(found, positions, path, shard)
     return ()
 
@@ -83,10 +85,10 @@ def _merge_partials(
     bucket: BucketRecords, inputs: SearchInputs, video_vectors: VideoVectors, scratch: Path
 ) -> Iterator[SearchResult]:
     lists = UserLists.from_bucket(bucket, inputs)
-    for path, user_ids, vectors in _read_saved_vectors(bucket, scratch):
+    for path, users in _read_saved_users(bucket, scratch):
         found = merge_shards(read_partials(path), inputs.depth, lists.limits.rules.cap)
-        excluded = lists.limits.excluded(user_ids)
-        yield lists.build(found, video_vectors, user_ids=user_ids, vectors=vectors, excluded=excluded)
+        excluded = lists.limits.excluded(users.user_ids)
+        yield lists.build(found, video_vectors, users=users, excluded=excluded)
 
 
 def save_partial(top: Candidates, positions: NDArray[np.int64], path: Path, shard: int) -> None:

@@ -4,6 +4,7 @@ use."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from transforms.contracts.transitions import LAGS
 from transforms.core import files
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.core.threads import process_cache
@@ -18,8 +20,17 @@ from transforms.core.threads import process_cache
 BATCH = 4_096
 
 
+@dataclass(frozen=True, kw_only=True)
+class UserBatch:
+    """Some users in the order of their records."""
+
+    user_ids: list[str]
+    vectors: NDArray[np.float32]  # [users, dimension + 1]: [u; 1]
+    recent: NDArray[np.int32]  # [users, LAGS]: ids of the last completed watches, the most recent last, 0 in front
+
+
 class Tower:
-    """A SavedModel whose signature `examples` maps serialized records to user_id and vector [u; 1]."""
+    """A SavedModel whose signature `examples` maps serialized records to user_id, vector [u; 1] and recent watches."""
 
     def __init__(self, folder: str) -> None:
         self._tf = import_tensorflow()
@@ -27,12 +38,15 @@ class Tower:
         self._model: Any = self._tf.saved_model.load(local)  # keeps the variables of the signature alive
         self._signature = self._model.signatures["examples"]
 
-    def user_vectors(self, path: str) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        """Yield (user ids, vectors [n, dimension + 1]) of a record file in its order, up to `BATCH` users at a time."""
+    def users(self, path: str) -> Iterator[UserBatch]:
+        """Yield the users of a record file in its order, up to `BATCH` at a time."""
         with files.temporary_local_copy(path) as local:
             for records in self._tf.data.TFRecordDataset(local, "GZIP").batch(BATCH).prefetch(1):
                 found = self._signature(examples=records)
-                yield [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()
+                user_ids, vectors = [user.decode() for user in found["user_id"].numpy()], found["vector"].numpy()
+                # A tower of an earlier version does not return the recent watches.
+                recent = found["recent"].numpy() if "recent" in found else np.zeros((len(user_ids), LAGS), np.int32)
+                yield UserBatch(user_ids=user_ids, vectors=vectors, recent=recent)
 
     def sample_vectors(self, paths: Sequence[str], users: int) -> NDArray[np.float32]:
         """Return the vectors of about `users` users, equally many of each file.
@@ -40,8 +54,8 @@ class Tower:
         Users are assigned to buckets by digest, so the first users of each file are a fair sample.
         """
         share = -(-users // max(1, len(paths)))
-        batches = (next(self.user_vectors(path), ([], np.zeros((0, 1))))[1] for path in paths)
-        return np.concatenate([vectors[:share] for vectors in batches if len(vectors)]).astype(np.float32)
+        batches = (next(self.users(path), None) for path in paths)
+        return np.concatenate([batch.vectors[:share] for batch in batches if batch]).astype(np.float32)
 
 
 @process_cache

@@ -25,6 +25,7 @@ from transforms.search.index_files import read_videos
 from transforms.search.new_videos import NewVideos, read_new_videos
 from transforms.search.serving_rules import RULE_COLUMNS, ServingRules, build_serving_rules
 from transforms.search.top_k import Index, top_k
+from transforms.search.transitions import LEAST_CANDIDATES, TransitionSource
 from transforms.search.watched_videos import Exclude, WatchedVideos, read_watched
 
 
@@ -45,11 +46,14 @@ class SearchInputs:
     trends: int = 0  # components of a video vector, before the bias, that are trends
     as_of: dt.datetime | None = None  # videos uploaded from then on are not shown
     new: NewVideos | None = None  # videos with reserved places; None: none
+    transitions: TransitionSource | None = None  # None: none are added
 
     @property
     def depth(self) -> int:
-        """The number of videos to search for: k, or more if lists are re-ranked for diversity."""
-        return self.k * CANDIDATES_PER_PLACE if self.diversity else self.k
+        """The number of videos to search for: k, or more if transitions are added or lists are re-ranked for
+        diversity."""
+        depth = self.k * CANDIDATES_PER_PLACE if self.diversity else self.k
+        return max(depth, LEAST_CANDIDATES) if self.transitions else depth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,5 @@
-"""The lists of users from their candidates: re-ranked for diversity, and with places reserved for new videos."""
+"""The lists of users from their candidates: with transitions added, re-ranked for diversity, and with places reserved
+for new videos."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from transforms.search.exclusions import Excluded
 from transforms.search.index_files import read_videos, to_matrix
 from transforms.search.new_videos import insert_new, read_new_videos
 from transforms.search.top_k import top_k
+from transforms.search.tower import UserBatch
+from transforms.search.transitions import add_transitions, read_transitions
 from transforms.search.user_limits import BucketRecords, SearchInputs, UserLimits, read_candidates
 
 
@@ -25,7 +28,8 @@ class SearchResult:
     excluded: Excluded  # of the positions of the index
     top: Candidates  # the lists
     without_new: Candidates  # the lists without places for new videos
-    by_score: Candidates  # the k best of the index by score: `without_new` before it is re-ranked for diversity
+    by_score: Candidates  # the k best by score: `without_new` before it is re-ranked for diversity
+    by_model: Candidates  # the k best of the index by the model's scores: `by_score` before transitions are added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +55,28 @@ class UserLists:
         candidates: Candidates,
         video_vectors: VideoVectors,
         *,
-        user_ids: list[str],
-        vectors: Floats,
+        users: UserBatch,
         excluded: Excluded,
     ) -> SearchResult:
         """Return the lists of a batch of users from their candidates in the index, [b, inputs.depth]. excluded: their
         exclusions, as `limits` has them."""
-        k, diversity = self.inputs.k, self.inputs.diversity
+        k, diversity, source = self.inputs.k, self.inputs.diversity, self.inputs.transitions
+        by_model = first(candidates, k)
+        if source is not None:
+            cap, transitions = self.limits.rules.cap, read_transitions(source)
+            candidates = add_transitions(candidates, users, transitions, video_vectors, excluded=excluded, cap=cap)
         without_new = by_score = first(candidates, k)
         if diversity:
             trends = self.inputs.trends
             without_new = diversify(candidates, video_vectors, k=k, diversity=diversity, trends=trends)
         return SearchResult(
-            user_ids=user_ids,
-            vectors=vectors,
+            user_ids=users.user_ids,
+            vectors=users.vectors,
             excluded=excluded,
-            top=self.new.insert(without_new, user_ids, vectors) if self.new else without_new,
+            top=self.new.insert(without_new, users) if self.new else without_new,
             without_new=without_new,
             by_score=by_score,
+            by_model=by_model,
         )
 
 
@@ -90,15 +98,15 @@ class NewSearch:
         index = ExactIndex(vectors=to_matrix(read_new_videos(inputs.new)["vector"]))
         return cls(inputs=inputs, limits=limits.select(positions), index=index, all_limits=limits)
 
-    def insert(self, ordinary: Candidates, user_ids: list[str], vectors: Floats) -> Candidates:
+    def insert(self, ordinary: Candidates, users: UserBatch) -> Candidates:
         """Return the lists [b, k] of a batch of users in which their best new videos have the reserved places."""
         new, k = self.inputs.new, self.inputs.k
         assert new is not None
         found = top_k(
             self.index,
-            vectors,
+            users.vectors,
             k=new.places(k),
-            excluded=self.limits.excluded(user_ids),
+            excluded=self.limits.excluded(users.user_ids),
             cap=self.limits.rules.cap,
         )
         shift = np.int32(read_videos(self.inputs.videos).height)

@@ -58,7 +58,7 @@ def search_bucket(bucket: BucketRecords, inputs: SearchInputs) -> Iterator[Searc
     """Yield the search results of a bucket's users in an index of one shard."""
     if bucket.records:
         lists, index = UserLists.from_bucket(bucket, inputs), read_index(inputs.index[0])
-        for user_ids, vectors in load_tower(inputs.tower).user_vectors(bucket.records):
-            excluded = lists.limits.excluded(user_ids)
-            found = lists.limits.candidates(index, vectors, excluded, inputs.depth)
-            yield lists.build(found, index.vectors, user_ids=user_ids, vectors=vectors, excluded=excluded)
+        for users in load_tower(inputs.tower).users(bucket.records):
+            excluded = lists.limits.excluded(users.user_ids)
+            found = lists.limits.candidates(index, users.vectors, excluded, inputs.depth)
+            yield lists.build(found, index.vectors, users=users, excluded=excluded)

@@ -481,7 +481,7 @@ def test_missed_videos_are_an_ann_loss(tmp_path: Path, tower: str) -> None:
     true = exact_lists(search.index, vectors, nothing, None, k=K)
     worse = np.where(np.arange(K) % 2 == 0, true.positions, -1)  # every second video is missed
     approximate = replace(true, positions=worse)
-    lists = dict.fromkeys(("top", "without_new", "by_score"), approximate)
+    lists = dict.fromkeys(("top", "without_new", "by_score", "by_model"), approximate)
     found = SearchResult(user_ids=users, vectors=vectors, excluded=nothing, **lists)
     loss = dict(
         measure_ann_loss(held_out, found, np.array([0, 1, 3]), shared, replace(search, max_share_per_channel=1.0))
