@@ -30,11 +30,6 @@ from transforms.logs.readers import LogError, LogSettingError
 from transforms.search.candidates import NoCandidatesError
 from transforms.sinks import SinkError
 
-EXIT_CODES = """\
-exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or
-argument; 3 a gate failed: the previously published lists stay served; 128 + n stopped by signal n (143: SIGTERM, 130:
-Ctrl-C)"""
-
 
 class StageError(RuntimeError):
     """A stage cannot continue; the message explains the reason to the user."""
