@@ -53,7 +53,7 @@ def _run(name: str, arguments: list[str]) -> int:
     """Run one command. Help needs only its parser; a command's module may import Beam and TensorFlow."""
     if arguments in (["--help"], ["-h"]):
         command_lines.parsers()[name]().parse_args(arguments)
-    if name in command_lines.WITH_BEAM_OPTIONS:
+    if name in command_lines.IMPORTING_BEAM:
         pipelines.import_beam()
     return int(importlib.import_module(f"pipelines.{name}").main(arguments))
 

@@ -292,7 +292,11 @@ _PARSERS: tuple[Callable[[], Parser], ...] = (
     *(status, report, lookup, compare, export, rebucket, completion),
 )
 # Commands that pass arguments that they do not know to Beam.
-WITH_BEAM_OPTIONS = ("doctor", "nightly", "backfill", "rollback", "lookup", "rebucket")
+WITH_BEAM_OPTIONS = (
+    *("doctor", "nightly", "backfill", "rollback", "status", "report", "lookup", "compare", "export", "rebucket"),
+)
+# Commands that need Beam whatever they are asked for.
+IMPORTING_BEAM = ("init", "doctor", "nightly", "backfill", "rollback", "lookup", "rebucket")
 
 
 def parsers() -> dict[str, Callable[[], Parser]]:
