@@ -296,7 +296,7 @@ WITH_BEAM_OPTIONS = (
     *("doctor", "nightly", "backfill", "rollback", "status", "report", "lookup", "compare", "export", "rebucket"),
 )
 # Commands that need Beam whatever they are asked for.
-IMPORTING_BEAM = ("init", "doctor", "nightly", "backfill", "rollback", "lookup", "rebucket")
+IMPORTING_BEAM = ("init", "doctor", "nightly", "backfill", "rollback", "lookup", "compare", "export", "rebucket")
 
 
 def parsers() -> dict[str, Callable[[], Parser]]:

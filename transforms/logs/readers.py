@@ -3,8 +3,8 @@
 The format is Parquet, JSON lines, CSV or TSV (CSV with tabs), by the ending of the name (`LOG_ENDINGS`); text may be
 compressed. Text formats give columns of strings, Parquet the types of `arrow_values`; `parsing` converts both. Every
 frame also has `row`, the row's number in its file from 1 (a CSV header is not counted). Rows that cannot be parsed are
-returned in a separate frame with a reason, so that no row is lost. Memory is bounded for any content of a compressed file: text is read in
-blocks, and a row longer than `MAX_ROW_BYTES` is an error.
+returned in a separate frame with a reason, so that no row is lost. Memory is bounded for any content of a compressed
+file: text is read in blocks, and a row longer than `MAX_ROW_BYTES` is an error.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
-from transforms.core.frames import FRAME_ROWS
+from transforms.core.beam_files import CompressionTypes, FileSystems
+from transforms.core.digests import FRAME_ROWS
 from transforms.logs import arrow_values, csv_rows, json_rows
 from transforms.logs.csv_rows import CompleteRows, FormatError, TextError
 from transforms.logs.json_rows import BrokenRows
