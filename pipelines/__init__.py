@@ -6,6 +6,8 @@ from contextlib import suppress
 
 def import_beam() -> None:
     """Import Beam, which stages and most commands need first, without the garbage collector, which is faster."""
+    if "apache_beam" in sys.modules:
+        return
     with suppress(Exception):  # modules that need Beam import it again and show the error; doctor works without it
         from transforms.core.tensorflow_import import collector_paused
 

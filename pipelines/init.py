@@ -20,7 +20,7 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from pipelines import doctor
-from pipelines.base import command_lines, console, raw_files
+from pipelines.base import command_lines, console, process_signals, raw_files
 from pipelines.base.paths import escape_pattern, join, resolve
 from pipelines.checks import findings, log_guesses
 from pipelines.checks.doctor_request import DoctorRequest
@@ -33,6 +33,7 @@ from transforms.core import files
 TABLES = ("watches", "searches", "videos", "users", "impressions", "hidden")
 NONE = "none"  # the value of an option for a table that the logs do not have
 _CHECKS = ("job", "root", "logs", "times", "units")
+_ANY_OF = ("completed", "watch_seconds")  # watches need one of them
 _SHOWN = 5  # files that a message names
 
 parser = command_lines.init
@@ -105,7 +106,7 @@ class InitRequest:
             raise JobError(f"FOLDER = {args.folder!r} {what}")
         paths = {table: getattr(args, table) for table in TABLES if getattr(args, table)}
         return cls(
-            folder=args.folder,
+            folder=args.folder if "://" in args.folder else os.path.abspath(args.folder),
             out=Path(args.out),
             paths=paths,
             columns=_given_columns(args.column),
@@ -158,7 +159,10 @@ def plan_job(request: InitRequest, questions: Questions) -> JobPlan:
         notes.append(f"{len(skipped)} files are not log files: {names}{', ...' if len(skipped) > _SHOWN else ''}")
     tables: dict[str, TableGuess] = {}
     for table in TABLES:
-        found = _table(table, [guess for guess in guesses if guess.table == table], groups, request, questions)
+        candidates = [guess for guess in guesses if guess.table == table]
+        if table != "watches":  # of incomplete ones, a note on the first is enough
+            candidates = [guess for guess in candidates if guess.is_complete] or candidates[:1]
+        found = _table(table, candidates, groups, request, questions)
         if found is None:
             continue
         if table != "watches" and not found.is_complete:
@@ -259,13 +263,15 @@ def _merged(guesses: list[TableGuess], groups: list[LogGroup]) -> TableGuess | N
     if len(differ) != 1:
         return None
     endings = {path[-1].partition(".")[2] for path in parts}
+    if len(endings) > 1:
+        return None
     common = list(parts[0])
     common[differ[0]] = "*" if differ[0] < len(common) - 1 else f"*.{endings.pop()}"
     own = {file.path for guess in guesses for file in guess.group.files}
     top = guesses[0].group.files[0].path[: -len(_relative(guesses[0].group))]
     pattern = "/".join(common)
     matched = {file.path for group in groups for file in group.files if _would_match(top, pattern, file.path)}
-    if endings or matched != own:
+    if matched != own:
         return None
     listed = tuple(sorted((file for guess in guesses for file in guess.group.files), key=lambda file: file.path))
     days = tuple(sorted({day for guess in guesses for day in guess.group.days}))
@@ -288,6 +294,8 @@ def _with_required(guess: TableGuess, questions: Questions) -> TableGuess:
     pattern, given = guess.group.pattern, dict(guess.columns)
     why = f" ({'; '.join(guess.problems)})" if guess.problems else ""
     free = [name for name in guess.group.columns if name not in given.values()]
+    if guess.lacking and not free:
+        raise JobError(f"{pattern} has no column for {' or '.join(guess.lacking)}{why}, which watches need")
     if guess.question:
         ours, _, theirs = guess.question.partition("=")
         watched, length = "the seconds watched", "the length of the video"
@@ -295,12 +303,14 @@ def _with_required(guess: TableGuess, questions: Questions) -> TableGuess:
         if questions.choose(f"{pattern}: what is the column {theirs}?", [watched, length], option) == watched:
             given = {name: column for name, column in given.items() if column != theirs} | {ours: theirs}
             return replace(guess, columns=given, question="")
-        guess = replace(guess, question="", lacking=("completed", "watch_seconds"))
-    for ours in (name for name in guess.lacking if name not in ("completed", "watch_seconds")):
-        given[ours] = questions.choose(
-            f"{pattern}: which column is {ours}?{why}", free, f"--column watches.{ours}=YOURS"
-        )
+        guess = replace(guess, question="", lacking=_ANY_OF)
+    required = [name for name in guess.lacking if name not in _ANY_OF]
+    for ours in required:
+        option = f"--column watches.{ours}=YOURS"
+        given[ours] = questions.choose(f"{pattern}: which column is {ours}?{why}", free, option)
         free.remove(given[ours])
+    if required:
+        return _with_required(log_guesses.guess_columns(guess.group, "watches", given), questions)
     if "watch_seconds" in guess.lacking:
         answers = [f"{name}: {what}" for name in free for what in ("watched to the end", "seconds watched")]
         option = "--column watches.completed=YOURS or --column watches.watch_seconds=YOURS"
@@ -390,7 +400,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         files.replace_file(str(request.out.absolute()), to_toml(plan, request).encode())
         return _report(plan, request, args.out)
 
-    return run_command(work)
+    with process_signals.raise_stopped():
+        return run_command(work)
 
 
 def _report(plan: JobPlan, request: InitRequest, out: str) -> int:

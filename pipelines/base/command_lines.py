@@ -39,8 +39,8 @@ that is read is damaged; 2 a wrong setting or argument; 3 a gate stopped the new
 served"""
 READING_CODES = "exit codes: 0 done; 1 the night does not exist or cannot be read; 2 a wrong setting or argument"
 INIT_CODES = """\
-exit codes: 0 the job file is written; 1 the logs cannot be read; 2 a wrong argument, or a question that only an option
-can answer, because there is no terminal; 130 Ctrl-C"""
+exit codes: 0 the job file is written; 1 it is written, but a night would fail, or the logs cannot be read; 2 a wrong
+argument, or a question that only an option can answer, because there is no terminal; 130 stopped by Ctrl-C"""
 
 
 def of_nights(command: str, description: str, *, of_one_night: bool = True, epilog: str = EXIT_CODES) -> Parser:

@@ -42,7 +42,7 @@ _WORDS = {
     "users": ("user", "member", "customer", "account", "profile", "viewer", "subscriber", "people"),
     "watches": ("watch", "view", "play", "stream", "consum", "interaction", "event", "activity", "history"),
 }
-_NOT_LOGS = ("truth", "test", "sample", "backup", "archive", "tmp", "old")
+_NOT_LOGS = ("truth", "test", "sample", "samples", "backup", "archive", "tmp", "old")
 # Names in addition to those that doctor knows, the most certain ones first.
 _MORE_NAMES = {
     "user_id": ("userid", "user_uuid", "subscriber_id", "person_id", "device_id", "u"),
@@ -71,7 +71,7 @@ _OF_TABLE = {  # names that are certain only in these tables
     ("searches", "time"): ("t",),
     ("watches", "time"): ("t",),
 }
-_LAST_TIMES = ("time_ms", "unix", "epoch", "utc", "server_time", "logged_at", "day")
+_LAST_TIMES = ("unix", "epoch", "utc", "server_time", "logged_at", "start_time", "at", "date", "day")
 _MILLISECONDS = re.compile(r"(?:_|\b)(?:ms|msec|millis|milliseconds)$|Ms$|Millis$")
 _OTHER_UNITS = re.compile(r"(?:_|\b)(?:min|mins|minutes|hours|hrs|pct|percent|ratio|frac|share)$", re.IGNORECASE)
 _UNIT = re.compile(r"(?:_(?:ms|msec|millis|milliseconds|us|s|sec|secs|seconds|utc|unix)|Ms|Millis|Sec|Secs|Seconds)$")
@@ -247,7 +247,8 @@ def guess_table(group: LogGroup, given: Mapping[str, Mapping[str, str]] | None =
         return None
     guess = guesses[chosen]
     words = 2 * (hinted == chosen) + bool(group.days) + guess.is_complete
-    return replace(guess, certainty=words - 3 * any(word in group.pattern.lower() for word in _NOT_LOGS))
+    others = {*re.split(r"[^a-z]+", group.pattern.lower())} & {*_NOT_LOGS}
+    return replace(guess, certainty=words - 3 * bool(others))
 
 
 def _hint(pattern: str) -> str:
@@ -317,7 +318,8 @@ def _named(columns: Iterable[str], table: str, ours: str) -> Iterator[str]:
         for spelling in dict.fromkeys((_plain(column), _plain(_UNIT.sub("", column)))):
             by_name.setdefault(spelling, []).append(column)
     names = (ours, *_MORE_NAMES.get(ours, ()), *OTHER_NAMES.get(ours, ()), *_OF_TABLE.get((table, ours), ()))
-    names += _LAST_TIMES if ours == "time" else ()
+    if ours == "time":  # a date without a time of day comes last
+        names = (*(name for name in names if name not in _LAST_TIMES), *_LAST_TIMES)
     yield from dict.fromkeys(column for name in names for column in by_name.get(_plain(name), ()))
 
 

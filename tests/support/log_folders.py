@@ -63,7 +63,7 @@ def users() -> pl.DataFrame:
 
 
 def impressions() -> pl.DataFrame:
-    """Pages of three videos, the first of which was clicked: user_id, video_id, time, page_id, clicked, watch_seconds."""
+    """Pages of three videos, of which the first was clicked, with our names of the columns."""
     rows = watches().gather_every(3).with_row_index("page")
     parts = []
     for place in range(3):
