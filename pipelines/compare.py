@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
+from typing import Any
 
 from pipelines.base import command_lines, console, manifest, paths
 from pipelines.base.command_lines import STAGES
@@ -164,13 +165,18 @@ def _settings(first: Night, second: Night) -> Iterator[Change]:
     seen: set[str] = set()
     for stage in STAGES:
         sides = [manifest.record(night.folder(stage)) for night in (first, second)]
-        settings = [{k: v for k, v in done.settings.items() if k != "date"} if done else {} for done in sides]
+        settings = [_of_job(done.settings) if done else {} for done in sides]
         if not all(sides):
             continue
         for name, before, after in changed_settings(*settings):
             if name not in seen:
                 seen.add(name)
                 yield Change(name=name, first=before, second=after)
+
+
+def _of_job(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a manifest that are in the job file: without dates, which differ every night."""
+    return {table: values for table, values in settings.items() if table in Job.model_fields}
 
 
 def _counts(first: ComparedNight, second: ComparedNight) -> Iterator[Change]:

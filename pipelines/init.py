@@ -185,6 +185,7 @@ def plan_job(request: InitRequest, questions: Questions) -> JobPlan:
     zone = request.time_zone or "UTC"
     if local and request.time_zone is None:
         zone = questions.type_in("time zone of times without an offset, such as Europe/Berlin", "UTC")
+        notes.append(f"times without an offset are read as those of {zone}: --time-zone names another time zone")
     _check_zone(zone)
     return JobPlan(tables=tables, time_zone=zone, has_local_times=local, notes=notes)
 

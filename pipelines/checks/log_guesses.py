@@ -24,7 +24,7 @@ from pipelines.config.settings import COLUMNS
 from pipelines.logs.log_samples import estimate_rows
 from transforms.core.days import local_date
 from transforms.logs import schemas
-from transforms.logs.columns import RawColumns, parse_ids
+from transforms.logs.columns import NULL_WORDS, RawColumns, parse_ids
 from transforms.logs.plausible import FIRST_BIRTH_YEAR, FIRST_TIME, USUAL_SECONDS
 from transforms.logs.readers import LogError, LogTable, column_names, partition_values, read_log
 
@@ -332,7 +332,9 @@ def _problem(raw: pl.DataFrame, ours: str, theirs: str) -> str:
     if theirs not in raw.columns:
         return "it has objects or lists, not one value per row"
     values = raw.select(pl.col(theirs).alias(ours))
-    present = values.height - values[ours].null_count()
+    if values[ours].dtype == pl.String:
+        values = values.filter(~pl.col(ours).is_in(NULL_WORDS))
+    present = values[ours].count()
     if not present:
         return ""
     if ours in ("user_id", "video_id", "page_id"):

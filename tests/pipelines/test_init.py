@@ -16,6 +16,7 @@ from nights import night
 
 from pipelines import doctor, init
 from pipelines.checks.doctor_request import DoctorRequest
+from pipelines.config.settings import TABLES as TABLES_OF_JOBS
 from pipelines.logs import ingest_plan, log_samples
 
 CHECKS = [check for check in doctor.CHECKS if check.name in ("job", "logs", "times", "units")]
@@ -43,7 +44,9 @@ def test_the_job_of_a_folder_of_logs_runs_without_an_edit(name: str, tmp_path: P
     assert f"watchnext doctor {job} --date {NEXT_DAY}" in printed
     assert f"watchnext nightly {job} --date {NEXT_DAY}" in printed
     of = night(job, NEXT_DAY)
-    sample = log_samples.sample_tables(of, {"watches": ingest_plan.find(of, "watches", None)})["watches"]
+    sample = log_samples.sample_tables(of, {table: ingest_plan.find(of, table, None) for table in TABLES_OF_JOBS})[
+        "watches"
+    ]
     assert sum(log_samples.estimate_rows([file]) for file in sample.files) >= watches().height - DAYS * 10
     assert sample.rejected.is_empty() and 0 < sample.valid["completed"].sum() < sample.valid.height
 
@@ -237,8 +240,9 @@ def test_a_job_with_problems_is_written_and_the_problem_is_shown(tmp_path: Path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, *(",v1,1700000000,1" for _ in range(5))]) + "\n")
     done = run_here("init", tmp_path / "logs", "--out", tmp_path / "job.toml")
-    assert done.returncode == 1 and "rows would be rejected" in done.stdout
-    assert "a night would fail until the problems are fixed" in done.stdout and (tmp_path / "job.toml").exists()
+    printed = " ".join(done.stdout.split())
+    assert done.returncode == 1 and "sampled rows would be rejected" in printed
+    assert "a night would fail until the problems are fixed" in printed and (tmp_path / "job.toml").exists()
 
 
 def test_a_root_within_the_logs_is_left_out(tmp_path: Path) -> None:

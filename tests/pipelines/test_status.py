@@ -166,7 +166,7 @@ def _damage(of: Night, what: str) -> None:
     if what == "list":
         _served_list(of).unlink()
     elif what == "manifest":
-        Path(of.folder("evaluation"), "COMPLETED").write_text("{")
+        Path(of.folder("ingest"), "COMPLETED").write_text("{")
         Path(of.root.outcome(of.date)).unlink()
     else:
         path = {"metrics": Path(of.folder("evaluation")) / "metrics.json", "outcome": Path(of.root.outcome(of.date))}

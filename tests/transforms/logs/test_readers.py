@@ -169,7 +169,9 @@ def test_json_line_that_is_not_utf_8_is_broken(tmp_path: Path) -> None:
     assert found.broken.select("row", "reason").rows() == [(1, "not UTF-8 text but probably ISO-8859-1 (Latin-1)")]
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if (name != "a.csv" and "json" not in name) or "gz" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in FORMATS if (name not in ("a.csv", "a.tsv") and "json" not in name) or "gz" in name]
+)
 def test_truncated_file_is_reported(name: str, tmp_path: Path) -> None:
     whole = FORMATS[name]
     for length in (0, 5, len(whole) // 2, len(whole) - 1):
