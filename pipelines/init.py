@@ -156,7 +156,7 @@ def plan_job(request: InitRequest, questions: Questions) -> JobPlan:
     notes = [f"{group.pattern} cannot be read: {group.error}" for group in groups if group.error]
     if skipped:
         names = ", ".join(os.path.basename(path) for path in skipped[:_SHOWN])
-        notes.append(f"{len(skipped)} files are not log files: {names}{', ...' if len(skipped) > _SHOWN else ''}")
+        notes.append(f"other files that are left out: {names}{', ...' if len(skipped) > _SHOWN else ''}")
     tables: dict[str, TableGuess] = {}
     for table in TABLES:
         candidates = [guess for guess in guesses if guess.table == table]
@@ -244,7 +244,7 @@ def _chosen(
     option = f"--{table} {_example(request.folder, known)}"
     if not patterns:
         raise JobError(f"{request.folder} has no log file that can be read")
-    group = patterns[questions.choose(what, list(patterns), option)]
+    group = known[0] if len(patterns) == 1 else patterns[questions.choose(what, list(patterns), option)]
     return log_guesses.guess_columns(group, table, request.columns.get(table, {}))
 
 

@@ -106,7 +106,8 @@ def status(job: Job, name: str, today: dt.date) -> JobStatus:
         fix = f"watchnext nightly {name} --date {published.date} writes them again"
         problems.append(f"the served night of {published.date}: {missing}: {fix}")
     served = _served(night, published, today, attempt) if published else None
-    withdrawn = sorted(attempt(lambda: publication_file.withdrawn(root), frozenset()))
+    nothing: frozenset[str] = frozenset()
+    withdrawn = sorted(attempt(lambda: publication_file.withdrawn(root), nothing))
     running = lock.describe_holder(root.lock) or ""
     runs = _ends(night, attempt)
     newest = max(runs, key=lambda end: end.get("run", ""), default=None)

@@ -45,7 +45,7 @@ _WORDS = {
 _NOT_LOGS = ("truth", "test", "sample", "samples", "backup", "archive", "tmp", "old")
 # Names in addition to those that doctor knows, the most certain ones first.
 _MORE_NAMES = {
-    "user_id": ("userid", "user_uuid", "subscriber_id", "person_id", "device_id", "u"),
+    "user_id": ("userid", "viewer", "member", "customer", "user_uuid", "subscriber_id", "person_id", "device_id", "u"),
     "video_id": ("track_id", "clip_id", "film_id", "show_id", "program_id", "post_id", "i"),
     "time": ("event_timestamp", "eventtime", "occurred_at", "watched_at", "viewed_at", "searched_at", "started_at"),
     "completed": ("is_complete", "is_finished", "watched_to_end", "fully_watched", "full_view", "done"),
@@ -82,7 +82,8 @@ _VARYING = re.compile(
 _OFFSET = re.compile(r"(Z|[+-]\d\d(:?\d\d)?)\s*$")
 _SAMPLE_ROWS = 20_000
 _NEWEST_ROWS = 2_000_000  # rows that are read to find the newest event
-_MOSTLY = 0.98  # share of the values that must be valid
+_MOSTLY = 0.9  # share of the values that must be valid; rejected rows are for doctor to report
+_MANY_IDS = 0.5  # the same of ids, which may be missing
 _ANY_DATES = (dt.date(2000, 1, 1), dt.date(2000, 1, 2))  # for patterns without {date}
 
 
@@ -134,13 +135,13 @@ def find_groups(folder: str, *, without: Sequence[str] = ()) -> tuple[list[LogGr
     without: folders that are left out, such as the root of a job. Raises LogError if the folder contains no log file.
     """
     start, end = _ANY_DATES
-    found = raw_files.find("FOLDER", escape_pattern(folder), start=start, end=end)
-    outside = [file for file in found.files if not any(file.path.startswith(f"{top.rstrip('/')}/") for top in without)]
+    listed = raw_files.find("FOLDER", escape_pattern(folder), start=start, end=end)
+    outside = [file for file in listed.files if not any(file.path.startswith(f"{top.rstrip('/')}/") for top in without)]
     by_pattern: dict[str, list[TakenFile]] = {}
     for file in outside:
         by_pattern.setdefault(_template(file.path[len(folder.rstrip("/")) + 1 :]), []).append(file)
     groups = [_group(folder, template, files) for template, files in sorted(by_pattern.items())]
-    return groups, found.skipped
+    return groups, listed.skipped
 
 
 def group_of_pattern(setting: str, pattern: str) -> LogGroup:
@@ -239,7 +240,7 @@ def guess_table(group: LogGroup, given: Mapping[str, Mapping[str, str]] | None =
         chosen = "hidden" if hinted == "hidden" else "watches"
     elif not guesses["videos"].lacking and "user_id" not in has and hinted != "users":
         chosen = "videos"
-    elif not guesses["users"].lacking and "video_id" not in has and hinted not in ("searches", "videos"):
+    elif _describes_users(guesses["users"], hinted) and "video_id" not in has:
         chosen = "users"
     else:
         chosen = hinted
@@ -249,6 +250,12 @@ def guess_table(group: LogGroup, given: Mapping[str, Mapping[str, str]] | None =
     words = 2 * (hinted == chosen) + bool(group.days) + guess.is_complete
     others = {*re.split(r"[^a-z]+", group.pattern.lower())} & {*_NOT_LOGS}
     return replace(guess, certainty=words - 3 * bool(others))
+
+
+def _describes_users(guess: TableGuess, hinted: str) -> bool:
+    """Return whether a table may be that of the users: their ids alone say nothing."""
+    known = [ours for ours, theirs in guess.columns.items() if theirs != ABSENT]
+    return not guess.lacking and hinted not in ("searches", "videos") and (hinted == "users" or len(known) > 1)
 
 
 def _hint(pattern: str) -> str:
@@ -338,7 +345,7 @@ def _problem(raw: pl.DataFrame, ours: str, theirs: str) -> str:
     if not present:
         return ""
     if ours in ("user_id", "video_id", "page_id"):
-        return "" if parse_ids(values[ours]).count() >= _MOSTLY * present else "its values are no ids"
+        return "" if parse_ids(values[ours]).count() >= _MANY_IDS * present else "its values are no ids"
     if ours in USUAL_SECONDS and _MILLISECONDS.search(theirs):
         return "it is in milliseconds: divide it by 1,000 where the logs are written"
     if ours in USUAL_SECONDS and _OTHER_UNITS.search(theirs):

@@ -196,6 +196,6 @@ def _os_error(name: str) -> type[OSError] | None:
     if name == "BeamIOError":
         from apache_beam.io.filesystem import BeamIOError
 
-        return BeamIOError  # type: ignore[no-any-return]
+        return BeamIOError
     kind = getattr(builtins, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, OSError) else None

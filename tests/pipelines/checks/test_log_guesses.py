@@ -28,7 +28,7 @@ def texts(values: list[Any]) -> list[str]:
     return [str(value) for value in values]
 
 
-IDS = {"uid": texts(list(range(30))), "item": ["a", "b", "c"] * 10}
+IDS: dict[str, list[Any]] = {"uid": texts(list(range(30))), "item": ["a", "b", "c"] * 10}
 
 
 @pytest.mark.parametrize(
