@@ -151,10 +151,10 @@ def group_of_pattern(setting: str, pattern: str) -> LogGroup:
         return _read(LogGroup(pattern=pattern, files=found.files))
     start, end = dt.date(1990, 1, 1), dt.date.today() + dt.timedelta(days=1)
     listed = raw_files.find(setting, pattern.replace("{date}", "*"), start=start, end=end)
-    dates = {found[-1]: file for file in listed.files if (found := _DATE.findall(file.path))}
-    if not dates:
+    days = sorted({dates[-1] for file in listed.files if (dates := _DATE.findall(file.path))})
+    if not days:
         raise LogError(f"{setting} = {pattern!r}: no file has a date such as 2026-11-21 in the place of {{date}}")
-    return _read(LogGroup(pattern=pattern, files=listed.files, days=tuple(sorted(dates))))
+    return _read(LogGroup(pattern=pattern, files=listed.files, days=tuple(days)))
 
 
 def _template(relative: str) -> str:
