@@ -63,6 +63,8 @@ class TerminalQuestions:
     """Asks on the terminal, on the standard error."""
 
     def choose(self, question: str, answers: Sequence[str], option: str) -> str:
+        if not answers:
+            raise JobError(f"{question} There is none to choose from; {option} names one")
         self._print(f"{question} ({option} answers this)")
         for number, answer in enumerate(answers, 1):
             self._print(f"  {number}  {answer}")
@@ -166,10 +168,7 @@ def plan_job(request: InitRequest, questions: Questions) -> JobPlan:
         if found is None:
             continue
         if table != "watches" and not found.is_complete:
-            lacking = ", ".join(found.lacking)
-            why = f": {'; '.join(found.problems)}" if found.problems else ""
-            options = " ".join(f"--column {table}.{ours}=..." for ours in found.lacking)
-            notes.append(f"{found.group.pattern} is left out of {table}, because it lacks {lacking}{why}; {options}")
+            notes.append(_left_out(found))
             continue
         tables[table] = found
         notes += [f"{found.group.pattern}: {problem}" for problem in found.problems]
@@ -188,6 +187,14 @@ def plan_job(request: InitRequest, questions: Questions) -> JobPlan:
         notes.append(f"times without an offset are read as those of {zone}: --time-zone names another time zone")
     _check_zone(zone)
     return JobPlan(tables=tables, time_zone=zone, has_local_times=local, notes=notes)
+
+
+def _left_out(guess: TableGuess) -> str:
+    """Return a note on a table that lacks required columns."""
+    table, lacking = guess.table, guess.lacking
+    why = f": {'; '.join(guess.problems)}" if guess.problems else ""
+    options = " ".join(f"--column {table}.{ours}=..." for ours in lacking)
+    return f"{guess.group.pattern} is left out of {table}, because it lacks {', '.join(lacking)}{why}; {options}"
 
 
 def _guess(group: LogGroup, request: InitRequest) -> TableGuess | None:
