@@ -93,6 +93,7 @@ format: setup
 
 docs: setup
 	$(BIN)/python -m pipelines.config.job_reference > docs/job.md
+	$(BIN)/python -m pipelines.base.command_reference > docs/commands.md
 
 # After a change of setup.py. Needs uv; the first file holds for Python 3.11 to 3.13, with uv and with any pip; the second
 # is what a machine with an NVIDIA accelerator needs besides, for the training image.

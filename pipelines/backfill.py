@@ -12,32 +12,20 @@ from collections.abc import Sequence
 from functools import partial
 
 from pipelines import nightly
-from pipelines.base import console, process_signals
+from pipelines.base import command_lines, process_signals
 from pipelines.night.errors import run_command
-from pipelines.night.stage import STAGES, arguments, night_from_args
+from pipelines.night.stage import STAGES, night_from_args
 from pipelines.runs import night_series, run_log
 
-
-def make_parser() -> console.Parser:
-    """Return the parser of the command's arguments; unknown arguments are options for Beam."""
-    parser = arguments("backfill", "Run the nights of a range of dates in order.", of_one_night=False)
-    parser.add_argument(
-        "--from", dest="first", type=console.parse_date, required=True, metavar="DATE", help="the first night"
-    )
-    parser.add_argument(
-        "--to", dest="last", type=console.parse_date, required=True, metavar="DATE", help="the last night"
-    )
-    parser.add_argument("--keep-going", action="store_true", help="continue after a failed night")
-    run_log.add_arguments(parser)
-    return parser
+parser = command_lines.backfill
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the nights. Return the exit code of the first night that failed, or 0."""
-    parser = make_parser()
-    args, flags = parser.parse_known_args(argv)
+    given = parser()
+    args, flags = given.parse_known_args(argv)
     if args.first > args.last:
-        parser.error(f"--from {args.first} is after --to {args.last}")
+        given.error(f"--from {args.first} is after --to {args.last}")
 
     def work(log: run_log.RunLog) -> int:
         night, dates = night_from_args(args, flags), night_series.dates_between(args.first, args.last)

@@ -8,16 +8,23 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from pipelines.base import console
+import pipelines
+from pipelines.base import command_lines, console
 
 COMMANDS = {
+    "init": "write a job file for a folder of logs, after a look at the logs",
     "simulate": "write simulated logs for a trial, with their ground truth",
+    "doctor": "check that everything a night needs is in place, and show how to fix what is missing",
     "nightly": "run a night, from raw logs to published lists",
     "backfill": "run the nights of a range of dates",
     "rollback": "publish an earlier night again, and withdraw the nights after it",
+    "status": "show which night is served, how good it is, what failed last, and what to do next",
+    "report": "print the path of a night's report, or open it in a browser",
     "lookup": "show the published list of a user",
-    "doctor": "check that everything a night needs is in place, and show how to fix what is missing",
+    "compare": "compare two nights: their lists, figures, settings and counts",
+    "export": "write the published lists, user vectors or videos to one file",
     "rebucket": "rewrite the store with another number of user buckets",
+    "completion": "print a script that completes commands and options in a shell",
 }
 
 
@@ -26,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
-        return int(importlib.import_module(f"pipelines.{name}").main(arguments[1:]))
+        return _run(name, arguments[1:])
     if name == "help" and arguments[1:] and arguments[1] in COMMANDS:
         return main([arguments[1], "--help"])
     if name == "--version":
@@ -40,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     usage = "usage: watchnext COMMAND ... (watchnext COMMAND --help, or watchnext help COMMAND, shows its arguments)"
     print("\n".join([usage, "", *lines]), file=sys.stderr)
     return 0 if is_help else 2
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Run one command. Help needs only its parser; a command's module may import Beam and TensorFlow."""
+    if arguments in (["--help"], ["-h"]):
+        command_lines.parsers()[name]().parse_args(arguments)
+    if name in command_lines.IMPORTING_BEAM:
+        pipelines.import_beam()
+    return int(importlib.import_module(f"pipelines.{name}").main(arguments))
 
 
 def _version() -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from pipelines.base import console
+from pipelines.base import command_lines, console
 from pipelines.checks import findings
 from pipelines.checks.doctor_request import DoctorRequest
 from pipelines.checks.findings import Finding, problem
@@ -60,6 +60,9 @@ CHECKS = (
 DEEP = Check(name="files", module="deep", function="files", needs_root=True)
 
 
+parser = command_lines.doctor
+
+
 def diagnose(request: DoctorRequest, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
     """Yield the findings of all checks in order. A check that raises an error yields a problem."""
     job = next((check for check in checks if check.name == "job"), None)
@@ -91,7 +94,7 @@ def run_check(check: Check, request: DoctorRequest) -> list[Finding]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the findings. Return 0 without a problem, 1 with at least one, 2 for a wrong argument."""
-    args, flags = _parser().parse_known_args(argv)
+    args, flags = parser().parse_known_args(argv)
     request = DoctorRequest(
         job=args.job,
         date=args.date,
@@ -117,32 +120,6 @@ def _print(request: DoctorRequest, checks: Sequence[Check], *, as_json: bool) ->
     else:
         print(findings.summary_line(found))
     return findings.exit_code(found)
-
-
-def _parser() -> console.Parser:
-    parser = console.Parser(
-        "doctor", "Check that everything a night needs is in place, and show how to fix what is missing."
-    )
-    parser.add_argument("job", metavar="JOB.toml")
-    parser.add_argument("--date", type=console.parse_date, help="the night, YYYY-MM-DD (default: today)")
-    parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    deep = "read every file of the store and of all nights, and compare its digest"
-    parser.add_argument("--deep", action="store_true", help=deep)
-    parser.add_argument(
-        "--runner-timeout",
-        type=float,
-        default=120.0,
-        metavar="SECONDS",
-        help="time limit of the runner's job (default: 120)",
-    )
-    parser.add_argument(
-        "--price-per-core-hour",
-        type=float,
-        metavar="PRICE",
-        help="price of a worker, to estimate the cost of the Beam stages",
-    )
-    return parser
 
 
 if __name__ == "__main__":

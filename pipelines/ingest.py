@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from pipelines.base import console, manifest, paths, row_counts, snapshot_store
+from pipelines.base import command_lines, manifest, paths, row_counts, snapshot_store
 from pipelines.base.raw_files import RawFiles
 from pipelines.base.row_counts import Account
 from pipelines.base.snapshot_store import Snapshot, StoreFile, TakenFile
@@ -41,24 +41,7 @@ from transforms.logs.readers import count_rows
 _SIDE = ("videos", "users", "hidden")  # tables that each ingest reads whole
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--reingest",
-        metavar="DAY",
-        action="append",
-        type=console.parse_date,
-        help="replace the events of this day by those in the current raw files; may be given several times",
-    )
-    parser.add_argument(
-        "--reread",
-        action="store_true",
-        help="replace all stored events by those in the current raw files, read with the current settings",
-    )
-    parser.add_argument(
-        "--keep-old-readings",
-        action="store_true",
-        help="keep stored events that were read with other settings; with --reread, those of days without raw files",
-    )
+add_arguments = command_lines.add_ingest_arguments
 
 
 def given_options(args: argparse.Namespace) -> list[tuple[str, bool]]:

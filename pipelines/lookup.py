@@ -13,18 +13,17 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len, set_cell_size
 
-from pipelines.base import console
+from pipelines.base import command_lines, console
 from pipelines.config.beam_options import pipeline_options
 from pipelines.config.jobs import Job, JobError, load_job
 from pipelines.night.errors import run_command
 from pipelines.serving.explain import FeatureEffect
 from pipelines.serving.served import Served
-from pipelines.serving.served_lists import SOURCES, ServedList
+from pipelines.serving.served_lists import ServedList
 from transforms.logs.id_text import clean_id
 
 # Of a ranked list; at most NARROWEST columns wide.
@@ -85,9 +84,9 @@ def lookup(
 ) -> Lookup:
     """Return the first k videos of a user's published list, and the user's last `watches` watches.
 
-    source: one of `SOURCES`; why: also return the features with the largest effects on the expected watch time; date:
-    look up this night instead of the served one: the list it was last published with, or else its current list. Raises
-    StageError if nothing is published, or if `why` is not possible.
+    source: one of `LIST_SOURCES`; why: also return the features with the largest effects on the expected watch time;
+    date: look up this night instead of the served one: the list it was last published with, or else its current list.
+    Raises StageError if nothing is published, or if `why` is not possible.
     """
     served = Served.open(job, source, date)
     own = served.list_of(user_id)
@@ -202,32 +201,20 @@ def _printable(text: str) -> str:
     return "".join(one if one.isprintable() else " " for one in text)
 
 
+parser = command_lines.lookup
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the list of a user. Return 1 for a user without a list."""
-    parser = _Parser("lookup", "Show the published list of a user.", abbreviations=True)
-    parser.add_argument("job", metavar="JOB.toml")
-    parser.add_argument("user", metavar="USER")
-    parser.add_argument("--k", type=int, default=10, help="number of videos (default: 10)")
-    parser.add_argument("--watches", type=int, default=5, help="number of the user's last watches (default: 5)")
-    parser.add_argument("--country", help="country of the default list for unknown users (default: all countries)")
-    parser.add_argument(
-        "--from", dest="source", choices=SOURCES, default="files", help="source of the lists (default: files)"
-    )
-    parser.add_argument(
-        "--date",
-        type=console.parse_date,
-        help="another night: the list it was last published with (default: the served night)",
-    )
-    parser.add_argument("--why", action="store_true", help="show the features with the largest effects on each video")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     words = with_dashed_user(sys.argv[1:] if argv is None else argv)
-    args, flags = parser.parse_known_args(words)  # unknown arguments configure Beam's file systems
+    given = parser()
+    args, flags = given.parse_known_args(words)  # unknown arguments configure Beam's file systems
     if args.k < 1:
-        parser.error(f"--k must be positive, but is {args.k}")
+        given.error(f"--k must be positive, but is {args.k}")
     if args.watches < 0:
-        parser.error(f"--watches must be 0 or more, but is {args.watches}")
+        given.error(f"--watches must be 0 or more, but is {args.watches}")
     if args.date and args.source != "files":
-        parser.error(f"--date reads the files of a night and cannot be used with --from {args.source}")
+        given.error(f"--date reads the files of a night and cannot be used with --from {args.source}")
 
     def work() -> int:
         pipeline_options(None, flags)
@@ -238,13 +225,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if found.known else 1
 
     return run_command(work)
-
-
-class _Parser(console.Parser):
-    def error(self, message: str) -> NoReturn:
-        if "USER" in message:
-            message += f"; put -- before an id that begins with -: {self.prog} JOB.toml -- -ID"
-        super().error(message)
 
 
 def with_dashed_user(argv: Sequence[str]) -> list[str]:

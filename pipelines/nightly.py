@@ -20,48 +20,32 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 
-from pipelines import gates, ingest, publish
-from pipelines.base import console, lock, manifest, process_signals
+from pipelines import gates, ingest
+from pipelines.base import command_lines, lock, manifest, process_signals
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError, exit_code, run_command, user_message, wants_traceback
 from pipelines.night.night import Night, Outcome
-from pipelines.night.stage import STAGES, arguments, discard_damaged, load_stage, night_from_args
+from pipelines.night.stage import STAGES, discard_damaged, load_stage, night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import dry_run, estimate, night_series, notify, openmetrics, processes, run_log
 from pipelines.runs.run_log import RunLog
 from pipelines.serving import publication
 
-
-def make_parser() -> console.Parser:
-    """Return the parser of the command. Arguments that it does not know are options of Beam."""
-    parser = arguments("nightly", "Run a night: from raw logs to published lists.")
-    selection = parser.add_mutually_exclusive_group()
-    selection.add_argument("--only", choices=STAGES, metavar="STAGE", help=f"one stage: {', '.join(STAGES)}")
-    selection.add_argument(
-        "--from", dest="first", choices=STAGES, metavar="STAGE", help="this stage and those after it"
-    )
-    selection.add_argument("--catch-up", action="store_true", help="run the nights since the published one first")
-    parser.add_argument("--dry-run", action="store_true", help="show what would run and why, without changing anything")
-    force = "run this stage even if it is complete; may be given several times"
-    parser.add_argument("--force", choices=STAGES, metavar="STAGE", action="append", help=force)
-    ingest.add_arguments(parser)
-    publish.add_arguments(parser)
-    run_log.add_arguments(parser)
-    return parser
+parser = command_lines.nightly
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a night; with --catch-up, first the missed nights before it. Return an exit code of `errors.EXIT_CODES`, for
-    several nights that of the last one."""
-    parser = make_parser()
-    args, flags = parser.parse_known_args(argv)
+    """Run a night; with --catch-up, first the missed nights before it. Return an exit code of
+    `command_lines.EXIT_CODES`, for several nights that of the last one."""
+    given = parser()
+    args, flags = given.parse_known_args(argv)
     for name, wanted in ingest.given_options(args):
         if wanted and "ingest" not in _chosen(args):
-            parser.error(f"{name} requires stage ingest, which --only or --from excludes")
+            given.error(f"{name} requires stage ingest, which --only or --from excludes")
     if args.force and (args.catch_up or not {*args.force} <= {*_chosen(args)}):
-        parser.error("--force cannot be combined with --catch-up, or name a stage that --only or --from excludes")
+        given.error("--force cannot be combined with --catch-up, or name a stage that --only or --from excludes")
     if args.force_publish and ("publish" not in _chosen(args) or args.catch_up):
-        parser.error("--force-publish requires stage publish and cannot be combined with --catch-up")
+        given.error("--force-publish requires stage publish and cannot be combined with --catch-up")
 
     def work(log: RunLog) -> int:
         night, stages = night_from_args(args, flags), _chosen(args)

@@ -12,11 +12,10 @@ publication if all sinks were loaded, and undoes it otherwise (`recover`).
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from pipelines import gates
-from pipelines.base import published_lists
+from pipelines.base import command_lines, published_lists
 from pipelines.base.published_lists import PublishedLists
 from pipelines.night import publication_file, retention, sink_protocol
 from pipelines.night.errors import StageError
@@ -47,16 +46,7 @@ def _due(night: Night) -> str:
     return ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this stage."""
-    text = "publish the night even if gates fail, and record the reason"
-    parser.add_argument("--force-publish", type=_reason, metavar="REASON", help=text)
-
-
-def _reason(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("a reason is needed: it is written to published.json and shown in the report")
-    return text.strip()
+add_arguments = command_lines.add_publish_arguments
 
 
 def run(night: Night) -> None:

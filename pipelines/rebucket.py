@@ -9,14 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines.base import lock, snapshot_store
+from pipelines.base import command_lines, lock, snapshot_store
 from pipelines.base.snapshot_store import Snapshot
 from pipelines.config.jobs import JobError
 from pipelines.logs import rewriting
 from pipelines.night.errors import StageError, run_command
 from pipelines.night.night import Night
-from pipelines.night.stage import arguments, night_from_args
+from pipelines.night.stage import night_from_args
 from transforms.core.frames import check_buckets
+
+parser = command_lines.rebucket
 
 
 def run(night: Night, buckets: int) -> Snapshot:
@@ -37,9 +39,7 @@ def run(night: Night, buckets: int) -> Snapshot:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the store, and print its size."""
-    parser = arguments("rebucket", "Rewrite the store with another number of user buckets.")
-    parser.add_argument("buckets", metavar="BUCKETS", type=int, help="a power of two from 8 to 4096")
-    args, flags = parser.parse_known_args(argv)
+    args, flags = parser().parse_known_args(argv)
 
     def work() -> int:
         night = night_from_args(args, flags)

@@ -15,25 +15,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines.base import console, lock, paths, process_signals
+from pipelines.base import command_lines, console, lock, paths, process_signals
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError, run_command
 from pipelines.night.night import Night
-from pipelines.night.stage import arguments, night_from_args
+from pipelines.night.stage import night_from_args
 from pipelines.reports import nights_page
 from pipelines.runs import openmetrics
 from pipelines.serving import publication
 
+parser = command_lines.rollback
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Publish an earlier night again. Return one of the exit codes of `errors.EXIT_CODES`."""
-    parser = arguments(
-        "rollback", "Publish an earlier night again, and withdraw the nights after it.", of_one_night=False
-    )
-    parser.add_argument(
-        "--to", type=console.parse_date, default=None, metavar="DATE", help="the night (default: the previous one)"
-    )
-    args, flags = parser.parse_known_args(argv)
+    """Publish an earlier night again. Return one of the exit codes of `command_lines.EXIT_CODES`."""
+    args, flags = parser().parse_known_args(argv)
 
     def work() -> int:
         night = night_from_args(args, flags)

@@ -18,13 +18,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from pipelines.base import console
+from pipelines.base import command_lines, console
 from transforms.simulation.play_day import play_day
 from transforms.simulation.state import State, begin_day, start_state
 from transforms.simulation.tables import topics_frame, users_frame, videos_frame
@@ -111,21 +110,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary.replace(path)
 
 
-class _Parser(console.Parser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)  # printed in one line, like other errors in arguments
-
-
-def _parser() -> _Parser:
-    parser = _Parser("simulate", "Write simulated logs, their ground truth, and a job file.", abbreviations=True)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    parser.add_argument("--users", type=int, default=2000)
-    parser.add_argument("--videos", type=int, default=1000)
-    parser.add_argument("--days", type=int, default=21)
-    parser.add_argument("--seed", type=int, default=7, help="random seed (default: 7)")
-    parser.add_argument("--last-day", type=console.parse_date, metavar="YYYY-MM-DD", help="default: yesterday (UTC)")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing logs in OUT")
-    return parser
+parser = command_lines.simulate
 
 
 def main(argv: list[str]) -> int:
@@ -135,7 +120,7 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
-        args = _parser().parse_args(argv)
+        args = parser().parse_args(argv)
         settings = SimulationSettings(
             users=args.users,
             videos=args.videos,

@@ -26,7 +26,8 @@ PIPELINES = (
     ("ingest",),
     ("runs",),
     ("checks",),
-    ("nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "simulate"),
+    ("init", "nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "simulate"),
+    ("status", "report", "compare", "export", "completion"),
 )
 TRANSFORMS = {
     "core": "",

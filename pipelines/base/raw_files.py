@@ -15,13 +15,12 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from apache_beam.io.filesystems import FileSystems
-
 from pipelines.base.snapshot_store import TakenFile
 from transforms.core import files
+from transforms.core.beam_files import FileSystems
 from transforms.core.messages import printable
-from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.readers import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, partition_values
+from transforms.logs.schemas import BIGQUERY_PREFIX as PREFIX
 
 # Files without rows that other programs write next to data: they are ignored without a message.
 _MARKER = re.compile(

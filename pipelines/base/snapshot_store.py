@@ -15,15 +15,17 @@ import json
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.base import lock, paths
 from pipelines.base.manifest import FORMAT_VERSION, ManifestError, difference, file_entry, fingerprint
-from pipelines.base.row_counts import Account
 from transforms.core import days, files
 from transforms.core.days import UTC
+from transforms.core.digests import MAX_BUCKETS, MIN_BUCKETS
 from transforms.core.files import FileEntry, VerifiedPath
-from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS
+
+if TYPE_CHECKING:  # imports Beam
+    from pipelines.base.row_counts import Account
 
 ROWS_A_BUCKET = 1_000_000
 REPAIR = "watchnext nightly JOB.toml --reingest {folder} reads the events of its day again from the raw files"

@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import create_runner
 
 from pipelines.base.paths import FOLDERS
+from pipelines.config.jobs import OptionError as OptionError
 
 EMBEDDED = "FnApiRunner"  # Beam's name for the runner on this machine
 _FLINK, _DATAFLOW = "FlinkRunner", "DataflowRunner"
@@ -52,10 +53,6 @@ class _Options(PipelineOptions):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_kept_views"}
-
-
-class OptionError(ValueError):
-    """An unknown Beam option, or a runner config that cannot be read."""
 
 
 def pipeline_options(config: str | None, flags: Sequence[str], stage: str = "", job_name: str = "") -> PipelineOptions:

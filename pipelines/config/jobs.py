@@ -32,11 +32,15 @@ from pipelines.config.settings import (
 )
 from pipelines.config.sink_settings import SECRET
 from trainer.config import ModelTable, TrainingTable
-from transforms.logs.bigquery_source import PREFIX
+from transforms.logs.schemas import BIGQUERY_PREFIX as PREFIX
 
 
 class JobError(ValueError):
     """A mistake in a job file. The message names the setting, its value and the rule."""
+
+
+class OptionError(ValueError):
+    """An unknown Beam option, or a runner config that cannot be read."""
 
 
 class Job(Table):

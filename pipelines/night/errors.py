@@ -14,26 +14,17 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-import grpc
-from apache_beam.io.filesystem import BeamIOError
-
 from pipelines.base import console
 from pipelines.base.lock import LockError
 from pipelines.base.manifest import ManifestError
 from pipelines.base.process_signals import Stopped
 from pipelines.base.published_lists import PublishedListsError
-from pipelines.config.beam_options import OptionError
-from pipelines.config.jobs import JobError
+from pipelines.config.jobs import JobError, OptionError
 from trainer.errors import TrainingError
 from transforms.core.files import DamagedFileError
 from transforms.logs.readers import LogError, LogSettingError
 from transforms.search.candidates import NoCandidatesError
 from transforms.sinks import SinkError
-
-EXIT_CODES = """\
-exit codes: 0 done, or nothing to do; 1 a stage failed, or another run is at work on this root; 2 a wrong setting or
-argument; 3 a gate failed: the previously published lists stay served; 128 + n stopped by signal n (143: SIGTERM, 130:
-Ctrl-C)"""
 
 
 class StageError(RuntimeError):
@@ -189,6 +180,8 @@ def _expected_in_text(text: str) -> tuple[type[BaseException], str] | None:
 
 def _runner_failure_message(error: BaseException) -> str | None:
     """Return a message if the runner itself failed, for example its job server; None otherwise."""
+    import grpc  # takes a tenth of a second
+
     if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
         return f"the runner's job server does not answer ({error.code().name}: {error.details()}); {_RERUN}"
     ended = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
@@ -200,5 +193,9 @@ def _runner_failure_message(error: BaseException) -> str | None:
 
 def _os_error(name: str) -> type[OSError] | None:
     """Return the class of the system error that a traceback names."""
-    kind = BeamIOError if name == BeamIOError.__name__ else getattr(builtins, name, None)
+    if name == "BeamIOError":
+        from apache_beam.io.filesystem import BeamIOError
+
+        return BeamIOError
+    kind = getattr(builtins, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, OSError) else None

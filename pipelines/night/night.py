@@ -10,16 +10,19 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pipelines.base import manifest, paths
 from pipelines.base.manifest import Manifest, OutputsT
 from pipelines.config.jobs import Job
-from pipelines.night.beam_jobs import BeamJobs
 from pipelines.night.dates import NightDates
 from pipelines.night.ingested import Ingested
 from pipelines.night.outputs import VocabularyOutputs
 from trainer.config import AUTO
 from transforms.logs.event_window import Holdout
+
+if TYPE_CHECKING:
+    from pipelines.night.beam_jobs import BeamJobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,8 @@ class Night:
     @cached_property
     def beam(self) -> BeamJobs:
         """The Beam jobs of the night."""
+        from pipelines.night.beam_jobs import BeamJobs  # imports Beam, which takes a second
+
         return BeamJobs(self.date, self.runner_config, self.flags)
 
     @cached_property

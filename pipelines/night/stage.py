@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
-from pipelines.base import console, lock, machine, manifest, paths, process_signals
+from pipelines.base import command_lines, console, lock, machine, manifest, paths, process_signals
+from pipelines.base.command_lines import STAGES
 from pipelines.base.manifest import Manifest, Outputs
 from pipelines.config.beam_options import pipeline_options
 from pipelines.config.jobs import JobError, load_job
 from pipelines.night import publication_file
-from pipelines.night.errors import EXIT_CODES, StageError, is_disk_full, run_command
+from pipelines.night.errors import StageError, is_disk_full, run_command
 from pipelines.night.night import Night
 from pipelines.night.outputs import OF_STAGE
 from transforms.core.files import FileEntry
 
 RUN_VARIABLE = "WATCHNEXT_RUN"  # tells a stage the id of the run it belongs to
-STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "ranking", "evaluation", "publish")
 
 
 @dataclass(frozen=True)
@@ -114,18 +114,6 @@ def complete(night: Night, plan: Plan, work: Work, *, keep: str = "") -> Manifes
     return done
 
 
-def arguments(command: str, description: str = "", *, of_one_night: bool = True) -> console.Parser:
-    """Return a parser of the arguments that all commands on nights have. Unknown arguments are options of Beam."""
-    parser = console.Parser(command, description, epilog=EXIT_CODES)
-    parser.add_argument("job", metavar="JOB.toml")
-    if of_one_night:
-        parser.add_argument(
-            "--date", type=console.parse_date, default=None, help="the night, YYYY-MM-DD (default: today)"
-        )
-    parser.add_argument("--runner-config", metavar="FILE", help="Beam options as TOML: a file, or a built-in name")
-    return parser
-
-
 def night_from_args(args: argparse.Namespace, flags: Sequence[str]) -> Night:
     job = load_job(args.job)
     date = getattr(args, "date", None) or dt.datetime.now(ZoneInfo(job.logs.time_zone)).date()
@@ -183,7 +171,7 @@ def _name_of(stage: Stage) -> str:
 
 def stage_parser(stage: Stage) -> console.Parser:
     """Return the parser of a stage's command. Arguments that it does not know are options of Beam."""
-    parser = arguments(_name_of(stage), str(stage.__doc__).splitlines()[0])
+    parser = command_lines.of_nights(_name_of(stage), str(stage.__doc__).splitlines()[0])
     again = "run the stage even if it is complete"
     parser.add_argument("--force", action="store_const", const=STAGES, default=(), help=again)
     if isinstance(stage, StageWithArguments):

@@ -32,11 +32,10 @@ from pipelines.night.outputs import (
     VocabularyOutputs,
 )
 from pipelines.night.stage import STAGES
-from pipelines.reports import report_history, report_videos
+from pipelines.reports import night_figures, report_history, report_videos
 from transforms.core import files
 from transforms.evaluation import night_metrics
 from transforms.evaluation.folding_check import KINDS
-from transforms.evaluation.gates import compare, notable_loss, too_few_users
 from transforms.evaluation.night_metrics import NightMetrics
 from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 
@@ -45,11 +44,6 @@ _FOLDING = {
     "other_country": "different country",
     "other_topic": "different topic",
     "folded": "folded",
-}
-_COMPARISONS = {
-    "above": "significantly better",
-    "below": "significantly worse",
-    "no significant difference": "no significant difference",
 }
 _PACKAGES = ("watchnext", "apache-beam", "tensorflow", "tensorflow-transform", "scann", "polars", "numpy")
 _UNGATED = "ungated: no gate has checked this night"
@@ -285,13 +279,11 @@ def _differences(measured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _comparisons(metrics: NightMetrics) -> dict[str, str]:
     """Return what the difference of the gate figure between the lists and each other system shows, in words."""
-    users = metrics.holdout.users if metrics.holdout else None
-    found = {}
+    users, found = night_figures.held_out_users(metrics), {}
     for system, difference in metrics.beside.items():
         baseline = metrics.systems[system].figures.get(metrics.gate)
         if difference is not None and baseline is not None:
-            comparison = compare(difference, users, notable_loss(baseline))
-            found[system] = _COMPARISONS.get(comparison) or too_few_users(users)
+            found[system] = night_figures.verdict(difference, users, baseline)
     return found
 
 

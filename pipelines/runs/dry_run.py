@@ -93,12 +93,18 @@ def reasons(before: Manifest, plan: Plan) -> Iterator[str]:
     names = sorted({*before.inputs, *plan.inputs})
     if changed := [name for name in names if before.inputs.get(name) != plan.inputs.get(name)]:
         yield f"inputs changed: {', '.join(changed)}"
-    was, now = dict(_leaves(before.settings)), dict(_leaves(json.loads(json.dumps(plan.settings, default=str))))
-    pairs = [(name, was.get(name, _NO_SETTING), now.get(name, _NO_SETTING)) for name in sorted({*was, *now})]
-    if differ := [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]:
+    now = json.loads(json.dumps(plan.settings, default=str))
+    if differ := [f"{name} {old} -> {new}" for name, old, new in changed_settings(before.settings, now)]:
         yield f"settings changed: {', '.join(differ)}"
     if not changed and not differ:
         yield "another version of watchnext ran it"
+
+
+def changed_settings(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (name, value before, value after), as JSON, of the settings of two manifests that differ, by name."""
+    was, now = dict(_leaves(before)), dict(_leaves(after))
+    pairs = [(name, was.get(name, _NO_SETTING), now.get(name, _NO_SETTING)) for name in sorted({*was, *now})]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def _leaves(settings: dict[str, Any], table: str = "") -> Iterator[tuple[str, str]]:

@@ -9,7 +9,6 @@ run_failed, warning, summary. The id of the run is passed to its stages, which w
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
 import os
@@ -26,8 +25,6 @@ from pipelines.base import console
 from pipelines.night.night import Outcome
 from pipelines.night.stage import RUN_VARIABLE
 from pipelines.runs.processes import ConsoleDisplay
-
-FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +87,10 @@ class JsonDisplay(ConsoleDisplay):
         self._log.write_event("note", text, date=self._date)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--log-format", choices=FORMATS, default="text", help="text, or one JSON object per line (default: text)"
-    )
-
-
 @contextmanager
 def open_log(form: str) -> Iterator[RunLog]:
-    """Yield the log of a new run, in one of FORMATS. The id of the run is the value of RUN_VARIABLE, which a scheduler
-    may set, or else a new id that begins with the time."""
+    """Yield the log of a new run, in one of `LOG_FORMATS`. The id of the run is the value of RUN_VARIABLE, which a
+    scheduler may set, or else a new id that begins with the time."""
     given = os.environ.get(RUN_VARIABLE)
     run = given or f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     os.environ[RUN_VARIABLE] = run

@@ -38,7 +38,10 @@ class Served:
 
     @classmethod
     def open(cls, job: Job, source: str, date: dt.date | None = None) -> Served:
-        """Open the night that one of `SOURCES` serves now, or a night's files. Raises StageError if there is none."""
+        """Open the night that one of `LIST_SOURCES` serves now, or a night's files.
+
+        Raises StageError if there is none.
+        """
         lists = open_lists(job, source) if date is None else FileLists.of_night(job, date)
         return cls(Night(job, lists.date), lists)
 

@@ -20,8 +20,6 @@ from transforms.core.frames import bucket_of
 from transforms.sinks import redis_lists
 from transforms.sinks.redis_server import RedisServer
 
-SOURCES = ("files", "redis")
-
 
 @dataclass(frozen=True)
 class ServedList:
@@ -92,26 +90,31 @@ class FileLists:
     def date(self) -> dt.date:
         return self.files.date
 
+    @property
+    def has_seconds(self) -> bool:
+        """Return whether the files have the column `expected_seconds`."""
+        return self.files.stage == publication_file.RANKING and self.files.format_version > 1
+
     def of_user(self, user_id: str) -> ServedList | None:
         path = self.files.paths(self.root, "lists")[bucket_of(user_id, self.files.buckets)]
-        ranked, version = self.files.stage == publication_file.RANKING, self.files.format_version
-        columns = ["video_ids", "scores", *(["expected_seconds"] if ranked and version > 1 else [])]
-        rows = self._read(path, ["user_id", *columns]).filter(user_id=user_id).select(columns).rows()
+        columns = ["video_ids", "scores", *(["expected_seconds"] if self.has_seconds else [])]
+        rows = self.read(path, ["user_id", *columns]).filter(user_id=user_id).select(columns).rows()
         if not rows:
             return None
         found = ServedList(*rows[0])
-        if ranked and version == 1:  # the scores were the expected seconds, and minus the position behind them
+        if self.files.stage == publication_file.RANKING and not self.has_seconds:
+            # the scores were the expected seconds, and minus the position behind them
             return replace(found, seconds=[score if score > 0 else None for score in found.scores or ()])
         return found
 
     def default(self, country: str | None) -> ServedList | None:
         listed, columns = self.files.paths(self.root, "defaults"), ["country", "video_ids", "scores"]
-        lists = {row[0]: row for path in listed for row in self._read(path, columns).iter_rows()}
+        lists = {row[0]: row for path in listed for row in self.read(path, columns).iter_rows()}
         found = lists.get(country) or lists.get(None)
         return ServedList(country=found[0], video_ids=found[1], scores=found[2]) if found else None
 
-    def _read(self, path: str, columns: list[str]) -> pl.DataFrame:
-        """Read some columns of a served file. Raises StageError if it is missing or damaged."""
+    def read(self, path: str, columns: list[str] | None) -> pl.DataFrame:
+        """Read some columns of a served file, or all. Raises StageError if it is missing or damaged."""
         try:
             return files.read_parquet(path, columns)
         except (OSError, files.DamagedFileError, pl.exceptions.PolarsError) as error:

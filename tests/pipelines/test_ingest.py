@@ -310,12 +310,12 @@ def test_the_bucket_count_of_a_store_is_that_of_the_job_and_stays(tmp_path: Path
 
 def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
     job = logged(tmp_path, more='[privacy]\nforget = "forget"\n')
-    for name in ("w/region=EU/late.tsv", "forget/ids.txt", "forget/ids.csv"):
+    for name in ("w/region=EU/late.xls", "forget/ids.txt", "forget/ids.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("user_id\nnobody\n")
     to_parquet(watch_rows(), tmp_path / "w" / "region=EU" / "all.parquet")
     notes = run(job).figures["notes"]
-    assert any(note.startswith("logs.watches: 1 file was skipped: late.tsv. ") for note in notes)
+    assert any(note.startswith("logs.watches: 1 file was skipped: late.xls. ") for note in notes)
     assert any(note.startswith("logs.watches: folder names give values of region, ") for note in notes)
     assert any(note.startswith("privacy.forget: 1 file was skipped: ids.txt. ") for note in notes)
 

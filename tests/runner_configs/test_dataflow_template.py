@@ -152,7 +152,7 @@ def test_the_job_that_is_handed_over_is_the_night_itself(
     beam.pipeline.Pipeline.run(pipeline).wait_until_finish()
     ((command, root),) = ran
     assert command[:3] == [sys.executable, "-m", "pipelines.nightly"] and root == "gs://my-bucket/runs"
-    args, flags = nightly.make_parser().parse_known_args(command[3:])
+    args, flags = nightly.parser().parse_known_args(command[3:])
     assert (str(args.date), args.first, args.runner_config, args.log_format) == (
         "2026-11-21",
         "index",

@@ -63,7 +63,7 @@ def test_the_crontab_runs_nights_and_catches_up() -> None:
     assert all(re.fullmatch(r"[\d,*/-]+", field) for field in fields[:5])
     command = shlex.split(fields[5].partition(">>")[0])
     assert command[0] == "$WATCHNEXT" and command[1] == "nightly"
-    args = parsed(nightly.make_parser(), command[2:])
+    args = parsed(nightly.parser(), command[2:])
     assert (args.job, args.catch_up, args.date) == ("$JOB", True, None)
 
 
@@ -71,7 +71,7 @@ def test_the_systemd_service_runs_nights_and_tries_again_what_may_succeed() -> N
     service = unit("watchnext.service")["Service"]
     command = shlex.split(service["ExecStart"])
     assert command[0].endswith("/.venv/bin/watchnext") and command[1] == "nightly"
-    assert parsed(nightly.make_parser(), command[2:]).catch_up
+    assert parsed(nightly.parser(), command[2:]).catch_up
     assert (service["Type"], service["Restart"]) == ("oneshot", "on-failure")
     assert service["RestartPreventExitStatus"].split() == ["2", "3"]
 
@@ -109,7 +109,7 @@ def test_the_cron_job_is_one_kubernetes_knows() -> None:
     (in_order, _) = spec["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     assert in_order["onExitCodes"]["values"] == [2, 3] and in_order["onExitCodes"]["containerName"] == container["name"]
     assert container["command"][:2] == ["watchnext", "nightly"]
-    assert parsed(nightly.make_parser(), container["command"][2:]).catch_up
+    assert parsed(nightly.parser(), container["command"][2:]).catch_up
 
 
 def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
@@ -194,5 +194,5 @@ def test_the_dag_has_a_task_a_stage_and_each_command_is_ours(tasks: dict[str, st
         words = shlex.split(re.sub(r"\{\{.*?\}\}", "2026-11-21", filled))
         assert words[:3] == ["python", "-m", f"pipelines.{name}"]
         module = importlib.import_module(words[2])
-        args = parsed(nightly.make_parser() if name == "nightly" else stage_parser(module), words[3:])
+        args = parsed(nightly.parser() if name == "nightly" else stage_parser(module), words[3:])
         assert (args.job, args.date.isoformat()) == ("job.toml", "2026-11-21")

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.core.frames import mix
-from transforms.core.records import JsonModel
+from transforms.core.digests import mix
+from transforms.core.json_model import JsonModel
 
 REPLICATES = 1_000
 UNIT = 2**-30  # fractions are summed in this unit: a rounding error of at most 5e-10; 2**33 users fit an int64

@@ -15,7 +15,7 @@ from typing import Any
 
 import xxhash
 
-from transforms.core import files, object_stores
+from transforms.core import files
 
 _NOT_FOUND = 404
 _CONFLICTS = (404, 409, 412)  # removed, being written by another client, another version
@@ -67,6 +67,8 @@ def _has_content(path: str, content: bytes) -> bool:
 def _read_s3(path: str) -> Versioned | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from transforms.core import object_stores  # imports Beam
+
     try:
         response = object_stores.s3_client(path).get_object(**_bucket_and_key(path))
         return Versioned(content=response["Body"].read(), version=response["ETag"])
@@ -80,6 +82,8 @@ def _read_s3(path: str) -> Versioned | None:
 
 def _write_s3(path: str, content: bytes, version: str | None) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
+
+    from transforms.core import object_stores  # imports Beam
 
     client, target = object_stores.s3_client(path), _bucket_and_key(path)
     condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
@@ -98,6 +102,8 @@ def _write_s3(path: str, content: bytes, version: str | None) -> bool:
 
 
 def _bucket_and_key(path: str) -> dict[str, str]:
+    from transforms.core import object_stores
+
     bucket, key = object_stores.split_path(path)
     return {"Bucket": bucket, "Key": key}
 
@@ -108,6 +114,8 @@ def _status(error: Any) -> int:
 
 def _read_gcs(path: str) -> Versioned | None:
     from google.api_core.exceptions import GoogleAPICallError, NotFound
+
+    from transforms.core import object_stores  # imports Beam
 
     blob = object_stores.gcs_blob(path)
     try:
@@ -122,6 +130,8 @@ def _read_gcs(path: str) -> Versioned | None:
 
 def _write_gcs(path: str, content: bytes, version: str | None) -> bool:
     from google.api_core.exceptions import Conflict, GoogleAPICallError, NotFound, PreconditionFailed
+
+    from transforms.core import object_stores  # imports Beam
 
     try:
         object_stores.gcs_blob(path).upload_from_string(content, if_generation_match=_generation(version))

@@ -22,16 +22,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import xxhash
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.io.localfilesystem import LocalFileSystem
 
-from transforms.core import object_stores
+from transforms.core.beam_files import CompressionTypes, FileSystems
+from transforms.core.beam_files import is_local as is_local
 
-object_stores.share_s3_clients()
+if TYPE_CHECKING:
+    from apache_beam.io.filesystem import FileMetadata
 
 _SYNC_THREADS = 8  # disks process several requests in parallel
 _PARTIAL = re.compile(r"\.(?P<pid>\d+)\.tmp$")  # files that `replace_file` has not finished
@@ -110,19 +110,16 @@ def join(folder: str, *names: str) -> str:
     path = folder
     for name in names:
         while name.startswith("../"):
-            path, name = FileSystems.split(path.rstrip("/"))[0], name[3:]
-        path = FileSystems.join(path, name)
+            path, name = parent(path), name[3:]
+        path = os.path.join(path, name) if is_local(path) else FileSystems.join(path, name)
     return path
 
 
 def parent(path: str) -> str:
     """Return the folder that contains a file or folder."""
+    if is_local(path):
+        return os.path.split(os.path.abspath(path.rstrip("/")))[0]
     return str(FileSystems.split(path.rstrip("/"))[0])
-
-
-def is_local(path: str) -> bool:
-    """Return whether a path is on a local file system."""
-    return isinstance(FileSystems.get_filesystem(path), LocalFileSystem)
 
 
 def write_file(folder: str, name: str, rows: int, write: Callable[[str], object]) -> FileEntry:
@@ -382,7 +379,7 @@ def make_folder(folder: Path) -> None:
 
 def exists(path: str) -> bool:
     """Return whether a file or folder exists."""
-    return bool(FileSystems.exists(path))
+    return os.path.exists(path) if is_local(path) else bool(FileSystems.exists(path))
 
 
 def list_files(folder: str) -> list[str]:
@@ -412,6 +409,8 @@ def list_folders(folder: str) -> list[str]:
     """Return the names of the folders directly below a folder, sorted. On S3 and GCS their content is not listed."""
     if is_local(folder):
         return sorted(path.name for path in Path(folder).glob("*/"))
+    from transforms.core import object_stores  # imports Beam
+
     if folder.startswith("s3://"):
         return object_stores.list_s3_folders(folder)
     if folder.startswith("gs://"):
@@ -440,7 +439,7 @@ def file_entry(folder: str, name: str) -> FileEntry:
 
 def remove_files(paths: Iterable[str]) -> None:
     """Remove files, and local folders that become empty. Missing files are ignored."""
-    existing = [path for path in paths if FileSystems.exists(path)]
+    existing = [path for path in paths if exists(path)]
     local = [Path(path) for path in existing if is_local(path)]
     for path in local:
         path.unlink(missing_ok=True)
@@ -479,6 +478,8 @@ def is_running(pid: int) -> bool:
 
 
 def _open(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no type
+    if is_local(path):
+        return open(path, "rb")
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 

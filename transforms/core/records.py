@@ -22,17 +22,12 @@ import apache_beam as beam
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from transforms.core import files
+from transforms.core.json_model import JsonModel as JsonModel
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T")
-
-
-class JsonModel(BaseModel):
-    """A part of a JSON file. Unknown fields are errors: another version wrote them, or they are misspelt."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RecordError(ValueError):

@@ -6,30 +6,16 @@ but Beam's embedded runner has a single thread. `docs/log.md` lists the alternat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import apache_beam as beam
 
+from transforms.core.process_cache import process_cache as process_cache
+
 Work = Callable[[Any], Iterable[Any]]
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
-
-def process_cache(load: Callable[[Key], Value]) -> Callable[[Key], Value]:
-    """Decorate `load` to cache its results for the last two keys. Concurrent calls wait, so each key is loaded once."""
-    cached, lock = lru_cache(maxsize=2)(load), Lock()
-
-    @wraps(load)
-    def load_once(key: Key) -> Value:
-        with lock:
-            return cached(key)
-
-    return load_once
 
 
 @dataclass

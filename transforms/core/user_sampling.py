@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from transforms.core.frames import in_share
+from transforms.core.digests import in_share
 
 _SAMPLE_SEED = 0x73616D706C65  # "sample"
 

@@ -57,3 +57,47 @@ def retained_shares(tonight: pl.DataFrame, before: pl.DataFrame) -> pl.Series:
 def _read_lists(paths: Sequence[str], sample: UserSample) -> pl.DataFrame:
     rows = files.read_parquets(list(paths), _COLUMNS)
     return rows.filter(sample.contains(rows["user_id"])).filter(pl.col("video_ids").list.len() > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOverlap:
+    """How alike the lists of two nights are, of users with a list in both. Sums over users; they merge by addition."""
+
+    users: int = 0  # with a list in the first night
+    other_users: int = 0  # with a list in the second night
+    in_both: int = 0
+    retained: float = 0.0  # sum of the share of a user's second list that is in the first
+    retained_first: float = 0.0  # the same of the first `FIRST` videos of both
+    same_first: int = 0  # users whose lists begin with the same video
+    equal: int = 0  # users whose lists have the same videos in the same order
+
+    def merge(self, more: ListOverlap) -> ListOverlap:
+        """Return the sums over the users of both, which must be disjoint."""
+        return ListOverlap(**{name: value + getattr(more, name) for name, value in vars(self).items()})
+
+
+FIRST = 10  # videos at the start of a list that people look at
+
+
+def user_overlap(paths: Sequence[str], other_paths: Sequence[str]) -> ListOverlap:
+    """Compare the lists of the same users in two nights, empty lists left out.
+
+    paths, other_paths: files with user_id, video_ids, of the first and the second night.
+    """
+    first, second = (_read_non_empty(listed) for listed in (paths, other_paths))
+    heads = [lists.with_columns(pl.col("video_ids").list.head(FIRST)) for lists in (first, second)]
+    both = second.join(first, on="user_id", suffix="_before")
+    same_first = both["video_ids"].list.first() == both["video_ids_before"].list.first()
+    return ListOverlap(
+        users=first.height,
+        other_users=second.height,
+        in_both=both.height,
+        retained=float(retained_shares(second, first).sum()),
+        retained_first=float(retained_shares(heads[1], heads[0]).sum()),
+        same_first=int(same_first.sum()),
+        equal=int((both["video_ids"] == both["video_ids_before"]).sum()),
+    )
+
+
+def _read_non_empty(paths: Sequence[str]) -> pl.DataFrame:
+    return files.read_parquets(list(paths), _COLUMNS).filter(pl.col("video_ids").list.len() > 0)

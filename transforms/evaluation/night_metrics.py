@@ -49,8 +49,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from transforms.core.bootstrap import PairedDifference
+from transforms.core.json_model import JsonModel
 from transforms.core.messages import invalid_fields
-from transforms.core.records import JsonModel
 from transforms.evaluation.user_metrics import Measured, MeasuredFigures, Number, paired_difference
 from transforms.ranking.watch_time_recall import MeasuredRanking
 

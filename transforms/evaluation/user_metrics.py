@@ -15,7 +15,7 @@ from pydantic import Field
 
 from transforms.contracts.retrieval_metrics import DENOMINATORS, RankingMetrics, UserMetrics, denominator
 from transforms.core.bootstrap import Floats, PairedDifference, Replicates, Weights, interval
-from transforms.core.records import JsonModel
+from transforms.core.json_model import JsonModel
 
 Number = int | float
 

@@ -18,8 +18,9 @@ from transforms.logs.ingest import NO_FILTER, Parse, Tagged, parse_frame, parsed
 from transforms.logs.parsing import Parsed
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, LogTable, RawFrame, add_copies, names_in_file
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
-PREFIX = "bigquery:"
+PREFIX = BIGQUERY_PREFIX
 
 
 @dataclass

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 Positions = NDArray[np.int64]
 _LINE_ENDS = b"\r\n"
-# The content and closing quote of a quoted value, and the text after them or of an unquoted value.
-_VALUE = re.compile(rb'(?:"((?:[^"]++|"")*+)("?+))?+([^,\r\n]*+)')
+# By delimiter: the content and closing quote of a quoted value, and the text after them or of an unquoted value.
+_VALUE = {
+    delimiter: re.compile(rb'(?:"((?:[^"]++|"")*+)("?+))?+([^' + delimiter.encode() + rb"\r\n]*+)")
+    for delimiter in (",", "\t")
+}
 _TIME = re.compile(r"\s*(\d{4}-\d\d-\d\d|\d{9,})")
 _UTF_16 = {BOM_UTF32_LE: "UTF-32", BOM_UTF32_BE: "UTF-32", BOM_UTF16_LE: "UTF-16", BOM_UTF16_BE: "UTF-16"}
 _HEAD_BYTES = 1_000
@@ -64,8 +67,12 @@ def _not_utf_8(what: str, text: bytes) -> FormatError:
     return FormatError(f"{what} is not UTF-8 text but probably {encoding}, all of it must be UTF-8: {convert}")
 
 
-def read_header(source: io.BufferedIOBase, *, block_bytes: int, max_row_bytes: int) -> tuple[list[str], bytes]:
+def read_header(
+    source: io.BufferedIOBase, *, delimiter: str = ",", block_bytes: int, max_row_bytes: int
+) -> tuple[list[str], bytes]:
     """Return the column names of a CSV file (empty if the file is blank), and the text read after the header.
+
+    delimiter: a comma or a tab.
 
     Raises TextError if the header is longer than `max_row_bytes` or is not UTF-8.
     """
@@ -82,7 +89,7 @@ def read_header(source: io.BufferedIOBase, *, block_bytes: int, max_row_bytes: i
     if end > max_row_bytes:
         raise TextError(f"the header is longer than {format_size(max_row_bytes)}")
     try:
-        names = next(csv.reader([head[:end].decode()]), [])
+        names = next(csv.reader([head[:end].decode()], delimiter=delimiter), [])
     except UnicodeDecodeError as error:
         raise _not_utf_8("the header", head[error.start : end]) from error
     except csv.Error as error:
@@ -110,7 +117,7 @@ class CompleteRows(io.RawIOBase):
     """A stream of the bytes of a CSV file's rows, without its header. `rows` counts the rows passed on.
 
     head: the text already read after the header. columns: the number of values per row. time: the index of the column
-    of times, or None; a line within a value is recognised as a row by its time.
+    of times, or None; a line within a value is recognised as a row by its time. delimiter: a comma or a tab.
     """
 
     def __init__(
@@ -120,6 +127,7 @@ class CompleteRows(io.RawIOBase):
         *,
         columns: int,
         time: int | None,
+        delimiter: str = ",",
         block_bytes: int,
         max_row_bytes: int,
     ) -> None:
@@ -128,6 +136,7 @@ class CompleteRows(io.RawIOBase):
         self._source, self._rest = source, head
         self._block_bytes, self._max_row_bytes = block_bytes, max_row_bytes
         self._columns, self._time = columns, time
+        self._delimiter, self._value = delimiter, _VALUE[delimiter]
         self._ready = memoryview(b"")
         self._ended = False
 
@@ -157,7 +166,7 @@ class CompleteRows(io.RawIOBase):
 
     def _raise_too_long(self, text: bytes) -> None:
         row, size = self.rows + 1, format_size(self._max_row_bytes)
-        if any(value[1] is not None and not value[2] for value in _values(text, 0)):
+        if any(value[1] is not None and not value[2] for value in _values(text, 0, self._value)):
             raise TextError(f"the quote opened in row {row} is never closed, or {size} later")
         raise TextError(f"row {row} is longer than {size}")
 
@@ -215,7 +224,7 @@ class CompleteRows(io.RawIOBase):
 
         before: the ends of the rows before it, for its number in messages.
         """
-        for value in _values(text, start):
+        for value in _values(text, start, self._value):
             if value[1] is not None and not value[2]:
                 if self._ended:
                     raise TextError(f"the quote opened in row {self._number(before)} is never closed")
@@ -253,7 +262,7 @@ class CompleteRows(io.RawIOBase):
 
     def _is_row(self, line: str) -> bool:
         try:
-            values = next(csv.reader([line]), [])
+            values = next(csv.reader([line], delimiter=self._delimiter), [])
         except csv.Error:
             return False
         return len(values) == self._columns and (self._time is None or bool(_TIME.match(values[self._time])))
@@ -270,11 +279,11 @@ def _check_utf_8(text: bytes, rows: int) -> None:
         raise _not_utf_8(f"row {rows + len(lines)}", text[error.start :]) from error
 
 
-def _values(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
-    """Yield the values of the row that starts at `start`, as matches of `_VALUE`."""
+def _values(text: bytes, start: int, pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+    """Yield the values of the row that starts at `start`, as matches of a pattern of `_VALUE`."""
     at = start
     while True:
-        value = _VALUE.match(text, at)
+        value = pattern.match(text, at)
         assert value is not None
         yield value
         at = value.end()

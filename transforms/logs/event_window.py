@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from transforms.core import days, files
+from transforms.core.digests import in_share
 from transforms.core.event_order import sort_events
-from transforms.core.frames import in_share
 from transforms.logs.schemas import HIDDEN_SCHEMA, IMPRESSION_SCHEMA, SEARCH_SCHEMA, WATCH_SCHEMA
 
 COMPLETED_COLUMNS = ("user_id", "time", "video_id", "completed")  # columns of watches

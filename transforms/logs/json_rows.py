@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from transforms.core.frames import concat
+from transforms.core.digests import concat
 from transforms.logs.arrow_values import IDS
 from transforms.logs.csv_rows import FormatError, TextError, format_size, guess_encoding, strip_byte_order_mark
 from transforms.logs.id_text import has_byte

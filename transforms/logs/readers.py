@@ -1,10 +1,10 @@
 """Read raw log files of all supported formats as frames of raw columns.
 
-The format is Parquet, JSON lines or CSV, by the file's extension (`LOG_ENDINGS`); text may be compressed. Text formats
-give columns of strings, Parquet the types of `arrow_values`; `parsing` converts both. Every frame also has `row`, the
-row's number in its file from 1 (a CSV header is not counted). Rows that cannot be parsed are returned in a separate
-frame with a reason, so that no row is lost. Memory is bounded for any content of a compressed file: text is read in
-blocks, and a row longer than `MAX_ROW_BYTES` is an error.
+The format is Parquet, JSON lines, CSV or TSV (CSV with tabs), by the ending of the name (`LOG_ENDINGS`); text may be
+compressed. Text formats give columns of strings, Parquet the types of `arrow_values`; `parsing` converts both. Every
+frame also has `row`, the row's number in its file from 1 (a CSV header is not counted). Rows that cannot be parsed are
+returned in a separate frame with a reason, so that no row is lost. Memory is bounded for any content of a compressed
+file: text is read in blocks, and a row longer than `MAX_ROW_BYTES` is an error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote
 
 import numpy as np
@@ -23,10 +24,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
-from transforms.core.frames import FRAME_ROWS
+from transforms.core.beam_files import CompressionTypes, FileSystems
+from transforms.core.digests import FRAME_ROWS
 from transforms.logs import arrow_values, csv_rows, json_rows
 from transforms.logs.csv_rows import CompleteRows, FormatError, TextError
 from transforms.logs.json_rows import BrokenRows
@@ -41,9 +41,9 @@ _DAMAGE = (
 )
 
 # Names of log files: the groups are the format and the compression.
-LOG_ENDING = re.compile(r"\.(?:(parquet)|(jsonl|ndjson|json|csv)(\.gz|\.bz2|\.zst)?)$", re.IGNORECASE)
+LOG_ENDING = re.compile(r"\.(?:(parquet)|(jsonl|ndjson|json|csv|tsv)(\.gz|\.bz2|\.zst)?)$", re.IGNORECASE)
 _CODECS = {".bz2": "bz2", ".zst": "zstd"}
-LOG_ENDINGS = ".parquet, .jsonl, .ndjson, .json or .csv (text also with .gz, .bz2 or .zst)"
+LOG_ENDINGS = ".parquet, .jsonl, .ndjson, .json, .csv or .tsv (text also with .gz, .bz2 or .zst)"
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -158,7 +158,8 @@ def _frames(path: str, select: SelectColumns, lists: tuple[str, ...]) -> Iterato
     ending = LOG_ENDING.search(path)
     if not ending:
         raise LogSettingError(f"{path}: the ending must be {LOG_ENDINGS}")
-    readers: dict[str, Reader] = {"parquet": _read_parquet, "csv": _read_csv}
+    tabs = partial(_read_csv, delimiter="\t")
+    readers: dict[str, Reader] = {"parquet": _read_parquet, "csv": _read_csv, "tsv": tabs}
     reader = readers.get((ending[1] or ending[2]).lower(), _read_json)
     with _open(path) as source, _damage_reported(path):
         yield from reader(source, select, lists)
@@ -257,20 +258,22 @@ def _read_parquet(source: io.BufferedIOBase, select: SelectColumns, lists: tuple
         raise TextError(f"{first - 1:,} rows could be read of {file.metadata.num_rows:,}")
 
 
-def _read_csv(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str, ...]) -> Iterator[RawFrame]:
-    names, head = csv_rows.read_header(source, block_bytes=CSV_BLOCK_BYTES, max_row_bytes=MAX_ROW_BYTES)
+def _read_csv(
+    source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str, ...], *, delimiter: str = ","
+) -> Iterator[RawFrame]:
+    limits = {"block_bytes": CSV_BLOCK_BYTES, "max_row_bytes": MAX_ROW_BYTES}
+    names, head = csv_rows.read_header(source, delimiter=delimiter, **limits)
     if not names:
         return
     columns = _present(names, select)
     time = next((names.index(theirs) for theirs, ours in columns.items() if ours == "time"), None)
-    limits = {"block_bytes": CSV_BLOCK_BYTES, "max_row_bytes": MAX_ROW_BYTES}
-    text = CompleteRows(source, head, columns=len(names), time=time, **limits)
+    text = CompleteRows(source, head, columns=len(names), time=time, delimiter=delimiter, **limits)
     buffered = io.BufferedReader(text)
     if not buffered.peek(1):
         return
     skipped: BrokenRows = []
     next_row, total = 1, 0
-    for frame in _parse_csv(buffered, names, list(columns), skipped):
+    for frame in _parse_csv(buffered, names, list(columns), skipped, delimiter):
         numbers = number_rows(next_row, frame.height, [row[0] for row in skipped])
         next_row = int(numbers[-1]) + 1
         # Arrow reads ahead: some of the rows that it skipped come after this frame.
@@ -286,7 +289,7 @@ def _read_csv(source: io.BufferedIOBase, select: SelectColumns, lists: tuple[str
 
 
 def _parse_csv(
-    source: io.BufferedIOBase, names: list[str], columns: list[str], skipped: BrokenRows
+    source: io.BufferedIOBase, names: list[str], columns: list[str], skipped: BrokenRows, delimiter: str
 ) -> Iterator[pl.DataFrame]:
     """Parse CSV without a header: yield frames of `columns`, all strings, at most `FRAME_ROWS` rows each.
 
@@ -300,7 +303,7 @@ def _parse_csv(
     batches = pa_csv.open_csv(
         source,
         read_options=pa_csv.ReadOptions(column_names=names, block_size=CSV_BLOCK_BYTES, use_threads=False),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             include_columns=columns,
             column_types={name: pa.string() for name in columns},

@@ -8,6 +8,7 @@ from transforms.logs.arrow_values import BOOLEANS, NUMBERS, SECONDS, TIMES
 from transforms.logs.readers import LogTable
 
 TIME = pl.Datetime("us", "UTC")
+BIGQUERY_PREFIX = "bigquery:"  # of the name of a table in place of a path
 
 WATCHES = LogTable(
     name="watches",

@@ -20,10 +20,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files
+from transforms.core.digests import in_share
 from transforms.core.files import FileEntry
-from transforms.core.frames import in_share
-from transforms.core.records import JsonModel
-from transforms.core.threads import process_cache
+from transforms.core.json_model import JsonModel
+from transforms.core.process_cache import process_cache
 from transforms.ranking.impression_metrics import BINS, MAX_LOG_ODDS, MILLISECONDS
 
 FILE = "calibration.json"  # in the folder of the ranker

@@ -18,8 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core.bootstrap import Replicates, interval, weights
-from transforms.core.frames import id_digests
-from transforms.core.records import JsonModel
+from transforms.core.digests import id_digests
+from transforms.core.json_model import JsonModel
 from transforms.ranking.calibration import BIN_CENTRES, Calibration, CalibrationBins, Ints
 from transforms.ranking.impression_metrics import DECILES, MILLISECONDS
 

@@ -30,8 +30,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core.bootstrap import PairedDifference, Replicates, interval, weights
-from transforms.core.frames import id_digests
-from transforms.core.records import JsonModel
+from transforms.core.digests import id_digests
+from transforms.core.json_model import JsonModel
 from transforms.ranking.calibration import user_halves
 
 OrderWeight = float | Literal["neighbours"]

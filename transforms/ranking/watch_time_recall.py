@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core.bootstrap import PairedDifference, Replicates, Weights, interval
-from transforms.core.records import JsonModel
+from transforms.core.json_model import JsonModel
 
 ORDERS = ("neighbours", "ranking")
 

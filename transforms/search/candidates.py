@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from transforms.core.frames import id_digests, mix
+from transforms.core.digests import id_digests, mix
 from transforms.logs.schemas import VIDEO_SCHEMA
 
 AGE = "age_days"

@@ -144,15 +144,15 @@ def test_a_bigquery_table_is_one_raw_file_a_date() -> None:
 
 
 def test_skipped_files_are_named(tmp_path: Path) -> None:
-    others = ["b.tsv", "c.csv.lz4", "part-00001", ".d.csv", "_temporary/0/e.csv", "_temporary/1/e.csv", "f/g.xlsx"]
+    others = ["b.txt", "c.csv.lz4", "part-00001", ".d.csv", "_temporary/0/e.csv", "_temporary/1/e.csv", "f/g.xlsx"]
     touch(tmp_path / "logs", "a.csv", *others)
     (tmp_path / "logs" / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
-    named = [".d.csv", "_temporary/", "b.tsv", "c.csv.lz4", "f/g.xlsx", "gone.csv", "part-00001"]
+    named = [".d.csv", "_temporary/", "b.txt", "c.csv.lz4", "f/g.xlsx", "gone.csv", "part-00001"]
     assert skipped(tmp_path / "logs") == skipped(tmp_path / "logs" / "*") == named
     assert skipped(tmp_path / "logs" / "*.csv") == [".d.csv", "gone.csv"]
     assert skipped(tmp_path / "logs" / "a.csv") == []
     text = raw_files.describe_skipped(raw_files.find("logs.watches", str(tmp_path / "logs"), **WINDOW))
-    assert text.startswith("7 files were skipped: .d.csv, _temporary/, b.tsv, c.csv.lz4, g.xlsx and 2 more. A file")
+    assert text.startswith("7 files were skipped: .d.csv, _temporary/, b.txt, c.csv.lz4, g.xlsx and 2 more. A file")
     with pytest.raises(LogError, match=r"no log files found .*; 1 other file was skipped: g.xlsx"):
         found(tmp_path / "logs" / "f")
 
@@ -207,11 +207,11 @@ def test_keys_of_folders_that_the_setting_does_not_name_are_found(tmp_path: Path
 
 
 def test_objects_are_matched_as_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["a.csv", "b/c.csv", "b/_d.csv", "e.tsv", "w[1].csv", "w1.csv", "_SUCCESS"]
+    names = ["a.csv", "b/c.csv", "b/_d.csv", "e.txt", "w[1].csv", "w1.csv", "_SUCCESS"]
     content = {f"memory://bucket/logs/{name}": b"x" for name in names} | {"memory://bucket/logs-old/z.csv": b"x"}
     monkeypatch.setattr(MemoryFileSystem, "content", content)
     assert found("memory://bucket/logs") == found("memory://bucket/logs/") == ["a.csv", "b/c.csv", "w1.csv", "w[1].csv"]
-    assert skipped("memory://bucket/logs") == ["b/_d.csv", "e.tsv"]
+    assert skipped("memory://bucket/logs") == ["b/_d.csv", "e.txt"]
     assert found("memory://bucket/logs/**/*.csv") == ["a.csv", "b/c.csv", "w1.csv", "w[1].csv"]
     assert found("memory://bucket/logs/b/*") == found("memory://bucket/lo*s/b") == ["b/c.csv"]
     assert found("memory://bucket/logs/w[1].csv") == ["w[1].csv"]

@@ -8,6 +8,7 @@ import re
 import pytest
 from nights import DATE
 
+from pipelines.base import command_lines
 from pipelines.night.stage import RUN_VARIABLE
 from pipelines.runs import run_log
 from pipelines.runs.processes import ConsoleDisplay
@@ -85,7 +86,7 @@ def test_as_text_errors_and_warnings_say_whose_they_are(capsys: pytest.CaptureFi
 
 
 def test_only_text_is_for_a_terminal() -> None:
-    text, as_json = (RunLog(run="r", as_json=form == "json") for form in run_log.FORMATS)
+    text, as_json = (RunLog(run="r", as_json=form == "json") for form in command_lines.LOG_FORMATS)
     assert type(text.open_display(DATE, 2)) is ConsoleDisplay and type(as_json.open_display(DATE, 2)) is JsonDisplay
     assert (
         text.shows_own_progress("train")

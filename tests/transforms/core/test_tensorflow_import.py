@@ -66,8 +66,19 @@ def test_collector_is_paused_in_the_block_and_restored_afterwards(enabled: bool)
 
 
 def test_stages_start_with_the_collector_enabled() -> None:
-    done = run("import gc, pipelines.ingest; print(gc.isenabled(), gc.get_freeze_count() > 1000)")
+    as_module = "import gc, sys; sys.orig_argv[1:] = ['-m', 'pipelines.ingest']"  # as `python -m pipelines.ingest`
+    done = run(f"{as_module}; import pipelines.ingest; print(gc.isenabled(), gc.get_freeze_count() > 1000)")
     assert done.stdout == "True True\n"
+
+
+def test_commands_import_beam_with_the_collector_paused_once() -> None:
+    frozen = "print('apache_beam' in sys.modules, gc.isenabled(), gc.get_freeze_count())"
+    done = run(
+        f"import gc, sys, pipelines; {frozen}; pipelines.import_beam(); {frozen}; pipelines.import_beam(); {frozen}"
+    )
+    before, first, second = (line.split() for line in done.stdout.splitlines())
+    assert before == ["False", "True", "0"] and first[:2] == ["True", "True"] and int(first[2]) > 1000
+    assert second == first
 
 
 def test_tensorflow_is_imported_only_for_the_attribute_tf() -> None:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from transforms.core.user_sampling import UserSample
-from transforms.evaluation.list_comparison import compare_lists, retained_shares
+from transforms.evaluation.list_comparison import FIRST, ListOverlap, compare_lists, retained_shares, user_overlap
 
 ALL_USERS = UserSample.from_size(users=4, buckets=2, max_users=4)
 TONIGHT = {"ann": ["v", "w"], "bob": ["w", "x", "y", "z"], "cat": [], "dan": ["v"]}
@@ -56,3 +56,23 @@ def test_only_a_sample_of_users_is_compared(tmp_path: Path) -> None:
     sample = UserSample.from_size(users=2_000, buckets=1, max_users=500)
     expected = int(sample.contains(pl.Series(list(lists))).sum())
     assert compare_lists([(paths, paths)], sample).lists == expected and 400 < expected < 600
+
+
+def test_users_in_both_nights_are_compared(tmp_path: Path) -> None:
+    tonight, before = written(tmp_path, "tonight", TONIGHT), written(tmp_path, "before", BEFORE)
+    whole = user_overlap(before, tonight)
+    assert whole == ListOverlap(
+        users=4, other_users=3, in_both=2, retained=1.25, retained_first=1.25, same_first=0, equal=0
+    )
+    parts = [user_overlap([theirs], [ours]) for ours, theirs in zip(tonight, before, strict=True)]
+    assert parts[0].merge(parts[1]) == whole
+    same = user_overlap(before, before)
+    assert same.in_both == same.retained == same.same_first == same.equal == 4
+
+
+def test_the_first_videos_are_compared_by_themselves(tmp_path: Path) -> None:
+    long = [f"v{n}" for n in range(2 * FIRST)]
+    before = written(tmp_path, "before", {"ann": long})
+    tonight = written(tmp_path, "tonight", {"ann": [*long[FIRST:], *long[:FIRST]]})
+    found = user_overlap(before, tonight)
+    assert (found.retained, found.retained_first, found.same_first, found.equal) == (1.0, 0.0, 0, 0)

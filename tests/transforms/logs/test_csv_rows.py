@@ -67,6 +67,15 @@ def test_without_times_a_value_is_damage_if_all_its_lines_look_like_rows(tmp_pat
     assert [row[0] for row in rows(tmp_path, poem, table=PAIRS)] == ["1", "2", "5"]
 
 
+def test_tabs_separate_the_values_of_tsv(tmp_path: Path) -> None:
+    whole = 'user_id\ttime\tquery\n1\t2026-11-20\t"two\nlines\tand, ""a"" tab"\n2\t2026-11-20\ta,b 5" c\n'
+    found = rows(tmp_path, whole.encode(), name="s.tsv")
+    assert [row[2] for row in found] == ['two\nlines\tand, "a" tab', 'a,b 5" c']
+    open_quote = 'user_id\ttime\tquery\n1\t2026-11-20\t"cut\n2\t2026-11-20\tcats"\n3\t2026-11-20\tdogs\n'
+    with pytest.raises(LogError, match="the quote opened in row 1 is never closed"):
+        rows(tmp_path, open_quote.encode(), name="s.tsv")
+
+
 def test_multiline_values_are_read(tmp_path: Path) -> None:
     queries = ['"two\nlines"', '"three, with ""quotes""\n\n,and,commas,"', '5" pan', '"a"b', '""', "cats"]
     content = HEADER + "".join(line(user, query) for user, query in enumerate(queries, 1))

@@ -25,9 +25,9 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
+def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
@@ -47,6 +47,8 @@ FORMATS = {
     "a.parquet": as_parquet(ROWS),
     "a.csv": as_csv(ROWS),
     "a.CSV.GZ": gzip.compress(as_csv(ROWS)),
+    "a.tsv": as_csv(ROWS, delimiter="\t"),
+    "a.TSV.GZ": gzip.compress(as_csv(ROWS, delimiter="\t")),
     "a.jsonl": as_json(ROWS),
     "a.ndjson": as_json(ROWS),
     "a.json.gz": gzip.compress(as_json(ROWS)),
@@ -167,7 +169,9 @@ def test_json_line_that_is_not_utf_8_is_broken(tmp_path: Path) -> None:
     assert found.broken.select("row", "reason").rows() == [(1, "not UTF-8 text but probably ISO-8859-1 (Latin-1)")]
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if (name != "a.csv" and "json" not in name) or "gz" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in FORMATS if (name not in ("a.csv", "a.tsv") and "json" not in name) or "gz" in name]
+)
 def test_truncated_file_is_reported(name: str, tmp_path: Path) -> None:
     whole = FORMATS[name]
     for length in (0, 5, len(whole) // 2, len(whole) - 1):
@@ -207,7 +211,7 @@ def test_missing_columns_are_reported(make: Any, tmp_path: Path) -> None:
 
 def test_unsupported_extension_is_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "a.parquet.zip", "parquet"):
-        with pytest.raises(LogError, match=r"the ending must be .parquet, .jsonl, .ndjson, .json or .csv"):
+        with pytest.raises(LogError, match=r"the ending must be .parquet, .jsonl, .ndjson, .json, .csv or .tsv"):
             read(put(tmp_path, name, b"x"))
 
 
