@@ -16,6 +16,7 @@ COMMANDS = {
     "backfill": "run the nights of a range of dates",
     "rollback": "publish an earlier night again, and withdraw the nights after it",
     "lookup": "show the published list of a user",
+    "serve": "show what is published on a local web page",
     "doctor": "check that everything a night needs is in place, and show how to fix what is missing",
     "rebucket": "rewrite the store with another number of user buckets",
 }

@@ -26,7 +26,8 @@ PIPELINES = (
     ("ingest",),
     ("runs",),
     ("checks",),
-    ("nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "simulate"),
+    ("page",),
+    ("nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "serve", "simulate"),
 )
 TRANSFORMS = {
     "core": "",
