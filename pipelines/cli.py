@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "show which night is served, how good it is, what failed last, and what to do next",
     "report": "print the path of a night's report, or open it in a browser",
     "lookup": "show the published list of a user",
+    "serve": "show what is published on a local web page",
     "compare": "compare two nights: their lists, figures, settings and counts",
     "export": "write the published lists, user vectors or videos to one file",
     "rebucket": "rewrite the store with another number of user buckets",

@@ -12,8 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from zoneinfo import ZoneInfo
+from dataclasses import asdict
 
 from rich.cells import cell_len, set_cell_size
 
@@ -23,52 +22,13 @@ from pipelines.config.jobs import Job, JobError, load_job
 from pipelines.night.errors import run_command
 from pipelines.serving.explain import FeatureEffect
 from pipelines.serving.served import Served
-from pipelines.serving.served_lists import ServedList
-from transforms.logs.id_text import clean_id
+from pipelines.serving.user_lookup import Item, Lookup, look_up
 
 # Of a ranked list; at most NARROWEST columns wide.
 ORDER = "by expected seconds (of the length) and the neighbours' order"
 NARROWEST, WIDEST = 60, 100  # limits of the line width, in columns
 _DASHED = re.compile(r"-(?!h$)[^-]")
 _WITH_VALUES = ("--k", "--watches", "--country", "--from", "--date")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One video of a list."""
-
-    video_id: str
-    title: str | None
-    score: float | None  # None if it is not stored
-    seconds: float | None = None  # expected watch time, None if the video was not ranked or the source has none
-    video_seconds: float | None = None  # the length of the video, None if it is not known
-    why: list[FeatureEffect] = field(default_factory=list)  # the largest effects on it, if requested
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watch:
-    """One of the user's last watches."""
-
-    time: dt.datetime
-    video_id: str
-    title: str | None
-    completed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lookup:
-    """A user's published list, best first; for a user without a list (`known` is False), the default list of `country`,
-    where None means all countries."""
-
-    user_id: str
-    date: str
-    source: str
-    known: bool
-    country: str | None
-    length: int  # of the whole list; `items` are its first videos
-    items: list[Item]
-    watches: list[Watch]  # newest first
-    state: str = "served"  # of the night: served, published (but not served now), never published
 
 
 def lookup(
@@ -88,43 +48,7 @@ def lookup(
     date: look up this night instead of the served one: the list it was last published with, or else its current list.
     Raises StageError if nothing is published, or if `why` is not possible.
     """
-    served = Served.open(job, source, date)
-    own = served.list_of(user_id)
-    if own is None and (same := clean_id(user_id)) and same != user_id:  # parsing logs turns 2.0 and " 2" into 2
-        user_id, own = same, served.list_of(same)
-    shown = own or served.lists.default(country) or ServedList(video_ids=[], scores=[])
-    had = served.last_watches(user_id, watches)
-    ids = shown.video_ids[:k]
-    ingested = served.night.ingested
-    lengths, titles = ingested.lengths(ids), ingested.titles({*ids, *had["video_id"]})
-    nothing: list[None] = [None] * len(shown.video_ids)
-    rows = zip(ids, (shown.scores or nothing)[:k], (shown.seconds or nothing)[:k], strict=True)
-    moved = served.why(user_id) if why and own is not None else {}
-    zone = ZoneInfo(job.logs.time_zone)
-    return Lookup(
-        user_id=user_id,
-        date=served.night.date.isoformat(),
-        source=source,
-        state=served.state if source == "files" else "served",
-        known=own is not None,
-        country=shown.country,
-        length=len(shown.video_ids),
-        items=[
-            Item(
-                video_id=video,
-                title=titles.get(video),
-                score=score,
-                seconds=seconds,
-                video_seconds=lengths.get(video),
-                why=moved.get(video, []),
-            )
-            for video, score, seconds in rows
-        ],
-        watches=[
-            Watch(time=time.astimezone(zone), video_id=video, title=titles.get(video), completed=completed)
-            for time, video, completed in had.iter_rows()
-        ],
-    )
+    return look_up(Served.open(job, source, date), user_id, k, watches=watches, country=country, why=why)
 
 
 def to_text(found: Lookup, width: int = WIDEST) -> str:

@@ -26,7 +26,8 @@ PIPELINES = (
     ("ingest",),
     ("runs",),
     ("checks",),
-    ("init", "nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "simulate"),
+    ("page",),
+    ("init", "nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "serve", "simulate"),
     ("status", "report", "compare", "export", "completion"),
 )
 TRANSFORMS = {

@@ -23,6 +23,7 @@ LOG_FORMATS = ("text", "json")
 LOG_TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 EXPORT_FORMATS = ("csv", "jsonl", "parquet")
 EXPORT_TABLES = ("lists", "vectors", "videos")
+HOST, PORT = "127.0.0.1", 8000  # of `serve`
 SHELLS = ("bash", "zsh", "fish")
 # Metavars of arguments that are paths; the shells complete them as files.
 JOB, FILE, OUT, FOLDER = "JOB.toml", "FILE", "OUT", "FOLDER"
@@ -224,6 +225,23 @@ def report() -> Parser:
     return parser
 
 
+def serve() -> Parser:
+    description = "Show what is published on a local web page, for people who judge lists."
+    parser = Parser("serve", description)
+    parser.add_argument("job", metavar=JOB, help="the job file")
+    parser.add_argument("--port", type=int, default=PORT, help=f"0: any free port (default: {PORT})")
+    parser.add_argument(
+        "--host",
+        default=HOST,
+        help="address to listen on; any but that of this machine lets others read the page, which has no login "
+        f"(default: {HOST})",
+    )
+    parser.add_argument(
+        "--from", dest="source", choices=LIST_SOURCES, default="files", help="source of the lists (default: files)"
+    )
+    return parser
+
+
 def compare() -> Parser:
     description = "Compare two nights: their lists, figures, settings and counts."
     parser = Parser("compare", description, epilog=READING_CODES)
@@ -289,14 +307,37 @@ def completion() -> Parser:
 
 _PARSERS: tuple[Callable[[], Parser], ...] = (
     *(init, simulate, doctor, nightly, backfill, rollback),
-    *(status, report, lookup, compare, export, rebucket, completion),
+    *(status, report, lookup, serve, compare, export, rebucket, completion),
 )
 # Commands that pass arguments that they do not know to Beam.
 WITH_BEAM_OPTIONS = (
-    *("doctor", "nightly", "backfill", "rollback", "status", "report", "lookup", "compare", "export", "rebucket"),
+    *(
+        "doctor",
+        "nightly",
+        "backfill",
+        "rollback",
+        "status",
+        "report",
+        "lookup",
+        "serve",
+        "compare",
+        "export",
+        "rebucket",
+    ),
 )
 # Commands that need Beam whatever they are asked for.
-IMPORTING_BEAM = ("init", "doctor", "nightly", "backfill", "rollback", "lookup", "compare", "export", "rebucket")
+IMPORTING_BEAM = (
+    "init",
+    "doctor",
+    "nightly",
+    "backfill",
+    "rollback",
+    "lookup",
+    "serve",
+    "compare",
+    "export",
+    "rebucket",
+)
 
 
 def parsers() -> dict[str, Callable[[], Parser]]:

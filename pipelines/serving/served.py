@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 
 import polars as pl
 
@@ -26,6 +26,7 @@ from pipelines.serving.served_lists import FileLists, Lists, ServedList, open_li
 from transforms.core.frames import bucket_of
 from transforms.logs.schemas import WATCH_SCHEMA
 
+_DAYS_AT_ONCE = 7  # whose files are read in parallel
 _WATCHES = ("user_id", "time", "video_id", "completed")
 
 
@@ -72,15 +73,16 @@ class Served:
     def last_watches(self, user_id: str, n: int) -> pl.DataFrame:
         """Return time, video_id, completed of the user's last n watches in the window, newest first.
 
-        Reads one bucket, newest day first, until n watches are found. Empty if the night's snapshot was removed.
+        Reads one bucket, some days at a time, newest first, until n watches are found. Empty if the night's snapshot
+        was removed.
         """
         found = [pl.DataFrame(schema={name: WATCH_SCHEMA[name] for name in _WATCHES})]
         kept_as = self._kept_as(user_id)
-        for _, files_of_day in groupby(self._watch_files(kept_as), key=lambda file: file[0]):
-            rows = self.night.dates.window.read_events([path for _, path in files_of_day], WATCH_SCHEMA, _WATCHES)
-            found.append(rows.filter(user_id=kept_as))
-            if sum(part.height for part in found) >= n:
-                break
+        days = [[path for _, path in day] for _, day in groupby(self._watch_files(kept_as), key=lambda file: file[0])]
+        while days and sum(part.height for part in found) < n:
+            paths, days = list(chain.from_iterable(days[:_DAYS_AT_ONCE])), days[_DAYS_AT_ONCE:]
+            own = pl.col("user_id") == kept_as
+            found.append(self.night.dates.window.read_events(paths, WATCH_SCHEMA, _WATCHES, own))
         ordered = pl.concat(found).sort("time", "video_id", "completed", descending=[True, False, True])
         return ordered.head(n).drop("user_id")
 

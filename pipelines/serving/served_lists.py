@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import polars as pl
 
 from pipelines.base import paths
-from pipelines.base.published_lists import READABLE_VERSIONS, PublishedLists, supported_versions
+from pipelines.base.published_lists import READABLE_VERSIONS, Kind, PublishedLists, supported_versions
 from pipelines.config.jobs import Job
 from pipelines.night import publication_file
 from pipelines.night.errors import StageError
@@ -98,7 +100,7 @@ class FileLists:
     def of_user(self, user_id: str) -> ServedList | None:
         path = self.files.paths(self.root, "lists")[bucket_of(user_id, self.files.buckets)]
         columns = ["video_ids", "scores", *(["expected_seconds"] if self.has_seconds else [])]
-        rows = self.read(path, ["user_id", *columns]).filter(user_id=user_id).select(columns).rows()
+        rows = self._find(path, "user_id", user_id, columns).rows()
         if not rows:
             return None
         found = ServedList(*rows[0])
@@ -113,10 +115,34 @@ class FileLists:
         found = lists.get(country) or lists.get(None)
         return ServedList(country=found[0], video_ids=found[1], scores=found[2]) if found else None
 
+    def similar_to(self, video_id: str) -> ServedList | None:
+        """Return the videos that are most similar to one, with their cosines; None if the night has none of it."""
+        for path in self.files.paths(self.root, "similar"):
+            for row in self._find(path, "video_id", video_id, ["video_ids", "scores"]).iter_rows():
+                return ServedList(*row)
+        return None
+
+    def ids(self, kind: Kind) -> pl.Series:
+        """Return the users of all `lists`, or the videos that have `similar` ones."""
+        column = "video_id" if kind == "similar" else "user_id"
+        found = [self.read(path, [column]).to_series() for path in self.files.paths(self.root, kind)]
+        return pl.concat([pl.Series(column, [], pl.String), *found])
+
     def read(self, path: str, columns: list[str] | None) -> pl.DataFrame:
         """Read some columns of a served file, or all. Raises StageError if it is missing or damaged."""
-        try:
+        with self._damage_reported(path):
             return files.read_parquet(path, columns)
+
+    def _find(self, path: str, key: str, value: str, columns: list[str]) -> pl.DataFrame:
+        """Read the rows of a served file with a key. Raises StageError if it is missing or damaged."""
+        with self._damage_reported(path):
+            return files.find_in_parquet(path, key, value, columns)
+
+    @contextmanager
+    def _damage_reported(self, path: str) -> Iterator[None]:
+        """Raise StageError, with how to go on, if a served file is missing or damaged."""
+        try:
+            yield
         except (OSError, files.DamagedFileError, pl.exceptions.PolarsError) as error:
             raise StageError(
                 f"the served file {path} cannot be read ({str(error).splitlines()[0]}): run the night of {self.date} "

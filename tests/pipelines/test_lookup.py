@@ -15,6 +15,7 @@ from rich.cells import cell_len
 
 from pipelines import lookup
 from pipelines.config.jobs import load_job
+from pipelines.serving.user_lookup import Item, Lookup, Watch
 
 LISTS = pl.DataFrame(
     {
@@ -121,7 +122,7 @@ def test_a_list_is_printed_for_people_or_as_json(job: Path, capsys: pytest.Captu
     }
 
 
-FOUND = lookup.Lookup(
+FOUND = Lookup(
     user_id="u",
     date="2026-11-21",
     source="files",
@@ -129,16 +130,16 @@ FOUND = lookup.Lookup(
     country=None,
     length=200,
     items=[
-        lookup.Item(video_id="video-1", title="A very long title " * 20, score=12.25),
-        lookup.Item(video_id="動画", title="深夜の電車で聴く音楽プレイリスト、作業用" * 4, score=-3.5),
-        lookup.Item(video_id="v", title=None, score=0.0),
-        lookup.Item(video_id="w", title="two\nlines and \x1b[31mred", score=0.0),
+        Item(video_id="video-1", title="A very long title " * 20, score=12.25),
+        Item(video_id="動画", title="深夜の電車で聴く音楽プレイリスト、作業用" * 4, score=-3.5),
+        Item(video_id="v", title=None, score=0.0),
+        Item(video_id="w", title="two\nlines and \x1b[31mred", score=0.0),
     ],
     watches=[
-        lookup.Watch(
+        Watch(
             time=dt.datetime(2026, 11, 20, 9, 5, tzinfo=dt.UTC), video_id="video-1", title="Seen " * 40, completed=True
         ),
-        lookup.Watch(time=dt.datetime(2026, 11, 19, 23, 59, tzinfo=dt.UTC), video_id="v", title=None, completed=False),
+        Watch(time=dt.datetime(2026, 11, 19, 23, 59, tzinfo=dt.UTC), video_id="v", title=None, completed=False),
     ],
 )
 
@@ -160,11 +161,11 @@ def test_columns_stand_in_line_and_titles_are_cut_to_the_width(width: int) -> No
 
 def test_a_ranked_list_shows_seconds_beside_the_length_and_what_it_is_ordered_by() -> None:
     items = [
-        lookup.Item(video_id="v", title="t", score=7.5, seconds=61.4, video_seconds=100.0),
-        lookup.Item(video_id="w", title=None, score=5.0, seconds=9.6),
-        lookup.Item(video_id="not ranked", title=None, score=4.0, video_seconds=100.0),
+        Item(video_id="v", title="t", score=7.5, seconds=61.4, video_seconds=100.0),
+        Item(video_id="w", title=None, score=5.0, seconds=9.6),
+        Item(video_id="not ranked", title=None, score=4.0, video_seconds=100.0),
     ]
-    lines = lookup.to_text(lookup.Lookup(**{**vars(FOUND), "items": items, "watches": []}), 60).splitlines()
+    lines = lookup.to_text(Lookup(**{**vars(FOUND), "items": items, "watches": []}), 60).splitlines()
     assert lines[1:] == [
         "by expected seconds (of the length) and the neighbours' order",
         "",
@@ -176,7 +177,7 @@ def test_a_ranked_list_shows_seconds_beside_the_length_and_what_it_is_ordered_by
 
 def test_ids_are_never_cut() -> None:
     long = "x" * 120
-    text = lookup.to_text(lookup.Lookup(**{**vars(FOUND), "items": [lookup.Item(video_id=long, title="t", score=1.0)]}))
+    text = lookup.to_text(Lookup(**{**vars(FOUND), "items": [Item(video_id=long, title="t", score=1.0)]}))
     assert f"  1  1.0000  {long}  t" in text.splitlines()
 
 

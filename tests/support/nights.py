@@ -119,12 +119,13 @@ def published_night(
     titles: pl.DataFrame | None = None,
     vectors: pl.DataFrame | None = None,
     defaults: pl.DataFrame | None = None,
+    similar: pl.DataFrame | None = None,
     date: dt.date = DATE,
     publish: bool = True,
     attempt: str = "aa",
 ) -> Night:
-    """A night with these lists, and vectors of the same users, 8 buckets, as its stages would have left it; published,
-    if wanted. Lists of another `attempt` have files of their own."""
+    """A night with these lists, vectors of the same users, and lists of similar videos, 8 buckets, as its stages would
+    have left it; published, if wanted. Lists of another `attempt` have files of their own."""
     of = night(job, date)
     snapshot_store.commit(of.root.snapshots, snapshot_store.Snapshot(buckets=8, number=1))
     if titles is not None and "video_seconds" not in titles.columns:
@@ -136,7 +137,11 @@ def published_night(
     names = [paths.shard(bucket, 8, attempt, "parquet") for bucket in range(8)]
     listed = [files.write_parquet(parts[n], of.folder("neighbours"), name) for n, name in enumerate(names)]
     given = vectors if vectors is not None else rows.clear()
-    parts_of = {"similar": [rows.clear()] * 8, "user_vectors": [given.join(parts[n], "user_id", "semi") for n in parts]}
+    near = similar if similar is not None else rows.clear().rename({"user_id": "video_id"})
+    parts_of = {
+        "similar": [near, *[near.clear()] * 7],
+        "user_vectors": [given.join(parts[n], "user_id", "semi") for n in parts],
+    }
     beside = [
         files.write_parquet(part, of.folder("neighbours"), f"../{folder}/{name}")
         for folder, frames in parts_of.items()

@@ -107,12 +107,19 @@ class Window:
             zone=self.time_zone,
         )
 
-    def read_events(self, paths: Sequence[str], schema: pl.Schema, columns: Sequence[str] = ()) -> pl.DataFrame:
-        """Return the events of some files within the window, unsorted. columns: all if empty, else with `time`."""
+    def read_events(
+        self,
+        paths: Sequence[str],
+        schema: pl.Schema,
+        columns: Sequence[str] = (),
+        where: pl.Expr | None = None,
+    ) -> pl.DataFrame:
+        """Return the events of some files within the window, unsorted. columns: all if empty, else with `time`. where:
+        a condition on these columns."""
         names = list(columns) or schema.names()
         if not paths:
             return pl.DataFrame(schema={name: schema[name] for name in names})
-        events = files.read_parquets(paths, names, schema)
+        events = files.read_parquets(paths, names, schema, where)
         return events.filter(pl.col("time").is_between(self.start, self.end, closed="left"))
 
 

@@ -89,6 +89,8 @@ def test_only_files_of_the_bucket_and_days_are_read(published: Night, monkeypatc
 
         return reading
 
+    monkeypatch.setattr("pipelines.serving.served._DAYS_AT_ONCE", 1)
+    monkeypatch.setattr(files, "find_in_parquet", noted(files.find_in_parquet))
     monkeypatch.setattr(files, "read_parquet", noted(files.read_parquet))
     monkeypatch.setattr(files, "read_parquets", noted(files.read_parquets))
     served = Served.open(published.job, "files")

@@ -6,6 +6,7 @@ import errno
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -197,3 +198,58 @@ def test_a_column_that_a_file_does_not_have_is_null(
     if not remote:
         with pytest.raises(pl.exceptions.PolarsError):
             files.read_parquets(paths, ["more", "n"])
+
+
+USERS = pl.DataFrame({"user_id": ["b", "a", None, "ä\0"], "n": [[1], [2, 3], [4], []], "more": [1.0, None, 3.0, 4.0]})
+
+
+def test_rows_with_a_key_are_found(folder: str) -> None:
+    files.write_parquet(USERS, folder, "a.parquet")
+    path = files.join(folder, "a.parquet")
+    for user, n, more in USERS.filter(pl.col("user_id").is_not_null()).iter_rows():
+        found = files.find_in_parquet(path, "user_id", user, ["more", "n"])
+        assert found.rows() == [(more, n)] and found.schema == {"more": pl.Float64, "n": pl.List(pl.Int64)}
+    assert files.find_in_parquet(path, "user_id", "a", ["user_id", "n"]).rows() == [("a", [2, 3])]
+    assert files.find_in_parquet(path, "user_id", "c", ["n"]).equals(USERS.clear().select("n"))
+    files.write_parquet(pl.concat([USERS, USERS.clear(), USERS]), folder, "b.parquet")
+    twice = files.find_in_parquet(files.join(folder, "b.parquet"), "user_id", "a", ["n"])
+    assert twice.rows() == [([2, 3],), ([2, 3],)]
+
+
+def test_a_row_of_another_key_is_never_returned_from_a_file_that_is_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, scan = str(tmp_path / "a.parquet"), pl.scan_parquet
+    files.write_parquet(USERS, str(tmp_path), "a.parquet")
+
+    def replaced_after_the_keys(*arguments: object, **options: object) -> SimpleNamespace:
+        def select(columns: str | list[str]) -> SimpleNamespace | pl.LazyFrame:
+            found = scan(path).select(columns)
+            if columns != "user_id":
+                return found
+            keys = found.collect()
+            files.replace_parquet(USERS.reverse(), str(tmp_path), "a.parquet")
+            return SimpleNamespace(collect=lambda: keys)
+
+        return SimpleNamespace(select=select)
+
+    monkeypatch.setattr(pl, "scan_parquet", replaced_after_the_keys)
+    assert files.find_in_parquet(path, "user_id", "a", ["n"]).rows() == [([2, 3],)]
+
+
+@pytest.mark.parametrize("size", [0, 3, 40])
+def test_rows_of_an_incomplete_parquet_file_are_reported(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    files.write_parquet(USERS, str(tmp_path), "a.parquet")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(files.DamagedFileError, match="is not a complete Parquet file"):
+        files.find_in_parquet(str(path), "user_id", "a", ["n"])
+
+
+@pytest.mark.parametrize("schema", [None, USERS.schema])
+def test_rows_that_do_not_meet_a_condition_are_not_read(folder: str, schema: pl.Schema | None) -> None:
+    files.write_parquet(USERS, folder, "a.parquet")
+    files.write_parquet(USERS.reverse(), folder, "b.parquet")
+    paths = [files.join(folder, name) for name in ("a.parquet", "b.parquet")]
+    found = files.read_parquets(paths, ["more", "user_id"], schema, pl.col("user_id") == "b")
+    assert found.rows() == [(1.0, "b"), (1.0, "b")]

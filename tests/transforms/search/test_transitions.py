@@ -47,7 +47,7 @@ class World:
             "followers": [list(self.shares[id]) for id in ids],
             "shares": [list(self.shares[id].values()) for id in ids],
         }
-        schema = {"id": pl.Int64, "followers": pl.List(pl.Int32), "shares": pl.List(pl.Float32)}
+        schema: dict[str, Any] = {"id": pl.Int64, "followers": pl.List(pl.Int32), "shares": pl.List(pl.Float32)}
         pl.DataFrame(rows, schema=schema).write_parquet(folder / "transitions.parquet")
         names = [f"v{position:03d}" for position in range(VIDEOS)]
         self.folders, videos = write_made_index(folder, self.vectors, names)

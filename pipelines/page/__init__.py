@@ -1,0 +1,1 @@
+"""The local page of `watchnext serve`: what is published, for people who judge lists."""
