@@ -12,6 +12,7 @@ from pipelines.base import console
 
 COMMANDS = {
     "simulate": "write simulated logs for a trial, with their ground truth",
+    "import": "write the log tables of a public data set, or of a table of events",
     "nightly": "run a night, from raw logs to published lists",
     "backfill": "run the nights of a range of dates",
     "rollback": "publish an earlier night again, and withdraw the nights after it",
@@ -19,6 +20,7 @@ COMMANDS = {
     "doctor": "check that everything a night needs is in place, and show how to fix what is missing",
     "rebucket": "rewrite the store with another number of user buckets",
 }
+MODULES = {"import": "import_logs"}  # of commands whose name is not that of their module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
-        return int(importlib.import_module(f"pipelines.{name}").main(arguments[1:]))
+        return int(importlib.import_module(f"pipelines.{MODULES.get(name, name)}").main(arguments[1:]))
     if name == "help" and arguments[1:] and arguments[1] in COMMANDS:
         return main([arguments[1], "--help"])
     if name == "--version":

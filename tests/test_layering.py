@@ -26,7 +26,8 @@ PIPELINES = (
     ("ingest",),
     ("runs",),
     ("checks",),
-    ("nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "simulate"),
+    ("datasets",),  # writes raw logs, so no stage or check depends on it
+    ("nightly", "cli", "backfill", "doctor", "import_logs", "lookup", "rebucket", "rollback", "simulate"),
 )
 TRANSFORMS = {
     "core": "",
