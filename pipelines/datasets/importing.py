@@ -87,9 +87,9 @@ def _import(
         logs, truths = split.divide(piece)
         day_files.add(logs.drop(_OWN, strict=False))
         truth_files.add(truths)
+    checked.check(at_end=True)
     if not checked.rows:
         raise DataSetError(f"there are no rows in {', '.join(map(str, source.files.values()))}")
-    checked.check(at_end=True)
     rows = day_files.write(out / "watches", split.cutoffs())
     if not rows:
         raise DataSetError("no watch is left in the logs; choose another --split")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 
@@ -23,7 +24,8 @@ from pipelines.datasets.data_set import (
     required,
     seconds_of,
 )
-from pipelines.datasets.tables import DataSetError, read_table, read_whole
+from pipelines.datasets.tables import check_columns, read_table, read_whole
+from transforms.logs.readers import column_names
 
 BEIJING = "Asia/Shanghai"
 _BEIJING_MS = 8 * 3_600_000
@@ -130,16 +132,12 @@ def _sequences(source: Source) -> pl.DataFrame:
         rows.append((user, watched, completed, [_FIRST_MS + int(share * (last_ms - _FIRST_MS)) for share in shares]))
     schema = {"user_id": pl.Int64, "video_id": pl.List(pl.Int64), "completed": pl.List(pl.Boolean)}
     frame = pl.DataFrame(rows, schema={**schema, "time_ms": pl.List(pl.Int64)}, orient="row")
-    return frame.explode("video_id", "completed", "time_ms", empty_as_null=False)
+    return frame.explode("video_id", "completed", "time_ms").drop_nulls("video_id")
 
 
-def _read_columns(path: object, columns: list[str]) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(str(path), columns=columns, glob=False)
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise DataSetError(f"{path} has no column {str(error).splitlines()[0]}") from error
-    except pl.exceptions.ComputeError as error:
-        raise DataSetError(f"{path} is not a complete Parquet file; download it again") from error
+def _read_columns(path: Path, columns: list[str]) -> pl.DataFrame:
+    check_columns(path, column_names(str(path)), columns)
+    return pl.read_parquet(str(path), columns=columns, glob=False)
 
 
 def _processed_watches(source: Source, request: Request) -> Frames:

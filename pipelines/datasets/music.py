@@ -19,7 +19,6 @@ from pipelines.datasets.data_set import (
     optional,
     required,
 )
-from pipelines.datasets.kuai import completed_share
 from pipelines.datasets.tables import Separated, read_table, read_whole
 
 _LISTENS_1K = "userid-timestamp-artid-artname-traid-traname.tsv"
@@ -97,15 +96,15 @@ def _listens_yambda(source: Source, request: Request) -> Frames:
     wanted = {name: name for name in ("uid", "item_id", "timestamp", "played_ratio_pct", "track_length_seconds")}
     for block in read_table(source["listens.parquet"], wanted):
         length = number("track_length_seconds").cast(pl.Float32)
-        rows = block.rows.with_columns(share=number("played_ratio_pct"), whole=pl.lit(100.0))
+        share = number("played_ratio_pct") / 100
         seconds = number("timestamp").cast(pl.Int64, strict=False)
-        yield rows.select(
+        yield block.rows.select(
             user_id="uid",
             video_id="item_id",
             time=(pl.lit(_START_YAMBDA) + pl.duration(seconds=seconds)).cast(TIME),
-            watch_seconds=(pl.col("share") / 100 * length).cast(pl.Float32),
+            watch_seconds=(share * length).cast(pl.Float32),
             video_seconds=length,
-            completed=completed_share(request, "share", "whole"),
+            completed=(share >= request.completed_from).fill_null(False),
         )
 
 

@@ -24,20 +24,27 @@ KEY = ["time", "video_id"]  # the order of a user's watches
 class Split(Protocol):
     """How the truth is kept apart."""
 
-    held_out: int  # last watches of each user that are left out
+    @property
+    def held_out(self) -> int:
+        """The number of last watches of each user that are left out."""
 
-    def divide(self, watches: pl.DataFrame) -> Divided: ...
+    def divide(self, watches: pl.DataFrame) -> Divided:
+        """Return the rows of the logs, and the rows of each truth table that is known at once."""
 
-    def cutoffs(self) -> pl.DataFrame | None: ...
+    def cutoffs(self) -> pl.DataFrame | None:
+        """Return `user_id`, `cut_time` and `cut_video`, once all frames were divided: see `LastSplit`."""
 
-    def truth(self) -> pl.DataFrame | None: ...
+    def truth(self) -> pl.DataFrame | None:
+        """Return `user_id` and `video_id` of the truth that is known once all frames were divided."""
 
 
 @dataclass(frozen=True)
 class NoSplit:
     """All watches are in the logs."""
 
-    held_out: int = 0
+    @property
+    def held_out(self) -> int:
+        return 0
 
     def divide(self, watches: pl.DataFrame) -> Divided:
         return watches, {}

@@ -75,7 +75,7 @@ def read_table(
         return
     if not LOG_ENDING.search(path.name):
         raise DataSetError(f"{path}: the ending must be that of a table: .csv, .jsonl, .parquet")
-    _check_columns(path, column_names(str(path)), columns.values())
+    check_columns(path, column_names(str(path)), columns.values())
     table = LogTable(name=path.name, required=tuple(columns), optional=tuple(optional or ()))
     for frame in read_log(str(path), table, {**columns, **(optional or {})}):
         yield Block(frame.rows.drop("row"), frame.broken.height)
@@ -92,7 +92,8 @@ def read_whole(
     return pl.concat(block.rows for block in read_table(path, columns, optional=optional, layout=layout))
 
 
-def _check_columns(path: Path, present: list[str], wanted: Iterable[str]) -> None:
+def check_columns(path: Path, present: list[str], wanted: Iterable[str]) -> None:
+    """Raise DataSetError if a file lacks some columns. present: the columns that it has."""
     if not present:
         raise DataSetError(f"{path} is empty")
     if missing := [name for name in wanted if name not in present]:
@@ -107,7 +108,7 @@ def _read_separated(path: Path, columns: dict[str, str], required: list[str], la
         if is_first and not layout.columns:
             names, lines = lines[0].split(layout.separator), lines[1:]
         if is_first:
-            _check_columns(path, names, required)
+            check_columns(path, names, required)
         is_first = False
         yield _split(lines, {ours: theirs for ours, theirs in columns.items() if theirs in names}, names, layout)
     if is_first:

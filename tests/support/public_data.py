@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import xxhash
 
 Watch = tuple[str, str, dt.datetime, bool]
 FIRST = 978_300_760  # 2000-12-31 22:12:40 UTC
@@ -196,6 +197,11 @@ _LISTENS = (
 _PLAYS = "u1\ta1\tbetty blowtorch\t2137\nu1\t\tdie Ärzte\t0\n"
 
 
+def _quarter(pair: str) -> dt.datetime:
+    """The quarter of an hour in the four weeks before 2008-09-01 that the digest of a user and an artist gives."""
+    return dt.datetime(2008, 9, 1, tzinfo=dt.UTC) - _QUARTER * (xxhash.xxh64_intdigest(pair.encode()) % (28 * 96) + 1)
+
+
 def _yambda(folder: Path) -> Path:
     columns = {"uid": [3, 3], "item_id": [21, 22], "timestamp": [0, 86_405], "played_ratio_pct": [100, 20]}
     types = {"uid": pl.UInt32, "item_id": pl.UInt32, "timestamp": pl.UInt32, "played_ratio_pct": pl.UInt16}
@@ -288,8 +294,8 @@ SAMPLES: dict[str, Sample] = {
     "lastfm-360k": Sample(
         lambda folder: write_files(folder, {"usersha1-artmbid-artname-plays.tsv": _PLAYS}),
         [
-            ("u1", "a1", dt.datetime(2008, 8, 24, 14, 0, tzinfo=dt.UTC), True),
-            ("u1", "die Ärzte", dt.datetime(2008, 8, 18, 18, 15, tzinfo=dt.UTC), False),
+            ("u1", "a1", _quarter("u1\ta1"), True),
+            ("u1", "die Ärzte", _quarter("u1\tdie Ärzte"), False),
         ],
         {"a1": "betty blowtorch", "die Ärzte": "die Ärzte"},
     ),
