@@ -66,7 +66,7 @@ def _request(data_set: DataSet, args: argparse.Namespace) -> tuple[Request, Spli
     given = {name: value for name in _EVENT_OPTIONS if (value := getattr(args, name)) is not None}
     if args.time_zone is not None:
         given["time_zone"] = args.time_zone
-    if given and data_set.name != "events":
+    if given and not data_set.takes_columns:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise DataSetError(f"{options}: only the data set 'events' has this option")
     if args.completed_from is not None and data_set.measure is None:
@@ -77,7 +77,7 @@ def _request(data_set: DataSet, args: argparse.Namespace) -> tuple[Request, Spli
     split = parse_split(
         args.split,
         completed_only=args.completed_only,
-        time_zone=columns.time_zone if data_set.name == "events" else data_set.time_zone,
+        time_zone=data_set.zone(columns),
         is_split=data_set.is_split,
     )
     completed_from = data_set.completed_from if args.completed_from is None else args.completed_from

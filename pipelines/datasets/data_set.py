@@ -122,7 +122,12 @@ class DataSet:
     has_bursts: bool = False  # whether people enter hundreds of events in one sitting
     is_split: bool = False  # whether the publisher splits the data
     has_times: bool = True  # false: the order of events is published, and the reader makes the times
+    takes_columns: bool = False  # whether `EventColumns` apply
     locate: Callable[[DataSet, Path], Source] | None = None  # instead of `find_files`
+
+    def zone(self, columns: EventColumns) -> str:
+        """Return the time zone in which days begin."""
+        return columns.time_zone if self.takes_columns else self.time_zone
 
     def find(self, path: Path) -> Source:
         """Return the files below `path`. Raises DataSetError that names the missing files and where to get them."""

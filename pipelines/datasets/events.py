@@ -130,6 +130,7 @@ DATA_SETS = (
         files=(SourceFile(names=(".csv, .tsv, .jsonl or .parquet (text also with .gz, .bz2 or .zst)",)),),
         completed="as the columns `completed`, `watch_seconds` or the rating say; else every event",
         measure="rating, or share of the length",
+        takes_columns=True,
         locate=_locate,
         watches=_watches,
     ),

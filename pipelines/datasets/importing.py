@@ -79,7 +79,7 @@ def _check_new(out: Path) -> bool:
 def _import(
     data_set: DataSet, source: Source, out: Path, request: Request, split: Split, report: Report | None
 ) -> Result:
-    zone = request.columns.time_zone if data_set.name == "events" else data_set.time_zone
+    zone = data_set.zone(request.columns)
     checked = _Checked(data_set, source, zone)
     scratch = out / _SCRATCH
     day_files, truth_files = DayFiles(scratch / "watches", time_zone=zone), _TruthFiles(scratch / "truth")
@@ -148,7 +148,7 @@ class _Checked:
             "no time, or one that cannot be read": pl.col("time").is_null(),
             "a time before 1990": pl.col("time") < FIRST_TIME,
             "a time in the future": pl.lit(self.data_set.has_times) & (pl.col("time") > latest),
-            "no rating": pl.col("completed").is_null(),
+            "no rating, or one that cannot be read": pl.col("completed").is_null(),
             f"a time after {last_day}": pl.col("time").dt.convert_time_zone(self.time_zone).dt.date() > last_day,
         }
         reason = pl.coalesce(pl.when(mask).then(pl.lit(text)) for text, mask in reasons.items())
@@ -170,7 +170,7 @@ class _Checked:
             listed = ", ".join(f"{rows:,} have {reason}" for reason, rows in reasons.items() if rows)
             raise DataSetError(
                 f"of {self.rows:,} rows, {listed}: is this {self.data_set.title}, and the time in its published unit? "
-                + ("(--time-unit)" if self.data_set.name == "events" else self.data_set.where())
+                + ("(--time-unit)" if self.data_set.takes_columns else self.data_set.where())
             )
 
 

@@ -73,7 +73,8 @@ def _plays_360k(source: Source, request: Request) -> Frames:
     for block in read_table(source[_PLAYS_360K], {name: name for name in _360K.columns}, layout=_360K):
         source.broken["a wrong number of values"] += block.broken
         rows = block.rows.with_columns(video_id=_ARTIST)
-        slot = plh.concat_str("user_id", pl.lit("\t"), "video_id").nchash.xxhash64() % _SLOTS_360K  # type: ignore[attr-defined]
+        rows = rows.with_columns(pair=pl.concat_str("user_id", pl.lit("\t"), "video_id"))
+        slot = plh.col("pair").nchash.xxhash64(seed=0) % _SLOTS_360K
         yield rows.select(
             "user_id",
             "video_id",
