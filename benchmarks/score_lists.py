@@ -74,8 +74,8 @@ def score(lists: pl.DataFrame, truth: pl.DataFrame, cuts: Sequence[int]) -> dict
         by_user = found.group_by("user_id").agg(hits=is_hit.sum(), gain=gain.sum()).join(wanted, on="user_id")
         best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[by_user["wanted"].clip(upper_bound=k).to_numpy() - 1]
         figures |= {
-            f"recall@{k}": by_user["hits"].sum() / truth.height,
-            f"hit@{k}": (by_user["hits"] > 0).sum() / wanted.height,
+            f"recall@{k}": int(by_user["hits"].sum()) / truth.height,
+            f"hit@{k}": int((by_user["hits"] > 0).sum()) / wanted.height,
             f"ndcg@{k}": float((by_user["gain"].to_numpy() / best).mean()),
             f"distinct@{k}": places.filter(pl.col("place") <= k)["video_id"].n_unique(),
         }

@@ -93,7 +93,7 @@ def _import(
     rows = day_files.write(out / "watches", split.cutoffs())
     if not rows:
         raise DataSetError("no watch is left in the logs; choose another --split")
-    truths = truth_files.write(out, split.truth())
+    pairs = truth_files.write(out, split.truth())
     date = split.first if isinstance(split, TimeSplit) else max(rows) + dt.timedelta(days=1)
     imported = Imported(
         data_set=data_set,
@@ -107,7 +107,7 @@ def _import(
     )
     shutil.rmtree(scratch, ignore_errors=True)
     files.replace_file(str(out / "job.toml"), job_text(imported).encode())
-    return Result(imported=imported, truths=truths, left_out=checked.left_out)
+    return Result(imported=imported, truths=pairs, left_out=checked.left_out)
 
 
 def _completed(data_set: DataSet, request: Request) -> str:
@@ -161,7 +161,7 @@ class _Checked:
         """Raise DataSetError if too many rows are left out."""
         self._checked_rows = self.rows
         if at_end:
-            self.left_out.update(self.source.broken)
+            self.left_out.update(+self.source.broken)
             self.rows += self.source.broken.total()
         reasons = {
             reason: rows for reason, rows in self.left_out.most_common() if not reason.startswith("a time after")

@@ -130,8 +130,8 @@ def _sequences(source: Source) -> pl.DataFrame:
         first = count - len(watched) + 1
         shares = [(first + at) / count for at in range(len(watched))]
         rows.append((user, watched, completed, [_FIRST_MS + int(share * (last_ms - _FIRST_MS)) for share in shares]))
-    schema = {"user_id": pl.Int64, "video_id": pl.List(pl.Int64), "completed": pl.List(pl.Boolean)}
-    frame = pl.DataFrame(rows, schema={**schema, "time_ms": pl.List(pl.Int64)}, orient="row")
+    lists = {"video_id": pl.List(pl.Int64), "completed": pl.List(pl.Boolean), "time_ms": pl.List(pl.Int64)}
+    frame = pl.DataFrame(rows, schema=pl.Schema({"user_id": pl.Int64(), **lists}), orient="row")
     return frame.explode("video_id", "completed", "time_ms").drop_nulls("video_id")
 
 

@@ -13,7 +13,7 @@ from benchmarks.score_lists import popular_lists, print_figures, score
 
 LISTS = {"a": ["x", "y", "z"], "b": ["y"], "c": [], "e": ["x"]}
 TRUTH = {"a": {"z", "w"}, "b": {"x"}, "c": {"x"}, "d": {"y", "z"}}
-SCHEMA = {"user_id": pl.String, "video_ids": pl.List(pl.String)}
+SCHEMA = pl.Schema({"user_id": pl.String(), "video_ids": pl.List(pl.String)})
 
 
 def lists_frame() -> pl.DataFrame:

@@ -135,7 +135,9 @@ def test_a_rating_or_share_can_be_another_threshold(name: str, tmp_path: Path) -
 def test_times_in_another_unit_are_an_error(tmp_path: Path) -> None:
     ratings = "userId,movieId,rating,timestamp\n" + "".join(f"1,{n},4,978300760000\n" for n in range(3))
     path = write_files(tmp_path / "in", {"ratings.csv": ratings, "movies.csv": "movieId,title,genres\n1,a,b\n"})
-    with pytest.raises(DataSetError, match=r"of 3 rows, 3 have a time in the future: is this MovieLens 32M.*unit"):
+    with pytest.raises(
+        DataSetError, match=r"of 3 rows, 3 have no time, or one that cannot be read: is this MovieLens 32M.*unit"
+    ):
         import_data_set(DATA_SETS["movielens-32m"], path, tmp_path / "out", request=Request(completed_from=4.0))
 
 

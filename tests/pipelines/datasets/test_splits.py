@@ -18,7 +18,7 @@ from pipelines.datasets.splits import FEWEST, LastSplit, NoSplit, PublishedSplit
 from pipelines.datasets.tables import DataSetError
 
 START = dt.datetime(2022, 4, 1, tzinfo=dt.UTC)
-SCHEMA = {"user_id": pl.String, "video_id": pl.String, "time": TIME, "completed": pl.Boolean}
+SCHEMA = pl.Schema({"user_id": pl.String(), "video_id": pl.String(), "time": TIME, "completed": pl.Boolean()})
 Row = tuple[str, str, dt.datetime, bool]
 ROWS = st.lists(
     st.tuples(
@@ -47,7 +47,7 @@ def split_rows(rows: list[Row], split: Split, *, pieces: int = 3) -> tuple[list[
         logs = pl.concat([frame([]), *map(pl.read_parquet, written)])
     truth = split.truth()
     assert truth is not None
-    return sorted(logs.rows()), truth.rows()  # type: ignore[return-value]
+    return sorted(logs.rows()), truth.rows()
 
 
 def leave_last_out(rows: list[Row], *, but_one: bool, completed_only: bool) -> tuple[list[Row], list[tuple[str, str]]]:
