@@ -19,6 +19,7 @@ setup(
         "pipelines.base",
         "pipelines.checks",
         "pipelines.config",
+        "pipelines.datasets",
         "pipelines.logs",
         "pipelines.night",
         "pipelines.page",

@@ -1,9 +1,9 @@
 """Compare losses, or history encoders, on the same real logs for the same training time: recall and speed.
 
-    python -m benchmarks.compare_models TOOLS kuairand OUT --losses --seconds 60 [--test]
-    python -m benchmarks.compare_models TOOLS kuairand OUT --histories --try 'model.history="attention";model.dropout=0'
+    python -m benchmarks.compare_models PATH kuairand OUT --losses --seconds 60 [--test]
+    python -m benchmarks.compare_models PATH kuairand OUT --histories --try 'model.history="attention";model.dropout=0'
 
-TOOLS is the folder with the converters of `real_logs`. OUT is a folder; examples that an earlier call
+PATH is that of `real_logs`. OUT is a folder; examples that an earlier call
 wrote there for the same logs are used again. The job is that of `real_logs`; `--set` changes it for all models, and
 `--try` adds a model with other settings of [model] and [training].
 
@@ -12,7 +12,7 @@ from scratch with as many steps as fit into the seconds, and again if that diffe
 between passes, on a sample of the users, do not count as training time. `best` is the pass with the highest recall@50
 in them; if it is an early one, more time would not help.
 
-The converter's truth becomes the watches of one more day, on which all users are held out, so nothing of it is learned.
+The truth becomes the watches of one more day, on which all users are held out, so nothing of it is learned.
 Recall is the trainer's own for all users: every video is scored exactly by the scores of the loss, and videos that the
 user completed are excluded. This is the recall of docs/benchmarks.md without index and lists, so it also measures
 losses that give no video vectors. It differs for users without a watch in the logs (1.5 % of KuaiRand's pairs): here
@@ -84,7 +84,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tools", type=Path)
+    parser.add_argument("path", type=Path)
     parser.add_argument("logs", choices=NIGHTS)
     parser.add_argument("out", type=Path)
     parser.add_argument("--losses", action="store_true", help="compare all losses")
@@ -132,8 +132,8 @@ def _given(args: argparse.Namespace) -> Given:
 
 
 def _write_logs(args: argparse.Namespace, logs: Path, day: dt.date) -> None:
-    """Convert the logs, and add the truth to the watches at the first moment of `day`, the first day without logs."""
-    truth = pl.read_parquet(write_logs(args.tools, args.logs, logs, validation=not args.test))
+    """Import the logs, and add the truth to the watches at the first moment of `day`, the first day without logs."""
+    truth = pl.read_parquet(write_logs(args.path, args.logs, logs, validation=not args.test))
     time = pl.lit(dt.datetime.combine(day, dt.time(), dt.UTC)).cast(pl.Datetime("ms", "UTC"))
     watches = truth.select("user_id", "video_id", time=time, completed=True)
     watches.write_parquet(logs / "watches" / "truth.parquet")

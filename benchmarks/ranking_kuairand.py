@@ -1,14 +1,14 @@
 """Compare the ranker with simpler orders on KuaiRand's impressions: per-user loss, in one table.
 
-    python -m benchmarks.ranking_kuairand TOOLS OUT [--validation] [--set KEY=VALUE ...] [--rankers none 256 ...]
+    python -m benchmarks.ranking_kuairand PATH OUT [--validation] [--set KEY=VALUE ...] [--rankers none 256 ...]
 
-TOOLS is the folder with kuairand_logs.py and the data; OUT is a folder in which each night is run once. A ranker learns
-from the impressions of the validation days (2022-04-25 to 30) and is measured on those of the test days (2022-05-01 to
-08). With --validation, for choosing settings, it learns from 04-25 to 28 and is measured on 04-29 and 30. The
-generator's features come from the night of 04-25, which learned from earlier days only. All other features are the
-user's events strictly before an impression, and what became of all impressions of earlier days, on measured days too.
-The orders by a video's rates are learned once, from the days that the ranker learns from, or read as of the start of
-each measured day. Each ranker is also trained without the outcomes of earlier days.
+PATH is the folder of the data set `kuairand-pure-processed` of `watchnext import`; OUT is a folder in which each night
+is run once. A ranker learns from the impressions of the validation days (2022-04-25 to 30) and is measured on those of
+the test days (2022-05-01 to 08). With --validation, for choosing settings, it learns from 04-25 to 28 and is measured
+on 04-29 and 30. The generator's features come from the night of 04-25, which learned from earlier days only. All other
+features are the user's events strictly before an impression, and what became of all impressions of earlier days, on
+measured days too. The orders by a video's rates are learned once, from the days that the ranker learns from, or read as
+of the start of each measured day. Each ranker is also trained without the outcomes of earlier days.
 
 These logs have no pages: here a page is what a user was shown in one tab without a pause of half an hour. The channel
 of a video is its first tag. The seconds of a click are its play time; impressions without a click count as not watched.
@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import subprocess
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,7 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks.ranked import Shown, difference, held_out, ranking_records, run_lists, without_outcomes
+from benchmarks.real_logs import write_logs
 from trainer.ranker.config import TOWERS, RankerSettings
 from trainer.ranker.task import read_ranking_folder
 from trainer.ranker.training import RankingFiles, fit_ranker
@@ -40,7 +39,7 @@ TEST = (dt.date(2022, 5, 9), 8)  # the night, and the number of measured days be
 VALIDATION = (dt.date(2022, 5, 1), 2)
 PARTS = ("val", "test")
 PAUSE_MILLISECONDS = 30 * 60_000
-BEIJING = pl.duration(hours=8)  # times are Beijing's wall clock written as UTC, as in the converter
+BEIJING = pl.duration(hours=8)  # times are Beijing's wall clock written as UTC, as in the imported logs
 JOB = """\
 [logs]
 watches = "logs/watches/*.parquet"
@@ -100,7 +99,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tools", type=Path)
+    parser.add_argument("path", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[])
@@ -117,10 +116,11 @@ def _records(args: argparse.Namespace) -> Path:
     nights, logs = args.out / "runs" / "nights", args.out / "logs"
     if (nights / date.isoformat() / "ranked" / "COMPLETED").exists():
         return nights / date.isoformat() / "ranked" / "examples"
-    processed = args.tools.resolve().parent / "data" / "kuairand-pure" / "processed"
+    processed = args.path / "processed"
     if not (nights / GENERATOR.isoformat() / "neighbours" / "COMPLETED").exists():
-        subprocess.run([sys.executable, args.tools / "kuairand_logs.py", logs], check=True)
-        add_channels(logs / "videos.parquet", processed)
+        if not logs.exists():
+            write_logs(args.path, "kuairand", logs, validation=False)
+            add_channels(logs / "videos.parquet", processed)
         job = JOB.format(impressions="", per_user=0, holdout_days=0, epochs=8, max_steps=10**9)
         run_lists(_written(job, args.out, GENERATOR), GENERATOR)
     for part in PARTS if date == TEST[0] else PARTS[:1]:
@@ -140,14 +140,14 @@ def _written(job: str, out: Path, date: dt.date) -> Path:
 
 
 def add_channels(videos: Path, processed: Path) -> None:
-    """Set the channel of the converter's videos to their first tag."""
+    """Set the channel of the imported videos to their first tag."""
     tags = pl.read_parquet(processed / "item_features.parquet", columns=["video_id", "tag"])
     tags = tags.select(pl.col("video_id").cast(pl.String), channel=pl.col("tag").str.split(",").list.first())
     pl.read_parquet(videos).join(tags, on="video_id", how="left").write_parquet(videos)
 
 
 def write_events(processed: Path, logs: Path, part: str) -> None:
-    """Write the events of some days as watches, as the converter does, and as impressions, unless they exist."""
+    """Write the events of some days as watches, as the importer does, and as impressions, unless they exist."""
     path = logs / "impressions" / f"{part}.parquet"
     if path.exists():
         return

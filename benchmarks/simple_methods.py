@@ -1,8 +1,8 @@
 """Tune simple methods on the validation events of real logs, then score each once on the test events.
 
-    python -m benchmarks.simple_methods TOOLS LastFM OUT
+    python -m benchmarks.simple_methods PATH LastFM OUT
 
-TOOLS is the folder with the converters and the scorer of `real_logs`; OUT is a new folder. The methods are those of the
+PATH is that of `real_logs`; OUT is a new folder. The methods are those of the
 package `implicit` (extra `bench`): item-to-item neighbours by cosine, TF-IDF and BM25, and ALS. Each learns from the
 completed watches of the logs, without their order, and lists videos that the user has not completed. The settings with
 the best first figure of `CHOSEN_BY` on the validation events are used for the test. Lists are scored by the same scorer
@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +25,7 @@ from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFID
 from scipy.sparse import csr_matrix
 
 from benchmarks.real_logs import CUTS, NIGHTS, write_logs
+from benchmarks.score_lists import read_pairs, score
 
 CHOSEN_BY = dict.fromkeys(NIGHTS, "hit@10") | {"kuairand": "recall@50"}
 NEIGHBOURS = {"K": [20, 50, 100, 200, 500, 1000]}
@@ -49,13 +47,13 @@ SEED, ITERATIONS, USERS_AT_ONCE = 1, 15, 4096
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tools", type=Path)
+    parser.add_argument("path", type=Path)
     parser.add_argument("logs", choices=NIGHTS)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True)
     truths = {
-        part: write_logs(args.tools, args.logs, args.out / part, validation=part == "validation")
+        part: write_logs(args.path, args.logs, args.out / part, validation=part == "validation")
         for part in ("validation", "test")
     }
     watches = {part: Watches(args.out / part / "watches", truth) for part, truth in truths.items()}
@@ -63,11 +61,11 @@ def main() -> None:
     for name, (method, grid) in GRIDS.items():
         tried = []
         for settings in _combinations(grid):
-            figures = watches["validation"].score(args.tools, name, method, settings, cuts)
+            figures = watches["validation"].score(name, method, settings, cuts)
             tried.append((figures[chosen_by], settings))
         best, settings = max(tried, key=lambda pair: pair[0])
         began = time.monotonic()
-        figures = watches["test"].score(args.tools, name, method, settings, cuts)
+        figures = watches["test"].score(name, method, settings, cuts)
         shown = {figure: figures[figure] for k in cuts for figure in (f"recall@{k}", f"hit@{k}")}
         print(f"{name} {settings}: validation {chosen_by} {best:.4f}; test {shown}; {time.monotonic() - began:.0f} s")
 
@@ -83,8 +81,7 @@ class Watches:
         columns = ["user_id", "video_id", "completed"]
         rows = pl.concat([pl.read_parquet(path, columns=columns) for path in sorted(folder.glob("*.parquet"))])
         pairs = rows.filter("completed").select("user_id", "video_id").unique(maintain_order=True)
-        self.truth, self.lists = truth, folder.with_name("lists")
-        self.lists.mkdir()
+        self.truth = read_pairs(truth)
         self.users, self.videos = (pairs[name].unique().sort() for name in ("user_id", "video_id"))
         row, column = (
             pairs[name].cast(pl.Enum(ids)).to_physical().to_numpy()
@@ -93,16 +90,13 @@ class Watches:
         ones = np.ones(len(row), np.float32)
         self.matrix = csr_matrix((ones, (row, column)), shape=(len(self.users), len(self.videos)))
 
-    def score(
-        self, tools: Path, name: str, method: Any, settings: Mapping[str, Any], cuts: tuple[int, ...]
-    ) -> dict[str, float]:
-        """Fit a method, write the lists of the users of the truth, and return the scorer's figures."""
+    def score(self, name: str, method: Any, settings: Mapping[str, Any], cuts: tuple[int, ...]) -> dict[str, float]:
+        """Fit a method and return the figures of the lists of the users of the truth."""
         is_als = method is AlternatingLeastSquares
         model = method(**settings, **({"iterations": ITERATIONS, "random_state": SEED} if is_als else {}))
         weighted = bm25_weight(self.matrix.T.tocsr()).T.tocsr() if "BM25 weights" in name else self.matrix
         model.fit(weighted, show_progress=False)
-        wanted = pl.read_parquet(self.truth)["user_id"].unique()
-        rows = np.flatnonzero(self.users.is_in(wanted.implode()).to_numpy())
+        rows = np.flatnonzero(self.users.is_in(self.truth["user_id"].unique().implode()).to_numpy())
         frames = []
         for part in np.array_split(rows, -(-len(rows) // USERS_AT_ONCE)):
             ids, scores = model.recommend(part, weighted[part], N=max(cuts), filter_already_liked_items=True)
@@ -111,12 +105,7 @@ class Watches:
                 for line, score in zip(ids, scores, strict=True)
             ]
             frames.append(pl.DataFrame({"user_id": self.users.gather(part), "video_ids": lists}))
-        pl.concat(frames).write_parquet(self.lists / "lists.parquet")
-        scorer = str(tools / "score_neighbours.py")
-        command = [sys.executable, scorer, str(self.lists), str(self.truth), "--k", *map(str, cuts)]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        figures: dict[str, float] = json.loads(printed.splitlines()[0])
-        return figures
+        return score(pl.concat(frames), self.truth, cuts)
 
 
 if __name__ == "__main__":

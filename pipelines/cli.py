@@ -14,6 +14,7 @@ from pipelines.base import command_lines, console
 COMMANDS = {
     "init": "write a job file for a folder of logs, after a look at the logs",
     "simulate": "write simulated logs for a trial, with their ground truth",
+    "import": "write the log tables of a public data set, or of a table of events",
     "doctor": "check that everything a night needs is in place, and show how to fix what is missing",
     "nightly": "run a night, from raw logs to published lists",
     "backfill": "run the nights of a range of dates",
@@ -27,6 +28,7 @@ COMMANDS = {
     "rebucket": "rewrite the store with another number of user buckets",
     "completion": "print a script that completes commands and options in a shell",
 }
+_MODULES = {"import": "import_logs"}  # of commands whose name is not that of their module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +58,7 @@ def _run(name: str, arguments: list[str]) -> int:
         command_lines.parsers()[name]().parse_args(arguments)
     if name in command_lines.IMPORTING_BEAM:
         pipelines.import_beam()
-    return int(importlib.import_module(f"pipelines.{name}").main(arguments))
+    return int(importlib.import_module(f"pipelines.{_MODULES.get(name, name)}").main(arguments))
 
 
 def _version() -> str:

@@ -27,7 +27,20 @@ PIPELINES = (
     ("runs",),
     ("checks",),
     ("page",),
-    ("init", "nightly", "cli", "backfill", "doctor", "lookup", "rebucket", "rollback", "serve", "simulate"),
+    ("datasets",),  # writes raw logs, so no stage or check depends on it
+    (
+        "init",
+        "nightly",
+        "cli",
+        "backfill",
+        "doctor",
+        "import_logs",
+        "lookup",
+        "rebucket",
+        "rollback",
+        "serve",
+        "simulate",
+    ),
     ("status", "report", "compare", "export", "completion"),
 )
 TRANSFORMS = {

@@ -24,6 +24,8 @@ LOG_TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 EXPORT_FORMATS = ("csv", "jsonl", "parquet")
 EXPORT_TABLES = ("lists", "vectors", "videos")
 HOST, PORT = "127.0.0.1", 8000  # of `serve`
+UNITS = ("s", "ms", "us", "ns")  # of times in a table of events
+EVENT_COLUMNS = {"user": "user_id", "video": "video_id", "time": "time"}  # default columns of a table of events
 SHELLS = ("bash", "zsh", "fish")
 # Metavars of arguments that are paths; the shells complete them as files.
 JOB, FILE, OUT, FOLDER = "JOB.toml", "FILE", "OUT", "FOLDER"
@@ -119,6 +121,35 @@ def init() -> Parser:
     parser.add_argument("--root", metavar="PATH", help="the folder of the store and the nights (default: runs)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing job file")
     parser.add_argument("--no-questions", action="store_true", help="never ask, not even on a terminal")
+    return parser
+
+
+def import_logs() -> Parser:
+    """Return the parser of `watchnext import`."""
+    description = "Write the log tables of a public data set that you downloaded, and a job file for a night on them."
+    parser = Parser("import", description, epilog="docs/data-sets.md lists the data sets; so does an unknown NAME.")
+    parser.add_argument("name", metavar="NAME", help="data set, such as movielens-32m")
+    parser.add_argument("path", type=Path, metavar=FOLDER, help="folder of its unpacked files, or its only file")
+    parser.add_argument("out", type=Path, metavar=OUT, help="folder to write, new or empty")
+    parser.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="keep the truth apart: last, last-but-one, time=DATE, time=DATE,DATE, or published",
+    )
+    parser.add_argument("--completed-only", action="store_true", help="with --split last: only completed watches")
+    parser.add_argument(
+        "--completed-from",
+        type=float,
+        metavar="VALUE",
+        help="least rating, share of the length or number of plays that counts as a completed watch",
+    )
+    events = parser.add_argument_group("columns of your table, for the data set 'events'")
+    for name, default in EVENT_COLUMNS.items():
+        events.add_argument(f"--{name}", metavar="COLUMN", help=f"column of the {name} (default: {default})")
+    for name in ("rating", "completed", "watch-seconds", "video-seconds"):
+        events.add_argument(f"--{name}", metavar="COLUMN", help=f"column of {name.replace('-', ' ')}, if there is one")
+    events.add_argument("--time-unit", choices=UNITS, help="default: s or ms, by the size of the numbers, or ISO 8601")
+    events.add_argument("--time-zone", metavar="ZONE", help="IANA zone of times without an offset, and of days")
     return parser
 
 
@@ -306,9 +337,10 @@ def completion() -> Parser:
 
 
 _PARSERS: tuple[Callable[[], Parser], ...] = (
-    *(init, simulate, doctor, nightly, backfill, rollback),
+    *(init, import_logs, simulate, doctor, nightly, backfill, rollback),
     *(status, report, lookup, serve, compare, export, rebucket, completion),
 )
+_NAMES = {"import_logs": "import"}  # of commands whose name is a keyword
 # Commands that pass arguments that they do not know to Beam.
 WITH_BEAM_OPTIONS = (
     *(
@@ -328,6 +360,7 @@ WITH_BEAM_OPTIONS = (
 # Commands that need Beam whatever they are asked for.
 IMPORTING_BEAM = (
     "init",
+    "import",
     "doctor",
     "nightly",
     "backfill",
@@ -342,7 +375,7 @@ IMPORTING_BEAM = (
 
 def parsers() -> dict[str, Callable[[], Parser]]:
     """Return the function of each command, in the order of the help."""
-    return {function.__name__: function for function in _PARSERS}
+    return {_NAMES.get(function.__name__, function.__name__): function for function in _PARSERS}
 
 
 def options(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:

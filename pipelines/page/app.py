@@ -59,8 +59,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def create_app(job: Job, source: str = "files", *, host_names: frozenset[str] | None = LOOPBACK_NAMES) -> App:
-    """Return the application. source: one of `command_lines.LIST_SOURCES`; host_names: the names that a browser may address
-    the server by, without the port; None: any name.
+    """Return the application. source: one of `command_lines.LIST_SOURCES`; host_names: the names that a browser may
+    address the server by, without the port; None: any name.
 
     Checking the name keeps other web sites from reading the pages through a name of theirs that they let point here.
     """
