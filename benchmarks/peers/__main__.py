@@ -70,8 +70,8 @@ class Comparison:
         cuts = map(str, CUTS[self.logs])
         command = [sys.executable, self.tools / "score_neighbours.py", lists, truth, "--k", *cuts]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        figures: dict[str, float] = json.loads(printed.splitlines()[0])
-        return figures
+        figures = json.loads(printed.splitlines()[0])
+        return {name: value for name, value in figures.items() if name != "system"}
 
     def wait_for_turn(self) -> None:
         """Raise OutOfTimeError if no training may begin any more."""

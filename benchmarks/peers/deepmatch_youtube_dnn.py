@@ -8,9 +8,8 @@ Inputs, layers and the sampled softmax are those of the package's example for Yo
 # [tool.peers]
 # title = "DeepMatch: YoutubeDNN"
 # [tool.peers.grid]
-# dimension = [16, 64, 128]
+# dimension = [16, 64]
 # negatives = [255, 1024]
-# batch_size = [256]
 # ///
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from deepmatch.utils import NegativeSampler, sampledsoftmaxloss
 
 from benchmarks.peers.protocol import Ints, Logs, Settings, run
 
-LENGTH, SEED = 50, 1
+LENGTH, BATCH, SEED = 50, 256, 1
 
 
 class YoutubeDnn:
     def __init__(self, logs: Logs, settings: Settings) -> None:
         tf.compat.v1.disable_eager_execution()  # as the package's examples do
         tf.compat.v1.set_random_seed(SEED)
-        self.logs, self.batch = logs, settings["batch_size"]
+        self.logs = logs
         d, items = settings["dimension"], logs.items + 1
         user, rows, lengths, label = logs.prefixes(LENGTH)
         self.inputs = {"user_id": user + 1, "hist_movie_id": rows, "hist_len": lengths, "movie_id": label}
@@ -51,7 +50,7 @@ class YoutubeDnn:
         self.model.compile(optimizer="adam", loss=sampledsoftmaxloss)
 
     def train_epoch(self) -> None:
-        self.model.fit(self.inputs, self.label, batch_size=self.batch, epochs=1, verbose=0)
+        self.model.fit(self.inputs, self.label, batch_size=BATCH, epochs=1, verbose=0)
 
     def recommend(self, users: Ints, k: int) -> Ints:
         rows, lengths = self.logs.recent(users, LENGTH)

@@ -1,7 +1,7 @@
 """The environment of a peer, a virtual environment with pinned versions, and the header of its file that names them.
 
-A peer's file begins with script metadata (PEP 723): `dependencies`, and in `[tool.peers]` the fields of `Peer`, with the
-grid of settings to choose from.
+A peer's file begins with script metadata (PEP 723): `dependencies`, and in `[tool.peers]` the fields of `Peer`, with
+the grid of settings to choose from.
 """
 
 from __future__ import annotations

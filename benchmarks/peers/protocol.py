@@ -30,7 +30,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-CHECKPOINTS = (0.125, 0.25, 0.5, 0.75)  # shares of the seconds after which lists are written, besides the end
+FIRST_CHECKPOINT = 0.1  # of a training
 USERS_AT_ONCE = 4_096
 BULK_K = 200
 
@@ -130,9 +130,10 @@ def another_epoch(epochs: int, spent: float, seconds: float) -> bool:
     return spent + spent / epochs / 2 <= seconds
 
 
-def passes_checkpoint(before: float, spent: float, seconds: float) -> bool:
-    """Whether a checkpoint lies in the time of the last epoch, which took the training from `before` to `spent`."""
-    return any(before < share * seconds <= spent for share in CHECKPOINTS)
+def is_checkpoint(epochs: int, progress: float) -> bool:
+    """Whether to write lists after 1, 2, 3, 4, 6, 8, 12, 16, 24, ... epochs; progress: done share of the training."""
+    power = 2 ** (epochs.bit_length() - 1)
+    return epochs in (power, power * 3 / 2) and progress >= FIRST_CHECKPOINT
 
 
 def run(make: Callable[[Logs, Settings], Recommender]) -> None:
@@ -160,11 +161,11 @@ def _train_in_time(peer: Recommender, logs: Logs, args: argparse.Namespace) -> l
     points: list[dict[str, float]] = []
     spent, epochs, more = 0.0, 0, True
     while more:
-        before, began = spent, time.perf_counter()
+        began = time.perf_counter()
         peer.train_epoch()
         spent, epochs = spent + time.perf_counter() - began, epochs + 1
         more = epochs < args.epochs and another_epoch(epochs, spent, args.seconds)
-        if not more or passes_checkpoint(before, spent, args.seconds):
+        if not more or is_checkpoint(epochs, max(spent / args.seconds, epochs / args.epochs)):
             write_lists(peer, logs, logs.asked, args.k, args.out / f"lists-{epochs}")
             points.append({"epochs": epochs, "train_seconds": spent})
     return points

@@ -1,7 +1,6 @@
 """GRU4Rec of the package RecBole. See `protocol`.
 
-The grid has the range of sizes and dropout of RecBole's published settings; other settings are its defaults, with the
-full softmax as its loss.
+The grid varies size and dropout around RecBole's defaults, which other settings have; the loss is the full softmax.
 """
 
 # /// script
@@ -10,7 +9,6 @@ full softmax as its loss.
 # title = "RecBole: GRU4Rec"
 # environment = "recbole"
 # [tool.peers.grid]
-# embedding_size = [64, 128]
 # hidden_size = [128, 256]
 # dropout_prob = [0.2, 0.4]
 # ///

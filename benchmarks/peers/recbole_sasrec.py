@@ -7,9 +7,7 @@
 # environment = "recbole"
 # [tool.peers.grid]
 # hidden_size = [64, 128]
-# inner_size = [256]
-# hidden_dropout_prob = [0.2, 0.5]
-# attn_dropout_prob = [0.2, 0.5]
+# dropout = [0.2, 0.5]
 # ///
 
 from __future__ import annotations
@@ -20,7 +18,8 @@ from benchmarks.peers.recbole_gru4rec import Sequential
 
 class SasRec(Sequential):
     def __init__(self, logs: Logs, settings: Settings) -> None:
-        super().__init__("SASRec", logs, settings)
+        dropout = dict.fromkeys(("hidden_dropout_prob", "attn_dropout_prob"), settings["dropout"])
+        super().__init__("SASRec", logs, {"hidden_size": settings["hidden_size"], **dropout})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """SASRec of the package RecTools, which trains with PyTorch Lightning. See `protocol`.
 
-The grid has the losses of its documentation and two sizes; other settings are the package's defaults.
+The grid has two losses of its documentation and two sizes; other settings are the package's defaults.
 """
 
 # /// script
@@ -10,7 +10,6 @@ The grid has the losses of its documentation and two sizes; other settings are t
 # [tool.peers.grid]
 # loss = ["softmax", "gBCE"]
 # n_factors = [64, 256]
-# dropout_rate = [0.2, 0.4]
 # ///
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ and Adagrad.
 # [tool.peers.grid]
 # query = ["user", "history"]
 # dimension = [32, 128]
-# batch_size = [1024]
-# learning_rate = [0.1, 0.5]
 # ///
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ import tensorflow_recommenders as tfrs
 
 from benchmarks.peers.protocol import Ints, Logs, Settings, run
 
-LENGTH, SEED = 50, 1
+LENGTH, BATCH, LEARNING_RATE, SEED = 50, 1_024, 0.1, 1
 
 
 class Retrieval(tfrs.Model):
@@ -62,8 +60,8 @@ class TwoTowers:
         share = np.bincount(label, minlength=logs.items + 1) / len(label)
         given = {"user": user, "history": rows, "label": label, "probability": share[label].astype(np.float32)}
         batches = tf.data.Dataset.from_tensor_slices(given).shuffle(len(label), seed=SEED)
-        self.batches = batches.batch(settings["batch_size"]).prefetch(2)
-        self.model.compile(optimizer=tf.keras.optimizers.Adagrad(settings["learning_rate"]))
+        self.batches = batches.batch(BATCH).prefetch(2)
+        self.model.compile(optimizer=tf.keras.optimizers.Adagrad(LEARNING_RATE))
 
     def train_epoch(self) -> None:
         self.model.fit(self.batches, epochs=1, verbose=0)
