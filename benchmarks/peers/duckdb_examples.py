@@ -44,7 +44,8 @@ from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.tokens import tokenize
 
 MASK = 2**64 - 1
-# splitmix64's finaliser, as `mix` has it; products of 64-bit numbers fit into 128 bits.
+# splitmix64's finaliser, as `mix` has it; products of 64-bit numbers fit into 128 bits. A macro is expanded in place, and
+# each of these uses its argument twice, so that `mixed` must not be nested: the query would grow eightfold each time.
 MIX = f"""
 create macro low(x) as (x & {MASK}::uhugeint)::ubigint;
 create macro times(x, y) as low(x::uhugeint * y::uhugeint);
@@ -75,7 +76,7 @@ from (select video_id, count(*) as n from all_watches anti join robots
       where completed group by video_id)
 order by n desc, video_id limit {vocabulary};
 """
-# `at`: the number of a user's watch, from 1; `before`, `done`: watches and completed watches strictly earlier in time
+# `nth`: the number of a user's watch, from 1; `before`, `done`: watches and completed watches strictly earlier in time
 WATCHES = """
 create table countries as select country as value, row_number() over (order by count(*) desc, country) as id
 from all_watches where country is not null group by country;
@@ -83,7 +84,7 @@ create table devices as select device as value, row_number() over (order by coun
 from all_watches where device is not null group by device;
 create table watches as
 select user, w.time, w.video_id, completed, coalesce(videos.id, 0) as video,
-       row_number() over by_row as at,
+       row_number() over by_row as nth,
        last_value(countries.id ignore nulls) over by_row as country,
        last_value(devices.id ignore nulls) over by_row as device,
        count(*) over earlier as before,
@@ -115,7 +116,7 @@ create table past_tokens as
 select user, flatten(list(tokens order by time, query)) as tokens from user_tokens group by user;
 create table token_ends as select distinct user, time, tokens_end from user_tokens;
 create table past_watches as
-select user, list(video order by at) as watches from watches where completed group by user;
+select user, list(video order by nth) as watches from watches where completed group by user;
 """
 POINTERS = """
 create table sampled as
@@ -126,9 +127,9 @@ from sampled where n % (select count(*) // {ages_sorted} + 1 from sampled) = 0;
 create table steps as
 select age, row_number() over (order by age) - 1 as step, lead(age) over (order by age) as next from ages;
 create table labels as
-select l.user, l.time, l.video_id, l.video as label, l.at, l.done as watches_end,
+select l.user, l.time, l.video_id, l.video as label, l.nth, l.done as watches_end,
        p.country, p.device, greatest(coalesce(p.time, 0), l.time - {led}) as asked
-from watches l left join watches p on p.user = l.user and p.at = l.before
+from watches l left join watches p on p.user = l.user and p.nth = l.before
 where l.completed and l.video > 0;
 create table reached as
 select l.*, coalesce(t.tokens_end, 0) as tokens_end
@@ -136,30 +137,31 @@ from labels l asof left join token_ends t on l.user = t.user and l.asked > t.tim
 qualify greatest(watches_end - {history}, 0) >= max(watches_end) over (partition by l.user) - {sequence}
     and greatest(coalesce(t.tokens_end, 0) - {history}, 0)
         >= max(coalesce(t.tokens_end, 0)) over (partition by l.user) - {sequence};
+create table user_states as select user, mixed({state}::ubigint, digest) as state from user_digests;
+create table states as
+select r.*, mixed(u.state, v.digest) as state
+from reached r join user_states u using (user) join video_digests v using (video_id);
 create table train as
-select r.*, (select max(time) from sampled) - r.time as age
-from reached r join user_digests u using (user) join video_digests v using (video_id)
-qualify row_number() over (
-    partition by r.user order by mixed(mixed(mixed({state}::ubigint, u.digest), v.digest), (r.time + {start})::ubigint)
-) <= {per_user};
+select *, (select max(time) from sampled) - time as age from states
+qualify row_number() over (partition by user order by mixed(state, (time + {start})::ubigint)) <= {per_user};
 create table train_pointers as
-select user, at, label, watches_end, tokens_end, coalesce(country, 0) as country, coalesce(device, 0) as device,
+select user, nth, label, watches_end, tokens_end, coalesce(country, 0) as country, coalesce(device, 0) as device,
        case when step is null then 0.0 when next is null then 1.0
             else (step + (train.age - steps.age) / greatest(next - steps.age, 1e-9)) / {last_step}
        end::float as example_age
 from train asof left join steps on train.age >= steps.age;
 create table serving_pointers as
-select users.user, 1 as at, coalesce(len(watches), 0) as watches_end, coalesce(len(tokens), 0) as tokens_end,
+select users.user, 1 as nth, coalesce(len(watches), 0) as watches_end, coalesce(len(tokens), 0) as tokens_end,
        coalesce(last.country, 0) as country, coalesce(last.device, 0) as device, 0.0::float as example_age
 from users left join past_watches using (user) left join past_tokens using (user)
-left join (select user, arg_max(country, at) as country, arg_max(device, at) as device from watches group by user) last
+left join (select user, arg_max(country, nth) as country, arg_max(device, nth) as device from watches group by user) last
 using (user);
 """
 RECORDS = """
 with grouped as (
-    select user, max(watches_end) as w, max(tokens_end) as t, list(watches_end order by at) as watches_ends,
-           list(tokens_end order by at) as tokens_ends, list(example_age order by at) as example_age,
-           list(country order by at) as country, list(device order by at) as device, {label} as label
+    select user, max(watches_end) as w, max(tokens_end) as t, list(watches_end order by nth) as watches_ends,
+           list(tokens_end order by nth) as tokens_ends, list(example_age order by nth) as example_age,
+           list(country order by nth) as country, list(device order by nth) as device, {label} as label
     from {pointers} group by user)
 select user_id, coalesce(watches[greatest(w - {sequence}, 0) + 1 : w], []) as watches,
        [greatest(x - greatest(w - {sequence}, 0), 0) for x in watches_ends] as watches_end,
@@ -184,7 +186,7 @@ def main(out: Path) -> None:
     register_digests(found)
     run(found, POINTERS, out)
     _say(began, "labels drawn")
-    for name, label in (("train", "list(label order by at)"), ("serving", "[]::bigint[]")):
+    for name, label in (("train", "list(label order by nth)"), ("serving", "[]::bigint[]")):
         write_tfrecords(records(found, name, label), str(folder), f"{name}.tfrecord.gz")
     _say(began, "records written")
     print(f"peak memory {peak_bytes() / 2**30:.1f} GiB", flush=True)
