@@ -44,8 +44,8 @@ from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.tokens import tokenize
 
 MASK = 2**64 - 1
-# splitmix64's finaliser, as `mix` has it; products of 64-bit numbers fit into 128 bits. A macro is expanded in place, and
-# each of these uses its argument twice, so that `mixed` must not be nested: the query would grow eightfold each time.
+# splitmix64's finaliser, as `mix` has it; products of 64-bit numbers fit into 128 bits. Macros are expanded in place
+# and use their arguments twice, so `mixed` must not be nested: the query would grow eightfold each time.
 MIX = f"""
 create macro low(x) as (x & {MASK}::uhugeint)::ubigint;
 create macro times(x, y) as low(x::uhugeint * y::uhugeint);
@@ -154,7 +154,8 @@ create table serving_pointers as
 select users.user, 1 as nth, coalesce(len(watches), 0) as watches_end, coalesce(len(tokens), 0) as tokens_end,
        coalesce(last.country, 0) as country, coalesce(last.device, 0) as device, 0.0::float as example_age
 from users left join past_watches using (user) left join past_tokens using (user)
-left join (select user, arg_max(country, nth) as country, arg_max(device, nth) as device from watches group by user) last
+left join (select user, arg_max(country, nth) as country, arg_max(device, nth) as device
+           from watches group by user) last
 using (user);
 """
 RECORDS = """
