@@ -49,6 +49,7 @@ searches = "searches/{date}.parquet"
 window_days = 28
 per_user = 5
 holdout_days = 0
+partial_watches = false  # as "auto" decides for the logs of the full size; `polars_examples` knows no others
 """
 
 

@@ -67,8 +67,8 @@ class Comparison:
     def score(self, lists: Path, part: str) -> dict[str, float]:
         """Return the scorer's figures of a folder of lists."""
         truth = self.data(part) / "truth.parquet"
-        cuts = map(str, CUTS[self.logs])
-        command = [sys.executable, self.tools / "score_neighbours.py", lists, truth, "--k", *cuts]
+        command = [sys.executable, str(self.tools / "score_neighbours.py"), str(lists), str(truth), "--k"]
+        command += map(str, CUTS[self.logs])
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         figures = json.loads(printed.splitlines()[0])
         return {name: value for name, value in figures.items() if name != "system"}

@@ -76,7 +76,7 @@ def compare_processes(logs: Path) -> None:
         )
         assert ours.drop("example_age").equals(theirs.drop("example_age")), f"{split} records of DuckDB differ"
         ages = [frame["example_age"].explode() for frame in (ours, theirs)]
-        apart = (ages[0] - ages[1]).abs().max()
+        apart = (ages[0] - ages[1]).abs().to_numpy().max()
         print(f"same records: {ours.height:,} of {split} compared; example ages at most {apart:.4f} apart", flush=True)
 
 

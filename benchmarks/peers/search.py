@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.peers.environments import REPOSITORY, install, read_peer
 from benchmarks.peers.faiss_search import RECALL, K, Searched, recall_of, record, users_per_second
@@ -83,7 +84,7 @@ def prepare(out: Path, videos: int, dimension: int, users: int) -> None:
     offsets = excluded.offsets[len(queries) - COMPARED :] - excluded.offsets[len(queries) - COMPARED]
     exact = ExactIndex(vectors=vectors)
     true = top_k(exact, some, k=K, excluded=Excluded(offsets=offsets, positions=own)).positions
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "vectors": vectors,
         "users": queries,
         "offsets": excluded.offsets,
@@ -108,7 +109,7 @@ def measure_ours(out: Path, name: str) -> None:
 
     def lists(rows: slice) -> Any:
         offsets, watched = given.exclusions(rows)
-        excluded = Excluded(offsets=offsets, positions=watched)
+        excluded = Excluded(offsets=offsets, positions=watched.astype(np.int32))
         return top_k(index, given.users[rows], k=K, excluded=excluded).positions
 
     rate = users_per_second(lists, len(given.users) // share)
