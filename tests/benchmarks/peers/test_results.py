@@ -32,7 +32,14 @@ def test_the_digest_of_settings_does_not_depend_on_their_order() -> None:
 
 
 def test_the_table_has_watchnext_first_and_then_the_best() -> None:
-    row = {"settings": {}, "epochs": None, "tries": 0, "train_seconds": 60.4, "list_seconds": 2, "listed_users": 9_000}
+    row: dict[str, Any] = {
+        "settings": {},
+        "epochs": None,
+        "tries": 0,
+        "train_seconds": 60.4,
+        "list_seconds": 2,
+        "listed_users": 9_000,
+    }
     row |= {"peak_bytes": 3 * 2**29, "whole_seconds": 99.6}
     rows = [
         row | {"peer": name, "title": name, "figures": {"hit@10": hit, "hit@50": 2 * hit, "ndcg@50": hit / 2}}
