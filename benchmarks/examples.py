@@ -49,6 +49,7 @@ searches = "searches/{date}.parquet"
 window_days = 28
 per_user = 5
 holdout_days = 0
+partial_watches = false  # as "auto" decides for the logs of the full size; `polars_examples` knows no others
 """
 
 
@@ -130,16 +131,16 @@ def run_stages(out: Path, events: int, date: dt.date = DATE, *, job: str = "job.
     for stage in STAGES:
         module = ["benchmarks.profiled", str(out / f"{stage}.prof")] if profile else []
         command = ["-m", *module, f"pipelines.{stage}", str(out / job), "--date", str(date)]
-        done = _measured(command)
+        done = measured(command)
         seconds[stage], peak[stage] = done.seconds, done.peak_gib
     return Run(events=events, seconds=seconds, peak_gib=peak)
 
 
-def _measured(arguments: Sequence[str]) -> Measured:
-    """Run a Python process. Its standard error is shown only if it fails."""
+def measured(arguments: Sequence[str], *, python: str = sys.executable, folder: Path | None = None) -> Measured:
+    """Run a Python process in a folder. Its standard error is shown only if it fails."""
     began = time.monotonic()
-    command = [sys.executable, "-c", LAUNCHER, sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", LAUNCHER, python, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
     said, _, peak = done.stdout.rstrip().rpartition("\n")
@@ -167,7 +168,7 @@ def next_night(out: Path, first: Run, nothing: Run, events: int) -> None:
 
 def against_polars(out: Path, first: Run, nothing: Run) -> None:
     """Do the same work with `benchmarks.polars_examples`. Its own clock counts, which excludes its imports."""
-    done = _measured(["-m", "benchmarks.polars_examples", str(out)])
+    done = measured(["-m", "benchmarks.polars_examples", str(out)])
     print(f"polars: {', '.join(done.said.splitlines())}; {done.seconds:.1f} s and {done.peak_gib:.1f} GiB in all")
     seconds = max(float(found) for found in re.findall(r"after ([\d.]+) s", done.said))
     less = (first.total - nothing.total) / seconds
@@ -179,21 +180,21 @@ def compare_records(out: Path) -> None:
     """Raise AssertionError if the two disagree, in totals or in any record of the first buckets."""
     folder = out / "runs" / "nights" / str(DATE) / "examples"
     done = json.loads((folder / "COMPLETED").read_text())
-    theirs = {split: _read([out / "polars" / f"{split}.tfrecord.gz"]) for split in ("train", "serving")}
+    theirs = {split: read_records([out / "polars" / f"{split}.tfrecord.gz"]) for split in ("train", "serving")}
     assert done["counts"]["train_pointers"] == theirs["train"]["label"].list.len().sum()
     assert done["counts"]["serving_users"] == theirs["serving"].height
     names: list[str] = [entry["name"] for entry in done["files"]]
     buckets = max(int(found[1]) for found in map(re.compile(r"-of-(\d+)").search, names) if found)
     for split, records in theirs.items():
         wanted = tuple(f"{split}/{bucket:05d}-of" for bucket in range(COMPARED_BUCKETS))
-        ours = _read([folder / name for name in names if name.startswith(wanted)]).sort("user_id")
+        ours = read_records([folder / name for name in names if name.startswith(wanted)]).sort("user_id")
         same = records.filter(id_digests(records["user_id"]) % buckets < COMPARED_BUCKETS).sort("user_id")
         assert ours.drop("example_age").equals(same.drop("example_age")), f"{split} records differ"
         apart = (ours["example_age"].explode() - same["example_age"].explode()).abs().to_numpy().max()
         print(f"same records: {ours.height:,} of {split} compared; example ages at most {apart:.4f} apart", flush=True)
 
 
-def _read(paths: list[Path]) -> pl.DataFrame:
+def read_records(paths: list[Path]) -> pl.DataFrame:
     ids = ("watches", "tokens", "label", "watches_end", "tokens_end", "country", "device")
     features: dict[str, Any] = {"user_id": pl.String(), **dict.fromkeys(ids, pl.List(pl.Int64))}
     features["example_age"] = pl.List(pl.Float32)

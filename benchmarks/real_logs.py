@@ -27,6 +27,7 @@ IMPORTED = {"kuairand": "kuairand-pure-processed", "movietweetings": "movietweet
 IMPORTED |= dict.fromkeys(SEQUENCES, "sequences")
 NIGHTS = {"kuairand": "2022-04-25", "movietweetings": "2013-09-02"} | dict.fromkeys(SEQUENCES, "2026-09-01")
 CUTS = {"kuairand": (50, 100, 200), "movietweetings": (10, 50, 100), **dict.fromkeys(SEQUENCES, (10, 50))}
+CHOSEN_BY = dict.fromkeys(NIGHTS, "hit@10") | {"kuairand": "recall@50"}  # on validation, to choose settings
 
 
 def main() -> None:

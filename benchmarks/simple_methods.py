@@ -24,10 +24,9 @@ from implicit.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender, bm25_weight
 from scipy.sparse import csr_matrix
 
-from benchmarks.real_logs import CUTS, NIGHTS, write_logs
+from benchmarks.real_logs import CHOSEN_BY, CUTS, NIGHTS, write_logs
 from benchmarks.score_lists import read_pairs, score
 
-CHOSEN_BY = dict.fromkeys(NIGHTS, "hit@10") | {"kuairand": "recall@50"}
 NEIGHBOURS = {"K": [20, 50, 100, 200, 500, 1000]}
 GRIDS: dict[str, tuple[Any, Mapping[str, list[Any]]]] = {
     "item-to-item, cosine": (CosineRecommender, NEIGHBOURS),

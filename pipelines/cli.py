@@ -28,7 +28,6 @@ COMMANDS = {
     "rebucket": "rewrite the store with another number of user buckets",
     "completion": "print a script that completes commands and options in a shell",
 }
-_MODULES = {"import": "import_logs"}  # of commands whose name is not that of their module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +57,7 @@ def _run(name: str, arguments: list[str]) -> int:
         command_lines.parsers()[name]().parse_args(arguments)
     if name in command_lines.IMPORTING_BEAM:
         pipelines.import_beam()
-    return int(importlib.import_module(f"pipelines.{_MODULES.get(name, name)}").main(arguments))
+    return int(importlib.import_module(f"pipelines.{command_lines.MODULES.get(name, name)}").main(arguments))
 
 
 def _version() -> str:

@@ -28,20 +28,8 @@ PIPELINES = (
     ("checks",),
     ("page",),
     ("datasets",),  # writes raw logs, so no stage or check depends on it
-    (
-        "init",
-        "nightly",
-        "cli",
-        "backfill",
-        "doctor",
-        "import_logs",
-        "lookup",
-        "rebucket",
-        "rollback",
-        "serve",
-        "simulate",
-    ),
-    ("status", "report", "compare", "export", "completion"),
+    ("init", "import_logs", "simulate", "doctor", "nightly", "cli", "backfill", "rollback", "rebucket"),
+    ("status", "report", "lookup", "serve", "compare", "export", "completion"),
 )
 TRANSFORMS = {
     "core": "",

@@ -340,7 +340,7 @@ _PARSERS: tuple[Callable[[], Parser], ...] = (
     *(init, import_logs, simulate, doctor, nightly, backfill, rollback),
     *(status, report, lookup, serve, compare, export, rebucket, completion),
 )
-_NAMES = {"import_logs": "import"}  # of commands whose name is a keyword
+MODULES = {"import": "import_logs"}  # of commands whose name is a keyword; others have the name of their module
 # Commands that pass arguments that they do not know to Beam.
 WITH_BEAM_OPTIONS = (
     *(
@@ -375,7 +375,8 @@ IMPORTING_BEAM = (
 
 def parsers() -> dict[str, Callable[[], Parser]]:
     """Return the function of each command, in the order of the help."""
-    return {_NAMES.get(function.__name__, function.__name__): function for function in _PARSERS}
+    names = {module: name for name, module in MODULES.items()}
+    return {names.get(function.__name__, function.__name__): function for function in _PARSERS}
 
 
 def options(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:

@@ -27,7 +27,7 @@ def test_the_commands_are_those_of_the_command_line() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_a_parser_that_describes_each_argument(name: str) -> None:
-    module = importlib.import_module(f"pipelines.{name}")
+    module = importlib.import_module(f"pipelines.{command_lines.MODULES.get(name, name)}")
     parser = module.parser()
     assert isinstance(parser, Parser) and parser.prog == f"watchnext {name}"
     assert parser.description and parser.description.endswith(".")
