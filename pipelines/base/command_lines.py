@@ -24,6 +24,12 @@ LOG_TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 EXPORT_FORMATS = ("csv", "jsonl", "parquet")
 EXPORT_TABLES = ("lists", "vectors", "videos")
 HOST, PORT = "127.0.0.1", 8000  # of `serve`
+DATA_SETS = (  # of `import`, see pipelines/datasets/registry.py
+    *("movielens-100k", "movielens-1m", "movielens-10m", "movielens-20m", "movielens-25m", "movielens-32m"),
+    *("movielens-latest", "movielens-latest-small", "movietweetings"),
+    *("kuairand-pure", "kuairand-1k", "kuairand-27k", "kuairand-pure-processed", "kuairec", "mind"),
+    *("amazon-2018", "amazon-2023", "lastfm-1k", "lastfm-360k", "yambda", "events", "sequences"),
+)
 UNITS = ("s", "ms", "us", "ns")  # of times in a table of events
 EVENT_COLUMNS = {"user": "user_id", "video": "video_id", "time": "time"}  # default columns of a table of events
 SHELLS = ("bash", "zsh", "fish")
@@ -127,7 +133,9 @@ def init() -> Parser:
 def import_logs() -> Parser:
     """Return the parser of `watchnext import`."""
     description = "Write the log tables of a public data set that you downloaded, and a job file for a night on them."
-    parser = Parser("import", description, epilog="docs/data-sets.md lists the data sets; so does an unknown NAME.")
+    parser = Parser(
+        "import", description, epilog=f"data sets: {', '.join(DATA_SETS)}. docs/data-sets.md describes them."
+    )
     parser.add_argument("name", metavar="NAME", help="data set, such as movielens-32m")
     parser.add_argument("path", type=Path, metavar=FOLDER, help="folder of its unpacked files, or its only file")
     parser.add_argument("out", type=Path, metavar=OUT, help="folder to write, new or empty")
