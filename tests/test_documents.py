@@ -43,7 +43,8 @@ def anchors(text: str) -> set[str]:
 def test_paths_modules_and_symbols_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     paths = {path.rstrip(".") for path in PATH.findall(text)}
-    paths |= {f"{module.rstrip('.').replace('.', '/')}.py" for module in MODULE.findall(text)}
+    modules = (module.rstrip(".").replace(".", "/") for module in MODULE.findall(text))
+    paths |= {f"{module}/__main__.py" if (REPOSITORY / module).is_dir() else f"{module}.py" for module in modules}
     assert sorted(path for path in paths if not (REPOSITORY / path).exists()) == []
     for path, name in SYMBOL.findall(text):
         source = (REPOSITORY / path).read_text(encoding="utf-8")
