@@ -129,7 +129,8 @@ def _sequences(source: Source) -> pl.DataFrame:
                 completed[at], left = True, left - 1
         first = count - len(watched) + 1
         shares = [(first + at) / count for at in range(len(watched))]
-        rows.append((user, watched, completed, [_FIRST_MS + int(share * (last_ms - _FIRST_MS)) for share in shares]))
+        # The float sum is truncated, not the product: the two differ by a millisecond in some rows.
+        rows.append((user, watched, completed, [int(_FIRST_MS + share * (last_ms - _FIRST_MS)) for share in shares]))
     lists = {"video_id": pl.List(pl.Int64), "completed": pl.List(pl.Boolean), "time_ms": pl.List(pl.Int64)}
     frame = pl.DataFrame(rows, schema=pl.Schema({"user_id": pl.Int64(), **lists}), orient="row")
     return frame.explode("video_id", "completed", "time_ms").drop_nulls("video_id")

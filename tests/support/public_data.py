@@ -131,7 +131,7 @@ def _processed(folder: Path) -> Path:
 
 def _processed_watches() -> list[Watch]:
     first, eight_hours = 1_649_347_200_000, 8 * 3_600_000
-    times = [first + int(share / 4 * (_KUAI_MS - first)) + eight_hours for share in (2, 3, 4)]
+    times = [int(first + share / 4 * (_KUAI_MS - first)) + eight_hours for share in (2, 3, 4)]
     before = zip(("11", "12", "11"), times, (False, True, True), strict=True)
     watches = [("7", video, at(time / 1000), completed) for video, time, completed in before]
     for start in (1_650_900_000, 1_651_400_000):
