@@ -31,7 +31,7 @@ import polars as pl
 
 from benchmarks.profiled import calls
 from pipelines.config.jobs import load_job
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.examples.tfrecords import read_tfrecords
 
 DAYS, VIDEOS, WORDS = 28, 200_000, 20_000

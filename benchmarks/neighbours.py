@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.search import draw, rate
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.logs.event_window import BucketFiles, Window
 from transforms.logs.schemas import WATCH_SCHEMA

@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from transforms.core.frames import id_digests, mix
+from transforms.core.digests import id_digests, mix
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.tokens import tokenize
 

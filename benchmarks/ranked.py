@@ -31,7 +31,7 @@ from trainer.ranker.training import RankingFiles, fit_ranker
 from trainer.record_files import RecordFiles
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core.bootstrap import REPLICATES
-from transforms.core.frames import mix
+from transforms.core.digests import mix
 from transforms.core.tensorflow_import import tf
 from transforms.ranking.encoding import write_numbers_graph
 from transforms.ranking.impression_metrics import ImpressionMetrics, PairLosses

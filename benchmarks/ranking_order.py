@@ -27,7 +27,7 @@ from pipelines.config.jobs import load_job
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankingOutputs
 from transforms.core.bootstrap import Replicates, interval, weights
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.ranking.order import GRID, as_numbers, order_scores
 from transforms.ranking.rank_lists import list_candidates
 from transforms.ranking.watch_time_recall import completed_seconds, seconds_in_lists

@@ -27,7 +27,8 @@ from pipelines.config.jobs import load_job
 from pipelines.night.night import Night
 from pipelines.runs.estimate import CALIBRATED_CORES, EVENT_BYTES, GIB, LABEL_SECONDS, SCANN_SECONDS, USER_SECONDS
 from transforms.core import files
-from transforms.core.frames import FRAME_ROWS, MAX_BUCKETS, pack
+from transforms.core.digests import FRAME_ROWS, MAX_BUCKETS
+from transforms.core.frames import pack
 
 WINDOW_DAYS, PER_USER, DIMENSION, K = 28, 20, 256, 200
 LABEL_EXAMPLES = 8_460  # per second on two cores, D = 256 (docs/benchmarks.md)

@@ -31,8 +31,8 @@ from pipelines.night.errors import StageError, is_disk_full, run_command
 from pipelines.night.night import Night
 from pipelines.serving.served_lists import FileLists
 from transforms.core import files
+from transforms.core.digests import FRAME_ROWS
 from transforms.core.files import FileEntry, VerifiedPath
-from transforms.core.frames import FRAME_ROWS
 from transforms.core.parquet_writer import ParquetFrameWriter
 
 Format = Literal["csv", "jsonl", "parquet"]

@@ -33,10 +33,10 @@ from pipelines.night.outputs import IngestOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
 from transforms.core import files
 from transforms.core.files import FileEntry
-from transforms.logs import bigquery_source
 from transforms.logs.ingest import MAX_LISTED_ROWS, DuplicateRows, EventFile, ReplacedFile
 from transforms.logs.privacy import Span
 from transforms.logs.readers import count_rows
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 _SIDE = ("videos", "users", "hidden")  # tables that each ingest reads whole
 
@@ -170,7 +170,7 @@ def _bucket_count(night: Night, plan: IngestPlan) -> int:
     if night.job.storage.buckets:
         return night.job.storage.buckets
     watches = [file.path for file in plan.found["watches"].files]
-    if watches[0].startswith(bigquery_source.PREFIX):
+    if watches[0].startswith(BIGQUERY_PREFIX):
         raise JobError("storage.buckets is missing: a new store counts the rows of files, not of a BigQuery table")
     return snapshot_store.bucket_count(sum(count_rows(path) for path in watches))
 
@@ -249,7 +249,7 @@ def _check_days(night: Night, before: Snapshot, after: Snapshot, spans: tuple[Sp
 
 def _taken(every: list[TakenFile]) -> list[TakenFile]:
     """Return the last version of each raw file; for a BigQuery table, one per date."""
-    return sorted({(f.path, f.changed if f.path.startswith(bigquery_source.PREFIX) else 0): f for f in every}.values())
+    return sorted({(f.path, f.changed if f.path.startswith(BIGQUERY_PREFIX) else 0): f for f in every}.values())
 
 
 def _days(before: Snapshot, found: dict[str, RawFiles]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from pipelines.logs import rewriting
 from pipelines.night.errors import StageError, run_command
 from pipelines.night.night import Night
 from pipelines.night.stage import night_from_args
-from transforms.core.frames import check_buckets
+from transforms.core.digests import check_buckets
 
 parser = command_lines.rebucket
 

@@ -39,7 +39,7 @@ from benchmarks.polars_examples import (
     START,
     VOCABULARY,
 )
-from transforms.core.frames import id_digests, mix
+from transforms.core.digests import id_digests, mix
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.tokens import tokenize
 

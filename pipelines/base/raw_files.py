@@ -20,7 +20,7 @@ from transforms.core import files
 from transforms.core.beam_files import FileSystems
 from transforms.core.messages import printable
 from transforms.logs.readers import LOG_ENDING, LOG_ENDINGS, LogError, LogSettingError, partition_values
-from transforms.logs.schemas import BIGQUERY_PREFIX as PREFIX
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 # Files without rows that other programs write next to data: they are ignored without a message.
 _MARKER = re.compile(
@@ -58,7 +58,7 @@ def find(
     """
     if not pattern.strip():
         raise LogSettingError(f"{setting} is empty: give a file, a folder or a glob")
-    if pattern.startswith(PREFIX):
+    if pattern.startswith(BIGQUERY_PREFIX):
         return RawFiles(files=(_table(setting, pattern, end),))
     if "{date}" not in pattern:
         if not (matched := _match(pattern)).taken:
@@ -184,9 +184,9 @@ def _check_days(setting: str, pattern: str, days: list[str], with_file: set[str]
 
 def _table(setting: str, name: str, end: dt.date) -> TakenFile:
     """Return a BigQuery table as the one raw file of a date: its rows change, so each night reads its window again."""
-    if not re.fullmatch(r"[\w:.-]+\.\w+\.[\w-]+", name.removeprefix(PREFIX)):
+    if not re.fullmatch(r"[\w:.-]+\.\w+\.[\w-]+", name.removeprefix(BIGQUERY_PREFIX)):
         raise LogSettingError(
-            f"{setting} = {name!r}: name a BigQuery table as {PREFIX}project.dataset.table, without {{date}}"
+            f"{setting} = {name!r}: name a BigQuery table as {BIGQUERY_PREFIX}project.dataset.table, without {{date}}"
         )
     day = dt.datetime.combine(end, dt.time(), dt.UTC)
     return TakenFile(path=name, bytes=0, changed=day.timestamp())

@@ -17,9 +17,9 @@ from pipelines.logs import ingest_plan, log_samples
 from pipelines.logs.log_samples import TableSample
 from pipelines.night import privacy
 from pipelines.night.night import Night
-from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import LogError, LogTable, column_names, partition_values
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 ANSWER_SECONDS = 60.0  # time limit for listing a table's files
 CATALOGUE_ROWS = 2_000_000  # rows to read per file of the catalogue
@@ -62,7 +62,7 @@ class InspectedLogs:
             for name in sorted(found, key=lambda table: table != "videos"):  # first videos, for their lengths
                 catalogue = _catalogue(inspected.get("videos"), scratch)
                 source = log_samples.sources(night, found, privacy_filter=privacy_filter, catalogue=catalogue).get(name)
-                if source is None or source.raw[-1].path.startswith(PREFIX):
+                if source is None or source.raw[-1].path.startswith(BIGQUERY_PREFIX):
                     continue
                 tables[name] = source.table
                 try:

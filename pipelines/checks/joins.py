@@ -13,7 +13,7 @@ from pipelines.logs import joins
 from pipelines.logs.joins import Match
 from pipelines.logs.log_reader import LOGS
 from pipelines.logs.log_samples import TableSample
-from transforms.core.frames import FRAME_ROWS
+from transforms.core.digests import FRAME_ROWS
 from transforms.logs.columns import parse_ids
 
 FIX = "are the ids written as in the events? 7 and 007 are different ids, and so are upper and lower case"

@@ -21,8 +21,8 @@ from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.checks.inspected_logs import InspectedLogs
 from pipelines.config.settings import TABLES, Privacy
 from pipelines.logs import ingest_plan
-from transforms.logs.bigquery_source import PREFIX
 from transforms.logs.readers import LogTable
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 SHOWN_ROWS, SHOWN_REASONS, CELL = 3, 5, 24
 FEW_KNOWN = 0.5  # share of watches whose video is in the catalogue, below which a warning is given
@@ -166,7 +166,7 @@ def _one_world(inspected: InspectedLogs) -> Iterator[Finding]:
 
 def _path_advice(pattern: str) -> str:
     """Return the fix for a path without files, with the content of its nearest existing folder."""
-    if "://" in pattern or pattern.startswith(PREFIX):
+    if "://" in pattern or pattern.startswith(BIGQUERY_PREFIX):
         return "check the path, and that this machine has read access"
     folder = Path(raw_files.literal_prefix(pattern) or ".")
     while not folder.is_dir():

@@ -15,8 +15,7 @@ OLD_DAYS = 1  # days that the published night may be older than the current one
 
 def job(request: DoctorRequest) -> Iterator[Finding]:
     """Check the job file and the Beam options."""
-    from pipelines.config.beam_options import OptionError
-    from pipelines.config.jobs import JobError
+    from pipelines.config.jobs import JobError, OptionError
 
     try:
         night = request.night

@@ -14,7 +14,7 @@ from pipelines.checks.findings import Finding, ok, problem, warning
 from pipelines.logs.log_samples import FileSample, TableSample
 from pipelines.night.night import Night
 from transforms.core.days import local_date
-from transforms.core.frames import FRAME_ROWS
+from transforms.core.digests import FRAME_ROWS
 
 TABLES = ("watches", "searches", "impressions")
 AHEAD_SECONDS = 600  # tolerance for clocks of other machines

@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners.runner import create_runner
 
 from pipelines.base.paths import FOLDERS
-from pipelines.config.jobs import OptionError as OptionError
+from pipelines.config.jobs import OptionError
 
 EMBEDDED = "FnApiRunner"  # Beam's name for the runner on this machine
 _FLINK, _DATAFLOW = "FlinkRunner", "DataflowRunner"

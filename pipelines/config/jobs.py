@@ -32,7 +32,7 @@ from pipelines.config.settings import (
 )
 from pipelines.config.sink_settings import SECRET
 from trainer.config import ModelTable, TrainingTable
-from transforms.logs.schemas import BIGQUERY_PREFIX as PREFIX
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 
 class JobError(ValueError):
@@ -150,7 +150,7 @@ def _root_in_logs(job: Job) -> str:
     written = (root.published, join(root.snapshots, "1.json"), join(root.store, "watches/2000-01-01/1.parquet"))
     logs = [(f"logs.{table}", getattr(job.logs, table)) for table in TABLES]
     for setting, pattern in [*logs, ("privacy.forget", job.privacy.forget)]:
-        if pattern is None or pattern.startswith(PREFIX):
+        if pattern is None or pattern.startswith(BIGQUERY_PREFIX):
             continue
         if any(raw_files.would_read(pattern, path) for path in written):
             return (

@@ -24,8 +24,8 @@ from pipelines.logs import rewriting
 from pipelines.night import publication_file, store_cleanup
 from pipelines.night.night import Night
 from transforms.core import files
+from transforms.core.digests import id_digests
 from transforms.core.files import DamagedFileError, FileEntry
-from transforms.core.frames import id_digests
 from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.privacy import PrivacyFilter, redact_texts
 from transforms.logs.store_rewrite import RewriteFiles, RewrittenFile, Scrub, drop_stored_rows

@@ -18,9 +18,9 @@ from pipelines.logs.reading_settings import Change, Kind
 from pipelines.night import privacy, store_cleanup
 from pipelines.night.night import Night
 from pipelines.night.outputs import IngestOutputs
-from transforms.logs import bigquery_source
 from transforms.logs.privacy import PrivacyFilter, Span
 from transforms.logs.readers import LogError, LogSettingError
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class IngestPlan:
     @cached_property
     def missing_files(self) -> list[str]:
         """Return the ingested raw files that no longer exist, and BigQuery tables, which may have changed."""
-        existing = {file.path for file in _logs(self.readable) if not file.path.startswith(bigquery_source.PREFIX)}
+        existing = {file.path for file in _logs(self.readable) if not file.path.startswith(BIGQUERY_PREFIX)}
         return sorted({file.path for file in self.before.taken} - existing) if self.before else []
 
     @property
@@ -152,7 +152,7 @@ def find(night: Night, table: str, before: Snapshot | None) -> RawFiles:
     pattern = getattr(night.job.logs, table)
     if pattern is None:
         return RawFiles()
-    if pattern.startswith(bigquery_source.PREFIX) and night.beam.runner != "DataflowRunner":
+    if pattern.startswith(BIGQUERY_PREFIX) and night.beam.runner != "DataflowRunner":
         raise LogSettingError(
             f"logs.{table} = {pattern!r}: BigQuery tables can be read only on Dataflow (--runner DataflowRunner), but "
             f"the runner is {night.beam.runner}; export the table to Parquet files and use those"

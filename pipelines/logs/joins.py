@@ -14,7 +14,7 @@ import polars as pl
 from pipelines.base import paths
 from pipelines.base.snapshot_store import Snapshot, path_to_read
 from transforms.core import files
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.core.messages import printable
 from transforms.logs import countries
 

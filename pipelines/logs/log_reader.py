@@ -18,6 +18,7 @@ from transforms.logs import bigquery_source, ingest, parsing, schemas
 from transforms.logs.ingest import Parse, ReadLogs, Tagged
 from transforms.logs.privacy import PrivacyFilter, Span
 from transforms.logs.readers import LogTable
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 LOGS = {
     schemas.WATCHES: parsing.parse_watches,
@@ -79,7 +80,7 @@ class Reader:
     def _oldest_first(self, table: str) -> list[tuple[str, TakenFile]]:
         """Return (day, file) of a table's raw files, oldest first; empty for a BigQuery table, which has no order."""
         pattern = getattr(self.night.job.logs, table) or ""
-        of_files = not pattern.startswith(bigquery_source.PREFIX)
+        of_files = not pattern.startswith(BIGQUERY_PREFIX)
         return raw_files.oldest_first(pattern, self.found[table].files) if of_files else []
 
     def _ranks(self, table: str) -> dict[str, int]:
@@ -161,7 +162,7 @@ class Reader:
         """Read a table's frames from files or from BigQuery."""
         table, renamed = source.table, self.night.job.logs.renamed(source.table.name)
         name = source.raw[0].path
-        if name.startswith(bigquery_source.PREFIX):
+        if name.startswith(BIGQUERY_PREFIX):
             window = (self.start or self.night.dates.start, self.night.dates.future)
             read = bigquery_source.ReadBigQuery(name, table, renamed, source.parse, *window, source.privacy_filter)
             return pipeline | f"Read {table.name}" >> read

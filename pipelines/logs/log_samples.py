@@ -17,11 +17,11 @@ from pipelines.base.raw_files import RawFiles
 from pipelines.base.snapshot_store import Snapshot, TakenFile
 from pipelines.logs.log_reader import LOGS, Reader, Source
 from pipelines.night.night import Night
-from transforms.core.frames import FRAME_ROWS, MIN_BUCKETS
-from transforms.logs.bigquery_source import PREFIX
+from transforms.core.digests import FRAME_ROWS, MIN_BUCKETS
 from transforms.logs.ingest import REJECTED, parse_frame
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, RawFrame, estimate_file_rows, read_log
+from transforms.logs.schemas import BIGQUERY_PREFIX
 
 FILES = 4  # number of files whose first rows are read
 COUNTED_FILES = 12  # number of files whose rows are estimated
@@ -78,7 +78,7 @@ def sample_tables(night: Night, found: Mapping[str, RawFiles]) -> dict[str, Tabl
     return {
         name: sample_table(source, night.job.logs.renamed(name))
         for name, source in sources(night, found).items()
-        if not source.raw[0].path.startswith(PREFIX)
+        if not source.raw[0].path.startswith(BIGQUERY_PREFIX)
     }
 
 
@@ -114,7 +114,9 @@ def _first_rows(path: str, source: Source, renamed: dict[str, str], rows: int) -
 
 def estimate_rows(raw: Sequence[TakenFile]) -> int:
     """Estimate the number of rows of raw files; 0 for BigQuery tables. Raises LogError."""
-    counted = [file for file in evenly_spaced(raw, COUNTED_FILES) if not file.path.startswith(PREFIX) and file.bytes]
+    counted = [
+        file for file in evenly_spaced(raw, COUNTED_FILES) if not file.path.startswith(BIGQUERY_PREFIX) and file.bytes
+    ]
     if not counted:
         return 0
     rows = sum(estimate_file_rows(file.path, file.bytes) for file in counted)

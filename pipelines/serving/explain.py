@@ -15,7 +15,7 @@ from pipelines.night import publication_file, sink_protocol, store_cleanup
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.ranking.rank_lists import explain_candidates, score_lists
 from transforms.ranking.ranker import load_ranker
 from transforms.search.neighbours import LISTS

@@ -23,7 +23,7 @@ from pipelines.night.night import Night
 from pipelines.serving import explain
 from pipelines.serving.explain import FeatureEffect
 from pipelines.serving.served_lists import FileLists, Lists, ServedList, open_lists
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.logs.schemas import WATCH_SCHEMA
 
 _DAYS_AT_ONCE = 7  # whose files are read in parallel

@@ -18,7 +18,7 @@ from pipelines.night import publication_file
 from pipelines.night.errors import StageError
 from pipelines.sinks.redis_sink import server_of
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.sinks import redis_lists
 from transforms.sinks.redis_server import RedisServer
 

@@ -34,7 +34,8 @@ from stores import newest
 
 from pipelines import examples, ingest, vocabulary
 from pipelines.base import lock, manifest, snapshot_store
-from pipelines.config.beam_options import OptionError, pipeline_options
+from pipelines.config.beam_options import pipeline_options
+from pipelines.config.jobs import OptionError
 from pipelines.lookup import lookup
 from pipelines.night import sink_protocol, store_cleanup
 from pipelines.night.stage import STAGES

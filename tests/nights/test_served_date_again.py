@@ -30,7 +30,7 @@ from pipelines.night.stage import Plan, StageResult, Work, complete
 from pipelines.serving import publication
 from pipelines.sinks.redis_sink import RedisSink
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.search.neighbours import LISTS
 
 pytestmark = pytest.mark.usefixtures("without_plots")

@@ -14,7 +14,7 @@ from pipelines import examples, ingest, vocabulary
 from pipelines.night.errors import StageError
 from pipelines.reports.report import long_tail
 from transforms.contracts.example_spec import MISSING, FeatureSpec
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.examples.tfrecords import read_tfrecords
 
 WATCHES: list[dict[str, Any]] = [

@@ -17,7 +17,7 @@ from pipelines.logs import joins
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.logs.readers import LogError
 
 

@@ -41,7 +41,7 @@ from pipelines.night.night import Night
 from pipelines.night.outputs import TrainOutputs
 from pipelines.night.stage import STAGES
 from pipelines.runs import dry_run
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.core.tensorflow_import import tf
 from transforms.logs.event_window import BucketFiles
 from transforms.search.neighbours import WriteNeighbours

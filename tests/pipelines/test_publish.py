@@ -22,7 +22,7 @@ from pipelines.night.sink_protocol import NightFiles
 from pipelines.runs import run_log
 from pipelines.serving import publication
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.sinks import SinkError
 
 pytestmark = pytest.mark.usefixtures("without_plots")

@@ -13,7 +13,7 @@ from stores import PATHS, SHOWN, below, daily, day_of_watches, events, ingested,
 from pipelines import ingest, rebucket
 from pipelines.base import snapshot_store
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 
 TOMORROW = DATE + dt.timedelta(days=1)
 

@@ -28,8 +28,8 @@ from pipelines.night.night import Night
 from pipelines.night.night_results import GateResults
 from pipelines.night.stage import STAGES
 from transforms.core import files
+from transforms.core.digests import bucket_of
 from transforms.core.files import FileEntry
-from transforms.core.frames import bucket_of
 
 DATE = dt.date(2026, 11, 21)
 REPOSITORY = Path(__file__).parents[2]

@@ -48,7 +48,7 @@ _STEPS = _poisson_steps()
 
 
 def weights(digests: NDArray[np.uint64]) -> Weights:
-    """Return each user's weight in each replicate, [users, REPLICATES], from `frames.id_digests`: 1 kB per user."""
+    """Return each user's weight in each replicate, [users, REPLICATES], from `digests.id_digests`: 1 kB per user."""
     result = np.zeros((len(digests), REPLICATES), np.uint8)
     replicates = np.arange(REPLICATES, dtype=np.uint64)[None, :]
     for first in range(0, len(digests), _BLOCK_USERS):

@@ -17,14 +17,7 @@ import apache_beam as beam
 import polars as pl
 from apache_beam import coders
 
-from transforms.core.digests import FRAME_ROWS as FRAME_ROWS
-from transforms.core.digests import MAX_BUCKETS as MAX_BUCKETS
-from transforms.core.digests import MIN_BUCKETS as MIN_BUCKETS
-from transforms.core.digests import bucket_of as bucket_of
 from transforms.core.digests import check_buckets, concat, id_digests
-from transforms.core.digests import event_digests as event_digests
-from transforms.core.digests import in_share as in_share
-from transforms.core.digests import mix as mix
 
 
 def pack(frame: pl.DataFrame) -> bytes:

@@ -22,7 +22,6 @@ import apache_beam as beam
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from transforms.core import files
-from transforms.core.json_model import JsonModel as JsonModel
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -13,8 +13,6 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.core.process_cache import process_cache as process_cache
-
 Work = Callable[[Any], Iterable[Any]]
 
 

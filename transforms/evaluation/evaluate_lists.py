@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from transforms.core import progress
+from transforms.core.digests import concat
 from transforms.core.files import FileEntry
-from transforms.core.frames import concat
 from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.evaluation.held_out import RECORD, HeldOut
 from transforms.evaluation.list_statistics import VideoCounts, freshness_curve, list_figures

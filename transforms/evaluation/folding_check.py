@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files, progress
-from transforms.core.frames import concat, id_digests, mix
+from transforms.core.digests import concat, id_digests, mix
 from transforms.logs.event_window import BucketFiles, Window, read_users
 
 Ints = NDArray[np.int64]

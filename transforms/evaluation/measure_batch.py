@@ -17,8 +17,8 @@ from transforms.contracts.example_spec import FeatureSpec
 from transforms.contracts.retrieval_metrics import UserMetrics, hits_from_ids
 from transforms.core import files
 from transforms.core.bootstrap import weights
-from transforms.core.frames import id_digests
-from transforms.core.threads import process_cache
+from transforms.core.digests import id_digests
+from transforms.core.process_cache import process_cache
 from transforms.core.user_sampling import UserSample
 from transforms.evaluation.baselines import lists_in_order, order_by_count
 from transforms.evaluation.held_out import HeldOut

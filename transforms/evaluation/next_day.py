@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transforms.contracts.retrieval_metrics import UserMetrics
 from transforms.core import files, progress
 from transforms.core.bootstrap import weights
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.evaluation.night_metrics import ALL_USERS, OF_NEW, PLACES, WITH_A_LIST, Key, ServedPlaces
 from transforms.evaluation.user_metrics import Measured
 from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Window

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from transforms.contracts.example_spec import MISSING
-from transforms.core.frames import event_digests
+from transforms.core.digests import event_digests
 from transforms.examples.histories import WATCH_CATEGORIES, UserHistories
 from transforms.logs.event_window import BucketFiles, Holdout, Window
 from transforms.logs.schemas import TIME

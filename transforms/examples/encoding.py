@@ -23,10 +23,10 @@ import polars as pl
 import pyarrow as pa
 
 from transforms.core import files, progress
+from transforms.core.digests import event_digests
 from transforms.core.files import FileEntry
-from transforms.core.frames import event_digests
+from transforms.core.process_cache import process_cache
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.core.threads import process_cache
 from transforms.examples.draw_examples import example_age
 from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Holdout, Window
 from transforms.logs.schemas import TIME

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.examples.tokens import tokenize
 
 WATCH_CATEGORIES = ("country", "device", "signed_in")

@@ -15,8 +15,9 @@ import apache_beam as beam
 import polars as pl
 
 from transforms.core import files, progress
+from transforms.core.digests import concat, id_digests
 from transforms.core.files import FileEntry
-from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame, concat, id_digests
+from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame
 from transforms.core.threads import ThreadedMap
 from transforms.examples.draw_examples import BIRTH_YEAR, active_users, category_counts
 from transforms.examples.histories import WATCH_CATEGORIES

@@ -14,8 +14,9 @@ from transforms.contracts.example_spec import MISSING, SPLITS, FeatureSpec
 from transforms.core import files, progress
 from transforms.core.files import FileEntry
 from transforms.core.frames import GatherFrames
+from transforms.core.process_cache import process_cache
 from transforms.core.records import Counts
-from transforms.core.threads import ThreadedMap, process_cache
+from transforms.core.threads import ThreadedMap
 from transforms.examples import draw_examples, skew
 from transforms.examples.draw_examples import DrawnLabels, LabelDraw
 from transforms.examples.encoding import FeatureGraph, load_graph

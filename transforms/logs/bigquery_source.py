@@ -13,14 +13,12 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from transforms.core.frames import FRAME_ROWS
+from transforms.core.digests import FRAME_ROWS
 from transforms.logs.ingest import NO_FILTER, Parse, Tagged, parse_frame, parsed_outputs
 from transforms.logs.parsing import Parsed
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import BROKEN, LogTable, RawFrame, add_copies, names_in_file
 from transforms.logs.schemas import BIGQUERY_PREFIX
-
-PREFIX = BIGQUERY_PREFIX
 
 
 @dataclass
@@ -42,7 +40,7 @@ class ReadBigQuery(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> Tagged:
         from apache_beam.io.gcp.bigquery import ReadFromBigQuery  # the import takes a second
 
-        project, _, table = self.name.removeprefix(PREFIX).partition(".")
+        project, _, table = self.name.removeprefix(BIGQUERY_PREFIX).partition(".")
         rows = pipeline | ReadFromBigQuery(
             table=f"{project}:{table}",
             method=ReadFromBigQuery.Method.DIRECT_READ,

@@ -17,9 +17,10 @@ import apache_beam as beam
 import polars as pl
 
 from transforms.core import days, files, progress
+from transforms.core.digests import concat
 from transforms.core.event_order import sort_events
 from transforms.core.files import FileEntry
-from transforms.core.frames import GroupFrames, KeyedFrame, PartitionByBucket, concat
+from transforms.core.frames import GroupFrames, KeyedFrame, PartitionByBucket
 from transforms.logs.parsing import Parsed
 from transforms.logs.privacy import PrivacyFilter
 from transforms.logs.readers import LogTable, RawFrame, read_log

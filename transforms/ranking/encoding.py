@@ -25,8 +25,8 @@ import pyarrow as pa
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files, progress
 from transforms.core.days import local_dates
+from transforms.core.digests import event_digests
 from transforms.core.files import FileEntry
-from transforms.core.frames import event_digests
 from transforms.core.tensorflow_import import import_tensorflow
 from transforms.examples.encoding import ANALYSED_ROWS, write_tft_graph
 

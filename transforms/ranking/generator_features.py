@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files
-from transforms.core.threads import process_cache
+from transforms.core.process_cache import process_cache
 from transforms.ranking.features import Features, ImpressionContext
 from transforms.ranking.timelines import Floats, Ints
 from transforms.search.index_files import directions, to_matrix

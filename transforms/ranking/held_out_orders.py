@@ -15,7 +15,7 @@ from functools import reduce
 import apache_beam as beam
 
 from transforms.core import progress
-from transforms.core.frames import concat
+from transforms.core.digests import concat
 from transforms.logs.event_window import Window
 from transforms.ranking.order import ChosenOrder, OrderSums, choose_order
 from transforms.ranking.rank_lists import HeldOutRanking

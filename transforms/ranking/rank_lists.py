@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from transforms.core import files, progress
 from transforms.core.bootstrap import weights
+from transforms.core.digests import concat, id_digests
 from transforms.core.files import FileEntry
-from transforms.core.frames import concat, id_digests
 from transforms.core.records import Counts
 from transforms.core.threads import ThreadedMap
 from transforms.logs.event_window import BucketFiles, Events, Window, read_users

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import progress
 from transforms.core.files import local_copy, temporary_local_copy
+from transforms.core.process_cache import process_cache
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.core.threads import process_cache
 from transforms.ranking.calibration import CalibrationBins, load_calibration, user_halves
 from transforms.ranking.impression_metrics import ImpressionMetrics, merge_impressions
 from transforms.ranking.measured_calibration import CalibrationSums, MeasuredCalibration

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from transforms.contracts.ranking_spec import RankingSpec
 from transforms.core import files
 from transforms.core.days import local_date, local_dates
+from transforms.core.process_cache import process_cache
 from transforms.core.records import Counts
-from transforms.core.threads import ThreadedMap, process_cache
+from transforms.core.threads import ThreadedMap
 from transforms.examples.histories import with_tokens
 from transforms.examples.tfrecords import write_tfrecords
 from transforms.examples.vocabulary import COUNTS

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from transforms.core.frames import event_digests, id_digests, mix
+from transforms.core.digests import event_digests, id_digests, mix
 
 WEIGHT = "impression_weight"
 _SALT = 0x756E636C69636B  # "unclick"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from transforms.core import files, progress
 from transforms.core.files import FileEntry
-from transforms.core.threads import process_cache
+from transforms.core.process_cache import process_cache
 from transforms.search.candidates import shard_positions
 from transforms.search.exact_search import ExactIndex
 from transforms.search.scann_index import ScannInfo

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from transforms.core import files
-from transforms.core.threads import process_cache
+from transforms.core.process_cache import process_cache
 from transforms.search.exact_search import Candidates
 from transforms.search.exclusions import ChannelCap, first_kept
 

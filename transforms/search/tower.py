@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from transforms.contracts.transitions import LAGS
 from transforms.core import files
+from transforms.core.process_cache import process_cache
 from transforms.core.tensorflow_import import import_tensorflow
-from transforms.core.threads import process_cache
 
 BATCH = 4_096
 

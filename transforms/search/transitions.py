@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from transforms.contracts.transitions import lag_weights
 from transforms.core import files
-from transforms.core.threads import process_cache
+from transforms.core.process_cache import process_cache
 from transforms.search.diversity import VideoVectors
 from transforms.search.exact_search import MASKED_SCORE, Candidates, Floats
 from transforms.search.exclusions import ChannelCap, Excluded, build_query_rules

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from transforms.core import files
-from transforms.core.threads import process_cache
+from transforms.core.process_cache import process_cache
 from transforms.logs import countries
 from transforms.logs.event_window import BucketFiles, Window, read_hidden, read_users
 from transforms.logs.schemas import WATCH_SCHEMA

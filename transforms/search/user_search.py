@@ -13,7 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.core.frames import MAX_BUCKETS
+from transforms.core.digests import MAX_BUCKETS
 from transforms.core.threads import threaded_map
 from transforms.search.index_files import read_index
 from transforms.search.shard_search import Finish, search_shards

@@ -18,8 +18,8 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
+from transforms.core.process_cache import process_cache
 from transforms.core.records import Counts
-from transforms.core.threads import process_cache
 from transforms.sinks.list_rows import ReadListRows
 from transforms.sinks.redis_lists import encode_lists, encode_vectors
 

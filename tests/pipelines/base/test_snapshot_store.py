@@ -13,8 +13,8 @@ from pipelines.base import snapshot_store
 from pipelines.base.manifest import ManifestError
 from pipelines.base.snapshot_store import Snapshot, StoreFile, TakenFile
 from transforms.core import files
+from transforms.core.digests import check_buckets
 from transforms.core.files import FileEntry
-from transforms.core.frames import check_buckets
 
 
 def data_file(day: str, bucket: int = 0, table: str = "watches", digest: str = "d", mark: str = "aa") -> StoreFile:

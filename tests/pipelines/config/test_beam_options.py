@@ -9,7 +9,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import S3Options, StandardOptions
 from nights import DATAFLOW
 
-from pipelines.config.beam_options import OptionError, pipeline_options, runner_name
+from pipelines.config.beam_options import pipeline_options, runner_name
+from pipelines.config.jobs import OptionError
 
 
 def options_of(config: str | None, *flags: str) -> dict[str, object]:

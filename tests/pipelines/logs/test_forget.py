@@ -35,8 +35,8 @@ from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.serving import publication
 from transforms.core import files
+from transforms.core.digests import bucket_of
 from transforms.core.files import FileEntry
-from transforms.core.frames import bucket_of
 from transforms.examples.tfrecords import read_tfrecords, write_tfrecords
 from transforms.logs.readers import LogError
 from transforms.logs.store_rewrite import RewrittenFile

@@ -12,7 +12,7 @@ from stores import USERS, all_bytes, counts, daily, ingested
 from pipelines import ingest, neighbours
 from pipelines.night.night import Night
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.logs.event_window import read_hidden
 from transforms.logs.privacy import pseudonym
 

@@ -11,8 +11,7 @@ from apache_beam.io.filesystem import BeamIOError
 
 from pipelines.base import manifest
 from pipelines.base.process_signals import Stopped
-from pipelines.config.beam_options import OptionError
-from pipelines.config.jobs import JobError
+from pipelines.config.jobs import JobError, OptionError
 from pipelines.night.errors import GateError, StageError, exit_code, is_disk_full, run_command, user_message
 from trainer.errors import TrainingError
 from transforms.logs.readers import LogError, LogSettingError

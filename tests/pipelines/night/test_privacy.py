@@ -17,7 +17,7 @@ from stores import DAYS, USERS, all_bytes, daily, day_of_watches, events, ingest
 from pipelines import lookup
 from pipelines.config.jobs import JobError, load_job
 from pipelines.night import privacy
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.logs.privacy import pseudonym, pseudonyms
 
 KEY, OTHER = "a key of sixteen characters", "another key of sixteen characters"

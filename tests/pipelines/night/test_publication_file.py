@@ -22,7 +22,7 @@ from pipelines.night.night import Night
 from pipelines.runs import night_series, run_log
 from pipelines.serving import publication
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 
 BEFORE, NEXT = DATE - dt.timedelta(days=1), DATE + dt.timedelta(days=1)
 DAMAGE = ["", "{", "null", "{}", "[]", '"x"', "\0", '{"format_version": 1, "date": "x", "buckets": 8, "users": 1}']

@@ -16,7 +16,7 @@ from pipelines.base import manifest, paths, published_lists, snapshot_store
 from pipelines.night.night import Night
 from pipelines.night.published_nights import published_before, served_buckets
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 

@@ -18,7 +18,7 @@ from pipelines.config.jobs import load_job
 from pipelines.night.night import Night
 from pipelines.serving.served import Served
 from transforms.core import files
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.logs.schemas import WATCH_SCHEMA
 
 LISTS = pl.DataFrame(

@@ -21,7 +21,7 @@ from pipelines.night import sink_protocol
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankedLists, RankingOutputs
 from pipelines.serving.served_lists import ServedList, open_lists
-from transforms.core.frames import MAX_BUCKETS, MIN_BUCKETS, bucket_of
+from transforms.core.digests import MAX_BUCKETS, MIN_BUCKETS, bucket_of
 from transforms.ranking.rank_lists import RANKED_LISTS
 from transforms.search.neighbours import LISTS
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.core.bootstrap import REPLICATES, UNIT, Replicates, interval, weights
-from transforms.core.frames import mix
+from transforms.core.digests import mix
 
 DIGESTS = mix(1, np.arange(3_000))
 

@@ -13,18 +13,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transforms.core.digests import MAX_BUCKETS, bucket_of, check_buckets, concat, id_digests, mix
 from transforms.core.frames import (
-    MAX_BUCKETS,
     FrameCoder,
     GatherFrames,
     GroupFrames,
     KeyedFrame,
     PartitionByBucket,
-    bucket_of,
-    check_buckets,
-    concat,
-    id_digests,
-    mix,
     partition_by_bucket,
 )
 

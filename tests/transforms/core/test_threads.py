@@ -10,7 +10,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from transforms.core.threads import ThreadedMap, process_cache, threaded_map
+from transforms.core.process_cache import process_cache
+from transforms.core.threads import ThreadedMap, threaded_map
 
 SECONDS = 60  # the timeout of barriers; only a failing test waits this long
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from transforms.core.frames import bucket_of
+from transforms.core.digests import bucket_of
 from transforms.core.user_sampling import UserSample
 
 

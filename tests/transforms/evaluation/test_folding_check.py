@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import hours, watch, watches_frame, write
 
-from transforms.core.frames import id_digests, mix
+from transforms.core.digests import id_digests, mix
 from transforms.evaluation import folding_check
 from transforms.evaluation.folding_check import (
     RANDOM,

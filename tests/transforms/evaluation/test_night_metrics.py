@@ -11,7 +11,7 @@ import pytest
 
 from transforms.contracts.retrieval_metrics import UserMetrics
 from transforms.core.bootstrap import REPLICATES, PairedDifference, weights
-from transforms.core.frames import mix
+from transforms.core.digests import mix
 from transforms.core.records import encode, pop_records, write_records
 from transforms.evaluation.night_metrics import (
     FORMAT_VERSION,

@@ -9,7 +9,7 @@ import pytest
 
 from transforms.contracts.retrieval_metrics import RankingMetrics, UserMetrics
 from transforms.core.bootstrap import REPLICATES, interval, weights
-from transforms.core.frames import mix
+from transforms.core.digests import mix
 from transforms.evaluation.user_metrics import Measured, MeasuredFigures, merge_measured, paired_difference
 
 KS = (2, 5)

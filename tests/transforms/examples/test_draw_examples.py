@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made_frames import hours, search, searches_frame, watch, watches_frame
 
 from transforms.contracts.example_spec import MISSING
-from transforms.core.frames import id_digests, mix
+from transforms.core.digests import id_digests, mix
 from transforms.examples.draw_examples import (
     DrawnLabels,
     LabelDraw,

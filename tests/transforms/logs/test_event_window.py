@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_frames import START, hours, search, searches_frame, watch, watches_frame, write
 
-from transforms.core.frames import bucket_of, id_digests, mix
+from transforms.core.digests import bucket_of, id_digests, mix
 from transforms.logs.event_window import BucketFiles, Holdout, Window, read_users
 from transforms.logs.schemas import SEARCH_SCHEMA, WATCH_SCHEMA
 

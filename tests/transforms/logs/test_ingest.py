@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_frames import START, hours, watch, watches_frame
 
+from transforms.core.digests import bucket_of
 from transforms.core.files import FileEntry
-from transforms.core.frames import bucket_of
 from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.ingest import (
     RECORDS,

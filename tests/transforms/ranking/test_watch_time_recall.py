@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.core.bootstrap import weights
-from transforms.core.frames import id_digests
+from transforms.core.digests import id_digests
 from transforms.ranking.watch_time_recall import MeasuredRanking, WatchTime, completed_seconds, seconds_in_lists
 
 USERS, VIDEOS = st.sampled_from("abc"), st.sampled_from("vwxyz")
