@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from transforms.core import files, progress
 from transforms.core.files import FileEntry
 from transforms.core.frames import GatherFrames, GroupFrames, KeyedFrame
+from transforms.core.runs import run_indices, sum_by_key
 from transforms.core.user_sampling import UserSample
 from transforms.logs.event_window import COMPLETED_COLUMNS, BucketFiles, Holdout, Window
 from transforms.search.exact_search import MASKED_SCORE, Candidates, Positions
@@ -60,24 +61,13 @@ def count_pairs(recent: pl.DataFrame) -> pl.DataFrame:
     table.sort(axis=1)
     left, right = np.triu_indices(LAST)
     pairs = (table[:, left] << 32 | table[:, right])[table[:, left] > 0]
-    pairs, counts = _sum_by_key(pairs, np.ones(len(pairs), np.int64))
+    pairs, counts = sum_by_key(pairs, np.ones(len(pairs), np.int64))
     return _pairs(pairs, counts)
 
 
 def _pairs(pairs: Ints, counts: Ints) -> pl.DataFrame:
     columns = {"id": (pairs >> 32).astype(np.int32), "other": pairs.astype(np.int32), "count": counts}
     return pl.DataFrame(columns, schema=PAIRS)
-
-
-def _sum_by_key(keys: Ints, values: Ints) -> tuple[Ints, Ints]:
-    """Return the distinct keys in order, and the sum of the values of each.
-
-    Sorting is faster than grouping by hash if most keys are rare.
-    """
-    order = np.argsort(keys)
-    keys = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
-    return keys[starts], np.add.reduceat(values[order], starts) if len(keys) else values
 
 
 def _rank_in_groups(groups: Ints, weights: Ints) -> tuple[Ints, Ints]:
@@ -106,7 +96,7 @@ def nearest_videos(pairs: pl.DataFrame, watchers: pl.DataFrame) -> pl.DataFrame:
     cosine, count / sqrt(users of one * users of the other), in units of `UNIT`.
     """
     keys = pairs["id"].to_numpy().astype(np.int64) << 32 | pairs["other"].to_numpy()
-    keys, counts = _sum_by_key(keys, pairs["count"].to_numpy())
+    keys, counts = sum_by_key(keys, pairs["count"].to_numpy())
     ids, others = keys >> 32, keys & 0xFFFFFFFF
     users = np.zeros(watchers["id"].to_numpy().max(initial=0) + 1, np.int64)
     users[watchers["id"].to_numpy()] = watchers["users"].to_numpy()
@@ -144,13 +134,10 @@ class CoWatched:
         """
         row, ids = (recent[name].to_numpy().astype(np.int64) for name in ("row", "id"))
         counts = self.offsets[ids + 1] - self.offsets[ids]
-        first = np.repeat(self.offsets[ids] - (np.cumsum(counts) - counts), counts)
-        index = first + np.arange(int(counts.sum()))
+        index = run_indices(self.offsets[ids], counts)
         position = position_of[self.others[index]]
         known = position >= 0
-        return _sum_by_key(
-            (np.repeat(row, counts) << 32 | position)[known], self.weights[index[known]].astype(np.int64)
-        )
+        return sum_by_key((np.repeat(row, counts) << 32 | position)[known], self.weights[index[known]].astype(np.int64))
 
     def candidates(
         self, recent: pl.DataFrame, *, users: int, position_of: NDArray[np.int32], fallback: Positions

@@ -54,9 +54,11 @@ def retained_shares(tonight: pl.DataFrame, before: pl.DataFrame) -> pl.Series:
     return both.select(share=kept / pl.col("video_ids").list.len())["share"]
 
 
-def _read_lists(paths: Sequence[str], sample: UserSample) -> pl.DataFrame:
+def _read_lists(paths: Sequence[str], sample: UserSample | None = None) -> pl.DataFrame:
+    """Return the lists that are not empty, of all users or of a sample."""
     rows = files.read_parquets(list(paths), _COLUMNS)
-    return rows.filter(sample.contains(rows["user_id"])).filter(pl.col("video_ids").list.len() > 0)
+    kept = rows if sample is None else rows.filter(sample.contains(rows["user_id"]))
+    return kept.filter(pl.col("video_ids").list.len() > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ def user_overlap(paths: Sequence[str], other_paths: Sequence[str]) -> ListOverla
 
     paths, other_paths: files with user_id, video_ids, of the first and the second night.
     """
-    first, second = (_read_non_empty(listed) for listed in (paths, other_paths))
+    first, second = (_read_lists(listed) for listed in (paths, other_paths))
     heads = [lists.with_columns(pl.col("video_ids").list.head(FIRST)) for lists in (first, second)]
     both = second.join(first, on="user_id", suffix="_before")
     same_first = both["video_ids"].list.first() == both["video_ids_before"].list.first()
@@ -97,7 +99,3 @@ def user_overlap(paths: Sequence[str], other_paths: Sequence[str]) -> ListOverla
         same_first=int(same_first.sum()),
         equal=int((both["video_ids"] == both["video_ids_before"]).sum()),
     )
-
-
-def _read_non_empty(paths: Sequence[str]) -> pl.DataFrame:
-    return files.read_parquets(list(paths), _COLUMNS).filter(pl.col("video_ids").list.len() > 0)

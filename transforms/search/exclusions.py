@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from transforms.core.runs import run_indices
 from transforms.search.exact_search import MASKED_SCORE, Candidates, Floats, Positions
 
 Bools = NDArray[np.bool_]
@@ -41,9 +42,9 @@ class Excluded:
         """Return the exclusions of some queries, in the order given."""
         counts = np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        index = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        positions = self.positions[run_indices(self.offsets[rows], counts)]
         group = None if self.group is None else self.group[rows]
-        return Excluded(offsets=offsets, positions=self.positions[index], hidden=self.hidden, group=group)
+        return Excluded(offsets=offsets, positions=positions, hidden=self.hidden, group=group)
 
     def restrict(self, positions: Ints) -> Excluded:
         """Return the exclusions restricted to some positions (ascending), renumbered from 0."""

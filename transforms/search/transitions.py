@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from transforms.contracts.transitions import lag_weights
 from transforms.core import files
 from transforms.core.process_cache import process_cache
+from transforms.core.runs import run_indices, sum_by_key
 from transforms.search.diversity import VideoVectors
 from transforms.search.exact_search import MASKED_SCORE, Candidates, Floats
 from transforms.search.exclusions import ChannelCap, Excluded, build_query_rules
@@ -130,18 +131,13 @@ def _chain(recent: NDArray[np.int32], transitions: Transitions, n: int) -> _Chai
     ids = np.where(recent < len(transitions.offsets) - 1, recent, 0)
     weights = lag_weights() * (ids > 0)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    start = transitions.offsets[ids].ravel()
-    counts = transitions.offsets[ids + 1].ravel() - start
-    ends = np.cumsum(counts)
-    index = np.repeat(start - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+    starts = transitions.offsets[ids].ravel()
+    counts = transitions.offsets[ids + 1].ravel() - starts
+    index = run_indices(starts, counts)
     user = np.repeat(np.repeat(np.arange(len(recent)), recent.shape[1]), counts)
-    keys = user * n + transitions.positions[index]
     chances = np.repeat(weights.ravel(), counts) * transitions.shares[index]
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    sums = np.add.reduceat(chances[order].astype(np.float64), first) if len(first) else np.zeros(0)
-    return _Chain(keys=keys[first], chances=sums)
+    keys, sums = sum_by_key(user * n + transitions.positions[index], chances.astype(np.float64))
+    return _Chain(keys=keys, chances=sums)
 
 
 def _chances_of(candidates: Candidates, chain: _Chain, n: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
