@@ -171,7 +171,7 @@ def _write_outputs(
     raw = None if unsupported else RawFeatures(examples, vocabularies)
     export_tower(fitted.model.tower, result.tower, raw=raw)
     write_video_vectors(fitted.model, counts, result.video_vectors)
-    histories = read_histories(RecordFiles.from_paths(examples.train), examples.spec, newest_labels=True)
+    histories = read_histories(fitted.records, examples.spec, newest_labels=True)
     write_transitions(count_transitions(histories, videos=examples.spec.videos), result.transitions)
     write_state(fitted.step, vocabularies, model_shape(examples.spec, model, fitted.step), result.state)
     curve = {"loss": progress.losses, "holdout": progress.holdout}

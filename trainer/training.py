@@ -40,11 +40,12 @@ CURVE_POINTS = 200  # about how many points the loss curve of a training has, ho
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """A completed training: everything that it learned, its progress, and what it started from."""
+    """A completed training: everything that it learned, its progress, what it started from, and its records."""
 
     step: TrainingStep
     progress: Progress
     start: Start
+    records: RecordFiles  # of all training examples, in memory if they fit `cache_bytes`
 
     @property
     def model(self) -> Model:
@@ -107,7 +108,9 @@ def fit(
     loop.run(replicas.distribute(batches), progress)
     if settings.early_stopping_epochs and replicas.chief:
         saves.restore_best()
-    return FitResult(step=step if replicas.single else builder.copy(step), progress=progress, start=start)
+    return FitResult(
+        step=step if replicas.single else builder.copy(step), progress=progress, start=start, records=data.records
+    )
 
 
 def correct_batch_labels(loss: Loss[Any], data: TrainingData) -> None:
