@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
-from pipelines.datasets.data_set import DataSet, Frames, Request, Source, SourceFile, from_epoch
+from pipelines.datasets.data_set import DataSet, Frames, Request, Source, SourceFile
 from pipelines.datasets.movielens import RATINGS, ratings
-from pipelines.datasets.tables import COMPRESSIONS, DataSetError, Separated, read_table
+from pipelines.datasets.tables import DataSetError, Separated, read_table, without_compression
 
 _REVIEWS, _META = "reviews", "meta"
 _META_PREFIX = "meta_"
@@ -35,22 +36,18 @@ def _locate(data_set: DataSet, path: Path) -> Source:
     return Source({_REVIEWS: reviews[0], **({_META: products[0]} if products else {})})
 
 
-def _stem(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in COMPRESSIONS else path
-
-
 def _is_reviews(path: Path) -> bool:
-    known = _stem(path).suffix in (".json", ".jsonl", ".csv")
+    known = without_compression(path).suffix in (".json", ".jsonl", ".csv")
     return known and path.is_file() and not path.name.startswith((_META_PREFIX, "."))
 
 
 def _category(path: Path) -> str:
-    return _stem(path).stem.removesuffix("_5")
+    return without_compression(path).stem.removesuffix("_5")
 
 
 def _reviews_2018(source: Source, request: Request) -> Frames:
     path = source[_REVIEWS]
-    if _stem(path).suffix == ".csv":
+    if without_compression(path).suffix == ".csv":
         blocks = read_table(path, {name: name for name in RATINGS}, layout=_RATINGS_2018)
     else:
         blocks = read_table(path, _REVIEWS_2018)
@@ -58,33 +55,21 @@ def _reviews_2018(source: Source, request: Request) -> Frames:
 
 
 def _reviews_2023(source: Source, request: Request) -> Frames:
-    for block in read_table(source[_REVIEWS], _REVIEWS_2023):
-        source.broken["a wrong number of values"] += block.broken
-        yield block.rows.select(
-            user_id="user",
-            video_id="video",
-            time=from_epoch(pl.col("time"), "ms"),
-            completed=pl.col("rating").cast(pl.Float64, strict=False) >= request.completed_from,
-        )
+    return ratings(read_table(source[_REVIEWS], _REVIEWS_2023), source, request, unit="ms")
 
 
-def _products_2018(source: Source) -> Frames:
-    wanted = {"video_id": "asin", "title": "title"}
-    for block in read_table(source[_META], {"video_id": "asin"}, optional={"title": "title", "channel": "brand"}):
-        yield _with(block.rows, *wanted, "channel")
+def _products(*, video: str, channel: str) -> Callable[[Source], Frames]:
+    """Return the reader of the products. video, channel: names of their columns; a title and a channel may lack."""
 
+    def products(source: Source) -> Frames:
+        for block in read_table(source[_META], {"video_id": video}, optional={"title": "title", "channel": channel}):
+            rows = block.rows
+            yield rows.select(
+                pl.col(name).cast(pl.String) if name in rows.columns else pl.lit(None, pl.String).alias(name)
+                for name in ("video_id", "title", "channel")
+            )
 
-def _products_2023(source: Source) -> Frames:
-    others = {"title": "title", "channel": "store"}
-    for block in read_table(source[_META], {"video_id": "parent_asin"}, optional=others):
-        yield _with(block.rows, "video_id", "title", "channel")
-
-
-def _with(rows: pl.DataFrame, *names: str) -> pl.DataFrame:
-    """Return columns of text; those that a block lacks are null."""
-    return rows.select(
-        pl.col(name).cast(pl.String) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in names
-    )
+    return products
 
 
 DATA_SETS = (
@@ -103,7 +88,7 @@ DATA_SETS = (
         completed_from=0.0,
         locate=_locate,
         watches=_reviews_2018,
-        videos=_products_2018,
+        videos=_products(video="asin", channel="brand"),
     ),
     DataSet(
         name="amazon-2023",
@@ -120,6 +105,6 @@ DATA_SETS = (
         completed_from=0.0,
         locate=_locate,
         watches=_reviews_2023,
-        videos=_products_2023,
+        videos=_products(video="parent_asin", channel="store"),
     ),
 )

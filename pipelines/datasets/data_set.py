@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from pipelines.datasets.tables import COMPRESSIONS, DataSetError
+from pipelines.datasets.tables import COMPRESSIONS, Block, DataSetError
+
+Frames = Iterator[pl.DataFrame]
 
 TIME = pl.Datetime("ms", "UTC")
 QUARTER_HOUR = dt.timedelta(minutes=15)  # between events whose times are not published
@@ -87,8 +89,11 @@ class Source:
     def get(self, name: str) -> Path | None:
         return self.files.get(name)
 
-
-Frames = Iterator[pl.DataFrame]
+    def rows(self, blocks: Iterable[Block]) -> Frames:
+        """Yield the rows of blocks, and count those that have a wrong number of values."""
+        for block in blocks:
+            self.broken["a wrong number of values"] += block.broken
+            yield block.rows
 
 
 @dataclass(frozen=True, kw_only=True)

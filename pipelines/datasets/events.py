@@ -19,7 +19,7 @@ from pipelines.datasets.data_set import (
     from_epoch,
     number,
 )
-from pipelines.datasets.tables import COMPRESSIONS, Block, DataSetError, Separated, read_table
+from pipelines.datasets.tables import Block, DataSetError, Separated, read_table, without_compression
 from transforms.logs.columns import RawColumns
 from transforms.logs.parsing import CompletionRule
 from transforms.logs.readers import LOG_ENDING
@@ -32,7 +32,7 @@ _DEFAULTS = {"completed": "completed", "watch_seconds": "watch_seconds", "video_
 
 
 def _is_tsv(path: Path) -> bool:
-    return (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix.lower() in (".tsv", ".tab")
+    return without_compression(path).suffix.lower() in (".tsv", ".tab")
 
 
 def _locate(data_set: DataSet, path: Path) -> Source:
@@ -49,9 +49,8 @@ def _watches(source: Source, request: Request) -> Frames:
     if columns.rating and request.completed_from is None:
         raise DataSetError("--rating needs --completed-from: the least rating that counts as a completed watch")
     for path in source.files.values():
-        for block in _blocks(path, request):
-            source.broken["a wrong number of values"] += block.broken
-            yield _events(block.rows, request)
+        for rows in source.rows(_blocks(path, request)):
+            yield _events(rows, request)
 
 
 def _blocks(path: Path, request: Request) -> Iterator[Block]:

@@ -45,9 +45,8 @@ def _kuairand_watches(files: tuple[str, ...]) -> Callable[[Source, Request], Fra
     def watches(source: Source, request: Request) -> Frames:
         wanted = ("user_id", "video_id", "time_ms", "long_view", "play_time_ms", "duration_ms", "tab")
         for name in files:
-            for block in read_table(source[name], {column: column for column in wanted}):
-                source.broken["a wrong number of values"] += block.broken
-                yield block.rows.select(
+            for rows in source.rows(read_table(source[name], {column: column for column in wanted})):
+                yield rows.select(
                     "user_id",
                     "video_id",
                     time=from_epoch(pl.col("time_ms"), "ms"),
@@ -192,9 +191,8 @@ def _processed_users(source: Source) -> Frames:
 
 def _kuairec_watches(source: Source, request: Request) -> Frames:
     wanted = ("user_id", "video_id", "play_duration", "video_duration", "timestamp")
-    for block in read_table(source["big_matrix.csv"], {column: column for column in wanted}):
-        source.broken["a wrong number of values"] += block.broken
-        yield block.rows.select(
+    for rows in source.rows(read_table(source["big_matrix.csv"], {column: column for column in wanted})):
+        yield rows.select(
             "user_id",
             "video_id",
             time=from_epoch(pl.col("timestamp")),

@@ -7,7 +7,6 @@ the last one before the first day of the logs.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 
 import polars as pl
 
@@ -22,7 +21,7 @@ from pipelines.datasets.data_set import (
     optional,
     required,
 )
-from pipelines.datasets.tables import Block, Separated, read_table
+from pipelines.datasets.tables import Separated, read_table
 
 _TRAIN, _DEV = "MINDsmall_train", "MINDsmall_dev"
 _BEHAVIORS = Separated(separator="\t", columns=("impression", "user_id", "time", "history", "shown"))
@@ -36,14 +35,15 @@ _MOST_EARLIER = 28 * 24 * 4  # quarters of an hour in four weeks, the period of 
 
 def _watches(source: Source, request: Request) -> Frames:
     parts = {"train": f"{_TRAIN}/behaviors.tsv", "test": f"{_DEV}/behaviors.tsv"}
+    wanted = {column: column for column in ("user_id", "time", "history", "shown")}
     earlier = FirstRows("user_id")
     first: dt.datetime | None = None
     for part, name in parts.items():
         if source.get(name) is None:
             continue
-        for block in _behaviors(source, name):
+        for behaviors in source.rows(read_table(source[name], wanted, layout=_BEHAVIORS)):
             time = pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="ms", strict=False)
-            rows = block.rows.with_columns(time.dt.replace_time_zone("UTC"))
+            rows = behaviors.with_columns(time.dt.replace_time_zone("UTC"))
             start = rows["time"].min()
             if isinstance(start, dt.datetime):
                 first = start if first is None else min(first, start)
@@ -51,13 +51,6 @@ def _watches(source: Source, request: Request) -> Frames:
             yield _clicks(rows).with_columns(part=pl.lit(part))
     if first is not None:
         yield _earlier_clicks(earlier.frame(), first).with_columns(part=pl.lit("train"))
-
-
-def _behaviors(source: Source, name: str) -> Iterator[Block]:
-    wanted = {column: column for column in ("user_id", "time", "history", "shown")}
-    for block in read_table(source[name], wanted, layout=_BEHAVIORS):
-        source.broken["a wrong number of values"] += block.broken
-        yield block
 
 
 def _clicks(rows: pl.DataFrame) -> pl.DataFrame:

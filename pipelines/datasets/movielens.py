@@ -22,14 +22,16 @@ _USERS_100K = Separated(separator="|", columns=("user_id", "age", "gender", "occ
 _USERS_1M = Separated(separator="::", columns=("user_id", "gender", "age", "occupation", "zip"))
 
 
-def ratings(blocks: Iterator[Block], source: Source, request: Request) -> Frames:
-    """Yield watches of blocks with the columns `RATINGS`: completed if the rating is at least `completed_from`."""
-    for block in blocks:
-        source.broken["a wrong number of values"] += block.broken
-        yield block.rows.select(
+def ratings(blocks: Iterator[Block], source: Source, request: Request, *, unit: str = "s") -> Frames:
+    """Yield watches of blocks with the columns `RATINGS`: completed if the rating is at least `completed_from`.
+
+    unit: of the epoch times, see `from_epoch`.
+    """
+    for rows in source.rows(blocks):
+        yield rows.select(
             user_id="user",
             video_id="video",
-            time=from_epoch(pl.col("time")),
+            time=from_epoch(pl.col("time"), unit),
             completed=number("rating") >= request.completed_from,
         )
 

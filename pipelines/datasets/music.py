@@ -42,12 +42,10 @@ _ARTIST = _either("artist_id", pl.col("artist"))
 
 
 def _listens_1k(source: Source, request: Request) -> Frames:
-    for block in read_table(source[_LISTENS_1K], {name: name for name in _1K.columns}, layout=_1K):
-        source.broken["a wrong number of values"] += block.broken
+    blocks = read_table(source[_LISTENS_1K], {name: name for name in _1K.columns}, layout=_1K)
+    for rows in source.rows(blocks):
         time = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="ms", strict=False)
-        yield block.rows.select(
-            "user_id", video_id=_TRACK, time=time.dt.replace_time_zone("UTC"), completed=pl.lit(True)
-        )
+        yield rows.select("user_id", video_id=_TRACK, time=time.dt.replace_time_zone("UTC"), completed=pl.lit(True))
 
 
 def _tracks_1k(source: Source) -> Frames:
@@ -70,9 +68,9 @@ def _users_1k(source: Source) -> Frames:
 
 
 def _plays_360k(source: Source, request: Request) -> Frames:
-    for block in read_table(source[_PLAYS_360K], {name: name for name in _360K.columns}, layout=_360K):
-        source.broken["a wrong number of values"] += block.broken
-        rows = block.rows.with_columns(video_id=_ARTIST)
+    blocks = read_table(source[_PLAYS_360K], {name: name for name in _360K.columns}, layout=_360K)
+    for plays in source.rows(blocks):
+        rows = plays.with_columns(video_id=_ARTIST)
         rows = rows.with_columns(pair=pl.concat_str("user_id", pl.lit("\t"), "video_id"))
         slot = plh.col("pair").nchash.xxhash64(seed=0) % _SLOTS_360K
         yield rows.select(

@@ -55,6 +55,11 @@ class Block:
     broken: int
 
 
+def without_compression(path: Path) -> Path:
+    """Return a path without the ending of its compression, if it has one."""
+    return path.with_suffix("") if path.suffix in COMPRESSIONS else path
+
+
 def read_table(
     path: Path,
     columns: Mapping[str, str],
