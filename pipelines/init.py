@@ -154,7 +154,9 @@ def plan_job(request: InitRequest, questions: Questions) -> JobPlan:
     Raises JobError for a question that cannot be asked, LogError for logs that cannot be read.
     """
     groups, skipped = log_guesses.find_groups(request.folder, without=[request.root_path])
-    guesses = [guess for group in groups if not group.error and (guess := _guess(group, request)) is not None]
+    guesses = [
+        guess for group in groups if not group.error and (guess := log_guesses.guess_table(group, request.columns))
+    ]
     notes = [f"{group.pattern} cannot be read: {group.error}" for group in groups if group.error]
     if skipped:
         names = ", ".join(os.path.basename(path) for path in skipped[:_SHOWN])
@@ -195,10 +197,6 @@ def _left_out(guess: TableGuess) -> str:
     why = f": {'; '.join(guess.problems)}" if guess.problems else ""
     options = " ".join(f"--column {table}.{ours}=..." for ours in lacking)
     return f"{guess.group.pattern} is left out of {table}, because it lacks {', '.join(lacking)}{why}; {options}"
-
-
-def _guess(group: LogGroup, request: InitRequest) -> TableGuess | None:
-    return log_guesses.guess_table(group, request.columns)
 
 
 def _check_zone(zone: str) -> None:

@@ -18,7 +18,7 @@ from pipelines.base import console
 from pipelines.base.console import Parser
 
 STAGES = ("ingest", "vocabulary", "examples", "train", "index", "neighbours", "ranking", "evaluation", "publish")
-LIST_SOURCES = ("files", "redis")  # where `lookup` reads lists
+LIST_SOURCES = ("files", "redis")  # of published lists
 LOG_FORMATS = ("text", "json")
 LOG_TABLES = ("watches", "searches", "videos", "users", "hidden", "impressions")
 EXPORT_FORMATS = ("csv", "jsonl", "parquet")
@@ -218,6 +218,13 @@ def rollback() -> Parser:
     return parser
 
 
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the argument for the source of published lists."""
+    parser.add_argument(
+        "--from", dest="source", choices=LIST_SOURCES, default="files", help="source of the lists (default: files)"
+    )
+
+
 class _LookupParser(Parser):
     def error(self, message: str) -> NoReturn:
         if "USER" in message:
@@ -233,9 +240,7 @@ def lookup() -> Parser:
     parser.add_argument("--k", type=int, default=10, help="number of videos (default: 10)")
     parser.add_argument("--watches", type=int, default=5, help="number of the user's last watches (default: 5)")
     parser.add_argument("--country", help="country of the default list for unknown users (default: all countries)")
-    parser.add_argument(
-        "--from", dest="source", choices=LIST_SOURCES, default="files", help="source of the lists (default: files)"
-    )
+    _add_source(parser)
     parser.add_argument(
         "--date",
         type=console.parse_date,
@@ -275,9 +280,7 @@ def serve() -> Parser:
         help="address to listen on; any but that of this machine lets others read the page, which has no login "
         f"(default: {HOST})",
     )
-    parser.add_argument(
-        "--from", dest="source", choices=LIST_SOURCES, default="files", help="source of the lists (default: files)"
-    )
+    _add_source(parser)
     return parser
 
 

@@ -167,13 +167,11 @@ def _template(relative: str) -> str:
         if dated != folder:
             parts.append(dated)
         else:
-            parts.append(f"{_literal(key)}=*" if equals and value else "*" if folder.isdigit() else _literal(folder))
+            parts.append(
+                f"{escape_pattern(key)}=*" if equals and value else "*" if folder.isdigit() else escape_pattern(folder)
+            )
     stem, dot, ending = name.partition(".")
     return "/".join([*parts, f"{_wildcards(stem)}{dot}{ending}"])
-
-
-def _literal(text: str) -> str:
-    return escape_pattern(text)
 
 
 def _wildcards(stem: str) -> str:
@@ -184,16 +182,16 @@ def _wildcards(stem: str) -> str:
         last = 0
         for varying in _VARYING.finditer(piece):
             # a digit first, so that the pattern does not match other names
-            pieces += [_literal(piece[last : varying.start()]), "[0-9]*" if varying[0].isdigit() else "*"]
+            pieces += [escape_pattern(piece[last : varying.start()]), "[0-9]*" if varying[0].isdigit() else "*"]
             last = varying.end()
-        pieces.append(_literal(piece[last:]))
+        pieces.append(escape_pattern(piece[last:]))
     return "".join(pieces)
 
 
 def _group(folder: str, template: str, files: list[TakenFile]) -> LogGroup:
     files = sorted(files, key=lambda file: file.path)
     days = tuple(sorted({_DATE.findall(file.path)[-1] for file in files})) if "{date}" in template else ()
-    pattern = template if len(files) > 1 or days else _literal(files[0].path[len(folder.rstrip("/")) + 1 :])
+    pattern = template if len(files) > 1 or days else escape_pattern(files[0].path[len(folder.rstrip("/")) + 1 :])
     return _read(LogGroup(pattern=pattern, files=tuple(files), days=days))
 
 
@@ -391,10 +389,10 @@ def _implausible(read: pl.Series, ours: str) -> str:
 def _length_or_watch_time(group: LogGroup, columns: dict[str, str]) -> tuple[dict[str, str], str]:
     """Decide what a column such as `duration` is if nothing else says how much was watched: it differs between the
     watches of a video if it is the watch time. Return the columns, and a question if the values do not decide it."""
-    told = any(columns.get(ours, ABSENT) != ABSENT for ours in ("completed", "watch_seconds"))
+    is_known = any(columns.get(ours, ABSENT) != ABSENT for ours in ("completed", "watch_seconds"))
     theirs, video = columns.get("video_seconds", ABSENT), columns.get("video_id", ABSENT)
     if (
-        told
+        is_known
         or ABSENT in (theirs, video)
         or _plain(theirs) == "videoseconds"
         or not {theirs, video} <= {*group.raw.columns}
