@@ -94,7 +94,7 @@ class Measured:
 
     seconds: float
     peak_gib: float
-    said: str
+    output: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +143,8 @@ def measured(arguments: Sequence[str], *, python: str = sys.executable, folder: 
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-    said, _, peak = done.stdout.rstrip().rpartition("\n")
-    return Measured(seconds=time.monotonic() - began, peak_gib=int(peak) / 2**20, said=said)
+    output, _, peak = done.stdout.rstrip().rpartition("\n")
+    return Measured(seconds=time.monotonic() - began, peak_gib=int(peak) / 2**20, output=output)
 
 
 def start_up(out: Path) -> Run:
@@ -169,8 +169,8 @@ def next_night(out: Path, first: Run, nothing: Run, events: int) -> None:
 def against_polars(out: Path, first: Run, nothing: Run) -> None:
     """Do the same work with `benchmarks.polars_examples`. Its own clock counts, which excludes its imports."""
     done = measured(["-m", "benchmarks.polars_examples", str(out)])
-    print(f"polars: {', '.join(done.said.splitlines())}; {done.seconds:.1f} s and {done.peak_gib:.1f} GiB in all")
-    seconds = max(float(found) for found in re.findall(r"after ([\d.]+) s", done.said))
+    print(f"polars: {', '.join(done.output.splitlines())}; {done.seconds:.1f} s and {done.peak_gib:.1f} GiB in all")
+    seconds = max(float(found) for found in re.findall(r"after ([\d.]+) s", done.output))
     less = (first.total - nothing.total) / seconds
     print(f"pipeline / polars: {first.total / seconds:.2f} (at most 3); less start-up {less:.2f}", flush=True)
     compare_records(out)

@@ -64,7 +64,7 @@ def _duckdb(out: Path) -> str:
 def _process(python: str, module: str, logs: Path) -> dict[str, float]:
     """Run a process from its start to its end, with its imports, as the stages are measured."""
     done = measured(["-m", module, str(logs)], python=python, folder=REPOSITORY)
-    print(done.said, flush=True)
+    print(done.output, flush=True)
     return {"seconds": done.seconds, "peak_gib": done.peak_gib}
 
 

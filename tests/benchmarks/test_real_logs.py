@@ -1,7 +1,7 @@
 """The logs that benchmarks import are row by row those that their figures were measured on.
 
 `WATCHNEXT_PUBLIC_DATA` names a folder with `data/`, where the public files are, and `tools/`, the converters that wrote
-the logs before; by default `shared` beside this checkout. Without them the tests are skipped.
+the logs before; by default the folder `shared` next to this checkout. Without them the tests are skipped.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from transforms.search.index_files import read_videos
 from transforms.search.tower import UserBatch
 
 LEAST_CANDIDATES = 200  # over which Z is summed: with fewer, the model's probabilities are too large
-SHARPNESS = 0.7  # exponent of the model's probabilities, which fall too steeply beside those of the chain
+SHARPNESS = 0.7  # exponent of the model's probabilities, which are too concentrated, compared with those of the chain
 _ROWS_AT_ONCE = 1 << 16  # vectors gathered at once
 
 Ints = NDArray[np.int64]
