@@ -28,7 +28,7 @@ def reference() -> str:
 def _table(name: str, table: FieldInfo) -> Iterator[str]:
     kind = table_of(table)
     assert kind is not None
-    summary = (kind.__doc__ or "").split(": ", 1)[-1].strip().replace("\n", " ")
+    summary = " ".join((kind.__doc__ or "").split(": ", 1)[-1].split())
     yield from (f"## [{name}]", "", summary[:1].upper() + summary[1:], "")
     if automatic := [f"`{setting}`" for setting, field in kind.model_fields.items() if accepts_auto(field)]:
         rules = "[follow from the logs](operations.md#settings-that-follow-from-the-logs)"
