@@ -23,7 +23,7 @@ from pipelines import examples, index, ingest, neighbours, ranking, train, vocab
 from pipelines.config.jobs import load_job
 from pipelines.night.beam_jobs import BeamJobs
 from pipelines.night.night import Night
-from trainer.batch import TOKENS, WATCHES, Batch
+from trainer.batch import IMPRESSION_DAY, TOKENS, WATCHES, Batch
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions
 from trainer.ranker.model import Ranker
@@ -66,7 +66,8 @@ def without_outcomes(files: RankingFiles, folder: Path) -> RankingFiles:
     spec = replace(files.spec, numbers=[name for name in files.spec.numbers if name not in OUTCOME_NUMBERS])
     columns = read_columns(files.train, files.spec)
     rows = pl.DataFrame({name: columns[name] for name in spec.numbers})
-    drawn = rows.with_columns(drawn=pl.Series(mix(np.arange(rows.height)), dtype=pl.UInt64))
+    days = pl.Series(columns[IMPRESSION_DAY]).cast(pl.Int32).cast(pl.Date)
+    drawn = rows.with_columns(drawn=pl.Series(mix(np.arange(rows.height)), dtype=pl.UInt64), day=days)
     write_numbers_graph(drawn, str(folder), spec=spec, pipeline=BeamJobs(dt.date.today(), None, ()).local_pipeline())
     return replace(files, spec=spec, graph=f"{folder}/transform_fn")
 
