@@ -17,7 +17,7 @@ import gzip
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -31,7 +31,7 @@ from pipelines.night.errors import StageError, is_disk_full, run_command
 from pipelines.night.night import Night
 from pipelines.serving.served_lists import FileLists
 from transforms.core import files
-from transforms.core.digests import FRAME_ROWS
+from transforms.core.digests import FRAME_ROWS, bucket_of
 from transforms.core.files import FileEntry, VerifiedPath
 from transforms.core.parquet_writer import ParquetFrameWriter
 
@@ -45,11 +45,13 @@ _CATALOGUE = ("title", "channel", "language", "upload_time", "video_seconds", "a
 parser = command_lines.export
 
 
-def tables(lists: FileLists, job: Job, table: str, *, long: bool) -> Iterator[pl.DataFrame]:
+def tables(
+    lists: FileLists, job: Job, table: str, *, long: bool, users: Collection[str] | None = None
+) -> Iterator[pl.DataFrame]:
     """Yield the rows of a table of published lists, in frames with the same columns, at least one.
 
-    table: one of `command_lines.EXPORT_TABLES`; long: one row per user and video instead of one per user. Raises
-    StageError if a file is missing or damaged.
+    table: one of `command_lines.EXPORT_TABLES`; long: one row per user and video instead of one per user; users: the
+    stored ids of those whose rows are yielded, None for all. Raises StageError if a file is missing or damaged.
     """
     if table == "videos":
         yield from _videos(lists, job)
@@ -57,8 +59,15 @@ def tables(lists: FileLists, job: Job, table: str, *, long: bool) -> Iterator[pl
     columns = ["user_id", "vector"]
     if table == "lists":
         columns = [name for name in _LISTS if name != "expected_seconds" or lists.has_seconds]
-    for entry in lists.files.of("lists" if table == "lists" else "user_vectors"):
+    entries = lists.files.of("lists" if table == "lists" else "user_vectors")
+    if not entries:  # vectors of a night without users
+        yield pl.DataFrame(schema={"user_id": pl.String, "vector": pl.List(pl.Float32)})
+    if users is not None:
+        buckets = {bucket_of(user, lists.files.buckets) for user in users}
+        entries = tuple(one for one in entries if paths.shard_index(one.name) in buckets) or entries[:1]
+    for entry in entries:
         frame = lists.read(_path(lists, entry), columns)
+        frame = frame if users is None else frame.filter(pl.col("user_id").is_in(list(users)))
         for part in frame.iter_slices(FRAME_ROWS // 64) if frame.height else [frame]:
             yield _long_form(part) if long else part
 

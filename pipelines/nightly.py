@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command(lambda: work(log), log.fail)
 
 
-def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> int:
-    """Run one night and return its exit code. Report the result in the log, in ROOT/metrics.prom and to the receivers
-    in `[notify]`, whether or not the night fails."""
+def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> Outcome:
+    """Run one night and return how it ended. Report the result in the log, in ROOT/metrics.prom and to the receivers in
+    `[notify]`, whether or not the night fails."""
     began = time.monotonic()
     code, message = _outcome(night, job, stages, log)
     end = Outcome(
@@ -72,7 +72,7 @@ def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: Ru
     for problem in (*problems, notify.send(night.job.notify, end, root=night.root.path)):
         if problem:
             log.write_event("warning", problem, level="warning", date=end.date)
-    return code
+    return end
 
 
 def run(night: Night, job: str, stages: Sequence[str], log: RunLog) -> str:

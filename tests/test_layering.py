@@ -30,6 +30,7 @@ PIPELINES = (
     ("datasets",),  # writes raw logs, so no stage or check depends on it
     ("init", "import_logs", "simulate", "doctor", "nightly", "cli", "backfill", "rollback", "rebucket"),
     ("status", "report", "lookup", "serve", "compare", "export", "completion"),
+    ("api",),
 )
 TRANSFORMS = {
     "core": "",

@@ -113,6 +113,15 @@ def latest(folder: str) -> Snapshot | None:
     return load(found[-1]) if found else None
 
 
+def newest_key_check(folder: str) -> str:
+    """Return what identifies the pseudonym key of the store; empty in a new store, or if ids are not pseudonymised.
+
+    Raises DamagedSnapshotError.
+    """
+    newest = latest(folder)
+    return newest.key_check if newest else ""
+
+
 def newest_readable(folder: str) -> Snapshot | None:
     """Return the newest snapshot that is not damaged, or None if there is none."""
     for path in reversed(list_snapshots(folder)):

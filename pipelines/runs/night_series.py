@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipelines.base import manifest
 from pipelines.night import publication_file
-from pipelines.night.night import Night
+from pipelines.night.night import Night, Outcome
 from pipelines.runs.run_log import RunLog
 
 
@@ -32,9 +32,9 @@ def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
 
 
 def run(
-    night: Night, dates: Sequence[dt.date], one: Callable[[Night], int], log: RunLog, *, keep_going: bool
+    night: Night, dates: Sequence[dt.date], one: Callable[[Night], Outcome], log: RunLog, *, keep_going: bool
 ) -> list[int]:
-    """Call `one`, which returns an exit code, for the night of each date. Return the exit codes of the nights that ran.
+    """Call `one`, which runs a night, for the night of each date. Return the exit codes of the nights that ran.
 
     The series ends after a failed night unless `keep_going`, and always after a night that a signal stopped.
     """
@@ -42,7 +42,7 @@ def run(
     for date in dates:
         if len(dates) > 1:
             log.write_event("night_begins", f"night {date} ({len(codes) + 1} of {len(dates)})", date=date.isoformat())
-        codes.append(one(night if date == night.date else replace(night, date=date, reingest=())))
+        codes.append(one(night if date == night.date else replace(night, date=date, reingest=())).code)
         if codes[-1] > 128 or (codes[-1] and not keep_going):
             break
     if len(dates) > 1:

@@ -102,5 +102,4 @@ class Served:
 
     @cached_property
     def _key_check(self) -> str:
-        newest = snapshot_store.latest(self.night.root.snapshots)
-        return newest.key_check if newest else ""
+        return snapshot_store.newest_key_check(self.night.root.snapshots)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nights import DATE, commit, night, write_job
 
-from pipelines.night.night import Night
+from pipelines.night.night import Night, Outcome
 from pipelines.runs import night_series
 from pipelines.runs.run_log import RunLog
 
@@ -60,9 +60,9 @@ class Codes:
     def __init__(self, codes: dict[dt.date, int]) -> None:
         self.codes, self.seen = codes, list[Night]()
 
-    def __call__(self, of: Night) -> int:
+    def __call__(self, of: Night) -> Outcome:
         self.seen.append(of)
-        return self.codes.get(of.date, 0)
+        return Outcome(run="", date=of.date.isoformat(), code=self.codes.get(of.date, 0), message="", seconds=0.0)
 
 
 def test_nights_run_in_order_and_are_summarised_at_the_end(of: Night, capsys: pytest.CaptureFixture[str]) -> None:
