@@ -20,7 +20,7 @@ from transforms.core.digests import concat
 from transforms.core.files import FileEntry
 from transforms.core.parquet_writer import ParquetFrameWriter
 from transforms.evaluation.held_out import RECORD, HeldOut
-from transforms.evaluation.list_statistics import VideoCounts, freshness_curve, list_figures
+from transforms.evaluation.list_statistics import VideoCounts, freshness_curve, length_shares, list_figures
 from transforms.evaluation.measure_batch import (
     HoldoutInputs,
     Shared,
@@ -129,7 +129,12 @@ def _record(inputs: HoldoutInputs, key: Key, value: Mergeable) -> EvaluationReco
     found = list_figures(value, shared.uploads, inputs.as_of)
     if key[-1] != WATCHED:
         found["coverage"] = found["distinct"] / len(shared.id_of)
-    return ShownRecord(system=key[-1], figures=found, by_day=freshness_curve(value, shared.uploads, inputs.as_of))
+    return ShownRecord(
+        system=key[-1],
+        figures=found,
+        by_day=freshness_curve(value, shared.uploads, inputs.as_of),
+        by_length=length_shares(value, shared.lengths),
+    )
 
 
 def _merge_into(total: dict[Key, Mergeable], measured: Iterable[tuple[Key, Mergeable]]) -> None:

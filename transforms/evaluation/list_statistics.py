@@ -1,4 +1,4 @@
-"""Statistics of the videos in lists, and of the videos watched: coverage, age and popularity.
+"""Statistics of the videos in lists, and of the videos watched: coverage, age, length and popularity.
 
 Videos are counted by vocabulary id, which is their rank by popularity; 0 counts videos out of vocabulary. The
 statistics do not depend on how lists are split into parts.
@@ -22,6 +22,7 @@ from transforms.evaluation.slices import NEW
 Counts = NDArray[np.int64]
 _DAY = dt.timedelta(days=1)
 DAYS = 28  # since upload, in the freshness curve
+LENGTHS = (60, 180, 600, 1_800)  # seconds at which the classes of `length_shares` begin, after the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,12 @@ class VideoCounts:
         return VideoCounts(counts=self.counts + other.counts)
 
 
-def upload_times(videos: pl.DataFrame) -> pl.Series:
-    """Return the upload time of each vocabulary id, null if unknown and for 0: [videos + 1].
+def by_id(videos: pl.DataFrame, column: str) -> pl.Series:
+    """Return a column's value of each vocabulary id, null if unknown and for 0: [videos + 1].
 
-    videos: id (null: out of vocabulary), upload_time.
+    videos: id (null: out of vocabulary) and the column.
     """
-    known = videos.drop_nulls("id").sort("id")["upload_time"]
+    known = videos.drop_nulls("id").sort("id")[column]
     return known.clear(1).append(known)
 
 
@@ -82,6 +83,17 @@ def freshness_curve(video_counts: VideoCounts, uploads: pl.Series, as_of: dt.dat
     recent = days < DAYS
     by_age = np.bincount(days[recent].astype(np.int64), counts[recent], minlength=DAYS)
     return (by_age / total).tolist() if total else []
+
+
+def length_shares(video_counts: VideoCounts, lengths: pl.Series) -> list[float]:
+    """Return the share of the counted videos in each class of lengths: below the first of `LENGTHS`, from each on.
+
+    lengths: seconds of each id, null if unknown. Only videos of a known length are counted; empty if there are none.
+    """
+    known = lengths.is_not_null().to_numpy()
+    classes = np.searchsorted(LENGTHS, lengths.to_numpy()[known], side="right")
+    by_class = np.bincount(classes, video_counts.counts[known], minlength=len(LENGTHS) + 1)
+    return (by_class / by_class.sum()).tolist() if by_class.sum() else []
 
 
 def _counts_by_age(

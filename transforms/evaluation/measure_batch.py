@@ -23,7 +23,7 @@ from transforms.core.user_sampling import UserSample
 from transforms.evaluation.baselines import lists_in_order, order_by_count
 from transforms.evaluation.held_out import HeldOut
 from transforms.evaluation.item_to_item import NEAR, CoWatched
-from transforms.evaluation.list_statistics import VideoCounts, upload_times
+from transforms.evaluation.list_statistics import VideoCounts, by_id
 from transforms.evaluation.night_metrics import (
     BY_SCORE,
     EXACT_SEARCH,
@@ -42,6 +42,7 @@ from transforms.evaluation.night_metrics import (
 from transforms.evaluation.slices import iterate_slices
 from transforms.evaluation.user_metrics import Measured
 from transforms.examples.vocabulary import COUNTS
+from transforms.logs.schemas import TIME
 from transforms.search.exact_search import Candidates, Positions
 from transforms.search.exclusions import build_query_rules
 from transforms.search.index_files import read_videos
@@ -88,8 +89,9 @@ class Shared:
     """The tables that all batches share. Positions are those of the index, ids those of the vocabulary."""
 
     spec: FeatureSpec
-    videos: pl.DataFrame  # video_id, id (null: out of vocabulary), upload_time of all that have one of the two
-    uploads: pl.Series  # of each id, from 0: `list_statistics.upload_times`
+    videos: pl.DataFrame  # `known_videos`
+    uploads: pl.Series  # of each id, from 0: `list_statistics.by_id`
+    lengths: pl.Series  # of each id, from 0, in seconds: the same
     id_of: NDArray[np.int64]  # of each candidate; new videos out of vocabulary have ids after those of the vocabulary
     new_ids: NDArray[np.int64]  # of the new videos
     position_of: Positions  # of each id of the vocabulary, -1: not in the index
@@ -118,7 +120,8 @@ def read_shared(inputs: HoldoutInputs) -> Shared:
     return Shared(
         spec=spec,
         videos=videos,
-        uploads=upload_times(videos),
+        uploads=by_id(videos, "upload_time"),
+        lengths=by_id(videos, "video_seconds"),
         id_of=id_of,
         new_ids=id_of[in_index.height :],
         position_of=position_of,
@@ -135,17 +138,18 @@ def _with_ids(candidates: pl.DataFrame, videos: int) -> pl.DataFrame:
 
 
 def known_videos(counts: pl.DataFrame, further: pl.DataFrame, catalogue: str | None) -> pl.DataFrame:
-    """Return video_id, id, upload_time of all videos of a vocabulary (`COUNTS`) or of the catalogue at a path.
+    """Return video_id, id (null: out of vocabulary), upload_time and video_seconds (null: unknown) of all videos of a
+    vocabulary (`COUNTS`) or of the catalogue at a path.
 
     further: video_id, id of videos that have an id and are not in the vocabulary.
     """
     ids = counts.select(video_id="token", id=pl.int_range(1, pl.len() + 1))
     ids = pl.concat([ids, further.select("video_id", pl.col("id").cast(pl.Int64))])
     if catalogue is None:
-        return ids.with_columns(upload_time=pl.lit(None, pl.Datetime("us", "UTC")))
-    return ids.join(
-        files.read_parquet(catalogue, ["video_id", "upload_time"]), on="video_id", how="full", coalesce=True
-    )
+        unknown = {"upload_time": pl.lit(None, TIME), "video_seconds": pl.lit(None, pl.Float64)}
+        return ids.with_columns(**unknown)
+    columns = ["video_id", "upload_time", "video_seconds"]
+    return ids.join(files.read_parquet(catalogue, columns), on="video_id", how="full", coalesce=True)
 
 
 def measure_users(

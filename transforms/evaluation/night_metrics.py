@@ -13,7 +13,8 @@
 | slices         | kind -> value -> system -> measured, of these users (or, for the kind `upload`, of these labels)   |
 | shown          | system, or `watched` for the labels -> statistics of its videos (`list_statistics`); for systems   |
 |                | also coverage (share of candidates in any list) and popularity_bias (mean log2 of the popularity   |
-|                | rank of the videos watched, minus that of the videos shown); by_day: the freshness curve           |
+|                | rank of the videos watched, minus that of the videos shown); by_day: the freshness curve;          |
+|                | by_length: `list_statistics.length_shares`                                                         |
 | ann_loss       | index: its kind; if it is approximate, for a sample of users: `neighbours` and `exact search`,     |
 |                | both measured; difference of the gate figure; `overlap`: figures of the true list's videos found   |
 | served         | date of the previous publication, start and end of the day; measured on the videos completed on    |
@@ -43,7 +44,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -85,6 +86,7 @@ class ShownRecord:
     system: str
     figures: dict[str, Number]
     by_day: list[float]
+    by_length: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +285,8 @@ def _shown(records: Mapping[str, ShownRecord]) -> dict[str, dict[str, Number | l
     watched = records[WATCHED].figures.get("mean_log2_rank") if WATCHED in records else None
     shown = dict[str, dict[str, Number | list[float]]]()
     for name, record in records.items():
-        shown[name] = dict(sorted([*record.figures.items(), ("by_day", record.by_day)]))
+        curves = [("by_day", record.by_day), ("by_length", record.by_length)]
+        shown[name] = dict(sorted([*record.figures.items(), *curves]))
         if name != WATCHED and watched is not None and "mean_log2_rank" in record.figures:
             shown[name]["popularity_bias"] = watched - record.figures["mean_log2_rank"]
     return shown

@@ -24,7 +24,7 @@ from transforms.core.user_sampling import UserSample
 from transforms.evaluation import item_to_item, measure_batch
 from transforms.evaluation.evaluate_lists import WriteEvaluation
 from transforms.evaluation.held_out import RECORD, HeldOut
-from transforms.evaluation.list_statistics import DAYS
+from transforms.evaluation.list_statistics import DAYS, LENGTHS
 from transforms.evaluation.measure_batch import HoldoutInputs, measure_ann_loss, read_shared
 from transforms.evaluation.night_metrics import (
     EXACT_SEARCH,
@@ -77,6 +77,7 @@ HIDDEN = [("fff", "v05"), ("fff", "v06"), ("aa-b", "v08")]
 LIMITED = {"v02": "SE", "v07": "DE", "v09": "DE,SE"}
 COUNTRY = {"aa-b": "SE", "c-dd-e": "DE"}
 CHANNEL = {video: f"c{i % 5}" for i, video in enumerate(VECTORS["video_id"]) if i % 3}
+LENGTH_OF = {f"v{i:02d}": 30.0 if i % 2 else 3_000.0 for i in range(1, 9)}  # of the shortest class, of the longest
 MOST_OF_ONE = 1  # a quarter of K
 
 
@@ -206,7 +207,8 @@ def write_inputs(folder: Path, tower: str, *, shards: int = 1) -> HoldoutInputs:
     vectors = np.array(VECTORS["vector"].to_list())
     index, path = write_made_index(folder, vectors, videos, uploads=uploads, shards=shards)
     rules = {"channel": [CHANNEL.get(v) for v in videos], "countries": [LIMITED.get(v) for v in videos]}
-    catalogue = pl.DataFrame({"video_id": videos, **rules, "upload_time": uploads})
+    seconds = pl.Series([LENGTH_OF.get(v) for v in videos], dtype=pl.Float64)
+    catalogue = pl.DataFrame({"video_id": videos, **rules, "upload_time": uploads, "video_seconds": seconds})
     search = SearchInputs(
         tower=tower,
         index=index,
@@ -354,6 +356,10 @@ def test_statistics_of_the_videos_shown(evaluated: Evaluated) -> None:
             assert found[system]["mean_age_days"] == pytest.approx(np.mean(ages))
             assert found[system]["new_uploads"] == 1.0
         assert found[system]["by_day"] == ([1.0] + [0.0] * (DAYS - 1) if ages else [])
+        lengths = [length for i in ids if (length := LENGTH_OF.get(f"v{i:02d}")) is not None]
+        short = sum(length < LENGTHS[0] for length in lengths)
+        expected = [short / len(lengths), *[0.0] * 3, 1 - short / len(lengths)] if lengths else []
+        assert found[system]["by_length"] == pytest.approx(expected)
 
 
 def test_an_exact_index_has_no_ann_loss(evaluated: Evaluated) -> None:
