@@ -1,9 +1,10 @@
 """Remove the data of users to forget from everything that is stored: the store, its snapshots, and all nights.
 
 Files are rewritten without the users' rows, under the same names, and manifests and `published.json` are updated.
-Results of training and counting (vocabulary, report, model) remain until a later night replaces them: a warm-started
-model does so gradually, one trained with `warm_start = false` immediately. A killed run is repeated and continues where
-it stopped; the newest snapshot records the list of users only after everything is done.
+Reports lose their section of some users. Results of training and counting (vocabulary, figures of a report, model)
+remain until a later night replaces them: a warm-started model does so gradually, one trained with `warm_start = false`
+immediately. A killed run is repeated and continues where it stopped; the newest snapshot records the list of users only
+after everything is done.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transforms.core.files import DamagedFileError, FileEntry
 from transforms.core.records import WriteRecords, pop_records
 from transforms.logs.privacy import PrivacyFilter, redact_texts
 from transforms.logs.store_rewrite import RewriteFiles, RewrittenFile, Scrub, drop_stored_rows
+from transforms.report.page import without_users
 
 _BUCKET = re.compile(r"(\d{5})-of-(\d{5})-[^/]*\.(parquet|tfrecord\.gz)$")
 _OF_USERS: tuple[Kind, ...] = ("lists", "user_vectors")  # published files with one row per user
@@ -45,6 +47,7 @@ def forget_users(night: Night, privacy_filter: PrivacyFilter) -> Snapshot:
         digest = _neighbours_digest(night, date)
         fresh = _forget_in_night(night, date, privacy_filter, users)
         _forget_in_publications(night, date, privacy_filter, users, fresh, {digest: _neighbours_digest(night, date)})
+        _forget_in_report(night.root.report(date))
     publication.forget(night, users)
     store_cleanup.sweep(night)
     newest = snapshot_store.latest(night.root.snapshots)
@@ -137,6 +140,15 @@ def _forget_in_publications(
         changed = lists.with_entries(entries).model_copy(update={"neighbours": now})
         if changed != lists:
             files.replace_file(path, changed.to_bytes())
+
+
+def _forget_in_report(path: str) -> None:
+    """Remove the section with users from a night's report, whoever is in it."""
+    if files.exists(path):
+        page = files.read_bytes(path).decode()
+        changed = without_users(page)
+        if changed != page:
+            files.replace_file(path, changed.encode())
 
 
 def _scrub(night: Night, folder: str, names: list[str], privacy_filter: PrivacyFilter) -> dict[str, FileEntry]:

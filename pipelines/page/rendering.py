@@ -54,6 +54,7 @@ def _environment() -> Environment:
     )
     templates.filters |= {
         "figure": figures.format_value,
+        "interval": figures.format_interval,
         "shown": shown,
         "printable": console.printable,
         "seconds": seconds,

@@ -16,11 +16,8 @@ from transforms.evaluation.gates import compare, notable_loss, too_few_users
 from transforms.evaluation.night_metrics import NEIGHBOURS, NightMetrics
 from transforms.evaluation.user_metrics import MeasuredFigures, paired_difference
 
-_COMPARISONS = {
-    "above": "significantly better",
-    "below": "significantly worse",
-    "no significant difference": "no significant difference",
-}
+BETTER, WORSE, NO_DIFFERENCE = "significantly better", "significantly worse", "no significant difference"
+_COMPARISONS = {"above": BETTER, "below": WORSE, "no significant difference": NO_DIFFERENCE}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,10 +33,11 @@ from pipelines.night.outputs import (
     VocabularyOutputs,
 )
 from pipelines.night.stage import STAGES
-from pipelines.reports import night_figures, report_history, report_videos
+from pipelines.reports import night_figures, report_history, report_summary, report_users, report_videos
 from transforms.core import files
 from transforms.evaluation import night_metrics
 from transforms.evaluation.folding_check import KINDS
+from transforms.evaluation.list_statistics import LENGTHS
 from transforms.evaluation.night_metrics import NightMetrics
 from transforms.report.page import Level, Report, Status, Training, render_report, with_status
 
@@ -74,6 +76,7 @@ def gather(night: Night) -> Report:
         date=night.date.isoformat(),
         run=max((found.run for found in done.values()), default=""),
         status=status_of(night, gates),
+        summary=_summary(night, done, metrics, gates),
         gates=[gate.model_dump() for gate in gates.gates] if gates else (),
         headline=[*_headline(done), *(_quality_headline(metrics, comparisons) if metrics else ())],
         metric=metric,
@@ -84,7 +87,9 @@ def gather(night: Night) -> Report:
         **report_history.volumes(night),
         slices=measured.get("slices", {}),
         list_statistics=measured.get("shown", {}),
-        ages=_ages(metrics),
+        ages=_curves(metrics, "by_day"),
+        lengths=_curves(metrics, "by_length"),
+        length_classes=_length_classes(),
         ann_loss=measured.get("ann_loss") or {},
         diversity=measured.get("diversity") or {},
         new_videos=measured.get("new_videos") or {},
@@ -93,6 +98,7 @@ def gather(night: Night) -> Report:
         ranker=(done["ranking"].counts.get("holdout") if "ranking" in done else None) or {},
         order=_order(done["ranking"]) if "ranking" in done else {},
         training=_training(night) if "train" in done else Training(),
+        users=report_users.users_of(night) if "neighbours" in done and "ingest" in done else (),
         similar=report_videos.similar(night) if with_vectors else {},
         map=report_videos.map_of(night) if "train" in done else None,
         folding=folding(done["neighbours"].counts) if "neighbours" in done else {},
@@ -266,7 +272,7 @@ def _quality_headline(metrics: NightMetrics, comparisons: Mapping[str, str]) -> 
         for system in (metrics.served_system, night_metrics.NEIGHBOURS, *baselines):
             yield f"{cut_figure}, {system}", metrics.systems[system].figures[cut_figure]
     if difference := metrics.beside.get(night_metrics.ITEM_TO_ITEM):
-        interval = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+        interval = f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
         comparison = comparisons.get(night_metrics.ITEM_TO_ITEM, "")
         yield f"{metrics.gate}, lists minus item to item", f"{interval}: {comparison}" if comparison else interval
 
@@ -287,11 +293,30 @@ def _comparisons(metrics: NightMetrics) -> dict[str, str]:
     return found
 
 
-def _ages(metrics: NightMetrics | None) -> dict[str, list[float]]:
-    """Return the freshness curves by system; systems of older metrics have none."""
-    names = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
-    curves = {name: metrics.shown.get(name, {}).get("by_day") for name in names} if metrics else {}
-    return {name: curve for name, curve in curves.items() if isinstance(curve, list) and curve}
+def _curves(metrics: NightMetrics | None, name: str) -> dict[str, list[float]]:
+    """Return shares of the videos in lists and of those watched, by system; systems of older metrics have none.
+
+    name: `by_day` since upload or `by_length`.
+    """
+    systems = (night_metrics.NEIGHBOURS, night_metrics.MOST_POPULAR, night_metrics.WATCHED)
+    curves = {system: metrics.shown.get(system, {}).get(name) for system in systems} if metrics else {}
+    return {system: curve for system, curve in curves.items() if isinstance(curve, list) and curve}
+
+
+def _length_classes() -> list[str]:
+    """Return the classes of `list_statistics.length_shares` in minutes."""
+    minutes = [seconds // 60 for seconds in LENGTHS]
+    between = [f"{first} to {last} min" for first, last in pairwise(minutes)]
+    return [f"under {minutes[0]} min", *between, f"{minutes[-1]} min and more"]
+
+
+def _summary(
+    night: Night, done: Mapping[str, Manifest], metrics: NightMetrics | None, gates: GateResults | None
+) -> Status | None:
+    users = done["neighbours"].read(NeighboursOutputs).users if "neighbours" in done else None
+    before = gates.compared_with if gates else None
+    earlier = report_history.metrics(replace(night, date=dt.date.fromisoformat(before))) if before else None
+    return report_summary.summary(users, metrics, gates, (before, earlier) if before and earlier else None)
 
 
 def _in_order(metrics: NightMetrics) -> dict[str, Any]:

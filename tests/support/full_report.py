@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from transforms.report.page import Report, Status, Training
+from transforms.report.page import Report, Status, Training, UserExample
 from transforms.report.video_map import video_map
 
 EARLIER_RUN = "served with the lists of an earlier run; the figures are of the last one, not published: "
@@ -11,6 +11,7 @@ ATTACK = "<script>alert(1)</script>"
 FULL = Report(
     date="2026-11-21",
     status=Status(text="ungated", level="warn"),
+    summary=Status(text="Good lists for 1,999 users.", level="ok"),
     headline=[("users served", 1_999), ("recall@100", 0.30184)],
     metric="recall@100",
     systems={
@@ -32,6 +33,8 @@ FULL = Report(
     slices={"upload": {"fresh": {"neighbours": {"figures": {"users": 7, "recall@100": 0.41}, "intervals": {}}}}},
     list_statistics={"neighbours": {"coverage": 0.4782, "mean_age_days": 78.77}},
     ages={"neighbours": [0.25, 0.5, 0.0], "watched": [0.5, 0.1, 0.2]},
+    lengths={"neighbours": [0.375, 0.625], "watched": [0.5, 0.5]},
+    length_classes=["under 1 min", "1 min and more"],
     ann_loss={"index": "exact"},
     diversity={
         "setting": 0.25,
@@ -102,6 +105,13 @@ FULL = Report(
         waiting=0.0625,
         auto={"dimension": "64 (2,000 videos)"},
     ),
+    users=[
+        UserExample(
+            user_id="u-17",
+            watched=[("11-20 21:05", "Trains by day", True), ("11-20 20:15", "Ferries", False)],
+            listed=[("Night trains", 212.5), ("Trams", None)],
+        )
+    ],
     similar={"Popular videos": [("Trains at night", [("Night trains", 0.934), ("Trains", 0.5)]), ("Alone", [])]},
     folding={"similar": {"folded": 0.0123, "of another topic": 0.4}, "random": {"folded": 0.8765}},
     counts=[("ingest", "watches", 1_234_567)],
@@ -109,6 +119,6 @@ FULL = Report(
     vocabulary={"videos": {"kept": 9_876, "cut": 124}},
     seconds={"ingest": 12.34, "train": 72.0},
     costs=[("train", [143.2, "2.5 GiB", "77 MiB"])],
-    settings={"model": {"hidden": [1024, 512], "history": "recency"}},
+    settings={"model": {"hidden": [1024, 512], "history": "recency", "table_learning_rate": 0.0275}},
     versions={"tensorflow": "2.21.0"},
 )

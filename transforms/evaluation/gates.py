@@ -626,7 +626,7 @@ def skew(feature: str, train: Mapping[str, int], serving: Mapping[str, int], *, 
         value,
         ok=value <= limit,
         bound=f"not significantly above {most:g}: at most {limit:.3f} for this number of users (gates.max_skew)",
-        result=f"the population stability index between training and serving is {value:.3f}",
+        result=f"the inputs shifted by {value:.3f} between training and serving (population stability index)",
         advice=f"check what changed in {feature} in the newest day's logs or in the users table; users by class: "
         f"training {_classes(train)}; serving {_classes(serving)}",
     )

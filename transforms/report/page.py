@@ -19,19 +19,20 @@ from transforms.report.video_map import VideoMap
 
 Point = tuple[float, float, float]  # value, low, high
 Level = Literal["ok", "neutral", "warn", "bad"]
+_USERS = re.compile(r'<section id="users">.*?</section>\n?', re.DOTALL)
 _STATUS = re.compile(r'<span class="status \w+">[^<]*</span>')
 _LIST_STATISTICS = {
     "coverage": "share of the videos that may be shown",
     "mean_age_days": "mean age, days",
     "new_uploads": "share uploaded in the last 7 days",
-    "popularity_bias": "log2 of popularity compared with watched videos",
+    "popularity_bias": "doublings more popular than watched videos",
 }
 _RANKER = {
     "impressions": "impressions",
     "clicks": "clicks",
-    "per_user_loss": "per-user loss",
-    "ndcg": "NDCG",
-    "auc": "AUC",
+    "per_user_loss": "watch time in the wrong order (per-user loss)",
+    "ndcg": "watch time near the top (NDCG)",
+    "auc": "clicked above unclicked (AUC)",
     "predicted_seconds": "mean expected seconds",
     "watched_seconds": "mean watched seconds",
 }
@@ -69,12 +70,22 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UserExample:
+    """A user's last watches, newest first, and the first videos of the list."""
+
+    user_id: str
+    watched: Sequence[tuple[str, str, bool]]  # time, title, whether it was completed
+    listed: Sequence[tuple[str, float | None]]  # title, expected seconds (None: not ranked)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The data of a night's report. Every field except the date may be empty. Metrics are as in `night_metrics`."""
 
     date: str
     run: str = ""
     status: Status | None = None
+    summary: Status | None = None  # whether the night is good, for how many users, and compared with what
     gates: Sequence[Mapping[str, Any]] = ()  # name, value, bound, ok, note, message of each
     headline: Sequence[tuple[str, Any]] = ()  # label, value: about four to eight
     metric: str = ""  # name of the metric that compares systems: recall@k
@@ -87,6 +98,8 @@ class Report:
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # kind, value, system
     list_statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # system -> figure -> value
     ages: Mapping[str, Sequence[float]] = field(default_factory=dict)  # system -> share of videos by days since upload
+    lengths: Mapping[str, Sequence[float]] = field(default_factory=dict)  # system -> share of videos by class of length
+    length_classes: Sequence[str] = ()  # what these classes are
     ann_loss: Mapping[str, Any] = field(default_factory=dict)
     diversity: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
     new_videos: Mapping[str, Any] = field(default_factory=dict)  # as in metrics.json
@@ -95,6 +108,7 @@ class Report:
     ranker: Mapping[str, Any] = field(default_factory=dict)  # figures and calibration on held-out impressions
     order: Mapping[str, Any] = field(default_factory=dict)  # `order.ChosenOrder` of the ranked lists
     training: Training = field(default_factory=Training)
+    users: Sequence[UserExample] = ()
     similar: Mapping[str, Sequence[tuple[str, Sequence[tuple[str, float]]]]] = field(default_factory=dict)
     folding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # kind of pairs -> property -> share
     map: VideoMap | None = None
@@ -123,6 +137,7 @@ def render_report(report: Report) -> str:
             metric_rows=[
                 (name, [_value_and_interval(metrics, name) for metrics in report.systems.values()]) for name in names
             ],
+            **_gates(report),
             **_differences(report),
             **_ranking(report),
             slices=_slices(report),
@@ -143,6 +158,25 @@ def render_report(report: Report) -> str:
 def with_status(page: str, status: Status) -> str:
     """Replace the status of a rendered report; a report without a status is returned unchanged."""
     return _STATUS.sub(lambda _: status.html, page, count=1)
+
+
+def without_users(page: str) -> str:
+    """Return a rendered report without its section of users."""
+    return _USERS.sub("", page, count=1)
+
+
+def _gates(report: Report) -> dict[str, Any]:
+    """Return the gates to show first, failed ones and those that should have been computed, and those to fold."""
+    failed = [gate for gate in report.gates if gate["ok"] is False]
+    missing = [gate for gate in report.gates if gate["ok"] is None and not gate.get("expected", True)]
+    passed = [gate for gate in report.gates if gate["ok"]]
+    others = [gate for gate in report.gates if gate["ok"] is None and gate.get("expected", True)]
+    checks = f"{len(passed)} check{'' if len(passed) == 1 else 's'} passed"
+    return {
+        "open_gates": [*failed, *missing],
+        "folded_gates": [*passed, *others],
+        "folded_title": checks + (f", {len(others)} not needed tonight" if others else ""),
+    }
 
 
 def _differences(report: Report) -> dict[str, Any]:
@@ -203,7 +237,7 @@ def _ranking(report: Report) -> dict[str, list[tuple[str, list[Any]]]]:
 
 @functools.cache
 def environment() -> Environment:
-    """Return the environment of the templates, with the filter `figure`."""
+    """Return the environment of the templates, with the filters `figure`, `setting` and `interval`."""
     templates = Environment(
         loader=PackageLoader("transforms.report", ""),
         autoescape=True,
@@ -212,6 +246,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters["figure"] = figures.format_value
+    templates.filters["setting"] = figures.format_setting
+    templates.filters["interval"] = figures.format_interval
     return templates
 
 
@@ -253,6 +289,10 @@ def _plots(report: Report) -> dict[str, Markup | None]:
         "ages": plots.shares("Videos by days since upload", report.ages, axes=("days since upload", "share of videos"))
         if report.ages
         else None,
+        "lengths": plots.systems("Videos by length", report.length_classes, _bars(report.lengths))
+        if report.lengths and report.length_classes
+        else None,
+        "orders": _orders(report),
         "loss": plots.curve("Training loss by step", training.steps, training.losses, axes=("step", "loss"))
         if training.losses
         else None,
@@ -268,6 +308,24 @@ def _plots(report: Report) -> dict[str, Markup | None]:
         "map": plots.cloud("Videos in two dimensions", report.map) if report.map else None,
         "seconds": plots.seconds("Seconds by stage", report.seconds) if report.seconds else None,
     }
+
+
+def _bars(shares: Mapping[str, Sequence[float]]) -> dict[str, plots.Line]:
+    """Return bars without intervals."""
+    return {name: [(share, None, None) for share in values] for name, values in shares.items()}
+
+
+def _orders(report: Report) -> Markup | None:
+    """Plot the ranked lists beside the same videos in the order of the neighbours; None if none were ranked."""
+    cut, systems = report.ranking.get("cut"), ("neighbours", "ranking")
+    if not cut or not all(report.ranking.get(name) and name in report.systems for name in systems):
+        return None
+    figure = f"recall@{cut}"
+    bars = {}
+    for name in systems:
+        watch_time = report.ranking[name]
+        bars[name] = [*_line(report.systems[name], [figure]), (watch_time["recall"], *watch_time["interval"])]
+    return plots.systems("Ranked and unranked lists", [figure, f"watch time in the first {cut}"], bars)
 
 
 def _line(metrics: Mapping[str, Any], cuts: Sequence[str]) -> list[tuple[float, float | None, float | None]]:

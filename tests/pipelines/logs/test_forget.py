@@ -78,6 +78,9 @@ def with_history(folder: Path) -> Path:
     for stage, entries in found.items():
         commit(first, stage, entries, attempt="aa")
     (Path(first.folder("neighbours")) / "orphan.parquet").write_bytes(b"2u")
+    users = "".join(f'<h3>"{user}"</h3>' for user in USERS)
+    page = f'<section id="slices">1</section>\n<section id="users">\n{users}</section>\n<section id="shown">2</section>'
+    files.replace_file(first.root.report(DATE), page.encode())
     return job
 
 
@@ -102,6 +105,8 @@ def check_forgotten(of: Night) -> None:
             if entry.name.endswith(".parquet"):
                 assert files.read_parquet(files.join(folder, entry.name)).height == entry.rows
     assert listed.figures["users"] == 6 == sum(e.rows for e in listed.files if not e.name.startswith("../"))
+    report = files.read_bytes(first.root.report(DATE)).decode()
+    assert report == '<section id="slices">1</section>\n<section id="shown">2</section>'
     served = published_json(of.root)
     assert (served["users"], served["neighbours"]) == (6, listed.digest)
     assert not ingest.IngestPlan.from_night(of).forgets

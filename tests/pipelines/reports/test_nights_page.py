@@ -109,7 +109,7 @@ def test_a_healthy_first_night_is_not_red(job: Path) -> None:
     assert status(of) == ("neutral", first)
     page = Rows(of)
     assert "bad" not in page.classes[str(DATE)] and "warn" not in page.classes[str(DATE)]
-    assert page.words[str(DATE)].startswith(f"served now | {first} | 0.5000 | 0.495 to 0.505")
+    assert page.words[str(DATE)].startswith(f"served now | {first} | 0.50 | 0.49 to 0.51")
     shown = Path(of.root.report(DATE)).read_text(encoding="utf-8")
     assert 'class="mark bad"' not in shown and 'class="mark warn"' not in shown
     assert shown.count('class="mark absent">not computed') == 3
@@ -133,8 +133,8 @@ def test_nights_with_lists_of_another_length_name_their_figure(job: Path) -> Non
     of = with_figures(published_night(job, LISTS, date=DAYS[1], publish=False), 20, {20: 0.6})
     publish.run(replace(of, force_publish="longer lists"))
     page = Rows(ended(of))
-    assert "0.6000 | 0.595 to 0.605" in page.words[str(DAYS[1])]
-    assert "0.5000 | recall@10: 0.495 to 0.505" in page.words[str(DAYS[0])]
+    assert "0.60 | 0.59 to 0.60" in page.words[str(DAYS[1])]
+    assert "0.50 | recall@10: 0.49 to 0.51" in page.words[str(DAYS[0])]
 
 
 def test_a_backfill_leaves_the_figure_of_the_page_as_it_is(job: Path) -> None:

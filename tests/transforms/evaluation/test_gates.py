@@ -208,7 +208,7 @@ CASES: list[tuple[Callable[..., Gate], tuple[Any, ...], tuple[Any, ...], str]] =
         lambda users: gates.skew("device", {"1": 70, "2": 30}, {"1": users, "2": 100 - users}, most=0.25),
         (60,),
         (10,),
-        r"gate skew of device: the population .* is 1\.\d+, bound: .* 0\.25.*training 1: 70, 2: 30",
+        r"gate skew of device: the inputs shifted by 1\.\d+ .*, bound: .* 0\.25.*training 1: 70, 2: 30",
     ),
 ]
 

@@ -22,7 +22,17 @@ from pipelines.reports.report import folding, gather, status
 from transforms.core import files
 from transforms.core.files import FileEntry
 from transforms.report.figures import format_value
-from transforms.report.page import Level, NightRow, Report, Status, Training, render_nights, render_report, with_status
+from transforms.report.page import (
+    Level,
+    NightRow,
+    Report,
+    Status,
+    Training,
+    UserExample,
+    render_nights,
+    render_report,
+    with_status,
+)
 from transforms.report.video_map import video_map
 
 VOID = {"meta", "br", "link", "img", "path", "use"}
@@ -59,14 +69,14 @@ class Outline(HTMLParser):
 
 def test_the_cost_of_diversity_is_rendered() -> None:
     [line] = [words for words in Outline(render_report(FULL)).words if "neighbours.diversity" in words]
-    assert re.findall(r"\d+\.\d+", line) == ["0.25", "0.3018", "0.3141", "0.0123", "0.032", "0.004"]
+    assert re.findall(r"\d+\.\d+", line) == ["0.25", "0.30", "0.31", "0.012", "0.032", "0.0045"]
 
 
 def test_the_effect_of_new_videos_is_rendered() -> None:
     [line] = [words for words in Outline(render_report(FULL)).words if "neighbours.new_videos" in words]
     assert re.findall(r"\d+(?:\.\d+)?", line) == [
-        *("0.03", "100", "0.3018", "57", "0.2987", "0.0031", "0.001", "0.007"),
-        *("27", "0.3704"),
+        *("0.03", "100", "0.30", "57", "0.30", "0.0031", "0.0012", "0.0074"),
+        *("27", "0.37"),
     ]
 
 
@@ -74,7 +84,7 @@ def test_what_became_of_new_videos_is_rendered() -> None:
     [line] = [words for words in Outline(render_report(FULL)).words if words.startswith("New videos of the night of")]
     assert re.findall(r"\d+(?:,\d+)*(?:\.\d+)?", line.partition(", in the lists")[2]) == [
         *("15", "400", "3.75", "140", "7,000", "2.00"),
-        *("0.3125", "48"),
+        *("0.31", "48"),
     ]
 
 
@@ -87,38 +97,58 @@ def test_lists_published_before_without_new_videos_are_rendered() -> None:
 def test_every_part_is_rendered() -> None:
     page = Outline(render_report(FULL))
     shown = set(page.words)
-    assert {"Night of 2026-11-21", "ungated", "1,999", "0.3018", "Trains at night", "0.93", "no neighbours"} <= shown
+    assert {"Night of 2026-11-21", "ungated", "1,999", "0.30", "Trains at night", "0.93", "no neighbours"} <= shown
     assert {"1,234,567", "null user_id", "9,876", "1,024, 512", "recency", "2.21.0", "12.3 s", "72.0 s"} <= shown
+    assert {"Good lists for 1,999 users.", "0.0275", "u-17", "Trains by day ✓", "Ferries", "212 s", "Trams"} <= shown
+    assert {"under 1 min", "Length of the videos"} <= shown
     assert page.words[page.words.index("143.20") :][:3] == ["143.20", "2.5 GiB", "77 MiB"]
     assert {"The freshness curve", "days since upload", "50 %"} <= shown
-    assert {"recall@50", "0.1487", "0.1963", "0.2100"} <= shown
+    assert {"recall@50", "0.15", "0.20", "0.21"} <= shown
     assert page.words[page.words.index("folded", page.words.index("share of pairs")) :][:3] == [
         "folded",
-        "0.0123",
-        "0.8765",
+        "0.012",
+        "0.88",
     ]
     assert {
-        "0.281 to 0.322",
-        "0.0762",
-        "0.051 to 0.101",
-        "0.4782",
+        "0.28 to 0.32",
+        "0.076",
+        "0.051 to 0.10",
+        "0.48",
         "1,299",
         "Popular videos",
-        "0.0625",
-        "0.4100",
+        "0.062",
+        "0.41",
     } <= shown
     assert {"significantly better", "result at recall@100"} <= shown
-    assert {"0.2468", "0.210 to 0.270", "0.066 to 0.155", "per-user loss", "0.3579", "31.50", "29.75"} <= shown
-    assert {"217", "0.9000", "0.877 to 0.932", "2.5 (chosen)", "0.2727", "-0.031 to 0.041", "0.027 to 0.083"} <= shown
+    assert {"0.25", "0.21 to 0.27", "0.066 to 0.15", "0.36", "31.50", "29.75"} <= shown
+    assert "watch time in the wrong order (per-user loss)" in shown
+    assert {"217", "0.90", "0.88 to 0.93", "2.5 (chosen)", "0.27", "-0.031 to 0.041", "0.027 to 0.083"} <= shown
     assert page.words[page.words.index("FAILED") :][:3] == ["FAILED", "recall", ": lost too much"]  # red ones first
-    assert page.words.index("FAILED") < page.words.index("passed") < page.words.index("not computed")
+    folded = page.words.index("1 check passed, 1 not needed tonight")
+    assert page.words.index("FAILED") < folded < page.words.index("passed") < page.words.index("not computed")
     assert page.words.index("null user_id") < page.words.index("time in the future")  # the most frequent first
-    assert [tag for tag, _ in page.tags].count("svg") == 9
+    assert [tag for tag, _ in page.tags].count("svg") == 10
+
+
+def test_gates_that_should_have_been_computed_are_not_folded() -> None:
+    missing = {"name": "skew", "ok": None, "expected": False, "message": "gate skew: no records"}
+    words = Outline(render_report(dataclasses.replace(FULL, gates=[*FULL.gates, missing]))).words
+    assert words.index("skew") < words.index("1 check passed, 1 not needed tonight") < words.index("index recall")
+    passed = Outline(render_report(dataclasses.replace(FULL, gates=[FULL.gates[0]] * 16))).words
+    assert "16 checks passed" in passed
+
+
+def test_ranked_lists_are_plotted_beside_unranked_ones() -> None:
+    assert "Ranked and unranked lists" not in render_report(FULL)
+    recalls = {"recall@7": 0.1, "recall@100": 0.3}
+    figures = {"figures": {"users": 100, **recalls}, "intervals": {"recall@7": [0.05, 0.15]}}
+    page = render_report(dataclasses.replace(FULL, systems={"ranking": figures, "neighbours": figures}))
+    assert 'aria-label="Ranked and unranked lists"' in page and "watch time in the first 7" in page
 
 
 def test_missing_value_is_a_dash() -> None:
     words = Outline(render_report(FULL)).words
-    assert words[words.index("map") :][:3] == ["map", "0.0512", "-"]
+    assert words[words.index("map") :][:3] == ["map", "0.051", "-"]
 
 
 @pytest.mark.parametrize("name", cases((f.name for f in dataclasses.fields(Report) if f.name != "date"), 0.5))
@@ -152,6 +182,8 @@ def test_data_is_escaped() -> None:
         gates=[{"name": ATTACK, "ok": False, "message": ATTACK}],
         map=video_map(np.eye(3), [ATTACK, "a", "b"], by=ATTACK),
         slices={ATTACK: {ATTACK: {ATTACK: {"figures": {"users": 1}}}}},
+        summary=Status(text=ATTACK, level="ok"),
+        users=[UserExample(user_id=ATTACK, watched=[(ATTACK, ATTACK, False)], listed=[(ATTACK, None)])],
         similar={ATTACK: [(ATTACK, [(ATTACK, 0.5)])]},
         folding={ATTACK: {ATTACK: 0.5}},
         counts=[(ATTACK, ATTACK, 1)],
@@ -200,7 +232,10 @@ def test_equal_reports_give_equal_pages() -> None:
     ("value", "text"),
     [
         (1_234_567, "1,234,567"),
-        (0.19634, "0.1963"),
+        (0.19634, "0.20"),
+        (0.0996, "0.10"),
+        (-0.05437, "-0.054"),
+        (0.0051, "0.0051"),
         (12.345, "12.35"),
         (1234.5, "1,234"),
         (3.0, "3"),
@@ -209,7 +244,7 @@ def test_equal_reports_give_equal_pages() -> None:
         (float("nan"), "-"),
         (None, "-"),
         (True, "yes"),
-        ([1, 0.5], "1, 0.5000"),
+        ([1, 0.5], "1, 0.50"),
         ([], "none"),
         ("a", "a"),
     ],
@@ -350,7 +385,5 @@ def test_page_of_all_nights() -> None:
     bad = NightRow(date=ATTACK, status=Status(text="failed in stage train", level="bad"), failed=["users", ATTACK])
     html = render_nights([bad, good], metric="recall@100")
     page = Outline(html)
-    assert "<script" not in html and {"0.3000", "0.200 to 0.400", "failed in stage train", "recall@100"} <= set(
-        page.words
-    )
+    assert "<script" not in html and {"0.30", "0.20 to 0.40", "failed in stage train", "recall@100"} <= set(page.words)
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["nights/2026-11-21/report.html"]
