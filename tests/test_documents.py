@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from nights import REPOSITORY
 README = REPOSITORY / "README.md"
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 HISTORY = "log.md"  # records what was tried, under the names of that time
-DOCUMENTS = [README, *(path for path in sorted((REPOSITORY / "docs").glob("*.md")) if path.name != HISTORY)]
+DOCS = REPOSITORY / "docs"
+DOCUMENTS = [README, *(path for path in sorted(DOCS.rglob("*.md")) if path.name != HISTORY)]
+SITE = runpy.run_path(str(DOCS / "site" / "hooks.py"))
 PACKAGES = ("pipelines", "transforms", "trainer", "runner_configs")
 README_LINES = 130
 SCREENSHOT_BYTES = 200_000
@@ -88,12 +91,34 @@ def _mirrors_a_package(folder: Path) -> bool:
     return folder.parts[0] == "tests" and folder.parts[1] in PACKAGES
 
 
-def test_the_readme_has_the_picture_of_the_architecture() -> None:
-    pictures = [
-        re.findall(r"```mermaid\n.*?```", path.read_text(encoding="utf-8"), re.DOTALL)
-        for path in (README, ARCHITECTURE)
-    ]
-    assert len(pictures[0]) == 1 and pictures[0] == pictures[1]
+def test_the_site_has_every_page_once() -> None:
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^ +- (\S+\.md)$", text, re.MULTILINE)
+    written = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    assert sorted(listed) == sorted([*written, *SITE["PAGES"].values(), "api.md"])
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "rewritten"),
+    [
+        ("index.md", "[a](docs/logs.md#files)", "[a](logs.md#files)"),
+        ("index.md", "![a](docs/stages.svg)", "![a](stages.svg)"),
+        ("index.md", "[a](CHANGELOG.md)", "[a](changelog.md)"),
+        ("logs.md", "[a](../pipelines/nightly.py)", "a"),
+        ("python.md", "[a](notebook.py)", "[a](notebook.md)"),
+        ("tutorials/tuning.md", "[a](../log.md)", "[a](../log.md)"),
+        ("tutorials/upgrading.md", "[a](../../CHANGELOG.md)", "[a](../changelog.md)"),
+        ("logs.md", "[a](#files)", "[a](#files)"),
+        ("logs.md", "[a](https://example.org/x.py)", "[a](https://example.org/x.py)"),
+    ],
+)
+def test_the_site_rewrites_links_that_leave_docs(page: str, link: str, rewritten: str) -> None:
+    assert SITE["rewrite_links"](f"See {link}.", page) == f"See {rewritten}."
+
+
+def test_the_site_shows_the_notebook() -> None:
+    cells = "# %% [markdown]\n# # Title\n# Some text.\n\n# %%\nprint(1)\n"
+    assert SITE["to_markdown"](cells) == "# Title\nSome text.\n\n\n```python\nprint(1)\n```\n"
 
 
 def test_the_readme_is_short() -> None:
