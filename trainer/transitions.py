@@ -42,11 +42,17 @@ def count_transitions(histories: Histories, *, videos: int, followers: int = FOL
 
 def _largest(shares: sparse.csr_matrix, most: int) -> sparse.csr_matrix:
     """Return the matrix with the `most` largest values of each row, in falling order; equal ones by column."""
-    rows = np.repeat(np.arange(shares.shape[0]), np.diff(shares.indptr))
-    order = np.lexsort((shares.indices, -shares.data, rows))
-    kept = order[np.arange(len(order)) - shares.indptr[rows] < most]
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(np.diff(shares.indptr), most))])
-    return sparse.csr_matrix((shares.data[kept], shares.indices[kept], offsets), shape=shares.shape)
+    rows, videos = np.repeat(np.arange(shares.shape[0]), np.diff(shares.indptr)), shares.shape[0]
+    # Most pairs occur once. A row with enough values above its mean needs no other ones, and sorting is what costs.
+    sums, counts = (np.bincount(rows, weights, videos) for weights in (shares.data, None))
+    above = shares.data > (sums / np.maximum(counts, 1))[rows]
+    needed = above | (np.bincount(rows[above], minlength=videos) < most)[rows]
+    rows, columns, data = rows[needed], shares.indices[needed], shares.data[needed]
+    order = np.lexsort((columns, -data, rows))
+    starts = np.searchsorted(rows, np.arange(videos + 1))
+    kept = order[np.arange(len(order)) - starts[rows] < most]
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(np.diff(starts), most))])
+    return sparse.csr_matrix((data[kept], columns[kept], offsets), shape=shares.shape)
 
 
 def write_transitions(shares: sparse.csr_matrix, path: str) -> None:
