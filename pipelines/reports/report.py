@@ -78,7 +78,7 @@ def gather(night: Night) -> Report:
         status=status_of(night, gates),
         summary=_summary(night, done, metrics, gates),
         gates=[gate.model_dump() for gate in gates.gates] if gates else (),
-        headline=[*_headline(done), *(_quality_headline(metrics, comparisons) if metrics else ())],
+        headline=[*_headline(done), *(_quality_headline(metrics) if metrics else ())],
         metric=metric,
         systems=_in_order(metrics) if metrics else {},
         differences=_differences(measured),
@@ -261,9 +261,9 @@ def _headline(done: Mapping[str, Manifest]) -> Iterator[tuple[str, float]]:
         yield "training labels", done["examples"].counts["train_pointers"]
 
 
-def _quality_headline(metrics: NightMetrics, comparisons: Mapping[str, str]) -> Iterator[tuple[str, float | str]]:
-    """Yield the gate figure of the served lists and of the baselines that gates compare them with, and how much better
-    than item-to-item lists they are, with the 95 % interval; of ranked lists also the figure that shows the order."""
+def _quality_headline(metrics: NightMetrics) -> Iterator[tuple[str, float]]:
+    """Yield the gate figure of the served lists and of the baselines that gates compare them with; of ranked lists also
+    the figure that shows the order."""
     baselines = (night_metrics.MOST_POPULAR, night_metrics.ITEM_TO_ITEM)
     for system in (metrics.served_system, *baselines):
         if system in metrics.systems:
@@ -271,10 +271,6 @@ def _quality_headline(metrics: NightMetrics, comparisons: Mapping[str, str]) -> 
     if (cut_figure := metrics.cut_figure) and cut_figure != metrics.gate:
         for system in (metrics.served_system, night_metrics.NEIGHBOURS, *baselines):
             yield f"{cut_figure}, {system}", metrics.systems[system].figures[cut_figure]
-    if difference := metrics.beside.get(night_metrics.ITEM_TO_ITEM):
-        interval = f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
-        comparison = comparisons.get(night_metrics.ITEM_TO_ITEM, "")
-        yield f"{metrics.gate}, lists minus item to item", f"{interval}: {comparison}" if comparison else interval
 
 
 def _differences(measured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

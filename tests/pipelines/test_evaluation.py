@@ -153,17 +153,20 @@ def test_the_lists_published_before_are_measured_against_the_day_they_were_serve
     assert served["with_a_list"]["figures"]["mrr"] == pytest.approx(with_a_list["mrr"], abs=1e-10)
 
 
-def test_the_headline_compares_the_lists_with_item_to_item_lists(nights: tuple[Night, Night]) -> None:
+def test_the_report_compares_the_lists_with_item_to_item_lists(nights: tuple[Night, Night]) -> None:
     """The interval is that of the differences of the replicates, which have the same users on both sides."""
-    metrics, headline = metrics_of(nights[1]), dict(report.gather(nights[1]).headline)
+    metrics, report_of = metrics_of(nights[1]), report.gather(nights[1])
     systems = {name: metrics["systems"][name] for name in ("ranking", "item to item")}
     ours, theirs = (np.array(one["replicates"]["recall@14"]) for one in systems.values())
     low, high = np.percentile(ours - theirs, [2.5, 97.5])
     recall, other = (one["figures"]["recall@14"] for one in systems.values())
+    headline = dict(report_of.headline)
     assert (headline["recall@14, ranking"], headline["recall@14, item to item"]) == (recall, other)
-    text = headline["recall@14, lists minus item to item"]
-    assert text.startswith(f"{recall - other:+.3f} ({low:+.3f} to {high:+.3f}): ")
-    assert text.endswith(f"too few held-out users ({metrics['holdout']['users']}) to tell")
+    difference = report_of.differences["item to item"]["recall@14"]
+    assert difference == pytest.approx({"value": recall - other, "low": low, "high": high})
+    too_few = f"too few held-out users ({metrics['holdout']['users']}) to tell"
+    assert report_of.comparisons["item to item"] == too_few
+    assert report_of.summary and f"{too_few}, compared with the most popular videos" in report_of.summary.text
 
 
 def test_slices_add_up_to_all_users_and_all_labels(nights: tuple[Night, Night]) -> None:
