@@ -8,7 +8,8 @@ the test days (2022-05-01 to 08). With --validation, for choosing settings, it l
 on 04-29 and 30. The generator's features come from the night of 04-25, which learned from earlier days only. All other
 features are the user's events strictly before an impression, and what became of all impressions of earlier days, on
 measured days too. The orders by a video's rates are learned once, from the days that the ranker learns from, or read as
-of the start of each measured day. Each ranker is also trained without the outcomes of earlier days.
+of the start of each measured day. Each ranker is also trained without the outcomes of earlier days. The calibration is
+that of the night's own ranker, as served.
 
 These logs have no pages: here a page is what a user was shown in one tab without a pause of half an hour. The channel
 of a video is its first tag. The seconds of a click are its play time; impressions without a click count as not watched.
@@ -29,6 +30,8 @@ import polars as pl
 
 from benchmarks.ranked import Shown, difference, held_out, ranking_records, run_lists, without_outcomes
 from benchmarks.real_logs import write_logs
+from pipelines.base import manifest
+from pipelines.night.outputs import RankingOutputs
 from trainer.ranker.config import TOWERS, RankerSettings
 from trainer.ranker.task import read_ranking_folder
 from trainer.ranker.training import RankingFiles, fit_ranker
@@ -90,8 +93,7 @@ def main() -> None:
         learned = learned or Shown.of(fitted.ranker, files.train)
         rows[f"ranker {name}"] = shown.log_odds
         print(f"ranker {name}: {progress.examples / progress.seconds:,.0f} examples/s", flush=True)
-        if name == args.rankers[-1]:
-            _print_calibration(shown)
+    _print_calibration(records)
     assert learned is not None and shown is not None
     rows |= simpler(learned, shown, files, fewer)
     _print_table(shown, rows)
@@ -252,14 +254,13 @@ def _print_table(shown: Shown, rows: Mapping[str, Scores]) -> None:
         print(f"{name:<36}{100 * figures['per_user_loss']:>18.2f}{figures['ndcg']:>8.4f}{figures['auc']:>8.4f}   {of}")
 
 
-def _print_calibration(shown: Shown) -> None:
-    metrics = shown.metrics(shown.log_odds)
-    figures = metrics.compute()
-    print(
-        f"seconds an impression: predicted {figures['predicted_seconds']:.2f}, watched {figures['watched_seconds']:.2f}"
-    )
-    for decile in metrics.calibration():
-        print(f"  predicted {decile['predicted_seconds']:8.2f}  watched {decile['watched_seconds']:8.2f}")
+def _print_calibration(records: Path) -> None:
+    """Print the expected seconds as the night serves them: each half of the users by the calibration of the other."""
+    measured = manifest.load_outputs(str(records.parent), RankingOutputs)
+    assert measured is not None and measured.calibration is not None
+    total, classes = measured.calibration.total, measured.calibration.classes
+    print(f"seconds an impression: expected {total.predicted_seconds:.2f}, watched {total.watched_seconds:.2f}")
+    print(f"  by tenth: {', '.join(f'{of.ratio:.3f}' for of in classes if of.ratio)}", flush=True)
 
 
 if __name__ == "__main__":
