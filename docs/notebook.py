@@ -54,7 +54,7 @@ print(videos.with_columns(score=pl.Series(scores)).top_k(5, by="score").drop("ve
 
 # %% [markdown]
 # ## Metrics
-# Figures of held-out users, beside the baselines, with 95 % intervals.
+# Figures of held-out users for our lists and for the baselines, with 95 % intervals.
 
 # %%
 metrics = job.metrics()

@@ -27,10 +27,11 @@ from pipelines import export, nightly
 from pipelines.base import paths, process_signals, snapshot_store
 from pipelines.config.job_reader import open_job as read_job
 from pipelines.config.jobs import Job, JobError
-from pipelines.night import night_results, privacy, publication_file
+from pipelines.night import night_results, privacy
 from pipelines.night.errors import StageError, error_for_exit_code
 from pipelines.night.night import Night, Outcome
 from pipelines.night.stage import STAGES
+from pipelines.reports import report_history
 from pipelines.runs import run_log
 from pipelines.serving.served_lists import FileLists
 from transforms.core.bootstrap import PairedDifference
@@ -65,8 +66,9 @@ class OpenJob:
         """Run the night of a date, of events before 00:00 that day, and return how it ended.
 
         Complete stages are skipped, so a second call does nothing. Progress goes to the standard error. Raises
-        GateError if a gate stopped the night, StageError if it failed otherwise, KeyboardInterrupt if it was
-        interrupted; the night that was served before is then served on.
+        GateError if a gate stopped the night, JobError for a setting that only a night can check, StageError if it
+        failed otherwise, and KeyboardInterrupt if it was interrupted. The night that was served before then stays
+        served.
         """
         night = Night(self.settings, _to_date(date), self.runner_config, self.flags)
         with process_signals.raise_stopped(), run_log.open_log("text") as log:
@@ -78,9 +80,9 @@ class OpenJob:
         return end
 
     def nights(self) -> list[dt.date]:
-        """Return the dates of all nights whose lists can be read, in order."""
+        """Return the dates of all nights with `metrics`, in order. Those beyond `storage.keep_nights` have no lists."""
         root = paths.Root(self.settings.storage.root)
-        return [date for date in paths.nights(root) if publication_file.from_stages_if_complete(root, date)]
+        return [date for date in paths.nights(root) if report_history.metrics(Night(self.settings, date))]
 
     def lists(
         self, date: dt.date | str | None = None, *, users: Iterable[str] | None = None, long: bool = False
@@ -102,12 +104,14 @@ class OpenJob:
     ) -> pl.DataFrame:
         """Return vectors as lists of floats.
 
-        Of users: user_id, vector. Of videos, the most watched first: video_id, label_count, what the catalogue
-        says of them, vector. The score of a video is the product of both. users: ids as in the logs.
-        Raises StageError if the night has none.
+        Of users: user_id, vector; empty if none are served. Of videos, the most watched first: video_id, label_count,
+        the columns of the catalogue, vector. The score of a video is the product of both. users: ids as in the logs.
+        Raises StageError if the night has no lists, or if its video vectors were dropped.
         """
         if of not in ("users", "videos"):
             raise JobError(f"of = {of!r}: must be users or videos")
+        if of == "videos" and users is not None:
+            raise JobError("users: vectors of videos do not belong to users; leave it out")
         return self._table("vectors" if of == "users" else "videos", date, users, long=False)
 
     def metrics(self, date: dt.date | str | None = None) -> pl.DataFrame:
@@ -118,7 +122,7 @@ class OpenJob:
         interval difference_low and difference_high. Values that were not computed are null. Raises StageError if the
         night was not evaluated.
         """
-        night = Night(self.settings, self._open(date).date)
+        night = Night(self.settings, self._open(None).date if date is None else _to_date(date))
         found = night_results.metrics(night)
         if found is None:
             raise StageError(f"the night of {night.date} has no figures: run watchnext nightly --date {night.date}")
@@ -139,6 +143,8 @@ class OpenJob:
 
     def _stored_ids(self, users: Iterable[str]) -> dict[str, str]:
         """Return user ids of the logs by the ids under which they are stored."""
+        if isinstance(users, str):
+            raise JobError(f"users = {users!r}: must be a list of ids")
         key_check = snapshot_store.newest_key_check(paths.Root(self.settings.storage.root).snapshots)
         return {privacy.stored_id(self.settings, user, key_check): user for user in users}
 
@@ -171,12 +177,12 @@ def _metric_rows(metrics: NightMetrics) -> Iterator[tuple[Any, ...]]:
 
 def _rows_of(
     system: str,
-    of_slice: tuple[str | None, str | None],
+    slice_and_value: tuple[str | None, str | None],
     measured: MeasuredFigures,
     differences: dict[str, PairedDifference | None],
 ) -> Iterator[tuple[Any, ...]]:
     for name, value in measured.figures.items():
         low, high = measured.intervals.get(name, (None, None))
-        ahead = differences.get(name)
-        difference = (ahead.value, ahead.low, ahead.high) if ahead else (None, None, None)
-        yield None, system, *of_slice, name, value, low, high, *difference
+        found = differences.get(name)
+        difference = (found.value, found.low, found.high) if found else (None, None, None)
+        yield None, system, *slice_and_value, name, value, low, high, *difference

@@ -60,15 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_with_reporting(night: Night, *, job: str, stages: Sequence[str], log: RunLog) -> Outcome:
-    """Run one night and return how it ended. Report the result in the log, in ROOT/metrics.prom and to the receivers in
-    `[notify]`, whether or not the night fails."""
+    """Run one night and return how it ended. Report the result in the log, on the pages, in ROOT/metrics.prom and to
+    the receivers in `[notify]`, whether or not the night fails. A run without the lock writes no page: another run may
+    be changing what the page shows."""
     began = time.monotonic()
-    code, message = _outcome(night, job, stages, log)
+    code, message, has_lock = _outcome(night, job, stages, log)
     end = Outcome(
         run=log.run, date=night.date.isoformat(), code=code, message=message, seconds=time.monotonic() - began
     )
     log.end_night(end)
-    problems = (nights_page.write(night, end), openmetrics.write(night, end))
+    problems = (nights_page.write(night, end) if has_lock else "", openmetrics.write(night, end))
     for problem in (*problems, notify.send(night.job.notify, end, root=night.root.path)):
         if problem:
             log.write_event("warning", problem, level="warning", date=end.date)
@@ -129,18 +130,18 @@ def _is_done(night: Night, stage: str) -> tuple[bool, str]:
     return not again, again
 
 
-def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str]:
-    """Return the exit code of a night and the message about its result."""
+def _outcome(night: Night, job: str, stages: Sequence[str], log: RunLog) -> tuple[int, str, bool]:
+    """Return the exit code of a night, the message about its result, and whether it had the lock up to its end."""
     try:
         with lock.hold(night.root.lock):
-            return 0, run(night, job, stages, log)
+            return 0, run(night, job, stages, log), True
     except process_signals.Stopped as stopped:
-        return stopped.code, str(stopped)
+        return stopped.code, str(stopped), True
     except Exception as error:
         message = user_message(error)
         if message is None or wants_traceback(error):
             message = traceback.format_exc().rstrip()
-        return exit_code(error), message
+        return exit_code(error), message, not isinstance(error, lock.LockError)
 
 
 def _chosen(args: argparse.Namespace) -> Sequence[str]:

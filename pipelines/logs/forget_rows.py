@@ -47,7 +47,7 @@ def forget_users(night: Night, privacy_filter: PrivacyFilter) -> Snapshot:
         digest = _neighbours_digest(night, date)
         fresh = _forget_in_night(night, date, privacy_filter, users)
         _forget_in_publications(night, date, privacy_filter, users, fresh, {digest: _neighbours_digest(night, date)})
-        _forget_in_report(night.root.report(date))
+        files.rewrite_text(night.root.report(date), without_users)  # whoever is in it
     publication.forget(night, users)
     store_cleanup.sweep(night)
     newest = snapshot_store.latest(night.root.snapshots)
@@ -140,15 +140,6 @@ def _forget_in_publications(
         changed = lists.with_entries(entries).model_copy(update={"neighbours": now})
         if changed != lists:
             files.replace_file(path, changed.to_bytes())
-
-
-def _forget_in_report(path: str) -> None:
-    """Remove the section with users from a night's report, whoever is in it."""
-    if files.exists(path):
-        page = files.read_bytes(path).decode()
-        changed = without_users(page)
-        if changed != page:
-            files.replace_file(path, changed.encode())
 
 
 def _scrub(night: Night, folder: str, names: list[str], privacy_filter: PrivacyFilter) -> dict[str, FileEntry]:

@@ -2,7 +2,8 @@
 
 The ranker's training records of nights that the next night may learn again remain, see `ranking_chain`.
 
-The manifests, the report and the figures of an older night remain, which is enough for the report's trend. Its
+The manifests, the figures and the report of an older night remain, which is enough for the report's trend; the report
+loses its section of some users, also beyond `keep_days`. Its
 manifests record that the files were dropped, so all its stages run when the night is run again. The published night
 itself, the lists that are served or were served before, and the models that later nights continue from always remain.
 """
@@ -16,10 +17,14 @@ from pipelines.base import manifest, paths, published_lists
 from pipelines.night import publication_file, ranking_chain, warm_start_base
 from pipelines.night.night import Night
 from transforms.core import files
+from transforms.report.page import without_users
 
 # stage -> name prefix of files that only this night reads, and of those that nights of its chain of rankers read too
 TRAINING = {"examples": "train/", "ranking": "examples/"}
 HELD_OUT = {"ranking": "examples/holdout/"}
+REPORTS = (
+    14  # older nights whose reports are looked at: those of even older ones were changed when they were among these
+)
 # What is removed from each stage of an older night: stage -> prefix of file names. Stage publish lists no files.
 # Ingest is dropped last, so its mark means everything is gone.
 _OLDER = {stage: "" for stage in reversed(paths.FOLDERS) if stage not in ("evaluation", "publish")}
@@ -38,8 +43,12 @@ def apply(night: Night, published: dt.date | None) -> None:
         for date in set(paths.nights(root)) - done - chain:  # of a chain that ended
             if _dropped(root, date) == HELD_OUT["ranking"]:
                 _drop(root, date, "ranking", TRAINING["ranking"])
-    stay = {*done, *_warm_start_bases(night)}
-    for date in paths.nights(root)[: -settings.keep_nights] if settings.keep_nights else ():
+    stay, nights = {*done, *_warm_start_bases(night)}, paths.nights(root)
+    older = nights[: -settings.keep_nights] if settings.keep_nights else []
+    first = night.date - dt.timedelta(days=settings.keep_days) if settings.keep_days else dt.date.min
+    for date in [date for date in nights if date in older or date <= first][-REPORTS:]:
+        files.rewrite_text(root.report(date), without_users)
+    for date in older:
         ingest = manifest.record(root.stage(date, "ingest"))
         if date not in stay and (ingest is None or ingest.dropped is None):
             files.remove_files(published_lists.paths_of_night(root, date))  # first: what they name is kept otherwise

@@ -194,11 +194,7 @@ def rewrite_status(night: Night) -> str:
     """
     path = night.root.report(night.date)
     try:
-        if files.exists(path):
-            page = files.read_bytes(path).decode()
-            changed = with_status(page, status_of(night, night_results.gates(night)))
-            if changed != page:
-                files.replace_file(path, changed.encode())
+        files.rewrite_text(path, lambda page: with_status(page, status_of(night, night_results.gates(night))))
     except Exception as error:
         return f"{path} is not up to date: {user_message(error) or repr(error)}"
     return ""

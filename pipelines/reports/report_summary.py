@@ -1,8 +1,8 @@
 """The first sentences of a report: whether the night is good, for how many users, and compared with what.
 
 Good lists for 1,996 users. Of the videos that 586 held-out users completed next, 54 % are among the first 100 of
-their lists: significantly more than the most popular videos (32 %) and item-to-item lists (45 %), and
-significantly less than the lists of 2026-11-20 on their own days (59 %).
+their lists: significantly more than in the most popular videos (32 %) and in item-to-item lists (45 %), and
+significantly less than in the lists of 2026-11-20 on their own days (59 %).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from transforms.evaluation.night_metrics import ITEM_TO_ITEM, MOST_POPULAR, Nigh
 from transforms.report.page import Level, Status
 
 _WORDS = {
-    BETTER: "significantly more than",
-    WORSE: "significantly less than",
-    NO_DIFFERENCE: "not significantly more or less than",
+    BETTER: "significantly more than in",
+    WORSE: "significantly less than in",
+    NO_DIFFERENCE: "not significantly more or less than in",
 }
 _BASELINES = {MOST_POPULAR: "the most popular videos", ITEM_TO_ITEM: "item-to-item lists"}
 
@@ -33,12 +33,12 @@ def summary(
     """
     if users is None:
         return None
-    failed = gates.in_state("failed") if gates else []
     compared = list(_compared(metrics, before)) if metrics else []
     head, level = _judge(users, compared)
-    if failed:
-        names = ", ".join(gate.name for gate in failed)
-        head, level = f"Not good enough to serve: {names} failed. There are lists for {users:,} users", "bad"
+    if gates and gates.status in ("failed", "forced"):
+        names = ", ".join(gate.name for gate in gates.in_state("failed") or gates.unexpected)
+        start = "Not published: failed at" if gates.status == "failed" else "Published in spite of failed gates:"
+        head, level = f"{start} {names}. There are lists for {users:,} users", "bad"
     return Status(text=f"{head}. {_figures(metrics, compared)}", level=level)
 
 
@@ -71,11 +71,16 @@ def _figures(metrics: NightMetrics | None, compared: Sequence[tuple[str, FigureD
         return "How good they are was not measured: no user was held out, or none of them completed a video."
     held_out = night_figures.held_out_users(metrics)
     of_users = "held-out users" if held_out is None else f"{held_out:,} held-out users"
-    recall, k = own.figures[metrics.gate], metrics.k
-    text = f"Of the videos that {of_users} completed next, {recall:.0%} are among the first {k} of their lists"
+    recall, k = _percent(own.figures[metrics.gate]), metrics.k
+    text = f"Of the videos that {of_users} completed next, {recall} are among the first {k} of their lists"
     groups: dict[str, list[str]] = {}
     for name, one in compared:
-        words = _WORDS.get(one.verdict) or f"{one.verdict or 'not known'}, compared with"
-        groups.setdefault(words, []).append(f"{name} ({one.other_value:.0%})")
-    parts = [f"{words} {' and '.join(names)}" for words, names in groups.items()]
+        unknown = f"it is not known whether this is more ({one.verdict or 'without an interval'}) than in"
+        groups.setdefault(_WORDS.get(one.verdict, unknown), []).append(f"{name} ({_percent(one.other_value)})")
+    parts = [f"{words} {' and in '.join(names)}" for words, names in groups.items()]
     return f"{text}{': ' if parts else ''}{', and '.join(parts)}."
+
+
+def _percent(share: float) -> str:
+    """Format a share as a percentage, with two significant digits below 10 %."""
+    return f"{100 * share:.0f} %" if share >= 0.095 or not share else f"{100 * share:.2g} %"

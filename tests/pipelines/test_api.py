@@ -99,7 +99,8 @@ def test_metrics_are_those_of_the_file(ranked: OpenJob) -> None:
     assert found.filter(pl.col("slice") == "country").height > 0
 
 
-def test_nights_are_those_with_lists(ranked: OpenJob) -> None:
+def test_nights_are_those_with_metrics(ranked: OpenJob, made: OpenJob) -> None:
+    assert made.nights() == []
     assert ranked.nights() == [BEFORE, DATE]
     assert ranked.lists()["expected_seconds"].list.len().max() == 14
 
@@ -128,6 +129,10 @@ def test_mistakes_are_named(made: OpenJob, tmp_path: Path) -> None:
         made.lists("21.11.2026")
     with pytest.raises(JobError, match="of = 'channels': must be users or videos"):
         made.vectors("channels")  # type: ignore[arg-type]
+    with pytest.raises(JobError, match="vectors of videos do not belong to users"):
+        made.vectors("videos", users=["ann"])
+    with pytest.raises(JobError, match="users = 'ann': must be a list of ids"):
+        made.lists(users="ann")
     with pytest.raises(StageError, match="no complete lists of the night of 2026-11-20"):
         made.lists(DATE - dt.timedelta(days=1))
     with pytest.raises(StageError, match="has no figures: run watchnext nightly --date 2026-11-21"):

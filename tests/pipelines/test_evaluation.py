@@ -166,7 +166,7 @@ def test_the_report_compares_the_lists_with_item_to_item_lists(nights: tuple[Nig
     assert difference == pytest.approx({"value": recall - other, "low": low, "high": high})
     too_few = f"too few held-out users ({metrics['holdout']['users']}) to tell"
     assert report_of.comparisons["item to item"] == too_few
-    assert report_of.summary and f"{too_few}, compared with the most popular videos" in report_of.summary.text
+    assert report_of.summary and f"({too_few}) than in the most popular videos" in report_of.summary.text
 
 
 def test_slices_add_up_to_all_users_and_all_labels(nights: tuple[Night, Night]) -> None:

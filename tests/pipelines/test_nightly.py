@@ -350,3 +350,5 @@ def test_two_nights_at_the_same_time_are_refused(tmp_path: Path) -> None:
     with lock.hold(night(job).root.lock):
         done = nightly_process(job)
     assert done.returncode == 1 and f"process {os.getpid()} on" in done.stderr
+    of = night(job)
+    assert not any(Path(path).exists() for path in (of.root.index, of.root.outcome(of.date), of.root.report(of.date)))

@@ -343,6 +343,14 @@ def download(folder: str, paths: Iterable[str], target: Path) -> None:
             shutil.copyfileobj(source, copy, 1 << 20)
 
 
+def rewrite_text(path: str, change: Callable[[str], str]) -> None:
+    """Replace a text file with its changed content, if it exists and the change changes anything."""
+    if exists(path):
+        text = read_bytes(path).decode()
+        if (changed := change(text)) != text:
+            replace_file(path, changed.encode())
+
+
 def replace_file(path: str, content: bytes) -> None:
     """Replace a file atomically: readers find the complete old or new content, even after a power failure."""
     if not is_local(path):

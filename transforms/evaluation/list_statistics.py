@@ -88,9 +88,10 @@ def freshness_curve(video_counts: VideoCounts, uploads: pl.Series, as_of: dt.dat
 def length_shares(video_counts: VideoCounts, lengths: pl.Series) -> list[float]:
     """Return the share of the counted videos in each class of lengths: below the first of `LENGTHS`, from each on.
 
-    lengths: seconds of each id, null if unknown. Only videos of a known length are counted; empty if there are none.
+    lengths: seconds of each id, null or 0 if unknown. Only videos of a known length are counted; empty if there are
+    none.
     """
-    known = lengths.is_not_null().to_numpy()
+    known = (lengths > 0).fill_null(False).to_numpy()
     classes = np.searchsorted(LENGTHS, lengths.to_numpy()[known], side="right")
     by_class = np.bincount(classes, video_counts.counts[known], minlength=len(LENGTHS) + 1)
     return (by_class / by_class.sum()).tolist() if by_class.sum() else []

@@ -44,7 +44,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -86,7 +86,7 @@ class ShownRecord:
     system: str
     figures: dict[str, Number]
     by_day: list[float]
-    by_length: list[float] = field(default_factory=list)
+    by_length: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,10 @@ def format_setting(value: Any) -> str:
 
 def _decimal(value: float) -> str:
     """Format a float with two decimals; below 0.1 with two significant digits, from 1,000 on with none."""
+    if math.isnan(value):
+        return "-"
     if math.isinf(value) or value == round(value):
-        return f"{value:,.0f}"
+        return f"{value + 0.0:,.0f}"  # not -0
     if abs(value) >= 0.0995:
         return f"{value:,.2f}" if abs(value) < 1_000 else f"{value:,.0f}"
     digits = 1 - math.floor(math.log10(abs(value)))

@@ -175,7 +175,7 @@ def _gates(report: Report) -> dict[str, Any]:
     return {
         "open_gates": [*failed, *missing],
         "folded_gates": [*passed, *others],
-        "folded_title": checks + (f", {len(others)} not needed tonight" if others else ""),
+        "folded_title": checks + (f", {len(others)} not computed, as expected" if others else ""),
     }
 
 
@@ -316,12 +316,13 @@ def _bars(shares: Mapping[str, Sequence[float]]) -> dict[str, plots.Line]:
 
 
 def _orders(report: Report) -> Markup | None:
-    """Plot the ranked lists beside the same videos in the order of the neighbours; None if none were ranked."""
+    """Plot the ranked lists and the same videos in the order of the neighbours; None if there are no ranked lists."""
     cut, systems = report.ranking.get("cut"), ("neighbours", "ranking")
     if not cut or not all(report.ranking.get(name) and name in report.systems for name in systems):
         return None
-    figure = f"recall@{cut}"
-    bars = {}
+    figure, bars = f"recall@{cut}", {}
+    if not all(figure in report.systems[name]["figures"] for name in systems):  # lists are shorter than `cut`
+        return None
     for name in systems:
         watch_time = report.ranking[name]
         bars[name] = [*_line(report.systems[name], [figure]), (watch_time["recall"], *watch_time["interval"])]

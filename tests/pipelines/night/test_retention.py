@@ -97,6 +97,24 @@ def test_of_older_nights_reports_figures_and_manifests_stay(tmp_path: Path) -> N
     assert store_cleanup.snapshot_of(of.root, date_of(2)) is None, "the store would keep its files for ever"
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ("keep_nights = 2", [0, 1]),
+        ("keep_nights = 0", [0, 1, 2, 9, 40]),
+        ("keep_nights = 0\nkeep_days = 30", [0, 1, 2, 9]),
+    ],
+)
+def test_only_new_reports_show_users(settings: str, shown: list[int], tmp_path: Path) -> None:
+    of = nights_made(tmp_path, [0, 1, 2, 9, 40], settings)
+    page = '<p>1</p>\n<section id="users">ann</section>\n<p>2</p>'
+    for past in (0, 1, 2, 9, 40):
+        files.replace_file(of.root.report(date_of(past)), page.encode())
+    retention.apply(of, DATE)
+    reports = {past: files.read_bytes(of.root.report(date_of(past))).decode() for past in (0, 1, 2, 9, 40)}
+    assert reports == {past: page if past in shown else "<p>1</p>\n<p>2</p>" for past in reports}
+
+
 @pytest.mark.parametrize("most", [0, 4, 9])
 def test_no_night_goes_where_all_are_to_stay_or_there_are_no_more(tmp_path: Path, most: int) -> None:
     of = nights_made(tmp_path, range(4), f"keep_nights = {most}\nkeep_examples = true")

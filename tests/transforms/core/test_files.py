@@ -53,6 +53,18 @@ def test_replaced_file_has_the_new_content_and_leaves_no_other_file(folder: str)
     assert files.read_parquet(files.join(folder, "CURRENT")).equals(FRAME)
 
 
+def test_a_text_is_only_replaced_if_it_changes(folder: str, synced: list[str]) -> None:
+    path = files.join(folder, "page")
+    files.rewrite_text(path, lambda text: text + "!")
+    assert not files.exists(path)
+    files.replace_file(path, "Zoë".encode())
+    synced.clear()
+    files.rewrite_text(path, lambda text: text)
+    assert synced == []
+    files.rewrite_text(path, lambda text: text + "!")
+    assert files.read_bytes(path).decode() == "Zoë!"
+
+
 def test_files_are_listed_described_and_removed(folder: str) -> None:
     assert files.list_files(folder) == []
     for name in ("b/2", "b/1", "a/3"):

@@ -136,9 +136,12 @@ def test_slices_with_numbers_are_in_their_order() -> None:
 def test_popularity_bias_is_relative_to_the_videos_watched() -> None:
     lists = {"watched": 5.0, "neighbours": 3.5, "most popular": 1.0}
     records = [
-        ShownRecord(system=name, figures={"videos": 9, "mean_log2_rank": r}, by_day=[]) for name, r in lists.items()
+        ShownRecord(system=name, figures={"videos": 9, "mean_log2_rank": r}, by_day=[], by_length=[])
+        for name, r in lists.items()
     ]
-    found = content(*records, ShownRecord(system="item to item", figures={"videos": 0}, by_day=[]))["shown"]
+    found = content(*records, ShownRecord(system="item to item", figures={"videos": 0}, by_day=[], by_length=[]))[
+        "shown"
+    ]
     assert {name: of.get("popularity_bias") for name, of in found.items()} == {
         "watched": None,
         "neighbours": 1.5,
@@ -225,7 +228,9 @@ def whole() -> NightMetrics:
     some = measured(0.3)
     keys = [("slices", "country", "SE", "neighbours"), ("ann_loss", "neighbours"), ("ann_loss", "exact search")]
     keys += [("ann_loss", "overlap"), ("served", "everybody"), ("served", "with a list")]
-    shown = ShownRecord(system="neighbours", figures={"videos": 9, "mean_log2_rank": 1.5}, by_day=[0.5, 0.5])
+    shown = ShownRecord(
+        system="neighbours", figures={"videos": 9, "mean_log2_rank": 1.5}, by_day=[0.5, 0.5], by_length=[]
+    )
     order = RankedRecall(recall=0.5, interval=(0.4, 0.6))
     difference = PairedDifference(value=0.0, low=-0.1, high=0.1)
     ranked = MeasuredRanking(users=3, wanted_seconds=9, neighbours=order, ranking=order, difference=difference)
@@ -269,4 +274,6 @@ def test_older_files_are_read_and_errors_name_the_field() -> None:
 
 def test_figures_that_are_not_finite_are_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        serialize(collected(ShownRecord(system="neighbours", figures={"videos": float("nan")}, by_day=[])))
+        serialize(
+            collected(ShownRecord(system="neighbours", figures={"videos": float("nan")}, by_day=[], by_length=[]))
+        )
