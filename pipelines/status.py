@@ -152,9 +152,8 @@ def _served(night: Night, published: Published, today: dt.date, attempt: Callabl
 
 def _compared(night: Night, metrics: NightMetrics, attempt: Callable[..., Any]) -> Iterator[FigureDifference]:
     yield from night_figures.against_baselines(metrics)
-    gates = attempt(lambda: night_results.gates(night), None)
-    if gates and gates.compared_with:
-        before = replace(night, date=dt.date.fromisoformat(gates.compared_with))
+    before = night_results.night_before(night, attempt(lambda: night_results.gates(night), None))
+    if before:
         earlier = attempt(lambda: night_results.metrics(before), None)
         if earlier:
             name = f"the night of {before.date}, on its held-out days"

@@ -6,7 +6,9 @@ readable: each field that was added later has a default value.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -66,6 +68,12 @@ class GateResults(BaseModel):
                 gates_of.setdefault(gate.note, []).append(gate.name)
         reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in gates_of.items())
         return f"gates: {', '.join(counted) or 'none'}" + (f" ({reasons})" if reasons else "")
+
+
+def night_before(night: Night, results: GateResults | None) -> Night | None:
+    """Return the night that the gates compared this one with; None if there is none."""
+    date = results.compared_with if results else None
+    return replace(night, date=dt.date.fromisoformat(date)) if date else None
 
 
 def gates(night: Night) -> GateResults | None:

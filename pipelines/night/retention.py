@@ -3,9 +3,9 @@
 The ranker's training records of nights that the next night may learn again remain, see `ranking_chain`.
 
 The manifests, the figures and the report of an older night remain, which is enough for the report's trend; the report
-loses its section of some users, also beyond `keep_days`. Its
-manifests record that the files were dropped, so all its stages run when the night is run again. The published night
-itself, the lists that are served or were served before, and the models that later nights continue from always remain.
+loses its section of some users, also beyond `keep_days`. Its manifests record that the files were dropped, so all its
+stages run when the night is run again. The published night itself, the lists that are served or were served before, and
+the models that later nights continue from always remain.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from transforms.report.page import without_users
 # stage -> name prefix of files that only this night reads, and of those that nights of its chain of rankers read too
 TRAINING = {"examples": "train/", "ranking": "examples/"}
 HELD_OUT = {"ranking": "examples/holdout/"}
-REPORTS = (
-    14  # older nights whose reports are looked at: those of even older ones were changed when they were among these
-)
+# Older nights whose reports are read; those of even older ones were changed when they were among these.
+REPORTS = 14
 # What is removed from each stage of an older night: stage -> prefix of file names. Stage publish lists no files.
 # Ingest is dropped last, so its mark means everything is gone.
 _OLDER = {stage: "" for stage in reversed(paths.FOLDERS) if stage not in ("evaluation", "publish")}

@@ -13,7 +13,6 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -306,9 +305,8 @@ def _summary(
     night: Night, done: Mapping[str, Manifest], metrics: NightMetrics | None, gates: GateResults | None
 ) -> Status | None:
     users = done["neighbours"].read(NeighboursOutputs).users if "neighbours" in done else None
-    before = gates.compared_with if gates else None
-    earlier = report_history.metrics(replace(night, date=dt.date.fromisoformat(before))) if before else None
-    return report_summary.summary(users, metrics, gates, (before, earlier) if before and earlier else None)
+    before = night_results.night_before(night, gates)
+    return report_summary.summary(users, metrics, gates, report_history.metrics(before) if before else None)
 
 
 def _in_order(metrics: NightMetrics) -> dict[str, Any]:

@@ -24,16 +24,16 @@ _BASELINES = {MOST_POPULAR: "the most popular videos", ITEM_TO_ITEM: "item-to-it
 
 
 def summary(
-    users: int | None, metrics: NightMetrics | None, gates: GateResults | None, before: tuple[str, NightMetrics] | None
+    users: int | None, metrics: NightMetrics | None, gates: GateResults | None, before: NightMetrics | None
 ) -> Status | None:
     """Return a night's summary; None before it has lists.
 
-    users: the number of lists, None if there are none. before: date and figures of the night that the gates compared
-    this one with; None if there is none.
+    users: the number of lists, None if there are none. before: the figures of the night that the gates compared this
+    one with; None if there is none.
     """
     if users is None:
         return None
-    compared = list(_compared(metrics, before)) if metrics else []
+    compared = list(_compared(metrics, gates, before)) if metrics else []
     head, level = _judge(users, compared)
     if gates and gates.status in ("failed", "forced"):
         names = ", ".join(gate.name for gate in gates.in_state("failed") or gates.unexpected)
@@ -42,15 +42,17 @@ def summary(
     return Status(text=f"{head}. {_figures(metrics, compared)}", level=level)
 
 
-def _compared(metrics: NightMetrics, before: tuple[str, NightMetrics] | None) -> Iterator[tuple[str, FigureDifference]]:
+def _compared(
+    metrics: NightMetrics, gates: GateResults | None, before: NightMetrics | None
+) -> Iterator[tuple[str, FigureDifference]]:
     """Yield (what the lists are compared with, difference): the baselines of the gates, and the night before."""
     for one in night_figures.against_baselines(metrics):
         if one.other in _BASELINES:
             yield _BASELINES[one.other], one
-    if before:
-        found = night_figures.between_nights(metrics, before[1], metrics.gate, before[0])
-        if found:
-            yield f"the lists of {before[0]} on their own days", found
+    if before and gates:
+        name = f"the lists of {gates.compared_with} on their own days"
+        if found := night_figures.between_nights(metrics, before, metrics.gate, name):
+            yield name, found
 
 
 def _judge(users: int, compared: Sequence[tuple[str, FigureDifference]]) -> tuple[str, Level]:

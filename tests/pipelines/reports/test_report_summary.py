@@ -15,10 +15,10 @@ from transforms.report.page import Status
 FIGURES = "Of the videos that 500 held-out users completed next, {} are among the first 100 of their lists"
 
 
-def gates(status: Literal["failed", "forced"], **ok: bool) -> GateResults:
+def gates(status: Literal["passed", "failed", "forced"], before: str | None = None, **ok: bool) -> GateResults:
     states: dict[bool, State] = {True: "passed", False: "failed"}
     named = tuple(Gate(name=name, value=0.0, bound="", state=states[of], message="m") for name, of in ok.items())
-    return GateResults(date="2026-11-21", status=status, why="", compared_with=None, gates=named)
+    return GateResults(date="2026-11-21", status=status, why="", compared_with=before, gates=named)
 
 
 def against_item_to_item(value: float, low: float, high: float) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_a_good_night_is_compared_with_baselines_and_with_the_night_before() -> 
         "significantly more than in the most popular videos (10 %) and in item-to-item lists (10 %), "
         "and significantly less than in the lists of 2026-11-20 on their own days (60 %)."
     )
-    assert summary(1_996, measured(0.5, **more), None, ("2026-11-20", measured(0.6))) == Status(
+    assert summary(1_996, measured(0.5, **more), gates("passed", before="2026-11-20"), measured(0.6)) == Status(
         text=f"Good lists for 1,996 users. {FIGURES.format('50 %')}: {compared}", level="ok"
     )
 
