@@ -475,23 +475,24 @@ def _replay(
     night: Night, spec: RankingSpec, written: WrittenRecords, chain: Chain, workdir: LocalWorkdir
 ) -> RankingReplay | None:
     """Return what to learn again of the chain's earlier nights; None if there is nothing."""
-    from trainer.ranker.replay import RankingReplay
+    from trainer.ranker.replay import RankingReplay, draw_files
 
     available = sum(sum(of.days.values()) for of in chain.records.values())
     share = replayed_share(new=written.impressions, available=available)
     if not share:
         return None
-    found, lacks = list[str](), set[str]()
+    found, shares, lacks = list[str](), dict[int, float](), set[str]()
     for date in chain.records:
         earlier = _of_date(night, date)
-        listed = earlier.require("ranking").named(ranking_chain.RECORDS)
-        local = workdir.download(earlier.folder("ranking"), [entry.name for entry in listed])
-        found += manifest.entry_paths(listed, local)
+        listed = [entry.name for entry in earlier.require("ranking").named(ranking_chain.RECORDS)]
+        drawn, shares[_since_1970(date)] = draw_files(listed, share=share, salt=f"{night.date}/{date}")
+        local = workdir.download(earlier.folder("ranking"), drawn)
+        found += [paths.join(local, name) for name in drawn]
         lacks |= set(spec.features) - set(_written_spec(earlier).features)
     return RankingReplay(
         paths=tuple(found),
         days={_since_1970(date): tuple(map(_since_1970, of.days)) for date, of in chain.records.items()},
-        share=share,
+        shares=shares,
         salt=night.date.isoformat(),
         lacks=frozenset(lacks),
     )

@@ -2,12 +2,20 @@
 
 A warm training that saw only the newest day would forget what that day does not contain. A share of the users of
 earlier nights' records, another one each night, is drawn by a digest of the night and the user.
+
+A record file holds a part of the users, and only some files of each earlier night are read: to read all of them for a
+few users would cost more with each night of a chain.
+
+    files, share = draw_files(names, share=0.05, salt="2026-11-21/2026-11-20")  # 1 of 8 files, 0.4 of its users
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import xxhash
 
 from trainer.batch import IMPRESSION_DAY, RECORD_NIGHT
 from transforms.core.tensorflow_import import tf
@@ -20,23 +28,25 @@ class RankingReplay:
     """Record files of earlier nights, and what to learn again from them.
 
     `days`: night that wrote the records -> the days of its impressions that are still valid, both in days since
-    1970-01-01. `share`: of the users, drawn by `salt`. `lacks`: features of the spec that these records may lack,
-    because an earlier ranker did not have them; their values are unknown.
+    1970-01-01. `shares`: night -> share of the users in its files, drawn by `salt`. `lacks`: features of the spec that
+    these records may lack, because an earlier ranker did not have them; their values are unknown.
     """
 
     paths: tuple[str, ...]
     days: Mapping[int, tuple[int, ...]]
-    share: float
+    shares: Mapping[int, float]
     salt: str
     lacks: frozenset[str] = field(default_factory=frozenset)
 
     def keeps_records(self, serialized: tf.Tensor) -> tf.Tensor:
-        """Return bool [records]: those of other nights than `days` has, and those of the users that are drawn."""
+        """Return bool [records]: those of other nights than `shares` has, and those of the users that are drawn."""
         features = {"user_id": tf.io.FixedLenFeature([], tf.string), RECORD_NIGHT: tf.io.FixedLenFeature([], tf.int64)}
         parsed = tf.io.parse_example(serialized, features)
         key = tf.strings.join([self.salt, parsed["user_id"]], separator="/")
-        drawn = tf.strings.to_hash_bucket_fast(key, PLACES) < round(self.share * PLACES)
-        return drawn | ~self._is_earlier(parsed[RECORD_NIGHT])
+        limit = tf.fill(tf.shape(key), tf.constant(PLACES, tf.int64))
+        for night, share in self.shares.items():
+            limit = tf.where(parsed[RECORD_NIGHT] == night, tf.constant(round(share * PLACES), tf.int64), limit)
+        return tf.strings.to_hash_bucket_fast(key, PLACES) < limit
 
     def keeps_impressions(self, serialized: tf.Tensor) -> tf.Tensor:
         """Return bool [impressions]: those of other nights than `days` has, and those of valid days."""
@@ -50,6 +60,14 @@ class RankingReplay:
 
     def _is_earlier(self, nights: tf.Tensor) -> tf.Tensor:
         return _is_in(nights, list(self.days))
+
+
+def draw_files(names: Sequence[str], *, share: float, salt: str) -> tuple[list[str], float]:
+    """Return the record files of one night that are read, and the share of their users that is replayed, so that it is
+    `share` of the night's users: as few files as have them, drawn by digests of `salt` and the name."""
+    count = math.ceil(share * len(names))
+    drawn = sorted(names, key=lambda name: xxhash.xxh64_intdigest(f"{salt}/{name}".encode()))[:count]
+    return drawn, share * len(names) / count if count else 0.0
 
 
 def _pair(night: tf.Tensor | int, day: tf.Tensor | int) -> tf.Tensor | int:

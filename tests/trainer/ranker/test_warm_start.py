@@ -19,7 +19,7 @@ from trainer.inputs import cut_windows
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions, impression_batches, parse_ranking_records
 from trainer.ranker.model import Ranker
-from trainer.ranker.replay import RankingReplay
+from trainer.ranker.replay import RankingReplay, draw_files
 from trainer.ranker.step import RankerStep
 from trainer.ranker.task import train_ranker
 from trainer.ranker.training import RankingFiles
@@ -189,7 +189,7 @@ def test_replayed_are_valid_days_of_a_share_of_the_users(tmp_path: Path) -> None
     days = {8: valid}
 
     def learned(share: float, salt: str = "a", cache: int = 10**9) -> list[float]:
-        replay = RankingReplay(paths=old, days=days, share=share, salt=salt)
+        replay = RankingReplay(paths=old, days=days, shares={8: share}, salt=salt)
         files = RecordFiles.from_paths([*new, *old], cache_bytes=cache, keeps=replay.keeps_records)
         return seconds(impression_batches(files, SPEC, batch_size=9, seed=1, epochs=range(1), replay=replay))
 
@@ -203,8 +203,25 @@ def test_replayed_are_valid_days_of_a_share_of_the_users(tmp_path: Path) -> None
     assert len(fresh) < len(half) < len(learned(1.0)) and half == learned(0.5) == learned(0.5, cache=0)
     assert half != learned(0.5, salt="b"), "another night draws others"
     many = [record(f"u{i}", random_user(np.random.default_rng(1)) | {"record_night": [8]}) for i in range(2_000)]
-    kept = RankingReplay(paths=(), days=days, share=0.3, salt="a").keeps_records(tf.constant(many)).numpy().mean()
+    kept = RankingReplay(paths=(), days=days, shares={8: 0.3}, salt="a").keeps_records(tf.constant(many)).numpy().mean()
     assert kept == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("share", "files", "of_their_users"),
+    [(0.05, 1, 0.4), (0.125, 1, 1.0), (0.5, 4, 1.0), (0.55, 5, 0.88), (1.0, 8, 1.0), (0.0, 0, 0.0)],
+)
+def test_few_files_of_a_night_are_read(share: float, files: int, of_their_users: float) -> None:
+    names = [f"train/{i}.tfrecord.gz" for i in range(8)]
+    drawn, within = draw_files(names, share=share, salt="a")
+    assert len(set(drawn)) == files and set(drawn) <= set(names) and within == pytest.approx(of_their_users)
+
+
+def test_each_night_draws_other_files() -> None:
+    names = [f"train/{i}.tfrecord.gz" for i in range(8)]
+    drawn = [draw_files(names, share=0.125, salt=str(night))[0][0] for night in range(400)]
+    assert min(map(drawn.count, names)) > 25, "each file is equally likely"
+    assert draw_files(names[::-1], share=0.5, salt="a") == draw_files(names, share=0.5, salt="a")
 
 
 def test_features_that_earlier_records_lack_are_unknown(tmp_path: Path) -> None:
@@ -240,7 +257,7 @@ def test_a_training_goes_on_from_an_earlier_one(graphs: dict[str, str], tmp_path
     first = train_ranker(files, str(tmp_path / "a"), settings=settings, attempt="1")
     assert first.start == {"from": None, "why": "", "rows": {}} and first.auto["epochs"].startswith("3 (")
     new = write_records(tmp_path / "new", score_decides(200, seed=2))
-    replay = RankingReplay(paths=(), days={}, share=0.0, salt="")
+    replay = RankingReplay(paths=(), days={}, shares={}, salt="")
     second = train_ranker(
         replace(files, train=new, replay=replay),
         str(tmp_path / "b"),
