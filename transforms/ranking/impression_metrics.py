@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 
 from transforms.contracts.retrieval_metrics import UNIT
 
-BINS = 4_096  # bins of log-odds, for AUC and calibration
+BINS = 4_096  # bins of log-odds, for AUC
 MAX_LOG_ODDS = 20.48  # predictions beyond e^20 seconds, fifteen years, share a bin; bins are 0.01 wide
-DECILES = 10
 MILLISECONDS = 1_000
 
 Floats = NDArray[np.float64]
@@ -67,7 +66,7 @@ class PairLosses:
 
 @dataclass(frozen=True, kw_only=True)
 class ImpressionMetrics:
-    """Sums for per-user loss, NDCG by watch time, AUC and calibration of impressions."""
+    """Sums for per-user loss, NDCG by watch time, AUC and mean seconds of impressions."""
 
     users: int
     pages: int  # pages with watch time, over which NDCG is a mean
@@ -75,11 +74,11 @@ class ImpressionMetrics:
     mispredicted: int  # half milliseconds
     total: int
     ndcg_sum: int  # in units of 2**-40
-    # By bin of log-odds, [BINS]: impressions, clicks, and predicted and watched milliseconds.
+    predicted: int  # milliseconds
+    watched: int
+    # By bin of log-odds, [BINS].
     impressions: Ints
     clicks: Ints
-    predicted: Ints
-    watched: Ints
 
     @classmethod
     def empty(cls) -> ImpressionMetrics:
@@ -101,11 +100,6 @@ class ImpressionMetrics:
         limited = np.clip(np.asarray(log_odds, np.float64), -MAX_LOG_ODDS, MAX_LOG_ODDS)
         bins = np.minimum((limited + MAX_LOG_ODDS) / (2 * MAX_LOG_ODDS) * BINS, BINS - 1).astype(np.int64)
 
-        def by_bin(values: Column) -> Ints:
-            sums = np.zeros(BINS, np.int64)
-            np.add.at(sums, bins, np.rint(values).astype(np.int64))
-            return sums
-
         return cls(
             users=len(np.unique(user)),
             pages=len(ndcg),
@@ -113,10 +107,10 @@ class ImpressionMetrics:
             mispredicted=int(losses.mispredicted.sum()),
             total=int(losses.total.sum()),
             ndcg_sum=int(np.rint(ndcg / UNIT).astype(np.int64).sum()),
-            impressions=by_bin(np.ones(len(bins))),
-            clicks=by_bin(clicked),
-            predicted=by_bin(np.exp(limited) * MILLISECONDS),
-            watched=by_bin(seconds * MILLISECONDS),
+            predicted=_milliseconds(np.exp(limited)),
+            watched=_milliseconds(seconds),
+            impressions=np.bincount(bins, minlength=BINS),
+            clicks=np.bincount(bins[clicked == 1], minlength=BINS),
         )
 
     def merge(self, other: ImpressionMetrics) -> ImpressionMetrics:
@@ -139,23 +133,14 @@ class ImpressionMetrics:
             below = np.cumsum(unclicked) - unclicked
             figures["auc"] = float((self.clicks * (below + unclicked / 2)).sum() / clicks / (shown - clicks))
         if shown:
-            figures["predicted_seconds"] = int(self.predicted.sum()) / MILLISECONDS / shown
-            figures["watched_seconds"] = int(self.watched.sum()) / MILLISECONDS / shown
+            figures["predicted_seconds"] = self.predicted / MILLISECONDS / shown
+            figures["watched_seconds"] = self.watched / MILLISECONDS / shown
         return figures
 
-    def calibration(self) -> list[dict[str, int | float]]:
-        """Return up to ten classes of impressions by prediction, lowest first, of about equal size: impressions,
-        predicted_seconds and watched_seconds (means)."""
-        middle = np.cumsum(self.impressions) - self.impressions / 2
-        decile = np.minimum(DECILES * middle / max(self.impressions.sum(), 1), DECILES - 1).astype(np.int64)
-        classes: list[dict[str, int | float]] = []
-        for number in range(DECILES):
-            bins = decile == number
-            if count := int(self.impressions[bins].sum()):
-                means = {"predicted_seconds": self.predicted, "watched_seconds": self.watched}
-                seconds = {name: int(sums[bins].sum()) / MILLISECONDS / count for name, sums in means.items()}
-                classes.append({"impressions": count, **seconds})
-        return classes
+
+def _milliseconds(seconds: Floats) -> int:
+    """Return the sum of seconds, each rounded to milliseconds."""
+    return int(np.rint(seconds * MILLISECONDS).astype(np.int64).sum())
 
 
 def merge_impressions(parts: Iterable[ImpressionMetrics]) -> ImpressionMetrics:

@@ -21,7 +21,9 @@ from transforms.core.bootstrap import Replicates, interval, weights
 from transforms.core.digests import id_digests
 from transforms.core.json_model import JsonModel
 from transforms.ranking.calibration import BIN_CENTRES, Calibration, CalibrationBins, Ints
-from transforms.ranking.impression_metrics import DECILES, MILLISECONDS
+from transforms.ranking.impression_metrics import MILLISECONDS
+
+DECILES = 10  # classes of impressions
 
 
 class CalibrationClass(JsonModel):

@@ -7,8 +7,7 @@ import polars as pl
 import pytest
 
 from transforms.ranking.calibration import Calibration, CalibrationBins, SecondsMap
-from transforms.ranking.impression_metrics import DECILES
-from transforms.ranking.measured_calibration import CalibrationSums, class_edges
+from transforms.ranking.measured_calibration import DECILES, CalibrationSums, class_edges
 
 EDGES = [0.0, 2.0]
 
