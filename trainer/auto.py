@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 
-RULES_VERSION = 4  # part of the plans of stages: a change of a rule lets them run again
-SHAPE = ("history", "co_watches", "trends", "dimension", "hidden")  # kept from the model that a training starts from
+RULES_VERSION = 5  # part of the plans of stages: a change of a rule lets them run again
+# Kept from the model that a training starts from.
+SHAPE = ("history", "co_watches", "shared_vectors", "trends", "dimension", "hidden")
 
 MANY_VIDEOS, WATCHES_PER_VIDEO = 200_000, 20  # above both, vectors have more dimensions
 SOFTMAX_VIDEOS = 5_000  # up to which the loss is the full softmax
@@ -113,6 +114,10 @@ RULES: dict[str, Rule] = {
         lambda chosen, _: chosen["loss"] != "hierarchical_softmax",
         "training begins at the quality of item-to-item (not possible with hierarchical_softmax)",
     ),
+    "shared_vectors": Rule(
+        lambda chosen, _: chosen["loss"] != "hierarchical_softmax",
+        "what is learned of a video as an input serves it as a label (hierarchical_softmax has no such vectors)",
+    ),
     "trends": Rule(
         _trends,
         f"{{watches:,}} watches of {{videos:,}} videos in {{days:,}} days; from {DAILY_WATCHES} watch per video "
@@ -204,7 +209,7 @@ def resolve(
         if paper:
             value, reason = defaults[name], 'preset = "paper"'
         elif earlier is not None and name in SHAPE:
-            kept = earlier.get(name, False)  # co_watches and trends are absent if they are false
+            kept = earlier.get(name, False)  # settings that are true or false are absent if they are false
             if kept != value:
                 reason = f"kept from the model of {earlier_name} for a warm start; a cold start would use {value}"
                 value = kept

@@ -1,11 +1,12 @@
 """Start values of the video tables from co-watch counts, so that a training begins at the quality of item-to-item.
 
 Let X have a row for each user and a column for each video: 1 / sqrt(watchers of the video) if the user watched it, else
-0. Its truncated singular value decomposition X ~ U S V' gives both tables: V S^1.25 the inputs, V the outputs. The
-product of an input row and an output row is then a low-rank form of the cosine between the users of two videos, and a
-decaying sum of a user's input rows (`history.Shortcut`) ranks videos about as item-to-item does (Cremonesi, Koren,
-Turrin: Performance of Recommender Algorithms on Top-N Recommendation Tasks, RecSys 2010). Training improves from there.
-A watch that was not completed counts `PARTIAL_WEIGHT` of a completed one, in X and in the sum.
+0. Its truncated singular value decomposition X ~ U S V' gives both tables: V S^1.25 the inputs, V the outputs. With
+shared vectors both are V S^0.625, and the videos' own rows start at zero. The product of an input row and an output row
+is then a low-rank form of the cosine between the users of two videos, and a decaying sum of a user's input rows
+(`history.Shortcut`) ranks videos about as item-to-item does (Cremonesi, Koren, Turrin: Performance of Recommender
+Algorithms on Top-N Recommendation Tasks, RecSys 2010). Training improves from there. A watch that was not completed
+counts `PARTIAL_WEIGHT` of a completed one, in X and in the sum.
 
     histories = read_histories(records, spec)
     start = factorise(histories, dimension=64, label_counts=counts, length=50, seed=1)
@@ -24,7 +25,7 @@ from trainer.record_files import RecordFiles
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
-INPUT_POWER = 1.25  # exponent of the singular values in the input table
+POWER = 1.25  # exponent of the singular values in the product of an input row and an output row
 DECAY = 0.9  # initial weight of a watch, compared with the one after it
 PARTIAL_WEIGHT = 0.5  # of a watch that was not completed, compared with a completed one
 ITERATIONS = 4  # of the subspace iteration
@@ -84,15 +85,18 @@ def read_histories(
     return Histories(ids=flat, offsets=offsets.astype(np.int64))
 
 
-def factorise(histories: Histories, *, label_counts: Ints, dimension: int, length: int, seed: int) -> TableStart:
+def factorise(
+    histories: Histories, *, label_counts: Ints, dimension: int, length: int, seed: int, shared: bool = False
+) -> TableStart:
     """Return the start values of tables with `dimension` columns, for histories of `length` watches.
 
-    `label_counts`: int64 [videos], of the ids from 1. Gain and popularity are those that make the last completed
-    watches of some users most likely, given the watches before them.
+    `label_counts`: int64 [videos], of the ids from 1. `shared`: whether inputs and outputs are equal. Gain and
+    popularity are those that make the last completed watches of some users most likely, given the watches before them.
     """
     videos, draws = len(label_counts), np.random.default_rng(seed)
     vectors, values = _right_singular(_watch_matrix(histories, videos=videos), min(dimension, videos), draws)
-    inputs, outputs = (_table(rows, dimension=dimension) for rows in (vectors * values**INPUT_POWER, vectors))
+    powers = (POWER / 2, POWER / 2) if shared else (POWER, 0)
+    inputs, outputs = (_table(vectors * values**power, dimension=dimension) for power in powers)
     inputs = np.concatenate([inputs, PARTIAL_WEIGHT * inputs[1:]])
     gain, popularity = _most_likely(histories, inputs, outputs, label_counts, length=length, draws=draws)
     return TableStart(inputs=inputs, outputs=outputs, gain=gain, popularity=popularity)

@@ -112,6 +112,11 @@ class ModelTable(BaseModel):
         description="add a decaying sum of the history's vectors to the user vector, and start the tables of a cold "
         "start from a factorisation of co-watch counts: training then begins at the quality of item-to-item",
     )
+    shared_vectors: OrAuto[bool] = Field(
+        AUTO,
+        description="the vector of a video is the sum of its row in the table of the watch history and of a row of its "
+        "own: what is learned of it as an input serves it as a label, and the other way round",
+    )
     trends: OrAuto[bool] = Field(
         AUTO,
         description="add to the scores how often a video was watched in the last day, the last week and before, as of "
@@ -178,6 +183,7 @@ class ModelSettings(ModelTable):
     hidden: Widths = [1024, 512]
     history: History = "mean"
     co_watches: bool = False
+    shared_vectors: bool = False
     trends: bool = False
     dropout: Share = 0.0
     history_dropout: Share = 0.0

@@ -118,7 +118,7 @@ VIDEO_VECTORS = pa.schema(
 
 def _video_rows(model: Model, counts: Vocabulary, start: int, stop: int) -> pa.Table:
     """Return the rows of the videos with the ids start + 1 to stop."""
-    rows = [table.weights[start + 1 : stop + 1].numpy() for table in (model.videos, model.biases)]
+    rows = [table.read(start + 1, stop + 1).numpy() for table in (model.videos, model.biases)]
     if (trends := model.tower.trends) is not None:
         features = trends.features[start + 1 : stop + 1]
         rows.insert(1, tf.gather(features, served_trends(model.tower), axis=1).numpy())

@@ -1,7 +1,8 @@
 """The user tower and the two video tables (paper, 3.2 to 3.5).
 
 The tower reads a batch of windows or of sequences (`trainer.batch`) and returns the user vector u. The score of a video
-is u.v + b, with v from the output table and b from the biases. Input table and output table are separate.
+is u.v + b, with v from the output table and b from the biases. Input table and output table are separate; with
+`shared_vectors`, v is the sum of a video's rows in both, so that a watch of it teaches what it is as a label too.
 
 With trends, u is wide: it also has the user's weights of the trends (`trainer.trends`), which must be set before.
 
@@ -25,7 +26,7 @@ from trainer.history import ENCODERS, Shortcut
 from trainer.layers import Dense, dropout
 from trainer.seeds import derive_seed
 from trainer.sequences import history_rows
-from trainer.tables import Embedded, Table
+from trainer.tables import Embedded, SummedTable, Table, VideoTable
 from trainer.trends import TRENDS, Trends
 from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
@@ -159,7 +160,11 @@ class Model(tf.Module):
         scale = 1 / math.sqrt(settings.dimension)
         self.tower = UserTower(spec, settings, seed=seed, category_dimensions=category_dimensions)
         video_seed = derive_seed(seed, "table", "videos")
-        self.videos = Table(spec.videos, settings.dimension, scale=scale, seed=video_seed, name="videos")
+        self._own = Table(spec.videos, settings.dimension, scale=scale, seed=video_seed, name="videos")
+        self.videos: VideoTable = self._own
+        self.sums: dict[str, tuple[str, ...]] = {}  # of `RowwiseAdagrad`
+        if settings.shared_vectors:
+            self.videos, self.sums = SummedTable(self._own, self.tower.tables[WATCHES]), {"videos": ("videos", WATCHES)}
         self.biases = Table(spec.videos, 1, scale=0.0, seed=(0, 0), name="biases")
         if not settings.trends:
             share = (label_counts + 1) / (label_counts + 1).sum()
@@ -181,7 +186,7 @@ class Model(tf.Module):
 
     @property
     def tables(self) -> dict[str, Table]:
-        return {**self.tower.tables, "videos": self.videos, "biases": self.biases}
+        return {**self.tower.tables, "videos": self._own, "biases": self.biases}
 
 
 def category_dimension(values: int) -> int:

@@ -17,8 +17,17 @@ EPSILON = 1e-10  # avoids a division by zero for a row whose gradients were all 
 class RowwiseAdagrad(tf.Module):
     """Adagrad with one accumulator a row: the sum over steps of the mean square of its gradient."""
 
-    def __init__(self, tables: Mapping[str, Table], *, learning_rate: float, replicas: Replicas | None = None) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, Table],
+        *,
+        learning_rate: float,
+        sums: Mapping[str, tuple[str, ...]] | None = None,
+        replicas: Replicas | None = None,
+    ) -> None:
+        """`sums`: names of rows that are sums of several tables' rows -> the names of these tables."""
         super().__init__(name="rowwise_adagrad")
+        self._sums = dict(sums or {})
         self.learning_rate, self._replicas = learning_rate, replicas or Replicas()
         self.tables = dict(tables)
         self.accumulators = {
@@ -29,7 +38,8 @@ class RowwiseAdagrad(tf.Module):
     def apply(
         self, name: str, used: Embedded, gradient: tf.Tensor | tf.IndexedSlices, *, factor: tf.Tensor | float = 1.0
     ) -> None:
-        """Update the rows `used` of a table; `gradient` is that of `used.rows`, [used, dimension].
+        """Update the rows `used` of a table, or of each table of a sum; `gradient` is that of `used.rows`,
+        [used, dimension].
 
         `factor` is that of the learning rate.
 
@@ -41,11 +51,13 @@ class RowwiseAdagrad(tf.Module):
             used = self.tables[name].embed(ids)
             gradient = tf.math.unsorted_segment_sum(gradient, used.indices, tf.size(used.ids))
         square = tf.where(used.ids > 0, tf.reduce_mean(tf.square(gradient), axis=1), 0)
-        total = tf.gather(self.accumulators[name], used.ids) + square
-        step = tf.where(used.ids > 0, factor * self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
-        _scatter_update(self.accumulators[name], used.ids, total)
-        # The rows are already gathered, and writing them takes a fifth of the time that subtracting in place takes.
-        _scatter_update(self.tables[name].weights, used.ids, used.rows - gradient * step[:, tf.newaxis])
+        for table in self._sums.get(name, (name,)):
+            total = tf.gather(self.accumulators[table], used.ids) + square
+            step = tf.where(used.ids > 0, factor * self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
+            _scatter_update(self.accumulators[table], used.ids, total)
+            # The rows of a table are already gathered, and writing takes a fifth of the time of subtracting in place.
+            rows = self.tables[table].gather(used.ids) if name in self._sums else used.rows
+            _scatter_update(self.tables[table].weights, used.ids, rows - gradient * step[:, tf.newaxis])
 
 
 def _scatter_update(variable: tf.Variable, ids: tf.Tensor, rows: tf.Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainer.tables import Table
+from trainer.tables import Table, VideoTable
 from transforms.core.tensorflow_import import tf
 
 # Subtracted from the logit of a masked negative, for example one that is the label itself: its exponential is 0.
@@ -166,7 +166,7 @@ class HardNegatives(tf.Module):
     """
 
     def __init__(
-        self, sampler: NegativeSampler, videos: Table, biases: Table, *, count: int, share: float, pool: int
+        self, sampler: NegativeSampler, videos: VideoTable, biases: Table, *, count: int, share: float, pool: int
     ) -> None:
         """`share` of the `count` negatives are hard, at least one and not all; `pool`: number of draws to search."""
         super().__init__(name="hard_negatives")
@@ -195,7 +195,7 @@ class HardNegatives(tf.Module):
         )
 
     def _scores(self, users: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-        vectors, biases = tf.gather(self.videos.weights, ids), tf.gather(self.biases.weights, ids)
+        vectors, biases = self.videos.gather(ids), self.biases.gather(ids)
         return tf.matmul(users, vectors, transpose_b=True) + biases[:, 0]
 
     def _log_presence(self, ids: tf.Tensor) -> tf.Tensor:

@@ -43,7 +43,9 @@ class TrainingStep(tf.Module):
         tables = {**model.tables, **loss.tables}
         for table in tables.values():
             table.static = self._replicas.static
-        self.adagrad = RowwiseAdagrad(tables, learning_rate=settings.table_learning_rate, replicas=self._replicas)
+        self.adagrad = RowwiseAdagrad(
+            tables, learning_rate=settings.table_learning_rate, sums=model.sums, replicas=self._replicas
+        )
         self.adam = Adam(model.tower.dense_variables, learning_rate=settings.tower_learning_rate)
         self.steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="steps")
         self.decay: LinearDecay | None = None  # of the learning rates; None: they are constant

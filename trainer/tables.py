@@ -12,6 +12,7 @@ nothing else that grows with V (`benchmarks/memory.py` measures that).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,6 +97,14 @@ class Table(tf.Module):
         initial = tf.function(initial, autograph=False)
         self.weights = tf.Variable(initial, name=name, shape=[size + 1, dimension], dtype=tf.float32, trainable=False)
 
+    def read(self, start: int, stop: int) -> tf.Tensor:
+        """Return the vectors of the ids from `start` to `stop` - 1, float [ids, dimension]."""
+        return self.weights[start:stop]
+
+    def gather(self, ids: tf.Tensor) -> tf.Tensor:
+        """Return the vectors of ids, float [..., dimension], without sharing rows between them."""
+        return tf.gather(self.weights, ids)
+
     def set_rows(self, rows: npt.NDArray[np.float32], *, first: int = 0) -> None:
         """Set rows of the table, from row `first`; float [rows, dimension]."""
         self.weights.scatter_update(tf.IndexedSlices(rows, tf.range(first, first + len(rows))))
@@ -118,6 +127,39 @@ class Table(tf.Module):
         Do not use it in training: after a table's first update TensorFlow copies the whole table at every such read.
         """
         return Embedded(ids=tf.reshape(ids, [-1]), rows=self.weights.read_value(), indices=ids, known=ids > 0)
+
+
+class SummedTable(tf.Module):
+    """Vectors of the ids 1 to `size` that are the sums of the rows of two tables: of their own one, and of a larger one
+    that other inputs use too.
+
+    The gradient of a sum is that of both rows (`RowwiseAdagrad.sums`).
+    """
+
+    def __init__(self, own: Table, shared: Table) -> None:
+        super().__init__(name=f"{own.name}_and_{shared.name}")
+        self.own, self.shared = own, shared
+        self.size, self.dimension = own.size, own.dimension
+
+    def read(self, start: int, stop: int) -> tf.Tensor:
+        """Return the same as `Table.read`."""
+        return self.own.read(start, stop) + self.shared.read(start, stop)
+
+    def gather(self, ids: tf.Tensor) -> tf.Tensor:
+        """Return the same as `Table.gather`."""
+        return self.own.gather(ids) + self.shared.gather(ids)
+
+    def set_rows(self, rows: npt.NDArray[np.float32]) -> None:
+        """Set all vectors, float [size + 1, dimension]: the own rows become what the shared ones lack."""
+        self.own.set_rows(rows - self.shared.read(0, self.size + 1).numpy())
+
+    def embed(self, ids: tf.Tensor) -> Embedded:
+        """Return the same as `Table.embed`; its `rows` are sums."""
+        used = self.own.embed(ids)
+        return dataclasses.replace(used, rows=used.rows + self.shared.gather(used.ids))
+
+
+VideoTable = Table | SummedTable
 
 
 def _static_unique(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -146,8 +146,6 @@ def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep |
     shape |= {name: value for name, value in settings.model_dump().items() if name not in SHAPE_INDEPENDENT_SETTINGS}
     if settings.history != "attention":
         shape = {name: value for name, value in shape.items() if not name.startswith("attention_")}
-    # Models of earlier versions do not have these.
-    shape = {name: value for name, value in shape.items() if value or name not in ("co_watches", "trends")}
     shape |= {
         "watch_history": spec.watch_history,
         "searches": spec.tokens > 0,
@@ -162,10 +160,14 @@ def model_shape(spec: FeatureSpec, settings: ModelSettings, step: TrainingStep |
 
 
 def shape_difference(earlier: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """Return a message about the first item of `new` that differs in `earlier`; "" if none does."""
+    """Return a message about the first item of `new` that differs in `earlier`; "" if none does.
+
+    A setting that models of earlier versions did not have was false.
+    """
     for name, value in new.items():
-        if name not in earlier or earlier[name] != value:
-            return f"{name} is {value}, but was {earlier.get(name, 'unknown')}"
+        was = earlier.get(name, False if isinstance(value, bool) else "unknown")
+        if was != value:
+            return f"{name} is {value}, but was {was}"
     return ""
 
 

@@ -53,6 +53,7 @@ def test_every_rule_gives_a_valid_value_and_a_reason() -> None:
     assert found.model == ModelSettings(
         history="attention",
         co_watches=True,
+        shared_vectors=True,
         trends=True,
         dimension=64,
         hidden=[256],
@@ -99,6 +100,7 @@ def test_a_value_by_hand_wins_and_other_rules_read_it() -> None:
     assert found.training.table_learning_rate == 0.05
     assert not found.reasons.keys() & {"co_watches", "dimension", "epochs"}
     assert resolved(loss="hierarchical_softmax").model.co_watches is False
+    assert resolved(loss="hierarchical_softmax").model.shared_vectors is False
     assert resolved(loss="hard_negatives", hard_pool=50).model.negatives == 50
     assert resolved(history="attention", attention_heads=3).model.dimension == 66
     assert resolved(softmax_limit=1_000).model.loss == "sampled_softmax"
@@ -112,10 +114,10 @@ def test_the_paper_s_preset_has_the_defaults_of_the_resolved_settings() -> None:
 
 
 def test_a_warm_start_keeps_the_earlier_shape() -> None:
-    # co_watches and trends are absent if they are false
+    # settings that are true or false may be absent if they are false
     shape = {"history": "mean", "dimension": 96, "hidden": [64, 32]}
     found = resolved(earlier=shape)
-    assert [getattr(found.model, name) for name in SHAPE] == ["mean", False, False, 96, [64, 32]]
+    assert [getattr(found.model, name) for name in SHAPE] == ["mean", False, False, False, 96, [64, 32]]
     assert "2026-11-20" in found.reasons["dimension"] and "64" in found.reasons["dimension"]
     assert found.model.dropout == 0.5 and found.training.table_learning_rate == 0.05
     assert resolved(earlier=shape, dimension=32).model.dimension == 32

@@ -9,9 +9,9 @@ from trainer_records import SPEC, record, write_file
 
 from trainer.co_watches import (
     GAINS,
-    INPUT_POWER,
     PARTIAL_WEIGHT,
     POPULARITIES,
+    POWER,
     Histories,
     Ints,
     TableStart,
@@ -46,12 +46,13 @@ def counts_of(histories: Histories) -> Ints:
     return np.bincount(histories.ids, minlength=VIDEOS + 1)[1 : VIDEOS + 1].astype(np.int64)
 
 
-def start_of(histories: Histories, *, dimension: int = 8) -> TableStart:
-    return factorise(histories, label_counts=counts_of(histories), dimension=dimension, length=6, seed=1)
+def start_of(histories: Histories, *, dimension: int = 8, shared: bool = False) -> TableStart:
+    counts = counts_of(histories)
+    return factorise(histories, label_counts=counts, dimension=dimension, length=6, seed=1, shared=shared)
 
 
-@pytest.mark.parametrize("partial", [0, 0.4])
-def test_the_tables_are_the_largest_singular_vectors(partial: float) -> None:
+@pytest.mark.parametrize(("partial", "shared"), [(0, False), (0.4, False), (0.4, True)])
+def test_the_tables_are_the_largest_singular_vectors(partial: float, shared: bool) -> None:
     histories = random_histories(1, partial=partial)
     matrix = np.zeros((len(histories.offsets) - 1, VIDEOS))
     for user, (first, stop) in enumerate(zip(histories.offsets, histories.offsets[1:], strict=False)):
@@ -59,8 +60,9 @@ def test_the_tables_are_the_largest_singular_vectors(partial: float) -> None:
             matrix[user, id % VIDEOS] = min(1, matrix[user, id % VIDEOS] + (1 if id < VIDEOS else PARTIAL_WEIGHT))
     matrix /= np.sqrt(matrix.sum(axis=0))
     _, values, vectors = np.linalg.svd(matrix)
-    expected = (vectors[:2].T * values[:2] ** INPUT_POWER) @ vectors[:2]  # the groups; the values after them are close
-    start = start_of(histories, dimension=2)
+    expected = (vectors[:2].T * values[:2] ** POWER) @ vectors[:2]  # the groups; the values after them are close
+    start = start_of(histories, dimension=2, shared=shared)
+    assert np.array_equal(start.inputs[: VIDEOS + 1], start.outputs) == shared
     found = start.inputs[1 : VIDEOS + 1] @ start.outputs[1:].T
     np.testing.assert_allclose(found / np.abs(found).max(), expected / np.abs(expected).max(), atol=1e-3)
     for table in (start.inputs, start.outputs):
@@ -101,14 +103,20 @@ def test_gain_and_popularity_make_the_last_completed_watches_most_likely(partial
     assert start.gain > 1  # the groups are distinct
 
 
-def test_a_model_that_starts_from_co_watches_ranks_the_videos_of_the_users_group_first() -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_model_that_starts_from_co_watches_ranks_the_videos_of_the_users_group_first(shared: bool) -> None:
     histories = random_histories(4)
-    start, spec = start_of(histories), SPEC.__class__(videos=VIDEOS, tokens=0, watch_history=6, search_history=1)
-    model = Model(spec, ModelSettings(dimension=8, hidden=[16], co_watches=True), counts_of(histories), seed=1)
+    start, spec = (
+        start_of(histories, shared=shared),
+        SPEC.__class__(videos=VIDEOS, tokens=0, watch_history=6, search_history=1),
+    )
+    settings = ModelSettings(dimension=8, hidden=[16], co_watches=True, shared_vectors=shared)
+    model = Model(spec, settings, counts_of(histories), seed=1)
     model.start_from(start)
+    assert model.tables["videos"].weights.numpy().any() != shared, "own rows start at zero"
     watches = tf.constant([[0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 21, 22]])
     users = model.tower({"watches": watches, "example_age": tf.zeros([2])}).numpy()
-    scores = users @ model.videos.weights.numpy().T + model.biases.weights.numpy()[:, 0]
+    scores = users @ model.videos.read(0, VIDEOS + 1).numpy().T + model.biases.weights.numpy()[:, 0]
     best = np.argsort(-scores[:, 1:], axis=1)[:, :10] + 1
     assert (best[0] <= VIDEOS // 2).all() and (best[1] > VIDEOS // 2).all()
 

@@ -23,7 +23,7 @@ from trainer.examples import read_folder
 from trainer.task import train
 from transforms.core.tensorflow_import import tf
 
-MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", negatives=20)
+MODEL = ModelSettings(dimension=8, hidden=[16], history="recency", shared_vectors=True, negatives=20)
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
 
 # A process can only get two devices before TensorFlow is used.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.optimizer import Adam, RowwiseAdagrad
-from trainer.tables import Table
+from trainer.tables import SummedTable, Table
 from transforms.core.tensorflow_import import tf
 
 
@@ -29,6 +29,41 @@ def test_rowwise_adagrad_equals_numpy(seed: int) -> None:
         np.testing.assert_allclose(table.weights.numpy(), weights, rtol=1e-4, atol=1e-5)
     assert not table.weights.numpy()[0].any()
     np.testing.assert_allclose(optimizer.accumulators["table"].numpy(), accumulator, rtol=1e-4)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_the_gradient_of_a_sum_updates_the_rows_of_both_tables(static: bool) -> None:
+    """Even after a step has changed rows of the shared table that were gathered before."""
+    draw = np.random.default_rng(4)
+    own, shared = (Table(size, 3, scale=1.0, seed=(size, 0), name=name) for size, name in ((9, "own"), (14, "shared")))
+    own.static = shared.static = static
+    summed = SummedTable(own, shared)
+    tables = {"own": own, "shared": shared}
+    optimizer = RowwiseAdagrad(tables, learning_rate=0.1, sums={"sum": ("own", "shared")})
+    weights = {name: table.weights.numpy() for name, table in tables.items()}
+    ids, other_ids = draw.integers(0, 10, 12), draw.integers(0, 15, 7)
+    np.testing.assert_allclose(summed.read(0, 10), weights["own"] + weights["shared"][:10])
+    np.testing.assert_allclose(summed.gather(ids), summed.embed(tf.constant(ids, tf.int32)).vectors())
+    used, inputs = summed.embed(tf.constant(ids, tf.int32)), shared.embed(tf.constant(other_ids, tf.int32))
+    factors, other_factors = draw.normal(size=(12, 3)).astype("f"), draw.normal(size=(7, 3)).astype("f")
+    with tf.GradientTape() as tape:
+        tape.watch([used.rows, inputs.rows])
+        loss = tf.reduce_sum(used.vectors() * factors) + tf.reduce_sum(inputs.vectors() * other_factors)
+    of_sum, of_inputs = tape.gradient(loss, [used.rows, inputs.rows])
+    optimizer.apply("shared", inputs, of_inputs)
+    optimizer.apply("sum", used, of_sum)
+    squares = {name: np.zeros(len(rows)) for name, rows in weights.items()}
+    for places, values, names in ((other_ids, other_factors, ["shared"]), (ids, factors, ["own", "shared"])):
+        gradient = np.zeros((15, 3))
+        np.add.at(gradient, places, values)
+        gradient[0] = 0
+        for name in names:
+            of_table = gradient[: len(weights[name])]
+            squares[name] += (of_table**2).mean(axis=1)
+            weights[name] = weights[name] - 0.1 * of_table / np.sqrt(np.maximum(squares[name], 1e-30))[:, None]
+    for name, table in tables.items():
+        np.testing.assert_allclose(table.weights.numpy(), weights[name], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(optimizer.accumulators[name].numpy(), squares[name], rtol=1e-4)
 
 
 def test_adam_equals_numpy() -> None:

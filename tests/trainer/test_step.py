@@ -18,9 +18,11 @@ from transforms.core.tensorflow_import import tf
 MODEL = ModelSettings(dimension=8, hidden=[16], negatives=10)
 
 
-def new_step(loss: str = "sampled_softmax", replicas: Replicas | None = None, *, history: str = "mean") -> TrainingStep:
+def new_step(
+    loss: str = "sampled_softmax", replicas: Replicas | None = None, *, history: str = "mean", shared: bool = False
+) -> TrainingStep:
     counts = np.arange(SPEC.videos, 0, -1)
-    settings = MODEL.model_copy(update={"loss": loss, "history": history})
+    settings = MODEL.model_copy(update={"loss": loss, "history": history, "shared_vectors": shared})
     model = Model(SPEC, settings, counts, seed=1)
     return TrainingStep(model, make_loss(settings, model, counts), TrainingSettings(), replicas=replicas)
 
@@ -53,6 +55,18 @@ def test_steps_on_one_batch_lower_its_loss_and_touch_only_the_rows_used(loss: st
     assert all(not table.weights[0].numpy().any() for table in step.adagrad.tables.values())
 
 
+def test_with_shared_vectors_a_label_moves_its_row_of_the_inputs_as_well() -> None:
+    step, one = new_step("in_batch", shared=True), {name: values[:3] for name, values in batch().items()}
+    one = {**one, "watches": tf.zeros_like(one["watches"])}  # an empty history, so that only labels have gradients
+    model, inputs = step.model, step.model.tower.tables["watches"]
+    before = [table.weights.numpy() for table in (model.tables["videos"], inputs)]
+    assert (model.videos.read(0, SPEC.videos + 1).numpy() == before[0] + before[1][: SPEC.videos + 1]).all()
+    step(one)
+    for table, rows in zip((model.tables["videos"], inputs), before, strict=True):
+        moved = np.flatnonzero((table.weights.numpy() != rows).any(axis=1)).tolist()
+        assert moved == sorted({*one["label"].numpy().tolist()})
+
+
 def test_a_linear_decay_scales_the_updates_of_a_step() -> None:
     """The same step from the same variables, at the start, after three quarters, and behind the end of a decay."""
     moves = []
@@ -83,9 +97,14 @@ def test_only_the_compared_rows_of_the_output_tables_change(loss: str) -> None:
         assert np.flatnonzero((table.weights.numpy() != rows).any(axis=1)).tolist() == compared
 
 
-@pytest.mark.parametrize(("loss", "history"), [*((loss, "mean") for loss in LOSSES), ("mixed", "recency")])
-def test_a_step_compiles_for_accelerators_and_learns_the_same(loss: str, history: str) -> None:
-    step, static = (new_step(loss, replicas, history=history) for replicas in (None, Replicas(static=True)))
+@pytest.mark.parametrize(
+    ("loss", "history", "shared"),
+    [*((loss, "mean", False) for loss in LOSSES), *((loss, "recency", True) for loss in ("mixed", "hard_negatives"))],
+)
+def test_a_step_compiles_for_accelerators_and_learns_the_same(loss: str, history: str, shared: bool) -> None:
+    step, static = (
+        new_step(loss, replicas, history=history, shared=shared) for replicas in (None, Replicas(static=True))
+    )
     compiled = tf.function(static, jit_compile=True, autograph=False)
     for _ in range(2):
         np.testing.assert_allclose(compiled(batch()), step(batch()), rtol=1e-5)

@@ -29,7 +29,14 @@ from transforms.contracts.example_spec import FeatureSpec
 from transforms.core.tensorflow_import import tf
 
 MODEL = ModelSettings(
-    dimension=8, hidden=[16], history="recency", co_watches=True, negatives=20, dropout=0.2, history_dropout=0.1
+    dimension=8,
+    hidden=[16],
+    history="recency",
+    co_watches=True,
+    shared_vectors=True,
+    negatives=20,
+    dropout=0.2,
+    history_dropout=0.1,
 )
 TRAINING = TrainingSettings(batch_size=32, epochs=2, checkpoint_steps=3)
 

@@ -145,7 +145,8 @@ def fitted(tmp_path: Path, **model: object) -> FitResult:
 
 
 @pytest.mark.parametrize(
-    "model", [*({"loss": loss} for loss in LOSSES), {"history": "attention"}, {"co_watches": True}]
+    "model",
+    [*({"loss": loss} for loss in LOSSES), {"history": "attention"}, {"co_watches": True}, {"shared_vectors": True}],
 )
 def test_exported_vectors_give_the_scores_of_the_model(tmp_path: Path, model: dict[str, object]) -> None:
     """At both moments that are exported: the end of the window, and the start of the held-out days."""

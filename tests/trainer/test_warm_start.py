@@ -179,7 +179,8 @@ def test_new_rows_start_near_the_mean_of_about_equally_frequent_rows(tmp_path: P
 
 
 SHAPES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"co_watches": True}, {}, "co_watches is True, but was unknown"),
+    ({"co_watches": True}, {}, "co_watches is True, but was False"),
+    ({"shared_vectors": True}, {}, "shared_vectors is True, but was False"),
     ({"dimension": 16}, {}, "dimension is 16, but was 8"),
     ({"hidden": [16, 8]}, {}, r"hidden is \[16, 8\], but was \[16\]"),
     ({"history": "mean"}, {}, "history is mean, but was recency"),
@@ -221,6 +222,14 @@ def test_another_shape_is_a_cold_start_with_a_reason(
     start.carry_over(step, EARLIER_NAMES, damping=0.5)
     assert all((variable.numpy() == one).all() for variable, one in zip(step.variables, before, strict=True))
     assert start.summary(names_of(videos=["a"])) == {"from": None, "why": start.why, "rows": {}}
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_was_false() -> None:
+    with_it, without = ({"shared_vectors": value, "dimension": 8} for value in (True, False))
+    before = {"dimension": 8}
+    assert shape_difference(before, without) == "" == shape_difference(without, without)
+    assert shape_difference(before, with_it) == "shared_vectors is True, but was False"
+    assert shape_difference(with_it, without) == "shared_vectors is False, but was True"
 
 
 @pytest.mark.parametrize(
