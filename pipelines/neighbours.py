@@ -18,11 +18,9 @@ import apache_beam as beam
 from pipelines.base import manifest, paths, snapshot_store
 from pipelines.base.snapshot_store import StoreFile
 from pipelines.night.night import Night
-from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs
+from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
-from trainer.auto import rules_version
-from trainer.config import AUTO
-from transforms.contracts.transitions import SHARE
+from trainer.auto import rules_version, transitions_share
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.evaluation.folding_check import CheckFolding, FoldingCounts
@@ -70,6 +68,10 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
     if folding := found.of(FoldingCounts):
         counts["folding"] = asdict(folding[0])
     counts["notes"] = empty_lists_note(counts.get("empty_lists", 0), users, night.job.neighbours.exclude)
+    share, reason = _transitions_share(night)
+    if reason:
+        counts["auto"] = {"neighbours.transitions": f"{share} ({reason})"}
+        counts["notes"].append(f"neighbours.transitions = {share} ({reason})")
     return StageResult(found.of(FileEntry), NeighboursOutputs(users=users), counts)
 
 
@@ -109,13 +111,17 @@ def search_inputs(night: Night, *, held_out: bool = False) -> SearchInputs:
 
 def _transitions(night: Night) -> TransitionSource | None:
     """Return the transitions to add to the lists; None if there are none, or their share is 0."""
-    file, share = night.outputs(TrainOutputs).transitions, night.job.neighbours.transitions
-    if share == AUTO:
-        share = 0 if night.job.model.preset == "paper" else SHARE
+    file, (share, _) = night.outputs(TrainOutputs).transitions, _transitions_share(night)
     if not file or not share:
         return None
     videos = paths.join(night.folder("index"), VIDEOS)
     return TransitionSource(path=paths.join(night.folder("train"), file), videos=videos, share=share)
+
+
+def _transitions_share(night: Night) -> tuple[float, str]:
+    """Return the share of next watches that transitions predict, and the reason if it follows from the window."""
+    completed = night.outputs(VocabularyOutputs).window.completed
+    return transitions_share(night.job.neighbours.transitions, completed=completed, preset=night.job.model.preset)
 
 
 def new_videos(night: Night, *, later_counts: str | None = None) -> NewVideos | None:

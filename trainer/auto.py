@@ -35,6 +35,8 @@ MOST_LABELS, LEAST_PER_USER, PAPER_PER_USER = 10_000_000, 10, 20  # labels of on
 # Watches that were not completed are in the histories from this share of all watches, up to so many completed ones:
 # those are enough to learn from, and reading the others takes time.
 PARTIAL_SHARE, MOST_COMPLETED = 1 / 3, 2_000_000
+# Share of the next watches that transitions predict, up to a number of completed watches and above it.
+MANY_COMPLETED, FEW_SHARE, MANY_SHARE = 2_000_000, 0.3, 0.6
 # Users to measure, and limits of their share. What held-out users watch in the held-out days is learned a night later.
 # If all are held out, nothing of these days is learned: lists of simulated logs lost a twentieth of their recall@100,
 # and videos of the last day were in no list.
@@ -253,6 +255,24 @@ def partial_watches(
     return used, (
         f"{watches - completed:,} of {watches:,} watches were not completed; from {PARTIAL_SHARE:.0%} histories "
         f"contain them, up to {MOST_COMPLETED:,} completed ones"
+    )
+
+
+def transitions_share(
+    share: float | Literal["auto"], *, completed: int, preset: str | None = None
+) -> tuple[float, str]:
+    """Return the share of next watches that transitions predict, for `neighbours.transitions`, and the reason if it is
+    "auto".
+
+    `completed`: completed watches of the window. From many of them, transitions are counted more exactly, and the model
+    learns each in fewer epochs.
+    """
+    if share != AUTO:
+        return share, ""
+    if preset == "paper":
+        return 0.0, 'preset = "paper"'
+    return MANY_SHARE if completed > MANY_COMPLETED else FEW_SHARE, (
+        f"{completed:,} completed watches; {FEW_SHARE} up to {MANY_COMPLETED:,}, {MANY_SHARE} above"
     )
 
 

@@ -13,7 +13,7 @@ from pipelines.logs.log_size import LogSize, measure_size
 from pipelines.night.stage import STAGES
 from pipelines.runs import estimate
 from pipelines.runs.estimate import Cost
-from trainer.auto import auto_names, holdout_share, labels_per_user
+from trainer.auto import auto_names, holdout_share, labels_per_user, transitions_share
 from trainer.config import AUTO
 from transforms.core import files
 
@@ -94,7 +94,7 @@ def auto(request: DoctorRequest) -> Iterator[Finding]:
     job = request.night.job
     names, examples = auto_names(job.model, job.training), job.examples
     holds_out = examples.holdout_users == AUTO and examples.holdout_days > 0
-    if not (names or holds_out or AUTO in (examples.per_user, examples.partial_watches)):
+    if not (names or holds_out or AUTO in (examples.per_user, examples.partial_watches, job.neighbours.transitions)):
         return
     size, _ = _costs(request)
     if size is None:
@@ -109,6 +109,8 @@ def auto(request: DoctorRequest) -> Iterator[Finding]:
     values |= {"partial_watches": f"{partial} ({reason})"} if reason else {}
     share, reason = holdout_share(examples.holdout_users, users=size.holdout_users)
     values |= {"holdout_users": f"{share:g} ({reason})"} if holds_out else {}
+    share, reason = transitions_share(job.neighbours.transitions, completed=size.completed, preset=job.model.preset)
+    values |= {"transitions": f"{share:g} ({reason})"} if reason else {}
     lines = [f"{name} = {value}" for name, value in values.items()]
     yield ok("auto", "values for the estimated counts of these logs; each night resolves them from its own:", *lines)
 

@@ -27,9 +27,9 @@ from pipelines.config.sink_settings import (
     RedisSettings,
     SecretVersion,
 )
+from trainer.auto import FEW_SHARE, MANY_COMPLETED, MANY_SHARE
 from trainer.config import AUTO, OrAuto
 from trainer.ranker.config import RankerSettings
-from transforms.contracts import transitions
 from transforms.logs import schemas
 from transforms.search.candidates import parse_condition
 
@@ -239,7 +239,8 @@ class Neighbours(Table):
         AUTO,
         description="share of a user's next watches that is predicted from the last ones, by how often other users "
         "completed a video soon after another (transforms/contracts/transitions.py); the model predicts the others. "
-        f'`auto`: {transitions.SHARE:g}, and 0 with `preset = "paper"`. 0: none',
+        f"`auto`: {FEW_SHARE}, {MANY_SHARE} above {MANY_COMPLETED:,} completed watches, and 0 with "
+        '`preset = "paper"`. 0: none',
     )
     diversity: float = Field(
         0.0,

@@ -341,13 +341,14 @@ def _order(ranking: Manifest) -> dict[str, Any]:
 
 
 def auto_settings(night: Night, info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that were "auto" in [examples], [model], [training] and [ranking], with values and reasons.
+    """Return the settings that were "auto" in [examples], [model], [training], [neighbours] and [ranking], with values
+    and reasons.
 
     info: the content of the model's `info.json`.
     """
     values = {**info["model"], **info["training"]}
     resolved = {name: f"{values[name]} ({reason})" for name, reason in info.get("auto", {}).items()}
-    for stage in ("vocabulary", "examples", "ranking"):
+    for stage in ("vocabulary", "examples", "neighbours", "ranking"):
         if done := manifest.load(night.folder(stage)):
             resolved |= done.counts.get("auto", {})
     return resolved

@@ -6,11 +6,12 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-from nights import DATE, commit
+from nights import DATE, commit, night, write_job
 from stores import daily, ingested
 
 from pipelines import neighbours
 from pipelines.night.night import Night
+from pipelines.night.outputs import LearnableWindow, TrainOutputs, VocabularyOutputs
 
 SETTINGS = "[neighbours]\nexclude_days = {}\n"
 LATER = DATE + dt.timedelta(days=1)  # the window of 4 days begins on the second day of the logs
@@ -68,3 +69,25 @@ def test_a_night_says_how_many_lists_are_empty_and_why(empty: int, beginning: st
     assert len(notes) == (0 if beginning is None else 1)
     if beginning is not None:
         assert notes[0].startswith(beginning) and 'neighbours.exclude = "completed"' in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "completed", "share"),
+    [
+        ("", 5, 0.3),
+        ("", 3_000_000, 0.6),
+        ("[neighbours]\ntransitions = 0.2\n", 3_000_000, 0.2),
+        ("[neighbours]\ntransitions = 0\n", 3_000_000, None),
+        ('[model]\npreset = "paper"\n', 3_000_000, None),
+    ],
+)
+def test_the_share_of_transitions_follows_from_the_window(
+    text: str, completed: int, share: float | None, tmp_path: Path
+) -> None:
+    of = night(write_job(tmp_path, 'watches = "w"', text))
+    counts = dict.fromkeys(("robot_watches", "held_out_watches", "searches", "users", "birth_years"), 0)
+    window = LearnableWindow(newest=of.dates.end, watches=completed, completed=completed, categories={}, **counts)
+    commit(of, "vocabulary", outputs=VocabularyOutputs(window=window).model_dump(mode="json"))
+    commit(of, "train", outputs=TrainOutputs(tower="t", state="s", transitions="file").model_dump(mode="json"))
+    source = neighbours._transitions(of)
+    assert (source and source.share) == share

@@ -26,6 +26,7 @@ from trainer.auto import (
     partial_watches,
     resolve,
     rules_version,
+    transitions_share,
 )
 from trainer.config import AUTO, ModelSettings, ModelTable, TrainingSettings, TrainingTable
 from trainer.examples import read_folder, read_label_counts
@@ -229,3 +230,11 @@ def test_counts_of_the_manifest_replace_counting(tmp_path: Path) -> None:
     known = type(examples)(**{**vars(examples), "labels": 10**9, "users": 10**6})
     from_manifest = resolve_settings(known, counts, model=ModelTable(), training=training)
     assert (from_manifest.training.epochs, from_manifest.training.early_stopping_epochs) == (1, 2)
+
+
+@pytest.mark.parametrize(("completed", "share"), [(0, 0.3), (2_000_000, 0.3), (2_000_001, 0.6)])
+def test_the_share_of_transitions_grows_with_the_logs(completed: int, share: float) -> None:
+    found, reason = transitions_share(AUTO, completed=completed)
+    assert found == share and f"{completed:,} completed watches" in reason
+    assert transitions_share(0.1, completed=completed) == (0.1, "")
+    assert transitions_share(AUTO, completed=completed, preset="paper") == (0.0, 'preset = "paper"')

@@ -104,7 +104,7 @@ def test_served_scores_are_the_logits_without_the_correction(
     parsed = parse_records(tf.constant(records), SPEC, training=True)
     batch = cut_windows(parsed.lists, parsed.pointers, SPEC)
     model = fitted.model
-    logits = model.tower(batch) @ tf.transpose(model.videos.weights[1:]) + model.biases.weights[1:, 0]
+    logits = model.tower(batch) @ tf.transpose(model.videos.read(1, SPEC.videos + 1)) + model.biases.weights[1:, 0]
     tower = tf.saved_model.load(whole.tower)
     served = tower.signatures["examples"](examples=tf.constant(records))
     np.testing.assert_allclose(served["vector"].numpy() @ vectors(whole).T, logits, rtol=1e-4, atol=1e-4)

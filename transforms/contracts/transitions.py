@@ -26,7 +26,6 @@ TRANSITIONS = "transitions.parquet"
 LAGS = 5
 DECAY = 0.6
 FOLLOWERS = 16
-SHARE = 0.3  # of a user's next watches that the chain predicts, unless a job says otherwise
 
 
 def lag_weights() -> npt.NDArray[np.float32]:

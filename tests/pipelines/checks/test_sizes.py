@@ -67,6 +67,7 @@ def test_settings_that_are_auto_are_estimated(tmp_path: Path) -> None:
     assert not any(line.startswith("negatives") for line in found.details)
     assert any(line.startswith("holdout_users = 0.5 (") for line in found.details)
     assert any(line.startswith("partial_watches = ") for line in found.details)
+    assert any(line.startswith("transitions = 0.3 (") for line in found.details)
     for by_hand in ("holdout_users = 0.05", "holdout_days = 0"):
         found = only(doctor_sizes.auto(request_with_watches(tmp_path, f"[examples]\n{by_hand}\n")))
         assert not any(line.startswith("holdout_users") for line in found.details)
