@@ -20,7 +20,7 @@ from pipelines.base.snapshot_store import StoreFile
 from pipelines.night.night import Night
 from pipelines.night.outputs import BuiltIndex, IndexOutputs, NeighboursOutputs, TrainOutputs, VocabularyOutputs
 from pipelines.night.stage import Plan, StageResult, complete, stage_main
-from trainer.auto import rules_version, transitions_share
+from trainer.auto import transitions_share
 from transforms.core.files import FileEntry
 from transforms.core.records import Counts, WriteRecords, add_counts, pop_records
 from transforms.evaluation.folding_check import CheckFolding, FoldingCounts
@@ -38,8 +38,8 @@ SIMILAR_BLOCK = 16_384
 def plan(night: Night) -> Plan:
     """Return the plan: the serving records, the videos to exclude, the model, the index, and `[neighbours]`."""
     inputs = {stage: night.require(stage).digest for stage in ("examples", "train", "index")}
-    settings = night.job.neighbours.model_dump()
-    return Plan("neighbours", inputs | limit_digests(night), {"neighbours": settings} | rules_version(settings))
+    settings = night.job.neighbours.model_dump() | {"transitions": _transitions_share(night)[0]}
+    return Plan("neighbours", inputs | limit_digests(night), {"neighbours": settings})
 
 
 def run(night: Night) -> None:
@@ -69,9 +69,9 @@ def _work(night: Night, folder: str, attempt: str) -> StageResult:
         counts["folding"] = asdict(folding[0])
     counts["notes"] = empty_lists_note(counts.get("empty_lists", 0), users, night.job.neighbours.exclude)
     share, reason = _transitions_share(night)
-    if reason:
+    if reason and night.outputs(TrainOutputs).transitions:
         counts["auto"] = {"neighbours.transitions": f"{share} ({reason})"}
-        counts["notes"].append(f"neighbours.transitions = {share} ({reason})")
+        counts["notes"] += [f"{name} = {value}" for name, value in counts["auto"].items()]
     return StageResult(found.of(FileEntry), NeighboursOutputs(users=users), counts)
 
 

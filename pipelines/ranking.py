@@ -475,7 +475,7 @@ def _replay(
     night: Night, spec: RankingSpec, written: WrittenRecords, chain: Chain, workdir: LocalWorkdir
 ) -> RankingReplay | None:
     """Return what to learn again of the chain's earlier nights; None if there is nothing."""
-    from trainer.ranker.replay import RankingReplay, draw_files
+    from trainer.ranker.replay import RankingReplay, draw_shards
 
     available = sum(sum(of.days.values()) for of in chain.records.values())
     share = replayed_share(new=written.impressions, available=available)
@@ -484,8 +484,9 @@ def _replay(
     found, shares, lacks = list[str](), dict[int, float](), set[str]()
     for date in chain.records:
         earlier = _of_date(night, date)
-        listed = [entry.name for entry in earlier.require("ranking").named(ranking_chain.RECORDS)]
-        drawn, shares[_since_1970(date)] = draw_files(listed, share=share, salt=f"{night.date}/{date}")
+        listed = sorted(entry.name for entry in earlier.require("ranking").named(ranking_chain.RECORDS))
+        shards, shares[_since_1970(date)] = draw_shards(len(listed), share=share, salt=f"{night.date}/{date}")
+        drawn = [listed[shard] for shard in shards]
         local = workdir.download(earlier.folder("ranking"), drawn)
         found += [paths.join(local, name) for name in drawn]
         lacks |= set(spec.features) - set(_written_spec(earlier).features)

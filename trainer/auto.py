@@ -118,7 +118,7 @@ RULES: dict[str, Rule] = {
     ),
     "shared_vectors": Rule(
         lambda chosen, _: chosen["loss"] != "hierarchical_softmax",
-        "what is learned of a video as an input serves it as a label (hierarchical_softmax has no such vectors)",
+        "training on a video as an input also improves its vector as a label (not with hierarchical_softmax)",
     ),
     "trends": Rule(
         _trends,
@@ -211,7 +211,7 @@ def resolve(
         if paper:
             value, reason = defaults[name], 'preset = "paper"'
         elif earlier is not None and name in SHAPE:
-            kept = earlier.get(name, False)  # settings that are true or false are absent if they are false
+            kept = earlier.get(name, False)  # a setting that an earlier version did not have was false
             if kept != value:
                 reason = f"kept from the model of {earlier_name} for a warm start; a cold start would use {value}"
                 value = kept

@@ -114,8 +114,9 @@ class ModelTable(BaseModel):
     )
     shared_vectors: OrAuto[bool] = Field(
         AUTO,
-        description="the vector of a video is the sum of its row in the table of the watch history and of a row of its "
-        "own: what is learned of it as an input serves it as a label, and the other way round",
+        description="the vector of a video is the sum of its row in the table of the watch history and a row of its "
+        "own: training on a video as an input also improves its vector as a label, and vice versa; not with "
+        "`hierarchical_softmax`",
     )
     trends: OrAuto[bool] = Field(
         AUTO,
@@ -146,8 +147,9 @@ class ModelTable(BaseModel):
     )
     preset: Literal["paper"] | None = Field(
         None,
-        description='`paper`: settings of [model], [training] and `examples.per_user` that are `"auto"` have the '
-        "paper's values, and are not resolved from the counts of the logs",
+        description="`paper`: settings of [model], [training], `examples.per_user`, `examples.partial_watches` and "
+        '`neighbours.transitions` that are `"auto"` have the paper\'s values, and do not follow from the counts of the '
+        "logs",
     )
 
     @model_validator(mode="after")
@@ -157,11 +159,12 @@ class ModelTable(BaseModel):
                 f"dimension must be a multiple of attention_heads, but {self.dimension} is not a multiple of "
                 f"{self.attention_heads}: change one of them"
             )
-        if self.trends is True and self.loss == "hierarchical_softmax":
-            raise ValueError(
-                'loss = "hierarchical_softmax" has no video vectors that trends could be part of: set trends = false, '
-                "or change the loss"
-            )
+        for name, value in (("trends", self.trends), ("shared_vectors", self.shared_vectors)):
+            if value is True and self.loss == "hierarchical_softmax":
+                raise ValueError(
+                    f'loss = "hierarchical_softmax" has no video vectors, which {name} = true needs: set it to false, '
+                    "or change the loss"
+                )
         if self.sampler == "learned_unigram" and self.loss != "nce":
             raise ValueError(
                 f'sampler = "learned_unigram" needs loss = "nce", but the loss is "{self.loss}": remove sampler, or '

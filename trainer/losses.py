@@ -205,8 +205,7 @@ class Loss(tf.Module, Generic[C]):
     def scores(self, users: tf.Tensor) -> tf.Tensor:
         """Return the scores that videos are ranked by, float [users, videos + 1] by id; column 0 is no video."""
         dimension = self.videos.dimension
-        vectors = self.videos.read(0, self.videos.size + 1)
-        scores = tf.matmul(users[:, :dimension], vectors, transpose_b=True) + self.biases.weights[:, 0]
+        scores = self.videos.scores(users[:, :dimension]) + self.biases.weights[:, 0]
         if self.trends is not None:
             scores += tf.matmul(users[:, dimension:], self.trends.features, transpose_b=True)
         return scores

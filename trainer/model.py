@@ -2,7 +2,7 @@
 
 The tower reads a batch of windows or of sequences (`trainer.batch`) and returns the user vector u. The score of a video
 is u.v + b, with v from the output table and b from the biases. Input table and output table are separate; with
-`shared_vectors`, v is the sum of a video's rows in both, so that a watch of it teaches what it is as a label too.
+`shared_vectors`, v is the sum of a video's rows in both, so a row that is learned from histories also improves scores.
 
 With trends, u is wide: it also has the user's weights of the trends (`trainer.trends`), which must be set before.
 
@@ -157,7 +157,8 @@ class Model(tf.Module):
         `label_counts`: int64 [videos], of the ids from 1.
         """
         super().__init__(name="model")
-        scale = 1 / math.sqrt(settings.dimension)
+        # Own rows of shared vectors start at zero, so that at first a video is what it is as an input.
+        scale = 0.0 if settings.shared_vectors else 1 / math.sqrt(settings.dimension)
         self.tower = UserTower(spec, settings, seed=seed, category_dimensions=category_dimensions)
         video_seed = derive_seed(seed, "table", "videos")
         self._own = Table(spec.videos, settings.dimension, scale=scale, seed=video_seed, name="videos")
@@ -177,7 +178,8 @@ class Model(tf.Module):
         inputs.set_rows(start.inputs[: 1 + spec.videos])
         if spec.partial_watches:
             inputs.set_rows(start.inputs[1 + spec.videos :], first=1 + spec.partial_offset)
-        self.videos.set_rows(start.outputs)
+        if not self.sums:  # shared vectors are those of the inputs
+            self._own.set_rows(start.outputs)
         self.biases.weights.assign(start.popularity * self.biases.weights)
         if self.tower.trend_weights is not None:
             self.tower.trend_weights.bias.assign(tf.fill([TRENDS], np.float32(start.popularity)))

@@ -25,9 +25,10 @@ class RowwiseAdagrad(tf.Module):
         sums: Mapping[str, tuple[str, ...]] | None = None,
         replicas: Replicas | None = None,
     ) -> None:
-        """`sums`: names of rows that are sums of several tables' rows -> the names of these tables."""
+        """`sums`: name of a table whose used rows are sums of several tables' rows -> the names of these tables."""
         super().__init__(name="rowwise_adagrad")
         self._sums = dict(sums or {})
+        self._summands = {table for tables_of_sum in self._sums.values() for table in tables_of_sum}
         self.learning_rate, self._replicas = learning_rate, replicas or Replicas()
         self.tables = dict(tables)
         self.accumulators = {
@@ -56,7 +57,8 @@ class RowwiseAdagrad(tf.Module):
             step = tf.where(used.ids > 0, factor * self.learning_rate * tf.math.rsqrt(total + EPSILON), 0)
             _scatter_update(self.accumulators[table], used.ids, total)
             # The rows of a table are already gathered, and writing takes a fifth of the time of subtracting in place.
-            rows = self.tables[table].gather(used.ids) if name in self._sums else used.rows
+            # A step updates a summand twice, so its rows are gathered anew.
+            rows = self.tables[table].gather(used.ids) if table in self._summands else used.rows
             _scatter_update(self.tables[table].weights, used.ids, rows - gradient * step[:, tf.newaxis])
 
 

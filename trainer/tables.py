@@ -99,7 +99,11 @@ class Table(tf.Module):
 
     def read(self, start: int, stop: int) -> tf.Tensor:
         """Return the vectors of the ids from `start` to `stop` - 1, float [ids, dimension]."""
-        return self.weights[start:stop]
+        return self.gather(tf.range(start, stop))  # a slice would copy the whole table after its first update
+
+    def scores(self, users: tf.Tensor) -> tf.Tensor:
+        """Return the dot products of users [users, dimension] with all vectors, float [users, size + 1]."""
+        return tf.matmul(users, self.weights, transpose_b=True)
 
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
         """Return the vectors of ids, float [..., dimension], without sharing rows between them."""
@@ -145,13 +149,13 @@ class SummedTable(tf.Module):
         """Return the same as `Table.read`."""
         return self.own.read(start, stop) + self.shared.read(start, stop)
 
+    def scores(self, users: tf.Tensor) -> tf.Tensor:
+        """Return the same as `Table.scores`, without a table of all sums."""
+        return self.own.scores(users) + self.shared.scores(users)[:, : self.size + 1]
+
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
         """Return the same as `Table.gather`."""
         return self.own.gather(ids) + self.shared.gather(ids)
-
-    def set_rows(self, rows: npt.NDArray[np.float32]) -> None:
-        """Set all vectors, float [size + 1, dimension]: the own rows become what the shared ones lack."""
-        self.own.set_rows(rows - self.shared.read(0, self.size + 1).numpy())
 
     def embed(self, ids: tf.Tensor) -> Embedded:
         """Return the same as `Table.embed`; its `rows` are sums."""

@@ -16,7 +16,7 @@ from nights import DATE, lists, night, published_json
 from two_nights import copy
 
 from pipelines import evaluation, lookup, ranking
-from pipelines.night import publication_file, ranking_nights, sink_protocol
+from pipelines.night import local_workdir, publication_file, ranking_chain, ranking_nights, sink_protocol
 from pipelines.night.errors import StageError
 from pipelines.night.night import Night
 from pipelines.night.outputs import RankingOutputs
@@ -112,6 +112,20 @@ def test_a_warm_night_learns_what_is_new_and_as_much_again(job: Path) -> None:
     assert [one.began for one in chains] == [FIRST.isoformat()] * 2 and chains[0].earlier is None
     assert list(chains[1].records) == [FIRST.isoformat(), DATE.isoformat()]
     assert sum(chains[1].records[DATE.isoformat()].days.values()) == new
+
+
+def test_a_small_share_is_replayed_from_few_files(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, first = night(job), night(job, FIRST)
+    monkeypatch.setattr(ranking, "replayed_share", lambda *, new, available: 0.25)
+    written = ranking.WrittenRecords(files=[], days={})
+    with local_workdir.open_workdir(str(tmp_path)) as workdir:
+        replay = ranking._replay(of, ranking._written_spec(of), written, ranking_chain.open_chain(of), workdir)
+    every = [Path(first.folder("ranking"), entry.name) for entry in first.require("ranking").named("examples/train/")]
+    assert replay is not None and len(replay.paths) == math.ceil(0.25 * len(every)) < len(every)
+    assert {Path(path).name for path in replay.paths} < {path.name for path in every}
+    night_of_records = (FIRST - dt.date(1970, 1, 1)).days
+    assert replay.shares == {night_of_records: pytest.approx(0.25 * len(every) / len(replay.paths))}
+    assert list(replay.days) == [night_of_records]
 
 
 def test_the_ids_of_the_chain_stay(job: Path) -> None:

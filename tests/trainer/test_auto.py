@@ -115,7 +115,7 @@ def test_the_paper_s_preset_has_the_defaults_of_the_resolved_settings() -> None:
 
 
 def test_a_warm_start_keeps_the_earlier_shape() -> None:
-    # settings that are true or false may be absent if they are false
+    # a setting that an earlier version did not have was false
     shape = {"history": "mean", "dimension": 96, "hidden": [64, 32]}
     found = resolved(earlier=shape)
     assert [getattr(found.model, name) for name in SHAPE] == ["mean", False, False, False, 96, [64, 32]]

@@ -342,6 +342,10 @@ def test_a_softmax_over_many_videos_is_rejected_by_default() -> None:
         ({"activation": "sine"}, "'relu', 'elu', 'gelu', 'leaky_relu', 'selu', 'swish' or 'tanh'"),
         ({"dimension": 8, "history": "attention", "attention_heads": 3}, "8 is not a multiple of 3"),
         ({"dimension": 8, "history": "attention", "attention_heads": 16}, "8 is not a multiple of 16"),
+        *(
+            ({name: True, "loss": "hierarchical_softmax"}, f"no video vectors, which {name} = true needs")
+            for name in ("trends", "shared_vectors")
+        ),
         ({"sampler": "learned_unigram"}, 'needs loss = "nce", but the loss is "sampled_softmax"'),
         ({"loss": "hard_negatives", "negatives": 1}, "must be at least 2"),
         ({"loss": "hard_negatives", "negatives": 30, "hard_pool": 20}, r"at most hard_pool \(20\).*but is 30"),

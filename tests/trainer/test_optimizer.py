@@ -32,14 +32,15 @@ def test_rowwise_adagrad_equals_numpy(seed: int) -> None:
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_the_gradient_of_a_sum_updates_the_rows_of_both_tables(static: bool) -> None:
-    """Even after a step has changed rows of the shared table that were gathered before."""
+@pytest.mark.parametrize("sum_first", [False, True])
+def test_the_gradient_of_a_sum_updates_the_rows_of_both_tables(static: bool, sum_first: bool) -> None:
+    """Rows of the shared table are used twice in a step: in either order, no update is lost."""
     draw = np.random.default_rng(4)
     own, shared = (Table(size, 3, scale=1.0, seed=(size, 0), name=name) for size, name in ((9, "own"), (14, "shared")))
     own.static = shared.static = static
     summed = SummedTable(own, shared)
     tables = {"own": own, "shared": shared}
-    optimizer = RowwiseAdagrad(tables, learning_rate=0.1, sums={"sum": ("own", "shared")})
+    optimizer = RowwiseAdagrad(tables, learning_rate=0.1, sums={"own": ("own", "shared")})
     weights = {name: table.weights.numpy() for name, table in tables.items()}
     ids, other_ids = draw.integers(0, 10, 12), draw.integers(0, 15, 7)
     np.testing.assert_allclose(summed.read(0, 10), weights["own"] + weights["shared"][:10])
@@ -50,10 +51,12 @@ def test_the_gradient_of_a_sum_updates_the_rows_of_both_tables(static: bool) -> 
         tape.watch([used.rows, inputs.rows])
         loss = tf.reduce_sum(used.vectors() * factors) + tf.reduce_sum(inputs.vectors() * other_factors)
     of_sum, of_inputs = tape.gradient(loss, [used.rows, inputs.rows])
-    optimizer.apply("shared", inputs, of_inputs)
-    optimizer.apply("sum", used, of_sum)
+    updates = [("shared", inputs, of_inputs), ("own", used, of_sum)]
+    for update in updates[::-1] if sum_first else updates:
+        optimizer.apply(*update)
     squares = {name: np.zeros(len(rows)) for name, rows in weights.items()}
-    for places, values, names in ((other_ids, other_factors, ["shared"]), (ids, factors, ["own", "shared"])):
+    expected = [(other_ids, other_factors, ["shared"]), (ids, factors, ["own", "shared"])]
+    for places, values, names in expected[::-1] if sum_first else expected:
         gradient = np.zeros((15, 3))
         np.add.at(gradient, places, values)
         gradient[0] = 0

@@ -6,13 +6,13 @@ earlier nights' records, another one each night, is drawn by a digest of the nig
 A record file holds a part of the users, and only some files of each earlier night are read: to read all of them for a
 few users would cost more with each night of a chain.
 
-    files, share = draw_files(names, share=0.05, salt="2026-11-21/2026-11-20")  # 1 of 8 files, 0.4 of its users
+    shards, share = draw_shards(8, share=0.05, salt="2026-11-21/2026-11-20")  # 1 of 8 files, 0.4 of its users
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import xxhash
@@ -62,12 +62,15 @@ class RankingReplay:
         return _is_in(nights, list(self.days))
 
 
-def draw_files(names: Sequence[str], *, share: float, salt: str) -> tuple[list[str], float]:
-    """Return the record files of one night that are read, and the share of their users that is replayed, so that it is
-    `share` of the night's users: as few files as have them, drawn by digests of `salt` and the name."""
-    count = math.ceil(share * len(names))
-    drawn = sorted(names, key=lambda name: xxhash.xxh64_intdigest(f"{salt}/{name}".encode()))[:count]
-    return drawn, share * len(names) / count if count else 0.0
+def draw_shards(count: int, *, share: float, salt: str) -> tuple[list[int], float]:
+    """Draw the fewest of `count` record files that hold `share` of a night's users.
+
+    Returns their numbers, ascending, and the share of the users in them that is replayed. The draw depends on `salt`
+    and the numbers, so it is the same for the files of another attempt.
+    """
+    wanted = math.ceil(share * count)
+    order = sorted(range(count), key=lambda shard: xxhash.xxh64_intdigest(f"{salt}/{shard}".encode()))
+    return sorted(order[:wanted]), share * count / wanted if wanted else 0.0
 
 
 def _pair(night: tf.Tensor | int, day: tf.Tensor | int) -> tf.Tensor | int:

@@ -19,7 +19,7 @@ from trainer.inputs import cut_windows
 from trainer.ranker.config import RankerSettings
 from trainer.ranker.inputs import all_impressions, impression_batches, parse_ranking_records
 from trainer.ranker.model import Ranker
-from trainer.ranker.replay import RankingReplay, draw_files
+from trainer.ranker.replay import RankingReplay, draw_shards
 from trainer.ranker.step import RankerStep
 from trainer.ranker.task import train_ranker
 from trainer.ranker.training import RankingFiles
@@ -212,16 +212,22 @@ def test_replayed_are_valid_days_of_a_share_of_the_users(tmp_path: Path) -> None
     [(0.05, 1, 0.4), (0.125, 1, 1.0), (0.5, 4, 1.0), (0.55, 5, 0.88), (1.0, 8, 1.0), (0.0, 0, 0.0)],
 )
 def test_few_files_of_a_night_are_read(share: float, files: int, of_their_users: float) -> None:
-    names = [f"train/{i}.tfrecord.gz" for i in range(8)]
-    drawn, within = draw_files(names, share=share, salt="a")
-    assert len(set(drawn)) == files and set(drawn) <= set(names) and within == pytest.approx(of_their_users)
+    drawn, within = draw_shards(8, share=share, salt="a")
+    assert len(set(drawn)) == files and set(drawn) <= set(range(8)) and within == pytest.approx(of_their_users)
 
 
 def test_each_night_draws_other_files() -> None:
-    names = [f"train/{i}.tfrecord.gz" for i in range(8)]
-    drawn = [draw_files(names, share=0.125, salt=str(night))[0][0] for night in range(400)]
-    assert min(map(drawn.count, names)) > 25, "each file is equally likely"
-    assert draw_files(names[::-1], share=0.5, salt="a") == draw_files(names, share=0.5, salt="a")
+    drawn = [draw_shards(8, share=0.125, salt=str(night))[0][0] for night in range(400)]
+    assert min(map(drawn.count, range(8))) > 25, "each file is equally likely"
+
+
+def test_each_earlier_night_has_its_own_share_of_users() -> None:
+    users = range(2_000)
+    replay = RankingReplay(paths=(), days={8: (), 7: ()}, shares={8: 0.2, 7: 1.0}, salt="a")
+    for night, share in ((7, 1.0), (8, 0.2), (9, 1.0)):
+        user = random_user(np.random.default_rng(1)) | {"record_night": [night]}
+        kept = replay.keeps_records(tf.constant([record(f"u{i}", user) for i in users])).numpy()
+        assert kept.mean() == pytest.approx(share, abs=0.03)
 
 
 def test_features_that_earlier_records_lack_are_unknown(tmp_path: Path) -> None:
