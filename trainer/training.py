@@ -84,7 +84,7 @@ def fit(
     if saves.latest is None:
         start.carry_over(step, read_vocabularies(files, counts), damping=settings.accumulator_damping)
         if model_settings.co_watches and start.state is None:
-            start_from_co_watches(step.model, data, counts, settings, shared=model_settings.shared_vectors)
+            start_from_co_watches(step.model, data, counts, settings)
     plan = make_plan(data.labels_per_epoch(settings.epochs), settings.batch_size, replicas=replicas)
     plan = plan.limited_to(settings.max_steps)
     if settings.learning_rate_schedule == "linear":
@@ -125,10 +125,8 @@ def correct_batch_labels(loss: Loss[Any], data: TrainingData) -> None:
         loss.in_batch.labels = VideoDistribution(counts)
 
 
-def start_from_co_watches(
-    model: Model, data: TrainingData, counts: Vocabulary, settings: TrainingSettings, *, shared: bool
-) -> None:
-    """Set the tables of a new model, with `shared` vectors or not, from the co-watch counts of the training records."""
+def start_from_co_watches(model: Model, data: TrainingData, counts: Vocabulary, settings: TrainingSettings) -> None:
+    """Set the tables of a new model from the co-watch counts of the training records."""
     histories = read_histories(data.records, data.spec)
     model.start_from(
         factorise(
@@ -137,7 +135,7 @@ def start_from_co_watches(
             dimension=model.videos.dimension,
             length=data.spec.watch_history,
             seed=settings.seed,
-            shared=shared,
+            shared=bool(model.sums),
         )
     )
 

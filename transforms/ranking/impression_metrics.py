@@ -99,7 +99,6 @@ class ImpressionMetrics:
         ndcg = page_ndcg(user, page, seconds, log_odds)
         limited = np.clip(np.asarray(log_odds, np.float64), -MAX_LOG_ODDS, MAX_LOG_ODDS)
         bins = np.minimum((limited + MAX_LOG_ODDS) / (2 * MAX_LOG_ODDS) * BINS, BINS - 1).astype(np.int64)
-
         return cls(
             users=len(np.unique(user)),
             pages=len(ndcg),
